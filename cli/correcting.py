@@ -30,12 +30,10 @@ from core.errors import UserError
 from core.files import write_file
 from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
-from warehouse.exports.corrections import from_lines, from_opensarm, to_lines
-from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
+from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
 from warehouse.lake import Lake, corrections, outcomes, references
-from warehouse.lake.labels import active_labels_of
+from warehouse.lake.labels import labels_of
 from warehouse.lake.statements import read_text
-from warehouse.outcome_files import read_outcomes
 
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
@@ -100,7 +98,7 @@ def _correction_rows(lake: Lake, columns: str, table: str, dataset: str | None) 
 
 def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
-    labels = active_labels_of(lake.con, dataset, episodes)
+    labels = labels_of(lake.con, dataset, episodes=episodes)
     plans = lake.dicts(
         "SELECT dataset, episode_index, label_run, plan FROM episode_labels JOIN active_runs "
         "USING (dataset, episode_index, label_run) WHERE dataset = ? AND list_contains(?, episode_index) "
@@ -303,7 +301,7 @@ def outcomes_import(
     A file overrules the source and earlier files. A file with a bad line is refused as a whole.
     """
     lake = lake_at(at.workspace)
-    read = read_outcomes(lake, dataset, path, author or whoami())
+    read = outcomes.read_outcomes(lake, dataset, path, author or whoami())
     import_id, new = outcomes.add_outcomes(lake, dataset, path.name, read)
     succeeded = sum(outcome.success for outcome in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}

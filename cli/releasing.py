@@ -33,9 +33,9 @@ from warehouse.releases import card_path, create_release, delete_release, get_re
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
 from warehouse.releases.publish import publish, verify_published
+from warehouse.releases.release import verify_release
 from warehouse.releases.takedown import take_down, takedown_marks
 from warehouse.releases.takedown import undo as take_back
-from warehouse.releases.verify import verify_release
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
@@ -134,7 +134,7 @@ def release_diff(
     show(diff.datasets, "table", empty="Neither holds an episode.")
     if diff.relabelled:
         say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
-        show([change.__dict__ for change in diff.worst], "table")
+        show(diff.worst, "table")
 
 
 @release_app.command("delete")

@@ -11,9 +11,9 @@ from pipeline.config import built, resolve, stored_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
-from warehouse.lake.embedded import embedded_pictures
 from warehouse.lake.outcomes import chunks_to_build, question
 from warehouse.lake.references import sentences
+from warehouse.lake.similarity import embedded_pictures
 
 app = typer.Typer()
 COLUMNS = (

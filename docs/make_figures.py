@@ -19,7 +19,7 @@ from eval.held_out.truth import load_truth
 from pipeline.comparison import comparison_figure
 from pipeline.pictures import draw_segments, labelled_episode
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels_of
+from warehouse.lake.labels import labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +41,7 @@ def concepts(lake: Lake, dataset: str, episode: int) -> "Figure":
     """From segments to a label on one episode: budgets of the planned steps, what is seen to move, and the curve."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps, n = facts["fps"], facts["num_frames"]
-    stored = active_labels_of(lake.con, dataset, [episode])[episode]
+    stored = labels_of(lake.con, dataset, episodes=[episode])[episode]
     segments, num_planned = stored.segments, stored.num_planned
     this = "WHERE dataset = ? AND episode_index = ? ORDER BY frame_index"
     columns = [dataset, episode, facts["cameras"][0]]

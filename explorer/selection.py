@@ -13,7 +13,7 @@ from explorer.access import LakeReader, PageError
 from explorer.facets import BY_NAME, FACETS, LENGTHS, MARKS, RANGES, SORTS, Facet, episodes_sql
 from explorer.index import Indexed
 from explorer.tags import Place, places_by_value
-from warehouse.lake import literal
+from warehouse.lake.connection import literal
 
 PAGE = 48  # episodes of one page
 MAX_VALUES = 200  # of a facet, the commonest

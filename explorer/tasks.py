@@ -4,7 +4,7 @@ from typing import Any
 
 from core.paths import Workspace
 from explorer.access import LakeReader
-from warehouse.lake import LakeConnection
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
 MOST_LISTED = 50  # runs of a task that follow no reference, by number

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
-from warehouse.lake.checks import CheckOutcome, cost_within_budget, split_leaks
-from warehouse.lake.soundness import corpus_soundness, follows_schema
+from warehouse.lake.checks import CheckOutcome, corpus_soundness, cost_within_budget, follows_schema, split_leaks
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
 from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks
-from warehouse.shards.config import ShardsConfig
+from warehouse.shards.shard import ShardsConfig
 
 
 class StageConfigs(BaseModel):

@@ -28,7 +28,7 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
-from warehouse.lake.labels import active_labels_of
+from warehouse.lake.labels import labels_of
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.contents import lake_shards
@@ -261,7 +261,7 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
     key = [dataset.name, index]
     [episode] = lake.dicts("SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key)
     newest = corrections.newest_row(lake, dataset.name, index)
-    label = active_labels_of(lake.con, dataset.name, [index]).get(index)
+    label = labels_of(lake.con, dataset.name, episodes=[index]).get(index)
     plans = lake.rows(
         "SELECT plan FROM episode_labels JOIN active_runs USING (dataset, episode_index, label_run) "
         "WHERE dataset = ? AND episode_index = ?",

@@ -22,7 +22,7 @@ from core.paths import Workspace
 from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild
 from warehouse.lake import Lake
-from warehouse.shards.config import ShardsConfig
+from warehouse.shards.shard import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
 # Samples that show a part of an episode have its pictures decoded again, with the frames that these hang on. Where

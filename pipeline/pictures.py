@@ -8,7 +8,7 @@ from annotate.segments import STEP, Segment
 from core.figures import COLOURS, Axes, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.values import spread
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels_of, labels_of_run
+from warehouse.lake.labels import labels_of
 from warehouse.shards import read_entries
 
 CAPTION = {"facecolor": "black", "alpha": 0.6, "pad": 0.5, "lw": 0}
@@ -99,7 +99,7 @@ def segments_figure(stage: str, lake: Lake, dataset: str, chunk: int | None) -> 
         "SELECT label_run FROM stage_runs WHERE stage = ? AND dataset = ? AND chunk = ? ORDER BY snapshot DESC LIMIT 1",
         [stage, dataset, chunk],
     )
-    labels = labels_of_run(lake.con, dataset, chunk, newest[0]) if newest else {}
+    labels = labels_of(lake.con, dataset, chunk, label_run=newest[0]) if newest else {}
     episodes = list(labels)[:12]
     if not episodes:
         return None
@@ -138,7 +138,7 @@ def labelled_episode(
     """Stills, segments and both progress labels of one episode; with `truth` [num_frames] that and the clock, too."""
     facts = lake.dicts("SELECT * FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode])[0]
     fps = facts["fps"]
-    segments = active_labels_of(lake.con, dataset, [episode])[episode].segments
+    segments = labels_of(lake.con, dataset, episodes=[episode])[episode].segments
     label = lake.arrow(
         "SELECT progress, progress_procvlm FROM active_progress WHERE dataset = ? AND episode_index = ? "
         "ORDER BY frame_index",

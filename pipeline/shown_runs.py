@@ -20,7 +20,7 @@ from pipeline.episode_rewards import episode_clip
 from pipeline.reading import usable_episode
 from training.laptop.model import embed
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels_of
+from warehouse.lake.labels import labels_of
 from warehouse.lake.signals import stored_signals
 
 MOST = 5  # references of a task
@@ -68,7 +68,7 @@ def _shown(
 ) -> Shown:
     """Raises UserError."""
     row = usable_episode(lake, dataset, episode)
-    label = active_labels_of(lake.con, dataset, [episode]).get(episode)
+    label = labels_of(lake.con, dataset, episodes=[episode]).get(episode)
     curve = lake.column(
         "SELECT progress FROM active_progress WHERE dataset = ? AND episode_index = ? ORDER BY frame_index",
         [dataset, episode],

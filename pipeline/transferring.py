@@ -13,8 +13,8 @@ from pipeline.annotators import native_label
 from pipeline.config import DatasetBuild
 from pipeline.reading import EpisodeSignals, by_task, signals_of, task_signals
 from warehouse.lake import Lake
-from warehouse.lake.embeddings import episode_embeddings
 from warehouse.lake.references import ReferenceLabel, joined_tasks, references_of
+from warehouse.lake.similarity import episode_embeddings
 
 NO_PICTURES = "laid beside its references by state and grippers alone: no camera took pictures of both"
 

@@ -13,8 +13,7 @@ from warehouse.lake import Lake
 from warehouse.releases import get_release
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.licences import UNKNOWN, classify, hub_licence
-from warehouse.releases.publish import Publication, item_of, listed, send, stated_licences
-from warehouse.releases.targets import OutgoingFile, open_target
+from warehouse.releases.publish import OutgoingFile, Publication, item_of, listed, open_target, send, stated_licences
 
 
 def publish_model(

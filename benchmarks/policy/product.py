@@ -24,10 +24,10 @@ from eval.reward.video import SCORE_FPS, score_clip
 from pipeline.episode_rewards import episode_clip
 from pipeline.shown_runs import shown_scorer
 from training.runs import CODE_VERSION as TRAINING
-from warehouse.exports.folder import MANIFEST
+from warehouse.exports.export import MANIFEST
 from warehouse.exports.rabc import FILE, between
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of_dataset
+from warehouse.lake.labels import labels_of
 
 TRAINED = "trained.json"  # what `proccorpus train` said
 # What the guard against leaks says of a held-out run
@@ -95,7 +95,7 @@ def segment_kinds(space: Workspace, frames: Frames) -> np.ndarray:
     """Of each frame, str [n], what our labels say of its segment: idle; failed, a step's that did not complete it; else
     done, also where there is no label."""
     kinds = [np.full(n, "done", "<U6") for n in frames.lengths]
-    for episode, label in labels_of_dataset(Lake(space, read_only=True).con, DATASET).items():
+    for episode, label in labels_of(Lake(space, read_only=True).con, DATASET).items():
         for s in label.segments:
             kind = "idle" if s.kind == IDLE else "done" if s.completed else "failed"
             kinds[episode][s.start_frame : s.end_frame] = kind

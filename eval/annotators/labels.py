@@ -10,7 +10,7 @@ from annotate.segments import Segment
 from core.errors import UserError
 from eval.metrics.segments import Span
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of_dataset
+from warehouse.lake.labels import labels_of
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
     """One run's labels of a dataset by episode, or the active ones."""
-    stored = labels_of_dataset(lake.con, dataset, run)
+    stored = labels_of(lake.con, dataset, label_run=run)
     annotators = dict(lake.rows("SELECT label_run, annotator FROM label_runs"))
 
     # One progress per frame, and how sure the annotator is of the episode

@@ -12,7 +12,7 @@ from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from eval.held_out.truth import GroundTruth, load_truth
 from warehouse.lake import Lake
-from warehouse.lake.compared import RunFacts, run_facts
+from warehouse.lake.labels import RunFacts, run_facts
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 

@@ -10,7 +10,7 @@ from explorer import charts
 from explorer.access import LakeReader
 from explorer.index import Indexed
 from explorer.site import Visit, Visiting
-from warehouse.lake import LakeConnection
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset

@@ -14,7 +14,7 @@ from explorer.site import Visiting, explorer_of, id_of, json_body, text_of, writ
 from explorer.tags import Place
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
-from warehouse.lake.tags import ASSIGNED, TAG, mark
+from warehouse.lake.statements import ASSIGNED, TAG, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"

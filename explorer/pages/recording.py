@@ -18,8 +18,7 @@ from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import explorer_of
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import select_episode
-from warehouse.exports.source_reader import SourceReader
+from warehouse.exports.selection import SourceReader, select_episode
 from warehouse.lake import Lake
 
 router = APIRouter()

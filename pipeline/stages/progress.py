@@ -15,7 +15,7 @@ from pipeline.pictures import progress_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
-from warehouse.lake.labels import StoredLabel, labels_of_run
+from warehouse.lake.labels import StoredLabel, labels_of
 
 LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from, curve"
 LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
@@ -26,7 +26,7 @@ def run(context: StageContext) -> Output:
     build = context.build
     place = LabelPlace(context.dataset, context.chunk, build.label_run().id)
     with context.lake.reading():
-        labels = labels_of_run(context.lake.con, place.dataset, place.chunk, place.label_run)
+        labels = labels_of(context.lake.con, place.dataset, place.chunk, label_run=place.label_run)
         sql = f"SELECT {LABEL_COLUMNS} FROM episode_labels WHERE (dataset, chunk, label_run) = (?, ?, ?)"
         label_rows = context.lake.dicts(sql, [place.dataset, place.chunk, place.label_run])
     labelled = _with_progress(context, labels, label_rows)

@@ -9,13 +9,13 @@ from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import albums, ask_chunk, episode_view
-from warehouse.lake.labels import followers, labels_of_run
+from warehouse.lake.labels import followers, labels_of
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
-    labels = labels_of_run(lake.con, build.name, context.chunk, label_run)
+    labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run)
     task_of_episode = dict(
         lake.rows(
             "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",

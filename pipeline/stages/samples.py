@@ -12,7 +12,7 @@ from pipeline.pictures import samples_figure
 from pipeline.reading import rows_of_episode
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels
+from warehouse.lake.labels import labels_of
 
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
 # something else: real pairs of different views have 28 to 36, where 32 is chance
@@ -70,7 +70,7 @@ def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
-    labels, max_px = active_labels(lake.con, build.name, chunk), build.stages.shards.picture_max_px
+    labels, max_px = labels_of(lake.con, build.name, chunk), build.stages.shards.picture_max_px
     table = lake.arrow(
         "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
         "ORDER BY episode_index, frame_index",

@@ -9,7 +9,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.visitor import delete, post, visit
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.lake.tags import mark
+from warehouse.lake.statements import mark
 
 
 def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen: str | None = None):

@@ -32,12 +32,11 @@ from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
 from tests.kits.spoil import NAMES, edited, spoilt_bytes, spoilt_content
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.corrections import from_lines
-from warehouse.exports.label_studio import from_tasks
+from warehouse.exports.corrections import from_lines, from_tasks
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
+from warehouse.lake.outcomes import read_outcomes
 from warehouse.lake.statements import CorrectionError, read_text
-from warehouse.outcome_files import read_outcomes
 
 EXAMPLES = 200  # of one round, which has a seed of its own
 SLOW_S = 20.0  # of CPU that one example may take: a crowded machine is slow, not the parser

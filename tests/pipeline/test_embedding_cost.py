@@ -10,7 +10,7 @@ from pipeline.prediction import embedding_cost
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_embeddings import looking
 from warehouse.lake import Lake
-from warehouse.lake.embedded import embedded_pictures
+from warehouse.lake.similarity import embedded_pictures
 
 
 def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):

@@ -11,7 +11,7 @@ from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from tests.kits.staleness import definitions
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import PARTIAL
+from warehouse.exports.export import PARTIAL
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 

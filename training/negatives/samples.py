@@ -18,7 +18,7 @@ from training.data import Unread, unread
 from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels_of, dataset_gates
+from warehouse.lake.labels import dataset_gates, labels_of
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 from warehouse.shards import Sample, read_index
@@ -47,7 +47,7 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
         episodes.setdefault(index.dataset, set()).update(int(e.key.rpartition("-")[2]) for e in index.entries)
     found, gates = {}, dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
-        segments = active_labels_of(con, dataset, sorted(of_dataset))
+        segments = labels_of(con, dataset, episodes=sorted(of_dataset))
         table = con.execute(EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}).to_arrow_table()
         for facts, curve in zip(table.drop_columns("progress").to_pylist(), table["progress"], strict=True):
             if label := segments.get(facts["episode_index"]):

@@ -15,7 +15,7 @@ from core.errors import UserError
 from core.files import write_file
 from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import LabelExport
-from warehouse.exports.language import persistent_rows
+from warehouse.exports.lerobot_labels import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport
 
 OURS = "proccorpus"  # key of the file that says what it was made of

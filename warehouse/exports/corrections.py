@@ -1,32 +1,90 @@
-"""People's corrections to files and back: JSON lines, whole rows. Tasks of Label Studio are in `label_studio`."""
+"""People's corrections to files and back: JSON lines, whole rows; tasks of Label Studio's timeline.
+
+Label Studio counts frames from 1 and includes a range's last one: our frames a to b (b not included) are its a + 1 to
+b. A video file may hold several episodes; its frames before the episode are `first_frame`, and ranges count from the
+file's start.
+"""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import chain
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, Self
+from xml.sax.saxutils import quoteattr
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from annotate.conventions.opensarm import OpensarmLine, read_said
 from annotate.imported_label import ImportedError
+from annotate.segments import DONE, IDLE, STEP
 from core.step_names import unnamed_step
+from ingest.formats.side_files import parse_json_lines
 from warehouse.lake import Lake
 from warehouse.lake.corrections import (
     ACCEPTED,
     REJECTED,
-    REVIEW,
     SAID_LATER,
     episode_facts,
     parsed,
     row_id,
     segments_of,
+    validated,
 )
 from warehouse.lake.statements import CorrectionError, checked_text
 
 SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")  # what people correct
-TEXT_FIELDS = ("base_label_run", "base_content_hash", "follows", "rejects", "correction_id", "author", "comment")
 CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
+
+Text = Annotated[str, AfterValidator(lambda text: checked_text("it", text, 2000, empty=True))]
+STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
+COMPLETED, FAILED = "completed", "failed"
+# Of a correction, what an annotation brings along
+META_FIELDS = (
+    *("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan"),
+    *SAID_LATER,
+)
+
+
+def _created_at(text: Any) -> datetime:
+    """UTC; now where nothing is said, and never later than now: a clock ahead must not win for ever."""
+    now = datetime.now(UTC)
+    if text is None:
+        return now
+    try:
+        time = datetime.fromisoformat(text)
+        # a time without a zone is taken for UTC; one at the edge of the calendar may have no UTC
+        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (TypeError, ValueError, OverflowError) as e:
+        raise CorrectionError(f"{text!r} is no time such as 2026-01-31T12:00:00+00:00") from e
+    if time > now + CLOCK_SLACK:
+        raise CorrectionError(f"{text!r} is in the future")
+    return time
+
+
+class CorrectionLine(BaseModel):
+    """What a line says beside the label; what it leaves out: by who imports it, made now, accepted."""
+
+    dataset: Text
+    episode_index: int = Field(ge=0, lt=1 << 63, strict=True)
+    author: Annotated[str, AfterValidator(lambda name: checked_text("it", name, 100, empty=True))] | None = None
+    comment: Annotated[Text, BeforeValidator(lambda text: text or "")] = ""
+    created_at: Annotated[datetime, BeforeValidator(_created_at)] = Field(default=None, validate_default=True)
+    status: Literal["accepted", "review", "rejected"] = ACCEPTED
+    base_label_run: Text | None = None
+    follows: Text | None = None
+    rejects: Text | None = None
+    base_content_hash: Text | None = None
+    correction_id: Text | None = None
+
+    @model_validator(mode="after")
+    def _says_what_it_rejects(self) -> Self:
+        if self.status == REJECTED and not self.rejects and not self.base_label_run:
+            raise CorrectionError("a rejection says what it is of: rejects, or base_label_run")
+        return self
 
 
 @dataclass
@@ -66,41 +124,23 @@ def to_lines(rows: Iterable[dict[str, Any]]) -> str:
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
     segments, and is by `author`, made now, of the contents that the episode has."""
-    read = ReadCorrections()
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            read.add(f"line {number}", partial(_row_of_line, lake, author, line))
+    values, errors = parse_json_lines(text)
+    read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
+    for number, value in values:
+        read.add(f"line {number}", partial(row_of, lake, value, author))
     return read
-
-
-def _row_of_line(lake: Lake, author: str, line: str) -> tuple[dict[str, Any], bool]:
-    try:
-        return row_of(lake, json.loads(line), author)
-    except (ValueError, RecursionError) as e:
-        raise (e if isinstance(e, CorrectionError) else CorrectionError("it is not JSON")) from e
 
 
 def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
-    dataset, episode = _checked_key(data)
-    facts = episode_facts(lake, dataset, episode)
+    said = validated(CorrectionLine, data)
+    facts = episode_facts(lake, said.dataset, said.episode_index)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
-    base_content_hash = data.get("base_content_hash") or facts["content_hash"]
-    fits = base_content_hash in (facts["content_hash"], *(facts["former_hashes"] or ()))
-    row: dict[str, Any] = {
-        "dataset": dataset,
-        "episode_index": episode,
-        "author": checked_text("author", data.get("author") or author, 100),
-        "comment": checked_text("comment", data.get("comment") or "", 2000, empty=True),
-        "created_at": _created_at(data.get("created_at")),
-        "status": data.get("status", ACCEPTED),
-        "base_label_run": data.get("base_label_run"),
-        "follows": data.get("follows"),
-        "rejects": data.get("rejects"),
-        "base_content_hash": base_content_hash,
-    }
-    _check_status(row)
-    is_rejection = row["status"] == REJECTED
+    content_hash = said.base_content_hash or facts["content_hash"]
+    fits = content_hash in (facts["content_hash"], *(facts["former_hashes"] or ()))
+    row = said.model_dump(exclude={"correction_id"})
+    row |= {"author": said.author or checked_text("author", author, 100), "base_content_hash": content_hash}
+    is_rejection = said.status == REJECTED
     # A rejection says that a label is wrong, not what would be right: it has no segments
     if is_rejection:
         row |= {"plan": None, "segments": None} | dict.fromkeys(SAID_LATER)
@@ -109,37 +149,12 @@ def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
         corrected = parsed({"plan": data.get("plan") or []} | {k: data.get(k) for k in ("segments", *SAID_LATER)})
         row |= corrected.columns(facts["num_frames"] if fits else corrected.segments[-1].end_frame)
     row["correction_id"] = row_id(row)
-    _check_id(row, data.get("correction_id"))
-    return row, fits or is_rejection
-
-
-def _check_id(row: dict[str, Any], stated: str | None) -> None:
-    """The id is a hash of the content: one that does not fit shows a row that was edited by hand."""
-    if stated not in (None, row["correction_id"]):
+    # The id is a hash of the content: one that does not fit shows a row that was edited by hand
+    if said.correction_id not in (None, row["correction_id"]):
         raise CorrectionError(
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
-
-
-def _check_status(row: dict[str, Any]) -> None:
-    if row["status"] not in (ACCEPTED, REVIEW, REJECTED):
-        raise CorrectionError(f"status {row['status']!r} is none of accepted, review, rejected")
-    if row["status"] == REJECTED and not row["rejects"] and not row["base_label_run"]:
-        raise CorrectionError("a rejection says what it is of: rejects, or base_label_run")
-
-
-def _checked_key(data: Any) -> tuple[str, int]:
-    """The episode that a row is of. Raises CorrectionError where it says none, or texts are none."""
-    if not isinstance(data, dict):
-        raise CorrectionError("it is no JSON object")
-    dataset, episode = data.get("dataset"), data.get("episode_index")
-    if not isinstance(dataset, str) or type(episode) is not int or not 0 <= episode < 2**63:
-        raise CorrectionError("it does not say dataset and episode_index")
-    for name in TEXT_FIELDS:
-        if not isinstance(data.get(name), str | None):
-            raise CorrectionError(f"{name} is no text")
-        checked_text(name, data.get(name) or "", 2000, empty=True)
-    return checked_text("dataset", dataset, 2000), episode
+    return row, fits or is_rejection
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:
@@ -179,17 +194,193 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     return read
 
 
-def _created_at(text: Any) -> datetime:
-    """UTC; now where nothing is said, and never later than now: a clock ahead must not win for ever."""
-    now = datetime.now(UTC)
-    if text is None:
-        return now
+def to_tasks(lake: Lake, rows: Sequence[dict[str, Any]], labels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One task per episode: accepted corrections as annotations, labels of the corpus as predictions.
+
+    `labels`: dataset, episode_index, label_run, plan, segments (rows of the table, in order).
+    """
+    by_episode: dict[tuple[str, int], tuple[list[dict], list[dict]]] = {}
+    for kind, listed in enumerate(([row for row in rows if row["status"] == ACCEPTED], labels)):
+        for row in listed:
+            by_episode.setdefault((row["dataset"], row["episode_index"]), ([], []))[kind].append(row)
+    tasks = [_task(lake, *key, *of_episode) for key, of_episode in sorted(by_episode.items(), key=itemgetter(0))]
+    return [task for task in tasks if task is not None]
+
+
+def _task(
+    lake: Lake, dataset: str, episode: int, corrections: Sequence[dict[str, Any]], predictions: Sequence[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """None for an episode that the corpus does not have."""
+    rows = lake.dicts(
+        "SELECT e.num_frames, e.fps, e.content_hash, e.task, f.videos, d.source_uri FROM episodes e "
+        "JOIN episode_facts f USING (dataset, episode_index) JOIN datasets d USING (dataset) "
+        "WHERE dataset = ? AND episode_index = ?",
+        [dataset, episode],
+    )
+    if not rows:
+        return None
+    [facts] = rows
+    video = facts["videos"][0] if facts["videos"] else {"uri": None, "start_frame": 0}
+    # Label Studio fetches the video itself, so it needs an address and not a path below the source
+    address = video["uri"] and f"{str(facts['source_uri']).rstrip('/')}/{video['uri']}"
+    first = video["start_frame"] or 0
+    # `meta` keeps what Label Studio has no place for, so that an unchanged correction comes back as it was
+    annotations = [
+        {
+            "created_at": row["created_at"].isoformat(),
+            "meta": {name: row[name] for name in META_FIELDS},
+            "result": _regions([vars(segment) for segment in segments_of(row)], first),
+        }
+        for row in corrections
+    ]
+    return {
+        "data": {
+            "dataset": dataset,
+            "episode_index": episode,
+            VIDEO: address,
+            "first_frame": first,
+            "plan": corrections[-1]["plan"] if corrections else predictions[0]["plan"],
+            "num_frames": facts["num_frames"],
+            "fps": facts["fps"],
+            "content_hash": facts["content_hash"],
+            "task": facts["task"],
+        },
+        "annotations": annotations,
+        "predictions": [
+            {"model_version": label["label_run"], "result": _regions(label["segments"], first)} for label in predictions
+        ],
+    }
+
+
+def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, Any]]:
+    """Two regions of each segment, with the same id: its span and name, and how it ended."""
+    regions = []
+    for number, segment in enumerate(segments):
+        ranges = [{"start": first + segment["start_frame"] + 1, "end": first + segment["end_frame"]}]
+        region = {"id": f"segment{number}", "to_name": VIDEO}
+        value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
+        span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
+        kept = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
+        if kept:
+            span["meta"] = kept
+        # How a step ended; of another segment its kind
+        ended = segment["kind"] if segment["kind"] != STEP else COMPLETED if segment["completed"] else FAILED
+        choice = {"ranges": ranges, "choices": [ended]}
+        regions += [span, region | {"from_name": OUTCOME, "type": "choices", "value": choice}]
+    return regions
+
+
+def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
+    """The labelling interface that the tasks are made for."""
+    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
+    regions = chain.from_iterable(labels["result"] for labels in drawn)
+    names = set(chain.from_iterable(region["value"].get("timelinelabels", ()) for region in regions))
+    labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
+    choices = "\n".join(f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE))
+    return (
+        f'<View>\n  <Header value="$task"/>\n  <Video name="{VIDEO}" value="$video" frameRate="$fps"/>\n'
+        f'  <TimelineLabels name="{STEPS}" toName="{VIDEO}">\n{labels}\n  </TimelineLabels>\n'
+        f'  <Choices name="{OUTCOME}" toName="{VIDEO}" perRegion="true">\n{choices}\n  </Choices>\n</View>\n'
+    )
+
+
+def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
+    """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
+    how = "export it from Label Studio as JSON, not as JSON-MIN or CSV"
     try:
-        time = datetime.fromisoformat(text)
-        # a time without a zone is taken for UTC; one at the edge of the calendar may have no UTC
-        time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
-    except (TypeError, ValueError, OverflowError) as e:
-        raise CorrectionError(f"created_at {text!r} is no time such as 2026-01-31T12:00:00+00:00") from e
-    if time > now + CLOCK_SLACK:
-        raise CorrectionError(f"created_at {text!r} is in the future")
-    return time
+        tasks = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise CorrectionError(f"the file is not JSON: {how}") from e
+    if not isinstance(tasks, list):
+        raise CorrectionError(f"the file is no list of tasks: {how}")
+    read = ReadCorrections()
+    for number, task in enumerate(tasks, 1):
+        # One bad task does not spoil the file: it is named, and the others are read
+        where = f"task {number}"
+        annotations = task.get("annotations") if isinstance(task, dict) else None
+        if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
+            read.refused.append(f"{where}: it has no data with a list of annotations")
+            continue
+        for annotation in annotations:
+            read.add(where, partial(_row_of_annotation, lake, task["data"], annotation, author))
+    return read
+
+
+def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
+    """The row of an annotation in a task's `data`. Raises CorrectionError."""
+    _check_annotation(data, annotation)
+    first = data.get("first_frame", 0)
+    drawn = {
+        "dataset": data.get("dataset"),
+        "episode_index": data.get("episode_index"),
+        "base_content_hash": data.get("content_hash"),
+        "created_at": annotation.get("created_at"),
+        "segments": _segments_of_regions(annotation["result"], first),
+        "plan": data.get("plan") or [],
+        "author": _completed_by(annotation.get("completed_by")),
+    }
+    # An annotation that we made brings what it was made of: unchanged, it is that correction again
+    meta = annotation["meta"] if isinstance(annotation.get("meta"), dict) else {}
+    drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
+    unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
+    try:
+        return row_of(lake, unchanged, author)
+    except CorrectionError:
+        if "correction_id" not in meta:
+            raise
+    # It was changed in Label Studio: a correction of its own
+    return row_of(lake, drawn, author)
+
+
+def _completed_by(user: Any) -> str | None:
+    """Label Studio names a user by number, or by a record."""
+    if isinstance(user, dict):
+        user = user.get("email") or user.get("username") or user.get("id")
+    return None if user is None else str(user)
+
+
+def _check_annotation(data: dict, annotation: Any) -> None:
+    if not isinstance(annotation, dict) or not isinstance(annotation.get("result"), list):
+        raise CorrectionError("an annotation without a result")
+    if annotation.get("was_cancelled"):
+        raise CorrectionError("an annotation that was cancelled")
+    if type(data.get("first_frame", 0)) is not int:
+        raise CorrectionError("first_frame is no number")
+
+
+def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, Any]]:
+    """Segments in order of time; `first`: the frame of the video that the episode begins at."""
+    spans: dict[str, dict[str, Any]] = {}
+    outcomes: dict[str, str] = {}
+    # A region comes from a program of others: whatever it lacks becomes a sentence for its author
+    try:
+        for region in regions:
+            if region.get("type") == "choices":
+                [outcomes[region["id"]]] = region["value"]["choices"]
+            elif region.get("type") == "timelinelabels":
+                # Outcomes refer to spans by id, so an id may stand once only
+                if region["id"] in spans:
+                    raise CorrectionError(f"two regions have the id {region['id']!r}")
+                spans[region["id"]] = _span(region, first)
+    except CorrectionError:
+        raise
+    except (KeyError, TypeError, AttributeError) as e:
+        raise CorrectionError("a region that is no span with one label and one range") from e
+    except ValueError as e:
+        raise CorrectionError("a region with several labels or ranges; one each, please") from e
+    # A person may draw a span and choose no outcome: that counts as a step that was completed
+    segments = [span | _kind_of(outcomes.get(name, COMPLETED)) for name, span in spans.items()]
+    return sorted(segments, key=itemgetter("start_frame", "end_frame"))
+
+
+def _span(region: dict[str, Any], first: int) -> dict[str, Any]:
+    [label], [frames] = region["value"]["timelinelabels"], region["value"]["ranges"]
+    kept = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
+    return {"name": label, "start_frame": frames["start"] - 1 - first, "end_frame": frames["end"] - first} | kept
+
+
+def _kind_of(outcome: str) -> dict[str, Any]:
+    """What an outcome says of a segment."""
+    if outcome in (IDLE, DONE):
+        return {"kind": outcome, "completed": True, "step": None}
+    return {"kind": STEP, "completed": outcome != FAILED}

@@ -12,9 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES
-from warehouse.exports.hub import PICTURE, README, card_head, markdown_table
+from warehouse.exports.hub import PICTURE, README, card_head
 from warehouse.exports.samples import ParquetSampleExport, SamplePart, shown_pictures
-from warehouse.lake import literal
+from warehouse.lake.connection import literal
+from warehouse.releases.card import markdown_table
 from warehouse.releases.publish import LABELS
 
 LABEL_TABLES = ("episodes", "segments", "progress")

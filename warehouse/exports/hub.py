@@ -6,7 +6,7 @@ same ones: a row group holds each distinct picture once, in its dictionary page.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from typing import IO, Any
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from warehouse.exports.folder import ExportFolder
+from warehouse.exports.export import ExportFolder
 from warehouse.exports.options import FILE_BYTES
 from warehouse.exports.selection import Selected
 from warehouse.releases.licences import hub_licence
@@ -117,9 +117,3 @@ def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty
     stated = {name: value for name, value in head.items() if value is not None}
     stated |= {"task_categories": ["robotics"], "configs": configs}
     return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
-
-
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    head, rule, *rest = ("| " + " | ".join(map(str, line)) + " |" for line in lines)
-    return "\n".join([head, rule.replace(" ", ""), *rest])

@@ -14,7 +14,7 @@ from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
-from warehouse.lake.labels import active_labels, labels_of_run
+from warehouse.lake.labels import labels_of
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,11 @@ def chunk_labels(
     Raises UserError for labels that do not fit the frames.
     """
     lake = selected.lake
+    stored = labels_of(lake.con, dataset, chunk, label_run=label_run)
+    table, of_run, labels_sql = "progress", "AND label_run = ?", "SELECT * FROM episode_labels"
     if label_run is None:
-        stored, table, of_run = active_labels(lake.con, dataset, chunk), "active_progress", ""
-        labels_sql = "SELECT * FROM episode_labels SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
-    else:
-        stored, table, of_run = labels_of_run(lake.con, dataset, chunk, label_run), "progress", "AND label_run = ?"
-        labels_sql = "SELECT * FROM episode_labels"
+        table, of_run = "active_progress", ""
+        labels_sql += " SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
     where = f"WHERE dataset = ? AND chunk = ? {of_run}"
     values = [dataset, chunk, *filter(None, [label_run])]
     facts = {row["episode_index"]: _facts(row) for row in lake.dicts(f"{labels_sql} {where}", values)}

@@ -1,6 +1,10 @@
-"""Rows of a LeRobot export, and what meta/episodes says of each episode: places, labels, quality, statistics."""
+"""Rows of a LeRobot export, and what meta/episodes says of each episode: places, labels, quality, statistics.
+
+Statistics of features are as LeRobot keeps them: per episode, and over all, combined in bounded memory.
+"""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +15,11 @@ import pyarrow.parquet as pq
 
 from ingest.media.video import decode
 from warehouse.exports.labels import ActiveLabel, chunk_labels
-from warehouse.exports.language import Question, language_columns, questions
-from warehouse.exports.lerobot_features import columns
-from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, place
-from warehouse.exports.selection import ExportEpisode
-from warehouse.exports.statistics import NAMES, Stats, combined_by_feature, picture_statistics, shaped, statistics
-from warehouse.exports.subtasks import (
+from warehouse.exports.lerobot_labels import (
     SEGMENT,
+    Question,
+    language_columns,
+    questions,
     sarm_columns,
     sarm_shares,
     segment_rows,
@@ -25,11 +27,17 @@ from warehouse.exports.subtasks import (
     sum_shares,
     why_no_stages,
 )
+from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, columns, place
+from warehouse.exports.selection import ExportEpisode
 
 STAT_PICTURES = 4  # of each episode and camera
 WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
 QUALITY = {"length_z": NUMBER, "order_rarity": NUMBER, "jump": NUMBER, "contradicts": pa.bool_()}
 OF_CHUNK = "WHERE dataset = ? AND chunk = ?"
+QUANTILES = {"q01": 0.01, "q10": 0.10, "q50": 0.50, "q90": 0.90, "q99": 0.99}
+NAMES = ("min", "max", "mean", "std", *QUANTILES)
+
+Stats = dict[str, list]  # NAMES, with one number per dimension, and count [1]
 
 
 def write_rows(
@@ -105,18 +113,16 @@ def _statistics(
     plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
-    stats = {name: statistics(_numbers(table[name].combine_chunks(), e.num_frames)) for name in plan.numeric}
+    stats = {}
+    for name in plan.numeric:
+        values = table[name].combine_chunks()
+        flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+        stats[name] = statistics(flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1))
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     for camera in plan.cameras:
         keyframes = map(_read_picture, pictures.get(camera, ()))
         stats[camera] = picture_statistics(list(keyframes) or [_first_picture(plan, camera, e)])
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
-
-
-def _numbers(values: pa.Array, num_frames: int) -> np.ndarray:
-    """float64 [num_frames, d]."""
-    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
-    return flat.to_numpy(zero_copy_only=False).astype(np.float64).reshape(num_frames, -1)
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -210,3 +216,48 @@ def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, t
         row |= {f"stats/{feature}/{name}": (numbers, values.get(name)) for name in NAMES}
         row[f"stats/{feature}/count"] = (pa.list_(WHOLE), values.get("count"))
     return row
+
+
+def statistics(values: np.ndarray) -> Stats | None:
+    """Statistics of values [n, d] (or [n]), without rows that are not numbers; None if no rows are left."""
+    rows = np.asarray(values, np.float64).reshape(len(values), -1)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if not len(rows):
+        return None
+    quantiles = np.quantile(rows, list(QUANTILES.values()), axis=0)
+    stats = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
+    stats |= dict(zip(QUANTILES, quantiles, strict=True))
+    return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
+
+
+def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
+    """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    return (statistics(pixels / 255.0) or {}) | {"count": [len(pictures)]}
+
+
+def combined(parts: Sequence[Stats]) -> Stats:
+    """Statistics over parts, each by its count: exact but for the quantiles, whose mean is taken (so does LeRobot)."""
+    counts = np.array([part["count"][0] for part in parts], np.float64)
+    share = (counts / counts.sum())[:, None]
+    values = {name: np.array([part[name] for part in parts], np.float64) for name in NAMES}  # [parts, d] each
+    mean = (values["mean"] * share).sum(axis=0)
+    # the variance over all is that inside the parts, and that of their means
+    variance = ((values["std"] ** 2 + (values["mean"] - mean) ** 2) * share).sum(axis=0)
+    stats = {"min": values["min"].min(axis=0), "max": values["max"].max(axis=0), "mean": mean, "std": np.sqrt(variance)}
+    stats |= {name: (values[name] * share).sum(axis=0) for name in QUANTILES}
+    return {name: value.tolist() for name, value in stats.items()} | {"count": [int(counts.sum())]}
+
+
+def combined_by_feature(parts: Sequence[Mapping[str, Stats]]) -> dict[str, Stats]:
+    """The same for several features; a part need not have all."""
+    names = dict.fromkeys(chain.from_iterable(parts))
+    return {name: combined([part[name] for part in parts if name in part]) for name in names}
+
+
+def shaped(stats: Stats, *, picture: bool) -> dict[str, Any]:
+    """As stats.json has it: those of pictures are [3, 1, 1]."""
+    if not picture:
+        return dict(stats)
+    colours = {name: [[[value]] for value in values] for name, values in stats.items()}
+    return colours | {"count": stats["count"]}

@@ -7,7 +7,8 @@ memory or copied at the end.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 from warehouse.exports.samples import SampleExport, SamplePart, shown_pictures
@@ -21,22 +22,17 @@ class LlamaFactoryExport(SampleExport):
     """In memory: one episode's pictures, and the hashes of a chunk's."""
 
     def write_part(self, part: SamplePart) -> None:
-        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open("w", encoding="utf-8") as f:
-            before = "[\n"
-            for row in self._conversations(part):
-                f.write(before + json.dumps(row, ensure_ascii=False))
-                before = ",\n"
-            f.write("\n]\n")
-
-    def _conversations(self, part: SamplePart) -> Iterator[dict]:
         """A sample as one turn of question and answer, after its pictures were written. Parts share no episode."""
         written: dict[str, str] = {}  # the hash of each picture
-        for episode in self.read(part):
-            for sample in episode:
+        with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open("w", encoding="utf-8") as f:
+            before = "[\n"
+            for sample in chain.from_iterable(self.read(part)):
                 images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
                 asked, answered = sample.row["question"], sample.row["answer"]
                 messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-                yield {"messages": messages, "images": images}
+                f.write(before + json.dumps({"messages": messages, "images": images}, ensure_ascii=False))
+                before = ",\n"
+            f.write("\n]\n")
 
     def _keep(self, part: SamplePart, picture: Mapping[str, Any], written: dict[str, str]) -> str:
         """A picture's path, and its file where it is new."""

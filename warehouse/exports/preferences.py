@@ -20,10 +20,11 @@ import pyarrow as pa
 from annotate.preferences import WHYS, ComparedRun, Pair, draw_pairs
 from annotate.samples.procvqa import PROGRESS, task_text
 from core.errors import UserError
-from warehouse.exports.hub import PICTURE, README, card_head, markdown_table, write_rows
+from warehouse.exports.hub import PICTURE, README, card_head, write_rows
 from warehouse.exports.options import SampleOptions
 from warehouse.exports.samples import SampleExport, shown_pictures
-from warehouse.lake.compared import RunFacts, run_facts
+from warehouse.lake.labels import RunFacts, run_facts
+from warehouse.releases.card import markdown_table
 
 MOST_PICTURES = 8  # of a part
 KEPT_EPISODES = 64  # whose pictures are held at a time

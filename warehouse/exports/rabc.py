@@ -20,11 +20,12 @@ import pyarrow.parquet as pq
 from core.errors import UserError
 from ingest.source import list_episodes
 from warehouse.exports.export import Export
-from warehouse.exports.hub import README, markdown_table
+from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
+from warehouse.releases.card import markdown_table
 
 FILE = "sarm_progress.parquet"
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
@@ -222,12 +223,12 @@ class RabcExport(OneDatasetExport):
         return facts | {"notes": notes}
 
     def _write(self) -> dict[str, Any]:
-        return write_progress(self.folder.path(FILE), self._chunks(), self.selected, self.options)
-
-    def _chunks(self) -> Iterator[list[EpisodeProgress]]:
-        for chunk, episodes, lengths, starts in self.dataset_chunks():
-            progress = self._progress(chunk, episodes)
-            yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+        chunks = (
+            [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+            for chunk, episodes, lengths, starts in self.dataset_chunks()
+            for progress in [self._progress(chunk, episodes)]
+        )
+        return write_progress(self.folder.path(FILE), chunks, self.selected, self.options)
 
     def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""

@@ -18,21 +18,20 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import rerun as rr
 from rerun.chunk import Chunk
 
 from annotate.segments import STEP, Segment
+from annotate.stored_pictures import encode_jpeg
 from core.errors import UserError
 from core.files import sync
 from ingest.media.frames import VideoError
 from ingest.reasons import DataError
 from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
-from warehouse.exports.selection import ExportEpisode, Selected, label_runs
-from warehouse.exports.source_reader import SourceReader
+from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, label_runs
 from warehouse.lake import Lake
 from warehouse.lake.labels import labels_of_episode
 from warehouse.lake.signals import gripper_openings
@@ -182,7 +181,7 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
         for k, _, picture in reader.episode(e).frames(camera):
             num_frames = k + 1
             if k in to_show:
-                jpegs[k] = _jpeg(picture.rgb(), options)
+                jpegs[k], _, _ = encode_jpeg(picture.rgb(), options.max_px, options.quality)
             # Batches keep an episode of thousands of pictures from standing in memory whole
             if sum(map(len, jpegs.values())) >= BATCH_BYTES:
                 yield _pictures(path, e, jpegs)
@@ -209,14 +208,3 @@ def _frames_to_show(e: ExportEpisode, options: RerunOptions) -> set[int]:
         return set(range(e.num_frames))
     step = e.fps / options.pictures_per_s
     return {int(k * step) for k in range(int(e.num_frames / step) + 1)} | {e.num_frames - 1}
-
-
-def _jpeg(rgb: np.ndarray, options: RerunOptions) -> bytes:
-    longer = max(rgb.shape[:2])
-    if longer > options.max_px:
-        scale = options.max_px / longer
-        rgb = cv2.resize(rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    ok, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, options.quality])
-    if not ok:
-        raise UserError(f"a picture of {rgb.shape[1]}x{rgb.shape[0]} px cannot be written as JPEG")
-    return data.tobytes()

@@ -17,10 +17,11 @@ from annotate.conventions.robometer import FAILURE, SUBOPTIMAL, SUCCESSFUL, grad
 from annotate.similarity import embed
 from core.errors import UserError
 from warehouse.exports.export import counted
-from warehouse.exports.hub import README, card_head, markdown_table, with_features
+from warehouse.exports.hub import README, card_head, with_features
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import write_episode_video
+from warehouse.releases.card import markdown_table
 
 NO_SPLIT = "train"  # of an episode that no split holds
 UNKNOWN = "unknown"

@@ -14,7 +14,8 @@ from warehouse.exports.export import Export, counted
 from warehouse.exports.hub import write_rows
 from warehouse.exports.options import SampleOptions, Selection
 from warehouse.exports.selection import Selected, label_runs, select
-from warehouse.lake import Lake, content_key, literal
+from warehouse.lake import Lake, content_key
+from warehouse.lake.connection import literal, temp_table
 from warehouse.releases import get_release
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.takedown import taken_down
@@ -22,6 +23,8 @@ from warehouse.shards import Sample, ShardError, entry_at, expand, read_entry
 from warehouse.shards.profiles import PROFILES, draw
 
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
+
+DOWN = pa.schema({"dataset": pa.string(), "episodes": pa.list_(pa.int64())})
 
 
 @dataclass(frozen=True)
@@ -217,28 +220,14 @@ def _create_export_samples(
     these samples.
     """
     con = selected.lake.con
-    con.execute(
-        "CREATE OR REPLACE TEMP TABLE export_episodes AS SELECT unnest(?) AS dataset, unnest(?) AS episode_index, "
-        "unnest(?) AS label_is_unsure, unnest(?) AS sure_of_names",
-        [
-            [e.dataset for e in selected.episodes],
-            [e.episode_index for e in selected.episodes],
-            [e.is_unsure for e in selected.episodes],
-            [e.sure_of_names for e in selected.episodes],
-        ],
-    )
-    con.execute("CREATE OR REPLACE TEMP TABLE export_shards AS SELECT unnest(?) AS shard", [shards])
+    temp_table(con, "export_shards", pa.table({"shard": pa.array(shards, pa.string())}))
     # A table even when nothing was taken down: the query that joins it is the same for all
-    con.execute("CREATE OR REPLACE TEMP TABLE export_down (dataset VARCHAR, episodes BIGINT[])")
-    for dataset, episodes in down.items():
-        con.execute("INSERT INTO export_down VALUES (?, ?)", [dataset, episodes])
+    temp_table(con, "export_down", pa.table([[*down], [*down.values()]], schema=DOWN))
     if drawn is not None:
-        con.register("drawn_ids", drawn)
-        con.execute("CREATE OR REPLACE TEMP TABLE export_ids AS SELECT sample_id FROM drawn_ids")
-        con.unregister("drawn_ids")
+        temp_table(con, "export_ids", drawn.select(["sample_id"]))
     # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
-    columns = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
-    names_steps = "coalesce(s.names_steps, false)" if "names_steps" in columns else "false"
+    of_samples = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
+    names_steps = "coalesce(s.names_steps, false)" if "names_steps" in of_samples else "false"
     only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn is not None else ""
     in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
     # samples of families that have no forms have the form NULL, and pass
@@ -248,12 +237,12 @@ def _create_export_samples(
         SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
                l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
                                     false) AS is_down,
-               e.label_is_unsure OR ({names_steps} AND NOT e.sure_of_names) AS is_unsure,
+               e.unsure OR ({names_steps} AND NOT e.sure_of) AS is_unsure,
                is_down OR is_unsure AS withheld
         FROM lake.samples s
         JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
         LEFT JOIN export_down d ON d.dataset = s.dataset
-        JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
+        JOIN selected e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
         SEMI JOIN export_shards h ON h.shard = l.shard
         {only_drawn}
         WHERE ({in_families}) AND ({in_forms})""")

@@ -1,4 +1,4 @@
-"""Which episodes an export takes, and the lake as it was at that moment.
+"""Which episodes an export takes, and the lake as it was at that moment; and their sources, read again.
 
 An export is a pure function of a snapshot of the lake, a selection and options.
 """
@@ -6,6 +6,7 @@ An export is a pure function of a snapshot of the lake, a selection and options.
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -15,8 +16,16 @@ import pyarrow as pa
 from annotate.label_gate import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
+from ingest.episode import EpisodeData, EpisodeRecord, record_from_row
+from ingest.formats import LEROBOT, Format
+from ingest.formats.lerobot_meta import read_info
+from ingest.reasons import DataError
+from ingest.registry import DatasetConfig
+from ingest.source import format_of, read_episode
+from ingest.sources.files import Source, cache_folder
 from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
+from warehouse.lake.connection import temp_table
 from warehouse.lake.labels import dataset_gates
 from warehouse.releases import get_release
 from warehouse.releases.contents import held_episodes_sql
@@ -94,7 +103,8 @@ def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
 class Selected:
     """The episodes of a selection in order of (dataset, episode_index), and the lake as it was at `snapshot`.
 
-    The lake's connection has them as the temporary table `selected` (dataset, episode_index), too.
+    The lake's connection has them as the temporary table `selected` (dataset, episode_index, unsure, sure_of),
+    too: is there a label that is not sure enough to count, is it sure enough of names of steps?
 
     `left_out` says in sentences what was selected and must not be given on. `content` is the release's hash.
     """
@@ -200,13 +210,11 @@ def select(lake: Lake, selection: Selection) -> Selected:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise UserError(f"nothing to export: {why}")
 
-    # A temporary table of the episodes, which later queries join instead of carrying a list of keys
-    keys = pa.Table.from_pylist(rows).select(["dataset", "episode_index"])
-    then.con.register("selected_keys", keys)
-    then.con.execute("CREATE TEMP TABLE selected AS FROM selected_keys")
-    then.con.unregister("selected_keys")
     gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
     episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
+    of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in episodes), strict=True)
+    names = ["dataset", "episode_index", "unsure", "sure_of"]
+    temp_table(then.con, "selected", pa.table([*map(list, of_episodes)], names=names))
     return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
 
 
@@ -281,3 +289,46 @@ def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:
         "WHERE list_contains(?, label_run) ORDER BY 1",
         [list(runs)],
     )
+
+
+class SourceReader:
+    """What is read of one dataset's source. Raises UserError where the source is not there or has changed."""
+
+    def __init__(self, selected: Selected, dataset: str) -> None:
+        self.dataset, self._lake = dataset, selected.lake
+        self.records = lru_cache(maxsize=2)(self._records)
+
+    @cached_property
+    def source(self) -> Source:
+        """What the dataset was built from, to read only."""
+        rows = self._lake.rows("SELECT config FROM build_configs WHERE dataset = ?", [self.dataset])
+        if not rows:
+            raise UserError(f"the lake does not say what {self.dataset} was built from: build it again")
+        build = json.loads(rows[0][0])
+        config = DatasetConfig(**build["dataset"])
+        return Source(config, None, cache_folder(self._lake.workspace.sources, config), build.get("commit"))
+
+    @cached_property
+    def format(self) -> Format:
+        return format_of(self.source)
+
+    @cached_property
+    def info(self) -> dict[str, Any] | None:
+        """info.json of a LeRobot source; None of others."""
+        if self.format != LEROBOT:
+            return None
+        try:
+            return read_info(self.source)
+        except DataError as e:
+            raise UserError(f"the source of {self.dataset} has changed ({e}): build it again") from e
+
+    def record(self, e: ExportEpisode) -> EpisodeRecord:
+        return self.records(e.chunk)[e.episode_index]
+
+    def episode(self, e: ExportEpisode) -> EpisodeData:
+        return read_episode(self.source, self.record(e))
+
+    def _records(self, chunk: int) -> Mapping[int, EpisodeRecord]:
+        """Of a chunk's episodes."""
+        rows = self._lake.dicts("SELECT * FROM episode_facts WHERE dataset = ? AND chunk = ?", [self.dataset, chunk])
+        return {row["episode_index"]: record_from_row(row) for row in rows}

@@ -23,7 +23,7 @@ import numpy as np
 from core.errors import UserError, install_hint
 from core.paths import ROOT
 from ingest.formats.listing import named
-from warehouse.exports.folder import MANIFEST
+from warehouse.exports.export import MANIFEST
 from warehouse.exports.lerobot_plan import LerobotPlan
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.videos import ENCODED

@@ -26,8 +26,7 @@ from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import decode, open_video, probe
-from warehouse.exports.selection import ExportEpisode
-from warehouse.exports.source_reader import SourceReader
+from warehouse.exports.selection import ExportEpisode, SourceReader
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off

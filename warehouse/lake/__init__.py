@@ -1,16 +1,7 @@
-from warehouse.lake.connection import LakeConnection as LakeConnection
-from warehouse.lake.connection import attach as attach
-from warehouse.lake.connection import connect as connect
-from warehouse.lake.connection import database as database
-from warehouse.lake.connection import extension_path as extension_path
-from warehouse.lake.connection import literal as literal
-from warehouse.lake.connection import quoted as quoted
-from warehouse.lake.connection import sql_type as sql_type
 from warehouse.lake.connection import was_interrupted as was_interrupted
 from warehouse.lake.hashes import content_key as content_key
 from warehouse.lake.hashes import digest as digest
 from warehouse.lake.hashes import output_hash as output_hash
-from warehouse.lake.hashes import table_hash as table_hash
 from warehouse.lake.lake import Lake as Lake
 from warehouse.lake.lake import forget_lakes as forget_lakes
 from warehouse.lake.lake import open_lake as open_lake

@@ -17,8 +17,7 @@ import duckdb
 
 from core.files import whole_file, write_file
 from core.paths import Workspace
-from warehouse.lake.catalog_lock import reading_turn
-from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place
+from warehouse.lake.place import AWAY, LOCK_TIMEOUT_S, LakeError, kept_backups, place, reading_turn
 
 MAGIC = b"SQLite format 3\0"
 DAMAGED_ROWS = re.compile(r"[Pp]arquet|magic bytes|TProtocolException|ZSTD|[Dd]ecompress")  # in DuckDB's words

@@ -22,8 +22,16 @@ from core.paths import Workspace
 from core.tables import Table
 from warehouse.lake import people
 from warehouse.lake.catalog import check_catalog, explained, note_committed
-from warehouse.lake.catalog_lock import committing_turn, reading_turn
-from warehouse.lake.place import LOCK_TIMEOUT_S, LakeError, bucket_settings, holder, locked, place
+from warehouse.lake.place import (
+    LOCK_TIMEOUT_S,
+    LakeError,
+    bucket_settings,
+    committing_turn,
+    holder,
+    locked,
+    place,
+    reading_turn,
+)
 
 CATALOG = "__ducklake_metadata_lake"  # DuckLake's own tables, beside the lake
 ROOM_FOR_A_COMMIT = 16 << 20  # bytes free that are more than any commit needs
@@ -202,6 +210,13 @@ def has(con: duckdb.DuckDBPyConnection, name: str) -> bool:
         return False
 
 
+def temp_table(con: duckdb.DuckDBPyConnection, name: str, rows: pa.Table) -> None:
+    """Make rows a temporary table of a connection, which queries join instead of carrying lists."""
+    con.register("new_rows", rows)
+    con.execute(f"CREATE OR REPLACE TEMP TABLE {name} AS FROM new_rows")
+    con.unregister("new_rows")
+
+
 class LakeConnection:
     """A lake that is attached to a DuckDB connection. Not for sharing between threads."""
 
@@ -262,7 +277,9 @@ class LakeConnection:
         try:
             yield
             self.con.execute(f"CALL ducklake_set_commit_message('lake', 'proccorpus', {literal(message)})")
-            self._sync()
+            # DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not
+            for folder in () if place(self.workspace).is_bucket else sorted(self._written):
+                sync_newest(folder)
             if self._said:
                 size = lines.stat().st_size if lines.exists() else 0
                 # A lake of before has all of them written at first
@@ -353,10 +370,3 @@ class LakeConnection:
         """Remember folders within a table's own that files are written into, until the commit."""
         root = os.path.join(place(self.workspace).data, "main", table.name)
         self._written.update([root, *(os.path.join(root, folder) for folder in folders)])
-
-    def _sync(self) -> None:
-        """DuckDB does not sync the files it writes: a catalog that is on disk must not list one that is not."""
-        if not place(self.workspace).is_bucket:
-            for folder in sorted(self._written):
-                sync_newest(folder)
-        self._written.clear()

@@ -18,17 +18,13 @@ from core.step_names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.statements import CorrectionError, checked_text, said_of, time_after
+from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, said_of, time_after
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
 Name = Annotated[str, AfterValidator(lambda name: checked_text("it", name, 200))]
-
-
-class ConflictError(CorrectionError):
-    """Somebody else saved something of the episode meanwhile: who and when."""
 
 
 class CorrectedSegment(BaseModel):
@@ -135,9 +131,14 @@ def _moved_on(segment: Segment, inserted: int) -> Segment:
 
 
 def parsed(data: Any) -> Corrected:
-    """A correction from JSON values. Raises CorrectionError, with the first thing that is wrong and its place."""
+    """A correction from JSON values. Raises CorrectionError."""
+    return validated(Corrected, data)
+
+
+def validated[T: BaseModel](model: type[T], data: Any) -> T:
+    """What people say, from JSON values. Raises CorrectionError, with the first thing that is wrong and its place."""
     try:
-        return Corrected.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         where = ".".join(str(x) for x in first["loc"]) or "the value"
@@ -335,11 +336,11 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
 
 def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
     """For people: what counts or waits, or every row ever saved, by episode and time."""
-    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
     source = "corrections" if everything else "current_corrections"
     return lake.dicts(
-        f"SELECT {CURRENT_COLUMNS} FROM {source} {where} ORDER BY dataset, episode_index, created_at, correction_id",
-        values,
+        f"SELECT {CURRENT_COLUMNS} FROM {source} WHERE dataset = coalesce(?, dataset) "
+        "ORDER BY dataset, episode_index, created_at, correction_id",
+        [dataset],
     )
 
 

@@ -22,15 +22,15 @@ from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake import people
 from warehouse.lake.catalog import is_older
+from warehouse.lake.checks import corpus_soundness
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.hashes import output_hash
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.publication import WHOLE_DATASET
-from warehouse.lake.soundness import corpus_soundness
 from warehouse.releases import card_path, get_release
-from warehouse.releases.verify import verify_release
+from warehouse.releases.release import verify_release
 from warehouse.shards import check_shard, index_path
 
 ERROR, WARNING = "error", "warning"
@@ -155,12 +155,11 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int],
 
 def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
     """Trouble with a file that only older snapshots list, maybe those of releases."""
-    kind, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
-    names = [name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0)]
+    names = ", ".join(name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0))
+    what, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
     if not names:
-        return Trouble(WARNING, kind, f.path, detail, "proccorpus gc --keep-days 0")
-    detail = f"{detail}, of them release {', '.join(names)}"
-    return Trouble(ERROR, kind, f.path, detail, f"{RESTORE}, or delete the release")
+        return Trouble(WARNING, what, f.path, detail, "proccorpus gc --keep-days 0")
+    return Trouble(ERROR, what, f.path, f"{detail}, of them release {names}", f"{RESTORE}, or delete the release")
 
 
 def _damage_of(f: DataFile, size: int | None, read: bool) -> str:

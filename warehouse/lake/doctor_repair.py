@@ -183,20 +183,16 @@ def _mark(lake: Lake, parts: Sequence[Partition]) -> int:
     lines = {}
     if EVERYTHING in parts:
         parts = [Partition(*row) for row in lake.rows("SELECT stage, dataset, chunk, label_run FROM stage_runs")]
+    nothing = {"code_version": "", "rows": 0, "output_hash": "", "snapshot": lake.snapshot(), "cache_hits": 0}
     for part in parts:
-        for line in _stored_lines(lake, part):
+        where, values = "stage = ? AND dataset = ? AND chunk = ?", [part.stage, part.dataset, part.chunk]
+        if part.label_run is not None:
+            where, values = f"{where} AND label_run = ?", [*values, part.label_run]
+        stored = lake.dicts(f"FROM stage_runs WHERE {where}", values)
+        # Where its line was lost, one in its place
+        for line in stored or ([] if part.label_run is None else [asdict(part) | nothing]):
             key = (line["stage"], line["dataset"], line["chunk"], line["label_run"])
             lines[key] = line | {"input_hash": DAMAGED}
     if lines:
         lake.upsert("doctor: to be built again", stage_runs=TABLES["stage_runs"].rows(list(lines.values())))
     return len(lines)
-
-
-def _stored_lines(lake: Lake, part: Partition) -> list[dict]:
-    """The stage_runs lines of a partition; where they were lost, one in their place."""
-    where, values = "stage = ? AND dataset = ? AND chunk = ?", [part.stage, part.dataset, part.chunk]
-    if part.label_run is not None:
-        where, values = f"{where} AND label_run = ?", [*values, part.label_run]
-    lines = lake.dicts(f"FROM stage_runs WHERE {where}", values)
-    nothing = {"code_version": "", "rows": 0, "output_hash": "", "snapshot": lake.snapshot(), "cache_hits": 0}
-    return lines if lines or part.label_run is None else [asdict(part) | nothing]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, product
+from math import inf
 from pathlib import Path
 
 from upath import UPath
@@ -30,6 +31,16 @@ GRACE_S = 900.0  # a file this young may belong to a build that has not recorded
 KEEP_DAYS = 7.0
 SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
 MERGED_AT_ONCE = 200  # partitions, in one commit: a build waits for it
+# Snapshots that are old enough and that no release pins; never the present one
+EXPIRABLE = (
+    "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? AND snapshot_id <> ? AND "
+    "snapshot_id NOT IN (SELECT snapshot FROM releases) ORDER BY 1"
+)
+USED_ALONE = """
+SELECT uri FROM (
+  SELECT episode_index, unnest(list_append(list_transform(videos, lambda v: v.uri), data_uri)).split_part('!/', 1) AS
+    uri FROM episode_facts WHERE dataset = ?)
+GROUP BY 1 HAVING uri <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"""
 CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 
@@ -83,14 +94,15 @@ def collect(
         raise LakeError(f"{why}; gc deletes nothing meanwhile")
     with lake.lock():
         # What nothing names any more, while all of it is still there to be counted
-        expired = _expirable(lake, keep_days)
+        old = datetime.now(UTC) - timedelta(days=keep_days)
+        expired = lake.column(EXPIRABLE, [old, lake.snapshot()])
         data_bytes = _data_of_expired(lake, expired)
         files = {
             "keyframes": list(unlisted_keyframes(lake, grace_s)),
             "shards": [*unlisted_shards(lake, grace_s), *_unlisted_in_stores(lake, grace_s)],
             "fetched source files": list(_sources_taken_down(lake)),
             "edited pictures": list(_edits_taken_down(lake)),
-            "files set aside": list(_files_below(lake.workspace.removed)),
+            "files set aside": _files(lake.workspace.removed),
         }
         freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
         for what, paths in files.items():
@@ -183,15 +195,6 @@ def _small_files(lake: Lake) -> dict[str, dict[str, int]]:
 # Snapshots
 
 
-def _expirable(lake: Lake, keep_days: float) -> list[int]:
-    """Snapshots that are old enough and that no release pins; never the present one."""
-    sql = (
-        "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? AND snapshot_id <> ? AND "
-        "snapshot_id NOT IN (SELECT snapshot FROM releases) ORDER BY 1"
-    )
-    return lake.column(sql, [datetime.now(UTC) - timedelta(days=keep_days), lake.snapshot()])
-
-
 def _data_of_expired(lake: Lake, expired: list[int]) -> list[int]:
     """Bytes of each of the lake's files that only expired snapshots list, and of those waiting to be deleted.
 
@@ -279,11 +282,9 @@ def _modified(path: "UPath") -> float:
     return at.timestamp() if isinstance(at, datetime) else float(at)
 
 
-def _files(folder: Path, grace_s: float) -> list[Path]:
-    """Files below a folder that are older than the time of grace."""
-    if not folder.exists():
-        return []
-    before = time.time() - grace_s
+def _files(folder: Path, grace_s: float | None = None) -> list[Path]:
+    """Files below a folder; those that are older than a time of grace."""
+    before = inf if grace_s is None else time.time() - grace_s
     return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < before]
 
 
@@ -295,9 +296,10 @@ def _sources_taken_down(lake: Lake) -> Iterator[Path]:
     for dataset, episodes in taken_down(lake).items():
         cache = lake.workspace.sources / dataset
         if episodes is None:
-            yield from _files_below(cache)
+            yield from _files(cache)
         elif cache.exists():
-            for uri in _uses_alone(lake, dataset, episodes):
+            # Files that only these episodes use; of an archive's member, `archive!/member`: the archive, which is whole
+            for uri in lake.column(USED_ALONE, [dataset, sorted(episodes)]):
                 yield from filter(Path.is_file, cache.glob(f"*/{glob.escape(uri)}"))
 
 
@@ -306,24 +308,10 @@ def _edits_taken_down(lake: Lake) -> Iterator[Path]:
     for dataset, episodes in taken_down(lake).items():
         of_episodes = (lake.workspace.edits(dataset, episode) for episode in sorted(episodes or ()))
         for folder in [lake.workspace.root / "edits" / dataset] if episodes is None else of_episodes:
-            yield from sorted(_files_below(folder))
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _uses_alone(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[str]:
-    """Files that only these episodes use; of an archive's member, `archive!/member`: the archive, which is whole."""
-    uris = "unnest(list_append(list_transform(videos, lambda v: v.uri), data_uri))"
-    uses = f"SELECT episode_index, split_part({uris}, '!/', 1) AS uri FROM episode_facts WHERE dataset = ?"
-    alone = "GROUP BY 1 HAVING uri <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"
-    return lake.column(f"SELECT uri FROM ({uses}) {alone}", [dataset, sorted(episodes)])
+            yield from sorted(_files(folder))
 
 
 def _drop_empty_folders(root: Path) -> None:
-    if not root.exists():
-        return
-    for folder in sorted((p for p in root.rglob("*") if p.is_dir()), reverse=True):  # the innermost first
+    for folder in sorted(filter(Path.is_dir, root.rglob("*")), reverse=True):  # the innermost first
         if not any(folder.iterdir()):
             folder.rmdir()

@@ -6,14 +6,22 @@ Every function takes a DuckDB connection with the lake in use: that of a Lake, o
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 import duckdb
 
 from annotate.label_gate import GateCounts, LabelGate
 from annotate.segments import Segment
+from warehouse.lake.connection import has
 
 SEGMENT_COLUMNS = "|".join(field.name for field in fields(Segment))
+RUNS = """
+SELECT e.dataset, e.episode_index, coalesce(j.same_as, e.task, ''), e.success, {quality}, a.label_run
+FROM episodes e
+LEFT JOIN current_joined_tasks j ON j.dataset = e.dataset AND j.task = e.task
+LEFT JOIN active_runs a ON a.dataset = e.dataset AND a.episode_index = e.episode_index
+{measured}
+WHERE e.status = 'ok'"""
+MEASURED = "LEFT JOIN demonstration_quality q ON q.dataset = e.dataset AND q.episode_index = e.episode_index"
 
 
 @dataclass(frozen=True)
@@ -25,37 +33,27 @@ class StoredLabel:
     label_run: str
 
 
-def active_labels(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> dict[int, StoredLabel]:
-    """The active labels of a chunk by episode; episodes without one are missing."""
-    return _by_episode(con, "active_segments", "dataset = ? AND chunk = ?", [dataset, chunk])
-
-
-def active_labels_of(con: duckdb.DuckDBPyConnection, dataset: str, episodes: Sequence[int]) -> dict[int, StoredLabel]:
-    """The active labels of some episodes, of any chunks."""
-    where = "dataset = ? AND list_contains(?, episode_index)"
-    return _by_episode(con, "active_segments", where, [dataset, list(episodes)])
-
-
-def labels_of_run(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, label_run: str) -> dict[int, StoredLabel]:
-    """The labels of a chunk by one label run, by episode."""
-    where = "dataset = ? AND chunk = ? AND label_run = ?"
-    return _by_episode(con, "segments", where, [dataset, chunk, label_run])
-
-
-def labels_of_dataset(
-    con: duckdb.DuckDBPyConnection, dataset: str, label_run: str | None = None
+def labels_of(
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    chunk: int | None = None,
+    *,
+    episodes: Sequence[int] | None = None,
+    label_run: str | None = None,
 ) -> dict[int, StoredLabel]:
-    """The labels of all chunks of a dataset by one label run, or the active ones, by episode."""
-    relation = "active_segments" if label_run is None else "segments"
-    return _by_episode(con, relation, "dataset = ? AND label_run = coalesce(?, label_run)", [dataset, label_run])
+    """The labels of a dataset, of one chunk of it, or of some episodes, by episode; those without one are missing.
+
+    label_run: whose labels; None: the active ones.
+    """
+    labels = _read(con, dataset, chunk, episodes, label_run, "active_segments" if label_run is None else "segments")
+    return {episode: label for (episode, _), label in labels.items()}
 
 
 def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> dict[str, StoredLabel]:
     """Every label of one episode, by label run."""
-    where = "dataset = ? AND chunk = ? AND episode_index = ?"
-    labels = _read(con, "segments", where, [dataset, chunk, episode_index])
+    labels = _read(con, dataset, chunk, [episode_index], None, "segments")
     return {label_run: label for (_, label_run), label in labels.items()}
 
 
@@ -91,25 +89,28 @@ def gate_counts(con: duckdb.DuckDBPyConnection) -> dict[str, GateCounts]:
     return {dataset: GateCounts(gates.get(dataset, LabelGate()), labels[dataset]) for dataset in sorted(labels)}
 
 
-def _by_episode(con: duckdb.DuckDBPyConnection, relation: str, where: str, values: list[Any]) -> dict[int, StoredLabel]:
-    """Labels by episode alone; `where` leaves one label run of each."""
-    return {episode: label for (episode, _), label in _read(con, relation, where, values).items()}
-
-
 def _read(
-    con: duckdb.DuckDBPyConnection, relation: str, where: str, values: list[Any]
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    chunk: int | None,
+    episodes: Sequence[int] | None,
+    label_run: str | None,
+    relation: str,
 ) -> dict[tuple[int, str], StoredLabel]:
-    """Labels by episode and label run, in that order, out of the rows of a relation."""
+    """Labels by episode and label run, in that order, out of the rows of a relation; None of a condition: any."""
+    values = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
+    values["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
+    given = {condition: value for condition, value in values.items() if value is not None}
     answer = con.execute(
-        f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} WHERE {where} "
-        "ORDER BY episode_index, label_run, segment_index",
-        values,
+        f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} "
+        f"WHERE {' AND '.join(given)} ORDER BY episode_index, label_run, segment_index",
+        [*given.values()],
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
     columns = [name for name, *_ in answer.description or ()][3:]
     labels: dict[tuple[int, str], StoredLabel] = {}
-    for episode_index, label_run, num_planned, *segment in answer.fetchall():
-        label = labels.setdefault((episode_index, label_run), StoredLabel([], num_planned, label_run))
+    for episode_index, run, num_planned, *segment in answer.fetchall():
+        label = labels.setdefault((episode_index, run), StoredLabel([], num_planned, run))
         label.segments.append(Segment(**dict(zip(columns, segment, strict=True))))
     return labels
 
@@ -118,3 +119,22 @@ def followers(con: duckdb.DuckDBPyConnection, label_run: str) -> set[tuple[str, 
     """Episodes (dataset, episode_index) whose label of a run follows the labels of others."""
     sql = "SELECT DISTINCT dataset, episode_index FROM alignments WHERE label_run = ?"
     return set(con.execute(sql, [label_run]).fetchall())
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """same_as: the task in words, that of several texts which means the same. quality: the score of
+    demonstration_quality, None where too few runs show what is usual."""
+
+    same_as: str
+    success: bool | None
+    quality: float | None
+    label_run: str | None
+
+
+def run_facts(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], RunFacts]:
+    """By (dataset, episode_index), of all usable episodes."""
+    # A lake that is only read may be of a version that measured no demonstrations
+    is_measured = has(con, "demonstration_quality")
+    sql = RUNS.format(quality="q.score" if is_measured else "NULL", measured=MEASURED if is_measured else "")
+    return {(dataset, episode): RunFacts(*facts) for dataset, episode, *facts in con.execute(sql).fetchall()}

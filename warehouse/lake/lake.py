@@ -1,27 +1,51 @@
 """The lake: DuckLake over Parquet with a SQL catalog, opened, published to and read.
 
+A stage replaces its own partition in one transaction: rows, findings, key check and its stage_runs line together.
 Commits are serialised by one lock (`place`); readers need none. For a team: a Postgres catalog, data in a bucket.
 """
 
 import os
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
 
 from core.files import room_in
 from core.paths import Workspace
-from warehouse.lake.connection import connect
+from core.tables import TABLES, Table
+from warehouse.lake import people
+from warehouse.lake.catalog import back_up
+from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
 from warehouse.lake.migrations import SCHEMA_VERSION, checked_version, migrate, upgrade
 from warehouse.lake.place import LakeError, locked, place
-from warehouse.lake.publishing import LakeWriter
+from warehouse.lake.publication import (
+    WHOLE_DATASET,
+    StageOutput,
+    StageRun,
+    check_keys,
+    joined,
+    tell_committed,
+    turn,
+    waiting,
+)
+
+SHARED_S, PAUSE_S = 2.0, 0.03  # after a commit that others shared the next one waits for them so long
+REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
 
 
-class Lake(LakeWriter):
+class Lake(LakeConnection):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
     One of an earlier version is upgraded where it is opened to write, after a copy of its catalog. Raises LakeError: no
     workspace, a catalog that is not usable, a lake of a later version.
     """
+
+    _shared_at = -SHARED_S  # when others shared a commit of this connection's, by the monotonic clock
 
     def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
         if not read_only:
@@ -38,6 +62,225 @@ class Lake(LakeWriter):
                 migrate(self)
             elif version < SCHEMA_VERSION and not read_only:
                 upgrade(self)
+
+    def publish(
+        self,
+        run: StageRun,
+        tables: Mapping[str, pa.Table],
+        findings: pa.Table | None = None,
+        upserts: Mapping[str, pa.Table] | None = None,
+        parts: Sequence[StageRun] = (),
+        *,
+        registered: Mapping[str, pa.Table] | None = None,
+    ) -> int:
+        """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
+
+        `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
+        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). What other
+        processes wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a
+        key is not unique or a row belongs to another partition; nothing is changed.
+        """
+        staged = tables if findings is None else {**tables, "findings": findings}
+        one = StageOutput(run, staged, registered or {}, upserts or {}, parts)
+        one.check()
+        with turn(self.workspace, one) as snapshot:
+            if snapshot:
+                self._shared_at = time.monotonic()
+                return snapshot
+            if time.monotonic() - self._shared_at < SHARED_S:
+                time.sleep(PAUSE_S)  # they come again in a moment
+            others = waiting(self.workspace, one)
+            try:
+                snapshot = self._write_all([one, *others.values()])
+            except (LakeError, duckdb.Error, pa.ArrowException) as e:
+                if not others or was_interrupted(e):
+                    raise
+                # Another one's rows may be the reason: who offers them hears of it at its own turn
+                return self._write_all([one])
+            if others:
+                self._shared_at = time.monotonic()
+                tell_committed(others, snapshot)
+        return snapshot
+
+    def _write_all(self, made: Sequence[StageOutput]) -> int:
+        """Publish some partitions, no two of them the same, in one transaction: each table is written once."""
+        said = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in made)
+        with self.transaction(said):
+            snapshot = self._commits = self.snapshot() + 1
+            # First what the same stages published before of these partitions goes
+            again = self._delete_former(made)
+            # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
+            for name, data in joined(each.tables for each in made).items():
+                self._insert(TABLES[name], data)
+            for name, data in joined(each.upserts for each in made).items():
+                self._upsert(TABLES[name], data)
+            for name, data in joined(each.registered for each in made).items():
+                self._insert(TABLES[name], data, unless=_same_key(TABLES[name], "t"))  # whose key the table has not
+            # At last the lines that say so: a plan goes by them alone
+            for each in made:
+                self._forget_chunks(each.run, each.parts)
+            table = TABLES["stage_runs"]
+            lines = table.rows([run.row(snapshot) for each in made for run in (each.run, *each.parts)])
+            (self._upsert if again else self._add)(table, lines)
+        return snapshot
+
+    def _delete_former(self, made: Sequence[StageOutput]) -> bool:
+        """Delete what was published before of the same partitions; was there any?
+
+        It came with a stage_runs line. Where there is none nothing is deleted: each DELETE costs some 15 ms, and a
+        stage has up to five tables.
+        """
+        # Compared as rows: conditions of columns make DuckLake look through the statistics of all files of all tables,
+        # ten times as slow as reading this small table
+        asked = ", ".join(["(?, ?, ?)"] * len(made))
+        sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({asked})"
+        before = set(self.rows(sql, [value for each in made for value in each.run.key]))
+        for run, name in ((each.run, name) for each in made if each.run.key in before for name in each.tables):
+            partition = run.partition_of(TABLES[name])
+            conditions = " AND ".join(self._condition(column, run) for column in partition)
+            self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
+        return bool(before)
+
+    def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
+        """Of a listing: drop its lines of the dataset, and all rows of chunks that are not among `parts`: the source
+        lost them.
+        """
+        # A dataset that is new has nothing to be dropped: each DELETE costs some 15 ms
+        if run.chunk is not None or not self.rows("SELECT 1 FROM stage_runs WHERE dataset = ? LIMIT 1", [run.dataset]):
+            return
+        self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
+        present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
+        is_lost = f"chunk NOT IN ({present})" if present else "true"
+        where = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
+        for table in TABLES.values():
+            if {"dataset", "chunk"} <= set(table.schema.names):
+                self.con.execute(f"DELETE FROM {table.name} WHERE {where}", [run.dataset])
+
+    def upsert(self, message: str, **tables: pa.Table) -> None:
+        """Replace rows of the same key in unpartitioned tables, in one transaction."""
+        with self.lock(), self.transaction(message):
+            for name, data in tables.items():
+                self._upsert(TABLES[name], data)
+
+    def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
+        """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
+        with self.lock(), self.transaction(message):
+            self._add(TABLES[name], settle())
+
+    def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
+        """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
+        with self.lock(), self.transaction(message):
+            for name, data in tables.items():
+                values = data[column].unique().to_pylist()
+                self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
+                self._add(TABLES[name], data)
+
+    def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
+        """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
+        with self.lock(), self.transaction(message):
+            count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
+            for name in tables:
+                self._say(TABLES[name], self.arrow(f"FROM {name} WHERE {where}", values), "gone")
+                self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
+        return count
+
+    def freeze(self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda _: None) -> int:
+        """Record a release and its shards in a snapshot of their own; returns that snapshot.
+
+        `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        """
+        with self.lock(), self.transaction(f"release {release['name']}"):
+            snapshot = self.snapshot() + 1
+            self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
+            self._add(TABLES["release_shards"], shards)
+            self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
+            write(snapshot)
+        return snapshot
+
+    def back_up(self) -> None:
+        """Copy the catalog into backups/, if it has changed since the last time. Raises DiskFullError."""
+        with self.lock(), room_in(self.workspace.root):
+            if not self.workspace.people.exists():
+                people.rewrite(self.workspace, self.arrow)
+            back_up(self.workspace, self.snapshot())
+
+    def rewrite(self, name: str, folders: Iterable[str]) -> None:
+        """Write files of a table anew without rows that were deleted, where these are many; in one transaction.
+
+        Files with such rows are not merged. `folders`: as for `merge`.
+        """
+        with self.lock(), self.transaction(f"drop deleted rows of {name}"):
+            sql = f"CALL ducklake_rewrite_data_files('lake', ?, delete_threshold => {REWRITTEN_FROM})"
+            self.con.execute(sql, [name])
+            self._note_folders(TABLES[name], folders)
+
+    def merge(self, name: str, folders: Iterable[str], max_bytes: int, at_most: int) -> tuple[int, int]:
+        """Merge files of a table's partitions that are smaller than `max_bytes`, in one transaction.
+
+        folders: of the partitions, within the table's own. at_most: how many partitions in one go. Returns how many
+        files were merged, and into how many. Rows stay what they are, in former snapshots too. The merged files stay
+        until what is scheduled for deletion is deleted: somebody may be reading them.
+        """
+        with self.lock(), self.transaction(f"merge small files of {name}"):
+            options = f"max_file_size => {int(max_bytes)}, max_compacted_files => {int(at_most)}"
+            merged = self.rows(f"CALL ducklake_merge_adjacent_files('lake', ?, {options})", [name])
+            self._note_folders(TABLES[name], folders)
+        return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
+
+    def _condition(self, column: str, run: StageRun) -> str:
+        """SQL: a column of the partition that `run` replaces has a value, its one parameter."""
+        if column == "label_run":
+            return "coalesce(label_run, '') = ?"
+        # In Postgres there is an index for it; and to open a file of each dataset in a bucket takes long
+        is_plain = run.chunk is None or place(self.workspace).is_postgres
+        by_row = {"stage"} if is_plain else {"stage", "dataset"}
+        return row_by_row(column) if column in by_row else f"{column} = ?"
+
+    def _upsert(self, table: Table, data: pa.Table) -> None:
+        match, said = _same_key(table, "t"), data
+        check_keys(table, data)
+        with self._new_rows(data):
+            # To ask first costs a third of a DELETE, and most rows are new
+            if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
+                if table.name in people.KEPT:  # what is there as it is needs no further line
+                    columns = quoted(tuple(data.column_names))
+                    said = self.arrow(f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}")
+                self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
+        self._insert(table, data)
+        self._say(table, said)
+
+    def _add(self, table: Table, data: pa.Table) -> None:
+        check_keys(table, data)
+        self._insert(table, data)
+        self._say(table, data)
+
+    def _say(self, table: Table, rows: pa.Table, what: str = "row") -> None:
+        """Lines of rows that are added, or `gone`, for the commit, where people's lines have the table."""
+        if table.name in people.KEPT:
+            self._said += people.lines_of(table.name, rows.to_pylist(), what)
+
+    @contextmanager
+    def _new_rows(self, data: pa.Table) -> Iterator[None]:
+        """`data` as the relation new_rows."""
+        self.con.register("new_rows", data)
+        try:
+            yield
+        finally:
+            self.con.unregister("new_rows")
+
+    def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
+        """Insert `data`, new_rows n; unless: the condition by which a row of the table, t, keeps one out."""
+        if not data.num_rows:  # as of many tables of a small chunk
+            return
+        key, once = quoted(table.key), ""
+        if unless:
+            once, unless = f"DISTINCT ON ({key}) ", f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
+        with self._new_rows(data):
+            self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+        # Not by Arrow's own functions, which take 0.3 s to import
+        partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
+        folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
+        self._note_folders(table, (os.path.join(*parts) for parts in folders))
 
 
 def _make_folders(workspace: Workspace) -> None:
@@ -67,3 +310,8 @@ def lake_to_read(workspace: Workspace) -> Lake:
 def forget_lakes() -> None:
     """Open anew what open_lake keeps: connections that a server has dropped are of no more use."""
     _cached.cache_clear()
+
+
+def _same_key(table: Table, one: str) -> str:
+    """SQL: row `one` of a table has the key of row n."""
+    return " AND ".join(f'{one}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.embeddings import episode_embeddings
 from warehouse.lake.lake import Lake
+from warehouse.lake.similarity import episode_embeddings
 
 USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, camera, num_frames of those to look at
 # Hashes of the preferred camera's frames

@@ -66,7 +66,7 @@ class StageRun:
 
 
 class StageOutput(NamedTuple):
-    """What `LakeWriter.publish` is given; findings are one of the tables."""
+    """What `Lake.publish` is given; findings are one of the tables."""
 
     run: StageRun
     tables: Mapping[str, pa.Table]

@@ -6,7 +6,7 @@ all. Runs of one text are of one task, and so are those of texts that people joi
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -21,7 +21,6 @@ from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
 from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
 
-NATIVE = "native"  # origin of a reference whose label is the steps that its source brings
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references
 STAGE = "transfer"
 MOST_NAMED = 10  # references, in a sentence
@@ -57,19 +56,10 @@ def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceL
         "ORDER BY r.episode_index",
         [dataset, task],
     )
-    return [_reference_label(row) for row in rows]
-
-
-def _reference_label(row: dict[str, Any]) -> ReferenceLabel:
-    is_said = row["origin"] != NATIVE
-    return ReferenceLabel(
-        row["episode_index"],
-        row["chunk"],
-        row["origin"],
-        row["source"],
-        segments_of(row) if is_said else None,
-        tuple(row["plan"]) if is_said else None,
-    )
+    return [
+        ReferenceLabel(**row | ({"segments": segments_of(row), "plan": tuple(row["plan"])} if row["plan"] else {}))
+        for row in rows
+    ]
 
 
 def reference_tasks(lake: LakeConnection, dataset: str) -> list[str | None]:
@@ -309,17 +299,17 @@ def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
 
 def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
     """Every reference, by dataset, task and episode: who says so, and how many runs have a label that follows it."""
-    where, values = ("WHERE r.dataset = ?", [dataset]) if dataset else ("", [])
     return lake.dicts(
-        f"""
+        """
         WITH following AS (
           SELECT a.dataset, a.reference_episode AS episode_index, count(DISTINCT a.episode_index) AS runs
           FROM alignments a JOIN active_runs x USING (dataset, episode_index, label_run) WHERE a.follows GROUP BY ALL)
         SELECT r.dataset, r.same_as AS task, r.episode_index, r.origin, r.author, r.created_at,
                r.content_hash IS NOT NULL AS built, coalesce(f.runs, 0) AS followed_by
-        FROM current_references r LEFT JOIN following f USING (dataset, episode_index) {where}
+        FROM current_references r LEFT JOIN following f USING (dataset, episode_index)
+        WHERE r.dataset = coalesce(?, r.dataset)
         ORDER BY r.dataset, r.same_as, r.episode_index""",
-        values,
+        [dataset],
     )
 
 
@@ -342,15 +332,15 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
         )
     )
     no_fit = dict(lake.rows("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1"))
-    return {name: _sentence(labelled.get(name, 0), episodes, no_fit.get(name, 0)) for name, episodes in shown}
-
-
-def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
-    numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
-    several = f"{len(references)} references (episodes {numbers})"
-    like = several if len(references) > 1 else f"reference (episode {numbers})"
-    left = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
-    return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {like}{left}"
+    said = {}
+    for name, episodes in shown:
+        numbers = ", ".join(map(str, episodes[:MOST_NAMED])) + (", ..." if len(episodes) > MOST_NAMED else "")
+        several = f"{len(episodes)} references (episodes {numbers})"
+        like = several if len(episodes) > 1 else f"reference (episode {numbers})"
+        runs, unlike = labelled.get(name, 0), no_fit.get(name, 0)
+        left = f"; {unlike} {'is' if unlike == 1 else 'are'} like none of them" if unlike else ""
+        said[name] = f"{runs} {'run is' if runs == 1 else 'runs are'} labelled like its {like}{left}"
+    return said
 
 
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:

@@ -1,21 +1,112 @@
-"""Search by similarity: frames like one frame, and runs like one run, by what the same encoder saw of them.
+"""Embeddings as the lake holds them: what a frozen encoder saw in the pictures of some episodes; and search by them.
 
-Every picture of that encoder is compared, in one pass over the views `similar_frames` and `similar_runs`: what is in
-memory grows with the runs, not with their pictures.
+Frames like one frame, and runs like one run, are found by what the same encoder saw of them: every picture of it is
+compared, in one pass over the views `similar_frames` and `similar_runs`: what is in memory grows with the runs, not
+with their pictures. `episode_embeddings` takes a DuckDB connection with the lake in use: that of a Lake, or a reader's
+own.
 """
 
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Literal
 
 import duckdb
+import numpy as np
 
 from core.errors import UserError
-from warehouse.lake.connection import has, literal
+from warehouse.lake.connection import LakeConnection, has, literal
 
+Part = Literal["embedding", "cells"]
+ROWS_AT_A_TIME = 64  # cameras of episodes
 HOW_TO = (
     'put when = "always" below [embeddings] into a build\'s file and run proccorpus build --config FILE (docs/sql.md)'
 )
 MOST = 20
+
+
+@dataclass(frozen=True)
+class EpisodeEmbeddings:
+    """What an encoder saw of one episode, at the frames at which all of `cameras` were looked at.
+
+    encoder: name and input size, as `embeddings.encoder`.
+    frame_indices: int64 [k], rising.
+    halves: float16 [k, d]; of each camera in turn the parts that were asked for.
+    """
+
+    encoder: str
+    frame_indices: np.ndarray
+    cameras: tuple[str, ...]
+    halves: np.ndarray
+
+    @property
+    def features(self) -> np.ndarray:
+        """`halves` to count with: float32 [k, d]"""
+        return self.halves.astype(np.float32)
+
+
+def episode_embeddings(
+    con: duckdb.DuckDBPyConnection,
+    dataset: str,
+    episodes: Collection[int],
+    cameras: Sequence[str] | None = None,
+    parts: Sequence[Part] = ("embedding", "cells"),
+) -> dict[int, EpisodeEmbeddings]:
+    """The embeddings of some episodes of a dataset, in order; episodes that have none are left out.
+
+    cameras: only episodes that have them all, and these in this order. None: of each episode all that it has, by
+    preference.
+    parts: `embedding` is 256 numbers of the whole picture, `cells` 64 of each cell of the grid, row by row
+    (annotate.embeddings says how they are made). Two bytes a number are kept: 500 episodes of 10 s by one camera at
+    5 Hz are 64 MB.
+
+    Raises UserError: they were made by several encoders, or with several grids.
+    """
+    here = [dataset, sorted(episodes)]
+    of_these = "dataset = ? AND list_contains(?, episode_index)"
+    encoders = con.execute(f"SELECT DISTINCT encoder FROM embeddings WHERE {of_these} ORDER BY 1", here).fetchall()
+    if len(encoders) > 1:
+        names = ", ".join(map(itemgetter(0), encoders))
+        raise UserError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
+    usable = f"SELECT episode_index, usable_cameras FROM episode_content WHERE {of_these}"
+    preferred: dict[int, list[str]] = dict(con.execute(usable, here).fetchall())
+
+    by_episode: dict[int, EpisodeEmbeddings] = {}
+    for episode, seen in groupby(_seen(con, of_these, here, parts), key=itemgetter(0)):
+        of_camera = {camera: (frames, halves) for _, camera, frames, halves in seen}
+        wanted = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
+        if wanted and of_camera.keys() >= set(wanted):
+            frames, halves = _side_by_side([of_camera[camera] for camera in wanted])
+            by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, halves)
+    if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
+        raise UserError(f"{dataset}: its embeddings have grids of several sizes; build it again")
+    return by_episode
+
+
+def _seen(
+    con: duckdb.DuckDBPyConnection, where: str, values: list[Any], parts: Sequence[Part]
+) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
+    """What was seen by each camera of each episode, in order: frames int64 [k], float16 [k, d]."""
+    numbers = parts[0] if len(parts) == 1 else f"list_concat({', '.join(parts)})"
+    reader = con.execute(
+        "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), "
+        f"flatten(list({numbers} ORDER BY frame_index)) FROM embeddings WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2",
+        values,
+    ).to_arrow_reader(ROWS_AT_A_TIME)
+    for batch in reader:
+        for episode, camera, frames, of_frames in zip(*batch.columns, strict=True):
+            halves = of_frames.values.to_numpy().astype(np.float16)
+            yield episode.as_py(), camera.as_py(), frames.values.to_numpy(), halves.reshape(len(frames), -1)
+
+
+def _side_by_side(of_cameras: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """What several cameras show at the frames that all of them were looked at."""
+    common = of_cameras[0][0]
+    for frames, _ in of_cameras[1:]:
+        common = np.intersect1d(common, frames)
+    rows = [halves[np.searchsorted(frames, common)] for frames, halves in of_cameras]
+    return common, np.concatenate(rows, axis=1)
 
 
 @dataclass(frozen=True)
@@ -81,11 +172,8 @@ def _asked(
 ) -> SimilarityQuery:
     """What is asked for, by which camera and encoder, and by the frame that was looked at nearest to `frame_index`, of
     two the earlier. Raises UserError."""
-    encoders = _encoders(con)
-    for name in {dataset, among or dataset} - encoders.keys():
-        raise UserError(_nothing_of(con, name))
-    where = f"{dataset} episode {episode_index}"
-    camera, encoder, num_frames, nearest = _of_camera(con, where, [dataset, episode_index, frame_index], camera)
+    encoders = _encoders(con, {dataset, among or dataset})
+    camera, encoder, num_frames, nearest = _of_camera(con, [dataset, episode_index, frame_index], camera)
     if among is not None and encoder not in encoders[among]:
         raise UserError(
             f"{encoder} has looked at {dataset}, {' and '.join(encoders[among])} at {among}: what two encoders see "
@@ -93,13 +181,26 @@ def _asked(
             "(docs/sql.md)"
         )
     if frame_index is not None and not 0 <= frame_index < num_frames:
-        raise UserError(f"{where} has {num_frames} frames, from 0: there is no {frame_index}")
+        raise UserError(f"{dataset} episode {episode_index} has {num_frames} frames, from 0: there is no {frame_index}")
     not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
     return SimilarityQuery(dataset, episode_index, camera, encoder, nearest, not_compared)
 
 
+def _encoders(con: duckdb.DuckDBPyConnection, wanted: set[str]) -> dict[str, list[str]]:
+    """By dataset the encoders that looked at it. Raises UserError where none looked at one that is wanted."""
+    encoders: dict[str, list[str]] = {}
+    if has(con, "similar_runs"):  # which a lake of a version before there was a search has not
+        sql = "SELECT dataset, list(DISTINCT encoder ORDER BY encoder) FROM embeddings GROUP BY 1 ORDER BY 1"
+        encoders = dict(con.execute(sql).fetchall())
+    for name in wanted - encoders.keys():
+        is_there = con.execute("SELECT 1 FROM datasets WHERE dataset = ?", [name]).fetchall()
+        absent = f"there is no dataset {name!r} in this corpus: proccorpus status lists them"
+        raise UserError(f"no encoder has looked at {name}: {HOW_TO}" if is_there else absent)
+    return encoders
+
+
 def _of_camera(
-    con: duckdb.DuckDBPyConnection, where: str, asked: list[Any], camera: str | None
+    con: duckdb.DuckDBPyConnection, asked: list[Any], camera: str | None
 ) -> tuple[str, str, int, int | None]:
     """Camera, encoder, frames of the episode, and the frame that was looked at nearest to the one asked for."""
     rows = con.execute(
@@ -114,23 +215,9 @@ def _of_camera(
         raise UserError(_why_not(con, asked[0], asked[1]))
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        raise UserError(f"{where}: no encoder has looked at a camera {camera!r}, only at {', '.join(by_name)}")
+        where, looked_at = f"{asked[0]} episode {asked[1]}", ", ".join(by_name)
+        raise UserError(f"{where}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
     return by_name[camera or rows[0][0]]
-
-
-def _encoders(con: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """By dataset the encoders that looked at it; none in a lake of a version before there was a search."""
-    if not has(con, "similar_runs"):
-        return {}
-    sql = "SELECT dataset, list(DISTINCT encoder ORDER BY encoder) FROM embeddings GROUP BY 1 ORDER BY 1"
-    return dict(con.execute(sql).fetchall())
-
-
-def _nothing_of(con: duckdb.DuckDBPyConnection, dataset: str) -> str:
-    """Why there are no embeddings of a dataset, and what to do."""
-    if con.execute("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]).fetchall():
-        return f"no encoder has looked at {dataset}: {HOW_TO}"
-    return f"there is no dataset {dataset!r} in this corpus: proccorpus status lists them"
 
 
 def _why_not(con: duckdb.DuckDBPyConnection, dataset: str, episode_index: int) -> str:
@@ -145,3 +232,12 @@ def _why_not(con: duckdb.DuckDBPyConnection, dataset: str, episode_index: int) -
     if status != "ok":
         return f"{where}: no encoder has looked at it, because it cannot be used: {reason}: {detail}"
     return f"{where}: no encoder has looked at it: {HOW_TO}"
+
+
+def embedded_pictures(lake: LakeConnection) -> dict[str, str]:
+    """By dataset how many pictures an encoder has looked at, in words."""
+    rows = lake.rows(
+        "SELECT dataset, string_agg(count || ' pictures by ' || encoder, ', ' ORDER BY count DESC, encoder) FROM "
+        "(SELECT dataset, encoder, count(*) AS count FROM embeddings GROUP BY ALL) GROUP BY dataset"
+    )
+    return dict(rows)

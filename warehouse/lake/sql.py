@@ -39,17 +39,10 @@ RESULTS, OF_RELEASE = "results", "of_release"  # the lake as it is now, and view
 # A release is scored after it was frozen: what is known of it is read in the lake as it is now
 OF_TRAINING = "WHERE training_run IN (SELECT training_run FROM {lake}.training_runs WHERE release = {release})"
 OF_EVALUATION = "WHERE eval_run IN (SELECT eval_run FROM {lake}.eval_runs WHERE release = {release})"
-RESULTS_SQL = {
-    "releases": "WHERE name = {release}",
-    "release_shards": "WHERE name = {release}",
-    "training_runs": "WHERE release = {release}",
-    "training_points": OF_TRAINING,
-    "checkpoints": OF_TRAINING,
-    "eval_runs": "WHERE release = {release}",
-    "eval_predictions": OF_EVALUATION,
-    "eval_scores": OF_EVALUATION,
-    "leaderboard": "WHERE release = {release}",
-}
+RESULTS_SQL = dict.fromkeys(("releases", "release_shards"), "WHERE name = {release}")
+RESULTS_SQL |= dict.fromkeys(("training_runs", "eval_runs", "leaderboard"), "WHERE release = {release}")
+RESULTS_SQL |= dict.fromkeys(("training_points", "checkpoints"), OF_TRAINING)
+RESULTS_SQL |= dict.fromkeys(("eval_predictions", "eval_scores"), OF_EVALUATION)
 WRONG_AS_WRITTEN = (duckdb.ProgrammingError, duckdb.DataError, duckdb.NotSupportedError)
 WRONG_COLUMN = re.compile(r'column "?([^"\s]+)"? not found|does not have a column named "([^"]+)"')
 CANDIDATES = re.compile(r"Candidate bindings:(.*)")
@@ -201,64 +194,42 @@ def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
     if isinstance(tree, list):
         for value in tree:
             _check_tree(value, ctes)
-    if isinstance(tree, dict):
-        _check_branch(tree, ctes)
-
-
-def _check_branch(tree: dict, ctes: frozenset[str]) -> None:
-    """`_check_tree` of a node with what it holds."""
+    if not isinstance(tree, dict):
+        return
     # A common table expression is in scope for those after it, and for the node that it belongs to
     for entry in (tree.get("cte_map") or {}).get("map", []):
         _check_tree(entry["value"], ctes)
         ctes |= {entry["key"].lower()}
     _check_node(tree, ctes)
     for key, value in tree.items():
-        if key == "cte_map":
-            continue
-        is_recursive = key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"  # this part may name itself
-        _check_tree(value, ctes | {tree["cte_name"].lower()} if is_recursive else ctes)
+        if key != "cte_map":
+            is_recursive = key == "right" and tree.get("type") == "RECURSIVE_CTE_NODE"  # this part may name itself
+            _check_tree(value, ctes | {tree["cte_name"].lower()} if is_recursive else ctes)
 
 
 def _check_node(node: dict, ctes: frozenset[str]) -> None:
     """Raise SqlError unless a node of the tree names only what is allowed."""
-    checks = {
-        "BASE_TABLE": _check_table,
-        "TABLE_FUNCTION": _check_table_function,
-        "FUNCTION": _check_function,
-        "SHOW_REF": _check_show,
-    }
-    check_kind = checks.get(str(node.get("type")))
-    if check_kind:
-        check_kind(node, ctes)
-
-
-def _place_of(node: dict) -> tuple[str, str]:
-    """Catalog and schema that stand before a relation's name, empty where none does."""
-    return node.get("catalog_name", "").lower(), node.get("schema_name", "").lower()
-
-
-def _check_table(node: dict, ctes: frozenset[str]) -> None:
-    name, place = node["table_name"].lower(), _place_of(node)
-    is_cte = place == ("", "") and name in ctes
-    is_ours = place in PLACES and name in RELATIONS
-    if not is_cte and not is_ours:
-        near = did_you_mean(name, RELATIONS) or " (SHOW TABLES lists them)"
-        raise SqlError(f"there is no table {node['table_name']!r} in the lake{near}")
-
-
-def _check_table_function(node: dict, ctes: frozenset[str]) -> None:
-    function = node["function"].get("function_name", "").lower()
-    if function not in TABLE_FUNCTIONS:
-        raise SqlError(f"the table function {function} is not allowed here")
-
-
-def _check_function(node: dict, ctes: frozenset[str]) -> None:
-    if node["function_name"].lower() in FORBIDDEN_FUNCTIONS:
+    kind = node.get("type")
+    if kind in ("BASE_TABLE", "SHOW_REF"):
+        _check_relation(node, ctes)
+    elif kind == "TABLE_FUNCTION":
+        function = node["function"].get("function_name", "").lower()
+        if function not in TABLE_FUNCTIONS:
+            raise SqlError(f"the table function {function} is not allowed here")
+    elif kind == "FUNCTION" and node["function_name"].lower() in FORBIDDEN_FUNCTIONS:
         raise SqlError(f"the function {node['function_name']} is not allowed here")
 
 
-def _check_show(node: dict, ctes: frozenset[str]) -> None:
-    name, place = node.get("table_name", ""), _place_of(node)
-    if name not in SHOWN or place not in PLACES:
-        asked = ".".join(part for part in (*place, name) if part)
-        raise SqlError(f"SHOW {asked} is not allowed here")
+def _check_relation(node: dict, ctes: frozenset[str]) -> None:
+    """Raise SqlError for a table, or something to be shown, that is not the lake's."""
+    named = node.get("table_name", "")
+    place = node.get("catalog_name", "").lower(), node.get("schema_name", "").lower()
+    if node["type"] == "SHOW_REF":
+        if named not in SHOWN or place not in PLACES:
+            raise SqlError(f"SHOW {'.'.join(filter(None, (*place, named)))} is not allowed here")
+        return
+    is_cte = place == ("", "") and named.lower() in ctes
+    is_ours = place in PLACES and named.lower() in RELATIONS
+    if not is_cte and not is_ours:
+        near = did_you_mean(named.lower(), RELATIONS) or " (SHOW TABLES lists them)"
+        raise SqlError(f"there is no table {named!r} in the lake{near}")

@@ -1,11 +1,15 @@
-"""What all that people say of episodes has in common: rows that are only ever added to, their texts, ids and times."""
+"""What all that people say of episodes has in common: rows that are only ever added to, their texts, ids and times.
+
+And the smallest of it: tags on episodes, and who is to look at them. The newest row of an episode and a tag says if the
+tag is on, the newest assignment of an episode who has it (the views current_tags and current_assignments).
+"""
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -13,14 +17,22 @@ from core.errors import UserError
 from core.tables import TABLES
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.hashes import content_key
-from warehouse.lake.publishing import LakeWriter
+from warehouse.lake.lake import Lake
 
 TABLES_ASKED = ("corrections", "reference_marks", "outcomes")  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30
+TAG, ASSIGNED = "tag", "assigned"
+MOST_EPISODES = 1000  # marked at once
+Kind = Literal["tag", "assigned"]
+Place = tuple[str, int]  # dataset, episode_index
 
 
 class CorrectionError(UserError, ValueError):
     """What a person says and cannot be saved, or read: what is wrong with it, in a sentence."""
+
+
+class ConflictError(CorrectionError):
+    """Somebody else saved something of the episode meanwhile: who and when."""
 
 
 def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
@@ -34,7 +46,7 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
 
 
 def say(
-    lake: LakeWriter, table: str, where: str, values: list[Any], make: Callable[[], list[dict[str, Any]]]
+    lake: Lake, table: str, where: str, values: list[Any], make: Callable[[], list[dict[str, Any]]]
 ) -> list[dict[str, Any]]:
     """Add the rows that `make` gives, while nobody else can write; returns them with their time and common id.
 
@@ -105,3 +117,62 @@ def read_text(path: Path) -> str:
         raise CorrectionError(f"{path} is no UTF-8 text: {e.reason} at byte {e.start}") from e
     except OSError as e:
         raise CorrectionError(f"cannot read {path}: {e.strerror}") from e
+
+
+def mark(
+    lake: Lake,
+    places: Sequence[Place],
+    kind: Kind,
+    value: str,
+    *,
+    author: str,
+    is_on: bool = True,
+    follows: Mapping[Place, str | None] | None = None,
+) -> list[dict[str, Any]]:
+    """Put a tag on episodes or take it off, or assign them to a person or to nobody any more; returns the new rows.
+
+    Where it is so already, no row is added. follows: of each episode the assignment that the author has seen.
+
+    Tags of two people never conflict: each is put on and taken off by itself. Raises ConflictError when somebody else
+    has assigned an episode meanwhile, and CorrectionError for episodes or texts that cannot be; then nothing is marked.
+    """
+    author, value = checked_text("author", author, 100), checked_text(kind, value, 100)
+    places = list(dict.fromkeys(places))
+    if not 0 < len(places) <= MOST_EPISODES:
+        raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
+    rows: list[dict[str, Any]] = []
+
+    def new_rows() -> pa.Table:
+        for place, before in _newest(lake, places, kind, value).items():
+            if bool(before["is_on"] and before["value"] == value) == is_on:
+                continue
+            # Nobody's assignment is replaced unseen
+            if kind == ASSIGNED and follows is not None and before["mark_id"] not in (None, follows.get(place)):
+                what = f"assigned to {before['value']}" if before["is_on"] else "assigned to nobody any more"
+                by = f"by {before['author']} on {before['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
+                raise ConflictError(f"episode {place[1]} of {place[0]} was {what} {by}")
+            row: dict[str, Any] = {"dataset": place[0], "episode_index": place[1], "kind": kind, "value": value}
+            row |= {"is_on": is_on, "follows": before["mark_id"], "author": author}
+            mark_id = content_key(json.dumps(list(row.values())))[:16]
+            rows.append(row | {"mark_id": mark_id, "created_at": time_after(before["created_at"])})
+        return TABLES["episode_marks"].rows(rows)
+
+    lake.append(f"{kind} {value}", "episode_marks", new_rows)
+    return rows
+
+
+def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
+    """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
+    for an episode that is not there."""
+    rows = lake.dicts(
+        "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY row_number() "
+        "OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
+        "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
+        "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
+        "f.episode_index) AND list_contains($4, f.dataset)",
+        [[f"{dataset} {episode}" for dataset, episode in places], kind, value, sorted({name for name, _ in places})],
+    )
+    found = {(row["dataset"], row["episode_index"]): row for row in rows}
+    for dataset, episode_index in sorted({*places} - {*found}):
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    return {place: found[place] for place in places}

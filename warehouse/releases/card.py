@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from core.version import VERSION
 from warehouse.lake import Lake
@@ -23,8 +24,10 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
         _splits(held),
         "Labels come from these label runs:\n\n" + _label_runs(lake, held),
     ]
-    citations = _citations(lake, held)
-    if citations:
+    # What to cite for each dataset whose registry entry says it, as it was built
+    sql = "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1"
+    stated = [(dataset, json.loads(config)["dataset"].get("citation")) for dataset, config in _rows(lake, held, sql)]
+    if citations := [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in stated if citation]:
         parts.append("## Citations\n\n" + _bullets(citations))
     parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, held)))
     if held.left_out:
@@ -36,9 +39,15 @@ def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _table(head: tuple[str, ...], rows: list[tuple]) -> str:
-    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (head, *rows)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (lines[0], ["---"] * len(head), *lines[1:]))
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (columns, *rows)]
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, f"|{'---|' * len(columns)}", *rest])
+
+
+def _rows(lake: Lake, held: Contents, sql: str) -> list[tuple]:
+    """The rows of a query with the names of the datasets as its one parameter."""
+    return lake.rows(sql, [held.datasets])
 
 
 def _datasets(lake: Lake, held: Contents) -> str:
@@ -54,7 +63,7 @@ def _datasets(lake: Lake, held: Contents) -> str:
     samples = Counter[str]()
     for shard in held.shards:
         samples[shard.dataset] += shard.samples
-    return _table((*datasets[0], "samples"), [(*d.values(), samples[d["dataset"]]) for d in datasets])
+    return markdown_table((*datasets[0], "samples"), [(*d.values(), samples[d["dataset"]]) for d in datasets])
 
 
 def _splits(held: Contents) -> str:
@@ -66,7 +75,7 @@ def _splits(held: Contents) -> str:
         episodes, samples = sum(s.episodes for s in shards), sum(s.samples for s in shards)
         megabytes = sum(s.bytes for s in shards) / 1e6
         rows.append((dataset, split, len(shards), episodes, samples, f"{megabytes:.1f}"))
-    return _table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
+    return markdown_table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
 
 
 def _label_runs(lake: Lake, held: Contents) -> str:
@@ -88,15 +97,6 @@ def _label_runs(lake: Lake, held: Contents) -> str:
     )
 
 
-def _citations(lake: Lake, held: Contents) -> list[str]:
-    """What to cite for each dataset whose registry entry says it, as it was built."""
-    configs = lake.rows(
-        "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
-    )
-    citations = [(dataset, json.loads(config)["dataset"].get("citation")) for dataset, config in configs]
-    return [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in citations if citation]
-
-
 def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
     """What a reader must know before using the release, a sentence each."""
     yield from _limits_of_labels(lake, held)
@@ -115,15 +115,13 @@ def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
-    rows = lake.rows(
+    # Limits are read off what the registry says of a dataset and who labelled it
+    sql = (
         "SELECT d.dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator)) "
         "FROM datasets d JOIN active_runs a USING (dataset) JOIN label_runs r USING (label_run) "
-        "WHERE list_contains(?, d.dataset) "
-        "GROUP BY ALL ORDER BY 1",
-        [held.datasets],
+        "WHERE list_contains(?, d.dataset) GROUP BY ALL ORDER BY 1"
     )
-    # Limits are read off what the registry says of a dataset and who labelled it
-    for dataset, about, annotators in rows:
+    for dataset, about, annotators in _rows(lake, held, sql):
         if "simulat" in about.lower():
             yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
         if annotators == ["motion"]:
@@ -133,12 +131,10 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
-    rows = lake.rows(
-        "SELECT dataset, ok, assumed_complete, look_unfinished FROM coverage "
-        "WHERE list_contains(?, dataset) ORDER BY 1",
-        [held.datasets],
+    sql = (
+        "SELECT dataset, ok, assumed_complete, look_unfinished FROM coverage WHERE list_contains(?, dataset) ORDER BY 1"
     )
-    for dataset, episodes, assumed, unfinished in rows:
+    for dataset, episodes, assumed, unfinished in _rows(lake, held, sql):
         if assumed:
             share = f"{assumed} of {episodes} episodes"
             yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
@@ -148,10 +144,8 @@ def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
 
 def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
     why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
-    licences = lake.rows(
-        "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
-    )
-    for dataset, stated in licences:
+    sql = "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1"
+    for dataset, stated in _rows(lake, held, sql):
         if classify(stated).restricted:
             yield f"{dataset} is not under an open licence ({stated}): {why}."
         elif stated is None:
@@ -159,17 +153,13 @@ def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
-    quarantined = lake.rows(
-        "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL ORDER BY ALL",
-        [held.datasets],
-    )
-    for dataset, reason, episodes in quarantined:
+    sql = "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL ORDER BY ALL"
+    for dataset, reason, episodes in _rows(lake, held, sql):
         yield f"{dataset}: {episodes} episodes are left out for {reason}."
-    warned = lake.rows(
+    sql = (
         "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
         "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM findings WHERE severity = 'warning' "
-        "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1",
-        [held.datasets],
+        "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1"
     )
-    for dataset, files, reasons in warned:
+    for dataset, files, reasons in _rows(lake, held, sql):
         yield f"{dataset}: {files} files have warnings ({reasons})."

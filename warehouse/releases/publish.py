@@ -1,23 +1,31 @@
-"""Publishing: a release's shards, card and labels, sent to a folder, a bucket or a repository of the hub.
+"""Publishing: a release's shards, card and labels, sent to a folder, a bucket (fsspec) or a repository of the hub.
 
 A published release is whole in itself: its manifest names every file with size and sha256, and is written last. What
 was sent before an interruption is not sent again.
 """
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import batched
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal, cast
 
+import huggingface_hub as hub
+from upath import UPath
+
+from core.errors import FailedError, UserError, checked_address
 from core.files import sha256_file
-from warehouse.lake import Lake, literal
+from warehouse.lake import Lake
+from warehouse.lake.connection import literal
 from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql
 from warehouse.releases.licences import hub_licence
-from warehouse.releases.release import Release, card_path
-from warehouse.releases.targets import MANIFEST, OutgoingFile, Target, address, open_target, published_root
-from warehouse.releases.verify import Failure, file_failure
+from warehouse.releases.release import Failure, Release, card_path, file_failure
 from warehouse.shards import index_path
 
 LABELS = {
@@ -38,6 +46,201 @@ LABELS = {
     "label_runs": "SELECT r.* EXCLUDE (created_at) FROM label_runs r WHERE label_run IN (SELECT label_run "
     "FROM active_runs SEMI JOIN held USING (dataset, episode_index)) ORDER BY 1",
 }
+MANIFEST = "manifest.json"
+BLOCK_BYTES = 8 << 20
+COMMIT_FILES = 40  # of one commit to the hub: some 5 GB of shards
+REPOSITORY = {
+    "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
+    "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
+}
+HUB_ADDRESS = {"dataset": ("hf://datasets/OWNER/NAME", "releases"), "model": ("hf://OWNER/NAME", "models")}
+BUCKETS = ("s3://", "gs://")
+Kind = Literal["dataset", "model"]  # of a repository of the hub
+
+StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
+
+
+@dataclass(frozen=True)
+class OutgoingFile:
+    """A file to be published; `source` may lie in a bucket."""
+
+    path: str
+    bytes: int
+    sha256: str
+    source: Path
+
+
+def address(to: str) -> str:
+    return to if "://" in to else str(Path(to).resolve())
+
+
+def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
+    """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
+    form, plural = HUB_ADDRESS[kind]
+    if checked_address(to).startswith("hf://"):
+        match = REPOSITORY[kind].match(to)
+        if not match:
+            raise ReleaseError(f"{to} names no {kind} repository: write {form}")
+        return HubTarget(to, match[1], private, kind)
+    if "://" in to and not to.startswith(BUCKETS):
+        raise ReleaseError(f"{to}: {plural} are published to {form}, s3://, gs:// or a folder")
+    return FolderTarget(address(to))
+
+
+def published_root(at: str) -> Path:
+    """The root of a published release, as it is now: clients keep listings."""
+    root = UPath(address(at))
+    root.fs.invalidate_cache()
+    return cast("Path", root)
+
+
+@contextmanager
+def _client_errors(to: str, doing: str) -> Iterator[None]:
+    """Turn whatever a client library raises into one sentence: they have dozens of classes, few of them common."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as e:
+        why = " ".join(str(e).split()) or type(e).__name__
+        raise FailedError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+
+
+def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
+    """Copy a file block by block. Raises FailedError when its bytes are not those that were recorded."""
+    digest, count = hashlib.sha256(), 0
+    with item.source.open("rb") as f:
+        while block := f.read(BLOCK_BYTES):
+            digest.update(block)
+            count += len(block)
+            write(block)
+    if (count, digest.hexdigest()) != (item.bytes, item.sha256):
+        raise FailedError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
+
+
+@dataclass(frozen=True)
+class FolderTarget:
+    """A folder here or in a bucket. Its methods, and those of HubTarget, raise ReleaseError and FailedError."""
+
+    to: str
+
+    @property
+    def root(self) -> Path:
+        return published_root(self.to)
+
+    def manifest(self) -> dict | None:
+        path = self.root / MANIFEST
+        with _client_errors(self.to, "read"):
+            return json.loads(path.read_bytes()) if path.exists() else None
+
+    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+        """What is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
+        with _client_errors(self.to, "read"):
+            listed = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
+            return {
+                item.path: (item.bytes, item.sha256)
+                for item in items
+                if (path := self.root / item.path).exists()
+                and path.stat().st_size == item.bytes
+                and ((item.path, item.bytes, item.sha256) in listed or sha256_file(path) == item.sha256)
+            }
+
+    def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
+        with _client_errors(self.to, "write to"):
+            for item in items:
+                path = self._file(item.path)
+                try:
+                    with path.open("wb") as f:
+                        copy_checked(item, f.write)
+                except ReleaseError:
+                    path.unlink()
+                    raise
+                on_file(item)
+
+    def _file(self, name: str) -> Path:
+        """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
+        path = self.root / name
+        if "://" not in self.to:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def finish(self, manifest: bytes) -> None:
+        with _client_errors(self.to, "write to"):
+            self._file(MANIFEST).write_bytes(manifest)
+
+
+@dataclass(frozen=True)
+class HubTarget:
+    """A repository of the hub; what a commit holds is whole, and the hub knows its hashes."""
+
+    to: str
+    repo: str
+    private: bool
+    kind: Kind = "dataset"
+
+    @cached_property
+    def _api(self) -> "hub.HfApi":
+        return hub.HfApi()
+
+    def manifest(self) -> dict | None:
+        with _client_errors(self.to, "read"), TemporaryDirectory() as folder:
+            try:
+                path = self._api.hf_hub_download(self.repo, MANIFEST, repo_type=self.kind, local_dir=folder)
+            except (hub.errors.RemoteEntryNotFoundError, hub.errors.RepositoryNotFoundError):
+                return None
+            return json.loads(Path(path).read_bytes())
+
+    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+        with _client_errors(self.to, "read"):
+            try:
+                entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
+            except hub.errors.RepositoryNotFoundError:
+                return {}
+        files = {e.path: e for e in entries if isinstance(e, hub.RepoFile)}
+        return {item.path: (item.bytes, item.sha256) for item in items if _same(item, files.get(item.path))}
+
+    def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
+        with _client_errors(self.to, "write to"):
+            self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
+            for batch in batched(items, COMMIT_FILES):
+                with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
+                    files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
+                    self._commit(f"{len(batch)} files", files)
+                for item in batch:
+                    on_file(item)
+
+    def _commit(self, message: str, files: Mapping[str, str | bytes]) -> None:
+        adds = [hub.CommitOperationAdd(path, data) for path, data in files.items()]
+        self._api.create_commit(self.repo, adds, commit_message=message, repo_type=self.kind)
+
+    def finish(self, manifest: bytes) -> None:
+        with _client_errors(self.to, "write to"):
+            self._commit("Manifest", {MANIFEST: manifest})
+
+
+def _same(item: OutgoingFile, there: "hub.RepoFile | None") -> bool:
+    """Does the hub have this file? It knows large files by sha256, small ones by git's hash."""
+    if there is None:
+        return False
+    if there.lfs:
+        return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
+    if there.size != item.bytes:
+        return False
+    data = item.source.read_bytes()
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == there.blob_id
+
+
+def _local(item: OutgoingFile, spare: Path) -> str:
+    """A checked file of this machine with an item's bytes: its own, or a copy at `spare` of one in a bucket."""
+    if type(item.source) is type(Path()):
+        copy_checked(item, lambda block: None)
+        return str(item.source)
+    with spare.open("wb") as f:
+        copy_checked(item, f.write)
+    return str(spare)
+
+
+type Target = FolderTarget | HubTarget
 
 
 @dataclass(frozen=True)
@@ -98,7 +301,7 @@ def send(
     # The manifest last: until it is there nobody takes the place for a whole release
     if not dry_run:
         target.send(todo, on_file)
-        target.finish(manifest)
+        target.finish((json.dumps(manifest, indent=1) + "\n").encode())
     return Publication(
         to=address(target.to),
         files=len(items) + 1,  # with the manifest

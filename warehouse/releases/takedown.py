@@ -15,8 +15,8 @@ from warehouse.lake.statements import known_episodes
 
 def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
     """Every mark, of one dataset or of all: dataset, episode_index (None: all of it), reason, created_at."""
-    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
-    return lake.dicts(f"SELECT * FROM takedowns {where} ORDER BY dataset, episode_index NULLS FIRST", values)
+    of = "dataset = coalesce(?, dataset)"
+    return lake.dicts(f"SELECT * FROM takedowns WHERE {of} ORDER BY dataset, episode_index NULLS FIRST", [dataset])
 
 
 def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:

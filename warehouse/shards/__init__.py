@@ -1,7 +1,6 @@
 from warehouse.shards.check import check_shard as check_shard
 from warehouse.shards.check import glance as glance
 from warehouse.shards.shard import CODE_VERSION as CODE_VERSION
-from warehouse.shards.shard import SAMPLES as SAMPLES
 from warehouse.shards.shard import Entry as Entry
 from warehouse.shards.shard import Index as Index
 from warehouse.shards.shard import Sample as Sample

@@ -32,7 +32,7 @@ def ground_truth(sample: Sample) -> dict[str, str | int]:
     return {
         "ref": reference,
         "score_percent": score.removesuffix("%"),
-        "score_fraction": _fraction(score),
+        "score_fraction": NONE if score == NONE else f"{float(score.removesuffix('%')) / 100:.4f}",
         "score_text": score,
         "demo_count": len(items),
         "target_response": row["answer"],
@@ -43,10 +43,3 @@ def _score(answer: str, form: str) -> str:
     """The score that an answer gives: in think form what stands between the tags, else the whole answer."""
     tagged = SCORE.search(answer) if form == "think" else None
     return (tagged[1] if tagged else answer).strip()
-
-
-def _fraction(score: str) -> str:
-    """A score in percent as a part of 1. Example: _fraction("50%") == "0.5000"."""
-    if score == NONE:
-        return NONE
-    return f"{float(score.removesuffix('%')) / 100:.4f}"

@@ -23,27 +23,13 @@ class Profile:
     counts: Mapping[str, int]  # by kind: the family, and for unanswerable samples in words or in pictures
 
 
+KINDS = (
+    *("progresslm_visual", "progresslm_cross_view", "progresslm_text"),
+    *("progresslm_unanswerable visual", "progresslm_unanswerable text"),
+)
 PROFILES = {
-    "progresslm_sft": Profile(
-        "sft",
-        {
-            "progresslm_visual": 7566,
-            "progresslm_cross_view": 6532,
-            "progresslm_text": 7759,
-            "progresslm_unanswerable visual": 2228,
-            "progresslm_unanswerable text": 1163,
-        },
-    ),
-    "progresslm_rl": Profile(
-        "rl",
-        {
-            "progresslm_visual": 5035,
-            "progresslm_cross_view": 5172,
-            "progresslm_text": 6301,
-            "progresslm_unanswerable visual": 2228,
-            "progresslm_unanswerable text": 1692,
-        },
-    ),
+    "progresslm_sft": Profile("sft", dict(zip(KINDS, (7566, 6532, 7759, 2228, 1163), strict=True))),
+    "progresslm_rl": Profile("rl", dict(zip(KINDS, (5035, 5172, 6301, 2228, 1692), strict=True))),
 }
 
 

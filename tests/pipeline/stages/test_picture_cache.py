@@ -17,7 +17,7 @@ from pipeline.stage import StageContext, StageReport, Step
 from pipeline.stages.shards import STAGE
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.shards.config import ShardsConfig
+from warehouse.shards.shard import ShardsConfig
 
 
 def published(build: DatasetBuild) -> DatasetBuild:

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from warehouse.exports.corrections import from_lines, to_lines
-from warehouse.exports.label_studio import from_tasks, labelling_config, to_tasks
+from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
 from warehouse.lake.outcomes import chunks_to_build
@@ -125,19 +124,19 @@ GOOD = {"dataset": "tiny", "episode_index": 2, "segments": STEPS}
 WRONG_LINES = [
     ("{", "it is not JSON"),
     ("[" * 100_000, "it is not JSON"),
-    ("[]", "it is no JSON object"),
-    ({}, "it does not say dataset and episode_index"),
+    ("[]", "the value: Input should be a valid dictionary"),
+    ({}, "dataset: Field required (and 1 more)"),
     (GOOD | {"dataset": "none"}, "the corpus has no episode 2 of 'none'"),
     (GOOD | {"episode_index": 99}, "the corpus has no episode 99"),
-    (GOOD | {"episode_index": True}, "it does not say"),
+    (GOOD | {"episode_index": True}, "episode_index: Input should be a valid integer"),
     (GOOD | {"segments": STEPS[:2]}, "segments end at frame 12, the episode has 30"),
     (GOOD | {"segments": [STEPS[0], STEPS[2]]}, "a gap"),
     (GOOD | {"segments": None}, "segments: "),
-    (GOOD | {"author": 5}, "author is no text"),
+    (GOOD | {"author": 5}, "author: Input should be a valid string"),
     (GOOD | {"created_at": "yesterday"}, "is no time such as"),
     (GOOD | {"created_at": "0001-01-01T00:00:00+23:59"}, "is no time such as"),
     (GOOD | {"created_at": "2999-01-01T00:00:00"}, "is in the future"),
-    (GOOD | {"status": "maybe"}, "is none of accepted, review, rejected"),
+    (GOOD | {"status": "maybe"}, "status: Input should be 'accepted', 'review' or 'rejected'"),
     (GOOD | {"status": "rejected"}, "a rejection says what it is of"),
     (GOOD | {"correction_id": "0123456789abcdef"}, "its content is not that of its correction_id"),
 ]

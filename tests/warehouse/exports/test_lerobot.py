@@ -21,7 +21,7 @@ from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import PARTIAL, ExportFolder
+from warehouse.exports.export import PARTIAL, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.rabc import FILE

@@ -11,7 +11,7 @@ import pytest
 from annotate.preferences import Pair, RunPart
 from tests.kits.files import hashes_of
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import MANIFEST
+from warehouse.exports.export import MANIFEST
 from warehouse.exports.options import PreferencesOptions, Selection
 from warehouse.exports.preferences import quality_label
 from warehouse.lake import Lake

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tests.kits.tiny_lerobot import CAMERA
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import Exported
+from warehouse.exports.export import Exported
 from warehouse.exports.options import RerunOptions, Selection
 from warehouse.lake import Lake
 

@@ -13,7 +13,7 @@ from core.paths import Workspace
 from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.folder import MANIFEST, PARTIAL, Exported
+from warehouse.exports.export import MANIFEST, PARTIAL, Exported
 from warehouse.exports.options import Selection
 from warehouse.exports.samples import SampleExport, shown_path
 from warehouse.lake import Lake

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 import pytest
 
 from core.paths import Workspace
-from warehouse.lake import catalog_lock
-from warehouse.lake.catalog_lock import committing_turn, reading_turn
+from warehouse.lake import place
+from warehouse.lake.place import committing_turn, reading_turn
 
 Turn = Callable[[Workspace], AbstractContextManager[None]]
 
@@ -42,6 +42,6 @@ def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool)
 
 def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     """SQLite's own locks decide then."""
-    monkeypatch.setattr(catalog_lock, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(place, "PATIENCE_S", 0.05)
     with committing_turn(workspace), reading_turn(workspace):
         pass

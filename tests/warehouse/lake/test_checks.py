@@ -4,8 +4,14 @@ import pytest
 
 from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.checks import CheckOutcome, cost_within_budget, label_agreement, label_drift
-from warehouse.lake.soundness import corpus_soundness, follows_schema
+from warehouse.lake.checks import (
+    CheckOutcome,
+    corpus_soundness,
+    cost_within_budget,
+    follows_schema,
+    label_agreement,
+    label_drift,
+)
 from warehouse.releases import ReleaseError, create_release
 
 # The first two change places: together they still cover the episode

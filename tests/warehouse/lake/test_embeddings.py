@@ -10,7 +10,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
 from warehouse.lake import Lake
-from warehouse.lake.embeddings import episode_embeddings
+from warehouse.lake.similarity import episode_embeddings
 
 FRAMES = 5
 

@@ -10,7 +10,8 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import findings, frames, segments, stage_run
-from warehouse.lake import Lake, LakeError, extension_path
+from warehouse.lake import Lake, LakeError
+from warehouse.lake.connection import extension_path
 from warehouse.lake.statements import said_of
 
 

@@ -11,7 +11,7 @@ import pytest
 from core.paths import Workspace
 from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake, corrections, outcomes, references, tags
+from warehouse.lake import Lake, corrections, outcomes, references, statements
 from warehouse.lake.migrations import SCHEMA_VERSION
 from warehouse.releases.takedown import take_down, undo
 
@@ -41,8 +41,8 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
     outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
     references.remove(lake, "tiny", 0, author="ann")
-    tags.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
-    tags.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
+    statements.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
+    statements.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
     take_down(lake, "tiny", [3, 4], "privacy")
     undo(lake, "tiny", [4])
     lake.con.close()
@@ -129,7 +129,7 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
     if table == "episode_marks":
         lake = Lake(lost.space)
         for tag in range(12):  # more than the catalog itself takes
-            tags.mark(lake, [("tiny", e) for e in range(5)], "tag", f"t{tag}", author="ann")
+            statements.mark(lake, [("tiny", e) for e in range(5)], "tag", f"t{tag}", author="ann")
         lake.con.execute("CALL ducklake_flush_inlined_data('lake')")
         lake.con.close()
     expected, before = said(lost), files(lost.space)
@@ -170,7 +170,7 @@ def test_a_note_of_commits_that_is_lost(told: Made, lost: Made):
 def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_path: Path):
     older = shutil.copy2(lost.space.catalog, tmp_path / "older.sqlite")
     lake = Lake(lost.space)
-    tags.mark(lake, [("tiny", 3)], "tag", "newer", author="ann")
+    statements.mark(lake, [("tiny", 3)], "tag", "newer", author="ann")
     take_down(lake, "tiny", [0], "privacy")
     lake.con.close()
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
@@ -202,7 +202,7 @@ def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
     for keep in (5, 2, 0):
         lost.space.settings.write_text(f"[backup]\nkeep = {keep}\n")
         for tag in range(6):
-            tags.mark(lake, [("tiny", 0)], "tag", f"{keep} {tag}", author="ann")
+            statements.mark(lake, [("tiny", 0)], "tag", f"{keep} {tag}", author="ann")
             lake.back_up()
         assert len(list((lost.space.root / "backups").iterdir())) == (keep or 2)
     lake.con.close()

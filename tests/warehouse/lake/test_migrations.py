@@ -14,11 +14,12 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
 from pipeline.stages import stage_specs
-from warehouse.lake import Lake, LakeError, connect, forget_lakes
+from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
+from warehouse.lake.checks import follows_schema
+from warehouse.lake.connection import connect
 from warehouse.lake.hashes import content_key
 from warehouse.lake.migrations import SCHEMA_VERSION, migrate, schema_version, upgraded
-from warehouse.lake.soundness import follows_schema
 from warehouse.lake.sql import open_for_users
 
 SAMPLE = ROOT / "samples" / "sim_short"

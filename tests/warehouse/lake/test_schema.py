@@ -10,7 +10,8 @@ import warehouse
 from core.errors import SqlError, UserError
 from core.paths import Workspace
 from tests.kits.lake_kit import frames, stage_run
-from warehouse.lake import Lake, extension_path
+from warehouse.lake import Lake
+from warehouse.lake.connection import extension_path
 from warehouse.lake.schema import columns, unit
 from warehouse.lake.sql import attach_lines, open_for_users
 

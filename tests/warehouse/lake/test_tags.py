@@ -5,7 +5,7 @@ import pytest
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 from warehouse.lake.corrections import ConflictError
-from warehouse.lake.tags import ASSIGNED, mark
+from warehouse.lake.statements import ASSIGNED, mark
 
 PLACES = [("tiny", 0), ("tiny", 1)]
 HAVE = "SELECT episode_index, person FROM current_assignments ORDER BY 1"

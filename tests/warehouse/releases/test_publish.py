@@ -12,7 +12,8 @@ from core.errors import FailedError
 from tests.kits.hub_server import Hub, hub_of
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.releases import Release, create_release, delete_release, targets
+from warehouse.releases import Release, create_release, delete_release
+from warehouse.releases import publish as publishing
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.publish import publish, verify_published
 
@@ -64,7 +65,7 @@ def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path:
     lake, release = released
     sent: list[str] = []
 
-    def break_off(item: targets.OutgoingFile) -> None:
+    def break_off(item: publishing.OutgoingFile) -> None:
         sent.append(item.path)
         if len(sent) == 5:
             raise KeyboardInterrupt
@@ -139,7 +140,7 @@ def hub() -> Iterator[Hub]:
 
 def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch):
     lake, release = released
-    monkeypatch.setattr(targets, "COMMIT_FILES", 6)
+    monkeypatch.setattr(publishing, "COMMIT_FILES", 6)
     to = "hf://datasets/robots/tiny"
     hub.fail_at_commit = 2
     with pytest.raises(FailedError, match=r"not now.*run again to go on"):

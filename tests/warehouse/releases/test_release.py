@@ -15,7 +15,7 @@ from warehouse.lake.checks import split_leaks
 from warehouse.releases import card_path, create_release, get_release, local_release
 from warehouse.releases.contents import LOCAL, ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.verify import verify_release
+from warehouse.releases.release import verify_release
 from warehouse.shards import index_path
 
 ANY = ("unknown",)  # the tiny dataset states no licence

@@ -15,8 +15,8 @@ from warehouse.lake.gc import collect
 from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
+from warehouse.releases.release import verify_release
 from warehouse.releases.takedown import take_down, taken_down
-from warehouse.releases.verify import verify_release
 
 pytestmark = pytest.mark.slow
 

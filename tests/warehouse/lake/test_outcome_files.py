@@ -8,9 +8,8 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from warehouse.lake import Lake
-from warehouse.lake.outcomes import StatedOutcome
+from warehouse.lake.outcomes import StatedOutcome, read_outcomes
 from warehouse.lake.statements import CorrectionError
-from warehouse.outcome_files import read_outcomes
 
 
 @pytest.fixture(scope="module")
