@@ -220,6 +220,9 @@ def _create_export_samples(
     these samples.
     """
     con = selected.lake.con
+    of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True)
+    names = ["dataset", "episode_index", "unsure", "sure_of"]
+    temp_table(con, "export_episodes", pa.table([*map(list, of_episodes)], names=names))
     temp_table(con, "export_shards", pa.table({"shard": pa.array(shards, pa.string())}))
     # A table even when nothing was taken down: the query that joins it is the same for all
     temp_table(con, "export_down", pa.table([[*down], [*down.values()]], schema=DOWN))
@@ -242,7 +245,7 @@ def _create_export_samples(
         FROM lake.samples s
         JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
         LEFT JOIN export_down d ON d.dataset = s.dataset
-        JOIN selected e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
+        JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
         SEMI JOIN export_shards h ON h.shard = l.shard
         {only_drawn}
         WHERE ({in_families}) AND ({in_forms})""")

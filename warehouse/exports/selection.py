@@ -103,8 +103,7 @@ def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
 class Selected:
     """The episodes of a selection in order of (dataset, episode_index), and the lake as it was at `snapshot`.
 
-    The lake's connection has them as the temporary table `selected` (dataset, episode_index, unsure, sure_of),
-    too: is there a label that is not sure enough to count, is it sure enough of names of steps?
+    The lake's connection has them as the temporary table `selected` (dataset, episode_index), too.
 
     `left_out` says in sentences what was selected and must not be given on. `content` is the release's hash.
     """
@@ -210,11 +209,9 @@ def select(lake: Lake, selection: Selection) -> Selected:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise UserError(f"nothing to export: {why}")
 
+    temp_table(then.con, "selected", pa.Table.from_pylist(rows).select(["dataset", "episode_index"]))
     gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
     episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
-    of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in episodes), strict=True)
-    names = ["dataset", "episode_index", "unsure", "sure_of"]
-    temp_table(then.con, "selected", pa.table([*map(list, of_episodes)], names=names))
     return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
 
 
