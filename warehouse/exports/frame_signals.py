@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +77,12 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def write_file(self, out: Path) -> None:
+    def _descriptors(self) -> dict[str, Descriptor]:
         chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        descriptors = dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
-        found = iter(self._with_advantages(list(self._signals()))) if self.options.horizon else self._signals()
+        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
+
+    def write_file(self, out: Path) -> None:
+        found, descriptors = self._signals(), self._descriptors()
         first = next(found, None)
         if first is None:
             raise self.no_labels()
@@ -93,18 +94,24 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
                 writer.write_table(table.cast(schema), row_group_size=len(table))
 
     def _signals(self) -> Iterator[_Signals]:
-        """Of each episode that has any, in order, of labels or of a model."""
-        for chunk, episodes, _, starts in filter(itemgetter(1), self.dataset_chunks()):
-            of_model = {} if self.options.rewards is None else self.scored_frames(episodes)
-            labels = {} if self.options.rewards is not None else self.chunk_labels(self.dataset, chunk, episodes)
-            for e in episodes:
-                if e.episode_index in labels:
-                    values = _label_values(labels[e.episode_index])
-                    yield _Signals(e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"])
-                elif e.episode_index in of_model:
-                    frames, progress, done = of_model[e.episode_index]
-                    values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
-                    yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
+        """Of each episode that has any, in order."""
+        read = self._of_labels if self.options.rewards is None else self._of_model
+        found = chain.from_iterable(read(chunk, chosen, at) for chunk, chosen, _, at in self.dataset_chunks() if chosen)
+        return iter(self._with_advantages(list(found))) if self.options.horizon else found
+
+    def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+        labels = self.chunk_labels(self.dataset, chunk, episodes)
+        for e in episodes:
+            if e.episode_index in labels:
+                values = _label_values(labels[e.episode_index])
+                yield _Signals(e, starts[e.episode_index], np.arange(e.num_frames), values, values["progress"])
+
+    def _of_model(self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
+        scored = self.scored_frames(episodes)
+        for e in episodes:
+            frames, progress, done = scored[e.episode_index]
+            values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
+            yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
 
     def _provenance(self) -> dict[str, Any]:
         ((source, episodes, frames),) = self.lake.rows(

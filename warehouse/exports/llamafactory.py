@@ -16,6 +16,7 @@ from warehouse.shards import ShardError
 
 INFO = "dataset_info.json"
 PREFIX = "proccorpus_"  # of the names of datasets
+ROLES = (("user", "question"), ("assistant", "answer"))
 
 
 class LlamaFactoryExport(SampleExport):
@@ -28,8 +29,7 @@ class LlamaFactoryExport(SampleExport):
             before = "[\n"
             for sample in chain.from_iterable(self.read(part)):
                 images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
-                asked, answered = sample.row["question"], sample.row["answer"]
-                messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+                messages = [{"role": role, "content": sample.row[name]} for role, name in ROLES]
                 f.write(before + json.dumps({"messages": messages, "images": images}, ensure_ascii=False))
                 before = ",\n"
             f.write("\n]\n")

@@ -76,14 +76,9 @@ class OpensarmExport(LabelExport):
         np.save(self.folder.path(f"{rollout}/progress.npy"), progress)
         np.save(self.folder.path(f"{rollout}/reward.npy"), np.diff(progress, prepend=0.0))
 
-        # The primitive at each frame; of a label that names no steps it is none
-        primitives = np.full(e.num_frames, PRIMITIVES.index("dummy"))
-        for segment in label.segments if label.has_names else ():
-            name = "dummy" if segment.step is None else segment.name
-            primitives[segment.start_frame : segment.end_frame] = primitive(name)
         names, columns = _of_source(reader.episode(e), e.num_frames)
         frames, ones, task = np.arange(e.num_frames), np.ones(e.num_frames, np.int64), tasks[e.task or ""]
-        values = (progress, primitives, timestamps, frames, ones * number, frames + start, ones * task)
+        values = (progress, _primitives(label), timestamps, frames, ones * number, frames + start, ones * task)
         columns |= {name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)}
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
@@ -168,6 +163,15 @@ def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[st
             flat = np.asarray(values, np.float64).ravel()
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return names, columns
+
+
+def _primitives(label: ActiveLabel) -> np.ndarray:
+    """The primitive at each frame; of a label that names no steps it is none."""
+    primitives = np.full(len(label.progress), PRIMITIVES.index("dummy"))
+    for segment in label.segments if label.has_names else ():
+        name = "dummy" if segment.step is None else segment.name
+        primitives[segment.start_frame : segment.end_frame] = primitive(name)
+    return primitives
 
 
 def camera_names(cameras: Sequence[str]) -> dict[str, str]:

@@ -148,8 +148,8 @@ class SampleExport(Export):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
         for sample in samples:
             if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [len(sample.pictures), 0]:
-                odd = sample.row["sample_id"]
-                raise ShardError(f"sample {odd} has not one {IMAGE_MARK} in its question for each picture")
+                what = f"has not one {IMAGE_MARK} in its question for each picture"
+                raise ShardError(f"sample {sample.row['sample_id']} {what}")
         return samples
 
     @cached_property

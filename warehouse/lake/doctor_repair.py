@@ -5,7 +5,6 @@ Nothing is deleted: damaged files and orphans are moved to .removed/, lost files
 concerned are marked as to be built again. Building them is the build's.
 """
 
-import shutil
 import sqlite3
 import time
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from core.files import whole_file
+from core.files import write_file
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from core.views import VIEWS
@@ -61,8 +60,7 @@ def _replace_catalog(workspace: Workspace) -> str:
     set_aside(workspace, damaged)
     aside = f"; the damaged one is in {workspace.removed}" if damaged else ""
     for backup in backups(workspace):
-        with whole_file(workspace.catalog) as half:
-            shutil.copyfile(backup, half)
+        write_file(workspace.catalog, backup.read_bytes())
         if is_sound(workspace):
             return f"{backup} is the catalog now{aside}"
         workspace.catalog.unlink()

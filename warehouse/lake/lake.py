@@ -277,6 +277,9 @@ class Lake(LakeConnection):
             once, unless = f"DISTINCT ON ({key}) ", f" WHERE NOT EXISTS (FROM {table.name} t WHERE {unless})"
         with self._new_rows(data):
             self.con.execute(f"INSERT INTO {table.name} BY NAME SELECT {once}* FROM new_rows n{unless} ORDER BY {key}")
+        self._note_partitions(table, data)
+
+    def _note_partitions(self, table: Table, data: pa.Table) -> None:
         # Not by Arrow's own functions, which take 0.3 s to import
         partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
         folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)

@@ -168,6 +168,8 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     line_of: dict[int, int] = {}
     for number, cells in lines:
         try:
+            if (stated := cells.get("dataset", dataset)) != dataset:
+                raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
             outcome = _outcome(cells, _episode(cells, dataset, known, by_source_id), author)
             if (before := line_of.setdefault(outcome.episode_index, number)) != number:
                 raise CorrectionError(f"episode {outcome.episode_index} is in {called} {before} already")
@@ -197,13 +199,21 @@ def _lines(text: str) -> tuple[str, list[Line], dict[int, str]]:
             values = list(enumerate(parse_json(text), 1))
         except ValueError as e:
             return "entry", [], {1: f"the file is no JSON: {e}"}
+    return "line" if begin == "{" else "entry", *_objects(values, problems)
+
+
+def _objects(values: Sequence[tuple[int, Any]], problems: dict[int, str]) -> tuple[list[Line], dict[int, str]]:
     lines: list[Line] = []
     for number, value in values:
         if isinstance(value, dict):
-            lines.append((number, {k: v for k, v in value.items() if v not in (None, "")}))
+            lines.append(_line(number, value))
         else:
             problems[number] = 'is no object, such as {"episode": 3, "success": true}'
-    return "line" if begin == "{" else "entry", lines, problems
+    return lines, problems
+
+
+def _line(number: int, cells: Mapping[str, Any]) -> Line:
+    return number, {name: cell for name, cell in cells.items() if cell not in (None, "")}
 
 
 def _csv(text: str) -> tuple[list[Line], dict[int, str]]:
@@ -213,8 +223,8 @@ def _csv(text: str) -> tuple[list[Line], dict[int, str]]:
     try:
         for row in reader:
             # A cell beyond the header has no name, and one that a short row lacks is None
-            cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
-            lines.append((reader.line_num, {name: cell for name, cell in cells.items() if cell}))
+            texts = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
+            lines.append(_line(reader.line_num, texts))
     except csv.Error as e:
         return lines, {reader.line_num + 1: f"is no CSV from here on: {e}"}
     return lines, {}
@@ -235,8 +245,6 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
 
 def _episode(cells: Mapping[str, Any], dataset: str, known: Mapping[int, str], by_source_id: Mapping[str, int]) -> int:
     """The episode that a line is about; all columns that name it have to agree. Raises CorrectionError."""
-    if (stated := cells.get("dataset", dataset)) != dataset:
-        raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
     columns = [column for column in (*INDEX_COLUMNS, ID_COLUMN) if column in cells]
     named = {column: _index(column, cells[column], dataset, known, by_source_id) for column in columns}
     if not named:

@@ -6,7 +6,7 @@ all. Runs of one text are of one task, and so are those of texts that people joi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
@@ -332,15 +332,15 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
         )
     )
     no_fit = dict(lake.rows("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1"))
-    said = {}
-    for name, episodes in shown:
-        numbers = ", ".join(map(str, episodes[:MOST_NAMED])) + (", ..." if len(episodes) > MOST_NAMED else "")
-        several = f"{len(episodes)} references (episodes {numbers})"
-        like = several if len(episodes) > 1 else f"reference (episode {numbers})"
-        runs, unlike = labelled.get(name, 0), no_fit.get(name, 0)
-        left = f"; {unlike} {'is' if unlike == 1 else 'are'} like none of them" if unlike else ""
-        said[name] = f"{runs} {'run is' if runs == 1 else 'runs are'} labelled like its {like}{left}"
-    return said
+    return {name: _sentence(labelled.get(name, 0), episodes, no_fit.get(name, 0)) for name, episodes in shown}
+
+
+def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
+    numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
+    several = f"{len(references)} references (episodes {numbers})"
+    like = several if len(references) > 1 else f"reference (episode {numbers})"
+    left = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
+    return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {like}{left}"
 
 
 def newest_word(lake: Lake) -> tuple[str, datetime] | None:

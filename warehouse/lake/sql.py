@@ -194,8 +194,12 @@ def _check_tree(tree: Any, ctes: frozenset[str]) -> None:
     if isinstance(tree, list):
         for value in tree:
             _check_tree(value, ctes)
-    if not isinstance(tree, dict):
-        return
+    if isinstance(tree, dict):
+        _check_branch(tree, ctes)
+
+
+def _check_branch(tree: dict, ctes: frozenset[str]) -> None:
+    """`_check_tree` of a node with what it holds."""
     # A common table expression is in scope for those after it, and for the node that it belongs to
     for entry in (tree.get("cte_map") or {}).get("map", []):
         _check_tree(entry["value"], ctes)

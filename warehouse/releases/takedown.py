@@ -36,8 +36,7 @@ def takedown_stamp(lake: Lake, dataset: str) -> str:
 
 def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
     """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError."""
-    unknown = sorted(set(episodes or ()) - known_episodes(lake, dataset).keys())
-    if unknown:
+    if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
@@ -56,7 +55,7 @@ def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
         listed = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
-        there = f"taken down are its episodes {', '.join(listed)}"
-        there = there if listed else "proccorpus sql 'FROM takedowns' lists what is"
+        all_of_it = "proccorpus sql 'FROM takedowns' lists what is"
+        there = f"taken down are its episodes {', '.join(listed)}" if listed else all_of_it
         raise UserError(f"nothing of that is taken down of {dataset}: {there}")
     return count

@@ -103,8 +103,7 @@ def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) ->
     if shares is None:
         return None
     _check_have_shares(names, shares, kind)
-    absent = {name for name, share in shares.items() if share} - set(names)
-    if absent:
+    if absent := {name for name, share in shares.items() if share} - set(names):
         raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
     given = np.array([shares[name] for name in names], float)
     if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
