@@ -11,8 +11,7 @@ from assets.defs.resources import CorpusResource
 from assets.lib import models as doing
 from assets.lib.launch.job import Job
 from assets.lib.model_configs import RewardModelConfig
-from tests.kits.training_kit import make_release
-from training.points import Point
+from tests.kits.training_kit import KilledError, kill_at, make_release
 from training.recipe import load_recipe
 from training.runs import resumable
 from training.train import train
@@ -23,10 +22,6 @@ RECIPE = """name: short
 model: {tiny: {vocabulary: 400, hidden: 64, layers: 2, vision_hidden: 64, vision_layers: 2, max_px: 64}}
 train: {steps: 3, batch: 2, lr: 1.0e-3, save_every: 1}
 """
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.fixture
@@ -62,12 +57,8 @@ def test_a_job_goes_on_where_a_killed_one_was(
     recipe = load_recipe(str(path))
     assert not resumable(lake.workspace, recipe, release)
 
-    def kill(point: Point) -> None:
-        if point.step == 2:
-            raise KilledError
-
     with pytest.raises(KilledError):
-        train(lake, release, recipe, kill)
+        train(lake, release, recipe, kill_at(2))
     assert resumable(lake.workspace, recipe, release)
     job = handed_over(lake, path, monkeypatch)
     assert job.arguments[:2] == ("train", "--auto-resume")

@@ -1,6 +1,6 @@
 """A release so small that a model of two layers goes through it in a second: bars that grow with progress."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
@@ -15,8 +16,11 @@ from training.attention import set_attention
 from training.heads import make_head
 from training.model import ProgressModel
 from training.pictures import Item
+from training.points import Point
 from training.recipe import HeadConfig, Recipe, TinyConfig, load_recipe
+from training.runs import TrainingRun
 from training.tiny import make_backbone, make_processor, make_tokenizer
+from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
@@ -115,3 +119,26 @@ def make_release(root: Path, episodes: int = 4, moments: int = 8, held_out: int 
     made = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=made, shards=TABLES["release_shards"].rows(kept))
     return lake, get_release(lake)
+
+
+# Kills
+
+
+class KilledError(Exception):
+    """What a kill in the middle of a run stands for."""
+
+
+def kill_at(step: int) -> Callable[[Point], None]:
+    """Told of each point of a run, it ends that at this one."""
+
+    def kill(point: Point) -> None:
+        if point.step == step:
+            raise KilledError
+
+    return kill
+
+
+def killed_and_resumed(lake: Lake, release: Release, of: Recipe, at: int, **more: Any) -> TrainingRun:
+    with pytest.raises(KilledError):
+        train(lake, release, of, kill_at(at), **more)
+    return train(lake, release, of, resume=True, **more)

@@ -59,20 +59,6 @@ def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
     assert digest_at(space) == digest_at(built.space)
 
 
-def test_lost_and_cut_files_of_rows(made: Made, own: Made):
-    lost = sorted((own.space.data / "main/frames").rglob("*.parquet"))[0]
-    lost.unlink()
-    cut = sorted((own.space.data / "main/samples").rglob("*.parquet"))[0]
-    os.truncate(cut, 100)
-    found = diagnose(own.space)
-    errors = of(found, ERROR)
-    assert errors["lake file of frames"].where == str(lost)
-    assert errors["lake file of frames"].detail == "is listed and missing"
-    assert errors["lake file of samples"].detail.startswith("has 100 bytes instead of ")
-    assert all("--repair" in t.remedy for t in errors.values())
-    mended(made, own.space, found)
-
-
 def test_damaged_shards_and_pictures(made: Made, own: Made):
     """Sizes and absences are seen at once, single bits by their hashes."""
     tars = sorted((own.space.root / "shards").rglob("*.tar"))

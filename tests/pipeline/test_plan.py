@@ -1,11 +1,21 @@
 """What is up to date: missing, stale, waiting or current, for each stage and partition."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from pipeline.plan import CURRENT, MISSING, STALE, WAITING, chunk_input, dataset_input, plan, stale_chunks
+from pipeline.plan import (
+    CURRENT,
+    MISSING,
+    STALE,
+    WAITING,
+    History,
+    chunk_input,
+    chunk_steps,
+    dataset_input,
+    plan,
+    stale_chunks,
+)  # fmt: skip
 from pipeline.stage import Output, Stage, StageContext, StageSpec, Step
 from tests.kits.lake_kit import facts, stage_run
 from warehouse.lake import Lake, LakeError
@@ -27,12 +37,8 @@ SPECS = (
     StageSpec(stage("progress", "frames", "segments"), "progress-1", "config p", "run1"),
     StageSpec(stage("samples", "episodes", "segments", "progress"), "samples-1", "config q"),
 )
-DOWNSTREAM = {
-    "frames": {"frames", "segments", "progress", "samples"},
-    "segments": {"segments", "progress", "samples"},
-    "progress": {"progress", "samples"},
-    "samples": {"samples"},
-}
+AFTER_LISTING = ("frames", "segments", "progress", "samples")
+DOWNSTREAM = {stage: AFTER_LISTING[k:] for k, stage in enumerate(AFTER_LISTING)}
 
 
 class Corpus:
@@ -48,8 +54,8 @@ class Corpus:
     def status(self) -> dict[tuple[str, int | None], str]:
         return {(s.stage.name, s.chunk): s.status for s in self.plan()}
 
-    def not_current(self) -> set[tuple[str, int | None]]:
-        return {k for k, status in self.status().items() if status != CURRENT}
+    def not_current(self) -> dict[tuple[str, int | None], str]:
+        return {k: status for k, status in self.status().items() if status != CURRENT}
 
     def run(self, stage: str, chunk: int | None, output: str = "") -> None:
         """Publish a stage as the plan wants it now."""
@@ -99,115 +105,88 @@ def filled(corpus: Corpus) -> Corpus:
     listed = stage_run(stage="episodes", dataset=corpus.dataset, chunk=None, input_hash=source)
     lines.append(replace(listed, code_version=SPECS[0].code_version))
     corpus.lake.publish(lines[0], {}, parts=lines[1:])
-    assert corpus.not_current() == set()
+    assert corpus.not_current() == {}
     return corpus
 
 
-def test_an_empty_lake_lacks_the_stage_that_reads_the_source(corpus: Corpus):
+# The states of stages
+
+
+def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     (step,) = corpus.plan()
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == dataset_input(SPECS[0], "files 1")
-
-
-def test_stages_wait_for_what_they_read(corpus: Corpus):
     corpus.run("episodes", None)
     rest = {(stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)}
     assert corpus.status() == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING} | rest
     assert all((s.input_hash == "") == (s.status == WAITING) for s in corpus.plan())
-    corpus.run("frames", 1)
-    assert corpus.status()["frames", 1] == CURRENT
-    assert corpus.status()["segments", 1] == MISSING
-    assert corpus.status()["progress", 1] == WAITING
-    assert corpus.status()["segments", 0] == WAITING
-
-
-def test_steps_come_in_an_order_in_which_they_can_be_run(corpus: Corpus):
-    corpus.run("episodes", None)
     ran = []
     while steps := [s for s in corpus.plan() if s.status in (MISSING, STALE)]:
         corpus.run(steps[0].stage.name, steps[0].chunk)
         ran.append((steps[0].stage.name, steps[0].chunk))
-    assert ran == [(stage, c) for c in (0, 1) for stage in ("frames", "segments", "progress", "samples")]
+    assert ran == [(stage, c) for c in (0, 1) for stage in DOWNSTREAM]
 
 
-@pytest.mark.parametrize("stage", DOWNSTREAM)
-def test_another_output_makes_what_reads_it_stale(filled: Corpus, stage: str):
-    filled.run(stage, 0, output="something new")
-    assert filled.not_current() == {(s, 0) for s in DOWNSTREAM[stage] - {stage}}
-    first = {"frames": "segments", "segments": "progress", "progress": "samples", "samples": None}[stage]
-    assert {k[0] for k, v in filled.status().items() if v == STALE} == ({first} if first else set())
-    # the same output again, as after a mere rerun: all is current
-    filled.run(stage, 0)
-    assert filled.not_current() == set()
+def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corpus):
+    for stage in DOWNSTREAM:
+        filled.run(stage, 0, output="something new")
+        after = [s for s in DOWNSTREAM[stage] if s != stage]
+        assert filled.not_current() == {(s, 0): WAITING if k else STALE for k, s in enumerate(after)}
+        filled.run(stage, 0)  # the same output again, as after a mere rerun
+        for field in ("config_hash", "code_version"):
+            filled.change(stage, **{field: "changed"})
+            after = {(s, c): WAITING for s in DOWNSTREAM[stage] for c in (0, 1)}
+            assert filled.not_current() == after | {(stage, 0): STALE, (stage, 1): STALE}
+            filled.specs = SPECS
+            assert filled.not_current() == {}
+    filled.change("frames", config_hash="changed")
+    filled.run("frames", 0)  # the outcome is as before: what reads it is current again
+    assert {chunk for _, chunk in filled.not_current()} == {1}
 
 
-@pytest.mark.parametrize("stage", DOWNSTREAM)
-@pytest.mark.parametrize("field", ["config_hash", "code_version"])
-def test_another_setting_makes_its_stage_stale_and_the_others_wait(filled: Corpus, stage: str, field: str):
-    filled.change(stage, **{field: "changed"})
-    status = filled.status()
-    assert filled.not_current() == {(s, c) for s in DOWNSTREAM[stage] for c in (0, 1)}
-    assert {status[stage, c] for c in (0, 1)} == {STALE}
-    assert {v for k, v in status.items() if v not in (CURRENT, STALE)} <= {WAITING}
-    filled.run(stage, 0)  # the outcome is as before: what reads it is current again
-    assert filled.not_current() == {(s, 1) for s in DOWNSTREAM[stage]}
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        lambda c: setattr(c, "fingerprint", "files 2"),
-        lambda c: c.change("episodes", config_hash="changed"),
-        lambda c: c.change("episodes", code_version="episodes-2"),
-    ],
-)
-def test_a_source_that_changed_makes_everything_wait(filled: Corpus, edit: Callable[[Corpus], None]):
-    edit(filled)
-    status = filled.status()
-    assert status.pop(("episodes", None)) == STALE
-    assert set(status.values()) == {WAITING}
+def test_a_source_that_changed_makes_everything_wait(filled: Corpus):
+    for change in ({"config_hash": "changed"}, {"code_version": "episodes-2"}, None):
+        filled.change("episodes", **change) if change else setattr(filled, "fingerprint", "files 2")
+        status = filled.status()
+        assert status.pop(("episodes", None)) == STALE
+        assert set(status.values()) == {WAITING}
+        filled.specs = SPECS
     filled.run("episodes", None)  # it lists the same
-    assert filled.not_current() == set()
+    assert filled.not_current() == {}
 
 
 def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
     filled.change("segments", label_run="run2")
     filled.change("progress", label_run="run2")
-    assert filled.not_current() == {(s, c) for s in DOWNSTREAM["segments"] for c in (0, 1)}
-    assert filled.status()["segments", 0] == MISSING
+    waiting = {(s, c): WAITING for s in DOWNSTREAM["segments"] for c in (0, 1)}
+    assert filled.not_current() == waiting | {("segments", 0): MISSING, ("segments", 1): MISSING}
     filled.run("segments", 0, output="by run2")
     assert filled.status()["progress", 0] == MISSING
     filled.specs = SPECS
-    assert filled.not_current() == set()
+    assert filled.not_current() == {}
+    # Of two runs whose labels are as they should be, those that were published last count
+    filled.change("progress", label_run="run2")
+    filled.run("progress", 0)
+    filled.specs = SPECS
+    assert filled.not_current() == {("progress", 0): STALE, ("samples", 0): WAITING}
 
 
-def test_datasets_are_planned_apart(filled: Corpus, lake: Lake):
-    other = Corpus(lake, f"{filled.dataset}b")
-    other.run("episodes", None)
-    steps = plan(lake, {filled.dataset: SPECS, other.dataset: SPECS}, {filled.dataset: "files 1", other.dataset: "f"})
-    assert {s.status for s in steps if s.dataset == filled.dataset} == {CURRENT}
-    assert next(s for s in steps if s.dataset == other.dataset).status == STALE
-
-
-def test_one_chunk_can_be_asked_for(filled: Corpus):
+def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
     steps = filled.plan(only_chunk=1)
     assert [(s.stage.name, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
-
-
-def test_stale_chunks_are_counted_whatever_the_source_is_now(filled: Corpus, lake: Lake):
-    def counted() -> dict[str, int]:
-        return stale_chunks(lake, {filled.dataset: filled.specs})
-
-    assert counted() == {}
-    lines = lake.rows(
-        "SELECT input_hash FROM stage_runs WHERE (stage, dataset, chunk) = ('frames', ?, 1)", [filled.dataset]
-    )
-    run = stage_run(stage="frames", dataset=filled.dataset, chunk=1, input_hash=lines[0][0], output_hash="other frames")
-    lake.publish(run, {})
-    assert counted() == {filled.dataset: 1}
-    filled.change("samples", config_hash="other samples")
+    other = Corpus(lake, f"{filled.dataset}b")
+    other.run("episodes", None)
+    both = {filled.dataset: SPECS, other.dataset: SPECS}
+    steps = plan(lake, both, {filled.dataset: "files 1", other.dataset: "f"})
+    assert {s.status for s in steps if s.dataset == filled.dataset} == {CURRENT}
+    assert next(s for s in steps if s.dataset == other.dataset).status == STALE
+    # Stale chunks are counted whatever the source is now
+    assert stale_chunks(lake, both) == {other.dataset: 2}
+    filled.run("frames", 1, output="other frames")
     filled.fingerprint = "files 2"
-    assert counted() == {filled.dataset: 2}
+    assert stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 1}
+    filled.change("samples", config_hash="other samples")
+    assert stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 2}
 
 
 def test_input_hashes_cover_stage_code_configuration_and_inputs():
@@ -217,6 +196,31 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
     hashes = [chunk_input(s, ["a", "b"]) for s in variants]
     hashes += [chunk_input(spec, inputs) for inputs in (["b", "a"], ["ab"], [], ["a", "b", ""])]
     assert len(set(hashes)) == len(hashes)
+
+
+@pytest.mark.parametrize(
+    ("reads", "inputs"),
+    [((), []), (("outcomes",), ["o"]), (("others",), ["x"]), (("corrections", "others", "outcomes"), ["o", "x", "c"])],
+)
+def test_what_is_read_beside_stages_is_an_input(reads: tuple[str, ...], inputs: list[str]):
+    listed = {"output_hash": "facts", "outcomes_hash": "o", "others_hash": "x"}
+    asked = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
+    last = StageSpec(stage("samples", "episodes", "corrections"), "s-1", "config s")
+
+    def planned(said: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
+        history = History({(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {})
+        of_chunk = {"corrections": said}.__getitem__
+        steps = chunk_steps("d", 0, (SPECS[0], asked, last), history, {"episodes": "facts"}, of_chunk)
+        return [(s.stage.name, s.status, s.input_hash) for s in steps]
+
+    wanted = chunk_input(asked, ["facts", *inputs])
+    assert planned("c") == [("corrections", MISSING, wanted), ("samples", WAITING, "")]
+    # Without a word of people there is no such stage, and none waits for it; what it made before has to go
+    if "corrections" in reads:
+        assert planned("") == [("samples", MISSING, chunk_input(last, ["facts"]))]
+        made = {"input_hash": wanted, "output_hash": "made"}
+        assert planned("c", corrections=made)[1] == ("samples", MISSING, chunk_input(last, ["facts", "made"]))
+        assert [status for _, status, _ in planned("", corrections=made)] == [STALE, WAITING]
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):

@@ -63,19 +63,6 @@ def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], 
         next(open_stream(shards, transform, recipe(data={"sequence_length": 16})))
 
 
-def test_workers_give_the_same_after_a_stop(shards: list[Path], transform: Transform) -> None:
-    of = recipe(data={"workers": 2})
-    whole = open_batches(shards, transform, of)
-    expected, states = [], []
-    for _ in range(6):
-        expected.append(next(whole).batch)
-        states.append(json.loads(json.dumps(whole.state_dict())))
-    again = open_batches(shards, transform, of)
-    again.load_state_dict(states[2])
-    for batch in expected[3:]:
-        assert same(next(again).batch, batch)
-
-
 NEGATIVES = {"negatives": dict.fromkeys(KINDS, 0.12)}
 
 

@@ -17,7 +17,7 @@ from eval.runners.start import RunnerConfig, local_runner
 from eval.scoring.scored import ALL
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
-from tests.kits.training_kit import make_release, recipe
+from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
 from training.errors import TrainingError
 from training.folder import read_card
 from training.points import Point, event_folder
@@ -109,20 +109,12 @@ def test_training_is_the_same_with_evaluation_and_without(corpus: tuple[Lake, Re
     assert [(p.loss, p.gradient_norm) for p in beside.curve] == [(p.loss, p.gradient_norm) for p in alone.curve]
 
 
-class KilledError(Exception):
-    """What a kill stands for."""
-
-
 def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> None:
     of = recipe("killed", train=EVERY | {"steps": 8, "save_every": 3})
 
-    def kill(point: Point) -> None:
-        if point.step == 6:
-            raise KilledError
-
     # Saved after step 5, when the second evaluation was the best; the third one, before the kill, is better still.
     with pytest.raises(KilledError):
-        run(corpus, of, [0.5, 0.2, 0.1], on_step=kill)
+        run(corpus, of, [0.5, 0.2, 0.1], on_step=kill_at(6))
     resumed = run(corpus, of, [0.3], resume=True)
     assert facts(resumed.checkpoint) == {"step": 5, "mae": 0.1, "voc": 0.9}
     assert [p.extra.get("held_out_mae") for p in resumed.curve] == [None, 0.5, None, 0.2, None, 0.1, None, 0.3]

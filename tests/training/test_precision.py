@@ -10,7 +10,6 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLay
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training.backbones import add_adapter
 from training.model import ProgressModel, losses
-from training.points import Point
 from training.recipe import LoraConfig
 from training.train import train
 from training.transform import Transform
@@ -49,26 +48,6 @@ def test_an_adapter_on_a_base_in_bfloat16_moves_at_a_small_rate(tmp_path: Path) 
     moved = [(p != before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n]
     assert min(moved) > 0.9  # in bfloat16: 3 in a hundred
     assert {s["exp_avg_sq"].dtype for s in optimizer.state.values()} == {torch.float32}
-
-
-class KilledError(Exception):
-    """What a kill in the middle of a run stands for."""
-
-
-def test_a_run_of_an_adapter_in_bfloat16_goes_on_as_if_nothing_had_been(tmp_path: Path) -> None:
-    lake, release = make_release(tmp_path / "w")
-    settings = {"steps": 4, "batch": 2, "lr": 1e-3, "dtype": "bfloat16", "save_every": 2}
-    of = recipe("half", lora={"rank": 4, "alpha": 8}, train=settings)
-
-    def kill(point: Point) -> None:
-        if point.step == 3:
-            raise KilledError
-
-    whole = train(lake, release, of)
-    with pytest.raises(KilledError):
-        train(lake, release, of, kill)
-    again = train(lake, release, of, resume=True)
-    assert [(p.loss, p.gradient_norm) for p in again.curve] == [(p.loss, p.gradient_norm) for p in whole.curve]
 
 
 def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

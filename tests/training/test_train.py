@@ -2,16 +2,27 @@
 
 import os
 import pickle
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from scipy.stats import spearmanr
 
 from core.files import whole_folder
-from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release, recipe, small
+from tests.kits.training_kit import (  # isort
+    FAMILIES,
+    KilledError,
+    killed_and_resumed,
+    make_items,
+    make_parts,
+    make_release,
+    recipe,
+    small,
+)
 from training.batches import BatchStream
 from training.card import add_scores, card_text
 from training.checkpoint import (
@@ -29,33 +40,19 @@ from training.folder import base_of, read_card
 from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item
-from training.plan import cost
 from training.points import Point
 from training.recipe import HeadConfig, Recipe, load_recipe
-from training.runs import TrainingRun, saved_steps
+from training.runs import saved_steps
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases import Release
+from warehouse.shards import Sample
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
     return make_release(tmp_path_factory.mktemp("train") / "w", moments=24)
-
-
-class KilledError(Exception):
-    """What a kill in the middle of a run stands for."""
-
-
-def killed_and_resumed(lake: Lake, release: Release, of: Recipe, at: int) -> TrainingRun:
-    def kill(point: Point) -> None:
-        if point.step == at:
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        train(lake, release, of, kill)
-    return train(lake, release, of, resume=True)
 
 
 def kinds(folder: Path) -> set[str]:
@@ -142,14 +139,11 @@ class _Items(RowSource):
     """Items as rows; the stream's decoding is not under test here."""
 
     def __init__(self, items: list[Item]) -> None:
-        import cv2
-
-        from warehouse.shards import Sample
-
         rows = []
-        for i in items:
-            jpegs = tuple(cv2.imencode(".png", p[:, :, ::-1])[1].tobytes() for p in i.pictures)
-            rows.append(Sample({"question": i.question, "answer": i.answer, "progress": i.progress}, jpegs))
+        for k, i in enumerate(items):
+            pngs = tuple(cv2.imencode(".png", p[:, :, ::-1])[1].tobytes() for p in i.pictures)
+            row = {"sample_id": f"s{k}", "question": i.question, "answer": i.answer, "progress": i.progress}
+            rows.append(Sample(row, pngs))
         super().__init__(rows, len(rows), 0)
 
 
@@ -191,23 +185,6 @@ def test_schedules() -> None:
     assert share_of_rate(0.25, linear) == pytest.approx(0.75)
 
 
-def test_flops_are_those_of_the_formula() -> None:
-    items = make_items()
-    model, transform = make_parts(items)
-    language = model.backbone.model.language_model
-    weights = sum(p.numel() for n, p in language.named_parameters() if p.ndim == 2 and "embed" not in n)
-    whole = cost(model.backbone)
-    assert whole.language == 6 * weights  # 2 forward, 4 backward
-    assert whole.language_attention == 4 * 2 * 64 * 0.5 * 3
-    for p in model.backbone.parameters():
-        p.requires_grad_(False)
-    frozen = cost(model.backbone)
-    assert frozen.language == 2 * weights
-    assert whole.vision / 3 < frozen.vision < whole.vision / 2  # nothing learns before the pixels
-    padded, packed = transform(items), transform(items, packed=True)
-    assert whole.of(padded) == pytest.approx(whole.of(packed))
-
-
 # What goes wrong
 
 
@@ -219,6 +196,19 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
         model.head.value[-1].bias.fill_(float("nan"))  # type: ignore[index, union-attr, operator]
     with pytest.raises(TrainingError, match=r"^the loss is nan at step 0: lower train.lr \(now 0.001\)[^\n]*$"):
         fit(model, transform, items, recipe())
+
+
+def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none() -> None:
+    items = make_items()
+    model, transform = make_parts(items)
+    of = recipe(train={"batch": 2, "accumulation": 4})
+    trainer = Trainer(model, BatchStream([_Items(items)], transform, of), of)
+    next(trainer.plain.parameters()).register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(TrainingError) as e:
+        trainer.run(lambda point: None, lambda: None)
+    assert "\n" not in str(e.value)
+    assert str(e.value).startswith("the norm of the gradient is nan at step 0")
+    assert str(e.value).endswith("Its samples: " + ", ".join(f"s{k}" for k in range(8)))
 
 
 def test_out_of_memory_says_which_knob_to_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,13 +284,9 @@ def test_an_incomplete_checkpoint_is_refused(tmp_path: Path, broken: str) -> Non
 
 
 def write_half(folder: Path) -> None:
-    def write() -> None:
-        with whole_folder(folder) as half:
-            (half / "state.json").write_text("{}")
-            raise KilledError
-
-    with pytest.raises(KilledError):
-        write()
+    with suppress(KilledError), whole_folder(folder) as half:
+        (half / "state.json").write_text("{}")
+        raise KilledError
 
 
 def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) -> None:

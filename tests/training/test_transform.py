@@ -1,5 +1,6 @@
 """What a model is given: tokens, labels and positions, in padded rows and in packed ones."""
 
+import io
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from annotate.vlm.prompts import quote
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
 from training.pictures import Item
+from training.pixels import picture_size
 from training.recipe import HeadConfig
 
 
@@ -55,6 +57,11 @@ def test_pictures_share_a_budget_of_tokens() -> None:
     transform.processor.max_vision_tokens = 2
     with pytest.raises(ValueError, match="3 pictures take 3 tokens at least, more than 2"):
         transform([items[2]])
+
+
+def test_what_is_no_picture_is_refused() -> None:
+    with pytest.raises(ValueError, match="it is no picture"):
+        picture_size(io.BytesIO(b"GIF89a, or not"))
 
 
 def test_marks_and_pictures_must_match(parts) -> None:

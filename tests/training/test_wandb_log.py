@@ -9,8 +9,8 @@ import pytest
 
 from core.errors import UserError
 from pipeline.reward_model import reward_model_step
-from tests.kits.training_kit import make_release, recipe
-from training.points import Point, begin_wandb
+from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
+from training.points import begin_wandb
 
 # As much of wandb as is used; what it is told goes to a file.
 STAND_IN = """
@@ -52,12 +52,8 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     lake, release = make_release(tmp_path / "w", held_out=2)
     of = recipe("sent", train={"save_every": 2, "evaluate_every": 2})
 
-    def kill(point: Point) -> None:
-        if point.step == 2:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        reward_model_step(lake, release, of, always=True, on_step=kill, wandb=True)
+    with pytest.raises(KilledError):
+        reward_model_step(lake, release, of, always=True, on_step=kill_at(2), wandb=True)
     begun, *points, end = lines(said)
     assert begun["init"]["project"] == "proccorpus"
     assert begun["init"]["dir"] == str(tmp_path / "w" / "wandb")
@@ -81,8 +77,8 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     assert anew["init"]["project"] == "other"
     # Only the first of several processes tells.
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(KeyboardInterrupt):
-        reward_model_step(lake, release, recipe("second"), always=True, on_step=kill, wandb=True)
+    with pytest.raises(KilledError):
+        reward_model_step(lake, release, recipe("second"), always=True, on_step=kill_at(2), wandb=True)
     assert not said.exists()
 
 

@@ -7,14 +7,16 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from assets.lib.report import dagster_home, instance_of, is_followed, report_build
+from assets.lib.report import dagster_home, instance_of, is_followed, mirror, report_build
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from pipeline.build import run_build
+from pipeline.release import release_step
 from pipeline.stage import StageReport
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
+from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -99,6 +101,18 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, 
     report_build(own.space, ["tiny"])
     with instance_of(own.space) as instance:
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
+
+
+def test_a_workspace_of_another_machine_is_told_once(made: Made, tmp_path: Path) -> None:
+    own = made.copy(tmp_path)
+    lake = Lake(own.space)
+    release_step(lake, "first", allow=("unknown",))
+    lake.con.close()
+    for _ in range(2):
+        mirror(own.space)
+    assert counted(own.space) == Counter(ALL)
+    with instance_of(own.space) as instance:
+        assert instance.get_runs() == []
 
 
 def test_the_projects_own_workspace_uses_the_projects_home() -> None:

@@ -9,7 +9,7 @@ from pipeline.build import run_build
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed
-from warehouse.lake.outcomes import chunks_to_build
+from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
 
 EPISODE = 2  # in chunk 1
 STEPS = [
@@ -141,8 +141,11 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
     say(lake, [STEPS[0] | {"end_frame": 20}, STEPS[1] | {"start_frame": 20}], author="grace")
     say(lake, [{"name": "Open", "start_frame": 0, "end_frame": 24}], episode=0)
     rows = [r for e in (EPISODE, 0) for r in corrections.history(lake, "tiny", e)]
+    ended = [StatedOutcome(episode, False, None, "ada") for episode in (0, 4)]
+    add_outcomes(lake, "tiny", "seen.csv", ended)
     rebuilt(first)
     other = Lake(second.space)
+    add_outcomes(other, "tiny", "seen.csv", ended[::-1])
     for row in reversed(rows):
         assert corrections.add_rows(other, [row]) == 1
         rebuilt(second)

@@ -16,7 +16,7 @@ from pipeline.stage import Output, StageContext, Step
 from pipeline.stages.embeddings import STAGE
 from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
-from warehouse.lake import Lake, digest
+from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -61,13 +61,6 @@ def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     stored = lake.arrow("SELECT * FROM embeddings ORDER BY episode_index, camera, frame_index")
     assert tables.cast(stored.schema).equals(stored)
     lake.con.close()
-
-
-def test_any_number_of_workers_gives_the_same(fresh: Made, tmp_path: Any):
-    space = Workspace(tmp_path / "two")
-    report = run_build(space, [fresh.build], workers=2)
-    assert not report.failed
-    assert digest(Lake(space, read_only=True)) == digest(Lake(fresh.space, read_only=True))
 
 
 def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):

@@ -1,9 +1,6 @@
 """Samples that show runs of other chunks: independent of what is built, made anew when what they show changes."""
 
-import shutil
 from pathlib import Path
-
-import pytest
 
 from core.paths import Workspace
 from ingest.splits import SplitConfig
@@ -12,8 +9,6 @@ from pipeline.config import DatasetBuild
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
-
-EPISODES = 6
 
 
 def one_split(source: Path) -> DatasetBuild:
@@ -28,21 +23,6 @@ def one_split(source: Path) -> DatasetBuild:
     return build.model_copy(update={"stages": stages})
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("once")
-    build = one_split(make_dataset(folder / "source", [20] * EPISODES))
-    assert not run_build(Workspace(folder / "workspace"), [build], workers=1).failed
-    return folder
-
-
-@pytest.fixture
-def built(once: Path, tmp_path: Path) -> tuple[Workspace, DatasetBuild]:
-    """A source and a workspace of one's own; times of files are kept, so nothing is stale."""
-    source = shutil.copytree(once / "source", tmp_path / "source")
-    return Workspace(shutil.copytree(once / "workspace", tmp_path / "workspace")), one_split(source)
-
-
 def beyond(lake: Lake) -> dict[int, set[int]]:
     """Episodes of other chunks that the samples of each chunk show."""
     rows = lake.rows(
@@ -52,12 +32,9 @@ def beyond(lake: Lake) -> dict[int, set[int]]:
     return {chunk: set(episodes) for chunk, episodes in rows}
 
 
-def shards(lake: Lake) -> list[tuple]:
-    return lake.rows("SELECT chunk, sha256, samples FROM shards ORDER BY 1, 2")
-
-
-def test_a_damaged_run_beyond_costs_the_samples_that_show_it(built: tuple[Workspace, DatasetBuild]):
-    space, build = built
+def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
+    space, build = Workspace(tmp_path / "workspace"), one_split(make_dataset(tmp_path / "source", [20] * 6))
+    assert not run_build(space, [build], workers=1).failed
     lost = max(beyond(Lake(space, read_only=True))[0])
     video = video_path(Path(build.dataset.source), lost)
     video.write_bytes(video.read_bytes()[:200])

@@ -12,7 +12,7 @@ from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
 from training.errors import ModelError
 from training.folder import is_laptop
-from training.laptop.model import LaptopModel, SeenWindow, load_laptop, read_windows, save_laptop
+from training.laptop.model import LaptopModel, SeenWindow, hashed_text, load_laptop, read_windows, save_laptop
 
 WIDTH = 6
 
@@ -63,3 +63,17 @@ def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
     save_file(old, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="strangeness was told by the nearest pictures: train it again"):
         load_laptop(tmp_path)
+
+
+# Hashed words
+
+
+def test_case_and_punctuation_do_not_count_and_order_does():
+    assert hashed_text("Open the drawer.", 4096) == hashed_text("open THE drawer", 4096)
+    assert sorted(hashed_text("a b", 4096)) != sorted(hashed_text("b a", 4096))
+    assert set(hashed_text("open the drawer", 4096)) & set(hashed_text("open the door", 4096))
+
+
+def test_rows_are_of_the_table_and_stay_the_same_from_process_to_process():
+    assert all(0 < row < 64 for row in hashed_text("push the bar", 64))
+    assert hashed_text("ab", 4096) == (607, 1827)  # the word, and <ab>: checkpoints depend on it

@@ -13,6 +13,7 @@ from tests.kits.negatives_kit import STEPS, TASKS, runs, write_shards
 from training.data import Unread, unread
 from training.negatives.config import KINDS, OTHER_TASK, NegativesConfig
 from training.negatives.samples import Labels, SampleNegatives
+from training.negatives.windows import Instructions
 from warehouse.shards import Sample
 from warehouse.shards.loader import Loader, LoaderConfig
 
@@ -107,3 +108,10 @@ def test_other_families_are_left_alone(tmp_path: Path) -> None:
     assert others
     for s in others:
         assert change([unread(s)], rng)[0].row == s.row
+
+
+def test_where_no_other_instruction_differs_none_is_made_up():
+    cup, drawer, rng = "Put the red cup away.", "Open the green drawer.", np.random.default_rng(0)
+    assert Instructions([cup, cup]).other(cup, rng) is None
+    assert Instructions([cup, drawer]).other("", rng) is None
+    assert Instructions([]).other(cup, rng) is None

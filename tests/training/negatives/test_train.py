@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.kits.training_kit import recipe
+from tests.kits.training_kit import killed_and_resumed, recipe
 from training.folder import read_card
-from training.points import Point
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
@@ -24,12 +23,6 @@ def test_a_run_counts_what_it_was_shown_also_after_a_kill(corpus: Lake, release:
     assert made.keys() <= {"as_recorded", *rates}
     assert len(made) > 1
 
-    def kill(point: Point) -> None:
-        if point.step == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train(corpus, release, of, kill)
-    again = train(corpus, release, of, resume=True)
+    again = killed_and_resumed(corpus, release, of, at=3)
     assert read_card(again.checkpoint)["negatives"] == made
     assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in whole.curve], abs=1e-6)

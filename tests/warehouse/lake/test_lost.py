@@ -150,16 +150,6 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
         assert digests(lost) == digests(told)
 
 
-def test_damaged_pictures_are_seen_at_once(lost: Made):
-    cut, zeroed = sorted((lost.space.root / "keyframes").rglob("*.jpg"))[:2]
-    os.truncate(cut, cut.stat().st_size // 2)
-    zero(zeroed, 0, zeroed.stat().st_size)
-    assert run_in(lost, "doctor").code == FAILED
-    assert run_in(lost, "doctor", "--repair").code != USAGE  # pictures are missing until they are built
-    assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
-    assert run_in(lost, "doctor", "--hashes").code == DONE
-
-
 def test_a_note_of_commits_that_is_lost(told: Made, lost: Made):
     lost.space.committed.unlink()
     before = files(lost.space)

@@ -101,6 +101,11 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
 
 
 def test_names(corpus: Lake):
+    create_release(corpus, "r1", allow=ANY)
+    with pytest.raises(ReleaseError, match="exists"):
+        create_release(corpus, "r1", allow=ANY)
+    with pytest.raises(ReleaseError, match="no release 'r2'; releases: r1"):
+        get_release(corpus, "r2")
     for name in ("../r", "R1", "", ".hidden", "a b"):
         with pytest.raises(ReleaseError, match="named with"):
             create_release(corpus, name, allow=ANY)

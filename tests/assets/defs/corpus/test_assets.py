@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
+from assets.defs.corpus.partitions import parse_chunk_key
 from assets.defs.resources import CorpusResource
 from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
@@ -50,6 +51,13 @@ def listed(folder: Path) -> Made:
 
 
 # Refusals
+
+
+@pytest.mark.parametrize("key", ["", "tiny", "tiny:", "tiny:x", "tiny:-1", "tiny:0001x", "tiny 00001", ":00001"])
+def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
+    with pytest.raises(ValueError, match="chunk key") as refused:
+        parse_chunk_key(key)
+    assert repr(key) in str(refused.value)
 
 
 def test_a_stale_upstream_is_named_and_nothing_is_made(

@@ -1,6 +1,7 @@
 """Training jobs of an asset: handed over, followed, ended with the run, and what they say when they fail."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from pydantic import ValidationError
 
 from assets.lib.launch import job, run
+from assets.lib.launch.job import Machines, job_name, torchrun, why
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
+from assets.lib.launch.ray_nodes import run_node
 from assets.lib.launch.run import LocalLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from core.errors import FailedError
@@ -120,6 +124,30 @@ def test_cancelling_the_run_ends_the_job(
         assert (slurm / "1.cancelled").exists()
     if kind == "kubernetes":
         assert cluster.deleted == ["train-hangs"]
+
+
+# What is started
+
+
+def test_a_job_has_a_name_a_command_and_a_reason() -> None:
+    assert job_name("Train", "sim/short.v2", "__") == "train-sim-short-v2"
+    assert job_name("x" * 51, "y") == "x" * 51
+    assert len(job_name("x" * 60)) == 52
+    start = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    assert torchrun("python", ["train"], 2) == [*start, "--standalone", "-m", "proccorpus", "train"]
+    meeting = ["--nnodes", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", "a:1", "--rdzv-id", "j"]
+    several = torchrun("python", ["train"], 2, 3, "a:1", "j", first=False)
+    assert several[:-5] == [*start, *meeting]
+    assert several[-5:] == ["--rdzv-conf", "join_timeout=1800,is_host=False", "-m", "proccorpus", "train"]
+    assert [why(text) for text in ("a\nerror: b\nc", "a\nb", "")] == ["b", "b", "it has written nothing"]
+    assert (Machines().nodes, Machines().gpus_per_node) == (1, 1)
+    with pytest.raises(ValidationError):
+        Machines(nodes=0)
+
+
+def test_a_machine_gives_its_lines_and_its_code() -> None:
+    script = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
+    assert list(run_node([sys.executable, "-uc", script])) == ["one\n", "two\n", 3]
 
 
 # Slurm
