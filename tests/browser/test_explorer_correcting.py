@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from pipeline.build import run_build
-from tests.kits.browser_kit import Served, Watched
+from tests.kits.browser_kit import Watched, watching
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import FPS
 from warehouse.lake import Lake
@@ -19,15 +19,8 @@ EPISODE, FRAMES = 2, 30
 
 @pytest.fixture
 def at(browser: Browser, own: Made) -> Iterator[Watched]:
-    """A page at an explorer of one's own corpus; its console must stay silent."""
-    served = Served(own.space)
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
-    watched = Watched(context, served.url)
-    yield watched
-    context.close()
-    served.stop()
-    assert watched.problems == []
+    with watching(browser, own.space) as watched:
+        yield watched
 
 
 def edit(watched: Watched) -> Page:

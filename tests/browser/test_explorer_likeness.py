@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.kits.browser_kit import Served, Watched
+from tests.kits.browser_kit import Watched, watching
 from tests.kits.embedded import look_at
 from tests.kits.made_corpus import Made
 
@@ -19,13 +19,8 @@ EVERY_PICTURE_IS_THERE = "images => images.every(i => i.complete && i.naturalWid
 def watched(browser: Browser, made: Made, tmp_path: Path) -> Iterator[Watched]:
     space = made.copy(tmp_path).space
     look_at(space)
-    served = Served(space)
-    context = browser.new_context(viewport={"width": 1280, "height": 860})
-    watched = Watched(context, served.url)
-    yield watched
-    context.close()
-    served.stop()
-    assert not watched.problems
+    with watching(browser, space, height=860) as watched:
+        yield watched
 
 
 def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):

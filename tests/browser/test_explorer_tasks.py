@@ -2,34 +2,21 @@
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-import av
 import pytest
-from av.video.stream import VideoStream
 from playwright.sync_api import Browser, Page, expect
 
-from tests.kits.browser_kit import Served, Watched
+from tests.kits.browser_kit import Watched, watching
 from tests.kits.made_corpus import Made, repeat
-from tests.kits.tiny_lerobot import FPS, video_path
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser
-DESK = {"width": 1440, "height": 900}
-EPISODE, FRAMES = 2, 30
 
 
 @pytest.fixture
 def at(browser: Browser, own: Made) -> Iterator[Watched]:
-    """A labeller's desk: a screen of 1440 by 900 at an explorer of one's own corpus."""
-    served = Served(own.space)
-    context = browser.new_context(viewport=DESK)  # type: ignore[arg-type]
-    context.set_default_timeout(30_000)
-    watched = Watched(context, served.url)
-    yield watched
-    context.close()
-    served.stop()
-    assert watched.problems == []
+    with watching(browser, own.space) as watched:
+        yield watched
 
 
 def told(what: str, begun: float, actions: int) -> None:
@@ -38,37 +25,7 @@ def told(what: str, begun: float, actions: int) -> None:
 
 def is_in_sight(page: Page, selector: str) -> bool:
     box = page.locator(selector).first.bounding_box()
-    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= DESK["height"]
-
-
-def recoded(path: Path, codec: str) -> None:
-    """The video's frames in another codec, in the same place."""
-    with av.open(str(path)) as video:
-        frames = [f.to_ndarray(format="rgb24") for f in video.decode(video=0)]
-    with av.open(str(path), "w", format="mp4") as out:
-        stream = out.add_stream(codec, rate=FPS)
-        assert isinstance(stream, VideoStream)
-        stream.pix_fmt, stream.height, stream.width = "yuv420p", *frames[0].shape[:2]
-        for frame in frames:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        out.mux(stream.encode(None))
-
-
-def test_a_dataset_in_mpeg_4_is_watched(at: Watched, own: Made):
-    recoded(video_path(own.source, EPISODE), "mpeg4")
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE datasets SET source_uri = ?", [str(own.source)])
-    lake.con.close()
-    begun = time.monotonic()
-    page = at.open(f"/episode/tiny/{EPISODE}")
-    page.wait_for_function(
-        "v => v.currentSrc.endsWith('/h264') && v.videoWidth > 0 && v.readyState >= 2",
-        arg=page.locator("video").first.element_handle(),
-    )
-    page.locator("h1").click()
-    page.keyboard.press("Space")
-    expect(page.locator("#clock")).to_contain_text(f"frame {FRAMES - 1}")
-    told("a dataset in MPEG-4 part 2 watched to its end", begun, 2)
+    return box is not None and box["y"] >= 0 and box["y"] + box["height"] <= 900
 
 
 def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):

@@ -16,7 +16,7 @@ from core.paths import Workspace
 from explorer.site import Options
 from pipeline.build import run_build
 from pipeline.config import source_build
-from tests.kits.browser_kit import Served, Watched
+from tests.kits.browser_kit import Watched, watching
 from tests.kits.made_corpus import Made
 from tests.kits.retimed_runs import FPS, TASK, make_runs, paces
 
@@ -84,14 +84,8 @@ def cupcakes(tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 @pytest.fixture
 def at(browser: Browser, cupcakes: Made) -> Iterator[Watched]:
-    served = Served(cupcakes.space, Options(suggest=suggest))
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(30_000)
-    watched = Watched(context, served.url)
-    yield watched
-    context.close()
-    served.stop()
-    assert watched.problems == []
+    with watching(browser, cupcakes.space, Options(suggest=suggest)) as watched:
+        yield watched
 
 
 def bars(page: Page) -> list[str]:

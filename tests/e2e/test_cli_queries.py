@@ -11,10 +11,8 @@ import pytest
 from core.paths import Workspace
 from tests.kits.cli_kit import (
     PROGRAM,
-    USAGE,
     Built,
     Result,
-    assert_one_error_line,
     environment,
     ok,
     proccorpus,
@@ -165,29 +163,6 @@ def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> 
     redirected = f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
     subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=60)
     assert pq.read_table(away / "piped.parquet").equals(table)
-
-
-@pytest.mark.parametrize(
-    "query",
-    [
-        "DROP TABLE frames",
-        "COPY frames TO '{data}/out.parquet'",
-        "ATTACH 'ducklake:sqlite:{catalog}' AS rw",
-        "SELECT * FROM read_text('/etc/hostname')",
-        "SELECT * FROM frames; SELECT 1",
-        "SELEKT 1",
-        "SELECT no_such_column FROM frames",
-    ],
-)
-def test_refused_and_failing_sql(built: Built, away: Path, query: str) -> None:
-    text = query.format(data=built.workspace / "lake", catalog=built.workspace / "catalog.sqlite")
-    before = sorted(p for p in built.workspace.rglob("*") if p.is_file())
-    snapshot = snapshot_of(built.workspace)
-    result = proccorpus("sql", text, "--format", "json", cwd=away, workspace=built.workspace)
-    assert (result.code, result.out) == (USAGE, "")
-    assert_one_error_line(result)
-    assert snapshot_of(built.workspace) == snapshot
-    assert sorted(p for p in built.workspace.rglob("*") if p.is_file()) == before
 
 
 def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Path) -> None:

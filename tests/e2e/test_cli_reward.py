@@ -3,9 +3,6 @@
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
@@ -31,7 +28,7 @@ from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
 from pipeline.rewards import score_video
 from pipeline.shown_runs import shown_scorer
-from tests.kits.cli_kit import Built, assert_one_error_line, environment, proccorpus
+from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import running
@@ -267,42 +264,6 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     lake.con.execute("UPDATE eval_predictions SET content_hash = 'old' WHERE episode_index = 4")
     assert score_episodes(lake, scorer, "bars", episodes).scored_now == 1
     assert lake.rows("SELECT * FROM eval_predictions ORDER BY ALL") == whole
-
-
-KILLED = """
-import os, signal, sys
-from itertools import count
-from eval.reward.scorer import Scorer
-from proccorpus import main
-
-calls, score = count(), Scorer.score
-def dying(self, moments):
-    if next(calls) == 2:  # of the second chunk: the first has more moments than are scored at once
-        os.kill(os.getpid(), signal.SIGKILL)
-    return score(self, moments)
-Scorer.score = dying
-main()
-"""
-
-
-def test_an_export_that_was_killed_scores_only_what_is_missing(own: Built, checkpoint: Path, tmp_path: Path) -> None:
-    out = tmp_path / "rabc"
-    arguments = ["export", "rabc", "--from-model", checkpoint, "--out", out, "--allow-licence", "unknown"]
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED, *map(str, arguments), "--workspace", str(own.workspace)],
-        cwd=tmp_path, env=environment(), check=False, capture_output=True,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert not out.exists()
-    lake = open_lake(Workspace(own.workspace))
-    assert lake.rows("SELECT DISTINCT episode_index FROM eval_predictions ORDER BY 1") == [(0,), (1,)]
-    lake.con.execute("UPDATE eval_predictions SET prediction = 0.125")  # what is not scored again stays so
-    done = proccorpus(*arguments, cwd=tmp_path, workspace=own.workspace)
-    assert (done.code, done.err.splitlines()[-1]) == (0, "3 of 5 episodes scored now"), done.err
-    table = pq.read_table(out / "sarm_progress.parquet")
-    by_episode = {e: table.filter(pc.field("episode_index") == e)["progress_sparse"].to_numpy() for e in range(5)}
-    assert [bool((p == 0.125).all()) for p in by_episode.values()] == [True, True, False, False, False]
-    assert all(np.isfinite(p).all() for p in by_episode.values())
 
 
 # Wrong input

@@ -70,10 +70,6 @@ def videos(tmp_path: Path) -> Videos:
 PER_CHUNK = ("demonstrations", "frames", "progress", "samples", "segments", "shards")
 
 
-def test_an_unchanged_source_is_not_read_again(videos: Videos) -> None:
-    assert videos.build() == []
-
-
 @pytest.mark.slow
 def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None:
     videos.add("a")

@@ -1,9 +1,11 @@
 """What browser tests hold in their hands: an explorer that is served, and a page that is watched."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import uvicorn
-from playwright.sync_api import BrowserContext, ConsoleMessage, Page
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from core.paths import Workspace
 from core.serving import listen, server_config
@@ -46,3 +48,16 @@ class Watched:
     def open(self, path: str) -> Page:
         self.page.goto(self.url + path)
         return self.page
+
+
+@contextmanager
+def watching(browser: Browser, space: Workspace, options: Options = Options(), height: int = 900) -> Iterator[Watched]:
+    """A page at an explorer of its own, both closed afterwards; its console must have stayed silent."""
+    served = Served(space, options)
+    context = browser.new_context(viewport={"width": 1280, "height": height})
+    context.set_default_timeout(30_000)
+    watched = Watched(context, served.url)
+    yield watched
+    context.close()
+    served.stop()
+    assert watched.problems == []

@@ -10,7 +10,7 @@ from tests.kits.made_corpus import Made
 from tests.pipeline.stages.test_corrections import say
 from warehouse.lake import Lake, references
 
-PLATE, DRAWER = "put the cube on the plate", "open the drawer"  # tasks of episodes 0, 2, 4 and of 1, 3
+PLATE = "put the cube on the plate"  # the task of episodes 0, 2, 4
 
 
 def by_task(lake: Lake) -> dict[str | None, TaskSuggestion]:

@@ -234,27 +234,12 @@ def test_workers_share_out_lanes_evenly(wanted: int, world: int, lanes: int, cou
     assert worker_count(wanted, world, lanes) == count
 
 
-def test_augmentation_differs_between_epochs_and_is_the_same_when_resumed(
-    shards: list[Path], transform: Transform
-) -> None:
-    """One sample is one epoch: each shows it otherwise, whoever gives it, and a run that goes on shows the same."""
+def test_augmentation_differs_between_epochs(shards: list[Path], transform: Transform) -> None:
+    """One sample is one epoch."""
     (sample, *_) = read_samples(shards)
     of = recipe(data={"augment": True}, train={"batch": 1})
-
-    def stream(first: int = 0, every: int = 1) -> BatchStream:
-        return BatchStream([RowSource([sample], 1, 0)], transform, of, first, every)
-
-    one = stream()
-    epochs = [bytes(next(one).batch["patches"].numpy()) for _ in range(4)]
-    assert len(set(epochs)) == 4
-    again, resumed = stream(), stream()
-    for _ in range(2):
-        next(again)
-    resumed.load_state_dict(again.state_dict())
-    assert bytes(next(resumed).batch["patches"].numpy()) == epochs[2]
-    # Two processes give the same batches in turn.
-    parts = [stream(k, 2) for k in range(2)]
-    assert [bytes(next(parts[k % 2]).batch["patches"].numpy()) for k in range(4)] == epochs
+    shown = islice(BatchStream([RowSource([sample], 1, 0)], transform, of), 4)
+    assert len({bytes(part.batch["patches"].numpy()) for part in shown}) == 4
 
 
 def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform: Transform) -> None:

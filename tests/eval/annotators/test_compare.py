@@ -40,12 +40,6 @@ def segments_of(rows: Sequence[Row]) -> tuple[Segment, ...]:
     return tuple(Segment(name, start, end, kind, completed) for name, start, end, kind, completed in rows)
 
 
-def label(rows: Sequence[Row], end: float = 1.0) -> ComparedLabel:
-    """A label whose progress comes to `end` with time."""
-    own = segments_of(rows)
-    return ComparedLabel(own, np.linspace(0, end, own[-1].end_frame), "motion")
-
-
 def test_an_episode_against_itself() -> None:
     for dataset, lengths in (("sim_short", 66), ("sim_long", 18)):
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))

@@ -16,15 +16,15 @@ from eval.reward.baselines import BaselineScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import CameraView, Reward
-from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.stream import Moment, Stream
 from eval.reward.text import question, read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
 from eval.runners.prompt import ModelReply, PictureLimits, Sampling
+from tests.eval.reward.test_made_ready import fresh
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.pictures import Item
-from training.pixels import normalised
 from training.recipe import HeadConfig
 
 FOUR = Window(4, 0.4)
@@ -208,11 +208,6 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path, monkeypa
     assert all(r.progress is None and "no single progress" in (r.failure or "") for r in found)  # random weights
 
 
-def fresh(moments: list[Moment]) -> list[Moment]:
-    """The same moments with pictures that no scorer has seen."""
-    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
-
-
 # Baselines
 
 
@@ -229,19 +224,6 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
         assert "needs" in (lost.failure or "")
     with pytest.raises(RewardError, match="no baseline 'magic'"):
         BaselineScorer("magic")
-
-
-def test_seen_pictures_give_the_language_model_what_pixels_give(scorer: ModelScorer) -> None:
-    from training.pictures import Item
-
-    items = [Item("<image>\n<image> a", (bar(0.2), bar(0.4)), "b", 0.5), Item("<image> longer text", (bar(1.0),))]
-    whole = scorer.transform(items)
-    seen = scorer.transform.seen(items, whole["image_grid_thw"].tolist())
-    assert set(whole) - set(seen) == {"pixel_values"}
-    for name, tensor in seen.items():
-        assert torch.equal(torch.nan_to_num(tensor), torch.nan_to_num(whole[name])), name
-    pixels = normalised(scorer.transform.patches([bar(0.2), bar(0.4), bar(1.0)]))
-    assert torch.equal(pixels["pixel_values"], whole["pixel_values"])
 
 
 def test_a_published_head_is_asked_after_the_words_and_only_on_request(

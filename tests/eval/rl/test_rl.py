@@ -9,7 +9,6 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from core.errors import UserError
 from core.paths import ROOT
@@ -42,9 +41,6 @@ def test_differences_are_clipped_and_gaps_are_not_zeros():
     for wrong in ({"clip": 0}, {"smoothing": 0}, {"gamma": 1.1}):
         with pytest.raises(ValueError, match="above 0"):
             Shaping(**wrong)
-
-
-known = st.floats(0, 1)
 
 
 class Painted(gym.Env):

@@ -48,16 +48,6 @@ def selection(**gate: Any) -> Selection:
     return Selection(allow=ANY, **gate)
 
 
-def samples(lake: Lake, out: Path) -> dict[int, list[bool]]:
-    """By episode, whether each sample of an export names steps."""
-    names_steps = dict(lake.rows("SELECT sample_id, names_steps FROM samples"))
-    rows: dict[int, list[bool]] = {}
-    for file in sorted(out.glob("samples/*/*.parquet")):
-        for row in pq.read_table(file, columns=["episode_index", "sample_id"]).to_pylist():
-            rows.setdefault(row["episode_index"], []).append(names_steps[row["sample_id"]])
-    return rows
-
-
 def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
     only = Selection(datasets=("tiny",), episodes=(UNSURE,), allow=ANY, min_confidence=0.5)
     with pytest.raises(UserError, match=r"1 of 1 labels are less sure than 0.5 \(min_confidence\)"):

@@ -70,18 +70,6 @@ def pictures(item: dict, camera: str) -> np.ndarray:
     return (item[camera].numpy().transpose(1, 2, 0) * 255).round().astype(np.uint8)
 
 
-def weights(progress: np.ndarray, lengths: list[int], chunk: int, kappa: float) -> np.ndarray:
-    """RA-BC's weights before a batch is scaled, from the paper's formula."""
-    gains = []
-    for part in np.split(progress.astype(np.float64), np.cumsum(lengths)[:-1]):
-        gains.append(part[np.minimum(np.arange(len(part)) + chunk, len(part) - 1)] - part)
-    delta = np.concatenate(gains)
-    known = delta[np.isfinite(delta)]
-    mean, std = max(known.mean(), 0.0), max(known.std(), 1e-6)
-    soft = np.clip((delta - (mean - 2 * std)) / (4 * std + 1e-6), 0, 1)
-    return np.where(np.isnan(delta), 1.0, np.where(delta > kappa, 1.0, np.where(delta < 0, 0.0, soft)))
-
-
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: Path, tmp_path: Path, version: str):
     source = made.source if version == "v2" else tiny_export

@@ -13,7 +13,7 @@ from tests.kits.lake_kit import frames, segments, stage_run
 from warehouse.lake import Lake, digest
 from warehouse.lake.gc import collect, merge, sweep
 
-LISTED, RELEASED, LOST = "a-00000-train-111.tar", "a-00000-train-222.tar", "a-00000-train-333.tar"
+LISTED, RELEASED = "a-00000-train-111.tar", "a-00000-train-222.tar"
 
 
 @pytest.fixture
