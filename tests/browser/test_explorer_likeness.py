@@ -36,18 +36,3 @@ def test_from_a_moment_to_the_same_moment_of_another_run(watched: Watched):
     page.locator(".gallery a").nth(1).click()
     expect(page.locator("#clock")).to_have_text(re.compile("frame 4$"))
     expect(page.locator("h1")).to_contain_text("episode 1")
-
-
-def test_runs_show_their_contact_sheets(watched: Watched):
-    page = watched.open("/episode/tiny/0")
-    page.get_by_role("link", name="Similar episodes").click()
-    expect(page.locator(".gallery li")).to_have_count(2)
-    page.locator(".gallery a").first.hover()
-    expect(page.locator(".gallery .sheet")).to_have_count(1)
-
-
-def test_without_embeddings_there_is_a_sentence(watched: Watched):
-    page = watched.open("/episode/tiny/3")
-    page.get_by_role("link", name="Similar frames").click()
-    expect(page.locator("#why-not")).to_contain_text("no encoder has looked at it")
-    expect(page.locator(".gallery")).to_have_count(0)

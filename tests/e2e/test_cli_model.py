@@ -8,10 +8,7 @@ import torch
 
 from core.paths import Workspace
 from tests.kits.cli_kit import Result, proccorpus
-from tests.kits.published_kit import published_head, tiny, write_plain
-from training.backbones import add_adapter
-from training.model import ProgressModel, save_model
-from training.recipe import LoraConfig
+from tests.kits.published_kit import tiny, write_adapter, write_plain
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
@@ -22,14 +19,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two adapters and their base."""
     root = tmp_path_factory.mktemp("cli") / "w"
     Lake(Workspace(root)).con.close()
-    backbone, processor = tiny()
-    base = root / "models" / "run.base"
-    save_model(ProgressModel(backbone, None), processor, base, {"head": None})
-    backbone.name_or_path = str(base)
-    add_adapter(backbone, LoraConfig(rank=2, alpha=4))
-    for name in ("run", "other"):
-        model = ProgressModel(backbone, published_head())
-        save_model(model, processor, root / "models" / name, {"base": str(base), "head": {"pooling": "published"}})
+    write_adapter(root / "models", ("run", "other"), head={"pooling": "published"})
     return root
 
 
@@ -44,10 +34,10 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
     assert [Path(r["model"]).name for r in json.loads(done.out)] == ["other.merged", "run.merged"]
     kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").out)}
     assert kinds == {
-        "other": "adapter of run.base",
+        "base": "whole",
+        "other": "adapter of base",
         "other.merged": "other merged",
-        "run": "adapter of run.base",
-        "run.base": "whole",
+        "run": "adapter of base",
         "run.merged": "run merged",
     }
     named = Lake(Workspace(workspace), read_only=True).rows("SELECT training_run, path FROM checkpoints ORDER BY 1")

@@ -1,7 +1,5 @@
 """A release of bars that a laptop model learns in a second: two tasks, one of which the bar is far along."""
 
-from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +8,14 @@ import numpy as np
 import torch
 
 from annotate.embeddings.encoders import load_encoder
-from core.paths import Workspace
-from core.tables import TABLES
+from tests.kits.training_kit import release_of
 from training.laptop.config import LaptopConfig
 from training.laptop.episodes import ShownEpisode
 from training.laptop.model import LaptopModel, embed, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
-from warehouse.releases.contents import ShardFile
-from warehouse.shards import ShardEpisode, picture_name, shards_stage
+from warehouse.releases import Release
+from warehouse.shards import ShardEpisode, picture_name
 
 SIDE_PX = 64
 TASKS = ("push the bar to the right", "pull the curtain down")
@@ -53,17 +49,8 @@ def make_episode(task: str = TASKS[0], frames: int = 20, width: int = 8, views: 
 
 
 def make_release(root: Path, episodes: int = 6, moments: int = 12) -> tuple[Lake, Release]:
-    """Shards of a lake that knows nothing else: the question is all that names the task."""
-    space = Workspace(root)
-    lake = Lake(space)
-    made = [("train", _episode(e, moments)) for e in range(episodes)]
-    tables = shards_stage(space, "bars", 0, iter(made), target_bytes=200_000)
-    columns = ShardFile.__dataclass_fields__
-    files = tuple(ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist())
-    kept = [asdict(file) | {"name": "bars1"} for file in files]
-    facts = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
-    lake.freeze(release=facts, shards=TABLES["release_shards"].rows(kept))
-    return lake, get_release(lake)
+    """The question is all that names the task."""
+    return release_of(root, [("train", _episode(e, moments)) for e in range(episodes)], target_bytes=200_000)
 
 
 def make_checkpoint(folder: Path, **card: object) -> Path:

@@ -1,13 +1,15 @@
 """Several processes of one training, as torchrun starts them; and how much memory a process held."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from core.paths import ROOT
 
@@ -35,11 +37,29 @@ else:
 """
 
 
+# Forks that hang are told apart by where they do
+DOING = """
+import faulthandler, json
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+faulthandler.dump_traceback_later(240, exit=True)
+from {module} import {function}
+print(json.dumps({function}(*map(Path, sys.argv[1:]))))
+torch.distributed.destroy_process_group()
+"""
+
 # A fork's libraries would take down threads that it does not have
 ENDING = """
 sys.stdout.flush()
 os._exit(0)
 """
+
+
+def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> dict[str, Any]:
+    """What a function of a module of tests gives in the first of two processes of a group."""
+    script = DOING.format(module=function.__module__, function=function.__name__)
+    return json.loads(run_processes(script, [*map(str, paths)]).splitlines()[-1])
 
 
 def run_processes(script: str, arguments: Sequence[str] = (), count: int = 2, timeout_s: float = 600) -> str:

@@ -1,6 +1,7 @@
 """Tiny checkpoints in the layouts that others publish."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,11 +9,12 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from training.backbones import add_adapter
 from training.heads import Head, make_head
-from training.model import ProgressModel, save_processor
+from training.model import ProgressModel, save_model, save_processor
 from training.pictures import Item
 from training.published import PUBLISHED_HEAD
-from training.recipe import TinyConfig
+from training.recipe import LoraConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 
@@ -61,6 +63,22 @@ def write_sharded(folder: Path, weights: dict[str, torch.Tensor]) -> None:
 
 def write_safetensors(folder: Path, weights: dict[str, torch.Tensor]) -> None:
     save_file({k: v.contiguous() for k, v in weights.items()}, folder / "model.safetensors", {"format": "pt"})
+
+
+def write_adapter(models: Path, names: Sequence[str] = ("run",), family: Any = "qwen3_vl", **card: Any) -> Path:
+    """models/base, a model without a head, and adapters for it, each with a head; the folder of the first adapter."""
+    backbone, processor = tiny(family)
+    base = models / "base"
+    save_model(ProgressModel(backbone, None), processor, base, {"head": None})
+    backbone.name_or_path = str(base)
+    add_adapter(backbone, LoraConfig(rank=4, alpha=8))
+    torch.manual_seed(3)
+    for name, parameter in backbone.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    for name in names:
+        save_model(ProgressModel(backbone, published_head()), processor, models / name, {"base": str(base)} | card)
+    return models / names[0]
 
 
 @torch.inference_mode()

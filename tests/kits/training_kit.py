@@ -1,7 +1,6 @@
 """A release so small that a model of two layers goes through it in a second: bars that grow with progress."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -104,21 +103,26 @@ def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, Sh
         yield "train" if e < count else "val", ShardEpisode("bars", e, rows, pictures)
 
 
-def make_release(root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0) -> tuple[Lake, Release]:
-    """Two shards or more, of a lake that knows nothing else; `held_out`: so many episodes more, in the split val."""
-    space = Workspace(root)
-    lake = Lake(space)
-    tables = shards_stage(space, "bars", 0, _episodes(episodes, moments, held_out), target_bytes=20_000)
-    if held_out:
-        facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
-        rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
-        lake.upsert("episodes", episode_facts=TABLES["episode_facts"].rows(rows))
+def release_of(
+    root: Path, episodes: Iterable[tuple[str, ShardEpisode]], target_bytes: int = 20_000
+) -> tuple[Lake, Release]:
+    """Of shards of bars with these episodes, by split, in a lake that knows nothing else."""
+    lake = Lake(Workspace(root))
+    tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
-    files = tuple(ShardFile(**{k: row[k] for k in columns}) for row in tables["shards"].to_pylist())
-    kept = [dict(row) | {"name": "bars1"} for row in map(asdict, files)]
+    kept = [{k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()]
     made = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
     lake.freeze(release=made, shards=TABLES["release_shards"].rows(kept))
     return lake, get_release(lake)
+
+
+def make_release(root: Path, episodes: int = 4, moments: int = 8, held_out: int = 0) -> tuple[Lake, Release]:
+    """Two shards or more; `held_out`: so many episodes more, in the split val, of which the lake knows the lengths."""
+    facts = {"dataset": "bars", "chunk": 0, "num_rows": moments, "fps": 10.0}
+    rows = [facts | {"episode_index": e} for e in range(episodes, episodes + held_out)]
+    if rows:
+        Lake(Workspace(root)).upsert("episodes", episode_facts=TABLES["episode_facts"].rows(rows))
+    return release_of(root, _episodes(episodes, moments, held_out))
 
 
 # Kills

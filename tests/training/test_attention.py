@@ -1,14 +1,13 @@
 """Each attention that a recipe can name: samples and pictures see nothing of each other, all give the same."""
 
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from core.errors import FailedError, UserError
-from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts, recipe
+from core.errors import FailedError
+from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
 from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention
 from training.attention import set_attention
@@ -16,7 +15,6 @@ from training.backbones import load_backbone
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
 from training.pixels import normalised
-from training.recipe import load_recipe
 from training.transform import Transform
 
 
@@ -132,19 +130,3 @@ def test_several_packed_rows_are_refused_where_samples_would_see_each_other(save
     with torch.inference_mode():
         rows = model(batch).progress
         assert torch.allclose(rows, model(saved.transform(saved.items[:4] * 2)).progress, atol=1e-6)
-
-
-def test_a_recipe_s_attention_is_checked(tmp_path: Path) -> None:
-    path = tmp_path / "r.yaml"
-    text = "name: r\nmodel: {attention: %s, tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1, dtype: %s}\n"
-    path.write_text(text % ("flash", "float32"))
-    with pytest.raises(
-        UserError, match=r"model.attention: unknown attention 'flash'; known: auto, sdpa, varlen, eager"
-    ):
-        load_recipe(str(path))
-    path.write_text(text % ("kernels-community/vllm-flash-attn3", "float32"))
-    with pytest.raises(UserError, match=r"calculates in train.dtype: bfloat16 only"):
-        load_recipe(str(path))
-    path.write_text(text % ("kernels-community/vllm-flash-attn3", "bfloat16"))
-    assert load_recipe(str(path)).model.attention == "kernels-community/vllm-flash-attn3"
-    assert recipe().model.attention == "auto"

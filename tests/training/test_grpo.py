@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLImageProcessor
 from trl.trainer.grpo_config import GRPOConfig
 
-from core.errors import UserError
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import KilledError, kill_at
 from tests.kits.varlen_kernel import varlen_by_sdpa
@@ -397,30 +396,3 @@ def test_recipes_have_the_published_values(variant: str, generations: int, promp
     assert (recipe.grpo.clip_low, recipe.grpo.clip_high, recipe.grpo.dual_clip) == (0.2, 0.3, 3.0)
     assert (recipe.train.lr, recipe.train.epochs, recipe.train.clip) == (1e-6, 2, 1.0)
     assert recipe.lora is None
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("kind: grpo\n", "kind: grpo and the section grpo go together"),
-        ("grpo: {}\n", "kind: grpo and the section grpo go together"),
-        ("kind: grpo\ngrpo: {}\nhead: {}\n", "grpo rewards words"),
-        ("kind: grpo\ngrpo: {}\ndata: {families: {procvqa_c: 1}}\n", "data.families: grpo draws its prompts"),
-        ("kind: grpo\ngrpo: {}\ndata: {per_visit: 2}\n", "data.per_visit: grpo draws its prompts"),
-        (
-            "kind: grpo\ngrpo: {validate_every: 2}\ndata: {jsonl: [a]}\n",
-            "data.validation_jsonl: with grpo.validate_every",
-        ),
-        (
-            "kind: grpo\ngrpo: {validation_jsonl: [a]}\n",
-            "grpo.validation_jsonl: no such field; did you mean data.validation_jsonl?",
-        ),
-        ("kind: grpo\ngrpo: {generation: 3}\n", "did you mean generations"),
-        ("kind: grpo\ngrpo: {temperature: 0}\n", "grpo.temperature: input should be greater than 0"),
-    ],
-)
-def test_a_recipe_that_contradicts_itself_is_refused(tmp_path: Path, text: str, says: str) -> None:
-    path = tmp_path / "r.yaml"
-    path.write_text(f"name: r\nmodel: {{tiny: {{}}}}\ntrain: {{steps: 1, batch: 4, lr: 1.0e-3}}\n{text}")
-    with pytest.raises(UserError, match=says):
-        load_recipe(str(path))

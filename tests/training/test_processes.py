@@ -2,7 +2,7 @@
 the other began. One start of two processes does all of it."""
 
 import contextlib
-import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from core.paths import Workspace
-from tests.kits.processes import run_processes
+from tests.kits.processes import in_two_processes
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.sampling import sample_by_place
 from tests.kits.training_kit import make_release, recipe, small
@@ -76,28 +76,14 @@ def numbers(points: list[Point]) -> list[list[float]]:
     return [[p.loss, p.gradient_norm, p.samples, p.extra.get("reward", 0.0)] for p in points]
 
 
-PROCESS = """
-import faulthandler, json, os, sys
-from pathlib import Path
-import pytest, torch
-from tests.kits.sampling import sample_by_place
-from tests.training.test_processes import in_two_processes
-torch.set_num_threads(1)
-faulthandler.dump_traceback_later(240, exit=True)
-sample_by_place(pytest.MonkeyPatch(), int(os.environ["RANK"]))
-result = in_two_processes(Path(sys.argv[1]), Path(sys.argv[2]))
-print(json.dumps(result))
-torch.distributed.destroy_process_group()
-"""
-
-
-def in_two_processes(space: Path, taught: Path) -> dict[str, Any]:
+def of_two(space: Path, taught: Path) -> dict[str, Any]:
     """What each of two processes does: each kind of run whole, then killed and gone on with, and gone on with what one
     process began."""
     from torch.distributed.tensor import DTensor
 
     from training import loop
 
+    sample_by_place(pytest.MonkeyPatch(), int(os.environ["RANK"]))
     kinds = []
     prepare = loop.learning_tensors
 
@@ -142,7 +128,7 @@ def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> No
     with pytest.MonkeyPatch.context() as patch:
         sample_by_place(patch)
         begun = {name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES}
-        said = json.loads(run_processes(PROCESS, [str(lake.workspace.root), str(taught)]).splitlines()[-1])
+        said = in_two_processes(of_two, lake.workspace.root, taught)
         for name in NAMES:
             of = recipe_of(name, taught)
             alone, whole, killed, resumed = said[name]

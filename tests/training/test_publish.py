@@ -9,11 +9,10 @@ from core.errors import FailedError
 from tests.kits.hub_server import hub_of
 from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
-from tests.kits.published_kit import answers, published_head, tiny
-from training.backbones import add_adapter
+from tests.kits.published_kit import answers, published_head, tiny, write_adapter
 from training.model import ProgressModel, load_model, save_model
 from training.publish import publish_model
-from training.recipe import LoraConfig, Recipe
+from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.contents import ReleaseError
@@ -47,16 +46,11 @@ def card_of(release: Release, path: Path | None = None) -> dict:
 
 def saved(lake: Lake, release: Release, adapter: bool = False) -> Path:
     """models/run: a whole model, or an adapter for models/base."""
-    backbone, processor = tiny()
     models = lake.workspace.root / "models"
-    card = card_of(release)
     if adapter:
-        base = models / "base"
-        save_model(ProgressModel(backbone, None), processor, base, {"head": None})
-        backbone.name_or_path = str(base)
-        add_adapter(backbone, LoraConfig(rank=2, alpha=4))
-        card = card_of(release, base) | {"base": str(base)}
-    save_model(ProgressModel(backbone, published_head()), processor, models / "run", card)
+        return write_adapter(models, **card_of(release, models / "base"))
+    backbone, processor = tiny()
+    save_model(ProgressModel(backbone, published_head()), processor, models / "run", card_of(release))
     return models / "run"
 
 

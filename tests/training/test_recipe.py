@@ -8,6 +8,8 @@ from core.errors import UserError
 from training.recipe import BUILT_IN, load_recipe
 
 BASE = "name: r\nmodel: {tiny: {}}\nhead: {}\ntrain: {steps: 1, batch: 1, lr: 1}\n"
+GRPO = BASE.replace("head: {}\n", "") + "kind: grpo\n"
+FLASH = "kernels-community/vllm-flash-attn3"
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
@@ -63,6 +65,20 @@ def test_published_values() -> None:
         (BASE + "data: {families: {procvqa_b: 1}, negatives: {rewound: 0.1}}\n", "data.negatives: they are made of"),
         (BASE + "data: {negatives: {rewound: 0.6, other_task: 0.5}}\n", "data.negatives: the rates are 1.1 together"),
         ("- a\n", "is not a YAML mapping of recipe fields"),
+        (
+            BASE.replace("{tiny", "{attention: flash, tiny"),
+            "unknown attention 'flash'; known: auto, sdpa, varlen, eager",
+        ),
+        (BASE.replace("{tiny", f"{{attention: {FLASH}, tiny"), "calculates in train.dtype: bfloat16 only"),
+        (GRPO, "kind: grpo and the section grpo go together"),
+        (GRPO.replace("kind: grpo", "grpo: {}"), "kind: grpo and the section grpo go together"),
+        (GRPO + "grpo: {}\nhead: {}\n", "grpo rewards words"),
+        (GRPO + "grpo: {}\ndata: {families: {procvqa_c: 1}}\n", "data.families: grpo draws its prompts"),
+        (GRPO + "grpo: {}\ndata: {per_visit: 2}\n", "data.per_visit: grpo draws its prompts"),
+        (GRPO + "grpo: {validate_every: 2}\ndata: {jsonl: [a]}\n", "data.validation_jsonl: with grpo.validate_every"),
+        (GRPO + "grpo: {validation_jsonl: [a]}\n", "no such field; did you mean data.validation_jsonl?"),
+        (GRPO + "grpo: {generation: 3}\n", "did you mean generations"),
+        (GRPO + "grpo: {temperature: 0}\n", "grpo.temperature: input should be greater than 0"),
     ],
 )
 def test_a_wrong_recipe_is_told_in_one_line(tmp_path: Path, text: str, told: str) -> None:
@@ -87,4 +103,6 @@ def test_a_recipe_may_be_like_another(tmp_path: Path) -> None:
     found, start = load_recipe(str(other)), load_recipe("tiny_lora")
     assert (found.name, found.lora, found.train.lr) == ("b", None, 0.5)
     assert found.train.schedule == start.train.schedule == "linear"
+    other.write_text(other.read_text() + f"model: {{attention: {FLASH}}}\ntrain: {{dtype: bfloat16}}\n")
+    assert load_recipe(str(other)).model.attention == FLASH
     assert found.head == start.head.model_copy(update={"noise": 0.5})  # type: ignore[union-attr]

@@ -1,7 +1,6 @@
 """Two processes with a part of the model each, by one start of them: the first one's weights, batches without a
 picture, evaluation within the run, and a batch that spoils it."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 
 from core.paths import Workspace
 from eval.held_out.within import scorer_of
-from tests.kits.processes import run_processes
+from tests.kits.processes import in_two_processes
 from tests.kits.progresslm_rows import conversations, source_rows, write_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import train as training
@@ -44,19 +43,7 @@ def numbers(points: tuple[Point, ...]) -> list[list[float]]:
     return [[p.loss, p.gradient_norm, p.extra.get("held_out_mae", 0.0)] for p in points]
 
 
-PROCESS = """
-import faulthandler, json, sys
-from pathlib import Path
-import torch
-from tests.training.test_sharding import in_two_processes
-torch.set_num_threads(1)
-faulthandler.dump_traceback_later(240, exit=True)
-print(json.dumps(in_two_processes(Path(sys.argv[1]))))
-torch.distributed.destroy_process_group()
-"""
-
-
-def in_two_processes(home: Path) -> dict[str, Any]:
+def of_two(home: Path) -> dict[str, Any]:
     from accelerate.utils import gather_object
 
     from training import batches, loop
@@ -120,7 +107,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]
 @pytest.mark.slow
 def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Release]) -> None:
     home, lake, release = made
-    said = json.loads(run_processes(PROCESS, [str(home)]).splitlines()[-1])
+    said = in_two_processes(of_two, home)
     # One process had pictures where the other had none, and no one waited: the losses are those of one process.
     first, second = said["shown"]
     assert any(one != other for one, other in zip(first, second, strict=True))

@@ -9,11 +9,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.kits.published_kit import published_head, tiny
+from tests.kits.published_kit import write_adapter
 from tests.kits.vllm_kit import MARK, eventually_gone
-from training.backbones import add_adapter
-from training.model import ProgressModel, save_model
-from training.recipe import LoraConfig
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 
@@ -22,12 +19,7 @@ PROGRAM = Path(sys.executable).parent / "proccorpus"
 def test_a_merged_adapter_is_served(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mark = uuid4().hex
     monkeypatch.setenv(MARK, mark)
-    backbone, processor = tiny(family)
-    base = tmp_path / "models" / "base"
-    save_model(ProgressModel(backbone, None), processor, base, {"head": None})
-    backbone.name_or_path = str(base)
-    add_adapter(backbone, LoraConfig(rank=4, alpha=8))
-    save_model(ProgressModel(backbone, published_head()), processor, tmp_path / "models" / "run", {"base": str(base)})
+    write_adapter(tmp_path / "models", family=family)
 
     def ask(*arguments: str) -> subprocess.CompletedProcess:
         command = [PROGRAM, "model", *arguments, "--workspace", tmp_path, "--format", "json"]

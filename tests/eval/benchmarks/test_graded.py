@@ -2,7 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from core.paths import Workspace
@@ -14,9 +17,53 @@ from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
 from tests.kits.bench_kit import questions_of
-from tests.kits.graded_kit import RBM_ROWS, make_rbm, make_roboreward
 from tests.kits.laptop_kit import make_checkpoint
+from tests.kits.reward_kit import bars, write_video
 from warehouse.lake import Lake
+
+TASKS = ("Push the bar.", "Fold the cloth.")
+# (file, task, quality, partial success as the published table writes it)
+RBM_ROWS = [
+    ("usc/a.mp4", TASKS[0], "successful", "1.0"),
+    ("usc/b.mp4", TASKS[0], "suboptimal", "0.6"),
+    ("usc/c.mp4", TASKS[0], "failure", "0.1"),
+    ("mit/d.mp4", TASKS[1], "success", None),
+    ("mit/e.mp4", TASKS[1], "failure", ""),
+]
+REWARD_ROWS: list[dict[str, Any]] = [
+    {"file_name": "droid/a.mp4", "task": TASKS[0], "reward": 5, "gpt5_mini_check": "yes"},
+    {"file_name": "droid/b.mp4", "task": TASKS[0], "reward": 2},
+    {"file_name": "droid/a.mp4", "task": TASKS[1], "reward": 1},  # the same video under another instruction
+]
+
+
+def make_rbm(root: Path) -> Path:
+    (root / "train").mkdir(parents=True)
+    (root / "meta").mkdir()
+    (root / "meta" / "info.json").write_text(json.dumps({"video_path": "{split}/{file_name}"}))
+    for name, *_ in RBM_ROWS:
+        write_video(root / "train" / name, bars(21), fps=10)
+    facts = [
+        {
+            "file_name": name,
+            "quality_label": quality,
+            "id": f"uuid-{number}",
+            "task": task,
+            "data_source": name.split("/")[0],
+            "is_robot": "True",
+            "partial_success": partial,
+        }
+        for number, (name, task, quality, partial) in enumerate(RBM_ROWS)
+    ]
+    pq.write_table(pa.Table.from_pylist(facts), root / "train" / "metadata.parquet")
+    return root
+
+
+def make_roboreward(root: Path) -> Path:
+    for name in ("droid/a.mp4", "droid/b.mp4"):
+        write_video(root / "test" / name, bars(21), fps=10)
+    (root / "test" / "metadata.jsonl").write_text("\n".join(map(json.dumps, REWARD_ROWS)) + "\n")
+    return root
 
 
 @pytest.fixture(scope="module")

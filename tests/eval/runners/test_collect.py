@@ -1,17 +1,10 @@
 """Collecting answers: nothing is asked twice, failures stand alone, shards make one file; and what is asked for."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from core.errors import UserError
-from core.paths import ROOT
 from eval.benchmarks.question import Question, RightAnswer
 from eval.predictions import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
@@ -97,46 +90,6 @@ def test_a_line_that_was_cut_off_is_asked_again(questions: list[Question], tmp_p
     run(again, questions, tmp_path / "p.jsonl")
     assert [p.key for p in again.asked] == [questions[-1].key]
     assert (tmp_path / "p.jsonl").read_bytes() == whole
-
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from tests.kits.bench_kit import Scripted, questions_of
-from eval.runners.collect import collect, run_settings
-from eval.runners.methods import METHODS
-from eval.runners.prompt import ModelReply
-
-questions = questions_of("progress-bench", sys.argv[1])
-
-def say(prompt):
-    print(prompt.key, flush=True)
-    time.sleep(0.05)
-    return ModelReply(prompt.key, text="50%")
-
-runner, own = Scripted(say), METHODS["question"]
-collect(runner, own, questions, Path(sys.argv[2]), run_settings(runner, "m", own, questions))
-"""
-
-
-@pytest.mark.slow
-def test_killed_and_started_again_no_answered_question_is_repeated(bench: Path, tmp_path: Path) -> None:
-    out = tmp_path / "p.jsonl"
-    command = [sys.executable, "-c", KILLED, str(bench), str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
-    for _ in range(5):
-        process.stdout.readline()
-    while not out.exists() or out.read_bytes().count(b"\n") < 4:
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    kept = {json.loads(x)["meta_data"]["key"] for x in out.read_bytes().split(b"\n")[:-1]}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    asked = done.stdout.split()
-    assert kept.isdisjoint(asked)
-    assert len(kept) + len(asked) == 26
-    assert sum(1 for _ in read_predictions(out)) == 26
 
 
 def test_shards_are_whole_runs_and_make_the_file_of_one_process(questions: list[Question], tmp_path: Path) -> None:

@@ -13,14 +13,11 @@ from core.values import PLAIN_IMAGE
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.benchmarks.run import evaluate_benchmark
-from eval.runners.local import TextRunner
 from eval.runners.prompt import turn
 from eval.runners.prompt_folder import read_prompts
-from eval.runners.start import RunnerConfig, local_runner
+from eval.runners.start import RunnerConfig
 from tests.kits.bench_kit import make_progress_bench, questions_of
 from tests.kits.reward_kit import make_checkpoint
-from training.recipe import HeadConfig
-from training.transform import Transform
 from warehouse.lake import Lake
 
 # As one publication lays its question out: the pictures first, then a line that says <image> for each in words
@@ -141,22 +138,3 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
 
 def stored_run(lake: Lake, prompts: str) -> str:
     return next(run for run, config in lake.rows("SELECT eval_run, config FROM eval_runs") if prompts in config)
-
-
-def test_a_head_after_the_answer_reads_the_same_words(bench: Path, tmp_path: Path) -> None:
-    folder = folder_of(tmp_path / "p", visual__toml=VISUAL.replace("{role}", ""))
-    model = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
-    question = questions_of("progress-bench", str(bench), part=("visual_same_view",))[0]
-    prompt = read_prompts(folder).of(question).prompt(question)
-    config = RunnerConfig("m", EvaluationOptions(answer="head", max_tokens=4), longest_px=32)
-    two_pass = local_runner(config, model)
-    assert isinstance(two_pass, TextRunner)
-    (reply,) = two_pass.answer([prompt])
-    assert reply.error is None
-    assert reply.progress is not None
-    # Generation and head are given one text: the template's own, with the system message
-    text = two_pass.processor.apply_chat_template(
-        turn(prompt, two_pass.form), tokenize=False, add_generation_prompt=True
-    )
-    assert Transform(two_pass.processor).prompt(prompt.text, prompt.system) == text
-    assert "<|im_start|>system\nYou judge robots" in text

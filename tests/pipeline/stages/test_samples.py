@@ -1,6 +1,5 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
-import shutil
 from types import ModuleType
 
 import numpy as np
@@ -46,16 +45,6 @@ def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict]
     for r, path in zip(rows, paths, strict=True):
         assert check_shard(path, r["sha256"], r["bytes"]) == []
     return rows, findings, dict(output.numbers), list(read_samples(paths))
-
-
-def test_chunks_in_another_order_give_the_same_bytes(own: Made):
-    before = own.rows("SELECT shard, sha256, samples FROM shards ORDER BY 1")
-    shutil.rmtree(own.space.root / "shards")
-    found = [row for chunk in (2, 1, 0) for row in sharded(sampled(own, own.build, chunk), own.build, chunk)[0]]
-    assert sorted((r["shard"], r["sha256"], r["samples"]) for r in found) == before
-    kept = sorted(p.name for p in (own.space.root / "shards").rglob("*") if p.is_file())
-    assert [n for n in kept if n.endswith(".tar")] == [b[0] for b in before]
-    assert len(kept) == 2 * len(before)  # and the indexes: nothing half-done
 
 
 def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):

@@ -10,12 +10,11 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
-from tests.kits.files import hashes_of
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.export import MANIFEST, PARTIAL, Exported
+from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
-from warehouse.exports.samples import SampleExport, shown_path
+from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
 from warehouse.releases.takedown import take_down
@@ -80,32 +79,6 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
 
 
 # What goes for all
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_broken_off_it_goes_on_to_equal_bytes(
-    frozen: Frozen, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    read, episodes = SampleExport.read, []
-
-    def broken(self: SampleExport, part):
-        for episode in read(self, part):
-            if len(episodes) == 3:
-                raise KeyboardInterrupt
-            episodes.append(episode)
-            yield episode
-
-    out = tmp_path / "out"
-    with monkeypatch.context() as m:
-        m.setattr(SampleExport, "read", broken)
-        with pytest.raises(KeyboardInterrupt):
-            KINDS[kind](frozen.lake, frozen.selection, out)
-    assert (out / PARTIAL).exists()
-    assert not (out / MANIFEST).exists()
-    done = KINDS[kind](frozen.lake, frozen.selection, out)
-    assert not done.again
-    assert hashes_of(out) == hashes_of(frozen.folder / kind)
-    assert KINDS[kind](frozen.lake, frozen.selection, out).again
 
 
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
