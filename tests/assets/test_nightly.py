@@ -22,6 +22,7 @@ from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
+from tests.assets.defs.corpus.test_assets import requests
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
@@ -80,12 +81,6 @@ def a_source_changes_a_label(source: Path) -> None:
     pq.write_table(
         rows.set_column(rows.schema.get_field_index("task_index"), "task_index", others), rows_path(source, 2)
     )
-
-
-def requests(sensor: dg.SensorDefinition, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    """What a sensor asks for at one look."""
-    context = dg.build_sensor_context(instance=instance, resources={"corpus": CorpusResource()})
-    return list(sensor.evaluate_tick(context).run_requests or [])
 
 
 def run_night(instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:

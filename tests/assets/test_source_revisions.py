@@ -13,6 +13,7 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
+from tests.assets.defs.corpus.test_assets import requests
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
 from tests.kits.tiny_lerobot import make_dataset
@@ -40,27 +41,22 @@ def space(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspac
     return space
 
 
-def asked(instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    context = dg.build_sensor_context(instance=instance, resources={"corpus": CorpusResource()})
-    return list(source_revisions.evaluate_tick(context).run_requests or [])
-
-
 def test_a_newer_commit_is_read_when_it_is_asked_for(hub: Hub, space: Workspace) -> None:
     first = hub.branches["main"]
     build_job = defs().resolve_job_def("build")
     with dg.instance_for_test() as instance:
-        assert asked(instance) == []
+        assert requests(source_revisions, instance) == []
         second = hub.commit(hub.commits[first] | {"README.md": b"moved on"})
 
         # A job reads what was read before, unless it is told otherwise
         assert build_job.execute_in_process(instance=instance).success
         assert _revision(space) == first
         assert CorpusResource().build("tiny").commit == first
-        (request,) = asked(instance)
+        (request,) = requests(source_revisions, instance)
         assert build_job.execute_in_process(request.run_config, instance).success
         assert _revision(space) == second
         assert CorpusResource().build("tiny").commit == second
-        assert asked(instance) == []
+        assert requests(source_revisions, instance) == []
 
 
 def _revision(space: Workspace) -> str:

@@ -219,32 +219,6 @@ def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched
     other.context.close()
 
 
-def test_the_queue_by_keyboard(at: Watched, own: Made):
-    lake = Lake(own.space)
-    # So far apart that no other doubt about these labels turns their order
-    lake.con.execute("UPDATE label_quality SET jump = [0.6, 0.88, 0.97][episode_index + 1] WHERE episode_index < 3")
-    lake.con.close()
-    page = at.open("/review?kind=jumps")
-    rows = page.locator("#queue tbody tr")
-    expect(rows).to_have_count(3)
-    assert [r.get_attribute("data-episode") for r in rows.all()] == ["2", "1", "0"]
-    page.get_by_label("Your name").fill("ada")
-    page.locator("h1").click()
-    page.keyboard.press("j")
-    page.keyboard.press("a")
-    expect(rows).to_have_count(2, timeout=30_000)
-    expect(page.locator("#review-state")).to_contain_text("tiny 2: accepted.")
-    page.keyboard.press("x")
-    expect(rows).to_have_count(1, timeout=30_000)
-    page.keyboard.press("f")
-    page.wait_for_url(lambda url: url.endswith("/episode/tiny/0?queue=jumps#editor"))
-    expect(page.locator(".editor-panel")).to_be_visible()
-    assert own.rows("SELECT episode_index, status, author FROM corrections ORDER BY 1") == [
-        (1, "rejected", "ada"),
-        (2, "accepted", "ada"),
-    ]
-
-
 def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
     page = edit(at)
     page.set_viewport_size({"width": 1280, "height": 720})

@@ -23,7 +23,6 @@ from eval.reward.scorer import TOLERANCE
 from eval.reward.video import score_clip, scored_rows
 from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
-from eval.server.client import RewardClient
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
 from pipeline.rewards import score_video
@@ -31,7 +30,6 @@ from pipeline.shown_runs import shown_scorer
 from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
-from tests.kits.reward_server_kit import running
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
 from training.errors import ModelError
 from training.runs import named_model
@@ -77,17 +75,11 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, vi
     assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
-    scorer = shown_scorer(Workspace(own.workspace), like[1::2])
-    with running(scorer) as app, RewardClient(app.state.url) as client:
-        whole = client.reward_video(video, TASKS[0])
-        with client.session(TASKS[0], fps=FPS) as session:
-            live = session.append_all([f.rgb() for f in decode(video)])
-            assert live[-1].success is not None
-    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
-    local = LocalSession(scorer, TASKS[0], FPS)
-    assert [r.progress for r in live] == pytest.approx(
-        [local.append(f.rgb()).progress for f in decode(video)], abs=TOLERANCE
-    )
+    # As an environment here would ask; tests/eval/reward/test_shown.py has a server give the same
+    local = LocalSession(shown_scorer(Workspace(own.workspace), like[1::2]), TASKS[0], FPS)
+    live = [local.append(frame.rgb()) for frame in decode(video)]
+    assert live[-1].success is not None
+    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
 
 
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
@@ -121,15 +113,6 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
     core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
     assert numbers(core) == {k: pytest.approx(v, abs=TOLERANCE) for k, v in numbers(rows).items()}
-
-    with running(scorer) as app, RewardClient(app.state.url) as client:
-        whole = client.reward_video(video, TASKS[0], fps=4)
-        with client.session(TASKS[0], ("main",), fps=FPS) as session:
-            live = session.append_all([f.rgb() for f in decode(video)])
-    assert {r.frame_index: r.progress for r in whole} == pytest.approx(numbers(rows), abs=TOLERANCE)
-    assert [r.done for r in whole] == pytest.approx([r["done"] for r in rows], abs=TOLERANCE)
-    assert [r.frame_index for r in live] == list(range(LENGTHS[0]))
-    assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
 
     folder = tmp_path / "rabc"
     exported = proccorpus(

@@ -7,7 +7,6 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -84,27 +83,16 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
             assert (answer.status_code, says in answer.text) == (200, True), url
 
 
-def command(workspace: Workspace) -> list[str]:
-    return [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--no-open", "--workspace", str(workspace.root)]
-
-
-def started(workspace: Workspace, folder: Path, *more: str) -> tuple[subprocess.Popen[str], str]:
-    """An explorer on a free port, whose temporary files go to a folder, and the address that it printed."""
-    environment = os.environ | {"TMPDIR": str(folder)}
-    asked = [*command(workspace), "--port", "0", *more]
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    server = subprocess.Popen(asked, cwd=ROOT, env=environment, text=True, **pipes)
-    assert server.stdout is not None
-    line = server.stdout.readline()
-    url = re.search(r"http://127\.0\.0\.1:\S+", line)
-    assert url is not None, line
-    return server, url[0]
-
-
 def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
-    server, url = started(furnished, tmp_path, "--no-token")
+    words = ["explore", "--no-open", "--no-token", "--port", "0", "--workspace", str(furnished.root)]
+    server = subprocess.Popen(
+        [sys.executable, str(ROOT / "proccorpus.py"), *words], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
+        assert server.stdout is not None
+        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
         with ThreadPoolExecutor(2) as asking:
             asked = [asking.submit(httpx.get, f"{url}/sql", params={"q": FOREVER}, timeout=60) for _ in range(2)]
             wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")

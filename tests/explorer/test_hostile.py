@@ -134,24 +134,11 @@ def served(space: Workspace) -> Iterator[Served]:
         yield Served(url, csrf(client))
 
 
-UP = [
-    "../",
-    "..%2f",
-    "%2e%2e/",
-    "%2e%2e%2f",
-    "..%5c",
-    "..\\",
-    "%252e%252e%252f",
-    "%c0%ae%c0%ae/",
-    "..%00/",
-    "....//",
+UP = (
+    "../", "..%2f", "%2e%2e/", "%2e%2e%2f", "..%5c", "..\\", "%252e%252e%252f", "%c0%ae%c0%ae/", "..%00/", "....//",
     "..;/",
-]
-PATHS = [
-    f"{root}{up * 4}{leaf}"
-    for up in UP
-    for root, leaf in (("/static/", "secret.txt"), ("/media/tiny/0/video/", "secret.txt"))
-]
+)  # fmt: skip
+PATHS = [f"{root}{up * 4}secret.txt" for up in UP for root in ("/static/", "/media/tiny/0/video/")]
 PATHS += [
     "/media/..%2f..%2f/0/thumb.jpg",
     "/media/tiny/0/keyframes/..%2f..%2f..%2fsecret.txt",

@@ -33,15 +33,6 @@ def test_counts_of_a_facet_are_those_under_all_other_facets(index: Indexed):
             assert v.chosen == selection.has(facet.name, v.value)
 
 
-@pytest.mark.parametrize(
-    "text", ["split=train&split=val", "tag=x", "seconds_from=2", "pick=tiny+1", "q=a+cup", "sort=longest", "page=3", ""]
-)
-def test_an_address_is_the_selection_that_it_was_made_of(text: str):
-    found = chosen(text)
-    assert chosen(found.url().partition("?")[2]) == found
-    assert found.narrowed == bool(text and not text.startswith(("sort", "page")))
-
-
 @pytest.mark.parametrize("sort", SORTS)
 def test_every_order_lists_each_episode_once(index: Indexed, sort: str):
     found = [e["episode_index"] for e in episodes_of(index, chosen(f"sort={sort}"))]

@@ -10,7 +10,6 @@ import torch
 
 from benchmarks import gpu_check
 from benchmarks.true_size import SHAPES, make_backbone
-from tests.training.test_grpo import Engine, by_engine
 from training.model import ProgressModel
 from training.tiny import make_tokenizer
 
@@ -72,24 +71,6 @@ def test_what_does_not_hold_is_named(
     assert not rows["packed as padded, sdpa"]["holds"]
     assert rows["resume"]["holds"]
     assert capsys.readouterr().err.splitlines()[-1] == "error: failed: packed as padded, sdpa"
-
-
-@pytest.mark.slow
-def test_a_vllm_that_is_shown_something_else_fails_its_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_engine(monkeypatch)
-    monkeypatch.setattr(Engine, "off", 1 / 0.6)  # the recipe's temperature
-    only = lambda bench, recipe: iter([gpu_check.tried(bench, "GRPO", lambda: gpu_check.grpo_step(bench, recipe))])  # noqa: E731
-    monkeypatch.setattr(gpu_check, "grpo_rows", only)
-    monkeypatch.setattr(gpu_check, "sft_rows", lambda bench: iter(()))
-    for name in ("resumed", "rewards"):
-        monkeypatch.setattr(gpu_check, name, lambda bench: {"differs_by": 0.0})
-    code, rows = checked(tmp_path)
-    assert (code, rows["GRPO"]["holds"]) == (0, True)
-    assert rows["GRPO"]["differs_by"] < 1e-3
-    monkeypatch.setattr(Engine, "off", 30.0)
-    code, rows = checked(tmp_path)
-    assert (code, rows["GRPO"]["holds"]) == (1, False)
-    assert "times as probable" in rows["GRPO"]["error"]
 
 
 def test_without_a_gpu_it_says_so(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,7 +67,7 @@ def test_published_values() -> None:
         ("- a\n", "is not a YAML mapping of recipe fields"),
         (
             BASE.replace("{tiny", "{attention: flash, tiny"),
-            "unknown attention 'flash'; known: auto, sdpa, varlen, eager",
+            "unknown attention 'flash'; known: auto, sdpa, varlen",
         ),
         (BASE.replace("{tiny", f"{{attention: {FLASH}, tiny"), "calculates in train.dtype: bfloat16 only"),
         (GRPO, "kind: grpo and the section grpo go together"),

@@ -34,6 +34,13 @@ def materialize(
     return dg.materialize(assets, partition_key=partition, instance=instance, resources=resources, raise_on_error=False)
 
 
+def requests(sensor: dg.SensorDefinition, instance: dg.DagsterInstance, root: str = "") -> list[dg.RunRequest]:
+    """What a sensor asks for at one look."""
+    resources = {"corpus": CorpusResource(root=root) if root else CorpusResource()}
+    context = dg.build_sensor_context(instance=instance, resources=resources)
+    return list(sensor.evaluate_tick(context).run_requests or [])
+
+
 def failure(result: dg.ExecuteInProcessResult) -> str:
     """What the failed step says to people."""
     assert not result.success

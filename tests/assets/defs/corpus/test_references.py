@@ -4,18 +4,10 @@ import dagster as dg
 import pytest
 
 from assets.defs.corpus.sensors import new_corrections
-from assets.defs.resources import CorpusResource
 from pipeline.build import run_build
-from tests.assets.defs.corpus.test_assets import ASSETS, materialize
+from tests.assets.defs.corpus.test_assets import ASSETS, materialize, requests
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, references
-
-
-def asked(made: Made, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
-    context = dg.build_sensor_context(
-        instance=instance, resources={"corpus": CorpusResource(root=str(made.space.root))}
-    )
-    return list(new_corrections.evaluate_tick(context).run_requests or [])
 
 
 def an_hour_ago(lake: Lake) -> None:
@@ -26,19 +18,19 @@ def an_hour_ago(lake: Lake) -> None:
 def test_the_sensor_asks_for_chunks_that_a_reference_concerns(
     own: Made, corpus: Lake, instance: dg.DagsterInstance
 ) -> None:
-    assert asked(own, instance) == []
+    assert requests(new_corrections, instance, str(own.space.root)) == []
     references.add(corpus, "tiny", 2, author="ada")
-    assert asked(own, instance) == [], "somebody is at it"
+    assert requests(new_corrections, instance, str(own.space.root)) == [], "somebody is at it"
     an_hour_ago(corpus)
-    (first,) = asked(own, instance)
+    (first,) = requests(new_corrections, instance, str(own.space.root))
     assert (first.tags["corrected"], first.tags["chunks_shown"]) == ("1", "2")
     run_build(own.space, [own.build], workers=1)
-    assert asked(own, instance) == []
+    assert requests(new_corrections, instance, str(own.space.root)) == []
 
     # Nobody corrected anything, but the runs that followed it have to be labelled otherwise
     references.remove(corpus, "tiny", 2, author="ada")
     an_hour_ago(corpus)
-    (second,) = asked(own, instance)
+    (second,) = requests(new_corrections, instance, str(own.space.root))
     assert (second.tags["corrected"], second.tags["chunks_shown"]) == ("0", "2")
     assert second.run_key != first.run_key
 
