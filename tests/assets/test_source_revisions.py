@@ -15,7 +15,7 @@ from pipeline.build import run_build
 from pipeline.config import DatasetBuild
 from tests.assets.defs.corpus.test_assets import requests
 from tests.kits.files import files_of
-from tests.kits.hub_server import Hub, serve
+from tests.kits.hub_server import Hub, public_hub
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import open_lake
 
@@ -23,10 +23,8 @@ REPO = "someone/tiny"
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serve(Hub(REPO)) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+def hub(tmp_path: Path) -> Iterator[Hub]:
+    with public_hub(REPO) as hub:
         hub.commit(files_of(make_dataset(tmp_path / "tiny")))
         yield hub
 

@@ -19,7 +19,6 @@ import numpy as np
 import pytest
 import yaml
 
-import cli.main
 import training.recipe
 import warehouse
 from assets.definitions import defs
@@ -30,7 +29,7 @@ from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
 from pipeline.reward_model import closing_steps, reward_model_step
 from tests.kits.bench_kit import make_progress_bench
-from tests.kits.cli_kit import look_up
+from tests.kits.cli_kit import look_up, run_here
 from tests.kits.docs_output import OutputError, check_lines, check_said, check_shown, console_parts
 from tests.kits.lake_kit import query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, words
@@ -72,7 +71,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lake = Lake(space)
     create_release(lake, "r5")
     lake.con.close()
-    assert run(["corrections", "import", str(root / "mine.jsonl"), "--workspace", str(space.root)]) == 0
+    assert run_here("corrections", "import", root / "mine.jsonl", "--workspace", space.root) == 0
     assert not run_build(space, builds, workers=1).failed
     lake = Lake(space)
     for name in ("demo", "summer"):
@@ -140,7 +139,7 @@ class Reader:
             self.serve(said[1:])
         else:
             self.capfd.readouterr()
-            code = run(said[1:])
+            code = run_here(*said[1:])
             out, err = self.capfd.readouterr()
             assert code == 0, err + out
             self.see(shown, out, err, said[1:])
@@ -263,18 +262,6 @@ def check_by_dagster(said: dict) -> None:
     ops = said["ops"]
     job = dg.define_asset_job("asked", selection=dg.AssetSelection.assets(*ops))
     dg.validate_run_config(dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"), said)
-
-
-def run(arguments: list[str]) -> int:
-    """The command line in this process; its exit code."""
-    kept, sys.argv = sys.argv, ["proccorpus", *arguments]
-    try:
-        cli.main.main()
-    except SystemExit as e:
-        return int(e.code or 0)
-    finally:
-        sys.argv = kept
-    return 0
 
 
 def look_at(said: list[str]) -> None:

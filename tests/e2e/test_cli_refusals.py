@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import cli.main as command_line
-from tests.kits.cli_kit import USAGE, Built, Result, assert_one_error_line, proccorpus, snapshot_of, write_config
+from tests.kits.cli_kit import USAGE, Built, assert_one_error_line, called, proccorpus, snapshot_of, write_config
 from tests.kits.tiny_lerobot import rows_path
 
 Arguments = Callable[[Path, Path], list[object]]  # (a folder to make things in, a good source) -> command line
@@ -138,11 +137,7 @@ def test_wrong_use_leaves_no_workspace(
     arguments = make(folder, source)
     monkeypatch.chdir(away)
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(workspace))
-    monkeypatch.setattr("sys.argv", ["proccorpus", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        command_line.main()
-    said = capfd.readouterr()
-    result = Result(int(ended.value.code or 0), said.out, said.err)
+    result = called(capfd, *arguments)
     line = assert_one_error_line(result)
     assert (result.code, result.out) == (USAGE, "")
     assert named in line

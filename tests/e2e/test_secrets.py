@@ -1,17 +1,15 @@
 """Builds with marked secrets everywhere: none of them is in anything that the runs left or said."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-import cli.main
 from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS
 from tests.e2e.test_vlm_build import serving as model_server
-from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, proccorpus, write_config
+from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, called, proccorpus, write_config
 from tests.kits.http_server import Answering, serving
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
@@ -122,11 +120,8 @@ def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
     monkeypatch.chdir(tmp_path)
     for address in ADDRESSES:
         words = [word.format(address) for word in place.split()]
-        monkeypatch.setattr(sys, "argv", ["proccorpus", *words, "--verbose"])
-        with pytest.raises(SystemExit) as ended:
-            cli.main.main()
-        told = capsys.readouterr()
-        assert ended.value.code == USAGE, told.err
+        told = called(capsys, *words, "--verbose")
+        assert told.code == USAGE, told.err
         assert MARK not in told.out + told.err
         assert "error: " in told.err
     assert list(tmp_path.iterdir()) == []

@@ -1,7 +1,5 @@
 """Running the installed console script as a user does, and references that are computed without it."""
 
-import atexit
-import functools
 import hashlib
 import json
 import os
@@ -13,24 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import typer
 
+import cli.main
 from cli.main import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from tests.kits.forked import OF_MODELS, USUAL, Forked
 from warehouse.lake import Lake, digest
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 STAGES = ("episodes", "frames", "demonstrations", "segments", "progress", "samples", "shards")
-HELP = {"-h", "--help"}
-WITH_MODELS = {"annotators", "reward", "train", "adapt", "model", "eval", "cot"}
 # what would make a run of the tests depend on the shell it is started from
 LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED", "COLUMNS")
-# what modules do not look at when they are imported, of which the second is another one in each test
-AT_RUN_TIME = ("PROCCORPUS_", "PYTEST_CURRENT_TEST")
 # what a build or a training says in a log while it goes on
 PROGRESS = re.compile(r"^(.*; )?\d+ of \d+ done, \d+:\d\d\n", re.MULTILINE)
 
@@ -63,44 +58,33 @@ class Built:
 def proccorpus(
     *arguments: object, cwd: Path, workspace: Path | None = None, timeout_s: float = 600, **env: str
 ) -> Result:
-    """Run the command line to its end. The first call of each command is a start of the program; where its modules find
-    the environment of all tests, later ones are forked from a process that has imported most of what they need."""
+    """Run the command line to its end."""
     words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
-    given = environment(**env)
-    if _is_first(words) or (forked := _forked(_needs_model(words))).environment != _at_import(given):
-        done = subprocess.run(
-            [str(PROGRAM), *words], cwd=cwd, env=given, capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        return Result(done.returncode, done.stdout, without_progress(done.stderr))
-    code, out, err = forked.run(words, cwd, given, timeout_s)
-    return Result(code, out, without_progress(err))
+    done = subprocess.run(
+        [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
+        check=False,
+    )  # fmt: skip
+    return Result(done.returncode, done.stdout, without_progress(done.stderr))
 
 
-def _is_first(words: Sequence[str]) -> bool:
-    """Whether no call before had this command; help is always one: it imports next to nothing."""
-    command = words[0] if words else ""
-    if command and command in _called and not HELP.intersection(words):
-        return False
-    _called.add(command)
-    return True
+def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:
+    """The command line in this process."""
+    capture.readouterr()
+    code = run_here(*arguments)
+    said = capture.readouterr()
+    return Result(code, said.out, said.err)
 
 
-def _needs_model(words: Sequence[str]) -> bool:
-    return words[0] in WITH_MODELS or "--from-model" in words
-
-
-_called: set[str] = set()
-
-
-def _at_import(given: dict[str, str]) -> dict[str, str]:
-    return {name: value for name, value in given.items() if not name.startswith(AT_RUN_TIME)}
-
-
-@functools.cache
-def _forked(with_models: bool) -> Forked:
-    forked = Forked(PROGRAM, _at_import(environment()), OF_MODELS if with_models else USUAL)
-    atexit.register(forked.close)
-    return forked
+def run_here(*arguments: object) -> int:
+    """The exit code of the command line in this process."""
+    kept, sys.argv = sys.argv, ["proccorpus", *map(str, arguments)]
+    try:
+        cli.main.main()
+    except SystemExit as e:
+        return int(e.code or 0)
+    finally:
+        sys.argv = kept
+    return 0
 
 
 def without_progress(err: str) -> str:

@@ -257,3 +257,12 @@ class _Handler(Answering):
     def _error(self, status: int, code: str, message: str) -> None:
         later = {"Retry-After": "7"} if status == 429 else {}
         self.answer(b"", status, {"X-Error-Code": code, "X-Error-Message": message} | later)
+
+
+@contextmanager
+def public_hub(repo: str) -> Iterator[Hub]:
+    """A hub where a repository may be read by all, and nobody has a token."""
+    with serve(Hub(repo)) as hub, pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setenv("HF_ENDPOINT", hub.endpoint)
+        yield hub

@@ -43,6 +43,7 @@ def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypat
     assert (report.failed, {done.run.dataset for done in report.done}) == ([], {"far"})
 
 
+@pytest.mark.slow
 def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
     for name in ("bad", "good"):
         source = make_dataset(tmp_path / name, LENGTHS[:3])

@@ -15,7 +15,7 @@ from pipeline.config import DatasetBuild
 from pipeline.inspection import inspect_source
 from pipeline.sources import builds_of_source, with_folders
 from tests.kits.files import files_of
-from tests.kits.hub_server import Hub, serve
+from tests.kits.hub_server import Hub, public_hub
 from tests.kits.lerobot_writer import write_v2, write_v3
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
@@ -118,10 +118,8 @@ REPO = "someone/tasks"
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serve(Hub(REPO)) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+def hub() -> Iterator[Hub]:
+    with public_hub(REPO) as hub:
         yield hub
 
 

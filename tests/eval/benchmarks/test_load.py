@@ -11,7 +11,7 @@ import pytest
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from tests.kits.bench_kit import by_part, make_progress_bench, questions_of
 from tests.kits.files import files_of
-from tests.kits.hub_server import Hub, serve
+from tests.kits.hub_server import Hub, public_hub
 from tests.kits.lerobot_writer import write_v3
 
 REPO = "someone/bench"
@@ -23,10 +23,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    with serve(Hub(REPO)) as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+def hub() -> Iterator[Hub]:
+    with public_hub(REPO) as hub:
         yield hub
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-import cli.main
 from core.paths import ROOT
 from eval.server.client import RewardClient, RewardServerError
+from tests.kits.cli_kit import called
 from tests.kits.reward_server_kit import pictures, talking
 
 SESSION = {"session": "s", "task": "t", "cameras": ["camera"], "fps": 4.0, "frames": 0, "expires_after_s": 600.0}
@@ -134,7 +134,7 @@ def wait_until_refused(url: str) -> None:
     raise AssertionError("the server goes on accepting")
 
 
-def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_wrong_use_of_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for name, mode in (("short", 0o600), ("seen", 0o644), ("changed", 0o620), ("foreign", 0o600)):
         (tmp_path / name).write_text("secret\n" if name == "short" else "a-token-of-some-length\n")
         (tmp_path / name).chmod(mode)
@@ -159,10 +159,7 @@ def test_wrong_use_of_serve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cap
             (("--model", "nobody", "--workspace", no), "nobody"),
             ((*clock, "--port", port), f"cannot listen on 127.0.0.1:{port}: Address already in use"),
         ):
-            monkeypatch.setattr(sys, "argv", ["proccorpus", "serve", *arguments])
-            with pytest.raises(SystemExit) as ended:
-                cli.main.main()
-            told = capsys.readouterr()
+            told = called(capsys, "serve", *arguments)
             errors = [line for line in told.err.splitlines() if not line.startswith("note: no token: every user")]
-            assert (ended.value.code, told.out, len(errors)) == (2, "", 1), told.err
+            assert (told.code, told.out, len(errors)) == (2, "", 1), told.err
             assert message in errors[0]

@@ -3,8 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
-from pydantic import ValidationError
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import samples
@@ -42,14 +40,3 @@ def test_another_task_is_worth_nothing():
     _, tasks, label = source(other_task=1).draw(50)
     assert (label == 0).all()
     assert set(tasks) == {e.task for e in RUNS}
-
-
-def test_equal_seeds_draw_equal_clips():
-    (one, tasks, _), (other, same, _) = source(rewound=0.5).draw(20), source(rewound=0.5).draw(20)
-    assert (one == other).all()
-    assert tasks == same
-
-
-def test_rates_above_one_together_are_refused():
-    with pytest.raises(ValidationError, match=r"the rates are 1\.2 together"):
-        NegativesConfig(rewound=0.6, other_task=0.6)

@@ -143,9 +143,9 @@ WRONG_LINES = [
 
 
 @pytest.mark.parametrize(("line", "why"), WRONG_LINES, ids=[why for _, why in WRONG_LINES])
-def test_a_wrong_line_is_named_and_the_others_are_read(corpus: Lake, line: Any, why: str):
+def test_a_wrong_line_is_named_and_the_others_are_read(made_lake: Lake, line: Any, why: str):
     text = line if isinstance(line, str) else json.dumps(line)
-    read = from_lines(corpus, f"{json.dumps(GOOD)}\n\n{text}\n", "ada")
+    read = from_lines(made_lake, f"{json.dumps(GOOD)}\n\n{text}\n", "ada")
     assert len(read.rows) == 1
     assert len(read.refused) == 1
     assert read.refused[0].startswith("line 3: ")
@@ -175,10 +175,10 @@ WRONG_RESULTS = [
 
 
 @pytest.mark.parametrize(("result", "why"), WRONG_RESULTS, ids=[why for _, why in WRONG_RESULTS])
-def test_a_wrong_annotation_is_named_and_the_others_are_read(corpus: Lake, result: Any, why: str):
+def test_a_wrong_annotation_is_named_and_the_others_are_read(made_lake: Lake, result: Any, why: str):
     good = {"result": [region(1, 10), region(11, 30, "B")]}
     tasks = [{"data": DATA, "annotations": [good, {"result": result}, {"was_cancelled": True, "result": []}]}, {}]
-    read = from_tasks(corpus, json.dumps(tasks), "ada")
+    read = from_tasks(made_lake, json.dumps(tasks), "ada")
     assert [r["author"] for r in read.rows] == ["ada"]
     assert [x.split(": ")[0] for x in read.refused] == ["task 1", "task 1", "task 2"]
     assert why in read.refused[0]
