@@ -60,24 +60,25 @@ def write_video(
     times: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
+    container: Mapping[str, str] | None = None,
 ) -> Path:
-    """`times` are presentation times in frames; default 0, 1, 2, ..."""
+    """`times` are presentation times in frames; default 0, 1, 2, ... `options` of the encoder, `container`: the file's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, usual = CODECS[codec]
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=dict(container or {})) as out:
         stream = None
         for k, shown in enumerate(pictures):
             rgb = picture(shown) if isinstance(shown, int) else shown
             if stream is None:
-                stream = container.add_stream(encoder, rate=fps)
+                stream = out.add_stream(encoder, rate=fps)
                 stream.height, stream.width = rgb.shape[:2]
                 stream.pix_fmt = pix_fmt
                 stream.options = {"threads": "1"} | dict(usual if options is None else options)
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = (k if times is None else times[k]), Fraction(1, fps)
-            container.mux(stream.encode(frame))
+            out.mux(stream.encode(frame))
         assert stream is not None
-        container.mux(stream.encode())
+        out.mux(stream.encode())
     # SVT-AV1, where it may, makes the thread that calls it a real-time one, which starves all that runs beside it
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     return path

@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from annotate.samples.procvqa import progress_question
+from tests.kits import lerobot_writer as writer
 from training.heads import make_head
 from training.model import ProgressModel, save_model
 from training.recipe import HeadConfig, TinyConfig
@@ -42,11 +42,5 @@ def bars(count: int = 30) -> list[np.ndarray]:
 
 def write_video(path: Path, pictures: list[np.ndarray], fps: int = 10) -> Path:
     """Its index before its pictures: a part of the file is a video that is cut off."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
-        stream: Any = container.add_stream("libx264", rate=fps, options={"crf": "10", "g": "4", "bf": "0"})
-        stream.height, stream.width, stream.pix_fmt = *pictures[0].shape[:2], "yuv420p"
-        for rgb in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+    options = {"crf": "10", "g": "4", "bf": "0"}
+    return writer.write_video(path, pictures, fps=fps, options=options, container={"movflags": "+faststart"})

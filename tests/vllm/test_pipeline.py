@@ -1,15 +1,11 @@
 """The whole of annotation against the real server: five stages, filled tables, no call repeated."""
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from annotate.model_client.responses import ResponseStore
 from annotate.segments import Segment, check_tiling
 from core.paths import Workspace
 from tests.kits.cli_kit import without_progress
@@ -75,24 +71,3 @@ def test_a_rerun_sends_nothing(built: Path, vllm_server: VllmServer) -> None:
     assert before > 0
     assert "nothing was done again" in build(vllm_server, built)
     assert vllm_server.requests() == before
-
-
-def test_killed_and_started_again_no_answer_is_asked_for_twice(
-    built: Path, vllm_server: VllmServer, tmp_path: Path
-) -> None:
-    workspace, before = tmp_path / "workspace", vllm_server.requests()
-    for count in (1, 4):
-        process = subprocess.Popen(
-            command(vllm_server, workspace), cwd=tmp_path, stdout=subprocess.DEVNULL, start_new_session=True
-        )
-        while vllm_server.requests() < before + count and process.poll() is None:
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    build(vllm_server, workspace)
-    sent = vllm_server.requests() - before
-    lake = Lake(Workspace(workspace), read_only=True)
-    assert {r[0] for r in lake.rows("SELECT DISTINCT episode_index FROM active_progress")} == set(EPISODES)
-    kept = sum(1 for _ in ResponseStore(Workspace(workspace).responses).replies())
-    # what was sent beyond the replies that are kept was under way at a kill: of each episode at most a few at once
-    assert kept <= sent <= kept + 2 * UNDER_WAY
