@@ -62,7 +62,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     container: Mapping[str, str] | None = None,
 ) -> Path:
-    """`times` are presentation times in frames; default 0, 1, 2, ... `options` of the encoder, `container`: the file's."""
+    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file, others of the encoder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, usual = CODECS[codec]
     with av.open(str(path), "w", options=dict(container or {})) as out:

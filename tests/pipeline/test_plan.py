@@ -198,29 +198,26 @@ def test_input_hashes_cover_stage_code_configuration_and_inputs():
     assert len(set(hashes)) == len(hashes)
 
 
-@pytest.mark.parametrize(
-    ("reads", "inputs"),
-    [((), []), (("outcomes",), ["o"]), (("others",), ["x"]), (("corrections", "others", "outcomes"), ["o", "x", "c"])],
-)
-def test_what_is_read_beside_stages_is_an_input(reads: tuple[str, ...], inputs: list[str]):
+def test_what_is_read_beside_stages_is_an_input():
     listed = {"output_hash": "facts", "outcomes_hash": "o", "others_hash": "x"}
-    asked = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
     last = StageSpec(stage("samples", "episodes", "corrections"), "s-1", "config s")
 
-    def planned(said: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
+    def planned(asked: StageSpec, said: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
         history = History({(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {})
         of_chunk = {"corrections": said}.__getitem__
         steps = chunk_steps("d", 0, (SPECS[0], asked, last), history, {"episodes": "facts"}, of_chunk)
         return [(s.stage.name, s.status, s.input_hash) for s in steps]
 
-    wanted = chunk_input(asked, ["facts", *inputs])
-    assert planned("c") == [("corrections", MISSING, wanted), ("samples", WAITING, "")]
+    both = ("corrections", "others", "outcomes")
+    for reads, inputs in (((), []), (("outcomes",), ["o"]), (("others",), ["x"]), (both, ["o", "x", "c"])):
+        asked = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
+        wanted = chunk_input(asked, ["facts", *inputs])
+        assert planned(asked, "c") == [("corrections", MISSING, wanted), ("samples", WAITING, "")]
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
-    if "corrections" in reads:
-        assert planned("") == [("samples", MISSING, chunk_input(last, ["facts"]))]
-        made = {"input_hash": wanted, "output_hash": "made"}
-        assert planned("c", corrections=made)[1] == ("samples", MISSING, chunk_input(last, ["facts", "made"]))
-        assert [status for _, status, _ in planned("", corrections=made)] == [STALE, WAITING]
+    assert planned(asked, "") == [("samples", MISSING, chunk_input(last, ["facts"]))]
+    made = {"input_hash": wanted, "output_hash": "made"}
+    assert planned(asked, "c", corrections=made)[1] == ("samples", MISSING, chunk_input(last, ["facts", "made"]))
+    assert [status for _, status, _ in planned(asked, "", corrections=made)] == [STALE, WAITING]
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):

@@ -14,7 +14,6 @@ from warehouse.lake import Lake
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 EPISODES = (0, 5)
-UNDER_WAY = 8  # requests at once: an episode's boundaries are refined side by side
 
 
 def command(server: VllmServer, workspace: Path) -> list[str]:
