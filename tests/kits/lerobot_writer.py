@@ -62,7 +62,7 @@ def write_video(
     pix_fmt: str = "yuv420p",
     container: Mapping[str, str] | None = None,
 ) -> Path:
-    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file, others of the encoder."""
+    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, usual = CODECS[codec]
     with av.open(str(path), "w", options=dict(container or {})) as out:
