@@ -13,11 +13,13 @@ from eval.reward.scorer import PictureQuestion
 from eval.reward.stream import StreamPicture
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
+from tests.kits import laptop_kit
 from tests.kits.made_corpus import Made
+from tests.kits.training_kit import recipe
 from training.data import item_of
 from training.laptop.model import load_laptop
 from training.model import load_model
-from training.recipe import Recipe, adapting_recipe, load_recipe
+from training.recipe import adapting_recipe, load_recipe
 from training.train import adapt, train
 from training.transform import Transform
 from warehouse.lake import Lake
@@ -25,8 +27,6 @@ from warehouse.releases import local_release
 from warehouse.shards import Sample
 
 pytestmark = pytest.mark.slow
-
-TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +49,7 @@ def error(folder: Path, samples: list[Sample]) -> float:
 
 
 def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> None:
-    sections = {"name": "start", "model": {"tiny": TINY}, "head": {}, "train": {"steps": 2, "batch": 4, "lr": 1e-3}}
-    start = Recipe.model_validate(sections)
-    base = train(lake, local_release(lake), start)
+    base = train(lake, local_release(lake), recipe("start", train={"steps": 2}))
     assert (
         model_folder(lake.workspace, base.id) == model_folder(lake.workspace, str(base.checkpoint)) == base.checkpoint
     )
@@ -67,9 +65,6 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
 
 
-LAPTOP = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2}
-
-
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
     items = [item_of(s, 256) for s in samples]
     rewards = open_laptop(folder).ask(
@@ -79,11 +74,10 @@ def laptop_error(folder: Path, samples: list[Sample]) -> float:
 
 
 def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[Sample]) -> None:
-    sections = {"name": "start_laptop", "model": {"laptop": LAPTOP}}
-    start = Recipe.model_validate(sections | {"train": {"steps": 2, "batch": 8, "lr": 1e-3}})
+    start = laptop_kit.recipe(train={"steps": 2, "batch": 8, "lr": 1e-3})
     base = train(lake, local_release(lake), start)
-    recipe = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)
-    run = adapt(lake, samples, "tiny-000001", recipe)
+    adapting = load_recipe(adapting_recipe(base.checkpoint), base.checkpoint)
+    run = adapt(lake, samples, "tiny-000001", adapting)
     before, after = laptop_error(base.checkpoint, samples), laptop_error(run.checkpoint, samples)
     assert after < 0.7 * before, (before, after)
     card, kept = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
@@ -92,6 +86,6 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     assert card["negatives"]["rewound"] > 0
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
     assert len(load_laptop(run.checkpoint)[0].ood.learnt)
-    again = adapt(lake, samples, "tiny-000001", recipe)
+    again = adapt(lake, samples, "tiny-000001", adapting)
     weights = [(r.checkpoint / "model.safetensors").read_bytes() for r in (run, again)]
     assert weights[0] == weights[1]

@@ -16,7 +16,9 @@ from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.reward_model import closing_steps
 from pipeline.rewards import score_video
+from tests.kits import laptop_kit
 from tests.kits.staleness import definitions, not_fresh
+from tests.kits.training_kit import recipe
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import ReleaseError, create_release
@@ -27,9 +29,7 @@ EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # one task; 1 and 37 have a start state
 
 
 def tiny_recipe() -> Recipe:
-    tiny = {"vocabulary": 400, "hidden": 64, "layers": 1, "vision_hidden": 64, "vision_layers": 1, "max_px": 64}
-    train = {"steps": 3, "batch": 4, "lr": 1e-3}
-    return Recipe(**{"name": "test", "model": {"tiny": tiny}, "head": {}, "train": train})
+    return recipe(train={"steps": 3})
 
 
 @pytest.fixture(scope="module")
@@ -47,21 +47,15 @@ def lake(built: Workspace, tmp_path: Path) -> Lake:
     return Lake(Workspace(tmp_path / "w"))
 
 
-def laptop_recipe() -> Recipe:
-    laptop = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 1}
-    train = {"steps": 150, "batch": 32, "lr": 3e-3}
-    negatives = {"rewound": 0.2, "stood_still": 0.1, "other_task": 0.2}
-    return Recipe(**{"name": "test", "model": {"laptop": laptop}, "data": {"negatives": negatives}, "train": train})
-
-
 def leak(lake: Lake) -> None:
     """Put one episode of a test group into training."""
     lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
 
 
 def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_path: Path) -> None:
-    model, evaluation = closing_steps(lake, "r1", laptop_recipe())[1:3]
-    assert closing_steps(lake, "r1", laptop_recipe())[1].made is False
+    of = laptop_kit.recipe(train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096})
+    model, evaluation = closing_steps(lake, "r1", of)[1:3]
+    assert closing_steps(lake, "r1", of)[1].made is False
     # Known start states are few here, so it has to do better than one number only, not well
     mae = dict(
         lake.rows(
