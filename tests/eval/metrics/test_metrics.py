@@ -259,12 +259,3 @@ def test_published_voc_depends_on_how_ties_are_listed_and_ours_does_not() -> Non
     assert published.voc(one(turned, truth)) == pytest.approx([1.0])
     assert order.voc(one(listed, truth)) == pytest.approx(order.voc(one(turned, truth)))
     assert order.voc(one(listed, truth))[0] == pytest.approx(0.894, abs=5e-4)
-
-
-def test_a_constant_vanishes_from_the_published_voc_and_not_from_ours() -> None:
-    rising = np.linspace(0, 1, 5)
-    runs = runs_of([(rising, rising), (np.full(5, 0.5), rising)])
-    left = published.trajectory_voc(runs)
-    assert score.score(mean_of(left)).value == 1  # over the one that is left
-    found = score.scores(progress_measures(runs))
-    assert (found["voc"].value, found["voc"].n) == (0.5, 2)
