@@ -122,7 +122,7 @@ def kill_session(session: int) -> None:
     wait_for(lambda: not living(session), "all processes of the session have ended")
 
 
-def wait_for(condition, what: str, limit_s: float = PATIENCE_S) -> None:
+def wait_for(condition: Callable[[], object], what: str = "what was waited for", limit_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, f"not within {limit_s} s: {what}"

@@ -5,8 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,6 +18,7 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.release import release_step
+from tests.kits.fault_kit import wait_for
 from tests.kits.servers import end, free_port
 from warehouse.lake import Lake
 
@@ -62,7 +62,7 @@ def url(space: Workspace) -> Iterator[str]:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
     try:
-        wait("the UI answers", lambda: _answers(address))
+        wait_for(lambda: _answers(address), "the UI answers")
         yield address
     finally:
         end(server)
@@ -81,13 +81,6 @@ def page(url: str) -> Iterator[Page]:
         page.goto(f"{url}/overview")
         yield page
         browser.close()
-
-
-def wait(what: str, holds: Callable[[], object], limit_s: float = WAIT_MS / 1000) -> None:
-    until = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < until, f"not so after {limit_s:g} s: {what}"
-        time.sleep(0.5)
 
 
 def _answers(address: str) -> bool:
@@ -163,7 +156,7 @@ def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
     page.get_by_text(re.compile("loss")).first.wait_for(timeout=WAIT_MS)
     terminate(page)
     expect(status).to_have_text("Canceled", timeout=WAIT_MS)
-    wait("the job has ended", lambda: not _processes("proccorpus train", str(space.root)))
+    wait_for(lambda: not _processes("proccorpus train", str(space.root)), "the job has ended")
     assert list((space.root / "models").glob("*/card.json")) == []
 
 

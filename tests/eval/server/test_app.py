@@ -4,7 +4,6 @@ import io
 import json
 import struct
 import threading
-import time
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +27,7 @@ from eval.server import service, videos
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import ServerLimits
 from ingest.media.video import decode
+from tests.kits.fault_kit import wait_for
 from tests.kits.hostile_video import jpeg_of_scans, video_of_scans
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
@@ -138,14 +138,6 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
 def session_of(served: Any) -> Any:
     (session,) = served.state.service.sessions._all.values()
     return session
-
-
-def wait_for(condition: Any) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not come to that")
 
 
 def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: Any):
