@@ -166,9 +166,8 @@ def test_effective_resolution_grows_with_answers_where_published_only() -> None:
 def test_used_bins_of_the_published_may_exceed_one() -> None:
     truth, noise = array(0.1, 0.1, 0.1, 0.1), array(0.1, 0.3, 0.5, 0.9)
     assert published.used_bins(noise, truth) == 4
-    assert errors.used_bins(one(noise, truth)) == [1.0]
-    assert errors.used_bins(one(array(0.3, 0.3, 0.3, 0.3), truth)) == [0.0]
-    assert np.isnan(errors.used_bins(one(array(1.0), array(1.0)))[0])
+    runs = runs_of([(noise, truth), (truth, truth + 0.6), (array(1.0), array(1.0))])
+    assert errors.used_bins(runs) == pytest.approx([1, 0, NAN], nan_ok=True)
 
 
 # Errors
@@ -178,6 +177,7 @@ def test_errors() -> None:
     runs = runs_of([(array(0, 0.5), array(0.2, 0.9)), (array(), array())])
     assert errors.mae(runs) == pytest.approx([0.3, NAN], nan_ok=True)
     assert errors.end_error(runs) == pytest.approx([0.4, NAN], nan_ok=True)
+    assert published.reference_error(array(3, 3), array(1, 2), array(1, 3)) == pytest.approx([0, 1])
 
 
 def test_mcc_of_the_published_worked_example() -> None:
@@ -216,8 +216,11 @@ def test_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
     few, lots = (score.score(mean_of(rng.normal(size=n))) for n in (20, 2000))
     assert few.low <= few.value <= few.high
     assert (lots.high - lots.low) < (few.high - few.low) / 5
-    assert score.score(mean_of([NAN, 2.0])).n == 1
-    assert np.isnan(score.score(mean_of([])).value)
+    texts = [score.score(mean_of(values)).text() for values in ([NAN], [NAN, 2.0], [2.0, 2.0])]
+    assert texts == ["–", "2.000", "2.000 (2.00–2.00)"]
+    of_more = mean_of([1.0, 3.0], np.array([[1, 1], [0, 1]])).among(np.array([True, False, True]))
+    found = score.score(of_more)
+    assert (found.value, found.n, found.coverage) == (2, 2, 0.5)
 
 
 def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
@@ -244,7 +247,7 @@ def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
     d = paired(better, worse)
     assert d.value == pytest.approx(alone[0].value - alone[1].value)
     assert (d.high < 0, d.n) == (True, 40)
-    assert d.p < 0.01
+    assert d.p == pytest.approx(2 / (score.RESAMPLES + 1))
     same = paired(better, better)
     assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
     assert paired(mean_of([1, NAN]), mean_of([NAN, 1])).n == 0

@@ -1,9 +1,12 @@
 """Metrics of segments and plans: worked examples, what the published ones reward, and pairs that must not match."""
 
+import functools
 import json
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eval.metrics import plans, published
 from eval.metrics import segments as m
@@ -43,6 +46,22 @@ def test_published_boundaries_take_any_number_for_one() -> None:
     assert boundary_values(sure) == [0.5, 9]
     assert boundary_values('[{"start_frame": "3", "end_frame": "9"}]') == []  # numbers in quotes are none
     assert boundary_values("I see no segments") is None  # and so it counts nowhere
+
+
+@given(st.text("ab", max_size=6), st.text("abc", max_size=6))
+def test_edits_are_counted_as_by_their_definition(found: str, target: str) -> None:
+    @functools.cache
+    def least(a: str, b: str) -> int:
+        if not (a and b):
+            return len(a + b)
+        return min(least(a[1:], b) + 1, least(a, b[1:]) + 1, least(a[1:], b[1:]) + (a[0] != b[0]))
+
+    named = [[(name, 0, 1) for name in names] for names in (found, target)]
+    assert m.edit_score(*named) == 1 - least(found, target) / max(1, len(found), len(target))
+
+
+def test_a_steps_name_is_plain_without_articles() -> None:
+    assert m.plain_name("Put the cup on a Plate!") == "put cup on plate"
 
 
 # Plans
