@@ -3,8 +3,7 @@
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,57 +12,25 @@ import pytest
 from core.files import sha256_file
 from core.paths import Workspace
 from pipeline.config import load_config
-from tests.kits.cli_kit import (
-    INTERRUPTED,
-    PROGRAM,
-    Result,
-    built_in_process,
-    environment,
-    ok,
-    proccorpus,
-    rows,
-    write_config,
-)
-from tests.kits.fault_kit import kill_session, living, wait_for
+from tests.kits.cli_kit import INTERRUPTED, Result, built_in_process, ok, proccorpus, rows, write_config
+from tests.kits.fault_kit import PATIENCE_S, Corpus, living, wait_for
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 
-PATIENCE_S = 120.0  # a busy machine is slow, not broken
 Moment = Callable[[Path], bool]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Three chunks of one episode each, and the digest of their uninterrupted build."""
+class Plan(Corpus):
+    """Four chunks of one episode each, and the digest of their uninterrupted build."""
 
-    config: Path
     digest: dict[str, str]
 
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("plan")
-    config = write_config(folder, make_dataset(folder / "source", LENGTHS[:3]), chunk_size=1)
+    config = write_config(folder, make_dataset(folder / "source", LENGTHS[:4]), chunk_size=1)
     return Plan(config, built_in_process(load_config(config), folder / "reference"))
-
-
-@contextmanager
-def building(plan: Plan, workspace: Path, workers: int) -> "Iterator[subprocess.Popen[str]]":
-    """A build in a session of its own, as a terminal gives it; whatever is left of it is killed at the end."""
-    command = [PROGRAM, "build", "--config", plan.config, "--workers", str(workers), "--workspace", workspace]
-    process = subprocess.Popen(
-        command,
-        cwd=workspace.parent,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        kill_session(process.pid)
-        process.wait()
 
 
 def written(table: str, count: int) -> Moment:
@@ -114,13 +81,13 @@ def finished_stages(workspace: Path) -> int:
 @pytest.mark.parametrize("to", ["parent", "group"])
 def test_ctrl_c_leaves_a_workspace_that_goes_on(plan: Plan, workers: int, to: str, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    with building(plan, workspace, workers) as process:
+    with plan.building(workspace, workers) as process:
         wait_for(lambda: written("progress", 1)(workspace), "the first chunk is labelled")
         assert_interrupted(stop(process, signal.SIGINT, to), process)
-    assert 0 < finished_stages(workspace) < 15
+    assert 0 < finished_stages(workspace) < 20
     assert_whole(workspace)
     status = ok(proccorpus("status", "--format", "json", cwd=tmp_path, workspace=workspace)).json
-    assert [(r["dataset"], r["episodes"]) for r in status["datasets"]] == [("tiny", 3)]
+    assert [(r["dataset"], r["episodes"]) for r in status["datasets"]] == [("tiny", 4)]
     if (workers, to) == (2, "group"):  # as in a terminal
         ok(proccorpus("build", "--config", plan.config, cwd=tmp_path, workspace=workspace))
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
@@ -128,7 +95,7 @@ def test_ctrl_c_leaves_a_workspace_that_goes_on(plan: Plan, workers: int, to: st
 
 def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    with building(plan, workspace, workers=1) as process:
+    with plan.building(workspace, workers=1) as process:
         wait_for(lambda: (workspace / "catalog.sqlite").exists(), "there is a catalog")
         assert_interrupted(stop(process, signal.SIGINT, "parent"), process)
     assert built_in_process(load_config(plan.config), workspace) == plan.digest
@@ -136,7 +103,7 @@ def test_ctrl_c_while_the_lake_is_made(plan: Plan, tmp_path: Path) -> None:
 
 def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
     workspace = tmp_path / "workspace"
-    with building(plan, workspace, workers=2) as process:
+    with plan.building(workspace, workers=2) as process:
         wait_for(lambda: len(living(process.pid)) > 2, "a worker was started, beside the tracker of resources")
         assert_interrupted(stop(process, signal.SIGINT, "group"), process)
     assert finished_stages(workspace) == 0
@@ -146,7 +113,7 @@ def test_ctrl_c_while_workers_start(plan: Plan, tmp_path: Path) -> None:
 def test_workers_do_not_outlive_a_killed_build(plan: Plan, tmp_path: Path) -> None:
     """The parent alone is killed, as the kernel does when memory runs out."""
     workspace = tmp_path / "workspace"
-    with building(plan, workspace, workers=2) as process:
+    with plan.building(workspace, workers=2) as process:
         wait_for(lambda: written("frames", 1)(workspace), "a worker works")
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
