@@ -109,6 +109,7 @@ def test_points_are_compared_as_whole_ones(rewards: Path, tmp_path: Path) -> Non
     scores = score_predictions("roboreward", lines(questions, [0.95, 0.5, None])).scores()
     assert scores[ALL, "points_accuracy"].value == pytest.approx(1 / 3)
     assert scores[ALL, "points_mae"].value == pytest.approx((0 + 1 + 4) / 3)
+    assert scores[ALL, "coverage"].value == pytest.approx(2 / 3)
 
 
 def test_a_model_is_evaluated_beside_the_clock(rbm: Path, tmp_path: Path) -> None:
