@@ -17,6 +17,7 @@ import pytest
 
 import warehouse.lake.lake
 from core.paths import Workspace
+from tests.kits import servers
 from tests.kits.made_corpus import Made, make
 from warehouse.lake import Lake
 
@@ -155,17 +156,10 @@ def corpus(own: Made) -> Iterator[Lake]:
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A client of an S3 server on loopback with the bucket `corpora`."""
     import boto3
-    from moto.server import ThreadedMotoServer
     from s3fs import S3FileSystem
 
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    endpoint = "http://{}:{}".format(*server.get_host_and_port())
-    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "dummy", "AWS_SECRET_ACCESS_KEY": "dummy"}
-    for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="corpora")
-    yield client
-    server.stop()
+    with servers.s3() as settings:
+        for name, value in (settings | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
+            monkeypatch.setenv(name, value)
+        yield boto3.client("s3")
     S3FileSystem.clear_instance_cache()  # they know this server, and the next test has another

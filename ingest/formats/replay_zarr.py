@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from math import prod
 from typing import Any
 from zipfile import ZipFile
@@ -110,10 +110,12 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
     """The store in a ZIP file, or in the folder that holds a chunk of where its episodes end. Raises DataError."""
     try:
         import imagecodecs.numcodecs
+        import numcodecs
         from zarr import errors, open_group, storage
     except ImportError as e:
         raise DataError(f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec") from e
     imagecodecs.numcodecs.register_codecs([f"imagecodecs_{c}" for c in IMAGECODECS], verbose=False)
+    numcodecs.register_codec(_within_bounds(numcodecs.Blosc), "blosc")
     limits = source.config.limits
 
     class Inside(storage.LocalStore):
@@ -146,6 +148,19 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
             raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
         limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
         yield Store(name, group, keys)
+
+
+@cache
+def _within_bounds(blosc: Any) -> Any:
+    """The codec Blosc, which by itself reads as many bytes as a chunk's header says, also beyond the chunk's end."""
+
+    class Within(blosc):
+        def decode(self, buf: Any, out: Any = None) -> Any:
+            if len(buf) < 16 or int.from_bytes(bytes(buf[12:16]), "little") > len(buf):
+                raise ValueError("a chunk of it is cut off")
+            return super().decode(buf, out)
+
+    return Within
 
 
 def _members(source: Source, uri: str) -> list[str]:

@@ -1,5 +1,6 @@
 """The frames stage on tiny real videos: what it measures, keeps, refuses, and how often it decodes."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,20 @@ from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
 from annotate.visual_change import published_phash
 from ingest.media.video import decode
 from ingest.source import list_episodes
-from tests.kits.lerobot_writer import FRONT, edit_parquet, source_of, v2_data, v2_video, write_v2, write_video
+from tests.kits.lerobot_writer import (
+    FRONT,
+    WRIST,
+    edit_parquet,
+    number,
+    said,
+    source_of,
+    v2_data,
+    v2_video,
+    v3_video,
+    write_v2,
+    write_v3,
+    write_video,
+)
 from tests.kits.signal_kit import signal_at
 
 SIZE = 64
@@ -40,10 +54,23 @@ def written(root: Path, pictures: list[np.ndarray], **columns: Any) -> Path:
     return root
 
 
+def keep(sha256: str, jpeg: bytes) -> None:
+    assert (len(sha256), jpeg[:2]) == (64, b"\xff\xd8")
+
+
 def measure(root: Path, threads: int = 1, **config: Any) -> FramesResult:
+    """Of what listing leaves, as a build does it."""
     source = replace(source_of(root), decoding_threads=threads)
-    records, ignore = list_episodes(source).records, lambda sha256, data: None
-    return frames_stage(source, records, 7, FramesConfig(**config), ignore, signals=[signal_at(2)])
+    listing = list_episodes(source)
+    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    records = [r for r in listing.records if r.episode_index not in lost]
+    return frames_stage(source, records, 7, FramesConfig(**config), keep, signals=[signal_at(2)])
+
+
+def usable(result: FramesResult) -> dict[int, tuple[int, list[str]]]:
+    """Frames and cameras of each usable episode."""
+    rows = result.tables["episode_content"].to_pylist()
+    return {r["episode_index"]: (r["num_frames"], r["usable_cameras"]) for r in rows}
 
 
 # Measurements
@@ -119,3 +146,46 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
     assert several.tables["frames"] == one.tables["frames"]
     assert several.tables["episode_content"] == one.tables["episode_content"]
     assert several.findings == one.findings != []
+
+
+# Which cameras and episodes are usable
+
+
+@pytest.mark.parametrize("frames", [1, 6, 8, 30])
+def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int) -> None:
+    root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
+    for episode, camera in ((0, WRIST), (1, FRONT), (1, WRIST)):
+        write_video(v2_video(root, camera, episode), [number(0, episode, k) for k in range(frames)])
+    result = measure(root)
+    assert usable(result) == {0: (7, [FRONT])}
+    assert said(result.findings) == [
+        ("frame_count", "warning", 0, WRIST),
+        ("frame_count", "unusable", 1, FRONT),
+        ("frame_count", "unusable", 1, WRIST),
+    ]
+    assert {f.detail for f in result.findings} == {f"{frames} frames decoded, the episode has 7 rows"}
+
+
+def test_a_shared_video_with_fewer_frames_than_its_episodes_claim(tmp_path: Path) -> None:
+    root = write_v3(tmp_path, [6, 7, 8, 9], cameras={FRONT: 4})
+    pictures = [number(0, e, k) for e, n in enumerate((6, 7, 8)) for k in range(n)]
+    write_video(v3_video(root, FRONT, 0), pictures[:-2])
+    result = measure(root)
+    assert usable(result) == {0: (6, [FRONT]), 1: (7, [FRONT])}
+    assert [(f.reason, f.severity, f.episode_index, f.detail) for f in result.findings] == [
+        ("frame_count", "unusable", 2, "6 frames decoded, the episode has 8 rows"),
+        ("frame_count", "unusable", 3, "0 frames decoded, the episode has 9 rows"),
+    ]
+
+
+def test_rows_that_break_after_listing(tmp_path: Path) -> None:
+    """Rows are read again when frames are measured: what is wrong then is a finding, and the others go on."""
+    root = write_v2(tmp_path, [6, 6, 6])
+    source = source_of(root)
+    listing = list_episodes(source)
+    edit_parquet(v2_data(root, 0), **{"observation.state": [[1.0], [2.0, 3.0, 4.0]] + [[1.0, 2.0]] * 4})
+    shutil.copy(v2_data(write_v2(tmp_path / "b", [5]), 0), v2_data(root, 1))
+    result = frames_stage(source, listing.records, 0, FramesConfig(), keep)
+    assert usable(result) == {2: (6, [FRONT])}
+    assert said(result.findings) == [("unreadable_data", "unusable", e, None) for e in range(2)]
+    assert result.findings[0].detail == "column observation.state: rows of different length"

@@ -25,20 +25,13 @@ def local(made, tmp_path_factory):
         yield client
 
 
-@pytest.mark.parametrize(
-    "host",
-    [
-        *("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1"),
-        *(
-            "evil.example@localhost",
-            "localhost:80:80",
-            "[::1].evil",
-            "localhost#evil.example",
-            "localhost/evil",
-            "localhost:-1",
-        ),
-    ],
-)
+HOSTS = (
+    "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:7680", "", "[::1", "evil.example@localhost",
+    "localhost:80:80", "[::1].evil", "localhost#evil.example", "localhost/evil", "localhost:-1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_a_name_that_is_not_ours_is_refused(local, host: str):
     answer = local.get("/", headers={"host": host})
     assert answer.status_code in (400, 421)

@@ -98,25 +98,9 @@ def test_a_name_used_twice(tmp_path: Path) -> None:
         load_registry([tmp_path])
 
 
-# The built-in entries
-
-OURS = {"sim_long", "sim_short"}
-# Episodes on disk, where what is published counts something else (trajectories) or nothing
-
-
-@pytest.fixture(scope="module")
-def entries() -> dict[str, DatasetConfig]:
-    return load_registry([BUILT_IN])
-
-
-@pytest.fixture(scope="module")
-def published(entries: dict[str, DatasetConfig]) -> dict[str, DatasetConfig]:
-    """Those that others made."""
-    return {n: e for n, e in entries.items() if n not in OURS}
-
-
-def test_licences_that_a_converter_wrote_are_called_so(published: dict[str, DatasetConfig]) -> None:
+def test_licences_that_a_converter_wrote_are_called_so() -> None:
     """And are unknown to a release; what LeRobot writes where no licence is given is none of these datasets'."""
+    published = {n: e for n, e in load_registry([BUILT_IN]).items() if n not in ("sim_long", "sim_short")}
     by_default = {n for n, e in published.items() if "default" in (e.license or "")}
     assert by_default == {"bridge_v2", "dobbe", "fmb", "fractal", "language_table"}
     assert {classify(published[n].license).kind for n in by_default} == {UNKNOWN}

@@ -14,31 +14,11 @@ from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
 from ingest.signals.gripper import GripperSignal
 from ingest.signals.survey import Survey, survey
-from ingest.source import list_episodes
 from ingest.sources.files import Source
 
 FPS = 20.0
 JOINTS = ("j0", "j1", "j2", "j3", "j4", "j5")
 NUM_EPISODES = 6
-
-
-# Of datasets on disk
-
-
-def signals_of(source: Source) -> tuple[GripperSignal, ...]:
-    """The grippers and hands that all episodes of a source show."""
-    listing = list_episodes(source)
-    return survey(source, listing.records, listing.robot).signals
-
-
-def places_of(source: Source) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Title, column and dimensions of each gripper or hand of a source."""
-    return [(signal.title, signal.column, signal.dimensions) for signal in signals_of(source)]
-
-
-def only_signal(source: Source) -> GripperSignal:
-    (signal,) = signals_of(source)
-    return signal
 
 
 SIGNAL = GripperSignal(

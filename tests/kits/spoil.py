@@ -1,8 +1,7 @@
 """One way to spoil data: by bytes, by the tree of files, and by what a file holds, whichever format it has.
 
 Each choice comes from a `random.Random`: a seeded one, so that a base's name and a number say all of a spoilt dataset,
-or hypothesis' own, which finds the smallest example. What a file holds is read as a tree of dicts, lists and values,
-one to three of its places are changed, and it is written again (`FORMATS`).
+or hypothesis' own, which finds the smallest example.
 """
 
 import copy
@@ -15,9 +14,7 @@ import random
 import re
 import shutil
 import tarfile
-import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -50,28 +47,7 @@ TYPES = (
     pa.decimal128(38, 3), pa.duration("us"), pa.list_(pa.string()), pa.dictionary(pa.int32(), pa.string()),
 )  # fmt: skip
 
-
-@dataclass
-class Site:
-    """A dataset that is being spoilt, and a folder beside it that nobody may read or write."""
-
-    root: Path
-    outside: Path
-    rng: random.Random
-    spoilt: set[Path] = field(default_factory=set)  # not to be read again here: links out, FIFOs, huge files
-
-    def file(self, pattern: str) -> Path:
-        """One that is whole, each kind being as likely; raises IndexError when there is none."""
-        paths = (p for p in sorted(self.root.rglob("*")) if p not in self.spoilt and not p.is_symlink() and p.is_file())
-        files = [p for p in paths if fnmatch(p.name, pattern)]
-        kind = self.rng.choice(sorted({p.suffix for p in files}))
-        return self.rng.choice([p for p in files if p.suffix == kind])
-
-
-Mutation = Callable[[Site, Path], object]
-
-
-# Bytes of any file
+# Bytes, and values
 
 
 def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
@@ -86,87 +62,8 @@ def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
     return bytes(found[: rng.randrange(len(found) + 1)] if rng.randrange(20) == 0 else found)
 
 
-def some_bytes(site: Site, path: Path) -> None:
-    path.write_bytes(spoilt_bytes(path.read_bytes(), site.rng))
-
-
-def swapped(site: Site, path: Path) -> None:
-    path.write_bytes(site.rng.choice([site.file("*").read_bytes(), LFS_POINTER.encode()]))
-
-
-def sparse(site: Site, path: Path) -> None:
-    """64 GB that take no room."""
-    if path.suffix == ".mkv":  # which FFmpeg searches to its end, until it runs out of time
-        some_bytes(site, path)
-        return
-    os.truncate(path, SPARSE_BYTES)
-    site.spoilt.add(path)
-
-
-# The tree of files
-
-
-def deleted(_: Site, path: Path) -> None:
-    path.unlink()
-
-
-def duplicated(site: Site, path: Path) -> None:
-    """Beside itself under a name as others have it, or under a wild one."""
-    number = re.sub(r"\d+", lambda m: str(int(m[0][-3:]) + 1).zfill(len(m[0])), path.name)
-    wild = f"{site.rng.choice(NAMES)[:200]}{path.suffix}"
-    shutil.copyfile(path, path.with_name(number if number != path.name and site.rng.random() < 0.6 else wild))
-
-
-def renamed(site: Site, path: Path) -> None:
-    """The file, or a folder above it."""
-    path = site.root / site.rng.choice([path, *path.relative_to(site.root).parents][:-1])
-    path.rename(path.with_name(site.rng.choice(NAMES) + site.rng.choice([path.suffix, ""])))
-
-
-def made_folder(_: Site, path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def fifo(_: Site, path: Path) -> None:
-    """Nobody writes into it: it would be waited for."""
-    path.unlink()
-    os.mkfifo(path)
-
-
-def linked(site: Site, path: Path) -> str:
-    """Itself or its folder leads out, to itself, or to what never ends."""
-    secret = site.outside / f"secret{path.suffix}"
-    secret = secret if secret.exists() else site.outside / "secret.json"
-    if path.parent != site.root and site.rng.random() < 0.25:
-        path, secret = path.parent, site.outside
-        shutil.rmtree(path)
-    else:
-        path.unlink()
-    ways = [str(secret), os.path.relpath(secret, path.parent), path.name, os.path.relpath(site.root, path.parent)]
-    path.symlink_to(target := site.rng.choice([*ways, ".", "/dev/zero"]))
-    return target
-
-
-BYTES: tuple[Mutation, ...] = (some_bytes, some_bytes, swapped, sparse)
-TREE: tuple[Mutation, ...] = (deleted, duplicated, renamed, made_folder, fifo, linked)
-
-
-# What a file holds
-
-
-class Hostile:
-    """What makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
 def places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of everything in a tree."""
+    """(container, key) of everything in a tree of dicts and lists."""
     for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
         yield node, key
         yield from places(node[key])
@@ -176,8 +73,7 @@ def edited(tree: Any, rng: random.Random, outside: Path) -> Any:
     """A copy of the tree with one to three of its places changed."""
     root = [copy.deepcopy(tree)]
     for _ in range(rng.choice([1, 1, 2, 3])):
-        known = list(places(root))
-        if not known:
+        if not (known := list(places(root))):
             break
         # Each place is as likely as all places near the root, where formats have what matters
         container, key = rng.choice(rng.choice([known, known[:12]]))
@@ -197,8 +93,7 @@ def edited(tree: Any, rng: random.Random, outside: Path) -> Any:
 
 def wild(value: Any, rng: random.Random, outside: Path) -> Any:
     """What no reader expects in a value's place, most often of the value's own kind."""
-    secret = outside / "secret.mp4"
-    texts = [*TEXTS, str(secret), f"../../outside/{secret.name}", f"data/../../../outside/{secret.name}"]
+    texts = [*TEXTS, str(outside / "secret.mp4"), "../../outside/secret.mp4", "data/../../../outside/secret.mp4"]
     if isinstance(value, np.ndarray) and rng.random() < 0.8:
         return wild_numpy(value, rng, outside)
     if isinstance(value, bytes) and rng.random() < 0.8:
@@ -218,15 +113,18 @@ def wild_numpy(a: np.ndarray, rng: random.Random, outside: Path) -> Any:
         values = a.astype("f8").reshape(a.shape or (1,))
         values[rng.randrange(len(values))] = rng.choice([np.nan, 1e308, -1])
         return values
-    hostile = np.array([Hostile(outside / "unpickled")], dtype=object)
+    pickled = np.array([{"a": 1}], dtype=object)
     return rng.choice([
         a[:-1] if a.ndim else a, a[::-1] if a.ndim else a, a[..., None], a.T, np.zeros((0, 3)), np.float64(7),
         np.zeros(rows, "S5"), np.zeros((rows, 2), [("a", "f8"), ("b", "S2")]), np.zeros((rows, 3), "c16"),
         np.zeros((rows, 2, 2, 2, 2)), np.zeros((rows, 7), ">u2"), np.zeros(rows, bool), np.zeros((rows, 2), "<M8[ns]"),
-        hostile, pickle.dumps(hostile), "text", b"\xff\xfe", h5py.Empty("f4"), h5py.SoftLink("/"),
+        pickled, pickle.dumps(pickled), "text", b"\xff\xfe", h5py.Empty("f4"), h5py.SoftLink("/"),
         h5py.ExternalLink(str(outside / "secret.h5"), "/numbers"),
         h5py.VirtualSource(str(outside / "secret.h5"), "numbers", (6, 7)),
     ])  # fmt: skip
+
+
+# What a file holds: the same format with other content. What it cannot hold raises one of UNWRITABLE
 
 
 def json_text(tree: Any, rng: random.Random) -> str:
@@ -240,81 +138,72 @@ def recoded(text: str, rng: random.Random) -> bytes:
     return rng.choice(odd) if rng.randrange(12) == 0 else text.encode()
 
 
-def write_lines(tree: Any, _: bytes, rng: random.Random) -> bytes:
-    return recoded("".join(json_text(row, rng) + "\n" for row in (tree if isinstance(tree, list) else [tree])), rng)
+def other_json(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    return recoded(json_text(edited(json.loads(data), rng, outside), rng), rng)
 
 
-def write_csv(tree: Any, _: bytes, rng: random.Random) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(row if isinstance(row, list) else [row] for row in tree)
+def other_lines(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    rows = edited([json.loads(line) for line in data.splitlines() if line.strip()], rng, outside)
+    return recoded("".join(json_text(row, rng) + "\n" for row in (rows if isinstance(rows, list) else [rows])), rng)
+
+
+def other_csv(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    rows = edited(list(csv.reader(io.StringIO(data.decode()))), rng, outside)
+    csv.writer(out := io.StringIO()).writerows(row if isinstance(row, list) else [row] for row in rows)
     return recoded(out.getvalue().encode("utf-8", "replace").decode(), rng)
 
 
-def write_parquet(tree: Any, data: bytes, rng: random.Random) -> bytes:
+def other_parquet(data: bytes, rng: random.Random, outside: Path) -> bytes:
     """All columns have as many rows as the first one, in the type that they had where they still can."""
-    kinds = {f.name: f.type for f in pq.read_schema(pa.BufferReader(data))}
+    table = pq.read_table(pa.BufferReader(data))
+    tree = edited(table.to_pydict(), rng, outside)
     columns = {name: cells if isinstance(cells, list) and cells else [cells] for name, cells in tree.items()}
     rows = len(next(iter(columns.values()))) * rng.choice([1, 1, 1, 1, 2, 0])
     arrays, odd = {}, rng.choice([*columns, None, None])
     for name, cells in columns.items():
         values = [cells[k % len(cells)] for k in range(rows)]
         try:
-            arrays[name] = pa.array(values, kinds.get(name))
-        except (pa.ArrowException, TypeError, ValueError, OverflowError):
+            arrays[name] = pa.array(values, table.schema.field(name).type)
+        except (pa.ArrowException, KeyError, TypeError, ValueError, OverflowError):
             arrays[name] = pa.array(values)
         arrays[name] = arrays[name].cast(rng.choice(TYPES)) if name == odd else arrays[name]
     pq.write_table(pa.table(arrays), sink := pa.BufferOutputStream())
     return sink.getvalue().to_pybytes()
 
 
-def read_hdf5(data: bytes) -> dict[str, Any]:
-    """Datasets by path; attributes by the path of what has them, @ and their name."""
-    found: dict[str, Any] = {}
+def other_hdf5(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    """One to three datasets or attributes are others, gone, or under another name."""
+    with h5py.File(stored := io.BytesIO(data), "r+") as file:
+        known: list[tuple[Any, str]] = [(file.attrs, key) for key in file.attrs]
 
-    def read(name: str, node: Any) -> None:
-        found.update({f"{name}@{key}": value for key, value in node.attrs.items()})
-        if isinstance(node, h5py.Dataset):
-            found[name] = node[()]
+        def look(name: str, node: Any) -> None:
+            known.extend((node.attrs, key) for key in node.attrs)
+            known.extend([(file, name)] if isinstance(node, h5py.Dataset) else [])
 
-    with h5py.File(io.BytesIO(data)) as file:
-        read("", file)
-        file.visititems(read)
-    return found
-
-
-def write_hdf5(tree: Any, data: bytes, _: random.Random) -> bytes:
-    """What is the same stays as it is stored."""
-    before, stored = read_hdf5(data), io.BytesIO(data)
-    same = {n for n in before if n in tree and pickle.dumps(tree[n]) == pickle.dumps(before[n])}
-    with h5py.File(stored, "r+") as file:
-        for name in before.keys() | tree.keys() - same:
-            path, at, key = name.rpartition("@")
-            node: Any = file[path or "/"].attrs if at else file
-            if name in before and name not in same:
-                del node[key]
-            if name in same or name not in tree:
+        file.visititems(look)
+        for container, key in rng.sample(known, min(len(known), rng.choice([1, 1, 2, 3]))):
+            value = container[key][()] if container is file else container[key]
+            del container[key]
+            if (way := rng.randrange(6)) == 0:
                 continue
-            if isinstance(tree[name], h5py.VirtualSource):
+            other = wild(value, rng, outside) if way > 1 else value
+            if isinstance(other, h5py.VirtualSource):
                 layout = h5py.VirtualLayout((6, 7), np.float64)
-                layout[...] = tree[name]
-                file.create_virtual_dataset(name, layout)
+                layout[...] = other
+                file.create_virtual_dataset(key, layout)
             else:
-                node[key] = tree[name]
+                container[key if way > 1 else rng.choice(TEXTS)] = other
     return stored.getvalue()
 
 
-def read_records(data: bytes) -> list[Any]:
-    """Features of each record by name: bytes, or numbers in one array."""
+def other_records(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    """Checksums are right, also of messages whose bytes are spoilt, and of a length that is not so."""
 
     def values(v: tfrecord.Values) -> Any:
         return [data[a:b] for a, b in tfrecord.byte_spans(data, v)] if v.kind == "bytes" else tfrecord.numbers(data, v)
 
-    found = [tfrecord.example(data, record) for record in tfrecord.records(data)]
-    return [{name: values(v) for name, v in features.items()} for features in found]
-
-
-def write_records(tree: Any, _: bytes, rng: random.Random) -> bytes:
-    """Checksums are right, also of messages whose bytes are spoilt, and of a length that is not so."""
+    read = [tfrecord.example(data, record) for record in tfrecord.records(data)]
+    tree = edited([{name: values(v) for name, v in features.items()} for features in read], rng, outside)
     messages = [m if isinstance(m, bytes) else rlds.example(m) for m in tree]
     out = b"".join(rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages)
     if rng.randrange(10) == 0:
@@ -323,125 +212,131 @@ def write_records(tree: Any, _: bytes, rng: random.Random) -> bytes:
     return out
 
 
-def read_tar(data: bytes) -> list[Any]:
+def other_tar(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    """Headers say what the tree says, whatever size the content has."""
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        return [
-            {"name": m.name, "type": m.type, "linkname": m.linkname, "size": m.size}
+        tree = [
+            {n: getattr(m, n) for n in ("name", "type", "linkname", "size")}
             | {"data": archive.extractfile(m).read() if m.isreg() else b""}  # type: ignore[union-attr]
             for m in archive
         ]
-
-
-def write_tar(tree: Any, _: bytes, __: random.Random) -> bytes:
-    """Headers say what the tree says, whatever size the content has."""
     out = b""
-    for member in tree:
+    for member in edited(tree, rng, outside):
         info = tarfile.TarInfo(member["name"])
         info.type, info.linkname, info.size = member["type"], member["linkname"], member["size"]
         out += info.tobuf(tarfile.GNU_FORMAT) + member["data"] + bytes(-len(member["data"]) % 512)
     return out + bytes(1024)
 
 
-def read_zip(data: bytes) -> dict[str, Any]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+def other_npy(data: bytes, rng: random.Random, outside: Path) -> bytes:
+    value = edited(np.load(io.BytesIO(data)), rng, outside)
+    np.save(out := io.BytesIO(), value, allow_pickle=True)
+    return value if isinstance(value, bytes) else out.getvalue()
 
 
-def write_zip(tree: Any, _: bytes, __: random.Random) -> bytes:
-    with zipfile.ZipFile(out := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in tree.items():
-            archive.writestr(name, content)
-    return out.getvalue()
-
-
-def write_npy(tree: Any, _: bytes, __: random.Random) -> bytes:
-    np.save(out := io.BytesIO(), tree, allow_pickle=True)
-    return tree if isinstance(tree, bytes) else out.getvalue()
-
-
-type Read = Callable[[bytes], Any]
-type Write = Callable[[Any, bytes, random.Random], bytes]
-JSON: tuple[Read, Write] = json.loads, lambda tree, _, rng: recoded(json_text(tree, rng), rng)
-FORMATS: dict[str, tuple[Read, Write]] = {
-    "*.json": JSON,
-    ".z*": JSON,
-    "*.jsonl": (lambda data: [json.loads(line) for line in data.splitlines() if line.strip()], write_lines),
-    "*.csv": (lambda data: list(csv.reader(io.StringIO(data.decode()))), write_csv),
-    "*.parquet": (lambda data: pq.read_table(pa.BufferReader(data)).to_pydict(), write_parquet),
-    "*.h*5": (read_hdf5, write_hdf5),
-    "*.tfrecord*": (read_records, write_records),
-    "*.tar": (read_tar, write_tar),
-    "*.zip": (read_zip, write_zip),
-    "*.npy": (lambda data: np.load(io.BytesIO(data)), write_npy),
-}
-# What a format cannot hold is drawn again
+FORMATS: dict[str, Callable[[bytes, random.Random, Path], bytes]] = {
+    "*.json": other_json, ".z*": other_json, "*.jsonl": other_lines, "*.csv": other_csv, "*.parquet": other_parquet,
+    "*.h*5": other_hdf5, "*.tfrecord*": other_records, "*.tar": other_tar, "*.npy": other_npy,
+}  # fmt: skip
 UNWRITABLE = (
     TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, OSError, StopIteration,
-    pa.ArrowException, tarfile.TarError, zipfile.BadZipFile, DataError,
+    pa.ArrowException, tarfile.TarError, DataError,
 )  # fmt: skip
-TRIES = 50
 
 
 def spoilt_content(name: str, data: bytes, rng: random.Random, outside: Path) -> bytes:
     """A file's bytes with other content in the same format; by its bytes where it has none that is known."""
-    read, write = next((f for pattern, f in FORMATS.items() if fnmatch(name, pattern)), (None, None))
-    for _ in range(TRIES if read and write else 0):
+    other = next((f for pattern, f in FORMATS.items() if fnmatch(name, pattern)), None)
+    for _ in range(50 if other else 0):
         try:
-            changed = write(edited(read(data), rng, outside), data, rng)  # pyright: ignore[reportOptionalCall]
+            changed = other(data, rng, outside)  # pyright: ignore[reportOptionalCall]
         except UNWRITABLE:
-            continue
+            continue  # drawn again
         if changed != data:
             return changed
     return spoilt_bytes(data, rng)
 
 
-def content(site: Site, path: Path) -> None:
-    path.write_bytes(spoilt_content(path.name, path.read_bytes(), site.rng, site.outside))
-
-
 # Datasets
 
+TREE = ("gone", "duplicated", "renamed", "folder", "fifo", "linked")
 
-def applicable(root: Path) -> list[tuple[str, Mutation]]:
-    """(pattern of names, mutation) of what is tried on a dataset: six times its content, by format."""
+
+def applicable(root: Path) -> list[tuple[str, str]]:
+    """(pattern of names, way) of what is tried on a dataset: six times its content, by format."""
     names = [p.name for p in root.rglob("*") if p.is_file()]
     held = [pattern for pattern in FORMATS if any(fnmatch(name, pattern) for name in names)]
-    return [("*", m) for m in (*BYTES, *TREE)] + [(pattern, content) for pattern in held for _ in range(6)]
+    ways = ("bytes", "bytes", "swapped", "sparse", *TREE)
+    return [("*", way) for way in ways] + [(pattern, "content") for pattern in held for _ in range(6)]
 
 
 def mutate(root: Path, outside: Path, base: str, number: int) -> dict[str, str]:
-    """Spoil a fresh copy of a base in one to three ways; what was done by the mutation's name.
+    """Spoil a fresh copy of a base in one to three ways; what was done by way.
 
     The first is number `number` of those that apply, so that as many numbers as there are try each of them.
+    `outside` is a folder beside the dataset that nobody may read or write.
     """
     rng, known = random.Random(f"{base} {number}"), applicable(root)
-    site, done = Site(root, outside, rng), {}
-    for pattern, mutation in [known[number % len(known)], *rng.choices(known, k=rng.choice([0, 0, 1, 2]))]:
-        try:
-            path = site.file(pattern)
-        except IndexError:
-            continue  # another mutation has taken the last one away
-        said = f"{path.relative_to(root)} {mutation(site, path) or ''}"
-        done[mutation.__name__] = f"{done.get(mutation.__name__, '')} {said}".strip()
+    done: dict[str, str] = {}
+    lost: set[Path] = set()  # links out, FIFOs, huge files: not to be read again here
+    for pattern, way in [known[number % len(known)], *rng.choices(known, k=rng.choice([0, 0, 1, 2]))]:
+        every = (p for p in sorted(root.rglob("*")) if p not in lost and not p.is_symlink() and p.is_file())
+        if not (paths := [p for p in every if fnmatch(p.name, pattern)]):
+            continue  # another way has taken the last one away
+        kind = rng.choice(sorted({p.suffix for p in paths}))  # each is as likely
+        path = rng.choice([p for p in paths if p.suffix == kind])
+        done[way] = f"{done.get(way, '')} {path.relative_to(root)}".strip()
+        if way == "sparse" and kind != ".mkv":  # which FFmpeg searches to its end, until it runs out of time
+            os.truncate(path, SPARSE_BYTES)
+            lost.add(path)
+        elif way in TREE:
+            done[way] += spoil_tree(path, way, root, outside, rng)
+        elif way == "swapped":
+            path.write_bytes(rng.choice([rng.choice(paths).read_bytes(), LFS_POINTER.encode()]))
+        elif way == "content":
+            path.write_bytes(spoilt_content(path.name, path.read_bytes(), rng, outside))
+        else:
+            path.write_bytes(spoilt_bytes(path.read_bytes(), rng))
     assert done
     return done
+
+
+def spoil_tree(path: Path, way: str, root: Path, outside: Path, rng: random.Random) -> str:
+    """Change where a file lies and what it is; where a link leads to."""
+    if way == "duplicated":  # beside itself under a name as others have it, or under a wild one
+        number = re.sub(r"\d+", lambda m: str(int(m[0][-3:]) + 1).zfill(len(m[0])), path.name)
+        name = f"{rng.choice(NAMES)[:200]}{path.suffix}"
+        shutil.copyfile(path, path.with_name(number if number != path.name and rng.random() < 0.6 else name))
+    elif way == "renamed":  # the file, or a folder above it
+        path = root / rng.choice([path, *path.relative_to(root).parents][:-1])
+        path.rename(path.with_name(rng.choice(NAMES) + rng.choice([path.suffix, ""])))
+    elif way == "linked" and path.parent != root and rng.random() < 0.25:
+        shutil.rmtree(path.parent)
+        path.parent.symlink_to(outside)
+    else:
+        path.unlink()
+        if way == "folder":
+            path.mkdir()
+        elif way == "fifo":  # nobody writes into it: it would be waited for
+            os.mkfifo(path)
+        elif way == "linked":  # out, to itself, or to what never ends
+            secret = next(p for p in (outside / f"secret{path.suffix}", outside / "secret.json") if p.exists())
+            ways = [str(secret), os.path.relpath(secret, path.parent), path.name, os.path.relpath(root, path.parent)]
+            path.symlink_to(target := rng.choice([*ways, ".", "/dev/zero"]))
+            return f" to {target}"
+    return ""
 
 
 def write_outside(folder: Path) -> None:
     """Files that a dataset must never make anybody read: each of its kind, and usable."""
     folder.mkdir()
-    write_video(folder / "secret.mp4", range(6))
-    for copied in ("chunk-000", "videos", "cam_1"):
-        (folder / copied).mkdir()
-        shutil.copyfile(folder / "secret.mp4", folder / copied / "episode_000000.mp4")
+    for place in ("secret.mp4", *(f"{f}/episode_000000.mp4" for f in ("chunk-000", "videos", "cam_1"))):
+        write_video(folder / place, range(6))
     (folder / "secret.png").write_bytes(rlds.png(1))
     pq.write_table(pa.table({"episode_index": [0] * 6, "timestamp": np.arange(6) / 10}), folder / "secret.parquet")
-    for suffix, text in {
-        "json": "{}",
-        "jsonl": '{"task": "secret"}\n',
-        "csv": "file,task\nsecret.mp4,secret\n",
-    }.items():
-        (folder / f"secret.{suffix}").write_text(text)
+    (folder / "secret.json").write_text("{}")
+    (folder / "secret.jsonl").write_text('{"task": "secret"}\n')
+    (folder / "secret.csv").write_text("file,task\nsecret.mp4,secret\n")
     np.save(folder / "secret.npy", np.zeros((6, 7)))
     for suffix in ("h5", "hdf5"):
         with h5py.File(folder / f"secret.{suffix}", "w") as file:

@@ -5,11 +5,10 @@ RELEASES_AT, and what an encoder sees changes smoothly with the phase.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
-from annotate.segments import DONE, IDLE, STEP, Segment
+from annotate.segments import STEP, Segment
 from annotate.signals import GripperCurve, Signals
 from annotate.transfer.annotator import Reference
 
@@ -64,54 +63,3 @@ def steps_of(phases: np.ndarray) -> list[Segment]:
 def shown_by(phases: np.ndarray, episode: int, segments: Sequence[Segment] | None = None) -> Reference:
     """A reference whose progress is its phase."""
     return Reference(run_along(phases, episode), segments or steps_of(phases), PLAN, phases)
-
-
-# Random ones: nothing in them has to make sense
-
-
-def random_run(draws: np.random.Generator, episode: int, n: int, kinds: tuple[int, int, bool, bool]) -> Signals:
-    """`kinds`: how many cameras and grippers, and whether there is a state, and a speed."""
-    cameras, grippers, has_state, has_speed = kinds
-    seen = np.arange(0, n, int(draws.integers(1, 5)))
-    return Signals(
-        float(draws.choice([5, 10, 29.97])),
-        _random_curve(draws, n),
-        _random_curve(draws, n) if has_speed else None,
-        tuple(GripperCurve(np.clip(_random_curve(draws, n), 0, 1), bool(draws.integers(2))) for _ in range(grippers)),
-        success=(None, True, False)[draws.integers(3)],
-        task="Put the cup on the plate.",
-        state=np.stack([_random_curve(draws, n) for _ in range(3)], axis=1) if has_state else None,
-        episode_index=episode,
-        pictures=tuple(
-            (seen, np.stack([_random_curve(draws, n)[seen] for _ in range(5)], axis=1).astype(np.float32))
-            for _ in range(cameras)
-        ),
-    )
-
-
-def _random_curve(draws: np.random.Generator, n: int) -> np.ndarray:
-    """[n]: constant, noise, steps, or a walk."""
-    kind = draws.integers(4)
-    if kind == 0:
-        return np.full(n, draws.random())
-    if kind == 1:
-        return draws.random(n)
-    if kind == 2:
-        return np.repeat(draws.random(8), -(-n // 8))[:n]
-    return np.abs(np.cumsum(draws.normal(size=n)))
-
-
-def random_segments(draws: np.random.Generator, n: int, plan: Sequence[str]) -> list[Segment]:
-    """Attempts at any planned steps, in any order, completed or not, stand-stills between them, done or not."""
-    num = int(draws.integers(1, min(n, 7) + 1))
-    ends = [0, *sorted(draws.choice(np.arange(1, n), num - 1, replace=False).tolist()), n]
-    segments = []
-    for start, end in pairwise(ends):
-        kind, number = draws.integers(5), int(draws.integers(len(plan)))
-        if kind == 0:
-            segments.append(Segment("Stand still", start, end, IDLE, False))
-        elif kind == 1 and end == n:
-            segments.append(Segment("Done", start, end, DONE))
-        else:
-            segments.append(Segment(plan[number], start, end, STEP, bool(draws.integers(3)), number))
-    return segments

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
-from annotate.vlm import schemas
 from annotate.vlm.view import EpisodeView
+from tests.kits.vlm_replies import fill
 
 PLAN = {
     "scene": "An arm and a cup",
@@ -129,26 +129,6 @@ def ignorant(seed: int) -> Model:
 
     def answer(request: Request) -> dict[str, Any]:
         digest = hashlib.sha256(f"{seed} {request.key('toy', None)}".encode()).digest()
-        return random_reply(request.schema, random.Random(digest))
+        return fill(request.schema, random.Random(digest))
 
     return Model(**dict.fromkeys(("plan", "segment", "refine", "verify", "reason"), answer))
-
-
-TEXT = [chr(k) for k in range(32, 127) if chr(k) not in '"\\']
-
-
-def random_reply(schema: Mapping[str, Any], rng: random.Random) -> Any:
-    if "enum" in schema:
-        return rng.choice(schema["enum"])
-    match schema["type"]:
-        case "object":
-            return {k: random_reply(v, rng) for k, v in schema["properties"].items()}
-        case "array":
-            return [
-                random_reply(schema["items"], rng) for _ in range(rng.randint(schema["minItems"], schema["maxItems"]))
-            ]
-        case "string":
-            return rng.choice(TEXT[1:]) + "".join(rng.choices(TEXT, k=rng.randint(0, schemas.max_chars(schema) - 1)))
-        case "boolean":
-            return rng.random() < 0.5
-    raise AssertionError(schema)

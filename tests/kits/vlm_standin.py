@@ -23,7 +23,7 @@ from typing import Any
 
 from tests.kits.vlm_replies import IN_THE_REPLY, IN_THE_VALUE, answer, completion
 
-ON_THE_WIRE = ("429", "500", "drop", "hang", "drip", "gone", "refused")
+ON_THE_WIRE = ("429", "500", "drop", "hang", "gone", "refused")
 FAULTS = (*ON_THE_WIRE, *IN_THE_REPLY, *IN_THE_VALUE)
 
 
@@ -45,24 +45,22 @@ class Fault:
             options[name or "share"] = int(value) if name else float(value)
         return cls(kind, **options)
 
-    def hits(self, number: int, seed: int) -> bool:
+    def hits(self, number: int) -> bool:
         """Of the chat request with this number, from 0."""
         if number < self.after or (self.first is not None and number >= self.after + self.first):
             return False
-        return random.Random(f"{seed} {self.kind} {number}").random() < self.share
+        return random.Random(f"0 {self.kind} {number}").random() < self.share
 
 
 @dataclass
 class StandIn:
     models: Sequence[str] = ("stand-in",)
     root: str = "stand-in/root"
-    owned_by: str = "stand-in"
     faults: Sequence[Fault] = ()
     latency_s: float = 0.0
     parse: bool = True  # False: one fixed reply, bodies are not looked at
     retry_after_s: float = 1.0  # of a 429
     fixed: str = '{"ok": true}'
-    seed: int = 0
     log_file: Path | None = None
     log: list[dict[str, Any]] = field(default_factory=list)  # what the log file has
     seen: list[dict[str, Any]] = field(default_factory=list)  # bodies of chat requests, where they are parsed
@@ -107,7 +105,7 @@ class StandIn:
     async def _route(self, method: str, path: str, body: bytes, writer: asyncio.StreamWriter) -> None:
         if (method, path) == ("GET", "/v1/models"):
             self.listed += 1
-            facts = {"object": "model", "owned_by": self.owned_by, "root": self.root, "max_model_len": 4096}
+            facts = {"object": "model", "owned_by": "stand-in", "root": self.root, "max_model_len": 4096}
             cards = [{"id": m, **facts} for m in self.models]
             respond(writer, 200, {"object": "list", "data": cards})
         elif (method, path) == ("POST", "/v1/chat/completions"):
@@ -118,13 +116,13 @@ class StandIn:
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         number = len(self.received) if self.parse else 0
         sha256 = hashlib.sha256(body).hexdigest() if self.parse else ""
-        kind = next((f.kind for f in self.faults if f.hits(number, self.seed)), None)
+        kind = next((f.kind for f in self.faults if f.hits(number)), None)
         self._note("received", sha256, kind)
         if self.latency_s:
             await asyncio.sleep(self.latency_s)
         if kind in ON_THE_WIRE:
-            if not await self._break(kind, body, writer):
-                return
+            await self._break(kind, body, writer)
+            return
         elif self.parse:
             request = json.loads(body)
             self.seen.append(request)
@@ -138,8 +136,8 @@ class StandIn:
         await writer.drain()
         self._note("answered", sha256, kind)
 
-    async def _break(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
-        """Misbehave; True when the request was answered after all."""
+    async def _break(self, kind: str, body: bytes, writer: asyncio.StreamWriter) -> None:
+        """Misbehave."""
         if kind == "429":
             respond(writer, 429, {"error": {"message": "slow down"}}, f"Retry-After: {self.retry_after_s:g}\r\n")
         elif kind == "500":
@@ -153,19 +151,8 @@ class StandIn:
             writer.close()
         elif kind == "hang":
             await asyncio.sleep(3600)
-        elif kind == "drip":
-            request = json.loads(body)
-            text = json.dumps(answer(request, "", None)).encode()
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n")
-            writer.write(b"content-length: %d\r\n\r\n" % len(text))
-            for byte in text:
-                writer.write(bytes([byte]))
-                await writer.drain()
-                await asyncio.sleep(0.05)
-            return True
         elif kind == "gone":
             await self.stop()
-        return False
 
     def _note(self, event: str, sha256: str, fault: str | None) -> None:
         line = {"event": event, "t": time.time(), "sha256": sha256, "fault": fault}
@@ -202,12 +189,9 @@ def main() -> int:
     parser.add_argument("--log", type=Path)
     parser.add_argument("--model", action="append")
     parser.add_argument("--latency", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--fault", type=Fault.parse, action="append", default=[])
     args = parser.parse_args()
-    server = StandIn(
-        args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, seed=args.seed, log_file=args.log
-    )
+    server = StandIn(args.model or ["stand-in"], faults=args.fault, latency_s=args.latency, log_file=args.log)
 
     async def serve() -> None:
         print(await server.start(args.port), flush=True)

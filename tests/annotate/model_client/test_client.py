@@ -126,10 +126,13 @@ def test_without_a_schema_any_text_is_a_reply(bench: Bench):
 # -- faults: the table "When the server misbehaves" of docs/vlm.md
 
 
-def ask_some(bench: Bench, *faults: str, number: int = 20, **config: Any) -> tuple[list[Reply | str], StandIn]:
+def ask_some(
+    bench: Bench, *faults: str, number: int = 20, server: dict | None = None, **config: Any
+) -> tuple[list[Reply | str], StandIn]:
     async def ask_all():
-        async with bench.server(*faults, retry_after_s=0.05) as server, bench.client(server, **config) as client:
-            return await outcomes([client.ask(question(n), n) for n in range(number)]), server
+        served = {"retry_after_s": 0.05} | (server or {})
+        async with bench.server(*faults, **served) as standing, bench.client(standing, **config) as client:
+            return await outcomes([client.ask(question(n), n) for n in range(number)]), standing
 
     return run(ask_all())
 
@@ -148,13 +151,9 @@ def test_retry_after_is_honoured(bench: Bench):
 
 
 def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
-    async def ask_all():
-        async with bench.server("429", retry_after_s=3600) as server, bench.client(server) as client:
-            return await outcomes([client.ask(question(n), n) for n in range(12)]), len(server.received)
-
-    found, sent = run(ask_all())
+    found, server = ask_some(bench, "429", number=12, server={"retry_after_s": 3600})
     assert found == ["refused"] * 12
-    assert sent <= 8
+    assert len(server.received) <= 8
 
 
 @pytest.mark.parametrize(
@@ -293,12 +292,11 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     if "price" in config:  # 0.1 USD a call: 500 reply tokens are reserved, and the truth is less
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
-    async def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:
-        async with bench.server(latency_s=0.02) as server, bench.client(server, build_id=build_id, **config) as client:
-            found = await outcomes([client.ask(question(n), n) for n in range(40)])
+    def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:
+        found, server = ask_some(bench, number=40, server={"latency_s": 0.02}, build_id=build_id, **config)
         return found, server.received
 
-    found, sent = run(spend("b1"))
+    found, sent = spend("b1")
     replies = [r for r in found if isinstance(r, Reply)]
     assert len(replies) == len(sent), "what was sent was waited for and kept"
     assert errors(found) == {"budget"}
@@ -309,7 +307,7 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         true = sum(r.completion_tokens for r in replies) * 200e-6
         assert spent[1] == pytest.approx(true)
         assert 0 < true <= 0.7
-    again, _ = run(spend("b2"))
+    again, _ = spend("b2")
     assert sum(isinstance(r, Reply) for r in again) > len(replies), "another build has a budget of its own"
     assert sum(isinstance(r, Reply) and r.cached for r in again) == len(replies)
 

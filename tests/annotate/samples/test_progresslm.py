@@ -35,13 +35,6 @@ def test_without_text_or_whole_run_there_is_nothing_to_compare_with():
     assert rows(never) == []
 
 
-def test_samples_do_not_depend_on_the_order_of_episodes():
-    def by_id(found: list[dict]) -> dict[str, dict]:
-        return {r["sample_id"]: r for r in found}
-
-    assert by_id(rows(*corpus())) == by_id(rows(*reversed(corpus())))
-
-
 # Edits
 
 

@@ -66,53 +66,44 @@ SCORES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("written", "score"), SCORES)
-def test_scores_of_files_are_read_as_published(written: str | float | None, score: float | None) -> None:
-    assert written_score(written) == score
+REFS = [
+    ("2", 2),
+    (2, 2),
+    ("n/a", None),
+    ("N/A", None),
+    ("", None),
+    (None, None),
+    ("2.0", None),
+    (2.7, 2),
+    ("step 2", None),
+]
 
 
-@pytest.mark.parametrize(
-    ("written", "ref"),
-    [
-        ("2", 2), (2, 2), ("n/a", None), ("N/A", None), ("", None), (None, None), ("2.0", None), (2.7, 2),
-        ("step 2", None),
-    ],
-)  # fmt: skip
-def test_references_of_files_are_read_as_published(written: str | float | None, ref: int | None) -> None:
-    assert written_ref(written) == ref
+def test_scores_and_references_of_files_are_read_as_published() -> None:
+    for written, score in SCORES:
+        assert written_score(written) == score, written
+    for written, ref in REFS:
+        assert written_ref(written) == ref, written
 
 
 GOOD = "<ref_think>a</ref_think>\n<ref>3</ref>\n<score_think>b</score_think>\n<score>42%</score>"
 
 
-def test_a_right_reply_is_read_the_same_both_ways() -> None:
+def test_the_strict_way_reads_four_tags_in_order_and_a_refusal_in_three() -> None:
     strict = parse_reply(GOOD)
     assert (strict.ref, strict.score, strict.ref_think, strict.score_think) == (3, 0.42, "a", "b")
     assert strict.format_ok
     assert strict == parse_reply(GOOD, "published")
-
-
-def test_a_refusal_is_n_a_in_three_tags() -> None:
     read = parse_reply("<ref_think>no</ref_think><ref>N/A</ref><score_think>n/a</score_think><score>na</score>")
-    assert (read.ref, read.ref_is_na, read.score, read.score_is_na) == (None, True, None, True)
-    assert read.format_ok
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
+    assert (read.ref, read.ref_is_na, read.score, read.score_is_na, read.format_ok) == (None, True, None, True, True)
+    for reply in (
         f"Sure. {GOOD}",
         f"{GOOD} Done.",
         GOOD.replace("<ref>3</ref>\n", "") + "<ref>3</ref>",
         GOOD.replace("</ref_think>", ""),
         GOOD.upper(),
         GOOD.replace(">b<", "><score>9%</score><"),
-    ],
-)
-def test_anything_but_the_four_tags_in_order_is_not_the_format(reply: str) -> None:
-    assert not parse_reply(reply).format_ok
-
-
-def test_a_tag_said_twice_is_not_read_strictly() -> None:
-    read = parse_reply("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>")
-    assert (read.ref, read.score, read.score_is_na) == (None, None, False)
+    ):
+        assert not parse_reply(reply).format_ok, reply
+    twice = parse_reply("<ref>1</ref><ref>3</ref><score>10%</score><score>90%</score>")
+    assert (twice.ref, twice.score, twice.score_is_na) == (None, None, False)

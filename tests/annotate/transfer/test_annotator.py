@@ -3,24 +3,17 @@
 from dataclasses import replace
 
 import numpy as np
-import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from annotate.motion.config import MotionConfig
 from annotate.motion.structure import SURE
 from annotate.segments import check_tiling
+from annotate.signals import Signals
 from annotate.transfer.annotator import Reference, Transferred, annotate
 from annotate.transfer.config import TransferConfig
-from tests.kits.transfer_runs import (
-    FPS,
-    PLAN,
-    cuts_of,
-    pace,
-    random_run,
-    random_segments,
-    run_along,
-    shown_by,
-    steps_of,
-)
+from tests.kits.motion_runs import episodes, tilings
+from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
 CONFIG, MOTION = TransferConfig(), MotionConfig()
 
@@ -86,13 +79,12 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
     assert second > first
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_any_signals_make_a_label_or_say_why_not(seed: int):
-    draws = np.random.default_rng(seed)
-    kinds = (int(draws.integers(3)), int(draws.integers(3)), bool(draws.integers(2)), bool(draws.integers(2)))
-    runs = [random_run(draws, k, int(draws.integers(5, 200)), kinds) for k in range(4)]
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2).flatmap(lambda cameras: st.lists(episodes(cameras), min_size=3, max_size=3)), st.data())
+def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.DataObject):
+    runs = [replace(run, episode_index=k) for k, run in enumerate(drawn)]
     references = [
-        Reference(run, random_segments(draws, len(run), PLAN), PLAN, draws.random(len(run))) for run in runs[:2]
+        Reference(run, data.draw(tilings(len(run), PLAN)), PLAN, np.linspace(0, 1, len(run)) ** 2) for run in runs[:2]
     ]
     for run, one in zip(runs, labelled(runs, references), strict=True):
         if one.label is None:

@@ -60,10 +60,6 @@ def test_a_step_planned_twice_in_a_row_is_one_and_noted():
     assert label.notes == ["plan: 'Grasp the red cup' told twice in a row: merged"]
 
 
-def verdicts(*completed):
-    return {f"attempt_{k}": {"criterion": "x", "evidence": "x", "completed": c} for k, c in enumerate(completed, 1)}
-
-
 def test_a_failure_that_the_dataset_states_overrules_the_last_step():
     label = run(view_of(success=False), knowing(TRUTH))
     assert [s.completed for s in label.segments] == [False, True, False, True, False, False]
@@ -133,23 +129,16 @@ def test_two_passes_that_agree_make_a_label_sure():
     assert not label.needs_review
 
 
-GATE = VlmConfig(passes=2, gate_tolerance_s=0.5)
-
-
-def test_the_gate_lets_passes_through_that_agree():
-    label = run(view_of(), two_passes(TRUTH), VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="big"))
-    assert (label.needs_review, label.notes) == (False, [])
-
-
-def test_the_gate_without_a_strong_model_asks_people():
-    label = run(view_of(), two_passes(TRUTH[:-1]), GATE)
-    assert (label.needs_review, label.notes) == (True, ["the two passes differ"])
-    assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
-
-
-def test_passes_that_differ_by_more_than_the_tolerance_are_stopped():
-    assert not run(view_of(), two_passes(later(15)), GATE).needs_review
-    assert run(view_of(), two_passes(later(75)), GATE).needs_review
+def test_the_gate_stops_passes_that_differ_by_more_than_the_tolerance_and_asks_people():
+    gate = VlmConfig(passes=2, gate_tolerance_s=0.5)
+    for config in (gate, gate.model_copy(update={"strong_model": "big"})):
+        label = run(view_of(), two_passes(TRUTH), config)
+        assert (label.needs_review, label.notes) == (False, [])
+    assert not run(view_of(), two_passes(later(15)), gate).needs_review
+    for second in (TRUTH[:-1], later(75)):
+        label = run(view_of(), two_passes(second), gate)
+        assert (label.needs_review, label.notes) == (True, ["the two passes differ"])
+        assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 import json
-import random
 import re
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from annotate.vlm import schemas
 from annotate.vlm.config import VERBS
-from tests.kits.vlm_episodes import random_reply
 
 ALL = {
     "plan": schemas.plan(VERBS, 8, infer_task=False),
@@ -21,11 +17,9 @@ ALL = {
     "verify": schemas.verify(12),
     "reason": schemas.reason([1, 3, 24]),
 }
+STEPS = [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it (on 5%)"}]
 VALID = {
-    "plan": {
-        "scene": "An arm",
-        "steps": [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it (on 5%)"}],
-    },
+    "plan": {"scene": "An arm", "steps": STEPS},
     "segment": {
         "seen": "It moves",
         "first": {"label": "idle", "outcome": "achieved"},
@@ -34,20 +28,35 @@ VALID = {
     "refine": {"seen": "It closes", "picture": 8},
     "reason": {"picture_1": "A", "picture_3": "B", "picture_24": "C"},
 }
+OBJECT, CHANGE = ("steps", 0, "object"), ("changes", 0)
+# Stage, path of what is changed in a valid reply, and to what
+INVALID = [
+    ("plan", ("steps",), STEPS[:1]), ("plan", ("steps",), STEPS * 5), ("plan", ("steps", 0, "verb"), "Juggle"),
+    ("plan", OBJECT, ""), ("plan", OBJECT, " "), ("plan", OBJECT, "x" * 61), ("plan", OBJECT, 'the "cup"'),
+    ("plan", OBJECT, "the\ncup"), ("plan", OBJECT, "the cup\x00"), ("plan", OBJECT, "the cup\\"),
+    ("plan", OBJECT, "the \ud800"), ("plan", ("scene",), "x" * 241), ("plan", ("task",), "Lift it"),
+    ("segment", ("changes",), []), ("segment", (*CHANGE, "picture"), 1), ("segment", (*CHANGE, "picture"), 25),
+    ("segment", (*CHANGE, "picture"), 2.5), ("segment", (*CHANGE, "label"), "6"),
+    ("segment", ("first", "outcome"), "maybe"), ("refine", ("picture",), 1), ("refine", ("picture",), None),
+    ("reason", ("picture_2",), "more"),
+]  # fmt: skip
 
 
-def changed(stage: str, *path: str | int, to: object) -> dict:
-    value = json.loads(json.dumps(VALID[stage]))
-    inner = value
-    for key in path[:-1]:
-        inner = inner[key]
-    inner[path[-1]] = to
-    return value
-
-
-@pytest.mark.parametrize("stage", VALID)
-def test_a_plain_reply_is_valid(stage):
-    jsonschema.validate(VALID[stage], ALL[stage])
+def test_a_plain_reply_is_valid_and_what_could_not_be_used_is_not():
+    for stage, value in VALID.items():
+        jsonschema.validate(value, ALL[stage])
+    for stage, path, to in INVALID:
+        inner = value = json.loads(json.dumps(VALID[stage]))
+        for key in path[:-1]:
+            inner = inner[key]
+        inner[path[-1]] = to
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(value, ALL[stage])
+    # A missing task is asked for, and windows of long episodes may hold no change
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(VALID["plan"], ALL["plan and task"])
+    jsonschema.validate(VALID["plan"] | {"task": "Lift the cup"}, ALL["plan and task"])
+    jsonschema.validate(VALID["segment"] | {"changes": []}, ALL["segment of a window"])
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -67,55 +76,6 @@ def test_schemas_are_themselves_valid_and_open_nowhere(name):
             assert set(schema) in ({"type", "enum"}, {"type", "pattern"})
 
     walk(ALL[name])
-
-
-@pytest.mark.parametrize(
-    ("stage", "value"),
-    [
-        ("plan", changed("plan", "steps", to=VALID["plan"]["steps"][:1])),
-        ("plan", changed("plan", "steps", to=VALID["plan"]["steps"] * 5)),
-        ("plan", changed("plan", "steps", 0, "verb", to="Juggle")),
-        ("plan", changed("plan", "steps", 0, "object", to="")),
-        ("plan", changed("plan", "steps", 0, "object", to=" ")),
-        ("plan", changed("plan", "steps", 0, "object", to="x" * 61)),
-        ("plan", changed("plan", "steps", 0, "object", to='the "cup"')),
-        ("plan", changed("plan", "steps", 0, "object", to="the\ncup")),
-        ("plan", changed("plan", "steps", 0, "object", to="the cup\x00")),
-        ("plan", changed("plan", "steps", 0, "object", to="the cup\\")),
-        ("plan", changed("plan", "steps", 0, "object", to="the \ud800")),
-        ("plan", changed("plan", "scene", to="x" * 241)),
-        ("plan", changed("plan", "task", to="Lift it")),
-        ("segment", changed("segment", "changes", to=[])),
-        ("segment", changed("segment", "changes", 0, "picture", to=1)),
-        ("segment", changed("segment", "changes", 0, "picture", to=25)),
-        ("segment", changed("segment", "changes", 0, "picture", to=2.5)),
-        ("segment", changed("segment", "changes", 0, "label", to="6")),
-        ("segment", changed("segment", "first", "outcome", to="maybe")),
-        ("refine", changed("refine", "picture", to=1)),
-        ("refine", changed("refine", "picture", to=None)),
-        ("reason", changed("reason", "picture_2", to="more")),
-    ],
-)
-def test_what_could_not_be_used_is_invalid(stage, value):
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(value, ALL[stage])
-
-
-def test_a_missing_task_is_asked_for_and_no_other():
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(VALID["plan"], ALL["plan and task"])
-    jsonschema.validate(VALID["plan"] | {"task": "Lift the cup"}, ALL["plan and task"])
-
-
-def test_windows_of_long_episodes_may_hold_no_change():
-    jsonschema.validate(changed("segment", "changes", to=[]), ALL["segment of a window"])
-
-
-@pytest.mark.parametrize("name", ALL)
-@settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 2**32))
-def test_random_replies_are_valid(name, seed):
-    jsonschema.validate(random_reply(ALL[name], random.Random(seed)), ALL[name])
 
 
 def largest(schema):
@@ -146,6 +106,5 @@ def test_long_texts_are_bounded_in_parts():
     text = schemas.reason([1])["properties"]["picture_1"]
     assert schemas.max_chars(text) == 240
     assert re.findall(r"\{0,(\d+)\}", text["pattern"]) == ["120", "119"]
-    jsonschema.validate("x" * 240, text)
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate("x" * 241, text)

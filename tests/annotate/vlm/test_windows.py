@@ -1,5 +1,6 @@
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,24 +37,17 @@ def read(*changes, first=ACTIVITY):
     return spans_of({"seen": "x", "first": first, "changes": list(changes)}, (0, 10, 20, 30, 40), 3)
 
 
-def test_a_reply_in_order_is_taken_as_it_is():
+def test_a_reply_is_taken_as_it_is_or_sorted_and_noted():
+    first = Span(0, -1, 0, True)
+    idle, again = Span("idle", 20, 30, True), Span(1, 30, 40, False)
     assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == [
-        Span(0, -1, 0, True),
+        first,
         Span(1, 0, 10, True),
-        Span("idle", 20, 30, True),
-        Span(1, 30, 40, False),
+        idle,
+        again,
     ]
-
-
-def test_changes_out_of_order_are_sorted_and_noted():
-    assert read(change(5, "3"), change(2)) == [
-        Span(0, -1, 0, True),
-        Span(1, 0, 10, True, ("changes not in the order of time: sorted",)),
-        Span(2, 30, 40, True),
-    ]
-
-
-def test_no_change_is_one_span_with_a_note():
+    low = Span(1, 0, 10, True, ("changes not in the order of time: sorted",))
+    assert read(change(5, "3"), change(2)) == [first, low, Span(2, 30, 40, True)]
     assert read() == [Span(0, -1, 0, True, ("no change was told",))]
 
 
@@ -64,29 +58,32 @@ def short(spans):
     return [(s.label, s.after, s.start, s.completed) for s in spans]
 
 
-def test_windows_are_joined_where_they_agree():
-    a = [Span(0, -1, 0, True), Span(1, 20, 30, False)]
-    b = [Span(1, -1, 30, True), Span(2, 50, 60, True)]
-    # the later window saw the end of step 1, so its word counts
-    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, True), (1, 20, 30, True), (2, 50, 60, True)]
+FAILED = (0, -1, 0, False)
 
 
-def test_a_retry_that_both_windows_saw_is_one():
-    a = [Span(0, -1, 0, False), Span(0, 20, 30, False)]
-    b = [Span(0, -1, 30, False), Span(0, 40, 50, True)]
-    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, False), (0, 20, 30, True)]
-
-
-def test_two_retries_that_both_windows_saw_are_two():
-    a = [Span(0, -1, 0, False), Span(0, 20, 30, False), Span(0, 40, 50, False)]
-    b = [Span(0, -1, 30, False), Span(0, 40, 50, True)]
-    assert short(merged([(A, a), (B, b)])) == [(0, -1, 0, False), (0, 20, 30, False), (0, 40, 50, True)]
-
-
-def test_of_windows_that_never_agree_the_later_counts_from_the_middle():
-    spans = merged([(A, [Span(0, -1, 0, True)]), (B, [Span(1, -1, 30, True)])])
-    assert short(spans) == [(0, -1, 0, True), (1, 30, 40, True)]
-    assert spans[1].notes == ("windows disagree here",)
+@pytest.mark.parametrize(
+    ("early", "late", "joined"),
+    [  # where they agree the later window saw the end of a step, so its word counts
+        (
+            [(0, -1, 0, True), (1, 20, 30, False)],
+            [(1, -1, 30, True), (2, 50, 60, True)],
+            [(1, 20, 30, True), (2, 50, 60, True)],
+        ),
+        # A retry that both saw is one, two that both saw are two
+        ([FAILED, (0, 20, 30, False)], [(0, -1, 30, False), (0, 40, 50, True)], [(0, 20, 30, True)]),
+        (
+            [FAILED, (0, 20, 30, False), (0, 40, 50, False)],
+            [(0, -1, 30, False), (0, 40, 50, True)],
+            [(0, 20, 30, False), (0, 40, 50, True)],
+        ),
+        # Where they never agree the later one counts from the middle
+        ([(0, -1, 0, True)], [(1, -1, 30, True)], [(1, 30, 40, True)]),
+    ],
+)
+def test_windows_are_joined(early, late, joined):
+    spans = merged([(A, [Span(*s) for s in early]), (B, [Span(*s) for s in late])])
+    assert short(spans) == [early[0], *joined]
+    assert spans[1].notes == (("windows disagree here",) if len(early) == 1 else ())
 
 
 @st.composite

@@ -6,16 +6,13 @@ import av
 import numpy as np
 import pytest
 
+from core.paths import ROOT
 from ingest.media import video
-from ingest.media.frames import DecodeOptions, VideoError
+from ingest.media.frames import DecodeOptions, SkippedFrame, VideoError
 from ingest.media.video import Frame, decode, probe
 from tests.kits.lerobot_writer import read_number, write_video
 
-GROUPS_OF_2 = {
-    "h264": {"preset": "veryfast", "g": "2"},
-    "av1": {"preset": "8", "crf": "12", "g": "2"},
-    "mpeg4": {"g": "2"},
-}
+SAMPLE = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
 NUMBERS = [n * 37 % 65536 for n in range(20)]
 
 
@@ -23,11 +20,31 @@ def numbers(path: Path, start: int = 0, count: int | None = None, rate: float | 
     return [read_number(f.luma()) for f in decode(path, start, count, rate=rate)]
 
 
+OPEN_GROUPS = {
+    "x264-params": "open-gop=1:scenecut=0:keyint=8:min-keyint=8:b-adapt=0:bframes=3",
+    "preset": "veryfast",
+}
+
+
 def test_open_group_of_pictures(tmp_path: Path) -> None:
-    """A key picture is preceded by pictures that are decoded after it."""
-    options = {"x264-params": "open-gop=1:scenecut=0:keyint=8:min-keyint=8:b-adapt=0:bframes=3", "preset": "veryfast"}
-    path = write_video(tmp_path / "a.mp4", NUMBERS, options=options)
+    """A key picture is preceded by pictures that are decoded after it: no group stands by itself."""
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     assert [numbers(path, k, 2) for k in range(20)] == [NUMBERS[k : k + 2] for k in range(20)]
+    with pytest.raises(VideoError, match="cannot be told apart"):
+        list(decode(path, options=DecodeOptions(wanted=frozenset({18}))))
+
+
+@pytest.mark.parametrize(("start", "count"), [(0, 200), (313, 120)])  # an episode inside a file that holds several
+def test_wanted_frames_are_the_same_and_others_are_passed(start: int, count: int):
+    whole = [f.rgb() for f in decode(SAMPLE, start, count)]
+    wanted = {0, 41, count - 1}
+    found = list(decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted))))
+    assert len(found) == len(whole) == count
+    assert all(np.array_equal(found[k].rgb(), whole[k]) for k in wanted)
+    passed = [f for f in found if isinstance(f, SkippedFrame)]
+    assert len(passed) >= count / 2
+    with pytest.raises(ValueError, match="not asked for"):
+        passed[0].rgb()
 
 
 @pytest.fixture
@@ -43,8 +60,7 @@ def by_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_an_open_group_is_not_cut(tmp_path: Path, by_blocks: list[int]) -> None:
     """Its pictures need the group before: the file is read by one thread from there on."""
-    options = {"x264-params": "open-gop=1:scenecut=0:keyint=8:min-keyint=8:b-adapt=0:bframes=3", "preset": "veryfast"}
-    path = write_video(tmp_path / "a.mp4", NUMBERS, options=options)
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     for start in (0, 5, 11):
         found = [read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))]
         assert found == NUMBERS[start:]
@@ -52,7 +68,7 @@ def test_an_open_group_is_not_cut(tmp_path: Path, by_blocks: list[int]) -> None:
 
 def test_what_is_too_much_to_be_held(tmp_path: Path, by_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The file is read by one thread from there on."""
-    path = write_video(tmp_path / "a.mp4", NUMBERS, options=GROUPS_OF_2["h264"])
+    path = write_video(tmp_path / "a.mp4", NUMBERS, options={"preset": "veryfast", "g": "2"})
     with av.open(str(path)) as container:
         pixels = container.streams.video[0].width * container.streams.video[0].height
     monkeypatch.setattr(video, "GROUP_PIXELS", 0.9 * pixels)

@@ -79,9 +79,6 @@ def partials(source: Source) -> list[int]:
     return [p.stat().st_size for p in (source.cache / ".fetch").glob("*.partial")]
 
 
-# The stand-in, by the hub's own client
-
-
 # Listing
 
 
@@ -128,18 +125,7 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
-    hub.commit(
-        {
-            "\ud800": b"x",
-            "../out": b"x",
-            "a/../../out": b"x",
-            "/etc/x": b"x",
-            "a//b": b"x",
-            ".a/b": b"x",
-            "a/.b": b"x",
-            "c": b"x",
-        }
-    )
+    hub.commit(dict.fromkeys(("\ud800", "../out", "a/../../out", "/etc/x", "a//b", ".a/b", "a/.b", "c"), b"x"))
     source = at(tmp_path)
     assert list(source.files) == ["c"]
     assert source.escaping == ["../out", "/etc/x", "a/../../out"]
@@ -175,18 +161,27 @@ def test_goes_on_in_a_later_run(hub: Hub, source: Source, blocks: int) -> None:
     assert partials(source) == []
 
 
-def test_a_server_without_ranges(hub: Hub, source: Source) -> None:
-    hub.ranges = False
-    hub.drops["data/a.parquet"] = [300_000]
+def test_what_is_got_over(hub: Hub, source: Source) -> None:
+    """A server without ranges, wrong bytes (by git's hash of a small file, by SHA-256 of a large one), more than was
+    listed, and what was put there by hand, which is taken when it is right."""
+    assert source.cache
+    assert source.files
+    hub.ranges, hub.drops["data/a.parquet"] = False, [300_000]
     assert source.resolve("data/a.parquet").read_bytes() == BIG
-
-
-@pytest.mark.parametrize("uri", ["README.md", "data/a.parquet"])
-def test_wrong_bytes(hub: Hub, source: Source, uri: str) -> None:
-    """By git's hash of a small file, by SHA-256 of a large one."""
-    hub.corrupt[uri] = 1
-    assert source.resolve(uri).read_bytes() == FILES[uri]
-    assert [a.start for a in hub.contents()] == [0, 0]
+    hub.ranges = True
+    for uri in ("README.md", "data/b.parquet"):
+        hub.asked.clear()
+        hub.corrupt[uri] = 1
+        assert source.resolve(uri).read_bytes() == FILES[uri]
+        assert [a.start for a in hub.contents()] == [0, 0]
+    for uri, by_hand in (("data/a.parquet", BIG), ("data/b.parquet", BIG)):
+        (source.cache / uri).write_bytes(by_hand)
+    hub.commits[source.fingerprint()]["data/b.parquet"] += b"more"
+    hub.asked.clear()
+    again = afresh(source)
+    assert again.resolve("data/a.parquet").read_bytes() == BIG
+    assert again.resolve("data/b.parquet").read_bytes() == BIG[::-1]
+    assert hub.fetched() == {"data/b.parquet"}
 
 
 def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
@@ -196,38 +191,13 @@ def test_bytes_that_stay_wrong(hub: Hub, source: Source) -> None:
     assert (in_place(source), partials(source), len(hub.contents())) == (set(), [], 2)
 
 
-def test_a_file_that_grew(hub: Hub, source: Source) -> None:
-    """More than was listed is not taken."""
-    assert source.files
-    hub.commits[source.fingerprint()]["data/a.parquet"] = BIG + b"more"
-    assert source.resolve("data/a.parquet").read_bytes() == BIG
-
-
-def test_what_was_put_there_by_hand(hub: Hub, source: Source) -> None:
-    """Is taken when it is right."""
-    assert source.cache
-    for uri, data in (("data/a.parquet", BIG), ("data/b.parquet", BIG)):
-        (source.cache / uri).parent.mkdir(parents=True, exist_ok=True)
-        (source.cache / uri).write_bytes(data)
-    assert source.resolve("data/a.parquet").read_bytes() == BIG
-    assert source.resolve("data/b.parquet").read_bytes() == BIG[::-1]
-    assert hub.fetched() == {"data/b.parquet"}
-
-
-@pytest.mark.parametrize(
-    ("status", "remedy"),
-    [
-        (401, "set HF_TOKEN to a token that may read it"),
-        (403, "set HF_TOKEN to a token that may read it"),
-        (404, "check the address, and the revision"),
-        (410, "run the same again"),
-    ],
-)
-def test_refused(hub: Hub, source: Source, waits: list[float], status: int, remedy: str) -> None:
-    hub.refuse["README.md"] = [status]
-    with pytest.raises(DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"):
-        source.resolve("README.md")
-    assert (in_place(source), waits) == (set(), []), "asking again would not help"
+def test_refused(hub: Hub, source: Source, waits: list[float]) -> None:
+    token, address = "set HF_TOKEN to a token that may read it", "check the address, and the revision"
+    for status, remedy in {401: token, 403: token, 404: address, 410: "run the same again"}.items():
+        hub.refuse["README.md"] = [status]
+        with pytest.raises(DownloadError, match=f"cannot fetch README.md .*: {status} refused; .*{remedy}"):
+            source.resolve("README.md")
+        assert (in_place(source), waits) == (set(), []), "asking again would not help"
 
 
 def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
@@ -242,9 +212,7 @@ def test_a_busy_hub(hub: Hub, source: Source, waits: list[float]) -> None:
 def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Goes to the hub, and not to where the hub redirects."""
     hub.token = "hf_secret"
-    with pytest.raises(
-        DownloadError, match=r"cannot fetch the list of its files .*401 Repository not found; .*HF_TOKEN"
-    ):
+    with pytest.raises(DownloadError, match=r"fetch the list of its files .*401 Repository not found; .*HF_TOKEN"):
         _ = source.files
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source = afresh(source)
@@ -270,19 +238,10 @@ def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkey
         _ = at(tmp_path).files
 
 
-@pytest.mark.parametrize(
-    ("limits", "why"),
-    [
-        (
-            {"max_files": 1},
-            r"files: \d, over the limit of 1 \(limits.max_files of the registry entry\); where it is meant",
-        )
-    ],
-)
-def test_more_files_than_the_limits(hub: Hub, tmp_path: Path, limits: dict[str, int], why: str) -> None:
+def test_more_files_than_the_limits(hub: Hub, tmp_path: Path) -> None:
     hub.page, revision = 2, hub.commit(FILES)
-    with pytest.raises(DownloadError, match=why):
-        _ = at(tmp_path, revision=revision, limits=limits).files
+    with pytest.raises(DownloadError, match=r"files: \d, over the limit of 1 \(limits.max_files of the registry"):
+        _ = at(tmp_path, revision=revision, limits={"max_files": 1}).files
 
 
 def test_a_folder_that_cannot_be_written(hub: Hub, source: Source) -> None:

@@ -1,0 +1,191 @@
+"""RH20T, Table30, Robo-Dopamine and MCAP: what can be wrong with their folders and files."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from mcap_ros2.writer import Writer
+
+from ingest.source import list_episodes, read_episode
+from tests.kits.lerobot_writer import LFS_POINTER, number, picture, source_of, write_json_lines, write_video
+from tests.kits.rh20t_writer import write_scene, write_texts
+from tests.kits.table30_writer import frame, write_task
+from tests.kits.told import New, Told, golden
+
+
+@golden
+def test_rh20t(new: New) -> Told:
+    cfg = (root := new()) / "RH20T_cfg3"
+    write_scene(cfg, 1, cameras={"cam_2": 5, "cam_10": 6}, metadata={"rating": 9, "calib": 17})
+    write_scene(cfg, 1, 2, metadata={"rating": 1})
+    write_scene(cfg, 2, metadata={"rating": 0})
+    write_scene(cfg, 2, suffix="_human")
+    write_scene(cfg, 1, suffix="_human")
+    write_texts(root / "task_description.json", {1: "press the button", 2: "pull the plug"})
+    yield "a configuration", source_of(root, cameras={"wrist": ["cam_10"]})
+    root = new()
+    write_scene(root, 1, metadata={"rating": 2}, plain=4)
+    np.save(write_scene(root, 2, metadata={"rating": 2}, plain=6) / "transformed/gripper.npy", np.zeros(5))
+    yield "plain arrays that do not fit", source_of(root)
+    ratings: list[Any] = [{"rating": rating} for rating in (0, 1, 2, 9, 10, -1, True, "9")]
+    for metadata in (*ratings, {"rating": 9, "success": False}, [9], "{broken", None):
+        root = new()
+        write_scene(root, 1, metadata=metadata)
+        write_texts(root / "task_description.json", {1: "press"})
+        yield f"metadata {metadata}", source_of(root)
+    root = new()
+    write_scene(root, 1, suffix="_human")
+    yield "only people's demonstrations", source_of(root)
+
+    class Trap:
+        def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+            return open, (str(root / "sprung"), "w")
+
+    root = new()
+    folder = write_scene(root / "a", 1, metadata={"rating": 3})
+    np.save(folder / "transformed/tcp_base.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    whole = write_scene(root / "a", 2, metadata={"rating": 3})
+    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(Trap()))
+    yield "no pickle is loaded, in an array or as a whole file", source_of(root)
+    assert not (root / "sprung").exists()
+
+
+@golden
+def test_table30(new: New) -> Told:
+    write_task(root := new(), "task", "arx5", {0: 6})
+    yield "a root that is one task", source_of(root / "task", format="table30")
+    write_task(root := new(), "task", "arx5", {0: 6}, "one way")
+    (root / "task/task_desc.json").write_text(json.dumps({"prompt": " another way "}))
+    write_task(root, "unsaid", "arx5", {0: 6}, None)
+    yield "both files may have an instruction: the first of task_info.json counts", source_of(root)
+    states = "task/data/episode_000000/states"
+    write_task(root := new(), "task", "aloha", {0: 6})
+    write_json_lines(root / states / "right_states.jsonl", [frame("aloha", k) for k in range(5)])
+    yield "arms of different length", source_of(root)
+    untimed = [{k: v for k, v in frame("arx5", k).items() if k != "timestamp"} for k in range(6)]
+    first = json.dumps(frame("arx5", 0))
+    for title, text in {
+        "without times": "".join(json.dumps(row) + "\n" for row in untimed),
+        "without a line": "",
+        "a pointer": LFS_POINTER,
+        "a list": "[1]\n",
+        "nothing": "{}\n",
+        "too deep": f"{first}\n" + "[" * 100_000,
+        "too long": f"{first}\n" + "x" * ((1 << 20) + 1),
+        "nothing in the second line": f"{first}\n{{}}\n",
+        "a joint less": f"{first}\n" + first.replace("[0.0, 0.1,", "["),
+        "a text": first.replace("[0.0, 0.1,", '["0", 0.1,'),
+        "no UTF-8": "\x80\n",
+    }.items():
+        write_task(root := new(), "task", "arx5", {0: 6, 1: 6})
+        (root / states / "states.jsonl").write_bytes(text.encode("latin-1"))
+        yield f"rows {title}: the episode beside it is read", source_of(root)
+
+
+@golden
+def test_robo_dopamine(new: New) -> Told:
+    """Keyframes that are broken lose no episode."""
+    cameras = ("cam_high", "cam_left_wrist", "cam_right_wrist")
+    good = [("pick", 1, 4), ("place", 4, 8)]
+    for spans in (good, [("a", 0, 5), ("b", 4, 8)], [("a", 0, 11)], [(None, 0, 3)], "{}", "[1]"):
+        root = new()
+        for episode, seen in enumerate((cameras, cameras[:2])):
+            for c, camera in enumerate(seen):
+                shown = [number(c, episode, k) for k in range(10)]
+                write_video(root / f"episode_00{episode + 1}/{camera}.mp4", shown)
+        keys = ("anotation", "start_frame_id", "end_frame_id")
+        text = spans if isinstance(spans, str) else json.dumps([dict(zip(keys, s, strict=True)) for s in spans])
+        (root / "episode_001/annotated_keyframes.json").write_text(text)
+        (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
+        yield f"keyframes {text}", source_of(root)
+
+
+# MCAP: real containers with real CDR messages
+
+SECOND = 10**9
+START = 1_700_000_000 * SECOND
+FRAMES, RATE = 10, 10  # pictures of a recording, and how many a second
+JOINTS_PER_FRAME = 10
+HEADER = (
+    f"std_msgs/Header header\n{{}}{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
+)
+IMAGE = HEADER.format("string format\nuint8[] data\n")
+JOINTS = HEADER.format("string[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n")
+
+
+class Recorder:
+    """Writes messages of three topics as a ROS 2 recorder does."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self.image = writer.register_msgdef("sensor_msgs/msg/CompressedImage", IMAGE)
+        self.joints = writer.register_msgdef("sensor_msgs/msg/JointState", JOINTS)
+        self.text = writer.register_msgdef("std_msgs/msg/String", "string data\n")
+
+    def write(self, topic: str, kind: Any, message: dict[str, Any], at: int) -> None:
+        header = {"stamp": {"sec": at // SECOND, "nanosec": at % SECOND}, "frame_id": "x"}
+        self.writer.write_message(topic, kind, {"header": header} | message, at)
+
+    def show(self, frame: int, at: int) -> None:
+        data = cv2.imencode(".png", picture(number(0, 0, frame)))[1].tobytes()
+        self.write("/front/image_raw/compressed", self.image, {"format": "png", "data": data}, at)
+
+    def move(self, position: float, gripper: float, at: int) -> None:
+        message = {"name": ["j0", "gripper"], "position": [position, gripper], "velocity": [], "effort": []}
+        self.write("/joint_states", self.joints, message, at)
+
+
+@contextmanager
+def recorder(path: Path, **how: Any) -> Iterator[Recorder]:
+    with path.open("wb") as file, Writer(file, **how) as writer:
+        yield Recorder(writer)
+
+
+def record(folder: Path, joints: bool = True, backwards: bool = False) -> Path:
+    """A second of a robot: a picture every 100 ms, 1 ms after a message of the joints, which come every 10 ms."""
+    with recorder(folder / "run.mcap") as r:
+        r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
+        for k in range(FRAMES * JOINTS_PER_FRAME):
+            at = START + k * SECOND // (RATE * JOINTS_PER_FRAME)
+            if joints:
+                r.move(k / 100, k // 50, START + 7 * SECOND // 100 if backwards and k == 90 else at)
+            if k % JOINTS_PER_FRAME == 0:
+                r.show(k // JOINTS_PER_FRAME, at + SECOND // 1000)
+    return folder
+
+
+@golden
+def test_mcap(new: New) -> Told:
+    yield (
+        "a topic that the registry names and the file lacks",
+        source_of(record(new(), joints=False), keys={"state": ["/joint_states"]}),
+    )
+    yield "a message that comes late is left out and said", source_of(record(new(), backwards=True))
+    root = new()
+    with recorder(root / "run.mcap", chunk_size=2000) as r:
+        for k in range(FRAMES):
+            r.show(k, START + k * SECOND // RATE)
+    for path, title in (
+        (root / "run.mcap", "a recording whose end is missing is used as far as it goes"),
+        (record(new()) / "run.mcap", "cut off inside its only chunk"),
+    ):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 5])
+        yield title, source_of(path.parent)
+    (root := new()).joinpath("a.mcap").write_bytes(b"not at all" * 100)
+    yield "no recording", source_of(root)
+
+
+def test_frames_and_numbers_of_mcap_are_put_on_one_clock(tmp_path: Path) -> None:
+    """The joints' message that is nearest to a picture came 1 ms before it."""
+    source = source_of(record(tmp_path))
+    listing = list_episodes(source)
+    assert (listing.format, listing.fps, listing.records[0].task) == ("mcap", RATE, "pick the cup")
+    read = read_episode(source, listing.records[0])
+    assert (read.state_names, len([*read.frames("front")])) == (("j0", "gripper"), FRAMES)
+    assert read.state is not None
+    assert np.array_equal(read.state, np.column_stack([np.arange(FRAMES) / 10, np.arange(FRAMES) // 5]))

@@ -1,0 +1,253 @@
+"""LeRobot v2 and v3: what datasets in the wild do to them, what claims too much, and what no table can keep."""
+
+import json
+import shutil
+import tracemalloc
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from ingest.formats.lerobot_rows import dimension_names
+from ingest.formats.lerobot_signals import STATE_KEYS, first_vector
+from ingest.formats.tables import read_columns
+from ingest.reasons import DataError
+from ingest.source import list_episodes
+from ingest.sources.files import Source
+from tests.kits.lerobot_writer import (
+    FRONT,
+    WRIST,
+    edit_info,
+    edit_parquet,
+    episode_rows,
+    said,
+    shown,
+    source_of,
+    v2_data,
+    v2_video,
+    v3_data,
+    v3_meta,
+    write_json_lines,
+    write_parquet,
+    write_v2,
+    write_v3,
+)
+from tests.kits.told import New, Told, golden
+
+STATE, ACTION = "observation.state", "action"
+STARTS, ENDS = f"videos/{FRONT}/from_timestamp", f"videos/{FRONT}/to_timestamp"
+
+
+@golden
+def test_metadata(new: New) -> Told:
+    for content in (
+        b"\xff\xfe{",
+        b'{"fps": 10}',
+        b'{"features": {}}',
+        b'{"features": {}, "fps": NaN}',
+        b'{"features": {}, "fps": true}',
+    ):
+        root = write_v2(new(), [6])
+        (root / "meta/info.json").write_bytes(content)
+        yield f"info.json is {content!r}", source_of(root)
+    for fps in (1e308, 1e-320, 2**70, 10**400, -5, 1001):
+        root = write_v2(new(), [6])
+        edit_info(root, fps=fps)
+        yield f"{str(fps)[:30]} fps", source_of(root)
+    root = write_v2(new(), [6, 7, 8], tasks=["a", "b", "c"])
+    rows = ['{"task_index": 0, "task": null}', '{"task_index": 1.0, "task": "two\u2028lines"}', '{"task": "x"}']
+    (root / "meta/tasks.jsonl").write_text("\n".join(rows))
+    write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": e, "tasks": []} for e in range(3)])
+    yield "a null text is no task, and a line separator inside a text does not end the line", source_of(root)
+    root = write_v3(new(), [6, 7])
+    for most in (1, 2):
+        yield f"{most} episodes at most: those of the metadata", source_of(root, limits={"max_episodes": most})
+    v3_meta(root).unlink()
+    for most in (1, 2):
+        yield f"{most} episodes at most: those that have rows", source_of(root, limits={"max_episodes": most})
+    root = write_v3(new(), [6, 7])
+    write_parquet(root / "meta/episodes/episodes.parquet", {"episode_index": [0, 1, 2, 3], "length": [1, 1, 1, 1]})
+    write_parquet(root / "data/chunk-000/notes.parquet", episode_rows(9, 3, 10, 0))
+    yield "a second table of episodes beside the real one is left out", source_of(root)
+
+
+@golden
+def test_videos(new: New) -> Told:
+    root = write_v2(new(), [6, 7])
+    (root / "films").mkdir()
+    for e in range(2):
+        v2_video(root, FRONT, e).rename(root / f"films/{FRONT}_{e}.mp4")
+    edit_info(root, video_path="films/{video_key}_{episode_index}.mp4")
+    yield "a template of its own", source_of(root)
+    root = write_v3(new(), [7, 9, 5, 6, 8, 11])
+    (root / "videos/chunk-000").mkdir()
+    shutil.move(root / f"videos/{FRONT}/chunk-000", root / f"videos/chunk-000/{FRONT}")
+    yield "in the order of v2", source_of(root)
+    edit_info(root, video_path="videos/chunk-{chunk_index:03d}/{video_key}/file-{file_index:03d}.mp4")
+    yield "in the order of v2, and info.json says so", source_of(root)
+    root = write_v3(new(), [6, 7], cameras={FRONT: 2, WRIST: 2})
+    edit_parquet(v3_meta(root), **{f"videos/{WRIST}/file_index": None})
+    yield "null pointers of a whole camera are said once", source_of(root)
+    # More rows than there is video before the next episode begins
+    for title, lengths, starts, ends in (
+        ("pointers that were never reset: which episode they show is not known", [6, 7, 8, 9], [0, 0, 0, 2.1], {}),
+        ("a third one stands within the first; 2 begins where 3 ends", [6, 7, 8, 9], [0, 0.5, 3, 2.1], {ENDS: None}),
+        ("the last two share frames", [6, 7, 8, 9], [0, 0.6, 2.9, 2.1], {ENDS: None}),
+        ("each that overlaps a long one, not only its neighbour", [20, 5, 5, 6], [0, 0.2, 1, 2], {ENDS: None}),
+    ):
+        root = write_v3(new(), lengths, cameras={FRONT: 4, WRIST: 1})
+        edit_parquet(v3_meta(root), **{STARTS: [float(s) for s in starts]} | ends)
+        yield f"frames claimed twice: {title}", source_of(root)
+
+
+@golden
+def test_rows(new: New) -> Told:
+    root = write_v2(new(), [6])
+    nothing = dict.fromkeys((STATE, ACTION, "timestamp", "frame_index", "episode_index"))
+    edit_parquet(v2_data(root, 0), **nothing, task_index=[])
+    yield "none", source_of(root)
+    root = write_v2(new(), [6])
+    table = pa.table(episode_rows(0, 6, 10, 0))
+    pq.write_table(table.append_column(ACTION, table[ACTION]), v2_data(root, 0))
+    yield "a column that is there twice", source_of(root)
+    root = write_v3(new(), [6, 7], per_data_file=1)
+    edit_parquet(v3_data(root, 1), episode_index=None)
+    yield "that do not say their episode", source_of(root)
+    for index in (-1, 2**31, 2**62):
+        root = write_v3(new(), [6, 7])
+        edit_parquet(v3_data(root, 0), episode_index=[0] * 6 + [index] * 7)
+        yield f"of episode {index}: they are left out, the others count", source_of(root)
+    root = write_v3(new(), [6, 7, 8], per_data_file=3)
+    write_parquet(v3_data(root, 1), episode_rows(1, 4, 10, 0))
+    yield "that do not stand together", source_of(root)
+    root = write_v3(new(), [6, 7], per_data_file=1)
+    (root / "data/chunk-000/file-001.parquet").unlink()
+    yield "that a file should hold", source_of(root)
+    edit_parquet(v3_meta(root), **{"data/chunk_index": [0, 0], "data/file_index": [0, 1]})
+    yield "that a file should hold, by the metadata's pointers", source_of(root)
+
+
+def with_columns(root: Path, columns: Mapping[str, Sequence[Any]]) -> Source:
+    """Of a dataset whose episode k has the k-th value of each column: its rows."""
+    write_v2(root, [4] * len(next(iter(columns.values()))), cameras=())
+    for name, episodes in columns.items():
+        for k, rows in enumerate(episodes):
+            edit_parquet(v2_data(root, k), **{name: rows})
+    return source_of(root)
+
+
+@golden
+def test_outcomes(new: New) -> Told:
+    """Flags in each type, and columns that are none; rewards of 0 and 1, of which the last one counts."""
+    for won in (
+        [0, 0, 0, 1],
+        [0.0, 0.0, None, 1.0],
+        pa.array([[0], [0], [0], [1]], pa.list_(pa.int64())),
+        pa.array([[0], [0], [0], [1]], pa.list_(pa.float32(), 1)),
+    ):
+        yield f"won: {won!s:.99}, {getattr(won, 'type', '')}", with_columns(new(), {"next.success": [won, [False] * 4]})
+    for rows in (
+        [None] * 4,
+        ["maybe"] * 4,
+        [0.2, 0.4, 0.6, 1.0],
+        pa.array([[0], [0], [0, 1], [1]], pa.list_(pa.int64())),
+        [2**60] * 4,
+    ):
+        yield f"no flag: {rows!s:.99}", with_columns(new(), {"next.success": [rows, rows]})
+    zeros = [0.0] * 4
+    for name in ("next.reward", "reward"):
+        yield name, with_columns(new(), {name: [[0, 0, 0, 1.0], zeros, [0, 1.0, 0, 0]]})
+    yield "a reward that is never set", with_columns(new(), {"next.reward": [zeros] * 2})
+    yield "a dense reward", with_columns(new(), {"next.reward": [[0, 0, 0, 1.0], [0, 0.3, 0.6, 0.9], zeros]})
+
+
+def feature(names: Any = None, dtype: str = "float32") -> dict[str, Any]:
+    return {"dtype": dtype, "names": names}
+
+
+@golden
+def test_state_and_action(new: New) -> Told:
+    """In one column or in parts, and the names of their dimensions."""
+
+    def written(features: Mapping[str, Any], columns: Mapping[str, Any], modality: Any = None) -> Source:
+        root = write_v2(new(), [5], cameras=())
+        edit_parquet(v2_data(root, 0), **{STATE: None, ACTION: None} | columns)
+        edit_info(root, features=features)
+        if modality is not None:
+            (root / "meta/modality.json").write_text(modality if isinstance(modality, str) else json.dumps(modality))
+        return source_of(root)
+
+    def vectors(*factors: float) -> pa.Array:
+        return pa.array([[k * f for f in factors] for k in range(5)])
+
+    mode = {"observation.state.mode": feature(dtype="string")}
+    joints, gripper = "observation.state.joints", "observation.state.gripper_position"
+    parts = {joints: feature(["j0", "j1"]), gripper: feature(["gripper"])} | mode | {"action.wrist": feature()}
+    columns = {"action.wrist": vectors(1, 9), gripper: [5.0 * k for k in range(5)], joints: vectors(1, 2)}
+    yield "a column for each part, in the order of info.json; one of texts is none", written(parts, columns)
+    width, time = "observation.gripper_width", "observation.time"
+    for names in (["x", "y"], None, ["x", "claw"]):  # the last has its gripper already
+        features = {STATE: feature(names), width: feature(), time: feature()}
+        beside = {STATE: vectors(1, 1), width: [7.0 * k for k in range(5)], time: [1.0 * k for k in range(5)]}
+        yield f"a gripper beside the state {names}", written(features, beside)
+    hands = {"left_hand": {"start": 1, "end": 3}, "arm": {"start": 0, "end": 1}, "bad": {"start": 2, "end": 9}}
+    modality = {"state": hands, "action": {"arm": {"start": 0, "end": 1}}}
+    for names in (["motor_0", "motor_1", "motor_2"], ["a", "b", "gripper"]):
+        features = {STATE: feature(names), ACTION: feature(["motor_0"])}
+        columns = {STATE: vectors(1, 1, 1), ACTION: vectors(1)}
+        yield f"GR00T's modality.json where names say nothing: {names}", written(features, columns, modality)
+    features = {STATE: feature(), ACTION: feature()}
+    columns = {STATE: vectors(1, 2), ACTION: vectors(1)}
+    yield "modality.json is damaged: episodes are read without it", written(features, columns, '{"state": ')
+    texts = {STATE: [["a"]] * 5, "state": vectors(2), ACTION: vectors(1)}
+    yield "columns that hold no numbers", written({STATE: feature(), "state": feature(["x"])}, texts)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{video_key}/{episode_index:99999999d}.mp4", "{video_key:>99999999}.mp4", "{video_key!r:99999999}",
+        "{video_key.__class__.__mro__}", "{0}{1}", "{",
+    ],
+)  # fmt: skip
+def test_path_templates_are_not_trusted(tmp_path: Path, template: str) -> None:
+    """Nothing is looked into, and no name is filled up to any length."""
+    root = write_v2(tmp_path, [6])
+    edit_info(root, video_path=template)
+    tracemalloc.start()
+    listing = list_episodes(source_of(root))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert said(listing) == [("path_template", "warning", None, None)]
+    assert shown(source_of(root), listing.records[0], FRONT) == [(0, 0, k) for k in range(6)]
+    assert peak < 50_000_000
+
+
+@pytest.mark.parametrize(("start", "count"), [(20, 1), (15, 6), (0, 21), (100, 5)])
+def test_rows_that_are_not_there(tmp_path: Path, start: int, count: int) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"state": [[float(k)] for k in range(20)]})
+    with pytest.raises(DataError, match=r"^a\.parquet"):
+        read_columns(path, start, count, (*STATE_KEYS, "timestamp"))
+
+
+def test_names_of_dimensions() -> None:
+    for names, expected in (
+        (["a", "b"], ["a", "b"]),
+        ({"motors": ["a", "b"]}, ["a", "b"]),
+        ({"left": ["a", "b"], "right": ["a"]}, ["left.a", "left.b", "right.a"]),
+        ({"b": 1, "c": 2, "a": 0}, ["a", "b", "c"]),
+        ({"b": True, "c": False}, []),
+        ({"motors": "a"}, []),
+        ({}, []),
+        (None, []),
+    ):
+        assert dimension_names({"names": names}) == expected, names
+    assert [dimension_names(f) for f in ({}, None, [])] == [[]] * 3
+    table = pa.table({STATE: [["a"], ["b"]], "state": [[1.0], [2.0]], ACTION: [1, 2]})
+    found = first_vector(table, {"state": {"names": ["x"]}}, STATE_KEYS)
+    assert found is not None
+    assert found.to_pydict() == {"x": [1.0, 2.0]}
+    assert [first_vector(table, {}, (name,)) for name in (ACTION, "none")] == [None] * 2
