@@ -68,16 +68,6 @@ def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
     return data.description or "", str(lines.value) if lines else ""
 
 
-def alive(pids: list[int]) -> list[int]:
-    """Those that are no zombies."""
-    found = []
-    for pid in pids:
-        status = Path(f"/proc/{pid}/stat")
-        if status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z":
-            found.append(pid)
-    return found
-
-
 def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
     """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children."""
 

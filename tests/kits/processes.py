@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -91,3 +91,12 @@ def own_peak_mb() -> int:
     """The most memory that this process held; getrusage's figure has also that of the process which started it."""
     (line,) = (x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM"))
     return int(line.split()[1]) >> 10
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Those that live; zombies do not: they wait for whoever adopted them."""
+    found = []
+    for pid in pids:
+        with suppress(OSError):  # it may end while its file is read
+            found += [pid] * (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z")
+    return found

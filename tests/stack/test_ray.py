@@ -9,7 +9,6 @@ import pytest
 
 from assets.lib.launch.ray import RayLauncher
 from tests.kits.launch_kit import (
-    alive,
     allow_programs,
     failure,
     group_interpreter,
@@ -17,6 +16,7 @@ from tests.kits.launch_kit import (
     interrupt_when_up,
     materialize,
 )
+from tests.kits.processes import alive
 
 pytestmark = pytest.mark.stack
 

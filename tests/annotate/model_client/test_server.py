@@ -13,6 +13,7 @@ import pytest
 
 from annotate.model_client.server import Server, ServerConfig, command, serves
 from core.errors import FailedError
+from tests.kits.processes import alive
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
 STAND_IN = """#!{python}
@@ -64,14 +65,6 @@ def pids(log: Path) -> list[int]:
     return [int(p) for p in log.read_text().split()[1:3]]
 
 
-def lives(pid: int) -> bool:
-    """Zombies do not count: they wait for whoever adopted them."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
     said: list[str] = []
     with Server(config, said.append) as server:
@@ -79,9 +72,9 @@ def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
         assert serves(endpoint, "some/model")
         assert not serves(endpoint, "another")
         started = pids(log)
-        assert all(map(lives, started))
+        assert alive(started) == started
         server.check()
-    assert not any(map(lives, started))
+    assert not alive(started)
     assert not serves(endpoint, "some/model")
     assert all("starting" in line for line in said)  # none, when it is ready at once
     server.stop()  # again: nothing left to do
@@ -100,7 +93,7 @@ def test_a_death_later_is_seen(config: ServerConfig):
 
         with pytest.raises(FailedError, match="Loading weights"):
             check_for_10_s(server)
-        assert not lives(child)
+        assert not alive([child])
 
 
 def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
@@ -110,7 +103,7 @@ def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPat
     with pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"), Server(hanging, said.append):
         pytest.fail("it cannot be ready")
     assert "Loading weights" in said[-1]  # the progress line shows what the log says last
-    assert not any(map(lives, pids(config.log_dir / "vllm-0.log")))
+    assert not alive(pids(config.log_dir / "vllm-0.log"))
 
 
 def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
@@ -118,7 +111,7 @@ def test_one_that_heeds_no_sigterm_is_killed(config: ServerConfig, monkeypatch: 
     monkeypatch.setattr("annotate.model_client.server.GRACE_S", 1.0)
     with Server(config) as server:
         started = pids(server.logs[0])
-    assert not any(map(lives, started))
+    assert not alive(started)
 
 
 def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
@@ -133,7 +126,7 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
         serve.send_signal(signal.SIGINT)
         serve.wait(60)
         said = serve.stderr.read()
-    assert not any(map(lives, started))
+    assert not alive(started)
     assert (serve.returncode, said.endswith("stopped\n")) == (0, True)
 
 

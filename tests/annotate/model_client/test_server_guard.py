@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.server import GUARD
-from tests.kits.launch_kit import alive
+from tests.kits.processes import alive
 
 # A shell that waits for a pipeline, as wrappers do; in it a process that starts another one in a session of its own
 COMMAND = """

@@ -21,7 +21,8 @@ from assets.lib.launch.slurm import SlurmLauncher
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
-from tests.kits.launch_kit import alive, failure, interpreter, interrupt_when_up, job_of, materialize
+from tests.kits.launch_kit import failure, interpreter, interrupt_when_up, job_of, materialize
+from tests.kits.processes import alive
 
 
 @pytest.fixture
