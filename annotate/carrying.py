@@ -62,13 +62,11 @@ def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> di
     found = {}
     for key, own in carried.items():
         others = [one.strangeness for other, one in carried.items() if other != key and other in shows_usual]
-        succeeded = own.own.episode.signals.success is True
-        if others and not succeeded:
+        if others and own.own.episode.signals.success is not True:
             # Few others do not show all that is usual
             usual = float(np.quantile(np.concatenate(others), USUAL_SHARE)) * (1 + 1 / len(others))
-            found[key] = replace(own, usual=usual)
-        else:
-            found[key] = own
+            own = replace(own, usual=usual)
+        found[key] = own
     return found
 
 

@@ -50,7 +50,6 @@ def measures(signals: Signals) -> RunMeasures:
     run = observe(replace(signals, success=None), MotionConfig())
     n, fps = len(run), signals.fps
     way = None if signals.state is None else _way(signals.state, fps)
-    moves = [gripper_moves(gripper.opening, MotionConfig(), fps) for gripper in signals.grippers]
     end_state = state_spread = None
     if signals.state is not None and np.isfinite(signals.state).all():
         state = np.asarray(signals.state, np.float64)
@@ -61,10 +60,15 @@ def measures(signals: Signals) -> RunMeasures:
         pauses=sum(start > 0 and end < n for start, end in run.idle),
         reversals=None if way is None else _reversals(way),
         jerk=None if way is None else _jerk(way),
-        gripper_moves=sum(map(len, moves)) if moves else None,
+        gripper_moves=_gripper_moves(signals),
         end_state=end_state,
         state_spread=state_spread,
     )
+
+
+def _gripper_moves(signals: Signals) -> int | None:
+    moves = [gripper_moves(gripper.opening, MotionConfig(), signals.fps) for gripper in signals.grippers]
+    return sum(map(len, moves)) if moves else None
 
 
 def _way(state: np.ndarray, fps: float) -> np.ndarray | None:

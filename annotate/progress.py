@@ -158,17 +158,13 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
         if segment.step is None:
             rested = segment.kind == IDLE
             continue
-        if rested and attempts and _is_interrupted(attempts[-1][-1], segment.step):
+        # It goes on with the one before, where that did not complete the step
+        if rested and attempts and (attempts[-1][-1].step, attempts[-1][-1].completed) == (segment.step, False):
             attempts[-1].append(segment)
         else:
             attempts.append([segment])
         rested = False
     return attempts
-
-
-def _is_interrupted(attempt: Segment, next_step: int) -> bool:
-    """Does the next attempt go on with the one before, which did not complete the step?"""
-    return attempt.step == next_step and not attempt.completed
 
 
 def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:

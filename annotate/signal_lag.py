@@ -101,13 +101,10 @@ class LagMeter:
 
     def findings(self, lags: Sequence[Lag]) -> list[Finding]:
         """One for each signal whose lag is corrected, at the chunk's first episode."""
-        findings = []
-        corrected = [lag for lag in lags if lag.is_corrected]
-        if corrected:
-            parts = [_in_words(lag) for lag in corrected]
-            detail = f"{'; '.join(parts)}: labels are corrected by it"
-            findings.append(Finding("signal_lag", detail, "warning", self.first_episode))
-        return findings
+        if not (parts := [_in_words(lag) for lag in lags if lag.is_corrected]):
+            return []
+        detail = f"{'; '.join(parts)}: labels are corrected by it"
+        return [Finding("signal_lag", detail, "warning", self.first_episode)]
 
 
 def _in_words(lag: Lag) -> str:

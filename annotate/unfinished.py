@@ -117,9 +117,11 @@ def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:
     usual = np.array([run.success is not False for run in runs])
     moving = np.log([run.moving_s() + MOVING_FLOOR_S for run in runs])
     speed = np.array([run.last_speed() for run in runs])
+    hashes = np.array([run.last_hash for run in runs], np.uint64)
+    bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
         robust_deviations(_apart(_last_states(runs), usual, STATE_FLOOR), usual, STATE_SCALE),
-        robust_deviations(_apart(_hash_distances(runs), usual, PICTURE_FLOOR), usual, PICTURE_SCALE),
+        robust_deviations(_apart(bits.astype(np.float64), usual, PICTURE_FLOOR), usual, PICTURE_SCALE),
         -robust_deviations(moving, usual, MOVING_SCALE),
         np.abs(robust_deviations(speed, usual, SPEED_SCALE)),
         np.array([float(run.end_progress < 1) for run in runs]),
@@ -148,9 +150,3 @@ def _last_states(runs: Sequence[RunEnd]) -> np.ndarray | None:
         return None
     last = np.array([state[-1, moves] for state in states], np.float64) / scale[moves]
     return np.sqrt(((last[:, None] - last[None]) ** 2).mean(axis=2))
-
-
-def _hash_distances(runs: Sequence[RunEnd]) -> np.ndarray:
-    """Bits in which the last pictures differ [n, n]."""
-    hashes = np.array([run.last_hash for run in runs], np.uint64)
-    return np.bitwise_count(hashes[:, None] ^ hashes[None]).astype(np.float64)

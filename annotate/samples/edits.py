@@ -56,15 +56,11 @@ def load_editor(name: str) -> Editor:
 def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: str) -> np.ndarray:
     """Edit a picture. Raises FailedError if the editor returns no picture, or the same one."""
     picture = editor(rgb.copy(), instruction, seed)
-    if not _is_rgb(picture):
+    if not isinstance(picture, np.ndarray) or (picture.dtype, picture.shape[2:]) != (np.uint8, (3,)):
         raise FailedError(f"the image editor {name} did not return an array uint8 [h, w, 3]")
     if picture.shape == rgb.shape and (picture == rgb).all():
         raise FailedError(f"the image editor {name} left a picture as it was, although told: {instruction}")
     return picture
-
-
-def _is_rgb(picture: object) -> bool:
-    return isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
 
 
 def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int) -> np.ndarray:

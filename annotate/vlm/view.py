@@ -32,9 +32,6 @@ class EpisodeView:
 async def all_results[T](*calls: Awaitable[T]) -> list[T]:
     """All results; the first error only after all have ended, so that no reply under way is lost."""
     results: Iterable[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
-    values: list[T] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        values.append(result)
-    return values
+    if error := next((result for result in results if isinstance(result, BaseException)), None):
+        raise error
+    return [result for result in results if not isinstance(result, BaseException)]

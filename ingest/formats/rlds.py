@@ -198,7 +198,7 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
         for number, at in enumerate(records(data)):
             count += 1
             _read(listing, _place(listing.source, shard, number, specs), specs, data, at)
-    except (OSError, DataError) as e:
+    except DataError as e:
         # What was read before the damage stays
         after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
         listing.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
@@ -351,10 +351,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
         raise DataError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
     specs = specs_of(described(source, folder + FEATURES)[0])
-    try:
-        data = mapped(source.resolve(record.data_uri))
-    except OSError as e:
-        raise DataError(str(e)) from e
+    data = mapped(source.resolve(record.data_uri))
     at = record_at(data, int(record.data_key))
     # Only now all of the record is read: a listing looks at texts and numbers alone
     check_message(data, at)

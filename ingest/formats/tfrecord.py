@@ -43,9 +43,12 @@ class Values(NamedTuple):
 
 
 def mapped(path: Path) -> Data:
-    """A file's bytes, read when they are looked at. Raises OSError."""
-    with path.open("rb") as f:
-        return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    """A file's bytes, read when they are looked at. Raises DataError."""
+    try:
+        with path.open("rb") as f:
+            return mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if path.stat().st_size else b""
+    except OSError as e:
+        raise DataError(str(e)) from e
 
 
 def masked(crc: int) -> int:

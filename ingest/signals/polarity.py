@@ -161,7 +161,7 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
         votes = [holds_high for run, crossings in active if (holds_high := vote(run, crossings)) is not None]
         # One that holds at the high end is closed there
         evidence.append(_majority(votes, len(active), -log_odds, why))
-    return [e for e in (*evidence, _by_command(runs)) if e is not None]
+    return list(filter(None, (*evidence, _by_command(runs))))
 
 
 def counted(run: GripperRun) -> list[Transition]:

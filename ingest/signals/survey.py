@@ -60,7 +60,9 @@ def survey(
     """
     records = chosen(source, records)
     version = survey_version(source.config)
-    if before and _holds(before, version, len(records)):
+    # Made in the same way, of enough episodes or of half of those that there are now
+    enough = min(MIN_SURVEYED, (len(records) + 1) // 2)
+    if before and before[0].survey_version == version and before[0].num_surveyed >= enough:
         return Survey(tuple(before), tuple(findings_of(before)))
     episodes = list(_readable(source, records))
     if not episodes:
@@ -74,12 +76,6 @@ def survey_version(config: DatasetConfig) -> str:
     """Changes with this code, and with what the registry says of the grippers."""
     registered = " ".join(entry.model_dump_json() for entry in config.grippers)
     return hashlib.sha256(f"{VERSION} {registered}".encode()).hexdigest()[:16]
-
-
-def _holds(before: Sequence[GripperSignal], version: str, num_chosen: int) -> bool:
-    """Was an earlier survey made in the same way, of enough episodes or of half of those that there are now?"""
-    num_before = before[0].num_surveyed
-    return before[0].survey_version == version and num_before >= min(MIN_SURVEYED, (num_chosen + 1) // 2)
 
 
 def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
