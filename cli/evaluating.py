@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
-from eval.predictions import read_predictions
+from eval.benchmarks.rows import read_predictions
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL, Evaluated, compare
 from eval.store import store_scores

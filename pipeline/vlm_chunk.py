@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import starmap
 from typing import Any
 from uuid import uuid4
 
@@ -237,11 +238,5 @@ async def _ask_all[T](
                     raise
                 findings.append(Finding(e.reason, str(e), "warning", episode))
 
-    async with client:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for question in questions:
-                    group.create_task(ask_one(*question))
-        except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
-            raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+    await client.side_by_side(starmap(ask_one, questions))
     return client.hits

@@ -235,13 +235,7 @@ async def _ask(
                     text = answer_of(reply.value)
                     answered(_Answer(k, inference, *judge(text, truth, options.tolerance), text, reply.key))
 
-    async with client:
-        try:
-            async with asyncio.TaskGroup() as group:
-                for k in chosen:
-                    group.create_task(one(k))
-        except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
-            raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+    await client.side_by_side(map(one, chosen))
 
 
 def _row(sample: Sample, answer: _Answer, model: str) -> tuple[Sample, str, dict[str, Any]]:

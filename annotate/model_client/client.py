@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Coroutine, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -70,6 +71,16 @@ class Client:
         await asyncio.gather(*flights, return_exceptions=True)
         for endpoint in self.endpoints:
             await endpoint.close()
+
+    async def side_by_side(self, tasks: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Tasks that ask this client, all under way at once: what one raises stops the others. Raises VlmError."""
+        async with self:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for task in tasks:
+                        group.create_task(task)
+            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
+                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
 
     async def check(self) -> None:
         """Every endpoint answers and serves the model; done before the first request if not called. Raises VlmError."""

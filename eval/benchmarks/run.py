@@ -18,7 +18,7 @@ from eval.benchmarks.load import load_benchmark
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
-from eval.predictions import read_predictions
+from eval.benchmarks.rows import read_predictions
 from eval.report import Report, Stills, score_rows, write_report
 from eval.runners.api import Books
 from eval.runners.collect import Shard, collect, prompt_version, run_settings

@@ -137,7 +137,7 @@ class ApiRunner:
             return client.served[self.config.model]
 
     async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
-        room = asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
+        client, room = self._client(), asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
 
         async def one(number: int, prompt: Prompt) -> None:
             """One prompt's reply, or its error; what stops all others is raised."""
@@ -151,13 +151,7 @@ class ApiRunner:
                         raise
                     replies.put(ModelReply(prompt.key, error=str(e)))
 
-        async with self._client() as client:
-            try:
-                async with asyncio.TaskGroup() as group:
-                    for number, prompt in enumerate(prompts):
-                        group.create_task(one(number, prompt))
-            except BaseExceptionGroup as e:  # one reason is enough: the others only say that they were stopped
-                raise next((x for x in e.exceptions if isinstance(x, VlmError)), e.exceptions[0]) from e
+        await client.side_by_side(one(number, prompt) for number, prompt in enumerate(prompts))
 
     def _request(self, prompt: Prompt) -> Request:
         pictures = iter(prompt.pictures)

@@ -1,6 +1,6 @@
 """Prediction files as they grow: a line per answer, on disk before the next batch; what is there is not asked again.
 
-A line is what eval.predictions reads, with the run it belongs to and its tokens.
+A line is what eval.benchmarks.rows reads, with the run it belongs to and its tokens.
 """
 
 import hashlib

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from eval.benchmarks.question import BenchmarkError
-from eval.predictions import PredictionLine
+from eval.benchmarks.rows import PredictionLine
 from eval.scoring import graded, procvqa, progresslm, robofac
 from eval.scoring.scored import ScoredBenchmark
 

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from eval.benchmarks.graded import POINTS, ROBOREWARD
 from eval.benchmarks.question import BenchmarkError
+from eval.benchmarks.rows import PredictionLine
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.predictions import PredictionLine
 from eval.scoring.procvqa import progress_of
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 

@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.benchmarks.rows import HUMAN, ProgressRow
+from eval.benchmarks.rows import HUMAN, PredictionLine, ProgressRow
 from eval.metrics import errors, order, published
 from eval.metrics.runs import readable, worst_case
 from eval.metrics.score import mean_of
-from eval.predictions import PredictionLine
 from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked, column
 
 Parsed = tuple[float | None, int | None, bool]  # score, reference, and whether it says n/a

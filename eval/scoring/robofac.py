@@ -15,9 +15,9 @@ from pydantic import Field
 
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.robofac import BENCHMARK, CHOICES, FAMILIES
+from eval.benchmarks.rows import PredictionLine
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.predictions import PredictionLine
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
 
 DETECTION = "failure_detection"

@@ -11,8 +11,8 @@ import pytest
 from core.paths import Workspace
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
+from eval.benchmarks.rows import PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
-from eval.predictions import PredictionLine
 from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL

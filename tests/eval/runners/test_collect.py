@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import UserError
 from eval.benchmarks.question import Question, RightAnswer
-from eval.predictions import read_predictions
+from eval.benchmarks.rows import read_predictions
 from eval.runners.collect import collect, of_shard, run_settings
 from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn

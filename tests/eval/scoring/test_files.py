@@ -10,7 +10,7 @@ import pytest
 
 from core.paths import ROOT
 from eval.benchmarks.question import BenchmarkError
-from eval.predictions import MAX_LINE_BYTES, PredictionLine, read_predictions
+from eval.benchmarks.rows import MAX_LINE_BYTES, PredictionLine, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ScoredBenchmark

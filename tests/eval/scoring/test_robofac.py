@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from eval.predictions import PredictionLine
+from eval.benchmarks.rows import PredictionLine
 from eval.scoring.files import score_predictions
 from eval.scoring.robofac import options_of
 
