@@ -149,10 +149,7 @@ def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, in
     """Numerator and denominator of the published BF1@5, which sees no segments in which everything is done."""
     counts = np.zeros(2, int)
     for one_pass in truth.passes:
-        ours, wanted = (first_and_last(_undone(segments)) for segments in (label.segments, one_pass))
+        undone = (tuple(s for s in segments if s.kind != DONE) for segments in (label.segments, one_pass))
+        ours, wanted = (first_and_last(spans(segments)) for segments in undone)
         counts += boundary_hits(ours, wanted)[:2]
     return int(counts[0]), int(counts[1])
-
-
-def _undone(segments: tuple[Segment, ...]) -> list[Span]:
-    return spans(tuple(s for s in segments if s.kind != DONE))

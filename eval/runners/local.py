@@ -131,18 +131,15 @@ class TextRunner:
 
     @torch.inference_mode()
     def _weigh(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        inputs = self._inputs(loaded)
+        inputs, encode = self._inputs(loaded), self.processor.tokenizer.encode
         likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
         for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
-            words = {w: float(row[self._first_tokens(w)].sum()) for w in p.words}
+            # Tokens that begin a word, with and without a blank before it
+            first = {w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")}) for w in p.words}
+            words = {w: float(row[tokens].sum()) for w, tokens in first.items()}
             replies.append(ModelReply(p.key, words=words, prompt_tokens=mask, completion_tokens=1))
         return replies
-
-    def _first_tokens(self, word: str) -> list[int]:
-        """Tokens that begin a word, with and without a blank before it."""
-        encode = self.processor.tokenizer.encode
-        return sorted({encode(text, add_special_tokens=False)[0] for text in (word, f" {word}")})
 
 
 class TwoPassRunner(TextRunner):

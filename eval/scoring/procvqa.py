@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -195,15 +195,12 @@ def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embe
     said = [plans.plan_of(line.response) for line, _ in answers]
     names = sorted({name for plan in (*targets, *said) for name in plan or ()})
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
-    values = [_plan_scores(plan, target, vectors) for plan, target in zip(said, targets, strict=True)]
-    return _means(values, np.array([plan is not None for plan in said]), episodes)
-
-
-def _plan_scores(
-    plan: Sequence[str] | None, target: Sequence[str], vectors: Mapping[str, np.ndarray]
-) -> dict[str, float]:
     metrics = {"plan_success": plans.plan_success, "plan_f1": plans.semantic_f1}
-    return {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
+    values = [
+        {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
+        for plan, target in zip(said, targets, strict=True)
+    ]
+    return _means(values, np.array([plan is not None for plan in said]), episodes)
 
 
 def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
