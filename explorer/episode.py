@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import Path
 
@@ -36,6 +37,11 @@ class LakeEpisode:
     @property
     def key(self) -> tuple[str, int, int]:
         return self.dataset, self.chunk, self.episode_index
+
+    @property
+    def address(self) -> str:
+        """The end of the addresses of its pages."""
+        return f"/{quote(self.dataset, safe='')}/{self.episode_index}"
 
     @property
     def partition(self) -> str:

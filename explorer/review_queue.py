@@ -113,25 +113,17 @@ class ReviewQueue:
 class QueuePlace:
     """Where an episode stands in a queue. number: from 1, None: it is not, or no longer, in it; total: that are left.
 
-    previous, following: other episodes of the queue, None where there is none.
+    Addresses: `page` of the queue's list, `after` of the next episode, or of the list at the end, `before`.
     """
 
-    queue: ReviewQueue
+    page: str
     number: int | None
     total: int
-    previous: Episode | None
-    following: Episode | None
+    after: str
+    before: str | None = None
     label_run: str | None = None
     why: tuple[str, ...] = ()
-
-    @property
-    def after(self) -> str:
-        """Where one goes from here: the next one, or the list at its end."""
-        return self.queue.at(self.following) if self.following else self.queue.page
-
-    @property
-    def before(self) -> str | None:
-        return self.queue.at(self.previous) if self.previous else None
+    queue: ReviewQueue | None = None
 
 
 def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
@@ -139,21 +131,20 @@ def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) ->
     here = {"d": dataset, "e": episode_index}
     own = queue.rows(at, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **here)
     total = queue.left(at)
+
+    def address(episode: Episode | None) -> str | None:
+        return queue.at(episode) if episode else None
+
     if not own:
-        return QueuePlace(queue, None, total, None, queue.first(at))
+        return QueuePlace(queue.page, None, total, address(queue.first(at)) or queue.page, queue=queue)
     here |= {"s": own[0]["score"]}
     is_before = "AND (score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
     is_after = "AND (score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
     [ahead] = queue.rows(at, is_before, "count(*) AS num", **here)
-    return QueuePlace(
-        queue,
-        ahead["num"] + 1,
-        total,
-        queue.first(at, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **here),
-        queue.first(at, f"{is_after} ORDER BY {ORDER}", **here),
-        own[0]["label_run"],
-        tuple(own[0]["why"]),
-    )
+    before = address(queue.first(at, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **here))
+    after = address(queue.first(at, f"{is_after} ORDER BY {ORDER}", **here)) or queue.page
+    run, why = own[0]["label_run"], tuple(own[0]["why"])
+    return QueuePlace(queue.page, ahead["num"] + 1, total, after, before, run, why, queue)
 
 
 def judged_since(at: Visit) -> list[str]:

@@ -13,6 +13,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, episode_data, find_episode
+from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
 from explorer.tasks import MOST_LISTED, shown_tasks
 
@@ -80,16 +81,16 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
     its = episode_data(reader, reference)
     own_camera, reference_camera, shared = _cameras(shown, its, camera)
     queue = doubtful(at.explorer, reader, dataset)
-    place = next((k for k, doubt in enumerate(queue) if doubt["episode_index"] == episode_index), None)
-    following = queue[0 if place is None else place + 1 :][:1]
-    after = _address(dataset, following[0]["episode_index"], camera) if following else _address(dataset, None, camera)
+    numbers = [doubt["episode_index"] for doubt in queue]
+    number = numbers.index(episode_index) + 1 if episode_index in numbers else 0
+    after = _address(dataset, next(iter(numbers[number:]), None), camera)
+    why = tuple(queue[number - 1]["why"]) if number else ()
+    place = QueuePlace(f"/review/beside/{dataset}", number or None, len(queue), after, None, run["label_run"], why)
     segments = its["runs"][0]["segments"] if its["runs"] else []
     data = {
         "runs": [run, *(r for r in shown["runs"] if r is not run)],
         "beside": {
-            "label_run": run["label_run"],
             "follows": correction_state(reader, dataset, episode_index)["newest"],
-            "after": after,
             "aligned": asdict(beside),
             "camera": reference_camera,
             "fps": its["fps"],
@@ -110,11 +111,8 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
         cameras=shared,
         spans=charts.spans(run["segments"], episode.num_frames),
         carried=charts.spans(carried(beside, segments, episode.num_frames), episode.num_frames),
-        doubt=queue[place] if place is not None else None,
         unsure=unsure_steps(run["segments"]),
         place=place,
-        total=len(queue),
-        after=after,
     )
 
 

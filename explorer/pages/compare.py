@@ -12,7 +12,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, episode_data, find_episode
-from explorer.pages.episode import curve_data, run_name
+from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
 
@@ -127,7 +127,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b
         facts=episode.facts,
         sides=sides,
         chosen=chosen,
-        data=data | {"curves": [curve_data(c) for c in lines]},
+        data=data | {"charts": charts_data({"progress": lines})},
         spans=spans,
         moved=sum(map(len, moved)),
         lines=lines,

@@ -1,6 +1,6 @@
 """One episode: cameras, labels, curves and measurements on one time axis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter
@@ -43,16 +43,18 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
     index = at.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
     before, following = neighbours(reader, index, episode)
     n = episode.num_frames
+    measures = measure_charts(shown["measures"], n)
+    measured = {of["title"]: of["lines"] for of in measures}
     return at.page(
         "episode.html",
         title=f"{dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        data=shown | {"curves": [curve_data(c) for c in lines]},
+        data=shown | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
         spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
         lines=lines,
         progress=charts.curves(lines, n) if lines else None,
-        measures=measure_charts(shown["measures"], n),
+        measures=measures,
         stages=stages(reader, episode),
         demonstration=demonstration(index, dataset, episode_index),
         before=before,
@@ -82,23 +84,23 @@ def curve_picture(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> Re
 def actions_track(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
     episode = find_episode(at.reader, dataset, episode_index)
-    message = chart = values = None
-    names: dict[str, list[str]] = {"state": [], "action": []}
+    message = chart = None
+    names: list[str] = []
     try:
         found = recorded(at.reader, episode)
-        names = {"state": list(found.state_names), "action": list(found.action_names)}
+        names = list(found.state_names)
         if found.action is None:
             message = (
                 f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
             )
         else:
-            values = found.action.T.tolist()
-            series = [(name_of(names["action"], k), v) for k, v in enumerate(values)]
+            series = [(name_of(found.action_names, k), v) for k, v in enumerate(found.action.T.tolist())]
             chart = measure_chart("action", series, episode.num_frames)
     except PageError as e:
         message = str(e)
+    curves = charts_data({"action": chart["lines"] if chart else []})["action"]
     html = at.explorer.templates.get_template("actions.html")
-    return HTMLResponse(html.render(message=message, chart=chart, names=names, values=values))
+    return HTMLResponse(html.render(message=message, chart=chart, names=names, curves=curves))
 
 
 def name_of(names: Sequence[str], dimension: int) -> str:
@@ -171,9 +173,12 @@ def run_name(run: dict[str, Any]) -> str:
     return f"{run['model'] or run['annotator']} {run['label_run'][:8]}"
 
 
-def curve_data(curve: Curve) -> dict[str, Any]:
-    """A curve for the script that shows its value at the cursor."""
-    return {"name": curve.name, "frames": list(curve.frames), "values": list(curve.values)}
+def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
+    """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
+    return {
+        title: [{"frames": None if type(c.frames) is range else list(c.frames), "values": list(c.values)} for c in of]
+        for title, of in lines.items()
+    }
 
 
 def measure_charts(measures: dict[str, Any], num_frames: int) -> list[dict[str, Any]]:

@@ -141,8 +141,9 @@ def behind(
 
 
 def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None:
-    """Instructions, and of each task of a video a row of cells: value and drawing, None where nothing was asked; None
-    of an evaluation without such a matrix."""
+    """Heads of columns, and of each task of a video a row of cells: value and drawing, None where nothing was asked.
+
+    None of an evaluation without such a matrix."""
     cells = {(video, told): value for video, told, value in reader.rows(CONFUSION_SQL, eval_run)}
     if not cells:
         return None
@@ -151,6 +152,6 @@ def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None
         value = cells.get((video, told))
         return None if value is None else (value, charts.share(value), video == told)
 
-    instructions = sorted({told for _, told in cells})
-    videos = sorted({video for video, _ in cells})
-    return {"instructions": instructions, "rows": [(v, [cell(v, told) for told in instructions]) for v in videos]}
+    instructions, videos = sorted({told for _, told in cells}), sorted({video for video, _ in cells})
+    rows = [(video, [cell(video, told) for told in instructions]) for video in videos]
+    return {"heads": [f"#{told}" for told in instructions], "rows": rows}

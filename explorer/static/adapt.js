@@ -1,6 +1,5 @@
 // "Adapt a model from this episode": choose a model, see the command, start it where that is allowed, watch its log.
-import { element } from "./element.js";
-import { post } from "./request.js";
+import { element, get, post } from "./page.js";
 
 export function adaptPanel(details, episode) {
   const url = `/api/adapt/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
@@ -8,20 +7,15 @@ export function adaptPanel(details, episode) {
   details.addEventListener("toggle", () => details.open && !box.childElementCount && build());
 
   async function build() {
-    const answer = await fetch(url);
-    const told = await answer.json();
-    if (!answer.ok) return void (box.textContent = told.error);
-    if (!told.models.length) {
-      box.textContent = "The corpus has no trained model yet: proccorpus train makes one.";
-      return;
-    }
+    const { ok, data: told } = await get(url);
+    const none = ok && !told.models.length ? "The corpus has no trained model yet: proccorpus train makes one." : told.error;
+    if (none) return void (box.textContent = none);
     const model = element("select", {}, ...told.models.map((m) => new Option(m, m)));
     const recipe = element("input", { placeholder: "default for the model", maxLength: 80 });
     const code = element("code", { tabIndex: 0 });
     const start = element("button", { type: "button", textContent: "Start it here" });
     const state = element("p", { role: "status" });
-    const log = element("pre", { tabIndex: 0, hidden: true });
-    log.setAttribute("aria-label", "Log");
+    const log = element("pre", { tabIndex: 0, hidden: true, ariaLabel: "Log" });
     const write = () => {
       const command = told.command.replace("MODEL", model.value);
       code.textContent = recipe.value ? command.replace("RECIPE", recipe.value) : command.replace(/ --recipe=\S+/, "");
@@ -33,7 +27,7 @@ export function adaptPanel(details, episode) {
       log.textContent = job.log;
       log.hidden = !job.log;
       start.disabled = job.running;
-      if (job.running) setTimeout(async () => show((await (await fetch(url)).json()).job), 1000);
+      if (job.running) setTimeout(async () => show((await get(url)).data.job ?? job), 1000);
     };
     model.addEventListener("change", write);
     recipe.addEventListener("input", write);

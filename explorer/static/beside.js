@@ -1,9 +1,8 @@
-// A run beside its reference: one cursor, two videos; accept, fix or skip, and the next one comes by itself.
+// A run beside its reference: one cursor, two videos. What is said of it, and what comes next: queue.js.
 import { Camera } from "./cameras.js";
+import { $, onKeys } from "./page.js";
 import { episode, player } from "./player.js";
-import { post } from "./request.js";
 
-const $ = (id) => document.getElementById(id);
 const { beside } = episode;
 const { frames, reference_frames: shown, follows } = beside.aligned;
 const WATCHED_S = 6; // that a run is watched for, at the speed it begins with
@@ -56,48 +55,4 @@ const speed = $("speed");
 const lasts = player.numFrames / player.fps;
 speed.value = [...speed.options].map((o) => Number(o.value)).find((s) => s >= 1 && lasts / s <= WATCHED_S) ?? 8;
 if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !player.frame) player.play(true);
-
-const editor = $("beside-editor");
-if (editor) {
-  const author = $("editor-save").author;
-  const name = () => ($("by").textContent = author.value || "nobody yet");
-  author.addEventListener("input", name);
-  new MutationObserver(name).observe($("editor"), { attributes: true, attributeFilter: ["data-ready"] });
-
-  const tell = (text) => {
-    $("beside-state").textContent = text;
-    $("beside-state").hidden = false;
-    $("beside-state").classList.add("bad");
-  };
-  const fix = (on = true) => {
-    player.play(false);
-    editor.hidden = !on;
-    $("beside-acts").hidden = on;
-    if (on) atCursor()?.focus();
-  };
-  // The step at the cursor is chosen; at the end of the run, where it stops by itself, the first one
-  const atCursor = () => {
-    const segments = episode.runs[0].segments;
-    const here = player.frame < player.numFrames - 1 ? segments.findIndex((s) => player.frame < s.end_frame) : 0;
-    return $("editor-lane").querySelector(`[data-segment="${here}"]`) ?? $("editor-lane").querySelector(".editor-part");
-  };
-  const accept = async () => {
-    if (!author.value) return fix();
-    $("accept").disabled = true;
-    const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}/accept`;
-    const { ok, data } = await post(url, { author: author.value, follows: beside.follows, base_label_run: beside.label_run });
-    if (ok) return location.replace(beside.after);
-    $("accept").disabled = false;
-    tell(data.error);
-  };
-  $("accept").addEventListener("click", accept);
-  $("fix").addEventListener("click", () => fix());
-  document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=range]), select, textarea")) return;
-    if (!editor.hidden) return void (event.key === "Escape" && fix(false));
-    const act = { a: accept, f: fix, s: () => $("skip").click() }[event.key.toLowerCase()];
-    if (!act) return;
-    event.preventDefault();
-    act();
-  });
-}
+onKeys({ Escape: () => $("editor")?.classList.remove("open") });

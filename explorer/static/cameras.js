@@ -1,7 +1,8 @@
 // Cameras: videos that follow the one clock. Where a video cannot be played, the stored pictures stand in for it.
+import { $ } from "./page.js";
 import { episode, player } from "./player.js";
 
-const speed = document.getElementById("speed");
+const speed = $("speed");
 
 // frame: of this video, at the player's moment
 export class Camera {

@@ -1,13 +1,11 @@
 // The editor of an episode's label: mouse and keyboard, undo and redo, saving. What a label is, is in label.js.
 import { episode, player } from "./player.js";
 import { Label } from "./label.js";
-import { element } from "./element.js";
-import { post } from "./request.js";
+import { $, author, element, get, isKnown, onKeys, post, remember } from "./page.js";
 import { adaptPanel } from "./adapt.js";
 import { drag as follow, timeline } from "./timeline.js";
 import { labelPanel } from "./labelling.js";
 
-const $ = (id) => document.getElementById(id);
 const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
 const numFrames = episode.num_frames;
@@ -121,7 +119,7 @@ async function send(what, body, done) {
   const answer = await post(what ? `${url}/${what}` : url, { ...body, ...said });
   sending = "";
   drawState();
-  if (!known.author_is_known) localStorage.setItem("author", form.author.value);
+  remember(form.author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
   Object.assign(known, answer.data);
@@ -170,7 +168,7 @@ function compare() {
 }
 
 function showTheirs(on) {
-  for (const element of root.querySelectorAll(".theirs-name, .theirs-lane")) element.hidden = !on;
+  for (const part of root.querySelectorAll(".theirs-name, .theirs-lane")) part.hidden = !on;
 }
 
 function tell(message, wrong = false) {
@@ -513,23 +511,22 @@ function choose(i) {
 
 let wanted = location.hash === "#editor"; // before there is an editor
 
+// To the segment at the cursor; at the end, where a run stops by itself, to the first one
 export function comeHere() {
   wanted = root.dataset.ready !== "true";
   if (wanted) return;
   const lane = $("editor-lane").getBoundingClientRect();
   if (lane.top < 0 || lane.bottom > innerHeight) $("tracks").scrollIntoView({ block: "start" });
-  $("editor-lane").querySelector(".editor-part")?.focus({ preventScroll: true });
+  const here = player.frame < numFrames - 1 ? label.segments.findIndex((s) => player.frame < s.end) : 0;
+  $("editor-lane").querySelector(`[data-segment="${here}"]`)?.focus({ preventScroll: true });
 }
 
-document.addEventListener("keydown", (event) => {
-  if (event.key !== "e" || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (!event.target.closest("input:not([type=range], [type=checkbox]), select, textarea, #editor")) comeHere();
-});
+onKeys({ e: (event) => !event.target.closest("#editor") && comeHere() });
 
 async function load() {
-  const answer = await fetch(url);
-  if (!answer.ok) return;
-  known = await answer.json();
+  const { ok, data } = await get(url);
+  if (!ok) return;
+  known = data;
   begin();
 }
 
@@ -537,8 +534,8 @@ if (numFrames) {
   await load();
   if (known) {
     const form = $("editor-save");
-    form.author.value = known.author_is_known ? known.author : (localStorage.getItem("author") ?? known.author);
-    form.author.readOnly = known.author_is_known;
+    form.author.value = author();
+    form.author.readOnly = isKnown;
     listen();
     root.hidden = false;
     adaptPanel($("editor-adapt"), episode);

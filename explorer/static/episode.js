@@ -1,49 +1,36 @@
 // The page of an episode: one cursor over all tracks, values at it, switches of curves, keys, and all of it in the URL.
 import { episode, player } from "./player.js";
+import { $, onKeys } from "./page.js";
 import { drag, keys as timeKeys, timeline } from "./timeline.js";
 import "./cameras.js";
 
-const byId = (id) => document.getElementById(id);
-const tracks = byId("tracks");
-const cursor = byId("cursor");
-const pointer = byId("pointer");
-const scrub = byId("scrub");
-const framesLike = byId("frames-like"); // the link to frames like the one at the cursor
-const recorded = { names: { state: [], action: [] }, values: null }; // what the source alone has
+const tracks = $("tracks");
+const cursor = $("cursor");
+const pointer = $("pointer");
+const scrub = $("scrub");
+const framesLike = $("frames-like"); // the link to frames like the one at the cursor
+let recorded = []; // curves of actions, which the source alone has
 let pointed = null; // the frame under the pointer, while it is over the tracks
 
 const clock = (s) => `${Math.floor(s / 60)}:${(s % 60).toFixed(1).padStart(4, "0")}`;
 
-// The value at a frame as the curve is drawn: between two known ones on the line from one to the other
-function valueAt(curve, frame) {
-  const at = curve.frames.findLastIndex((f) => f <= frame);
-  const [value, next] = [curve.values[at] ?? null, curve.values[at + 1] ?? null];
+// The value at a frame as the curve is drawn: between two known ones on the line from one to the other. Without frames
+// it has a value for each
+function valueAt({ frames, values }, frame) {
+  const at = frames ? frames.findLastIndex((f) => f <= frame) : frame;
+  const [value, next] = [values[at] ?? null, frames ? (values[at + 1] ?? null) : null];
   if (value === null || next === null) return value;
-  const share = (frame - curve.frames[at]) / (curve.frames[at + 1] - curve.frames[at]);
-  return value + (next - value) * share;
-}
-
-// Values per frame of what was measured, by the title of a chart, in the order of its curves
-const measured = {
-  "visual change": (k, name) => episode.measures.visual_change[name],
-  "gripper opening": (k) => episode.measures.grippers[k].opening,
-  speed: () => episode.measures.speed,
-  state: (k) => episode.measures.state[k],
-  action: (k) => recorded.values[k],
-};
-
-function valueOf(output, frame) {
-  const { of, curve } = output.dataset;
-  if (of === "progress") return valueAt(episode.curves[curve], frame);
-  const name = output.parentElement.querySelector("label span:last-child").title;
-  return measured[of]?.(Number(curve), name)?.[frame] ?? null;
+  return value + ((next - value) * (frame - frames[at])) / (frames[at + 1] - frames[at]);
 }
 
 const shownValue = (value) => (value === null ? "–" : Math.abs(value) < 1000 ? value.toFixed(3) : value.toPrecision(5));
 
 function drawValues() {
   const frame = pointed ?? player.frame;
-  for (const output of tracks.querySelectorAll("output[data-curve]")) output.textContent = shownValue(valueOf(output, frame));
+  for (const output of tracks.querySelectorAll("output[data-curve]")) {
+    const { of, curve } = output.dataset;
+    output.textContent = shownValue(valueAt((episode.charts[of] ?? recorded)[curve], frame));
+  }
 }
 
 function place(line, frame) {
@@ -58,7 +45,7 @@ function draw() {
   if (pointed === null) pointer.hidden = true;
   else place(pointer, pointed);
   scrub.value = player.frame;
-  byId("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
+  $("clock").textContent = `${clock(player.frame / player.fps)}, frame ${player.frame}`;
   drawValues();
   if (framesLike) framesLike.search = `?frame=${player.frame}`;
   for (const list of document.querySelectorAll(".reasoning")) {
@@ -135,7 +122,7 @@ timeline.addEventListener("changed", () => {
   remember();
 });
 player.addEventListener("play", () => {
-  byId("play").textContent = player.playing ? "❚❚" : "▶";
+  $("play").textContent = player.playing ? "❚❚" : "▶";
   if (!player.playing) remember();
 });
 
@@ -162,40 +149,33 @@ document.addEventListener("click", (event) => {
   const button = event.target.closest(".seek");
   if (button) player.seek(Number(button.dataset.frame));
 });
-byId("play").addEventListener("click", () => player.play());
-byId("back").addEventListener("click", () => player.seek(player.frame - 1));
-byId("forth").addEventListener("click", () => player.seek(player.frame + 1));
-byId("keys").addEventListener("click", () => byId("help").showModal());
+$("play").addEventListener("click", () => player.play());
+$("back").addEventListener("click", () => player.seek(player.frame - 1));
+$("forth").addEventListener("click", () => player.seek(player.frame + 1));
+$("keys").addEventListener("click", () => $("help").showModal());
 
 function boundaries() {
   const segments = episode.runs[0]?.segments ?? [];
   return [...new Set([0, ...segments.map((s) => s.start_frame), player.numFrames - 1])].sort((a, b) => a - b);
 }
 
-document.addEventListener("keydown", (event) => {
-  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
-  if (event.target.closest("input:not([type=range], [type=checkbox]), select, textarea, [contenteditable]")) return;
-  if (event.key === " " && event.target.closest("button, a, summary, [type=checkbox]")) return;
-  const step = event.shiftKey ? Math.round(player.fps) : 1;
-  const actions = {
-    " ": () => player.play(),
-    ArrowLeft: () => player.seek(player.frame - step),
-    ArrowRight: () => player.seek(player.frame + step),
-    ArrowUp: () => player.seek(boundaries().findLast((b) => b < player.frame) ?? 0),
-    ArrowDown: () => player.seek(boundaries().find((b) => b > player.frame) ?? player.numFrames - 1),
-    Home: () => player.seek(0),
-    End: () => player.seek(player.numFrames - 1),
-    n: () => document.querySelector("a[rel=next]")?.click(),
-    p: () => document.querySelector("a[rel=prev]")?.click(),
-    Escape: () => timeline.clear(),
-    "?": () => byId("help").showModal(),
-    ...timeKeys,
-  };
-  if (!actions[event.key]) return;
-  event.preventDefault();
-  const keepsPlaying = event.key === " " || event.key in timeKeys;
-  if (player.playing && !keepsPlaying) player.play(false);
-  actions[event.key]();
+const goTo = (frameOf) => (event) => {
+  if (player.playing) player.play(false);
+  player.seek(frameOf(event.shiftKey ? Math.round(player.fps) : 1));
+};
+onKeys({
+  " ": (event) => !event.target.closest("button, a, summary, [type=checkbox]") && player.play(),
+  ArrowLeft: goTo((step) => player.frame - step),
+  ArrowRight: goTo((step) => player.frame + step),
+  ArrowUp: goTo(() => boundaries().findLast((b) => b < player.frame) ?? 0),
+  ArrowDown: goTo(() => boundaries().find((b) => b > player.frame) ?? player.numFrames - 1),
+  Home: goTo(() => 0),
+  End: goTo(() => player.numFrames - 1),
+  n: () => document.querySelector("a[rel=next]")?.click(),
+  p: () => document.querySelector("a[rel=prev]")?.click(),
+  Escape: () => timeline.clear(),
+  "?": () => $("help").showModal(),
+  ...timeKeys,
 });
 
 player.addEventListener("renewed", () => {
@@ -207,17 +187,15 @@ timeline.draw();
 recall();
 
 // Names and actions are read from the source, which can take longer than a page should
-const told = byId("actions");
+const told = $("actions");
 
-function nameDimensions() {
-  const dimensions = tracks.querySelectorAll('[data-chart="state"] path');
+function nameDimensions(names) {
+  const dimensions = tracks.querySelectorAll('[data-chart="state"] path title');
   for (const output of tracks.querySelectorAll('output[data-of="state"]')) {
-    const name = recorded.names.state[output.dataset.curve];
+    const name = names[output.dataset.curve];
     if (!name) continue;
     const label = output.parentElement.querySelector("label span:last-child");
-    label.textContent = label.title = name;
-    const title = dimensions[output.dataset.curve]?.querySelector("title");
-    if (title) title.textContent = name;
+    label.textContent = label.title = dimensions[output.dataset.curve].textContent = name;
   }
 }
 
@@ -226,8 +204,9 @@ if (told) {
     .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(answer.status))))
     .then((html) => {
       told.innerHTML = html;
-      Object.assign(recorded, JSON.parse(told.querySelector(".recorded").textContent));
-      nameDimensions();
+      const { names, curves } = JSON.parse(told.querySelector(".recorded").textContent);
+      recorded = curves;
+      nameDimensions(names);
       recallSwitches();
       draw();
     })

@@ -1,26 +1,34 @@
-// The gallery: arrow keys from one episode to the next, and what its form needs.
-import "./copy.js";
+// The gallery: keys, sliders, views that are kept by name, and what else its form needs.
+import "./buttons.js";
+import { $, onKeys, post, told } from "./page.js";
 import "./pictures.js";
 import "./picking.js";
-import "./views.js";
 
-document.getElementById("sort").addEventListener("change", (event) => event.target.form.requestSubmit());
+const form = document.querySelector(".search");
+const sliders = [...form.querySelectorAll("input[type=range]")];
+for (const slider of sliders) slider.addEventListener("input", () => (slider.closest("label").querySelector("output").textContent = Number(slider.value)));
+form.addEventListener("change", (event) => event.target.matches("[type=range], #sort") && form.requestSubmit());
+// A slider that stands at its end says nothing
+form.addEventListener("formdata", ({ formData }) => {
+  for (const { name, value, dataset } of sliders) if (Number(value) === Number(dataset.rest)) formData.delete(name);
+  if (!formData.get("q")) formData.delete("q");
+});
+$("keep-view")?.addEventListener("submit", (event) => {
+  event.preventDefault();
+  told(post("/api/views", { name: $("view-name").value, query: location.search }), $("told"));
+});
 
-document.addEventListener("keydown", (event) => {
-  if (event.target.closest("input:not([type=checkbox], [type=range]), select, textarea") || event.ctrlKey || event.metaKey || event.altKey) return;
-  if (event.key === "/") {
-    event.preventDefault();
-    document.getElementById("q").focus();
-  }
-  const links = [...document.querySelectorAll(".gallery li > a")];
-  const at = links.indexOf(document.activeElement);
-  if (event.target.matches("[type=range]")) return;
-  if (event.key === "ArrowRight" && links.length) links[Math.min(links.length - 1, at + 1)].focus();
-  else if (event.key === "ArrowLeft" && at > 0) links[at - 1].focus();
-  else if (event.key === "x" && at >= 0) links[at].parentElement.querySelector(".pick").click();
-  else if (event.key === "t") {
-    event.preventDefault();
-    document.querySelector("#picked [name=tag]")?.focus();
-  }
+const links = [...document.querySelectorAll(".gallery li > a")];
+const move = (step) => (event) => {
+  const to = links.indexOf(document.activeElement) + step;
+  if (event.target.matches("[type=range]") || to < 0) return false;
+  links[Math.min(links.length - 1, to)]?.focus();
+};
+onKeys({
+  "/": () => $("q").focus(),
+  t: () => document.querySelector("#picked [name=tag]")?.focus(),
+  x: () => document.activeElement.closest(".gallery li")?.querySelector(".pick").click(),
+  ArrowRight: move(1),
+  ArrowLeft: move(-1),
 });
 if (matchMedia("(max-width: 50rem)").matches) document.querySelector(".facets").open = false;

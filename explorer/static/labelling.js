@@ -1,6 +1,5 @@
 // "Label the other 47 runs of this task like this one": the button, how far it is, and what came of it.
-import { element } from "./element.js";
-import { post } from "./request.js";
+import { element, get, post } from "./page.js";
 
 const NAMES = { segments: "cuts", embeddings: "pictures", transfer: "labels", progress: "progress", samples: "samples", shards: "shards" };
 const several = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
@@ -19,24 +18,18 @@ function progressLine(job) {
 export function labelPanel(box, dataset, episode, onDone = () => {}) {
   const url = `/api/labelling/${encodeURIComponent(dataset)}`;
   const words = element("p", { role: "status" });
-  const bar = element("progress", { max: 1, hidden: true });
-  bar.setAttribute("aria-label", "Progress of the build");
+  const bar = element("progress", { max: 1, hidden: true, ariaLabel: "Progress of the build" });
   const acts = element("p", { className: "label-acts" });
   box.replaceChildren(words, bar, acts);
 
   async function load() {
-    const answer = await fetch(episode === null ? url : `${url}/${episode}`);
-    if (!answer.ok) return;
-    show(await answer.json());
-  }
-
-  function show(state) {
-    box.hidden = false;
-    if (state.job.running) return follow(state.job);
+    const { ok, data: state } = await get(episode === null ? url : `${url}/${episode}`);
+    if (!ok) return;
     const shown = state.tasks.filter((t) => t.references.length);
     const tasks = shown.filter((t) => t.others);
-    box.hidden = !shown.length || (episode !== null && (!state.reference || !tasks.length));
+    box.hidden = !state.job.running && (!shown.length || (episode !== null && (!state.reference || !tasks.length)));
     if (box.hidden) return;
+    if (state.job.running) return follow(state.job);
     // What people said counts at once; samples and shards are made by a build
     const unbuilt = state.unbuilt ? [start(`Bring samples and shards up to date with ${several(state.unbuilt, "label")}`)] : [];
     const failed = state.waiting && state.job.dataset === dataset && state.job.error;
@@ -87,9 +80,9 @@ export function labelPanel(box, dataset, episode, onDone = () => {}) {
     bar.hidden = false;
     if (job.stages) bar.value = job.done / job.stages;
     setTimeout(async () => {
-      const answer = await fetch("/api/labelling").catch(() => null);
-      if (answer?.ok) return follow((await answer.json()).job);
-      say("The explorer cannot be reached: is it still running?", true);
+      const { ok, data } = await get("/api/labelling");
+      if (ok) return follow(data.job);
+      say(data.error, true);
       setTimeout(() => follow(job), 3000);
     }, 1000);
   }

@@ -1,13 +1,11 @@
 // Tags of an episode, and who has it.
-import { reviewer } from "./judging.js";
-import { post } from "./request.js";
+import { $, post } from "./page.js";
 
-const form = document.getElementById("marks");
+const form = $("marks");
 const { dataset, episode, assignment, person } = form.dataset;
 
 async function mark(kind, value, on) {
-  const author = reviewer("known" in form.dataset, form.dataset.author);
-  const { ok, data } = await post("/api/marks", { kind, value, on, author, episodes: [[dataset, Number(episode), assignment || null]] });
+  const { ok, data } = await post("/api/marks", { kind, value, on, episodes: [[dataset, Number(episode), assignment || null]] });
   if (!ok) form.querySelector("[role=status]").textContent = data.error;
   return ok;
 }

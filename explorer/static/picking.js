@@ -1,19 +1,17 @@
 // Single episodes of the gallery that are picked, over its pages: tagged, assigned, or shown alone.
-import { reviewer } from "./judging.js";
-import { post } from "./request.js";
+import { $, post } from "./page.js";
 
-const bar = document.getElementById("picked");
+const bar = $("picked");
 const STORED = "picked";
 // "dataset number" of each, and the assignment that was seen of it
 const picked = new Map(JSON.parse(sessionStorage.getItem(STORED) ?? "[]"));
 const cards = [...document.querySelectorAll(".gallery li")];
 const keyOf = (card) => `${card.dataset.dataset} ${card.dataset.episode}`;
-const state = document.getElementById("picked-state");
 
 function draw() {
   sessionStorage.setItem(STORED, JSON.stringify([...picked]));
   bar.hidden = !picked.size;
-  document.getElementById("num-picked").textContent = picked.size;
+  $("num-picked").textContent = picked.size;
   for (const card of cards) card.querySelector(".pick").checked = picked.has(keyOf(card));
 }
 
@@ -28,18 +26,16 @@ document.querySelector(".gallery").addEventListener("change", (event) => {
   draw();
 });
 
-const split = (key) => [key.slice(0, key.lastIndexOf(" ")), Number(key.slice(key.lastIndexOf(" ") + 1))];
-
 async function mark(kind, on) {
   const field = bar.elements[kind];
   const value = field.value.trim();
   if (!value) return field.focus();
-  const episodes = [...picked].map(([key, seen]) => [...split(key), seen]);
-  const author = reviewer("known" in bar.dataset, bar.dataset.author);
-  const { ok, data } = await post("/api/marks", { kind, value, on, author, episodes });
-  state.textContent = ok ? "" : data.error;
-  state.className = "bad";
-  if (!ok) return;
+  const episodes = [...picked].map(([key, seen]) => {
+    const [dataset, number] = key.split(/ (?=\d+$)/);
+    return [dataset, Number(number), seen];
+  });
+  const { ok, data } = await post("/api/marks", { kind, value, on, episodes });
+  if (!ok) return void ($("picked-state").textContent = data.error);
   // What was picked is done with; the page shows what became of it
   picked.clear();
   draw();
@@ -49,10 +45,7 @@ async function mark(kind, on) {
 const acts = {
   page: () => (cards.forEach((card) => pick(card, true)), draw()),
   none: () => (picked.clear(), draw()),
-  only: () => {
-    const query = new URLSearchParams([...picked.keys()].map((key) => ["pick", key]));
-    location.assign(`/episodes?${query}`);
-  },
+  only: () => location.assign(`/episodes?${new URLSearchParams([...picked.keys()].map((key) => ["pick", key]))}`),
   tag: () => mark("tag", true),
   untag: () => mark("tag", false),
   assign: () => mark("assigned", true),

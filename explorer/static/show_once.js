@@ -1,6 +1,6 @@
 // Labelling by showing, of a dataset: which run to label next, and how far the others are labelled like it.
-import { element } from "./element.js";
 import { labelPanel } from "./labelling.js";
+import { element, get } from "./page.js";
 
 for (const box of document.querySelectorAll(".label-others[data-dataset]"))
   labelPanel(box, box.dataset.dataset, null, () => location.reload());
@@ -15,13 +15,12 @@ function expected(next) {
 const section = document.querySelector(".show-once");
 if (section) {
   const dataset = encodeURIComponent(section.dataset.dataset);
-  const answer = await fetch(`/api/labelling/${dataset}/suggestions`).catch(() => null);
-  const data = await answer?.json().catch(() => ({}));
+  const { data } = await get(`/api/labelling/${dataset}/suggestions`);
   for (const row of section.querySelectorAll("tr[data-task]")) {
     const cell = row.querySelector(".next");
-    const next = data?.suggestions?.find((s) => (s.task ?? "") === row.dataset.task);
+    const next = data.suggestions?.find((s) => (s.task ?? "") === row.dataset.task);
     if (cell.textContent !== "…") continue;
-    if (!next) cell.textContent = data?.error ?? "any run";
+    if (!next) cell.textContent = data.error ?? "any run";
     else if (next.label_next === null) cell.textContent = next.why;
     else cell.replaceChildren(element("a", { className: "button main", href: `/episode/${dataset}/${next.label_next}#editor`, textContent: `Episode ${next.label_next}` }), ` ${[next.why, ...(next.caveats ?? [])].map((said) => said.replace(/\.?$/, ". ")).join("")}${expected(next)}`);
   }

@@ -1,9 +1,9 @@
 // The one time axis: which frames the tracks show, the range that was selected, and the ruler above them.
 //   timeline.frameAt(x), timeline.share(frame); timeline.zoom(from, to); timeline.range; "changed" tells of both
+import { $ } from "./page.js";
 import { player } from "./player.js";
 
-const byId = (id) => document.getElementById(id);
-const tracks = byId("tracks");
+const tracks = $("tracks");
 const FEWEST = 8; // frames that the tracks show
 const TICKS = [0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1800]; // seconds between two
 const STEP = 1.5; // of the zoom, by a key or a button
@@ -14,7 +14,7 @@ class Timeline extends EventTarget {
   range = null; // {from, to}, half-open
 
   get box() {
-    return byId("ruler").getBoundingClientRect();
+    return $("ruler").getBoundingClientRect();
   }
 
   get width() {
@@ -92,16 +92,16 @@ class Timeline extends EventTarget {
       element.style.width = `${box.width * (b - a)}px`;
       element.hidden = b <= a;
     };
-    if (this.range) place(byId("range"), this.range.from, this.range.to);
-    else byId("range").hidden = true;
-    const button = byId("range-zoom");
-    button.hidden = byId("range-none").hidden = !this.range;
+    if (this.range) place($("range"), this.range.from, this.range.to);
+    else $("range").hidden = true;
+    const button = $("range-zoom");
+    button.hidden = $("range-none").hidden = !this.range;
     if (this.range) {
       const [a, b] = [this.range.from, this.range.to].map((f) => (f / player.fps).toFixed(2));
       button.textContent = `${a} to ${b} s`;
     }
-    byId("loop").setAttribute("aria-pressed", String(Boolean(player.loop)));
-    const shown = byId("window");
+    $("loop").setAttribute("aria-pressed", String(Boolean(player.loop)));
+    const shown = $("window");
     shown.style.left = `${(100 * this.from) / player.numFrames}%`;
     shown.style.width = `${(100 * this.width) / player.numFrames}%`;
     this.drawRuler();
@@ -118,14 +118,14 @@ class Timeline extends EventTarget {
       tick.textContent = t >= 60 ? `${Math.floor(t / 60)}:${(t % 60).toFixed(digits).padStart(digits ? 3 + digits : 2, "0")}` : `${t.toFixed(digits)} s`;
       ticks.push(tick);
     }
-    byId("ruler").replaceChildren(...ticks);
+    $("ruler").replaceChildren(...ticks);
   }
 }
 
 export const timeline = new Timeline();
 
-byId("range-zoom").addEventListener("click", () => timeline.zoom(timeline.range.from, timeline.range.to));
-byId("range-none").addEventListener("click", () => timeline.clear());
+$("range-zoom").addEventListener("click", () => timeline.zoom(timeline.range.from, timeline.range.to));
+$("range-none").addEventListener("click", () => timeline.clear());
 
 export const keys = {
   "+": () => timeline.zoomAt(player.frame, STEP),
@@ -137,7 +137,7 @@ export const keys = {
   l: () => timeline.loop(),
 };
 const buttons = { "zoom-in": "+", "zoom-out": "-", "zoom-fit": "0", loop: "l" };
-for (const [id, key] of Object.entries(buttons)) byId(id).addEventListener("click", keys[key]);
+for (const [id, key] of Object.entries(buttons)) $(id).addEventListener("click", keys[key]);
 
 // The wheel: with Ctrl (or a pinch), and over the ruler, it zooms at the pointer; with Shift, or sideways, it moves
 tracks.addEventListener(

@@ -101,7 +101,7 @@ def test_the_gallery_narrows_and_leads_back(watched: Watched):
 def test_a_contact_sheet_shows_under_the_pointer(watched: Watched):
     page = watched.open("/episodes")
     box = page.locator(".picture").first
-    expect(box.locator("img")).to_have_js_property("naturalHeight", 180)
+    expect(box.locator("img").first).to_have_js_property("naturalHeight", 180)
     box.hover()
     expect(box.locator(".contact")).to_be_visible()
     assert box.locator(".contact").evaluate("e => e.naturalWidth") > 240

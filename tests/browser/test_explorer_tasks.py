@@ -41,7 +41,7 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     page.locator("h1").click()
     assert page.locator("#queue tbody tr").count() == total
     page.wait_for_function(
-        "() => [...document.querySelectorAll('#queue img')].every(i => i.complete && i.naturalWidth)"
+        "() => [...document.querySelectorAll('#queue img:not(.contact)')].every(i => i.complete && i.naturalWidth)"
     )
     begun = time.monotonic()
     page.keyboard.press("Enter")

@@ -146,7 +146,7 @@ def label_others(page: Page, person: Person) -> None:
 
 def beside(page: Page) -> int:
     """Wait for the next run of the queue; returns its number."""
-    page.locator("#beside-acts #by:not(:empty)").wait_for()
+    page.locator("#queue-author:not(:empty)").wait_for()
     return int(page.url.split("?")[0].rsplit("/", 1)[1])
 
 

@@ -53,7 +53,7 @@ def test_the_doubtful_come_first_and_each_leads_to_the_next(followed):
         first = client.get("/review/beside/tiny", follow_redirects=False)
         assert (first.status_code, first.headers["location"]) == (303, "/review/beside/tiny/4")
         page = client.get("/review/beside/tiny/4?camera=observation.images.front").text
-        assert "1 of 2 to check" in page
+        assert "1 of 2</b> to check" in page
         assert 'data-after="/review/beside/tiny/0?camera=observation.images.front"' in page
         assert "not in the reference" in page
         assert 'src="/media/tiny/4/video/0"' in page
@@ -69,5 +69,5 @@ def test_at_a_release_one_may_look_and_not_judge(followed):
     with visit(followed.space, Options(snapshot=snapshot, release="v1")) as client:
         page = client.get("/review/beside/tiny/4").text
         assert "You cannot judge labels here" in page
-        assert 'id="accept"' not in page
+        assert 'data-act="accept"' not in page
         assert 'rel="next"' in page

@@ -61,7 +61,7 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
 
         # Both wait to be checked, each beside the reference
         page = client.get("/review/beside/tiny").text
-        assert "1 of 2 to check" in page
+        assert "1 of 2</b> to check" in page
         changed = client.get("/review?kind=changed").text
         assert changed.count('<td class="old-new">') == changed.count("Keep the old") == 2
         assert 'labelled like <a href="/episode/tiny/2">episode 2</a>' in page
