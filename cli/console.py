@@ -14,7 +14,7 @@ from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
 from cli.output import print_json, show
 from cli.progress import progress
-from cli.status import show_references, show_status, status_rows
+from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
@@ -28,6 +28,7 @@ from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import Step
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.labels import gate_counts
+from warehouse.lake.references import sentences
 from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
 
 
@@ -86,12 +87,15 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     with lake.reading():
         show_status(rows)
-        show_signals(lake, names)
-        show_gate(lake, names)
-        show_references(lake, names)
-    for name, build in report.builds.items():
-        if (build.stated_annotator, build.annotator) == ("auto", "native"):
-            print(f"{name}: the source brings its own steps, so they are its labels; --annotator motion: without them")
+        told = _signals(lake, names)
+        told += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
+        told += sentences(lake).items()
+    own = "the source brings its own steps, so they are its labels; --annotator motion: without them"
+    found = [(name, (build.stated_annotator, build.annotator)) for name, build in report.builds.items()]
+    told += [(name, own) for name, annotators in found if annotators == ("auto", "native")]
+    for name, text in told:
+        if name in names:
+            print(f"{name}: {text}")
 
 
 def _add_event(events: Path | None, event: dict[str, Any]) -> None:
@@ -100,19 +104,12 @@ def _add_event(events: Path | None, event: dict[str, Any]) -> None:
             f.write(json.dumps(event) + "\n")
 
 
-def show_gate(lake: Lake, names: Sequence[str]) -> None:
-    """How many labels of each dataset make no samples, or none of the names of their steps, and why."""
-    for name, counts in gate_counts(lake.con).items():
-        if name in names:
-            for text in counts.sentences():
-                print(f"{name}: {text}")
-
-
-def show_signals(lake: Lake, names: Sequence[str]) -> None:
-    """One line on the grippers and hands of each dataset, with the remedy if something is wrong."""
+def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
+    """Lines on the grippers and hands of each dataset, with the remedy if something is wrong."""
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
     # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
     missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))
+    told: list[tuple[str, str]] = []
     for name in names:
         of_dataset, lines = lags.get(name, []), []
         for signal in signals.get(name, []):
@@ -124,8 +121,8 @@ def show_signals(lake: Lake, names: Sequence[str]) -> None:
             lines.append("no gripper and no hand: no rows of state or action, or its registry entry says so")
         if state_lag := lag_span("state", of_dataset):
             lines.append(f"the state is {state_lag} the pictures: labels are corrected by it")
-        for line in lines:
-            print(f"{name}: {line}")
+        told += [(name, line) for line in lines]
+    return told
 
 
 def _build_visibly(

@@ -52,8 +52,7 @@ def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = 
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
     lake = lake_to_read(at.workspace)
     show(corrections.listed(lake, dataset, everything=everything), at.format, empty="Nobody corrected anything.")
-    if at.format == "table":
-        say_stale(outcomes.chunks_to_build(lake))
+    say_stale(outcomes.chunks_to_build(lake))
 
 
 @corrections_app.command("export")
@@ -163,8 +162,7 @@ def references_list(dataset: DatasetOption = None, at: At = At()) -> None:
     lake = lake_to_read(at.workspace)
     empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
     show(references.listed(lake, dataset), at.format, empty=empty)
-    if at.format == "table":
-        _say_to_label(lake, dataset)
+    _say_to_label(lake, dataset)
 
 
 def _say_to_label(lake: Lake, dataset: str | None) -> None:
@@ -180,10 +178,7 @@ def references_suggest(
 ) -> None:
     """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
     suggestions = suggest(lake_to_read(at.workspace), dataset, task)
-    if at.format == "json":
-        show([asdict(suggestion) for suggestion in suggestions], at.format)
-        return
-    show([_suggestion_row(suggestion) for suggestion in suggestions], at.format)
+    show([_suggestion_row(s) for s in suggestions], at.format, whole=[asdict(s) for s in suggestions])
     # In words: which run and why, what it was judged by, what to know
     for suggestion in suggestions:
         if suggestion.label_next is not None:
@@ -276,8 +271,7 @@ def outcomes_shares(ctx: typer.Context, at: At = At()) -> None:
         return
     lake = lake_to_read(at.workspace)
     show(outcomes.shares(lake), at.format, empty="No episode is listed yet.")
-    if at.format == "table":
-        say_stale(outcomes.chunks_to_build(lake))
+    say_stale(outcomes.chunks_to_build(lake))
 
 
 @outcomes_app.command("list")
@@ -285,8 +279,7 @@ def outcomes_list(dataset: DatasetOption = None, everything: HistoryOption = Fal
     """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
     lake = lake_to_read(at.workspace)
     show(outcomes.listed(lake, dataset, everything=everything), at.format, empty="Nobody said how any run ended.")
-    if at.format == "table":
-        say_stale(outcomes.chunks_to_build(lake))
+    say_stale(outcomes.chunks_to_build(lake))
 
 
 @outcomes_app.command("import")
@@ -306,8 +299,7 @@ def outcomes_import(
     succeeded = sum(outcome.success for outcome in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}
     show_facts(facts | {"failed": len(read) - succeeded, "new": new}, at.format)
-    if at.format == "table":
-        say_stale(outcomes.chunks_to_build(lake))
+    say_stale(outcomes.chunks_to_build(lake))
 
 
 @outcomes_app.command("undo")

@@ -107,10 +107,8 @@ def _show_evaluation(evaluation: Any, format: str) -> None:
     if not evaluation.entries:
         note("this part is done; the one that ends last scores them all")
         return
-    if format == "json":
-        print_json({"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()})
-    else:
-        show(evaluation.rows(), "table")
+    whole = {"eval_run": evaluation.run, "settings": dict(evaluation.settings), "models": evaluation.facts()}
+    show(evaluation.rows(), format, whole=whole)
     note(f"report: {evaluation.page}")
 
 
@@ -167,16 +165,13 @@ def eval_score(
         lake, evaluated = open_lake(space_at(at.workspace)), Evaluated(name, scored, scores)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
-    if at.format == "json":
-        print_json(scored.facts(scores))
-        return
     # The table shows the whole and its parts; JSON has every slice
     rows = [
         {"slice": part, "metric": metric} | score.__dict__
         for (part, metric), score in scores.items()
         if part == ALL or part.startswith("part ")
     ]
-    show(rows, "table")
+    show(rows, at.format, whole=scored.facts(scores))
     say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
     for line in scored.notes:
         say(f"not scored: {line}")
@@ -198,10 +193,7 @@ def eval_compare(
         raise UserError(f"{first} and {second} have no episode in common")
     differences = comparison.differences.items()
     rows = [{"metric": metric} | difference.__dict__ for metric, difference in differences if difference.n]
-    if format == "json":
-        print_json(comparison.__dict__ | {"benchmark": benchmark, "differences": rows})
-        return
-    show(rows, "table")
+    show(rows, format, whole=comparison.__dict__ | {"benchmark": benchmark, "differences": rows})
     counts = f"{comparison.only_first} only in the first, {comparison.only_second} in the second"
     say(f"{comparison.common} episodes in both; {counts}")
 

@@ -60,7 +60,7 @@ def _export(
     if done.samples is None:
         facts.pop("samples")
     show_facts(facts, at.format, left_out=("left_out", "notes", "again"))
-    if done.again and at.format == "table":
+    if done.again:
         say("It was there already: nothing was done.")
     if verify:
         verified = verify_lerobot(lake, chosen, out, options)

@@ -21,6 +21,7 @@ from cli.completion import complete_by_name
 from cli.examples import EXAMPLES
 from cli.options import episode_list
 from cli.terminal import (
+    AS_JSON,
     AS_RECORDS,
     DONE,
     ENDED,
@@ -173,6 +174,7 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
                 wanted.set(True)
         if values.pop("json", False):
             values["format"] = "json"
+        AS_JSON.set(values.get("format") == "json")
         made = {
             name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
             for name, model in models.items()
@@ -290,7 +292,7 @@ def _asked(words: Sequence[str]) -> str:
 def main() -> None:
     """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
     guard_terminal()
-    for wanted in (QUIET, VERBOSE, AS_RECORDS):
+    for wanted in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
         wanted.set(False)
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form

@@ -68,7 +68,7 @@ def doctor(
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
-    _show_findings(space, troubles, repaired, as_json=at.format == "json")
+    _show_findings(space, troubles, repaired, at.format)
 
 
 @app.command()
@@ -81,7 +81,7 @@ def recover(at: At = At()) -> None:
     space = space_at(at.workspace)
     done = make_again(space)
     done += mend(space, diagnose(space))
-    _show_findings(space, diagnose(space), done, as_json=at.format == "json")
+    _show_findings(space, diagnose(space), done, at.format)
 
 
 @app.command()
@@ -94,16 +94,14 @@ def upgrade(
     print_json(to_do) if at.format == "json" else say(to_do["said"])
 
 
-def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str], *, as_json: bool) -> None:
+def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str], style: str) -> None:
     """What was done, and what is wrong now. Raises typer.Exit: errors."""
     errors = sum(trouble.severity == ERROR for trouble in troubles)
     findings = [trouble.facts() for trouble in troubles]
-    if as_json:
-        print_json({"errors": errors, "findings": findings, "repaired": repaired})
-    else:
-        for line in repaired:
-            say(line)
-        show(findings, "table", empty=f"{space.root} is whole.")
+    for line in repaired:
+        say(line)
+    whole = {"errors": errors, "findings": findings, "repaired": repaired}
+    show(findings, style, empty=f"{space.root} is whole.", whole=whole)
     if errors:
         raise typer.Exit(FAILED)
 

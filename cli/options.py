@@ -10,7 +10,7 @@ import typer
 from pydantic import BaseModel, Field
 from typer import Argument, Option
 
-from cli.terminal import QUIET, note
+from cli.terminal import AS_JSON, QUIET, note
 from core.errors import FailedError, UserError
 from core.paths import DEFAULT_WORKSPACE, Workspace
 from ingest.formats import FORMAT_NAMES
@@ -73,7 +73,9 @@ def space_at(text: str) -> Workspace:
 
 
 def say(text: str) -> None:
-    print(text, flush=True)
+    """Words for people, on standard output; nothing where the result is JSON."""
+    if not AS_JSON.get():
+        print(text, flush=True)
 
 
 def warn(lines: Sequence[str], what: str) -> None:

@@ -32,10 +32,10 @@ def print_json(value: Any) -> None:
     print(json.dumps(plain(value), indent=1, ensure_ascii=False))
 
 
-def show(rows: list[dict], style: str, *, empty: str = "No rows.") -> None:
-    """Rows as a table, with units, or as JSON when `style` says so."""
+def show(rows: list[dict], style: str, *, empty: str = "No rows.", whole: Any = None) -> None:
+    """Rows as a table, with units, or as JSON when `style` says so: then `whole`, where that is more than the rows."""
     if style == "json":
-        print_json(rows)
+        print_json(rows if whole is None else whole)
     elif not rows:
         print(empty)
     else:
@@ -44,10 +44,7 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.") -> None:
 
 def show_facts(facts: dict, style: str, *, left_out: Sequence[str] = ()) -> None:
     """One result: as a table of one row, without what is `left_out` of it, or as a JSON object."""
-    if style == "json":
-        print_json(facts)
-    else:
-        show([{name: value for name, value in facts.items() if name not in left_out}], "table")
+    show([{name: value for name, value in facts.items() if name not in left_out}], style, whole=facts)
 
 
 def _with_unit(name: str, value: Any) -> Any:

@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from cli.lakes import lake_to_read
 from cli.options import At, DatasetArgument, EpisodeArgument, say, space_at
-from cli.output import print_json, show
+from cli.output import show
 from cli.terminal import note
 from core.demonstration_quality import FEWEST
 from core.errors import UserError
@@ -54,10 +54,7 @@ def datasets_show(
         hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
         raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
-    if at.format == "json":
-        print_json(dataset)
-    else:
-        show(readable(dataset), "table")
+    show(readable(dataset), at.format, whole=dataset)
 
 
 def _datasets_built(space: Workspace) -> dict[str, dict]:
@@ -101,10 +98,7 @@ def quarantine(
 def digest(at: At = At()) -> None:
     """Print one hash per content table. Equal inputs, configuration and seed give equal hashes."""
     hashes = lake_digest(lake_to_read(at.workspace))
-    if at.format == "json":
-        print_json(hashes)
-    else:
-        show([{"table": k, "hash": v} for k, v in hashes.items()], "table")
+    show([{"table": k, "hash": v} for k, v in hashes.items()], at.format, whole=hashes)
 
 
 @app.command()
@@ -137,15 +131,12 @@ def demonstrations(
         "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",
         [dataset],
     )
-    if at.format == "json":
-        show(rows[:limit], at.format)
-        return
     num, alone = lake.rows(
         f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {here}", [dataset]
     )[0]
-    if num:
+    if num or at.format == "json":
         shown = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
-        show(shown, at.format, empty="No run is unlike the others of its task.")
+        show(shown, at.format, empty="No run is unlike the others of its task.", whole=rows[:limit])
         say(f"{len(rows)} of {num} runs differ from the others of their task, {len(shown)} shown.")
     if alone:
         say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
@@ -166,12 +157,10 @@ def like(
     """List the runs most similar to one run, or the frames most similar to one frame."""
     con = lake_to_read(at.workspace).con
     asked, rows = most_similar(con, dataset, episode, frame, camera, among, most)
-    if at.format == "json":
-        print_json({"asked": asdict(asked), "similar": rows})
-        return
     say(f"{asked.dataset} episode {asked.episode_index} by {asked.camera}, as {asked.encoder} sees it.")
     if asked.frame_index != frame:
         say(f"The encoder did not look at frame {frame}: compared is the nearest that it did, {asked.frame_index}.")
     for name, encoders in asked.not_compared.items():
         say(f"Not compared: {name}, which {encoders} has looked at.")
-    show(rows, "table", empty="The encoder has looked at no other run.")
+    empty = "The encoder has looked at no other run."
+    show(rows, at.format, empty=empty, whole={"asked": asdict(asked), "similar": rows})

@@ -23,7 +23,7 @@ from cli.options import (
     tell_sent,
     warn,
 )
-from cli.output import print_json, show, show_facts
+from cli.output import show, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError
 from explorer.filters import size
@@ -110,11 +110,10 @@ def release_verify(
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
-    if at.format == "json":
-        print_json(facts | {"failures": [f.__dict__ for f in failures]})
-    else:
-        show([facts], "table")
-        show([f.__dict__ for f in failures], "table", empty="All as it was frozen.")
+    found = [f.__dict__ for f in failures]
+    show([facts], at.format, whole=facts | {"failures": found})
+    if at.format == "table":
+        show(found, "table", empty="All as it was frozen.")
     if failures:
         raise typer.Exit(FAILED)
 
@@ -128,11 +127,8 @@ def release_diff(
 ) -> None:
     """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
     diff = (diff_runs if runs else diff_releases)(lake_to_read(at.workspace), a, b)
-    if at.format == "json":
-        print_json(diff.facts())
-        return
-    show(diff.datasets, "table", empty="Neither holds an episode.")
-    if diff.relabelled:
+    show(diff.datasets, at.format, empty="Neither holds an episode.", whole=diff.facts())
+    if diff.relabelled and at.format == "table":
         say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
         show(diff.worst, "table")
 
@@ -200,11 +196,8 @@ def gc(
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
-    if at.format != "table":
-        print_json([*rows, {"what": "small files merged", "files": files, "bytes": 0}])
-        return
     say("Would be deleted:" if dry_run else "Deleted:")
-    show(rows, at.format)
+    show(rows, at.format, whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}])
     if files:
         small = counted(files, "small file")
         merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"

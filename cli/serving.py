@@ -8,13 +8,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from html import escape
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
 from annotate.model_client.responses import ResponseStore
-from annotate.model_client.server import Server, ServerConfig
+from annotate.model_client.server import Server, ServerConfig, ServerOptions
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from cli.lakes import lake_to_read
@@ -146,41 +146,11 @@ def vlm_cache(
 @vlm_app.command("serve")
 def vlm_serve(
     served_model: Annotated[str | None, Option("--model", help="Name on the hub, or a folder.")] = None,
-    name: Annotated[str | None, Option(help="Model name in requests; default: as --model.")] = None,
-    revision: Annotated[str | None, Option(help="Commit of the model on the hub.")] = None,
-    host: Annotated[str, Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, help="Port of the first replica; 0: any free one.")] = 8000,
-    device: Annotated[
-        Literal["auto", "cpu", "gpu"], Option(help="auto: the device that the installed vLLM supports.")
-    ] = "auto",
-    replicas: Annotated[int, Option(min=1, help="Number of servers, each with its own GPUs.")] = 1,
-    tensor_parallel_size: Annotated[int, Option(min=1, help="GPUs per replica.")] = 1,
-    quantization: Annotated[str | None, Option(help="Quantisation, such as fp8; default: none.")] = None,
-    max_model_len: Annotated[int, Option(min=1024, help="Maximum tokens of a request.")] = 16384,
-    max_images: Annotated[int, Option(min=1, help="Maximum images of a request.")] = 32,
-    max_num_seqs: Annotated[int | None, Option(min=1, help="Simultaneous requests.")] = None,
-    python: Annotated[Path | None, Option(help="Python with vLLM; default: that of .venv-vllm, if it exists.")] = None,
-    log_dir: Annotated[Path, Option(help="Folder for the servers' logs.")] = Path("logs"),
-    timeout: Annotated[float, Option(min=1, help="Maximum seconds until the servers are ready.")] = 1800,
+    *,
+    options: ServerOptions,
 ) -> None:
     """Run vLLM with the flags that annotation needs, until Ctrl-C; prints the endpoints when they are ready."""
-    config = ServerConfig(
-        model=served_model or VlmConfig().model,
-        served_name=name,
-        revision=revision,
-        host=host,
-        port=port,
-        device=device,
-        replicas=replicas,
-        tensor_parallel_size=tensor_parallel_size,
-        quantization=quantization,
-        max_model_len=max_model_len,
-        max_images=max_images,
-        max_num_seqs=max_num_seqs,
-        python=python,
-        log_dir=log_dir,
-        ready_timeout_s=timeout,
-    )
+    config = ServerConfig(model=served_model or VlmConfig().model, **options.model_dump())
     try:
         with progress() as report, Server(config, lambda line: report("vLLM", detail=line)) as server:
             for endpoint, log in zip(server.endpoints, server.logs, strict=True):

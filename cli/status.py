@@ -1,7 +1,5 @@
 """What the corpus holds, a row for each dataset."""
 
-from collections.abc import Collection
-
 import typer
 
 from cli.lakes import lake_to_read
@@ -64,13 +62,6 @@ def _in_words(row: dict) -> dict:
     return {"outcomes" if name == "outcomes_known" else name: value for name, value in words.items()}
 
 
-def show_references(lake: Lake, names: Collection[str]) -> None:
-    """How many runs of each of the named datasets are labelled like which references."""
-    for name, text in sentences(lake).items():
-        if name in names:
-            print(f"{name}: {text}")
-
-
 @app.command()
 def status(at: At = At()) -> None:
     """Show how much there is of each dataset, from episodes to shards.
@@ -82,6 +73,7 @@ def status(at: At = At()) -> None:
         rows = status_rows(lake)
         if at.format == "table":
             show_status(rows)
-            show_references(lake, [row["dataset"] for row in rows])
+            for name, text in sentences(lake).items():
+                print(f"{name}: {text}")
         else:
             print_json({"workspace": str(lake.workspace.root), "snapshot": lake.snapshot(), "datasets": rows})

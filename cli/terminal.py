@@ -18,6 +18,7 @@ DONE, FAILED, USAGE, PARTIAL, INTERRUPTED, ENDED = 0, 1, 2, 3, 130, 143
 # more than colours and moves of the cursor (ESC [)
 COMMAND = re.compile(rf"{MARKS.pattern}|\x1b(?!\[[0-9;?]*[A-Za-z])")
 AS_RECORDS: ContextVar[bool] = ContextVar("AS_RECORDS", default=False)  # tables as records: -x of any command
+AS_JSON: ContextVar[bool] = ContextVar("AS_JSON", default=False)  # one JSON value, and no word beside it
 QUIET: ContextVar[bool] = ContextVar("QUIET", default=False)  # results and errors alone: -q of any command
 VERBOSE: ContextVar[bool] = ContextVar("VERBOSE", default=False)  # errors with their origin: --verbose of any command
 COLOURS = {"bold": "1", "red": "31", "green": "32", "yellow": "33"}

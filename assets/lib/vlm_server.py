@@ -1,7 +1,6 @@
 """The servers that annotation asks, as a Dagster resource: given ones, or a vLLM started when it is first needed."""
 
 import os
-from pathlib import Path
 from threading import Lock
 from typing import Literal
 
@@ -66,16 +65,9 @@ class VlmServer(dg.ConfigurableResource):
         model = self.model or os.environ.get("PROCCORPUS_VLM")
         if not model:
             raise dg.Failure("no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`")
-        return ServerConfig(
-            model=model,
-            served_name=self.name or None,
-            port=0,
-            device=self.device,
-            replicas=self.replicas,
-            tensor_parallel_size=self.tensor_parallel_size,
-            quantization=self.quantization or None,
-            max_model_len=self.max_model_len,
-            python=Path(self.python) if self.python else None,
-            log_dir=Path(self.log_dir) if self.log_dir else ROOT / "logs",
-            ready_timeout_s=self.ready_timeout_s,
+        own = ("name", "device", "replicas", "tensor_parallel_size", "quantization", "max_model_len", "python")
+        given = {name: getattr(self, name) for name in own if getattr(self, name)}
+        logs = self.log_dir or ROOT / "logs"
+        return ServerConfig.model_validate(
+            {"model": model, "port": 0, "log_dir": logs, "timeout": self.ready_timeout_s} | given
         )

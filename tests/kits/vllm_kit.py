@@ -35,7 +35,7 @@ class VllmServer:
 
 def tiny_config(model: Path, logs: Path) -> ServerConfig:
     return ServerConfig(
-        str(model),
+        model=str(model),
         served_name=NAME,
         port=0,
         device="cpu",

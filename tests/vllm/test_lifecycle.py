@@ -62,7 +62,7 @@ def test_vllm_accepts_the_flags_for_gpus():
         "from annotate.model_client.server import ServerConfig, command\n"
         "from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args\n"
         "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
-        "config = ServerConfig('Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"
+        "config = ServerConfig(model='Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"
         "                      quantization='fp8', max_num_seqs=64)\n"
         "args = make_arg_parser(FlexibleArgumentParser()).parse_args(command(config, Path('python'), 'gpu', 1)[3:])\n"
         "validate_parsed_serve_args(args)\n"

@@ -58,7 +58,7 @@ def written(path: Path, kind: str) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> ServerConfig:
     python = written(tmp_path / "python", "vllm-cpu")
-    return ServerConfig("some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
+    return ServerConfig(model="some/model", python=python, port=0, log_dir=tmp_path / "logs", ready_timeout_s=120)
 
 
 def pids(log: Path) -> list[int]:
@@ -133,7 +133,7 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
 def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3,6,7")
     python = written(tmp_path / "python", "vllm")
-    config = ServerConfig("m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2)
+    config = ServerConfig(model="m", python=python, port=0, log_dir=tmp_path, replicas=2, tensor_parallel_size=2)
     with Server(config) as server:
         assert len(set(server.endpoints)) == 2
         assert [log.read_text().split()[3] for log in server.logs] == ["2,3", "6,7"]
@@ -163,7 +163,7 @@ def flags(config: ServerConfig, device: str = "gpu") -> dict[str, str]:
 
 def test_flags_on_a_gpu():
     config = ServerConfig(
-        "Qwen/Qwen3-VL-32B-Instruct", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64
+        model="Qwen/Qwen3-VL-32B-Instruct", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64
     )
     found = flags(config)
     assert json.loads(found.pop("--structured-outputs-config")) == {
