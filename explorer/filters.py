@@ -61,6 +61,11 @@ def moment(then: datetime | None) -> str:
     return "–" if then is None else then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
+def several(number: int, one: str, many: str = "") -> str:
+    """3 runs of 3 and "run"; `many`: where it is more than an s."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def data(value: Any) -> Markup:
     """JSON for a script element that holds data: no text in it can end the element."""
     text = json.dumps(plain(value), ensure_ascii=False, separators=(",", ":"))
@@ -72,5 +77,5 @@ def short(name: str) -> str:
     return name.removeprefix("observation.").removeprefix("images.") or name
 
 
-FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, data, short)}
+FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, several, data, short)}
 FILTERS |= {"shell": shlex.quote, "end_by": END_WORDS.__getitem__}  # what says how a run ended, in words

@@ -113,6 +113,10 @@ class Visit:
     def page(self, template: str, **values: Any) -> HTMLResponse:
         return self.explorer.html(self.request, template, snapshot=self.reader.snapshot, **values)
 
+    def part(self, template: str, **values: Any) -> HTMLResponse:
+        """A part of a page, which its script fetches."""
+        return HTMLResponse(self.explorer.templates.get_template(template).render(values))
+
 
 def _visit(request: Request) -> Iterator[Visit]:
     explorer = explorer_of(request)

@@ -4,9 +4,11 @@ from typing import Any
 
 from core.paths import Workspace
 from explorer.access import LakeReader
+from explorer.site import Visit
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
 
+MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 MOST_LISTED = 50  # runs of a task that follow no reference, by number
 
 # Runs with a usable content, by the text that stands for their task. references: runs that show the others how it goes;
@@ -44,6 +46,12 @@ TASK_OF_SQL = """
 def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset, that of most runs first."""
     return reader.dicts(TASKS_SQL, dataset)
+
+
+def listed_tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
+    """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
+    tasks = at.index.once(("tasks", dataset), lambda: shown_tasks(at.reader, dataset))
+    return [task for task in tasks if task["can_be_shown"]]
 
 
 def task_of(reader: LakeReader, dataset: str, episode_index: int) -> str | None:

@@ -99,8 +99,7 @@ def actions_track(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HT
     except PageError as e:
         message = str(e)
     curves = charts_data({"action": chart["lines"] if chart else []})["action"]
-    html = at.explorer.templates.get_template("actions.html")
-    return HTMLResponse(html.render(message=message, chart=chart, names=names, curves=curves))
+    return at.part("actions.html", message=message, chart=chart, names=names, curves=curves)
 
 
 def name_of(names: Sequence[str], dimension: int) -> str:

@@ -6,20 +6,20 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import UserError
-from core.values import plain
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
 from explorer.site import Explorer, Visit, Visiting, json_body
-from explorer.tasks import num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
+from explorer.tasks import MOST_TASKS, listed_tasks, num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
 
-router = APIRouter(prefix="/api/labelling")
+router = APIRouter()
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
 NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)  # and what goes on
 BROKEN_OFF = "it was stopped before it finished"
+IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}  # what stages make; others as they are
 DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
     WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
@@ -56,7 +56,7 @@ def _state(at: Visit) -> dict[str, Any]:
         "seconds": (datetime.now(UTC) - started_at).total_seconds(),
         "stages": next((e["stages"] for e in events if e["event"] == "plan"), None),
         "done": done,
-        "last": last,
+        "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
         "error": None if running or has_ended_well else "; ".join(ERROR.findall(job.log())) or BROKEN_OFF,
         "command": in_words(_command(at.explorer, about["dataset"])),
@@ -68,53 +68,66 @@ def _why_not(at: Visit, dataset: str) -> str | None:
     return at.explorer.options.why_read_only or why_unused(at.reader, dataset)
 
 
-@router.get("")
-def job_state(at: Visiting) -> JSONResponse:
-    """How far the newest build is: what a page asks again and again."""
-    return JSONResponse({"job": _state(at)})
-
-
-def _answer(at: Visit, dataset: str, tasks: list[dict[str, Any]], *, are_shown: bool, **more: Any) -> JSONResponse:
-    """Tasks, whether a build would label anything like their references anew, and how far one is."""
+def _panel(at: Visit, dataset: str, tasks: list[dict[str, Any]], *, is_reference: bool = False) -> HTMLResponse:
+    """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew."""
+    tasks = [task for task in tasks if task["references"]]
+    others = [task for task in tasks if task["others"]]
     why = _why_not(at, dataset)
-    waiting = num_waiting(at.explorer.space, at.reader, dataset) if are_shown and why is None else 0
-    return JSONResponse({"tasks": tasks, "waiting": waiting, "why_not": why, "job": _state(at)} | more)
+    return at.part(
+        "labelling.html",
+        dataset=dataset,
+        job=_state(at),
+        why_not=why,
+        waiting=num_waiting(at.explorer.space, at.reader, dataset) if why is None else 0,
+        is_reference=is_reference,
+        shown=sorted(episode for task in others for episode in task["references"]),
+        num_tasks=len(others),
+        num_runs=sum(task["runs"] for task in tasks),
+        num_others=sum(task["others"] for task in others),
+        followed=sum(task["followed"] for task in others),
+        no_fit=[episode for task in others for episode in task["no_fit"]],
+        unbuilt=num_unbuilt(at.reader, dataset),
+    )
 
 
-@router.get("/{dataset}")
-def state(at: Visiting, dataset: str) -> JSONResponse:
-    """The tasks of a dataset, and how many runs people judged since its last build."""
+@router.get("/labelling/{dataset}")
+def state(at: Visiting, dataset: str) -> HTMLResponse:
+    """Of the tasks of a dataset: a part of a page, empty where nobody has shown anything."""
     at.reader.check_dataset(dataset)
     tasks = shown_tasks(at.reader, dataset)
-    return _answer(at, dataset, tasks, are_shown=bool(tasks), unbuilt=num_unbuilt(at.reader, dataset) if tasks else 0)
+    is_said = _job(at.request).running or any(task["references"] for task in tasks)
+    return _panel(at, dataset, tasks) if is_said else HTMLResponse("")
 
 
-@router.get("/{dataset}/suggestions")
-def suggestions(at: Visiting, dataset: str) -> JSONResponse:
-    """Which run of each task to label next, and why; takes seconds on large tasks. Kept until the lake changes."""
+@router.get("/labelling/{dataset}/suggestions")
+def suggestions(at: Visiting, dataset: str) -> HTMLResponse:
+    """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
     at.reader.check_dataset(dataset)
     suggest = at.explorer.options.suggest
-    if suggest is None or at.explorer.options.why_read_only:
-        return JSONResponse({"suggestions": []})
-    with _asking:
-        try:
-            found = at.reader.once(("suggestions", dataset), lambda: suggest(dataset))
-        except UserError as e:
-            raise PageError(f"no run can be suggested: {e}", 503) from e
-    return JSONResponse(plain({"suggestions": found}))
+    found, why = [], None
+    if suggest is not None and not at.explorer.options.why_read_only:
+        with _asking:
+            try:
+                found = at.reader.once(("suggestions", dataset), lambda: suggest(dataset))
+            except UserError as e:
+                why = f"no run can be suggested: {e}"
+    by_task = {suggestion["task"]: suggestion for suggestion in found}
+    tasks = listed_tasks(at, dataset)[:MOST_TASKS]
+    return at.part("tasks.html", chosen=dataset, tasks=tasks, suggestions=by_task, why_none=why)
 
 
-@router.get("/{dataset}/{episode_index}")
-def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
-    """The same of the task of one episode alone; `reference`: does it show the others how the task goes?"""
+@router.get("/labelling/{dataset}/{episode_index}")
+def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    """The same of the task of one episode alone, where that shows the others how the task goes."""
     find_episode(at.reader, dataset, episode_index)
     text = task_of(at.reader, dataset, episode_index)
     tasks = [task for task in shown_tasks(at.reader, dataset) if task["task"] == text]
-    is_reference = any(episode_index in task["references"] for task in tasks)
-    return _answer(at, dataset, tasks, are_shown=is_reference, reference=is_reference)
+    is_reference = any(episode_index in task["references"] and task["others"] for task in tasks)
+    is_said = _job(at.request).running or is_reference
+    return _panel(at, dataset, tasks, is_reference=is_reference) if is_said else HTMLResponse("")
 
 
-@router.post("/{dataset}")
+@router.post("/api/labelling/{dataset}")
 def start(at: Visiting, dataset: str, _: Annotated[dict[str, Any], Depends(json_body)]) -> JSONResponse:
     """Build a dataset of the lake as it was built last."""
     at.reader.check_dataset(dataset)
@@ -125,4 +138,4 @@ def start(at: Visiting, dataset: str, _: Annotated[dict[str, Any], Depends(json_
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
     of = job.about().get("dataset", "another dataset")
     job.start(arguments, about, f"runs of {of} are being labelled: one build at a time")
-    return JSONResponse({"job": _state(at)}, 202)
+    return JSONResponse({}, 202)

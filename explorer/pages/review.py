@@ -11,12 +11,11 @@ from explorer.corrected_labels import corrected_places
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
 from explorer.tags import places_by_value
-from explorer.tasks import shown_tasks
+from explorer.tasks import MOST_TASKS, listed_tasks
 from warehouse.lake.labels import labels_of_episode
 
 router = APIRouter()
 PER_PAGE = 50
-MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 WAITING, QUARANTINED, CHANGED = "corrections", "quarantined", "changed"
 OF_DATASET = "($dataset IS NULL OR dataset::VARCHAR = $dataset)"
 OTHERS = {CHANGED: "Labelled anew: old and new", WAITING: "Corrections to look at again", QUARANTINED: "Quarantined"}
@@ -55,7 +54,7 @@ def page(
     datasets = [name for (name,) in at.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
     # Of a corpus of one dataset that one is meant
     chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
-    tasks = _tasks(at, chosen) if chosen else []
+    tasks = listed_tasks(at, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
     left = queue.left(at) if queue else counts[kind]
     return at.page(
@@ -67,6 +66,7 @@ def page(
         datasets=datasets[:MOST_TASKS],
         chosen=chosen,
         tasks=tasks[:MOST_TASKS],
+        suggestions=None,
         num_tasks=len(tasks),
         kinds={k: t for k, (t, _) in SIGNS.items()} | OTHERS,
         counts=counts,
@@ -81,12 +81,6 @@ def page(
         pages=max(1, -(-left // PER_PAGE)),
         can_act=kind != QUARANTINED,
     )
-
-
-def _tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
-    """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
-    tasks = at.index.once(("tasks", dataset), lambda: shown_tasks(at.reader, dataset))
-    return [task for task in tasks if task["can_be_shown"]]
 
 
 def _counts(at: Visit, dataset: str | None) -> dict[str, int]:

@@ -147,7 +147,7 @@ async function renew() {
   player.dispatchEvent(new Event("renewed"));
 }
 
-const others = () => root.dataset.after || labelPanel($("label-others"), episode.dataset, episode.episode_index);
+const others = () => root.dataset.after || labelPanel($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
 
 function conflict(data) {
   Object.assign(known, data);
@@ -468,31 +468,31 @@ function listen() {
     const handle = event.target.closest(".editor-edge");
     if (handle && event.button === 0) drag(handle, event);
   });
-  $("editor-segment").addEventListener("submit", (event) => event.preventDefault());
-  $("editor-segment").addEventListener("change", (event) => {
-    const { name, value, checked } = event.target;
-    if (name === "name") change(() => label.rename(chosen, value));
-    if (name === "kind") change(() => label.setKind(chosen, value));
-    if (name === "start") change(() => label.move(chosen - 1, Number(value)));
-    if (name === "end") change(() => label.move(chosen, Number(value)));
-    if (name === "completed") change(() => label.setCompleted(chosen, checked));
-    drawForm();
-  });
   const rest = $("editor-rest");
-  rest.addEventListener("change", (event) => {
-    if (event.target.name === "pace") return change(() => (label.segments[chosen].pace = rest.pace.value || null));
-    change(() => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null));
-    if (event.target.name === "stated" && rest.stated.checked) rest.final.focus();
+  const final = () => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null);
+  const fields = {
+    name: ({ value }) => label.rename(chosen, value),
+    kind: ({ value }) => label.setKind(chosen, value),
+    start: ({ value }) => label.move(chosen - 1, Number(value)),
+    end: ({ value }) => label.move(chosen, Number(value)),
+    completed: ({ checked }) => label.setCompleted(chosen, checked),
+    pace: ({ value }) => (label.segments[chosen].pace = value || null),
+    stated: final,
+    final,
+  };
+  root.addEventListener("change", ({ target }) => {
+    if (!fields[target.name]) return;
+    change(() => fields[target.name](target));
+    drawForm();
+    if (target.name === "stated" && target.checked) rest.final.focus();
   });
   rest.final.addEventListener("input", () => (rest.shown.value = `${rest.final.value} %`));
-  $("editor-plan").addEventListener("submit", (event) => {
+  root.addEventListener("submit", (event) => {
     event.preventDefault();
+    if (event.target.id === "editor-save") save();
+    if (event.target.id !== "editor-plan") return;
     change(() => label.plannedToo(event.target.step.value));
     event.target.step.value = "";
-  });
-  $("editor-save").addEventListener("submit", (event) => {
-    event.preventDefault();
-    save();
   });
   addEventListener("beforeunload", (event) => {
     if (changed()) event.preventDefault();

@@ -15,7 +15,7 @@ from tests.kits.visitor import post, visit
 
 pytestmark = pytest.mark.slow
 
-URL = "/api/labelling/tiny"
+URL, START = "/labelling/tiny", "/api/labelling/tiny"
 SLOW = "import time; time.sleep(60)"
 
 
@@ -24,12 +24,12 @@ def show(client, episode: int = 2) -> None:
     assert post(client, f"/api/corrections/tiny/{episode}", label(client, episode)).status_code == 200
 
 
-def ended(client, limit_s: float = 60) -> dict[str, Any]:
+def ended(client, limit_s: float = 60) -> str:
     until = time.monotonic() + limit_s
-    while (job := client.get("/api/labelling").json()["job"])["running"]:
-        assert time.monotonic() < until, job
+    while "<progress" in (said := client.get(URL).text):
+        assert time.monotonic() < until, said
         time.sleep(0.1)
-    return job
+    return said
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -39,25 +39,16 @@ def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
 
 def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
     with visit(own.space) as client:
-        before = client.get(f"{URL}/2").json()
-        assert (before["reference"], before["waiting"], before["job"]) == (
-            False,
-            0,
-            {"dataset": None, "running": False},
-        )
+        assert client.get(URL).text == client.get(f"{URL}/2").text == ""
         show(client)
-        state = client.get(f"{URL}/2").json()
-        assert (state["reference"], state["why_not"], state["waiting"]) == (True, None, 2)
-        assert [(t["references"], t["others"], t["followed"]) for t in state["tasks"]] == [([2], 2, 0)]
-        assert client.get(f"{URL}/0").json()["reference"] is False
-        assert client.get(f"{URL}/1").json()["tasks"][0]["others"] == 2
+        assert "Label the other 2 runs of this task like this one" in client.get(f"{URL}/2").text
+        assert "Label the other 2 runs of this task like episode 2" in client.get(URL).text
+        assert client.get(f"{URL}/0").text == client.get(f"{URL}/1").text == ""
 
         # As the job does it, which tests/browser/test_show_once.py lets run
         assert not run_build(own.space, [own.build], workers=1).failed
-        (task,) = client.get(f"{URL}/2").json()["tasks"]
-        assert task["followed"] + task["num_no_fit"] == 2
-        after = client.get(URL).json()
-        assert (after["waiting"], after["unbuilt"]) == (0, 0)
+        assert "2 runs are labelled like episode 2." in client.get(f"{URL}/2").text
+        assert "2 runs are labelled like episode 2." in client.get(URL).text
 
         # Both wait to be checked, each beside the reference
         page = client.get("/review/beside/tiny").text
@@ -71,7 +62,7 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
             body = {"base_label_run": run["label_run"], "author": "ada"}
             assert post(client, f"/api/corrections/tiny/{episode}/accept", body).status_code == 200
         assert "every label that follows a reference is judged. 3 runs show" in client.get("/review/beside/tiny").text
-        assert client.get(URL).json()["unbuilt"] == 2
+        assert "Bring samples and shards up to date with 2 labels" in client.get(URL).text
     assert own.rows("SELECT count(*) FROM stage_runs WHERE stage = 'transfer'") == [(2,)]
 
 
@@ -79,15 +70,16 @@ def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monk
     instead(monkeypatch, SLOW)
     with visit(own.space) as other:
         with visit(own.space) as client:
-            assert post(client, URL, {}).status_code == 202
+            show(client)
+            assert post(client, START, {}).status_code == 202
             process = client.app.state.label_job.process  # type: ignore[attr-defined]
-            assert other.get("/api/labelling").json()["job"]["running"] is True
-            answer = post(other, URL, {})
+            assert "Planning the build of tiny." in other.get(URL).text
+            answer = post(other, START, {})
             assert answer.status_code == 409
             assert answer.json()["error"] == "runs of tiny are being labelled: one build at a time"
         assert process.poll() is not None
-        assert ended(other)["error"] == "it was stopped before it finished"
-        assert post(other, URL, {}).status_code == 202
+        assert "The build failed: it was stopped before it finished." in ended(other)
+        assert post(other, START, {}).status_code == 202
 
 
 def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
@@ -103,16 +95,13 @@ def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
         assert "Show it once" in client.get("/review").text
         assert asked == []  # no page waits for them
         for _ in range(2):
-            assert client.get(f"{URL}/suggestions").json()["suggestions"][0]["label_next"] == 4
+            assert "Episode 4</a>\nit is like the others." in client.get(f"{URL}/suggestions").text
         assert asked == ["tiny"]
-        assert client.get("/api/labelling/nobody/suggestions").status_code == 404
+        assert client.get("/labelling/nobody/suggestions").status_code == 404
         show(client)
-        answer = client.get(f"{URL}/suggestions")
-        assert (answer.status_code, answer.json()["error"]) == (
-            503,
-            "no run can be suggested: no frames are measured: build it first",
-        )
-        assert client.get(f"{URL}/suggestions").status_code == 200
+        why = "no run can be suggested: no frames are measured: build it first"
+        assert why in client.get(f"{URL}/suggestions").text
+        assert why not in client.get(f"{URL}/suggestions").text
         assert asked == ["tiny"] * 3
     with visit(own.space) as without:
-        assert without.get(f"{URL}/suggestions").json() == {"suggestions": []}
+        assert "any run" in without.get(f"{URL}/suggestions").text

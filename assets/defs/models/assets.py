@@ -3,10 +3,11 @@
 What they do is in pipeline/{release,reward_model,comparison}.py.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import dagster as dg
 
@@ -21,11 +22,20 @@ from pipeline.comparison import comparison_step
 from pipeline.release import leaderboard_step, release_step
 
 OWNERS = ["team:models"]
-MODELS = Path("pipeline", "reward_model.py")  # where they are made
-CPU, GPU = {"cost": "cpu"}, {"cost": "gpu"}  # what is paid with
+# Where they are made
+MODELS, REWARDS = ROOT / "pipeline" / "reward_model.py", ROOT / "pipeline" / "episode_rewards.py"
+OF_SCORES = "eval_scores", "eval_runs", "eval_predictions"
 # Schedule `weekly` releases each week: a warning after two that were missed, and a failure after a month
 WEEKLY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=31), warn_window=timedelta(days=14))
 KEPT_CURRENT = dg.AutomationCondition.eager().with_label("kept current")
+
+
+def _about(
+    kinds: set[str], *tables: str, code: Callable | Path, cost: str = "cpu", group: str = "models"
+) -> dict[str, Any]:
+    """What every asset says about itself, as arguments of `dg.asset`. `cost`: what is paid with."""
+    about = {"kinds": kinds, "group_name": group, "owners": OWNERS, "tags": {"cost": cost}}
+    return about | {"metadata": described(*tables, code=code)}
 
 
 def models() -> ModuleType:
@@ -37,16 +47,12 @@ def models() -> ModuleType:
 
 @dg.asset(
     deps=["shards"],
-    group_name="models",
-    kinds={"ducklake"},
-    owners=OWNERS,
-    tags=CPU,
-    metadata=described("releases", "release_shards", code=release_step),
     check_specs=[
         dg.AssetCheckSpec(name, asset="release", blocking=True, description=first_words(check))
         for name, check in GUARDS.items()
     ],
     freshness_policy=WEEKLY,
+    **_about({"ducklake"}, "releases", "release_shards", code=release_step),
 )
 def release(
     context: dg.AssetExecutionContext, corpus: CorpusResource, config: NewReleaseConfig
@@ -68,11 +74,7 @@ def release(
 
 @dg.asset(
     deps=["release"],
-    group_name="models",
-    kinds={"pytorch", "huggingface"},
-    owners=OWNERS,
-    tags=GPU,
-    metadata=described("training_runs", "training_points", "checkpoints", code=ROOT / MODELS),
+    **_about({"pytorch", "huggingface"}, "training_runs", "training_points", "checkpoints", code=MODELS, cost="gpu"),
 )
 def reward_model(
     context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardModelConfig
@@ -83,12 +85,8 @@ def reward_model(
 
 @dg.asset(
     deps=["reward_model"],
-    group_name="models",
-    kinds={"pytorch"},
-    owners=OWNERS,
-    tags=GPU,
-    metadata=described("eval_scores", "eval_runs", "eval_predictions", code=ROOT / MODELS),
     freshness_policy=WEEKLY,
+    **_about({"pytorch"}, *OF_SCORES, code=MODELS, cost="gpu"),
 )
 def evaluation(
     context: dg.AssetExecutionContext, corpus: CorpusResource, config: EvaluationConfig
@@ -100,11 +98,7 @@ def evaluation(
 @dg.asset(
     deps=["reward_model", "frames"],
     partitions_def=chunks,
-    group_name="rewards",
-    kinds={"pytorch"},
-    owners=OWNERS,
-    tags=GPU,
-    metadata=described("eval_predictions", "eval_runs", code=ROOT / "pipeline" / "episode_rewards.py"),
+    **_about({"pytorch"}, "eval_predictions", "eval_runs", code=REWARDS, cost="gpu", group="rewards"),
 )
 def rewards(context: dg.AssetExecutionContext, corpus: CorpusResource, config: RewardsConfig) -> dg.MaterializeResult:
     """A model's progress on the episodes of a chunk, for RA-BC's export; what was scored is not scored again."""
@@ -113,13 +107,9 @@ def rewards(context: dg.AssetExecutionContext, corpus: CorpusResource, config: R
 
 @dg.asset(
     deps=["evaluation"],
-    group_name="models",
-    kinds={"duckdb"},
-    owners=OWNERS,
-    tags=CPU,
-    metadata=described("eval_scores", "eval_runs", code=leaderboard_step),
     automation_condition=KEPT_CURRENT,
     freshness_policy=WEEKLY,
+    **_about({"duckdb"}, "eval_scores", "eval_runs", code=leaderboard_step),
 )
 def leaderboard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Every evaluated model and baseline, side by side."""
@@ -128,12 +118,8 @@ def leaderboard(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg
 
 @dg.asset(
     deps=["progress"],
-    group_name="models",
-    kinds={"duckdb"},
-    owners=OWNERS,
-    tags=CPU,
-    metadata=described("eval_scores", "eval_runs", "eval_predictions", code=comparison_step),
     automation_condition=KEPT_CURRENT,
+    **_about({"duckdb"}, *OF_SCORES, code=comparison_step),
 )
 def annotator_comparison(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
     """Every label run against ground truth, or against the active label where there is none, with intervals."""
