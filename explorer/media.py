@@ -41,7 +41,11 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
         raise PageError(f"{uri} is no video")
     # Several revisions of a remote dataset may have been fetched: the newest one that has the file counts
-    for folder in _source_folders(space, episode.dataset, root):
+    folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
+    if "://" in root:
+        fetched = (space.sources / episode.dataset).glob("*/")
+        folders = sorted(fetched, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    for folder in folders:
         path = (folder / uri).resolve()
         # Links are resolved first, or one in the dataset could lead to any file of the machine
         if not path.is_relative_to(folder.resolve()):
@@ -49,15 +53,6 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
         if path.is_file():
             return path
     raise PageError(f"the video {uri} is not on this machine: {episode.dataset} was read from {root}")
-
-
-def _source_folders(space: Workspace, dataset: str, root: str) -> list[Path]:
-    """Folders that may hold a dataset's files: its own, or those of a remote one's fetched revisions, newest first."""
-    if "://" in root:
-        fetched = (space.sources / dataset).glob("*/")
-        return sorted(fetched, key=lambda folder: folder.stat().st_mtime, reverse=True)
-    path = Path(root)
-    return [path if path.is_dir() else path.parent]
 
 
 def limits_of(reader: LakeReader, dataset: str) -> Limits:

@@ -26,13 +26,6 @@ def _distinct(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(values)))
 
 
-def _toggled(chosen: Chosen, name: str, value: str) -> Chosen:
-    """A value of a name more, or less where it is there."""
-    values = dict(chosen)
-    values[name] = _distinct({*values.get(name, ())} ^ {value})
-    return tuple((n, v) for n, v in values.items() if v)
-
-
 def _in_list(values: Iterable[str]) -> str:
     return f"IN ({', '.join(map(literal, values))})"
 
@@ -85,10 +78,10 @@ def _page_number(text: str) -> int:
 
 @dataclass(frozen=True)
 class EpisodeSelection:
-    """Episodes that have, of each named facet, one of the values, and all of the words in their task or steps.
+    """Episodes that have, of each named facet or mark, one of the values, and all of the words in their task or steps.
 
-    ranges: (name, from, to), None: without end. marks: as facets, of what people say. picked: these alone. rows: the
-    index's numbers of the episodes that marks and picks leave, None: of all; `at` finds them.
+    ranges: (name, from, to), None: without end. picked: these alone. rows: the index's numbers of the episodes that
+    marks, which people say, and picks leave, None: of all; `at` finds them.
     """
 
     chosen: Chosen = ()
@@ -96,17 +89,13 @@ class EpisodeSelection:
     sort: str = "episode"
     page: int = 1
     ranges: tuple[tuple[str, float | None, float | None], ...] = ()
-    marks: Chosen = ()
     picked: tuple[Place, ...] = ()
     rows: tuple[int, ...] | None = None
 
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        chosen, marks = (
-            tuple((name, _distinct(query.getlist(name))) for name in names if name in query)
-            for names in (BY_NAME, MARKS)
-        )
+        chosen = tuple((name, _distinct(query.getlist(name))) for name in (*BY_NAME, *MARKS) if name in query)
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)
@@ -115,7 +104,7 @@ class EpisodeSelection:
             raise PageError(f"lists are ordered by {', '.join(SORTS)}; not by {sort[:40]!r}", 400)
         ranges = tuple(r for name in RANGES if (r := _range(name, query))[1:] != (None, None))
         page = _page_number(query.get("page", "1"))
-        return cls(chosen, words, sort, page, ranges, marks, _picked(query.getlist("pick")))
+        return cls(chosen, words, sort, page, ranges, _picked(query.getlist("pick")))
 
     def at(self, reader: LakeReader, index: Indexed) -> "EpisodeSelection":
         """This selection with the episodes that its marks and picks leave, as people have marked them by now."""
@@ -131,22 +120,24 @@ class EpisodeSelection:
 
     @property
     def narrowed(self) -> bool:
-        return bool(self.chosen or self.words or self.ranges or self.marks or self.picked)
+        return bool(self.chosen or self.words or self.ranges or self.picked)
 
     def has(self, facet: str, value: str) -> bool:
         return value in dict(self.chosen).get(facet, ())
 
-    def with_mark(self, name: str, value: str) -> "EpisodeSelection":
-        """This selection with a mark more, or less where it has it."""
-        return replace(self, marks=_toggled(self.marks, name, value), page=1)
+    @property
+    def marks(self) -> Chosen:
+        return tuple((name, values) for name, values in self.chosen if name in MARKS)
 
-    def toggled(self, facet: str, value: str) -> "EpisodeSelection":
-        """This selection with a value of a facet more, or less where it has it."""
-        return replace(self, chosen=_toggled(self.chosen, facet, value), page=1)
+    def toggled(self, name: str, value: str) -> "EpisodeSelection":
+        """This selection with a value of a facet or mark more, or less where it has it."""
+        values = dict(self.chosen)
+        values[name] = _distinct({*values.get(name, ())} ^ {value})
+        return replace(self, chosen=tuple((n, v) for n, v in values.items() if v), page=1)
 
     def url(self, path: str = "/episodes", **changes: str | int) -> str:
         """The URL of this selection; `changes`: another sort or page."""
-        query = [(name, value) for name, values in self.chosen + self.marks for value in values]
+        query = [(name, value) for name, values in self.chosen for value in values]
         for name, low, high in self.ranges:
             query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
@@ -161,6 +152,8 @@ class EpisodeSelection:
         parts: list[str] = []
         values: list[Any] = []
         for name, chosen in self.chosen:
+            if name in MARKS:
+                continue
             # A value that does not exist becomes NULL and matches nothing, where a plain cast would fail the query
             value = f"TRY_CAST(? AS {name}_word)" if BY_NAME[name].listed else "TRY_CAST(? AS INTEGER)"
             parts.append(f"{name} IN ({', '.join([value] * len(chosen))})")
@@ -186,7 +179,8 @@ class EpisodeSelection:
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         of_episodes = "(e.dataset, e.episode_index) IN"
-        conditions = [f"{BY_NAME[name].sql} {_in_list(values)}" for name, values in self.chosen]
+        facets = [(BY_NAME[name], values) for name, values in self.chosen if name in BY_NAME]
+        conditions = [f"{facet.sql} {_in_list(values)}" for facet, values in facets]
         for word in map(literal, self.words):
             steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
             in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"
@@ -285,15 +279,15 @@ def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> l
     found = []
     for name, (title, _, _) in MARKS.items():
         by_value = places_by_value(reader, name)
-        chosen = dict(selection.marks).get(name, ())
-        others = replace(selection, marks=tuple(m for m in selection.marks if m[0] != name), rows=None)
+        chosen = dict(selection.chosen).get(name, ())
+        others = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
         where, values = others.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
         v, d, e = (list(part) for part in zip(*triples, strict=True)) if triples else ([], [], [])
         counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), v, d, e, *values)) if triples else {}
         counts = dict.fromkeys((*chosen, *by_value), 0) | counts
         order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
-        listed = [Counted(x, counts[x], x in chosen, selection.with_mark(name, x).url()) for x in order]
+        listed = [Counted(x, counts[x], x in chosen, selection.toggled(name, x).url()) for x in order]
         found.append((name, title, listed))
     return found
 

@@ -1,17 +1,18 @@
 """Adapting a model to one episode from its page: which models there are, the command, and starting it."""
 
 import re
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse
 
 from explorer.access import LakeReader, PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
 from explorer.site import Explorer, Visiting, json_body, text_of
 
-router = APIRouter(prefix="/api/adapt/{dataset}/{episode_index}")
+router = APIRouter()
 RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
 
 
@@ -46,16 +47,22 @@ def _why_not(explorer: Explorer) -> str | None:
     return explorer.options.why_read_only
 
 
-@router.get("")
-def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
-    """Models to adapt, the command with {model} and {recipe} left open, and what is running."""
-    find_episode(at.reader, dataset, episode_index)
-    text = in_words(_command(at.explorer, dataset, episode_index, "MODEL", "RECIPE"))
-    facts = {"models": _models(at.reader), "command": text, "why_not": _why_not(at.explorer)}
-    return JSONResponse(facts | {"job": _job_state(_job(at.request))})
+@router.get("/adapt/{dataset}/{episode_index}")
+def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
+    models, named = _models(at.reader), partial(_command, at.explorer, dataset, episode_index)
+    return at.part(
+        "adapt.html",
+        episode=find_episode(at.reader, dataset, episode_index),
+        models=models,
+        command=in_words(named("MODEL", "RECIPE")),
+        first=in_words(named(models[0], "")) if models else "",
+        why_not=_why_not(at.explorer),
+        job=_job_state(_job(at.request)),
+    )
 
 
-@router.post("")
+@router.post("/api/adapt/{dataset}/{episode_index}")
 def start(
     at: Visiting, dataset: str, episode_index: EpisodeIndex, body: Annotated[dict[str, Any], Depends(json_body)]
 ) -> JSONResponse:
@@ -72,4 +79,4 @@ def start(
     busy = f"an adaptation is running already: {job.about().get('about', 'of another episode')}"
     about = {"about": f"{dataset} {episode_index} with {model}"}
     job.start(_command(at.explorer, dataset, episode_index, model, recipe), about, busy)
-    return JSONResponse({"job": _job_state(job)}, 202)
+    return JSONResponse({}, 202)

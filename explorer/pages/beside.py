@@ -1,8 +1,7 @@
 """Checking labels that follow a reference: each run beside its reference at the aligned moment, one after another."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -35,19 +34,6 @@ ALIGNMENT_SQL = f"""
     ORDER BY frame_index"""
 
 
-@dataclass(frozen=True)
-class Aligned:
-    """Which frame of the reference each looked-at frame of a run is like, by frame; lists of equal length.
-
-    follows: False where the run does what the reference does not show.
-    """
-
-    reference: int
-    frames: list[int]
-    reference_frames: list[int]
-    follows: list[bool]
-
-
 @router.get("")
 def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None = None) -> Response:
     """The first run of the queue; at its `end`, or where nothing waits, what is left to do."""
@@ -77,7 +63,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
     episode = find_episode(reader, dataset, episode_index)
     shown = episode_data(reader, episode)
     run, beside = _label_beside(reader, episode, shown)
-    reference = find_episode(reader, dataset, beside.reference)
+    reference = find_episode(reader, dataset, beside["reference"])
     its = episode_data(reader, reference)
     own_camera, reference_camera, shared = _cameras(shown, its, camera)
     queue = doubtful(at.explorer, reader, dataset)
@@ -91,7 +77,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
         "runs": [run, *(r for r in shown["runs"] if r is not run)],
         "beside": {
             "follows": correction_state(reader, dataset, episode_index)["newest"],
-            "aligned": asdict(beside),
+            "aligned": beside,
             "camera": reference_camera,
             "fps": its["fps"],
             "segments": segments,
@@ -99,7 +85,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
     }
     return at.page(
         "beside.html",
-        title=f"{dataset} {episode_index} beside {beside.reference}",
+        title=f"{dataset} {episode_index} beside {reference.episode_index}",
         episode=episode,
         facts=episode.facts,
         data=shown | data,
@@ -137,15 +123,20 @@ def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[
     return sorted(by_confidence, key=lambda d: -d["score"])
 
 
-def _label_beside(reader: LakeReader, episode: LakeEpisode, shown: dict[str, Any]) -> tuple[dict[str, Any], Aligned]:
-    """The label of an episode that follows a reference, and how."""
+def _label_beside(
+    reader: LakeReader, episode: LakeEpisode, shown: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The label of an episode that follows a reference, and how: `reference`, its episode, and lists of equal length:
+    `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
+    """
     for run in shown["runs"]:
         rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"]) if run["annotator"] == "transfer" else []
         if rows:
             reference = rows[0][1]
             of_it = [(frame, at, follows) for frame, of, at, follows in rows if of == reference]
             frames, reference_frames, follows = (list(column) for column in zip(*of_it, strict=True))
-            return run, Aligned(reference, frames, reference_frames, follows)
+            lists = {"frames": frames, "reference_frames": reference_frames, "follows": follows}
+            return run, {"reference": reference} | lists
     raise PageError(f"{episode.dataset} {episode.episode_index} has no label that follows a reference")
 
 
@@ -163,7 +154,7 @@ def _cameras(
     return chosen, of_reference[chosen["camera"]], names
 
 
-def carried(beside: Aligned, segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
+def carried(beside: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
     """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
 
     segments: of the reference, tiling it.
@@ -173,8 +164,8 @@ def carried(beside: Aligned, segments: Sequence[dict[str, Any]], num_frames: int
         return next((s for s in segments if s["start_frame"] <= frame < s["end_frame"]), NOT_SHOWN)
 
     # Half way to its neighbours a looked-at frame ends
-    ends = [(a + b + 1) // 2 for a, b in zip(beside.frames, beside.frames[1:], strict=False)]
-    parts = zip(beside.reference_frames, beside.follows, strict=True)
+    ends = [(a + b + 1) // 2 for a, b in pairwise(beside["frames"])]
+    parts = zip(beside["reference_frames"], beside["follows"], strict=True)
     shown = [shown_at(at) if follows else NOT_SHOWN for at, follows in parts]
     spans: list[dict[str, Any]] = []
     for _, of_place in groupby(zip([0, *ends], [*ends, num_frames], shown, strict=True), key=lambda part: id(part[2])):

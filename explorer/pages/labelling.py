@@ -68,35 +68,35 @@ def _why_not(at: Visit, dataset: str) -> str | None:
     return at.explorer.options.why_read_only or why_unused(at.reader, dataset)
 
 
-def _panel(at: Visit, dataset: str, tasks: list[dict[str, Any]], *, is_reference: bool = False) -> HTMLResponse:
-    """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew."""
-    tasks = [task for task in tasks if task["references"]]
-    others = [task for task in tasks if task["others"]]
-    why = _why_not(at, dataset)
+def _panel(at: Visit, dataset: str, tasks: list[dict[str, Any]], episode_index: int | None = None) -> HTMLResponse:
+    """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
+
+    Empty where nothing is shown, and of an episode that is none of those that are.
+    """
+    job, why = _state(at), _why_not(at, dataset)
+    shown = [task for task in tasks if task["references"]]
+    others = [task for task in shown if task["others"]]
+    is_reference = any(episode_index in task["references"] for task in others)
+    if not job["running"] and not (shown if episode_index is None else is_reference):
+        return HTMLResponse("")
     return at.part(
         "labelling.html",
         dataset=dataset,
-        job=_state(at),
+        job=job,
         why_not=why,
         waiting=num_waiting(at.explorer.space, at.reader, dataset) if why is None else 0,
         is_reference=is_reference,
-        shown=sorted(episode for task in others for episode in task["references"]),
-        num_tasks=len(others),
-        num_runs=sum(task["runs"] for task in tasks),
-        num_others=sum(task["others"] for task in others),
-        followed=sum(task["followed"] for task in others),
-        no_fit=[episode for task in others for episode in task["no_fit"]],
+        others=others,
+        num_runs=sum(task["runs"] for task in shown),
         unbuilt=num_unbuilt(at.reader, dataset),
     )
 
 
 @router.get("/labelling/{dataset}")
 def state(at: Visiting, dataset: str) -> HTMLResponse:
-    """Of the tasks of a dataset: a part of a page, empty where nobody has shown anything."""
+    """Of the tasks of a dataset: a part of a page."""
     at.reader.check_dataset(dataset)
-    tasks = shown_tasks(at.reader, dataset)
-    is_said = _job(at.request).running or any(task["references"] for task in tasks)
-    return _panel(at, dataset, tasks) if is_said else HTMLResponse("")
+    return _panel(at, dataset, shown_tasks(at.reader, dataset))
 
 
 @router.get("/labelling/{dataset}/suggestions")
@@ -122,9 +122,7 @@ def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HT
     find_episode(at.reader, dataset, episode_index)
     text = task_of(at.reader, dataset, episode_index)
     tasks = [task for task in shown_tasks(at.reader, dataset) if task["task"] == text]
-    is_reference = any(episode_index in task["references"] and task["others"] for task in tasks)
-    is_said = _job(at.request).running or is_reference
-    return _panel(at, dataset, tasks, is_reference=is_reference) if is_said else HTMLResponse("")
+    return _panel(at, dataset, tasks, episode_index)
 
 
 @router.post("/api/labelling/{dataset}")

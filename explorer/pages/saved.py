@@ -3,7 +3,7 @@
 import json
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -78,11 +78,6 @@ def save_query(request: Request, query: SavedQuery) -> JSONResponse:
     return _change(request, QUERIES, query.name, query.sql)
 
 
-@router.delete("/api/queries/{name:path}")
-def forget_query(request: Request, name: str) -> JSONResponse:
-    return _change(request, QUERIES, name, None)
-
-
 @router.post("/api/views")
 def save_view(request: Request, view: SavedView) -> JSONResponse:
     """Keep a selection; what cannot be one is refused (400)."""
@@ -90,6 +85,6 @@ def save_view(request: Request, view: SavedView) -> JSONResponse:
     return _change(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
 
 
-@router.delete("/api/views/{name:path}")
-def forget_view(request: Request, name: str) -> JSONResponse:
-    return _change(request, VIEWS, name, None)
+@router.delete("/api/{kind}/{name:path}")
+def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
+    return _change(request, kind, name, None)

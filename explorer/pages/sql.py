@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import shlex
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeGuard
 from urllib.parse import quote
@@ -113,19 +112,11 @@ async def page(
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
 
 
-@dataclass(frozen=True)
-class Result:
-    """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row."""
+def _result(table: pa.Table, chart: str) -> dict[str, Any]:
+    """What the page shows of a result; `cut`: there are more rows. `named`: the episode, and frame, of each row.
 
-    names: list[str]
-    rows: list[list[Any]]
-    drawing: dict[str, Any] | None
-    cut: bool
-    named: list[Named | None]
-
-
-def _result(table: pa.Table, chart: str) -> Result:
-    """Raises SqlError: a value that cannot be shown, or too many."""
+    Raises SqlError: a value that cannot be shown, or too many.
+    """
     part, names = table.slice(0, MAX_ROWS), table.schema.names
     num_values = sum(_num_values(chunk) for column in part.columns for chunk in column.chunks)
     if num_values > MAX_VALUES:
@@ -138,7 +129,8 @@ def _result(table: pa.Table, chart: str) -> Result:
     rows = [list(plain(row).values()) for row in python_rows(unique)]
     drawing = None if chart == "table" else draw(part, chart)
     named = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
-    return Result(names, rows, drawing, table.num_rows > MAX_ROWS, named)
+    cut = table.num_rows > MAX_ROWS
+    return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named}
 
 
 def _num_values(array: pa.Array) -> int:
@@ -181,7 +173,7 @@ def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
     return links
 
 
-def _shown(request: Request, q: str, chart: str, shown: Result | None, error: str | None) -> HTMLResponse:
+def _shown(request: Request, q: str, chart: str, shown: dict[str, Any] | None, error: str | None) -> HTMLResponse:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         at = Visit(request, explorer, reader)
@@ -192,7 +184,7 @@ def _shown(request: Request, q: str, chart: str, shown: Result | None, error: st
             chart=chart,
             error=error,
             shown=shown,
-            links=_links(reader, shown.named) if shown else [],
+            links=_links(reader, shown["named"]) if shown else [],
             asked=proof(request, q),
             place=f"{frozen_options(at)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},

@@ -2,9 +2,8 @@
 import { episode, player } from "./player.js";
 import { Label } from "./label.js";
 import { $, author, element, get, isKnown, onKeys, post, remember } from "./page.js";
-import { adaptPanel } from "./adapt.js";
 import { drag as follow, timeline } from "./timeline.js";
-import { labelPanel } from "./labelling.js";
+import { jobPart } from "./labelling.js";
 
 const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
@@ -147,7 +146,7 @@ async function renew() {
   player.dispatchEvent(new Event("renewed"));
 }
 
-const others = () => root.dataset.after || labelPanel($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
+const others = () => root.dataset.after || jobPart($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
 
 function conflict(data) {
   Object.assign(known, data);
@@ -509,6 +508,18 @@ function choose(i) {
   drawState();
 }
 
+// A model that is adapted from this episode: the command for what is chosen
+function adapting() {
+  const details = $("editor-adapt");
+  const box = details.querySelector("div");
+  details.addEventListener("toggle", () => box.childElementCount || jobPart(box, url.replace("/api/corrections", "/adapt")));
+  box.addEventListener("input", ({ target: { form } }) => {
+    const command = form.dataset.command.replace("MODEL", form.model.value);
+    const recipe = form.recipe.value;
+    box.querySelector("code").textContent = recipe ? command.replace("RECIPE", recipe) : command.replace(/ --recipe=\S+/, "");
+  });
+}
+
 let wanted = location.hash === "#editor"; // before there is an editor
 
 // To the segment at the cursor; at the end, where a run stops by itself, to the first one
@@ -538,7 +549,7 @@ if (numFrames) {
     form.author.readOnly = isKnown;
     listen();
     root.hidden = false;
-    adaptPanel($("editor-adapt"), episode);
+    adapting();
     others();
     root.dataset.ready = "true";
     if (wanted) comeHere();

@@ -1,10 +1,14 @@
-// How the other runs of a task are labelled like those that were shown: as the server words it, also while a build runs.
-import { element, post } from "./page.js";
+// Parts of pages that a job changes, as the server words them: how others are labelled like one run; adapting a model.
+import { $, element, post } from "./page.js";
 
-// box: an element for all of it, url: of what is said, onDone: called when a build has ended
-export function labelPanel(box, url, onDone = () => {}) {
+// box: an element for all of it, url: of what is said, onDone: called when a job has ended. A button (data-start) starts
+// one, with what its form holds; data-running tells that one runs.
+export function jobPart(box, url, onDone = () => {}) {
   let isRunning = false;
-  const say = (text) => box.replaceChildren(element("p", { className: "bad", textContent: text }));
+  const say = (text) => {
+    const line = box.querySelector("[role=status]") ?? box.appendChild(element("p", { className: "bad", role: "status" }));
+    line.textContent = text;
+  };
 
   // Asked again each second; a reload of the page goes on with it
   async function load() {
@@ -12,7 +16,7 @@ export function labelPanel(box, url, onDone = () => {}) {
     const wasRunning = isRunning;
     if (answer?.ok) box.innerHTML = await answer.text();
     else if (wasRunning) say("The explorer cannot be reached: is it still running?");
-    isRunning = answer?.ok ? box.querySelector("progress") !== null : wasRunning;
+    isRunning = answer?.ok ? box.querySelector("[data-running]") !== null : wasRunning;
     box.hidden = !box.childElementCount;
     if (isRunning) setTimeout(load, answer?.ok ? 1000 : 3000);
     else if (wasRunning) onDone();
@@ -21,20 +25,18 @@ export function labelPanel(box, url, onDone = () => {}) {
   box.onclick = async ({ target }) => {
     if (!target.dataset.start) return;
     target.disabled = true;
-    const { ok, data } = await post(target.dataset.start, {});
-    isRunning = ok;
-    if (ok) return load();
-    say(data.error);
-    box.append(target);
-    target.disabled = false;
+    const { ok, data } = await post(target.dataset.start, target.form ? Object.fromEntries(new FormData(target.form)) : {});
+    target.disabled = isRunning = ok;
+    if (ok) load();
+    else say(data.error);
   };
   return load();
 }
 
-for (const box of document.querySelectorAll(".label-others[data-from]")) labelPanel(box, box.dataset.from, () => location.reload());
+for (const box of document.querySelectorAll(".label-others[data-from]")) jobPart(box, box.dataset.from, () => location.reload());
 
 // Which run to label next is computed when it is asked for, which takes seconds on large tasks
-const tasks = document.getElementById("tasks");
+const tasks = $("tasks");
 if (tasks) {
   const answer = await fetch(tasks.dataset.from).catch(() => null);
   if (answer?.ok) tasks.innerHTML = await answer.text();

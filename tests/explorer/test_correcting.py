@@ -142,7 +142,7 @@ def test_a_frozen_corpus_cannot_be_corrected(own):
 
 def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
     with visit(own.space) as client:
-        assert client.get("/api/adapt/tiny/0").json()["models"] == []
+        assert "The corpus has no trained model yet" in client.get("/adapt/tiny/0").text
         assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
     lake = Lake(own.space)
     lake.upsert(
@@ -150,16 +150,15 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
     )
     lake.con.close()
     with visit(own.space) as client:
-        told = client.get("/api/adapt/tiny/0").json()
-        assert told["models"] == ["mine"]
-        assert "--dataset=tiny --episode=0" in told["command"]
+        told = client.get("/adapt/tiny/0").text
+        assert "<option>mine</option>" in told
+        assert "proccorpus adapt --dataset=tiny --episode=0 --model=mine" in told
         for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y"):
             assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
         program = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]
         monkeypatch.setattr(jobs, "program", lambda: program)
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 202
         assert post(client, "/api/adapt/tiny/0", {"model": "mine"}).status_code == 409
-        job = client.get("/api/adapt/tiny/0").json()["job"]
-        assert (job["running"], job["about"]) == (True, "tiny 0 with mine")
+        assert "Adapting tiny 0 with mine is running." in client.get("/adapt/tiny/0").text
         process = client.app.state.adapt_job.process  # type: ignore[attr-defined]  # the explorer's own app
     assert process.poll() is not None  # it ends with the explorer
