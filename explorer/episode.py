@@ -263,20 +263,17 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
             "camera": name,
             "usable": name in usable,
             "problem": damage.get(name),
-            "video": _video_shown(episode, number, videos[name]) if name in videos else None,
+            "video": {
+                "url": f"/media{episode.address}/video/{number}",
+                "start_frame": videos[name]["start_frame"] or 0,
+                "fps": facts["stated_fps"] or facts["fps"],
+            }
+            if name in videos
+            else None,
             "keyframes": stored.get(name, []),
         }
         for number, name in enumerate([*usable, *sorted(others)])
     ]
-
-
-def _video_shown(episode: LakeEpisode, camera: int, video: dict[str, Any]) -> dict[str, Any]:
-    """A camera's video as the page plays it; `camera` is its number in the list of cameras."""
-    return {
-        "url": f"/media/{episode.dataset}/{episode.episode_index}/video/{camera}",
-        "start_frame": video["start_frame"] or 0,
-        "fps": episode.facts["stated_fps"] or episode.facts["fps"],
-    }
 
 
 @lru_cache(maxsize=8)

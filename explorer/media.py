@@ -93,7 +93,7 @@ def _moment(corpus: CorpusView, dataset: str, episode_index: int, camera: str, f
         path = video_file(corpus.space, episode, number)
     picture = None if path is None else _of_video(path, video, limits, frame_index)
     if picture is not None:
-        return _jpeg(_scaled(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), THUMB_PX))
+        return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
     if not stored:
         raise PageError(NO_PICTURE)
@@ -133,12 +133,12 @@ def _first_frame(space: Workspace, episode: LakeEpisode | None, limits: Limits, 
         if episode and camera["video"] is not None:
             first = _of_video(video_file(space, episode, number), camera["video"], limits)
             if first is not None:
-                return _scaled(cv2.cvtColor(first, cv2.COLOR_RGB2BGR), height)
+                return _scaled(first, height)
     raise PageError(NO_PICTURE)
 
 
 def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> np.ndarray | None:
-    """A frame of an episode out of a video, RGB; None where the video ends before it.
+    """A frame of an episode out of a video, BGR; None where the video ends before it.
 
     Raises PageError where it cannot be decoded.
     """
@@ -152,7 +152,7 @@ def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> 
 
 def _decoded(path: Path, frame_index: int, fps: float, limits: Limits) -> np.ndarray | None:
     frame = next(decode(path, frame_index, 1, fps, DecodeOptions(limits=limits)), None)
-    return None if frame is None else frame.rgb()
+    return None if frame is None else cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
 
 
 def _read(path: Path, height: int) -> np.ndarray:
