@@ -100,7 +100,7 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     if base_of(folder):
         raise UserError(f"{folder} is an adapter: merge it first (proccorpus model merge), or use transformers")
     server = ServerConfig(
-        str(folder),
+        model=str(folder),
         served_name=SERVED,
         port=0,
         log_dir=books.responses.parent / "vllm",
