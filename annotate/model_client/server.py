@@ -63,6 +63,7 @@ class ServerConfig(ServerOptions, frozen=True):
     """Which model to serve, and how."""
 
     model: str  # name on the hub, or a folder
+    max_model_len: int = 16384  # an evaluation may do with fewer than one who annotates
     expert_parallel: bool = False  # of a mixture of experts
     cpu_kvcache_gib: int = 4
 
