@@ -8,7 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import save_file
+from transformers import GenerationConfig
 
+from core.paths import ROOT
 from training.backbones import add_adapter
 from training.heads import Head, make_head
 from training.model import ProgressModel, save_model, save_processor
@@ -19,15 +21,29 @@ from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 
 HIDDEN = 128  # four heads of 32: vLLM on CPU knows none of 16
+SIZES = {"hidden": HIDDEN, "layers": 2, "vision_hidden": 64, "vision_layers": 2}
 TEXTS = ("How far is the task? Pick up the red block.", "<progress>12.34%</progress>")
 
 
 def tiny(family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl", seed: int = 0) -> tuple[Any, Any]:
     """(backbone, processor)"""
-    sizes = {"hidden": HIDDEN, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}
-    config = TinyConfig(family=family, vocabulary=320, **sizes)
+    config = TinyConfig(family=family, vocabulary=320, max_px=64, **SIZES)
     tokenizer = make_tokenizer(TEXTS, config.vocabulary)
     return make_backbone(tokenizer, config, seed), make_processor(tokenizer, config)
+
+
+def write_asked(folder: Path) -> Path:
+    """A model that a server answers with; its words mean nothing, and prompts of the annotator are short in its own."""
+    config = TinyConfig(vocabulary=600, max_px=512, **SIZES)
+    prompts = (ROOT / "annotate" / "vlm" / "prompts").glob("*.txt")
+    tokenizer = make_tokenizer([path.read_text() for path in prompts], config.vocabulary)
+    backbone = make_backbone(tokenizer, config, 0)
+    backbone.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, do_sample=False)
+    processor = make_processor(tokenizer, config)
+    backbone.save_pretrained(folder)
+    for part in (processor, processor.image_processor):  # each in a file of its own, as published models have it
+        part.save_pretrained(folder)
+    return folder
 
 
 def published_head(seed: int = 1) -> Head:

@@ -3,7 +3,6 @@
 Its words are noise; the API, the pictures, the token counts and the guided decoding are vLLM's own.
 """
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -11,12 +10,12 @@ from uuid import uuid4
 import pytest
 
 from annotate.model_client.calls import Image
-from annotate.model_client.server import Server, default_python
+from annotate.model_client.server import Server
 from annotate.stored_pictures import encode_jpeg
-from core.paths import ROOT
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source
+from tests.kits.published_kit import write_asked
 from tests.kits.vllm_kit import MARK, NAME, SAMPLES, VllmServer, eventually_gone, tiny_config
 
 HERE = Path(__file__).parent
@@ -34,10 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the model."""
-    folder = tmp_path_factory.mktemp("model") / NAME
-    subprocess.run([default_python(), "-m", "tests.kits.make_tiny_model", folder], cwd=ROOT, check=True, timeout=300)
-    return folder
+    return write_asked(tmp_path_factory.mktemp("model") / NAME)
 
 
 @pytest.fixture(scope="session")
