@@ -69,7 +69,11 @@ def think(samples: dict[str, Sample]) -> dict[str, Sample]:
 
 def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
     sample = next(s for s in think(frozen.samples).values() if s.row["reference"])
-    assert ground_truth(sample)["ref"] == str(sample.row["reference"])
+    told = ground_truth(sample)
+    assert told["ref"] == str(sample.row["reference"])
+    assert float(told["score_percent"]) == pytest.approx(100 * float(told["score_fraction"]))
+    assert {"score_text", "demo_count"} < set(told)
+    assert told["target_response"] == sample.row["answer"]
     for change in ({"reference": 99}, {"reference": None}, {"question": "What now?"}):
         with pytest.raises(ShardError, match="do not go together"):
             ground_truth(Sample({**sample.row, **change}, sample.pictures))
