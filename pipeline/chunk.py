@@ -6,6 +6,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -14,7 +15,6 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
-from pipeline.reading import ChunkMemory
 from pipeline.stage import StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake, was_interrupted
@@ -87,7 +87,7 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
     done: list[StageReport] = []
-    memory = ChunkMemory()
+    memory = dict[str, Any]()
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
         for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of):
             if step.status == CURRENT:

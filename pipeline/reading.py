@@ -116,14 +116,6 @@ class EpisodeSignals:
         return frames, grey_features(pixels)
 
 
-@dataclass
-class ChunkMemory:
-    """What the stages of a chunk read of it once."""
-
-    records: list[EpisodeRecord] | None = None
-    signals: list[EpisodeSignals] | None = None
-
-
 def chunk_signals(
     lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[EpisodeSignals]:

@@ -9,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from ingest.sources.files import Source
 from pipeline.checks import StageCheck, schema_check
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
-from pipeline.reading import ChunkMemory, EpisodeSignals, chunk_signals, usable_records
+from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 
 Numbers = Mapping[str, int | float | str]
@@ -136,7 +136,7 @@ class StageContext:
     source: the build's source, as the plan found it.
     build_id: of the build or Dagster run under way; budgets of models count by it. Empty: this step is its own build.
     pictures: what the chunk's stages keep for one another; None where they keep nothing.
-    memory: what its stages leave for one another.
+    memory: what its stages read of the chunk once.
     told: is called now and then with how many episodes the stage has done.
     """
 
@@ -146,7 +146,7 @@ class StageContext:
     source: Source
     build_id: str = ""
     pictures: PictureCache | None = None
-    memory: ChunkMemory = field(default_factory=ChunkMemory)
+    memory: dict[str, Any] = field(default_factory=dict)
     told: Callable[[int], None] = lambda episodes: None
 
     def each[T](self, items: Iterable[T]) -> Iterator[T]:
@@ -160,15 +160,15 @@ class StageContext:
 
     def records(self) -> list[EpisodeRecord]:
         """The chunk's episodes that listing found no fault with, in order."""
-        if self.memory.records is None:
-            self.memory.records = usable_records(self.lake, self.dataset, self.chunk)
-        return self.memory.records
+        if "records" not in self.memory:
+            self.memory["records"] = usable_records(self.lake, self.dataset, self.chunk)
+        return self.memory["records"]
 
     def signals(self) -> list[EpisodeSignals]:
         """The measurements of each usable episode of the chunk, in order."""
-        if self.memory.signals is None:
-            self.memory.signals = list(chunk_signals(self.lake, self.dataset, self.chunk))
-        return self.memory.signals
+        if "signals" not in self.memory:
+            self.memory["signals"] = list(chunk_signals(self.lake, self.dataset, self.chunk))
+        return self.memory["signals"]
 
     def kept(self) -> PictureCache | None:
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
