@@ -8,9 +8,14 @@ from tests.kits.tiny_lerobot import CAMERA, LENGTHS
 def test_a_recording_has_pictures_labels_and_curves(client, tmp_path: Path):
     from rerun.chunk import RrdReader
 
+    def writers() -> int:
+        """Threads of Rerun's in this process."""
+        return sum("Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
+
+    before = writers()  # other tests' exports
     answer = client.get("/media/tiny/1/episode.rrd")
     assert answer.status_code == 200, answer.text
-    assert not any("Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
+    assert writers() == before
     assert 'filename="tiny-000001.rrd"' in answer.headers["content-disposition"]
     path = tmp_path / "one.rrd"
     path.write_bytes(answer.content)
