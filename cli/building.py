@@ -82,21 +82,19 @@ def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
 
 def _close(space: Workspace) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
-    # Imported here: a build without it does not wait for what trains and scores
-    from pipeline.release import leaderboard_rows
-
-    lake = open_lake(space)
+    lake, (release, reward_model) = open_lake(space), _closing()
     with training_progress() as on_step:
-        outcomes = _models().closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
+        outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
     _say_outcomes(space, outcomes)
     print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
-    show(leaderboard_rows(lake), "table")
+    show(release.leaderboard_rows(lake), "table")
 
 
-def _models() -> ModuleType:
-    from pipeline import reward_model  # imports torch
+def _closing() -> tuple[ModuleType, ModuleType]:
+    """What comes after a build, which does not wait for it: releases; models, which import torch."""
+    from pipeline import release, reward_model
 
-    return reward_model
+    return release, reward_model
 
 
 def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
@@ -130,7 +128,7 @@ def nightly(
     if not builds:
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update)
-    _say_outcomes(space, _models().scoring_steps(open_lake(space), release, licences))
+    _say_outcomes(space, _closing()[1].scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
 
 

@@ -15,25 +15,25 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2985,  # 2,000
-    "ingest": 11509,  # 9,800
-    "annotate": 10680,  # 9,000
-    "warehouse": 13231,  # 10,300
-    "eval": 12529,  # 9,500
-    "training": 7129,  # 6,800
-    "pipeline": 6712,  # 5,300
-    "explorer": 4830,  # 4,700
-    "cli": 3972,  # 3,600
-    "assets": 2876,  # 2,000
+    "core": 2984,  # 2,000
+    "ingest": 11168,  # 9,800
+    "annotate": 10551,  # 9,000
+    "warehouse": 12835,  # 10,300
+    "eval": 11802,  # 9,500
+    "training": 7034,  # 6,800
+    "pipeline": 6608,  # 5,300
+    "explorer": 4822,  # 4,700
+    "cli": 3890,  # 3,600
+    "assets": 2852,  # 2,000
     "benchmarks": 7819,  # 8,000
 }
-PAGES = 3453  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3180  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 0
-IMPORTS_IN_FUNCTIONS = 84  # 60
-FOR_THE_TYPE_CHECKER = 7  # blocks
-DATACLASSES = 330
-ERRORS = 30
+IMPORTS_IN_FUNCTIONS = 60
+FOR_THE_TYPE_CHECKER = 5  # blocks
+DATACLASSES = 316
+ERRORS = 29
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time came
