@@ -46,7 +46,7 @@ from warehouse.lake.outcomes import read_outcomes
 from warehouse.lake.statements import CorrectionError, read_text
 
 pytestmark = pytest.mark.fuzz
-PARTS = 4  # of the hostile ones, each built in a process
+PARTS = 5  # of the hostile ones, each built in a process whose memory is measured
 EXAMPLES = 200  # for each parser
 SLOW_S = 20.0  # of CPU that one example may take: a crowded machine is slow, not the parser
 OUTSIDE = Path("/outside")  # what no example may lead to
