@@ -43,10 +43,8 @@ Text = Annotated[str, AfterValidator(lambda text: checked_text("it", text, 2000,
 STEPS, OUTCOME, VIDEO = "steps", "outcome", "video"  # names in Label Studio's configuration
 COMPLETED, FAILED = "completed", "failed"
 # Of a correction, what an annotation brings along
-META_FIELDS = (
-    *("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan"),
-    *SAID_LATER,
-)
+META_FIELDS = ("correction_id", "author", "comment", "base_label_run", "base_content_hash", "follows", "plan")
+META_FIELDS += SAID_LATER
 
 
 def _created_at(text: Any) -> datetime:
@@ -309,13 +307,12 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
 def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
     """The row of an annotation in a task's `data`. Raises CorrectionError."""
     _check_annotation(data, annotation)
-    first = data.get("first_frame", 0)
     drawn = {
         "dataset": data.get("dataset"),
         "episode_index": data.get("episode_index"),
         "base_content_hash": data.get("content_hash"),
         "created_at": annotation.get("created_at"),
-        "segments": _segments_of_regions(annotation["result"], first),
+        "segments": _segments_of_regions(annotation["result"], data.get("first_frame", 0)),
         "plan": data.get("plan") or [],
         "author": _completed_by(annotation.get("completed_by")),
     }

@@ -24,6 +24,14 @@ ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
+# Of kinds of errors that pydantic words for programmers: {type: sentence}
+PROBLEMS = {
+    "missing": "it is missing",
+    "model_type": 'it is no JSON object, such as {"name": "value"}',
+    "tuple_type": "it is no list",
+    "string_type": "it is no text",
+    "int_type": "it is no whole number, such as 3",
+}
 Name = Annotated[str, AfterValidator(lambda name: checked_text("it", name, 200))]
 
 
@@ -141,9 +149,10 @@ def validated[T: BaseModel](model: type[T], data: Any) -> T:
         return model.model_validate(data)
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(str(x) for x in first["loc"]) or "the value"
+        problem = PROBLEMS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
+        where = ".".join(map(str, first["loc"]))
         more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-        raise CorrectionError(f"{where}: {first['msg'].removeprefix('Value error, ')}{more}") from e
+        raise CorrectionError(": ".join(filter(None, [where, problem])) + more) from e
 
 
 def end_of(row: dict[str, Any]) -> StatedEnd:

@@ -88,7 +88,7 @@ REFUSED: list[tuple[dict[str, Any] | list[dict[str, Any]], str]] = [
     ([STEPS[0], STEPS[1] | {"kind": "pause"}], "segments.1.kind: Input should be 'step', 'idle' or 'done'"),
     ([STEPS[0], STEPS[1] | {"step": 7}], "no segment attempts step 0, and there is no plan that names it: give plan"),
     ([STEPS[0], STEPS[1] | {"start_frame": -1}], "segments.1.start_frame: Input should be greater than or equal to 0"),
-    ([STEPS[0], STEPS[1] | {"start_frame": 11.5}], "segments.1.start_frame: Input should be a valid integer"),
+    ([STEPS[0], STEPS[1] | {"start_frame": 11.5}], "segments.1.start_frame: it is no whole number"),
     ([STEPS[0], STEPS[1] | {"script": "x"}], "segments.1.script: Extra inputs are not permitted"),
     ([{"name": "Rest", "start_frame": 0, "end_frame": 30, "kind": "idle"}], "has no step left"),
     ({"final_progress": 0.5}, "mark the step that failed"),
