@@ -14,7 +14,7 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
-from core.files import write_file
+from core.files import write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from core.views import VIEWS
@@ -56,11 +56,12 @@ def recover(workspace: Workspace) -> list[str]:
 
 def _replace_catalog(workspace: Workspace) -> str:
     """Put the newest whole backup where the catalog was, or nothing."""
-    damaged = [path for path in workspace.root.glob(f"{workspace.catalog.name}*") if path.is_file()]
+    damaged = list(filter(Path.is_file, workspace.root.glob(f"{workspace.catalog.name}*")))
     set_aside(workspace, damaged)
     aside = f"; the damaged one is in {workspace.removed}" if damaged else ""
     for backup in backups(workspace):
-        write_file(workspace.catalog, backup.read_bytes())
+        with backup.open("rb") as copied:
+            write_from(workspace.catalog, copied)
         if is_sound(workspace):
             return f"{backup} is the catalog now{aside}"
         workspace.catalog.unlink()

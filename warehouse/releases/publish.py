@@ -8,10 +8,10 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import batched
+from itertools import accumulate, batched, groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal, cast
@@ -48,7 +48,7 @@ LABELS = {
 }
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 8 << 20
-COMMIT_FILES = 40  # of one commit to the hub: some 5 GB of shards
+COMMIT_FILES, COMMIT_BYTES = 40, 5 << 30  # of one commit to the hub
 REPOSITORY = {
     "dataset": re.compile(r"^hf://datasets/([\w.-]+/[\w.-]+)/?$"),
     "model": re.compile(r"^hf://((?!datasets/|spaces/)[\w.-]+/[\w.-]+)/?$"),
@@ -202,7 +202,7 @@ class HubTarget:
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         with _client_errors(self.to, "write to"):
             self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
-            for batch in batched(items, COMMIT_FILES):
+            for batch in _commits(items):
                 with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
                     files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
                     self._commit(f"{len(batch)} files", files)
@@ -216,6 +216,13 @@ class HubTarget:
     def finish(self, manifest: bytes) -> None:
         with _client_errors(self.to, "write to"):
             self._commit("Manifest", {MANIFEST: manifest})
+
+
+def _commits(items: Sequence[OutgoingFile]) -> Iterator[tuple[OutgoingFile, ...]]:
+    """In order, at most so many files, of so many bytes and one file more: of those in a bucket there are copies."""
+    ends = accumulate(item.bytes for item in items)
+    for _, part in groupby(zip(ends, items, strict=True), lambda ended: ended[0] // COMMIT_BYTES):
+        yield from batched((item for _, item in part), COMMIT_FILES)
 
 
 def _same(item: OutgoingFile, there: "hub.RepoFile | None") -> bool:
@@ -370,12 +377,10 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`."""
     then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     shards = [s.shard for s in release.shard_list]
-    try:
+    with closing(then.con):
         then.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         then.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
         yield then
-    finally:
-        then.con.close()
 
 
 def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:

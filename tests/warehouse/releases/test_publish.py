@@ -138,6 +138,16 @@ def hub() -> Iterator[Hub]:
         yield repository
 
 
+def test_a_commit_to_the_hub_has_so_many_bytes(
+    released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(publishing, "COMMIT_BYTES", 1)
+    hub.fail_at_commit = 2
+    with pytest.raises(FailedError, match="run again to go on"):
+        publish(*released, "hf://datasets/robots/tiny")
+    assert len(hub.files) == 1
+
+
 def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch):
     lake, release = released
     monkeypatch.setattr(publishing, "COMMIT_FILES", 6)
