@@ -177,7 +177,6 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
         names = list(episode.state_names) or [f"state_{k}" for k in range(width)]
         feature = {"dtype": "float32", "shape": [width], "names": names}
         return {STATE: feature}, [f"{dataset}: actions are only taken from LeRobot sources"]
-
     return _of_lerobot(reader, reader.info["features"], first)
 
 

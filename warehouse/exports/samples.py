@@ -23,7 +23,6 @@ from warehouse.shards import Sample, ShardError, entry_at, expand, read_entry
 from warehouse.shards.profiles import PROFILES, draw
 
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
-
 DOWN = pa.schema({"dataset": pa.string(), "episodes": pa.list_(pa.int64())})
 
 

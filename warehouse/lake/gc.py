@@ -36,11 +36,12 @@ EXPIRABLE = (
     "SELECT snapshot_id FROM ducklake_snapshots('lake') WHERE snapshot_time < ? AND snapshot_id <> ? AND "
     "snapshot_id NOT IN (SELECT snapshot FROM releases) ORDER BY 1"
 )
+# Files that only some episodes use; of an archive's member, `archive!/member`: the archive, which is whole
 USED_ALONE = """
-SELECT uri FROM (
-  SELECT episode_index, unnest(list_append(list_transform(videos, lambda v: v.uri), data_uri)).split_part('!/', 1) AS
-    uri FROM episode_facts WHERE dataset = ?)
-GROUP BY 1 HAVING uri <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"""
+WITH used AS (SELECT episode_index, unnest(list_append(list_transform(videos, lambda v: v.uri), data_uri)) AS uri
+              FROM episode_facts WHERE dataset = ?)
+SELECT split_part(uri, '!/', 1) AS file FROM used
+GROUP BY 1 HAVING file <> '' AND bool_and(list_contains(?, episode_index)) ORDER BY 1"""
 CLEAN_UP = "CALL ducklake_cleanup_old_files('lake', cleanup_all => true)"
 
 
@@ -298,7 +299,6 @@ def _sources_taken_down(lake: Lake) -> Iterator[Path]:
         if episodes is None:
             yield from _files(cache)
         elif cache.exists():
-            # Files that only these episodes use; of an archive's member, `archive!/member`: the archive, which is whole
             for uri in lake.column(USED_ALONE, [dataset, sorted(episodes)]):
                 yield from filter(Path.is_file, cache.glob(f"*/{glob.escape(uri)}"))
 

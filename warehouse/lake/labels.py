@@ -4,8 +4,9 @@ Every function takes a DuckDB connection with the lake in use: that of a Lake, o
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 import duckdb
 
@@ -45,7 +46,9 @@ def labels_of(
 
     label_run: whose labels; None: the active ones.
     """
-    labels = _read(con, dataset, chunk, episodes, label_run, "active_segments" if label_run is None else "segments")
+    asked = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
+    asked["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
+    labels = _read(con, "active_segments" if label_run is None else "segments", asked)
     return {episode: label for (episode, _), label in labels.items()}
 
 
@@ -53,7 +56,7 @@ def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> dict[str, StoredLabel]:
     """Every label of one episode, by label run."""
-    labels = _read(con, dataset, chunk, [episode_index], None, "segments")
+    labels = _read(con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk, "episode_index = ?": episode_index})
     return {label_run: label for (_, label_run), label in labels.items()}
 
 
@@ -90,17 +93,10 @@ def gate_counts(con: duckdb.DuckDBPyConnection) -> dict[str, GateCounts]:
 
 
 def _read(
-    con: duckdb.DuckDBPyConnection,
-    dataset: str,
-    chunk: int | None,
-    episodes: Sequence[int] | None,
-    label_run: str | None,
-    relation: str,
+    con: duckdb.DuckDBPyConnection, relation: str, asked: Mapping[str, Any]
 ) -> dict[tuple[int, str], StoredLabel]:
-    """Labels by episode and label run, in that order, out of the rows of a relation; None of a condition: any."""
-    values = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
-    values["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
-    given = {condition: value for condition, value in values.items() if value is not None}
+    """Labels by episode and label run, in that order, out of a relation's rows that fit; asked: None is any value."""
+    given = {condition: value for condition, value in asked.items() if value is not None}
     answer = con.execute(
         f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} "
         f"WHERE {' AND '.join(given)} ORDER BY episode_index, label_run, segment_index",

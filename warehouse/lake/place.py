@@ -1,8 +1,8 @@
 """Where a workspace's lake lies: in its own folder, or, for a team, in a Postgres catalog and a bucket; and its locks.
 
-Readers and committers of a SQLite catalog take turns, so that none of them has to wait in SQLite: as DuckDB brings it,
-it cannot sleep for less than a second: whoever meets a lock of another process does nothing for that long, however soon
-the lock is gone. Two workers that publish stage after stage spent a third of their time so.
+Readers and committers of a SQLite catalog take turns, so that none of them has to wait in SQLite. As DuckDB brings it,
+SQLite cannot sleep for less than a second: whoever meets a lock of another process does nothing for that long, however
+soon the lock is gone. Two workers that publish stage after stage spent a third of their time so.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import re
 import time
 import tomllib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -238,23 +238,20 @@ def postgres_session(catalog: str) -> Any:
 
 @contextmanager
 def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
-    session = postgres_session(at.catalog)
-    try:
-        with session.cursor() as cursor:
-            cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
-            try:
-                cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
-                if cursor.fetchone() == (False,):
-                    meanwhile()
-                    cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
-            except session.OperationalError as e:
-                raise LakeError(
-                    f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s, or the server went "
-                    f"away; its pid at the server is in pg_locks (locktype advisory): {' '.join(str(e).split())}"
-                ) from e
+    # Closing the session gives the lock back
+    with closing(postgres_session(at.catalog)) as session, session.cursor() as cursor:
+        cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
+        try:
+            cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
+            if cursor.fetchone() == (False,):
+                meanwhile()
+                cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
+        except session.OperationalError as e:
+            raise LakeError(
+                f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s (its pid at the "
+                f"server is in pg_locks, locktype advisory), or the server went away: {' '.join(str(e).split())}"
+            ) from e
         yield
-    finally:
-        session.close()  # which gives the lock back
 
 
 def reading_turn(workspace: Workspace) -> AbstractContextManager[None]:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from difflib import get_close_matches
+from operator import itemgetter
 from typing import Any
 
 from annotate.label_run import human_run
@@ -56,10 +57,9 @@ def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceL
         "ORDER BY r.episode_index",
         [dataset, task],
     )
-    return [
-        ReferenceLabel(**row | ({"segments": segments_of(row), "plan": tuple(row["plan"])} if row["plan"] else {}))
-        for row in rows
-    ]
+    for said in filter(itemgetter("plan"), rows):
+        said.update(segments=segments_of(said), plan=tuple(said["plan"]))
+    return [ReferenceLabel(**row) for row in rows]
 
 
 def reference_tasks(lake: LakeConnection, dataset: str) -> list[str | None]:

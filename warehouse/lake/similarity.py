@@ -1,9 +1,9 @@
 """Embeddings as the lake holds them: what a frozen encoder saw in the pictures of some episodes; and search by them.
 
-Frames like one frame, and runs like one run, are found by what the same encoder saw of them: every picture of it is
-compared, in one pass over the views `similar_frames` and `similar_runs`: what is in memory grows with the runs, not
-with their pictures. `episode_embeddings` takes a DuckDB connection with the lake in use: that of a Lake, or a reader's
-own.
+Frames like one frame, and runs like one run, are found by what the same encoder saw of them. Every picture of that
+encoder is compared, in one pass over the views `similar_frames` and `similar_runs`: what is in memory grows with the
+runs, not with their pictures.
+`episode_embeddings` takes a DuckDB connection with the lake in use: that of a Lake, or a reader's own.
 """
 
 from collections.abc import Collection, Iterator, Sequence

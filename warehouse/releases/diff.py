@@ -38,9 +38,8 @@ class Diff:
     @property
     def worst(self) -> list[dict[str, Any]]:
         """Those whose labels moved most."""
-        return sorted(self.relabelled, key=lambda c: (-(c["progress_difference"] or 0), -(c["max_shift_s"] or 0)))[
-            :WORST
-        ]
+        order = sorted(self.relabelled, key=lambda c: (-(c["progress_difference"] or 0), -(c["max_shift_s"] or 0)))
+        return order[:WORST]
 
     def facts(self) -> dict:
         """As JSON has it."""
@@ -104,15 +103,14 @@ ORDER BY 1, 2"""
 def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tuple[int, Any]]) -> Diff:
     """Compare, episode by episode and dataset by dataset, the labels that a query gives of the lake at the snapshot of
     each of two sides, with the parameter of each."""
-    only_in = "SELECT dataset, episode_index FROM labels_{} ANTI JOIN labels_{} USING (dataset, episode_index) "
+    sql = "SELECT dataset, episode_index FROM labels_{} ANTI JOIN labels_{} USING (dataset, episode_index) ORDER BY ALL"
     with ExitStack() as attached:
         for side, (snapshot, value) in zip("ab", sides, strict=True):
             attach(lake.con, lake.workspace, side, snapshot)
             attached.callback(lake.con.execute, f"DETACH {side}")
             lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side)}", [value])
         both = lake.dicts(BOTH_SIDES)
-    in_one = {"added": lake.rows(f"{only_in.format('b', 'a')}ORDER BY ALL")}
-    in_one |= {"removed": lake.rows(f"{only_in.format('a', 'b')}ORDER BY ALL")}
+    in_one = {"added": lake.rows(sql.format("b", "a")), "removed": lake.rows(sql.format("a", "b"))}
     # Episodes on both sides may have another label; those on one only have none to compare with
     relabelled = [_change(episode) for episode in both if not episode["same"]]
     counts = {"in_both": Counter(map(itemgetter("dataset"), both))}

@@ -54,8 +54,7 @@ def undo(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
         where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
-        listed = [str(m["episode_index"]) for m in takedown_marks(lake, dataset) if m["episode_index"] is not None]
-        all_of_it = "proccorpus sql 'FROM takedowns' lists what is"
-        there = f"taken down are its episodes {', '.join(listed)}" if listed else all_of_it
+        named = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
+        there = f"taken down are its episodes {named}" if named else "proccorpus sql 'FROM takedowns' lists what is"
         raise UserError(f"nothing of that is taken down of {dataset}: {there}")
     return count
