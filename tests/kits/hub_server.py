@@ -100,6 +100,8 @@ def hub_of(repo: str, kind: str = "datasets") -> Iterator[Hub]:
         template = hub.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
         patch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
         patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+        # A test before in this process may have imported the library without a network
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
         patch.setenv("HF_TOKEN", "hf_dummy")
         yield hub
 
