@@ -114,6 +114,8 @@ LIGHT = {
     # What scores a video with a laptop model
     "cli.rewarding, pipeline.models, pipeline.rewards, eval.reward.laptop, annotate.embeddings.networks":
         "dagster torchvision transformers pandas matplotlib scipy duckdb torch._dynamo sympy",
+    # What stores the rewards of episodes
+    "pipeline.episode_rewards": "dagster torch transformers pandas matplotlib scipy.stats",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ has no order to find (fewer than two answers with labels, or all labels equal), 
 from typing import Any
 
 import numpy as np
-from scipy.stats import kendalltau
+import scipy  # loads its parts when they are used: many who read scores compute none
 
 from eval.metrics.runs import Runs
 
@@ -32,7 +32,7 @@ def kendall(runs: Runs) -> tuple[np.ndarray, np.ndarray]:
     for k in np.flatnonzero(_has_order(runs)):
         p, t = (values[runs.starts[k] : runs.starts[k + 1]] for values in (runs.predicted, runs.target))
         # A constant prediction has no untied pair to divide by: 0 by definition.
-        tau: Any = kendalltau(p, t)
+        tau: Any = scipy.stats.kendalltau(p, t)
         tau_b[k] = np.nan_to_num(tau.statistic)
         untied[k] = np.sqrt(_untied(p) * _untied(t))
     return tau_b, tau_b * untied
