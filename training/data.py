@@ -96,8 +96,8 @@ def naming(sample: Unread) -> Iterator[None]:
 
 
 def length_of(sample: Unread, transform: Transform, recipe: Recipe, answer: str | None) -> int:
-    """Tokens of a sample, by its texts and the headers of its pictures; with too many pictures, more than are learnt
-    from. Raises ShardError."""
+    """Tokens of a sample, by its texts and the headers of its pictures. One with too many pictures is too long to be
+    learnt from, whatever its texts. Raises ShardError."""
     with naming(sample):
         sizes = [shrunk(size, recipe.model.max_px) for size in sample.sizes()]
         if len(sizes) > (recipe.data.max_pictures or len(sizes)):

@@ -73,7 +73,8 @@ def where_apart(
     found = []
     for second, truths in (beside or {reference.against: reference.truths}).items():
         apart = []
-        for e, label, truth in ((e, labels[first][e], t) for e, t in truths.items() if e in labels[first]):
+        for e in truths.keys() & labels[first].keys():
+            label, truth = labels[first][e], truths[e]
             progress = math.nan if label.progress is None else float(np.abs(label.progress - truth.progress()).mean())
             apart.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
         # Labels without progress are told apart by their boundaries alone

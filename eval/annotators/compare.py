@@ -95,8 +95,11 @@ class AnnotatorComparison:
     @cached_property
     def _slices(self) -> dict[str, np.ndarray]:
         """Which episodes are in each that has some."""
-        known = np.array(self.successes, object)
-        slices = {"all": np.ones(len(known), bool), "successes": known == True, "failures": known == False}  # noqa: E712
+        slices = {
+            "all": np.ones(len(self.successes), bool),
+            "successes": np.array([success is True for success in self.successes], bool),
+            "failures": np.array([success is False for success in self.successes], bool),
+        }
         return {part: inside for part, inside in slices.items() if inside.any()}
 
     @cached_property
@@ -198,8 +201,10 @@ def _compared(
         # Of all the reference's episodes: one that the run labels later changes the coverage
         own, some = labels.get(run, {}), truths if run else by_some
         content = content_key(*(_compared_text(truths[e], own.get(e), episodes[e]) for e in some))
-        said = dataset, run, annotator, reference.against, active == {run}, of_episodes, successes, (content,)
-        labellers.append(AnnotatorComparison(*said))
+        counts = active == {run}
+        labellers.append(
+            AnnotatorComparison(dataset, run, annotator, reference.against, counts, of_episodes, successes, (content,))
+        )
     return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
 
 

@@ -42,9 +42,8 @@ OF_RELEASE: dict[str, tuple[tuple[str, ...], FromRelease]] = {
     "confusion": ((), lambda lake, release, asked: confusion.load(lake, release, asked.limit)),
     "robustness": (robustness.PARTS, lambda lake, release, a: robustness.load(lake, release, a.limit, a.part)),
 }
-PARTS = {name: loader.parts for name, loader in LOADERS.items()} | {
-    name: parts for name, (parts, _) in OF_RELEASE.items()
-}
+PARTS = {name: loader.parts for name, loader in LOADERS.items()}
+PARTS |= {name: parts for name, (parts, _) in OF_RELEASE.items()}
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
 

@@ -17,8 +17,8 @@ OF_A_RELEASE = (*CHECKS, "procvqa-id", "procvqa-ood")
 
 
 class EvaluationOptions(BaseModel):
-    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard or
-    a --price that is none, and for copies of a model that nobody runs."""
+    """Which questions are asked of which model, and how it answers. Raises UserError for a --shard,
+    --price, --top-p or --repetition-penalty that means nothing, and for copies of a model that is not started here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True)
 

@@ -18,6 +18,12 @@ from warehouse.shards import entry_at, picture_name, picture_places, read_index,
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
 FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
+LAST_PICTURES = """
+    SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
+    FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id)
+    WHERE s.split = 'train' AND s.family = 'procvqa_c' AND e.success AND s.frames[-1] = e.num_frames - 1
+    ORDER BY s.dataset, e.task, s.episode_index, s.sample_id
+"""
 # Of a sample's row, what scoring and reports need; the question is left out: it can be made again
 KEPT = ("sample_id", "family", "variant", "dataset", "episode_index", "camera", "frames", "answer", "progress", "state")
 
@@ -92,14 +98,6 @@ def ask(
                 num_frames=num_frames,
                 row=meta_data,
             )
-
-
-LAST_PICTURES = """
-    SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
-    FROM samples s JOIN episodes e USING (dataset, episode_index) JOIN sample_location l USING (sample_id)
-    WHERE s.split = 'train' AND s.family = 'procvqa_c' AND e.success AND s.frames[-1] = e.num_frames - 1
-    ORDER BY s.dataset, e.task, s.episode_index, s.sample_id
-"""
 
 
 def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], PictureFile]:

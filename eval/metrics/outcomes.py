@@ -17,6 +17,7 @@ from eval.metrics.score import Measure, mean_of, ratio_of
 
 MOST_BINS, FEWEST_BINS = 256, 32  # of scores, where an AUC is resampled
 MOST_PARTS = 20_000_000  # numbers that these may be, over all runs
+Key = tuple[str, int]  # of an episode
 
 
 # Ranking: one set of arrays for each task, whose members are its runs
@@ -152,9 +153,6 @@ def _recall(sums: np.ndarray) -> np.ndarray:
 
 
 # Preferences
-
-
-Key = tuple[str, int]
 
 
 def preference_measures(

@@ -18,7 +18,7 @@ class BaselineScorer(Scorer):
         super().__init__(LAST_PICTURE)
         if name not in BASELINES:
             raise RewardError(f"there is no baseline {name!r}: {', '.join(BASELINES)}")
-        self.source, self._one = BASELINES[name]
+        self.source, self._one = name, BASELINES[name]
         self.settings = {"runner": "none", "answer": self.source}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -48,7 +48,4 @@ def _seen(picture: StreamPicture) -> np.ndarray:
     return picture.seen
 
 
-BASELINES: dict[str, tuple[Source, Callable[[CameraView], Reward]]] = {
-    "clock": ("clock", _clock),
-    "visual": ("visual", _visual),
-}
+BASELINES: dict[Source, Callable[[CameraView], Reward]] = {"clock": _clock, "visual": _visual}

@@ -48,8 +48,8 @@ class PictureList(BaseModel):
     between: str = ""
 
 
-# Of a family's prompts: what lists are of, placeholders of a prompt and of a list's items (what shows it first), and
-# the list that there is without being told: {pictures} of a run; {demonstration} in pictures, or in words
+# Of a family's prompts: what lists are of; placeholders of a prompt; those of a list's items, of which the first shows
+# the item; the list that is there without being told: {pictures} of a run; {demonstration} in pictures, or in words
 OF_RUNS = "pictures", (*OF_ALL, "num_pictures"), ("picture", *OF_A_PLACE), PictureList(of="pictures", each="{picture}")
 OF_DEMONSTRATIONS = "demonstration", (*OF_ALL, "num_items", "state")
 OF_PICTURES = (

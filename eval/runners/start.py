@@ -168,12 +168,12 @@ class ScorerRunner:
 
     def _question(self, prompt: Prompt) -> PictureQuestion:
         """Raises BenchmarkError for a picture that cannot be read, and for what the model cannot be asked."""
-        is_laptop = isinstance(self.scorer, LaptopScorer)
-        if is_laptop and not (prompt.pictures and prompt.task):
+        for_laptop = isinstance(self.scorer, LaptopScorer)
+        if for_laptop and not (prompt.pictures and prompt.task):
             lacks = "names no task" if prompt.pictures else "shows no picture"
             raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
         seen = [self._kept(load_picture(picture, self.limits)) for picture in prompt.pictures]
-        first = self._kept(load_picture(prompt.first, self.limits)) if prompt.first and is_laptop else None
+        first = self._kept(load_picture(prompt.first, self.limits)) if prompt.first and for_laptop else None
         for picture in seen:
             self.scorer.make_ready(picture)
         return PictureQuestion(prompt.text, tuple(seen), system=prompt.system, task=prompt.task, first=first)

@@ -15,6 +15,8 @@ import numpy as np
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, frame_number, runs_in_order
 
 GRID = 64
+Values = dict[str, float]
+Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
 
 
 def luma_grid(rgb: np.ndarray) -> np.ndarray:
@@ -34,10 +36,6 @@ def nearness(now: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
 def best_constant(targets: np.ndarray) -> float:
     """The constant with the least mean absolute error on these very labels: no constant does better."""
     return float(np.median(targets))
-
-
-Values = dict[str, float]
-Goals = Mapping[tuple[str, str], PictureFile]  # by dataset and task: how a run that succeeded ended
 
 
 def clock(questions: Sequence[Question]) -> Values:

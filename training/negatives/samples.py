@@ -23,6 +23,7 @@ from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 from warehouse.shards import Sample, read_index
 
+Row = Mapping[str, Any]
 # By dataset and episode
 Labels = Mapping[tuple[str, int], LabelledEpisode]
 
@@ -59,9 +60,6 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
                 episode = LabelledEpisode(dataset=dataset, split=split, segments=label.segments, **facts)
                 found[dataset, episode.episode_index] = episode
     return found
-
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
