@@ -13,17 +13,20 @@ from tests.kits.real_data import BRIDGE, GR1, kinds, measured, usable
 from tests.kits.told import check, told
 
 ACTION = {"column": "action", "dimension": 6}
+SHOWN: dict[str, tuple[Path, dict[str, Any]]] = {
+    "gr1": (GR1, {}),
+    "bridge": (BRIDGE, {}),
+    "bridge_by_entry": (BRIDGE, {"gripper": ACTION}),
+}
 
 
-@pytest.mark.parametrize(
-    ("name", "root", "fields"),
-    [("gr1", GR1, {}), ("bridge", BRIDGE, {}), ("bridge_by_entry", BRIDGE, {"gripper": ACTION})],
-)
-def test_what_they_show(name: str, root: Path, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", SHOWN)
+def test_what_they_show(name: str) -> None:
     """GR1: one of five episodes, whose path templates lead elsewhere; of the two hands the right one grasps, once, and
     modality.json says where they are. Bridge: train and val hold the same four episodes, has_image_* are 0 although
     there are pictures; the gripper is found by its values, too, and SOURCE.md says from whom it is that 1 is open."""
-    check("real_samples", name, {"": told(source_of(root, **fields), pictures=False)})
+    root, fields = SHOWN[name]
+    check("real_samples", name, {"": told(source_of(root, **fields), pictures=False)}, SHOWN)
 
 
 def test_gr1() -> None:

@@ -1,6 +1,6 @@
 """All that listing and reading say of a dataset, as lines; what they are to say lies in tests/data/told/.
 
-After a change that is meant, this writes it anew, to be looked at in git's diff:
+After a change that is meant, this writes it anew, to be looked at in git's diff; tests of what differs fail that once:
     TOLD=anew .venv/bin/python -m pytest tests/ingest
 """
 
@@ -8,7 +8,8 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterator
 from itertools import count
 from pathlib import Path
 
@@ -30,6 +31,8 @@ OF_LIBRARIES = re.compile(
     r" (read|JSON|AVI|open file) \(.*?\)+(?=$|[;,:])|: (Expecting|Unterminated|Extra|Invalid) [^;]*"
 )
 
+PARTS: defaultdict[str, list[str]] = defaultdict(list)  # tests that `golden` made, by module
+
 type New = Callable[[], Path]
 type Told = Iterator[tuple[str, Source]]
 
@@ -48,24 +51,28 @@ def golden(cases: Callable[[New], Told]) -> Callable[[Path], None]:
         for title, source in cases(new):
             assert title not in found
             found[title] = told(source)
-        check(cases.__module__.rpartition("test_")[2], cases.__name__, found)
+        check(cases.__module__.rpartition("test_")[2], cases.__name__, found, PARTS[cases.__module__])
 
+    PARTS[cases.__module__].append(cases.__name__)
     test.__doc__, test.__module__ = cases.__doc__, cases.__module__
     return test
 
 
-def check(file: str, part: str, found: dict[str, list[str]]) -> None:
-    """Assert that what is said under each title is what a file has for a part of it."""
+def check(file: str, part: str, found: dict[str, list[str]], parts: Collection[str]) -> None:
+    """Assert that what is said under each title is what a file has for a part of it; `parts`: all that it may have."""
     path = GOLDEN / f"{file}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
     if os.environ.get("TOLD") == "anew":
+        kept = {other: known[other] for other in known if other in parts}
         GOLDEN.mkdir(exist_ok=True)
-        path.write_text(json.dumps(known | {part: found}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
-        return
+        path.write_text(json.dumps(kept | {part: found}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
     told_before = known.get(part, {})
-    for title in {**told_before, **found}:
-        before, now = told_before.get(title, []), found.get(title, [])
-        assert before == now, "\n".join([title, *difflib.unified_diff(before, now, "known", "found", lineterm="")])
+    assert found, "no dataset is looked at"
+    assert known.keys() <= {*parts}, f"{path.name} has parts that no test is for"
+    assert told_before.keys() == found.keys(), f"{path.name} has other titles"
+    for title, now in found.items():
+        diff = difflib.unified_diff(told_before[title], now, "known", "found", lineterm="")
+        assert told_before[title] == now, "\n".join([title, *diff])
 
 
 def told(source: Source, *, pictures: bool = True, grippers: bool = True) -> list[str]:

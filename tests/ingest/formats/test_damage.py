@@ -31,4 +31,4 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
             gone = [f"not: {line}" for line in before if line not in lines]
             found[f"{path} {way}"] = [line for line in lines if line not in before] + gone
             shutil.rmtree(root)
-    check("damage", name, found)
+    check("damage", name, found, BASES)
