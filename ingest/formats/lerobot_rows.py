@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise, repeat
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,8 @@ from ingest.formats.lerobot_meta import (
     v3_pointer,
 )
 from ingest.formats.numbers import is_list
-from ingest.formats.tables import opened, ranges
+from ingest.formats.tables import batches, opened, ranges
+from ingest.limits import Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
@@ -113,6 +114,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
     """
     path, limits = dataset.source.resolve(uri), dataset.source.config.limits
     flag_names = fields_of(dataset.source.config.success_field)
+    found = []
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
         has_tasks = _has_numbers(schema, "task_index", only_whole=True)
@@ -120,25 +122,40 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             limits.check("max_rows", count, f"{path.name}: rows")
         elif not _has_numbers(schema, "episode_index", only_whole=True):
             raise DataError("it has no column episode_index of whole numbers")
-        indices = ["episode_index"][is_one:] + ["task_index"][: int(has_tasks)]
-        columns = [name for name in (*flag_names, *REWARD_KEYS) if _has_numbers(schema, name)]
-        table = file.read([*indices, *columns], use_threads=False)
-        index = {name: table[name].cast(pa.int64()).fill_null(-1).to_numpy() for name in indices}
-        numbers = {name: _single_numbers(table[name].combine_chunks()) for name in columns}
-        # Rows of one episode that stand together end where the next ones begin, the last with the table
-        episodes = index.get("episode_index", np.zeros(count, np.int64))
-        ends = [*(np.flatnonzero(np.diff(episodes)) + 1).tolist(), *([count] if count or is_one else [])]
-        limits.check("max_episodes", len(ends), "stretches of rows of one episode", RUNS)
+        numbers = [name for name in (*flag_names, *REWARD_KEYS) if _has_numbers(schema, name)]
+        columns = ["task_index"][: int(has_tasks)] + numbers
+        stretches = [(0, 0)] if is_one else _stretches(file, limits)
+        ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
+        places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
+        # A file may claim any number of rows of one episode, which is not read then
+        first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
+        tables = ranges(file, first_rows, columns) if columns and count else [schema.empty_table()] * len(places)
         facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
-    found = []
-    for (start, end), fact in zip(pairwise([0, *ends]), facts, strict=True):
-        numbered = index["task_index"][start:end] if has_tasks else np.zeros(0, np.int64)
-        changes = np.flatnonzero(np.diff(numbered, prepend=numbered[:1] - 1))
-        tasks = tuple(dict.fromkeys(task for task in numbered[changes].tolist() if task >= 0))
-        evidence = _evidence({name: known(column[start:end]) for name, column in numbers.items()}, flag_names)
-        rows = EpisodeRows(uri, start, end - start, tasks, has_tasks, pictures, fact, evidence)
-        found.append((int(episodes[start]) if count else 0, rows))
+        for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
+            tasks = _tasks(table["task_index"]) if has_tasks else ()
+            values = {name: known(_single_numbers(table[name].combine_chunks())) for name in numbers}
+            evidence = _evidence(values, flag_names)
+            found.append((episode, EpisodeRows(uri, *place, tasks, has_tasks, pictures, fact, evidence)))
     return found
+
+
+def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
+    """Rows of one episode that stand together: the episode and the first row of each. Raises DataError."""
+    found: list[tuple[int, int]] = []
+    at = 0
+    for batch in batches(file, ["episode_index"]):
+        episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
+        before = np.array([found[-1][0]]) if found else episodes[:1] - 1
+        starts = np.flatnonzero(np.diff(episodes, prepend=before))
+        found += zip(episodes[starts].tolist(), (starts + at).tolist(), strict=True)
+        limits.check("max_episodes", len(found), "stretches of rows of one episode", RUNS)
+        at += batch.num_rows
+    return found
+
+
+def _tasks(column: pa.ChunkedArray) -> tuple[int, ...]:
+    """Indices of tasks, in order of appearance."""
+    return tuple(task for task in column.unique().to_pylist() if task is not None and task >= 0)
 
 
 def _evidence(values: Mapping[str, np.ndarray], flag_names: Sequence[str]) -> OutcomeEvidence:
