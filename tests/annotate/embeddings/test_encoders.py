@@ -1,6 +1,7 @@
 """Encoders by name: where weights are, what is refused, and what the numbers are of."""
 
 import hashlib
+import io
 from pathlib import Path
 
 import cv2
@@ -81,6 +82,17 @@ def test_files_of_torchs_hub_are_checked_by_their_names(no_weights: Path):
         else:
             with pytest.raises(EncoderError, match=r"not 00000000\.\.\."):
                 weights.weights_file(url)
+
+
+def test_a_download_that_is_cut_off_is_not_kept(no_weights: Path, monkeypatch: pytest.MonkeyPatch):
+    content = b"weights"
+    url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content[:-1]))
+    with pytest.raises(EncoderError, match=r"cannot be downloaded \(sha256 "):
+        weights.weights_file(url)
+    assert not list(no_weights.iterdir())
+    monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content))
+    assert weights.weights_file(url).read_bytes() == content
 
 
 # Numbers
