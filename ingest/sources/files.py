@@ -159,15 +159,18 @@ class Source:
     def open(self, uri: str) -> IO[bytes]:
         """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, DataError: a git-LFS
         pointer too."""
+        what = f"{uri} is a git-LFS pointer, not the file"
         if inside := self._inside_tar(uri):
             tar = self.resolve(inside[0])
             member = archives.member_of(tar, inside[1], self.config.limits)
             with tar.open("rb") as whole:
                 whole.seek(member.offset)
-                return io.BytesIO(whole.read(member.size))
+                content = whole.read(member.size)
+            refuse_pointer(content, what)
+            return io.BytesIO(content)
         path = self.resolve(uri)
         with path.open("rb") as file:
-            refuse_pointer(file.read(64), f"{uri} is a git-LFS pointer, not the file")
+            refuse_pointer(file.read(64), what)
         return path.open("rb")
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:

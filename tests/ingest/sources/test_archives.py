@@ -12,7 +12,7 @@ from ingest.sources import archives
 from ingest.sources.archives import extract, index
 from ingest.sources.types import SourceError
 from tests.kits.agibot_writer import write_tar
-from tests.kits.lerobot_writer import source_of
+from tests.kits.lerobot_writer import LFS_POINTER, source_of
 
 BLOCK = 512
 
@@ -53,6 +53,13 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     for name in left_out:
         with pytest.raises(DataError, match="has no member"):
             source.resolve(f"a.tar!/{name}")
+
+
+def test_a_pointer_in_an_archive_is_one(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("a.h5", LFS_POINTER.encode())])
+    with pytest.raises(DataError, match="is a git-LFS pointer") as e:
+        source_of(tmp_path).open("a.tar!/a.h5")
+    assert e.value.reason == "lfs_pointer"
 
 
 def test_unpacked_once_under_a_name_of_ours(tmp_path: Path) -> None:
