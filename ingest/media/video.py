@@ -332,15 +332,16 @@ def _frames_of_blocks(
         number = _numbering(stream, rate)
         _seek(container, stream, start_frame, rate)
     is_first = True
-    with ExitStack() as opened:
-        codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
-        for _ in range(options.threads):
-            own = opened.enter_context(open_video(path, options.limits)).streams.video[0].codec_context
-            own.thread_count = 1
-            own.options = dict(stream.codec_context.options)
-            codecs.put(own)
-        pool = opened.enter_context(ThreadPoolExecutor(options.threads))
-        opened.callback(pool.shutdown, cancel_futures=True)
+    codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
+    for _ in range(options.threads):
+        # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
+        with open_video(path, options.limits) as again:
+            own = again.streams.video[0].codec_context
+        own.thread_count = 1
+        own.options = dict(stream.codec_context.options)
+        codecs.put(own)
+    with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
+        ending.callback(pool.shutdown, cancel_futures=True)
         for pictures in _in_order(pool, codecs, _blocks(container, stream), options.threads + 1):
             if number:
                 if is_first and number(pictures[0]) > start_frame:
