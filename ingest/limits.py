@@ -20,9 +20,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         default=1 << 19, ge=1, description="episodes of one dataset of LeRobot, in its metadata or its rows"
     )
     max_rows: int = Field(
-        default=1 << 20,
-        ge=1,
-        description="rows of one episode (ten hours), or of one table of metadata",
+        default=1 << 20, ge=1, description="rows of one episode (ten hours), or of one table of metadata"
     )
     max_values: int = Field(default=1 << 24, ge=1, description="numbers of one column of an episode: rows x dimensions")
     max_bytes: int = Field(
@@ -34,9 +32,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         default=1 << 16, ge=1, description="characters of one text: a task, a name of a step, a camera or a robot"
     )
     max_file_bytes: int = Field(
-        default=1 << 28,
-        ge=1,
-        description="size of one file of metadata: JSON, JSON lines, CSV, texts",
+        default=1 << 28, ge=1, description="size of one file of metadata: JSON, JSON lines, CSV, texts"
     )
     max_chunk_bytes: int = Field(
         default=1 << 26,

@@ -44,8 +44,7 @@ REASONS = {
         "copy the file into the folder, or correct the path",
     ),
     "bad_name": R(
-        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out",
-        "rename it",
+        "the name of a file or folder is not UTF-8 text, which no table can keep; it is left out", "rename it"
     ),
     "index_gap": R(
         "episode indices are missing between the first and the last",
@@ -59,10 +58,7 @@ REASONS = {
         "the metadata's path template matches no file; the standard layout or a search was used",
         "correct data_path or video_path in meta/info.json",
     ),
-    "human_demonstration": R(
-        "a folder shows a person at the task, not a robot; it is left out",
-        "nothing to do",
-    ),
+    "human_demonstration": R("a folder shows a person at the task, not a robot; it is left out", "nothing to do"),
     # Rows
     "pickled_data": R(
         "a file holds pickled Python objects, which could run code; it is not read",
@@ -108,8 +104,7 @@ REASONS = {
         "correct fps in the metadata, or set fps in the registry entry to overrule both",
     ),
     "no_frame_rate": R(
-        "neither the source nor the registry states the frame rate; a default is used",
-        "set fps in the registry entry",
+        "neither the source nor the registry states the frame rate; a default is used", "set fps in the registry entry"
     ),
     "missing_topic": R(
         "a recording lacks a topic that the registry names, or has one message of it; the episode is built without it",
@@ -166,8 +161,7 @@ REASONS = {
     ),
     # Pictures
     "no_video": R(
-        "no camera of the episode has pictures",
-        "fetch the videos; a dataset without pictures cannot be labelled",
+        "no camera of the episode has pictures", "fetch the videos; a dataset without pictures cannot be labelled"
     ),
     "missing_camera": R("this camera has no pictures for the episode", "fetch its file"),
     "bad_video_pointer": R(
@@ -195,8 +189,7 @@ REASONS = {
         "restore the source as it was, and build again",
     ),
     "duplicate_episode": R(
-        "the source holds the same episode twice; only the first is used",
-        "nothing to do, or remove the copy",
+        "the source holds the same episode twice; only the first is used", "nothing to do, or remove the copy"
     ),
     "taken_down": R(
         "the episode was taken down in this corpus",
@@ -238,8 +231,7 @@ REASONS = {
         "read it in episode_labels.task; if it is wrong, add an instruction at the source",
     ),
     "needs_review": R(
-        "the annotator's passes disagree about the steps",
-        "look at the episode and correct its segments",
+        "the annotator's passes disagree about the steps", "look at the episode and correct its segments"
     ),
     "transfer_no_fit": R(
         "the run resembles none of the references of its task: motion labels it (or the source's steps do)",

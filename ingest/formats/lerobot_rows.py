@@ -113,36 +113,35 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
     `is_one`: all rows are one episode's, whatever they say. Raises DataError.
     """
     path, limits = dataset.source.resolve(uri), dataset.source.config.limits
-    flag_names = fields_of(dataset.source.config.success_field)
-    found = []
+    flag_names, found = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
         has_tasks = _has_numbers(schema, "task_index", only_whole=True)
         if is_one:
             limits.check("max_rows", count, f"{path.name}: rows")
+            stretches = [(0, 0)]
         elif not _has_numbers(schema, "episode_index", only_whole=True):
             raise DataError("it has no column episode_index of whole numbers")
+        else:
+            stretches = _stretches(file, limits)
         numbers = [name for name in (*flag_names, *REWARD_KEYS) if _has_numbers(schema, name)]
         columns = ["task_index"][: int(has_tasks)] + numbers
-        stretches = [(0, 0)] if is_one else _stretches(file, limits)
         ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
         places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
         # A file may claim any number of rows of one episode, which is not read then
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
-        tables = ranges(file, first_rows, columns) if columns and count else [schema.empty_table()] * len(places)
+        empty = schema.empty_table().select(columns)
+        tables = ranges(file, first_rows, columns) if columns and count else [empty] * len(places)
         facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
-            tasks = _tasks(table["task_index"]) if has_tasks else ()
-            values = {name: known(_single_numbers(table[name].combine_chunks())) for name in numbers}
-            evidence = _evidence(values, flag_names)
-            found.append((episode, EpisodeRows(uri, *place, tasks, has_tasks, pictures, fact, evidence)))
+            evidence = _evidence(table.select(numbers), flag_names)
+            found.append((episode, EpisodeRows(uri, *place, _tasks(table), has_tasks, pictures, fact, evidence)))
     return found
 
 
 def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     """Rows of one episode that stand together: the episode and the first row of each. Raises DataError."""
-    found: list[tuple[int, int]] = []
-    at = 0
+    found, at = list[tuple[int, int]](), 0
     for batch in batches(file, ["episode_index"]):
         episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
         before = np.array([found[-1][0]]) if found else episodes[:1] - 1
@@ -153,12 +152,14 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     return found
 
 
-def _tasks(column: pa.ChunkedArray) -> tuple[int, ...]:
+def _tasks(table: pa.Table) -> tuple[int, ...]:
     """Indices of tasks, in order of appearance."""
-    return tuple(task for task in column.unique().to_pylist() if task is not None and task >= 0)
+    found = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else ()
+    return tuple(task for task in found if task is not None and task >= 0)
 
 
-def _evidence(values: Mapping[str, np.ndarray], flag_names: Sequence[str]) -> OutcomeEvidence:
+def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
+    values = {name: known(_single_numbers(table[name].combine_chunks())) for name in table.column_names}
     flags = filter(None, (flag_of(name, values[name]) for name in flag_names if name in values))
     rewards = filter(None, (reward_of(name, values[name]) for name in REWARD_KEYS if name in values))
     return OutcomeEvidence(flags=tuple(flags), reward=next(rewards, None))

@@ -337,8 +337,7 @@ def _frames_of_blocks(
         # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
         with open_video(path, options.limits) as again:
             own = again.streams.video[0].codec_context
-        own.thread_count = 1
-        own.options = dict(stream.codec_context.options)
+        own.thread_count, own.options = 1, dict(stream.codec_context.options)
         codecs.put(own)
     with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
         ending.callback(pool.shutdown, cancel_futures=True)

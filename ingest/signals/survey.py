@@ -17,15 +17,7 @@ from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals import polarity as pol
-from ingest.signals.gripper import (
-    Column,
-    GripperSignal,
-    Kind,
-    Polarity,
-    SignalValues,
-    combined,
-    values_of,
-)
+from ingest.signals.gripper import Column, GripperSignal, Kind, Polarity, SignalValues, combined, values_of
 from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
 from ingest.signals.switching import Range, range_of, switching_dimensions
 from ingest.source import read_episode

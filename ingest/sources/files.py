@@ -157,8 +157,7 @@ class Source:
                 raise
 
     def open(self, uri: str) -> IO[bytes]:
-        """A file, or a member of a tar file, which is read in place. Raises SourceError, OSError, DataError: a git-LFS
-        pointer too."""
+        """A file, or a tar's member, read in place. Raises SourceError, OSError, DataError, also for LFS pointers."""
         what = f"{uri} is a git-LFS pointer, not the file"
         if inside := self._inside_tar(uri):
             tar = self.resolve(inside[0])

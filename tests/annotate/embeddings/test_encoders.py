@@ -88,7 +88,7 @@ def test_a_download_that_is_cut_off_is_not_kept(no_weights: Path, monkeypatch: p
     content = b"weights"
     url = f"https://example.org/net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content[:-1]))
-    with pytest.raises(EncoderError, match=r"cannot be downloaded \(sha256 "):
+    with pytest.raises(EncoderError, match=r"came damaged \(sha256 .*: try again"):
         weights.weights_file(url)
     assert not list(no_weights.iterdir())
     monkeypatch.setattr(weights, "urlopen", lambda _: io.BytesIO(content))
