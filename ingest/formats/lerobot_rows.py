@@ -124,8 +124,8 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             raise DataError("it has no column episode_index of whole numbers")
         else:
             stretches = _stretches(file, limits)
-        numbers = [name for name in (*flag_names, *REWARD_KEYS) if _has_numbers(schema, name)]
-        columns = ["task_index"][: int(has_tasks)] + numbers
+        numbers = [name for name in dict.fromkeys((*flag_names, *REWARD_KEYS)) if _has_numbers(schema, name)]
+        columns = list(dict.fromkeys(["task_index"][: int(has_tasks)] + numbers))
         ends = [*(start for _, start in stretches[1:]), count][: len(stretches)]
         places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
         # A file may claim any number of rows of one episode, which is not read then

@@ -130,13 +130,13 @@ def test_rows(new: New) -> Told:
     yield "that a file should hold, by the metadata's pointers", source_of(root)
 
 
-def with_columns(root: Path, columns: Mapping[str, Sequence[Any]]) -> Source:
+def with_columns(root: Path, columns: Mapping[str, Sequence[Any]], **fields: Any) -> Source:
     """Of a dataset whose episode k has the k-th value of each column: its rows."""
     write_v2(root, [4] * len(next(iter(columns.values()))), cameras=())
     for name, episodes in columns.items():
         for k, rows in enumerate(episodes):
             edit_parquet(v2_data(root, k), **{name: rows})
-    return source_of(root)
+    return source_of(root, **fields)
 
 
 @golden
@@ -160,6 +160,8 @@ def test_outcomes(new: New) -> Told:
     zeros = [0.0] * 4
     for name in ("next.reward", "reward"):
         yield name, with_columns(new(), {name: [[0, 0, 0, 1.0], zeros, [0, 1.0, 0, 0]]})
+    of_reward = {"next.reward": [[0, 0, 0, 1.0], zeros]}
+    yield "a reward that the registry names", with_columns(new(), of_reward, success_field="next.reward")
     yield "a reward that is never set", with_columns(new(), {"next.reward": [zeros] * 2})
     yield "a dense reward", with_columns(new(), {"next.reward": [[0, 0, 0, 1.0], [0, 0.3, 0.6, 0.9], zeros]})
 
