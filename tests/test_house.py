@@ -16,11 +16,11 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2984,  # 2,000
-    "ingest": 11168,  # 9,800
-    "annotate": 10551,  # 9,000
+    "ingest": 11169,  # 9,800
+    "annotate": 10548,  # 9,000
     "warehouse": 12835,  # 10,300
     "eval": 11802,  # 9,500
-    "training": 7034,  # 6,800
+    "training": 7032,  # 6,800
     "pipeline": 6608,  # 5,300
     "explorer": 4822,  # 4,700
     "cli": 3890,  # 3,600

@@ -130,7 +130,8 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         places = [(start, end - start) for (_, start), end in zip(stretches, ends, strict=True)]
         # A file may claim any number of rows of one episode, which is not read then
         first_rows = [(start, min(num_rows, limits.max_rows)) for start, num_rows in places]
-        empty = schema.empty_table().select(columns)
+        # Arrow makes no empty list of JSON, which a column of language may be
+        empty = pa.schema([schema.field(name) for name in columns]).empty_table()
         tables = ranges(file, first_rows, columns) if columns and count else [empty] * len(places)
         facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
