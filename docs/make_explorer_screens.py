@@ -2,13 +2,15 @@
 
 usage: make_explorer_screens.py [--workspace ./workspace] [--out docs/images/explorer] [--only NAME ...] [--all]
 `--all` takes every page three times, also in the dark and at a phone's width: for looking at, not for the docs.
-Needs Chromium (make browser).
+The page beside shows runs that are made for it. Needs Chromium (make browser).
 """
 
 import argparse
 import io
+import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +20,11 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import source_build
+from tests.kits.retimed_runs import REAL, make_runs, paces
 from warehouse.lake import Lake
+from warehouse.lake.corrections import episode_facts, parsed, save
 
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -28,9 +34,10 @@ FROM active_segments WHERE kind = 'step'
 GROUP BY verb ORDER BY steps DESC LIMIT 12"""
 DESKTOP, PHONE = {"width": 1280, "height": 860}, {"width": 390, "height": 844}
 VARIANTS = {"": (DESKTOP, "light"), "_dark": (DESKTOP, "dark"), "_phone": (PHONE, "light")}
-HEIGHTS = {"episodes": 760, "episode": 1060, "editor": 860}  # where the rest says nothing new
+HEIGHTS = {"beside": 780, "episodes": 760, "episode": 1060, "editor": 860}  # where the rest says nothing new
 MAX_BYTES = 150_000
-IN_DOCS = ("episode_dark", "episode_phone")  # beside every page as it is on a desk
+IN_DOCS = ("beside", "editor", "episode", "episodes", "review")
+TRUTH = ROOT / "benchmarks" / "real_truth" / "gr1_pick_place" / f"{REAL:06d}.json"
 
 
 def pages(space: Workspace) -> dict[str, str]:
@@ -56,6 +63,29 @@ def pages(space: Workspace) -> dict[str, str]:
         "leaderboard": "/leaderboard?" + urlencode({"benchmark": "held-out (truth)", "metric": "mae"}),
         "score": f"/leaderboard/{run[0][0]}" if run else "/leaderboard",
     }
+
+
+def followed(folder: Path) -> Workspace:
+    """Four runs of one task, of a real one at other paces: the first has its true steps, the others are labelled so."""
+    space = Workspace(folder / "workspace")
+    build = source_build(make_runs(folder / "cupcake"), "cupcake", None, None)
+    run_build(space, [build], workers=1)
+    shown = paces()[0].tolist()  # every other frame of the real run
+    segments = [
+        {
+            "name": step["name"].capitalize(),
+            "start_frame": sum(frame < step["start_frame"] for frame in shown),
+            "end_frame": sum(frame < step["end_frame"] for frame in shown),
+            "kind": "step" if step["kind"] == "step" else "done",
+        }
+        for step in json.loads(TRUTH.read_text())["pass_a"]
+    ]
+    lake = Lake(space)
+    seen = {"base_label_run": None, "base_content_hash": episode_facts(lake, "cupcake", 0)["content_hash"]}
+    save(lake, "cupcake", 0, parsed({"segments": segments}), author="ada", follows=None, **seen)
+    lake.con.close()
+    run_build(space, [build], workers=1)
+    return space
 
 
 @contextmanager
@@ -108,13 +138,19 @@ def main() -> None:
     asked = parser.parse_args()
     space = Workspace(asked.workspace.resolve())
     asked.out.mkdir(parents=True, exist_ok=True)
-    with explorer(space) as url, sync_playwright() as p:
+    addresses = pages(space)
+    wanted = asked.only or ([*addresses, "beside"] if asked.all else IN_DOCS)
+    variants = VARIANTS if asked.all else ("",)
+    with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=asked.chromium, args=FLAGS)
-        for name, path in pages(space).items():
-            for variant in VARIANTS:
-                wanted = asked.all or not variant or f"{name}{variant}" in IN_DOCS
-                if wanted and (not asked.only or name in asked.only):
+        with explorer(space) as url:
+            for name, path in addresses.items():
+                for variant in variants if name in wanted else ():
                     take(browser, url + path, name, variant, asked.out)
+        if "beside" in wanted:
+            with tempfile.TemporaryDirectory() as folder, explorer(followed(Path(folder))) as url:
+                for variant in variants:
+                    take(browser, f"{url}/review/beside/cupcake/1?t=11", "beside", variant, asked.out)
         browser.close()
 
 

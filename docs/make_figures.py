@@ -4,7 +4,6 @@ usage: make_figures.py [--workspace ./workspace] [--dataset sim_long --episode 1
 """
 
 import argparse
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,7 @@ from annotate.progress import ProgressConfig, budgets
 from annotate.segments import IDLE
 from core.figures import COLOURS, new_figure, render, shorten
 from core.paths import Workspace
-from eval.annotators.compare import compare
 from eval.held_out.truth import load_truth
-from pipeline.comparison import comparison_figure
 from pipeline.pictures import draw_segments, labelled_episode
 from warehouse.lake import Lake
 from warehouse.lake.labels import labels_of
@@ -99,14 +96,6 @@ def main() -> None:
     (IMAGES / "concepts.png").write_bytes(render(concepts(lake, asked.dataset, asked.episode), MAX_BYTES, drawing=True))
     for dataset, episode in SHOWN:
         draw(lake, dataset, episode, f"truth_{dataset}_{episode:02d}", MAX_BYTES // 3)
-    annotators = compare(lake, TRUTH).labellers
-    (IMAGES / "annotators.png").write_bytes(render(comparison_figure(annotators), MAX_BYTES, drawing=True))
-    newest = lake.rows("SELECT eval_run FROM eval_runs WHERE benchmark = 'held-out' ORDER BY created_at DESC")
-    for (run,) in newest:
-        curves = lake.workspace.root / "evals" / run / "curves.png"
-        if curves.exists():
-            shutil.copy(curves, IMAGES / "curves.png")
-            break
 
 
 if __name__ == "__main__":

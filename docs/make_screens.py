@@ -14,7 +14,6 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
-PARTITION = "sim_short:00000"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 
 
@@ -25,50 +24,12 @@ def lineage(page: Page, url: str) -> None:
     page.wait_for_timeout(20000)
 
 
-def chunk(page: Page, url: str) -> None:
-    """Materialise one chunk of one asset, wait for the run, show the partition."""
-    page.goto(f"{url}/assets/progress?view=partitions")
-    page.get_by_text(PARTITION).first.wait_for(timeout=60000)
-    page.get_by_role("button", name="Materialize").first.click()
-    page.get_by_text("Select a partition or create one").first.click()
-    page.get_by_text(PARTITION).locator("visible=true").last.click()
-    page.get_by_text("Launch runs to materialize").click()  # closes the list
-    page.wait_for_timeout(1500)
-    page.screenshot(path=IMAGES / "chunk_dialog.png")
-    page.get_by_role("button", name="Launch").last.click()
-    page.wait_for_timeout(3000)
-    page.goto(f"{url}/runs")
-    page.get_by_text("Success").or_(page.get_by_text("Failure")).first.wait_for(timeout=180000)
-    page.wait_for_timeout(3000)
-
-
 def run(page: Page, url: str) -> None:
     """The newest run, its steps and events."""
     page.goto(f"{url}/runs")
     page.wait_for_timeout(8000)
     page.locator("a[href^='/runs/']").first.click()
     page.wait_for_timeout(9000)
-
-
-def picture(page: Page, url: str) -> None:
-    """The picture of one materialised chunk."""
-    page.goto(f"{url}/assets/progress?view=partitions&partition={PARTITION}")
-    page.get_by_text("[Show Markdown]").first.wait_for(timeout=60000)
-    page.get_by_text("[Show Markdown]").first.click()
-    page.wait_for_timeout(4000)
-
-
-def evaluation(page: Page, url: str) -> None:
-    page.goto(f"{url}/assets/evaluation?view=overview")
-    page.wait_for_timeout(12000)
-
-
-def checks(page: Page, url: str) -> None:
-    """The checks of one asset, with what they found."""
-    page.goto(f"{url}/assets/progress?view=checks")
-    page.get_by_text("label_drift").first.wait_for(timeout=60000)
-    page.get_by_text("follows_schema").first.click()
-    page.wait_for_timeout(4000)
 
 
 def automation(page: Page, url: str) -> None:
@@ -80,11 +41,7 @@ def automation(page: Page, url: str) -> None:
 
 SCREENS: dict[str, Callable[[Page, str], None]] = {
     "lineage": lineage,
-    "chunk": chunk,
     "run": run,
-    "picture": picture,
-    "evaluation": evaluation,
-    "checks": checks,
     "automation": automation,
     "training_run": run,
 }

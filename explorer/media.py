@@ -40,11 +40,12 @@ def source_file(space: Workspace, episode: LakeEpisode, uri: str) -> Path:
     root = episode.facts["source_uri"] or ""
     if Path(uri).suffix.lower() not in VIDEO_SUFFIXES:
         raise PageError(f"{uri} is no video")
-    # Several revisions of a remote dataset may have been fetched: the newest one that has the file counts
-    folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
     if "://" in root:
+        # Several revisions of a remote dataset may have been fetched: the newest one that has the file counts
         fetched = (space.sources / episode.dataset).glob("*/")
         folders = sorted(fetched, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    else:
+        folders = [Path(root) if Path(root).is_dir() else Path(root).parent]
     for folder in folders:
         path = (folder / uri).resolve()
         # Links are resolved first, or one in the dataset could lead to any file of the machine

@@ -37,10 +37,6 @@ TASKS_SQL = f"""
       FROM listed GROUP BY 1)
     SELECT * REPLACE (no_fit[:{MOST_LISTED}] AS no_fit), len(no_fit) AS num_no_fit,
            runs > 1 AND NOT by_source AS can_be_shown FROM counted ORDER BY runs DESC, task"""
-TASK_OF_SQL = """
-    SELECT coalesce(j.same_as, f.task) FROM episode_facts f
-    LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task
-    WHERE f.dataset = ? AND f.episode_index = ?"""
 
 
 def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
@@ -52,12 +48,6 @@ def listed_tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
     tasks = at.index.once(("tasks", dataset), lambda: shown_tasks(at.reader, dataset))
     return [task for task in tasks if task["can_be_shown"]]
-
-
-def task_of(reader: LakeReader, dataset: str, episode_index: int) -> str | None:
-    """The text that stands for the task of an episode."""
-    row = reader.row(TASK_OF_SQL, dataset, episode_index)
-    return row[0] if row else None
 
 
 def why_unused(reader: LakeReader, dataset: str) -> str | None:

@@ -13,7 +13,7 @@ from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
 from explorer.site import Explorer, Visit, Visiting, json_body
-from explorer.tasks import MOST_TASKS, listed_tasks, num_unbuilt, num_waiting, shown_tasks, task_of, why_unused
+from explorer.tasks import MOST_TASKS, listed_tasks, num_unbuilt, num_waiting, shown_tasks, why_unused
 
 router = APIRouter()
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
@@ -68,17 +68,22 @@ def _why_not(at: Visit, dataset: str) -> str | None:
     return at.explorer.options.why_read_only or why_unused(at.reader, dataset)
 
 
-def _panel(at: Visit, dataset: str, tasks: list[dict[str, Any]], episode_index: int | None = None) -> HTMLResponse:
+def _panel(at: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
     """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
 
-    Empty where nothing is shown, and of an episode that is none of those that are.
+    Of the task alone that an episode shows, where one is given. Empty where nothing is shown.
     """
-    job, why = _state(at), _why_not(at, dataset)
-    shown = [task for task in tasks if task["references"]]
+    job = _state(at)
+    # A page asks each second while a build runs, and shows nothing else
+    if job["running"]:
+        return at.part("labelling.html", job=job, others=[])
+    shown = [task for task in shown_tasks(at.reader, dataset) if task["references"]]
+    if is_reference := episode_index is not None:
+        shown = [task for task in shown if episode_index in task["references"]]
     others = [task for task in shown if task["others"]]
-    is_reference = any(episode_index in task["references"] for task in others)
-    if not job["running"] and not (shown if episode_index is None else is_reference):
+    if not (others if is_reference else shown):
         return HTMLResponse("")
+    why = _why_not(at, dataset)
     return at.part(
         "labelling.html",
         dataset=dataset,
@@ -96,7 +101,7 @@ def _panel(at: Visit, dataset: str, tasks: list[dict[str, Any]], episode_index: 
 def state(at: Visiting, dataset: str) -> HTMLResponse:
     """Of the tasks of a dataset: a part of a page."""
     at.reader.check_dataset(dataset)
-    return _panel(at, dataset, shown_tasks(at.reader, dataset))
+    return _panel(at, dataset)
 
 
 @router.get("/labelling/{dataset}/suggestions")
@@ -120,9 +125,7 @@ def suggestions(at: Visiting, dataset: str) -> HTMLResponse:
 def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The same of the task of one episode alone, where that shows the others how the task goes."""
     find_episode(at.reader, dataset, episode_index)
-    text = task_of(at.reader, dataset, episode_index)
-    tasks = [task for task in shown_tasks(at.reader, dataset) if task["task"] == text]
-    return _panel(at, dataset, tasks, episode_index)
+    return _panel(at, dataset, episode_index)
 
 
 @router.post("/api/labelling/{dataset}")

@@ -55,4 +55,6 @@ const speed = $("speed");
 const lasts = player.numFrames / player.fps;
 speed.value = [...speed.options].map((o) => Number(o.value)).find((s) => s >= 1 && lasts / s <= WATCHED_S) ?? 8;
 if (!matchMedia("(prefers-reduced-motion: reduce)").matches && !player.frame) player.play(true);
-onKeys({ Escape: () => $("editor")?.classList.remove("open") });
+
+// The editor is folded away, and the queue has its keys again
+onKeys({ Escape: () => ($("editor")?.classList.remove("open"), $("editor")?.querySelector(":focus")?.blur()) });

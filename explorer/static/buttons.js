@@ -1,4 +1,4 @@
-// Buttons that copy a text (class copy, data-copy), and that delete what was kept by name (data-forget: its address).
+// Buttons that copy a text (data-copy), and that delete what was kept by name (data-forget: its address).
 import { $, remove, told } from "./page.js";
 
 document.addEventListener("click", async (event) => {

@@ -512,7 +512,10 @@ function choose(i) {
 function adapting() {
   const details = $("editor-adapt");
   const box = details.querySelector("div");
-  details.addEventListener("toggle", () => box.childElementCount || jobPart(box, url.replace("/api/corrections", "/adapt")));
+  details.addEventListener("toggle", async () => {
+    if (!box.childElementCount) await jobPart(box, url.replace("/api/corrections", "/adapt"));
+    if (!box.childElementCount) tell("The models cannot be listed: is the explorer still running?", true);
+  });
   box.addEventListener("input", ({ target: { form } }) => {
     const command = form.dataset.command.replace("MODEL", form.model.value);
     const recipe = form.recipe.value;

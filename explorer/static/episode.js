@@ -173,7 +173,7 @@ onKeys({
   End: goTo(() => player.numFrames - 1),
   n: () => document.querySelector("a[rel=next]")?.click(),
   p: () => document.querySelector("a[rel=prev]")?.click(),
-  Escape: () => timeline.clear(),
+  Escape: () => (timeline.clear(), false), // it closes more on other pages
   "?": () => $("help").showModal(),
   ...timeKeys,
 });

@@ -1,5 +1,5 @@
 // Parts of pages that a job changes, as the server words them: how others are labelled like one run; adapting a model.
-import { $, element, post } from "./page.js";
+import { element, post } from "./page.js";
 
 // box: an element for all of it, url: of what is said, onDone: called when a job has ended. A button (data-start) starts
 // one, with what its form holds; data-running tells that one runs.
@@ -33,11 +33,6 @@ export function jobPart(box, url, onDone = () => {}) {
   return load();
 }
 
-for (const box of document.querySelectorAll(".label-others[data-from]")) jobPart(box, box.dataset.from, () => location.reload());
-
-// Which run to label next is computed when it is asked for, which takes seconds on large tasks
-const tasks = $("tasks");
-if (tasks) {
-  const answer = await fetch(tasks.dataset.from).catch(() => null);
-  if (answer?.ok) tasks.innerHTML = await answer.text();
-}
+// Tasks are asked for anew with the run of each to label next, which takes seconds where they are large
+for (const box of document.querySelectorAll(".label-others[data-from], #tasks"))
+  jobPart(box, box.dataset.from, () => location.reload());

@@ -26,7 +26,6 @@ export const remember = (name) => isKnown || localStorage.setItem("author", name
 
 // Requests: {ok, status, data}. Those that change something bring JSON with the page's CSRF token, and say whose they are.
 export const token = document.querySelector("meta[name=csrf-token]").content;
-export const get = (url) => ask(url);
 export const post = (url, body) => send("POST", url, { author: author(), ...body });
 export const remove = (url) => send("DELETE", url, {});
 
@@ -37,7 +36,7 @@ export async function told(request, line) {
   else line.textContent = data.error;
 }
 
-async function ask(url, how) {
+export async function get(url, how) {
   try {
     const answer = await fetch(url, how);
     const data = await answer.json().catch(() => ({ error: `the server answered ${answer.status}` }));
@@ -53,7 +52,7 @@ const show = (more) => document.body.toggleAttribute("data-sending", (sending +=
 async function send(method, url, body) {
   show(1);
   const headers = { "content-type": "application/json", "x-csrf-token": token };
-  const answer = await ask(url, { method, headers, body: JSON.stringify(body) });
+  const answer = await get(url, { method, headers, body: JSON.stringify(body) });
   show(-1);
   return answer;
 }

@@ -27,7 +27,7 @@ $("queue-pace").textContent = each ? `${left}, ${lasts(each)} each: about ${last
 
 // What corrects a label stays folded away until it is wanted: the curves are in sight
 const editor = $("editor");
-if (location.hash === "#editor") editor.classList.add("open");
+if (location.hash === "#editor") editor?.classList.add("open");
 editor?.addEventListener("focusin", () => editor.classList.add("open"));
 
 let isBusy = false;
@@ -49,6 +49,7 @@ bar.addEventListener("click", (event) => {
   const act = event.target.closest("button[data-act]")?.dataset.act;
   if (act) say(act);
 });
-const press = (act) => (event) => void (event.repeat || say(act));
-const skip = (event) => event.repeat || bar.querySelector("[data-act=skip]").click();
-onKeys({ a: press("accept"), f: press("fix"), x: press("reject"), s: skip });
+// In the editor keys mean something else, or nothing
+const press = (act) => (event) => !event.target.closest("#editor") && void (event.repeat || act());
+const skip = () => bar.querySelector("[data-act=skip]").click();
+onKeys({ a: press(() => say("accept")), f: press(() => say("fix")), x: press(() => say("reject")), s: press(skip) });

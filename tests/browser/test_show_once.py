@@ -200,6 +200,12 @@ def test_one_run_is_shown_and_all_are_labelled(at: Watched, cupcakes: Made):
     # the editor is open on the spot, with the steps that were carried over
     expect(page.locator("#editor-lane")).to_be_in_viewport()
     assert any(STEPS[1] in bar for bar in bars(page))
+    # keys of the queue mean nothing in it; Escape folds it away
+    page.locator("#editor summary").first.press("x")
+    page.locator("#editor summary").first.press("Escape")
+    expect(page.locator("#editor")).to_be_hidden()
+    page.keyboard.press("f")
+    expect(page.locator("#editor-lane")).to_be_in_viewport()
     checks.press("Tab", "ArrowRight", "Control+s")
     expect(page.locator("#left")).to_contain_text("That was the last one. 1 was skipped.")
     checks.click(page.get_by_role("link", name="From the beginning"))
