@@ -77,9 +77,8 @@ def _panel(at: Visit, dataset: str, episode_index: int | None = None) -> HTMLRes
     # A page asks each second while a build runs, and shows nothing else
     if job["running"]:
         return at.part("labelling.html", job=job, others=[])
-    shown = [task for task in shown_tasks(at.reader, dataset) if task["references"]]
-    if is_reference := episode_index is not None:
-        shown = [task for task in shown if episode_index in task["references"]]
+    tasks, is_reference = shown_tasks(at.reader, dataset), episode_index is not None
+    shown = [task for task in tasks if task["references"] and episode_index in (None, *task["references"])]
     others = [task for task in shown if task["others"]]
     if not (others if is_reference else shown):
         return HTMLResponse("")
