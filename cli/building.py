@@ -82,7 +82,8 @@ def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
 
 def _close(space: Workspace) -> None:
     """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
-    lake, (release, reward_model) = open_lake(space), _closing()
+    release, reward_model = _closing()
+    lake = open_lake(space)
     with training_progress() as on_step:
         outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
     _say_outcomes(space, outcomes)
@@ -128,7 +129,8 @@ def nightly(
     if not builds:
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
     code = build_all(space, builds, workers, update=update)
-    _say_outcomes(space, _closing()[1].scoring_steps(open_lake(space), release, licences))
+    _, reward_model = _closing()
+    _say_outcomes(space, reward_model.scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
 
 

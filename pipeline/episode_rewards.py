@@ -29,7 +29,7 @@ from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "rewards-1"
 BENCHMARK = "rewards"
-SIDE_BY_SIDE = 8  # episodes that are decoded and scored together, and land in the lake together
+COMMITTED_TOGETHER = 8  # episodes whose rewards land in the lake at a time
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
 def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, ...]]:
     """Of one chunk each."""
     for _, there in groupby(episodes, key=lambda e: (e.dataset, e.chunk)):
-        yield from batched(there, SIDE_BY_SIDE)
+        yield from batched(there, COMMITTED_TOGETHER)
 
 
 def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float) -> list[EvalPrediction]:

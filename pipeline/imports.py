@@ -94,5 +94,4 @@ def _labelled(signals: EpisodeSignals, annotation: EpisodeAnnotation, config: Pr
     told = annotation.label(len(signals.change), signals.fps, signals.success)
     # Without a plan of its own: the names in the order of their first attempts
     plan = [*(told.plan or dict.fromkeys(s.name for s in told.segments if s.step is not None))]
-    stated = told.segments, told.num_planned, plan, config, told.end
-    return stated_label(signals, *stated, curve=told.progress)
+    return stated_label(signals, told.segments, told.num_planned, plan, config, told.end, curve=told.progress)

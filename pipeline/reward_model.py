@@ -119,7 +119,10 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
     shown = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
-    stills = lambda key: [picture.read() for picture in shown.get(key, ())]  # noqa: E731
+
+    def stills(key: tuple[str, ...]) -> list[bytes]:
+        return [picture.read() for picture in shown.get(key, ())]
+
     report = Report(run, results, main_slices(results), notes, stills)
     write_report(folder, report)
     rows = score_rows(report.entries, report.parts)

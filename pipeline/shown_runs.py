@@ -40,7 +40,7 @@ def shown_scorer(
     config = built(lake, named[0][0]).stages.embeddings
     encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
     # Grippers are compared within a dataset: each has ranges of its own
-    is_one = len(dict(named)) == 1
+    is_one = len({dataset for dataset, _ in named}) == 1
     grippers = tuple(g for g in stored_signals(lake.con, named[0][0]) if g.is_used and is_one)
     shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
     names = tuple(cameras) or (PREFERRED,)

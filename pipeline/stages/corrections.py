@@ -38,9 +38,9 @@ def run(context: StageContext) -> Output:
         except ValueError as e:
             findings.append(Finding("correction_outdated", f"{outdated}: {e}", "warning", episode_index))
             continue
-        stated = segments, len(plan), plan, context.build.stages.progress, end_of(correction)
+        config, end = context.build.stages.progress, end_of(correction)
         of_people = {"notes": [comment] if comment else [], "correction_id": correction["correction_id"]}
-        labelled.append(stated_label(episode, *stated, **of_people))
+        labelled.append(stated_label(episode, segments, len(plan), plan, config, end, **of_people))
 
     place = LabelPlace(context.dataset, context.chunk, label_run)
     tables = label_tables(place, labelled) | {"label_quality": quality_table(place, labelled)}
