@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import pyarrow as pa
 
 from core.files import disk_full
 from core.paths import Workspace
@@ -72,6 +73,8 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
     """Bring one chunk up to date, stage after stage: what one puts out decides what the next one's input is."""
     # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way
     cv2.setNumThreads(1)
+    # Arrow keeps memory of the chunk before, up to all that this one took
+    pa.default_memory_pool().release_unused()
     lake, build, chunk = open_lake(Workspace(Path(task.root))), task.build, task.chunk
     source = replace(build.source(lake.workspace.sources, task.fingerprint), decoding_threads=task.threads)
     specs = [spec for spec in stage_specs(build) if task.only is None or spec.name in task.only]

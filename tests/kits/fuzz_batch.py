@@ -33,7 +33,7 @@ from warehouse.lake import open_lake
 
 ADDRESS_SPACE_BYTES = 8 << 30
 FILE_BYTES = 1 << 28  # that a build may write at most
-PEAK_MB = 2500  # of a build of several tiny datasets: one alone takes up to 1,250, one after another up to 2,100
+PEAK_MB = 2000  # that a build of tiny datasets may have in memory
 EVERY = 8  # which datasets go through all stages
 SILENCE_S, TIMEOUT_S = 240, 1200  # between two words of a build, and all of a batch, on a machine that is busy
 
