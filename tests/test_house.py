@@ -21,9 +21,9 @@ LINES = {
     "warehouse": 12835,  # 10,300
     "eval": 11802,  # 9,500
     "training": 7032,  # 6,800
-    "pipeline": 6608,  # 5,300
-    "explorer": 4822,  # 4,700
-    "cli": 3890,  # 3,600
+    "pipeline": 6613,  # 5,300
+    "explorer": 4815,  # 4,700
+    "cli": 3892,  # 3,600
     "assets": 2852,  # 2,000
     "benchmarks": 7819,  # 8,000
 }

@@ -15,7 +15,7 @@ SAID = {"part": {"a title": ["a line"], "without lines": []}}
 
 @pytest.fixture
 def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.delenv("TOLD", raising=False)
+    monkeypatch.delenv("GOLDEN", raising=False)
     monkeypatch.setattr(told, "GOLDEN", tmp_path)
     (path := tmp_path / "some.json").write_text(json.dumps(SAID))
     return path
@@ -40,7 +40,7 @@ def test_what_differs_is_told(written: Path) -> None:
 
 def test_what_is_written_anew_fails_once(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts that no test is for go."""
-    monkeypatch.setenv("TOLD", "anew")
+    monkeypatch.setenv("GOLDEN", "anew")
     for _ in range(2):
         with pytest.raises(AssertionError):
             check("some", "other", {"a title": []}, ["other"])

@@ -1,7 +1,7 @@
 """All that listing and reading say of a dataset, as lines; what they are to say lies in tests/data/told/.
 
 After a change that is meant, this writes it anew, to be looked at in git's diff; tests of what differs fail that once:
-    TOLD=anew .venv/bin/python -m pytest tests/ingest
+    GOLDEN=anew .venv/bin/python -m pytest tests/ingest
 """
 
 import difflib
@@ -62,7 +62,7 @@ def check(file: str, part: str, found: dict[str, list[str]], parts: Collection[s
     """Assert that what is said under each title is what a file has for a part of it; `parts`: all that it may have."""
     path = GOLDEN / f"{file}.json"
     known = json.loads(path.read_text()) if path.exists() else {}
-    if os.environ.get("TOLD") == "anew":
+    if os.environ.get("GOLDEN") == "anew":
         kept = {other: known[other] for other in known if other in parts}
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(json.dumps(kept | {part: found}, indent=1, ensure_ascii=False, sort_keys=True) + "\n")

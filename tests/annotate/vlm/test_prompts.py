@@ -1,6 +1,6 @@
 """Prompts: rendered as the golden files say, and quotations that cannot be left.
 
-To take over a wanted change of the texts: PROCCORPUS_WRITE_GOLDEN=1 python -m pytest tests/annotate/vlm/test_prompts.py
+To take over a wanted change of the texts: GOLDEN=anew python -m pytest tests/annotate/vlm/test_prompts.py
 """
 
 import asyncio
@@ -41,7 +41,7 @@ def texts(request: Request) -> str:
 
 def golden(name: str, text: str) -> None:
     path = GOLDEN / f"{name}.txt"
-    if os.environ.get("PROCCORPUS_WRITE_GOLDEN"):
+    if os.environ.get("GOLDEN") == "anew":
         path.write_text(text)
     assert text == path.read_text()
 
