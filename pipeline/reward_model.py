@@ -121,7 +121,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     shown = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        return [picture.read() for picture in shown.get(key, ())]
+        return [picture.read() for picture in shown.get((key[0], key[1]), ())]
 
     report = Report(run, results, main_slices(results), notes, stills)
     write_report(folder, report)
