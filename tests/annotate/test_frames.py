@@ -1,5 +1,6 @@
 """The frames stage on tiny real videos: what it measures, keeps, refuses, and how often it decodes."""
 
+import hashlib
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ import numpy as np
 import pytest
 
 from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
+from annotate.frames_contents import content_columns
 from annotate.visual_change import published_phash
 from ingest.media.video import decode
-from ingest.source import list_episodes
+from ingest.registry import DatasetConfig
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 from tests.kits.lerobot_writer import (
     FRONT,
     WRIST,
@@ -27,6 +31,7 @@ from tests.kits.lerobot_writer import (
     write_video,
 )
 from tests.kits.signal_kit import signal_at
+from tests.kits.tiny_lerobot import make_dataset
 
 SIZE = 64
 
@@ -189,3 +194,31 @@ def test_rows_that_break_after_listing(tmp_path: Path) -> None:
     assert usable(result) == {2: (6, [FRONT])}
     assert said(result.findings) == [("unreadable_data", "unusable", e, None) for e in range(2)]
     assert result.findings[0].detail == "column observation.state: rows of different length"
+
+
+# Contents
+
+
+# Of episode 0 of the tiny dataset, whose pictures are known by these bytes
+PICTURES = {"observation.images.front": b"pictures"}
+
+
+def test_a_version_knows_the_contents_of_those_before(tmp_path: Path) -> None:
+    source = Source(DatasetConfig(name="tiny", source=str(make_dataset(tmp_path / "tiny"))))
+    episode = read_episode(source, list_episodes(source).records[0])
+    known = content_columns(episode, PICTURES, (), ())
+    assert known["former_hashes"] == sorted(set(known["former_hashes"]))
+    # Version 1: the state without what is named gripper, and that
+    assert episode.state is not None
+    state, gripper = episode.state[:, :2], episode.state[:, 2]
+    assert version_1(episode.record.task or "", state, gripper) in known["former_hashes"]
+    other = content_columns(episode, {"observation.images.front": b"others"}, (), ())
+    assert {other["content_hash"], *other["former_hashes"]}.isdisjoint({known["content_hash"], *known["former_hashes"]})
+
+
+def version_1(task: str, state: np.ndarray, gripper: np.ndarray) -> str:
+    h = hashlib.sha256(task.encode())
+    h.update(b"observation.images.frontpictures")
+    for values in (state, gripper):
+        h.update(np.ascontiguousarray(values, np.float64).tobytes())
+    return h.hexdigest()

@@ -1,10 +1,15 @@
-"""Signs that a label may be wrong: exact on made-up runs, and silent on a task whose runs are alike."""
+"""What a run's label and its way show: signs that a label may be wrong, that the run failed, and of its worth."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from annotate.quality import LabelledRun, largest_jump, qualities
+from annotate.demonstration import measures
+from annotate.quality import FEWEST, LabelledRun, largest_jump, qualities
 from annotate.segments import DONE, STEP, Segment
+from annotate.signals import GripperCurve, Signals
+from annotate.unfinished import FARTHEST, SIGNS, RunEnd, doubts, signs_of
 
 FPS = 10.0
 USUAL = [Segment("A", 0, 20, STEP, True, 0), Segment("B", 20, 40, STEP, True, 1), Segment("Done", 40, 50, DONE)]
@@ -38,3 +43,84 @@ def test_the_largest_jump_is_up_or_down_within_half_a_second():
     assert largest_jump(down, FPS) == pytest.approx(0.8)
     assert largest_jump(np.linspace(0, 1, 101), FPS) == pytest.approx(0.05)  # five of a hundred intervals
     assert largest_jump(np.zeros(1), FPS) == 0.0
+
+
+# How likely a run failed
+
+
+RATE = 10.0
+ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
+
+
+def ended(seconds: float = 5.0, to: float = 1.0, last_hash: int = 0, success: bool | None = None) -> RunEnd:
+    """A run that goes to a place at even speed and stands still for half a second."""
+    n = round(seconds * RATE)
+    activity = np.r_[np.ones(n - 5), np.zeros(5)]
+    way = np.linspace(0, to, n)
+    return RunEnd(success, RATE, activity, np.stack([way, np.sin(9 * way)], axis=1), last_hash, 1.0)
+
+
+def alike(count: int) -> list[RunEnd]:
+    """Runs of a task that end nearly alike."""
+    return [ended(5.0 + 0.1 * (k % 3), 1.0 + 0.002 * k, last_hash=1 << k) for k in range(count)]
+
+
+def test_runs_that_end_alike_are_hardly_in_doubt():
+    for doubt in doubts(alike(8)):
+        assert doubt is not None
+        assert doubt.p_failure < 0.2
+
+
+def test_too_few_runs_show_nothing():
+    assert doubts(alike(FEWEST - 1)) == [None] * (FEWEST - 1)
+    assert all(doubts(alike(FEWEST)))
+    assert doubts([*alike(FEWEST - 1), ended(success=False)]) == [None] * FEWEST
+    assert doubts([]) == []
+
+
+def test_without_states_pictures_and_times_decide():
+    blind = [replace(r, state=None) for r in [*alike(8), ended(seconds=3.0, to=0.4, last_hash=0xFFFFFF)]]
+    signs = signs_of(blind)
+    assert not signs[:, SIGNS.index(ELSEWHERE)].any()
+    assert signs[-1, SIGNS.index(PICTURE)] == FARTHEST
+    mixed = [*alike(8), replace(ended(), state=np.zeros((50, 3)))]  # another robot's
+    assert not signs_of(mixed)[:, SIGNS.index(ELSEWHERE)].any()
+    still = [replace(r, state=np.ones((50, 2))) for r in blind]
+    assert not signs_of(still)[:, SIGNS.index(ELSEWHERE)].any()
+
+
+# As a demonstration
+
+
+RATE_20 = 20.0
+
+
+def signals(way: np.ndarray, fps: float = RATE_20, opening: np.ndarray | None = None) -> Signals:
+    """Of an arm whose two joints follow a way [n]; a state that stands still has no speed."""
+    state = np.stack([way, -2 * way], axis=1)
+    spread = state.std(axis=0)
+    speed = np.sqrt((np.gradient(state / spread, 1 / fps, axis=0) ** 2).mean(axis=1))
+    grippers = () if opening is None else (GripperCurve(opening),)
+    return Signals(fps, np.full(len(way), 0.01), speed, grippers, state=state)
+
+
+def test_the_end_is_the_mean_of_the_last_moment():
+    way = np.concatenate([np.zeros(40), np.ones(5)])
+    m = measures(signals(way))
+    assert m.end_state == pytest.approx([1, -2])
+    assert m.state_spread == pytest.approx(np.stack([way, -2 * way], axis=1).std(axis=0))
+
+
+@pytest.mark.parametrize("state", [None, np.zeros((60, 2)), np.full((60, 2), np.nan)])
+def test_without_a_state_that_moves_there_is_no_jerk(state: np.ndarray | None):
+    m = measures(Signals(RATE_20, np.full(60, 0.01), None, state=state))
+    assert (m.jerk, m.reversals) == (None, None)
+    assert (m.end_state is None) == (state is None or bool(np.isnan(state).any()))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9])
+def test_a_run_of_few_frames_is_measured(n: int):
+    m = measures(Signals(RATE_20, np.full(n, 0.01), np.full(n, 0.5), state=np.arange(2.0 * n).reshape(n, 2)))
+    assert m.duration_s == n / RATE_20
+    assert m.jerk is None
+    assert m.reversals in (0, None)

@@ -1,8 +1,10 @@
-"""Span algebra: what a valid segmentation is, and when a run is finished."""
+"""Segments tile an episode; and spans of a source that cannot."""
 
 import pytest
 
+from annotate.native import annotate
 from annotate.segments import IDLE, STEP, Segment, check_tiling
+from ingest.episode import NativeStep
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,19 @@ from annotate.segments import IDLE, STEP, Segment, check_tiling
 def test_what_is_no_tiling_is_refused(segments: list[Segment], message: str):
     with pytest.raises(ValueError, match=message):
         check_tiling(segments, 10, 2)
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [NativeStep("a", 0, 10), NativeStep("b", 9, 20)],  # overlap
+        [NativeStep("a", 10, 20), NativeStep("b", 0, 10)],  # backwards
+        [NativeStep("a", 5, 5)],
+        [NativeStep("a", 8, 5)],
+        [NativeStep("a", -1, 5)],
+        [NativeStep("a", 30, 40)],  # behind the last frame
+    ],
+)
+def test_spans_that_cannot_be(steps: list[NativeStep]) -> None:
+    with pytest.raises(ValueError, match=r"^step \d \('[ab]'\) covers frames"):
+        annotate(steps, 30, None)

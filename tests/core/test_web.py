@@ -2,7 +2,11 @@
 and where a server has its token from."""
 
 import re
+import signal
 import stat
+import subprocess
+import sys
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ from fastapi.testclient import TestClient
 from starlette.responses import PlainTextResponse
 
 from core.errors import UserError
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from core.serving import TOKENS, access_for, token_for
 from core.web import LOOPBACK_NAMES, Guard
 from explorer.site import Options
@@ -168,3 +172,27 @@ def test_a_login_is_a_cookie_for_a_month_and_the_token_leaves_the_address():
         assert ("secure" in cookie, "httponly; max-age=2592000; " in cookie) == (is_secure, True)
     client = guarded()  # without a token such an address is as any other
     assert client.get(f"/x?token={TOKEN}").status_code == 200
+
+
+# A route that holds a thread for a minute, as a decoder in C does
+SERVER = """
+import time
+from fastapi import FastAPI
+from core.serving import listen, serve
+app = FastAPI()
+app.get("/")(lambda: time.sleep(60))
+serve(app, listen("127.0.0.1", 0), lambda url: print(url, flush=True))
+"""
+
+
+def test_it_ends_within_ten_seconds_of_sigterm() -> None:
+    with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        ask = f"import urllib.request; urllib.request.urlopen({url!r})"
+        with subprocess.Popen([sys.executable, "-c", ask], stderr=subprocess.DEVNULL):
+            time.sleep(2)
+            began = time.monotonic()
+            server.send_signal(signal.SIGTERM)
+            server.wait(30)
+            assert time.monotonic() - began < 10

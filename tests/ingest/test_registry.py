@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from ingest.registry import BUILT_IN, DatasetConfig, load_entry, load_registry
+from ingest.catalogue import facts, readable
+from ingest.registry import BUILT_IN, DatasetConfig, Gripper, load_entry, load_registry
 from warehouse.releases.licences import UNKNOWN, classify
 
 GOOD = """
@@ -109,3 +110,15 @@ def test_licences_that_a_converter_wrote_are_called_so() -> None:
         if e.source.startswith("hf://IPEC-COMMUNITY/"):
             assert e.license != "apache-2.0", name
             assert "its converter writes that for every dataset" in (e.notes or ""), name
+
+
+def shown(gripper: Gripper | tuple[Gripper, ...] | None) -> str | None:
+    """What is said of an entry's grippers."""
+    lines = readable(facts(DatasetConfig(name="a", source="b", gripper=gripper), None))
+    return {line["field"]: line["value"] for line in lines}.get("gripper")
+
+
+def test_one_gripper_or_none() -> None:
+    assert shown(Gripper(dimension=6)) == "state[6]"
+    assert shown(Gripper(column="none")) == "none"
+    assert shown(None) is None

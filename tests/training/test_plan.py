@@ -1,20 +1,24 @@
 """What a recipe takes of a machine: on real steps of tiny models, by the audit's table, and said by the command."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from core.yaml_text import parse_yaml
 from tests.kits.cli_kit import FAILED, assert_one_error_line, ok, proccorpus
-from tests.kits.training_kit import make_release
+from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
 from training import loop
+from training.backbones import add_adapter
 from training.errors import TrainingError
-from training.plan import GB, Machine, plan, plan_on
-from training.recipe import BUILT_IN, Recipe, load_recipe
+from training.model import ProgressModel, losses
+from training.plan import GB, Machine, cost, plan, plan_on
+from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -134,3 +138,23 @@ def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     assert "'8xH100' is no machine: 8x80xH100 are eight of 80 GB" in assert_one_error_line(wrong)
     unknown = proccorpus(*told[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
     assert "has no variant '8b'; it has: 7b, nodes, 7b_nodes" in assert_one_error_line(unknown)
+
+
+@pytest.mark.parametrize("learns", ["nothing", "all", "adapter"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_counted_is_what_torch_counts(family: str, learns: str) -> None:
+    item = make_items(3)[2:]
+    whole, transform = make_parts(item, family, attention="eager")
+    model = ProgressModel(whole.backbone, None)
+    model.backbone.requires_grad_(learns == "all")
+    if learns == "adapter":
+        add_adapter(model.backbone, LoraConfig(rank=4, alpha=8))
+    batch = transform(item)
+    found = cost(model.backbone)
+    # Eager attention calculates what the causal mask then hides.
+    found = replace(found, language_attention=2 * found.language_attention)
+    with FlopCounterMode(display=False) as counter:
+        of = losses(None, model(batch, with_text=True), batch)
+        if learns != "nothing":
+            of.text.backward()
+    assert found.of(batch) == pytest.approx(counter.get_total_flops(), rel=0.03)

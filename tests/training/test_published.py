@@ -16,13 +16,14 @@ from tests.kits.published_kit import (
     head_weights,
     published_head,
     tiny,
+    write_adapter,
     write_plain,
     write_safetensors,
     write_sharded,
 )
 from training.errors import ModelError
 from training.model import ProgressModel, load_model
-from training.published import convert, read_weights
+from training.published import convert, merge, read_weights
 
 
 def new_layout(folder: Path, backbone: Any) -> None:
@@ -225,3 +226,15 @@ def test_what_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
     index.unlink()
     with pytest.raises(ModelError, match="has no weights"):
         convert(checkpoint, tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", ["qwen3_vl", "qwen2_5_vl"])
+def test_what_cannot_be_merged(family: str, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "models", family=family)
+    base = adapter.with_name("base")
+    with pytest.raises(ModelError, match=r"base is no adapter"):
+        merge(base, tmp_path / "out")
+    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
+    with pytest.raises(ModelError, match="lacks adapter_model"):
+        merge(adapter, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,9 @@
-"""A stored reply is never lost or mixed up, whatever is killed or damaged."""
+"""A stored reply is never lost or mixed up, whatever is killed or damaged; processes keep one budget together."""
 
 import hashlib
+import json
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +13,7 @@ import pytest
 
 from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import FILE, PACK_HEAD, PACK_MARK, ResponseStore, StoredReply, encode
+from core.paths import ROOT
 
 REPLY = StoredReply(
     text='{"step": "Grasp the \\u00e9clair"}', value={"step": "Grasp the éclair", "n": [1, 2.5, None, True]},
@@ -116,3 +120,48 @@ def test_prune(store: ResponseStore):
         assert [n for n in range(8) if s.get(key(n))] == [1, 2]
     assert store.prune(keep=[]) == 2
     assert (store.keys(), store.damaged) == ([], [])
+
+
+# Budgets
+
+
+CALL = {
+    "call_key": "k1", "build_id": "b1", "dataset": "demo", "episode_index": 3, "label_run": "run", "stage": "plan",
+    "model": "m", "prompt_version": "v", "num_images": 16,
+}  # fmt: skip
+
+
+def test_money_is_held_back_at_its_estimate_and_counted_at_its_truth(store: ResponseStore):
+    first = store.reserve(CALL, 0.5, max_cost=1.0)
+    store.reserve(CALL, 0.5, max_cost=1.0)
+    with pytest.raises(VlmError, match=r"1 USD .* no room"):
+        store.reserve(CALL, 0.25, max_cost=1.0)
+    store.settle(first, status="ok", cost_usd=0.125)
+    assert store.spent("b1") == (2, 0.625)
+    store.reserve(CALL, 0.25, max_cost=1.0)
+    assert store.spent("b1") == (3, 0.875)
+
+
+def test_what_was_under_way_in_a_killed_process_stays_counted(store: ResponseStore):
+    code = (
+        "import json, os, sys; from pathlib import Path; from annotate.model_client.responses import ResponseStore\n"
+        "ResponseStore(Path(sys.argv[1])).reserve(json.loads(sys.argv[2]), 0.25)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=120)
+    assert store.spent("b1") == (1, 0.25)
+    assert [(r["status"], r["cost_usd"]) for r in store.calls("b1")] == [("sent", 0.25)]
+
+
+def test_the_ledger_of_an_earlier_version_is_taken_over_once(store: ResponseStore):
+    store.settle(store.reserve(CALL, 0.5), status="ok", cost_usd=0.25)
+    store.db.execute("DROP TABLE replies")
+    store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    store.close()
+    store.path.rename(store.path.parent / "store.sqlite")
+    for _ in range(2):
+        again = ResponseStore(store.root)
+        assert again.spent("b1") == (1, 0.25)
+        assert [row["status"] for row in again.calls("b1")] == ["ok"]
+        again.close()
+    assert [path.name for path in store.path.parent.glob("store*")] == []

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.motion.annotator import annotate
 from annotate.motion.config import MotionConfig
+from annotate.motion.task_text import Transfer, transfers
 from annotate.progress import MOST
 from annotate.segments import check_tiling
 from annotate.signals import Signals
@@ -49,3 +51,28 @@ def test_any_signals_make_a_label(signals: list[Signals]):
         assert run.success is not False or label.curve[-1] <= MOST
         assert label.confidence is not None
         assert 0 <= label.confidence <= 1
+
+
+# Task texts
+
+
+@pytest.mark.parametrize("task", ["Pick up the yellow bottle", "lift the yellow bottle on the table."])
+def test_what_is_only_picked_up_is_lifted(task: str):
+    assert transfers(task) == (Transfer("the yellow bottle", is_lifted=True),)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        None,
+        "...",
+        "Open the green drawer.",
+        "open the top drawer and put the bowl inside",
+        "pick up the cup and the fork and put them in the sink",
+        "Put the cup on the plate and the fork in the sink",
+        "place it on the shelf and wipe the table",
+        "bimanual cloth manipulation",
+    ],
+)
+def test_no_transfers_where_the_text_is_not_understood(task: str | None):
+    assert transfers(task) == ()

@@ -1,16 +1,21 @@
-"""ProgressLM samples: true to the label, of pictures that may be compared, n/a where nothing fits."""
+"""ProgressLM samples: true to the label, n/a where nothing fits and why, and pictures that are edited or covered."""
 
+from collections import Counter
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from annotate.samples import edits, samples_stage
+from annotate.samples import edits as cover
 from annotate.samples.config import SamplesConfig
+from annotate.samples.edits import covered
 from annotate.samples.labelled_episode import LabelledEpisode
+from annotate.samples.unanswerable import UNANSWERABLE, Stranger
 from annotate.segments import IDLE, Segment
 from core.errors import FailedError
-from tests.kits.labelled import episode
+from tests.kits.labelled import STEPS, episode
 
 CONFIG = SamplesConfig()
 OTHER = ("Open the drawer", "Close the drawer")
@@ -53,3 +58,123 @@ def test_an_editor_is_an_entry_point_and_must_edit():
     assert asked
     assert all(r["edit_instruction"].startswith("Take away, or replace by something else,") for r in asked)
     assert {r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"} == {None}
+
+
+# Unanswerable
+
+
+MANY = SamplesConfig(unanswerable_per_episode=40)
+STRANGERS = (Stranger(70, "train", "Wipe the window", ("front",), 50, 10.0),)
+
+
+def unanswerable(
+    *episodes: LabelledEpisode, config: SamplesConfig = MANY, strangers: tuple[Stranger, ...] = ()
+) -> list[dict]:
+    table = samples_stage(episodes, config, strangers)
+    return [r for r in table.to_pylist() if r["family"] == UNANSWERABLE]
+
+
+def two_cameras(index: int = 0) -> LabelledEpisode:
+    e = episode(index, cameras=("front", "wrist"))
+    return replace(e, unlike_cameras={"front": ("wrist",), "wrist": ("front",)})
+
+
+def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
+    wash = episode(1, task="Wash the pan", steps=(STEPS[0], "Wash the pan"))
+    found = [r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0]
+    other_task = [r for r in found if r["reason"] == "other_task"]
+    shown = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
+    # In words: the other task's steps with the run's own picture, or its own steps with a picture of another task
+    assert shown == {("text", 0), ("text", 1), ("text", 70), ("visual", 1), ("visual", 70)}
+    for r in other_task:
+        own_picture = r["pictures"][-1]["episode_index"] == 0
+        assert own_picture == ("Wash the pan" in r["question"])
+    frames = [p["frame_index"] for r in other_task for p in r["pictures"] if p["episode_index"] == 70]
+    assert min(frames) >= 12  # it is under way
+    assert max(frames) < 50
+    assert all(r["num_tokens"] > 0 for r in found)
+
+
+def test_the_same_task_in_other_words_and_other_splits_are_not_shown():
+    again = episode(1, task="Place the cup away, please")
+    assert "other_task" not in {r["reason"] for r in unanswerable(episode(0), again)}
+    held_out = replace(STRANGERS[0], split="val")
+    found = unanswerable(episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,))
+    by_split = {r["episode_index"]: r["split"] for r in found} | {70: "val"}
+    assert all(by_split[p["episode_index"]] == r["split"] for r in found for p in r["pictures"])
+    assert 70 in {p["episode_index"] for r in found for p in r["pictures"]}
+
+
+def test_another_camera_shows_the_same_moment_and_something_else():
+    found = [r for r in unanswerable(two_cameras()) if r["reason"] == "other_camera"]
+    pairs = Counter((r["pictures"][0]["camera"], r["pictures"][-1]["camera"]) for r in found)
+    assert pairs.keys() == {("front", "wrist"), ("wrist", "front")}
+    assert all("seen by the same camera" in r["question"] for r in found)
+    alike = replace(two_cameras(), unlike_cameras={})
+    assert "other_camera" not in {r["reason"] for r in unanswerable(alike)}
+
+
+def test_the_picture_lies_well_outside_the_part_that_is_shown():
+    e = episode()
+    found = [r for r in unanswerable(e) if r["reason"] == "not_shown"]
+    before = 0
+    for r in found:
+        *demonstration, last = [p["frame_index"] for p in r["pictures"]]
+        assert demonstration == sorted(demonstration)
+        assert len(demonstration) >= 3
+        if last < demonstration[0]:
+            before += 1
+            assert e.progress[demonstration[0]] - e.progress[last] >= 0.2
+            assert demonstration[-1] == 179
+        else:
+            assert e.progress[last] - e.progress[demonstration[-1]] >= 0.2
+            assert demonstration[0] == 0
+    assert 4 < before < len(found) - 4
+
+
+def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
+    assert unanswerable(episode(task=None)) == []
+    still = replace(episode(finished=False), segments=[], plan=(), progress=np.zeros(200, np.float32))
+    assert unanswerable(still) == []
+
+
+def test_episodes_in_any_order_give_the_same_samples_of_every_family():
+    episodes = [two_cameras(0), *(episode(k, finished=k % 2 == 0) for k in range(1, 6))]
+    episodes += [episode(k, task="Use the drawer", steps=OTHER) for k in range(6, 9)]
+    forward, backward = (
+        {r["sample_id"]: r for r in samples_stage(some, MANY, STRANGERS).to_pylist()}
+        for some in (episodes, episodes[::-1])
+    )
+    assert forward == backward
+    assert len({r["family"] for r in forward.values()}) > 4
+
+
+# Covered
+
+
+def run(h: int = 120, w: int = 160, num_frames: int = 20) -> dict[int, np.ndarray]:
+    """A red square moves along a row before noise; bars of 16 rows above and below are black."""
+    rng = np.random.default_rng(0)
+    background = cv2.GaussianBlur(rng.integers(60, 200, (h, w, 3), np.uint8), (0, 0), 3)
+    background[:16] = background[-16:] = 0
+    pictures = {}
+    for k in range(num_frames):
+        picture = background.copy()
+        picture[50:70, 20 + 4 * k : 40 + 4 * k] = (220, 20, 20)
+        pictures[10 * k] = picture
+    return pictures
+
+
+def test_patches_vary_and_are_the_same_for_the_same_seed():
+    pictures = run()
+    one, same, other = (covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8))
+    assert (one == same).all()
+    changed = [(picture != pictures[100]).any(axis=2) for picture in (one, other)]
+    assert (changed[0] != changed[1]).mean() > 0.05
+
+
+def test_keyframes_of_another_size_are_made_to_fit():
+    pictures = {frame: cv2.resize(p, (320, 240)) for frame, p in run().items()}
+    assert covered(run()[50], pictures, 50, 1).shape == (120, 160, 3)
+    with pytest.raises(ValueError, match="no picture"):
+        cover.covered(run()[0], {}, 0, 1)

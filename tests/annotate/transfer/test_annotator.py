@@ -12,6 +12,7 @@ from annotate.segments import check_tiling
 from annotate.signals import Signals
 from annotate.transfer.annotator import Reference, Transferred, annotate
 from annotate.transfer.config import TransferConfig
+from annotate.transfer.suggestion import suggested
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
@@ -96,3 +97,12 @@ def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.
         assert one.label.curve[0] == 0
         assert one.alignment is not None
         assert (one.alignment.frames < len(run)).all()
+
+
+CONFIG, MOTION = TransferConfig(), MotionConfig()
+
+
+def test_nothing_that_can_be_compared():
+    runs = [run_along(pace(50, k), k) for k in range(2)]
+    blind = [type(run)(run.fps, run.change, None, episode_index=run.episode_index) for run in runs]
+    assert suggested(blind, [], [0, 1], CONFIG, MOTION) is None

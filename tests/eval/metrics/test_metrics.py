@@ -1,13 +1,14 @@
-"""Metrics of progress: worked examples, cross-checks against scipy and scikit-learn, ties and missing answers."""
+"""Metrics of progress and outcomes: worked examples, cross-checks against scipy and scikit-learn, missing answers."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau, pearsonr, spearmanr
-from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef
+from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
-from eval.metrics import errors, order, published, score
+from eval.metrics import errors, order, outcomes, published, score
+from eval.metrics.outcomes import Detected, auc, success_measures
 from eval.metrics.runs import Runs, answers_read, readable, runs_of, worst_case
 from eval.metrics.score import mean_of, paired, ratio_of
 from eval.scoring.scored import progress_measures
@@ -262,3 +263,40 @@ def test_published_voc_depends_on_how_ties_are_listed_and_ours_does_not() -> Non
     assert published.voc(one(turned, truth)) == pytest.approx([1.0])
     assert order.voc(one(listed, truth)) == pytest.approx(order.voc(one(turned, truth)))
     assert order.voc(one(listed, truth))[0] == pytest.approx(0.894, abs=5e-4)
+
+
+# Outcomes
+
+
+def value(measure: score.Measure) -> float:
+    return score.score(measure).value
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
+def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]) -> None:
+    said, actual = (np.array(x) for x in zip(*runs, strict=True))
+    found = value(auc(said.astype(np.float64), actual))
+    if len({*actual.tolist()}) < 2:
+        assert np.isnan(found)
+    else:
+        assert found == pytest.approx(roc_auc_score(actual, said))
+
+
+def test_auc_of_many_scores_is_nearly_that_of_all() -> None:
+    rng = np.random.default_rng(0)
+    actual = rng.random(3000) < 0.4
+    said = rng.normal(size=3000) + actual
+    measure = auc(said, actual)
+    assert measure.parts.shape[1] == 2 * outcomes.MOST_BINS
+    assert value(measure) == pytest.approx(roc_auc_score(actual, said), abs=0.002)
+
+
+def test_a_run_without_an_answer_is_told_wrong() -> None:
+    silent = Detected(
+        np.full(2, NAN), np.zeros(2), np.array([True, False]), np.array([0, 1, 2]), np.array([True, False])
+    )
+    found = {name: value(m) for name, m in success_measures(silent, 0.5).items()}
+    assert found["success_accuracy"] == 0
+    assert np.isnan(found["success_auc"])
+    assert np.isnan(found["success_late_s"])

@@ -1,6 +1,7 @@
 """Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,19 @@ from eval.reward.asked import RunnerScorer
 from eval.reward.baselines import BaselineScorer
 from eval.reward.model import ModelScorer, open_model
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.scorer import CameraView, Reward
-from eval.reward.stream import Moment, Stream
+from eval.reward.scorer import TOLERANCE, CameraView, Reward, Scorer
+from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.success import Success, calibrate
 from eval.reward.text import question, read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
 from eval.runners.prompt import ModelReply, PictureLimits, Sampling
-from tests.eval.reward.test_made_ready import fresh
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
+from training.card import card_text
 from training.pictures import Item
 from training.recipe import HeadConfig
+from training.transform import Transform
 
 FOUR = Window(4, 0.4)
 
@@ -247,3 +250,94 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(
     assert {r.source for r in by_default.score(moments)} == {"text"}
     with pytest.raises(RewardError, match="has no progress head"):
         open_model(make_checkpoint(tmp_path / "words", head=None), answer="head")
+
+
+# Pictures that are cut before they are scored
+
+
+def moments(scorer: ModelScorer, count: int) -> list[Moment]:
+    stream = scorer.stream(TASK, FPS)
+    return [m for rgb in bars(count) if (m := stream.append({"camera": rgb})) is not None]
+
+
+def fresh(given: Sequence[Moment]) -> list[Moment]:
+    """The same moments, each with pictures of its own that no scorer has seen."""
+    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in given]
+
+
+def pictures(given: Sequence[Moment]) -> list[StreamPicture]:
+    return list({id(p): p for m in given for p in m.views["camera"]}.values())
+
+
+def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
+    scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = progress(scorer.score(moments(scorer, 12)))
+    ready = moments(scorer, 12)
+    for picture in pictures(ready):
+        scorer.make_ready(picture)
+    monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
+    assert progress(scorer.score(ready)) == known
+    # What was made beforehand is thrown away once it is seen, and not made again
+    assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
+    scorer.make_ready(pictures(ready)[0])
+    assert pictures(ready)[0].cut is None
+
+
+def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
+    scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
+    monkeypatch.setattr(scorer.transform.processor, "max_vision_tokens", 6, raising=False)
+    given = moments(scorer, 6)
+    apart = fresh(given)
+    for picture in pictures(apart):
+        scorer.make_ready(picture)
+    known = progress(scorer.score(fresh(given)))
+    assert progress(scorer.score(apart)) == known
+    # And those that are shared by windows get the numbers of those that are not
+    assert progress(scorer.score(given)) == pytest.approx(known, abs=TOLERANCE)
+    assert max(len(p.seen) for p in pictures(given)) > 1
+
+
+# Success
+
+
+def test_one_kind_of_moments_calibrates_nothing() -> None:
+    assert calibrate(np.array([0.1, 0.9]), np.array([True, True]), "progress") is None
+    assert calibrate(np.array([0.1, 0.9]), np.array([False, False]), "done") is None
+
+
+class Fixed(Scorer):
+    source = "head"
+
+    def __init__(self, reward: Reward, success: Success | None) -> None:
+        super().__init__(LAST_PICTURE, success=success)
+        self.reward = reward
+
+    def views(self, views: object) -> list[Reward]:
+        return [self.reward for _ in views]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("of", ["done", "progress"])
+def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
+    raw = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
+    success = calibrate(raw, raw > 0.5, of, "r1", "val")  # type: ignore[arg-type]
+    assert success is not None
+    kept = Success.of_card(json.loads(json.dumps({"success": success.as_json()})))
+    assert kept == success
+    assert (success.reached, success.unreached, success.balanced_accuracy) == (3, 3, 1.0)
+    told = []
+    for value in raw:
+        other = 0.5
+        reward = Reward("head", value if of == "progress" else other, value if of == "done" else None)
+        scorer = Fixed(reward, success)
+        moment = scorer.stream("go", 10.0).append({"camera": np.zeros((2, 2, 3), np.uint8)})
+        (found,) = scorer.score([moment])  # type: ignore[list-item]
+        assert found.done == pytest.approx(success.probability(value))
+        told.append(found.success)
+    assert told == [False] * 3 + [True] * 3
+    card = {"training_run": "t", "release": "r1", "snapshot": 1, "release_hash": "0" * 64, "label_runs": [],
+            "recipe": {"name": "n", "model": {"path": None}}}  # fmt: skip
+    assert "3 moments at the end state and 3 before it" in card_text(card | {"success": success.as_json()})
+    assert "Not calibrated" in card_text(card)

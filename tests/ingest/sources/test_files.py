@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.source import format_of, list_episodes
+from ingest.sources.addresses import address_below, last_name
 from ingest.sources.types import SourceError
 from tests.kits.lerobot_writer import source_of, write_video
 
@@ -75,3 +76,18 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
         ("bad_name", "warning", "b\ufffd.mp4"),
         ("bad_name", "warning", "\ufffd"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "below"),
+    [
+        ("hf://owner/name", "a/b", "hf://owner/name/a/b"),
+        ("s3://bucket/set/", "a", "s3://bucket/set/a"),
+        ("https://host/sets/", "a b", "https://host/sets/a%20b/"),
+        ("/data", "a/b", "/data/a/b"),
+        ("hf://owner/name", "", "hf://owner/name"),
+    ],
+)
+def test_a_folder_below(source: str, folder: str, below: str) -> None:
+    assert address_below(source, folder) == below
+    assert last_name(below) == (folder or source).rpartition("/")[2]

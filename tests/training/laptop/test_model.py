@@ -12,7 +12,8 @@ from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
 from training.errors import ModelError
 from training.folder import is_laptop
-from training.laptop.model import LaptopModel, SeenWindow, hashed_text, load_laptop, read_windows, save_laptop
+from training.laptop.model import OOD, LaptopModel, SeenWindow, hashed_text, load_laptop, read_windows, save_laptop
+from training.laptop.ood import ADAPTED, OodDetector
 
 WIDTH = 6
 
@@ -78,3 +79,110 @@ def test_rows_are_of_the_table_and_stay_the_same_from_process_to_process():
     assert all(0 < row < 64 for row in hashed_text("push the bar", 64))
     # the word, and parts of <abcd>: checkpoints depend on it
     assert hashed_text("abcd", 4096) == (396, 1936, 690, 2154)
+
+
+# What training never showed
+
+
+SEEN = 256 + 64 * 4
+
+
+def runs_of_change(count: int = 6, length: int = 20, seed: int = 0, scene: int = 0) -> tuple[torch.Tensor, ...]:
+    """Pictures of a scene that move away from their run's first one, each run another way; progress is how far they
+    are; which run it is."""
+    rng = np.random.default_rng(seed)
+    start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(size=(count, 1, SEEN))
+    way = 0.3 * rng.normal(size=(count, 1, SEEN))
+    share = np.linspace(0, 1, length)[None, :, None]
+    seen = torch.from_numpy((start + 2 * share * way).reshape(-1, SEEN).astype(np.float32))
+    first = torch.from_numpy(np.repeat(start[:, 0], length, 0).astype(np.float32))
+    label = torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
+    return seen, first, label, torch.arange(count).repeat_interleave(length)
+
+
+def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
+    detector = OodDetector(SEEN)
+    detector.fit(*runs_of_change())
+    seen, first, label, _ = runs_of_change(seed=1)
+    guess = detector.by_change(seen, first)
+    assert (guess - label).abs().mean() < 0.12
+    # Not where it changed: the cells in another order say the same
+    order = torch.cat([torch.arange(256), 256 + torch.arange(256).view(4, 64).flip(0).flatten()])
+    assert torch.allclose(detector.by_change(seen[:, order], first[:, order]), guess, atol=1e-6)
+
+
+def test_labels_that_are_missing_teach_nothing():
+    seen, first, label, run = runs_of_change()
+    some = torch.arange(len(label)) % 3 == 0
+    one, other = OodDetector(SEEN), OodDetector(SEEN)
+    one.fit(seen, first, torch.where(some, label, torch.nan), run)
+    other.fit(seen[some], first[some], label[some], run[some])
+    assert torch.allclose(one.guess.weight, other.guess.weight, atol=1e-4)
+
+
+def test_what_lies_farther_from_the_nearest_than_a_held_out_run_does_is_ood():
+    detector = OodDetector(SEEN)
+    other_scene = runs_of_change(scene=1)[0]
+    assert detector.score(other_scene).max() == 0  # nothing was learnt yet
+    detector.fit(*runs_of_change(20))
+    assert detector.score(runs_of_change(20)[0]).max() == 0
+    held_out = detector.score(runs_of_change(20, seed=1)[0]) >= OOD
+    assert held_out.float().mean() < 0.15
+    assert detector.score(other_scene).min() == 1
+    alone = OodDetector(SEEN)
+    alone.fit(*runs_of_change(1))
+    assert alone.score(other_scene).max() == 0, "of one run nobody knows what is usual"
+
+
+def shown(*tasks: str) -> LaptopModel:
+    """A model that training showed these tasks."""
+    torch.manual_seed(0)
+    model = LaptopModel(small_config(text_buckets=4096), SEEN, 4).train()
+    torch.nn.init.normal_(model.words.weight)
+    model(torch.zeros(len(tasks), 5, SEEN), tasks)
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    ("said", "understood"),
+    [
+        ("push the bar to the right", True),
+        ("Push the bar!", True),
+        ("pull the bar to the right", True),
+        ("stack the cubes", False),
+        ("put the milk and the bread into their bins, to the right of the sink", False),
+        ("", True),
+    ],
+)
+def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: str, understood: bool):
+    model = shown(*TASKS)
+    seen = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        told, untold = (model(seen, [text]).progress for text in (said, ""))
+    assert torch.equal(told, untold) is (not understood or not said)
+
+
+def test_ood_pictures_are_judged_by_their_change_alone():
+    model = shown(*TASKS)
+    model.ood.fit(*runs_of_change())
+    (of_training, _, _, _), (seen, first, _, _) = runs_of_change(), runs_of_change(scene=1)
+    window = torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
+    with torch.inference_mode():
+        near, far = model(of_training[None, :5], [TASKS[0]]), model(window, [TASKS[0]])
+        other = model(window, [TASKS[1]])
+    assert torch.equal(near.progress, torch.sigmoid(near.progress_logit))
+    assert torch.equal(far.progress, far.by_change)
+    assert torch.equal(far.progress, other.progress)
+    assert bool((far.progress.diff() > 0).all())
+
+
+def test_a_scene_that_was_learnt_later_is_half_ood():
+    detector, seen, new = OodDetector(SEEN), runs_of_change()[0], runs_of_change(scene=1)[0]
+    detector.fit(*runs_of_change())
+    assert detector.score(new).min() == 1
+    detector.widen(new)
+    assert torch.equal(detector.score(new), torch.full((len(new),), ADAPTED))
+    assert detector.score(seen).max() == 0
+    assert detector.score(runs_of_change(scene=2)[0]).min() == 1
+    detector.widen(runs_of_change(scene=2)[0])  # a further one takes nothing away
+    assert detector.score(new).max() <= ADAPTED

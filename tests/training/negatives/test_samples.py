@@ -10,10 +10,15 @@ import pytest
 
 from annotate.samples.procvqa import progress_answer, progress_question
 from tests.kits.negatives_kit import STEPS, TASKS, runs, write_shards
+from tests.kits.training_kit import killed_and_resumed, recipe
 from training.data import Unread, unread
+from training.folder import read_card
 from training.negatives.config import KINDS, OTHER_TASK, NegativesConfig
 from training.negatives.samples import Labels, SampleNegatives
 from training.negatives.windows import Instructions
+from training.train import train
+from warehouse.lake import Lake
+from warehouse.releases import Release, create_release
 from warehouse.shards import Sample
 from warehouse.shards.loader import Loader, LoaderConfig
 
@@ -115,3 +120,22 @@ def test_where_no_other_instruction_differs_none_is_made_up():
     assert Instructions([cup, cup]).other(cup, rng) is None
     assert Instructions([cup, drawer]).other("", rng) is None
     assert Instructions([]).other(cup, rng) is None
+
+
+@pytest.fixture
+def release(corpus: Lake) -> Release:
+    return create_release(corpus, "r1", allow=("unknown",))
+
+
+def test_a_run_counts_what_it_was_shown_also_after_a_kill(corpus: Lake, release: Release) -> None:
+    rates = {"rewound": 0.3, "stood_still": 0.4}
+    of = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
+    whole = train(corpus, release, of)
+    made = read_card(whole.checkpoint)["negatives"]
+    assert sum(made.values()) == whole.samples == 16
+    assert made.keys() <= {"as_recorded", *rates}
+    assert len(made) > 1
+
+    again = killed_and_resumed(corpus, release, of, at=3)
+    assert read_card(again.checkpoint)["negatives"] == made
+    assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in whole.curve], abs=1e-6)

@@ -1,12 +1,15 @@
-"""Label runs: an id for how a label was made, and which label of an episode counts."""
+"""Labels: their ids, which of an episode's counts, names of planned steps, and the gate that they pass."""
 
 from dataclasses import replace
 
 import pytest
 
+from annotate.label import plain_label
+from annotate.label_gate import GateCounts, LabelGate
 from annotate.label_run import LabelRun, choose_active, resolved
 from annotate.motion.annotator import CODE_VERSION
 from annotate.motion.config import MotionConfig
+from annotate.segments import IDLE, Segment
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")
 
@@ -73,3 +76,66 @@ def test_which_label_counts(
 ):
     assert choose_active(runs, preferred) == expected
     assert choose_active(runs[::-1], preferred) == expected
+
+
+# Names of steps
+
+
+GRASP = Segment("Grasp it", 0, 5, step=0)
+UNNAMED = Segment("Unnamed step 2", 5, 9, step=1, named=False)
+
+
+@pytest.mark.parametrize(
+    ("segments", "num_planned", "step_names", "plan", "named"),
+    [
+        ([GRASP], 1, (), ("Grasp it",), True),
+        ([GRASP], 2, (), ("Grasp it", "Unnamed step 2"), False),
+        ([GRASP], 2, ("Grasp it", "Place it"), ("Grasp it", "Place it"), True),
+        ([GRASP, UNNAMED], 2, (), ("Grasp it", "Unnamed step 2"), False),
+        ([Segment("Stand still", 0, 9, IDLE)], 1, (), ("Unnamed step 1",), False),
+    ],
+    ids=["attempted", "never attempted", "named by the task", "attempted without a name", "nothing was done"],
+)
+def test_planned_steps_are_named_by_the_task_or_their_first_attempts(
+    segments: list[Segment], num_planned: int, step_names: tuple[str, ...], plan: tuple[str, ...], named: bool
+):
+    label = plain_label(segments, num_planned, "task", step_names=step_names)
+    assert (label.plan, label.named) == (plan, named)
+
+
+# The gate
+
+
+GATE = LabelGate(0.3, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "named", "admitted", "names"),
+    [
+        (None, True, True, True),
+        (None, False, True, False),
+        (0.6, True, True, True),
+        (0.6, False, True, False),
+        (0.59, True, True, False),
+        (0.3, True, True, False),
+        (0.29, True, False, False),
+        (0.0, True, False, False),
+    ],
+)
+def test_a_label_without_a_confidence_passes_and_one_of_nothing_does_not(
+    confidence: float | None, named: bool, admitted: bool, names: bool
+):
+    assert GATE.admits(confidence) is admitted
+    assert GATE.admits_names(confidence, named=named) is names
+
+
+def test_each_label_is_counted_once():
+    labels = [(0.1, True), (0.1, False), (0.4, False), (0.4, True), (0.4, True), (0.7, True), (None, True)]
+    counts = GateCounts(GATE, labels)
+    assert counts.numbers() == {"below_min_confidence": 2, "unnamed_labels": 1, "below_min_name_confidence": 2}
+    assert counts.sentences() == [
+        "2 of 7 labels are less sure than 0.3 (min_confidence): they are left out",
+        "1 of 7 labels have unnamed steps: they give progress alone",
+        "2 of 7 labels are less sure than 0.6 (min_name_confidence): they give no names of steps",
+    ]
+    assert GateCounts(GATE, [(None, True)]).sentences() == []
