@@ -67,6 +67,14 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model's server is asked again at once."""
+    monkeypatch.setattr("annotate.model_client.client.FIRST_PAUSE_S", 0.002)
+    monkeypatch.setattr("annotate.model_client.client.LONGEST_PAUSE_S", 0.02)
+    monkeypatch.setattr("annotate.model_client.endpoints.MAX_SHUNNED_S", 0.2)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _new_lakes_are_copies(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A new lake is a copy of the first one: to make its tables costs half a second of CPU, and tests need hundreds."""

@@ -8,7 +8,7 @@ import pytest
 from annotate.demonstration import measures
 from annotate.quality import FEWEST, LabelledRun, largest_jump, qualities
 from annotate.segments import DONE, STEP, Segment
-from annotate.signals import GripperCurve, Signals
+from annotate.signals import Signals
 from annotate.unfinished import FARTHEST, SIGNS, RunEnd, doubts, signs_of
 
 FPS = 10.0
@@ -95,20 +95,11 @@ def test_without_states_pictures_and_times_decide():
 RATE_20 = 20.0
 
 
-def signals(way: np.ndarray, fps: float = RATE_20, opening: np.ndarray | None = None) -> Signals:
-    """Of an arm whose two joints follow a way [n]; a state that stands still has no speed."""
-    state = np.stack([way, -2 * way], axis=1)
-    spread = state.std(axis=0)
-    speed = np.sqrt((np.gradient(state / spread, 1 / fps, axis=0) ** 2).mean(axis=1))
-    grippers = () if opening is None else (GripperCurve(opening),)
-    return Signals(fps, np.full(len(way), 0.01), speed, grippers, state=state)
-
-
 def test_the_end_is_the_mean_of_the_last_moment():
-    way = np.concatenate([np.zeros(40), np.ones(5)])
-    m = measures(signals(way))
+    state = np.outer(np.repeat([0.0, 1.0], [40, 5]), [1, -2])
+    m = measures(Signals(RATE_20, np.full(45, 0.01), None, state=state))
     assert m.end_state == pytest.approx([1, -2])
-    assert m.state_spread == pytest.approx(np.stack([way, -2 * way], axis=1).std(axis=0))
+    assert m.state_spread == pytest.approx(state.std(axis=0))
 
 
 @pytest.mark.parametrize("state", [None, np.zeros((60, 2)), np.full((60, 2), np.nan)])

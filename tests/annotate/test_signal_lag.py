@@ -32,13 +32,11 @@ def change_of(joints: np.ndarray, opening: np.ndarray, seed: int) -> np.ndarray:
     return 0.02 * speed / speed.max() + 0.008 * fingers + 0.001 * noise
 
 
-def runs(
-    arm_lag_s: float = 0.0, gripper_lag_s: float = 0.0, num: int = NUM_RUNS
-) -> list[tuple[EpisodeData, np.ndarray]]:
-    """Episodes of one arm whose recorder is late, and the visual change of each."""
+def runs(gripper_lag_s: float = 0.0) -> list[tuple[EpisodeData, np.ndarray]]:
+    """Episodes of one arm the recorder of whose gripper is late, and the visual change of each."""
     pairs = []
-    for k, (joints, o) in enumerate(joints_and_openings(num)):
-        recorded = np.column_stack([later(joints, arm_lag_s), later(o[:, None], gripper_lag_s)])
+    for k, (joints, o) in enumerate(joints_and_openings(NUM_RUNS)):
+        recorded = np.column_stack([joints, later(o[:, None], gripper_lag_s)])
         pairs.append((episode_of(k, recorded, NAMES), change_of(joints, o, k)))
     return pairs
 

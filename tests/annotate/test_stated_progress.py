@@ -7,15 +7,6 @@ from annotate.segments import STEP, Segment
 from annotate.stated_progress import StatedEnd, check_stated, stated_progress
 
 
-def paced(*parts: tuple[int, str | None], kind: str = STEP) -> list[Segment]:
-    """Parts of an attempt at one step that was not completed, as (frames, pace)."""
-    segments, at = [], 0
-    for frames, pace in parts:
-        segments.append(Segment("Fold", at, at + frames, kind, False, 0 if kind == STEP else None, pace=pace))
-        at += frames
-    return segments
-
-
 def test_without_paces_the_ordinary_curve_is_stretched():
     segments = [Segment("A", 0, 3, step=0), Segment("B", 3, 6, completed=False, step=1)]
     ordinary = np.array([0, 0.2, 0.5, 0.5, 0.6, 0.75], np.float32)
@@ -44,5 +35,6 @@ def test_contradictions_are_refused(completed: bool, end: StatedEnd, why: str):
 
 
 def test_more_falls_than_rises_are_refused():
+    spans = ((0, 2, "slow"), (2, 11, "mistake"))
     with pytest.raises(ValueError, match="fall by more than they rise"):
-        check_stated(paced((2, "slow"), (9, "mistake")), 1, StatedEnd(0.2))
+        check_stated([Segment("Fold", a, b, STEP, False, 0, pace=pace) for a, b, pace in spans], 1, StatedEnd(0.2))

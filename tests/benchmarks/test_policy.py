@@ -71,16 +71,16 @@ def test_a_run_of_each_quality_ends_as_it_should(quality: str):
 # Weights
 
 
-def frames_of(qualities: list[str], length: int = 40) -> Frames:
-    n = len(qualities) * length
+def frames_of(qualities: list[str]) -> Frames:
+    n = len(qualities) * 40
     return Frames(
         seen=np.zeros((n, 3), np.float32),
         action=np.zeros((n, 4), np.float32),
         truth=np.zeros(n, np.float32),
         task=np.full(n, "push"),
-        episode=np.arange(n) // length,
-        quality=np.repeat(qualities, length),
-        success=np.repeat([q != "failed" for q in qualities], length),
+        episode=np.arange(n) // 40,
+        quality=np.repeat(qualities, 40),
+        success=np.repeat([q != "failed" for q in qualities], 40),
     )
 
 

@@ -9,9 +9,9 @@ from ingest.identity import settle
 from ingest.registry import DatasetConfig
 
 
-def listing(ids: list[str], *findings: Finding, numbered: bool = False, **fields: Any) -> Listing:
+def listing(ids: list[str], *findings: Finding, **fields: Any) -> Listing:
     records = tuple(EpisodeRecord(i, name, 10.0, **{"task": None, **fields}) for i, name in enumerate(ids))
-    return Listing("rlds", 10.0, None, (), records, findings, numbered)
+    return Listing("rlds", 10.0, None, (), records, findings, numbered=False)
 
 
 def config(**fields: Any) -> DatasetConfig:

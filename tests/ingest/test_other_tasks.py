@@ -12,39 +12,35 @@ Shown = namedtuple("Shown", ("chunk", "split", "episode_index"))
 FRUIT = ("apple", "pear", "banana", "lemon")
 
 
-def record(index: int, task: str | None, *, videos: bool = True) -> EpisodeRecord:
-    cameras = (CameraVideo("front", f"{index}.mp4", 0),) if videos else ()
+def record(index: int, task: str) -> EpisodeRecord:
+    cameras = (CameraVideo("front", f"{index}.mp4", 0),)
     return EpisodeRecord(index, f"run {index}", 10.0, task, num_rows=50, videos=cameras, group=f"g{index}")
 
 
-def chosen(records: list[EpisodeRecord], unusable: tuple[int, ...] = (), **split: str) -> list[Shown]:
-    split_of_group = {r.group: split.get(r.group, "train") for r in records}
-    return [Shown(**row) for row in other_tasks("d", records, split_of_group, unusable, chunk_size=5)]
+def chosen(records: list[EpisodeRecord]) -> list[Shown]:
+    return [Shown(**row) for row in other_tasks("d", records, {r.group: "train" for r in records}, (), chunk_size=5)]
 
 
-def fruit(count: int = 60) -> list[EpisodeRecord]:
-    return [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range(count)]
+RECORDS = [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range(60)]
 
 
 def test_chunks_are_offered_other_tasks_beyond_them():
-    records = fruit()
-    found = chosen(records)
+    found = chosen(RECORDS)
     assert set(Counter(o.chunk for o in found).values()) == {MOST}
     for o in found:
         assert o.episode_index // 5 != o.chunk
-        assert records[o.episode_index].task != records[5 * o.chunk].task
+        assert RECORDS[o.episode_index].task != RECORDS[5 * o.chunk].task
         assert o.split == "train"
-    of_first = Counter(records[o.episode_index].task for o in found if o.chunk == 0)
+    of_first = Counter(RECORDS[o.episode_index].task for o in found if o.chunk == 0)
     assert len(of_first) == 3  # of every other task
     assert max(of_first.values()) - min(of_first.values()) <= 1
     assert len({o.episode_index for o in found}) > 20  # not the same few for all
 
 
 def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
-    records = fruit()
-    before = chosen(records)
-    assert chosen(list(reversed(records))) == before
-    after = chosen([*records, record(60, "Put the apple on the plate")])
+    before = chosen(RECORDS)
+    assert chosen(RECORDS[::-1]) == before
+    after = chosen([*RECORDS, record(60, "Put the apple on the plate")])
     chunks = {o.chunk for o in set(before) ^ set(after)} - {12}
     assert len(chunks) < 9  # of twelve
     assert sum(o not in after for o in before) == len(chunks)  # one each

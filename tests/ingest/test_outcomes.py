@@ -42,19 +42,10 @@ def outcomes_of(*evidence: OutcomeEvidence) -> list[tuple[bool, str] | None]:
     return [(o.success, o.source) if o else None for o in found]
 
 
-def rewarded(shows: str, *, ended: bool | None = None, name: str = "reward") -> OutcomeEvidence:
-    return OutcomeEvidence(
-        reward=RewardEvidence(name, shows), ending=None if ended is None else Ending("is_terminal", ended)
-    )
-
-
 def test_a_sparse_reward() -> None:
-    assert outcomes_of(rewarded(REACHED), rewarded(UNSET), rewarded(UNCLEAR), NO_EVIDENCE) == [
-        (True, "final reward"),
-        (False, "final reward"),
-        None,
-        None,
-    ]
+    rewarded = [OutcomeEvidence(reward=RewardEvidence("reward", shows)) for shows in (REACHED, UNSET, UNCLEAR)]
+    told = [(True, "final reward"), (False, "final reward"), None, None]
+    assert outcomes_of(*rewarded, NO_EVIDENCE) == told
 
 
 @pytest.mark.parametrize("reward", [None, RewardEvidence("reward", UNSET)])

@@ -15,8 +15,8 @@ def record(episode: int, group: str, *tasks: str) -> EpisodeRecord:
     return EpisodeRecord(episode, f"e{episode}", 10.0, tasks[0] if tasks else None, tasks, group=group)
 
 
-def records(groups: int, task: str = "t", first: int = 0) -> list[EpisodeRecord]:
-    return [record(k, f"g{k}", task) for k in range(first, first + groups)]
+def records(groups: int) -> list[EpisodeRecord]:
+    return [record(k, f"g{k}", "t") for k in range(groups)]
 
 
 # Episodes of a few groups and tasks, in any order

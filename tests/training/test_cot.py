@@ -84,12 +84,12 @@ def test_what_is_right_is_kept_and_what_is_not_is_counted(
     assert (facts["kept"], facts["model"], facts["options"]["temperature"]) == (6, "stand-in", 0.6)
 
 
+@pytest.mark.usefixtures("short_pauses")
 def test_a_run_that_was_killed_asks_nothing_twice(
     rows: Rows, lake: Lake, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     knows(rows, monkeypatch, {})
-    monkeypatch.setattr("annotate.model_client.client.FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr("annotate.model_client.client.LONGEST_PAUSE_S", 0.01)
+
     options = CotOptions()
     with (
         serving(StandIn(faults=[Fault.parse("gone:after=3")])) as server,

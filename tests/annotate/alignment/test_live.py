@@ -27,8 +27,8 @@ def shown(k: int, length: int) -> Shown:
 THREE = Guide.of([shown(k, length) for k, length in enumerate((60, 70, 50))])
 
 
-def follow(at: np.ndarray, lag: int = 0, guide: Guide = THREE) -> tuple[Following, list[Where]]:
-    following = Following(guide, lag)
+def follow(at: np.ndarray, lag: int = 0) -> tuple[Following, list[Where]]:
+    following = Following(THREE, lag)
     return following, [following.see([p], k / FPS) for k, p in enumerate(pictures(at, 9))]
 
 

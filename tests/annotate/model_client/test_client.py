@@ -12,8 +12,6 @@ from typing import Any
 import pytest
 from PIL import Image as Pictures
 
-from annotate.model_client import client as client_module
-from annotate.model_client import endpoints
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
@@ -47,11 +45,7 @@ def question(n: int = 0, **changes: Any) -> Request:
     return replace(asked, **changes)
 
 
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(client_module, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 0.02)
-    monkeypatch.setattr(endpoints, "MAX_SHUNNED_S", 0.2)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 class Bench:
@@ -137,10 +131,6 @@ def ask_some(
     return run(ask_all())
 
 
-def nothing_was_labelled(bench: Bench) -> bool:
-    return not bench.store.keys() and "ok" not in bench.statuses()
-
-
 def test_retry_after_is_honoured(bench: Bench):
     start = time.monotonic()
     found, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
@@ -184,7 +174,8 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
     assert ("demo, episode 5, plan" in str(error)) != error.is_fatal
     requests = {"bad_reply": 3, "wrong_model": 1, "refused": 1, "server_gone": 6}[reason]
     assert len(server.received) == requests == len(bench.statuses())
-    assert nothing_was_labelled(bench)
+    assert not bench.store.keys(), "nothing is labelled"
+    assert "ok" not in bench.statuses()
 
 
 def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):

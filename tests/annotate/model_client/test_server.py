@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from annotate.model_client.server import Server, ServerConfig, command, serves
+from annotate.model_client.server import GUARD, Server, ServerConfig, command, serves
 from core.errors import FailedError
+from tests.kits.fault_kit import wait_for
 from tests.kits.processes import alive
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
@@ -80,19 +82,12 @@ def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
     server.stop()  # again: nothing left to do
 
 
-def check_for_10_s(server: Server) -> None:
-    for _ in range(200):
-        server.check()
-        time.sleep(0.05)
-
-
 def test_a_death_later_is_seen(config: ServerConfig):
     with Server(config) as server:
         server_pid, child = pids(server.logs[0])
         os.kill(server_pid, signal.SIGKILL)
-
         with pytest.raises(FailedError, match="Loading weights"):
-            check_for_10_s(server)
+            wait_for(server.check, limit_s=60)  # which says nothing as long as it lives
         assert not alive([child])
 
 
@@ -151,8 +146,8 @@ def test_a_port_in_use_is_refused(config: ServerConfig):
             pytest.fail("the port is taken")
 
 
-def flags(config: ServerConfig, device: str = "gpu") -> dict[str, str]:
-    line = command(config, Path("python"), device, 8000)  # type: ignore[arg-type]
+def flags(config: ServerConfig) -> dict[str, str]:
+    line = command(config, Path("python"), "gpu", 8000)
     assert line[:3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
     pairs: dict[str, str] = {}
     for k, word in enumerate(line):
@@ -162,18 +157,15 @@ def flags(config: ServerConfig, device: str = "gpu") -> dict[str, str]:
 
 
 def test_flags_on_a_gpu():
-    config = ServerConfig(
-        model="Qwen/Qwen3-VL-32B-Instruct", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64
+    found = flags(
+        ServerConfig(model="a/b", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64)
     )
-    found = flags(config)
-    assert json.loads(found.pop("--structured-outputs-config")) == {
-        "backend": "xgrammar",
-        "disable_any_whitespace": True,
-    }
+    written = {"backend": "xgrammar", "disable_any_whitespace": True}
+    assert json.loads(found.pop("--structured-outputs-config")) == written
     assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 32, "video": 0}
     assert found == {
-        "--model": "Qwen/Qwen3-VL-32B-Instruct",
-        "--served-model-name": "Qwen/Qwen3-VL-32B-Instruct",
+        "--model": "a/b",
+        "--served-model-name": "a/b",
         "--revision": "abc",
         "--generation-config": "vllm",
         "--tokenizer-revision": "abc",
@@ -186,3 +178,70 @@ def test_flags_on_a_gpu():
         "--tensor-parallel-size": "4",
         "--quantization": "fp8",
     }
+
+
+# The guard of a command
+
+
+# A shell that waits for a pipeline, as wrappers do; in it a process that starts another one in a session of its own
+COMMAND = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "1000"], stdout=subprocess.DEVNULL, start_new_session=True)
+open(sys.argv[1] + ".part", "w").write(f"{os.getpid()} {child.pid}")
+os.rename(sys.argv[1] + ".part", sys.argv[1])
+time.sleep(1000)
+"""
+ASKER = """
+import os, subprocess, sys
+guard, grace_s, script = sys.argv[1:]
+print(subprocess.Popen([sys.executable, "-I", guard, str(os.getpid()), grace_s, script]).pid, flush=True)
+sys.stdin.read()
+"""
+
+
+class Guarded:
+    def __init__(self, folder: Path) -> None:
+        told = folder / "pids"
+        (script := folder / "command").write_text(f"#!/bin/sh\n{sys.executable} -c '{COMMAND}' {told} | cat\n")
+        script.chmod(0o755)
+        asked = [sys.executable, "-c", ASKER, str(GUARD), "2", str(script)]
+        self.asker = subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self.asker.stdout is not None
+        self.outer = int(self.asker.stdout.readline())
+        wait_for(told.exists, limit_s=60)
+        self.pids = [int(word) for word in told.read_text().split()]
+        (self.inner,) = map(int, Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split())
+
+    def left(self) -> list[int]:
+        """Processes that live on after a while that is long enough for all of them to end."""
+        pids = [self.outer, self.inner, *self.pids]
+        limit = time.monotonic() + 30
+        while alive(pids) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return alive(pids)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[Guarded]:
+    made = Guarded(tmp_path)
+    yield made
+    for pid in alive([made.outer, made.inner, *made.pids]):
+        os.kill(pid, signal.SIGKILL)
+    made.asker.kill()
+    made.asker.communicate()
+
+
+@pytest.mark.parametrize("who", ["outer", "inner", "asker"])
+def test_one_is_killed(guarded: Guarded, who: str) -> None:
+    os.kill(guarded.asker.pid if who == "asker" else getattr(guarded, who), signal.SIGKILL)
+    assert guarded.left() == []
+
+
+def test_it_is_asked_to_end(guarded: Guarded) -> None:
+    os.kill(guarded.outer, signal.SIGTERM)
+    assert guarded.left() == []
+
+
+def test_its_command_ends(guarded: Guarded) -> None:
+    os.kill(guarded.pids[0], signal.SIGTERM)
+    assert guarded.left() == []

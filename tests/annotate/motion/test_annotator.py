@@ -19,18 +19,9 @@ from tests.kits.transfer_runs import pace, run_along
 CONFIG = MotionConfig()
 
 
-def by_pictures(episode: int, end: float = 1.0, **kwargs) -> Signals:
-    """An episode of a course that no gripper of a known polarity shows, which ends at a phase of it."""
-    phases = pace(160, episode) * end
-    run = run_along(phases, episode, **kwargs)
-    return replace(run, grippers=(replace(run.grippers[0], has_polarity=False),))
-
-
 def test_nothing_is_earned_where_an_episode_is_unlike_all_others():
-    odd = run_along(pace(160, 9), 9, course=7)
-    runs = [*(by_pictures(k) for k in range(6)), replace(odd, grippers=())]
-    runs = [replace(run, grippers=()) for run in runs]
-    *_, label = annotate(runs, CONFIG)
+    runs = [*(run_along(pace(160, k), k) for k in range(6)), run_along(pace(160, 9), 9, course=7)]
+    *_, label = annotate([replace(run, grippers=()) for run in runs], CONFIG)
     assert label.curve is not None
     assert label.curve[-1] < 0.5
     assert any("unlike the others" in note for note in label.notes)

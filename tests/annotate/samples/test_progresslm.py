@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from annotate.samples import edits, samples_stage
-from annotate.samples import edits as cover
 from annotate.samples.config import SamplesConfig
 from annotate.samples.edits import covered
 from annotate.samples.labelled_episode import LabelledEpisode
@@ -67,11 +66,8 @@ MANY = SamplesConfig(unanswerable_per_episode=40)
 STRANGERS = (Stranger(70, "train", "Wipe the window", ("front",), 50, 10.0),)
 
 
-def unanswerable(
-    *episodes: LabelledEpisode, config: SamplesConfig = MANY, strangers: tuple[Stranger, ...] = ()
-) -> list[dict]:
-    table = samples_stage(episodes, config, strangers)
-    return [r for r in table.to_pylist() if r["family"] == UNANSWERABLE]
+def unanswerable(*episodes: LabelledEpisode, strangers: tuple[Stranger, ...] = ()) -> list[dict]:
+    return [r for r in samples_stage(episodes, MANY, strangers).to_pylist() if r["family"] == UNANSWERABLE]
 
 
 def two_cameras(index: int = 0) -> LabelledEpisode:
@@ -152,13 +148,11 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
 # Covered
 
 
-def run(h: int = 120, w: int = 160, num_frames: int = 20) -> dict[int, np.ndarray]:
-    """A red square moves along a row before noise; bars of 16 rows above and below are black."""
-    rng = np.random.default_rng(0)
-    background = cv2.GaussianBlur(rng.integers(60, 200, (h, w, 3), np.uint8), (0, 0), 3)
-    background[:16] = background[-16:] = 0
+def run() -> dict[int, np.ndarray]:
+    """A red square moves along a row before noise."""
+    background = cv2.GaussianBlur(np.random.default_rng(0).integers(60, 200, (120, 160, 3), np.uint8), (0, 0), 3)
     pictures = {}
-    for k in range(num_frames):
+    for k in range(20):
         picture = background.copy()
         picture[50:70, 20 + 4 * k : 40 + 4 * k] = (220, 20, 20)
         pictures[10 * k] = picture
@@ -177,4 +171,4 @@ def test_keyframes_of_another_size_are_made_to_fit():
     pictures = {frame: cv2.resize(p, (320, 240)) for frame, p in run().items()}
     assert covered(run()[50], pictures, 50, 1).shape == (120, 160, 3)
     with pytest.raises(ValueError, match="no picture"):
-        cover.covered(run()[0], {}, 0, 1)
+        covered(run()[0], {}, 0, 1)

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.model_client.calls import Image, Request
+from annotate.model_client.calls import Image
 from annotate.segments import finished
 from annotate.vlm import annotate_episode
 from annotate.vlm.config import VlmConfig
@@ -23,19 +23,11 @@ def run(view, model, config=CONFIG):
     return asyncio.run(annotate_episode(view, model, config))
 
 
-def reason(view, segments, model, config=CONFIG, num_planned=3):
-    return asyncio.run(reason_episode(view, segments, num_planned, model, config))
-
-
-def texts_of(request: Request):
-    return {k: f"Text {k}" for k in request.schema["properties"]}
-
-
 def test_the_stages_of_an_episode_begin_with_the_same_bytes():
-    model = knowing(TRUTH, reason=texts_of)
+    model = knowing(TRUTH, reason=lambda request: dict.fromkeys(request.schema["properties"], "Text"))
     view = view_of()
     label = run(view, model)
-    reason(view, label.segments, model)
+    asyncio.run(reason_episode(view, label.segments, 3, model, CONFIG))
     alike = [r for r in model.requests if r.stage != "refine"]
     assert [r.stage for r in alike] == ["plan", "segment", "verify", "reason"]
     assert len({(r.system, r.content[:-1]) for r in alike}) == 1
@@ -68,21 +60,28 @@ def test_a_failure_that_the_dataset_states_overrules_the_last_step():
     assert not finished(label.segments, 3)
 
 
+def grey(width: int, height: int, luma: int) -> Image:
+    return Image.of(cv2.imencode(".jpg", np.full((height, width, 3), luma, np.uint8))[1].tobytes())
+
+
+def pixels(image: Image) -> np.ndarray:
+    picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return picture
+
+
 def jpeg(frame: int) -> Image:
-    picture = np.full((90, 120, 3), 40 + frame % 200, np.uint8)
-    return Image.of(cv2.imencode(".jpg", picture)[1].tobytes())
+    return grey(120, 90, 40 + frame % 200)
 
 
 def test_contact_sheets_hold_the_pictures_with_their_times():
     model = Model(**ignorant(3).replies)
     view = view_of(num_frames=20 * 30, load=Loader(jpeg))
-    config = VlmConfig(contact_sheet=True)
-    run(view, model, config)
+    run(view, model, VlmConfig(contact_sheet=True))
     request = model.of("segment")[0]
     assert request.content[:-1] == model.of("plan")[0].content[:-1]
-    sheets = [cv2.imdecode(np.frombuffer(i.jpeg, np.uint8), cv2.IMREAD_COLOR) for i in request.images]
-    sizes = [(s.shape[1], s.shape[0]) for s in sheets]
-    assert sizes == [(672, 504), (672, 504), (672, 168)]
+    sheets = [pixels(i) for i in request.images]
+    assert [s.shape[:2] for s in sheets] == [(504, 672), (504, 672), (168, 672)]
     # picture 5 shows frame 120, so luma 160, below its caption; the caption is white on black
     tile = sheets[0][168:336, 224:448]
     assert abs(float(tile[60:].mean()) - 160) < 2
@@ -197,17 +196,7 @@ def test_the_order_in_which_replies_come_changes_nothing():
     assert all(label == labels[0] for label in labels)
 
 
-# Several cameras
-
-
-def grey(width: int, height: int, luma: int) -> Image:
-    return Image.of(cv2.imencode(".jpg", np.full((height, width, 3), luma, np.uint8))[1].tobytes())
-
-
-def pixels(image: Image) -> np.ndarray:
-    picture = cv2.imdecode(np.frombuffer(image.jpeg, np.uint8), cv2.IMREAD_COLOR)
-    assert picture is not None
-    return picture
+# --- several cameras
 
 
 @pytest.mark.parametrize("sheets", [False, True])
@@ -215,7 +204,7 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
     moment = beside([grey(120, 90, 40), grey(30, 45, 200)])
     model = Model(**ignorant(3).replies)
     view = view_of(load=Loader(lambda _: moment), cameras=("front", 'the "wrist"'))
-    asyncio.run(annotate_episode(view, model, VlmConfig(contact_sheet=sheets)))
+    run(view, model, VlmConfig(contact_sheet=sheets))
     for request in model.requests:
         first = request.content[0]
         assert isinstance(first, str)

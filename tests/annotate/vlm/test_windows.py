@@ -9,7 +9,6 @@ from annotate.vlm.config import VlmConfig
 from annotate.vlm.windows import Span, merged, search_ranges, shifted_frames, shown_frames, spans_of
 
 CONFIG = VlmConfig()
-ACTIVITY = {"label": "1", "outcome": "achieved"}
 
 
 def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
@@ -33,19 +32,15 @@ def change(picture, label="2", outcome="achieved"):
     return {"picture": picture, "label": label, "outcome": outcome}
 
 
-def read(*changes, first=ACTIVITY):
+def read(*changes):
+    first = {"label": "1", "outcome": "achieved"}
     return spans_of({"seen": "x", "first": first, "changes": list(changes)}, (0, 10, 20, 30, 40), 3)
 
 
 def test_a_reply_is_taken_as_it_is_or_sorted_and_noted():
     first = Span(0, -1, 0, True)
-    idle, again = Span("idle", 20, 30, True), Span(1, 30, 40, False)
-    assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == [
-        first,
-        Span(1, 0, 10, True),
-        idle,
-        again,
-    ]
+    as_it_is = [first, Span(1, 0, 10, True), Span("idle", 20, 30, True), Span(1, 30, 40, False)]
+    assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == as_it_is
     low = Span(1, 0, 10, True, ("changes not in the order of time: sorted",))
     assert read(change(5, "3"), change(2)) == [first, low, Span(2, 30, 40, True)]
     assert read() == [Span(0, -1, 0, True, ("no change was told",))]

@@ -1,5 +1,6 @@
 """Annotators compared: worked examples on tiny lakes, with embeddings that know equal names only."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.segments import Segment
+from annotate.segments import IDLE, STEP, Segment
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
 from eval.annotators.labels import ComparedLabel
-from eval.annotators.scoring import CLOCK, published_counts, score_label, score_steps
-from eval.annotators.truth import hand_progress, simulator_truth
+from eval.annotators.scoring import CLOCK, published_counts, random_cuts, score_label, score_steps
+from eval.annotators.truth import hand_progress, read_truth, simulator_truth
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -115,12 +116,8 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
     pq.write_table(pa.Table.from_pylist(frames), folder / dataset / "frames.parquet")
 
 
-def by_benchmark(found: list[AnnotatorComparison]) -> dict[tuple[str, str], AnnotatorComparison]:
-    return {(c.benchmark, c.model): c for c in found}
-
-
 def compared(lake: Lake, truth: Path | None, **options: Any) -> dict[tuple[str, str], AnnotatorComparison]:
-    return by_benchmark(compare(lake, truth, embedded=one_hot, **options).labellers)
+    return {(c.benchmark, c.model): c for c in compare(lake, truth, embedded=one_hot, **options).labellers}
 
 
 def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) -> None:
@@ -152,3 +149,86 @@ def test_truth_of_other_episodes_is_an_error(lake: Lake, truth: Path) -> None:
     lake.con.execute("UPDATE episode_facts SET num_rows = 90 WHERE dataset = 'a' AND episode_index = 1")
     with pytest.raises(UserError, match="a episode 1: the truth has 100 frames, the corpus 90"):
         compare(lake, truth, embedded=one_hot)
+
+
+# Labels against hand-labelled truth
+
+
+def segment(name: str, start: int, end: int, kind: str = STEP, completed: bool = True, step: int | None = None) -> dict:
+    span = {"name": name, "start_frame": start, "end_frame": end}
+    return span | {"kind": kind, "attempt": 1, "completed": completed, "step": step}
+
+
+# A grasp that fails, is done again, and a thing that is carried in two parts with a rest between them
+PASS_A = [
+    segment("reach", 0, 20, step=0),
+    segment("grasp", 20, 30, completed=False, step=1),
+    segment("grasp", 30, 40, step=1),
+    segment("carry", 40, 60, step=2),
+    segment("hold still", 60, 70, IDLE),
+    segment("carry", 70, 90, step=2),
+    segment("withdraw", 90, 100, "retreat"),
+]
+PASS_B = [
+    segment("reach", 0, 22, step=0),
+    segment("grasp", 22, 44, step=1),
+    segment("carry", 44, 88, step=2),
+    segment("withdraw", 88, 100, "retreat"),
+]
+
+
+def write_by_hand(folder: Path, episode: int, **changes: object) -> Path:
+    """A truth file of 100 frames, with notes of its own."""
+    truth = {"episode_index": episode, "num_frames": 100, "fps": 10, "task": "put it there", "success": True}
+    truth |= {"boundaries": [{"frame": 42, "spread": 4, "before": "grasp"}], "events": [{"type": "grasp", "frame": 41}]}
+    truth |= {"pass_a": PASS_A, "pass_b": PASS_B, "notes": [None, None]}
+    file = folder / "arm" / f"{episode:06d}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(truth | changes))
+    return file
+
+
+def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
+    draws = random_cuts(3, 50, 7)
+    assert draws == random_cuts(3, 50, 7)
+    assert draws != random_cuts(3, 50, 8)
+    assert all(len(set(draw)) == 3 and 1 <= min(draw) <= max(draw) <= 49 for draw in draws)
+
+
+def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
+    write_by_hand(tmp_path, 3)
+    label = ComparedLabel((Segment("Grasp it", 0, 90, step=0),), np.zeros(90), "motion", 0.5)
+    with pytest.raises(ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"):
+        score_label(label, read_truth(tmp_path, "arm")[3])
+
+
+def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
+    """Boundaries are those that both passes have, within 0.5 s of one another."""
+    file = write_by_hand(tmp_path, 0)
+    content = json.loads(file.read_text())
+    least = {name: content[name] for name in ("episode_index", "num_frames", "fps", "pass_a", "pass_b")}
+    file.write_text(json.dumps(least))
+    truth = read_truth(tmp_path, "arm")[0]
+    # 20 beside 22, 40 beside 44, 90 beside 88; 30, 60 and 70 are in one pass alone
+    assert truth.boundaries == (21, 42, 89)
+    assert (truth.success, truth.events) == (None, ())
+    file.write_text(json.dumps(least | {"pass_b": None}))
+    assert read_truth(tmp_path, "arm")[0].boundaries == (20, 30, 40, 60, 70, 90)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"fps": "ten"}, "0.json: fps: input should be a valid number"),
+        ({"pass_a": []}, "0.json: pass_a: list should have at least 1 item"),
+        ({"boundaries": [{"frame": 100}]}, "0.json: boundary at frame 100, the episode has 100 frames"),
+        ({"events": [{"type": "grasp", "frame": 120}]}, "0.json: event at frame 120, the episode has 100 frames"),
+        ({"num_frames": 110}, "pass_a ends at frame 100, the episode has 110 frames"),
+        ({"pass_b": [PASS_B[0], PASS_B[2]]}, "pass_b: 'carry' has frames 44 to 88, expected to begin at 22"),
+        ({"pass_a": [PASS_A[0] | {"kind": "walk"}]}, "pass_a.0.kind: input should be 'step', 'idle', 'done' or 'ret"),
+    ],
+)
+def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, changes: dict, message: str) -> None:
+    write_by_hand(tmp_path, 0, **changes)
+    with pytest.raises(UserError, match=message):
+        read_truth(tmp_path, "arm")

@@ -1,18 +1,200 @@
-"""Loaders of benchmarks: the hub's files, releases' shards, and any LeRobot dataset with labels."""
+"""Benchmarks of the hub, of any LeRobot dataset, and in the layouts of RBM-EVAL, RoboReward and RoboFAC."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from core.errors import UserError
+from core.paths import Workspace
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile
+from eval.benchmarks.rows import PredictionLine
+from eval.benchmarks.run import evaluate_benchmark
+from eval.runners.start import RunnerConfig
+from eval.scoring.files import score_predictions
+from eval.scoring.scored import ALL
+from tests.kits import laptop_kit, reward_kit
 from tests.kits.bench_kit import by_part, make_progress_bench, questions_of
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, public_hub
 from tests.kits.lerobot_writer import write_v3
+from tests.kits.reward_kit import bars, write_video
+from training.pictures import decode_picture
+from warehouse.lake import Lake
+
+TASKS = ("Push the bar.", "Fold the cloth.")
+# (file, task, quality, partial success as the published table writes it)
+RBM_ROWS = [
+    ("usc/a.mp4", TASKS[0], "successful", "1.0"),
+    ("usc/b.mp4", TASKS[0], "suboptimal", "0.6"),
+    ("usc/c.mp4", TASKS[0], "failure", "0.1"),
+    ("mit/d.mp4", TASKS[1], "success", None),
+    ("mit/e.mp4", TASKS[1], "failure", ""),
+]
+REWARD_ROWS: list[dict[str, Any]] = [
+    {"file_name": "droid/a.mp4", "task": TASKS[0], "reward": 5, "gpt5_mini_check": "yes"},
+    {"file_name": "droid/b.mp4", "task": TASKS[0], "reward": 2},
+    {"file_name": "droid/a.mp4", "task": TASKS[1], "reward": 1},  # the same video under another instruction
+]
+
+
+def make_rbm(root: Path) -> Path:
+    (root / "train").mkdir(parents=True)
+    (root / "meta").mkdir()
+    (root / "meta" / "info.json").write_text(json.dumps({"video_path": "{split}/{file_name}"}))
+    for name, *_ in RBM_ROWS:
+        write_video(root / "train" / name, bars(21), fps=10)
+    names = ("file_name", "task", "quality_label", "partial_success")
+    about = [{"id": f"uuid-{n}", "data_source": row[0][:3], "is_robot": "True"} for n, row in enumerate(RBM_ROWS)]
+    facts = [dict(zip(names, row, strict=True)) | more for row, more in zip(RBM_ROWS, about, strict=True)]
+    pq.write_table(pa.Table.from_pylist(facts), root / "train" / "metadata.parquet")
+    return root
+
+
+def test_videos_that_are_missing_or_damaged_cost_their_own_question(tmp_path: Path) -> None:
+    root = make_rbm(tmp_path / "r")
+    (root / "train" / RBM_ROWS[0][0]).unlink()
+    (root / "train" / RBM_ROWS[1][0]).write_bytes(b"no video")
+    questions = questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
+    with pytest.raises(BenchmarkError, match="No such file"):
+        questions[0].pictures[0].read()
+    assert questions[1].pictures[0].path.name == "b.mp4"
+    assert len(questions[2].pictures) == 4
+    for name, *_ in RBM_ROWS[1:]:
+        (root / "train" / name).unlink()
+    with pytest.raises(BenchmarkError, match=r"none of 5 videos of .* is there, such as train/usc/a\.mp4"):
+        questions_of("rbm-eval", str(root), image_root=tmp_path / "f")
+
+
+def test_points_are_compared_as_whole_ones(tmp_path: Path) -> None:
+    for row in REWARD_ROWS:
+        write_video(tmp_path / "test" / row["file_name"], bars(21), fps=10)
+    (tmp_path / "test" / "metadata.jsonl").write_text("\n".join(map(json.dumps, REWARD_ROWS)) + "\n")
+    questions = questions_of("roboreward", str(tmp_path), image_root=tmp_path / "f")
+    said = zip(questions, (0.95, 0.5, None), strict=True)
+    lines = [PredictionLine(q.key, q.meta_data(), "", value) for q, value in said]
+    scores = score_predictions("roboreward", lines).scores()
+    assert scores[ALL, "points_accuracy"].value == pytest.approx(1 / 3)
+    assert scores[ALL, "points_mae"].value == pytest.approx((0 + 1 + 4) / 3)
+    assert scores[ALL, "coverage"].value == pytest.approx(2 / 3)
+
+
+def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
+    lake = Lake(Workspace(tmp_path / "w"))
+    folder = laptop_kit.make_checkpoint(tmp_path / "bars")
+    config = EvaluationOptions(benchmark="rbm-eval", data=str(make_rbm(tmp_path / "rbm")))
+    found = evaluate_benchmark(lake, config, RunnerConfig("bars", folder=folder))
+    assert [e.model for e in found.entries][:2] == ["bars", "clock"]
+    clock = found.entries[1].scores
+    assert (clock[ALL, "ranking_tau_b"].value, clock[ALL, "success_auc"].value) == (0, 0.5)
+    answers = [json.loads(line) for line in found.predictions.read_text().splitlines()]
+    assert all(a["value"] is not None for a in answers)
+    stored = lake.rows("SELECT count(*) FROM leaderboard WHERE benchmark = 'rbm-eval' AND metric = 'ranking_tau_b'")
+    assert stored[0][0] > 0
+
+
+# RoboFAC
+
+
+STEPS = ["Reach the cube.", "Grasp the cube.", "Lift the cube."]
+ERRORS = ["Grasping error.", "Wrong object.", "Timing error."]
+# kind -> (question, answer to the first video, answer to the second, which succeeded: None where it is not asked)
+ASKED = {
+    "Task identification": ("What is the robot doing?", "Lift the cube.", "Lift the cube."),
+    "Failure detection": ("Did the run fail? (Yes or No)", "Yes", "No"),
+    "Failure identification": (f"Which error is it? (one of: {ERRORS})", "Grasping error.", None),
+    "Failure locating": (f"In which step? (one of: {STEPS})", "Grasp the cube.", None),
+    "Low-level correction": ("How should the arm move?", "Down by two centimetres.", None),
+}
+
+
+def make_robofac(root: Path, frames: int = 61) -> Path:
+    """Two videos in test_qa_sim and one in test_qa_realworld."""
+    for folder, videos, ids in (("test_qa_sim", "simulation_data", "ab"), ("test_qa_realworld", "realworld_data", "c")):
+        (root / folder).mkdir(parents=True)
+        for number, name in enumerate(ids):
+            path = f"LiftCube/{name}.mp4"
+            write_video(root / videos / path, bars(frames), fps=30)
+            annos = {}
+            for kind, (question, *answers) in ASKED.items():
+                if answers[number] is not None:
+                    asked = {"from": "human", "value": f"<image>\n{question}"}
+                    annos[kind] = [asked, {"from": "assistant", "value": answers[number]}]
+            row = {name: {"video": path, "task": "LiftCube", "annos": annos}}
+            (root / folder / f"annos_per_video_split{number}.json").write_text(json.dumps(row))
+    return root
+
+
+@pytest.fixture(scope="module")
+def robofac(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_robofac(tmp_path_factory.mktemp("robofac"))
+
+
+def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> None:
+    whole = questions_of("robofac", str(robofac), image_root=tmp_path)
+    sim = questions_of("robofac", str(robofac / "test_qa_sim"), image_root=tmp_path)
+    assert [q.key for q in sim] == [q.key for q in whole if q.dataset == "test_qa_sim"]
+    assert all(q.pictures[0].read() for q in sim)
+    second = questions_of("robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path)
+    assert [q.key for q in second] == [q.key for q in sim if q.trajectory == "b"]
+    some = questions_of("robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1)
+    assert by_part(some) == {"failure_detection": 1}
+
+
+def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
+    root = make_robofac(tmp_path / "r", frames=30 * 40)
+    q = questions_of("robofac", str(root), image_root=tmp_path / "f", limit=1)[0]
+    assert len(q.pictures) == 32
+    assert [q.pictures[k].path.name for k in (0, -1)] == ["000000.jpg", f"{30 * 39:06d}.jpg"]
+
+
+def test_a_video_that_is_missing_or_damaged_costs_its_own_questions(tmp_path: Path) -> None:
+    root = make_robofac(tmp_path / "r")
+    (root / "simulation_data/LiftCube/a.mp4").unlink()
+    (root / "simulation_data/LiftCube/b.mp4").write_bytes(b"no video")
+    questions = questions_of("robofac", str(root), image_root=tmp_path / "f")
+    names = {q.trajectory: [p.path.name for p in q.pictures] for q in questions}
+    assert (names["a"], names["b"], len(names["c"])) == (["a.mp4"], ["b.mp4"], 3)
+    (root / "realworld_data/LiftCube/c.mp4").unlink()
+    (root / "simulation_data/LiftCube/b.mp4").unlink()
+    with pytest.raises(BenchmarkError, match=r"none of 3 videos is there, such as .*LiftCube/c.mp4"):
+        questions_of("robofac", str(root), image_root=tmp_path / "f")
+
+
+def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
+    lake, model = Lake(Workspace(tmp_path / "w")), reward_kit.make_checkpoint(tmp_path / "m", head=None)
+    runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
+    config = EvaluationOptions(benchmark="robofac", data=str(robofac))
+    evaluation = evaluate_benchmark(lake, config, runner)
+    (entry,) = evaluation.entries
+    # A model of random weights names no option
+    assert entry.scores["all", "choice_accuracy"].value == 0
+    assert entry.scored.counts["rows_failure_detection"] == 3
+    assert evaluation.notes[-1].startswith("task_identification, low_level_correction: free text, which a judge model")
+    assert evaluation.page is not None
+    assert "judge model" in evaluation.page.read_text()
+    (row,) = lake.rows(
+        "SELECT count(*) FROM eval_predictions WHERE eval_run = ?", [lake.rows("SELECT eval_run FROM eval_runs")[0][0]]
+    )
+    assert row[0] == 12
+    # Free text alone: answers are kept for a judge
+    written = evaluate_benchmark(
+        lake, EvaluationOptions(benchmark="robofac", data=str(robofac), part=("task_identification",)), runner
+    )
+    assert written.entries[0].scored.counts["unscored_task_identification"] == 3
+    headed = reward_kit.make_checkpoint(tmp_path / "h")
+    with pytest.raises(UserError, match="asks for words only"):
+        evaluate_benchmark(lake, config, RunnerConfig("h", folder=headed))
+
+
+# ProgressLM's, from the hub, and any dataset
+
 
 REPO = "someone/bench"
 
@@ -92,8 +274,7 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert [q.frame_index for q in run][:: len(run) - 1] == [0, 29]
     assert [q.truth.score for q in run] == pytest.approx([q.frame_index / 29 * 0.8 for q in run], abs=1e-6)
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
-    picture = cv2.imdecode(np.frombuffer(run[0].pictures[-1].read(), np.uint8), cv2.IMREAD_COLOR)
-    assert picture.ndim == 3
+    assert decode_picture(run[0].pictures[-1].read(), 100).ndim == 3
     (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")
     frame.write_bytes(b"kept")
     again = questions_of("dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1)

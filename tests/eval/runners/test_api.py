@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from annotate.model_client import client as client_module
 from annotate.model_client.calls import VlmError
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
@@ -17,11 +16,7 @@ from eval.runners.prompt import PictureLimits, Sampling
 from tests.kits.bench_kit import make_progress_bench, questions_of
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
-
-@pytest.fixture(autouse=True)
-def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "FIRST_PAUSE_S", 0.002)
-    monkeypatch.setattr(client_module, "LONGEST_PAUSE_S", 0.02)
+pytestmark = pytest.mark.usefixtures("short_pauses")
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +33,13 @@ def server() -> Iterator[StandIn]:
 def runner(
     server: StandIn,
     folder: Path,
-    limits: PictureLimits = PictureLimits(),
     sampling: Sampling = Sampling(max_tokens=64),
     is_vllm: bool = False,
     **config: object,
 ) -> ApiRunner:
     vlm = VlmConfig(model="stand-in", endpoints=(server.url,), max_concurrency=4, **config)  # type: ignore[arg-type]
     books = Books(folder / "responses", "b", "progress-bench")
-    return ApiRunner(vlm, sampling, limits, books, is_vllm=is_vllm)
+    return ApiRunner(vlm, sampling, PictureLimits(), books, is_vllm=is_vllm)
 
 
 def run(asked: ApiRunner, questions: list[Question], out: Path, method: str = "question"):

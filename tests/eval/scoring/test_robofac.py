@@ -1,7 +1,5 @@
 """RoboFAC's answers: which option a text names, what counts as right, and what is left to a judge."""
 
-from typing import Any
-
 import pytest
 
 from eval.benchmarks.rows import PredictionLine
@@ -12,19 +10,9 @@ ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position d
 WHICH = f"Which error is it? (one of the following: {ERRORS})"
 
 
-def line(
-    kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1", **more: Any
-) -> PredictionLine:
-    row = {
-        "id": video,
-        "kind": kind,
-        "question": question,
-        "answer": answer,
-        "split": "test_qa_sim",
-        "task": "LiftCube",
-    }
-    where = f"line {abs(hash((kind, video, response))) % 1000}"
-    return PredictionLine(where, row | {"_inference_idx": 0}, response, **more)
+def line(kind: str, answer: str, response: str, question: str = WHICH, video: str = "v1") -> PredictionLine:
+    row = {"id": video, "kind": kind, "question": question, "answer": answer, "split": "test_qa_sim"}
+    return PredictionLine(f"{kind} {video} {response}", row | {"task": "LiftCube", "_inference_idx": 0}, response)
 
 
 def accuracy(*lines: PredictionLine, as_published: bool = False) -> dict[str, float]:

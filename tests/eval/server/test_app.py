@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks import reward_server as bench
 from core.web import Access
@@ -197,27 +196,13 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
             client.session(TASK, fps=20).append(pictures(1)[0])
 
 
-def bomb() -> bytes:
-    """A PNG of 30,000 x 30,000 pixels, in a few bytes."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
-    )
-
-
-def array_file() -> bytes:
-    data = io.BytesIO()
-    np.save(data, np.array([{"a": 1}]), allow_pickle=True)
-    return data.getvalue()
-
-
 GOOD = png(pictures(1)[0])
-DEEP = io.BytesIO()
-Image.fromarray(np.zeros((8, 8), np.uint16)).save(DEEP, "PNG")
+ARRAYS = io.BytesIO()
+np.save(ARRAYS, np.array([{"a": 1}]), allow_pickle=True)
+# A header that says 30,000 x 30,000 pixels, with the right CRC
+BOMB = bytearray(GOOD)
+struct.pack_into(">II", BOMB, 16, 30_000, 30_000)
+struct.pack_into(">I", BOMB, 29, zlib.crc32(BOMB[12:29]))
 RUN = {"task": TASK, "fps": "4"}
 
 
@@ -226,12 +211,12 @@ RUN = {"task": TASK, "fps": "4"}
     [
         ([b""], RUN, 415, "picture 0 is not a JPEG, PNG or WebP"),
         ([GOOD, b"text"], RUN, 415, "picture 1 is not a JPEG, PNG or WebP"),
-        ([array_file()], RUN, 415, "picture 0 is not"),
+        ([ARRAYS.getvalue()], RUN, 415, "picture 0 is not"),
         ([png(pictures(1)[0], "GIF")], RUN, 415, "picture 0 is not"),
-        ([DEEP.getvalue()], RUN, 415, "more than 8 bits a channel"),
+        ([png(np.zeros((8, 8), np.uint16))], RUN, 415, "more than 8 bits a channel"),
         ([GOOD[: len(GOOD) // 2]], RUN, 400, "picture 0 cannot be decoded"),
         ([GOOD[:20]], RUN, 400, "picture 0 cannot be decoded"),
-        ([bomb()], RUN, 413, "picture 0 has more than 16384 pixels|picture 0 is 30000x30000"),
+        ([bytes(BOMB)], RUN, 413, "picture 0 has more than 16384 pixels|picture 0 is 30000x30000"),
         ([png(pictures(1, size=130)[0])], RUN, 413, "picture 0 is 130x130: more than 16384 pixels"),
         ([GOOD] * 9, RUN, 413, "9 pictures in one request: at most 8"),
         ([GOOD] * 3, {**RUN, "cameras": ["a", "b"]}, 422, "3 pictures are no whole number of moments of 2 cameras"),
@@ -294,9 +279,8 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
     assert len(answer.json()["rows"]) == 8
 
 
-def test_bodies_that_are_too_large_are_refused_before_they_are_read(served: Any, client: RewardClient):
-    url = served.state.url
-    with talking(url) as s:  # announced: nothing of it is sent
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(served: Any, client: RewardClient):
+    with talking(served.state.url) as s:
         s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
         s.sendall(b"Content-Length: 104857600\r\n\r\n")
         answer = heard(s)
@@ -306,23 +290,6 @@ def test_bodies_that_are_too_large_are_refused_before_they_are_read(served: Any,
         "reason": "the body has more than 1048576 bytes",
     }
 
-    sent = 0
-
-    def endless() -> Iterator[bytes]:
-        nonlocal sent
-        yield b'--x\r\nContent-Disposition: form-data; name="frames"; filename="a"\r\n\r\n'
-        while sent < 100 * 2**20:
-            sent += 2**16
-            yield bytes(2**16)
-
-    head = {"Content-Type": "multipart/form-data; boundary=x"}
-    with httpx.Client() as c:
-        try:
-            answer = c.post(f"{url}/v1/frames", content=endless(), headers=head)
-            assert (answer.status_code, answer.json()["error"]) == (411, "length")
-        except httpx.WriteError:  # the server closed before the client looked
-            assert sent > 2**20
-    assert served.state.service.is_ready
     assert client.reward_frames(pictures(1), TASK, FPS)[0].progress is not None
 
 
