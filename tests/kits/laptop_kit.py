@@ -3,19 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 
 from annotate.embeddings.encoders import load_encoder
-from tests.kits.training_kit import release_of
+from tests.kits.training_kit import release_of, sample, shard_episode
 from training.laptop.config import LaptopConfig
 from training.laptop.episodes import ShownEpisode
 from training.laptop.model import LaptopModel, embed, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release
-from warehouse.shards import ShardEpisode, picture_name
+from warehouse.shards import ShardEpisode
 
 SIDE_PX = 64
 TASKS = ("push the bar to the right", "pull the curtain down")
@@ -41,16 +40,16 @@ def recipe(**sections: Any) -> Recipe:
     return Recipe(**{"name": "bars", "model": {"laptop": laptop}, "data": data, "train": train} | sections)
 
 
-def make_episode(task: str = TASKS[0], frames: int = 20, width: int = 8, views: int = 2) -> ShownEpisode:
+def make_episode(task: str) -> ShownEpisode:
     """An episode whose numbers say which frame they are of, and which view."""
-    ramp = np.linspace(0, 1, frames, dtype=np.float32)
-    numbers = np.stack([np.full((frames, width), view) + ramp[:, None] for view in range(views)])
-    return ShownEpisode("bars", 0, task, numbers.astype(np.float16), np.arange(frames), ramp, 2.0, 4)
+    ramp = np.linspace(0, 1, 20, dtype=np.float32)
+    numbers = np.stack([np.full((20, 8), view) + ramp[:, None] for view in range(2)])
+    return ShownEpisode("bars", 0, task, numbers.astype(np.float16), np.arange(20), ramp, 2.0, 4)
 
 
-def make_release(root: Path, episodes: int = 6, moments: int = 12) -> tuple[Lake, Release]:
+def make_release(root: Path) -> tuple[Lake, Release]:
     """The question is all that names the task."""
-    return release_of(root, [("train", _episode(e, moments)) for e in range(episodes)], target_bytes=200_000)
+    return release_of(root, [("train", _episode(e)) for e in range(6)], target_bytes=200_000)
 
 
 def make_checkpoint(folder: Path, **card: object) -> Path:
@@ -71,32 +70,11 @@ def question(task: str) -> str:
     return f"<image>\n<image>\n{task}: how far?"
 
 
-def _episode(e: int, moments: int) -> ShardEpisode:
-    task = TASKS[e % 2]
-    rows, pictures = [], {}
-    for t in range(moments):
-        frames = [max(0, t - 1), t]
-        shown = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
-        for at, f in zip(shown, frames, strict=True):
-            share = f / (moments - 1)
-            pictures[picture_name(e, at)] = cv2.imencode(".jpg", scene(task, share)[..., ::-1])[1].tobytes()
-        rows.append(
-            {
-                "sample_id": f"{e:08x}{t:08x}",
-                "dataset": "bars",
-                "episode_index": e,
-                "family": "procvqa_c",
-                "num_tokens": 30,
-                "question": question(task),
-                "answer": "",
-                "progress": t / (moments - 1),
-                "form": None,
-                "frames": frames,
-                "pictures": shown,
-                "camera": "front",
-            }
-        )
-    return ShardEpisode("bars", e, rows, pictures)
+def _episode(e: int) -> ShardEpisode:
+    task, shares = TASKS[e % 2], np.linspace(0, 1, 12).tolist()
+    asked = {"question": question(task), "answer": "", "num_tokens": 30, "family": "procvqa_c", "form": None}
+    rows = [sample(e, [max(0, t - 1), t], progress=share, **asked) for t, share in enumerate(shares)]
+    return shard_episode(e, rows, [scene(task, share)[..., ::-1] for share in shares])
 
 
 def small_config(**more: Any) -> LaptopConfig:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import uvicorn
 from PIL import Image
@@ -40,6 +41,32 @@ class Pixels(Scorer):
             raise RuntimeError("the model broke")
         self.batches.append(len(views))
         return [Reward("head", float(np.mean([p.rgb.mean() for p in v.pictures]) / 255)) for v in views]
+
+
+class Playing(gym.Env):
+    """An environment whose observations are given; its own reward is 1, and it ends with them, or is cut off there.
+
+    What it renders is the picture `pixels/top` of an observation.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
+    render_mode = "rgb_array"
+    observation_space, action_space = gym.spaces.Dict(), gym.spaces.Discrete(2)
+
+    def __init__(self, observations: Sequence[Any], ends: bool = True) -> None:
+        self.observations, self.ends, self.at = observations, ends, 0
+
+    def reset(self, **_: Any) -> tuple[Any, dict]:
+        self.at = 0
+        return self.observations[0], {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict]:
+        self.at += 1
+        over = self.at == len(self.observations) - 1
+        return self.observations[self.at], 1.0, over and self.ends, over and not self.ends, {"own": True}
+
+    def render(self) -> Any:
+        return self.observations[self.at]["pixels"]["top"]
 
 
 def pictures(count: int, seed: int = 0, size: int = 32) -> list[np.ndarray]:

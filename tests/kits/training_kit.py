@@ -1,6 +1,6 @@
 """A release so small that a model of two layers goes through it in a second: bars that grow with progress."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -79,28 +79,32 @@ def small(name: str, **train: Any) -> Recipe:
     return Recipe(**of | sections)
 
 
+def sample(e: int, frames: list[int], **fields: Any) -> dict[str, Any]:
+    """A sample of an episode of bars that shows some of its frames."""
+    shown = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
+    of_bars = {"dataset": "bars", "episode_index": e, "camera": "front", "frames": frames, "pictures": shown}
+    return {"sample_id": f"{e:08x}{frames[-1]:08x}"} | of_bars | fields
+
+
+def shard_episode(e: int, rows: list[dict[str, Any]], seen: Sequence[np.ndarray]) -> ShardEpisode:
+    """An episode of bars with its samples; `seen` is what its frames show, BGR."""
+    shown = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
+    pictures = {name: cv2.imencode(".jpg", seen[frame])[1].tobytes() for name, frame in shown.items()}
+    return ShardEpisode("bars", e, rows, pictures)
+
+
 def _episodes(count: int, moments: int, held_out: int) -> Iterator[tuple[str, ShardEpisode]]:
+    shares = [t / (moments - 1) for t in range(moments)]
     for e in range(count + held_out):
-        rows, pictures = [], {}
-        for t in range(moments):
-            share = t / (moments - 1)
-            shown = {"episode_index": e, "camera": "front", "frame_index": t, "edit": None}
-            jpeg = cv2.imencode(".jpg", bar(share))[1].tobytes()
-            pictures[picture_name(e, shown)] = jpeg
-            rows.append(
-                {
-                    "sample_id": f"{e:08x}{t:08x}",
-                    "family": "procvqa_c" if t % 4 else "procvqa_b",
-                    "num_tokens": 30 + t,
-                    "question": "<image>\nHow far is the bar?" + " Look closely." * (t % 3),
-                    "answer": f"<progress>{100 * share:.2f}%</progress>",
-                    "progress": share,
-                    "form": "think" if t % 2 else "no_think",
-                    "pictures": [shown],
-                }
+        rows = [
+            sample(
+                e, [t], progress=share, answer=f"<progress>{100 * share:.2f}%</progress>", num_tokens=30 + t,
+                family="procvqa_c" if t % 4 else "procvqa_b", form="think" if t % 2 else "no_think",
+                question="<image>\nHow far is the bar?" + " Look closely." * (t % 3),
             )
-            rows[-1] |= {"dataset": "bars", "episode_index": e, "camera": "front", "frames": [t]}
-        yield "train" if e < count else "val", ShardEpisode("bars", e, rows, pictures)
+            for t, share in enumerate(shares)
+        ]  # fmt: skip
+        yield "train" if e < count else "val", shard_episode(e, rows, [bar(share) for share in shares])
 
 
 def release_of(
@@ -142,7 +146,7 @@ def kill_at(step: int) -> Callable[[Point], None]:
     return kill
 
 
-def killed_and_resumed(lake: Lake, release: Release, of: Recipe, at: int, **more: Any) -> TrainingRun:
+def killed_and_resumed(lake: Lake, release: Release, of: Recipe, at: int) -> TrainingRun:
     with pytest.raises(KilledError):
-        train(lake, release, of, kill_at(at), **more)
-    return train(lake, release, of, resume=True, **more)
+        train(lake, release, of, kill_at(at))
+    return train(lake, release, of, resume=True)

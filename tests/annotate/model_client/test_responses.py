@@ -158,10 +158,10 @@ def test_the_ledger_of_an_earlier_version_is_taken_over_once(store: ResponseStor
     store.db.execute("DROP TABLE replies")
     store.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     store.close()
-    store.path.rename(store.path.parent / "store.sqlite")
+    store.path.rename(store.path.parent / "ledger.sqlite")
     for _ in range(2):
         again = ResponseStore(store.root)
         assert again.spent("b1") == (1, 0.25)
         assert [row["status"] for row in again.calls("b1")] == ["ok"]
         again.close()
-    assert [path.name for path in store.path.parent.glob("store*")] == []
+    assert [path.name for path in store.path.parent.glob("ledger*")] == []

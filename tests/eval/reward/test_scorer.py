@@ -1,7 +1,7 @@
 """Rewards: windows as in training, streams that keep little, one scorer whatever is scored together."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ from eval.reward.success import Success, calibrate
 from eval.reward.text import question, read_words
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import TextRunner
-from eval.runners.prompt import ModelReply, PictureLimits, Sampling
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Sampling
+from tests.kits.bench_kit import Scripted
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
-from training.pictures import Item
+from training.pictures import Item, decode_picture
 from training.recipe import HeadConfig
 from training.transform import Transform
 
@@ -127,33 +128,21 @@ def test_numbers_are_read_from_words_or_there_is_none() -> None:
     assert read("perhaps half", steps=True)[0] is None
 
 
-class Says:
+class Says(Scripted):
     """A server's model that answers by how far the last picture's bar has grown, and sometimes does not."""
 
-    has_head = False
-
-    def __init__(self) -> None:
-        self.settings: Mapping[str, Any] = {"runner": "scripted"}
-        self.asked: list[Any] = []
-
     def answer(self, prompts: Any) -> Iterator[ModelReply]:
-        for p in prompts[::-1]:  # in any order
-            self.asked.append(p)
-            share = 100 * float((_decoded(p.pictures[-1].read())[:, :, 2] > 150).mean())
-            said = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
-            yield ModelReply(p.key, error="gone") if share < 10 else ModelReply(p.key, text=said)
+        return super().answer(prompts[::-1])  # in any order
 
 
-def _decoded(data: bytes) -> np.ndarray:
-    import cv2
-
-    bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert bgr is not None, "the picture can be read"
-    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+def by_the_bar(prompt: Prompt) -> ModelReply:
+    share = 100 * float((decode_picture(prompt.pictures[-1].read(), 64)[:, :, 2] > 150).mean())
+    said = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
+    return ModelReply(prompt.key, error="gone") if share < 10 else ModelReply(prompt.key, text=said)
 
 
 def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
-    says = Says()
+    says = Says(by_the_bar)
     scorer = RunnerScorer(says, FOUR)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
     found = scorer.score(moments)
@@ -272,12 +261,12 @@ def pictures(given: Sequence[Moment]) -> list[StreamPicture]:
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = progress(scorer.score(moments(scorer, 12)))
+    known = progress(scorer.score(moments(scorer, 12))).tolist()
     ready = moments(scorer, 12)
     for picture in pictures(ready):
         scorer.make_ready(picture)
     monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
-    assert progress(scorer.score(ready)) == known
+    assert progress(scorer.score(ready)).tolist() == known
     # What was made beforehand is thrown away once it is seen, and not made again
     assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
     scorer.make_ready(pictures(ready)[0])
@@ -293,8 +282,8 @@ def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
     apart = fresh(given)
     for picture in pictures(apart):
         scorer.make_ready(picture)
-    known = progress(scorer.score(fresh(given)))
-    assert progress(scorer.score(apart)) == known
+    known = progress(scorer.score(fresh(given))).tolist()
+    assert progress(scorer.score(apart)).tolist() == known
     # And those that are shared by windows get the numbers of those that are not
     assert progress(scorer.score(given)) == pytest.approx(known, abs=TOLERANCE)
     assert max(len(p.seen) for p in pictures(given)) > 1

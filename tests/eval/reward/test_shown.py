@@ -2,10 +2,10 @@
 
 import base64
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -25,23 +25,24 @@ from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
 from ingest.signals.gripper import GripperSignal
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
-from tests.kits.reward_server_kit import png, running
+from tests.kits.reward_server_kit import Playing, png, running
 from training.laptop.model import embed
 
 FPS = 10.0
 ENCODER = load_encoder(EmbeddingsConfig(encoder="grey"))
 
 
-def shown(name: str, length: int, bound: float = 0.5) -> Shown:
-    """A bar that grows evenly, in two steps."""
-    at = np.linspace(0, 1, length)
-    pictures = embed(ENCODER, [scene(TASKS[0], 0.05 + 0.9 * share) for share in at])
-    return Shown(name, (pictures,), at, (at >= bound).astype(int), ("push", "let go"), length / HZ)
+def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None = None) -> Shown:
+    """A run of even progress, in two steps."""
+    at = np.linspace(0, 1, len(pictures))
+    steps, seen = (at >= 0.5).astype(int), embed(ENCODER, pictures)
+    return Shown(name, (seen,), at, steps, ("push", "let go"), len(pictures) / HZ, openings)
 
 
-def scorer(lag: float = 0.0, hold_s: float = 0.5) -> ShownScorer:
-    guide = Guide.of([shown("bars/0", 30), shown("bars/1", 40)])
-    return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(lag, hold_s))
+def scorer(lag: float = 0.0) -> ShownScorer:
+    """By two runs of a bar that grows evenly."""
+    guide = Guide.of([shown("bars/0", run(30)), shown("bars/1", run(40))])
+    return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(lag))
 
 
 GRIPPER = GripperSignal(
@@ -60,14 +61,12 @@ def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]
 
 
 def gripping() -> ShownScorer:
-    def shown_run(name: str, length: int) -> Shown:
+    runs = []
+    for length in (30, 40):
         pictures, robots = zip(*there_and_back(length), strict=True)
         openings = np.array([openings_of([GRIPPER], robot) for robot in robots])
-        at = np.linspace(0, 1, length)
-        return Shown(name, (embed(ENCODER, pictures),), at, (at >= 0.5).astype(int), ("a", "b"), length / HZ, openings)
-
-    guide = Guide.of([shown_run("bars/0", 30), shown_run("bars/1", 40)])
-    return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(grippers=(GRIPPER,)))
+        runs.append(shown(f"bars/{length}", pictures, openings))
+    return ShownScorer(Guide.of(runs), ENCODER, ("camera",), ShownConfig(grippers=(GRIPPER,)))
 
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:
@@ -148,31 +147,14 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
             assert [r.progress for r in again] == pytest.approx(numbers[:2])
 
 
-class Shows(gym.Env):
-    """An environment whose observations are given: a picture, and the arm's state."""
-
-    observation_space = gym.spaces.Dict()
-    action_space = gym.spaces.Box(-1, 1, (3,))
-
-    def __init__(self, frames: list[tuple[np.ndarray, dict[str, list[float]]]]) -> None:
-        self.observations = [{"seen": {"front": rgb}, "arm": robot["state"]} for rgb, robot in frames]
-
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        self.coming = iter(self.observations)
-        return next(self.coming), {}
-
-    def step(self, action: np.ndarray) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        return next(self.coming), 0.0, False, False, {}
-
-
 def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: Path) -> None:
     scorer, ends = gripping(), there_and_back(70)[-20:]
     local = LocalSession(scorer, TASKS[0], FPS)
     numbers = [local.append(rgb, robot=robot).progress for rgb, robot in ends]
 
-    env = ProgressReward(
-        Shows(ends), lambda: LocalSession(scorer, TASKS[0], FPS), pixels={"camera": "seen/front"}, state="arm"
-    )
+    shows = Playing([{"seen": {"front": rgb}, "arm": robot["state"]} for rgb, robot in ends])
+    pixels = {"camera": "seen/front"}
+    env = ProgressReward(shows, lambda: LocalSession(scorer, TASKS[0], FPS), pixels=pixels, state="arm")
     infos = [env.reset()[1], *(env.step(np.zeros(3, np.float32))[4] for _ in ends[1:])]
     assert [info["progress"] for info in infos] == pytest.approx(numbers)
 

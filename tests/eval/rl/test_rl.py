@@ -21,7 +21,7 @@ from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient
 from eval.server.protocol import RewardRow
 from tests.kits.reward_kit import make_checkpoint
-from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, offline, pictures, png, running
+from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, Playing, offline, pictures, png, running
 
 
 def rewards(shaping: Shaping, progress: list[float | None], terminated: bool = False) -> list[float]:
@@ -43,33 +43,8 @@ def test_differences_are_clipped_and_gaps_are_not_zeros():
             Shaping(**wrong)
 
 
-class Painted(gym.Env):
-    """An environment whose pictures are given; its own reward is 1, and it ends with the pictures."""
-
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
-    action_space = gym.spaces.Discrete(2)
-    render_mode = "rgb_array"
-
-    def __init__(self, frames: list[np.ndarray], ends: bool = True) -> None:
-        self.frames, self.ends, self.at = frames, ends, 0
-        box = gym.spaces.Box(0, 255, frames[0].shape, np.uint8)
-        self.observation_space = gym.spaces.Dict({"pixels": gym.spaces.Dict({"top": box})})
-
-    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
-        super().reset(seed=seed)
-        self.at = 0
-        return self._seen(), {}
-
-    def step(self, action: int) -> tuple[Any, float, bool, bool, dict]:
-        self.at += 1
-        over = self.at == len(self.frames) - 1
-        return self._seen(), 1.0, over and self.ends, over and not self.ends, {"own": True}
-
-    def render(self) -> Any:
-        return self.frames[self.at]
-
-    def _seen(self) -> dict:
-        return {"pixels": {"top": self.frames[self.at]}}
+def painted(frames: list[np.ndarray], **how: Any) -> Playing:
+    return Playing([{"pixels": {"top": frame}} for frame in frames], **how)
 
 
 def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
@@ -90,7 +65,7 @@ def test_the_wrapper_adds_the_models_progress_here_and_by_network():
     expected = [0.5 * r + 0.1 for r in rewards(shaping, progress, terminated=True)]
 
     def wrapped(open_session: Any, **more: Any) -> ProgressReward:
-        return ProgressReward(Painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **more)
+        return ProgressReward(painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **more)
 
     def local() -> LocalSession:
         return LocalSession(scorer, TASK, FPS)
@@ -121,7 +96,7 @@ def test_steps_without_a_number_give_nothing_and_say_why():
             except RuntimeError:
                 return RewardRow(frame_index=0, timestamp_s=0, source="head", failure="it broke", latency_s=0)
 
-    env = ProgressReward(Painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2)
+    env = ProgressReward(painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2)
     gained, infos = episode(env)
     seen = [frames[k] for k in (0, 2, 6)]
     first, second = (r.progress for r in offline(Pixels(), seen[:2]))
