@@ -1,8 +1,19 @@
-"""What lies in a folder."""
+"""What lies in a folder; and a pickle that would put something there."""
 
+import os
 from pathlib import Path
 
 from core.files import sha256_file
+
+
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, at: Path) -> None:
+        self.at = at
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.at),)
 
 
 def files_of(root: Path) -> dict[str, bytes]:

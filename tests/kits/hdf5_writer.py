@@ -36,10 +36,6 @@ def marked_jpeg(rgb: np.ndarray) -> bytes:
     return data[:end] + MARK + data[end:]
 
 
-def fixed_strings(encoded: Sequence[bytes]) -> np.ndarray:
-    return np.array(encoded, dtype=f"S{max(map(len, encoded)) + 7}")
-
-
 def padded_rows(encoded: Sequence[bytes]) -> np.ndarray:
     longest = max(map(len, encoded)) + 7
     return np.stack([np.frombuffer(e.ljust(longest, b"\0"), np.uint8) for e in encoded])
@@ -119,14 +115,7 @@ def write_aloha(
     return path
 
 
-def write_robotwin(
-    config: Path,
-    episode: int,
-    length: int,
-    texts: Any = None,
-    encode: Callable[[np.ndarray], bytes] = swapped_jpeg,
-    cameras: Sequence[str] = ("head_camera", "left_camera", "right_camera"),
-) -> Path:
+def write_robotwin(config: Path, episode: int, length: int, texts: Any = None) -> Path:
     """`config` is the folder <task>/<config>. Joints are k, the left gripper k/10 and the right one k/20."""
     path = config / f"data/episode{episode}.hdf5"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,14 +126,13 @@ def write_robotwin(
         for name, values in parts.items():
             file[f"joint_action/{name}"] = values
         file["joint_action/vector"] = np.column_stack(list(parts.values()))
-        for c, camera in enumerate(cameras):
-            file[f"observation/{camera}/rgb"] = fixed_strings([encode(p) for p in film(c, episode, length)])
+        for c, camera in enumerate(("head_camera", "left_camera", "right_camera")):
+            encoded = [swapped_jpeg(p) for p in film(c, episode, length)]
+            file[f"observation/{camera}/rgb"] = np.array(encoded, dtype=f"S{max(map(len, encoded)) + 7}")
             file[f"observation/{camera}/intrinsic_cv"] = np.zeros((length, 3, 3))
             file[f"observation/{camera}/depth"] = np.zeros((length, 8, 8))
         file["endpose/left_endpose"] = np.zeros((length, 7))
     if texts is not None:
         (config / "instructions").mkdir(exist_ok=True)
-        (config / f"instructions/episode{episode}.json").write_text(
-            texts if isinstance(texts, str) else json.dumps(texts)
-        )
+        (config / f"instructions/episode{episode}.json").write_text(json.dumps(texts))
     return path

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from importlib import import_module
 for name in {packages!r}:
     import_module(name)
 started = []
-for rank in range({count}):
+for rank in range(2):
     started.append(os.fork())
     if started[-1] == 0:
         os.environ |= {{"RANK": str(rank), "LOCAL_RANK": str(rank)}}
@@ -57,34 +57,28 @@ os._exit(0)
 
 
 def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> dict[str, Any]:
-    """What a function of a module of tests gives in the first of two processes of a group."""
-    script = DOING.format(module=function.__module__, function=function.__name__)
-    return json.loads(run_processes(script, [*map(str, paths)]).splitlines()[-1])
+    """What a function of a module of tests gives in the first of two processes of a group; each must end well.
 
-
-def run_processes(script: str, arguments: Sequence[str] = (), count: int = 2, timeout_s: float = 600) -> str:
-    """What the first of them writes; each must end well. They are forked from a process that has imported PACKAGES."""
+    They are forked from a process that has imported PACKAGES.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    common = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    code = FORKING.format(packages=PACKAGES, count=count) + script + ENDING
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    doing = DOING.format(module=function.__module__, function=function.__name__)
+    code = FORKING.format(packages=PACKAGES) + doing + ENDING
     started = subprocess.Popen(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *arguments],
-        cwd=ROOT,
-        env=os.environ | common,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code, *map(str, paths)],
+        cwd=ROOT, env=os.environ | common, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
-    )
+    )  # fmt: skip
     try:
-        said, errors = started.communicate(timeout=timeout_s)
+        said, errors = started.communicate(timeout=600)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
     assert started.returncode == 0, errors[-4000:]
-    return said
+    return json.loads(said.splitlines()[-1])
 
 
 def own_peak_mb() -> int:

@@ -9,6 +9,8 @@ import numpy as np
 from annotate.samples.wording import answer_text, question_text
 from core.paths import Workspace
 from training.progresslm_data import read_rows, truth_of
+from training.recipe import Recipe
+from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -24,15 +26,15 @@ def write_picture(path: Path, share: float) -> None:
     cv2.imwrite(str(path), picture)
 
 
-def source_rows(folder: Path, count: int = 8) -> list[dict]:
+def source_rows(folder: Path) -> list[dict]:
     """Rows of RL, a demonstration of four pictures each, the last one unanswerable; pictures are written."""
     for k in range(STEPS + 1):
         write_picture(folder / "bar/run" / f"camera_top_{k:04d}.jpg", k / STEPS)
     rows = []
-    for i in range(count):
-        share = (i + 0.5) / count
+    for i in range(8):
+        share = (i + 0.5) / 8
         write_picture(folder / "bar/run" / f"camera_top_{100 + i:04d}.jpg", share)
-        known = i < count - 1
+        known = i < 7
         rows.append({
             "id": "bar/run", "task_goal": "fill the bar",
             "visual_demo": [f"camera_top_{k:04d}.jpg" for k in range(STEPS + 1)], "total_steps": str(STEPS),
@@ -65,6 +67,16 @@ def empty_corpus(folder: Path) -> tuple[Lake, Release]:
     """A lake to record runs in, and a release of nothing: rows come from files."""
     lake = Lake(Workspace(folder / "workspace"))
     return lake, Release("none", lake.snapshot(), "0" * 64, ())
+
+
+def teach(folder: Path, family: str = "qwen3_vl", steps: int = 40, **tiny: int) -> Path:
+    """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
+    rows = source_rows(folder / "images")
+    write_rows(folder / "rl.jsonl", rows)
+    data = {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"}
+    learnt = {"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1}
+    sections = {"model": {"tiny": TINY | {"family": family} | tiny}, "data": data, "train": learnt}
+    return train(*empty_corpus(folder), Recipe.model_validate({"name": "taught"} | sections)).checkpoint
 
 
 # The published files: each writes numbers, pictures and what cannot be answered in its own way

@@ -18,7 +18,6 @@ def write_scene(
     metadata: Any = None,
     plain: int | None = None,
     suffix: str = "",
-    fps: int = 10,
 ) -> Path:
     """`cameras` are frames by name; `plain` rows of arrays: tcp_base k, gripper (10 k, -1). They are pickled without.
 
@@ -28,7 +27,7 @@ def write_scene(
     folder = cfg / f"task_{task:04d}_user_0001_scene_{scene:04d}_cfg_0003{suffix}"
     (folder / "transformed").mkdir(parents=True)
     for c, (camera, frames) in enumerate(cameras.items()):
-        write_video(folder / camera / "color.mp4", [number(c, task, k) for k in range(frames)], fps=fps)
+        write_video(folder / camera / "color.mp4", [number(c, task, k) for k in range(frames)])
         times = {"color": list(range(0, 100 * frames, 100)), "depth": []}
         np.save(folder / camera / "timestamps.npy", np.array(times, dtype=object), allow_pickle=True)
     if metadata is not None:

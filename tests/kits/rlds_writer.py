@@ -88,15 +88,9 @@ def write_dataset(
 
 
 def write_info(folder: Path, lengths: Mapping[str, Sequence[int]]) -> None:
-    splits = [
-        {
-            "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
-            "name": split,
-            "numBytes": "1",
-            "shardLengths": [str(n) for n in counts],  # int64 is text in protobuf's JSON
-        }
-        for split, counts in lengths.items()
-    ]
+    template = {"filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}", "numBytes": "1"}
+    # int64 is text in protobuf's JSON
+    splits = [template | {"name": split, "shardLengths": [*map(str, counts)]} for split, counts in lengths.items()]
     info = {"fileFormat": "tfrecord", "name": "toy", "splits": splits, "version": folder.name}
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
@@ -114,20 +108,14 @@ def sequence_of(element: Mapping[str, Any]) -> dict[str, Any]:
     return {"pythonClassName": f"{CLASSES}.dataset_feature.Dataset", "sequence": {"feature": element, "length": "-1"}}
 
 
-def image(height: int = 64, width: int = 64, channels: int = 3, dtype: str = "uint8") -> dict[str, Any]:
-    shape = {"dimensions": [str(height), str(width), str(channels)]}
-    return {
-        "pythonClassName": f"{CLASSES}.image_feature.Image",
-        "image": {"shape": shape, "dtype": dtype, "encodingFormat": "png"},
-    }
+def image(height: int = 64, width: int = 64) -> dict[str, Any]:
+    about = {"shape": {"dimensions": [str(height), str(width), "3"]}, "dtype": "uint8", "encodingFormat": "png"}
+    return {"pythonClassName": f"{CLASSES}.image_feature.Image", "image": about}
 
 
 def tensor(dtype: str, *shape: int, encoding: str = "none") -> dict[str, Any]:
-    dimensions = {"dimensions": [str(n) for n in shape]} if shape else {}
-    return {
-        "pythonClassName": f"{CLASSES}.tensor_feature.Tensor",
-        "tensor": {"shape": dimensions, "dtype": dtype, "encoding": encoding},
-    }
+    about = {"shape": {"dimensions": [str(n) for n in shape]} if shape else {}, "dtype": dtype, "encoding": encoding}
+    return {"pythonClassName": f"{CLASSES}.tensor_feature.Tensor", "tensor": about}
 
 
 def text() -> dict[str, Any]:
@@ -135,9 +123,7 @@ def text() -> dict[str, Any]:
 
 
 def features_json(
-    observation: Mapping[str, Any] | None = None,
-    steps: Mapping[str, Any] | None = None,
-    metadata: Mapping[str, Any] | None = None,
+    observation: Mapping[str, Any] | None = None, steps: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The usual ones; arguments replace or add features, None takes one out."""
     seen = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(observation or {})
@@ -151,10 +137,8 @@ def features_json(
         "is_terminal": tensor("bool"),
     }
     inside = {k: v for k, v in (usual | dict(steps or {})).items() if v}
-    about = {"file_path": text(), "episode_id": tensor("int32")} | dict(metadata or {})
-    return dict_of(
-        steps=sequence_of(dict_of(**inside)), episode_metadata=dict_of(**{k: v for k, v in about.items() if v})
-    )
+    about = dict_of(file_path=text(), episode_id=tensor("int32"))
+    return dict_of(steps=sequence_of(dict_of(**inside)), episode_metadata=about)
 
 
 # Episodes

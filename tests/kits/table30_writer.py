@@ -33,19 +33,16 @@ def frame(robot: str, k: int, arm: int = 0) -> dict[str, Any]:
     return {"joint_positions": joints} | rest | time
 
 
-def write_episode(
-    task: Path, robot: str, episode: int, frames: int, meta: Mapping[str, Any] | None = None, fps: int = 30
-) -> Path:
+def write_episode(task: Path, robot: str, episode: int, frames: int) -> None:
     folder = task / f"data/episode_{episode:06d}"
     known = {"episode_index": episode, "start_time": START_S, "end_time": START_S + frames / 30, "frames": frames}
     (folder / "meta").mkdir(parents=True)
-    (folder / "meta/episode_meta.json").write_text(json.dumps(known | dict(meta or {})))
+    (folder / "meta/episode_meta.json").write_text(json.dumps(known))
     arms = {"left_states": 0, "right_states": 1} if robot == "aloha" else {"states": 0}
     for name, arm in arms.items():
         write_json_lines(folder / f"states/{name}.jsonl", [frame(robot, k, arm) for k in range(frames)])
     for c, camera in enumerate(CAMERAS[robot]):
-        write_video(folder / f"videos/{camera}.mp4", [number(c, episode, k) for k in range(frames)], fps=fps)
-    return folder
+        write_video(folder / f"videos/{camera}.mp4", [number(c, episode, k) for k in range(frames)], fps=30)
 
 
 def write_task(root: Path, name: str, robot: str, lengths: Mapping[int, int], prompt: str | None = "do it") -> Path:

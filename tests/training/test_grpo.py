@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLImageProcessor
 from trl.trainer.grpo_config import GRPOConfig
 
-from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.progresslm_rows import empty_corpus, teach, write_rows
 from tests.kits.training_kit import KilledError, kill_at
 from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention, rollouts, transform
@@ -28,21 +28,6 @@ from training.train import train
 from warehouse.shards import Sample
 
 pytestmark = pytest.mark.slow
-
-
-def teach(folder: Path, family: str, steps: int, **tiny: int) -> Path:
-    """A tiny model that answers in the format, about at random; and its folder has the rows it was taught."""
-    rows = source_rows(folder / "images")
-    write_rows(folder / "rl.jsonl", rows)
-    sft = Recipe.model_validate(
-        {
-            "name": "taught",
-            "model": {"tiny": TINY | {"family": family} | tiny},
-            "data": {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"},
-            "train": {"steps": steps, "batch": 4, "lr": 1e-2, "warmup": 0.1},
-        }
-    )
-    return train(*empty_corpus(folder), sft).checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -356,11 +341,6 @@ def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:
         rewarded(taught, tmp_path, train={"batch": 6})
     with pytest.raises(TrainingError, match="there are 8 prompts, and a step takes 16"):
         rewarded(taught, tmp_path, train={"batch": 16, "accumulation": 4})
-
-
-def test_what_has_no_label_cannot_be_rewarded(taught: Path, tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match=r"sft.jsonl:1: a conversation has no reference and score"):
-        rewarded(taught, tmp_path, jsonl=taught.parents[2] / "sft.jsonl")
 
 
 def test_vllm_is_not_promised_where_it_is_not_installed(taught: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import torch
 
 from core.paths import Workspace
 from tests.kits.processes import in_two_processes
-from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
+from tests.kits.progresslm_rows import teach
 from tests.kits.sampling import sample_by_place
-from tests.kits.training_kit import make_release, recipe, small
+from tests.kits.training_kit import KilledError, make_release, recipe, small
 from training.checkpoint import StepWriter, TrainerState, load_state
 from training.points import Point
 from training.recipe import Recipe
@@ -44,10 +44,6 @@ def recipe_of(name: str, taught: Path) -> Recipe:
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA if name == "lora" else None
     return recipe(name, lora=lora, train={**SETTINGS, "distributed": distributed})
-
-
-class KilledError(Exception):
-    """What a kill of all processes stands for."""
 
 
 def curve(lake: Lake, release: Release, of: Recipe, resume: bool = False) -> list[Point]:
@@ -113,13 +109,7 @@ def of_two(space: Path, taught: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]:
     folder = tmp_path_factory.mktemp("processes")
-    rows = source_rows(folder / "images")
-    write_rows(folder / "rl.jsonl", rows)
-    shown = {"jsonl": [write_rows(folder / "sft.jsonl", conversations(rows))], "image_root": folder / "images"}
-    learnt = {"steps": 40, "batch": 4, "lr": 1e-2, "warmup": 0.1}
-    sft = Recipe.model_validate({"name": "taught", "model": {"tiny": TINY}, "data": shown, "train": learnt})
-    lake, release = make_release(folder / "w", moments=24)
-    return lake, release, train(*empty_corpus(folder), sft).checkpoint
+    return *make_release(folder / "w", moments=24), teach(folder)
 
 
 @pytest.mark.slow

@@ -1,15 +1,15 @@
 """Published checkpoints in small: each layout becomes one of ours that answers the same; what is wrong is named."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import peft
 import pytest
 import torch
 
+from tests.kits.files import Trap
 from tests.kits.published_kit import (
     all_weights,
     answers,
@@ -98,9 +98,9 @@ def test_progresslm_is_a_model_without_a_head(names: Callable, tmp_path: Path) -
     torch.testing.assert_close(logits, answers(ProgressModel(backbone, None), processor)[1])
 
 
-def adapted(folder: Path, base: Path, family: Literal["qwen3_vl", "qwen2_5_vl"] = "qwen3_vl") -> Any:
+def adapted(folder: Path, base: Path) -> Any:
     """A PEFT adapter in a folder, as peft saves it; returns the model that it makes."""
-    backbone, _ = tiny(family)
+    backbone, _ = tiny()
     backbone.name_or_path = str(base)
     settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     torch.manual_seed(2)
@@ -148,11 +148,6 @@ def test_an_adapter_without_its_base(tmp_path: Path) -> None:
         convert(tmp_path / "lora", tmp_path / "out", other)
 
 
-class Trap:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (os.environ["TRAP"],)
-
-
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     backbone, processor = tiny()
@@ -162,11 +157,8 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("file", ["pytorch_model.bin", "procvlm_extra/procvlm_head.pt"])
-def test_a_pickle_with_code_is_not_run(
-    file: str, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TRAP", str(tmp_path / "trap"))
-    torch.save({"x": Trap()}, checkpoint / file)
+def test_a_pickle_with_code_is_not_run(file: str, checkpoint: Path, tmp_path: Path) -> None:
+    torch.save({"x": Trap(tmp_path / "trap")}, checkpoint / file)
     with pytest.raises(ModelError, match=r"is not loaded: it holds more than weights \(\w*\.mkdir\)") as refused:
         convert(checkpoint, tmp_path / "out")
     assert "\n" not in str(refused.value)

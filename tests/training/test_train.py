@@ -1,6 +1,5 @@
 """Whole runs of tiny models: each class of recipe, killed and resumed; learning by heart; what goes wrong."""
 
-import os
 import pickle
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from scipy.stats import spearmanr
 
 from core.files import whole_folder
+from tests.kits.files import Trap
 from tests.kits.training_kit import (  # isort
     FAMILIES,
     KilledError,
@@ -256,22 +256,17 @@ def test_a_checkpoint_trains_on_from_its_folder_whatever_its_name(corpus: tuple[
     assert card["recipe"]["model"]["path"] == str(folder)
 
 
-class _Trap:
-    def __reduce__(self) -> tuple:
-        return (os.mkdir, ("/tmp/a-pickle-was-run",))
-
-
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt"])
 def test_a_pickle_is_refused_and_not_opened(tmp_path: Path, name: str) -> None:
     model, transform = make_parts(make_items())
     save_model(model, transform.processor, tmp_path / "m", {"max_px": 64})
     (tmp_path / "m" / "model.safetensors").unlink()
     for trapped in (tmp_path / "m" / name, tmp_path / "m" / "optimizer.pt"):
-        trapped.write_bytes(pickle.dumps(_Trap()))
+        trapped.write_bytes(pickle.dumps(Trap(tmp_path / "a-pickle-was-run")))
     (tmp_path / "m" / "progress_head.safetensors").rename(tmp_path / "head")
     with pytest.raises(ModelError, match=rf"^{tmp_path}/m keeps its weights pickled [^\n]*proccorpus model convert$"):
         load_model(tmp_path / "m")
-    assert not Path("/tmp/a-pickle-was-run").exists()
+    assert not (tmp_path / "a-pickle-was-run").exists()
 
 
 @pytest.mark.parametrize("broken", ["progress_head.safetensors", "config.json", "model.safetensors", "card.json"])

@@ -10,7 +10,7 @@ import pytest
 
 from annotate.model_client.server import default_python
 from core.paths import ROOT
-from tests.training.test_grpo import teach
+from tests.kits.progresslm_rows import teach
 
 # In the interpreter that has vLLM, before which is our transformers; what it lacks lies behind
 PROCESS = """

@@ -12,6 +12,7 @@ import numpy as np
 from mcap_ros2.writer import Writer
 
 from ingest.source import list_episodes, read_episode
+from tests.kits.files import Trap
 from tests.kits.lerobot_writer import LFS_POINTER, number, picture, source_of, write_json_lines, write_video
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.table30_writer import frame, write_task
@@ -41,16 +42,12 @@ def test_rh20t(new: New) -> Told:
     root = new()
     write_scene(root, 1, suffix="_human")
     yield "only people's demonstrations", source_of(root)
-
-    class Trap:
-        def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-            return open, (str(root / "sprung"), "w")
-
     root = new()
+    trap = Trap(root / "sprung")
     folder = write_scene(root / "a", 1, metadata={"rating": 3})
-    np.save(folder / "transformed/tcp_base.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    np.save(folder / "transformed/tcp_base.npy", np.array([trap], dtype=object), allow_pickle=True)
     whole = write_scene(root / "a", 2, metadata={"rating": 3})
-    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(Trap()))
+    (whole / "transformed/tcp_base.npy").write_bytes(pickle.dumps(trap))
     yield "no pickle is loaded, in an array or as a whole file", source_of(root)
     assert not (root / "sprung").exists()
 

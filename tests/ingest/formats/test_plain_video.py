@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ingest.source import list_episodes
+from tests.kits.files import Trap
 from tests.kits.lerobot_writer import LFS_POINTER, source_of, write_video
 from tests.kits.told import New, Told, golden
 
@@ -187,16 +188,6 @@ def test_arrays(new: New) -> Told:
     np.savez(root / "a.npz", first=rows(2), second=rows(3), action=rows(4))
     for keys in ({"state": ["second"], "action": ["first"]}, {"state": ["first"]}):
         yield f"by the registry: {keys}", source_of(root, keys=keys)
-
-
-class Trap:
-    """Unpickled, it would write a file."""
-
-    def __init__(self, at: Path) -> None:
-        self.at = at
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (str(self.at), "w")
 
 
 @golden
