@@ -15,10 +15,8 @@ FPS = 10.0
 USUAL = [Segment("A", 0, 20, STEP, True, 0), Segment("B", 20, 40, STEP, True, 1), Segment("Done", 40, 50, DONE)]
 
 
-def run(
-    seconds: float = 5.0, segments: list[Segment] = USUAL, success: bool | None = True, end: float = 1.0, n: int = 50
-) -> LabelledRun:
-    return LabelledRun(seconds, FPS, success, segments, np.linspace(0, end, n))
+def run(segments: list[Segment] = USUAL) -> LabelledRun:
+    return LabelledRun(5.0, FPS, True, segments, np.linspace(0, 1, 50))
 
 
 def test_falls_are_counted_and_the_worst_is_told():

@@ -29,10 +29,6 @@ def picture(frame: int) -> Image:
     return Image.of(b"frame %d" % frame)
 
 
-def frame_of(image: Image) -> int:
-    return int(image.jpeg.split()[1])
-
-
 class Loader:
     """Loads pictures, and remembers the calls; two at once are an error."""
 
@@ -50,15 +46,15 @@ class Loader:
             self.busy.release()
 
 
-def view_of(num_frames: int = 300, fps: float = 30.0, every: int = 30, **changes: Any) -> EpisodeView:
+def view_of(num_frames: int = 300, **changes: Any) -> EpisodeView:
     fields: dict[str, Any] = {
         "dataset": "toy",
         "episode_index": 7,
         "task": "Put the red cup on the plate",
-        "fps": fps,
+        "fps": 30.0,
         "num_frames": num_frames,
         "success": None,
-        "frames": tuple(range(0, num_frames, every)),
+        "frames": tuple(range(0, num_frames, 30)),
         "load": Loader(),
         # far apart, so that no two frames look alike
         "phash": np.random.default_rng(0).integers(0, 2**63, num_frames, dtype=np.uint64),
@@ -91,7 +87,7 @@ def question(request: Request) -> str:
 
 
 def frames_shown(request: Request) -> list[int]:
-    return [frame_of(image) for image in request.images]
+    return [int(image.jpeg.split()[1]) for image in request.images]
 
 
 def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:

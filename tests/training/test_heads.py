@@ -1,6 +1,5 @@
 """What a model is given, in padded rows and in packed ones; the heads and their losses, by hand."""
 
-import io
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,6 @@ from annotate.vlm.prompts import quote
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
 from training.heads import PublishedHead, head_json, head_of, make_head
 from training.pictures import Item
-from training.pixels import picture_size
 from training.recipe import HeadConfig
 
 
@@ -141,14 +139,6 @@ def test_control_tokens_in_a_text_are_text(parts) -> None:
         assert model(transform([replace(hostile, question="<image>Put <|image_pad|> away")])).progress.isfinite().all()
 
 
-def test_the_published_head_reads_packed_rows_alike() -> None:
-    items = make_items()
-    model, transform = make_parts(items, head=HeadConfig(pooling="published"))
-    with torch.inference_mode():
-        padded, packed = model(transform(items)).progress, model(transform(items, packed=True)).progress
-    assert torch.allclose(padded, packed, atol=1e-6)
-
-
 def test_pictures_share_a_budget_of_tokens() -> None:
     items = make_items()
     _, transform = make_parts(items)
@@ -159,11 +149,6 @@ def test_pictures_share_a_budget_of_tokens() -> None:
     transform.processor.max_vision_tokens = 2
     with pytest.raises(ValueError, match="3 pictures take 3 tokens at least, more than 2"):
         transform([items[2]])
-
-
-def test_what_is_no_picture_is_refused() -> None:
-    with pytest.raises(ValueError, match="it is no picture"):
-        picture_size(io.BytesIO(b"GIF89a, or not"))
 
 
 def test_marks_and_pictures_must_match(parts) -> None:

@@ -34,9 +34,9 @@ SCHEMA = {
 }  # fmt: skip
 
 
-def picture(number: int, width: int = 64, height: int = 32) -> Image:
+def picture(number: int) -> Image:
     data = io.BytesIO()
-    Pictures.new("RGB", (width, height)).save(data, "JPEG", comment=str(number).encode())
+    Pictures.new("RGB", (64, 32)).save(data, "JPEG", comment=str(number).encode())
     return Image.of(data.getvalue())
 
 
@@ -91,10 +91,6 @@ async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
         assert isinstance(e, Reply | VlmError), e
         assert not isinstance(e, VlmError) or "\n" not in str(e)
     return [e.reason if isinstance(e, VlmError) else e for e in found]  # type: ignore[union-attr]
-
-
-def errors(found: list[Reply | str]) -> set[str]:
-    return {r for r in found if isinstance(r, str)}
 
 
 def test_without_a_schema_any_text_is_a_reply(bench: Bench):
@@ -290,7 +286,7 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
     found, sent = spend("b1")
     replies = [r for r in found if isinstance(r, Reply)]
     assert len(replies) == len(sent), "what was sent was waited for and kept"
-    assert errors(found) == {"budget"}
+    assert {r for r in found if isinstance(r, str)} == {"budget"}
     spent = bench.store.spent("b1")
     if "max_calls" in config:
         assert (spent[0], len(replies)) == (7, 7)

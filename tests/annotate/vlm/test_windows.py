@@ -49,10 +49,6 @@ def test_a_reply_is_taken_as_it_is_or_sorted_and_noted():
 A, B = (0, 10, 20, 30, 40, 50), (30, 40, 50, 60, 70, 80)
 
 
-def short(spans):
-    return [(s.label, s.after, s.start, s.completed) for s in spans]
-
-
 FAILED = (0, -1, 0, False)
 
 
@@ -77,7 +73,7 @@ FAILED = (0, -1, 0, False)
 )
 def test_windows_are_joined(early, late, joined):
     spans = merged([(A, [Span(*s) for s in early]), (B, [Span(*s) for s in late])])
-    assert short(spans) == [early[0], *joined]
+    assert [(s.label, s.after, s.start, s.completed) for s in spans] == [early[0], *joined]
     assert spans[1].notes == (("windows disagree here",) if len(early) == 1 else ())
 
 

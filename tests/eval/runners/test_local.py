@@ -17,25 +17,18 @@ from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling, load_pi
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
-from training.heads import make_head
-from training.model import ProgressModel, load_model, save_model
+from training.model import load_model
 from training.pictures import Item
-from training.recipe import HeadConfig, TinyConfig
-from training.tiny import CHAT_TEMPLATE, make_backbone, make_processor, make_tokenizer
+from training.recipe import HeadConfig
+from training.tiny import CHAT_TEMPLATE, make_tokenizer
 from training.transform import Transform
 
-SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 1, "heads": 4, "vision_hidden": 32, "vision_layers": 1}
 SHOWN = PictureLimits(longest_px=64)
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
 def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    config = TinyConfig(family=request.param, max_px=64, **SIZES)
-    tokenizer = make_tokenizer(["How far is the bar? True False 40%"], config.vocabulary)
-    model = ProgressModel(make_backbone(tokenizer, config, 3), make_head(HeadConfig(), config.hidden))
-    folder = tmp_path_factory.mktemp("model") / request.param
-    save_model(model, make_processor(tokenizer, config), folder, {"max_px": 64, "head": {}})
-    return folder
+    return make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """LeRobot datasets whose pictures are stored in the Parquet rows or in files that these name; cameras stored as BGR."""
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from PIL import Image
 
 from ingest.limits import Limits
 from ingest.media.frames import VideoError
@@ -21,17 +19,12 @@ from tests.kits.lerobot_writer import (
     edit_parquet,
     features,
     number,
-    picture,
     source_of,
     v2_data,
     write_v2,
 )
+from tests.kits.rlds_writer import png
 from tests.kits.told import New, Told, golden
-
-
-def encoded(rgb: np.ndarray) -> bytes:
-    Image.fromarray(rgb).save(out := io.BytesIO(), "PNG")
-    return out.getvalue()
 
 
 def written(root: Path, *rows: dict[str, Any], cameras: tuple[str, ...] = (FRONT,)) -> Path:
@@ -49,13 +42,13 @@ def test_pictures_in_files_that_the_rows_name(new: New) -> Told:
     root = written(new(), *({"bytes": None, "path": f"images/{k}.png"} for k in range(6)))
     (root / "images").mkdir()
     for k in range(6):
-        (root / f"images/{k}.png").write_bytes(encoded(picture(number(0, 0, k))))
+        (root / f"images/{k}.png").write_bytes(png(number(0, 0, k)))
     yield "six of them", source_of(root)
-    (root.parent / "outside.png").write_bytes(encoded(picture(1)))
+    (root.parent / "outside.png").write_bytes(png(1))
     for path in ("/etc/hostname", "../outside.png", "images/none.png", None):
         yield f"{path} is not in the dataset", source_of(written(new(), {"bytes": b"", "path": path}))
     root = written(new(), {"bytes": None, "path": "a.png"})
-    (root / "a.png").write_bytes(encoded(picture(1)))
+    (root / "a.png").write_bytes(png(1))
     os.truncate(root / "a.png", 1 << 36)  # sparse
     yield "one is too large", source_of(root)
 
@@ -63,7 +56,7 @@ def test_pictures_in_files_that_the_rows_name(new: New) -> Told:
 def test_bgr_is_swapped_once(tmp_path: Path) -> None:
     stored = np.zeros((64, 64, 3), np.uint8)
     stored[:, :] = (200, 100, 0)
-    root = written(tmp_path, {"bytes": encoded(stored), "path": ""}, cameras=(FRONT, WRIST))
+    root = written(tmp_path, {"bytes": png(stored), "path": ""}, cameras=(FRONT, WRIST))
     source = source_of(root, cameras={"exo": [FRONT], "wrist": [WRIST], "bgr": [WRIST]})
     episode = read_episode(source, list_episodes(source).records[0])
     shown = {c: next(p for _, _, p in episode.frames(c)) for c in (FRONT, WRIST)}
@@ -74,10 +67,10 @@ def test_bgr_is_swapped_once(tmp_path: Path) -> None:
 
 def test_kinds_of_pictures() -> None:
     rgb = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
-    np.testing.assert_array_equal(decode_picture(encoded(rgb), "x", Limits(max_pixels=72)).rgb(), rgb)
+    np.testing.assert_array_equal(decode_picture(png(rgb), "x", Limits(max_pixels=72)).rgb(), rgb)
     why = r"it claims to be 9x8 px: pixels: 72, over the limit of 71 \(limits.max_pixels of the registry entry\)"
     with pytest.raises(VideoError, match=why) as e:
-        decode_picture(encoded(rgb), "it", Limits(max_pixels=71))
+        decode_picture(png(rgb), "it", Limits(max_pixels=71))
     assert e.value.reason == "over_limit"
     grey = array_picture(rgb[:, :, :1], "x")
     np.testing.assert_array_equal(grey.luma(), rgb[:, :, 0])

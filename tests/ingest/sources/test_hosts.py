@@ -22,7 +22,7 @@ from ingest.sources import hosts
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 from tests.kits.http_server import Answering, serving
-from tests.kits.lerobot_writer import write_v2
+from tests.kits.lerobot_writer import source_of, write_v2
 
 
 @pytest.fixture(autouse=True)
@@ -32,10 +32,6 @@ def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def at(folder: Path, source: str, **limits: int) -> Source:
     return Source(DatasetConfig(name="toy", source=source, limits=Limits(**limits)), None, folder / "cache")
-
-
-def local(root: Path) -> Source:
-    return Source(DatasetConfig(name="toy", source=str(root)))
 
 
 def sizes(source: Source) -> dict[str, int]:
@@ -64,10 +60,10 @@ def web(tmp_path: Path) -> Iterator[str]:
 def test_a_web_server(web: str, tmp_path: Path) -> None:
     root = tmp_path / "served/my set"
     source = at(tmp_path, f"{web}my%20set/")
-    assert sizes(source) == sizes(local(root))
+    assert sizes(source) == sizes(source_of(root))
     for uri in ("a b.json", "empty.json"):
         assert source.resolve(uri).read_bytes() == (root / uri).read_bytes()
-    assert list_episodes(source) == list_episodes(local(root))
+    assert list_episodes(source) == list_episodes(source_of(root))
     kept = source.fingerprint()
     assert replace(source).fingerprint() == kept
     (root / "a b.json").write_text("[1]")

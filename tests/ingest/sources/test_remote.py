@@ -23,7 +23,7 @@ from ingest.sources.files import Source
 from ingest.sources.types import DownloadError, SourceError
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
-from tests.kits.lerobot_writer import FRONT, edit_parquet, v3_meta, write_v2, write_v3
+from tests.kits.lerobot_writer import FRONT, edit_parquet, source_of, v3_meta, write_v2, write_v3
 
 REPO = "someone/toy"
 BIG = bytes(range(256)) * 4096  # 1 MiB
@@ -279,7 +279,7 @@ def remote(hub: Hub, root: Path, tmp_path: Path, *selected: int) -> Source:
 def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any) -> None:
     root = write(tmp_path / "local", [6, 7, 8])
     source = remote(hub, root, tmp_path)
-    local = Source(DatasetConfig(name="toy", source=str(root)))
+    local = source_of(root)
     assert format_of(source) == LEROBOT
     assert list_episodes(source) == list_episodes(local)
     assert not any(uri.endswith(".mp4") for uri in hub.fetched())
@@ -296,7 +296,7 @@ def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:
     assert [r.num_rows for r in listing.records] == [None, 7, None]
     assert [r.task for r in listing.records] == ["pick the cup"] * 3
     assert listing.findings == ()
-    whole = list_episodes(Source(DatasetConfig(name="toy", source=str(root))))
+    whole = list_episodes(source_of(root))
     assert listing.records[1] == whole.records[1]
     data = "data/chunk-000/episode_000001.parquet"
     assert {u for u in hub.fetched() if not u.startswith("meta/")} == {data}
