@@ -17,8 +17,8 @@ EMPTY = np.zeros(0, np.float32)  # how a field without values is published
 FIRST_NS = 1_726_000_000_000_000_000
 
 
-def span(start: int, end: int, text: str | None = None, skill: str = "Pick") -> dict[str, Any]:
-    return {"start_frame": start, "end_frame": end, "action_text": text or f"{skill} {start}", "skill": skill}
+def span(start: int, end: int, skill: str = "Pick") -> dict[str, Any]:
+    return {"start_frame": start, "end_frame": end, "action_text": f"{skill} {start}", "skill": skill}
 
 
 def entry(episode: int, spans: Iterable[Mapping[str, Any]] = (), **fields: Any) -> dict[str, Any]:
@@ -37,25 +37,21 @@ def write_tasks(root: Path, task: int, entries: Any) -> Path:
     return path
 
 
-def state(frames: int, effectors: int = 2) -> dict[str, np.ndarray]:
-    """Joint j of frame k is k + j / 100; effector e is 10 k + e."""
-    k = np.arange(frames, dtype=np.float64)[:, None]
-    return {"joint": k + np.arange(14) / 100, "effector": 10 * k + np.arange(effectors)}
-
-
 def write_rows(path: Path, frames: int, effectors: int = 2) -> Path:
+    """Joint j of frame k is k + j / 100; effector e is 10 k + e."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    values = state(frames, effectors)
+    k = np.arange(frames, dtype=np.float64)[:, None]
+    joint = k + np.arange(14) / 100
     fields: dict[str, np.ndarray] = {
         "timestamp": FIRST_NS + np.arange(frames, dtype=np.int64) * 33_333_333,
-        "state/joint/position": values["joint"],
-        "state/joint/current_value": values["joint"],
-        "state/effector/position": values["effector"],
+        "state/joint/position": joint,
+        "state/joint/current_value": joint,
+        "state/effector/position": 10 * k + np.arange(effectors),
         "state/end/position": np.zeros((frames, 2, 3)),
         "state/end/orientation": np.zeros((frames, 2, 4)),
         "state/head/position": np.zeros((frames, 2)),
         "state/waist/position": np.zeros((frames, 2)),
-        "action/joint/position": values["joint"] + 1,
+        "action/joint/position": joint + 1,
         "action/effector/position": np.linspace(0, 1, frames)[:, None].repeat(effectors, 1),
         "action/joint/index": np.arange(frames - 2),
     }
@@ -70,10 +66,6 @@ def rows_path(root: Path, task: int, episode: int) -> Path:
     return root / f"proprio_stats/{task}/{episode}/proprio_stats.h5"
 
 
-def video_path(root: Path, task: int, episode: int, camera: str) -> Path:
-    return root / f"observations/{task}/{episode}/videos/{camera}.mp4"
-
-
 def write_data(
     root: Path, task: int, lengths: Mapping[int, int], cameras: Sequence[str] = GRIPPER_CAMERAS, effectors: int = 2
 ) -> None:
@@ -82,7 +74,7 @@ def write_data(
         write_rows(rows_path(root, task, episode), frames, effectors)
         for c, camera in enumerate(cameras):
             shown = [number(c, episode % 64, k) for k in range(frames)]
-            write_video(video_path(root, task, episode, camera), shown, fps=30)
+            write_video(root / f"observations/{task}/{episode}/videos/{camera}.mp4", shown, fps=30)
         depth = root / f"observations/{task}/{episode}/depth/head_depth_000000.png"
         depth.parent.mkdir(parents=True, exist_ok=True)
         depth.write_bytes(b"\x89PNG")

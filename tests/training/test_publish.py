@@ -26,22 +26,12 @@ def released(made: Made, tmp_path: Path) -> tuple[Lake, Release]:
     return lake, create_release(lake, "r1", allow=ALLOW)
 
 
-def recipe(path: Path | None) -> dict:
-    model = {"path": str(path), "base": "Qwen/Qwen3-VL-2B-Instruct"} if path else {"tiny": {}}
-    made = Recipe(**{"name": "test", "model": model, "head": {}, "train": {"steps": 1, "batch": 1, "lr": 1e-3}})
-    return made.model_dump(mode="json")
-
-
 def card_of(release: Release, path: Path | None = None) -> dict:
-    return {
-        "training_run": "run",
-        "release": release.name,
-        "release_hash": release.config_hash,
-        "snapshot": release.snapshot,
-        "label_runs": [],
-        "recipe": recipe(path),
-        "max_px": 64,
-    }
+    model = {"path": str(path), "base": "Qwen/Qwen3-VL-2B-Instruct"} if path else {"tiny": {}}
+    recipe = Recipe(**{"name": "test", "model": model, "head": {}, "train": {"steps": 1, "batch": 1, "lr": 1e-3}})
+    of_release = {"release": release.name, "release_hash": release.config_hash, "snapshot": release.snapshot}
+    run = {"training_run": "run", "label_runs": [], "recipe": recipe.model_dump(mode="json"), "max_px": 64}
+    return of_release | run
 
 
 def saved(lake: Lake, release: Release, adapter: bool = False) -> Path:

@@ -24,10 +24,6 @@ def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dic
     return found
 
 
-def family(found: list[dict], name: str) -> list[dict]:
-    return [r for r in found if r["family"] == name]
-
-
 def by_id(found: list[dict]) -> dict[str, dict]:
     return {r["sample_id"]: r for r in found}
 
@@ -45,7 +41,7 @@ def test_samples_do_not_depend_on_the_order_of_episodes():
 
 def test_samples_differ_with_the_seed_and_between_episodes():
     def moments(found: list[dict]) -> list[int]:
-        return [r["frames"][-1] for r in family(found, "procvqa_c")]
+        return [r["frames"][-1] for r in found if r["family"] == "procvqa_c"]
 
     first = moments(rows(episode()))
     assert first == moments(rows(episode()))

@@ -20,7 +20,7 @@ from eval.runners.start import RunnerConfig
 from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
 from tests.kits import laptop_kit, reward_kit
-from tests.kits.bench_kit import by_part, make_progress_bench, questions_of
+from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, public_hub
 from tests.kits.lerobot_writer import write_v3
@@ -199,11 +199,6 @@ def test_a_model_is_asked_and_scored(robofac: Path, tmp_path: Path) -> None:
 REPO = "someone/bench"
 
 
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_progress_bench(tmp_path_factory.mktemp("bench"))
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     with public_hub(REPO) as hub:
@@ -250,15 +245,15 @@ def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
 # Any dataset
 
 
-def labelled(root: Path, column: str = "progress", bad: bool = False) -> Path:
+def labelled(root: Path) -> Path:
     """Progress and success on a v3 dataset whose episodes have 20, 30 and 12 frames; the last one is not labelled."""
     write_v3(root, (20, 30, 12))
     for path in sorted((root / "data").rglob("*.parquet")):
         table = pq.read_table(path)
         episode, frame = (table[c].to_numpy() for c in ("episode_index", "frame_index"))
         length = np.array([20, 30, 12])[episode]
-        share = np.where(episode == 2, 7.0 if bad else np.nan, frame / (length - 1) * 0.8)
-        table = table.append_column(column, [share.astype(np.float32)])
+        share = np.where(episode == 2, np.nan, frame / (length - 1) * 0.8)
+        table = table.append_column("progress", [share.astype(np.float32)])
         pq.write_table(table.append_column("success", [episode == 0]), path)
     return root
 

@@ -13,15 +13,9 @@ from eval.runners.api import ApiRunner, Books
 from eval.runners.collect import collect, run_settings
 from eval.runners.methods import METHODS
 from eval.runners.prompt import PictureLimits, Sampling
-from tests.kits.bench_kit import make_progress_bench, questions_of
 from tests.kits.vlm_standin import Fault, StandIn, serving
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
-
-
-@pytest.fixture(scope="module")
-def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
-    return questions_of("progress-bench", str(make_progress_bench(tmp_path_factory.mktemp("bench"))))
 
 
 @pytest.fixture

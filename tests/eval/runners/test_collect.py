@@ -12,19 +12,9 @@ from eval.runners.methods import METHODS
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import running_clock, weightless
 from eval.scoring.files import score_predictions
-from tests.kits.bench_kit import STEPS, Scripted, by_part, make_progress_bench, questions_of, share_seen
+from tests.kits.bench_kit import STEPS, Scripted, by_part, questions_of, share_seen
 
 OWN = METHODS["question"]
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_progress_bench(tmp_path_factory.mktemp("bench"))
-
-
-@pytest.fixture(scope="module")
-def questions(bench: Path) -> list[Question]:
-    return questions_of("progress-bench", str(bench))
 
 
 def run(runner: Scripted, questions: list[Question], out: Path, method=OWN, shard=(0, 1)):

@@ -16,7 +16,7 @@ from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.prompt import turn
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig
-from tests.kits.bench_kit import make_progress_bench, questions_of
+from tests.kits.bench_kit import questions_of
 from tests.kits.reward_kit import make_checkpoint
 from warehouse.lake import Lake
 
@@ -44,11 +44,6 @@ def folder_of(folder: Path, **files: str) -> Path:
     for name, text in files.items():
         (folder / name.replace("__", ".")).write_text(text)
     return folder
-
-
-@pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_progress_bench(tmp_path_factory.mktemp("bench"))
 
 
 def a_run(**fields: Any) -> Question:

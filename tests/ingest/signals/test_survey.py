@@ -15,7 +15,7 @@ from ingest.formats.numbers import numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
-from ingest.signals.gripper import GripperSignal, opening
+from ingest.signals.gripper import opening
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 from tests.kits.signal_kit import (
@@ -29,18 +29,8 @@ from tests.kits.signal_kit import (
     surveyed,
 )
 
-NAMED, UNNAMED = (*JOINTS, "gripper"), ()
-FINGERS = ("thumb_0", "thumb_1", "index_finger_0", "middle_finger_0", "ring_finger_0", "pinky_0")
-RUNS = joints_and_openings()
-
-
-def to_and_fro(n: int) -> np.ndarray:
-    """It goes from end to end again and again [n], as an arm goes on moving: nothing shows which is which."""
-    return (np.arange(n) // 15 % 2).astype(float)
-
-
-def wavers(value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) -> list[EpisodeData]:
-    return [episode_of(k, np.column_stack([j, value(to_and_fro(len(j)))]), names) for k, (j, _) in enumerate(RUNS)]
+NAMED = (*JOINTS, "gripper")
+FINGERS = ("index_finger_0", "middle_finger_0", "ring_finger_0")
 
 
 # What is not there, not used, or not known
@@ -50,14 +40,18 @@ def wavers(value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...]) ->
     ("value", "names", "kind", "reason"),
     [
         (lambda s: s, NAMED, "gripper", "polarity_unknown"),
-        (lambda s: np.outer(s, [1.0, 1.5, 1.2]), (*JOINTS, *FINGERS[2:5]), "hand", "hand_without_polarity"),
+        (lambda s: np.outer(s, [1.0, 1.5, 1.2]), (*JOINTS, *FINGERS), "hand", "hand_without_polarity"),
     ],
 )
 def test_a_polarity_that_nothing_shows_is_unknown(
     value: Callable[[np.ndarray], np.ndarray], names: tuple[str, ...], kind: str, reason: str
 ) -> None:
-    """Its moves count, open and closed do not: 0 is only its low end."""
-    episodes = wavers(value, names)
+    """It goes from end to end again and again, as an arm goes on moving.
+
+    Its moves count, open and closed do not: 0 is only its low end.
+    """
+    turns = [(joints, value((np.arange(len(joints)) // 15 % 2).astype(float))) for joints, _ in joints_and_openings()]
+    episodes = [episode_of(k, np.column_stack(columns), names) for k, columns in enumerate(turns)]
     result = surveyed(episodes)
     (signal,) = result.signals
     assert (signal.kind, signal.polarity, signal.has_polarity, signal.is_used) == (kind, "unknown", False, True)
@@ -102,14 +96,10 @@ def test_a_gripper_of_the_registry_that_is_not_there(dimension: int | str) -> No
 # Which episodes, and when again
 
 
-def before(num: int, **changes: object) -> tuple[GripperSignal, ...]:
-    """What an earlier survey of so many episodes showed."""
-    return tuple(replace(signal, **changes) for signal in surveyed(one_armed(lambda o: o, NAMED, num)).signals)
-
-
 def test_a_survey_is_made_again_when_it_may_come_out_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """By other code, or another registry entry."""
-    episodes, first = one_armed(lambda o: o, NAMED), before(6, polarity_by="the first survey")
+    episodes = one_armed(lambda o: o, NAMED)
+    first = tuple(replace(signal, polarity_by="the first survey") for signal in surveyed(episodes).signals)
     assert surveyed(episodes, before=first).signals == first
     entry = {"dimension": 6, "closed": 1, "open": 0}
     (again,) = surveyed(episodes, before=first, gripper=entry).signals

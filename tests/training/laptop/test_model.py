@@ -18,19 +18,15 @@ from training.laptop.ood import ADAPTED, OodDetector
 WIDTH = 6
 
 
-def make_model(frames: int = 4) -> LaptopModel:
+def make_model() -> LaptopModel:
     torch.manual_seed(0)
-    model = LaptopModel(small_config(), WIDTH, frames).eval()
+    model = LaptopModel(small_config(), WIDTH, 4).eval()
     torch.nn.init.normal_(model.words.weight)
     return model
 
 
-def windows(count: int = 3, frames: int = 4) -> torch.Tensor:
-    return torch.randn(count, 1 + frames, WIDTH, generator=torch.Generator().manual_seed(1))
-
-
 def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
-    model, seen = make_model(), list(windows(1)[0, 1:].numpy())
+    model, seen = make_model(), list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32))
     first = seen[0]
 
     def progress(pictures: list[np.ndarray], start: np.ndarray | None = first) -> float:
@@ -87,17 +83,17 @@ def test_rows_are_of_the_table_and_stay_the_same_from_process_to_process():
 SEEN = 256 + 64 * 4
 
 
-def runs_of_change(count: int = 6, length: int = 20, seed: int = 0, scene: int = 0) -> tuple[torch.Tensor, ...]:
+def runs_of_change(count: int = 6, seed: int = 0, scene: int = 0) -> tuple[torch.Tensor, ...]:
     """Pictures of a scene that move away from their run's first one, each run another way; progress is how far they
     are; which run it is."""
     rng = np.random.default_rng(seed)
     start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(size=(count, 1, SEEN))
     way = 0.3 * rng.normal(size=(count, 1, SEEN))
-    share = np.linspace(0, 1, length)[None, :, None]
+    share = np.linspace(0, 1, 20)[None, :, None]
     seen = torch.from_numpy((start + 2 * share * way).reshape(-1, SEEN).astype(np.float32))
-    first = torch.from_numpy(np.repeat(start[:, 0], length, 0).astype(np.float32))
+    first = torch.from_numpy(np.repeat(start[:, 0], 20, 0).astype(np.float32))
     label = torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
-    return seen, first, label, torch.arange(count).repeat_interleave(length)
+    return seen, first, label, torch.arange(count).repeat_interleave(20)
 
 
 def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
