@@ -227,7 +227,7 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(
     assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
     assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)
     monkeypatch.setattr("eval.reward.model.LIKELIEST_WORDS", Sampling(max_tokens=6))
-    moments = [m for m in (two_pass.stream(TASK, FPS).append({"camera": rgb}) for rgb in bars(3)) if m]
+    moments = [m for rgb in bars(3) for m in run(two_pass.stream(TASK, FPS), [rgb])]
     items = [Item(question(m.stream, len(m.views["camera"])), tuple(p.rgb for p in m.views["camera"])) for m in moments]
     with torch.inference_mode():
         said = two_pass._words(items, two_pass._seen([p for m in moments for p in m.views["camera"]], items))
@@ -244,11 +244,6 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(
 # Pictures that are cut before they are scored
 
 
-def moments(scorer: ModelScorer, count: int) -> list[Moment]:
-    stream = scorer.stream(TASK, FPS)
-    return [m for rgb in bars(count) if (m := stream.append({"camera": rgb})) is not None]
-
-
 def fresh(given: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
     return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in given]
@@ -261,8 +256,8 @@ def pictures(given: Sequence[Moment]) -> list[StreamPicture]:
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = progress(scorer.score(moments(scorer, 12))).tolist()
-    ready = moments(scorer, 12)
+    first, ready = (list(run(scorer.stream(TASK, FPS), bars(12))) for _ in range(2))
+    known = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
         scorer.make_ready(picture)
     monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
@@ -278,7 +273,7 @@ def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
 ) -> None:
     """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
     monkeypatch.setattr(scorer.transform.processor, "max_vision_tokens", 6, raising=False)
-    given = moments(scorer, 6)
+    given = list(run(scorer.stream(TASK, FPS), bars(6)))
     apart = fresh(given)
     for picture in pictures(apart):
         scorer.make_ready(picture)
