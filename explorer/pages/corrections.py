@@ -7,10 +7,10 @@ from fastapi.responses import JSONResponse
 
 from annotate.label_run import human_run
 from core.values import plain
-from explorer.access import PageError
+from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.site import Visiting, explorer_of, id_of, json_body, text_of, writing
+from explorer.site import Explorer, Visiting, explorer_of, id_of, json_body, text_of, writing
 from explorer.tags import Place
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
@@ -37,7 +37,16 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRespon
         "why_read_only": why,
         **at.explorer.author(at.request),
     }
-    return JSONResponse(plain(facts | correction_state(at.reader, dataset, episode_index)))
+    return JSONResponse(plain(facts | _said(at.explorer, at.reader, dataset, episode_index, why)))
+
+
+def _said(
+    explorer: Explorer, reader: LakeReader, dataset: str, episode_index: int, why_read_only: str | None
+) -> dict[str, Any]:
+    """The corrections of an episode, and their history in words (`listed`, HTML)."""
+    said = correction_state(reader, dataset, episode_index)
+    template = explorer.templates.get_template("history.html")
+    return said | {"listed": template.render(said, why_read_only=why_read_only)}
 
 
 @router.post(OF_EPISODE)
@@ -61,7 +70,7 @@ def change(
             status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
     # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
-        return JSONResponse(plain(outcome | correction_state(reader, dataset, episode_index)), status)
+        return JSONResponse(plain(outcome | _said(explorer, reader, dataset, episode_index, None)), status)
 
 
 def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, body: dict[str, Any]) -> str:

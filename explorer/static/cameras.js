@@ -16,7 +16,7 @@ export class Camera {
     this.works = false;
     this.converted = false; // is the video one that the server made for this browser?
     this.still?.addEventListener("load", () => this.shape(this.still.naturalWidth, this.still.naturalHeight));
-    if (!this.video) this.fall(about.problem ?? "This camera has no video of its own; stored pictures are shown.");
+    if (!this.video) this.fall(about.problem ?? "This camera has no video of its own");
     else {
       this.video.addEventListener("error", () => this.failed());
       this.video.addEventListener("loadedmetadata", () => this.ready());
@@ -49,7 +49,7 @@ export class Camera {
     } catch {
       why = "The video could not be fetched";
     }
-    this.fall(`${why}. Stored pictures are shown.`);
+    this.fall(why);
   }
 
   // A codec that this browser does not know: the server makes the episode's part of it anew
@@ -63,7 +63,7 @@ export class Camera {
   fall(why) {
     if (this.video) this.video.hidden = true;
     this.figure.querySelector(".screen").hidden = !this.still;
-    this.message.textContent = this.still ? why : why.replace(/;? ?\.? ?[Ss]tored pictures are shown\.$/, ". No picture is stored, either.");
+    this.message.textContent = `${why}. ${this.still ? "Stored pictures are shown." : "No picture is stored, either."}`;
     this.message.hidden = false;
     if (this.still) this.still.hidden = false;
     this.show(this.frame());
@@ -85,7 +85,7 @@ export class Camera {
 
   show(frame) {
     if (this.works) {
-      if (player.playing && Math.abs(this.frameAt(this.video.currentTime) - frame) < 2) return;
+      if (player.playing && Math.abs(this.frameAt(this.video.currentTime) - frame) <= 2) return;
       this.video.currentTime = this.time(frame);
     } else if (this.still) {
       const stored = this.about.keyframes;
@@ -122,14 +122,10 @@ function tick(now) {
     begun ??= { now, frame: player.frame };
     frame = begun.frame + Math.floor(((now - begun.now) / 1000) * player.fps * Number(speed.value));
   }
-  if (player.isOver(frame)) return requestAnimationFrame(tick);
-  if (frame >= player.numFrames - 1) {
-    player.seek(player.numFrames - 1, { from: "video" });
-    player.play(false);
-    return;
-  }
-  if (frame > player.frame) player.seek(frame, { from: "video" });
-  requestAnimationFrame(tick);
+  if (player.loop && frame >= Math.min(player.loop.to, player.numFrames - 1)) player.seek(player.loop.from);
+  else if (frame > player.frame) player.seek(frame, { from: "video" });
+  if (player.loop || frame < player.numFrames - 1) requestAnimationFrame(tick);
+  else player.play(false);
 }
 
 player.addEventListener("play", () => {
@@ -140,10 +136,6 @@ player.addEventListener("play", () => {
 });
 player.addEventListener("frame", (event) => {
   if (event.detail.from !== "video") begun = null;
-  for (const camera of cameras) {
-    if (event.detail.from === "video" && camera.works && !camera.video.paused) {
-      if (Math.abs(camera.frameAt(camera.video.currentTime) - player.frame) > 2) camera.video.currentTime = camera.time(player.frame);
-    } else camera.show(player.frame);
-  }
+  for (const camera of cameras) camera.show(player.frame);
 });
 speed.addEventListener("change", () => player.playing && cameras.forEach((c) => c.works && (c.video.playbackRate = Number(speed.value))));

@@ -8,8 +8,6 @@ import { jobPart } from "./labelling.js";
 const root = $("editor");
 const url = `/api/corrections/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`;
 const numFrames = episode.num_frames;
-// Keys of the page that mean the same while the lane has the focus
-const PAGE_KEYS = new Set(["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End", "n", "p", "i", "o", "l", "+", "=", "-", "0", "?"]);
 const TASK_KEYS = { s: "split", m: "merge", c: "toggle", Delete: "remove", Backspace: "remove", "[": "start", "]": "end", x: "lost" };
 
 let known; // what the server said last
@@ -20,6 +18,13 @@ let past = [];
 let future = [];
 let notice = ""; // what was just done
 let sending = ""; // what is being done
+
+// What the server says of the episode's corrections; their history as it words it
+function learn(data) {
+  known = { ...known, ...data };
+  $("editor-history").hidden = !known.history.length;
+  $("editor-history").querySelector("ol").innerHTML = known.listed;
+}
 
 // What counts: a person's word, else the label of the corpus, else nothing yet
 
@@ -36,16 +41,16 @@ function basis() {
 
 const text = (value) => JSON.stringify(value.json());
 const changed = () => text(label) !== text(base.label);
+const atCursor = () => label.segments.findIndex((s) => player.frame < s.end_frame);
 
 function begin() {
   const found = basis();
   base = { ...found, label: new Label(found.json) };
   label = new Label(found.json);
-  chosen = Math.min(chosen, label.segments.length - 1);
   past = [];
   future = [];
   $("editor-conflict").hidden = true;
-  showTheirs(false);
+  $("editor-theirs").replaceChildren();
   draw();
 }
 
@@ -68,7 +73,6 @@ function step(from, to) {
   if (!from.length) return;
   to.push(text(label));
   label = new Label(JSON.parse(from.pop()));
-  chosen = Math.min(chosen, label.segments.length - 1);
   draw();
 }
 
@@ -77,40 +81,30 @@ const acts = {
   redo: () => step(future, past),
   split: () =>
     change(() => {
-      chosen = label.segments.findIndex((s) => player.frame < s.end);
+      chosen = atCursor();
       if (label.split(chosen, player.frame)) chosen += 1;
     }),
   merge: () => change(() => label.merge(chosen)),
-  remove: () =>
-    change(() => {
-      label.remove(chosen);
-      chosen = Math.min(chosen, label.segments.length - 1);
-    }),
-  toggle: () => change(() => label.setCompleted(chosen, !label.segments[chosen].completed)),
+  remove: () => change(() => label.remove(chosen)),
+  toggle: () => $("editor-segment").completed.click(),
   start: () => chosen > 0 && change(() => label.move(chosen - 1, player.frame)),
   end: () => chosen < label.segments.length - 1 && change(() => label.move(chosen, player.frame)),
   lost: () => change(() => label.markLost(player.frame)),
-  save: () => save(),
+  save: () => {
+    const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
+    return send("", body, "Saved. This label is active now.");
+  },
   discard: () => begin(),
   reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is no longer used."),
-  reload: () => load(),
   compare: () => compare(),
-  "on-top": () => {
-    $("editor-conflict").hidden = true;
-    save();
-  },
 };
 
 // Saving
 
-function save() {
-  const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
-  return send("", body, "Saved. This label is active now.");
-}
-
 async function send(what, body, done) {
   const form = $("editor-save");
   if (sending || !form.reportValidity()) return;
+  $("editor-conflict").hidden = true;
   const sent = text(what ? base.label : label);
   sending = what ? "Sending…" : "Saving…";
   drawState();
@@ -121,7 +115,7 @@ async function send(what, body, done) {
   remember(form.author.value);
   if (answer.status === 409) return conflict(answer.data);
   if (!answer.ok) return tell(answer.data.error, true);
-  Object.assign(known, answer.data);
+  learn(answer.data);
   notice = `${done}${answer.data.pending ? " Samples and shards follow with the next build." : ""}${agreed()}`;
   const goesOn = text(label) !== sent; // something was changed while the answer was on its way
   base = { ...basis(), label: new Label(JSON.parse(sent)) };
@@ -149,25 +143,19 @@ async function renew() {
 const others = () => root.dataset.after || jobPart($("label-others"), `/labelling/${encodeURIComponent(episode.dataset)}/${episode.episode_index}`);
 
 function conflict(data) {
-  Object.assign(known, data);
+  learn(data);
   const box = $("editor-conflict");
   box.querySelector("p").textContent = data.error;
   box.hidden = false;
   box.querySelector("button").focus();
-  drawHistory();
 }
 
 function compare() {
   const lane = $("editor-theirs");
   const theirs = new Label(basis().json);
   lane.replaceChildren(...theirs.segments.map((s) => part(document.createElement("span"), s, theirs)));
-  const words = theirs.segments.map((s) => `${s.name} ${s.start} to ${s.end}`);
+  const words = theirs.segments.map((s) => `${s.name} ${s.start_frame} to ${s.end_frame}`);
   lane.setAttribute("aria-label", `Theirs: ${words.join(", ")}`);
-  showTheirs(true);
-}
-
-function showTheirs(on) {
-  for (const part of root.querySelectorAll(".theirs-name, .theirs-lane")) part.hidden = !on;
 }
 
 function tell(message, wrong = false) {
@@ -176,8 +164,6 @@ function tell(message, wrong = false) {
   line.classList.toggle("bad", wrong);
 }
 
-const moment = (row) => row.created_at.slice(0, 19).replace("T", " ");
-
 // Drawing
 
 const at = (frame) => `${(100 * frame) / numFrames}%`;
@@ -185,12 +171,12 @@ const FEWEST_PX = 14; // of a place to click or to hold
 
 function part(made, s, of) {
   const number = of.plan.indexOf(s.step);
-  made.className = `editor-part ${s.kind === "step" ? `step${number % 8}` : `kind-${s.kind}`}`;
+  made.className = `editor-part ${s.kind === "step" ? `step${number % 8}` : s.kind}`;
   made.classList.toggle("failed", s.kind === "step" && !s.completed);
-  made.style.left = at(s.start);
-  made.style.width = at(s.end - s.start);
+  made.style.left = at(s.start_frame);
+  made.style.width = at(s.end_frame - s.start_frame);
   made.textContent = s.name;
-  made.title = `${s.name}: frames ${s.start} to ${s.end}`;
+  made.title = `${s.name}: frames ${s.start_frame} to ${s.end_frame}`;
   return made;
 }
 
@@ -198,14 +184,14 @@ function segment(s, i) {
   const button = part(element("button", { type: "button" }), s, label);
   button.dataset.segment = i;
   const state = `${s.kind === "step" ? (s.completed ? ", completed" : ", failed") : `, ${s.kind}`}${s.pace ? `, ${s.pace}` : ""}`;
-  button.ariaLabel = `${s.name}, frames ${s.start} to ${s.end}${state}`;
+  button.ariaLabel = `${s.name}, frames ${s.start_frame} to ${s.end_frame}${state}`;
   button.ariaPressed = i === chosen;
   return button;
 }
 
 function edge(i) {
   const [low, high] = label.limits(i);
-  const { end, name } = label.segments[i];
+  const { end_frame: end, name } = label.segments[i];
   const handle = element("div", { className: "editor-edge", tabIndex: 0, role: "slider" });
   handle.dataset.edge = i;
   handle.ariaLabel = `Boundary between ${name} and ${label.segments[i + 1].name}`;
@@ -235,20 +221,21 @@ function settle() {
     });
   };
   const of = (made) => label.segments[made.dataset.segment ?? made.dataset.edge];
-  const isNarrow = (s) => (s.end - s.start) * px < 2 * FEWEST_PX;
+  const isNarrow = (s) => (s.end_frame - s.start_frame) * px < 2 * FEWEST_PX;
   const narrow = [...lane.querySelectorAll("[data-segment]")].filter((made) => {
     const s = of(made);
-    [made.style.left, made.style.width] = [at(s.start), at(s.end - s.start)];
-    made.style.setProperty("--wide", `${(s.end - s.start) * px}px`);
+    [made.style.left, made.style.width] = [at(s.start_frame), at(s.end_frame - s.start_frame)];
+    made.style.setProperty("--wide", `${(s.end_frame - s.start_frame) * px}px`);
     return made.classList.toggle("narrow", isNarrow(s));
   });
-  put(narrow, (made) => ((of(made).start + of(made).end) / 2) * px, (made) => of(made).start * px);
+  put(narrow, (made) => ((of(made).start_frame + of(made).end_frame) / 2) * px, (made) => of(made).start_frame * px);
   const edges = [...lane.querySelectorAll("[data-edge]")];
   edges.forEach((made, i) => made.classList.toggle("low", isNarrow(label.segments[i]) || isNarrow(label.segments[i + 1])));
-  put(edges, (made) => of(made).end * px, (made) => of(made).end * px);
+  put(edges, (made) => of(made).end_frame * px, (made) => of(made).end_frame * px);
 }
 
 function draw() {
+  chosen = Math.min(chosen, label.segments.length - 1);
   const focused = document.activeElement?.dataset ?? {};
   const lane = $("editor-lane");
   const children = label.segments.flatMap((s, i) => (i ? [edge(i - 1), segment(s, i)] : [segment(s, i)]));
@@ -265,7 +252,6 @@ function draw() {
   drawForm();
   drawPlan();
   drawState();
-  drawHistory();
 }
 
 function drawForm() {
@@ -273,8 +259,8 @@ function drawForm() {
   const form = $("editor-segment");
   form.name.value = s.name;
   form.kind.value = s.kind;
-  form.start.value = s.start;
-  form.end.value = s.end;
+  form.start.value = s.start_frame;
+  form.end.value = s.end_frame;
   form.start.disabled = chosen === 0;
   form.end.disabled = chosen === label.segments.length - 1;
   form.completed.checked = s.completed;
@@ -292,24 +278,21 @@ function drawFinal() {
   form.final.value = percent;
   form.final.disabled = label.final === null || Boolean(known.why_read_only);
   form.shown.value = label.final === null ? "from the segments" : `${percent} %`;
-  const button = root.querySelector('[data-do="lost"]');
-  button.setAttribute("aria-pressed", String(label.lost !== null));
+  root.querySelector('[data-do="lost"]').ariaPressed = label.lost !== null;
+}
+
+// A button in a list
+function item(text, data, more) {
+  const button = element("button", { type: "button", textContent: text, ...more });
+  Object.assign(button.dataset, data);
+  return element("li", {}, button);
 }
 
 function drawPlan() {
-  $("editor-planned").replaceChildren(
-    ...label.plan.map((p, k) => {
-      const button = element("button", { type: "button", textContent: `${k + 1} ${p.name}`, ariaPressed: label.segments[chosen].step === p });
-      button.dataset.step = k;
-      return element("li", {}, button);
-    }),
-  );
-  const items = label.unreached.map((p) => {
-    const button = element("button", { type: "button", textContent: `${p.name} ×`, ariaLabel: `Take ${p.name} out of the plan` });
-    button.addEventListener("click", () => change(() => label.forget(p)));
-    return element("li", {}, button);
-  });
-  $("editor-unreached").replaceChildren(...(items.length ? items : [element("li", {}, "none")]));
+  const { step } = label.segments[chosen];
+  const unreached = label.unreached.map((p) => item(`${p.name} ×`, { forget: label.plan.indexOf(p) }, { ariaLabel: `Take ${p.name} out of the plan` }));
+  $("editor-planned").replaceChildren(...label.plan.map((p, k) => item(`${k + 1} ${p.name}`, { step: k }, { ariaPressed: p === step })));
+  $("editor-unreached").replaceChildren(...(unreached.length ? unreached : [element("li", {}, "none")]));
 }
 
 function drawState() {
@@ -330,7 +313,7 @@ function drawState() {
   else if (sending) tell(sending);
   else if (changed()) tell("Changed, not saved yet.");
   else if (notice) tell(notice);
-  else if (base.mine) tell(`The label that ${base.json.author} saved ${moment(base.json)} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
+  else if (base.mine) tell(`The label that ${base.json.author} saved ${base.json.created_at.slice(0, 19).replace("T", " ")} counts${known.pending ? "; samples and shards follow with the next build" : ""}. Yours would replace it.${agreed()}`);
   else if (base.rejected) tell("This label was rejected and is not used. Correct it, or undo the rejection below.");
   else if (base.run) tell(`The label by ${base.json.annotator} (${base.run.slice(0, 8)}) counts. Save it to confirm.`);
   else tell("Nobody has labelled this episode yet.");
@@ -350,39 +333,6 @@ function agreed() {
   }).join("");
 }
 
-function drawHistory() {
-  const box = $("editor-history");
-  box.hidden = !known.history.length;
-  const gone = new Set(known.history.map((r) => r.rejects));
-  const items = known.history.toReversed().map((r) => {
-    const what = r.rejects
-      ? `took back ${r.rejects}`
-      : r.status === "rejected"
-        ? `rejected the label of ${r.base_label_run}`
-        : `saved ${r.segments.length} segments`;
-    const words = element("span", {}, `${moment(r)} ${r.author} ${what} (${r.correction_id})${r.comment ? `: ${r.comment}` : ""} `);
-    words.classList.toggle("gone", gone.has(r.correction_id));
-    const item = element("li", {}, words);
-    const current = known.current.find((c) => c.correction_id === r.correction_id);
-    if (current?.status === "review") words.append("– waits for review, the episode has changed ");
-    if (current && !known.why_read_only) {
-      item.append(action("Undo it", "undo", { correction_id: r.correction_id }, "Undone."));
-      if (current.status === "review")
-        item.append(
-          action("It still fits", "accept", { correction_id: r.correction_id, base_content_hash: known.content_hash, base_label_run: r.base_label_run }, "Accepted."),
-        );
-    }
-    return item;
-  });
-  box.querySelector("ol").replaceChildren(...items);
-}
-
-function action(name, what, body, done) {
-  const button = element("button", { type: "button", textContent: name });
-  button.addEventListener("click", () => send(what, body, done));
-  return button;
-}
-
 // Mouse, keyboard, fields
 
 function drag(handle, event) {
@@ -390,7 +340,7 @@ function drag(handle, event) {
   event.preventDefault();
   const i = Number(handle.dataset.edge);
   const before = text(label);
-  const held = timeline.frameAt(event.clientX) - label.segments[i].end; // a grip may stand beside its boundary
+  const held = timeline.frameAt(event.clientX) - label.segments[i].end_frame; // a grip may stand beside its boundary
   // The video shows the first frame of the later segment, wherever the boundary is
   const move = (e) => {
     player.seek(label.move(i, timeline.frameAt(e.clientX) - held), { from: "pointer" });
@@ -403,7 +353,7 @@ function drag(handle, event) {
 function edgeKey(handle, event) {
   const i = Number(handle.dataset.edge);
   const [low, high] = label.limits(i);
-  const here = label.segments[i].end;
+  const here = label.segments[i].end_frame;
   const to = { Home: low, End: high, ArrowLeft: here - (event.shiftKey ? 10 : 1), ArrowRight: here + (event.shiftKey ? 10 : 1) };
   to.ArrowDown = to.ArrowLeft;
   to.ArrowUp = to.ArrowRight;
@@ -439,65 +389,54 @@ function back() {
   return true;
 }
 
-function listen() {
-  root.addEventListener("keydown", (event) => {
-    if (key(event)) {
-      event.preventDefault();
-      event.stopPropagation();
-    } else if (event.target.closest("#editor-lane") && !PAGE_KEYS.has(event.key)) {
-      event.stopPropagation(); // the page's other keys are not meant here
-    }
-  });
-  root.addEventListener("click", (event) => {
-    const name = event.target.closest("[data-do]")?.dataset.do;
-    if (name) acts[name]();
-    const planned = event.target.closest("#editor-planned [data-step]");
-    if (planned) change(() => label.attempt(chosen, Number(planned.dataset.step)));
-    const picked = event.target.closest(".editor-part[data-segment]");
-    if (!picked) return;
-    choose(Number(picked.dataset.segment));
-    // A click with the pointer seeks where it was made
-    if (event.detail) player.seek(timeline.frameAt(event.clientX) - 0.5);
-  });
-  $("editor-lane").addEventListener("focusin", (event) => {
-    const at = event.target.dataset.segment;
-    if (at !== undefined && Number(at) !== chosen) choose(Number(at));
-  });
-  $("editor-lane").addEventListener("pointerdown", (event) => {
-    const handle = event.target.closest(".editor-edge");
-    if (handle && event.button === 0) drag(handle, event);
-  });
-  const rest = $("editor-rest");
-  const final = () => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null);
-  const fields = {
-    name: ({ value }) => label.rename(chosen, value),
-    kind: ({ value }) => label.setKind(chosen, value),
-    start: ({ value }) => label.move(chosen - 1, Number(value)),
-    end: ({ value }) => label.move(chosen, Number(value)),
-    completed: ({ checked }) => label.setCompleted(chosen, checked),
-    pace: ({ value }) => (label.segments[chosen].pace = value || null),
-    stated: final,
-    final,
-  };
-  root.addEventListener("change", ({ target }) => {
-    if (!fields[target.name]) return;
-    change(() => fields[target.name](target));
-    drawForm();
-    if (target.name === "stated" && target.checked) rest.final.focus();
-  });
-  rest.final.addEventListener("input", () => (rest.shown.value = `${rest.final.value} %`));
-  root.addEventListener("submit", (event) => {
-    event.preventDefault();
-    if (event.target.id === "editor-save") save();
-    if (event.target.id !== "editor-plan") return;
-    change(() => label.plannedToo(event.target.step.value));
-    event.target.step.value = "";
-  });
-  addEventListener("beforeunload", (event) => {
-    if (changed()) event.preventDefault();
-  });
-  new ResizeObserver(settle).observe($("editor-lane")); // shown, zoomed, in another window
-}
+root.addEventListener("keydown", (event) => key(event) && event.preventDefault());
+root.addEventListener("click", (event) => {
+  const name = event.target.closest("[data-do]")?.dataset.do;
+  if (name) acts[name]();
+  const { send: act, done, step, forget, ...body } = event.target.closest("[data-send], [data-step], [data-forget]")?.dataset ?? {};
+  if (act) send(act, { ...body, base_content_hash: known.content_hash }, done);
+  if (step) change(() => label.attempt(chosen, Number(step)));
+  if (forget) change(() => label.forget(label.plan[forget]));
+  const picked = event.target.closest(".editor-part[data-segment]");
+  if (!picked) return;
+  choose(Number(picked.dataset.segment));
+  // A click with the pointer seeks where it was made
+  if (event.detail) player.seek(timeline.frameAt(event.clientX) - 0.5);
+});
+$("editor-lane").addEventListener("focusin", (event) => {
+  const at = event.target.dataset.segment;
+  if (at !== undefined && Number(at) !== chosen) choose(Number(at));
+});
+$("editor-lane").addEventListener("pointerdown", (event) => {
+  const handle = event.target.closest(".editor-edge");
+  if (handle && event.button === 0) drag(handle, event);
+});
+const rest = $("editor-rest");
+const final = () => (label.final = rest.stated.checked ? Number(rest.final.value) / 100 : null);
+const fields = {
+  name: ({ value }) => label.rename(chosen, value),
+  kind: ({ value }) => label.setKind(chosen, value),
+  start: ({ value }) => label.move(chosen - 1, Number(value)),
+  end: ({ value }) => label.move(chosen, Number(value)),
+  completed: ({ checked }) => (label.segments[chosen].completed = checked),
+  pace: ({ value }) => (label.segments[chosen].pace = value || null),
+  stated: final,
+  final,
+};
+root.addEventListener("change", ({ target }) => {
+  if (!fields[target.name]) return;
+  change(() => fields[target.name](target));
+  drawForm();
+  if (target.name === "stated" && target.checked) rest.final.focus();
+});
+rest.final.addEventListener("input", () => (rest.shown.value = `${rest.final.value} %`));
+root.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (event.target.id === "editor-save") acts.save();
+  if (event.target.id !== "editor-plan") return;
+  change(() => label.plannedToo(event.target.step.value));
+  event.target.step.value = "";
+});
 
 function choose(i) {
   chosen = i;
@@ -509,19 +448,13 @@ function choose(i) {
 }
 
 // A model that is adapted from this episode: the command for what is chosen
-function adapting() {
-  const details = $("editor-adapt");
-  const box = details.querySelector("div");
-  details.addEventListener("toggle", async () => {
-    if (!box.childElementCount) await jobPart(box, url.replace("/api/corrections", "/adapt"));
-    if (!box.childElementCount) tell("The models cannot be listed: is the explorer still running?", true);
-  });
-  box.addEventListener("input", ({ target: { form } }) => {
-    const command = form.dataset.command.replace("MODEL", form.model.value);
-    const recipe = form.recipe.value;
-    box.querySelector("code").textContent = recipe ? command.replace("RECIPE", recipe) : command.replace(/ --recipe=\S+/, "");
-  });
-}
+const adapt = $("editor-adapt").querySelector("div");
+$("editor-adapt").addEventListener("toggle", () => adapt.querySelector("p:not(.bad)") ?? jobPart(adapt, url.replace("/api/corrections", "/adapt")));
+adapt.addEventListener("input", ({ target: { form } }) => {
+  const command = form.dataset.command.replace("MODEL", form.model.value);
+  const recipe = form.recipe.value;
+  adapt.querySelector("code").textContent = recipe ? command.replace("RECIPE", recipe) : command.replace(/ --recipe=\S+/, "");
+});
 
 let wanted = location.hash === "#editor"; // before there is an editor
 
@@ -531,28 +464,23 @@ export function comeHere() {
   if (wanted) return;
   const lane = $("editor-lane").getBoundingClientRect();
   if (lane.top < 0 || lane.bottom > innerHeight) $("tracks").scrollIntoView({ block: "start" });
-  const here = player.frame < numFrames - 1 ? label.segments.findIndex((s) => player.frame < s.end) : 0;
+  const here = player.frame < numFrames - 1 ? atCursor() : 0;
   $("editor-lane").querySelector(`[data-segment="${here}"]`)?.focus({ preventScroll: true });
 }
 
 onKeys({ e: (event) => !event.target.closest("#editor") && comeHere() });
 
-async function load() {
-  const { ok, data } = await get(url);
-  if (!ok) return;
-  known = data;
-  begin();
-}
-
 if (numFrames) {
-  await load();
-  if (known) {
+  const { ok, data } = await get(url);
+  if (ok) {
+    learn(data);
+    begin();
     const form = $("editor-save");
     form.author.value = author();
     form.author.readOnly = isKnown;
-    listen();
+    addEventListener("beforeunload", (event) => changed() && event.preventDefault());
+    new ResizeObserver(settle).observe($("editor-lane")); // shown, zoomed, in another window
     root.hidden = false;
-    adapting();
     others();
     root.dataset.ready = "true";
     if (wanted) comeHere();

@@ -1,6 +1,7 @@
 // The page of an episode: one cursor over all tracks, values at it, switches of curves, keys, and all of it in the URL.
 import { episode, player } from "./player.js";
 import { $, onKeys } from "./page.js";
+import { jobPart } from "./labelling.js";
 import { drag, keys as timeKeys, timeline } from "./timeline.js";
 import "./cameras.js";
 
@@ -146,13 +147,11 @@ tracks.addEventListener("pointerleave", () => {
 });
 scrub.addEventListener("input", () => player.seek(Number(scrub.value)));
 document.addEventListener("click", (event) => {
-  const button = event.target.closest(".seek");
-  if (button) player.seek(Number(button.dataset.frame));
+  const { frame, key } = event.target.closest(".seek, [data-key]")?.dataset ?? {};
+  if (frame) player.seek(Number(frame));
+  acts[key]?.(event); // a button that does what a key does
 });
 $("play").addEventListener("click", () => player.play());
-$("back").addEventListener("click", () => player.seek(player.frame - 1));
-$("forth").addEventListener("click", () => player.seek(player.frame + 1));
-$("keys").addEventListener("click", () => $("help").showModal());
 
 function boundaries() {
   const segments = episode.runs[0]?.segments ?? [];
@@ -163,7 +162,7 @@ const goTo = (frameOf) => (event) => {
   if (player.playing) player.play(false);
   player.seek(frameOf(event.shiftKey ? Math.round(player.fps) : 1));
 };
-onKeys({
+const acts = {
   " ": (event) => !event.target.closest("button, a, summary, [type=checkbox]") && player.play(),
   ArrowLeft: goTo((step) => player.frame - step),
   ArrowRight: goTo((step) => player.frame + step),
@@ -176,7 +175,8 @@ onKeys({
   Escape: () => (timeline.clear(), false), // it closes more on other pages
   "?": () => $("help").showModal(),
   ...timeKeys,
-});
+};
+onKeys(acts);
 
 player.addEventListener("renewed", () => {
   recallSwitches();
@@ -200,15 +200,9 @@ function nameDimensions(names) {
 }
 
 if (told) {
-  fetch(told.dataset.from)
-    .then((answer) => (answer.ok ? answer.text() : Promise.reject(new Error(answer.status))))
-    .then((html) => {
-      told.innerHTML = html;
-      const { names, curves } = JSON.parse(told.querySelector(".recorded").textContent);
-      recorded = curves;
-      nameDimensions(names);
-      recallSwitches();
-      draw();
-    })
-    .catch((e) => (told.textContent = `The actions could not be loaded: ${e.message}.`));
+  await jobPart(told, told.dataset.from);
+  const { names, curves } = JSON.parse(told.querySelector(".recorded")?.textContent ?? '{"names": [], "curves": []}');
+  recorded = curves;
+  nameDimensions(names);
+  player.dispatchEvent(new Event("renewed"));
 }

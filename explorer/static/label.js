@@ -1,37 +1,23 @@
 // A label as it is edited: planned steps, and segments that tile the episode. Knows no page.
 // A segment refers to its planned step itself, not to its number, so steps may come and go.
 
-export const MOST_NAME = 200;
+const MOST_NAME = 200;
+const SAID = ["name", "start_frame", "end_frame", "kind", "completed", "pace"]; // of a segment, beside its step
 
 export class Label {
   constructor({ plan = [], segments = [], final_progress = null, catastrophic_frame = null }) {
     this.final = final_progress; // 0..1, where the run ends; null: as the segments say
     this.lost = catastrophic_frame; // first frame at which nothing is left of what was done; null: none
     this.plan = plan.map((name) => ({ name }));
-    this.segments = segments.map((s) => ({
-      name: s.name,
-      start: s.start_frame,
-      end: s.end_frame,
-      kind: s.kind,
-      completed: s.completed,
-      pace: s.pace ?? null,
-      step: s.kind === "step" ? (this.plan[s.step] ?? null) : null,
-    }));
+    const said = (s) => Object.fromEntries(SAID.map((name) => [name, s[name] ?? null]));
+    this.segments = segments.map((s) => ({ ...said(s), step: s.kind === "step" ? (this.plan[s.step] ?? null) : null }));
   }
 
   // As the server takes it
   json() {
     return {
       plan: this.plan.map((p) => p.name),
-      segments: this.segments.map((s) => ({
-        name: s.name,
-        start_frame: s.start,
-        end_frame: s.end,
-        kind: s.kind,
-        completed: s.completed,
-        step: s.kind === "step" ? this.plan.indexOf(s.step) : null,
-        pace: s.pace,
-      })),
+      segments: this.segments.map((s) => ({ ...s, step: s.kind === "step" ? this.plan.indexOf(s.step) : null })),
       final_progress: this.final,
       catastrophic_frame: this.lost,
     };
@@ -43,13 +29,13 @@ export class Label {
 
   // Where the boundary behind segment i may be: each side keeps a frame
   limits(i) {
-    return [this.segments[i].start + 1, this.segments[i + 1].end - 1];
+    return [this.segments[i].start_frame + 1, this.segments[i + 1].end_frame - 1];
   }
 
   move(i, frame) {
     const [low, high] = this.limits(i);
     const to = Math.min(high, Math.max(low, Math.round(frame)));
-    this.segments[i].end = this.segments[i + 1].start = to;
+    this.segments[i].end_frame = this.segments[i + 1].start_frame = to;
     return to;
   }
 
@@ -84,13 +70,13 @@ export class Label {
   // The second part of a step is a step of its own until it is named like another
   split(i, frame) {
     const s = this.segments[i];
-    if (frame <= s.start || frame >= s.end) return false;
-    const second = { ...s, start: frame };
+    if (frame <= s.start_frame || frame >= s.end_frame) return false;
+    const second = { ...s, start_frame: frame };
     if (s.kind === "step") {
       second.name = `${s.name.slice(0, MOST_NAME - 10)}, part 2`;
       second.step = this.#planned(second.name, s.step);
     }
-    s.end = frame;
+    s.end_frame = frame;
     if (s.kind === "step") s.completed = true;
     this.segments.splice(i + 1, 0, second);
     return true;
@@ -100,7 +86,7 @@ export class Label {
   merge(i) {
     const [s, next] = [this.segments[i], this.segments[i + 1]];
     if (!next) return;
-    s.end = next.end;
+    s.end_frame = next.end_frame;
     if (s.kind === "step" && next.step === s.step) s.completed = next.completed;
     this.segments.splice(i + 1, 1);
     this.forget(next.step);
@@ -131,11 +117,6 @@ export class Label {
       s.step = null;
       this.forget(old);
     }
-  }
-
-  setCompleted(i, completed) {
-    const s = this.segments[i];
-    if (s.kind === "step") s.completed = completed;
   }
 
   // The mark is taken away where it stands already

@@ -29,6 +29,13 @@ export const token = document.querySelector("meta[name=csrf-token]").content;
 export const post = (url, body) => send("POST", url, { author: author(), ...body });
 export const remove = (url) => send("DELETE", url, {});
 
+// What a person says of a label: accept or reject. of: an element's data: dataset, episode, follows; run, or correction
+export function judge({ dataset, episode, run, correction, follows }, act) {
+  const what = correction && act === "reject" ? "undo" : act;
+  const about = correction ? { correction_id: correction } : { base_label_run: run };
+  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, ...about });
+}
+
 // A request that the page then shows the outcome of; a refusal is said in `line`
 export async function told(request, line) {
   const { ok, data } = await request;

@@ -1,5 +1,5 @@
 // Single episodes of the gallery that are picked, over its pages: tagged, assigned, or shown alone.
-import { $, post } from "./page.js";
+import { $, post, told } from "./page.js";
 
 const bar = $("picked");
 const STORED = "picked";
@@ -26,39 +26,28 @@ document.querySelector(".gallery").addEventListener("change", (event) => {
   draw();
 });
 
-async function mark(kind, on) {
-  const field = bar.elements[kind];
-  const value = field.value.trim();
-  if (!value) return field.focus();
+const acts = {
+  page: () => cards.forEach((card) => pick(card, true)),
+  none: () => picked.clear(),
+  only: () => location.assign(`/episodes?${new URLSearchParams([...picked.keys()].map((key) => ["pick", key]))}`),
+};
+bar.addEventListener("click", ({ target }) => {
+  acts[target.dataset.do]?.();
+  draw();
+});
+// A form for each kind: Enter does what its first button does
+bar.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { name: kind, value } = event.target.querySelector("input");
   const episodes = [...picked].map(([key, seen]) => {
     const [dataset, number] = key.split(/ (?=\d+$)/);
     return [dataset, Number(number), seen];
   });
-  const { ok, data } = await post("/api/marks", { kind, value, on, episodes });
-  if (!ok) return void ($("picked-state").textContent = data.error);
+  const answer = await post("/api/marks", { kind, value: value.trim(), on: event.submitter.value === "on", episodes });
   // What was picked is done with; the page shows what became of it
-  picked.clear();
+  if (answer.ok) picked.clear();
   draw();
-  location.reload();
-}
-
-const acts = {
-  page: () => (cards.forEach((card) => pick(card, true)), draw()),
-  none: () => (picked.clear(), draw()),
-  only: () => location.assign(`/episodes?${new URLSearchParams([...picked.keys()].map((key) => ["pick", key]))}`),
-  tag: () => mark("tag", true),
-  untag: () => mark("tag", false),
-  assign: () => mark("assigned", true),
-  unassign: () => mark("assigned", false),
-};
-bar.addEventListener("click", (event) => {
-  const act = event.target.closest("[data-do]")?.dataset.do;
-  if (act && event.target.type !== "submit") acts[act]();
-});
-// Enter in a field does what stands beside it
-bar.addEventListener("submit", (event) => {
-  event.preventDefault();
-  acts[document.activeElement?.name === "assigned" ? "assign" : "tag"]();
+  told(answer, $("picked-state"));
 });
 // What was seen of cards on this page is as new as the page
 for (const card of cards) if (picked.has(keyOf(card))) pick(card, true);

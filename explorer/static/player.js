@@ -23,12 +23,6 @@ class Player extends EventTarget {
     this.playing = on;
     this.dispatchEvent(new Event("play"));
   }
-
-  // Of a part that is played again: has it been played, and is it begun anew?
-  isOver(frame) {
-    if (this.loop && frame >= this.loop.to) return this.seek(this.loop.from), true;
-    return false;
-  }
 }
 
 export const player = new Player();

@@ -1,6 +1,5 @@
 // An episode of a queue: accept, fix, reject or skip by a key, and the next one comes; how many are left.
-import { judge } from "./judging.js";
-import { $, author, onKeys } from "./page.js";
+import { $, author, judge, onKeys } from "./page.js";
 import { player } from "./player.js";
 
 const bar = $("queue");

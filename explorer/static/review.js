@@ -1,6 +1,5 @@
 // The review queue: a row at a time, by mouse or keyboard.
-import { judge as judged } from "./judging.js";
-import { $, author, isKnown, onKeys, remember } from "./page.js";
+import { $, author, isKnown, judge as judged, onKeys, remember } from "./page.js";
 import "./pictures.js";
 
 const rows = () => [...document.querySelectorAll("#queue tbody tr")];
@@ -12,15 +11,8 @@ form?.addEventListener("change", () => remember(form.author.value));
 // Whoever starts from here starts to count anew
 for (const stored of Object.keys(sessionStorage)) if (stored.startsWith("queue ")) sessionStorage.removeItem(stored);
 
-let at = -1;
-
-function select(i) {
-  const all = rows();
-  if (!all.length) return;
-  at = Math.min(all.length - 1, Math.max(0, i));
-  all.forEach((row, k) => row.setAttribute("aria-selected", String(k === at)));
-  all[at].querySelector("a").focus();
-}
+const current = () => document.activeElement.closest("#queue tbody tr");
+const select = (i) => rows().at(Math.min(rows().length - 1, Math.max(0, i)))?.querySelector("a").focus();
 
 async function judge(row, act) {
   if (!form.reportValidity()) return;
@@ -32,12 +24,11 @@ async function judge(row, act) {
   row.inert = false;
   state.textContent = ok ? `${dataset} ${episode}: ${act === "reject" ? "rejected" : act === "keep" ? "the old label is accepted" : "accepted"}.` : data.error;
   state.classList.toggle("bad", !ok);
-  if (!ok) return false;
   const i = rows().indexOf(row);
-  row.remove();
+  if (ok) row.remove();
   if (rows().length) select(i);
   else location.reload();
-  return true;
+  return ok;
 }
 
 document.querySelector("main").addEventListener("click", async ({ target }) => {
@@ -48,11 +39,11 @@ document.querySelector("main").addEventListener("click", async ({ target }) => {
   for (const row of several) if (!(await judge(row, "accept"))) return;
 });
 
-const ofRow = (act) => () => void (at >= 0 && act(rows()[at]));
+const ofRow = (act) => () => void (current() && act(current()));
 onKeys({
-  enter: ({ target }) => at < 0 && !target.closest("a, button, summary") && $("start")?.click(),
-  j: () => select(at + 1),
-  k: () => select(at - 1),
+  enter: ({ target }) => !target.closest("a, button, summary") && $("start")?.click(),
+  j: () => select(rows().indexOf(current()) + 1),
+  k: () => select(rows().indexOf(current()) - 1),
   a: ofRow((row) => form && judge(row, "accept")),
   x: ofRow((row) => form && judge(row, "reject")),
   f: ofRow((row) => (row.querySelector("[data-act=fix]") ?? row.querySelector("a")).click()),

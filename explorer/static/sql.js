@@ -4,10 +4,7 @@ import { $, post, token, told } from "./page.js";
 
 const form = $("ask");
 $("sql").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    form.requestSubmit();
-  }
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 // The answer is fetched, so that it can be given up: the server stops a query that nobody waits for
 let waiting = null;

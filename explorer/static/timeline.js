@@ -51,8 +51,7 @@ class Timeline extends EventTarget {
   }
 
   move(frames) {
-    const from = Math.min(player.numFrames - this.width, Math.max(0, this.from + frames));
-    this.zoom(from, from + this.width);
+    this.zoom(this.from + frames, this.to + frames);
   }
 
   // The frame comes into sight
@@ -92,14 +91,10 @@ class Timeline extends EventTarget {
       element.style.width = `${box.width * (b - a)}px`;
       element.hidden = b <= a;
     };
-    if (this.range) place($("range"), this.range.from, this.range.to);
-    else $("range").hidden = true;
-    const button = $("range-zoom");
-    button.hidden = $("range-none").hidden = !this.range;
-    if (this.range) {
-      const [a, b] = [this.range.from, this.range.to].map((f) => (f / player.fps).toFixed(2));
-      button.textContent = `${a} to ${b} s`;
-    }
+    const { from, to } = this.range ?? { from: 0, to: 0 };
+    place($("range"), from, to);
+    $("range-zoom").hidden = $("range-none").hidden = !this.range;
+    $("range-zoom").textContent = `${(from / player.fps).toFixed(2)} to ${(to / player.fps).toFixed(2)} s`;
     $("loop").setAttribute("aria-pressed", String(Boolean(player.loop)));
     const shown = $("window");
     shown.style.left = `${(100 * this.from) / player.numFrames}%`;
@@ -136,8 +131,6 @@ export const keys = {
   o: () => timeline.select(timeline.range && timeline.range.from <= player.frame ? timeline.range.from : 0, player.frame + 1),
   l: () => timeline.loop(),
 };
-const buttons = { "zoom-in": "+", "zoom-out": "-", "zoom-fit": "0", loop: "l" };
-for (const [id, key] of Object.entries(buttons)) $(id).addEventListener("click", keys[key]);
 
 // The wheel: with Ctrl (or a pinch), and over the ruler, it zooms at the pointer; with Shift, or sideways, it moves
 tracks.addEventListener(
