@@ -66,22 +66,13 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
     return reader.once(("limits", dataset), found)
 
 
-def thumbnail(corpus: CorpusView, reader: LakeReader, dataset: str, episode_index: int, kind: str) -> bytes:
-    """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
-    return _thumbnail(corpus, dataset, episode_index, kind, reader.snapshot.number)
-
-
-def moment(corpus: CorpusView, reader: LakeReader, dataset: str, episode_index: int, camera: str, frame: int) -> bytes:
+# Pictures are made when they are asked for; the last ones are kept, by the snapshot (a number) that they are of
+@lru_cache(maxsize=2000)
+def moment(corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
     """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
 
     Raises PageError: no such frame, or no picture of that camera can be had.
     """
-    return _moment(corpus, dataset, episode_index, camera, frame, reader.snapshot.number)
-
-
-# Made when they are asked for; the last ones are kept, by the snapshot that they are of
-@lru_cache(maxsize=2000)
-def _moment(corpus: CorpusView, dataset: str, episode_index: int, camera: str, frame_index: int, _: int) -> bytes:
     with corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
         listed, limits = cameras(episode, keyframes(reader, episode.key)), limits_of(reader, dataset)
@@ -103,7 +94,8 @@ def _moment(corpus: CorpusView, dataset: str, episode_index: int, camera: str, f
 
 
 @lru_cache(maxsize=2000)
-def _thumbnail(corpus: CorpusView, dataset: str, episode_index: int, kind: str, _: int) -> bytes:
+def thumbnail(corpus: CorpusView, _: int, dataset: str, episode_index: int, kind: str) -> bytes:
+    """`thumb` or `sheet` of an episode as JPEG. Raises PageError where no picture can be had."""
     with corpus.reading() as reader:
         chunk = chunk_of(reader, dataset, episode_index)
         stored = keyframes(reader, (dataset, chunk, episode_index))

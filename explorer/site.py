@@ -1,6 +1,5 @@
 """What every page of the explorer shares: the corpus, the options of the command line, and the frame of a page."""
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,6 @@ from urllib.parse import quote, urlencode
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment
-from starlette.requests import ClientDisconnect
 
 from core.paths import Workspace
 from core.web import Access
@@ -125,39 +123,6 @@ def _visit(request: Request) -> Iterator[Visit]:
 
 
 Visiting = Annotated[Visit, Depends(_visit)]
-
-
-async def json_body(request: Request) -> dict[str, Any]:
-    """The object that a request brings. Raises PageError for anything else."""
-    # A form of another site can send no such content type without asking first
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise PageError("send JSON, with the content type application/json", 415)
-    try:
-        body = json.loads(await request.body())
-    # Deep nesting of brackets is a RecursionError, not a ValueError
-    except (ValueError, RecursionError) as e:
-        raise PageError("the request is not valid JSON", 400) from e
-    except ClientDisconnect as e:
-        raise PageError("the request was cut off", 400) from e
-    if not isinstance(body, dict):
-        raise PageError("the request is not a JSON object", 400)
-    return body
-
-
-def text_of(body: dict[str, Any], name: str, *, default: str | None = None) -> str:
-    """A text of the request. Raises PageError where it is none, or missing without a default."""
-    value = body.get(name, default)
-    if not isinstance(value, str):
-        raise PageError(f"{name}: a text is needed", 422)
-    return value
-
-
-def id_of(body: dict[str, Any], name: str) -> str | None:
-    """An id of the request, or None where it is null or missing. Raises PageError."""
-    value = body.get(name)
-    if value is not None and not isinstance(value, str):
-        raise PageError(f"{name}: a text or null is needed", 422)
-    return value
 
 
 @contextmanager

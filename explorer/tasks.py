@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from core.paths import Workspace
 from explorer.access import LakeReader
 from explorer.site import Visit
-from warehouse.lake.connection import LakeConnection
-from warehouse.lake.references import SHOWN_BY, pending_chunks, stated_annotator
+from warehouse.lake.references import SHOWN_BY, stated_annotator
 
 MOST_TASKS = 20  # of a dataset, and datasets, that are listed to be labelled by showing
 MOST_LISTED = 50  # runs of a task that follow no reference, by number
@@ -62,14 +60,3 @@ def why_unused(reader: LakeReader, dataset: str) -> str | None:
         f"{dataset} is built with the annotator {stated}, which follows no references: "
         f"proccorpus build --dataset {dataset} --annotator transfer"
     )
-
-
-def num_unbuilt(reader: LakeReader, dataset: str) -> int:
-    """How many runs of a dataset people judged since its last build."""
-    rows = reader.rows("SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset)
-    return rows[0][0]
-
-
-def num_waiting(space: Workspace, reader: LakeReader, dataset: str) -> int:
-    """How many chunks of a dataset the next build labels anew."""
-    return len(pending_chunks(LakeConnection(space, reader.con), dataset))

@@ -2,30 +2,25 @@
 
 import re
 from functools import partial
-from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel
 
 from explorer.access import LakeReader, PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
-from explorer.site import Explorer, Visiting, json_body, text_of
+from explorer.site import Explorer, Visiting
 
 router = APIRouter()
 RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
 
 
-def _job(request: Request) -> ChildJob:
-    return request.app.state.adapt_job
+class Wanted(BaseModel):
+    """What to adapt, and how; without a recipe as the model's kind is."""
 
-
-def _job_state(job: ChildJob) -> dict[str, Any]:
-    """Its episode and model, whether it runs, its exit code when it has ended, and the end of its log."""
-    if job.process is None:
-        return {"about": None, "running": False, "exit_code": None, "log": ""}
-    code = job.process.poll()
-    return {"about": job.about().get("about"), "running": code is None, "exit_code": code, "log": job.log()}
+    model: str
+    recipe: str = ""
 
 
 def _command(explorer: Explorer, dataset: str, episode_index: int, model: str, recipe: str) -> list[str]:
@@ -50,6 +45,8 @@ def _why_not(explorer: Explorer) -> str | None:
 @router.get("/adapt/{dataset}/{episode_index}")
 def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
+    job: ChildJob = at.request.app.state.adapt_job
+    code = job.process.poll() if job.process else None
     models, named = _models(at.reader), partial(_command, at.explorer, dataset, episode_index)
     return at.part(
         "adapt.html",
@@ -58,25 +55,25 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespon
         command=in_words(named("MODEL", "RECIPE")),
         first=in_words(named(models[0], "")) if models else "",
         why_not=_why_not(at.explorer),
-        job=_job_state(_job(at.request)),
+        about=job.about().get("about") if job.process else None,
+        running=job.process is not None and code is None,
+        exit_code=code,
+        log=job.log() if job.process else "",
     )
 
 
 @router.post("/api/adapt/{dataset}/{episode_index}")
-def start(
-    at: Visiting, dataset: str, episode_index: EpisodeIndex, body: Annotated[dict[str, Any], Depends(json_body)]
-) -> JSONResponse:
+def start(at: Visiting, dataset: str, episode_index: EpisodeIndex, wanted: Wanted) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
-    job = _job(at.request)
+    job: ChildJob = at.request.app.state.adapt_job
     if why := _why_not(at.explorer):
         raise PageError(why, 403)
-    model, recipe = text_of(body, "model"), text_of(body, "recipe", default="")
     find_episode(at.reader, dataset, episode_index)
-    if model not in _models(at.reader):
-        raise PageError(f"the corpus has no trained model {model!r}", 422)
-    if recipe and not RECIPE.fullmatch(recipe):
+    if wanted.model not in _models(at.reader):
+        raise PageError(f"the corpus has no trained model {wanted.model!r}", 422)
+    if wanted.recipe and not RECIPE.fullmatch(wanted.recipe):
         raise PageError("recipe: the name of a built-in recipe is needed", 422)
     busy = f"an adaptation is running already: {job.about().get('about', 'of another episode')}"
-    about = {"about": f"{dataset} {episode_index} with {model}"}
-    job.start(_command(at.explorer, dataset, episode_index, model, recipe), about, busy)
+    about = {"about": f"{dataset} {episode_index} with {wanted.model}"}
+    job.start(_command(at.explorer, dataset, episode_index, wanted.model, wanted.recipe), about, busy)
     return JSONResponse({}, 202)

@@ -2,24 +2,47 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from annotate.label_run import human_run
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.site import Explorer, Visiting, explorer_of, id_of, json_body, text_of, writing
-from explorer.tags import Place
+from explorer.site import Explorer, Visiting, explorer_of, writing
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
-from warehouse.lake.statements import ASSIGNED, TAG, mark
+from warehouse.lake.statements import Kind, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
 SEGMENT = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")
-Body = Annotated[dict[str, Any], Depends(json_body)]
+OF_LABEL = ("plan", "segments", *SAID_LATER)
+
+
+class Said(BaseModel, extra="allow"):
+    """What somebody says of an episode's label: who, the newest correction that they had seen (`follows`), of which
+    label or correction; with OF_LABEL, where they save one.
+    """
+
+    author: str | None = None
+    comment: str = ""
+    follows: str | None = None
+    correction_id: str | None = None
+    base_label_run: str | None = None
+    base_content_hash: str | None = None
+
+
+class Marking(BaseModel):
+    """A tag, or whom episodes are assigned to: said, or taken back (not `on`); of each the assignment that was seen."""
+
+    kind: Kind
+    value: str
+    on: StrictBool = True
+    author: str | None = None
+    episodes: list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)], str | None]]
 
 
 @router.get(OF_EPISODE)
@@ -30,13 +53,7 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRespon
     why = at.explorer.options.why_read_only
     if why is None and (episode.facts["status"] != "ok" or episode.facts["content_hash"] is None):
         why = "the episode cannot be used, so it has no label"
-    facts = {
-        "dataset": dataset,
-        "episode_index": episode_index,
-        "content_hash": episode.facts["content_hash"],
-        "why_read_only": why,
-        **at.explorer.author(at.request),
-    }
+    facts = {"content_hash": episode.facts["content_hash"], "why_read_only": why}
     return JSONResponse(plain(facts | _said(at.explorer, at.reader, dataset, episode_index, why)))
 
 
@@ -55,7 +72,7 @@ def change(
     request: Request,
     dataset: str,
     episode_index: EpisodeIndex,
-    body: Body,
+    said: Said,
     act: Literal["save", "accept", "reject", "undo"] = "save",
 ) -> JSONResponse:
     """Save corrected segments; accept a label, or a correction that waits, as it is; reject a label; take one of these
@@ -65,7 +82,7 @@ def change(
     explorer = explorer_of(request)
     with writing(explorer) as lake:
         try:
-            status, outcome = 200, {"saved": _written(request, lake, dataset, episode_index, act, body)}
+            status, outcome = 200, {"saved": _written(request, lake, dataset, episode_index, act, said)}
         except CorrectionError as e:
             status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
     # Read again after the change, so that the page shows what is stored and not what it sent
@@ -73,32 +90,25 @@ def change(
         return JSONResponse(plain(outcome | _said(explorer, reader, dataset, episode_index, None)), status)
 
 
-def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, body: dict[str, Any]) -> str:
+def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, said: Said) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
-    # The newest correction that the author had seen; a proxy's name counts before their own
-    judgement = {
-        "author": _author(request, body),
-        "comment": text_of(body, "comment", default=""),
-        "follows": id_of(body, "follows"),
-    }
-    correction = id_of(body, "correction_id")
+    judgement = {"author": _author(request, said.author), "comment": said.comment, "follows": said.follows}
+    run, content, correction = said.base_label_run, said.base_content_hash, said.correction_id or ""
     if act == "reject":
-        run = text_of(body, "base_label_run")
-        return corrections.reject_label(lake, dataset, episode_index, run, **judgement)["correction_id"]
+        return corrections.reject_label(lake, dataset, episode_index, run or "", **judgement)["correction_id"]
     if act == "undo":
         places = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
         if places != [(dataset, episode_index)]:
             raise CorrectionError(f"episode {episode_index} of {dataset} has no correction {correction!r}")
-        return corrections.take_back(lake, text_of(body, "correction_id"), **judgement)["correction_id"]
-    run, content = id_of(body, "base_label_run"), id_of(body, "base_content_hash")
+        return corrections.take_back(lake, correction, **judgement)["correction_id"]
     if act == "save":
-        corrected = parsed({k: body[k] for k in ("plan", "segments", *SAID_LATER) if k in body})
+        corrected = parsed({k: v for k, v in (said.model_extra or {}).items() if k in OF_LABEL})
     else:
         content = content or corrections.episode_facts(lake, dataset, episode_index)["content_hash"]
         if correction:
             corrected = _waiting(lake, dataset, episode_index, correction)
         else:
-            run = text_of(body, "base_label_run")
+            run = run or ""
             _check_replaces_nothing(lake, dataset, episode_index, run, judgement["author"])
             corrected = corrections.stored_label(lake, dataset, episode_index, run)
     seen = {"base_label_run": run, "base_content_hash": content}
@@ -115,8 +125,9 @@ def _check_replaces_nothing(lake: Lake, dataset: str, episode_index: int, run: s
         )
 
 
-def _author(request: Request, body: dict[str, Any]) -> str:
-    return request.state.user or text_of(body, "author", default=explorer_of(request).options.access.author)
+def _author(request: Request, said: str | None) -> str:
+    """A proxy's name counts before their own."""
+    return request.state.user or (explorer_of(request).options.access.author if said is None else said)
 
 
 def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> corrections.Corrected:
@@ -132,33 +143,13 @@ def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> c
 
 
 @router.post("/api/marks")
-def tag(request: Request, body: Body) -> JSONResponse:
-    """`kind` (tag or assigned), `value`, `on`, `author`, and `episodes`: [dataset, episode_index, assignment seen].
-
-    409 where somebody else has assigned one of them meanwhile, 422 for what cannot be.
-    """
-    kind, is_on = text_of(body, "kind"), body.get("on", True)
-    if kind not in (TAG, ASSIGNED):
-        raise PageError(f"kind: {TAG} or {ASSIGNED} is needed", 422)
-    if not isinstance(is_on, bool):
-        raise PageError("on: true or false is needed", 422)
-    seen, author = _seen(body), _author(request, body)
+def tag(request: Request, marking: Marking) -> JSONResponse:
+    """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
+    seen = {(dataset, episode): assignment for dataset, episode, assignment in marking.episodes}
+    who = {"author": _author(request, marking.author), "is_on": marking.on, "follows": seen}
     try:
         with writing(explorer_of(request)) as lake:
-            rows = mark(lake, [*seen], kind, text_of(body, "value"), author=author, is_on=is_on, follows=seen)
+            rows = mark(lake, [*seen], marking.kind, marking.value, **who)
     except CorrectionError as e:
         raise PageError(str(e), 409 if isinstance(e, ConflictError) else 422) from e
     return JSONResponse({"changed": len(rows)})
-
-
-def _seen(body: dict[str, Any]) -> dict[Place, str | None]:
-    """The episodes of a request, each with the assignment that its author has seen. Raises PageError."""
-    given = body.get("episodes")
-    found: dict[Place, str | None] = {}
-    for item in given if isinstance(given, list) else [None]:
-        match item:
-            case [str(dataset), int(episode), None | str() as seen] if not isinstance(episode, bool) and episode >= 0:
-                found[dataset, episode] = seen
-            case _:
-                raise PageError("episodes: a list of [dataset, episode_index, assignment or null] is needed", 422)
-    return found

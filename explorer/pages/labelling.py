@@ -3,17 +3,19 @@
 import re
 import threading
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse
 
 from core.errors import UserError
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
-from explorer.site import Explorer, Visit, Visiting, json_body
-from explorer.tasks import MOST_TASKS, listed_tasks, num_unbuilt, num_waiting, shown_tasks, why_unused
+from explorer.site import Explorer, Visit, Visiting
+from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
+from warehouse.lake.connection import LakeConnection
+from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
 ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
@@ -24,10 +26,6 @@ DONE_SQL = """
     SELECT count(*), arg_max(stage, finished_at) FROM stage_runs
     WHERE dataset = ? AND chunk >= 0 AND stage <> 'episodes' AND finished_at >= ?"""
 _asking = threading.Lock()
-
-
-def _job(request: Request) -> ChildJob:
-    return request.app.state.label_job
 
 
 def _command(explorer: Explorer, dataset: str) -> list[str]:
@@ -42,7 +40,7 @@ def _state(at: Visit) -> dict[str, Any]:
     error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
-    job = _job(at.request)
+    job: ChildJob = at.request.app.state.label_job
     running, about = job.running, job.about()
     if not about:
         return {"dataset": None, "running": False}
@@ -63,11 +61,6 @@ def _state(at: Visit) -> dict[str, Any]:
     }
 
 
-def _why_not(at: Visit, dataset: str) -> str | None:
-    """Why nothing is labelled from here; None: it is."""
-    return at.explorer.options.why_read_only or why_unused(at.reader, dataset)
-
-
 def _panel(at: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
     """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
 
@@ -82,17 +75,20 @@ def _panel(at: Visit, dataset: str, episode_index: int | None = None) -> HTMLRes
     others = [task for task in shown if task["others"]]
     if not (others if is_reference else shown):
         return HTMLResponse("")
-    why = _why_not(at, dataset)
+    why = at.explorer.options.why_read_only or why_unused(at.reader, dataset)
+    unbuilt = at.reader.rows("SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset)
+    # Chunks that the next build labels anew
+    waiting = pending_chunks(LakeConnection(at.explorer.space, at.reader.con), dataset) if why is None else []
     return at.part(
         "labelling.html",
         dataset=dataset,
         job=job,
         why_not=why,
-        waiting=num_waiting(at.explorer.space, at.reader, dataset) if why is None else 0,
+        waiting=len(waiting),
         is_reference=is_reference,
         others=others,
         num_runs=sum(task["runs"] for task in shown),
-        unbuilt=num_unbuilt(at.reader, dataset),
+        unbuilt=unbuilt[0][0],
     )
 
 
@@ -128,12 +124,12 @@ def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HT
 
 
 @router.post("/api/labelling/{dataset}")
-def start(at: Visiting, dataset: str, _: Annotated[dict[str, Any], Depends(json_body)]) -> JSONResponse:
+def start(at: Visiting, dataset: str) -> JSONResponse:
     """Build a dataset of the lake as it was built last."""
     at.reader.check_dataset(dataset)
-    if why := _why_not(at, dataset):
+    if why := at.explorer.options.why_read_only or why_unused(at.reader, dataset):
         raise PageError(why, 403)
-    job = _job(at.request)
+    job: ChildJob = at.request.app.state.label_job
     arguments = [*_command(at.explorer, dataset), f"--events={job.file('events')}"]
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
     of = job.about().get("dataset", "another dataset")

@@ -58,7 +58,7 @@ def keyframe(at: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: st
 @router.get("/{kind}.jpg")
 def picture(at: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = media.thumbnail(at.explorer.corpus, at.reader, dataset, episode_index, kind)
+    data = media.thumbnail(at.explorer.corpus, at.reader.snapshot.number, dataset, episode_index, kind)
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
@@ -71,5 +71,5 @@ def frame(
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    data = media.moment(at.explorer.corpus, at.reader, dataset, episode_index, camera, frame_index)
+    data = media.moment(at.explorer.corpus, at.reader.snapshot.number, dataset, episode_index, camera, frame_index)
     return Response(data, media_type="image/jpeg", headers=SHORT)

@@ -1,14 +1,13 @@
 """Why a label is what it is: every question to a model about an episode, as sent, with reply, tokens and price."""
 
 import json
-import threading
+from functools import cache
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
 from annotate.model_client.responses import ResponseStore, StoredReply
-from core.paths import Workspace
 from explorer.episode import EpisodeIndex, find_episode, keyframes, label_runs
 from explorer.site import Visiting
 
@@ -17,7 +16,6 @@ MAX_CALLS = 200
 CALLS_SQL = f"""
     FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
     LIMIT {MAX_CALLS}"""
-_opening = threading.Lock()
 
 
 @router.get("/why/{dataset}/{episode_index}")
@@ -31,7 +29,8 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
             sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
             pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
-    store = stored_replies(at.request, at.explorer.space) if rows else None
+    folder = at.explorer.space.responses
+    store = stored_replies(folder) if rows and folder.is_dir() else None
     calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
     return at.page(
         "why.html",
@@ -50,13 +49,7 @@ def indented(params: str | None) -> str:
     return json.dumps(json.loads(params), indent=2, ensure_ascii=False) if params else ""
 
 
-def stored_replies(request: Request, space: Workspace) -> ResponseStore | None:
-    """The workspace's response store, opened once; None where there is none."""
-    state = request.app.state
-    with _opening:
-        if not hasattr(state, "responses"):
-            state.responses = ResponseStore(space.responses) if space.responses.is_dir() else None
-        return state.responses
+stored_replies = cache(ResponseStore)  # of a folder, opened once
 
 
 def call_shown(row: dict[str, Any], reply: StoredReply | None, pictures: dict[str, dict]) -> dict[str, Any]:
