@@ -158,9 +158,7 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
                 "progress": curve.get("progress", []),
                 "progress_procvlm": curve.get("progress_procvlm", []),
                 "reasoning": words.get(run, []),
-                "final_progress": note.get("final_progress"),
-                "catastrophic_frame": note.get("catastrophic_frame"),
-                "confidence": note.get("confidence"),
+                **{name: note.get(name) for name in ("final_progress", "catastrophic_frame", "confidence")},
                 "named": note.get("named") is not False,
                 "quality": {sign: quality.get(run, {}).get(sign) for sign in QUALITY_SIGNS},
             }

@@ -2,9 +2,13 @@
 
 import re
 from dataclasses import dataclass
+from sys import intern
+from typing import Any
 
 from core.demonstration_quality import NOT_MEASURED
+from explorer.access import LakeReader
 
+Place = tuple[str, int]  # dataset, episode_index
 DURATION = "coalesce(e.duration_s, e.num_frames / d.fps)"
 LENGTHS = ("under 5 s", "5 to 15 s", "15 to 60 s", "a minute or more", "unknown")
 # A person has judged the label of the review queue as q
@@ -58,7 +62,7 @@ FACETS = (
     ),
 )
 BY_NAME = {f.name: f for f in FACETS}
-# What people say of episodes (explorer.tags): a title, and the view and the column over the lake
+# What people say of episodes: a title, and the view and the column over the lake
 MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
 # Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
 RANGES = {
@@ -100,3 +104,41 @@ def episodes_sql(columns: str, where: str) -> str:
         f"LEFT JOIN {table} {alias} ON {on.format(alias)}" for alias, (table, on) in JOINS.items() if alias in named
     ]
     return " ".join((f"SELECT {columns} FROM episodes e", *joins, f"WHERE {where}" if where else "")).strip()
+
+
+def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
+    """What is said of each episode, and the row that says it."""
+
+    def find() -> dict[Place, list[tuple[str, str]]]:
+        _, view, column = MARKS[kind]
+        found: dict[Place, list[tuple[str, str]]] = {}
+        sql = f"SELECT dataset, episode_index, {column}, mark_id FROM {view} ORDER BY 3, 1, 2"
+        for dataset, episode_index, value, mark_id in reader.rows(sql):
+            found.setdefault((intern(dataset), episode_index), []).append((intern(value), mark_id))
+        return found
+
+    return reader.once(("tags", kind), find)
+
+
+def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
+    """The episodes of each tag, or of each person that some are assigned to."""
+
+    def find() -> dict[str, list[Place]]:
+        found: dict[str, list[Place]] = {}
+        for place, said in _by_place(reader, kind).items():
+            for value, _ in said:
+                found.setdefault(value, []).append(place)
+        return {value: sorted(found[value]) for value in sorted(found)}
+
+    return reader.once(("places", kind), find)
+
+
+def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
+    """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
+    tags, people = _by_place(reader, "tag"), _by_place(reader, "assigned")
+    found = {}
+    for place in places:
+        person, assignment = people.get(place, [(None, None)])[-1]
+        own = [tag for tag, _ in tags.get(place, [])]
+        found[place] = {"tags": own, "person": person, "assignment": assignment}
+    return found

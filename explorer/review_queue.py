@@ -6,8 +6,8 @@ from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
+from explorer.facets import Place, places_by_value
 from explorer.site import Visit
-from explorer.tags import places_by_value
 
 # Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
 SIGNS = {
@@ -46,7 +46,6 @@ ASSIGNED_SQL = """
 DONE_SQL = """
     SELECT DISTINCT a.dataset, a.episode_index FROM current_assignments a
     JOIN corrections c USING (dataset, episode_index) WHERE a.person = ? AND c.created_at > a.created_at"""
-Episode = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class ReviewQueue:
         query = {"kind": self.kind, "dataset": self.dataset, "person": self.person}
         return f"/review?{urlencode({name: value for name, value in query.items() if value})}"
 
-    def at(self, episode: Episode) -> str:
+    def at(self, episode: Place) -> str:
         """The address of an episode as one of this queue."""
         dataset, episode_index = episode
         query = {"queue": self.kind, "of": self.dataset, "for": self.person}
@@ -103,7 +102,7 @@ class ReviewQueue:
         """How many labels of the queue nobody has judged yet."""
         return self.rows(at, columns="count(*) AS num")[0]["num"]
 
-    def first(self, at: Visit, rest: str = f"ORDER BY {ORDER}", **more: Any) -> Episode | None:
+    def first(self, at: Visit, rest: str = f"ORDER BY {ORDER}", **more: Any) -> Place | None:
         """The episode to begin with; None: nothing waits."""
         rows = self.rows(at, f"{rest} LIMIT 1", "dataset, episode_index", **more)
         return (rows[0]["dataset"], rows[0]["episode_index"]) if rows else None
@@ -132,7 +131,7 @@ def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) ->
     own = queue.rows(at, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **here)
     total = queue.left(at)
 
-    def address(episode: Episode | None) -> str | None:
+    def address(episode: Place | None) -> str | None:
         return queue.at(episode) if episode else None
 
     if not own:

@@ -10,9 +10,19 @@ from urllib.parse import urlencode
 from starlette.datastructures import QueryParams
 
 from explorer.access import LakeReader, PageError
-from explorer.facets import BY_NAME, FACETS, LENGTHS, MARKS, RANGES, SORTS, Facet, episodes_sql
+from explorer.facets import (
+    BY_NAME,
+    FACETS,
+    LENGTHS,
+    MARKS,
+    RANGES,
+    SORTS,
+    Facet,
+    Place,
+    episodes_sql,
+    places_by_value,
+)  # fmt: skip
 from explorer.index import Indexed
-from explorer.tags import Place, places_by_value
 from warehouse.lake.connection import literal
 
 PAGE = 48  # episodes of one page
@@ -244,17 +254,18 @@ def facets(index: Indexed, selection: EpisodeSelection) -> list[tuple[Facet, lis
     """Every facet with the counts of its values among the episodes that all other facets choose: the chosen ones first,
     then the commonest; lengths by size.
     """
-    counts, found = _counts(index, selection), []
-    for facet in FACETS:
-        if facet.name in counts:
-            chosen = dict(selection.chosen).get(facet.name, ())
-            of_values = dict.fromkeys(chosen, 0) | counts[facet.name]
-            order = sorted(of_values, key=lambda v, c=chosen, n=of_values: (v not in c, -n[v], v))
-            if facet.name == "length":
-                order = [v for v in LENGTHS if v in of_values]
-            urls = {v: selection.toggled(facet.name, v).url() for v in order}
-            found.append((facet, [Counted(v, of_values[v], v in chosen, urls[v]) for v in order]))
-    return found
+    counts = _counts(index, selection)
+    return [(f, _listed(selection, f.name, counts[f.name])) for f in FACETS if f.name in counts]
+
+
+def _listed(selection: EpisodeSelection, name: str, counts: dict[str, int]) -> list[Counted]:
+    """The values of a facet or a mark, and of those chosen also what no episode has."""
+    chosen = dict(selection.chosen).get(name, ())
+    counts = dict.fromkeys(chosen, 0) | counts
+    order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
+    if name == "length":
+        order = [value for value in LENGTHS if value in counts]
+    return [Counted(value, counts[value], value in chosen, selection.toggled(name, value).url()) for value in order]
 
 
 def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, int]]:
@@ -279,16 +290,12 @@ def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> l
     found = []
     for name, (title, _, _) in MARKS.items():
         by_value = places_by_value(reader, name)
-        chosen = dict(selection.chosen).get(name, ())
         others = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
         where, values = others.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
         v, d, e = (list(part) for part in zip(*triples, strict=True)) if triples else ([], [], [])
         counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), v, d, e, *values)) if triples else {}
-        counts = dict.fromkeys((*chosen, *by_value), 0) | counts
-        order = sorted(counts, key=lambda value: (value not in chosen, -counts[value], value))
-        listed = [Counted(x, counts[x], x in chosen, selection.toggled(name, x).url()) for x in order]
-        found.append((name, title, listed))
+        found.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
     return found
 
 

@@ -83,13 +83,11 @@ class Explorer:
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,
-            **self.author(request),
+            # Who judges: the name that a proxy gives, which is known, else the one to begin with
+            "author": request.state.user or self.options.access.author,
+            "author_is_known": bool(request.state.user),
         }
         return HTMLResponse(self.templates.get_template(template).render(frame | values), status)
-
-    def author(self, request: Request) -> dict[str, Any]:
-        """Who judges: the name that a proxy gives, which is known, else the one to begin with."""
-        return {"author": request.state.user or self.options.access.author, "author_is_known": bool(request.state.user)}
 
 
 def explorer_of(request: Request) -> Explorer:

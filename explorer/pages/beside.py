@@ -52,7 +52,6 @@ def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None
         num_references=sum(len(task["references"]) for task in tasks),
         no_fit=[episode for task in tasks for episode in task["no_fit"]][:MOST_LISTED],
         first=first,
-        can_write=at.explorer.options.why_read_only is None,
     )
 
 

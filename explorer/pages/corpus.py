@@ -38,6 +38,10 @@ OF_INDEX = {
     "quarantine": f"""
         SELECT dataset::VARCHAR AS dataset, reason::VARCHAR AS reason, count(*) AS episodes FROM episodes
         WHERE reason <> 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2 LIMIT {REASONS}""",
+    "licences": """
+        SELECT license::VARCHAR AS license, count(DISTINCT dataset) AS datasets, count(*) FILTER (reason = 'ok') AS ok,
+               coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours
+        FROM episodes GROUP BY 1 ORDER BY 4 DESC, 1""",
     "labels": """
         SELECT annotator::VARCHAR AS annotator, label_run::VARCHAR AS label_run, count(*) AS episodes FROM episodes
         WHERE reason = 'ok' GROUP BY ALL ORDER BY 3 DESC, 1, 2""",
@@ -83,7 +87,6 @@ def corpus_facts(at: Visit) -> dict[str, Any]:
         "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
         "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
-        "licences": _licences(datasets),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
@@ -105,26 +108,14 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
     return rows
 
 
-def _licences(datasets: list[dict]) -> list[dict]:
-    """Hours and episodes of usable episodes by licence."""
-    sums: dict[str, dict] = {}
-    for d in datasets:
-        of_licence = sums.setdefault(d["license"] or "not stated", {"hours": 0.0, "ok": 0, "datasets": 0})
-        of_licence["hours"] += d["hours"]
-        of_licence["ok"] += d["ok"]
-        of_licence["datasets"] += 1
-    by_hours = sorted(sums.items(), key=lambda item: -item[1]["hours"])
-    return [{"license": licence, **of_licence} for licence, of_licence in by_hours]
-
-
 def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
     source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {where}"
     # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
-    facts = f"SELECT count(*), quantile_cont({column}, 0.99), min({column}), median({column}) {source}"
-    n, top, low, mid = index.rows(facts)[0]
+    facts = f"SELECT count(*), quantile_cont({column}, 0.99), median({column}) {source}"
+    n, top, mid = index.rows(facts)[0]
     if not n:
-        return {"chart": None, "n": 0, "unit": unit}
+        return {"chart": None}
     bins, width = BINS, max(top / BINS, 1e-9)
     # Steps are whole numbers: no bin is narrower than one of them
     if unit == "steps":
@@ -134,4 +125,4 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
     counts = dict(index.rows(f"SELECT {of_bin}, count(*) {source} GROUP BY 1"))
     named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
-    return {"chart": charts.bars(named, about), "n": n, "unit": unit, "median": mid, "top": top, "low": low}
+    return {"chart": charts.bars(named, about), "unit": unit, "median": mid, "top": top}

@@ -54,10 +54,10 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONRespon
     if why is None and (episode.facts["status"] != "ok" or episode.facts["content_hash"] is None):
         why = "the episode cannot be used, so it has no label"
     facts = {"content_hash": episode.facts["content_hash"], "why_read_only": why}
-    return JSONResponse(plain(facts | _said(at.explorer, at.reader, dataset, episode_index, why)))
+    return JSONResponse(plain(facts | _words(at.explorer, at.reader, dataset, episode_index, why)))
 
 
-def _said(
+def _words(
     explorer: Explorer, reader: LakeReader, dataset: str, episode_index: int, why_read_only: str | None
 ) -> dict[str, Any]:
     """The corrections of an episode, and their history in words (`listed`, HTML)."""
@@ -87,7 +87,7 @@ def change(
             status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
     # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
-        return JSONResponse(plain(outcome | _said(explorer, reader, dataset, episode_index, None)), status)
+        return JSONResponse(plain(outcome | _words(explorer, reader, dataset, episode_index, None)), status)
 
 
 def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, said: Said) -> str:

@@ -12,11 +12,11 @@ from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.corrected_labels import correction_state
 from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, chunk_of, episode_data, find_episode, recorded
+from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
 from explorer.pages.leaderboard import BASELINES
 from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import Visiting
-from explorer.tags import places_by_value, tags_of
 
 router = APIRouter()
 Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each

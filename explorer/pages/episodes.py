@@ -7,12 +7,11 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from explorer.facets import RANGES, SORTS
+from explorer.facets import RANGES, SORTS, tags_of
 from explorer.index import Indexed
 from explorer.pages.saved import VIEWS, saved
 from explorer.selection import PAGE, EpisodeSelection, count, episodes_of, facets, marked
 from explorer.site import Visit, Visiting
-from explorer.tags import tags_of
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
@@ -56,18 +55,9 @@ def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
         if low is None:
             continue
         low, high, step = (0.0, 1.0, 0.01) if name == "confidence" else (floor(low), max(ceil(high), 1), 1)
-        at = chosen.get(name, (None, None))
-        found.append(
-            {
-                "name": name,
-                "title": title,
-                "step": step,
-                "ends": [
-                    ("from", low, high, low if at[0] is None else at[0]),
-                    ("to", low, high, high if at[1] is None else at[1]),
-                ],
-            }
-        )
+        from_, to = chosen.get(name, (None, None))
+        ends = [("from", low, high, low if from_ is None else from_), ("to", low, high, high if to is None else to)]
+        found.append({"name": name, "title": title, "step": step, "ends": ends})
     return found
 
 

@@ -30,8 +30,9 @@ SCORES_SQL = f"""
     SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage {RUNS}
     AND s.slice = ? AND s.metric = ? ORDER BY s.value {{order}} NULLS LAST, r.model"""
 SLICES_SQL = f"""
-    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n {RUNS} AND s.metric = ? AND s.value IS NOT NULL
-    ORDER BY r.model, eval_run"""
+    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n,
+           s.value = {{best}}(s.value) OVER (PARTITION BY s.slice) AS is_best {RUNS} AND s.metric = ?
+    AND s.value IS NOT NULL ORDER BY r.model, eval_run"""
 BEHIND_SQL = f"""
     SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,
            avg(abs(prediction - target)) AS mae, arg_max(prediction, frame_index) AS last,
@@ -96,13 +97,12 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
     its slice; None where nothing was asked. The best on all episodes stands first."""
     lower = is_lower_better(metric)
-    found = reader.dicts(SLICES_SQL, benchmark, metric)
+    found = reader.dicts(SLICES_SQL.format(best="min" if lower else "max"), benchmark, metric)
     slices = sorted({row["slice"] for row in found}, key=lambda name: (name != "all", name))
-    best = {name: (min if lower else max)(row["value"] for row in found if row["slice"] == name) for name in slices}
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
     for row in found:
         _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": BASELINES.get(row["model"])}, {}))
-        cells[row["slice"]] = {"value": row["value"], "n": row["n"], "is_best": row["value"] == best[row["slice"]]}
+        cells[row["slice"]] = row
 
     def place(of: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:
         run, cells = of

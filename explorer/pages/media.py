@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path, Query, Request
 from fastapi.responses import FileResponse, Response
 
-from explorer import media, transcoding
+from explorer import media
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, chunk_of, find_episode, keyframes
 from explorer.jobs import while_wanted
@@ -36,7 +36,7 @@ async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, 
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
             episode, limits = find_episode(reader, dataset, episode_index), media.limits_of(reader, dataset)
-        return transcoding.playable(explorer.space, episode, camera, limits, given_up)
+        return media.playable(explorer.space, episode, camera, limits, given_up)
 
     async with request.app.state.converting:
         path = await while_wanted(request, convert)

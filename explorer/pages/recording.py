@@ -27,15 +27,11 @@ ONE_AT_A_TIME = Lock()
 MEMORY_BYTES, MOST_S = 1 << 32, 600.0  # that making one may take
 
 
-def has_rerun() -> bool:
-    return importlib.util.find_spec("rerun") is not None
-
-
 @router.get("/media/{dataset}/{episode_index}/episode.rrd")
 def recording(request: Request, dataset: str, episode_index: EpisodeIndex) -> FileResponse:
     """The episode's .rrd file, of ten pictures a second; `proccorpus export rerun` writes all of them."""
     explorer = explorer_of(request)
-    if not has_rerun():
+    if importlib.util.find_spec("rerun") is None:
         raise PageError(f"recordings need rerun-sdk: {install_hint('exports')}", 501)
     with explorer.corpus.reading() as reader:
         find_episode(reader, dataset, episode_index)

@@ -8,9 +8,9 @@ from fastapi.responses import HTMLResponse
 from explorer import charts
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
+from explorer.facets import places_by_value
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
-from explorer.tags import places_by_value
 from explorer.tasks import MOST_TASKS, listed_tasks
 from warehouse.lake.labels import labels_of_episode
 
@@ -116,7 +116,10 @@ def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, 
         return _with(at.reader, rows, "detail", DETAILS_SQL)
     if kind == CHANGED:
         rows = at.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
-        rows = [row | {"strips": _old_above_new(at.reader, row)} for row in rows]
+        for row in rows:  # both labels as strips
+            labels = labels_of_episode(at.reader.con, row["dataset"], row["chunk"], row["episode_index"])
+            both = [[s.__dict__ for s in labels[row[name]].segments] for name in ("old_run", "label_run")]
+            row["strips"] = [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
     elif queue is None:
         rows = at.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
@@ -128,13 +131,6 @@ def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, 
         rows = queue.rows(at, f"ORDER BY {ORDER} {limit}")
     are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(at.reader) for row in rows)
     return _with(at.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
-
-
-def _old_above_new(reader: LakeReader, row: dict[str, Any]) -> list[str]:
-    """Both labels of a row of CHANGED_SQL as strips."""
-    labels = labels_of_episode(reader.con, row["dataset"], row["chunk"], row["episode_index"])
-    both = [[s.__dict__ for s in labels[row[name]].segments] for name in ("old_run", "label_run")]
-    return [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
 
 
 def _with(reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None) -> list[dict[str, Any]]:

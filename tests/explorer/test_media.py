@@ -12,10 +12,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
-from explorer import transcoding
+from explorer import media
 from explorer.access import CorpusView, PageError
 from explorer.episode import find_episode
-from explorer.transcoding import playable
+from explorer.media import playable
 from ingest.limits import LIMITS
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.made_corpus import Made
@@ -134,9 +134,9 @@ def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
 
 
 def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(transcoding, "KEPT_BYTES", 25)
+    monkeypatch.setattr(media, "KEPT_BYTES", 25)
     for k in range(4):
         (tmp_path / f"{k}.mp4").write_bytes(b"0" * 10)
         os.utime(tmp_path / f"{k}.mp4", (k, k))
-    transcoding.forget(tmp_path / "3.mp4")
+    media.forget(tmp_path / "3.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2.mp4", "3.mp4"]
