@@ -13,7 +13,7 @@ export function jobPart(box, url, onDone = () => {}) {
   async function load(wasRunning = false) {
     const answer = await fetch(url).catch(() => null);
     if (answer?.ok) box.innerHTML = await answer.text();
-    else say(answer ? `This part could not be loaded: ${answer.status}.` : "The explorer cannot be reached: is it still running?");
+    else if (!box.hidden) say(answer ? `This part could not be loaded: ${answer.status}.` : "The explorer cannot be reached: is it still running?");
     const isRunning = answer?.ok ? box.querySelector("[data-running]") !== null : wasRunning;
     box.hidden = !box.childElementCount;
     if (isRunning) setTimeout(load, answer?.ok ? 1000 : 3000, true);
