@@ -46,7 +46,7 @@ def _why_not(explorer: Explorer) -> str | None:
 def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
     job: ChildJob = at.request.app.state.adapt_job
-    code = job.process.poll() if job.process else None
+    code = job.process and job.process.poll()
     models, named = _models(at.reader), partial(_command, at.explorer, dataset, episode_index)
     return at.part(
         "adapt.html",
@@ -55,10 +55,10 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespon
         command=in_words(named("MODEL", "RECIPE")),
         first=in_words(named(models[0], "")) if models else "",
         why_not=_why_not(at.explorer),
-        about=job.about().get("about") if job.process else None,
+        about=job.process and job.about().get("about"),
         running=job.process is not None and code is None,
         exit_code=code,
-        log=job.log() if job.process else "",
+        log=job.process and job.log(),
     )
 
 
