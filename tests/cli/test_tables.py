@@ -1,6 +1,8 @@
 """Tables for people: as wide as the terminal, nothing cut in a number or lost without a word."""
 
-from cli.output import table_text
+import pytest
+
+from cli.output import show, table_text
 from cli.terminal import AS_RECORDS
 
 ROWS = [
@@ -11,6 +13,20 @@ ROWS = [
 
 def lines(rows: list[dict], width: int) -> list[str]:
     return table_text(rows, list(rows[0]), width).splitlines()
+
+
+def test_names_are_broken_before_texts_and_numbers_are_never_cut(capsys: pytest.CaptureFixture[str]):
+    assert lines(ROWS, 50) == [
+        "          episode_",
+        "dataset      index   task                  seconds",
+        "cubes            3   Put the red cube         4.25",
+        "                     onto the green one",
+        "cubes           12   Open the drawer          61.5",
+    ]
+    show([{"dataset": "cubes", "bytes": 2_500_000, "rows": 3}, {"dataset": "a", "bytes": 0, "rows": 12}], "table")
+    assert capsys.readouterr().out.splitlines() == [
+        "dataset   bytes     rows", "cubes     2.5 MB       3", "a         0 bytes     12",
+    ]  # fmt: skip
 
 
 def test_rows_that_have_no_room_are_records():

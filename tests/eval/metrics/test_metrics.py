@@ -152,6 +152,10 @@ def test_effective_resolution_grows_with_answers_where_published_only() -> None:
     evenly = [((np.arange(n) + 0.5) / n,) * 2 for n in (16, 300)]
     few, lots = errors.effective_resolution(runs_of([(p, t) for p, t in evenly]))
     assert few == lots == 5
+    beyond = np.linspace(0, 2, 16)  # as far as it is within 0..1
+    assert errors.effective_resolution(one(beyond, beyond)) == errors.effective_resolution(
+        one(np.minimum(beyond, 1), beyond)
+    )
     assert np.isnan(errors.effective_resolution(one(np.arange(5) / 5, np.arange(5) / 5))[0])
 
 
@@ -160,6 +164,8 @@ def test_used_bins_of_the_published_may_exceed_one() -> None:
     assert published.used_bins(noise, truth) == 4
     runs = runs_of([(noise, truth), (truth, truth + 0.6), (array(1.0), array(1.0))])
     assert errors.used_bins(runs) == pytest.approx([1, 0, NAN], nan_ok=True)
+    beyond = runs_of([(array(0.1, 1.5), array(0.1, 0.2)), (array(0.1), array(0.45))])
+    assert errors.used_bins(beyond).tolist() == [0.5, 0]  # it is no bin of the next episode
 
 
 # Errors
