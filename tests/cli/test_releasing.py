@@ -35,12 +35,14 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     made = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     assert (made["release"], made["shards"], made["left_out"]) == ("r1", 4, [])
     assert answer(run("release", "list", *JSON))[0]["shards"] == 4
-    assert answer(run("release", "verify", *JSON))["failures"] == []
+    sound = answer(run("release", "verify", *JSON))
+    assert (sound["failures"], sound["snapshot"]) == ([], made["snapshot"])
     assert answer(run("release", "diff", "r1", "r1", *JSON))["relabelled"] == 0
 
     to = own.space.root.parent / "published"
     assert answer(run("release", "publish", "r1", "--to", to, *JSON))["sent"] > 4
-    assert answer(run("release", "verify", "--at", to, *JSON))["release"] == "r1"
+    there = answer(run("release", "verify", "--at", to, *JSON))
+    assert (there["release"], there["snapshot"]) == ("r1", made["snapshot"])
 
     tar = next((own.space.root / "shards").rglob("*.tar"))
     data = tar.read_bytes()
@@ -53,13 +55,16 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert tar.name in refused.err
     assert run("release", "delete", "r1", "--yes").code == 0
     assert "No release yet" in run("release", "list").out
+    for least in ("--min-confidence", "--min-name-confidence"):  # alone, too
+        said = run("release", "create", "sure", "--allow-licence", "unknown", least, "1").err
+        assert f"build the dataset again with {least} 1 to make" in said
 
 
 def test_taking_down_and_collecting(run: Run):
     marks = answer(run("takedown", "tiny", "--episodes", "1-2,4", "--reason", "asked to", *JSON))
     assert [m["episode_index"] for m in marks] == [1, 2, 4]
-    made = run("release", "create", "r1", "--allow-licence", "unknown")
-    assert made.code == 0
+    made = run("release", "create", "r1", "--allow-licence", "unknown", *JSON)
+    assert (made.code, [out["dataset"] for out in made.json["left_out"]]) == (0, ["tiny"])
     assert "left out: tiny: 3 shards" in made.err
     assert answer(run("takedown", "tiny", "--undo", *JSON)) == []
     freed = answer(run("gc", "--keep-days", "0", "--dry-run", *JSON))
