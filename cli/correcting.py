@@ -97,17 +97,12 @@ def _correction_rows(lake: Lake, columns: str, table: str, dataset: str | None) 
 
 def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
-    labels = labels_of(lake.con, dataset, episodes=episodes)
-    plans = lake.dicts(
-        "SELECT dataset, episode_index, label_run, plan FROM episode_labels JOIN active_runs "
-        "USING (dataset, episode_index, label_run) WHERE dataset = ? AND list_contains(?, episode_index) "
-        "ORDER BY episode_index",
-        [dataset, list(episodes)],
-    )
+    labels = labels_of(lake.con, dataset, episodes=episodes, whole=True)
+    kept = ("dataset", "episode_index", "label_run", "plan")
     return [
-        row | {"segments": [asdict(segment) for segment in labels[row["episode_index"]].segments]}
-        for row in plans
-        if row["episode_index"] in labels
+        {name: label.facts[name] for name in kept} | {"segments": [asdict(segment) for segment in label.segments]}
+        for label in labels.values()
+        if label.facts
     ]
 
 

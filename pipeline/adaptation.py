@@ -8,7 +8,6 @@ from annotate.samples import procvqa
 from annotate.samples.config import SamplesConfig
 from core.errors import UserError
 from pipeline.config import DatasetBuild, built
-from pipeline.keyframes import coarse_keyframes
 from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
@@ -18,6 +17,7 @@ from training.recipe import Recipe
 from training.runs import TrainingRun
 from training.train import adapt
 from warehouse.lake import Lake
+from warehouse.lake.keyframes import coarse_keyframes
 from warehouse.shards import Sample
 
 FAMILY = procvqa.PROGRESS

@@ -97,7 +97,7 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
                 continue
             moment = StageMoment(build.name, chunk, step.stage.name)
             tell(moment)
-            told = partial(_tell_episodes, tell, moment)
+            told = partial(lambda moment, episodes: tell(replace(moment, episodes=episodes)), moment)
             result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
             tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
             done += result.done
@@ -105,10 +105,6 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
                 return ChunkResult(done, result.failed)
             outputs[step.stage.name] = result.done[-1].run.output_hash
     return ChunkResult(done, None)
-
-
-def _tell_episodes(tell: Tell, moment: StageMoment, episodes: int) -> None:
-    tell(replace(moment, episodes=episodes))
 
 
 def run_guarded(context: StageContext) -> ChunkResult:

@@ -261,22 +261,15 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
     key = [dataset.name, index]
     [episode] = lake.dicts("SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key)
     newest = corrections.newest_row(lake, dataset.name, index)
-    label = labels_of(lake.con, dataset.name, episodes=[index]).get(index)
-    plans = lake.rows(
-        "SELECT plan FROM episode_labels JOIN active_runs USING (dataset, episode_index, label_run) "
-        "WHERE dataset = ? AND episode_index = ?",
-        key,
-    )
-    order = "ORDER BY frame_index"
-    curve = lake.arrow(f"SELECT progress FROM active_progress WHERE dataset = ? AND episode_index = ? {order}", key)
+    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index)
     return Episode(
         dataset=dataset,
         index=index,
         **episode,
         num_frames=facts["num_frames"],
         segments=tuple(label.segments) if label else (),
-        plan=tuple(plans[0][0] or ()) if plans else (),
-        progress=curve["progress"].to_numpy().astype(np.float32),
+        plan=tuple(label.facts.get("plan") or ()) if label else (),
+        progress=label.progress if label else np.zeros(0, np.float32),
         label_run=label.label_run if label else None,
         content=facts["content_hash"],
         newest_correction=newest["correction_id"] if newest else None,

@@ -9,7 +9,7 @@ from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import outcome_stamp
 from warehouse.lake.references import reference_stamps
-from warehouse.releases.takedown import takedown_stamp
+from warehouse.lake.statements import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
 STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk

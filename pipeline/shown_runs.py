@@ -68,17 +68,13 @@ def _shown(
 ) -> Shown:
     """Raises UserError."""
     row = usable_episode(lake, dataset, episode)
-    label = labels_of(lake.con, dataset, episodes=[episode]).get(episode)
-    curve = lake.column(
-        "SELECT progress FROM active_progress WHERE dataset = ? AND episode_index = ? ORDER BY frame_index",
-        [dataset, episode],
-    )
-    if label is None or len(curve) != row["num_frames"]:
+    label = labels_of(lake.con, dataset, episodes=[episode], whole=True).get(episode)
+    if label is None or len(label.progress) != row["num_frames"]:
         raise UserError(f"--like {dataset}/{episode}: it has no label of every frame; build labels first")
     names = [row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)]
     clip, _ = episode_clip(lake.workspace, dataset, episode, names)
     at, pictures = pictures_of(clip, encoder)
-    steps = np.full(len(curve), -1)
+    steps = np.full(len(label.progress), -1)
     plan = dict[int, str]()
     for s in label.segments:
         if s.step is not None:
@@ -87,7 +83,7 @@ def _shown(
     return Shown(
         f"{dataset}/{episode}",
         pictures,
-        np.array(curve, np.float64)[at],
+        label.progress.astype(np.float64)[at],
         steps[at],
         tuple(plan.get(k, f"step {k + 1}") for k in range(label.num_planned)),
         row["num_frames"] / row["fps"],

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
-from annotate.model_client.responses import ResponseStore, StoredReply
+from annotate.model_client.responses import ResponseStore
 from annotate.stored_pictures import encode_jpeg
 from annotate.transfer.annotator import Alignment
 from annotate.vlm.pictures import beside
@@ -24,30 +24,25 @@ from ingest.episode import EpisodeRecord, Finding
 from ingest.media.frames import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
-from pipeline.keyframes import coarse_keyframes, store_keyframe
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Numbers, StageContext
+from warehouse.lake.keyframes import coarse_keyframes, store_keyframe
 
 EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 
 
 def cache_rows(store: ResponseStore) -> list[dict[str, Any]]:
     """What is kept of each model, prompt version and stage, and what was paid for it in tokens."""
-    replies_by_origin: dict[tuple[str, str, str], list[StoredReply]] = {}
+    rows: dict[tuple[str, str, str], dict[str, Any]] = {}
     for _, reply in store.replies():
-        origin = (reply.model, reply.prompt_version, reply.stage)
-        replies_by_origin.setdefault(origin, []).append(reply)
-    return [_cache_row(*origin, replies) for origin, replies in sorted(replies_by_origin.items())]
-
-
-def _cache_row(model: str, version: str, stage: str, replies: Sequence[StoredReply]) -> dict[str, Any]:
-    return {
-        **{"model": model, "prompts": version, "stage": stage, "replies": len(replies)},
-        "prompt_tokens": sum(reply.prompt_tokens for reply in replies),
-        "completion_tokens": sum(reply.completion_tokens for reply in replies),
-        "oldest": min(reply.created_at for reply in replies)[:19],
-        "newest": max(reply.created_at for reply in replies)[:19],
-    }
+        origin, made_at = (reply.model, reply.prompt_version, reply.stage), reply.created_at[:19]
+        nothing = {"replies": 0, "prompt_tokens": 0, "completion_tokens": 0, "oldest": made_at, "newest": made_at}
+        row = rows.setdefault(origin, dict(zip(("model", "prompts", "stage"), origin, strict=True)) | nothing)
+        row["replies"] += 1
+        row["prompt_tokens"] += reply.prompt_tokens
+        row["completion_tokens"] += reply.completion_tokens
+        row |= {"oldest": min(row["oldest"], made_at), "newest": max(row["newest"], made_at)}
+    return [row for _, row in sorted(rows.items())]
 
 
 @dataclass

@@ -115,8 +115,8 @@ class SqlProcess(Walled):
 def _begin(niceness: int) -> None:
     os.nice(niceness)
     os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own pool would take a GB at a time
-    import_module("warehouse.lake.sql_answers")
+    import_module("warehouse.lake.sql")
 
 
 def _in_lake(function: str, *args: Any) -> Any:
-    return getattr(import_module("warehouse.lake.sql_answers"), function)(*args)
+    return getattr(import_module("warehouse.lake.sql"), function)(*args)

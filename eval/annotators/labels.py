@@ -87,28 +87,15 @@ def active_runs(lake: Lake, dataset: str) -> set[str]:
 
 def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
     """One run's labels of a dataset by episode, or the active ones."""
-    stored = labels_of(lake.con, dataset, label_run=run)
+    stored = labels_of(lake.con, dataset, label_run=run, whole=True)
     annotators = dict(lake.rows("SELECT label_run, annotator FROM label_runs"))
-
-    # One progress per frame, and how sure the annotator is of the episode
-    prefix, where, values = "active_", "dataset = ?", [dataset]
-    if run is not None:
-        prefix, where, values = "", "dataset = ? AND label_run = ?", [dataset, run]
-    curves = lake.rows(
-        f"SELECT episode_index, list(progress ORDER BY frame_index) FROM {prefix}progress WHERE {where} GROUP BY ALL",
-        values,
-    )
-    progress = {e: np.array(curve, np.float64) for e, curve in curves}
-    own = "JOIN active_runs USING (dataset, episode_index, label_run)" if run is None else ""
-    confidence = dict(lake.rows(f"SELECT episode_index, confidence FROM episode_labels {own} WHERE {where}", values))
     labels = {}
     for episode, label in stored.items():
-        curve = progress.get(episode)
-        is_whole = curve is not None and len(curve) == label.segments[-1].end_frame
+        is_whole = len(label.progress) == label.segments[-1].end_frame
         labels[episode] = ComparedLabel(
             tuple(label.segments),
-            curve if is_whole else None,
+            label.progress.astype(np.float64) if is_whole else None,
             annotators.get(label.label_run) or "unknown",
-            confidence.get(episode),
+            label.facts.get("confidence"),
         )
     return labels

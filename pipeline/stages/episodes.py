@@ -9,7 +9,7 @@ from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.outcomes import current_outcomes
 from warehouse.lake.signals import stored_signals
-from warehouse.releases.takedown import takedown_marks
+from warehouse.lake.statements import takedown_marks
 
 
 def run(context: StageContext) -> Output:

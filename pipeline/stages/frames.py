@@ -2,10 +2,10 @@
 
 from annotate.frames import CODE_VERSION, frames_stage
 from pipeline.checks import chunk_check
-from pipeline.keyframes import KeyframeWriter
 from pipeline.pictures import frames_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.checks import decodable_coverage
+from warehouse.lake.keyframes import KeyframeWriter
 from warehouse.lake.signals import stored_signals
 
 

@@ -15,20 +15,13 @@ from warehouse.lake.labels import followers, labels_of
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
-    labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run)
-    task_of_episode = dict(
-        lake.rows(
-            "SELECT episode_index, task FROM episode_labels WHERE dataset = ? AND chunk = ? AND label_run = ?",
-            [build.name, context.chunk, label_run],
-        )
-    )
-
+    labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run, whole=True)
     questions, not_asked = [], followers(lake.con, label_run)
     for episode, album in albums(context):
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
         if label and (build.name, episode.episode_index) not in not_asked:
-            view = episode_view(build.name, episode, album, task_of_episode[episode.episode_index])
+            view = episode_view(build.name, episode, album, label.facts["task"])
             ask = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
             questions.append((album, ask))
     answers = ask_chunk(context, [questions], {})

@@ -9,7 +9,6 @@ from annotate.samples.unanswerable import Stranger
 from annotate.samples.wording import template_version
 from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
-from pipeline.reading import rows_of_episode
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.labels import labels_of
@@ -17,8 +16,8 @@ from warehouse.lake.labels import labels_of
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
 # something else: real pairs of different views have 28 to 36, where 32 is chance
 UNLIKE_BITS = 24
-# Usable episodes with their splits, what the label that counts says of them, the annotator's words by frame, pictures'
-# sizes by camera, and of each camera the ones that show something else, not nearly the same from beside it
+# Usable episodes with their splits, the annotator's words by frame, pictures' sizes by camera, and of each camera the
+# ones that show something else, not nearly the same from beside it
 LABELLED_SQL = """
 WITH sizes AS (
   SELECT episode_index, map_from_entries(list({'k': camera, 'v': [width_px, height_px]})) AS sizes FROM keyframes
@@ -34,10 +33,8 @@ others AS (
   SELECT episode_index, camera, list(other ORDER BY other) AS others FROM distances WHERE distance >= $3 GROUP BY ALL),
 unlike AS (
   SELECT episode_index, map_from_entries(list({'k': camera, 'v': others})) AS unlike FROM others GROUP BY 1)
-SELECT e.episode_index, e.fps, coalesce(e.task, l.task) AS task, e.cameras, s.split, l.plan, l.confidence, l.named,
-       sizes, reasons, unlike
+SELECT e.episode_index, e.fps, e.task, e.cameras, s.split, sizes, reasons, unlike
 FROM episodes e JOIN splits s USING (dataset, episode_index) LEFT JOIN active_runs a USING (dataset, episode_index)
-LEFT JOIN episode_labels l ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
 LEFT JOIN words w ON w.episode_index = e.episode_index AND w.label_run = a.label_run
 LEFT JOIN sizes z ON z.episode_index = e.episode_index LEFT JOIN unlike u ON u.episode_index = e.episode_index
 WHERE e.dataset = $1 AND e.chunk = $2 AND e.status = 'ok' ORDER BY 1"""
@@ -62,21 +59,12 @@ def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
         "JOIN episode_facts f USING (dataset, episode_index) WHERE o.dataset = ? AND o.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
-    return [
-        Stranger(episode_index, split, task, tuple(cameras), num_rows, fps)
-        for episode_index, split, task, cameras, num_rows, fps in rows
-    ]
+    return [Stranger(*row[:3], tuple(row[3]), *row[4:]) for row in rows]
 
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
     """The usable episodes of a chunk that have segments and progress, by their active labels."""
-    labels, max_px = labels_of(lake.con, build.name, chunk), build.stages.shards.picture_max_px
-    table = lake.arrow(
-        "SELECT episode_index, progress FROM active_progress WHERE dataset = ? AND chunk = ? "
-        "ORDER BY episode_index, frame_index",
-        [build.name, chunk],
-    )
-    episode_of_row, progress = table["episode_index"].to_numpy(), table["progress"].to_numpy()
+    labels, max_px = labels_of(lake.con, build.name, chunk, whole=True), build.stages.shards.picture_max_px
     for facts in lake.dicts(LABELLED_SQL, [build.name, chunk, UNLIKE_BITS]):
         episode_index = facts["episode_index"]
         label, sizes = labels.get(episode_index), dict[str, tuple[int, int]](facts["sizes"] or ())
@@ -90,14 +78,14 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             label_run=label.label_run,
             cameras={camera: _size_in_shards(*sizes.get(camera, (0, 0)), max_px) for camera in facts["cameras"]},
             fps=facts["fps"],
-            task=facts["task"],
+            task=facts["task"] if facts["task"] is not None else label.facts.get("task"),
             segments=label.segments,
-            progress=progress[rows_of_episode(episode_of_row, episode_index)],
-            plan=tuple(facts["plan"] or ()),
+            progress=label.progress,
+            plan=tuple(label.facts.get("plan") or ()),
             reasons=dict(facts["reasons"] or ()),
             unlike_cameras={camera: tuple(others) for camera, others in facts["unlike"] or ()},
-            confidence=facts["confidence"],
-            named=facts["named"] is not False,
+            confidence=label.facts.get("confidence"),
+            named=label.facts.get("named") is not False,
         )
 
 

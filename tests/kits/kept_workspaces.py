@@ -25,7 +25,7 @@ from pathlib import Path
 from core.paths import Workspace
 from warehouse.lake import Lake, corrections, marks, references
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
-from warehouse.releases.takedown import take_down
+from warehouse.lake.statements import take_down
 
 lake = Lake(Workspace(Path(sys.argv[1])))
 [(run,)] = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")

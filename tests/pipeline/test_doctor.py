@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from pipeline.build import run_build
 from pipeline.config import resolve
 from pipeline.doctor import diagnose
@@ -106,7 +105,7 @@ def test_what_people_said_is_never_forgotten(own: Made):
         {"correction_id": f"{k:016x}", "dataset": "tiny", "episode_index": 0, "author": "a", "status": "review"}
         for k in range(20)
     ]
-    lake.append("said", "corrections", lambda: TABLES["corrections"].rows(rows))
+    lake.append("said", "corrections", lambda: rows)
     lake.con.close()
     (path,) = (own.space.data / "main/corrections").rglob("*.parquet")
     kept = path.read_bytes()

@@ -58,41 +58,27 @@ def chunk_labels(
 
     Raises UserError for labels that do not fit the frames.
     """
-    lake = selected.lake
-    stored = labels_of(lake.con, dataset, chunk, label_run=label_run)
-    table, of_run, labels_sql = "progress", "AND label_run = ?", "SELECT * FROM episode_labels"
-    if label_run is None:
-        table, of_run = "active_progress", ""
-        labels_sql += " SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
-    where = f"WHERE dataset = ? AND chunk = ? {of_run}"
-    values = [dataset, chunk, *filter(None, [label_run])]
-    facts = {row["episode_index"]: _facts(row) for row in lake.dicts(f"{labels_sql} {where}", values)}
-    # One query for the chunk: the file of progress is opened once and not for each episode
-    rows = lake.arrow(
-        f"SELECT episode_index, progress FROM {table} {where} ORDER BY episode_index, frame_index", values
-    )
-    index, progress = rows["episode_index"].to_numpy(), rows["progress"].to_numpy()
+    stored = labels_of(selected.lake.con, dataset, chunk, label_run=label_run, whole=True)
     labels = {}
     for e in episodes:
         label = stored.get(e.episode_index)
         if e.label_run is None if label_run is None else label is None:
             continue
-        # rows stand in order of episodes: those of this one lie together
-        first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
         # Progress and segments cover every frame exactly; anything else is a label of other pictures
-        if last - first != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
+        covered = 0 if label is None else len(label.progress)
+        if covered != e.num_frames or label is None or label.segments[-1].end_frame != e.num_frames:
             raise UserError(
-                f"the label of {dataset} episode {e.episode_index} covers {last - first} frames, the episode has "
+                f"the label of {dataset} episode {e.episode_index} covers {covered} frames, the episode has "
                 f"{e.num_frames}: build the dataset again"
             )
         labels[e.episode_index] = ActiveLabel(
             segments=tuple(label.segments),
             num_planned=label.num_planned or 0,
-            progress=progress[first:last],
+            progress=label.progress,
             # A label run that was asked for by name counts as it is
             named=e.named is not False if label_run is None else all(s.named for s in label.segments),
             sure_of_names=e.sure_of_names or label_run is not None,
-            **facts.get(e.episode_index, _facts({})),
+            **_facts(label.facts),
         )
     return labels
 

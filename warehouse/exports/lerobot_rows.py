@@ -5,14 +5,13 @@ Statistics of features are as LeRobot keeps them: per episode, and over all, com
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.values import spread
 from ingest.media.video import decode
 from warehouse.exports.labels import ActiveLabel, chunk_labels
 from warehouse.exports.lerobot_labels import (
@@ -29,6 +28,7 @@ from warehouse.exports.lerobot_labels import (
 )
 from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, columns, place
 from warehouse.exports.selection import ExportEpisode
+from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
 WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()
@@ -55,7 +55,7 @@ def write_rows(
         )
     }
     asked = questions(plan.selected, dataset, chunk, plan.cameras)
-    pictures = _keyframes(plan, dataset, chunk)
+    pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     rows: list[dict[str, tuple[pa.DataType, Any]]] = []
     all_stats: list[dict[str, Stats]] = []
     shares: list[dict[str, list[float]]] = []
@@ -66,7 +66,7 @@ def write_rows(
             label = labels.get(e.episode_index)
             table = _episode_table(plan, e, label, asked.get(e.episode_index, []))
             writer.write_table(table, row_group_size=len(table))
-            stats = _statistics(plan, e, table, pictures.get(e.episode_index, {}))
+            stats = _statistics(plan, e, table, pictures)
             row = _episode_row(plan, e, label, number, table, quality.get(e.episode_index, {}))
             rows.append(row | _stats_columns(plan, stats))
             all_stats.append(stats)
@@ -110,7 +110,7 @@ def _episode_table(
 
 
 def _statistics(
-    plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[str, list[Path]]
+    plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[tuple[int, str], Mapping[int, str]]
 ) -> dict[str, Stats]:
     """By feature, of those with numbers; of cameras by some keyframes, else by the first picture of the export."""
     stats = {}
@@ -119,37 +119,18 @@ def _statistics(
         flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
         stats[name] = statistics(flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1))
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
+    space = plan.lake.workspace
     for camera in plan.cameras:
-        keyframes = map(_read_picture, pictures.get(camera, ()))
-        stats[camera] = picture_statistics(list(keyframes) or [_first_picture(plan, camera, e)])
+        hashes = spread([*pictures.get((e.episode_index, camera), {}).values()], STAT_PICTURES)
+        keyframes = [load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()]
+        stats[camera] = picture_statistics(keyframes or [_first_picture(plan, camera, e)])
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
-
-
-def _read_picture(path: Path) -> np.ndarray:
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
-    assert picture is not None, f"keyframe {path} is no picture"
-    return picture
 
 
 def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarray:
     file, start_s = plan.places[(camera, *e.key)]
     path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
     return next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()
-
-
-def _keyframes(plan: LerobotPlan, dataset: str, chunk: int) -> dict[int, dict[str, list[Path]]]:
-    """Files of some of the stored keyframes, by episode and camera, spread over the episode."""
-    stored = plan.lake.rows(
-        f"SELECT episode_index, camera, list(sha256 ORDER BY frame_index) FROM keyframes {OF_CHUNK} "
-        "AND purpose = 'coarse' AND list_contains(?, camera) GROUP BY 1, 2",
-        [dataset, chunk, plan.cameras],
-    )
-    files: dict[int, dict[str, list[Path]]] = {}
-    for episode, camera, hashes in stored:
-        spread = np.unique(np.linspace(0, len(hashes) - 1, STAT_PICTURES).round().astype(int))
-        paths = [plan.lake.workspace.keyframe(hashes[k]) for k in spread]
-        files.setdefault(episode, {})[camera] = [path for path in paths if path.exists()]
-    return files
 
 
 def _episode_row(

@@ -8,7 +8,6 @@ What the forms are says annotate.conventions.opensarm. Episodes without a label 
 """
 
 import json
-import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.lerobot_plan import rate_of
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected
-from warehouse.exports.videos import write_episode_video
+from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.lake import Lake
 
 EPISODES_IN_CHUNK = 1000
@@ -67,7 +66,7 @@ class OpensarmExport(LabelExport):
         reader, rollout = self.readers[e.dataset], f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
-        for camera, name in camera_names(e.cameras).items():
+        for camera, name in camera_names(e.cameras, "top", _side, SUFFIX).items():
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
             videos[name] = write_episode_video(reader, camera, e, path)
             shutil.copyfile(path, self.folder.path(f"{rollout}/{name}.mp4"))
@@ -174,19 +173,9 @@ def _primitives(label: ActiveLabel) -> np.ndarray:
     return primitives
 
 
-def camera_names(cameras: Sequence[str]) -> dict[str, str]:
-    """opensarm's names of cameras: the first one is the top one, and what is named left or right is that.
-
-    Example: camera_names(["front", "left_wrist"]) has "top_camera-images-rgb" and "left_camera-images-rgb".
-    """
-    names = {cameras[0]: f"top{SUFFIX}"}
-    for camera in cameras[1:]:
-        plain = camera.split(".")[-1].replace("/", "_")
-        side = re.search("left", plain.lower()) or re.search("right", plain.lower())
-        name = f"{side[0] if side else plain}{SUFFIX}"
-        # Two wrists of one side: the second one keeps a name of its own
-        names[camera] = f"{plain}{SUFFIX}" if name in names.values() else name
-    return names
+def _side(camera: str) -> str | None:
+    """Of opensarm's names of cameras, what is named left or right is that; the first one is the top one."""
+    return next((side for side in ("left", "right") if side in camera), None)
 
 
 def _lines(rows: Iterable[Any]) -> str:

@@ -13,7 +13,7 @@ frames after them, as in the published example.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import chain, count, islice, permutations, product, zip_longest
 from typing import Any
 
@@ -24,7 +24,7 @@ from core.files import write_file
 from warehouse.exports.export import counted
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.selection import ExportEpisode
-from warehouse.exports.videos import write_episode_video
+from warehouse.exports.videos import camera_names, write_episode_video
 
 HIGH, LEFT, RIGHT = "cam_high", "cam_left_wrist", "cam_right_wrist"
 VIEWS = {HIGH: "front", LEFT: "left wrist", RIGHT: "right wrist"}
@@ -91,7 +91,7 @@ class RoboDopamineExport(LabelExport):
         raw, reader = f"{place}/episode_{e.episode_index:06d}", self.readers[e.dataset]
         spans = json.dumps(keyframes(label), indent=4, ensure_ascii=False) + "\n"
         write_file(self.folder.path(f"{raw}/annotated_keyframes.json"), spans.encode())
-        names = camera_names(e.cameras)
+        names = camera_names(e.cameras, HIGH, _wrist)
         for camera, name in names.items():
             write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
         chosen = self._pairs(label.progress) if end is not None else []
@@ -147,18 +147,10 @@ def _item(
     }
 
 
-def camera_names(cameras: Sequence[str]) -> dict[str, str]:
-    """Robo-Dopamine's names: the first camera is the high one; of the others, wrists are left and right.
-
-    Example: camera_names(["front", "wrist"]) is {"front": "cam_high", "wrist": "cam_left_wrist"}.
-    """
-    names = {cameras[0]: HIGH}
-    for camera in cameras[1:]:
-        plain = camera.split(".")[-1].replace("/", "_")
-        side = RIGHT if "right" in plain.lower() else LEFT
-        is_wrist = re.search("left|right|wrist|hand", plain.lower())
-        names[camera] = side if is_wrist and side not in names.values() else plain
-    return names
+def _wrist(camera: str) -> str | None:
+    """Of Robo-Dopamine's names of cameras, wrists are left and right; the first one is the high one."""
+    is_wrist = re.search("left|right|wrist|hand", camera)
+    return (RIGHT if "right" in camera else LEFT) if is_wrist else None
 
 
 def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ from warehouse.exports.options import SampleOptions, Selection
 from warehouse.exports.selection import Selected, label_runs, select
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import literal, temp_table
+from warehouse.lake.statements import taken_down
 from warehouse.releases import get_release
 from warehouse.releases.contents import ShardFile, lake_shards
-from warehouse.releases.takedown import taken_down
 from warehouse.shards import Sample, ShardError, entry_at, expand, read_entry
 from warehouse.shards.profiles import PROFILES, draw
 

@@ -27,10 +27,10 @@ from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import temp_table
 from warehouse.lake.labels import dataset_gates
+from warehouse.lake.statements import taken_down
 from warehouse.releases import get_release
 from warehouse.releases.contents import held_episodes_sql
 from warehouse.releases.licences import classify
-from warehouse.releases.takedown import taken_down
 from warehouse.sql_process import LakeState, SqlProcess
 
 FORMAT = 1  # of the manifest

@@ -106,6 +106,22 @@ def _is_whole_file(clips: Sequence[Clip]) -> bool:
     return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
 
 
+def camera_names(
+    cameras: Sequence[str], first: str, name_of: Callable[[str], str | None], end: str = ""
+) -> dict[str, str]:
+    """Names of an episode's cameras by another convention: that of the first, of others what `name_of` makes of them,
+    in lower case, where it does and no other has it, else their own; `end`: of each name.
+
+    Example: camera_names(["front", "left_wrist"], "top", {"left_wrist": "left"}.get) has "top" and "left".
+    """
+    names = {cameras[0]: f"{first}{end}"}
+    for camera in cameras[1:]:
+        plain = camera.split(".")[-1].replace("/", "_")
+        name = f"{name_of(plain.lower()) or plain}{end}"
+        names[camera] = f"{plain}{end}" if name in names.values() else name
+    return names
+
+
 def write_episode_video(reader: SourceReader, camera: str, e: ExportEpisode, out: Path) -> dict[str, Any]:
     """A file for one episode, at its rate: copied, cut or encoded, as `write_video` can."""
     [file] = plan_files(camera, [Clip.of(reader, camera, e)])

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
@@ -17,6 +16,7 @@ from annotate.stated_progress import StatedEnd, check_stated, is_stated
 from core.step_names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
+from warehouse.lake.labels import labels_of
 from warehouse.lake.lake import Lake
 from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, said_of, time_after
 
@@ -168,17 +168,11 @@ def segments_of(row: dict[str, Any]) -> list[Segment]:
 
 def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -> Corrected:
     """A label of an episode as people could have said it. Raises CorrectionError where there is none."""
-    here = [dataset, episode_index, label_run]
-    of_label = "dataset = ? AND episode_index = ? AND label_run = ?"
-    segments = lake.dicts(
-        "SELECT name, start_frame, end_frame, kind, completed, step::BIGINT AS step, pace FROM segments "
-        f"WHERE {of_label} ORDER BY segment_index",
-        here,
-    )
-    facts = lake.dicts(f"SELECT plan, final_progress, catastrophic_frame FROM episode_labels WHERE {of_label}", here)
-    if not segments or not facts:
+    label = labels_of(lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True).get(episode_index)
+    if label is None or not label.facts:
         raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
-    return parsed({"segments": segments} | facts[0])
+    segments = [{name: getattr(s, name) for name in CorrectedSegment.model_fields} for s in label.segments]
+    return parsed({"segments": segments} | {name: label.facts[name] for name in ("plan", *SAID_LATER)})
 
 
 # Saving
@@ -254,7 +248,7 @@ def _add(lake: Lake, dataset: str, episode_index: int, said: dict[str, Any], mak
     row["author"] = checked_text("author", row["author"], 100)
     row["comment"] = checked_text("comment", row["comment"], 2000, empty=True)
 
-    def newest_rows() -> pa.Table:
+    def new_row() -> list[dict[str, Any]]:
         facts = episode_facts(lake, dataset, episode_index)
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         newest = newest_row(lake, dataset, episode_index)
@@ -262,11 +256,9 @@ def _add(lake: Lake, dataset: str, episode_index: int, said: dict[str, Any], mak
             raise ConflictError(_conflict(dataset, episode_index, newest))
         row.update({"base_content_hash": facts["content_hash"]} | make(facts))
         row["created_at"] = time_after(newest["created_at"] if newest else None)
-        row["correction_id"] = row_id(row)
-        return TABLES["corrections"].rows([row])
+        return [row | {"correction_id": row_id(row)}]
 
-    lake.append(f"correct {dataset} {episode_index}", "corrections", newest_rows)
-    return row
+    return lake.append(f"correct {dataset} {episode_index}", "corrections", new_row)[0]
 
 
 def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
@@ -355,12 +347,9 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
 
 def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     """Add whole rows from elsewhere, but for those that the lake has; returns how many were new."""
-    new: list[dict[str, Any]] = []
 
-    def new_rows() -> pa.Table:
+    def new_rows() -> list[dict[str, Any]]:
         present = set(lake.column("SELECT correction_id FROM corrections"))
-        new.extend({row["correction_id"]: row for row in rows if row["correction_id"] not in present}.values())
-        return TABLES["corrections"].rows(new)
+        return list({row["correction_id"]: row for row in rows if row["correction_id"] not in present}.values())
 
-    lake.append("import corrections", "corrections", new_rows)
-    return len(new)
+    return len(lake.append("import corrections", "corrections", new_rows))

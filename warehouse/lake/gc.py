@@ -25,7 +25,7 @@ from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
 from warehouse.lake.migrations import index_statistics
 from warehouse.lake.place import LakeError, place
-from warehouse.releases.takedown import taken_down
+from warehouse.lake.statements import taken_down
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
 KEEP_DAYS = 7.0

@@ -5,16 +5,18 @@ Every function takes a DuckDB connection with the lake in use: that of a Lake, o
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from annotate.label_gate import GateCounts, LabelGate
 from annotate.segments import Segment
 from warehouse.lake.connection import has
 
-SEGMENT_COLUMNS = "|".join(field.name for field in fields(Segment))
+SEGMENT_COLUMNS = "|".join(f.name for f in fields(Segment))
+COUNTING = "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
 RUNS = """
 SELECT e.dataset, e.episode_index, coalesce(j.same_as, e.task, ''), e.success, {quality}, a.label_run
 FROM episodes e
@@ -27,11 +29,16 @@ MEASURED = "LEFT JOIN demonstration_quality q ON q.dataset = e.dataset AND q.epi
 
 @dataclass(frozen=True)
 class StoredLabel:
-    """The label of one episode by one label run: segments in order of time, of `num_planned` planned steps."""
+    """The label of one episode by one label run: segments in order of time, of `num_planned` planned steps.
+
+    Of one that was asked for as a `whole`: its row of episode_labels, without its curve, and its progress, float32 [k].
+    """
 
     segments: list[Segment]
     num_planned: int
     label_run: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    progress: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
 def labels_of(
@@ -41,15 +48,34 @@ def labels_of(
     *,
     episodes: Sequence[int] | None = None,
     label_run: str | None = None,
+    whole: bool = False,
 ) -> dict[int, StoredLabel]:
     """The labels of a dataset, of one chunk of it, or of some episodes, by episode; those without one are missing.
 
-    label_run: whose labels; None: the active ones.
+    label_run: whose labels; None: the active ones. whole: with facts and progress.
     """
     asked = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
     asked["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
-    labels = _read(con, "active_segments" if label_run is None else "segments", asked)
-    return {episode: label for (episode, _), label in labels.items()}
+    active = "active_" if label_run is None else ""
+    labels = {episode: label for (episode, _), label in _read(con, f"{active}segments", asked).items()}
+    if not whole:
+        return labels
+    # A lake of an earlier version has not all of the columns
+    where, values = _where(asked)
+    rows = con.execute(
+        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {where}", values
+    )
+    facts = {row["episode_index"]: row for row in rows.to_arrow_table().to_pylist()}
+    curves = con.execute(
+        f"SELECT episode_index, progress FROM {active}progress WHERE {where} ORDER BY episode_index, frame_index",
+        values,
+    ).to_arrow_table()
+    index, progress = curves["episode_index"].to_numpy(), curves["progress"].to_numpy()
+    return {
+        episode: replace(label, facts=facts.get(episode, {}), progress=progress[slice(*np.searchsorted(index, ends))])
+        for episode, label in labels.items()
+        for ends in [(episode, episode + 1)]
+    }
 
 
 def labels_of_episode(
@@ -96,11 +122,11 @@ def _read(
     con: duckdb.DuckDBPyConnection, relation: str, asked: Mapping[str, Any]
 ) -> dict[tuple[int, str], StoredLabel]:
     """Labels by episode and label run, in that order, out of a relation's rows that fit; asked: None is any value."""
-    given = {condition: value for condition, value in asked.items() if value is not None}
+    where, values = _where(asked)
     answer = con.execute(
         f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} "
-        f"WHERE {' AND '.join(given)} ORDER BY episode_index, label_run, segment_index",
-        [*given.values()],
+        f"WHERE {where} ORDER BY episode_index, label_run, segment_index",
+        values,
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
     columns = [name for name, *_ in answer.description or ()][3:]
@@ -109,6 +135,11 @@ def _read(
         label = labels.setdefault((episode_index, run), StoredLabel([], num_planned, run))
         label.segments.append(Segment(**dict(zip(columns, segment, strict=True))))
     return labels
+
+
+def _where(asked: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    given = {condition: value for condition, value in asked.items() if value is not None}
+    return " AND ".join(given), [*given.values()]
 
 
 def followers(con: duckdb.DuckDBPyConnection, label_run: str) -> set[tuple[str, int]]:

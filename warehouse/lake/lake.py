@@ -162,10 +162,12 @@ class Lake(LakeConnection):
             for name, data in tables.items():
                 self._upsert(TABLES[name], data)
 
-    def append(self, message: str, name: str, settle: Callable[[], pa.Table]) -> None:
+    def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
         with self.lock(), self.transaction(message):
-            self._add(TABLES[name], settle())
+            rows = settle()
+            self._add(TABLES[name], TABLES[name].rows(rows))
+        return rows
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
 from warehouse.lake.lake import Lake
 from warehouse.lake.similarity import episode_embeddings
 
@@ -308,7 +309,10 @@ def _show_the_same(lake: Lake, one: Run, other: Run, frames: np.ndarray, others:
 def _peaks(lake: Lake, one: Run, other: Run, slope: float, offset: float, tolerance: float) -> list[float]:
     """How far the largest differences stand out at each moment that both have a stored picture of: frame k of `one` and
     frame slope k + offset of `other`, give or take."""
-    kept, others = _keyframes(lake, one), _keyframes(lake, other)
+    kept, others = (
+        coarse_keyframes(lake, run.dataset, [run.episode_index]).get((run.episode_index, run.camera), {})
+        for run in (one, other)
+    )
     peaks = []
     for frame, sha256 in kept.items():
         expected = slope * frame + offset
@@ -318,21 +322,8 @@ def _peaks(lake: Lake, one: Run, other: Run, slope: float, offset: float, tolera
     return peaks
 
 
-def _keyframes(lake: Lake, run: Run) -> dict[int, str]:
-    """Stored pictures taken at an even pace, sha256 by frame."""
-    return dict(
-        lake.rows(
-            "SELECT DISTINCT frame_index, sha256 FROM keyframes WHERE dataset = ? AND episode_index = ? "
-            "AND camera = ? AND purpose = 'coarse' ORDER BY 1",
-            list(run),
-        )
-    )
-
-
 def _luma_grid(lake: Lake, sha256: str) -> np.ndarray:
-    jpeg = np.frombuffer(lake.workspace.keyframe(sha256).read_bytes(), np.uint8)
-    luma = cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE)
-    assert luma is not None, f"keyframe {sha256} is no picture"
+    luma = load_keyframe(lake.workspace, sha256, cv2.IMREAD_GRAYSCALE)
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).ravel().astype(np.float64)
 
 

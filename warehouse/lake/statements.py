@@ -6,12 +6,10 @@ tag is on, the newest assignment of an episode who has it (the views current_tag
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal
-
-import pyarrow as pa
 
 from core.errors import UserError
 from core.tables import TABLES
@@ -53,20 +51,18 @@ def say(
     The id is a hash of the rows and of the newest of those that fit `where`, so that the same words said again later
     differ; the time is later than theirs.
     """
-    name, rows = TABLES[table].key[0], list[dict[str, Any]]()
+    name = TABLES[table].key[0]
 
-    def new_rows() -> pa.Table:
+    def new_rows() -> list[dict[str, Any]]:
         made = make()
         newest = lake.rows(
             f"SELECT {name}, created_at FROM {table} WHERE {where} ORDER BY created_at DESC, 1 DESC LIMIT 1", values
         )
         follows, at = newest[0] if newest else ("", None)
         row_id = content_key(follows, *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
-        rows.extend(row | {name: row_id, "created_at": time_after(at)} for row in made)
-        return TABLES[table].rows(rows)
+        return [row | {name: row_id, "created_at": time_after(at)} for row in made]
 
-    lake.append(f"add to {table}", table, new_rows)
-    return rows
+    return lake.append(f"add to {table}", table, new_rows)
 
 
 def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
@@ -140,9 +136,9 @@ def mark(
     places = list(dict.fromkeys(places))
     if not 0 < len(places) <= MOST_EPISODES:
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
-    rows: list[dict[str, Any]] = []
 
-    def new_rows() -> pa.Table:
+    def new_rows() -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
         for place, before in _newest(lake, places, kind, value).items():
             if bool(before["is_on"] and before["value"] == value) == is_on:
                 continue
@@ -155,10 +151,9 @@ def mark(
             row |= {"is_on": is_on, "follows": before["mark_id"], "author": author}
             mark_id = content_key(json.dumps(list(row.values())))[:16]
             rows.append(row | {"mark_id": mark_id, "created_at": time_after(before["created_at"])})
-        return TABLES["episode_marks"].rows(rows)
+        return rows
 
-    lake.append(f"{kind} {value}", "episode_marks", new_rows)
-    return rows
+    return lake.append(f"{kind} {value}", "episode_marks", new_rows)
 
 
 def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
@@ -176,3 +171,54 @@ def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict
     for dataset, episode_index in sorted({*places} - {*found}):
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     return {place: found[place] for place in places}
+
+
+# Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as
+# stale. The next build makes its chunks without it, and gc then deletes the bytes that no kept release names
+
+
+def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
+    """Every mark, of one dataset or of all: dataset, episode_index (None: all of it), reason, created_at."""
+    of = "dataset = coalesce(?, dataset)"
+    return lake.dicts(f"SELECT * FROM takedowns WHERE {of} ORDER BY dataset, episode_index NULLS FIRST", [dataset])
+
+
+def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
+    """Episodes taken down of each dataset that has some; None: all of them."""
+    rows = lake.rows("SELECT dataset, list(episode_index), bool_or(episode_index IS NULL) FROM takedowns GROUP BY 1")
+    return {dataset: None if whole else frozenset(episodes) for dataset, episodes, whole in rows}
+
+
+def takedown_stamp(lake: Lake, dataset: str) -> str:
+    """What a dataset's plan depends on, beside its source; empty where nothing is taken down."""
+    down = taken_down(lake)
+    if dataset not in down:
+        return ""
+    episodes = down[dataset]
+    return content_key("taken down", "all" if episodes is None else str(sorted(episodes)))
+
+
+def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError."""
+    if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
+        raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
+    if not reason.strip():
+        raise UserError("give a --reason: the quarantine shows it to people who miss the data")
+    marked = [None] if episodes is None else sorted(set(episodes))
+    rest = {"reason": reason.strip(), "created_at": datetime.now(UTC)}
+    marks = [{"dataset": dataset, "episode_index": episode, **rest} for episode in marked]
+    lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
+    return marks
+
+
+def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
+    """Take marks back: those of some episodes, or all of the dataset's; returns how many. Raises UserError."""
+    where, values = "dataset = ?", [dataset]
+    if episodes is not None:
+        where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
+    count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
+    if not count:
+        named = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
+        there = f"taken down are its episodes {named}" if named else "proccorpus sql 'FROM takedowns' lists what is"
+        raise UserError(f"nothing of that is taken down of {dataset}: {there}")
+    return count

@@ -9,8 +9,8 @@ from annotate.label_gate import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
+from warehouse.lake.statements import taken_down
 from warehouse.releases.licences import NON_COMMERCIAL, classify
-from warehouse.releases.takedown import taken_down
 
 MOST_LISTED = 10  # episodes in a sentence
 LOCAL = "local"  # the release that training here makes for itself; not to be given on

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import accumulate, batched, groupby
@@ -57,8 +57,6 @@ HUB_ADDRESS = {"dataset": ("hf://datasets/OWNER/NAME", "releases"), "model": ("h
 BUCKETS = ("s3://", "gs://")
 Kind = Literal["dataset", "model"]  # of a repository of the hub
 
-StoredFiles = Mapping[str, tuple[int, str]]  # path in the place -> (bytes, sha256)
-
 
 @dataclass(frozen=True)
 class OutgoingFile:
@@ -106,14 +104,15 @@ def _client_errors(to: str, doing: str) -> Iterator[None]:
         raise FailedError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
 
 
-def copy_checked(item: OutgoingFile, write: Callable[[bytes], object]) -> None:
-    """Copy a file block by block. Raises FailedError when its bytes are not those that were recorded."""
+def copy_checked(item: OutgoingFile, to: Path | None) -> None:
+    """Copy a file block by block; None: read it only. Raises FailedError when its bytes are not those recorded."""
     digest, count = hashlib.sha256(), 0
-    with item.source.open("rb") as f:
+    with item.source.open("rb") as f, to.open("wb") if to else nullcontext() as copied:
         while block := f.read(BLOCK_BYTES):
             digest.update(block)
             count += len(block)
-            write(block)
+            if copied:
+                copied.write(block)
     if (count, digest.hexdigest()) != (item.bytes, item.sha256):
         raise FailedError(f"{item.source} is not what was recorded: proccorpus release verify says what is wrong")
 
@@ -133,12 +132,12 @@ class FolderTarget:
         with _client_errors(self.to, "read"):
             return json.loads(path.read_bytes()) if path.exists() else None
 
-    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
-        """What is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
+    def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
+        """Paths of what is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
         with _client_errors(self.to, "read"):
             listed = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
             return {
-                item.path: (item.bytes, item.sha256)
+                item.path
                 for item in items
                 if (path := self.root / item.path).exists()
                 and path.stat().st_size == item.bytes
@@ -150,8 +149,7 @@ class FolderTarget:
             for item in items:
                 path = self._file(item.path)
                 try:
-                    with path.open("wb") as f:
-                        copy_checked(item, f.write)
+                    copy_checked(item, path)
                 except ReleaseError:
                     path.unlink()
                     raise
@@ -190,14 +188,14 @@ class HubTarget:
                 return None
             return json.loads(Path(path).read_bytes())
 
-    def stored(self, items: Sequence[OutgoingFile]) -> StoredFiles:
+    def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
         with _client_errors(self.to, "read"):
             try:
                 entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
             except hub.errors.RepositoryNotFoundError:
-                return {}
+                return set()
         files = {e.path: e for e in entries if isinstance(e, hub.RepoFile)}
-        return {item.path: (item.bytes, item.sha256) for item in items if _same(item, files.get(item.path))}
+        return {item.path for item in items if item.path in files and _same(item, files[item.path])}
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         with _client_errors(self.to, "write to"):
@@ -225,10 +223,8 @@ def _commits(items: Sequence[OutgoingFile]) -> Iterator[tuple[OutgoingFile, ...]
         yield from batched((item for _, item in part), COMMIT_FILES)
 
 
-def _same(item: OutgoingFile, there: "hub.RepoFile | None") -> bool:
+def _same(item: OutgoingFile, there: "hub.RepoFile") -> bool:
     """Does the hub have this file? It knows large files by sha256, small ones by git's hash."""
-    if there is None:
-        return False
     if there.lfs:
         return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
     if there.size != item.bytes:
@@ -239,12 +235,9 @@ def _same(item: OutgoingFile, there: "hub.RepoFile | None") -> bool:
 
 def _local(item: OutgoingFile, spare: Path) -> str:
     """A checked file of this machine with an item's bytes: its own, or a copy at `spare` of one in a bucket."""
-    if type(item.source) is type(Path()):
-        copy_checked(item, lambda block: None)
-        return str(item.source)
-    with spare.open("wb") as f:
-        copy_checked(item, f.write)
-    return str(spare)
+    is_here = type(item.source) is type(Path())
+    copy_checked(item, None if is_here else spare)
+    return str(item.source if is_here else spare)
 
 
 type Target = FolderTarget | HubTarget
@@ -304,7 +297,7 @@ def send(
 ) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
     there = target.stored(items)
-    todo = [item for item in items if there.get(item.path) != (item.bytes, item.sha256)]
+    todo = [item for item in items if item.path not in there]
     # The manifest last: until it is there nobody takes the place for a whole release
     if not dry_run:
         target.send(todo, on_file)

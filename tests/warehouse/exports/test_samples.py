@@ -16,8 +16,8 @@ from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
+from warehouse.lake.statements import take_down
 from warehouse.releases import Release, create_release
-from warehouse.releases.takedown import take_down
 from warehouse.shards import Sample, ShardError, read_samples
 from warehouse.shards.ground_truth import ground_truth
 

@@ -102,7 +102,7 @@ def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     def count() -> int:
         return lake.rows("SELECT count(*) FROM outcomes WHERE dataset = ?", [ds])[0][0]
 
-    said = TABLES["outcomes"].rows([{"dataset": ds, "episode_index": 0, "import_id": "a"}])
+    said = [{"dataset": ds, "episode_index": 0, "import_id": "a"}]
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [0, 0]
     other = Lake(lake.workspace)
     other.append("said by another process", "outcomes", lambda: said)

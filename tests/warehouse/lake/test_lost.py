@@ -13,7 +13,7 @@ from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, outcomes, references, statements
 from warehouse.lake.migrations import SCHEMA_VERSION
-from warehouse.releases.takedown import take_down, undo
+from warehouse.lake.statements import take_down
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +44,7 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     statements.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
     statements.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
     take_down(lake, "tiny", [3, 4], "privacy")
-    undo(lake, "tiny", [4])
+    undo_takedown(lake, "tiny", [4])
     lake.con.close()
     assert run_in(told, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     return told

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from core.paths import Workspace
-from core.tables import TABLES
 from tests.kits.lake_kit import stage_run
 from warehouse.lake import Lake, corrections, references
 from warehouse.lake.corrections import CorrectionError, parsed
@@ -47,9 +46,9 @@ def add_episodes(lake: Lake, dataset: str, tasks: list[str | None], with_steps: 
         for e, row in enumerate(facts)
     ]
     rows = {"dataset": dataset, "chunk_size": 2}
-    lake.append("test", "datasets", lambda: TABLES["datasets"].rows([rows]))
-    lake.append("test", "episode_facts", lambda: TABLES["episode_facts"].rows(facts))
-    lake.append("test", "episode_content", lambda: TABLES["episode_content"].rows(built))
+    lake.append("test", "datasets", lambda: [rows])
+    lake.append("test", "episode_facts", lambda: facts)
+    lake.append("test", "episode_content", lambda: built)
     for chunk in range((len(tasks) + 1) // 2):
         lake.publish(stage_run(dataset=dataset, chunk=chunk, output_hash=f"frames {chunk}"), {})
 
@@ -99,8 +98,8 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
 
 def test_texts_are_joined_and_parted(lake: Lake):
     third = "grasp the cube"
-    lake.append("test", "episode_facts", lambda: TABLES["episode_facts"].rows(
-        [{"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}]))  # fmt: skip
+    row = {"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}
+    lake.append("test", "episode_facts", lambda: [row])
     correct(lake, 2)
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third

@@ -13,7 +13,7 @@ import numpy as np
 
 from core.files import write_file
 from core.paths import Workspace
-from warehouse.lake import Lake
+from warehouse.lake.lake import Lake
 
 WRITERS = 4  # pictures that wait for the disk at a time
 
