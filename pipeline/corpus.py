@@ -28,7 +28,7 @@ from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake, corrections, open_lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.labels import StoredLabel, labels_of
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.contents import lake_shards
@@ -260,19 +260,18 @@ def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
     facts = corrections.episode_facts(lake, dataset.name, index)
     key = [dataset.name, index]
     [episode] = lake.dicts("SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key)
-    newest = corrections.newest_row(lake, dataset.name, index)
-    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index)
+    label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, StoredLabel([], 0, ""))
     return Episode(
         dataset=dataset,
         index=index,
         **episode,
         num_frames=facts["num_frames"],
-        segments=tuple(label.segments) if label else (),
-        plan=tuple(label.facts.get("plan") or ()) if label else (),
-        progress=label.progress if label else np.zeros(0, np.float32),
-        label_run=label.label_run if label else None,
+        segments=tuple(label.segments),
+        plan=tuple(label.facts.get("plan") or ()),
+        progress=label.progress,
+        label_run=label.label_run or None,
         content=facts["content_hash"],
-        newest_correction=newest["correction_id"] if newest else None,
+        newest_correction=corrections.newest_id(lake, dataset.name, index),
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -60,9 +60,9 @@ def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, An
     return rows[0]
 
 
-@dataclass(frozen=True)
-class EpisodeSignals:
-    """Measurements of one episode; arrays [num_frames].
+@dataclass(frozen=True, kw_only=True)
+class EpisodeSignals(Signals):
+    """Measurements of one episode, without pictures; arrays [num_frames].
 
     views: the cameras that it is labelled by, the preferred one first.
     change: the visual change of the view in which most changes; phash: of the preferred camera.
@@ -71,43 +71,16 @@ class EpisodeSignals:
 
     record: EpisodeRecord
     views: tuple[str, ...]
-    fps: float
-    change: np.ndarray
     phash: np.ndarray
-    grippers: tuple[GripperCurve, ...]
-    speed: np.ndarray | None
-    state: np.ndarray | None  # [num_frames, d]
     tiny: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-
-    @property
-    def episode_index(self) -> int:
-        return self.record.episode_index
 
     @property
     def camera(self) -> str:
         return self.views[0]
 
-    @property
-    def task(self) -> str | None:
-        return self.record.task
-
-    @property
-    def success(self) -> bool | None:
-        return self.record.success
-
     def signals(self, cameras: Sequence[str] = ()) -> Signals:
         """What annotators are given; with the tiny pictures of these cameras, where it has them."""
-        return Signals(
-            self.fps,
-            self.change,
-            self.speed,
-            self.grippers,
-            self.success,
-            self.task,
-            self.state,
-            self.episode_index,
-            tuple(self._seen_by(camera) for camera in cameras),
-        )
+        return replace(self, pictures=tuple(map(self._seen_by, cameras)))
 
     def _seen_by(self, camera: str) -> tuple[np.ndarray, np.ndarray] | None:
         if camera not in self.tiny:
@@ -144,6 +117,9 @@ def chunk_signals(
         late = round(lags_s.get("state", 0.0) * fps)
         yield EpisodeSignals(
             record=record,
+            episode_index=record.episode_index,
+            task=record.task,
+            success=record.success,
             views=views,
             fps=fps,
             change=most_change([rows["visual_change"].to_numpy() for rows in of_view]),

@@ -20,14 +20,57 @@ from core.tables import STAGE_TABLES
 from ingest.episode import EpisodeRecord, Finding
 from ingest.episodes import findings_table
 from ingest.sources.files import Source
-from pipeline.checks import StageCheck, schema_check
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
+from warehouse.lake.checks import CheckOutcome, corpus_soundness, cost_within_budget, follows_schema, split_leaks
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
+
+
+# Checks of what a stage wrote. Blocking ones stop what is downstream, the release included. Dagster's assets run them;
+# a partition that the command line built is checked when it is reported to Dagster
+
+
+@dataclass(frozen=True)
+class StageCheck:
+    """`run` takes the chunk that was built; None for a stage that works on the dataset as a whole."""
+
+    name: str
+    description: str
+    is_blocking: bool
+    run: Callable[[Lake, DatasetBuild, int | None], CheckOutcome]
+
+
+def first_words(check: Callable) -> str:
+    """The first sentence or two of a check's docstring."""
+    return " ".join((check.__doc__ or "").split("\n\n")[0].split())
+
+
+def schema_check(stage: str) -> StageCheck:
+    """The check that every stage has: its rows are as core/tables says."""
+    return _check(follows_schema, lambda lake, build, chunk: follows_schema(lake, stage, build.name, chunk), True)
+
+
+def chunk_check(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: bool) -> StageCheck:
+    """A check of one chunk that needs no configuration."""
+    return _check(check, lambda lake, build, chunk: check(lake, build.name, chunk or 0), is_blocking)
+
+
+def cost_check() -> StageCheck:
+    """A warning where a model's answers cost more than the build allows."""
+    of = cost_within_budget
+    return _check(of, lambda lake, build, chunk: of(lake, build.name, chunk or 0, build.stages.vlm.max_cost_usd))
+
+
+def _check(check: Callable, run: Callable[..., CheckOutcome], is_blocking: bool = False) -> StageCheck:
+    return StageCheck(check.__name__, first_words(check), is_blocking, run)
+
+
+# Checks of the corpus as a whole, before a release
+GUARDS = {"no_split_leak": split_leaks, "corpus_is_sound": corpus_soundness}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from core.errors import UserError
 from core.values import spread
 from pipeline.config import DatasetBuild, built
 from pipeline.reading import signals_of
-from pipeline.transferring import shown_task
+from pipeline.stages.transfer import shown_task
 from warehouse.lake import Lake
 from warehouse.lake.references import joined_tasks, references_of
 

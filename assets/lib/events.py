@@ -15,10 +15,9 @@ from core.addresses import without_secrets
 from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
-from pipeline.checks import StageCheck
 from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
-from pipeline.stage import Numbers, Stage, StageReport
+from pipeline.stage import Numbers, Stage, StageCheck, StageReport
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place

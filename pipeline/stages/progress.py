@@ -9,10 +9,9 @@ import pyarrow as pa
 from annotate.label_run import choose_active, human_run
 from annotate.progress import CODE_VERSION
 from core.tables import TABLES
-from pipeline.checks import chunk_check
 from pipeline.labelled import LabelledSignals, LabelPlace, progress_table, quality_table, with_progress
 from pipeline.pictures import progress_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, Stage, StageContext, chunk_check
 from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
 from warehouse.lake.labels import StoredLabel, labels_of

@@ -4,10 +4,9 @@ from functools import partial
 
 from annotate.vlm.reason import reason_episode
 from core.tables import TABLES
-from pipeline.checks import cost_check
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.stage import Output, Stage, StageContext, cost_check
 from pipeline.vlm_chunk import albums, ask_chunk, episode_view
 from warehouse.lake.labels import followers, labels_of
 

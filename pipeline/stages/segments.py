@@ -1,13 +1,143 @@
 """Subtask spans of each episode of a chunk, by the configured annotator."""
 
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
+
+from annotate import native
+from annotate.label import EpisodeLabel, plain_label
+from annotate.motion import annotator as motion
+from annotate.progress import progress
+from annotate.segments import check_tiling
+from annotate.vlm import annotate_episode
+from annotate.vlm.config import VlmConfig
+from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.view import EpisodeView
 from core.tables import TABLES
-from pipeline.annotators import ANNOTATORS
-from pipeline.checks import cost_check
+from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
 from pipeline.pictures import segments_figure
-from pipeline.stage import Output, Stage, StageContext
+from pipeline.reading import EpisodeSignals, by_task, task_signals
+from pipeline.stage import Output, Stage, StageContext, cost_check
+from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk, episode_view
+
+type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
+
+
+def by_motion(context: StageContext) -> AnnotatedChunk:
+    """The `motion` annotator. The episodes of one task are labelled together."""
+    episodes = [signals for of_task in by_task(context.signals()).values() for signals in task_signals(of_task)]
+    labels = {}
+    for episode, label in zip(episodes, motion.annotate(episodes, context.build.stages.motion), strict=True):
+        check_tiling(label.segments, len(episode), label.num_planned)
+        labels[episode.episode_index] = label
+    return ChunkAnswers(labels)
+
+
+def by_native(context: StageContext) -> AnnotatedChunk:
+    """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
+    labels, findings = {}, []
+    whys: dict[int, str] = {}
+    episodes = context.signals()
+    here = {episode.episode_index for episode in episodes}
+    for episode in episodes:
+        try:
+            label = native_label(episode, here)
+        except ValueError as e:
+            findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
+            whys[episode.episode_index] = f"the source's steps cannot be used: {e}"
+            continue
+        # Without a planned step there is nothing to measure progress by
+        if label.num_planned:
+            labels[episode.episode_index] = label
+        else:
+            detail = "no subtask spans in the source"
+            findings.append(Finding("no_steps", detail, "warning", episode.episode_index))
+            whys[episode.episode_index] = detail
+
+    # Motion labels the runs of a task together: all of them are shown, and those without steps get its label
+    if whys:
+        by_motion_all = by_motion(context).by_episode
+        for episode_index, why in whys.items():
+            label = by_motion_all[episode_index]
+            labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {why}"])
+    numbers = {"native_episodes": len(labels) - len(whys), "motion_episodes": len(whys)}
+    return ChunkAnswers(labels, findings, numbers=numbers)
+
+
+def native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
+    """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
+
+    here: the episodes of the chunk; a run of another one does not show how far a failed run came.
+    """
+    num_frames, record = len(episode.change), episode.record
+    segments, num_planned = native.annotate(record.steps, num_frames, record.success, record.plan)
+    check_tiling(segments, num_frames, num_planned)
+    as_far_as = record.as_far_as if record.as_far_as and record.as_far_as.episode_index in here else None
+    label = plain_label(segments, num_planned, record.task, as_far_as)
+    return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
+
+
+def by_vlm(context: StageContext) -> AnnotatedChunk:
+    """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
+
+    Where motion would cut is a hint for it.
+    """
+    stages, episodes = context.build.stages, {episode.episode_index: episode for episode in context.signals()}
+
+    def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
+        of = episodes[episode_index]
+        return progress(label.segments, label.num_planned, of.change, of.fps, stages.progress, None, of.state)
+
+    said: dict[int, EpisodeLabel] = {}
+    tasks = [
+        label_task(task_signals(of_task), said, curve_of, stages.vlm, stages.transfer, stages.motion)
+        for of_task in by_task(context.signals()).values()
+    ]
+    labelled: TaskLabels = {}, {}
+    views = _views(context)
+
+    def questions(asked: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
+        return [(views[k][0], partial(annotate_episode, views[k][1], config=asked[k])) for k in sorted(asked)]
+
+    answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), said)
+    labels, alignments = said | labelled[0], labelled[1]
+    for k in alignments:
+        check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
+    findings = [*answers.findings, *_doubts(labels)]
+    numbers = {**answers.numbers, "asked_about": len(labels) - len(alignments), "follow": len(alignments)}
+    return replace(answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers)
+
+
+def _views(context: StageContext) -> dict[int, tuple[Album, EpisodeView]]:
+    """The pictures of each episode, and the episode as the model sees it."""
+    views = {}
+    for episode, album in albums(context):
+        # Each episode by itself: the hint is to depend on nothing but the episode
+        [by_motion_alone] = motion.annotate([episode.signals()], context.build.stages.motion)
+        motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
+        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts)
+        views[episode.episode_index] = album, view
+    return views
+
+
+def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
+    """Labels that a person should look at."""
+    for episode_index, label in sorted(labels.items()):
+        if label.task_inferred:
+            yield Finding("task_inferred", f"taken as {label.task!r}", "warning", episode_index)
+        if label.needs_review:
+            detail = "; ".join(label.notes) or "the passes disagree"
+            yield Finding("needs_review", detail, "warning", episode_index)
+
+
+ANNOTATORS: dict[str, Callable[[StageContext], AnnotatedChunk]] = {
+    "motion": by_motion,
+    "native": by_native,
+    "vlm": by_vlm,
+}
 
 
 def run(context: StageContext) -> Output:

@@ -252,10 +252,10 @@ def _add(lake: Lake, dataset: str, episode_index: int, said: dict[str, Any], mak
         facts = episode_facts(lake, dataset, episode_index)
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         newest = newest_row(lake, dataset, episode_index)
-        if row["follows"] != (newest["correction_id"] if newest else None):
+        if row["follows"] != (newest or {}).get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
         row.update({"base_content_hash": facts["content_hash"]} | make(facts))
-        row["created_at"] = time_after(newest["created_at"] if newest else None)
+        row["created_at"] = time_after((newest or {}).get("created_at"))
         return [row | {"correction_id": row_id(row)}]
 
     return lake.append(f"correct {dataset} {episode_index}", "corrections", new_row)[0]
@@ -301,6 +301,11 @@ def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any
 def newest_row(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any] | None:
     rows = history(lake, dataset, episode_index)
     return rows[-1] if rows else None
+
+
+def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
+    """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
+    return (newest_row(lake, dataset, episode_index) or {}).get("correction_id")
 
 
 def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]]:

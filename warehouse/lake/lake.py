@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,9 @@ class Lake(LakeConnection):
             # First what the same stages published before of these partitions goes
             again = self._delete_former(made)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
-            for name, data in joined(each.tables for each in made).items():
-                self._insert(TABLES[name], data)
-            for name, data in joined(each.upserts for each in made).items():
-                self._upsert(TABLES[name], data)
-            for name, data in joined(each.registered for each in made).items():
-                self._insert(TABLES[name], data, unless=_same_key(TABLES[name], "t"))  # whose key the table has not
+            for write, kind in ((self._insert, "tables"), (self._upsert, "upserts"), (self._register, "registered")):
+                for name, data in joined(map(attrgetter(kind), made)).items():
+                    write(TABLES[name], data)
             # At last the lines that say so: a plan goes by them alone
             for each in made:
                 self._forget_chunks(each.run, each.parts)
@@ -269,6 +267,9 @@ class Lake(LakeConnection):
             yield
         finally:
             self.con.unregister("new_rows")
+
+    def _register(self, table: Table, data: pa.Table) -> None:
+        self._insert(table, data, unless=_same_key(table, "t"))  # whose key the table has not
 
     def _insert(self, table: Table, data: pa.Table, unless: str = "") -> None:
         """Insert `data`, new_rows n; unless: the condition by which a row of the table, t, keeps one out."""

@@ -188,36 +188,43 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
 def _lines(text: str) -> tuple[str, list[Line], dict[int, str]]:
     """What its lines are called, rows of CSV, lines of JSON or entries of a JSON list, and by number what is wrong with
     others."""
-    begin, problems, values = text.lstrip()[:1], dict[int, str](), list[tuple[int, Any]]()
+    begin, problems = text.lstrip()[:1], dict[int, str]()
+    if begin not in ("[", "{"):
+        return "line", *_csv(text)
     if begin == "{":
         values, errors = parse_json_lines(text)
         problems = {number: f"is no JSON: {error}" for number, error in errors}
-    elif begin == "[":
+    else:
         try:
             values = list(enumerate(parse_json(text), 1))
         except ValueError as e:
-            problems = {1: f"the file is no JSON: {e}"}
-    else:
-        values, problems = _csv(text)
-    no_object = 'is no object, such as {"episode": 3, "success": true}'
-    problems |= {number: no_object for number, value in values if not isinstance(value, dict)}
-    lines = [
-        (number, {name: cell for name, cell in value.items() if cell not in (None, "")})
-        for number, value in values
-        if isinstance(value, dict)
-    ]
-    return "entry" if begin == "[" else "line", lines, problems
+            return "entry", [], {1: f"the file is no JSON: {e}"}
+    return "line" if begin == "{" else "entry", *_objects(values, problems)
 
 
-def _csv(text: str) -> tuple[list[tuple[int, Any]], dict[int, str]]:
+def _objects(values: Sequence[tuple[int, Any]], problems: dict[int, str]) -> tuple[list[Line], dict[int, str]]:
+    lines: list[Line] = []
+    for number, value in values:
+        if isinstance(value, dict):
+            lines.append(_line(number, value))
+        else:
+            problems[number] = 'is no object, such as {"episode": 3, "success": true}'
+    return lines, problems
+
+
+def _line(number: int, cells: Mapping[str, Any]) -> Line:
+    return number, {name: cell for name, cell in cells.items() if cell not in (None, "")}
+
+
+def _csv(text: str) -> tuple[list[Line], dict[int, str]]:
     """A row that takes several lines has the number of its last."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    lines: list[tuple[int, Any]] = []
+    lines: list[Line] = []
     try:
         for row in reader:
             # A cell beyond the header has no name, and one that a short row lacks is None
             texts = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
-            lines.append((reader.line_num, texts))
+            lines.append(_line(reader.line_num, texts))
     except csv.Error as e:
         return lines, {reader.line_num + 1: f"is no CSV from here on: {e}"}
     return lines, {}

@@ -182,7 +182,6 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
         [*here, run],
     )
     if run != human_run(dataset) and not by_source:
-        newest = corrections.newest_row(lake, dataset, episode_index)
         corrections.save(
             lake,
             dataset,
@@ -191,7 +190,7 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
             author=author,
             base_label_run=run,
             base_content_hash=facts["content_hash"],
-            follows=newest["correction_id"] if newest else None,
+            follows=corrections.newest_id(lake, dataset, episode_index),
             comment="vouched for as a reference",
         )
     return _mark(lake, here, {"is_reference": True, "label_run": run, "author": author})

@@ -55,7 +55,7 @@ def held_episodes_sql(catalog: str = "lake") -> str:
     """(dataset, episode_index) with samples in some shards; its one parameter is the list of their names."""
     return (
         f"SELECT DISTINCT s.dataset, s.episode_index FROM {catalog}.samples s JOIN {catalog}.sample_location l "
-        "ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, l.shard)"
+        "USING (dataset, chunk, sample_id) WHERE list_contains(?, l.shard)"
     )
 
 
@@ -172,8 +172,8 @@ def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, li
     episodes_shown = "list_append(list_transform(s.pictures, lambda p: p.episode_index), s.episode_index)"
     showing = lake.rows(
         f"SELECT l.shard, list_sort(list_distinct(flatten(list(list_intersect({episodes_shown}, ?))))) FROM samples s "
-        f"JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
-        f"WHERE s.dataset = ? AND list_has_any({episodes_shown}, ?) GROUP BY 1",
+        f"JOIN sample_location l USING (dataset, chunk, sample_id) WHERE s.dataset = ? "
+        f"AND list_has_any({episodes_shown}, ?) GROUP BY 1",
         [sorted(episodes), dataset, sorted(episodes)],
     )
     without_samples = lake.rows(
@@ -191,9 +191,8 @@ def _unsure(lake: Lake, dataset: str, gate: LabelGate | None) -> dict[str, list[
     return dict(
         lake.rows(
             "SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s "
-            "JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
-            "JOIN episode_labels e ON e.dataset = s.dataset AND e.episode_index = s.episode_index "
-            "AND e.label_run = s.label_run "
+            "JOIN sample_location l USING (dataset, chunk, sample_id) "
+            "JOIN episode_labels e USING (dataset, episode_index, label_run) "
             "WHERE s.dataset = ? AND (e.confidence < ? OR (s.names_steps AND e.confidence < ?)) GROUP BY 1",
             [dataset, gate.min_confidence, gate.min_name_confidence],
         )

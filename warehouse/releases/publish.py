@@ -41,8 +41,7 @@ LABELS = {
     "splits": "SELECT s.* EXCLUDE (chunk) FROM splits s SEMI JOIN held USING (dataset, episode_index) ORDER BY 1, 2",
     # questions and answers are in the shards
     "samples": "SELECT s.* EXCLUDE (chunk, question, answer), l.shard FROM samples s JOIN sample_location l "
-    "ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id "
-    "WHERE l.shard IN (FROM held_shards) ORDER BY sample_id, shard",
+    "USING (dataset, chunk, sample_id) WHERE l.shard IN (FROM held_shards) ORDER BY sample_id, shard",
     "label_runs": "SELECT r.* EXCLUDE (created_at) FROM label_runs r WHERE label_run IN (SELECT label_run "
     "FROM active_runs SEMI JOIN held USING (dataset, episode_index)) ORDER BY 1",
 }

@@ -17,9 +17,9 @@ from assets.defs.resources import CorpusResource
 from assets.lib.events import described, made, numbers_metadata
 from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
 from core.paths import ROOT
-from pipeline.checks import GUARDS, first_words
 from pipeline.comparison import comparison_step
 from pipeline.release import leaderboard_step, release_step
+from pipeline.stage import GUARDS, first_words
 
 OWNERS = ["team:models"]
 # Where they are made

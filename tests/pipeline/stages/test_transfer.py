@@ -11,7 +11,7 @@ from pipeline.build import run_build
 from pipeline.chunk import ChunkTask, run_chunk
 from pipeline.config import DatasetBuild, resolve
 from pipeline.reading import chunk_signals
-from pipeline.transferring import NO_PICTURES, shown_tasks
+from pipeline.stages.transfer import NO_PICTURES, shown_tasks
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import make_dataset
 from tests.pipeline.stages.test_corrections import STEPS, say

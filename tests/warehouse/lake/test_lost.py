@@ -13,7 +13,7 @@ from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, outcomes, references, statements
 from warehouse.lake.migrations import SCHEMA_VERSION
-from warehouse.lake.statements import take_down
+from warehouse.lake.statements import take_down, undo_takedown
 
 pytestmark = pytest.mark.slow
 
