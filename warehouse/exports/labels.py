@@ -83,6 +83,13 @@ def chunk_labels(
     return labels
 
 
+def each_label(selected: Selected, label_run: str | None = None) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
+    """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
+    for dataset, chunk, episodes in selected.chunks():
+        labels = chunk_labels(selected, dataset, chunk, episodes, label_run)
+        yield from ((e, labels.get(e.episode_index)) for e in episodes)
+
+
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row of episode_labels says of its episode as a whole, as fields of a label; a lake of an earlier version
     has nothing of what people stated."""
@@ -117,10 +124,7 @@ class LabelExport(Export):
         return chunk_labels(self.selected, dataset, chunk, episodes, self.options.label_run)
 
     def labels(self) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
-        """Every episode in order, and its label if it has one; one chunk's labels are in memory at a time."""
-        for dataset, chunk, episodes in self.selected.chunks():
-            labels = self.chunk_labels(dataset, chunk, episodes)
-            yield from ((e, labels.get(e.episode_index)) for e in episodes)
+        return each_label(self.selected, self.options.label_run)
 
     def labelled(self) -> Iterator[tuple[ExportEpisode, ActiveLabel]]:
         yield from ((e, label) for e, label in self.labels() if label is not None)

@@ -20,7 +20,7 @@ from ingest.formats.tables import read_columns
 from ingest.media.faces import FaceDetector, weights_file
 from ingest.reasons import DataError
 from warehouse.exports.export import Export, counted
-from warehouse.exports.labels import chunk_labels
+from warehouse.exports.labels import each_label
 from warehouse.exports.lerobot_labels import EVENTS, PERSISTENT, step_names, why_no_stages
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, select
@@ -74,12 +74,7 @@ class LerobotPlan(Export):
         selected = select(lake, selection)
         if not self.options.only_complete:
             return selected
-        complete = {
-            (dataset, index)
-            for dataset, chunk, episodes in selected.chunks()
-            for index, label in chunk_labels(selected, dataset, chunk, episodes).items()
-            if why_no_stages(label) is None
-        }
+        complete = {e.key for e, label in each_label(selected) if label and why_no_stages(label) is None}
         if len(complete) == len(selected.episodes):
             return selected
         return selected.only(complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages")
@@ -151,10 +146,8 @@ class LerobotPlan(Export):
         """Task texts by index, in the order of their first episode; with the names of steps where they are tasks."""
         tasks = dict.fromkeys(e.task or "" for e in self.episodes)
         if self.options.flavour == "subtask":
-            for dataset, chunk, episodes in self.selected.chunks():
-                labels = chunk_labels(self.selected, dataset, chunk, episodes)
-                for e in episodes:
-                    tasks |= dict.fromkeys(filter(None, step_names(labels.get(e.episode_index), e.num_frames)))
+            for e, label in each_label(self.selected):
+                tasks |= dict.fromkeys(filter(None, step_names(label, e.num_frames)))
         return {text: index for index, text in enumerate(tasks)}
 
     @cached_property
