@@ -92,15 +92,14 @@ def stated_label(
 
 def label_columns(label: EpisodeLabel) -> dict[str, Any]:
     """The columns of `episode_labels` that an annotator decides."""
-    # A failed run may be known to have come as far as another run had at one of its frames
-    reference = label.as_far_as
     return {
         "steps_from": label.steps_from,
         "task": label.task,
         "task_inferred": label.task_inferred,
         "needs_review": label.needs_review,
-        "as_far_as_episode": reference.episode_index if reference else None,
-        "as_far_as_frame": reference.frame_index if reference else None,
+        # A failed run may be known to have come as far as another run had at one of its frames
+        "as_far_as_episode": getattr(label.as_far_as, "episode_index", None),
+        "as_far_as_frame": getattr(label.as_far_as, "frame_index", None),
         "plan": list(label.plan),
         "named": label.named,
         "notes": list(label.notes),

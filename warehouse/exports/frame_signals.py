@@ -20,7 +20,7 @@ from annotate.advantages import advantages, chunk_residuals, threshold
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
 from core.files import whole_file
 from warehouse.exports.export import FileExport
-from warehouse.exports.labels import ActiveLabel, LabelExport
+from warehouse.exports.labels import ActiveLabel, LabelExport, chunk_labels
 from warehouse.exports.rabc import OneDatasetExport, between
 from warehouse.exports.selection import ExportEpisode
 
@@ -100,7 +100,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return iter(self._with_advantages(list(found))) if self.options.horizon else found
 
     def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
-        labels = self.chunk_labels(self.dataset, chunk, episodes)
+        labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
         for e in episodes:
             if e.episode_index in labels:
                 values = _label_values(labels[e.episode_index])

@@ -120,9 +120,6 @@ class LabelExport(Export):
                 )
         return selected
 
-    def chunk_labels(self, dataset: str, chunk: int, episodes: Iterable[ExportEpisode]) -> dict[int, ActiveLabel]:
-        return chunk_labels(self.selected, dataset, chunk, episodes, self.options.label_run)
-
     def labels(self) -> Iterator[tuple[ExportEpisode, ActiveLabel | None]]:
         return each_label(self.selected, self.options.label_run)
 

@@ -101,7 +101,7 @@ def missing(workspace: Workspace, ask: Callable[[str], pa.Table]) -> tuple[dict[
     gone: dict[str, list] = {}
     for name, by_key in said.items():
         table = TABLES[name]
-        there = {key_of(table, row): row for row in ask(f"FROM {name}").to_pylist()} if by_key else {}
+        there = {key_of(table, row): row for row in ask(f"FROM {name}").to_pylist()}
         rows[name] = table.rows([row for key, row in by_key.items() if row and there.get(key) != row])
         gone[name] = [key for key, row in by_key.items() if row is None and key in there]
     return rows, gone, bad

@@ -328,7 +328,6 @@ def listed(items: Sequence[OutgoingFile]) -> list[dict]:
 def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
     """What each dataset of a release says of its licence, as frozen. ReleaseError where something was taken down."""
     with _at_snapshot(lake, release) as then:
-        _refuse_taken_down(lake, then, release)
         return dict(then.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1"))
 
 
@@ -345,7 +344,6 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
         items.append(OutgoingFile(shard.address, shard.bytes, shard.sha256, tar))
         items.append(item_of(index, f"shards/{shard.split}/{index.name}"))
     with _at_snapshot(lake, release) as then:
-        _refuse_taken_down(lake, then, release)
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
             then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
@@ -366,21 +364,20 @@ def item_of(path: Path, name: str) -> OutgoingFile:
 
 @contextmanager
 def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
-    """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`."""
+    """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`.
+
+    Raises ReleaseError when something that the release holds was taken down since it was made.
+    """
     then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     shards = [s.shard for s in release.shard_list]
     with closing(then.con):
         then.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         then.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
+        held = set(then.rows("FROM held"))
+        for dataset, episode in lake.rows("SELECT dataset, episode_index FROM takedowns ORDER BY ALL"):
+            if any(d == dataset and episode in (None, e) for d, e in held):
+                what = dataset if episode is None else f"{dataset} episode {episode}"
+                raise ReleaseError(
+                    f"the release {release.name} holds {what}, which was taken down since: release what is left"
+                )
         yield then
-
-
-def _refuse_taken_down(lake: Lake, then: Lake, release: Release) -> None:
-    """Raises ReleaseError when something that the release holds was taken down since it was made."""
-    held = set(then.rows("FROM held"))
-    for dataset, episode in lake.rows("SELECT dataset, episode_index FROM takedowns ORDER BY ALL"):
-        if any(d == dataset and episode in (None, e) for d, e in held):
-            what = dataset if episode is None else f"{dataset} episode {episode}"
-            raise ReleaseError(
-                f"the release {release.name} holds {what}, which was taken down since: release what is left"
-            )
