@@ -54,12 +54,12 @@ def run(context: StageContext) -> Output:
 
 def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
     """The runs of other tasks beyond the chunk that its samples may show, by what is listed of them."""
-    rows = lake.dicts(
+    rows = lake.rows(
         "SELECT o.episode_index, o.split, f.task, f.cameras, f.num_rows, f.fps FROM other_tasks o "
         "JOIN episode_facts f USING (dataset, episode_index) WHERE o.dataset = ? AND o.chunk = ? ORDER BY 1",
         [dataset, chunk],
     )
-    return [Stranger(**row | {"cameras": tuple(row["cameras"])}) for row in rows]
+    return [Stranger(e, split, task, tuple(cameras), n, fps) for e, split, task, cameras, n, fps in rows]
 
 
 def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[LabelledEpisode]:
