@@ -236,16 +236,12 @@ def by_task(
     return episodes_by_task
 
 
-def shared_cameras(episodes: Sequence[EpisodeSignals]) -> tuple[str, ...]:
-    """The cameras by which episodes are compared: those that half of them have.
+def task_signals(episodes: Sequence[EpisodeSignals]) -> list[Signals]:
+    """What annotators are given of the episodes of one task, in order.
 
-    A single episode that lacks one is compared by the others; it does not take the camera from the rest.
+    They are compared by the cameras that half of them have: a single episode that lacks one does not take it from the
+    rest.
     """
     having = Counter(camera for episode in episodes for camera in episode.tiny)
-    return tuple(sorted(camera for camera, count in having.items() if 2 * count >= len(episodes)))
-
-
-def task_signals(episodes: Sequence[EpisodeSignals]) -> list[Signals]:
-    """What annotators are given of the episodes of one task, in order."""
-    cameras = shared_cameras(episodes)
+    cameras = sorted(camera for camera, count in having.items() if 2 * count >= len(episodes))
     return [episode.signals(cameras) for episode in episodes]

@@ -49,11 +49,6 @@ def first_words(check: Callable) -> str:
     return " ".join((check.__doc__ or "").split("\n\n")[0].split())
 
 
-def schema_check(stage: str) -> StageCheck:
-    """The check that every stage has: its rows are as core/tables says."""
-    return _check(follows_schema, lambda lake, build, chunk: follows_schema(lake, stage, build.name, chunk), True)
-
-
 def chunk_check(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: bool) -> StageCheck:
     """A check of one chunk that needs no configuration."""
     return _check(check, lambda lake, build, chunk: check(lake, build.name, chunk or 0), is_blocking)
@@ -127,8 +122,10 @@ class Stage:
 
     @property
     def all_checks(self) -> tuple[StageCheck, ...]:
-        """Every check of what it wrote: first that the rows follow the schema."""
-        return (schema_check(self.name), *self.checks)
+        """Every check of what it wrote: first the one that all stages have, that rows are as core/tables says."""
+        of = follows_schema
+        first = _check(of, lambda lake, build, chunk: of(lake, self.name, build.name, chunk), is_blocking=True)
+        return (first, *self.checks)
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
         """This stage under the configuration of a build."""

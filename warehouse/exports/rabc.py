@@ -223,12 +223,12 @@ class RabcExport(OneDatasetExport):
         return facts | {"notes": notes}
 
     def _write(self) -> dict[str, Any]:
-        return write_progress(self.folder.path(FILE), self._chunks(), self.selected, self.options)
-
-    def _chunks(self) -> Iterator[list[EpisodeProgress]]:
-        for chunk, episodes, lengths, starts in self.dataset_chunks():
-            progress = self._progress(chunk, episodes)
-            yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+        of_chunks = (
+            [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+            for chunk, episodes, lengths, starts in self.dataset_chunks()
+            for progress in [self._progress(chunk, episodes)]
+        )
+        return write_progress(self.folder.path(FILE), of_chunks, self.selected, self.options)
 
     def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
