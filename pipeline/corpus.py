@@ -3,7 +3,7 @@
 import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -241,8 +241,7 @@ class Episode:
         steps, kind (step, idle, done) and completed. plan: the planned steps; they follow from the segments' names
         where it is left out. Raises CorrectionError, and ConflictError where somebody else corrected it meanwhile.
         """
-        fields = corrections.CorrectedSegment.model_fields
-        said = [{k: v for k, v in asdict(s).items() if k in fields} if isinstance(s, Segment) else s for s in segments]
+        said = [corrections.as_said(s) if isinstance(s, Segment) else s for s in segments]
         corrections.save(
             open_lake(self.dataset.corpus.workspace),
             self.dataset.name,

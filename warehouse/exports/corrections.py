@@ -28,6 +28,7 @@ from warehouse.lake.corrections import (
     ACCEPTED,
     REJECTED,
     SAID_LATER,
+    as_said,
     episode_facts,
     parsed,
     row_id,
@@ -36,7 +37,6 @@ from warehouse.lake.corrections import (
 )
 from warehouse.lake.statements import CorrectionError, checked_text
 
-SEGMENT_FIELDS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")  # what people correct
 CLOCK_SLACK = timedelta(minutes=5)  # a clock may be ahead by so much
 
 Text = Annotated[str, AfterValidator(lambda text: checked_text("it", text, 2000, empty=True))]
@@ -113,8 +113,7 @@ def to_lines(rows: Iterable[dict[str, Any]]) -> str:
     """One line per row of `corrections`, in the order given."""
     lines = []
     for row in rows:
-        stored = segments_of(row) if row["segments"] else []
-        segments = [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in stored] or None
+        segments = list(map(as_said, segments_of(row))) if row["segments"] else None
         lines.append(row | {"segments": segments, "created_at": row["created_at"].isoformat()})
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
@@ -181,9 +180,8 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
             "author": said.user if isinstance(said.user, str) else author,
             "created_at": said.ts,
             "plan": [unnamed_step(0)],
-            "segments": [{name: getattr(s, name) for name in SEGMENT_FIELDS} for s in label.segments],
-            "final_progress": label.end.final_progress,
-            "catastrophic_frame": label.end.catastrophic_frame,
+            "segments": list(map(as_said, label.segments)),
+            **vars(label.end),
         }
         return row_of(lake, data, author)
 

@@ -166,12 +166,17 @@ def segments_of(row: dict[str, Any]) -> list[Segment]:
     return [Segment(**s | {"named": is_name(s["name"])}) for s in json.loads(row["segments"])]
 
 
+def as_said(segment: Segment) -> dict[str, Any]:
+    """A segment as people send it."""
+    return {name: getattr(segment, name) for name in CorrectedSegment.model_fields}
+
+
 def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -> Corrected:
     """A label of an episode as people could have said it. Raises CorrectionError where there is none."""
     label = labels_of(lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True).get(episode_index)
     if label is None or not label.facts:
         raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
-    segments = [{name: getattr(s, name) for name in CorrectedSegment.model_fields} for s in label.segments]
+    segments = list(map(as_said, label.segments))
     return parsed({"segments": segments} | {name: label.facts[name] for name in ("plan", *SAID_LATER)})
 
 
