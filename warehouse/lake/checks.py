@@ -3,7 +3,7 @@
 `follows_schema` and `corpus_soundness` ask whether the tables' rows are as core/tables says.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 
@@ -252,9 +252,13 @@ def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> tu
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
     """
-    if wrong := _other_columns(lake, table):
+    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
+    wrong = sorted(set(table.schema.names) ^ set(stored.names))
+    if wrong := wrong or [f.name for f in table.schema if stored.field(f.name).type != f.type]:
         return 0, {dataset: [f"other columns than the schema's: {', '.join(wrong)}"] for dataset in datasets}
-    owner = _owner(table)
+    # Whose rows they are: of the episode, and the label and camera where the table has them
+    owner = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)
+    owner += ("camera",) if "camera" in table.key else ()
     key_sums, may_repeat = _key_sums(table, owner)
     sums, told = _rules(table)
     listed = (
@@ -271,24 +275,12 @@ def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> tu
     unsure = [line[0] for line in lines if line[2]]
     repeated = _repeated(lake, table, unsure, where, at_once=count < DISTINCT_AT_ONCE)
     told = {f"rows of one key ({', '.join(table.key)})": "", **told}
-    faults = {dataset: _sentences(told, [repeated.get(dataset, 0), *counts]) for dataset, _, _, *counts in lines}
-    return count, {dataset: wrong for dataset, wrong in faults.items() if wrong}
-
-
-def _sentences(told: Iterable[str], counts: Sequence[int | None]) -> list[str]:
-    return [f"{count} {text}" for text, count in zip(told, counts, strict=True) if count]
-
-
-def _other_columns(lake: Lake, table: Table) -> list[str]:
-    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    wrong = sorted(set(table.schema.names) ^ set(stored.names))
-    return wrong or [f.name for f in table.schema if stored.field(f.name).type != f.type]
-
-
-def _owner(table: Table) -> tuple[str, ...]:
-    """The columns that say whose rows of a table are: the episode, and the label and camera where it has them."""
-    columns = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)
-    return (*columns, "camera") if "camera" in table.key else columns
+    faults = {}
+    for dataset, _, _, *counts in lines:
+        numbers = zip(told, [repeated.get(dataset, 0), *counts], strict=True)
+        if wrong := [f"{number} {text}" for text, number in numbers if number]:
+            faults[dataset] = wrong
+    return count, faults
 
 
 def _rules(table: Table) -> tuple[list[str], dict[str, str]]:

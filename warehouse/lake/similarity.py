@@ -212,26 +212,17 @@ def _of_camera(
         asked,
     ).fetchall()
     if not rows:
-        raise UserError(_why_not(con, asked[0], asked[1]))
+        where = f"{asked[0]} episode {asked[1]}"
+        sql = "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?"
+        for status, reason, detail in con.execute(sql, asked[:2]).fetchall():
+            lost = f"because it cannot be used: {reason}: {detail}" if status != "ok" else ""
+            raise UserError(f"{where}: no encoder has looked at it{', ' if lost else ': '}{lost or HOW_TO}")
+        raise UserError(f"{asked[0]} has no episode {asked[1]}")
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
         where, looked_at = f"{asked[0]} episode {asked[1]}", ", ".join(by_name)
         raise UserError(f"{where}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
     return by_name[camera or rows[0][0]]
-
-
-def _why_not(con: duckdb.DuckDBPyConnection, dataset: str, episode_index: int) -> str:
-    """Why an episode of a dataset that an encoder looked at has no embeddings itself."""
-    where = f"{dataset} episode {episode_index}"
-    rows = con.execute(
-        "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
-    ).fetchall()
-    if not rows:
-        return f"{dataset} has no episode {episode_index}"
-    status, reason, detail = rows[0]
-    if status != "ok":
-        return f"{where}: no encoder has looked at it, because it cannot be used: {reason}: {detail}"
-    return f"{where}: no encoder has looked at it: {HOW_TO}"
 
 
 def embedded_pictures(lake: LakeConnection) -> dict[str, str]:
