@@ -54,7 +54,6 @@ def write_rows(
     groups: Iterable[list[dict]],
     *,
     file_bytes: int = FILE_BYTES,
-    group_bytes: int = GROUP_BYTES,
 ) -> None:
     """Write rows, given an episode's at a time, to `<stem>-000.parquet` and so on.
 
@@ -66,7 +65,7 @@ def write_rows(
     with ExitStack() as stack:
         file: IO[bytes] | None = None
         writer: pq.ParquetWriter | None = None
-        for rows in _row_groups(groups, group_bytes):
+        for rows in _row_groups(groups):
             if file is None or writer is None:
                 file = stack.enter_context(folder.path(f"{stem}-{number:03d}.parquet").open("wb"))
                 writer = stack.enter_context(pq.ParquetWriter(file, schema, **WRITTEN))
@@ -78,7 +77,7 @@ def write_rows(
                 file = writer = None
 
 
-def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list[dict]]:
+def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:
     """The rows of some episodes, cut into row groups."""
     rows: list[dict] = []
     distinct: set[bytes] = set()
@@ -94,7 +93,7 @@ def _row_groups(groups: Iterable[list[dict]], group_bytes: int) -> Iterator[list
             if len(rows) >= GROUP_ROWS or shown_bytes >= SHOWN_BYTES:
                 yield rows
                 rows, distinct, shown_bytes = [], set(), 0
-        if sum(map(len, distinct)) >= group_bytes:
+        if sum(map(len, distinct)) >= GROUP_BYTES:
             yield rows
             rows, distinct, shown_bytes = [], set(), 0
     if rows:
