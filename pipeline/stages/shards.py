@@ -25,7 +25,7 @@ from pipeline.reading import records_of, rows_of_episode
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
 from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
-from warehouse.shards import CODE_VERSION, ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import CODE_VERSION, ShardEpisode, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it
 WantedPictures = Mapping[PictureKey, str | None]

@@ -7,7 +7,7 @@ from typing import IO
 import cv2
 import numpy as np
 
-from warehouse.shards import Entry, Index, ShardEpisode, TarWriter, index_path
+from warehouse.shards.shard import Entry, Index, ShardEpisode, TarWriter, index_path
 
 CAMERA = "observation.images.front"
 

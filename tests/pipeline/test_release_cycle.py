@@ -21,7 +21,7 @@ from tests.kits.staleness import definitions, not_fresh
 from tests.kits.training_kit import recipe
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import ReleaseError, create_release
+from warehouse.releases.release import ReleaseError, create_release
 
 pytestmark = pytest.mark.slow
 

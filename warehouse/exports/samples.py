@@ -19,8 +19,8 @@ from warehouse.lake.connection import literal, temp_table
 from warehouse.lake.statements import taken_down
 from warehouse.releases import get_release
 from warehouse.releases.contents import ShardFile, lake_shards
-from warehouse.shards import Sample, ShardError, entry_at, expand, read_entry
 from warehouse.shards.profiles import PROFILES, draw
+from warehouse.shards.shard import Sample, ShardError, entry_at, expand, read_entry
 
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
 DOWN = pa.schema({"dataset": pa.string(), "episodes": pa.list_(pa.int64())})

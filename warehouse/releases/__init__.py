@@ -1,5 +1,4 @@
 from warehouse.releases.release import Release as Release
-from warehouse.releases.release import ReleaseError as ReleaseError
 from warehouse.releases.release import card_path as card_path
 from warehouse.releases.release import content_hash as content_hash
 from warehouse.releases.release import create_release as create_release

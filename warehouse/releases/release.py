@@ -16,7 +16,7 @@ from warehouse.lake import Lake, LakeError, content_key
 from warehouse.lake.checks import corpus_soundness, split_leaks
 from warehouse.releases.card import card
 from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
-from warehouse.shards import check_shard, glance
+from warehouse.shards.check import check_shard, glance
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 

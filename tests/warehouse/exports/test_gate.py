@@ -16,8 +16,8 @@ from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import LerobotOptions, SampleOptions, Selection
 from warehouse.lake import Lake
-from warehouse.releases import ReleaseError
 from warehouse.releases.contents import contents
+from warehouse.releases.release import ReleaseError
 
 LEROBOT = EXPORT_KINDS["lerobot"]
 LLAMAFACTORY = EXPORT_KINDS["llamafactory"]

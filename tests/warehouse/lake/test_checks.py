@@ -12,7 +12,7 @@ from warehouse.lake.checks import (
     label_agreement,
     label_drift,
 )
-from warehouse.releases import ReleaseError, create_release
+from warehouse.releases.release import ReleaseError, create_release
 
 # The first two change places: together they still cover the episode
 SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_index < 2"

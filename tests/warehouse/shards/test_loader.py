@@ -14,8 +14,8 @@ import pytest
 
 import warehouse.shards.loader
 from tests.kits.shard_kit import episode, write
-from warehouse.shards import Entry, Sample, ShardError, index_path, read_index
 from warehouse.shards.loader import Loader, LoaderConfig
+from warehouse.shards.shard import Entry, Sample, ShardError, index_path, read_index
 from warehouse.shards.shares import with_shares
 
 SHARDS = 7
