@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from core.paths import Workspace
 from tests.kits.shard_kit import CAMERA, episode, pack, write
-from warehouse.shards import (
+from warehouse.shards.loader import Loader
+from warehouse.shards.shard import (
     ShardEpisode,
     ShardError,
     check_shard,
@@ -27,7 +28,6 @@ from warehouse.shards import (
     read_samples,
     shards_stage,
 )
-from warehouse.shards.loader import Loader
 
 
 def packed(*episodes: ShardEpisode) -> bytes:
