@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from core.paths import Workspace
 from tests.kits.shard_kit import CAMERA, episode, pack, write
+from warehouse.shards.check import check_shard
 from warehouse.shards.loader import Loader
 from warehouse.shards.shard import (
     ShardEpisode,
     ShardError,
-    check_shard,
     index_path,
     read_entries,
     read_entry,
