@@ -44,11 +44,10 @@ from training.data import item_of
 from training.heads import pool
 from training.model import load_model
 from training.pictures import Item
-from training.points import Point
 from training.progresslm_data import read_rows
 from training.recipe import Recipe, load_recipe
 from training.rollouts import GenerationSampler, prompt_rows, served, with_vllm
-from training.runs import TrainingRun
+from training.runs import Point, TrainingRun
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake

@@ -46,7 +46,7 @@ from benchmarks.harness import SHARED, arguments, build, json_number, table_text
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, hand_progress
-from eval.held_out.truth import load_truth
+from eval.held_out.episodes import load_truth
 from pipeline.reading import by_task, chunk_signals, task_signals
 from warehouse.lake import Lake
 

@@ -29,11 +29,10 @@ from benchmarks.harness import build, table_text, trial_workspace
 from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of
 from core.paths import ROOT, Workspace
 from eval.annotators.truth import corpus_truth
-from eval.reward.shown import MOST_SPREAD, ShownConfig, ShownRun
+from eval.reward.shown import HOLD_S, MOST_SPREAD, ShownRun
 from pipeline.episode_rewards import episode_clip
 from pipeline.shown_runs import openings_at, pictures_of
-from training.laptop.clips import ClipSource
-from training.laptop.episodes import ShownEpisode
+from training.laptop.episodes import ClipSource, ShownEpisode
 from training.laptop.fit import fitted_model, learn_step
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
@@ -137,7 +136,7 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
 def told_at(places: Sequence[Where]) -> float | None:
     """The second of which success is said first."""
     run = ShownRun(Following(Guide((), (), (), (1.0, 1.0), ())))
-    return next((w.about_s for w in places if run.has_held(w, is_sure(w)) >= ShownConfig().hold_s), None)
+    return next((w.about_s for w in places if run.has_held(w, is_sure(w)) >= HOLD_S), None)
 
 
 def is_sure(where: Where) -> bool:

@@ -90,7 +90,7 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
     model = model.eval()
     share = vision_share(model.backbone, config.max_px)
     shared, unshared = (
-        kind(model, Transform(processor), WINDOW, max_px=config.max_px) for kind in (ModelScorer, Unshared)
+        kind(model, Transform(processor), WINDOW, {"max_px": config.max_px}) for kind in (ModelScorer, Unshared)
     )
     return shared, unshared, share
 

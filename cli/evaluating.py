@@ -15,9 +15,9 @@ from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
+from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.benchmarks.rows import read_predictions
-from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL, Evaluated, compare
 from eval.store import store_scores
 from pipeline.comparison import (

@@ -274,7 +274,7 @@ def model_check(
 @model_app.command("calibrate")
 def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None, at: At = At()) -> None:
     """Calibrate the success threshold on validation episodes; training already does this for heads."""
-    from eval.reward.calibration import calibrate_checkpoint  # imports torch
+    from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
 
     lake = lake_at(at.workspace)
     frozen = get_release(lake, release)

@@ -11,8 +11,10 @@ from itertools import chain
 import numpy as np
 
 from annotate.samples.procvqa import progress_question, task_text
-from eval.benchmarks.question import BenchmarkError, Question, RightAnswer
-from eval.metrics.score import Measure, Score, mean_of, scores
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.question import BenchmarkError, Question
+from eval.metrics.score import Measure, Score, mean_of
+from eval.metrics.score import score as score_of
 from eval.scoring.scored import Episodes, ScoredBenchmark
 from eval.shown import QuestionedRun, answers_to, counted, evenly, shown_runs
 from training.negatives.windows import differ
@@ -26,10 +28,10 @@ MOMENTS = 4  # of a run, the last one among them
 VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and of a metric that are a cell together
 
 
-def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
+def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
     by_split: dict[str, dict[str, list[QuestionedRun]]] = {}
-    for run in shown_runs(lake, release, limit):
+    for run in shown_runs(lake, release, asked.limit):
         by_split.setdefault(run.split, {}).setdefault(run.task, []).append(run)
     questions = []
     for by_task in by_split.values():
@@ -52,7 +54,7 @@ def _questions(run: QuestionedRun, tasks: Sequence[str]) -> list[Question]:
         if not is_own and not differ(instruction, run.task):
             continue
         for q in chosen:
-            share = (q.truth.score or 0.0) if is_own else 0.0
+            share = (q.progress or 0.0) if is_own else 0.0
             with_actions = q.row["variant"] == "progress"
             changed = replace(
                 q,
@@ -61,7 +63,8 @@ def _questions(run: QuestionedRun, tasks: Sequence[str]) -> list[Question]:
                 trajectory=f"{q.trajectory} under {number}",
                 goal=task_text(instruction),
                 text=progress_question(instruction, len(q.pictures), with_actions=with_actions),
-                truth=RightAnswer(score=share),
+                progress=share,
+                success=None,
                 first=run.first,
                 row={
                     "dataset": q.dataset,
@@ -131,4 +134,4 @@ def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tu
     for q, told in zip(questions, _told(questions, values).tolist(), strict=True):
         if q.row["is_last"] and q.row["finished"]:
             answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(told)
-    return {cell: scores({"": mean_of(told)})[""] for cell, told in answers.items()}
+    return {cell: score_of(mean_of(told)) for cell, told in answers.items()}

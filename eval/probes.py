@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
 from eval.metrics.runs import Runs, answers_read, worst_case
 from eval.metrics.score import Measure, mean_of
@@ -25,11 +26,11 @@ STALLS = 4  # moments of a run at which it is stopped
 Window = tuple[tuple[PictureFile, ...], int, str]  # pictures that are shown at once, the frame they end with, the text
 
 
-def load(lake: Lake, release: Release, limit: int | None = None) -> list[Question]:
+def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` held-out runs. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     probes: list[Question] = []
-    for run in questions_by_run("procvqa-id", lake, release)[:limit]:
+    for run in questions_by_run("procvqa-id", lake, release)[: asked.limit]:
         sql = "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
         labels = dict(con.execute(sql, [run[0].dataset, int(run[0].trajectory)]).fetchall())
         # A single question has no order to reverse
@@ -68,7 +69,8 @@ def _video(
             trajectory=like.trajectory + stopped,
             pictures=pictures,
             text=text,
-            truth=RightAnswer(score=label),
+            progress=label,
+            success=None,
             frame_index=k,
             num_frames=len(windows),
             row={
@@ -106,7 +108,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         return q.dataset, str(q.row["episode_index"])
 
     questions = sorted(questions, key=lambda q: (*episode_of(q), q.trajectory))
-    answers, target = answers_to(questions, values), np.array([q.truth.score for q in questions], np.float64)
+    answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
     shown = np.array([q.frame_index for q in questions])
     parts = np.array([q.part for q in questions])
     episodes = Episodes.of(questions, episode_of, lambda q: (f"dataset {q.dataset}",))

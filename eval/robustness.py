@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
 from eval.metrics.runs import answers_read
@@ -100,15 +101,15 @@ PARTS = (CLEAN, *CHANGES, *SPEEDS)
 # Questions
 
 
-def load(lake: Lake, release: Release, limit: int | None = None, parts: Sequence[str] = ()) -> list[Question]:
+def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
     """Some parts (default: all), and always `clean`, of the first `limit` runs of each test split.
 
     Raises BenchmarkError or ShardError.
     """
-    chosen = [part for part in PARTS if part == CLEAN or not parts or part in parts]
+    chosen = [part for part in PARTS if part == CLEAN or not asked.part or part in asked.part]
     return [
         _shown_as(part, run, q)
-        for run in shown_runs(lake, release, limit)
+        for run in shown_runs(lake, release, asked.limit)
         for part in chosen
         for q in evenly(run.questions, MOMENTS)
     ]
@@ -130,8 +131,8 @@ def _shown_as(part: str, run: QuestionedRun, q: Question) -> Question:
         "shown": part,
         "frames": frames,
         "num_frames": q.num_frames,
-        "progress": q.truth.score,
-        "success": q.truth.success,
+        "progress": q.progress,
+        "success": q.success,
     }
     return replace(
         q,
@@ -170,7 +171,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (q.part, q.dataset, q.trajectory),
         lambda q: (f"part {q.part}", f"part {q.part}, split {q.row['split']}"),
     )
-    answers, target = answers_to(questions, values), np.array([q.truth.score for q in questions], np.float64)
+    answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
     now = np.array([q.frame_index or 0 for q in questions])
     runs, order = shown.runs(answers, target, now)
     elapsed = (now / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]
@@ -186,7 +187,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         measures[name] = mean_of(np.where(changed, sign * (own[clean] - own), np.nan), measures[metric].read)
 
     # Is success told by a run's highest answer? Of the runs whose outcome is known, where these are not all alike
-    outcome = [questions[int(order[start])].truth.success for start in runs.starts[:-1].tolist()]
+    outcome = [questions[int(order[start])].success for start in runs.starts[:-1].tolist()]
     if {True, False} <= set(outcome):
         best = np.fmax.reduceat(runs.predicted, runs.starts[:-1])
         best[[success is None for success in outcome]] = np.nan

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from eval.benchmarks import procvqa
+from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics.score import Measure
 from eval.scoring.scored import Episodes, ScoredBenchmark, Series
@@ -42,13 +43,13 @@ class QuestionedRun:
     @property
     def is_finished(self) -> bool:
         """Does its label end near 1? Nothing else of a run says so of every dataset."""
-        return (self.questions[-1].truth.score or 0.0) >= FINISHED
+        return (self.questions[-1].progress or 0.0) >= FINISHED
 
 
 def questions_by_run(benchmark: str, lake: Lake, release: Release) -> list[list[Question]]:
     """The questions about progress of each run of a split, in order of time; runs by dataset and number."""
     by_run: dict[tuple[str, str], list[Question]] = {}
-    for q in procvqa.load(benchmark, lake, release, (FAMILY,)):
+    for q in procvqa.load(lake, release, EvaluationOptions(benchmark=benchmark, part=(FAMILY,))):
         by_run.setdefault((q.dataset, q.trajectory), []).append(q)
     return [sorted(questions, key=lambda q: q.frame_index or 0) for _, questions in sorted(by_run.items())]
 

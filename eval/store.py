@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,18 +23,6 @@ def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
 
 
 @dataclass(frozen=True)
-class EvalRun:
-    """A row of eval_runs. `config` is JSON: all that the predictions depend on beside model and code."""
-
-    eval_run: str
-    model: str
-    benchmark: str
-    config: str
-    code_version: str
-    release: str | None = None
-
-
-@dataclass(frozen=True)
 class EvalPrediction:
     """A row of eval_predictions, whose columns core.tables describes."""
 
@@ -50,34 +38,28 @@ class EvalPrediction:
 
 
 @dataclass(frozen=True)
-class StoredEvaluation:
-    """One evaluation as the lake keeps it; scores by (slice, metric)."""
+class EvalRun:
+    """A row of eval_runs with its predictions, and its scores by (slice, metric). `config` is JSON: all that the
+    predictions depend on beside model and code."""
 
-    run: EvalRun
-    scores: Mapping[tuple[str, str], Score]
+    eval_run: str
+    model: str
+    benchmark: str
+    config: str
+    code_version: str
+    release: str | None = None
+    scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
     predictions: Sequence[EvalPrediction] = ()
 
 
-def store_evaluations(lake: Lake, message: str, evaluations: Sequence[StoredEvaluation]) -> None:
+def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
     """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
-    tables: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
-    for evaluation in evaluations:
-        eval_run = evaluation.run.eval_run
-        tables["eval_runs"].append(_run_row(evaluation.run))
-        tables["eval_predictions"] += _prediction_rows(eval_run, evaluation.predictions)
-        tables["eval_scores"] += _score_rows(eval_run, evaluation.scores)
-    # Some evaluations have no predictions here: their answers are kept in a file
-    filled = {name: TABLES[name].rows(rows) for name, rows in tables.items() if rows}
-    lake.replace_where(message, "eval_run", **filled)
+    lake.replace_where(message, "eval_run", **_tables(runs))
 
 
-def add_predictions(lake: Lake, message: str, run: EvalRun, predictions: Sequence[EvalPrediction]) -> None:
+def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
     """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
-    lake.upsert(
-        message,
-        eval_runs=TABLES["eval_runs"].rows([_run_row(run)]),
-        eval_predictions=TABLES["eval_predictions"].rows(list(_prediction_rows(run.eval_run, predictions))),
-    )
+    lake.upsert(message, **_tables([run]))
 
 
 def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]) -> None:
@@ -88,19 +70,23 @@ def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, epis
         lake.remove(message, where, values, "eval_predictions")
 
 
-def _run_row(run: EvalRun) -> dict[str, Any]:
-    return {**vars(run), "created_at": datetime.now(UTC)}
+def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
+    """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
+    rows: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
+    for run in runs:
+        facts = {**vars(run), "created_at": datetime.now(UTC)}
+        del facts["scores"], facts["predictions"]
+        rows["eval_runs"].append(facts)
+        rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
+        rows["eval_scores"] += _score_rows(run)
+    return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
 
 
-def _prediction_rows(eval_run: str, predictions: Sequence[EvalPrediction]) -> Iterator[dict[str, Any]]:
-    return ({"eval_run": eval_run, **vars(p)} for p in predictions)
-
-
-def _score_rows(eval_run: str, scores: Mapping[tuple[str, str], Score]) -> Iterator[dict[str, Any]]:
-    """Rows of eval_scores; a number that is not defined is null."""
-    for (part, metric), score in scores.items():
+def _score_rows(run: EvalRun) -> Iterator[dict[str, Any]]:
+    """A number that is not defined is null."""
+    for (part, metric), score in run.scores.items():
         numbers = {k: None if math.isnan(v) else v for k, v in vars(score).items()}
-        yield {"eval_run": eval_run, "slice": part, "metric": metric, **numbers}
+        yield {"eval_run": run.eval_run, "slice": part, "metric": metric, **numbers}
 
 
 def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]) -> str:
@@ -123,6 +109,7 @@ def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings:
         evaluated.benchmark,
         config=json.dumps(config, sort_keys=True),
         code_version=CODE_VERSION,
+        scores=evaluated.scores,
     )
-    store_evaluations(lake, "scores of a prediction file", [StoredEvaluation(run, evaluated.scores)])
+    store_evaluations(lake, "scores of a prediction file", [run])
     return eval_run

@@ -12,9 +12,8 @@ from pipeline.picture_cache import PictureStore
 from pipeline.reading import records_of, usable_episode
 from pipeline.stages.samples import labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
-from training.points import Point
 from training.recipe import Recipe
-from training.runs import TrainingRun
+from training.runs import Point, TrainingRun
 from training.train import adapt
 from warehouse.lake import Lake
 from warehouse.lake.keyframes import coarse_keyframes

@@ -7,8 +7,8 @@ from typing import Any
 
 from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
-from eval.annotators.apart import RunsApart
 from eval.annotators.compare import AnnotatorComparison, Comparison, compare, gain, store
+from eval.annotators.scoring import RunsApart
 from eval.metrics.score import Score
 from pipeline.outcome import StepOutcome
 from warehouse.lake import Lake, content_key

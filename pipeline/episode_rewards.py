@@ -62,14 +62,14 @@ def score_episodes(
     known = set(lake.rows(sql, [run]))
     # By content: an episode whose video changed is scored anew
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
-    eval_run = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION)
     done, moments, failures = len(episodes) - len(todo), 0, 0
     on_episodes(done, len(episodes))
     for part in _groups(todo):
         predictions = _rewards(lake, scorer, part, score_fps)
         # What these episodes were before their videos changed goes
         drop_predictions(lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part])
-        add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", eval_run, predictions)
+        rewards = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION, predictions=predictions)
+        add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
         done, moments = done + len(part), moments + len(predictions)
         failures += sum(p.prediction is None for p in predictions)
         on_episodes(done, len(episodes))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.figures import picture_kind
+from warehouse.releases.card import markdown_table
 
 FactValue = bool | int | float | str
 
@@ -51,13 +52,7 @@ def outcome_facts(outcome: StepOutcome) -> dict[str, tuple[str, FactValue]]:
     if outcome.picture:
         facts["picture"] = ("md", picture_markdown(outcome.picture, outcome.asset))
     if outcome.table:
-        facts["table"] = ("md", _markdown_table(outcome.table))
+        facts["table"] = ("md", markdown_table(outcome.table[0], (row.values() for row in outcome.table)))
     for path in outcome.files:
         facts[identifier(f"file {path.name}")] = ("path", str(path))
     return facts
-
-
-def _markdown_table(rows: tuple[Mapping[str, str], ...]) -> str:
-    head = [f"| {' | '.join(rows[0])} |", "|" + "---|" * len(rows[0])]
-    lines = [f"| {' | '.join(row.values())} |" for row in rows]
-    return "\n".join(head + lines)

@@ -15,7 +15,7 @@ import numpy as np
 from annotate.label_gate import LabelGate
 from core.figures import COLOURS, new_figure, render
 from core.names import DEMO_RELEASE
-from eval.report import leaderboard_figure, training_figure
+from eval.report.pages import leaderboard_figure, training_figure
 from pipeline.comparison import comparison_version
 from pipeline.outcome import StepOutcome
 from training.folder import read_card

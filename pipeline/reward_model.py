@@ -10,10 +10,10 @@ from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import evaluate_benchmark
 from eval.held_out.episodes import held_out
-from eval.held_out.evaluate import BATCH, VALIDATION, evaluate_all, main_slices, report_folder, store
+from eval.held_out.evaluate import BATCH, VALIDATION, calibrate_checkpoint, evaluate_all, main_slices, store
 from eval.held_out.within import scorer_of
-from eval.report import Report, curves_figure, different, score_rows, write_report
-from eval.reward.calibration import calibrate_checkpoint
+from eval.report.pages import curves_figure, write_report
+from eval.report.tables import Report, different, score_rows
 from eval.runners.start import RunnerConfig, local_runner
 from eval.store import eval_run_id
 from pipeline.comparison import TRUTH
@@ -21,9 +21,8 @@ from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
 from training.card import add_scores
 from training.folder import read_card
-from training.points import Point, begin_wandb, recorded
 from training.recipe import Recipe
-from training.runs import newest_model, trained, training_run_id
+from training.runs import Point, begin_wandb, newest_model, recorded, trained, training_run_id
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release
@@ -94,7 +93,7 @@ def reward_model_step(
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     main_run = eval_run_id(run, "held-out", release.config_hash)
-    folder = report_folder(lake, main_run)
+    folder = lake.workspace.root / "evals" / main_run
     found = None if always else found_evaluation(lake, main_run, run)
     if found:
         return found

@@ -12,7 +12,7 @@ from annotate.embeddings.encoders import lack, load_encoder
 from annotate.embeddings.projection import Encoder
 from core.errors import UserError
 from core.paths import Workspace
-from eval.reward.shown import ShownConfig, ShownScorer, openings_of
+from eval.reward.shown import ShownScorer, openings_of
 from eval.reward.video import Clip, RunEpisode, frames
 from ingest.signals.gripper import GripperSignal
 from pipeline.config import built
@@ -44,7 +44,7 @@ def shown_scorer(
     grippers = tuple(g for g in stored_signals(lake.con, named[0][0]) if g.is_used and is_one)
     shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
     names = tuple(cameras) or (PREFERRED,)
-    return ShownScorer(Guide.of(shown), encoder, names, ShownConfig(lag, hold_s, grippers))
+    return ShownScorer(Guide.of(shown), encoder, names, lag, hold_s, grippers)
 
 
 def _named(lake: Lake, text: str) -> list[tuple[str, int]]:

@@ -20,10 +20,9 @@ import numpy as np
 import torch
 
 from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming
-from training.negatives.config import AS_RECORDED
 from training.pictures import Item
 from training.pixels import normalised, on_device
-from training.recipe import Recipe
+from training.recipe import AS_RECORDED, Recipe
 from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError
 

@@ -190,6 +190,13 @@ def generate(
     # One reply of each sample, the nearest to its label: what is easy must not be learnt more often.
     right = sorted((a for a in answers if a.reason is None), key=lambda a: (a.sample, -a.error, -a.inference))
     kept = {a.sample: a for a in right}.values()
+
+    def row(answer: _Answer) -> tuple[Sample, str, dict[str, Any]]:
+        sample = samples[answer.sample]
+        source = {"sample_id": sample.row["sample_id"], "model": config.model, "call_key": answer.key}
+        source |= {"prompt_version": prompt_version()}
+        return sample, answer.text, {"progress": sample.row["progress"], "source": source}
+
     left_out = Counter(a.reason for a in answers if a.reason) + Counter({SURPLUS: len(right) - len(kept)})
     report = CotReport(
         samples=len(chosen),
@@ -199,7 +206,7 @@ def generate(
         calls=len(calls),
         answered_before=sum(client.hits for client in clients.values()),
         cost_usd=float(sum(c["cost_usd"] or 0.0 for c in calls)),
-        file=write_conversations((_row(samples[a.sample], a, config.model) for a in kept), out, "cot.jsonl"),
+        file=write_conversations(map(row, kept), out, "cot.jsonl"),
     )
     # The report names model and prompt beside the counts: the rows were made by these.
     settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}
@@ -236,10 +243,3 @@ async def _ask(
                     answered(_Answer(k, inference, *judge(text, truth, options.tolerance), text, reply.key))
 
     await client.side_by_side(map(one, chosen))
-
-
-def _row(sample: Sample, answer: _Answer, model: str) -> tuple[Sample, str, dict[str, Any]]:
-    """What `write_conversations` takes."""
-    source = {"sample_id": sample.row["sample_id"], "model": model, "call_key": answer.key}
-    source |= {"prompt_version": prompt_version()}
-    return sample, answer.text, {"progress": sample.row["progress"], "source": source}

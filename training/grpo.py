@@ -31,10 +31,10 @@ from training.errors import TrainingError
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
-from training.points import Point
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
 from training.rewards import WEIGHTS
+from training.runs import Point
 from training.sharding import PATIENCE, fresh_state, precision
 from training.transform import Transform
 from warehouse.releases import Release
@@ -258,7 +258,7 @@ class GrpoTrainer:
         if self.resumed:
             go_on_with_chance(self.resumed, self.accelerator.process_index, self.recipe.train.seed)
 
-    def stepped(self, state: Any, logs: Mapping[str, float]) -> None:
+    def stepped(self, logs: Mapping[str, float]) -> None:
         """Make a point of a step. TRL has counted it already; points of the curve begin at 0."""
         before, config = self.curve[-1] if self.curve else None, self.config
         step, seconds = self.step - 1, logs["step_time"]

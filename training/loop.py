@@ -21,18 +21,10 @@ from training.errors import TrainingError
 from training.feeding import Batches
 from training.held_out import HeldOutCheck
 from training.model import ProgressModel, losses
-from training.negatives.config import AS_RECORDED, KINDS
 from training.plan import PEAK, card_here, cost, less
-from training.points import Point
-from training.recipe import Recipe, TrainConfig
+from training.recipe import AS_RECORDED, KINDS, Recipe, TrainConfig
+from training.runs import Point
 from training.sharding import fresh_state, shard
-
-
-def make_accelerator(recipe: Recipe) -> Any:
-    fresh_state(divided=False)
-    precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
-    handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]  # parts a batch does not touch
-    return Accelerator(cpu=not torch.cuda.is_available(), mixed_precision=precision, kwargs_handlers=handlers)
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
@@ -80,7 +72,12 @@ class Trainer:
             if recipe.train.dtype == "bfloat16":
                 model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
         self.cost, self.card = cost(model.backbone), card_here()
-        self.accelerator = make_accelerator(recipe)
+        fresh_state(divided=False)
+        precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
+        # Parts that a batch does not touch
+        handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        on_cpu = not torch.cuda.is_available()
+        self.accelerator: Any = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
         self.accumulation = batches_each(recipe, self.begun_by, world)
@@ -194,15 +191,14 @@ class Trainer:
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
                 with self.accelerator.autocast():
                     output = self.model(batch, self._with_text)
-                of_batch = losses(self.head, output, batch)
-                text = of_batch.text / max(1, held["answer_tokens"])
-                progress = head_weight * of_batch.progress / max(1, held["labels"])
-                loss = train.text_weight * text + progress
+                of_text, of_head, error = losses(self.head, output, batch)
+                progress = head_weight * of_head / max(1, held["labels"])
+                loss = train.text_weight * of_text / max(1, held["answer_tokens"]) + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
             own.append(float(loss.detach()))
-            text_sum += float(of_batch.text.detach())
-            error_sum += float(of_batch.error.detach())
+            text_sum += float(of_text.detach())
+            error_sum += float(error.detach())
         loss_sum, text_sum, error_sum, flops = self._sum(sum(own), text_sum, error_sum, flops)
         return loss_sum, text_sum, error_sum, flops, own
 

@@ -9,7 +9,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -142,17 +142,11 @@ def encoder_outputs(vision: Sequence[Vision]) -> dict[str, Any]:
     return {"image": BaseModelOutputWithDeepstackFeatures(pooler_output=tokens, deepstack_features=deepstack)}
 
 
-class Losses(NamedTuple):
-    """Sums: of cross entropy over answer tokens, and of the head's loss over samples with a label; error: of
-    |progress - label|, not for learning."""
-
-    text: torch.Tensor
-    progress: torch.Tensor
-    error: torch.Tensor
-
-
-def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses:
-    """The two losses of a batch, as sums: batches of a step are weighed by what they hold."""
+def losses(
+    model_head: Head | None, output: ModelOutput, batch: Batch
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sums, as batches of a step are weighed by what they hold: of cross entropy over answer tokens, and of the head's
+    loss over samples with a label; and of |progress - label|, not for learning."""
     text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
         wanted = batch["labels"][:, 1:]
@@ -161,7 +155,7 @@ def losses(model_head: Head | None, output: ModelOutput, batch: Batch) -> Losses
         known = ~torch.isnan(batch["progress"])
         progress = model_head.loss(output.raw, batch["progress"])
         error = (output.progress.detach() - batch["progress"])[known].abs().sum()
-    return Losses(text, progress, error)
+    return text, progress, error
 
 
 # In a folder

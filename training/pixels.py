@@ -85,6 +85,11 @@ def normalised(batch: Batch) -> Batch:
     return rest | {"pixel_values": values}
 
 
+def device() -> str:
+    """Where models of this process work: cuda where torch sees a GPU, else cpu."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def on_device(batch: Batch, device: torch.device) -> Batch:
     """A batch as the model takes it, on its device; bytes travel there, floats are made of them there."""
     return normalised({name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()})

@@ -47,10 +47,7 @@ class Flops:
     def of(self, batch: Batch) -> float:
         """FLOPs of a step on a batch, forward and backward; padding is not counted."""
         # Packed or not, attention costs by the square of each item's own length, not of the row's.
-        if "item_mask" in batch:
-            lengths = batch["item_mask"].sum(-1)
-        else:
-            lengths = batch["attention_mask"].sum(-1)
+        lengths = batch["item_mask" if "item_mask" in batch else "attention_mask"].sum(-1)
         flops = self.language * float(lengths.sum()) + self.language_attention * float((lengths.double() ** 2).sum())
         flops += self.output * float((batch["labels"] != IGNORE).sum())
         if "image_grid_thw" in batch:

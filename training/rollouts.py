@@ -300,6 +300,6 @@ class StepLog(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:
         if "reward" in (logs or {}):
-            self.ours.stepped(state, logs or {})
+            self.ours.stepped(logs or {})
         elif "eval_reward" in (logs or {}):
             self.ours.validated(logs or {})

@@ -28,10 +28,18 @@ from training.loop import Trainer
 from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
 from training.negatives.samples import read_labels
 from training.plan import of_this_machine
-from training.points import Point
 from training.progresslm_data import read_rows, write_conversations
 from training.recipe import OF_LAPTOPS, HeadConfig, Recipe
-from training.runs import TrainingRun, best_folder, record, run_folder, saved_steps, steps_folder, training_run_id
+from training.runs import (
+    Point,
+    TrainingRun,
+    best_folder,
+    record,
+    run_folder,
+    saved_steps,
+    steps_folder,
+    training_run_id,
+)
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake, content_key

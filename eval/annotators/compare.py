@@ -13,20 +13,26 @@ import numpy as np
 from annotate.segments import STEP
 from annotate.similarity import embed
 from core.errors import UserError
-from eval.annotators.apart import ComparedWith, RunsApart, as_truth, where_apart
-from eval.annotators.labels import (
+from eval.annotators.scoring import (
     ComparedLabel,
+    ComparedWith,
     EpisodeFacts,
+    RunsApart,
     active_runs,
+    as_truth,
     find_run,
     label_runs,
+    published_counts,
+    score_baselines,
+    score_label,
+    score_steps,
     stored_labels,
     usable_episodes,
+    where_apart,
 )
-from eval.annotators.scoring import published_counts, score_baselines, score_label, score_steps
 from eval.annotators.truth import EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
-from eval.store import EvalRun, StoredEvaluation, store_evaluations
+from eval.store import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "annotators-2"
@@ -350,7 +356,7 @@ def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
         if stored_config.get(eval_run) == config:
             continue
         own = {(part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()}
-        evaluations.append(StoredEvaluation(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION), own))
+        evaluations.append(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=own))
     if evaluations:
         store_evaluations(lake, "annotators compared", evaluations)
     return len(evaluations)

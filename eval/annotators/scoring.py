@@ -3,15 +3,20 @@
 Those are uniform and random cuts, as many as the truth has boundaries, and the clock: progress as time goes by.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from annotate.segments import DONE, STEP, Segment
-from eval.annotators.labels import ComparedLabel, spans
+from core.errors import UserError
 from eval.annotators.truth import NEAR_S, EpisodeTruth, hand_progress
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, matched, plain_name, segment_iou
+from warehouse.lake import Lake
+from warehouse.lake.labels import labels_of
 
 FAR_S = 1.0  # s: how far off a boundary may be at most; NEAR_S is the narrower one
 EVENTS = ("grasp", "release")
@@ -19,6 +24,89 @@ SLIVER_S = 0.3  # s: a step that is shorter is none
 RANDOM_DRAWS = 100  # of random cuts per episode
 UNIFORM, RANDOM, CLOCK, PASSES = "uniform cuts", "random cuts", "clock", "the other pass"
 NAN = float("nan")
+
+
+# Labels as the lake has them
+
+
+@dataclass(frozen=True)
+class ComparedLabel:
+    """One label of one episode: segments that tile it, in order of time."""
+
+    segments: tuple[Segment, ...]
+    progress: np.ndarray | None  # float64 [num_frames]; None where the label has not one for every frame
+
+    @property
+    def num_frames(self) -> int:
+        return self.segments[-1].end_frame
+
+    @property
+    def cuts(self) -> list[int]:
+        return [segment.start_frame for segment in self.segments[1:]]
+
+    @property
+    def finished(self) -> bool | None:
+        """Does the label say that the whole task was done? None: it has no progress."""
+        return None if self.progress is None else bool(self.progress[-1] == 1)
+
+
+@dataclass(frozen=True)
+class EpisodeFacts:
+    """Facts of an episode in the lake that do not depend on its annotator."""
+
+    num_frames: int
+    fps: float
+    success: bool | None
+
+
+def spans(segments: tuple[Segment, ...]) -> list[Span]:
+    return [(s.name, s.start_frame, s.end_frame) for s in segments]
+
+
+def label_runs(lake: Lake) -> dict[str, dict[str, str]]:
+    """Annotator of each label run by dataset and label run."""
+    rows = lake.rows(
+        "SELECT DISTINCT s.dataset, s.label_run, coalesce(r.annotator, 'unknown') FROM segments s "
+        "LEFT JOIN label_runs r USING (label_run) ORDER BY ALL"
+    )
+    annotators: dict[str, dict[str, str]] = {}
+    for dataset, run, annotator in rows:
+        annotators.setdefault(dataset, {})[run] = annotator
+    return annotators
+
+
+def find_run(runs: Mapping[str, Mapping[str, str]], text: str) -> str:
+    """The one label run whose id begins so. Raises UserError."""
+    ids = sorted(set(chain.from_iterable(runs.values())))
+    matches = [text] if text in ids else [r for r in ids if r.startswith(text)]
+    if len(matches) != 1:
+        problem = "several label runs begin with" if matches else "no label run begins with"
+        raise UserError(f"{problem} {text!r}; there are {', '.join(matches or ids) or 'none yet'}")
+    return matches[0]
+
+
+def usable_episodes(lake: Lake, dataset: str) -> dict[int, EpisodeFacts]:
+    rows = lake.rows(
+        "SELECT episode_index, num_frames, fps, success FROM episodes WHERE dataset = ? AND status = 'ok' "
+        "AND num_frames IS NOT NULL ORDER BY 1",
+        [dataset],
+    )
+    return {e: EpisodeFacts(n, fps, success) for e, n, fps, success in rows}
+
+
+def active_runs(lake: Lake, dataset: str) -> set[str]:
+    """The label runs that count for some episode."""
+    return {run for (run,) in lake.rows("SELECT DISTINCT label_run FROM active_runs WHERE dataset = ?", [dataset])}
+
+
+def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int, ComparedLabel]:
+    """One run's labels of a dataset by episode, or the active ones."""
+    labels = {}
+    for episode, label in labels_of(lake.con, dataset, label_run=run, whole=True).items():
+        is_whole = len(label.progress) == label.segments[-1].end_frame
+        progress = label.progress.astype(np.float64) if is_whole else None
+        labels[episode] = ComparedLabel(tuple(label.segments), progress)
+    return labels
 
 
 # Boundaries and events
@@ -153,3 +241,78 @@ def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, in
         ours, wanted = (first_and_last(spans(segments)) for segments in undone)
         counts += boundary_hits(ours, wanted)[:2]
     return int(counts[0]), int(counts[1])
+
+
+# Where label runs are farthest apart
+
+MOST_DIFFERENT = 3  # episodes
+
+
+@dataclass(frozen=True)
+class ComparedWith:
+    """What label runs of one dataset are compared with; `runs`: those whose own labels these are."""
+
+    against: str
+    truths: Mapping[int, EpisodeTruth]
+    runs: frozenset[str] = frozenset()
+    without: int = 0  # episodes of the truth that are not in the corpus, or not usable
+
+
+@dataclass(frozen=True)
+class Apart:
+    """How far two label runs are apart in one episode, or a label run and its reference."""
+
+    episode_index: int
+    progress: float  # mean absolute difference, NaN where one has none
+    boundary_f1: float  # of the one's boundaries within 0.5 s of the other's
+
+
+@dataclass(frozen=True)
+class RunsApart:
+    """Two label runs of a dataset: where they are farthest apart, the farthest first."""
+
+    dataset: str
+    first: str
+    second: str
+    num_episodes: int  # that both have labelled
+    episodes: tuple[Apart, ...]
+
+
+def as_truth(dataset: str, episode: int, label: ComparedLabel, facts: EpisodeFacts) -> EpisodeTruth:
+    """Another label in the place of the truth."""
+    return EpisodeTruth(
+        dataset=dataset,
+        episode_index=episode,
+        num_frames=label.num_frames,
+        fps=facts.fps,
+        success=label.finished,
+        boundaries=tuple(label.cuts),
+        events=(),
+        passes=(label.segments,),
+        curve=label.progress,
+    )
+
+
+def where_apart(
+    dataset: str,
+    labels: Mapping[str, Mapping[int, ComparedLabel]],
+    active: set[str],
+    reference: ComparedWith,
+    episodes: Mapping[int, EpisodeFacts],
+) -> list[RunsApart]:
+    """The run that counts beside each other one; a run that is alone beside the reference."""
+    first, *others = sorted(labels, key=lambda run: run not in active)
+    beside: dict[str, Mapping[int, EpisodeTruth]] = {
+        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in others
+    }
+    found = []
+    for second, truths in (beside or {reference.against: reference.truths}).items():
+        apart = []
+        for e in truths.keys() & labels[first].keys():
+            label, truth = labels[first][e], truths[e]
+            progress = math.nan if label.progress is None else float(np.abs(label.progress - truth.progress()).mean())
+            apart.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
+        # Labels without progress are told apart by their boundaries alone
+        apart.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
+        found.append(RunsApart(dataset, first, second, len(apart), tuple(apart[:MOST_DIFFERENT])))
+    return found

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from annotate.segments import STEP, Segment
 from core.errors import UserError, validation_message
-from eval.held_out.truth import load_truth
+from eval.held_out.episodes import load_truth
 from eval.metrics.segments import matched
 from warehouse.lake import Lake
 

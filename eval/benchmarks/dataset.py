@@ -4,6 +4,7 @@ Progress labels are a column of numbers 0..1 in a LeRobot dataset's rows; succes
 (RoboFAC, arXiv 2505.12224, asks the same of runs that failed). A dataset may have either or both.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
 from core.values import IMAGE_MARK, spread
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.benchmarks.source import Data, jpeg
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
@@ -89,29 +90,25 @@ def _questions(
     source: Source, name: str, record: EpisodeRecord, progress: np.ndarray | None, success: bool | None, folder: Path
 ) -> list[Question]:
     """The questions about one run; the frames that they show are written. Raises VideoError, DataError."""
-    num_frames = record.num_rows or (0 if progress is None else len(progress))
-    if num_frames == 0:
+    num_frames = record.num_rows or 0
+    if not num_frames:
         return []
-    asked: list[tuple[str, list[int]]] = []
-    if progress is not None:
-        config = SamplesConfig()
-        asked += [(PROGRESS, window(now, record.fps, config)) for now in spread(range(num_frames), MOMENTS)]
+    asked: list[tuple[str, list[int], str, float | None]] = []
+    # The label is that of the last frame shown: the moment that the question calls now
+    for now in spread(range(num_frames), MOMENTS) if progress is not None else ():
+        frames = window(now, record.fps, SamplesConfig())
+        asked.append((PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]])))
     if success is not None:
-        asked.append((SUCCESS, spread(range(num_frames), SUCCESS_PICTURES)))
+        frames = spread(range(num_frames), SUCCESS_PICTURES)
+        marks = "\n".join([IMAGE_MARK] * len(frames))
+        text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
+        asked.append((SUCCESS, frames, text, None))
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
-    _write_frames(source, record, camera, pictures, {frame for _, frames in asked for frame in frames})
+    _write_frames(source, record, camera, pictures, set(chain.from_iterable(frames for _, frames, *_ in asked)))
 
     questions = []
-    for family, frames in asked:
-        now = frames[-1]
-        # The label is that of the last frame shown: the moment that the question calls now
-        score = float(progress[now]) if family == PROGRESS and progress is not None else None
-        marks = "\n".join([IMAGE_MARK] * len(frames))
-        if family == PROGRESS:
-            text = progress_question(record.task, len(frames))
-        else:
-            text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
+    for family, frames, text, score in asked:
         question = Question(
             benchmark=BENCHMARK,
             part=family,
@@ -122,8 +119,9 @@ def _questions(
             goal=record.task or "",
             text=text,
             pictures=tuple(PictureFile(pictures / f"{frame:06d}.jpg") for frame in frames),
-            truth=RightAnswer(score=score, success=success),
-            frame_index=now,
+            progress=score,
+            success=success,
+            frame_index=frames[-1],
             num_frames=num_frames,
             row={
                 "dataset": name,

@@ -9,21 +9,25 @@ A run is asked about once, at its end: how much of the task is done?
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
-from eval.benchmarks.rows import json_lines, read_row
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.rows import PredictionLine, json_lines, read_row
 from eval.benchmarks.source import MAX_PX, Data, Numbered, frame_files, holds
+from eval.metrics.outcomes import auc, ranking_measures
+from eval.metrics.score import Measure
+from eval.scoring.procvqa import progress_of
+from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source
@@ -76,20 +80,6 @@ class RoboRewardRow(BaseModel):
     reward: Annotated[int, Field(strict=True, ge=POINTS[0], le=POINTS[1])]
 
 
-@dataclass(frozen=True)
-class GradedRun:
-    """`grade` ranks runs, 0..1; `share`: of the task that is done, where the benchmark says it."""
-
-    video: str
-    name: str
-    task: str
-    dataset: str
-    grade: float
-    share: float | None
-    success: bool | None
-    facts: Mapping[str, Any]
-
-
 def load(data: Data) -> list[Question]:
     """A question about each run of some splits, the first `limit` of each; pictures are written below `image_root`.
 
@@ -103,13 +93,13 @@ def load(data: Data) -> list[Question]:
         raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
     questions, found, missing = [], 0, ""
     for split, table in there.items():
-        for run in _runs(benchmark, source, table, data.asked.limit):
-            uri = f"{split}/{run.video}"
+        for row in _runs(benchmark, source, split, table, data.asked.limit):
+            uri = f"{split}/{row['video']}"
             if holds(source, uri):
                 found, pictures = found + 1, _pictures(source.resolve(uri), data.frames)
             else:
                 missing, pictures = missing or uri, (PictureFile(source.path / uri),)
-            questions.append(_question(benchmark, split, run, pictures))
+            questions.append(_question(benchmark, row, pictures))
     if not questions:
         raise BenchmarkError(f"{address} holds no run in {', '.join(there)}")
     if not found:
@@ -117,17 +107,17 @@ def load(data: Data) -> list[Question]:
     return questions
 
 
-def _runs(benchmark: str, source: Source, uri: str, limit: int | None) -> Iterator[GradedRun]:
+def _runs(benchmark: str, source: Source, split: str, uri: str, limit: int | None) -> Iterator[dict[str, Any]]:
     """Raises BenchmarkError, which names the row."""
     path = source.resolve(uri)
     lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
-    rows = _table_rows(path, uri) if benchmark == RBM else lines
+    rows, read = (_table_rows(path, uri), _rbm) if benchmark == RBM else (lines, _roboreward)
     seen: dict[str, str] = {}
     for where, raw in islice(rows, limit):
-        run = _rbm(read_row(RbmRow, raw, where)) if benchmark == RBM else _roboreward(raw, where)
-        if (first := seen.setdefault(run.name, where)) != where:
-            raise BenchmarkError(f"{where} is the same run as {first}: {run.name}")
-        yield run
+        row = read(raw, where, split)
+        if (first := seen.setdefault(row["run"], where)) != where:
+            raise BenchmarkError(f"{where} is the same run as {first}: {row['run']}")
+        yield row
 
 
 def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -143,51 +133,57 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{uri} row {number}", {k: v for k, v in row.items() if v is not None}
 
 
-def _rbm(row: RbmRow) -> GradedRun:
-    grade = QUALITIES[row.quality_label] if row.partial_success is None else row.partial_success
+def _rbm(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
+    """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
+    row = read_row(RbmRow, raw, where)
+    went = row.quality_label
     # A run that went all the way did all of the task, however well; of the others only a person knows
-    share = 1.0 if row.partial_success is None and row.quality_label == "success" else row.partial_success
-    facts = {"quality": row.quality_label}
-    return GradedRun(
-        row.file_name, row.id, row.task, row.data_source, grade, share, row.quality_label == "success", facts
-    )
+    share = 1.0 if row.partial_success is None and went == "success" else row.partial_success
+    return {
+        "dataset": row.data_source,
+        "run": row.id,
+        "split": split,
+        "task": row.task,
+        "video": row.file_name,
+        "grade": QUALITIES[went] if row.partial_success is None else row.partial_success,
+        "progress": share,
+        "success": went == "success",
+        "quality": went,
+    }
 
 
-def _roboreward(raw: dict[str, Any], where: str) -> GradedRun:
+def _roboreward(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
     """1 is nothing, 5 is all of it, as Robometer's loader has it, too. The first folder of a video names its source."""
     row = read_row(RoboRewardRow, raw, where)
     share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
-    # One video stands under several instructions
-    name = f"{row.file_name} {row.task}"
-    dataset = row.file_name.split("/")[0] if "/" in row.file_name else ""
-    return GradedRun(row.file_name, name, row.task, dataset, share, share, share == 1, {"reward": row.reward})
+    return {
+        "dataset": row.file_name.split("/")[0] if "/" in row.file_name else "",
+        "run": f"{row.file_name} {row.task}",  # one video stands under several instructions
+        "split": split,
+        "task": row.task,
+        "video": row.file_name,
+        "grade": share,
+        "progress": share,
+        "success": share == 1,
+        "reward": row.reward,
+    }
 
 
-def _question(benchmark: str, split: str, run: GradedRun, pictures: tuple[PictureFile, ...]) -> Question:
+def _question(benchmark: str, row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Question:
     # The first is that of the run's beginning: it is not among those asked about
     first, shown = (pictures[0], pictures[1:]) if len(pictures) > 1 else (None, pictures)
-    row = {
-        "dataset": run.dataset,
-        "run": run.name,
-        "split": split,
-        "task": run.task,
-        "video": run.video,
-        "grade": run.grade,
-        "progress": run.share,
-        "success": run.success,
-        **run.facts,
-    }
     return Question(
         benchmark=benchmark,
-        part=split,
+        part=row["split"],
         family=FAMILY,
-        trajectory=run.name,
-        dataset=run.dataset or split,
+        trajectory=row["run"],
+        dataset=row["dataset"] or row["split"],
         camera="",
-        goal=task_text(run.task),
-        text=progress_question(run.task, len(shown), with_actions=False),
+        goal=task_text(row["task"]),
+        text=progress_question(row["task"], len(shown), with_actions=False),
         pictures=shown,
-        truth=RightAnswer(score=run.share, success=run.success),
+        progress=row["progress"],
+        success=row["success"],
         frame_index=1,
         num_frames=2,  # asked at its end, which is all that a clock has to know
         first=first,
@@ -213,3 +209,63 @@ def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
         yield from ((f, by_number[f]) for f in window(last[-1][0], fps, config) if f in by_number)
 
     return frame_files(video, folder / "graded", chosen, f"{MAX_PX} {config.window_frames} {config.window_step_s}")
+
+
+# Scores
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class GradedRow(AnsweredRow):
+    dataset: str
+    run: Annotated[str, Field(min_length=1)]
+    split: str
+    task: str
+    grade: Share
+    progress: Share | None = None
+    success: bool | None = None
+
+    def identity(self) -> tuple:
+        return self.split, self.run, self.inference
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        return (f"part {self.split}", *([f"dataset {self.dataset}"] if self.dataset else []))
+
+
+def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+    """An answer that cannot be read is as wrong as can be. What is resampled is tasks: runs of one are compared.
+
+    Raises BenchmarkError, which names the row that is wrong.
+    """
+    if as_published:
+        raise BenchmarkError(
+            f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
+        )
+    said, rows = checked(GradedRow, benchmark, lines)
+    answers, every = np.array(list(map(progress_of, said))), np.ones(len(rows), bool)
+    grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
+    tasks = Episodes.of(rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices)
+
+    told, known = ~np.isnan(answers), ~np.isnan(shares)
+    read = tasks.sums(told, every)
+    worst = np.where(told, answers, (grades < 0.5).astype(np.float64))
+    runs, _ = tasks.runs(answers, grades, np.arange(len(rows)))
+    measures: dict[str, Measure] = {
+        **ranking_measures(runs),
+        "final_mae": tasks.ratio(np.abs(worst - shares), known, read),
+        "coverage": tasks.ratio(told, every, read),
+    }
+    if benchmark == ROBOREWARD:
+        low, high = POINTS
+        points, right = np.rint(low + (high - low) * worst), np.rint(low + (high - low) * grades)
+        farthest = np.maximum(right - low, high - right)
+        measures["points_mae"] = tasks.ratio(np.where(told, np.abs(points - right), farthest), every, read)
+        measures["points_accuracy"] = tasks.ratio((points == right) & told, every, read)
+    # Over all runs whose outcome is known, where these are not all alike
+    if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
+        by_run = auc(np.where(np.isnan(success), np.nan, answers), success == 1)
+        parts = tasks.sums(*by_run.parts.T)
+        measures["success_auc"] = Measure(parts, parts.sum(axis=1) > 0, read, by_run.statistic)
+    counts = {"rows": len(rows), "episodes": len(tasks.scored), "unparsable": int((~told).sum())}
+    return ScoredBenchmark(benchmark, tasks.scored, measures, counts)

@@ -1,6 +1,6 @@
-"""A benchmark's questions by its name."""
+"""All benchmarks in one table: where the questions of each come from, and how answers to them are scored."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,42 +8,47 @@ from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
-from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS
+from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, PredictionLine
 from eval.benchmarks.source import Data
+from eval.scoring import procvqa as procvqa_scores
+from eval.scoring.scored import ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
 
 @dataclass(frozen=True)
-class BenchmarkLoader:
-    """`hub`: where the benchmark is published; None: it is of a release, or anybody's dataset. `default`: of `parts`,
-    where none is asked for."""
+class Benchmark:
+    """`score`: of a prediction file's lines, by the benchmark's name, strictly or as published. Where answers are
+    compared with one another instead, `compare`: of the questions and the numbers that answer them by key.
+
+    Questions are read from data (`load`; `hub`: where it is published, None: it is anybody's), or made `of_release`.
+    `default`: of `parts`, where none is asked for.
+    """
 
     parts: tuple[str, ...]
-    load: Callable[[Data], Iterable[Question]]
+    score: Callable[[str, Iterable[PredictionLine], bool], ScoredBenchmark] | None = None
+    load: Callable[[Data], Iterable[Question]] | None = None
     hub: str | None = None
     default: tuple[str, ...] = ()
+    of_release: Callable[[Lake, Release, EvaluationOptions], list[Question]] | None = None
+    compare: Callable[[Sequence[Question], Mapping[str, float]], ScoredBenchmark] | None = None
 
 
-LOADERS = {
-    "progress-bench": BenchmarkLoader(PROGRESS_PARTS, progresslm.load, progresslm.HUB),
-    "human-bench": BenchmarkLoader(HUMAN_PARTS, progresslm.load, progresslm.HUB),
-    "dataset": BenchmarkLoader(dataset.FAMILIES, dataset.load),
-    "robofac": BenchmarkLoader(robofac.FAMILIES, robofac.load, robofac.HUB),
-    "rbm-eval": BenchmarkLoader(("train", "test"), graded.load, "hf://robometer/rbm-1m-ood"),
-    "roboreward": BenchmarkLoader(("test", "val", "train"), graded.load, "hf://teetone/RoboReward", default=("test",)),
+BENCHMARKS = {
+    "progress-bench": Benchmark(PROGRESS_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
+    "human-bench": Benchmark(HUMAN_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
+    "dataset": Benchmark(dataset.FAMILIES, procvqa_scores.score, dataset.load),
+    "robofac": Benchmark(robofac.FAMILIES, robofac.score, robofac.load, robofac.HUB),
+    "rbm-eval": Benchmark(("train", "test"), graded.score, graded.load, "hf://robometer/rbm-1m-ood"),
+    "roboreward": Benchmark(
+        ("test", "val", "train"), graded.score, graded.load, "hf://teetone/RoboReward", default=("test",)
+    ),
+    "procvqa-id": Benchmark(procvqa.FAMILIES, procvqa_scores.score, of_release=procvqa.load),
+    "procvqa-ood": Benchmark(procvqa.FAMILIES, procvqa_scores.score, of_release=procvqa.load),
+    "probes": Benchmark((), of_release=probes.load, compare=probes.score),
+    "confusion": Benchmark((), of_release=confusion.load, compare=confusion.score),
+    "robustness": Benchmark(robustness.PARTS, of_release=robustness.load, compare=robustness.score),
 }
-# Made from a release: parts, and the questions that are asked for
-FromRelease = Callable[[Lake, Release, EvaluationOptions], list[Question]]
-OF_RELEASE: dict[str, tuple[tuple[str, ...], FromRelease]] = {
-    "procvqa-id": (procvqa.FAMILIES, procvqa.of_split),
-    "procvqa-ood": (procvqa.FAMILIES, procvqa.of_split),
-    "probes": ((), lambda lake, release, asked: probes.load(lake, release, asked.limit)),
-    "confusion": ((), lambda lake, release, asked: confusion.load(lake, release, asked.limit)),
-    "robustness": (robustness.PARTS, lambda lake, release, a: robustness.load(lake, release, a.limit, a.part)),
-}
-PARTS = {name: loader.parts for name, loader in LOADERS.items()}
-PARTS |= {name: parts for name, (parts, _) in OF_RELEASE.items()}
 # Of questions, by what they ask
 FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES, *robofac.FAMILIES)
 
@@ -57,21 +62,30 @@ def load_benchmark(
     lake and release of those that are made from one. Raises BenchmarkError, SourceError, ShardError.
     """
     name = asked.benchmark
-    if name not in PARTS:
-        raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(PARTS)}")
-    if unknown := set(asked.part) - set(PARTS[name]):
-        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(PARTS[name]) or 'no parts'}")
-    if name in OF_RELEASE:
+    if name not in BENCHMARKS:
+        raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
+    found = BENCHMARKS[name]
+    if unknown := set(asked.part) - set(found.parts):
+        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(found.parts) or 'no parts'}")
+    if found.of_release:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
-        questions = OF_RELEASE[name][1](*corpus, asked)
+        questions = found.of_release(*corpus, asked)
     else:
-        loader = LOADERS[name]
-        place = asked.data or loader.hub
+        assert found.load is not None
+        place = asked.data or found.hub
         if place is None:
             raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
         # A local path may have an @ in it
         address, _, revision = place.partition("@") if "://" in place else (place, "", "")
-        parts = asked.part or loader.default or loader.parts
-        questions = loader.load(Data(asked, address, revision or None, parts, asked.image_root or frames, cache))
-    return [replace(q, inference=k) if k else q for q in questions for k in range(asked.num_inferences)]
+        parts = asked.part or found.default or found.parts
+        questions = found.load(Data(asked, address, revision or None, parts, asked.image_root or frames, cache))
+    return [replace(q, inference=k) for q in questions for k in range(asked.num_inferences)]
+
+
+def score_predictions(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
+    """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
+    scored = {name: found.score for name, found in BENCHMARKS.items() if found.score}
+    if benchmark not in scored:
+        raise BenchmarkError(f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(scored)}")
+    return scored[benchmark](benchmark, lines, as_published)

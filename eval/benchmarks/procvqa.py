@@ -9,7 +9,7 @@ import duckdb
 
 from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question, RightAnswer
+from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
@@ -46,22 +46,17 @@ class SampleChoice:
 ALL_MOMENTS = SampleChoice()
 
 
-def of_split(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
-    """What is asked for of procvqa-id or procvqa-ood. Raises BenchmarkError or ShardError."""
-    return load(asked.benchmark, lake, release, asked.part or FAMILIES, asked.limit)
-
-
-def load(
-    benchmark: str, lake: Lake, release: Release, families: Sequence[str], limit: int | None = None
-) -> list[Question]:
-    """The questions of some families, the first `limit` of each. Raises BenchmarkError or ShardError."""
+def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+    """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of each. Raises
+    BenchmarkError or ShardError."""
+    benchmark, families = asked.benchmark, asked.part or FAMILIES
     con = open_for_users(lake.workspace, release.snapshot)
     num_taken = dict.fromkeys(families, 0)
     questions = []
     chosen = SampleChoice(frozenset(families), labelled=False)
     for q in ask(benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen):
         # The limit holds for each family, so the other families are still read after one is full.
-        if num_taken[q.family] != limit:
+        if num_taken[q.family] != asked.limit:
             num_taken[q.family] += 1
             questions.append(q)
     if not questions:
@@ -93,7 +88,8 @@ def ask(
                 goal=task or "",
                 text=row["question"],
                 pictures=tuple(PictureFile(tar, *place) for place in shown(row, places)),
-                truth=RightAnswer(score=row.get("progress"), text=row["answer"], success=success),
+                progress=row.get("progress"),
+                success=success,
                 frame_index=row["frames"][-1],
                 num_frames=num_frames,
                 row=meta_data,

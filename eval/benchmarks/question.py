@@ -58,18 +58,6 @@ class HeldPicture(PictureFile):
         return self.data
 
 
-@dataclass(frozen=True)
-class RightAnswer:
-    """The right answer. None: the benchmark does not state it, or there is no answer (`answerable` is false)."""
-
-    answerable: bool = True
-    score: float | None = None  # share of the task that is done, 0..1
-    reference: int | None = None  # item of the demonstration nearest to the state, from 1
-    demo_size: int | None = None  # items of the demonstration
-    text: str | None = None  # the whole right answer, in the benchmark's own form
-    success: bool | None = None  # of the whole run
-
-
 # Families whose pictures are all of the run that is judged; the others show a demonstration first
 FRAMES_OF_A_RUN = frozenset({"procvqa_c", "progress", "success"})
 DEMONSTRATED = frozenset({"text", "visual", "cross_view"})
@@ -81,9 +69,10 @@ class Question:
     """One question of a benchmark.
 
     `text` has one IMAGE_MARK for each of `pictures`, in order: the demonstration's come first, then the state that is
-    judged or the run's frames. What other prompt formats are built from stands beside it: `goal`, and of a
-    demonstration its `steps` in words and the `shares` (0..1) of the task done at each item. `row` is what prediction
-    files carry as meta_data.
+    judged or the run's frames. What is right, where the benchmark says it: `progress`, the share of the task that is
+    done, 0..1, and `success` of the whole run. What other prompt formats are built from stands beside it: `goal`, and
+    of a demonstration its `steps` in words and the `shares` (0..1) of the task done at each item. `row` is what
+    prediction files carry as meta_data.
     """
 
     benchmark: str
@@ -95,8 +84,9 @@ class Question:
     goal: str
     text: str
     pictures: tuple[PictureFile, ...]
-    truth: RightAnswer
     inference: int = 0
+    progress: float | None = None
+    success: bool | None = None
     steps: tuple[str, ...] = ()
     shares: tuple[float, ...] = ()
     frame_index: int | None = None  # of the last picture, where it is a frame of a run of num_frames

@@ -13,31 +13,27 @@ from annotate.samples.replies import parse_answer, parse_reply
 from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES
-from eval import confusion, probes, robustness
-from eval.benchmarks.load import load_benchmark
+from eval import confusion, robustness
+from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
 from eval.benchmarks.rows import read_predictions
-from eval.report import Report, Stills, score_rows, write_report
+from eval.report.pages import write_report
+from eval.report.tables import Report, Stills, score_rows
+from eval.reward.text import share_of
 from eval.runners.api import Books
-from eval.runners.collect import Shard, collect, prompt_version, run_settings
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
-from eval.runners.methods import METHODS, VLM_BASELINES, Method
+from eval.runners.methods import METHODS, VLM_BASELINES, Method, Shard, collect, prompt_version, run_settings
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
-from eval.scoring.files import score_predictions
-from eval.scoring.procvqa import share_of
 from eval.scoring.scored import Evaluated
-from eval.store import EvalPrediction, EvalRun, StoredEvaluation, store_evaluations
+from eval.store import EvalPrediction, EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 
-PROBES = "probes"
-# Of held-out runs that are told or shown otherwise: their scores compare answers with one another
-COMPARING = {PROBES: probes.score, confusion.BENCHMARK: confusion.score, robustness.BENCHMARK: robustness.score}
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)
 
@@ -102,7 +98,9 @@ def evaluate_benchmark(
             answers, notes = _ask(model, asks, questions, asked.shards, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
-            _record_calls(lake, build)
+            store = lake.workspace.responses
+            if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
+                lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
@@ -125,7 +123,7 @@ def evaluate_benchmark(
         entries.append(_scored(name, asked.benchmark, questions, file))
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)
 
-    notes += entries[0].scored.notes if entries else ()
+    notes += entries[0].scored.notes
     words = f"Benchmark {asked.benchmark}: {len(questions)} questions"
     if asked.limit:
         words += f", the first {asked.limit} rows of each part"
@@ -180,14 +178,6 @@ def _ask(
     return answers, notes
 
 
-def _record_calls(lake: Lake, build: str) -> None:
-    """Copy the calls that were sent from the ledger into the lake."""
-    folder = lake.workspace.responses
-    calls = ResponseStore(folder).calls(build) if (folder / FILE).exists() else []
-    if calls:
-        lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
-
-
 def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> list[Row]:
     """Lines of a prediction file for a baseline's numbers by question key; NaN: a picture could not be read."""
     unread = "a picture cannot be read"
@@ -202,7 +192,8 @@ def _value_rows(questions: Sequence[Question], values: Mapping[str, float]) -> l
 
 
 def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path) -> Evaluated:
-    if benchmark not in COMPARING:
+    compare = BENCHMARKS[benchmark].compare
+    if compare is None:
         scored = score_predictions(benchmark, read_predictions(file))
         return Evaluated(name, scored, scored.scores())
 
@@ -214,7 +205,7 @@ def _scored(name: str, benchmark: str, questions: Sequence[Question], file: Path
         value = stated_progress(by_key[key], p.response, p.value)
         if value is not None:
             values[key] = value
-    scored = COMPARING[benchmark](questions, values)
+    scored = compare(questions, values)
     scores = scored.scores()
     if benchmark == confusion.BENCHMARK:
         scores |= confusion.cells(questions, values)
@@ -247,8 +238,10 @@ def _store(
         config=json.dumps(dict(settings), sort_keys=True),
         code_version=str(settings["code_version"]),
         release=release.name if release else "",
+        scores=entry.scores,
+        predictions=_predictions(questions, rows),
     )
-    store_evaluations(lake, "evaluation", [StoredEvaluation(run, entry.scores, _predictions(questions, rows))])
+    store_evaluations(lake, "evaluation", [run])
 
 
 def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:
@@ -267,7 +260,7 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[Eva
                 episode,
                 frame_index=asked[q.dataset, episode],
                 prediction=stated_progress(q, row["response"], row.get("value")),
-                target=q.truth.score,
+                target=q.progress,
                 raw=row["response"] or row.get("error"),
                 question=q.key,
             )

@@ -6,17 +6,41 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from core.errors import UserError
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
-from eval.held_out.truth import GroundTruth, load_truth
 from warehouse.lake import Lake
 from warehouse.lake.labels import RunFacts, run_facts
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 
 RUNNING, REFERENCE = "running clock", "reference clock"  # by the task's mean length, by that of its references
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """What only a simulator knows, by episode: progress at each frame, how the run was made, was the task done."""
+
+    progress: dict[int, np.ndarray]
+    policy: dict[int, str]
+    success: dict[int, bool]
+
+
+def load_truth(folder: Path, dataset: str) -> GroundTruth | None:
+    """Ground truth as samples/truth/<dataset> holds it; None where there is none."""
+    if not (folder / dataset / "episodes.parquet").exists():
+        return None
+    episodes = pq.read_table(folder / dataset / "episodes.parquet").to_pydict()
+    policy, success = (dict(zip(episodes["episode_index"], episodes[c], strict=True)) for c in ("policy", "success"))
+    frames = pq.read_table(folder / dataset / "frames.parquet").sort_by(
+        [("episode_index", "ascending"), ("frame_index", "ascending")]
+    )
+    # On one thread, so that each list keeps the order of the frames
+    lists = frames.group_by("episode_index", use_threads=False).aggregate([("true_progress", "list")])
+    curves = (curve.values.to_numpy() for curve in lists["true_progress_list"])
+    return GroundTruth(dict(zip(lists["episode_index"].to_pylist(), curves, strict=True)), policy, success)
 
 
 @dataclass(frozen=True)
@@ -82,11 +106,11 @@ def held_out(
             split,
             first.num_frames or 0,
             first.row["fps"],
-            first.truth.success,
+            first.success,
             policy=policy,
             questions=tuple(replace(q, first=start) for q in questions),
             frame_index=frames,
-            label=np.array([q.truth.score for q in questions], np.float64),
+            label=np.array([q.progress for q in questions], np.float64),
             truth=None if true_progress is None else true_progress[frames].astype(np.float64),
             same_as=facts.same_as,
             quality=facts.quality,

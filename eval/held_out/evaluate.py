@@ -2,25 +2,29 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from annotate.preferences import ComparedRun, Pair, draw_pairs
+from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
-from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut
+from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
-from eval.metrics.outcomes import Detected, preference_measures, ranking_measures, success_measures
+from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
 from eval.metrics.runs import runs_of
 from eval.metrics.score import Measure
-from eval.reward.success import best_threshold
+from eval.reward.success import Success, best_threshold, calibrate
+from eval.reward.text import share_of
 from eval.runners.prompt import Prompt, Runner, UnansweredError
+from eval.runners.start import ScorerRunner
 from eval.runners.weightless import best_constant, luma_grid, nearness
-from eval.scoring.procvqa import share_of
 from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
-from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, StoredEvaluation, eval_run_id, store_evaluations
+from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, eval_run_id, store_evaluations
+from training.folder import read_card, write_card
 from warehouse.lake import Lake
+from warehouse.releases import Release
 
 BATCH = 32
 PAIRS, PAIR_SEED = 16, 0  # of each kind, at most, that begin with a run
@@ -102,19 +106,8 @@ def evaluate(
     elapsed = np.concatenate([e.elapsed for e in episodes])
     measures = progress_measures(runs, elapsed)
     predicted = {e.key: runs.predicted[runs.episode == k] for k, e in enumerate(episodes)}
-    pairs = preference_pairs(episodes, target)
-    measures |= preference_measures(pairs, predicted, list(predicted))
-    if detector is not None:
-        measures |= success_of(episodes, target, detector)
-    scored_episodes = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
-    counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
-    scored = ScoredBenchmark(benchmark, scored_episodes, measures, counts, Series(runs, elapsed))
-    return Evaluated(name, scored, scored.scores())
-
-
-def preference_pairs(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray]) -> list[Pair]:
-    """Pairs of runs of one task and split; the frames of their parts are the numbers of an episode's moments."""
-    runs = [
+    # Pairs of runs of one task and split; the frames of their parts are the numbers of an episode's moments
+    compared = [
         ComparedRun(
             e.dataset,
             e.episode_index,
@@ -127,7 +120,14 @@ def preference_pairs(episodes: Sequence[HeldOut], target: Callable[[HeldOut], np
         )
         for e in episodes
     ]
-    return draw_pairs(runs, PAIRS, PAIR_SEED)
+    pairs = draw_pairs(compared, PAIRS, PAIR_SEED)
+    measures |= preference_measures(pairs, predicted, list(predicted))
+    if detector is not None:
+        measures |= success_of(episodes, target, detector)
+    scored_episodes = tuple(ScoredEpisode((e.dataset, str(e.episode_index)), tuple(slices(e))) for e in episodes)
+    counts = {"rows": len(runs.target), "episodes": len(episodes), "unparsable": int(np.isnan(runs.predicted).sum())}
+    scored = ScoredBenchmark(benchmark, scored_episodes, measures, counts, Series(runs, elapsed))
+    return Evaluated(name, scored, scored.scores())
 
 
 def main_slices(results: Sequence[Evaluated]) -> list[str]:
@@ -208,18 +208,21 @@ def store(
 ) -> None:
     """Store the scores and every prediction of the model and the baselines, in one transaction."""
     frames = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
-    evaluations = []
-    for r in results:
-        run = EvalRun(
+    config = json.dumps({"batch": BATCH, **settings}, sort_keys=True)
+    runs = [
+        EvalRun(
             eval_run_id(r.model, r.benchmark, release_hash),
             r.model,
             r.benchmark,
-            config=json.dumps({"batch": BATCH, **settings}, sort_keys=True),
-            code_version=HELD_OUT_VERSION,
-            release=release,
+            config,
+            HELD_OUT_VERSION,
+            release,
+            r.scores,
+            _predictions(r.scored, frames),
         )
-        evaluations.append(StoredEvaluation(run, r.scores, _predictions(r.scored, frames)))
-    store_evaluations(lake, "evaluation", evaluations)
+        for r in results
+    ]
+    store_evaluations(lake, "evaluation", runs)
 
 
 def _predictions(scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.ndarray]) -> list[EvalPrediction]:
@@ -237,11 +240,12 @@ def _predictions(scored: ScoredBenchmark, frames: Mapping[tuple[str, str], np.nd
     return predictions
 
 
-def report_folder(lake: Lake, eval_run: str) -> Path:
-    return lake.workspace.root / "evals" / eval_run
-
-
 # Outcomes: is success told, from when on, and which run of a task went better?
+
+
+def every_nth(validation: Sequence[HeldOut]) -> int:
+    """Of each of so many moments of every episode one is looked at: of about MOST_MOMENTS in all."""
+    return max(1, -(-sum(len(e.label) for e in validation) // MOST_MOMENTS))
 
 
 def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
@@ -249,7 +253,7 @@ def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
     scores = [score(e) for e in validation]
     labels = [e.label for e in validation]
-    every = max(1, -(-sum(map(len, labels)) // MOST_MOMENTS))
+    every = every_nth(validation)
     told, reached = (np.concatenate([np.empty(0), *(v[::every] for v in values)]) for values in (scores, labels))
     known = ~np.isnan(told)
     told, at_end = told[known], reached[known] >= 1
@@ -269,8 +273,7 @@ def success_of(
     runs = runs_of((detector[0](e), target(e)) for e in judged)
     seconds = np.concatenate([e.frame_index / e.fps for e in judged])
     succeeded = np.array([e.success for e in judged], bool)
-    found = Detected(runs.predicted, seconds, runs.target >= FINISHED, runs.starts, succeeded)
-    measures = success_measures(found, detector[1])
+    measures = success_measures(runs, seconds, succeeded, detector[1])
     return {name: measure.among(known) for name, measure in measures.items()}
 
 
@@ -296,3 +299,33 @@ def rank(
     counts = {"rows": len(episodes), "episodes": len(tasks), "unparsable": sum(int(np.isnan(p).sum()) for p, _ in ends)}
     scored = ScoredBenchmark(benchmark, tasks, ranking_measures(runs_of(ends)), counts)
     return Evaluated(name, scored, scored.scores())
+
+
+def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: bool = False) -> Success | None:
+    """Calibrate from which output on a run counts as done, on a release's validation episodes, into the model's card.
+
+    By the head's own output where it has one; of other heads, and of answers in words, by progress. Answers that cannot
+    be read are left out. None where there is nothing to calibrate by: no moment at the end state, or no other. A model
+    without a head answers each moment in words, which is slow, and is calibrated with `words` only. Raises ModelError,
+    ShardError.
+    """
+    card = read_card(folder)
+    answers_in_words = card.get("head", True) is None
+    if (answers_in_words and not words) or not release.paths(lake.workspace, VALIDATION):
+        return None
+    episodes = held_out(lake, release, (VALIDATION,))
+    if not episodes:
+        return None
+    n = every_nth(episodes)
+    some = [replace(e, questions=e.questions[::n], label=e.label[::n]) for e in episodes]
+    try:
+        progress, done = predict(ScorerRunner(folder, BATCH), some, step="calibration")
+    except UnansweredError:
+        return None
+    found = done or progress
+    raw, label = (np.concatenate(of_all) for of_all in zip(*((found[e.key], e.label) for e in some), strict=True))
+    known, of = ~np.isnan(raw), "done" if done else "progress"
+    success = calibrate(raw[known], label[known] >= 1, of, release.name, VALIDATION)
+    if success is not None:
+        write_card(folder, card | {"success": success.as_json()})
+    return success

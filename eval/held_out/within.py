@@ -11,11 +11,11 @@ import torch
 from annotate.samples.replies import parse_answer, parse_reply
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
-from eval.benchmarks.question import PictureFile, Question, RightAnswer
+from eval.benchmarks.question import PictureFile, Question
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
+from eval.reward.text import share_of
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scoring.procvqa import share_of
 from eval.scoring.scored import ALL
 from training.errors import TrainingError
 from training.progresslm_data import read_rows
@@ -66,7 +66,7 @@ def row_episodes(recipe: Recipe) -> list[HeldOut]:
     for number, run in spread(list(enumerate(rows.runs())), recipe.train.evaluate_episodes):
         in_order = sorted(run, key=lambda k: rows.row(k)["progress"])
         questions = tuple(_question(number, rows.row(k), rows.pictures(k)) for k in in_order)
-        label, count = np.array([q.truth.score for q in questions], np.float64), len(questions)
+        label, count = np.array([q.progress for q in questions], np.float64), len(questions)
         episodes.append(
             HeldOut("rows", number, SPLIT, count, 1.0, None, None, questions, np.arange(count), label, None)
         )
@@ -84,7 +84,7 @@ def _question(run: int, row: dict[str, Any], pictures: Sequence[Path]) -> Questi
         goal="",
         text=row["question"],
         pictures=tuple(map(PictureFile, pictures)),
-        truth=RightAnswer(score=row["progress"]),
+        progress=row["progress"],
     )
 
 

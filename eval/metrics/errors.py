@@ -78,21 +78,21 @@ def _bins(episode: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.unique(episode * bins + np.floor(np.clip(values, 0, 1) / UBR_BIN + 1e-9).astype(np.int64))
 
 
-def effective_resolution(runs: Runs, answers: int = EPR_ANSWERS) -> np.ndarray:
-    """Effective progress resolution at a fixed number of answers, 0..log2(2 * answers): log2 of the largest k for which
-    at least half of k equal bins hold a prediction.
+def effective_resolution(runs: Runs) -> np.ndarray:
+    """Effective progress resolution at a fixed number of answers, 0..log2(2 * EPR_ANSWERS): log2 of the largest k for
+    which at least half of k equal bins hold a prediction.
 
-    ProcVLM's EPR@50 on `answers` evenly chosen ones, for it grows with their number (log2(2n) for n evenly
+    ProcVLM's EPR@50 on EPR_ANSWERS evenly chosen ones, for it grows with their number (log2(2n) for n evenly
     spaced ones); NaN for an episode with fewer. It rewards spread, noise too: only to be read beside an error.
     """
     resolution = np.full(len(runs), np.nan)
-    some = np.flatnonzero(runs.lengths >= answers)
-    # `answers` evenly chosen predictions of each long enough episode, [episodes, answers]
-    offsets = np.linspace(0, 1, answers)[None, :] * (runs.lengths[some, None] - 1)
+    some = np.flatnonzero(runs.lengths >= EPR_ANSWERS)
+    # EPR_ANSWERS evenly chosen predictions of each long enough episode, [episodes, answers]
+    offsets = np.linspace(0, 1, EPR_ANSWERS)[None, :] * (runs.lengths[some, None] - 1)
     values = np.clip(runs.predicted[runs.starts[:-1][some, None] + np.rint(offsets).astype(np.int64)], 0, 1)
     # The finest division into k bins of which at least half hold a prediction
     best = np.ones(len(some))
-    for k in range(1, 2 * answers + 1):  # more bins cannot be half full
+    for k in range(1, 2 * EPR_ANSWERS + 1):  # more bins cannot be half full
         bins = np.sort(np.floor(values * k), axis=1)
         distinct = 1 + (np.diff(bins, axis=1) > 0).sum(axis=1)
         best = np.where(distinct >= k / 2, k, best)

@@ -5,13 +5,12 @@ above a threshold is what ends an episode.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from annotate.preferences import WHYS, Pair
 from eval.metrics import order
-from eval.metrics.errors import accuracy, balanced_accuracy, confusion
+from eval.metrics.errors import FINISHED, accuracy, balanced_accuracy, confusion
 from eval.metrics.runs import Runs, answers_read, worst_case
 from eval.metrics.score import Measure, mean_of, ratio_of
 
@@ -53,40 +52,25 @@ def pairs_in_order(runs: Runs) -> np.ndarray:
 # Success
 
 
-@dataclass(frozen=True)
-class Detected:
-    """Runs in which success was looked for, at moments in order of time.
-
-    `score`: float64 [n], NaN where there was no answer, and `starts` [runs + 1], as `Runs` has them. `seconds`: float64
-    [n], time of each moment. `reached`: bool [n], is the end state reached there? `succeeded`: bool [runs].
-    """
-
-    score: np.ndarray
-    seconds: np.ndarray
-    reached: np.ndarray
-    starts: np.ndarray
-    succeeded: np.ndarray
-
-
-def success_measures(runs: Detected, threshold: float) -> dict[str, Measure]:
+def success_measures(runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, threshold: float) -> dict[str, Measure]:
     """Over runs: is success told at all (AUC), and with a threshold how well and how many seconds too early or late.
 
-    A run without any answer counts as told wrong, and in no AUC.
+    A prediction is a score of success, at moments in order of time, `seconds` [n]; the end state is reached where the
+    label says FINISHED. `succeeded`: bool [runs]. A run without any answer counts as told wrong, and in no AUC.
     """
-    best, first, end = _summaries(runs, threshold)
+    best, first, end = _summaries(runs, seconds, threshold)
     readable = ~np.isnan(best)
-    counts = Runs(runs.score, np.zeros_like(runs.score), runs.starts)
-    read = answers_read(counts)
-    cells = confusion(np.nan_to_num(best, nan=-1.0) >= threshold, runs.succeeded, readable)
-    everywhere = np.ones(len(runs.succeeded), bool)
+    read = answers_read(runs)
+    cells = confusion(np.nan_to_num(best, nan=-1.0) >= threshold, succeeded, readable)
+    everywhere = np.ones(len(succeeded), bool)
 
     def of(statistic: Callable[[np.ndarray], np.ndarray]) -> Measure:
         return Measure(cells, everywhere, read, statistic)
 
     # Only of a run that succeeded can it be said when it did
-    gap = np.where(runs.succeeded, first - end, np.nan)
+    gap = np.where(succeeded, first - end, np.nan)
     return {
-        "success_auc": auc(best, runs.succeeded, read),
+        "success_auc": auc(best, succeeded, read),
         "success_accuracy": of(accuracy),
         "success_balanced": of(balanced_accuracy),
         "success_precision": of(_precision),
@@ -96,20 +80,19 @@ def success_measures(runs: Detected, threshold: float) -> dict[str, Measure]:
     }
 
 
-def _summaries(runs: Detected, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _summaries(runs: Runs, seconds: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Of each run: its highest score (NaN without one), the time of the first at the threshold (NaN: none is), and the
     time at which its end state is reached, where it never is its last moment; float64 [runs] each."""
-    count = len(runs.succeeded)
-    best, first, end = (np.full(count, np.nan) for _ in range(3))
+    best, first, end = np.full((3, len(runs)), np.nan)
     for k, (a, b) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
-        score, seconds = runs.score[a:b], runs.seconds[a:b]
+        score, times = runs.predicted[a:b], seconds[a:b]
         if not np.isfinite(score).any():
             continue
         best[k] = np.nanmax(score)
         told = np.flatnonzero(np.nan_to_num(score, nan=-1.0) >= threshold)
-        reached = np.flatnonzero(runs.reached[a:b])
-        first[k] = seconds[told[0]] if len(told) else np.nan
-        end[k] = seconds[reached[0]] if len(reached) else seconds[-1]
+        reached = np.flatnonzero(runs.target[a:b] >= FINISHED)
+        first[k] = times[told[0]] if len(told) else np.nan
+        end[k] = times[reached[0]] if len(reached) else times[-1]
     return best, first, end
 
 

@@ -1,7 +1,7 @@
 """Scores over episodes: means, ratios and other statistics of sums, with a 95 % bootstrap interval over episodes.
 
 Episodes are resampled, not answers: the answers of one episode resemble each other, and an interval over answers
-would be too narrow. Equal seeds give equal intervals.
+would be too narrow. Resamples are drawn by one seed, so equal answers give equal intervals.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-RESAMPLES = 1000
+RESAMPLES, SEED = 1000, 0
 RESAMPLED_AT_ONCE = 4_000_000  # values
 LEVELS = (2.5, 97.5)
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -90,7 +90,7 @@ def ratio_of(
     return Measure(parts, parts[:, 1] > 0, parts[:, [1, 1]] if read is None else read)
 
 
-def scores(measures: Mapping[str, Measure], seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Score]:
+def scores(measures: Mapping[str, Measure]) -> dict[str, Score]:
     """Each measure's score; those on the same episodes share their resamples, so equal answers give equal intervals."""
     names_by_episodes: dict[bytes, list[str]] = {}
     for name, m in measures.items():
@@ -100,15 +100,15 @@ def scores(measures: Mapping[str, Measure], seed: int = 0, resamples: int = RESA
         # All columns of these measures are resampled as one matrix, and cut apart again
         parts = [measures[n].parts[measures[n].counted] for n in names]
         cuts = np.cumsum([p.shape[1] for p in parts])[:-1]
-        sums = np.split(_resampled_sums(np.concatenate(parts, 1), seed, resamples), cuts, axis=1)
+        sums = np.split(_resampled_sums(np.concatenate(parts, 1)), cuts, axis=1)
         for name, its_parts, its_sums in zip(names, parts, sums, strict=True):
             by_name[name] = _score(measures[name], its_parts, its_sums)
     return {name: by_name[name] for name in measures}
 
 
-def score(measure: Measure, seed: int = 0, resamples: int = RESAMPLES) -> Score:
+def score(measure: Measure) -> Score:
     """One measure's score."""
-    return scores({"": measure}, seed, resamples)[""]
+    return scores({"": measure})[""]
 
 
 def _score(measure: Measure, parts: np.ndarray, sums: np.ndarray) -> Score:
@@ -119,19 +119,19 @@ def _score(measure: Measure, parts: np.ndarray, sums: np.ndarray) -> Score:
     return Score(value, float(low), float(high), len(parts), measure.coverage)
 
 
-def _resampled_sums(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
-    """Sums over resampled episodes, [resamples, k], of values [n, k]; some resamples at a time: n may be 400,000."""
+def _resampled_sums(values: np.ndarray) -> np.ndarray:
+    """Sums over resampled episodes, [RESAMPLES, k], of values [n, k]; some resamples at a time: n may be 400,000."""
     n = len(values)
-    return np.concatenate([c @ values for c in _counts(n, seed, resamples)]) if n else np.zeros((0, values.shape[1]))
+    return np.concatenate([c @ values for c in _counts(n)]) if n else np.zeros((0, values.shape[1]))
 
 
-def _counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
+def _counts(n: int) -> Iterator[np.ndarray]:
     """How often each of n episodes is drawn in some of the resamples, float64 [some, n]."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     block = max(1, RESAMPLED_AT_ONCE // n)
-    for done in range(0, resamples, block):
+    for done in range(0, RESAMPLES, block):
         # Each row draws n of n episodes with replacement; offsets keep the rows apart in one bincount
-        size = min(block, resamples - done)
+        size = min(block, RESAMPLES - done)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
@@ -143,7 +143,7 @@ def _counts(n: int, seed: int, resamples: int) -> Iterator[np.ndarray]:
 class Difference:
     """The first model's score less the second's over n episodes that both have, with its 95 % interval.
 
-    `p`: two-sided, that resampling episodes turns the sign round; 1/(resamples + 1) is the least there can be.
+    `p`: two-sided, that resampling episodes turns the sign round; 1/(RESAMPLES + 1) is the least there can be.
     """
 
     first: float
@@ -155,7 +155,7 @@ class Difference:
     n: int
 
 
-def paired(first: Measure, second: Measure, seed: int = 0, resamples: int = RESAMPLES) -> Difference:
+def paired(first: Measure, second: Measure) -> Difference:
     """Paired bootstrap of two measures over the same episodes [episodes]; each resample is drawn for both.
 
     (Efron and Tibshirani, An Introduction to the Bootstrap, 1993: the percentile interval of the difference.) NaN
@@ -167,7 +167,7 @@ def paired(first: Measure, second: Measure, seed: int = 0, resamples: int = RESA
     if not len(a):
         return Difference(nan, nan, nan, nan, nan, nan, 0)
     # Both models' columns side by side: each resample draws the same episodes for both
-    sums = _resampled_sums(np.concatenate([a, b], 1), seed, resamples)
+    sums = _resampled_sums(np.concatenate([a, b], 1))
     gaps = first.statistic(sums[:, : a.shape[1]]) - second.statistic(sums[:, a.shape[1] :])
     gaps = gaps[~np.isnan(gaps)]
     one, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))

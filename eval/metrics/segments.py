@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+TOLERANCE = 0.05  # of a labelled run's length
 Span = tuple[str, int, int]  # name, first frame, first frame after
 
 
@@ -17,27 +18,25 @@ def boundaries(spans: Sequence[Span]) -> list[int]:
     return sorted(ends - {min(ends, default=0), max(ends, default=0)})
 
 
-def boundary_f1(
-    predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05, frames: float | None = None
-) -> float:
-    """BF1: F1 of inner boundaries matched one to one within a share of the labelled run's length, or within `frames`.
+def boundary_f1(predicted: Sequence[Span], target: Sequence[Span]) -> float:
+    """BF1: F1 of inner boundaries matched one to one within TOLERANCE of the labelled run's length.
 
     Pairs farther apart are never matched, whatever the assignment would gain. 1 when neither has a boundary, 0 when
     only one has. `published.boundary_hits` is ProcVLM's own (arXiv 2605.08774).
     """
     ours, labelled = boundaries(predicted), boundaries(target)
     total = len(ours) + len(labelled)
-    within = tolerance * _length(target) if frames is None and target else frames or 0.0
+    within = TOLERANCE * _length(target) if target else 0.0
     return 2 * len(matched(ours, labelled, within)) / total if total else 1.0
 
 
-def boundary_mae(predicted: Sequence[Span], target: Sequence[Span], tolerance: float = 0.05) -> float:
-    """mMAE: mean distance of matched inner boundaries as a share of the labelled run's length, 0..tolerance.
+def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
+    """mMAE: mean distance of matched inner boundaries as a share of the labelled run's length, 0..TOLERANCE.
 
     Only to be read beside `boundary_f1`, which says how many are matched; NaN where none is.
     """
     ours, labelled = boundaries(predicted), boundaries(target)
-    pairs = matched(ours, labelled, tolerance * _length(target)) if target else []
+    pairs = matched(ours, labelled, TOLERANCE * _length(target)) if target else []
     return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target) if pairs else float("nan")
 
 

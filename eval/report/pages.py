@@ -1,15 +1,222 @@
-"""The pages of a report: Markdown and HTML, and the pictures beside them."""
+"""The figures of evaluation (progress over time, calibration, errors by dataset, training, the leaderboard) and the
+pages that show them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from core.figures import Figure, render
+from core.figures import COLOURS, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.files import write_file
 from core.values import shown
-from eval.report.figures import bars_figure, calibration_figure, confusion_figure, curves_figure, examples_figure
-from eval.report.tables import Report, difference_rows, different, limits, score_rows, worst_episodes
+from eval.confusion import UNDER, VIDEO
+from eval.report.tables import ERRORS, SHOWN, Report, difference_rows, different, limits, score_rows, worst_episodes
 from eval.scoring.scored import Evaluated
+
+BINS = 10  # of predictions, 0..1
+STILL_PX = 96  # height of a picture
+NAME_LENGTH = 24  # of a model in a legend
+GREY = "#bbbbbb"
+OWN = COLOURS[3]  # the model's colour in every figure
+SMOOTHED_OVER = 10  # steps of training
+DARK_CELL = 0.6  # from which on a cell of a matrix has white letters
+CELL_NAME = 44  # of a task beside a matrix
+
+
+def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> Figure:
+    """Progress over time of some episodes, each below its stills: label, model and what stands beside it."""
+    columns = max(1, len(episodes))
+    figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
+    for column, episode in enumerate(episodes):
+        key = own.scored.episodes[episode].key
+        _draw_stills(axes[0, column], report, key)
+        _draw_curves(axes[1, column], report, own, episode, key)
+    axes[1, 0].set_ylabel("progress")
+    axes[1, 0].legend(fontsize=7)
+    return figure
+
+
+def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
+    stills = report.stills(key)
+    axis.axis("off")
+    axis.set_title(" ".join(key)[-40:], fontsize=8)
+    if stills:
+        # Evenly spread over the episode; of a short one fewer
+        chosen = np.unique(np.linspace(0, len(stills) - 1, SHOWN).round().astype(int))
+        axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
+
+
+def _draw_curves(axis: Any, report: Report, own: Evaluated, episode: int, key: tuple[str, ...]) -> None:
+    """The label, ground truth where there is some, the clock, and the model."""
+    assert own.scored.series is not None
+    time, predicted, target = own.scored.series.of(episode)
+    axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
+
+    # Ground truth is what the model's entry of the benchmark's second half is scored against
+    against_truth = next((e for e in report.own if e.benchmark == f"{own.benchmark} (truth)"), None)
+    true_progress = _series_of(against_truth, key)
+    if true_progress is not None:
+        axis.plot(time, true_progress[2], color="black", lw=1, ls="--", label="truth")
+
+    clocks = [other for other in report.rivals(own) if other.model == "clock"]
+    for clock in clocks:
+        by_clock = _series_of(clock, key)
+        if by_clock is not None:
+            axis.plot(by_clock[0], by_clock[1], color=GREY, lw=1, label="clock")
+    axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(own.model, NAME_LENGTH))
+    axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
+
+
+def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+    """(time, predicted, target) of an episode in an entry; None where the entry has no such episode or no series."""
+    if entry is None or entry.scored.series is None:
+        return None
+    at = entry.scored.find(key)
+    return None if at is None else entry.scored.series.of(at)
+
+
+def calibration_figure(own: Evaluated) -> Figure:
+    """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
+    assert own.scored.series is not None
+    runs = own.scored.series.runs
+    readable = ~np.isnan(runs.predicted)
+    predicted, target = runs.predicted[readable], runs.target[readable]
+    bin_of = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    figure, axes = new_figure(7.0, 2.9, 1, 2, width_ratios=[1, 1])
+
+    # A calibrated model lies on the diagonal; bins without an answer have no mean
+    axes[0, 0].plot([0, 1], [0, 1], color=GREY, lw=1)
+    means, spread, centres = [], [], []
+    for k in np.unique(bin_of):
+        in_bin = bin_of == k
+        means.append(float(target[in_bin].mean()))
+        spread.append(float(target[in_bin].std()))
+        centres.append(float(predicted[in_bin].mean()))
+    axes[0, 0].errorbar(centres, means, yerr=spread, fmt="o-", ms=4, lw=1, color=OWN)
+    axes[0, 0].set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="predicted", ylabel="label (mean, spread)")
+    axes[0, 1].bar((np.arange(BINS) + 0.5) / BINS, np.bincount(bin_of, minlength=BINS), 0.09, color=COLOURS[0])
+    axes[0, 1].set(xlabel="predicted", ylabel="answers")
+    return figure
+
+
+def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure | None:
+    """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
+    metric = next((m for m in ERRORS if m in own.scored.measures), None)
+    parts = sorted({part for part, _ in own.scores if part.startswith(f"{kind} ") and ", split " not in part})
+    if metric is None or not parts:
+        return None
+
+    # In each slice the entries' bars lie below one another around its tick
+    entries = [own, *report.rivals(own)]
+    figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
+    axis, height = axes[0, 0], 0.8 / len(entries)
+    for i, entry in enumerate(entries):
+        offset = (i - (len(entries) - 1) / 2) * height
+        _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, own, i))
+    axis.set_yticks(range(len(parts)), [p.removeprefix(f"{kind} ") for p in parts])
+    axis.invert_yaxis()
+    axis.set_xlabel(f"{metric} (less is better)")
+    axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
+    if entry is own:
+        return OWN
+    if entry.model == "clock":
+        return GREY
+    rivals = [c for c in COLOURS if c != OWN]
+    return rivals[number % len(rivals)]
+
+
+def _draw_bars(
+    axis: Any, entry: Evaluated, parts: Sequence[str], metric: str, offset: float, height: float, colour: str
+) -> None:
+    """One entry's bar in each slice that it has a score in, with its interval."""
+    places, values, bounds = [], [], []
+    for y, part in enumerate(parts):
+        score = entry.scores.get((part, metric))
+        if score and score.n:
+            places.append(y + offset)
+            values.append(score.value)
+            bounds.append([score.value - score.low, score.high - score.value])
+    errors = np.maximum(np.array(bounds).reshape(-1, 2).T, 0)
+    label = shorten(entry.model, NAME_LENGTH)
+    axis.barh(places, np.array(values), height * 0.9, xerr=errors, color=colour, label=label)
+
+
+def confusion_figure(own: Evaluated) -> Figure | None:
+    """Mean last answers to the finished runs of each task (rows) under each instruction (columns); None without any."""
+    cells = confusion_cells(own)
+    if not cells:
+        return None
+    videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+    # Where an instruction has a run of its own it lies on the diagonal
+    columns = sorted(instructions, key=lambda name: [*videos, name].index(name))
+    matrix = np.array([[cells.get((video, told), np.nan) for told in columns] for video in videos])
+    figure, axes = new_figure(4.6 + 0.42 * len(columns), 3.4 + 0.34 * len(videos))
+    axis = axes[0, 0]
+    image = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    for (row, column), value in np.ndenumerate(matrix):
+        colour = "white" if value > DARK_CELL else "black"
+        text = "" if np.isnan(value) else f"{value:.2f}"
+        axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xticks(range(len(columns)), [shorten(c, CELL_NAME) for c in columns], rotation=60, ha="right", fontsize=7)
+    axis.set_yticks(range(len(videos)), [shorten(v, CELL_NAME) for v in videos], fontsize=7)
+    axis.set(xlabel="instruction", ylabel="task of the video")
+    figure.colorbar(image, ax=axis, label="progress at the end", shrink=0.8)
+    return figure
+
+
+def confusion_cells(own: Evaluated) -> dict[tuple[str, str], float]:
+    """The matrix among the scores of an evaluation, by (task of the video, instruction)."""
+    return {
+        (part.removeprefix(VIDEO), metric.removeprefix(UNDER)): score.value
+        for (part, metric), score in own.scores.items()
+        if part.startswith(VIDEO) and metric.startswith(UNDER)
+    }
+
+
+def examples_figure(examples: Mapping[str, Sequence[bytes]]) -> Figure:
+    """What a model was shown: a row of pictures for each kind."""
+    figure, axes = new_figure(6.0, 1.15 * len(examples), len(examples), 1)
+    for axis, (name, pictures) in zip(axes[:, 0], examples.items(), strict=True):
+        axis.imshow(np.concatenate([jpeg_to_rgb(p, 2 * STILL_PX) for p in pictures], axis=1))
+        axis.set_title(name, fontsize=8, loc="left")
+        axis.axis("off")
+    return figure
+
+
+def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
+    """Training loss and batch progress error over steps, smoothed; `curve`: the points of a checkpoint's curve.json."""
+    figure, axes = new_figure()
+    for name, colour in (("loss", COLOURS[0]), ("progress", COLOURS[3])):
+        values = np.array([point[name] for point in curve if point[name] is not None])
+        if not len(values):
+            continue
+        width = min(SMOOTHED_OVER, len(values))
+        smooth = np.convolve(values, np.ones(width) / width, mode="valid")
+        axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
+    axes[0, 0].set(xlabel="step", yscale="log", ylabel="loss")
+    axes[0, 0].legend(fontsize=8)
+    return figure
+
+
+def leaderboard_figure(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """MAE of every model and baseline on test_id, from rows of the leaderboard; None where none has one."""
+    on_test_id = [r for r in rows if r["slice"] == "split test_id" and r["mae"] is not None]
+    if not on_test_id:
+        return None
+    figure, axes = new_figure(height=0.7 + 0.28 * len(on_test_id))
+    names = [f"{r['model'][:30]} | {r['benchmark']}" for r in on_test_id]
+    axes[0, 0].barh(names[::-1], [r["mae"] for r in on_test_id][::-1], color=COLOURS[0])
+    axes[0, 0].set_xlabel("mean absolute error on test_id (less is better)")
+    return figure
+
+
+# Pages: Markdown and HTML, and the pictures beside them
 
 PICTURE_BYTES = 300_000
 EXPLAINED = (

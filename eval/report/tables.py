@@ -118,14 +118,14 @@ def limits(report: Report) -> list[str]:
     return sentences
 
 
-def worst_episodes(own: Evaluated, count: int = SHOWN) -> list[tuple[int, float]]:
+def worst_episodes(own: Evaluated) -> list[tuple[int, float]]:
     """(episode, MAE) of those with the largest error over their readable answers."""
     measure = own.scored.measures.get("mae", own.scored.measures.get("score_error_episodes"))
     if measure is None or own.scored.series is None:
         return []
     # Episodes without a readable answer have no error: -1 puts them last
     errors = np.where(measure.counted, measure.parts[:, 0], -1.0)
-    order = np.argsort(-errors, kind="stable")[:count]
+    order = np.argsort(-errors, kind="stable")[:SHOWN]
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
 
 

@@ -6,7 +6,6 @@ so prefixes are shared only where a demonstration in words stands before the one
 """
 
 from collections.abc import Sequence
-from itertools import starmap
 from pathlib import Path
 
 import cv2
@@ -15,10 +14,10 @@ from annotate.vlm.config import VlmConfig
 from eval.benchmarks.question import HeldPicture
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
-from eval.reward.text import question, read_words
+from eval.reward.text import read_words
 from eval.reward.window import Window
 from eval.runners.api import ApiRunner, Books
-from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling
+from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling
 
 
 class RunnerScorer(Scorer):
@@ -33,25 +32,19 @@ class RunnerScorer(Scorer):
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where the server is gone or the budget used up."""
-        prompts = list(starmap(self._prompt, enumerate(views)))
+        prompts = [Prompt(str(k), v.asked.text, tuple(map(_file, v.pictures))) for k, v in enumerate(views)]
         replies = {r.key: r for r in self.runner.answer(prompts)}
-        return [_read(replies[p.key], v) for p, v in zip(prompts, views, strict=True)]
-
-    def _prompt(self, number: int, view: CameraView) -> Prompt:
-        text = question(view.stream, len(view.pictures))
-        return Prompt(str(number), text, tuple(map(_file, view.pictures)))
+        found = [(replies[p.key], bool(v.stream.steps)) for p, v in zip(prompts, views, strict=True)]
+        return [
+            Reward("text", None, failure=r.error or "no answer") if r.text is None else read_words(r.text, has_steps)
+            for r, has_steps in found
+        ]
 
 
 def served(config: VlmConfig, responses: Path, window: Window | None) -> RunnerScorer:
     """A server's model, asked for its likeliest words. Raises VlmError, UserError."""
     books = Books(responses, f"reward-{config.model}", "reward")
     return RunnerScorer(ApiRunner(config, Sampling(), PictureLimits(), books), window)
-
-
-def _read(reply: ModelReply, view: CameraView) -> Reward:
-    if reply.text is None:
-        return Reward("text", None, failure=reply.error or "no answer")
-    return read_words(reply.text, bool(view.stream.steps))
 
 
 def _file(picture: StreamPicture) -> HeldPicture:

@@ -8,11 +8,10 @@ from typing import Any
 from annotate.embeddings.encoders import Encoder
 from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
-from eval.reward.success import Success
 from eval.reward.window import Window, trained_window
-from eval.runners.device import device
 from training.folder import folder_hash
 from training.laptop.model import OOD, LaptopModel, SeenWindow, embed, load_laptop, read_windows
+from training.pixels import device
 
 
 class LaptopScorer(Scorer):
@@ -25,24 +24,15 @@ class LaptopScorer(Scorer):
         model: LaptopModel,
         encoder: Encoder,
         window: Window | None,
-        *,
-        picture_max_px: int | None = None,
-        max_px: int | None = None,
-        success: Success | None = None,
-        settings: Mapping[str, Any] | None = None,
+        card: Mapping[str, Any],
+        settings: Mapping[str, Any],
     ) -> None:
-        super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
+        super().__init__(window, card)
         self.model, self.encoder = model, encoder
-        self.settings = {"answer": "head", **(settings or {})}
+        self.settings = {"answer": "head", **settings}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        # A stream's first picture is among those of its first moment's window: nothing is looked at for its sake
-        return self.ask(
-            [
-                PictureQuestion("", v.pictures, task=v.stream.task, first=v.stream.first.get(v.camera, v.pictures[0]))
-                for v in views
-            ]
-        )
+        return self.ask([v.asked for v in views])
 
     def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """Rewards of pictures in the light of their tasks and the first picture of each run."""
@@ -71,17 +61,5 @@ def open_laptop(folder: Path, window: Window | None = None) -> LaptopScorer:
     or an unknown one."""
     trained = trained_window(folder, window)
     model, encoder, card = load_laptop(folder, device())
-    return LaptopScorer(
-        model,
-        encoder,
-        trained,
-        picture_max_px=(card.get("window") or {}).get("picture_max_px"),
-        max_px=card.get("max_px"),
-        success=Success.of_card(card),
-        settings={
-            "runner": "laptop",
-            "encoder": encoder.title,
-            "model_hash": folder_hash(folder),
-            "window": str(trained),
-        },
-    )
+    settings = {"runner": "laptop", "encoder": encoder.title, "model_hash": folder_hash(folder), "window": str(trained)}
+    return LaptopScorer(model, encoder, trained, card, settings)

@@ -1,6 +1,6 @@
 """Checkpoints of ours in this process: the head from one prefill, words by generation; each picture is seen once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import batched, starmap
 from pathlib import Path
@@ -11,17 +11,15 @@ import torch
 
 from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
 from eval.reward.stream import StreamPicture
-from eval.reward.success import Success
-from eval.reward.text import question, read_words
+from eval.reward.text import read_words
 from eval.reward.window import RewardError, Window, trained_window
-from eval.runners.device import device
 from eval.runners.local import generate
 from eval.runners.prompt import AnswerName, Sampling, apart
 from training.folder import folder_hash
 from training.heads import Head
 from training.model import ProgressModel, Vision, encoder_outputs, load_model
 from training.pictures import Item
-from training.pixels import Batch, joined, normalised
+from training.pixels import Batch, device, joined, normalised
 from training.transform import Transform
 
 BATCH = 32  # views in one forward pass of the language model
@@ -32,7 +30,7 @@ class ModelScorer(Scorer):
     """`reasoning`: the model answers in words, too. A model without a head always does, and its number is in them.
 
     `answer`: auto is the head where it reads the question alone. ProcVLM's reads the model's own answer, too: a number
-    is in the words, and with `head` the head's, in a second pass; `is_published`: as its authors serve it. Raises
+    is in the words, and with `head` the head's, in a second pass, of a converted one as its authors serve it. Raises
     RewardError for a head that is not there.
     """
 
@@ -41,22 +39,21 @@ class ModelScorer(Scorer):
         model: ProgressModel,
         transform: Transform,
         window: Window | None,
+        card: Mapping[str, Any],
         *,
-        picture_max_px: int | None = None,
-        max_px: int | None = None,
-        success: Success | None = None,
         reasoning: bool = False,
         answer: AnswerName = "auto",
-        is_published: bool = False,
-        settings: dict[str, Any] | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(window, picture_max_px=picture_max_px, max_px=max_px, success=success)
+        super().__init__(window, card)
+        # What was calibrated is what is served by default
+        self.success = self.success if answer == "auto" else None
         self.model, self.transform = model.to(device()), transform
         if answer == "head" and model.head is None:
             raise RewardError("the model has no progress head: leave --answer head out")
         needs_words = model.head is not None and model.head.config.pooling == "published"
         self.by_head = model.head is not None and answer != "text" and (answer == "head" or not needs_words)
-        self.after_words, self.is_published = self.by_head and needs_words, is_published
+        self.after_words, self.is_published = self.by_head and needs_words, "converted_from" in card
         self.source = "head" if self.by_head else "text"
         self.reasoning = reasoning or self.after_words or not self.by_head
         told = "head after text" if self.after_words else self.source
@@ -69,7 +66,7 @@ class ModelScorer(Scorer):
             picture.cut = self.transform.patches([picture.rgb])
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        return self.ask([_question(v) for v in views])
+        return self.ask([v.asked for v in views])
 
     def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
         """A reward for each, in order."""
@@ -133,10 +130,6 @@ class ModelScorer(Scorer):
         return tokenizer.batch_decode(made[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
 
 
-def _question(view: CameraView) -> PictureQuestion:
-    return PictureQuestion(question(view.stream, len(view.pictures)), view.pictures, bool(view.stream.steps))
-
-
 def _placed(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {k: v.to(device()) for k, v in batch.items()}
 
@@ -160,20 +153,7 @@ def open_model(
     RewardError: for another window than the model's above all."""
     trained = trained_window(folder, window)  # before the weights are read
     model, processor, card = load_model(folder)
-    settings = {
-        "runner": "transformers",
-        "model_hash": folder_hash(folder),
-        "window": str(trained),
-    }
+    settings = {"runner": "transformers", "model_hash": folder_hash(folder), "window": str(trained)}
     return ModelScorer(
-        model,
-        Transform(processor),
-        trained,
-        picture_max_px=(card.get("window") or {}).get("picture_max_px"),
-        max_px=card.get("max_px"),
-        success=Success.of_card(card) if answer == "auto" else None,  # calibrated on what is served by default
-        reasoning=reasoning,
-        answer=answer,
-        is_published="converted_from" in card,
-        settings=settings,
+        model, Transform(processor), trained, card, reasoning=reasoning, answer=answer, settings=settings
     )

@@ -7,6 +7,7 @@ within `TOLERANCE` in float32.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,13 @@ import numpy as np
 from annotate.stored_pictures import fitted
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
+from eval.reward.text import question
 from eval.reward.views import Reward, Source, check_rule, together
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from training.pictures import shrink
 
 TOLERANCE = 1e-5
+NO_CARD: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +35,14 @@ class CameraView:
     @property
     def stream(self) -> Stream:
         return self.moment.stream
+
+    @property
+    def asked(self) -> "PictureQuestion":
+        """What a model is asked about it. A stream's first picture is among those of its first moment's window:
+        nothing is looked at for its sake."""
+        s, pictures = self.stream, self.pictures
+        first = s.first.get(self.camera, pictures[0])
+        return PictureQuestion(question(s, len(pictures)), pictures, bool(s.steps), task=s.task, first=first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,10 +61,11 @@ class PictureQuestion:
 class Scorer(ABC):
     """What all scorers share; a kind of them says what a batch of views is worth (`views`).
 
-    `window`: what the model was trained on; None where it knows no other question than ProgressLM's, which shows one
-    picture and needs the task's steps. `picture_max_px` bounds the longer side of a picture as the training set stored
-    it, `max_px` as the model then saw it. `settings`: all that rewards depend on. `usual_fps`: moments a second that
-    are scored where nobody says. `follows`: each moment's number depends on all before it, so none may be left out.
+    `window`: what the model was trained on; None where it knows no other question than ProgressLM's, which shows
+    one picture and needs the task's steps. By the model's `card`, where it has one, `picture_max_px` bounds the
+    longer side of a picture as the training set stored it, `max_px` as the model then saw it. `settings`: all that
+    rewards depend on. `usual_fps`: moments a second that are scored where nobody says. `follows`: each moment's
+    number depends on all before it, so none may be left out.
     """
 
     source: Source
@@ -61,15 +73,9 @@ class Scorer(ABC):
     usual_fps = 4.0
     follows = False
 
-    def __init__(
-        self,
-        window: Window | None,
-        *,
-        picture_max_px: int | None = None,
-        max_px: int | None = None,
-        success: Success | None = None,
-    ) -> None:
-        self.window, self.picture_max_px, self.max_px, self.success = window, picture_max_px, max_px, success
+    def __init__(self, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
+        self.window, self.max_px, self.success = window, card.get("max_px"), Success.of_card(card)
+        self.picture_max_px = (card.get("window") or {}).get("picture_max_px")
 
     def stream(self, task: str, fps: float, steps: Sequence[str] = (), **more: Any) -> Stream:
         """A stream with this scorer's window; `more` are Stream's own fields. Raises RewardError.

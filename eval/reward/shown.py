@@ -17,20 +17,11 @@ from eval.reward.views import Robot
 from eval.reward.window import LAST_PICTURE, RewardError
 from ingest.signals.gripper import GripperSignal, combined
 
+HOLD_S = 0.5
 SURE_END = 0.8  # probability of the end, from which on a moment is one at the end
 MOST_SPREAD = 0.2  # of progress: what shown episodes say so differently is unsure
 UNLIKE = "the picture is unlike everything shown"
 APART = "what is shown says different things"
-
-
-@dataclass(frozen=True)
-class ShownConfig:
-    """lag: seconds by which numbers speak later of a moment, and are nearer to it. hold_s: so long a run has to be at
-    the end in one go before it counts as done. grippers: of the robot, where they are compared."""
-
-    lag: float = 0.0
-    hold_s: float = 0.5
-    grippers: tuple[GripperSignal, ...] = ()
 
 
 @dataclass
@@ -51,22 +42,33 @@ class ShownRun:
 
 
 class ShownScorer(Scorer):
-    """`guide`: what is shown, as `encoder` sees it by `cameras`."""
+    """`guide`: what is shown, as `encoder` sees it by `cameras`. lag: seconds by which numbers speak later of a moment,
+    and are nearer to it. hold_s: so long a run has to be at the end in one go before it counts as done. grippers: of
+    the robot, where they are compared."""
 
     source = "shown"
     usual_fps, follows = HZ, True
 
-    def __init__(self, guide: Guide, encoder: Encoder, cameras: Sequence[str], config: ShownConfig) -> None:
+    def __init__(
+        self,
+        guide: Guide,
+        encoder: Encoder,
+        cameras: Sequence[str],
+        lag: float = 0.0,
+        hold_s: float = HOLD_S,
+        grippers: tuple[GripperSignal, ...] = (),
+    ) -> None:
         super().__init__(LAST_PICTURE)
-        self.guide, self.encoder, self.cameras, self.config = guide, encoder, tuple(cameras), config
+        self.guide, self.encoder, self.cameras, self.grippers = guide, encoder, tuple(cameras), grippers
+        self.lag, self.hold_s = lag, hold_s
         self.settings: Mapping[str, object] = {
             "runner": "shown",
             "answer": "shown",
             "shown": [s.name for s in guide.shown],
             "encoder": encoder.title,
             "cameras": list(self.cameras),
-            "lag": config.lag,
-            "hold_s": config.hold_s,
+            "lag": lag,
+            "hold_s": hold_s,
         }
 
     def stream(self, task: str, fps: float, steps: Sequence[str] = (), **more: Any) -> Stream:
@@ -78,8 +80,8 @@ class ShownScorer(Scorer):
                 f"the run is of {', '.join(stream.cameras)}, and what is shown of {', '.join(self.cameras)}: give the "
                 "same cameras in the same order"
             )
-        stream.state = ShownRun(Following(self.guide, round(self.config.lag * HZ)), 1 / max(fps, HZ))
-        stream.read = lambda robot: openings_of(self.config.grippers, robot)
+        stream.state = ShownRun(Following(self.guide, round(self.lag * HZ)), 1 / max(fps, HZ))
+        stream.read = lambda robot: openings_of(self.grippers, robot)
         return stream
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
@@ -95,7 +97,7 @@ class ShownScorer(Scorer):
         seen = [pictures[-1].seen for pictures in moment.views.values()]
         where = run.following.see(seen, moment.timestamp_s, moment.robot)
         unsure = UNLIKE if where.is_strange else APART if where.spread > MOST_SPREAD else None
-        success = run.has_held(where, unsure is None) >= self.config.hold_s
+        success = run.has_held(where, unsure is None) >= self.hold_s
         if where.is_strange:
             return Reward("shown", None, success=False, failure=UNLIKE, about_s=where.about_s, unsure=UNLIKE)
         return Reward(

@@ -1,6 +1,7 @@
 """Any OpenAI-compatible server, through the annotation client: replies are stored, calls budgeted, failures retried."""
 
 import asyncio
+import math
 import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +28,8 @@ from eval.runners.prompt import (
     PromptFormat,
     Sampling,
     format_of,
-    load_picture,
     model_type,
     turn,
-    words_of,
 )
 
 STAGE = "eval"
@@ -168,7 +167,7 @@ class ApiRunner:
     def _image(self, picture: PictureFile) -> Image:
         """The file's own bytes where they are a JPEG or PNG of the right size; else the shrunk pixels as a PNG."""
         data = picture.read()
-        rgb = load_picture(picture, self.limits)
+        rgb = picture.rgb(self.limits.longest_px)
         as_it_is = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
             return Image.of(data)
@@ -210,10 +209,10 @@ def _reply(prompt: Prompt, answered: Answered) -> ModelReply:
     tokens: dict[str, Any] = {"prompt_tokens": answered.prompt_tokens, "completion_tokens": answered.completion_tokens}
     if not prompt.words:
         return ModelReply(prompt.key, text=answered.value["text"], **tokens)
-    likeliest = answered.value.get("first_token")
-    if not likeliest:
+    if not (likeliest := answered.value.get("first_token")):
         raise UserError(
             "the server gives no log-probabilities of tokens (logprobs), which topreward needs: leave it out, "
             "or use --runner transformers or vllm"
         )
-    return ModelReply(prompt.key, words=words_of(prompt.words, likeliest), **tokens)
+    words = {w: sum(math.exp(lp) for token, lp in likeliest if token in (w, f" {w}")) for w in prompt.words}
+    return ModelReply(prompt.key, words=words, **tokens)

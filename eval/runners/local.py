@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import batched
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from transformers.utils import logging
 
 from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError
-from eval.runners.device import device
 from eval.runners.prompt import (
     ModelReply,
     PictureLimits,
@@ -27,9 +27,7 @@ from eval.runners.prompt import (
     PromptFormat,
     Sampling,
     apart,
-    bucketed,
     format_of,
-    load_picture,
     model_type,
     turn,
 )
@@ -37,7 +35,7 @@ from training.folder import CARD, base_of, folder_hash, read_card
 from training.heads import Head
 from training.model import HEAD_FILE, load_head, load_model
 from training.pictures import Item
-from training.pixels import normalised
+from training.pixels import device, normalised
 from training.transform import Transform
 
 Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
@@ -50,11 +48,6 @@ def head_pooling(folder: Path) -> str | None:
         return None
     head = load_head(folder, read_card(folder))
     return None if head is None else head.config.pooling
-
-
-def longest_px(folder: Path) -> int | None:
-    """What pictures a checkpoint of ours was trained on; None where its card does not say."""
-    return read_card(folder).get("max_px") if (folder / CARD).exists() else None
 
 
 class TextRunner:
@@ -98,7 +91,7 @@ class TextRunner:
             yield from answered(asked, self.batch_size, self._pictures, run)
 
     def _pictures(self, prompt: Prompt) -> tuple[np.ndarray, ...]:
-        return tuple(load_picture(picture, self.limits) for picture in prompt.pictures)
+        return tuple(picture.rgb(self.limits.longest_px) for picture in prompt.pictures)
 
     def _inputs(self, loaded: Sequence[Loaded]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
@@ -191,7 +184,9 @@ def answered[L](
     """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run, and a batch
     that fails is run by halves. While a batch is run, threads `load` the next."""
     with ThreadPoolExecutor(READERS, "pictures") as readers:
-        batches = [*bucketed(prompts, size), []]
+        # By pictures, then by characters; the longest first: memory fails early
+        ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
+        batches = [*batched(ordered, size), ()]
         coming: list[tuple[Prompt, Future[L]]] = []
         for batch in batches:
             reading, coming = coming, [(prompt, readers.submit(load, prompt)) for prompt in batch]

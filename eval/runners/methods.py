@@ -7,20 +7,23 @@ topreward  how probable is "True" when it is stated that the task is complete (T
            end at 1
 """
 
+import hashlib
+import json
 import random
 import re
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from annotate.samples.procvqa import task_text
 from annotate.samples.replies import parse_answer
 from core.values import IMAGE_MARK, spread
 from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
-from eval.runners.journal import Row, row_of
-from eval.runners.prompt import ModelReply, Prompt
+from eval.runners.journal import Journal, Row, has_failed, merged, part_path, row_of
+from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
 
 GVL_PICTURES = 30  # in one prompt; longer runs are asked in several, each shuffled
 TOPREWARD_PICTURES = 8  # evenly over the run so far
@@ -77,17 +80,13 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
         first, shuffled = run[0], list(run)
         random.Random(first.key).shuffle(shuffled)
         parts = -(-len(run) // GVL_PICTURES)
-        for k in range(parts):
-            asked.append(_gvl_prompt(first, tuple(shuffled[k::parts])))
+        for part in (tuple(shuffled[k::parts]) for k in range(parts)):
+            # The run's first picture to compare with, then the shuffled pictures to judge, numbered from 1
+            frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
+            text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
+            pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
+            asked.append(AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part))
     return asked
-
-
-def _gvl_prompt(first: Question, part: tuple[Question, ...]) -> AskedPrompt:
-    """The run's first picture to compare with, then the shuffled pictures to judge, numbered from 1."""
-    frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
-    text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
-    pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-    return AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part)
 
 
 def read_gvl(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
@@ -156,3 +155,80 @@ def _marks(count: int) -> str:
 @cache
 def _wording(name: str) -> str:
     return tomllib.loads((Path(__file__).parent / "wording.toml").read_text())[name].strip("\n")
+
+
+# Answers collected into a prediction file, which survives kills
+
+CODE_VERSION = "runners-2"  # 2: top_p, top_k, repetition_penalty and seed are part of what answers depend on
+Shard = tuple[int, int]  # which, of how many
+
+
+def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
+    """The questions of one shard: whole runs, so that all that is asked about a run at once stays together.
+
+    Runs are dealt in order of appearance; every question is in one shard.
+    """
+    number, count = shard
+    runs: dict[tuple[str, str, str], int] = {}
+    chosen = []
+    for q in questions:
+        run = runs.setdefault((q.part, q.dataset, q.trajectory), len(runs))
+        if run % count == number:
+            chosen.append(q)
+    return chosen
+
+
+def prompt_version(method: Method, questions: Sequence[Question]) -> str:
+    """First 16 hex of a hash over all that is asked, word by word."""
+    h = hashlib.sha256()
+    for asked in method.ask(questions):
+        system = f"{asked.prompt.system}\0" if asked.prompt.system else ""
+        h.update(f"{asked.prompt.key}\0{asked.prompt.text}\0{system}".encode())
+    return h.hexdigest()[:16]
+
+
+def run_settings(
+    runner: Runner, model: str, method: Method, questions: Sequence[Question], **more: object
+) -> dict[str, Any]:
+    """All that the answers depend on: for the journal and for eval_runs. `more`: how the questions were chosen."""
+    keys = hashlib.sha256(json.dumps([q.key for q in questions]).encode()).hexdigest()[:16]
+    return {
+        "model": model,
+        "method": method.name,
+        "prompt_version": prompt_version(method, questions),
+        "questions": len(questions),
+        "question_keys": keys,
+        "code_version": CODE_VERSION,
+        **more,
+        **runner.settings,
+    }
+
+
+def collect(
+    runner: Runner,
+    method: Method,
+    questions: Sequence[Question],
+    out: Path,
+    settings: Mapping[str, Any],
+    shard: Shard = (0, 1),
+    on_rows: Callable[[int], None] = lambda count: None,
+) -> list[Row] | None:
+    """Ask what `out` does not hold yet; all rows in the order of the questions, or None while other shards are at work.
+
+    `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
+    UserError when `out` is another run's; what a runner raises.
+    """
+    with Journal(part_path(out, shard), settings) as journal:
+        every = method.ask(of_shard(questions, shard))
+        asked = {a.prompt.key: a for a in every if any(q.key not in journal.rows for q in a.questions)}
+        on_rows(len(journal.rows))
+        for reply in runner.answer([a.prompt for a in asked.values()]):
+            journal.add(method.read(asked[reply.key], reply))
+            on_rows(len(journal.rows))
+        # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
+        failures = [row["error"] for row in journal.rows.values() if has_failed(row)]
+        if failures and len(failures) == len(journal.rows):
+            raise UnansweredError(f"none of {len(failures)} questions was answered; the first: {failures[0]}")
+    # Of all shards, so that whichever process ends last puts the parts together.
+    all_keys = [q.key for a in method.ask(questions) for q in a.questions]
+    return merged(out, shard[1], all_keys, settings)

@@ -2,13 +2,10 @@
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
-
-import numpy as np
 
 from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
@@ -118,11 +115,6 @@ class PictureLimits:
         return {k: v for k, v in given.items() if v is not None}
 
 
-def load_picture(picture: PictureFile, limits: PictureLimits) -> np.ndarray:
-    """uint8 RGB [h, w, 3]. Raises BenchmarkError."""
-    return picture.rgb(limits.longest_px)
-
-
 # Prompt formats
 
 # Families whose training put all pictures first, numbered; the others take them where the text has them
@@ -157,13 +149,6 @@ def turn(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
 # Batches
 
 
-def bucketed(prompts: Iterable[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Batches of prompts of like length: by pictures, then by characters; the longest first: memory fails early."""
-    ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
-    for at in range(0, len(ordered), size):
-        yield ordered[at : at + size]
-
-
 def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]) -> list[R]:
     """The answers to a batch; a batch that fails is halved until what fails stands alone, with its reason."""
     try:
@@ -173,8 +158,3 @@ def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], faile
             return [failed(items[0], f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")]
     middle = len(items) // 2
     return [*apart(items[:middle], run, failed), *apart(items[middle:], run, failed)]
-
-
-def words_of(words: Sequence[str], likeliest: Sequence[tuple[str, float]]) -> dict[str, float]:
-    """Probabilities of words as first token, with and without a blank before; 0 for one not among the likeliest."""
-    return {w: sum(math.exp(lp) for token, lp in likeliest if token in (w, f" {w}")) for w in words}

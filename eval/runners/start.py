@@ -17,9 +17,9 @@ from eval.reward.scorer import PictureQuestion
 from eval.reward.stream import picture_cache
 from eval.reward.window import LAST_PICTURE, Window
 from eval.runners.api import ApiRunner, Books
-from eval.runners.local import TextRunner, TwoPassRunner, answered, head_pooling, longest_px
-from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling, load_picture
-from training.folder import base_of, folder_hash, is_laptop, read_card
+from eval.runners.local import TextRunner, TwoPassRunner, answered, head_pooling
+from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling
+from training.folder import CARD, base_of, folder_hash, is_laptop, read_card
 from training.runs import named_model, trained
 from warehouse.lake import Lake
 
@@ -55,22 +55,16 @@ def located(lake: Lake, options: EvaluationOptions, model: str) -> RunnerConfig:
     if options.endpoint:
         return RunnerConfig(model, options)
     name = named_model(lake, model)
-    folder = checkpoint_of(lake, name)
+    path = Path(name)
+    is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
+    folder = path if is_checkpoint else trained(lake, name)
     if folder is None:
-        trained = lake.rows("SELECT training_run FROM checkpoints ORDER BY created_at DESC")
-        names = ", ".join(run for (run,) in trained) or "none yet"
+        names = ", ".join(lake.column("SELECT training_run FROM checkpoints ORDER BY created_at DESC")) or "none yet"
         raise UserError(
             f"{model!r} is neither a checkpoint's folder nor a training run ({names}); "
             "a served model needs --endpoint URL"
         )
     return RunnerConfig(name, options, folder)
-
-
-def checkpoint_of(lake: Lake, model: str) -> Path | None:
-    """The folder of a training run, or of a checkpoint anywhere; None where it is neither."""
-    path = Path(model)
-    is_checkpoint = (path / "config.json").exists() or (path / "card.json").exists()
-    return path if is_checkpoint else trained(lake, model)
 
 
 @contextmanager
@@ -111,7 +105,9 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
         max_model_len=o.max_model_len,
     )
     with Server(server) as running:
-        shown = replace(config, longest_px=config.longest_px or longest_px(folder))
+        # Pictures of the size that a checkpoint of ours was trained on
+        trained_px = read_card(folder).get("max_px") if (folder / CARD).exists() else None
+        shown = replace(config, longest_px=config.longest_px or trained_px)
         yield _api(shown, SERVED, running.endpoints, books, folder_hash(folder))
 
 
@@ -172,8 +168,8 @@ class ScorerRunner:
         if for_laptop and not (prompt.pictures and prompt.task):
             lacks = "names no task" if prompt.pictures else "shows no picture"
             raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
-        seen = [self._kept(load_picture(picture, self.limits)) for picture in prompt.pictures]
-        first = self._kept(load_picture(prompt.first, self.limits)) if prompt.first and for_laptop else None
+        seen = [self._kept(picture.rgb(self.limits.longest_px)) for picture in prompt.pictures]
+        first = self._kept(prompt.first.rgb(self.limits.longest_px)) if prompt.first and for_laptop else None
         for picture in seen:
             self.scorer.make_ready(picture)
         return PictureQuestion(prompt.text, tuple(seen), system=prompt.system, task=prompt.task, first=first)

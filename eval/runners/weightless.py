@@ -68,16 +68,11 @@ def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
     ends: dict[tuple[str, str, str], int] = {}
     for q in questions:
         if q.moment is not None:
-            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, _last_known(q))
+            # As a question tells it: by the run's length, else by the names of the demonstration
+            shown = q.pictures[:-1] if q.family in DEMONSTRATED and q.num_frames is None else ()
+            known = [frame_number(picture) or 0 for picture in shown]
+            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *known)
     return ends
-
-
-def _last_known(q: Question) -> int:
-    """The last frame of a run as a question tells it: by its length, else by the names of the demonstration."""
-    if q.num_frames is not None:
-        return q.num_frames - 1
-    shown = q.pictures[:-1] if q.family in DEMONSTRATED else ()
-    return max((frame_number(picture) or 0 for picture in shown), default=0)
 
 
 def uniform(questions: Sequence[Question]) -> Values:
@@ -91,7 +86,7 @@ def uniform(questions: Sequence[Question]) -> Values:
 
 def middle(questions: Sequence[Question]) -> Values:
     """The constant with the least mean absolute error on these very labels."""
-    labels = [q.truth.score for q in questions if q.truth.score is not None]
+    labels = [q.progress for q in questions if q.progress is not None]
     if not labels:
         return {}
     value = best_constant(np.array(labels))

@@ -16,6 +16,7 @@ from eval.benchmarks.rows import PredictionLine
 from eval.metrics import errors, plans, published, segments
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
+from eval.reward.text import share_of
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
@@ -26,7 +27,6 @@ FAMILIES = {
 }
 SCORED_BY = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}  # of the other families: progress
 OVERLAPS = (10, 25, 50)
-_TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
 Embed = Callable[[Sequence[str]], np.ndarray]
 
@@ -78,23 +78,6 @@ def score(
 
 
 # What an answer says
-
-
-def share_of(text: str) -> float:
-    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
-
-    45% is 0.45, as is 45 and 0.45; 1 without % could be either.
-    """
-    tags = _TAG.findall(text)
-    if len(tags) != 1:
-        return float("nan")
-    number, percent_sign = tags[0]
-    value = float(number)
-    if percent_sign or value > 1:
-        value /= 100
-    elif value == 1:
-        return float("nan")
-    return value if value <= 1 else float("nan")
 
 
 def spans_of(text: str) -> list[Span] | None:

@@ -52,14 +52,14 @@ class ScoredBenchmark:
     series: Series | None = None
     notes: tuple[str, ...] = ()
 
-    def scores(self, seed: int = 0) -> dict[tuple[str, str], Score]:
+    def scores(self) -> dict[tuple[str, str], Score]:
         """By (slice, metric): `all`, then every slice."""
-        by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures, seed).items()}
+        by_slice_and_metric = {(ALL, name): s for name, s in scores(self.measures).items()}
         # A metric that no episode of a slice counts for has no score there
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
             named = {name: m for name, m in chosen.items() if m.counted.any()}
-            by_slice_and_metric |= {(part, name): s for name, s in scores(named, seed).items()}
+            by_slice_and_metric |= {(part, name): s for name, s in scores(named).items()}
         return by_slice_and_metric
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -108,7 +108,7 @@ class ModelComparison:
     only_second: int
 
 
-def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> ModelComparison:
+def compare(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
     """Paired differences of every metric that both have."""
     # The numbers of each common episode on both sides
     at = {e.key: k for k, e in enumerate(second.episodes)}
@@ -118,7 +118,7 @@ def compare(first: ScoredBenchmark, second: ScoredBenchmark, seed: int = 0) -> M
     differences = {}
     for name, measure in first.measures.items():
         if name in second.measures:
-            differences[name] = paired(measure.of(one), second.measures[name].of(two), seed)
+            differences[name] = paired(measure.of(one), second.measures[name].of(two))
     return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 

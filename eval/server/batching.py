@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -11,6 +11,7 @@ from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.runners.prompt import apart
 from eval.server.limits import Refused, ServerLimits
+from eval.server.metrics import Metrics
 
 
 class Batcher:
@@ -20,13 +21,8 @@ class Batcher:
     Where the scorer fails as a whole, the batch is halved until what fails stands alone; that becomes a failed reward.
     """
 
-    def __init__(
-        self,
-        scorer: Scorer,
-        limits: ServerLimits,
-        observe: Callable[[int, int, float], None],
-    ) -> None:
-        self.scorer, self.limits, self.observe = scorer, limits, observe
+    def __init__(self, scorer: Scorer, limits: ServerLimits, metrics: Metrics) -> None:
+        self.scorer, self.limits, self.metrics = scorer, limits, metrics
         self.taken, self.pixels = 0, 0  # moments that wait or are scored, and pixels of their pictures
         self._waiting: deque[tuple[Moment, asyncio.Future[Reward]]] = deque()
         self._more = asyncio.Event()
@@ -78,5 +74,8 @@ class Batcher:
     def _scored(self, moments: Sequence[Moment]) -> list[Reward]:
         begun = time.perf_counter()
         rewards = apart(moments, self.scorer.score, lambda _, why: Reward(self.scorer.source, None, failure=why))
-        self.observe(len(moments), sum(r.progress is None for r in rewards), time.perf_counter() - begun)
+        self.metrics.scoring.observe(time.perf_counter() - begun)
+        self.metrics.batch.observe(len(moments))
+        self.metrics.frames.inc(len(moments))
+        self.metrics.failures.inc(sum(r.progress is None for r in rewards))
         return rewards

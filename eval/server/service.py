@@ -67,16 +67,10 @@ class Service:
         self.scorer, self.name, self.names, self.limits = scorer, names[0], names, limits
         self.sessions = Sessions(limits)
         self.metrics = Metrics(lambda: len(self.sessions), lambda: self.batcher.taken)
-        self.batcher = Batcher(scorer, limits, self._batch_scored)
+        self.batcher = Batcher(scorer, limits, self.metrics)
         self.workers = min(MOST_WORKERS, max(4, cores()))
         self.decoders = ThreadPoolExecutor(self.workers, "decoding")
         self.work: list[asyncio.Task[None]] = []
-
-    def _batch_scored(self, moments: int, failed: int, seconds: float) -> None:
-        self.metrics.batch.observe(moments)
-        self.metrics.scoring.observe(seconds)
-        self.metrics.frames.inc(moments)
-        self.metrics.failures.inc(failed)
 
     @asynccontextmanager
     async def running(self, app: FastAPI) -> AsyncIterator[None]:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from eval.metrics.score import mean_of
-from eval.report import Report, write_report
+from eval.report.pages import write_report
+from eval.report.tables import Report
 from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"

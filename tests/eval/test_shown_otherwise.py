@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from eval import confusion, robustness
-from eval.benchmarks.question import HeldPicture, Question, RightAnswer
+from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.question import HeldPicture, Question
 from eval.confusion import UNDER, VIDEO
 from eval.metrics import order
 from eval.metrics.runs import runs_of
-from eval.report.figures import confusion_cells, confusion_figure
+from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
 from eval.scoring.scored import ALL, Evaluated
 from eval.shown import QuestionedRun
@@ -45,7 +46,8 @@ def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
             goal=task,
             text=f"{task}: how far?",
             pictures=tuple(pictures[f] for f in shown),
-            truth=RightAnswer(score=end * frames[k] / frames[-1], success=end >= 1),
+            progress=end * frames[k] / frames[-1],
+            success=end >= 1,
             frame_index=frames[k],
             num_frames=FRAMES,
             row={"frames": shown, "variant": "progress"},
@@ -67,12 +69,12 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def told(questions: list[Question], right: float, wrong: float) -> dict[str, float]:
-    return {q.key: right * (q.truth.score or 0) if confusion._is_own(q) else wrong for q in questions}
+    return {q.key: right * (q.progress or 0) if confusion._is_own(q) else wrong for q in questions}
 
 
 @pytest.mark.usefixtures("shown")
 def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
-    questions = confusion.load(None, None)  # type: ignore[arg-type]
+    questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
     follows = Evaluated("m", scored := confusion.score(questions, told(questions, 0.9, 0.1)), scored.scores())
     found = {name: follows.scores[ALL, name] for name in scored.measures}
     assert found["confusion_own"].value == pytest.approx(0.9)
@@ -90,7 +92,7 @@ def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
 
 @pytest.mark.usefixtures("shown")
 def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
-    questions = confusion.load(None, None)  # type: ignore[arg-type]
+    questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
     values = told(questions, 0.9, 0.1)
     scored = confusion.score(questions, values)
     entry = Evaluated("m", scored, scored.scores() | confusion.cells(questions, values))
@@ -109,13 +111,13 @@ def test_the_matrix_is_among_the_scores_and_is_drawn() -> None:
 
 @pytest.mark.usefixtures("shown")
 def test_each_part_asks_the_same_moments_with_other_pictures() -> None:
-    questions = robustness.load(None, None, 1)  # type: ignore[arg-type]
+    questions = robustness.load(None, None, EvaluationOptions(limit=1))  # type: ignore[arg-type]
     by_part = {part: [q for q in questions if q.part == part] for part in robustness.PARTS}
     assert {len(of_part) for of_part in by_part.values()} == {robustness.MOMENTS}
     assert len({q.key for q in questions}) == len(questions)
     clean = by_part["clean"]
     for part, of_part in by_part.items():
-        assert [q.truth.score for q in of_part] == [q.truth.score for q in clean]
+        assert [q.progress for q in of_part] == [q.progress for q in clean]
         changed = [[p.read() for p in q.pictures] for q in of_part] != [[p.read() for p in q.pictures] for q in clean]
         assert changed == (part != "clean")
     assert [q.row["frames"] for q in by_part["faster"]][-1] == [21, 27, 33, 39]
@@ -146,8 +148,8 @@ def test_light_and_place_change() -> None:
 
 @pytest.mark.usefixtures("shown")
 def test_what_is_lost_is_measured_run_by_run() -> None:
-    questions = robustness.load(None, None)  # type: ignore[arg-type]
-    values = {q.key: 0.5 if q.part == "darker" else (q.truth.score or 0.0) for q in questions}
+    questions = robustness.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
+    values = {q.key: 0.5 if q.part == "darker" else (q.progress or 0.0) for q in questions}
     scores = robustness.score(questions, values).scores()
     assert scores["part clean", "mae"].value == 0
     assert scores["part darker", "mae_rise"].value == pytest.approx(scores["part darker", "mae"].value)

@@ -15,9 +15,8 @@ from training.attention import set_attention
 from training.heads import make_head
 from training.model import ProgressModel
 from training.pictures import Item
-from training.points import Point
 from training.recipe import HeadConfig, Recipe, TinyConfig, load_recipe
-from training.runs import TrainingRun
+from training.runs import Point, TrainingRun
 from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.train import train
 from training.transform import Transform

@@ -46,8 +46,8 @@ def gradients(model: ProgressModel, transform: Transform, items: list[Item], pac
     """Of one step, by parameter."""
     batch = transform(items, packed)
     model.zero_grad()
-    of = losses(model.head, model(batch, with_text=True), batch)
-    (of.text / (batch["labels"][:, 1:] >= 0).sum() + of.progress / len(batch["progress"])).backward()
+    text, progress, _ = losses(model.head, model(batch, with_text=True), batch)
+    (text / (batch["labels"][:, 1:] >= 0).sum() + progress / len(batch["progress"])).backward()
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 

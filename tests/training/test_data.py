@@ -18,9 +18,8 @@ from training import data, feeding
 from training.batches import BatchStream, Prepared, together
 from training.data import RowSource
 from training.feeding import open_batches, open_stream, worker_count
-from training.negatives.config import KINDS
 from training.pictures import Item
-from training.recipe import Recipe
+from training.recipe import KINDS, Recipe
 from training.transform import Batch, Transform
 from warehouse.shards import Sample, ShardError, read_samples
 

@@ -20,10 +20,9 @@ from training.errors import TrainingError
 from training.model import load_model
 from training.pictures import Item
 from training.plan import GB, Machine, plan
-from training.points import Point
 from training.recipe import Recipe, load_recipe
 from training.rollouts import vllm_settings
-from training.runs import TrainingRun, saved_steps
+from training.runs import Point, TrainingRun, saved_steps
 from training.train import train
 from warehouse.shards import Sample
 

@@ -20,9 +20,8 @@ from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
 from training.errors import TrainingError
 from training.folder import read_card
-from training.points import Point, event_folder
 from training.recipe import Recipe
-from training.runs import TrainingRun, trained
+from training.runs import Point, TrainingRun, event_folder, trained
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release

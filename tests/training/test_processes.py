@@ -16,9 +16,8 @@ from tests.kits.progresslm_rows import teach
 from tests.kits.sampling import sample_by_place
 from tests.kits.training_kit import KilledError, make_release, recipe, small
 from training.checkpoint import StepWriter, TrainerState, load_state
-from training.points import Point
 from training.recipe import Recipe
-from training.runs import saved_steps, training_run_id
+from training.runs import Point, saved_steps, training_run_id
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release

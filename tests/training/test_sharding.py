@@ -16,8 +16,8 @@ from training import train as training
 from training.errors import ModelError, TrainingError
 from training.folder import read_card
 from training.model import save_model
-from training.points import Point
 from training.recipe import Recipe
+from training.runs import Point
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, get_release

@@ -40,9 +40,8 @@ from training.folder import base_of, read_card
 from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item
-from training.points import Point
 from training.recipe import HeadConfig, Recipe, load_recipe
-from training.runs import saved_steps
+from training.runs import Point, saved_steps
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake

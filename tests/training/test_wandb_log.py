@@ -10,7 +10,7 @@ import pytest
 from core.errors import UserError
 from pipeline.reward_model import reward_model_step
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
-from training.points import begin_wandb
+from training.runs import begin_wandb
 
 # As much of wandb as is used; what it is told goes to a file.
 STAND_IN = """

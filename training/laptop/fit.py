@@ -16,14 +16,12 @@ from annotate.embeddings.networks import one_thread
 from core.files import whole_folder
 from training.card import make_card
 from training.errors import TrainingError
-from training.laptop.clips import ClipSource
 from training.laptop.config import LaptopConfig
-from training.laptop.episodes import FAMILIES, ShownEpisode, read_episodes
+from training.laptop.episodes import FAMILIES, ClipSource, ShownEpisode, read_episodes
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop
 from training.loop import share_of_rate
-from training.points import Point
 from training.recipe import Recipe
-from training.runs import TrainingRun, record, run_folder, training_run_id
+from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
 from warehouse.releases import Release, find_release
 from warehouse.shards import Sample, read_samples

@@ -15,8 +15,8 @@ import numpy as np
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import PROGRESS, progress_answer, task_text
 from training.data import Unread, unread
-from training.negatives.config import AS_RECORDED, OTHER_TASK, NegativesConfig
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
+from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig
 from warehouse.lake import Lake
 from warehouse.lake.labels import dataset_gates, labels_of
 from warehouse.lake.sql import open_for_users
@@ -87,7 +87,7 @@ class SampleNegatives:
         if kind == OTHER_TASK:
             return self._told_otherwise(sample, e, rng)
         if kind == "other_speed":
-            return _played(sample, draw_speed(rng), e)
+            return _played(sample, draw_speed(rng))
         shown = shown_of(kind, len(sample.row["frames"]), rng).tolist()
         return _shown(kind, sample, shown, e) if kind != AS_RECORDED else None
 
@@ -145,7 +145,7 @@ def _shown(kind: str, sample: Unread, shown: list[int], e: LabelledEpisode) -> U
     )
 
 
-def _played(sample: Unread, speed: float, e: LabelledEpisode) -> Unread | None:
+def _played(sample: Unread, speed: float) -> Unread | None:
     """The sample with pictures so many times as far apart: of those that its entry holds, the nearest."""
     row = sample.row
     there = _frames_of(sample.entry, row["camera"])

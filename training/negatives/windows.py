@@ -7,7 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
-from training.negatives.config import AS_RECORDED, KINDS, NegativesConfig
+from training.recipe import AS_RECORDED, KINDS, NegativesConfig
 
 SPEEDS = (0.5, 2.0)
 WORD = re.compile(r"[^\W_]+")

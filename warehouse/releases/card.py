@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from core.version import VERSION
@@ -39,7 +39,7 @@ def _bullets(lines: Iterable[str]) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (columns, *rows)]
     head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
     return "\n".join([head, f"|{'---|' * len(columns)}", *rest])

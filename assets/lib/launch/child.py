@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, open_dagster_pipes
 
 from pipeline.outcome import StepOutcome, outcome_facts
-from training.points import Point
+from training.runs import Point
 
 EVERY_S = 10.0  # between two lines in the run's log
 

@@ -16,9 +16,9 @@ from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.views import Reward, ViewRule
-from eval.runners.device import device
 from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
 from pipeline.shown_runs import shown_scorer
+from training.pixels import device
 
 
 class ProccorpusRewardModel(PreTrainedRewardModel):

@@ -15,8 +15,7 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
-from eval.annotators.labels import ComparedLabel
-from eval.annotators.scoring import CLOCK, published_counts, random_cuts, score_label, score_steps
+from eval.annotators.scoring import CLOCK, ComparedLabel, published_counts, random_cuts, score_label, score_steps
 from eval.annotators.truth import hand_progress, read_truth, simulator_truth
 from warehouse.lake import Lake
 
@@ -46,7 +45,7 @@ def test_an_episode_against_itself() -> None:
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))
         assert len(truths) == lengths
         for one in truths.values():
-            own = ComparedLabel(one.passes[0], one.progress(), "simulator")
+            own = ComparedLabel(one.passes[0], one.progress())
             vectors = dict.fromkeys([s.name for s in one.passes[0]], np.ones(1))
             ours = {k: v for k, v in score_steps(own, one, vectors).items() if "num_segments" not in k}
             assert set(ours.values()) == {1.0}
@@ -197,7 +196,7 @@ def test_random_cuts_are_the_same_for_a_seed_and_lie_inside() -> None:
 
 def test_a_label_of_another_recording_is_refused(tmp_path: Path) -> None:
     write_by_hand(tmp_path, 3)
-    label = ComparedLabel((Segment("Grasp it", 0, 90, step=0),), np.zeros(90), "motion", 0.5)
+    label = ComparedLabel((Segment("Grasp it", 0, 90, step=0),), np.zeros(90))
     with pytest.raises(ValueError, match="arm episode 3: 90 frames are labelled, the truth has 100"):
         score_label(label, read_truth(tmp_path, "arm")[3])
 

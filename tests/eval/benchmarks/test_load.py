@@ -12,12 +12,12 @@ import pytest
 
 from core.errors import UserError
 from core.paths import Workspace
+from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.benchmarks.rows import PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.start import RunnerConfig
-from eval.scoring.files import score_predictions
 from eval.scoring.scored import ALL
 from tests.kits import laptop_kit, reward_kit
 from tests.kits.bench_kit import by_part, questions_of
@@ -262,12 +262,12 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     root = labelled(tmp_path / "data" / "toy")
     questions = questions_of("dataset", str(root), image_root=tmp_path / "frames")
     assert by_part(questions) == {"progress": 32, "success": 3}
-    assert [(q.trajectory, q.truth.success) for q in questions if q.part == "success"] == [
+    assert [(q.trajectory, q.success) for q in questions if q.part == "success"] == [
         ("0", True), ("1", False), ("2", False),
     ]  # fmt: skip
     run = [q for q in questions if q.part == "progress" and q.trajectory == "1"]
     assert [q.frame_index for q in run][:: len(run) - 1] == [0, 29]
-    assert [q.truth.score for q in run] == pytest.approx([q.frame_index / 29 * 0.8 for q in run], abs=1e-6)
+    assert [q.progress for q in run] == pytest.approx([q.frame_index / 29 * 0.8 for q in run], abs=1e-6)
     assert all(q.text.count("<image>") == len(q.pictures) for q in questions)
     assert decode_picture(run[0].pictures[-1].read(), 100).ndim == 3
     (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")

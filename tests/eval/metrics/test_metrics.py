@@ -8,7 +8,7 @@ from scipy.stats import kendalltau, pearsonr, spearmanr
 from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
 from eval.metrics import errors, order, outcomes, published, score
-from eval.metrics.outcomes import Detected, auc, success_measures
+from eval.metrics.outcomes import auc, success_measures
 from eval.metrics.runs import Runs, answers_read, readable, runs_of, worst_case
 from eval.metrics.score import mean_of, paired, ratio_of
 from eval.scoring.scored import progress_measures
@@ -290,10 +290,9 @@ def test_auc_of_many_scores_is_nearly_that_of_all() -> None:
 
 
 def test_a_run_without_an_answer_is_told_wrong() -> None:
-    silent = Detected(
-        np.full(2, NAN), np.zeros(2), np.array([True, False]), np.array([0, 1, 2]), np.array([True, False])
-    )
-    found = {name: value(m) for name, m in success_measures(silent, 0.5).items()}
+    silent = Runs(np.full(2, NAN), np.array([1.0, 0.0]), np.array([0, 1, 2]))
+    measures = success_measures(silent, np.zeros(2), np.array([True, False]), 0.5)
+    found = {name: value(m) for name, m in measures.items()}
     assert found["success_accuracy"] == 0
     assert np.isnan(found["success_auc"])
     assert np.isnan(found["success_late_s"])

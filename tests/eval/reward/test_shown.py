@@ -17,7 +17,7 @@ from annotate.alignment.live import Guide, Shown
 from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
-from eval.reward.shown import UNLIKE, ShownConfig, ShownScorer, openings_of
+from eval.reward.shown import UNLIKE, ShownScorer, openings_of
 from eval.reward.views import Reward
 from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
@@ -42,7 +42,7 @@ def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None
 def scorer(lag: float = 0.0) -> ShownScorer:
     """By two runs of a bar that grows evenly."""
     guide = Guide.of([shown("bars/0", run(30)), shown("bars/1", run(40))])
-    return ShownScorer(guide, ENCODER, ("camera",), ShownConfig(lag))
+    return ShownScorer(guide, ENCODER, ("camera",), lag)
 
 
 GRIPPER = GripperSignal(
@@ -66,7 +66,7 @@ def gripping() -> ShownScorer:
         pictures, robots = zip(*there_and_back(length), strict=True)
         openings = np.array([openings_of([GRIPPER], robot) for robot in robots])
         runs.append(shown(f"bars/{length}", pictures, openings))
-    return ShownScorer(Guide.of(runs), ENCODER, ("camera",), ShownConfig(grippers=(GRIPPER,)))
+    return ShownScorer(Guide.of(runs), ENCODER, ("camera",), grippers=(GRIPPER,))
 
 
 def run(length: int, end: int = 0) -> list[np.ndarray]:

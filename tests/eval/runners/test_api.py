@@ -10,8 +10,7 @@ from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.question import Question
 from eval.runners.api import ApiRunner, Books
-from eval.runners.collect import collect, run_settings
-from eval.runners.methods import METHODS
+from eval.runners.methods import METHODS, collect, run_settings
 from eval.runners.prompt import PictureLimits, Sampling
 from tests.kits.vlm_standin import Fault, StandIn, serving
 

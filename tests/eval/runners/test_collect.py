@@ -5,13 +5,12 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from eval.benchmarks.question import Question, RightAnswer
+from eval.benchmarks.load import score_predictions
+from eval.benchmarks.question import Question
 from eval.benchmarks.rows import read_predictions
-from eval.runners.collect import collect, of_shard, run_settings
-from eval.runners.methods import METHODS
+from eval.runners.methods import METHODS, collect, of_shard, run_settings
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import running_clock, weightless
-from eval.scoring.files import score_predictions
 from tests.kits.bench_kit import STEPS, Scripted, by_part, questions_of, share_seen
 
 OWN = METHODS["question"]
@@ -168,7 +167,7 @@ def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
     asked = {
         (run, frame): Question(
             *("bench", "p", "progress", run, "d", "front", "another" if run == "other" else "one", "?", ()),
-            RightAnswer(score=0.5),
+            progress=0.5,
             frame_index=frame,
             num_frames=length,
             row={"run": run, "frame": frame},

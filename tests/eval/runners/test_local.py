@@ -13,7 +13,7 @@ from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile
 from eval.runners.local import TextRunner
-from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling, load_picture
+from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
@@ -162,7 +162,7 @@ def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
     # By hand: question and answer in one sequence; a published checkpoint's number is the plain sigmoid
     model, processor, _ = load_model(folder)
     for p in prompts:
-        pictures = tuple(load_picture(picture, SHOWN) for picture in p.pictures)
+        pictures = tuple(picture.rgb(SHOWN.longest_px) for picture in p.pictures)
         output = model(Transform(processor)([Item(p.text, pictures, spoken[p.key])]))
         assert output.raw is not None
         z = output.raw[0, 0].item()

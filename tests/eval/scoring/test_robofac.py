@@ -2,9 +2,9 @@
 
 import pytest
 
+from eval.benchmarks.load import score_predictions
+from eval.benchmarks.robofac import options_of
 from eval.benchmarks.rows import PredictionLine
-from eval.scoring.files import score_predictions
-from eval.scoring.robofac import options_of
 
 ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position deviation of the object."]
 WHICH = f"Which error is it? (one of the following: {ERRORS})"

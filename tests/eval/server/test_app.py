@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks import reward_server as bench
 from core.web import Access
-from eval.reward.baselines import BaselineScorer
 from eval.reward.model import ModelScorer, open_model
+from eval.reward.open import BaselineScorer
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
 from eval.server import service, videos

@@ -12,9 +12,8 @@ from core.errors import UserError
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe
 from training.errors import TrainingError
-from training.laptop.clips import ClipSource
-from training.negatives.config import NegativesConfig
-from training.recipe import Recipe, load_recipe
+from training.laptop.episodes import ClipSource
+from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
 from training.train import train
 from warehouse.lake import Lake

@@ -13,9 +13,9 @@ from tests.kits.negatives_kit import STEPS, TASKS, runs, write_shards
 from tests.kits.training_kit import killed_and_resumed, recipe
 from training.data import Unread, unread
 from training.folder import read_card
-from training.negatives.config import KINDS, OTHER_TASK, NegativesConfig
 from training.negatives.samples import Labels, SampleNegatives
 from training.negatives.windows import Instructions
+from training.recipe import KINDS, OTHER_TASK, NegativesConfig
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release
