@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import gc
 import inspect
 import os
 import re
@@ -271,14 +270,10 @@ def main_of_process() -> None:
     """`main` in a process of its own, which does without what its command does not need."""
     if BEGUN_ANEW.intersection(sys.argv[1:2]):
         begin_anew()
-    # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
-    gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
-    # It would look through all that is installed for plug-ins of pydantic, of which we use none
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     main()
 
 
