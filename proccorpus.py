@@ -60,8 +60,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}")
     if name == "main":
-        # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
-        gc.set_threshold(100_000)
+        gc.disable()  # until all is imported: cli.main enables it
         # It would look through all that is installed for plug-ins of pydantic, of which we use none
         os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     module, own = _NAMES.get(name, ("pipeline.corpus", name))
