@@ -19,6 +19,15 @@ REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
 
 
+def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
+    """The group of an episode that was listed. Raises DataError: the file is another one by now."""
+    group = find(file, record.data_key)
+    if not isinstance(group, h5py.Group):
+        detail = f"there is no group {record.data_key} any more: the file has changed since it was listed"
+        raise DataError(f"{record.data_uri}: {detail}", "no_data")
+    return group
+
+
 def cameras_in(listing: ListingBuilder, uri: str, group: h5py.Group) -> dict[str, h5py.Dataset]:
     """Cameras of the coming episode that can be read, by preference; finds what is wrong with the others."""
     escapes: list[str] = []
@@ -83,7 +92,9 @@ def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dat
         limits, uri = source.config.limits, record.data_uri or ""
         with opened(source, uri) as file:
             # Found and checked anew: the file may be another one than when it was listed
-            pictures = checked(cameras_of(find(file, record.data_key), [], limits)[camera], limits)
+            if camera not in (found := cameras_of(group_of(file, record), [], limits)):
+                raise DataError(f"{uri}: there are no pictures of {camera} any more", "missing_camera")
+            pictures = checked(found[camera], limits)
             for k in range(pictures.shape[0]):
                 yield k, k / record.fps, picture(pictures, k)
 
