@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
-from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import cameras_of, checked, find, guarded, opened, value, walk
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import ListingBuilder, scene_first
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
 from ingest.reasons import DataError
