@@ -16,6 +16,8 @@
 `import proccorpus` loads nothing else: each name is imported when it is first used.
 """
 
+import gc
+import os
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -57,6 +59,10 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}")
+    if name == "main":
+        gc.disable()  # until all is imported: cli.main enables it
+        # It would look through all that is installed for plug-ins of pydantic, of which we use none
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     module, own = _NAMES.get(name, ("pipeline.corpus", name))
     return getattr(import_module(module), own)
 

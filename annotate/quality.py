@@ -11,12 +11,11 @@ from itertools import groupby
 import numpy as np
 
 from annotate.segments import Segment
+from core.demonstration_quality import FEWEST, MAD_TO_STD
 from ingest.outcomes import BY_PERSON
 
-FEWEST = 5  # runs of one task: fewer do not show what is usual
 JUMP_S = 0.5  # time within which a jump of progress is measured
 FALL = 0.01  # of progress from one frame to the next: a smaller fall does not count as going backwards
-MAD_TO_STD = 1.4826  # times the median absolute deviation estimates the standard deviation of a normal distribution
 MIN_SCALE = 0.05  # of the log duration: 5 % of the duration, however alike the runs are
 # What says how a run ended. LABEL: its annotator saw it, a model in the pictures, motion that a step was left undone.
 # ASSUMED: nobody says, so the label takes it as complete

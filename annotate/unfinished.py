@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotate.quality import FEWEST, robust_deviations
+from annotate.quality import robust_deviations
+from core.demonstration_quality import FEWEST
 
 MOVES = 0.1  # of its fast speed: an arm below it stands still
 LAST_S = 0.25  # of a run: how fast it ends

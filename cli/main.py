@@ -271,15 +271,18 @@ def main_of_process() -> None:
     """`main` in a process of its own, which does without what its command does not need."""
     if BEGUN_ANEW.intersection(sys.argv[1:2]):
         begin_anew()
-    # Imports make hundreds of thousands of objects that stay: looking through them takes 5 % of a command's time
-    gc.set_threshold(100_000)
     signal.signal(signal.SIGTERM, _end)
     tell_libraries()
     if WITHOUT_PANDAS.intersection(sys.argv[1:2]):
         leave_out_pandas()
-    # It would look through all that is installed for plug-ins of pydantic, of which we use none
-    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-    main()
+    main(_keep_imports)
+
+
+def _keep_imports() -> None:
+    # Hundreds of thousands of objects, which stay: looking through them takes 10 % of a command's time
+    gc.freeze()
+    gc.set_threshold(100_000)
+    gc.enable()
 
 
 def _asked(words: Sequence[str]) -> str:
@@ -289,14 +292,19 @@ def _asked(words: Sequence[str]) -> str:
     return next((word for word in words if word in MODULES), "")
 
 
-def main() -> None:
-    """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback."""
+def main(begin: Callable[[], None] = lambda: None) -> None:
+    """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback.
+
+    begin: what is done once the command is imported, before it runs.
+    """
     guard_terminal()
     for wanted in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
         wanted.set(False)
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form
-        code = typer.main.get_command(make_app(_asked(sys.argv[1:]))).main(standalone_mode=False)
+        command = typer.main.get_command(make_app(_asked(sys.argv[1:])))
+        begin()
+        code = command.main(standalone_mode=False)
         # Flushed here, where a reader that went away is still handled below
         sys.stdout.flush()
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)

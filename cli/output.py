@@ -1,11 +1,10 @@
-"""Results for people and for scripts: tables, records, JSON, CSV, Parquet."""
+"""Results for people and for scripts: tables, records, JSON."""
 
 import io
 import json
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.cells import cell_len
@@ -16,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal import AS_RECORDS, has_colours
-from core.rows import encode, python_rows
 from core.values import plain, shown
 
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
@@ -115,23 +113,3 @@ def _cell(value: Any) -> Text:
         return Text(", ".join(_cell(item).plain for item in value))
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else shown(str(value)).replace("\t", " ")
     return Text(text, style=COLOURS.get(text, ""))
-
-
-def write_result(table: Any, style: str, out: Path | None) -> bool:
-    """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
-    if style == "table" and out is None:
-        # As they are: a query's numbers are what its author asked for
-        rows = plain(python_rows(table))
-        print(table_text(rows, table.schema.names, width_here()) if rows else "No rows.")
-        return True
-    if style == "parquet" and out is None and sys.stdout.isatty():
-        return False
-    data = encode(table, style)
-    if out:
-        out.write_bytes(data)
-    elif sys.stdout.isatty():
-        print(shown(data.decode()), end="")
-    else:
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-    return True

@@ -13,9 +13,11 @@ import typer
 from typer import Argument, Option
 
 from cli.options import Here, space_at
-from cli.output import write_result
+from cli.output import table_text, width_here
 from cli.terminal import note
 from core.errors import UserError
+from core.rows import encode, python_rows
+from core.values import plain, shown
 from warehouse.sql_process import LakeState, SqlProcess
 
 MAX_ROWS = 100  # of a query's result, in a table for people
@@ -70,3 +72,23 @@ def sql(
         table = process.query(state, sys.stdin.read() if query is None else query, time_limit)
     if not show_result(table, format, out):
         raise UserError("Parquet is not for a terminal: add --out FILE")
+
+
+def write_result(table: Any, style: str, out: Path | None) -> bool:
+    """A query's result to a file or to standard output; False for Parquet on a terminal, which nobody wants."""
+    if style == "table" and out is None:
+        # As they are: a query's numbers are what its author asked for
+        rows = plain(python_rows(table))
+        print(table_text(rows, table.schema.names, width_here()) if rows else "No rows.")
+        return True
+    if style == "parquet" and out is None and sys.stdout.isatty():
+        return False
+    data = encode(table, style)
+    if out:
+        out.write_bytes(data)
+    elif sys.stdout.isatty():
+        print(shown(data.decode()), end="")
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    return True

@@ -5,7 +5,7 @@ import typer
 from cli.lakes import lake_to_read
 from cli.options import At
 from cli.output import print_json, show
-from pipeline.config import built, resolve, stored_builds
+from pipeline.config import built, listed_datasets, resolve, stored_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
@@ -33,7 +33,7 @@ def status_rows(lake: Lake) -> list[dict]:
         # Outcomes are a part of the source, which is not looked at here
         stale, said, embedded = stale_chunks(lake, specs), chunks_to_build(lake), embedded_pictures(lake)
         stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in said.items()}
-        revisions = dict(lake.rows("SELECT dataset, source_revision FROM datasets"))
+        revisions = {name: revision for name, (_, revision) in listed_datasets(lake).items()}
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
         more = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
         of_none = {"stale_chunks": 0}

@@ -36,7 +36,7 @@ from ingest.registry import BUILT_IN, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
-from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks
+from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks, stored_builds
 from warehouse.shards.shard import ShardsConfig
 
 
@@ -209,12 +209,6 @@ class DatasetBuild(BaseModel):
 # What a workspace keeps of its builds
 
 
-def stored_builds(lake: Lake) -> dict[str, tuple[str, str]]:
-    """By dataset the configuration that it was last built with, as JSON, and its hash."""
-    rows = lake.once("builds", lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"))
-    return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
-
-
 def stored_build(lake: Lake, dataset: str) -> DatasetBuild | None:
     """The configuration that a dataset was last built with; None when it never was.
 
@@ -259,7 +253,8 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
     if lake is None:
         return build
     with lake.reading():
-        for size in lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [build.name]):
+        if build.name in (listed := listed_datasets(lake)):
+            size, _ = listed[build.name]
             build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})
         # Once all episodes are built, they stay built, whatever is selected now
         stored = stored_build(lake, build.name)
@@ -268,6 +263,12 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
             build = build.model_copy(update={"episodes": union})
         commit = None if update else commit_read(lake, build) or build.commit
         return as_listed(lake, build.model_copy(update={"commit": commit}))
+
+
+def listed_datasets(lake: Lake) -> dict[str, tuple[int, str | None]]:
+    """By dataset the size of its chunks, and the commit of a hub's that was read."""
+    sql = "SELECT dataset, chunk_size, source_revision FROM datasets"
+    return {name: (size, revision) for name, size, revision in lake.once("datasets", lambda: lake.rows(sql))}
 
 
 def as_listed(lake: Lake, build: DatasetBuild) -> DatasetBuild:

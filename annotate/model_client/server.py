@@ -9,10 +9,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal, Self
+from typing import IO, Any, Literal, Self
 
 import httpx
 from pydantic import BaseModel, Field
@@ -21,6 +21,7 @@ from core.errors import FailedError
 from core.logs import end_of, last_lines
 from core.paths import ROOT
 
+Guarded = subprocess.Popen[bytes]
 GUARD = Path(__file__).with_name("server_guard.py")
 LOOPBACK = "127.0.0.1"
 GRACE_S = 8.0  # between SIGTERM and SIGKILL
@@ -136,6 +137,31 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
     return variables
 
 
+def start_guarded(command: Sequence[str], output: int | IO[Any], variables: Mapping[str, str] = {}) -> Guarded:
+    """A command in a process group of its own, under a guard that ends it, with all that it started, when this process
+    is gone. `output`: of both its streams; `variables`: over those of this process."""
+    return subprocess.Popen(
+        [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=os.environ | variables,
+        start_new_session=True,  # a terminal's Ctrl-C is for us alone
+    )
+
+
+def end_guarded(*guards: Guarded) -> None:
+    """End commands, each with its whole group."""
+    for guard in guards:
+        guard.terminate()
+    for guard in guards:
+        try:
+            guard.wait(GRACE_S + 10)
+        except subprocess.TimeoutExpired:
+            guard.kill()  # its command has asked to die with it
+            guard.wait()
+
+
 class Server:
     """The processes of one ServerConfig. A context manager: inside its `endpoints` answer, outside it is stopped, also
     when this process is killed.
@@ -148,7 +174,7 @@ class Server:
         self.say = say
         self.endpoints: tuple[str, ...] = ()
         self.logs = tuple(config.log_dir / f"vllm-{k}.log" for k in range(config.replicas))
-        self._guards: list[subprocess.Popen] = []
+        self._guards: list[Guarded] = []
 
     def __enter__(self) -> Self:
         try:
@@ -170,18 +196,10 @@ class Server:
         device = installed_device(python) if config.device == "auto" else config.device
         ports = _free_ports(config.host, config.port, config.replicas)
         config.log_dir.mkdir(parents=True, exist_ok=True)
-        guard = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
         for replica, port in enumerate(ports):
             with self.logs[replica].open("wb") as log:
-                process = subprocess.Popen(
-                    guard + command(config, python, device, port),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=os.environ | environment(config, device, replica),
-                    start_new_session=True,  # a terminal's Ctrl-C is for us alone
-                )
-            self._guards.append(process)
+                variables = environment(config, device, replica)
+                self._guards.append(start_guarded(command(config, python, device, port), log, variables))
         # A server that listens on all addresses is asked on this machine's own
         reached_at = LOOPBACK if config.host == "0.0.0.0" else config.host
         self.endpoints = tuple(f"http://{reached_at}:{port}/v1" for port in ports)
@@ -214,14 +232,7 @@ class Server:
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
-        for process in self._guards:
-            process.terminate()
-        for process in self._guards:
-            try:
-                process.wait(GRACE_S + 10)
-            except subprocess.TimeoutExpired:
-                process.kill()  # its command has asked to die with it
-                process.wait()
+        end_guarded(*self._guards)
         self._guards = []
 
 

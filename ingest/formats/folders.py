@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, FrameReader, TimedPicture, timed
-from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, named
+from ingest.formats.listing import ListingBuilder, in_order, named
 from ingest.formats.steps import StatedSpan, checked_steps, span_objects
 from ingest.media.frames import DECODE_ALL, VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import VideoInfo, decode, probe

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of
+from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of, group_of
 from ingest.formats.hdf5_file import (
     SUFFIXES,
     find,
@@ -250,7 +250,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     keys, limits = source.config.keys, source.config.limits
     with opened(source, record.data_uri or "") as file:
-        group = find(file, record.data_key)
+        group = group_of(file, record)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)

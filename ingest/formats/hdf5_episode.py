@@ -7,9 +7,8 @@ import h5py
 import numpy as np
 
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
-from ingest.formats.cameras import scene_first
 from ingest.formats.hdf5_file import cameras_of, checked, find, guarded, opened, value, walk
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import ListingBuilder, scene_first
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
 from ingest.reasons import DataError
@@ -17,6 +16,15 @@ from ingest.sources.files import Source
 
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
+
+
+def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
+    """The group of an episode that was listed. Raises DataError: the file is another one by now."""
+    group = find(file, record.data_key)
+    if not isinstance(group, h5py.Group):
+        detail = f"there is no group {record.data_key} any more: the file has changed since it was listed"
+        raise DataError(f"{record.data_uri}: {detail}", "no_data")
+    return group
 
 
 def cameras_in(listing: ListingBuilder, uri: str, group: h5py.Group) -> dict[str, h5py.Dataset]:
@@ -83,7 +91,9 @@ def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dat
         limits, uri = source.config.limits, record.data_uri or ""
         with opened(source, uri) as file:
             # Found and checked anew: the file may be another one than when it was listed
-            pictures = checked(cameras_of(find(file, record.data_key), [], limits)[camera], limits)
+            if camera not in (found := cameras_of(group_of(file, record), [], limits)):
+                raise DataError(f"{uri}: there are no pictures of {camera} any more", "missing_camera")
+            pictures = checked(found[camera], limits)
             for k in range(pictures.shape[0]):
                 yield k, k / record.fps, picture(pictures, k)
 

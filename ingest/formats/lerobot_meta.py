@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from ingest.formats.cameras import in_order
 from ingest.formats.folders import object_of
-from ingest.formats.listing import ListingBuilder
+from ingest.formats.listing import ListingBuilder, in_order
 from ingest.formats.numbers import finite, rate_of
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import batches, opened

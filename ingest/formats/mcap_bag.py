@@ -17,8 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
-from ingest.formats.cameras import in_order
-from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.mcap_file import CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.numbers import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.cameras import in_order
 from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
-from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import read_table
 from ingest.formats.steps import StatedSpan

@@ -13,9 +13,8 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats.arrays import read_npy
-from ingest.formats.cameras import scene_first
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
-from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
+from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
 from ingest.formats.numbers import numbers, side_by_side
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError

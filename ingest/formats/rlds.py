@@ -15,8 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
-from ingest.formats.cameras import in_order
-from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, texts_among
+from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
 from ingest.formats.numbers import numbers, side_by_side
 from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
 from ingest.formats.rlds_steps import (

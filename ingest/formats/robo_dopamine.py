@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.cameras import in_order
 from ingest.formats.folders import frames_of, is_video
-from ingest.formats.listing import ListingBuilder, texts_among
+from ingest.formats.listing import ListingBuilder, in_order, texts_among
 from ingest.formats.plain_video import Draft, add_draft
 from ingest.formats.steps import StatedSpan, tells_times, with_exclusive_ends
 from ingest.sources.files import Source

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.cameras import in_order
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
-from ingest.formats.listing import ListingBuilder, folders_of, texts_among
+from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
 from ingest.formats.numbers import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.formats.side_files import parse_json, read_bytes
 from ingest.outcomes import OutcomeEvidence

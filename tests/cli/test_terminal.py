@@ -9,7 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from cli.output import show, write_result
+from cli.output import show
+from cli.sql import write_result
 from cli.terminal import ShownText
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus

@@ -230,6 +230,7 @@ class LakeConnection:
         self._commits: int | None = None  # the snapshot that the transaction under way makes; None: maybe none
         self._kept: dict[Hashable, Any] = {}  # of the snapshot _kept_at
         self._kept_at = -1
+        self._seen: int | None = None  # the snapshot that a transaction under way reads
 
     def lock(self) -> AbstractContextManager[None]:
         return locked(self.workspace)
@@ -266,7 +267,7 @@ class LakeConnection:
                         self.con.execute("ROLLBACK")
                     raise
         finally:
-            self._is_in_transaction = False
+            self._is_in_transaction, self._seen = False, None
 
     def _commit(self, message: str) -> Iterator[None]:
         self._written.clear()
@@ -349,7 +350,11 @@ class LakeConnection:
         return has(self.con, name)
 
     def snapshot(self) -> int:
-        return self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+        seen = self._seen
+        if seen is None:
+            seen = self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+            self._seen = seen if self._is_in_transaction and not self._is_writing else None
+        return seen
 
     def once[T](self, key: Hashable, ask: Callable[[], T]) -> T:
         """What `ask` gives, kept by `key` until anybody commits: a question costs some 5 ms, a look at the snapshot 1.

@@ -48,7 +48,9 @@ class Lake(LakeConnection):
 
     _shared_at = -SHARED_S  # when others shared a commit of this connection's, by the monotonic clock
 
-    def __init__(self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None) -> None:
+    def __init__(
+        self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None, may_be_older: bool = True
+    ) -> None:
         if not read_only:
             _make_folders(workspace)
         # A writer holds the lock while it opens, so that two processes never migrate at once
@@ -56,7 +58,7 @@ class Lake(LakeConnection):
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1))
-            version = checked_version(self.con, workspace, at=snapshot, may_be_older=True)
+            version = checked_version(self.con, workspace, at=snapshot, may_be_older=may_be_older)
             if version is None and read_only:
                 raise LakeError(workspace.absence)
             if version is None:
@@ -308,9 +310,7 @@ def open_lake(workspace: Workspace) -> Lake:
 
 def lake_to_read(workspace: Workspace) -> Lake:
     """The lake of an existing workspace, for people's questions. Raises LakeError: of another version, among others."""
-    lake = Lake(workspace, read_only=True)
-    checked_version(lake.con, workspace)
-    return lake
+    return Lake(workspace, read_only=True, may_be_older=False)
 
 
 def forget_lakes() -> None:

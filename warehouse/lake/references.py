@@ -135,9 +135,14 @@ def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
 
 def pending(lake: Lake) -> dict[str, set[int]]:
     """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
-    configs = lake.rows("SELECT dataset, config FROM build_configs ORDER BY 1")
-    shown = [dataset for dataset, text in configs if stated_annotator(text) in SHOWN_BY]
+    shown = [dataset for dataset, (text, _) in stored_builds(lake).items() if stated_annotator(text) in SHOWN_BY]
     return {dataset: chunks for dataset in shown if (chunks := pending_chunks(lake, dataset))}
+
+
+def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
+    """By dataset the configuration that it was last built with, as JSON, and its hash."""
+    rows = lake.once("builds", lambda: lake.rows("SELECT dataset, config, config_hash FROM build_configs ORDER BY 1"))
+    return {dataset: (text, config_hash) for dataset, text, config_hash in rows}
 
 
 def stated_annotator(config: str) -> str:

@@ -7,7 +7,7 @@ is what its Dagster run reads. Ends with the code of the first torchrun that fai
 """
 
 import argparse
-import os
+import io
 import socket
 import subprocess
 import sys
@@ -18,23 +18,19 @@ import ray
 from ray.util.placement_group import placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from annotate.model_client.server import GUARD
+from annotate.model_client.server import start_guarded
 from assets.lib.launch.job import torchrun
 
-GRACE_S = 8.0  # between SIGTERM and SIGKILL
 RESERVED_S = 1800.0  # so long all machines may take to become free
 
 
 def run_node(command: Sequence[str]) -> Iterator[str | int]:
     """Run torchrun on this machine: the lines that it prints, then its code. It ends when this worker ends."""
-    guarded = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command]
-    with subprocess.Popen(
-        guarded, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    ) as guard:
+    with start_guarded(command, subprocess.PIPE) as guard:
         assert guard.stdout is not None
         try:
             # No `yield from`: Ray sends into the generator, which a file does not take
-            for line in guard.stdout:  # noqa: UP028
+            for line in io.TextIOWrapper(guard.stdout, errors="replace"):  # noqa: UP028
                 yield line
         except BaseException:
             guard.terminate()

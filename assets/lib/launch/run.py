@@ -1,7 +1,5 @@
 """Where a job of an asset runs, and what comes back of it; `local`: on this machine."""
 
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -9,7 +7,7 @@ from typing import Annotated, Literal
 import dagster as dg
 from pydantic import Field
 
-from annotate.model_client.server import GUARD
+from annotate.model_client.server import end_guarded, start_guarded
 from assets.lib.launch.job import Job, JobError, block, follow, torchrun
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
@@ -18,25 +16,14 @@ from assets.lib.programs import check_programs
 from core.errors import UserError
 from core.logs import end_of
 
-GRACE_S = 8.0  # between SIGTERM and SIGKILL
-
 
 class LocalProcess:
     """torchrun in a process group of its own, which ends with us however we end."""
 
     def __init__(self, job: Job, processes: int, environment: Mapping[str, str]) -> None:
         self._log = job.log
-        command = [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S)]
-        command += torchrun(sys.executable, job.arguments, processes)
         with job.log.open("wb") as log:
-            self._guard = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=os.environ | environment,
-                start_new_session=True,
-            )
+            self._guard = start_guarded(torchrun(sys.executable, job.arguments, processes), log, environment)
         self.id = str(self._guard.pid)
 
     def state(self) -> tuple[str, bool | None]:
@@ -47,12 +34,7 @@ class LocalProcess:
         return end_of(self._log)
 
     def cancel(self) -> None:
-        self._guard.terminate()  # it ends the whole group
-        try:
-            self._guard.wait(GRACE_S + 10)
-        except subprocess.TimeoutExpired:
-            self._guard.kill()  # its command has asked to die with it
-            self._guard.wait()
+        end_guarded(self._guard)
 
 
 class LocalLauncher(dg.Config):

@@ -167,6 +167,15 @@ def test_rows_that_changed_since_they_were_listed(tmp_path: Path) -> None:
     write_libero(tmp_path / "a_demo.hdf5", {0: 6})
     with pytest.raises(DataError, match="6 rows; there were 5"):
         read_episode(source, record)
+    write_libero(tmp_path / "a_demo.hdf5", {3: 5})
+    with pytest.raises(DataError, match=r"a_demo\.hdf5: there is no group data/demo_0 any more: the file has changed"):
+        read_episode(source, record)
+    write_libero(tmp_path / "a_demo.hdf5", {0: 5})
+    frames = read_episode(source, record).frames
+    with h5py.File(tmp_path / "a_demo.hdf5", "a") as file:
+        del file["data/demo_0/obs/agentview_rgb"]
+    with pytest.raises(DataError, match=r"a_demo\.hdf5: there are no pictures of agentview any more"):
+        next(frames("agentview"))
 
 
 @pytest.mark.parametrize("encode", [swapped_jpeg, marked_jpeg, None])
