@@ -24,7 +24,7 @@ def hostile_corpus(folder: Path) -> Corpus:
     sources = {"sound": write_v2(folder / "sources" / "sound", [6, 7])}
     for name in HOSTILE:
         sources[name] = folder / "sources" / name
-        write_hostile(name, sources[name], folder / "outside")
+        write_hostile(name, sources[name])
     for name, source in sources.items():
         (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {source}\nannotator: motion\n")
     config = folder / "build.toml"
