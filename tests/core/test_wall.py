@@ -19,7 +19,7 @@ from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.cli_kit import PROGRAM
-from tests.kits.hostile_datasets import write_hostile
+from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.hostile_video import large_pictures, video_of_scans
 from tests.kits.lerobot_writer import write_video
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
-from tests.kits.hostile_datasets import write_hostile
+from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.lerobot_writer import write_v2
 from tests.kits.spoil import write_outside
 

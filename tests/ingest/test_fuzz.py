@@ -30,13 +30,12 @@ from eval.server.limits import ServerLimits
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
 from ingest.sources.types import SourceError
-from tests.kits.fuzz_bases import BASES, write_base
 from tests.kits.fuzz_batch import built
-from tests.kits.hostile_datasets import HOSTILE, write_hostile
+from tests.kits.fuzz_datasets import BASES, HOSTILE, write_base, write_hostile
 from tests.kits.lerobot_writer import source_of, write_json_lines, write_video
 from tests.kits.made_corpus import make
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
-from tests.kits.spoil import NAMES, TREE, applicable, edited, mutate, spoilt_bytes, spoilt_content, write_outside
+from tests.kits.spoil import NAMES, TREE, WAYS, edited, mutate, spoilt_bytes, spoilt_content, write_outside
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.corrections import from_lines, from_tasks, to_tasks
@@ -60,7 +59,7 @@ def test_mutants(tmp_path: Path, base: str) -> None:
     write_outside(outside := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
     done: dict[str, dict[str, str]] = {"untouched": {}}
-    for number in range(len(applicable(untouched))):
+    for number in range(len(WAYS)):
         root = shutil.copytree(untouched, tmp_path / f"mutants/{base}-{number}")
         done[root.name] = mutate(root, outside, base, number)
     outcomes = built(tmp_path, [*done], fields)

@@ -226,7 +226,7 @@ LINES = (
     lambda data: [json.loads(line) for line in data.splitlines() if line.strip()],
     lambda rows, *_: "".join(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])),
 )
-FORMATS: dict[str, tuple[Callable[[bytes], Any], Callable[[Any, random.Random, bytes], str | bytes]]] = {
+FORMATS: dict[str, tuple[Callable[[bytes], Any], Callable[..., str | bytes]]] = {
     "*.json": JSON, ".z*": JSON, "*.jsonl": LINES, "*.tar": (tar_tree, tar), "*.h*5": (hdf5_tree, hdf5),
     "*.csv": (lambda data: list(csv.reader(io.StringIO(data.decode()))), csv_text),
     "*.parquet": (lambda data: pq.read_table(io.BytesIO(data)).to_pydict(), parquet),
@@ -238,10 +238,13 @@ UNWRITABLE = (
 )  # fmt: skip
 
 
+def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., str | bytes]]]:
+    return [functions for pattern, functions in FORMATS.items() if fnmatch(name, pattern)]
+
+
 def spoilt_content(name: str, data: bytes, rng: random.Random, outside: Path) -> bytes:
     """A file's bytes with other content in the same format; by its bytes where it has none that is known."""
-    known = [functions for pattern, functions in FORMATS.items() if fnmatch(name, pattern)]
-    for read, write in known[:1] * 50:  # drawn again where it cannot be written
+    for read, write in formats(name) * 50:  # drawn again where it cannot be written
         with suppress(*UNWRITABLE):
             changed = write(edited(read(data), rng, outside), rng, data)
             changed = recoded(changed, rng) if isinstance(changed, str) else changed
@@ -253,33 +256,24 @@ def spoilt_content(name: str, data: bytes, rng: random.Random, outside: Path) ->
 # Datasets
 
 TREE = ("gone", "duplicated", "renamed", "folder", "fifo", "linked")
-
-
-def applicable(root: Path) -> list[tuple[str, str]]:
-    """(pattern of names, way) of what is tried on a dataset: six times its content, by format."""
-    names = [p.name for p in root.rglob("*") if p.is_file()]
-    held = [pattern for pattern in FORMATS if any(fnmatch(name, pattern) for name in names)]
-    ways = ("bytes", "bytes", "swapped", "sparse", *TREE)
-    return [("*", way) for way in ways] + [(pattern, "content") for pattern in held for _ in range(6)]
+WAYS = ("bytes", "bytes", "swapped", "sparse", *TREE, *["content"] * 12)
 
 
 def mutate(root: Path, outside: Path, base: str, number: int) -> dict[str, str]:
-    """Spoil a fresh copy of a base in one to three ways; what was done by way.
+    """Spoil a fresh copy of a base in one to three ways, number `number` of WAYS first; what was done by way.
 
-    The first is number `number` of those that apply, so that as many numbers as there are try each of them.
     `outside` is a folder beside the dataset that nobody may read or write.
     """
-    rng, known = random.Random(f"{base} {number}"), applicable(root)
-    done: dict[str, str] = {}
-    for pattern, way in [known[number % len(known)], *rng.choices(known, k=rng.choice([0, 0, 1, 2]))]:
+    rng, done = random.Random(f"{base} {number}"), dict[str, str]()
+    for way in [WAYS[number], *rng.choices(WAYS, k=rng.choice([0, 0, 1, 2]))]:
         # Links out, FIFOs and huge files are not to be read again here
         every = [p for p in sorted(root.rglob("*")) if not p.is_symlink() and p.is_file()]
-        paths = [p for p in every if fnmatch(p.name, pattern) and p.stat().st_size < SPARSE_BYTES]
-        if not paths:
-            continue  # another way has taken the last one away
-        kind = rng.choice(sorted({p.suffix for p in paths}))  # each is as likely
-        path = rng.choice([p for p in paths if p.suffix == kind])
-        done[way] = f"{done.get(way, '')} {path.relative_to(root)}".strip() + spoilt(path, way, paths, root, outside, rng)
+        paths = [p for p in every if p.stat().st_size < SPARSE_BYTES and (way != "content" or formats(p.name))]
+        if paths:  # another way may have taken the last one away
+            kind = rng.choice(sorted({re.sub(r"\d+", "", p.suffix or p.name) for p in paths}))  # each is as likely
+            path = rng.choice([p for p in paths if re.sub(r"\d+", "", p.suffix or p.name) == kind])
+            done[way] = f"{done.get(way, '')} {path.relative_to(root)}".strip()
+            done[way] += spoilt(path, way, paths, root, outside, rng)
     assert done
     return done
 

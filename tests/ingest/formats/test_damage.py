@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fuzz_bases import BASES, write_base
+from tests.kits.fuzz_datasets import BASES, write_base
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
 from tests.kits.told import check, told
 
