@@ -185,18 +185,17 @@ def wire(folder: Path) -> Prepared:
     def drawn(rng: random.Random) -> httpx.Request:
         path = rng.choice([*contents])
         part, content = contents[path]
+        how: dict[str, Any] = {"content": json.dumps(edited(session, rng, OUTSIDE))}
         if content:
             fields = edited(form, rng, OUTSIDE)
             known = fields.items() if isinstance(fields, dict) else ()
             texts = {name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in known}
             names = [ascii(rng.choice(NAMES)) for _ in range(rng.randrange(4))]
             files = [(part, (name, rng.choice([content, spoilt_bytes(content, rng)]))) for name in names]
-            whole = client.build_request("POST", path, data=texts, files=files)
-        else:
-            whole = client.build_request("POST", path, content=json.dumps(edited(session, rng, OUTSIDE)).encode())
-        body = whole.read()
+            how = {"data": texts, "files": files}
+        whole = client.build_request("POST", path, **how)
+        body, kind = whole.read(), whole.headers.get("content-type", "application/json")
         body = rng.choice([body, body, spoilt_bytes(body, rng), rng.randbytes(rng.randrange(300))])
-        kind = whole.headers.get("content-type", "application/json")
         kind = rng.choice([kind] * 6 + ["application/json", "text/plain", kind[:19]])
         return client.build_request("POST", path, content=body, headers={"content-type": kind})
 

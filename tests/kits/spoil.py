@@ -159,16 +159,11 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
 
 def hdf5_tree(data: bytes) -> dict[str, Any]:
     """Arrays by path, and attributes by `path@name`."""
-    tree: dict[str, Any] = {}
-
-    def look(path: str, node: Any) -> None:
-        tree.update({path: node[()]} if isinstance(node, h5py.Dataset) else {})
-        tree.update({f"{path}@{name}": value for name, value in node.attrs.items()})
-
     with h5py.File(io.BytesIO(data)) as file:
-        look("/", file)
-        file.visititems(look)
-    return tree
+        nodes: dict[str, Any] = {"/": file}
+        file.visititems(nodes.__setitem__)
+        arrays = {path: node[()] for path, node in nodes.items() if isinstance(node, h5py.Dataset)}
+        return arrays | {f"{path}@{name}": node.attrs[name] for path, node in nodes.items() for name in node.attrs}
 
 
 def hdf5(tree: Any, *_: Any) -> bytes:
