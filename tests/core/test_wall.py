@@ -19,7 +19,7 @@ from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.cli_kit import PROGRAM
-from tests.kits.hostile_datasets import write_hostile
+from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.hostile_video import large_pictures, video_of_scans
 from tests.kits.lerobot_writer import write_video
 
@@ -90,7 +90,7 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: str) -> None:
     """A list of episodes, and a picture of a camera, each in one call."""
-    write_hostile("mcap_records", tmp_path / "m", tmp_path)
+    write_hostile("mcap_records", tmp_path / "m")
     (tmp_path / "v").mkdir()
     video_of_scans(tmp_path / "v" / "a.avi", 20_000, 2_000)
     write_video(tmp_path / "v" / "b.mp4", range(8))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
-from tests.kits.hostile_datasets import write_hostile
+from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.lerobot_writer import write_v2
 from tests.kits.spoil import write_outside
 
@@ -24,7 +24,7 @@ def hostile_corpus(folder: Path) -> Corpus:
     sources = {"sound": write_v2(folder / "sources" / "sound", [6, 7])}
     for name in HOSTILE:
         sources[name] = folder / "sources" / name
-        write_hostile(name, sources[name], folder / "outside")
+        write_hostile(name, sources[name])
     for name, source in sources.items():
         (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {source}\nannotator: motion\n")
     config = folder / "build.toml"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kits.fuzz_bases import BASES, write_base
+from tests.kits.fuzz_datasets import BASES, write_base
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
 from tests.kits.told import check, told
 
@@ -14,8 +14,8 @@ from tests.kits.told import check, told
 @pytest.mark.parametrize("name", BASES)
 def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
     """By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind."""
-    base = write_base(name, whole := tmp_path / "whole")
-    source = source_of(whole, **base.fields)
+    fields = write_base(name, whole := tmp_path / "whole")
+    source = source_of(whole, **fields)
     found, before = {"whole": told(source)}, told(source, pictures=False, grippers=False)
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     kinds = {re.sub(r"\d+", "#", str(path)): path for path in reversed(files)}
@@ -27,7 +27,7 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
             (root / path).unlink()
             if content is not None:
                 (root / path).write_bytes(content)
-            lines = told(source_of(root, **base.fields), pictures=False, grippers=False)
+            lines = told(source_of(root, **fields), pictures=False, grippers=False)
             gone = [f"not: {line}" for line in before if line not in lines]
             found[f"{path} {way}"] = [line for line in lines if line not in before] + gone
             shutil.rmtree(root)

@@ -1,0 +1,304 @@
+"""What the fuzz tests build: a tiny dataset of each format, to be spoilt (spoil.py); and datasets that hold little and
+claim or become much, each by its name: bombs that no change of bytes or of a value in a file comes to by chance."""
+
+import csv
+import json
+import shutil
+import struct
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import zstandard
+
+from tests.kits import agibot_writer as agibot
+from tests.kits import hdf5_writer as hdf5
+from tests.kits import lerobot_writer as le
+from tests.kits import rlds_writer as rlds
+from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often, video_of_scans
+from tests.kits.rh20t_writer import write_scene, write_texts
+from tests.kits.step_forms import V2_FORMS, V3_FORMS
+from tests.kits.table30_writer import write_task
+from tests.kits.zarr_writer import BLOSC, CAMERA, write_replay
+
+# How many of its episodes can be used as long as nothing is spoilt
+BASES = {
+    "lerobot_v2": 3, "lerobot_v3": 3, "lerobot_pictures": 2, "lerobot_steps": 2, "lerobot_labels": 2,
+    "robo_dopamine": 1, "video": 3, "table30": 2, "rh20t": 2, "rlds": 3, "libero": 3, "aloha": 2, "zarr": 3,
+    "robotwin": 2, "agibot": 2, "agibot_tars": 2,
+}  # fmt: skip
+NATIVE = {"annotator": "native"}
+FIELDS: Mapping[str, Mapping[str, Any]] = {  # of the registry entry
+    "video": NATIVE, "agibot": NATIVE, "agibot_tars": NATIVE, "rlds": {"fps": 5.0}, "robotwin": {"fps": 16.67}
+}  # fmt: skip
+TASKS = ("pick the cup", "place it")
+SPANS = [("reach", 1, 4), ("grasp", 4, 8), ("place", 8, 11)]
+
+
+def write_base(name: str, root: Path) -> Mapping[str, Any]:
+    """Write the dataset of a name into a folder, new or empty; returns fields of its registry entry."""
+    match name:
+        case "lerobot_v2":
+            le.write_v2(root, [6, 7, 8], cameras=(le.FRONT, le.WRIST), tasks=TASKS)
+        case "lerobot_v3":
+            le.write_v3(root, [6, 7, 8], cameras={le.FRONT: 3, le.WRIST: 1}, tasks=TASKS)
+        case "lerobot_pictures":  # in the rows of one camera, beside them for the other
+            le.write_v2(root, [6, 7], cameras=())
+            image = {"dtype": "image", "shape": [64, 64, 3], "names": ["height", "width", "channel"]}
+            le.edit_info(root, features=le.features([], 10) | {le.FRONT: image, le.WRIST: image})
+            (root / "images").mkdir()
+            kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+            for episode, length in enumerate((6, 7)):
+                inside = [{"bytes": rlds.png(le.number(0, episode, k)), "path": None} for k in range(length)]
+                beside = [{"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)]
+                for k, named in enumerate(beside):
+                    (root / str(named["path"])).write_bytes(hdf5.jpeg(le.picture(le.number(1, episode, k))))
+                pictures = {le.FRONT: pa.array(inside, kind), le.WRIST: pa.array(beside, kind)}
+                le.edit_parquet(le.v2_data(root, episode), **pictures)
+        case "lerobot_steps" | "lerobot_labels":  # every form of steps that a dataset of its version may bring, at once
+            is_v2 = name == "lerobot_steps"
+            if is_v2:
+                le.write_v2(root, [12, 9], tasks=TASKS)
+            else:
+                le.write_v3(root, [12, 9], cameras={le.FRONT: 2})
+            for write in (V2_FORMS if is_v2 else V3_FORMS).values():
+                write(root, SPANS)
+        case "robo_dopamine":
+            for camera in range(2):
+                shown = [le.number(camera, 0, k) for k in range(9)]
+                le.write_video(root / f"episode_001/cam_{camera}.mp4", shown)
+            spans = [{"anotation": n, "start_frame_id": a, "end_frame_id": b} for n, a, b in (("x", 1, 4), ("y", 4, 8))]
+            (root / "episode_001/annotated_keyframes.json").write_text(json.dumps(spans))
+            (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
+        case "video":  # a table with two cameras of one episode, notes with steps beside a video, and one by itself
+            for k, film in enumerate(("a/left.mp4", "a/right.mp4", "b.mp4", "c.mkv")):
+                le.write_video(root / film, [le.number(0, k, n) for n in range(6)])
+            with (root / "a/metadata.csv").open("w", newline="") as file:
+                table = csv.writer(file)
+                table.writerow(("file", "camera", "episode", "task", "success"))
+                table.writerows((f"{camera}.mp4", camera, "1", "stack", "true") for camera in ("left", "right"))
+            steps = [{"name": "reach", "start_s": 0, "end_s": 0.3}, {"name": "grasp", "start_frame": 3, "end_frame": 6}]
+            (root / "b.json").write_text(json.dumps({"task": "fold", "fps": 10, "steps": steps, "success": True}))
+            (root / "metadata.jsonl").write_text(json.dumps({"file": "c.mkv", "task": "sort", "group": "g"}) + "\n")
+        case "table30":
+            write_task(root, "fold_towel", "aloha", {0: 6})
+            write_task(root, "press_button", "franka", {0: 7})
+        case "rh20t":
+            known = {"rating": 7, "calib": 3}
+            write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=known, plain=6)
+            write_scene(root / "RH20T_cfg3", 2, cameras={"cam_1": 6}, metadata=known)
+            write_texts(root / "task_description.json", {1: "press the button", 2: "open the door"})
+        case "rlds":
+            records = [[rlds.episode(0), rlds.episode(1, 7)], [rlds.episode(2, 8)]]
+            rlds.write_dataset(root, {"train": records})
+        case "libero":
+            hdf5.write_libero(root / "KITCHEN_SCENE1_turn_on_the_stove_demo.hdf5", {0: 6, 1: 7})
+            hdf5.write_libero(root / "LIVING_ROOM_SCENE2_pick_up_the_cup_demo.hdf5", {0: 8}, None)
+        case "aloha":
+            hdf5.write_aloha(root / "episode_0.hdf5", 0, 6, hdf5.padded_rows, timestamps=[k / 50 for k in range(6)])
+            hdf5.write_aloha(root / "episode_1.hdf5", 1, 7)
+        case "zarr":
+            write_replay(root / "umi.zarr.zip", [6, 7], task="fold the towel", fps=20)
+            write_replay(root / "more.zarr", [6], BLOSC, 4, fps=20)
+        case "robotwin":
+            for episode, length in enumerate((6, 7)):
+                texts = {"seen": ["hit the block"], "unseen": ["knock"]}
+                hdf5.write_robotwin(root / "beat_block/clean", episode, length, texts)
+        case "agibot":
+            agibot.write_agibot(root)
+        case "agibot_tars":  # as on the hub
+            loose, lengths = root.parent / f"{root.name}.loose", {648642: 6, 648649: 8}
+            agibot.write_agibot(loose, 327, lengths, cameras=agibot.GRIPPER_CAMERAS[:2])
+            spans = {e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in lengths.items()}
+            agibot.write_tasks(root, 327, [agibot.entry(e, found) for e, found in spans.items()])
+            tar = root / "observations/327/648642-648649.tar"
+            agibot.pack(tar, loose / "observations/327", sorted(map(str, lengths)))
+            agibot.pack(root / "proprio_stats/proprio_stats.tar", loose / "proprio_stats", ["327"])
+            shutil.rmtree(loose)
+    return FIELDS.get(name, {})
+
+
+# Made to harm: by kind, and by the base of which one file is another, if any
+
+HUGE, MANY, SIDE = 10**12, 2 << 20, 15_000
+KINDS = {
+    ("v2", "lerobot_v2"): "shape robot cameras long_task wide rows video_edits",
+    ("v3", "lerobot_v3"): "dictionary tasks listed equal utf8 digits",
+    ("video", ""): "playlists concats edits samples pictures scans",
+    ("hdf5", "aloha"): "rows pictures black objects",
+    ("rlds", "rlds"): "wide large picture keys",
+    ("mcap", ""): "claims ratio records topics",
+    ("zarr", "zarr"): "rows chunks pickle bomb up",
+    ("table30", "table30"): "wide long",
+    ("tar", "agibot_tars"): "size",
+}
+HOSTILE = {f"{kind}_{name}": base for (kind, base), names in KINDS.items() for name in names.split()}
+
+
+def says(path: Path, **members: Any) -> None:
+    """JSON with other members."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | members))
+
+
+def repeated(path: Path, count: int, **columns: Any) -> None:
+    """A Parquet file of its first row, so many times, with other columns."""
+    table = pq.ParquetFile(path).read()
+    rows = {name: pa.repeat(table[name][0], count) for name in table.schema.names if not name.startswith("stats/")}
+    le.write_parquet(path, rows | columns)
+
+
+def array(root: Path, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], first: bytes = b"") -> None:
+    """Another array in an HDF5 file; `first` is its first chunk, as it is packed."""
+    with h5py.File(root / "episode_0.hdf5", "r+") as file:
+        kind = file[name].dtype
+        del file[name]
+        made = file.create_dataset(name, shape, kind, chunks=chunks, compression="gzip" if first else None)
+        if first:
+            made.id.write_direct_chunk((0,) * len(shape), first)
+
+
+def record(opcode: int, content: bytes) -> bytes:
+    """Of an MCAP recording."""
+    return struct.pack("<BQ", opcode, len(content)) + content
+
+
+def chunk(content: bytes, claimed: int) -> bytes:
+    """Records that are packed, and say that they are so many bytes."""
+    packed = zstandard.ZstdCompressor().compress(content)
+    return record(6, struct.pack("<16xQ4xI4sQ", claimed, 4, b"zstd", len(packed)) + packed)
+
+
+def channel(number: int) -> bytes:
+    name = f"/{number}".encode()
+    return record(4, struct.pack("<H2xI", number, len(name)) + name + bytes(8))
+
+
+def mcap(root: Path, *records: bytes) -> None:
+    mark, begin = b"\x89MCAP0\r\n", record(1, struct.pack("<I4s4x", 4, b"ros2"))
+    end = record(15, bytes(4)) + record(2, bytes(20))
+    (root / "a.mcap").write_bytes(mark + begin + b"".join(records) + end + mark)
+
+
+def zipped(root: Path, name: str, size: int) -> None:
+    """A ZIP file with one member more, or another in its place."""
+    with ZipFile(root / "umi.zarr.zip") as old:
+        members = {item: old.read(item) for item in old.namelist()} | {name: bytes(size)}
+    with ZipFile(root / "umi.zarr.zip", "w", ZIP_DEFLATED) as new:
+        for item, data in members.items():
+            new.writestr(item, data)
+
+
+def write_hostile(name: str, root: Path) -> None:
+    """The dataset of a name in a new folder; in ../../outside of it is what it must not read."""
+    root.mkdir(parents=True)
+    if HOSTILE[name]:
+        write_base(HOSTILE[name], root)
+    info, tasks, store = root / "meta/info.json", root / "meta/tasks.parquet", root / "more.zarr"
+    arm, pictures, gripper = "observations/qpos", "observations/images/cam_high", "data/robot0_gripper_width"
+    fields = le.features([le.FRONT], le.RATE)
+    match name:
+        case "v2_shape":
+            says(info, features=fields | {"action": {"dtype": "float32", "shape": [HUGE, HUGE]}})
+        case "v2_robot":
+            says(info, robot_type="\x1b]52;c;aGk=\x07<script>" * 50_000)
+        case "v2_cameras":
+            says(info, features=fields | {f"cam{k}": {"dtype": "video", "shape": [64, 64, 3]} for k in range(2000)})
+        case "v2_long_task":
+            le.write_json_lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "A" * 50_000_000}])
+        case "v2_wide":
+            state = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(3000 * 6000, np.float32)), 6000)
+            columns = {"observation.state": state, "timestamp": np.arange(3000) / 10}
+            columns |= dict.fromkeys(("episode_index", "task_index"), np.zeros(3000, np.int64))
+            le.write_parquet(le.v2_data(root, 0), columns, compression="zstd")
+        case "v2_rows":
+            repeated(le.v2_data(root, 0), MANY)
+        case "v2_video_edits":
+            shown_often(le.v2_video(root, le.FRONT, 0), 1000, 10_000)
+        case "v3_dictionary":  # 5 KB took 18.6 GB
+            indices = pa.repeat(pa.scalar(0, pa.int32()), 1024)
+            texts = pa.DictionaryArray.from_arrays(indices, pa.array(["A" * 20_000_000]))
+            packed = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
+            le.write_parquet(tasks, {"task_index": np.arange(1024), "task": texts}, **packed)
+        case "v3_tasks":
+            repeated(tasks, MANY)
+        case "v3_listed":  # a million episodes that are nowhere
+            repeated(le.v3_meta(root), 1_000_000, episode_index=np.arange(1_000_000))
+        case "v3_equal":
+            zeros = np.zeros(400_000, np.int64)
+            le.write_parquet(le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros))
+        case "v3_utf8":
+            le.write_parquet(tasks, {"task_index": [0], "task": pa.array([b"\xff\xe1"]).view(pa.string())})
+        case "v3_digits":
+            says(info, data_path="data/" + "{chunk_index}{file_index}" * 4 + "x.parquet")
+            (root / "data" / ("1" * 220 + ".txt")).write_text("")
+        case "video_playlists":  # of a link, which leads to a film outside
+            (root / "clip.link").symlink_to("../../outside/secret.mp4")
+            for kind, text in playlists("clip.link").items():
+                for suffix in ("mp4", "mkv"):
+                    (root / f"{kind}.{suffix}").write_text(text)
+        case "video_concats":  # ten lists that each name the one before, ten times over: ten thousand million frames
+            le.write_video(root / "v0.mp4", range(4))
+            for k in range(1, 11):
+                (root / f"v{k}.mp4").write_text("ffconcat version 1.0\n" + f"file v{k - 1}.mp4\n" * 10)
+        case "video_edits":
+            shown_often(root / "a.mp4", 1000, 10_000)
+        case "video_samples":
+            claiming_samples(root / "a.mp4", 1 << 30)
+        case "video_pictures":
+            large_pictures(root / "a.mov", 8_000)
+        case "video_scans":
+            video_of_scans(root / "a.avi", 20_000, 2_000)
+        case "hdf5_rows":
+            array(root, arm, (HUGE, 14), (1000, 14))
+        case "hdf5_pictures":
+            array(root, pictures, (6, 1 << 20, 1 << 20, 3), (1, 64, 64, 3))
+        case "hdf5_black":  # four gigabytes of them in some megabytes
+            packed = zlib.compress(bytes(SIDE * SIDE * 3), 9)
+            array(root, pictures, (6, SIDE, SIDE, 3), (1, SIDE, SIDE, 3), packed)
+        case "hdf5_objects":
+            with h5py.File(root / "episode_0.hdf5", "r+") as file:
+                for k in range(12_000):
+                    file.create_group(f"g{k}")
+        case "rlds_wide":
+            says(root / "1.0.0/features.json", **rlds.features_json({"state": rlds.tensor("float32", HUGE, HUGE)}))
+        case "rlds_large":
+            says(root / "1.0.0/features.json", **rlds.features_json({"image": rlds.image(1 << 20, 1 << 20)}))
+        case "rlds_picture" | "rlds_keys":  # a megabyte that is one of 900 MB; many features
+            bomb = {"steps/observation/image": [rlds.png(np.zeros((17_000, 17_000, 3), np.uint8))] * 6}
+            more = bomb if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(20_000)}
+            rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=more)])
+        case "mcap_claims":
+            mcap(root, chunk(b"x", 1 << 40))
+        case "mcap_ratio":
+            mcap(root, chunk(bytes(1 << 27), 1 << 27))
+        case "mcap_records":
+            messages = channel(0) + record(5, bytes(22)) * 3_000_000
+            mcap(root, chunk(messages, len(messages)), record(128, bytes(100_000)))
+        case "mcap_topics":
+            mcap(root, *map(channel, range(20_000)))
+        case "zarr_rows":
+            says(store / "meta/episode_ends/.zarray", shape=[HUGE], chunks=[1000])
+        case "zarr_chunks":
+            says(store / f"data/{CAMERA}/.zarray", shape=[6, 1 << 20, 1 << 20, 3], chunks=[1, 1 << 20, 1 << 20, 3])
+        case "zarr_pickle":
+            says(store / gripper / ".zarray", filters=[{"id": "pickle"}])
+        case "zarr_bomb":
+            zipped(root, f"{gripper}/0.0", 1 << 28)
+        case "zarr_up":
+            zipped(root, "../../outside/secret.json", 2)
+        case "table30_wide" | "table30_long":
+            wide = (json.dumps({"joint_positions": [0] * 300_000}) + "\n") * 100
+            states = root / "fold_towel/data/episode_000000/states/states.jsonl"
+            states.write_text(wide if name == "table30_wide" else "x" * (1 << 24))
+        case "tar_size":  # a member of more bytes than there are anywhere
+            member = tarfile.TarInfo("648642/videos/head_color.mp4")
+            member.size = 1 << 60
+            tar = root / "observations/327/648642-648649.tar"
+            tar.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
