@@ -16,13 +16,13 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import PROGRAM, environment, files_sha256, proccorpus, without_progress
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
+from tests.kits.files import hashes_of
 from warehouse.lake.doctor import ERROR
 
 INJECTED = ROOT / "tests" / "faults" / "injected"
 PATIENCE_S = 600.0  # a busy machine is slow, not broken
-CONFIG = """datasets = ["long", "short"]
-registry = ["registry"]
+SETTINGS = """
 frames = {{keyframe_interval_s = 0.5}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
 """
@@ -47,14 +47,11 @@ class Corpus:
 
     @classmethod
     def make(cls, folder: Path, url: str) -> "Corpus":
-        registry = folder / "registry"
-        registry.mkdir(parents=True)
-        for name, annotator in (("long", "motion"), ("short", "vlm")):
-            text = f"name: {name}\nsource: {ROOT / 'samples' / f'sim_{name}'}\nchunk_size: 2\nannotator: {annotator}\n"
-            (registry / f"{name}.yaml").write_text(text)
-        config = folder / "build.toml"
-        config.write_text(CONFIG.format(url=url))
-        return cls(config)
+        entries = {
+            name: f"source: {ROOT / 'samples' / f'sim_{name}'}\nchunk_size: 2\nannotator: {annotator}\n"
+            for name, annotator in (("long", "motion"), ("short", "vlm"))
+        }
+        return cls(write_configs(folder, entries, SETTINGS.format(url=url)))
 
     def command(self, workspace: Path, workers: int = 2) -> list[str]:
         words = [PROGRAM, "build", "--config", self.config, "--episodes", "0-3", "--workers", workers]
@@ -91,7 +88,7 @@ class Whole:
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
         digest = proccorpus("digest", "--format", "json", cwd=ROOT, workspace=workspace).json
-        return cls(digest, files_sha256(workspace / "shards", "*.*"))
+        return cls(digest, hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
@@ -216,21 +213,19 @@ class Repeats:
 class ModelServer:
     """The stand-in of a model in a process of its own, that is killed and started again on one port."""
 
-    port: int
     log: Path
     options: Sequence[str] = ()
+    url: str = ""
+    port: int = 0
     process: "subprocess.Popen[str] | None" = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
         stand_in = [sys.executable, "-m", "tests.kits.vlm_standin"]
         command = [*stand_in, "--port", self.port, "--log", self.log, *self.options]
         self.process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline().startswith("http")
+        self.url = self.process.stdout.readline().strip()
+        self.port = int(self.url.removesuffix("/v1").rpartition(":")[2])
 
     def kill(self) -> None:
         if self.process is not None:
@@ -238,8 +233,20 @@ class ModelServer:
             self.process.wait()
             self.process = None
 
-    def answers(self) -> int:
-        return self.log.read_text().count('"answered"') if self.log.exists() else 0
+    def events(self, kind: str) -> list[str]:
+        """Hashes of the request bodies, in order."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return [line["sha256"] for line in lines if line["event"] == kind]
+
+
+@contextmanager
+def serving_model(folder: Path, *options: str) -> Iterator[ModelServer]:
+    server = ModelServer(folder / "requests.jsonl", options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @dataclass

@@ -1,12 +1,11 @@
 """A Ray head of a test's own, and Dagster's runs whose steps are jobs of it."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ import dagster as dg
 import httpx
 
 from core.paths import ROOT
-from tests.kits.servers import free_port
+from tests.kits.servers import end, free_port
 
 BIN = Path(sys.executable).parent
 READY_S, ATTEMPTS = 180.0, 4
@@ -28,37 +27,21 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
     `second_node`: with another node of two cores, on this machine too.
     """
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, ExitStack() as started:  # sockets' paths are short
-        ports = _up(lambda: _head_options(folder), started)
+        own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
+        ports = _up(own, started, "--port", "--dashboard-port", "--ray-client-server-port")
         if second_node:
-            _up(lambda: _node_options(f"127.0.0.1:{ports['--port']}"), started)
+            _up({"--address": f"127.0.0.1:{ports['--port']}"}, started, "--metrics-export-port")
         yield f"http://127.0.0.1:{ports['--dashboard-port']}"
 
 
-def _head_options(folder: str) -> dict[str, int | str]:
-    names = ("--port", "--dashboard-port", "--ray-client-server-port")
-    own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
-    return _ports(*names) | _common() | own
-
-
-def _node_options(head: str) -> dict[str, int | str]:
-    return _ports("--metrics-export-port") | _common() | {"--address": head}
-
-
-def _common() -> dict[str, int | str]:
+def _up(own: Mapping[str, str], started: ExitStack, *ports: str) -> dict[str, int | str]:
+    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
     # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
     # What takes jobs on a node is given, too: its usual port may be another head's
-    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
-    return _ports(*names) | {"--num-cpus": 2, "--node-ip-address": "127.0.0.1"}
-
-
-def _ports(*names: str) -> dict[str, int | str]:
-    return {name: free_port() for name in names}
-
-
-def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict[str, int | str]:
-    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
+    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", *ports)
     for _ in range(ATTEMPTS):
-        chosen = options()
+        chosen: dict[str, int | str] = {name: free_port() for name in names}
+        chosen |= {"--num-cpus": 2, "--node-ip-address": "127.0.0.1", **own}
         head = ["--head"] if "--port" in chosen else []
         given = [f"{name}={value}" for name, value in chosen.items()]
         command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *given]
@@ -67,7 +50,7 @@ def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict
             command, env=os.environ | {"PATH": path}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        started.callback(_end, node)
+        started.callback(end, node)
         asked = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
         if head:
             asked.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
@@ -77,19 +60,8 @@ def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict
                 return chosen
             assert time.monotonic() < limit, f"{command} does not get ready"
             time.sleep(0.5)
-        _end(node)
+        end(node)
     raise AssertionError(f"{command} has ended {ATTEMPTS} times")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a process with its group."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def answers(url: str) -> bool:

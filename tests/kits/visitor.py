@@ -1,22 +1,26 @@
 """Visitors of the explorer: a client as a browser on this machine is one, a real server, and requests byte by byte."""
 
+import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 from fastapi.testclient import TestClient
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from explorer.app import create_app
 from explorer.site import Options
-from warehouse.lake import Lake, digest
+from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.lake_kit import opened
+from tests.kits.sql_attacks import below, state_of
+from warehouse.lake import digest
 
 QUIET_S = 20  # a server that says nothing for so long waits for more
 HOME = "http://127.0.0.1"
@@ -24,6 +28,13 @@ HOME = "http://127.0.0.1"
 
 def visit(space: Workspace, options: Options | None = None, home: str = HOME) -> TestClient:
     return TestClient(create_app(space, options or Options()), base_url=home, raise_server_exceptions=False)
+
+
+def picture(client: Any, url: str) -> np.ndarray:
+    """BGR."""
+    shown = cv2.imdecode(np.frombuffer(client.get(url).content, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
+    return shown.astype(int)
 
 
 def csrf(client: Any) -> str:
@@ -44,20 +55,22 @@ def _own(client: Any) -> dict[str, str]:
 
 
 @contextmanager
-def serving(space: Workspace, *options: str) -> Iterator[str]:
-    """The address of `proccorpus explore` in a process of its own."""
-    program = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--port", "0", "--no-open", "--no-token"]
-    command = [*program, "--workspace", str(space.root), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
+    """`proccorpus explore` in a process of its own, with a client of it; killed at the end, with its queries'."""
+    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--no-token", "--workspace", space.root]
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(**env), **piped) as server:
         try:
             assert server.stdout
             line = server.stdout.readline()
-            found = re.findall(r"https?://\S+", line)
+            found = re.findall(r"https?://[^/\s]+", line)
             assert found, line + (server.stderr.read() if server.stderr else "")
-            yield found[0]
+            with httpx.Client(base_url=found[0], timeout=600, trust_env=False) as client:
+                yield client, server
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(20)
+            for pid in (*below(server.pid), server.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def raw(url: str, request: bytes) -> tuple[int, bytes]:
@@ -76,10 +89,6 @@ def raw(url: str, request: bytes) -> tuple[int, bytes]:
 
 def fingerprint(space: Workspace) -> dict[str, str]:
     """Hashes of the corpus's contents and of every file of the workspace."""
-    lake = Lake(space, read_only=True)
-    try:
+    with opened(space, read_only=True) as lake:
         contents = digest(lake) | {"snapshot": str(lake.snapshot())}
-    finally:
-        lake.con.close()
-    files = (p for p in sorted(space.root.rglob("*")) if p.is_file() and not p.name.startswith("catalog.sqlite-"))
-    return contents | {str(p): sha256(p.read_bytes()).hexdigest() for p in files}
+    return contents | state_of(space.root)

@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.build import run_build
+from tests.kits.files import flip_bit
 from tests.kits.lerobot_writer import write_video
-from tests.kits.made_corpus import Made, build_of
+from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
 from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
@@ -21,16 +21,12 @@ from warehouse.shards import index_path
 ANY = ("unknown",)  # the tiny dataset states no licence
 
 
-def licence(lake: Lake, text: str | None) -> None:
-    lake.con.execute("UPDATE datasets SET license = ?", [text])
-
-
 # What a release holds
 
 
 def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
     for stated, name in ((None, "unknown"), ("other", "unknown"), ("cc-by-nc-4.0", "cc-by-nc-4.0")):
-        licence(corpus, stated)
+        corpus.con.execute("UPDATE datasets SET license = ?", [stated])
         with pytest.raises(ReleaseError, match=f"nothing is left for a release.*--allow-licence {name}"):
             create_release(corpus, "r1", allow=("mit",))
         assert contents(corpus, (name,)).datasets == ["tiny"]
@@ -86,8 +82,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
         how = {"crf": str(crf), "preset": "ultrafast"}
         write_video(video_path(root, episode), shown, fps=FPS, options=how)
         write_rows(root, episode, len(shown), scale=1.0 + 0.1 * episode)  # as recorded on another arm
-    own = made.copy(tmp_path / "before")
-    assert not run_build(own.space, [build_of(root)], workers=1).failed
+    own = built(build_of(root), made.copy(tmp_path / "before").space)
     lake = Lake(own.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [anew])
     outcome = split_leaks(lake)
@@ -118,10 +113,9 @@ def test_each_damage_is_named(corpus: Lake):
     release = create_release(corpus, "r1", allow=ANY)
     assert verify_release(corpus, release) == []
     missing, cut, flipped, longer = (s.path(corpus.workspace) for s in release.shard_list)
-    data = flipped.read_bytes()
     missing.unlink()
     cut.write_bytes(cut.read_bytes()[:-512])
-    flipped.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+    flip_bit(flipped)
     longer.write_bytes(longer.read_bytes() + b"x")
     index_path(cut).write_text("{")
     index_path(longer).unlink()
