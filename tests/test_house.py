@@ -17,17 +17,17 @@ from core.paths import ROOT
 LINES = {
     "core": 2984,  # 2,000
     "ingest": 11169,  # 9,800
-    "annotate": 10548,  # 9,000
-    "warehouse": 12835,  # 10,300
-    "eval": 11802,  # 9,500
-    "training": 7032,  # 6,800
-    "pipeline": 6613,  # 5,300
-    "explorer": 4815,  # 4,700
-    "cli": 3892,  # 3,600
-    "assets": 2852,  # 2,000
-    "benchmarks": 7819,  # 8,000
+    "annotate": 10559,  # 9,000
+    "warehouse": 12799,  # 10,300
+    "eval": 11527,  # 9,500
+    "training": 7008,  # 6,800
+    "pipeline": 6476,  # 5,300
+    "explorer": 4700,  # 4,700
+    "cli": 3894,  # 3,600
+    "assets": 2829,  # 2,000
+    "benchmarks": 7817,  # 8,000
 }
-PAGES = 3180  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 2999  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
