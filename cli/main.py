@@ -293,10 +293,8 @@ def _asked(words: Sequence[str]) -> str:
 
 
 def main(begin: Callable[[], None] = lambda: None) -> None:
-    """Run the command line. Known errors become one line and an exit code; an unknown one shows its traceback.
-
-    begin: what is done once the command is imported, before it runs.
-    """
+    """Run the command line; `begin` is called once its command is imported. Known errors become one line and an exit
+    code; an unknown one shows its traceback."""
     guard_terminal()
     for wanted in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
         wanted.set(False)

@@ -98,18 +98,13 @@ class EmbeddingPass:
             part = self._batch[begin : begin + size]
             pictures = np.zeros((size, *part[0].shape), np.uint8)
             pictures[: len(part)] = part
-            future = self._pool.submit(_embed, self.encoder, pictures, len(part))
+            future = self._pool.submit(lambda x, n: self.encoder.embed(x)[:n].astype(np.float16), pictures, len(part))
             self._looked[self._open][1].append(future)
             # Wait where more are under way than threads can begin soon
             self._running.append(future)
             if len(self._running) > 2 * self.threads:
                 self._running.popleft().result()
         self._batch = []
-
-
-def _embed(encoder: Encoder, pictures: np.ndarray, count: int) -> np.ndarray:
-    """The numbers of the first `count` pictures of a batch, float16."""
-    return encoder.embed(pictures)[:count].astype(np.float16)
 
 
 # A pass of its own

@@ -138,8 +138,8 @@ def environment(config: ServerConfig, device: Literal["cpu", "gpu"], replica: in
 
 
 def start_guarded(command: Sequence[str], output: int | IO[Any], variables: Mapping[str, str] = {}) -> Guarded:
-    """A command in a process group of its own, under a guard that ends it, with all that it started, when this process
-    is gone. `output`: of both its streams; `variables`: over those of this process."""
+    """A command in a process group of its own, whose guard ends all of it when this process is gone. `output`: of both
+    its streams; `variables`: over those of this process."""
     return subprocess.Popen(
         [sys.executable, "-I", str(GUARD), str(os.getpid()), str(GRACE_S), *command],
         stdin=subprocess.DEVNULL,
@@ -170,8 +170,7 @@ class Server:
     """
 
     def __init__(self, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> None:
-        self.config = config
-        self.say = say
+        self.config, self.say = config, say
         self.endpoints: tuple[str, ...] = ()
         self.logs = tuple(config.log_dir / f"vllm-{k}.log" for k in range(config.replicas))
         self._guards: list[Guarded] = []
@@ -190,8 +189,7 @@ class Server:
 
     def _start(self) -> None:
         """Start every replica, each under a guard that ends it when this process is gone."""
-        config = self.config
-        python = config.python or default_python()
+        config, python = self.config, self.config.python or default_python()
         # Asked of the interpreter, since the wheels for CPU and GPU take different flags
         device = installed_device(python) if config.device == "auto" else config.device
         ports = _free_ports(config.host, config.port, config.replicas)

@@ -50,17 +50,14 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
 
 def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeLabel]:
     """The labels of the episodes of one task, in order."""
-    own = [own_label(e, steps) if steps and _has_steps(e, steps) else one_step(e) for e in task]
+    # One that lacks attempts may still have come as far as those it has
+    few = min(2, len(steps.transfers)) if steps else 0
+    own = [own_label(e, steps) if steps and len(e.attempts) >= (1 if e.failed else few) else one_step(e) for e in task]
     by_others = votes(task, own)
     return [
         _by_others(episode, by_others[i], steps) if i in by_others else _by_itself(episode, own[i])
         for i, episode in enumerate(task)
     ]
-
-
-def _has_steps(episode: Observed, steps: TaskSteps) -> bool:
-    """Does an episode show steps of its own? One that lacks attempts may still have come as far as those it has."""
-    return len(episode.attempts) >= (1 if episode.failed else min(2, len(steps.transfers)))
 
 
 def one_step(episode: Observed) -> OwnLabel:

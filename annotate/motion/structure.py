@@ -147,9 +147,8 @@ def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:
 
 
 def _parts(wanted: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig) -> tuple[str, ...]:
-    stay_s = median(e.stay_s(a) for e in episodes for a in e.attempts)
     last = "lift" if wanted[-1].is_lifted else "place"
-    if len(wanted) > 1 or stay_s < config.step_min_s:
+    if len(wanted) > 1 or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s:
         return ("grasp", last)
     if wanted[-1].is_lifted:
         return ("reach", "grasp", last)

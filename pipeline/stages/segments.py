@@ -11,7 +11,7 @@ from annotate.label import EpisodeLabel, plain_label
 from annotate.motion import annotator as motion
 from annotate.progress import progress
 from annotate.segments import check_tiling
-from annotate.vlm import annotate_episode
+from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.view import EpisodeView

@@ -7,7 +7,7 @@ import pytest
 
 from annotate.model_client.calls import Image
 from annotate.segments import finished
-from annotate.vlm import annotate_episode
+from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import beside, size_beside
 from annotate.vlm.reason import reason_episode

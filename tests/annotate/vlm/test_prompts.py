@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from annotate.model_client.calls import Request
-from annotate.vlm import annotate_episode
+from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.reason import reason_episode
 from tests.kits.vlm_episodes import knowing, question, view_of
