@@ -95,9 +95,10 @@ def _questions(
         return []
     asked: list[tuple[str, list[int], str, float | None]] = []
     # The label is that of the last frame shown: the moment that the question calls now
-    for now in spread(range(num_frames), MOMENTS) if progress is not None else ():
-        frames = window(now, record.fps, SamplesConfig())
-        asked.append((PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]])))
+    if progress is not None:
+        for now in spread(range(num_frames), MOMENTS):
+            frames = window(now, record.fps, SamplesConfig())
+            asked.append((PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]])))
     if success is not None:
         frames = spread(range(num_frames), SUCCESS_PICTURES)
         marks = "\n".join([IMAGE_MARK] * len(frames))
