@@ -19,6 +19,8 @@ ALERTS = DEPLOY / "monitoring" / "alerts.yaml"
 KUBERNETES = "1.33"
 KUSTOMIZATION = yaml.safe_load((DEPLOY / "kustomization.yaml").read_text())
 MANIFESTS = [m for file in KUSTOMIZATION["resources"] for m in yaml.safe_load_all((DEPLOY / file).read_text())]
+POLICIES = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
+LAUNCHER = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
 COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["services"]
 
 
@@ -83,10 +85,9 @@ def test_runs_get_the_image_and_the_settings_of_the_code_location():
     images = {name: c["image"] for name, spec in _pods() for c in spec["containers"]}
     assert images.pop("proxy") == COMPOSE["proxy"]["image"]
     assert set(images.values()) == {f"{image['name']}:latest"}
-    launcher = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
-    assert launcher["env_config_maps"] == launcher["env_secrets"] == ["proccorpus"]
-    assert launcher["dagster_home"] == _literals()["DAGSTER_HOME"]
-    assert {m["name"]: m["mountPath"] for m in launcher["volume_mounts"]} == {"corpus": "/corpus", "tmp": "/tmp"}
+    assert LAUNCHER["env_config_maps"] == LAUNCHER["env_secrets"] == ["proccorpus"]
+    assert LAUNCHER["dagster_home"] == _literals()["DAGSTER_HOME"]
+    assert {m["name"]: m["mountPath"] for m in LAUNCHER["volume_mounts"]} == {"corpus": "/corpus", "tmp": "/tmp"}
 
 
 def test_compose_passes_what_the_files_read():
@@ -136,25 +137,27 @@ def test_containers_can_write_nothing_but_the_corpus_and_gain_no_right():
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
         for container in spec["containers"]:
             assert container["securityContext"] == LOCKED
-    launcher = yaml.safe_load((DEPLOY / "kubernetes" / "dagster.yaml").read_text())["run_launcher"]["config"]
-    assert LOCKED.items() <= launcher["security_context"].items()
-    assert launcher["security_context"]["runAsNonRoot"]
+    assert LOCKED.items() <= LAUNCHER["security_context"].items()
+    assert LAUNCHER["security_context"]["runAsNonRoot"]
     for name in ("create", *SERVICES, "proxy", "upkeep"):
         assert COMPOSE[name]["read_only"]
         assert COMPOSE[name]["cap_drop"] == ["ALL"]
         assert COMPOSE[name]["security_opt"] == ["no-new-privileges:true"]
 
 
-def test_only_webserver_and_daemon_reach_the_code_location():
-    policies = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
-    assert policies["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
-    (rule,) = policies["code"]["ingress"]
+def test_who_reaches_whom():
+    """Webserver and daemon alone reach the code location, people the proxy alone."""
+    assert POLICIES["nobody"] == {"podSelector": {}, "policyTypes": ["Ingress"]}
+    (rule,) = POLICIES["code"]["ingress"]
     (source,) = rule["from"]
     assert source["podSelector"]["matchExpressions"][0]["values"] == ["webserver", "daemon"]
     assert [p["port"] for p in rule["ports"]] == [4000]
-    assert {p["podSelector"]["matchLabels"]["app"] for n, p in policies.items() if n != "nobody"} <= {
-        name for name, _ in _pods()
-    }
+    shut = {p["podSelector"]["matchLabels"]["app"] for n, p in POLICIES.items() if n != "nobody"}
+    assert shut <= {name for name, _ in _pods()}
+    for name in ("webserver", "explorer", "rewards"):
+        (rule,) = POLICIES[name]["ingress"]
+        assert rule["from"][0] == {"podSelector": {"matchLabels": {"app": "proxy"}}}
+    assert [p["port"] for p in POLICIES["proxy"]["ingress"][0]["ports"]] == [3000, 7680, 8700]
 
 
 SERVICES = ("code", "webserver", "daemon", "explorer", "rewards")
@@ -180,14 +183,6 @@ def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
         ready = container["readinessProbe"]["httpGet"]["path"]
         assert f":{container['ports'][0]['containerPort']}{ready}" in " ".join(COMPOSE[name]["healthcheck"]["test"])
         assert path in ("/server_info", "/healthz")
-
-
-def test_people_reach_the_proxy_alone():
-    policies = {m["metadata"]["name"]: m["spec"] for m in MANIFESTS if m["kind"] == "NetworkPolicy"}
-    for name in ("webserver", "explorer", "rewards"):
-        (rule,) = policies[name]["ingress"]
-        assert rule["from"][0] == {"podSelector": {"matchLabels": {"app": "proxy"}}}
-    assert [p["port"] for p in policies["proxy"]["ingress"][0]["ports"]] == [3000, 7680, 8700]
 
 
 def test_alerts_and_dashboard_ask_for_metrics_that_there_are():

@@ -1,6 +1,5 @@
 """A day passes: sources change, a person corrects; sensors notice, and the schedule's run does what is due."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -23,10 +22,10 @@ from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
 from tests.assets.defs.corpus.test_assets import requests
+from tests.kits.lake_kit import say
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
-from tests.pipeline.stages.test_corrections import say
 from tests.pipeline.test_release_cycle import EPISODES, ROOT, tiny_recipe
 from training.runs import newest_model
 from warehouse.lake import Lake, digest
@@ -67,9 +66,6 @@ def a_source_gains_an_episode(source: Path) -> None:
     write_video(source, episode, 20)
     lines = [{"episode_index": e, "tasks": [TASKS[e % 2]], "length": n} for e, n in enumerate((*LENGTHS, 20))]
     write_lines(source / "meta/episodes.jsonl", lines)
-    info = json.loads((source / "meta/info.json").read_text())
-    info |= {"total_episodes": episode + 1, "total_frames": info["total_frames"] + 20}
-    (source / "meta/info.json").write_text(json.dumps(info))
 
 
 def a_source_changes_a_label(source: Path) -> None:

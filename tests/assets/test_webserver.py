@@ -112,9 +112,8 @@ def test_names_of_a_reverse_proxy(context: Any) -> None:
 
 
 def test_prometheus_is_told_of_the_lake_and_of_runs(
-    context: Any, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: Any, own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = made.copy(tmp_path)
     (own.space.root / "metrics").mkdir()
     (own.space.root / "metrics" / "backup.prom").write_text('proccorpus_scheduled_exit_code{task="backup"} 3\n')
     home = tmp_path / "home"

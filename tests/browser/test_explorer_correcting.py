@@ -7,11 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from pipeline.build import run_build
 from tests.kits.browser_kit import Watched, watching
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import FPS
-from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser
 EPISODE, FRAMES = 2, 30
@@ -85,22 +83,17 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     say(page, "follow with the next build")
     assert page.evaluate("[window.stays, scrollY]") == [True, y]  # nothing was loaded anew, nothing moved
 
-    done = [(r.run.stage, r.run.chunk) for r in run_build(own.space, [own.build], workers=1).done]
     # No other run has its task, so nothing else is labelled like it
-    assert done == [(stage, 1) for stage in ("corrections", "progress", "samples", "shards")]
-    lake = Lake(own.space, read_only=True)
-    rows = lake.rows(
-        "SELECT label_run, name, start_frame, end_frame FROM active_segments WHERE episode_index = ? "
-        "ORDER BY segment_index LIMIT 1",
-        [EPISODE],
+    assert own.rebuild() == [(stage, 1) for stage in ("corrections", "progress", "samples", "shards")]
+    rows = own.rows(
+        f"SELECT label_run, name, start_frame, end_frame FROM active_segments WHERE episode_index = {EPISODE} "
+        "ORDER BY segment_index LIMIT 1"
     )
     assert rows == [("human/tiny", "Reach for the blue cube", 0, target)]
-    shown = lake.rows(
+    shown = own.rows(
         "SELECT DISTINCT l.shard, h.split FROM samples s JOIN sample_location l USING (sample_id) "
-        "JOIN shards h ON h.shard = l.shard WHERE s.episode_index = ? AND s.label_run = 'human/tiny'",
-        [EPISODE],
+        f"JOIN shards h ON h.shard = l.shard WHERE s.episode_index = {EPISODE} AND s.label_run = 'human/tiny'"
     )
-    lake.con.close()
     assert len(shown) == 1
     with tarfile.open(own.space.shard(shown[0][1], shown[0][0])) as tar:
         texts = [tar.extractfile(m).read() for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
@@ -186,10 +179,8 @@ def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
     expect(page.locator(".editor-lost")).to_have_count(0)
     page.get_by_label("Your name").fill("ada")
     save(page)
-    lake = Lake(own.space, read_only=True)
     told = "SELECT final_progress, catastrophic_frame, json_extract_string(segments, '$[#-1].pace') FROM corrections"
-    assert lake.rows(told) == [(0.4, None, "mistake")]
-    lake.con.close()
+    assert own.rows(told) == [(0.4, None, "mistake")]
     expect(page.get_by_label("Final progress", exact=True)).to_have_value("40")
 
 

@@ -140,14 +140,6 @@ def test_sql_runs_saves_and_cancels(watched: Watched):
         expect(page.locator("#result td").first).to_have_text("42")
 
 
-def test_a_number_of_the_leaderboard_leads_to_its_episodes(watched: Watched):
-    page = watched.open("/leaderboard?metric=mae")
-    page.get_by_role("link", name="tiny-model").click()
-    page.locator("#behind a").first.click()
-    expect(page.locator("h1")).to_contain_text("Compare tiny")
-    expect(page.locator("#b option:checked")).to_have_text("tiny-model, held-out (truth)")
-
-
 def test_why_this_label_opens_the_whole_call(watched: Watched):
     page = watched.open("/episode/tiny/0")
     page.get_by_role("link", name="Why this label?").click()

@@ -7,8 +7,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kits.browser_kit import Watched, watching
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made, repeat
-from warehouse.lake import Lake
 
 pytestmark = pytest.mark.browser
 
@@ -30,9 +30,7 @@ def is_in_sight(page: Page, selector: str) -> bool:
 
 def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     added = repeat(own, 3)
-    lake = Lake(own.space)
-    lake.con.execute(f"UPDATE episode_labels SET needs_review = true WHERE list_contains({added}, episode_index)")
-    lake.con.close()
+    change(own.space, f"UPDATE episode_labels SET needs_review = true WHERE list_contains({added}, episode_index)")
     total = own.rows("SELECT count(*) FROM review_queue")[0][0]
     assert total >= 13
 

@@ -14,10 +14,9 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from explorer.site import Options
-from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.browser_kit import Watched, watching
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, built, with_stages
 from tests.kits.retimed_runs import FPS, TASK, make_runs, paces
 
 pytestmark = pytest.mark.browser
@@ -74,12 +73,7 @@ def cupcakes(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Four runs with motion's labels; that encoders look at nothing keeps the test short and the same everywhere."""
     folder = tmp_path_factory.mktemp("cupcakes")
     build = source_build(make_runs(folder / "source"), "cupcakes", None, None)
-    stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(when="never")})
-    build = build.model_copy(update={"stages": stages})
-    space = Workspace(folder / "workspace")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return built(with_stages(build, embeddings=EmbeddingsConfig(when="never")), Workspace(folder / "workspace"))
 
 
 @pytest.fixture

@@ -1,23 +1,15 @@
 """`proccorpus eval score` and `compare` as their user runs them."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
+from tests.kits.cli_kit import ok, proccorpus
 from warehouse.lake import Lake
 
 SHARES = (0.08, 0.33, 0.58, 0.83)
-
-
-def run(where: Path, *args: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "PROCCORPUS_WORKSPACE"}
-    command = [sys.executable, str(ROOT / "proccorpus.py"), "eval", *map(str, args)]
-    return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -42,36 +34,35 @@ def predictions(tmp_path: Path) -> Path:
 
 
 def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(predictions: Path, tmp_path: Path) -> None:
-    base = ("score", "--benchmark", "progress-bench", "--predictions", predictions)
-    done = run(tmp_path, *base, "--format", "json")
-    assert (done.returncode, done.stderr) == (0, "")
-    metrics = json.loads(done.stdout)["metrics"]
+    base = ("eval", "score", "--benchmark", "progress-bench", "--predictions", predictions)
+    metrics = ok(proccorpus(*base, "--format", "json", cwd=tmp_path)).json["metrics"]
     assert metrics["score_error"] == {"value": 0.25, "low": 0.25, "high": 0.25, "n": 3, "coverage": 0.75}
     assert metrics["na_recall"]["value"] is None
-    published = run(tmp_path, *base, "--as-published", "--format", "json")
-    assert json.loads(published.stdout)["metrics"]["score_error"]["value"] == pytest.approx(
+    published = proccorpus(*base, "--as-published", "--format", "json", cwd=tmp_path).json
+    assert published["metrics"]["score_error"]["value"] == pytest.approx(
         0.01 / 0.58 / 3  # 58 % is written 57 %; who cannot be read is left out
     )
     assert [p.name for p in tmp_path.iterdir()] == [predictions.name]
 
-    stored = run(tmp_path, *base, "--store", "--workspace", tmp_path / "ws")
-    assert stored.returncode == 0, stored.stderr
-    assert "score_error" in stored.stdout
+    stored = proccorpus(*base, "--store", cwd=tmp_path, workspace=tmp_path / "ws")
+    assert stored.code == 0, stored.err
+    assert "score_error" in stored.out
     lake = Lake(Workspace(tmp_path / "ws"), read_only=True)
     sql = "SELECT model, value, low, n, coverage FROM leaderboard WHERE metric = 'score_error' AND slice = 'all'"
     assert lake.rows(sql) == [("model_a", 0.25, 0.25, 3, 0.75)]
     ((run_id, config),) = lake.rows("SELECT eval_run, config FROM eval_runs")
     kept = tmp_path / "ws" / json.loads(config)["predictions"]
     assert kept.read_bytes() == predictions.read_bytes()
-    assert run_id in stored.stderr
+    assert run_id in stored.err
 
 
 def test_two_files_are_compared(predictions: Path, tmp_path: Path) -> None:
     other = tmp_path / "model_b.jsonl"
     other.write_text(predictions.read_text().replace("<score>33%", "<score>66%"))
-    done = run(tmp_path, "compare", predictions, other, "--benchmark", "progress-bench", "--format", "json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    words = ("eval", "compare", predictions, other, "--benchmark", "progress-bench", "--format", "json")
+    done = proccorpus(*words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    found = done.json
     assert (found["common"], found["only_first"]) == (3, 0)
     by_metric = {d["metric"]: d for d in found["differences"]}
     assert by_metric["score_error"]["value"] == pytest.approx(-0.33 / 0.67 / 4)

@@ -31,6 +31,7 @@ from tests.kits.cli_kit import Built, assert_one_error_line, proccorpus
 from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
+from tests.kits.training_kit import KilledError
 from training.errors import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
@@ -209,10 +210,6 @@ def test_a_laptop_models_weights_are_what_it_says_of_each_video(own: Built, vide
     assert first["progress"].to_pylist() == pytest.approx(list(rows.values()), abs=TOLERANCE)
 
 
-class StoppedError(Exception):
-    pass
-
-
 def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint: Path) -> None:
     lake = open_lake(Workspace(own.workspace))
     episodes = [e for chunk in range(3) for e in chunk_episodes(lake, "tiny", chunk)]
@@ -225,14 +222,14 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     def until(stop: int) -> Any:
         def run(moments: Any) -> Any:
             if next(calls) == stop:
-                raise StoppedError
+                raise KilledError
             scored.extend(m.stream.num_frames for m in moments)
             return score(moments)
 
         return run
 
     scorer.score = until(2)  # type: ignore[method-assign]
-    with pytest.raises(StoppedError):
+    with pytest.raises(KilledError):
         score_episodes(lake, scorer, "bars", episodes)
     assert set(scored) == set(LENGTHS[:2])
     half = Lake(Workspace(own.workspace), read_only=True).rows("SELECT * FROM eval_predictions ORDER BY ALL")

@@ -8,8 +8,8 @@ from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS
-from tests.e2e.test_vlm_build import serving as model_server
 from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, called, proccorpus, write_config
+from tests.kits.fault_kit import serving_model
 from tests.kits.http_server import Answering, serving
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake
@@ -55,7 +55,7 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
         more = ', api_key_env = "MODEL_KEY"'
         return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=more))
 
-    with model_server(tmp_path) as server:
+    with serving_model(tmp_path) as server:
         assert run("build", "--config", config("well", server.url), "--workers", 1).code == 0
     with serving(Telltale) as address:  # the same workspace, another model server, one that refuses: its words are kept
         project = config("refused", f"{address}/v1")

@@ -2,10 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +10,8 @@ import numpy as np
 import pytest
 
 from annotate.segments import Segment, check_tiling
-from core.paths import ROOT
 from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
+from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, video_path, write_rows
@@ -26,36 +23,9 @@ frames = {{keyframe_interval_s = 0.4}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
 
 
-@dataclass
-class Server:
-    """A stand-in process with its log."""
-
-    url: str
-    log: Path
-    process: "subprocess.Popen[str]"
-
-    def events(self, kind: str) -> list[str]:
-        """Hashes of the request bodies, in order."""
-        lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-        return [line["sha256"] for line in lines if line["event"] == kind]
-
-
-@contextmanager
-def serving(folder: Path, *options: str, port: int = 0) -> Iterator[Server]:
-    log = folder / "requests.jsonl"
-    command = [sys.executable, "-m", "tests.kits.vlm_standin", "--port", str(port), "--log", str(log), *options]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        yield Server(process.stdout.readline().strip(), log, process)
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    with serving(tmp_path) as found:
+def server(tmp_path: Path) -> Iterator[ModelServer]:
+    with serving_model(tmp_path) as found:
         yield found
 
 
@@ -67,7 +37,7 @@ def configured(folder: Path, source: Path, url: str, more: str = "") -> Path:
 class Annotated:
     """A whole build by one worker: the server, which still runs, the config, and what the build came to."""
 
-    server: Server
+    server: ModelServer
     config: Path
     workspace: Path
     sent: list[str]
@@ -79,7 +49,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Not for changing."""
     folder = tmp_path_factory.mktemp("annotated")
     workspace = folder / "workspace"
-    with serving(folder) as server:
+    with serving_model(folder) as server:
         config = configured(folder / "project", source, server.url)
         ok(proccorpus("build", "--config", config, "--workers", 1, cwd=folder, workspace=workspace))
         yield Annotated(server, config, workspace, server.events("received"), digest_of(workspace))
@@ -89,7 +59,7 @@ def annotated(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def annotate(tmp_path: Path, source: Path) -> Callable[..., Result]:
     """`proccorpus build` of the tiny dataset by a server's model."""
 
-    def run(server: Server, workspace: Path, *options: object, more: str = "", of: Path = source) -> Result:
+    def run(server: ModelServer, workspace: Path, *options: object, more: str = "", of: Path = source) -> Result:
         config = configured(tmp_path / "project", of, server.url, more)
         return proccorpus("build", "--config", config, *options, cwd=tmp_path, workspace=workspace)
 
@@ -134,7 +104,7 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: A
     assert server.events("received") == sent
     other = tmp_path / "other"  # a workspace of its own that has the replies: the same labels without a server
     shutil.copytree(workspace / "responses", other / "responses")
-    server.process.kill()
+    server.kill()
     build(other, 2)
     assert digest_of(other) == digest_of(workspace) == annotated.digest
     assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
@@ -157,7 +127,7 @@ def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Path, tmp_path: Path) -> None:
     workspace, cwd = tmp_path / "workspace", tmp_path
-    with serving(tmp_path, "--fault", "even") as server:
+    with serving_model(tmp_path, "--fault", "even") as server:
         config = configured(tmp_path / "project", one_task, server.url, ", max_calls = 9")
         config.with_name("registry").joinpath("tiny.yaml").write_text(f"name: tiny\nsource: {one_task}\n")
         [bill] = json.loads(ok(proccorpus("dry-run", "--config", config, "--json", cwd=cwd, workspace=workspace)).out)
@@ -207,14 +177,14 @@ PASSING = ("429:first=1", "500:after=3:first=2", "drop:0.2:after=6", "not_json:a
 @pytest.mark.faults
 def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
     faults = [x for fault in PASSING for x in ("--fault", fault)]
-    with serving(tmp_path, *faults) as server:
+    with serving_model(tmp_path, *faults) as server:
         ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
     assert labelled(tmp_path / "workspace") == EVERY
     assert findings(tmp_path / "workspace") == set()
 
 
 def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Path) -> None:
-    with serving(tmp_path, "--model", "another") as server:
+    with serving_model(tmp_path, "--model", "another") as server:
         result = annotate(server, tmp_path / "workspace", "--workers", 1)
         assert server.events("received") == []
     assert result.code == FAILED
@@ -223,7 +193,7 @@ def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Pat
     assert "Traceback" not in result.err
 
 
-def test_no_pictures_no_call(server: Server, annotate: Annotate, own: Built, tmp_path: Path) -> None:
+def test_no_pictures_no_call(server: ModelServer, annotate: Annotate, own: Built, tmp_path: Path) -> None:
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])

@@ -1,18 +1,14 @@
 """Snapshots: pages read one, follow the lake, and can be held at one; many at once; the command."""
 
-import os
 import re
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from explorer.access import CorpusView, PageError
 from explorer.app import create_app
 from explorer.site import Options
@@ -20,7 +16,7 @@ from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
 from tests.kits.lake_kit import FOREVER
 from tests.kits.sql_attacks import below
-from tests.kits.visitor import visit
+from tests.kits.visitor import serving, visit
 from warehouse.lake import Lake, LakeError
 
 
@@ -85,25 +81,15 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
 
 def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
-    words = ["explore", "--no-open", "--no-token", "--port", "0", "--workspace", str(furnished.root)]
-    server = subprocess.Popen(
-        [sys.executable, str(ROOT / "proccorpus.py"), *words], cwd=ROOT, env=os.environ | {"TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    try:
-        assert server.stdout is not None
-        (url,) = re.findall(r"http://127\.0\.0\.1:\d+", server.stdout.readline())
-        with ThreadPoolExecutor(2) as asking:
-            asked = [asking.submit(httpx.get, f"{url}/sql", params={"q": FOREVER}, timeout=60) for _ in range(2)]
-            wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
-            queries = below(server.pid)
-            assert httpx.get(f"{url}/releases", timeout=30).status_code == 200
-            began = time.monotonic()
-            server.terminate()
-            _, err = server.communicate(timeout=20)
-            assert time.monotonic() - began < 10
-            assert err == "note: no token: every user of this machine may do everything here\n"
-            assert all("given up" in a.result().text for a in asked)
+    with serving(furnished, TMPDIR=str(tmp_path)) as (client, server), ThreadPoolExecutor(2) as asking:
+        asked = [asking.submit(client.get, "/sql", params={"q": FOREVER}) for _ in range(2)]
+        wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
+        queries = below(server.pid)
+        assert client.get("/releases").status_code == 200
+        began = time.monotonic()
+        server.terminate()
+        _, err = server.communicate(timeout=20)
+        assert time.monotonic() - began < 10
+        assert err == "note: no token: every user of this machine may do everything here\n"
+        assert all("given up" in a.result().text for a in asked)
         wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")
-    finally:
-        server.kill()

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from core.tables import TABLES
 from explorer import jobs
 from explorer.site import Options
+from tests.kits.lake_kit import change
 from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
 
@@ -120,9 +120,7 @@ def test_the_small_picture_has_the_curve_and_the_segments(client, own):
 def test_a_correction_of_other_contents_waits(own):
     with visit(own.space) as client:
         saved = post(client, "/api/corrections/tiny/2", label(client)).json()["saved"]
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE episode_content SET content_hash = 'other', former_hashes = [] WHERE episode_index = 2")
-    lake.con.close()
+    change(own.space, "UPDATE episode_content SET content_hash = 'other', former_hashes = [] WHERE episode_index = 2")
     with visit(own.space) as client:
         assert queue(client, "corrections") == [2]
         assert client.get("/api/corrections/tiny/2").json()["current"][0]["status"] == "review"
@@ -144,11 +142,7 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
     with visit(own.space) as client:
         assert "The corpus has no trained model yet" in client.get("/adapt/tiny/0").text
         assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
-    lake = Lake(own.space)
-    lake.upsert(
-        "a model", checkpoints=TABLES["checkpoints"].rows([{"training_run": "mine", "step": 1, "path": "models/x"}])
-    )
-    lake.con.close()
+    change(own.space, "INSERT INTO checkpoints BY NAME SELECT 'mine' AS training_run, 1 AS step, 'models/x' AS path")
     with visit(own.space) as client:
         told = client.get("/adapt/tiny/0").text
         assert "<option>mine</option>" in told

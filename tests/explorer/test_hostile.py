@@ -8,7 +8,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import httpx
 import pytest
 
 from core.errors import SqlError
@@ -130,8 +129,8 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(space: Workspace) -> Iterator[Served]:
-    with serving(space) as url, httpx.Client(base_url=url) as client:
-        yield Served(url, csrf(client))
+    with serving(space) as (client, _):
+        yield Served(str(client.base_url).rstrip("/"), csrf(client))
 
 
 UP = (
@@ -234,15 +233,12 @@ REQUESTS = {
     "a null in a header": lambda s: s.ask("GET /", "X: a\0b"),
     "a long address": lambda s: s.ask("GET /episodes?q=" + "a" * 20_000),
     "no HTTP": lambda s: raw(s.url, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
-    "a page below one": lambda s: s.ask("GET /review?page=0"),
     "a page that is none": lambda s: s.ask("GET /review?page=x"),
     "a huge page": lambda s: s.ask("GET /review?page=99999999999999999999"),
-    "a huge page of episodes": lambda s: s.ask("GET /episodes?page=99999999999999"),
-    "an episode below zero": lambda s: s.ask("GET /episode/tiny/-1"),
-    "a huge episode": lambda s: s.ask("GET /episode/tiny/99999999999999999999999"),
     "a range that ends before it begins": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=9-1"),
     "a range behind the end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=999999999-"),
     "a range of letters": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=a-b"),
+    "a range of nothing": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes="),
     "ranges without end": lambda s: s.ask(f"GET {VIDEO}", "Range: bytes=" + "0-1," * 2000),
     "an image on another site": lambda s: s.ask("GET /sql?q=SELECT+1", "Sec-Fetch-Site: cross-site"),
     "a socket of another site": lambda s: s.ask("GET /", "Upgrade: websocket", "Host: evil.example"),

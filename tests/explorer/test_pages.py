@@ -10,6 +10,7 @@ from fastapi.testclient import TestClient
 from core.paths import Workspace
 from explorer.site import Options
 from tests.kits.explorer_kit import CALL, CLOCK, FAILED, LOST, OLD, OTHER
+from tests.kits.lake_kit import change
 from tests.kits.visitor import visit
 from warehouse.lake import Lake
 
@@ -70,14 +71,13 @@ def test_what_cannot_be_shown_is_a_sentence(client: TestClient, url: str, status
 
 def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Workspace, tmp_path: Path):
     space = Workspace(shutil.copytree(furnished.root, tmp_path / "none"))
-    lake = Lake(space)
-    lake.con.execute("DELETE FROM signals")
-    lake.con.execute("UPDATE frames SET gripper = NULL, grippers = NULL")
-    lake.con.execute(
+    change(space, "DELETE FROM signals")
+    change(space, "UPDATE frames SET gripper = NULL, grippers = NULL")
+    change(
+        space,
         "INSERT INTO findings BY NAME SELECT 'tiny' AS dataset, 'episodes' AS stage, 'no_gripper' AS reason, "
-        "'looked at state of 3 dimensions' AS detail, 'warning' AS severity"
+        "'looked at state of 3 dimensions' AS detail, 'warning' AS severity",
     )
-    lake.con.close()
     with visit(space) as without:
         assert "looked at state of 3 dimensions" in without.get("/").text
         text = without.get("/episode/tiny/0").text
@@ -85,14 +85,12 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Wor
 
 
 def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
-    lake = Lake(furnished, read_only=True)
-    apart = lake.rows(
+    apart = Lake(furnished, read_only=True).rows(
         "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "
         "AND (run_a IN (SELECT label_run FROM active_runs) OR run_b IN (SELECT label_run FROM active_runs)) "
         "ORDER BY mae DESC, episode_index",
         [OTHER],
     )
-    lake.con.close()
     text = client.get(f"/compare/tiny?b={OTHER}").text
     rows = re.findall(r'href="/compare/tiny/(\d+)\?a=[^"]*&amp;b=(\w+)"', text)
     assert rows == [(str(episode), OTHER) for episode, _ in apart]

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.visitor import visit
-from warehouse.lake import Lake
 
 QUESTION = "tiny: 2 of 5 runs look unfinished: look at them"
 
@@ -15,14 +15,13 @@ QUESTION = "tiny: 2 of 5 runs look unfinished: look at them"
 def own(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Episodes 1 and 2 look unfinished, 3 may be."""
     own = made.copy(tmp_path_factory.mktemp("unfinished"))
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
-    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
-    lake.con.execute(
+    change(own.space, "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    change(own.space, "UPDATE episode_labels SET confidence = 0.9")
+    change(
+        own.space,
         "UPDATE label_quality SET p_failure = CASE episode_index WHEN 1 THEN 0.6 WHEN 2 THEN 0.9 ELSE 0.3 END, "
-        "failure_signs = ['the arm stops elsewhere'] WHERE episode_index BETWEEN 1 AND 3"
+        "failure_signs = ['the arm stops elsewhere'] WHERE episode_index BETWEEN 1 AND 3",
     )
-    lake.con.close()
     return own
 
 

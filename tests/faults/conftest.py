@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kits.cli_kit import without_progress
-from tests.kits.fault_kit import Corpus, ModelServer, Tally, Whole
-from tests.kits.servers import free_port
+from tests.kits.fault_kit import Corpus, ModelServer, Tally, Whole, serving_model
 
 HERE = Path(__file__).parent
 
@@ -95,12 +94,8 @@ def server_kills(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelServer]:
-    server = ModelServer(free_port(), tmp_path_factory.mktemp("model") / "requests.jsonl", ("--latency", "0.03"))
-    server.start()
-    try:
+    with serving_model(tmp_path_factory.mktemp("model"), "--latency", "0.03") as server:
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture(scope="session")

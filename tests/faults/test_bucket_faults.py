@@ -2,7 +2,6 @@
 
 import http.client
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.kits.cli_kit import PROGRAM, environment, without_progress
+from tests.kits.cli_kit import ok, proccorpus, without_progress
 from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished
 from tests.kits.http_server import Answering, serving
 from tests.kits.servers import postgres, s3
@@ -79,9 +78,8 @@ def test_a_bucket_that_slows_down(
     with postgres() as database, s3() as settings, proxy(settings["AWS_ENDPOINT_URL"], chance) as url:
         database.execute("CREATE DATABASE lake")
         spoilt = settings | {"AWS_ENDPOINT_URL": url}
-        words = [PROGRAM, "workspace", "create", "--workspace", workspace, "--catalog", database.url("lake")]
-        words += ["--data", "s3://corpora/lake"]
-        subprocess.run([str(w) for w in words], check=True, env=environment(**settings), stdout=subprocess.DEVNULL)
+        place = ("--catalog", database.url("lake"), "--data", "s3://corpora/lake")
+        ok(proccorpus("workspace", "create", *place, cwd=tmp_path, workspace=workspace, **settings))
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         for _ in range(MOST_BUILDS):

@@ -2,44 +2,23 @@
 
 import os
 import random
-import re
 import signal
-import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 
-from tests.kits.cli_kit import PROGRAM, environment, rows, without_progress
+from core.paths import Workspace
+from tests.kits.cli_kit import rows, without_progress
 from tests.kits.fault_kit import PATIENCE_S, Corpus, Tally, Whole, errors, unfinished, wait_for
 from tests.kits.sql_attacks import below
-from tests.kits.visitor import post
+from tests.kits.visitor import post, serving
 
 ENDLESS = "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b"
 SAVED_BY_PAGES = {"episode_marks"}  # the only table that a build does not write
-
-
-@contextmanager
-def explorer(workspace: Path) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
-    """`proccorpus explore` in a process of its own, with a client of it; killed at the end."""
-    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--no-token", "--workspace", workspace]
-    server = subprocess.Popen(
-        [str(word) for word in command], env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-    assert server.stdout is not None
-    try:
-        url = re.findall(r"https?://[^/\s]+", server.stdout.readline())[0]
-        with httpx.Client(base_url=url, timeout=PATIENCE_S, trust_env=False) as client:
-            yield client, server
-    finally:
-        for pid in (*below(server.pid), server.pid):
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        server.wait()
 
 
 class Tagging(threading.Thread):
@@ -70,7 +49,7 @@ def test_the_explorer_is_killed(
         with corpus.building(workspace) as build:
             listed = workspace / "lake/main/episode_facts"
             wait_for(lambda at=listed, b=build: any(at.rglob("*.parquet")) or b.poll() is not None, "it lists")
-            with explorer(workspace) as (client, server):
+            with serving(Workspace(workspace)) as (client, server):
                 wait_for(lambda c=client: c.get("/episode/long/0").status_code == 200, "the explorer shows the episode")
                 tagging = Tagging(client, f"kill-{number}")
                 wanted = rng.randint(2, 6)
@@ -90,7 +69,7 @@ def test_the_explorer_is_killed(
         differences = set(whole.differences(workspace)) - SAVED_BY_PAGES
         tally.add(fault, recovered=1, differences=len(differences))
         assert differences == set()
-        with explorer(workspace) as (client, _):
+        with serving(Workspace(workspace)) as (client, _):
             assert tagging.saved[-1] in client.get("/episodes").text
 
 
@@ -107,7 +86,7 @@ def querying(server: int) -> list[int]:
 def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_kills: int, seed: int) -> None:
     """As when memory runs out, and the kernel chooses one: the page says so, and the next query is answered."""
     rng, fault = random.Random(seed + 9), "a query's process killed"
-    with explorer(reference) as (client, server), ThreadPoolExecutor() as pool:
+    with serving(Workspace(reference)) as (client, server), ThreadPoolExecutor() as pool:
         for _ in range(server_kills):
             asked = pool.submit(client.get, "/sql", params={"q": ENDLESS})
             wait_for(lambda a=asked: bool(querying(server.pid)) or a.done(), "a process for the query")

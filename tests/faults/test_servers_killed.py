@@ -1,37 +1,38 @@
 """SIGKILL of what a build asks: the model's server, and the Postgres that holds the catalog."""
 
 import random
-import subprocess
 import time
 from pathlib import Path
 
-from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.cli_kit import ok, proccorpus
 from tests.kits.fault_kit import (
     PATIENCE_S,
     Corpus,
-    ModelServer,
     Repeats,
     Tally,
     Whole,
     assert_recovers,
     errors,
+    serving_model,
     wait_for,
 )
-from tests.kits.servers import free_port, postgres
+from tests.kits.servers import postgres
 
 
 def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
     """It comes back only after the build has given up, and the next time at once."""
     rng, fault = random.Random(seed + 1), "the model's server killed"
-    server = ModelServer(free_port(), tmp_path / "requests.jsonl", ("--latency", "0.1"))
-    corpus = Corpus.make(tmp_path / "corpus", server.url)
     workspace, repeats = tmp_path / "workspace0", Repeats()
-    server.start()
-    try:
+    with serving_model(tmp_path, "--latency", "0.1") as server:
+        corpus = Corpus.make(tmp_path / "corpus", server.url)
+
+        def answers() -> int:
+            return len(server.events("answered"))
+
         for k in range(server_kills):
-            moment = server.answers() + rng.randint(1, 8)
+            moment = answers() + rng.randint(1, 8)
             with corpus.building(workspace) as build:
-                wait_for(lambda at=moment, b=build: server.answers() >= at or b.poll() is not None, "an answer")
+                wait_for(lambda at=moment, b=build: answers() >= at or b.poll() is not None, "an answer")
                 assert build.poll() is None, build.communicate()
                 server.kill()
                 repeats.note(workspace)
@@ -50,8 +51,6 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
             if k % 2 or k == server_kills - 1:
                 assert_recovers(corpus, workspace, whole, repeats, tally, fault)
                 workspace, repeats = tmp_path / f"workspace{k + 1}", Repeats()
-    finally:
-        server.kill()
 
 
 def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_kills: int, seed: int, tmp_path: Path):
@@ -59,8 +58,7 @@ def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_k
     rng, fault, workspace, repeats = random.Random(seed + 2), "Postgres killed", tmp_path / "workspace", Repeats()
     with postgres() as server:
         server.execute("CREATE DATABASE lake")
-        words = [PROGRAM, "workspace", "create", "--workspace", workspace, "--catalog", server.url("lake")]
-        subprocess.run([str(w) for w in words], check=True, env=environment(), stdout=subprocess.DEVNULL)
+        ok(proccorpus("workspace", "create", "--catalog", server.url("lake"), cwd=tmp_path, workspace=workspace))
         for _ in range(server_kills):
             files = list((workspace / "lake").rglob("*.parquet"))
             wanted = len(files) + rng.randint(1, 8)

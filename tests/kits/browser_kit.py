@@ -1,9 +1,12 @@
 """What browser tests hold in their hands: an explorer that is served, and a page that is watched."""
 
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
@@ -11,6 +14,18 @@ from core.paths import Workspace
 from core.serving import listen, server_config
 from explorer.app import create_app
 from explorer.site import Options
+
+# Of Chromium
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+def chromium() -> str:
+    """The program; without it tests are skipped, or fail where PROCCORPUS_BROWSER=required."""
+    program = shutil.which("chromium")
+    if program is None:
+        say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
+        say("there is no Chromium on this machine: make browser installs it")
+    return str(program)
 
 
 class Served:

@@ -19,7 +19,8 @@ from cli.main import make_app
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from warehouse.lake import Lake, digest
+from tests.kits.lake_kit import opened
+from warehouse.lake import digest
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -125,11 +126,8 @@ def files_sha256(folder: Path, pattern: str) -> dict[str, str]:
 
 def rows(workspace: Path, sql: str) -> list[tuple]:
     """A query, without the command line."""
-    lake = Lake(Workspace(workspace), read_only=True)
-    try:
+    with opened(Workspace(workspace), read_only=True) as lake:
         return lake.rows(sql)
-    finally:
-        lake.con.close()
 
 
 def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
@@ -149,20 +147,14 @@ def stages_redone(workspace: Path, before: dict[tuple[str, int], Any]) -> set[tu
 
 
 def digest_of(workspace: Path) -> dict[str, str]:
-    lake = Lake(Workspace(workspace), read_only=True)
-    try:
+    with opened(Workspace(workspace), read_only=True) as lake:
         return digest(lake)
-    finally:
-        lake.con.close()
 
 
 def snapshot_of(workspace: Path) -> int:
     """Grows with each transaction that changed the lake."""
-    lake = Lake(Workspace(workspace), read_only=True)
-    try:
+    with opened(Workspace(workspace), read_only=True) as lake:
         return lake.snapshot()
-    finally:
-        lake.con.close()
 
 
 def built_in_process(builds: Sequence[DatasetBuild], workspace: Path) -> dict[str, str]:

@@ -216,21 +216,19 @@ class Repeats:
 class ModelServer:
     """The stand-in of a model in a process of its own, that is killed and started again on one port."""
 
-    port: int
     log: Path
     options: Sequence[str] = ()
+    url: str = ""
+    port: int = 0
     process: "subprocess.Popen[str] | None" = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
         stand_in = [sys.executable, "-m", "tests.kits.vlm_standin"]
         command = [*stand_in, "--port", self.port, "--log", self.log, *self.options]
         self.process = subprocess.Popen([str(c) for c in command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline().startswith("http")
+        self.url = self.process.stdout.readline().strip()
+        self.port = int(self.url.removesuffix("/v1").rpartition(":")[2])
 
     def kill(self) -> None:
         if self.process is not None:
@@ -238,8 +236,20 @@ class ModelServer:
             self.process.wait()
             self.process = None
 
-    def answers(self) -> int:
-        return self.log.read_text().count('"answered"') if self.log.exists() else 0
+    def events(self, kind: str) -> list[str]:
+        """Hashes of the request bodies, in order."""
+        lines = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return [line["sha256"] for line in lines if line["event"] == kind]
+
+
+@contextmanager
+def serving_model(folder: Path, *options: str) -> Iterator[ModelServer]:
+    server = ModelServer(folder / "requests.jsonl", options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()
 
 
 @dataclass

@@ -1,20 +1,39 @@
 """Tiny rows for the tests of the lake, and a writer that other processes can run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
+from core.paths import Workspace
 from core.tables import TABLES
-from warehouse.lake import StageRun
+from warehouse.lake import Lake, StageRun, corrections
+from warehouse.lake.corrections import SAID_LATER, parsed
 from warehouse.lake.sql import answer
 
 RUN = StageRun("frames", "a", 0, "", "in", "frames-1", 0, "out", 0.0)
 
 
 FOREVER = "SELECT count(*) FROM range(100000000) a, range(100000) b WHERE a.range * b.range % 7 = 3"
+
+
+@contextmanager
+def opened(space: Workspace, read_only: bool = False) -> Iterator[Lake]:
+    """The lake of a workspace, closed afterwards."""
+    lake = Lake(space, read_only=read_only)
+    try:
+        yield lake
+    finally:
+        lake.con.close()
+
+
+def change(space: Workspace, sql: str, *values: object) -> None:
+    """A statement in the lake of a workspace."""
+    with opened(space) as lake:
+        lake.con.execute(sql, list(values))
 
 
 def query(con: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
@@ -74,6 +93,25 @@ def segments(dataset: str = "a", chunk: int = 0, label_run: str = "r1", name: st
         for i in range(2)
     ]
     return TABLES["segments"].rows(rows)
+
+
+STEPS = [
+    {"name": "Reach for the cube", "start_frame": 0, "end_frame": 11},
+    {"name": "Put it on the plate", "start_frame": 11, "end_frame": 30},
+]
+
+
+def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **more: Any) -> dict[str, Any]:
+    """Save a correction as somebody does who has seen everything that was said so far; `more`: of it, or its label."""
+    newest = corrections.newest_row(lake, dataset, episode)
+    label = {name: more.pop(name) for name in ("plan", *SAID_LATER) if name in more}
+    seen = {
+        "author": "ada",
+        "base_label_run": None,
+        "base_content_hash": corrections.episode_facts(lake, dataset, episode)["content_hash"],
+        "follows": newest and newest["correction_id"],
+    }
+    return corrections.save(lake, dataset, episode, parsed({"segments": segments} | label), **seen | more)
 
 
 def findings(*rows: tuple[int | None, int | None, str, str, str], dataset: str = "a") -> pa.Table:

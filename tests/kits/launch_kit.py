@@ -16,6 +16,7 @@ from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import AnyLauncher, launch
 from assets.lib.programs import FILE
 from core.paths import ROOT
+from tests.kits.processes import alive
 
 CHILD = Path(__file__).with_name("reporting_job.py")
 
@@ -59,6 +60,19 @@ def materialize(
     return dg.materialize([model], raise_on_error=False, instance=instance)
 
 
+def assert_well(launcher: AnyLauncher, folder: Path) -> tuple[dg.AssetMaterialization, list[str]]:
+    """What the job `well` reports is the materialisation, which is returned; and what the run's log says."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        result = materialize(launcher, folder, "well", instance)
+        assert result.success
+        told = [r.message for r in instance.all_logs(result.run_id)]
+    (made,) = result.asset_materializations_for_node("model")
+    assert made.metadata["final_loss"].value == 0.5
+    assert (made.tags or {})["dagster/data_version"] == "v1"
+    assert "step 1 of 2: loss 0.7" in told
+    return made, told
+
+
 def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
     """What the failed step says, and its job's last lines."""
     (event,) = [e for e in result.all_events if e.is_step_failure]
@@ -68,8 +82,9 @@ def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
     return data.description or "", str(lines.value) if lines else ""
 
 
-def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
-    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children."""
+def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> None:
+    """Cancel the run as Dagster's run worker is cancelled, as soon as the job has children: they end."""
+    pids: list[int] = []
 
     def wait() -> None:
         limit = time.monotonic() + 300
@@ -84,4 +99,14 @@ def interrupt_when_up(log: Path, pids: list[int]) -> threading.Thread:
 
     thread = threading.Thread(target=wait, daemon=True)
     thread.start()
-    return thread
+    result = materialize(launcher, folder, "hangs")
+    (event,) = [e for e in result.all_events if e.is_step_failure]
+    error = event.step_failure_data.error
+    assert error
+    assert error.cls_name == "DagsterExecutionInterruptedError"
+    thread.join()
+    assert len(pids) == 2
+    limit = time.monotonic() + 60
+    while alive(pids) and time.monotonic() < limit:
+        time.sleep(0.05)
+    assert alive(pids) == []

@@ -143,19 +143,24 @@ def write_v2(
 ) -> Path:
     """A whole v2.1 dataset of ten frames a second; episode k has the task k mod len(tasks)."""
     lengths = dict(lengths) if isinstance(lengths, Mapping) else dict(enumerate(lengths))
-    about = {"codebase_version": "v2.1", "robot_type": "toy", "fps": RATE, "chunks_size": 1000}
-    write_info(root, **about, data_path=V2_DATA, video_path=V2_VIDEO, features=features(cameras, RATE))
+    write_v2_meta(root, lengths, tasks, features=features(cameras, RATE))
     write_json_lines(root / "meta/episodes_stats.jsonl", [{"episode_index": e, "stats": {}} for e in lengths])
-    write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)])
-    write_json_lines(
-        root / "meta/episodes.jsonl",
-        [{"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n} for e, n in lengths.items()],
-    )
     for episode, length in lengths.items():
         write_parquet(v2_data(root, episode), episode_rows(episode, length, RATE, episode % len(tasks)))
         for c, camera in enumerate(cameras):
             write_video(v2_video(root, camera, episode), [number(c, episode, k) for k in range(length)])
     return root
+
+
+def write_v2_meta(root: Path, lengths: Mapping[int, int], tasks: Sequence[str], **info: Any) -> None:
+    """What a v2 dataset says of itself; `info` replaces and adds fields of info.json."""
+    about = {"codebase_version": "v2.1", "robot_type": "toy", "fps": RATE, "chunks_size": 1000}
+    write_info(root, **about | {"data_path": V2_DATA, "video_path": V2_VIDEO} | info)
+    write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(tasks)])
+    write_json_lines(
+        root / "meta/episodes.jsonl",
+        [{"episode_index": e, "tasks": [tasks[e % len(tasks)]], "length": n} for e, n in lengths.items()],
+    )
 
 
 def v2_data(root: Path, episode: int) -> Path:

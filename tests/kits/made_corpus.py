@@ -1,13 +1,17 @@
 """What the tests of the assets share: a workspace that the build loop made, with its source and its report."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
-from pipeline.build import BuildReport
+from pipeline.build import BuildReport, run_build
 from pipeline.config import DatasetBuild, source_build
+from pipeline.plan import STALE
+from pipeline.stage import Output, Stage, StageContext, Step
+from tests.kits.lake_kit import opened
 from warehouse.lake import Lake
 
 CHUNK_SIZE = 2
@@ -16,9 +20,19 @@ CHUNK_SIZE = 2
 def build_of(source: Path) -> DatasetBuild:
     """The dataset `tiny` in chunks of two episodes, at whose pictures no encoder looks."""
     build = source_build(source, "tiny", None, None)
-    stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(when="never")})
     dataset = build.dataset.model_copy(update={"chunk_size": CHUNK_SIZE})
-    return build.model_copy(update={"dataset": dataset, "stages": stages})
+    return with_stages(build.model_copy(update={"dataset": dataset}), embeddings=EmbeddingsConfig(when="never"))
+
+
+def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
+    return build.model_copy(update={"stages": build.stages.model_copy(update=changes)})
+
+
+def stage_output(stage: Stage, lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1, **more: Any) -> Output:
+    """What a stage makes of a chunk, unpublished; `more`: of what it is given."""
+    step = Step(stage.spec(build), build.name, chunk, STALE, "in")
+    source = replace(build.source(lake.workspace.sources), decoding_threads=threads)
+    return stage.run(StageContext(lake, build, step, source, **more))
 
 
 @dataclass(frozen=True)
@@ -34,11 +48,12 @@ class Made:
         return Path(self.build.dataset.source)
 
     def rows(self, sql: str) -> list[tuple]:
-        lake = Lake(self.space, read_only=True)
-        try:
+        with opened(self.space, read_only=True) as lake:
             return lake.rows(sql)
-        finally:
-            lake.con.close()
+
+    def rebuild(self, build: DatasetBuild | None = None) -> list[tuple[str, int | None]]:
+        """(stage, chunk) of all that a build runs now."""
+        return [(r.run.stage, r.run.chunk) for r in built(build or self.build, self.space).report.done]
 
     def copy(self, folder: Path) -> "Made":
         """Source and workspace of one's own; times of files are kept, so nothing is stale."""
@@ -47,16 +62,18 @@ class Made:
         return Made(space, build_of(source), self.report)
 
 
+def built(build: DatasetBuild, space: Workspace) -> Made:
+    """By one worker; nothing fails."""
+    report = run_build(space, [build], workers=1)
+    assert report.failed == []
+    return Made(space, build, report)
+
+
 def make(folder: Path) -> Made:
-    """Five episodes in three chunks, in three splits, without a licence, built by one worker."""
-    from pipeline.build import run_build
+    """Five episodes in three chunks, in three splits, without a licence."""
     from tests.kits.tiny_lerobot import make_dataset
 
-    build = build_of(make_dataset(folder / "source"))
-    space = Workspace(folder / "workspace")
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return built(build_of(make_dataset(folder / "source")), Workspace(folder / "workspace"))
 
 
 OF_EPISODES = ("episode_facts", "episode_content", "splits", "segments", "episode_labels", "progress", "label_quality",

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.paths import ROOT
+from tests.kits.servers import free_port
 
 # What each would take eight seconds of CPU to import
 PACKAGES = (
@@ -61,10 +61,7 @@ def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> d
 
     They are forked from a process that has imported PACKAGES.
     """
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
     doing = DOING.format(module=function.__module__, function=function.__name__)
     code = FORKING.format(packages=PACKAGES) + doing + ENDING
     started = subprocess.Popen(

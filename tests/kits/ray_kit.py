@@ -1,12 +1,11 @@
 """A Ray head of a test's own, and Dagster's runs whose steps are jobs of it."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +14,7 @@ import dagster as dg
 import httpx
 
 from core.paths import ROOT
-from tests.kits.servers import free_port
+from tests.kits.servers import end, free_port
 
 BIN = Path(sys.executable).parent
 READY_S, ATTEMPTS = 180.0, 4
@@ -67,7 +66,7 @@ def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict
             command, env=os.environ | {"PATH": path}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        started.callback(_end, node)
+        started.callback(end, node)
         asked = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
         if head:
             asked.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
@@ -77,19 +76,8 @@ def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict
                 return chosen
             assert time.monotonic() < limit, f"{command} does not get ready"
             time.sleep(0.5)
-        _end(node)
+        end(node)
     raise AssertionError(f"{command} has ended {ATTEMPTS} times")
-
-
-def _end(process: subprocess.Popen) -> None:
-    """End a process with its group."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(20)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def answers(url: str) -> bool:

@@ -15,19 +15,15 @@ TASKS = ("put the cube on the plate", "open the drawer")
 LENGTHS = (24, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
 NAMED = (0, 2, 4)  # episodes whose grippers show the steps that the task asks for; of the others only time is known
 STATE_NAMES = ["x", "y", "gripper"]
+rows_path = writer.v2_data
 
 
 def video_path(root: Path, episode: int) -> Path:
     return writer.v2_video(root, CAMERA, episode)
 
 
-def rows_path(root: Path, episode: int) -> Path:
-    return writer.v2_data(root, episode)
-
-
 def make_dataset(root: Path, lengths: Sequence[int] = LENGTHS) -> Path:
     """Episodes of the given lengths; every second one has the other task. Returns the root."""
-    number = {"dtype": "int64", "shape": [1], "names": None}
     seen = {"video.fps": float(FPS), "video.codec": "h264"}
     features = {
         "observation.state": {"dtype": "float32", "shape": [len(STATE_NAMES)], "names": STATE_NAMES},
@@ -35,23 +31,8 @@ def make_dataset(root: Path, lengths: Sequence[int] = LENGTHS) -> Path:
             "dtype": "video", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channel"], "info": seen
         },
     }  # fmt: skip
-    writer.write_info(
-        root,
-        codebase_version="v2.0",
-        robot_type="tiny_arm",
-        fps=FPS,
-        chunks_size=1000,
-        total_episodes=len(lengths),
-        total_frames=sum(lengths),
-        data_path=writer.V2_DATA,
-        video_path=writer.V2_VIDEO,
-        features=features | dict.fromkeys(("frame_index", "task_index"), number),
-    )
-    writer.write_json_lines(root / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(TASKS)])
-    writer.write_json_lines(
-        root / "meta/episodes.jsonl",
-        [{"episode_index": e, "tasks": [TASKS[e % 2]], "length": n} for e, n in enumerate(lengths)],
-    )
+    about = {"codebase_version": "v2.0", "robot_type": "tiny_arm", "fps": FPS, "features": features}
+    writer.write_v2_meta(root, dict(enumerate(lengths)), TASKS, **about)
     for episode, n in enumerate(lengths):
         write_rows(root, episode, n)
         write_video(root, episode, n)
@@ -70,13 +51,9 @@ def signals(episode: int, n: int) -> np.ndarray:
 def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, like: int | None = None) -> None:
     """Rows of one episode; another `scale` gives other states, `like` those of another episode."""
     states = signals(episode if like is None else like, n) * np.float32([scale, 1.0, 1.0])
-    columns = {
-        "observation.state": pa.array(states.tolist(), pa.list_(pa.float32(), 3)),
-        "timestamp": pa.array(np.arange(n) / FPS, pa.float32()),
-        "frame_index": np.arange(n),
-        "episode_index": np.full(n, episode),
-        "task_index": np.full(n, episode % 2),
-    }
+    columns = writer.episode_rows(episode, n, FPS, episode % 2)
+    del columns["action"]
+    columns["observation.state"] = pa.array(states.tolist(), pa.list_(pa.float32(), 3))
     writer.write_parquet(rows_path(root, episode), columns)
 
 

@@ -1,10 +1,10 @@
 """Visitors of the explorer: a client as a browser on this machine is one, a real server, and requests byte by byte."""
 
+import os
 import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -13,10 +13,13 @@ from typing import Any
 import httpx
 from fastapi.testclient import TestClient
 
-from core.paths import ROOT, Workspace
+from core.paths import Workspace
 from explorer.app import create_app
 from explorer.site import Options
-from warehouse.lake import Lake, digest
+from tests.kits.cli_kit import PROGRAM, environment
+from tests.kits.lake_kit import opened
+from tests.kits.sql_attacks import below
+from warehouse.lake import digest
 
 QUIET_S = 20  # a server that says nothing for so long waits for more
 HOME = "http://127.0.0.1"
@@ -44,20 +47,22 @@ def _own(client: Any) -> dict[str, str]:
 
 
 @contextmanager
-def serving(space: Workspace, *options: str) -> Iterator[str]:
-    """The address of `proccorpus explore` in a process of its own."""
-    program = [sys.executable, str(ROOT / "proccorpus.py"), "explore", "--port", "0", "--no-open", "--no-token"]
-    command = [*program, "--workspace", str(space.root), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subprocess.Popen[str]]]":
+    """`proccorpus explore` in a process of its own, with a client of it; killed at the end, with its queries'."""
+    command = [PROGRAM, "explore", "--port", "0", "--no-open", "--no-token", "--workspace", space.root]
+    piped: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment(**env), **piped) as server:
         try:
             assert server.stdout
             line = server.stdout.readline()
-            found = re.findall(r"https?://\S+", line)
+            found = re.findall(r"https?://[^/\s]+", line)
             assert found, line + (server.stderr.read() if server.stderr else "")
-            yield found[0]
+            with httpx.Client(base_url=found[0], timeout=600, trust_env=False) as client:
+                yield client, server
         finally:
-            server.send_signal(signal.SIGINT)
-            server.wait(20)
+            for pid in (*below(server.pid), server.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def raw(url: str, request: bytes) -> tuple[int, bytes]:
@@ -76,10 +81,7 @@ def raw(url: str, request: bytes) -> tuple[int, bytes]:
 
 def fingerprint(space: Workspace) -> dict[str, str]:
     """Hashes of the corpus's contents and of every file of the workspace."""
-    lake = Lake(space, read_only=True)
-    try:
+    with opened(space, read_only=True) as lake:
         contents = digest(lake) | {"snapshot": str(lake.snapshot())}
-    finally:
-        lake.con.close()
     files = (p for p in sorted(space.root.rglob("*")) if p.is_file() and not p.name.startswith("catalog.sqlite-"))
     return contents | {str(p): sha256(p.read_bytes()).hexdigest() for p in files}

@@ -14,8 +14,8 @@ from tests.kits.tiny_lerobot import LENGTHS, video_path
 
 
 @pytest.fixture
-def corpus(made: Made, tmp_path: Path) -> pc.Corpus:
-    return pc.open(made.copy(tmp_path).space.root)
+def corpus(own: Made) -> pc.Corpus:
+    return pc.open(own.space.root)
 
 
 def test_an_episode_has_its_label_and_shows_it(corpus: pc.Corpus):

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from pipeline.build import run_build
 from pipeline.config import resolve
 from pipeline.doctor import diagnose
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
-from tests.kits.lake_kit import segments, stage_run
+from tests.kits.cli_kit import digest_of
+from tests.kits.lake_kit import opened, segments, stage_run
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake, digest
+from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, RESTORE, WARNING, Trouble
 from warehouse.lake.doctor_repair import repair
 from warehouse.lake.gc import GRACE_S
@@ -29,33 +29,12 @@ def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:
     return {t.what: t for t in found if t.severity == severity}
 
 
-def digest_at(space: Workspace) -> dict[str, str]:
-    lake = Lake(space, read_only=True)
-    try:
-        return digest(lake)
-    finally:
-        lake.con.close()
-
-
-def build(made: Made, space: Workspace) -> None:
-    assert not run_build(space, [made.build], workers=1).failed
-
-
 def spoil(path: Path) -> Path:
     """One bit of it."""
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
     return path
-
-
-def mended(built: Made, space: Workspace, found: list[Trouble]) -> None:
-    """A repair marks what is to be built again, and a build comes to what was there."""
-    assert any("to be built again" in line for line in repair(space, found))
-    assert "stale partitions" in of(diagnose(space), WARNING)
-    build(built, space)
-    assert of(diagnose(space), ERROR) == {}
-    assert digest_at(space) == digest_at(built.space)
 
 
 def test_damaged_shards_and_pictures(made: Made, own: Made):
@@ -73,7 +52,11 @@ def test_damaged_shards_and_pictures(made: Made, own: Made):
     pictures[1].unlink()
     found = diagnose(own.space, hashes=True)
     assert {t.where for t in found if t.what == "shard"} == set(map(str, tars[:3]))
-    mended(made, own.space, found)
+    # A repair marks what is to be built again, and a build comes to what was there
+    assert any("to be built again" in line for line in repair(own.space, found))
+    assert "stale partitions" in of(diagnose(own.space), WARNING)
+    own.rebuild()
+    assert digest_of(own.space.root) == digest_of(made.space.root)
     assert of(diagnose(own.space, hashes=True), ERROR) == {}
 
 
@@ -92,11 +75,11 @@ def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
     assert set(of(found, WARNING)) == {
         "orphaned lake data", "orphaned keyframes", "orphaned shards", "half-written files"
     }  # fmt: skip
-    before = digest_at(own.space)
+    before = digest_of(own.space.root)
     assert any("stay" in line for line in repair(own.space, found))
     assert not any(p.exists() for p in strays)
     assert young.exists(), f"it may belong to a build: it has not lain for {GRACE_S} s"
-    assert digest_at(own.space) == before
+    assert digest_of(own.space.root) == before
 
 
 def test_what_people_said_is_never_forgotten(own: Made):
@@ -122,26 +105,21 @@ def test_what_people_said_is_never_forgotten(own: Made):
     path.unlink()
     lines.rename(own.space.people)
     repair(own.space, diagnose(own.space))
-    lake = Lake(own.space, read_only=True)
-    assert lake.rows("SELECT count(*) FROM corrections WHERE author = 'a'") == [(20,)]
-    lake.con.close()
+    assert own.rows("SELECT count(*) FROM corrections WHERE author = 'a'") == [(20,)]
     assert of(diagnose(own.space), ERROR) == {}
 
 
 def test_labels_without_their_run(own: Made):
-    lake = Lake(own.space)
-    lake.publish(
-        stage_run(stage="segments", dataset="tiny", label_run="nobody's"), {"segments": segments("tiny", 0, "nobody's")}
-    )
-    lake.con.close()
+    run = stage_run(stage="segments", dataset="tiny", label_run="nobody's")
+    with opened(own.space) as lake:
+        lake.publish(run, {"segments": segments("tiny", 0, "nobody's")})
     assert "nobody's" in of(diagnose(own.space), ERROR)["rows of segments"].detail
 
 
 def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
     """As docs/recovery.md says: the catalog first, by SQLite's own copy, then everything else."""
-    lake = Lake(own.space)
-    create_release(lake, "one", allow=["unknown"])
-    lake.con.close()
+    with opened(own.space) as lake:
+        create_release(lake, "one", allow=["unknown"])
     copied = tmp_path / "elsewhere" / "it's a copy"
     copied.mkdir(parents=True)
     code = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('VACUUM INTO ?', [sys.argv[2]])"
@@ -149,13 +127,12 @@ def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
     for path in own.space.root.iterdir():
         if not path.name.startswith("catalog.sqlite"):
             subprocess.run(["cp", "-a", path, copied], check=True)
-    restored, expected = Workspace(copied), digest_at(own.space)
+    restored, expected = Workspace(copied), digest_of(own.space.root)
     shutil.rmtree(own.space.root)
     assert diagnose(restored, hashes=True) == []
-    assert digest_at(restored) == expected
+    assert digest_of(restored.root) == expected
     lake = Lake(restored)
     wanted = resolve(lake, own.build)
     steps = plan(lake, {wanted.name: stage_specs(wanted)}, {wanted.name: wanted.source(restored.sources).fingerprint()})
     assert {s.status for s in steps} == {CURRENT}
     assert verify_release(lake, get_release(lake, "one")) == []
-    lake.con.close()

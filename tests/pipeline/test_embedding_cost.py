@@ -30,4 +30,3 @@ def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
     frames = lake.rows("SELECT sum(num_frames)::BIGINT FROM episode_content")[0][0]
     assert other.pictures == frames, "another rate is to be done anew"
     assert embedded_pictures(lake) == {"tiny": f"{before.pictures} pictures by grey@64"}
-    lake.con.close()

@@ -14,8 +14,7 @@ from warehouse.exports.options import Selection
 from warehouse.lake import open_lake
 
 
-def test_the_asset_scores_a_chunk_once(made: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    own = made.copy(tmp_path)
+def test_the_asset_scores_a_chunk_once(own: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
     folder = make_checkpoint(tmp_path / "bars")
     instance.add_dynamic_partitions("chunks", ["tiny:00001"])
 

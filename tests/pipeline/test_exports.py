@@ -46,7 +46,6 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
     [event] = result.get_asset_materialization_events()
     assert event.asset_key == dg.AssetKey(["exports", kind])
     assert run(made, kind=kind, out=str(tmp_path / "job"), allow_licences=["unknown"]).success, "nothing to do"
-    lake.con.close()
 
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
@@ -69,5 +68,3 @@ def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
     kind.export(lake, ALL, tmp_path / "plain")
     assert hashes_of(tmp_path / "out") == hashes_of(tmp_path / "plain")
     assert kind.open(lake, ALL).export_chunk(out, chunks[1]) == 0, "the export is whole"
-    lake.con.close()
-    other.con.close()

@@ -6,8 +6,8 @@ from dataclasses import asdict
 import pytest
 
 from pipeline.suggesting import TaskSuggestion, suggest
+from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
-from tests.pipeline.stages.test_corrections import say
 from warehouse.lake import Lake, references
 
 PLATE = "put the cube on the plate"  # the task of episodes 0, 2, 4

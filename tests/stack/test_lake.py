@@ -3,7 +3,6 @@
 import filecmp
 import json
 import multiprocessing
-import os
 import re
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from fastapi.testclient import TestClient
 from core.errors import SqlError
 from core.paths import ROOT, Workspace
 from explorer.app import create_app
+from tests.kits.cli_kit import proccorpus
 from tests.kits.lake_kit import frames, query, segments, stage_run
 from tests.kits.servers import Postgres
 from warehouse.lake import Lake, digest
@@ -24,7 +24,6 @@ from warehouse.lake.place import LakeError
 from warehouse.lake.sql import open_for_users
 
 pytestmark = pytest.mark.stack
-PROGRAM = Path(sys.executable).parent / "proccorpus"
 IMPORTS = """
 import sys, time
 from pathlib import Path
@@ -34,32 +33,37 @@ from core.paths import Workspace
 names = count()
 
 
-def run(*words: object, env: dict[str, str] | None = None, code: int = 0) -> str:
-    command = [str(w) for w in (PROGRAM, *words)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | (env or {}))
-    assert done.returncode == code, done.stderr
-    return done.stdout if code == 0 else done.stderr
+@pytest.fixture(autouse=True)
+def _bucket(bucket: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in bucket.items():
+        monkeypatch.setenv(name, value)
 
 
-def team(root: Path, database: Postgres, bucket: dict[str, str]) -> Workspace:
+@pytest.fixture
+def space(database: Postgres, tmp_path: Path) -> Workspace:
+    """With its catalog in Postgres and its data in the bucket."""
     name = f"lake{next(names)}"
     database.execute(f"CREATE DATABASE {name}")
     place = ("--catalog", database.url(name), "--data", f"s3://corpora/{name}")
-    run("workspace", "create", "--workspace", root, *place, env=bucket)
-    return Workspace(root)
+    run("workspace", "create", "--workspace", tmp_path / "team", *place)
+    return Workspace(tmp_path / "team")
 
 
-def test_the_same_corpus_as_in_a_folder(
-    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    spaces = {"team": team(tmp_path / "team", database, bucket).root, "local": tmp_path / "local"}
+def run(*words: object, code: int = 0) -> str:
+    done = proccorpus(*words, cwd=ROOT)
+    assert done.code == code, done.err
+    return done.out if code == 0 else done.err
+
+
+def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
+    spaces = {"team": space.root, "local": tmp_path / "local"}
     digests = {}
     for name, root in spaces.items():
         build = ("build", "--source", ROOT / "samples" / "sim_long", "--name", "long", "--episodes", "0-5")
-        run(*build, "--workers", 2 if name == "local" else 4, "--workspace", root, env=bucket)
-        run("release", "create", "one", "--allow-licence", "unknown", "--workspace", root, env=bucket)
-        run("release", "verify", "one", "--workspace", root, env=bucket)
-        digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root, env=bucket))
+        run(*build, "--workers", 2 if name == "local" else 4, "--workspace", root)
+        run("release", "create", "one", "--allow-licence", "unknown", "--workspace", root)
+        run("release", "verify", "one", "--workspace", root)
+        digests[name] = json.loads(run("digest", "--format", "json", "--workspace", root))
     assert digests["team"] == digests["local"]
     ours, theirs = (sorted(p.relative_to(r) for p in (r / "shards").rglob("*.tar")) for r in spaces.values())
     assert ours == theirs
@@ -69,33 +73,26 @@ def test_the_same_corpus_as_in_a_folder(
     assert not list(spaces["team"].rglob("*.parquet")), "the data lies in the bucket"
     assert not (spaces["team"] / "catalog.sqlite").exists()
 
-    again = run(*build, "--workspace", spaces["team"], env=bucket)
+    again = run(*build, "--workspace", spaces["team"])
     assert "nothing was done again" in again
-    run("gc", "--yes", "--workspace", spaces["team"], env=bucket)
+    run("gc", "--yes", "--workspace", spaces["team"])
     said = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
-               "--workspace", spaces["team"], env=bucket)  # fmt: skip
+               "--workspace", spaces["team"])  # fmt: skip
     assert json.loads(said)[0]["n"] > 0
 
-    for name, value in bucket.items():
-        monkeypatch.setenv(name, value)
     with TestClient(create_app(Workspace(spaces["team"])), base_url="http://127.0.0.1") as client:
         for page, word in (("/", "long"), ("/episode/long/3", ">active</span>"), ("/releases", "one")):
             answer = client.get(page)
             assert (answer.status_code, word in answer.text) == (200, True), answer.text
         (snapshot,) = re.findall(r'id="snapshot">(\d+)<', answer.text)
-        run("release", "create", "two", "--allow-licence", "unknown", "--workspace", spaces["team"], env=bucket)
+        run("release", "create", "two", "--allow-licence", "unknown", "--workspace", spaces["team"])
         later = client.get("/releases").text
         assert "two" in later
         (newer,) = re.findall(r'id="snapshot">(\d+)<', later)
         assert int(newer) > int(snapshot)
 
 
-def test_people_reach_nothing_but_the_lake(
-    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name, value in bucket.items():
-        monkeypatch.setenv(name, value)
-    space = team(tmp_path / "team", database, bucket)
+def test_people_reach_nothing_but_the_lake(database: Postgres, space: Workspace):
     Lake(space).publish(stage_run(), {"frames": frames(n=5)})
     con = open_for_users(space)
     assert query(con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
@@ -126,12 +123,7 @@ def _write(root: str, chunk: int, rounds: int) -> None:
         lake.publish(run, {"frames": frames(chunk=chunk, episodes=(chunk * 10, chunk * 10 + 1), n=20, value=k / 100)})
 
 
-def test_four_write_while_others_read(
-    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name, value in bucket.items():
-        monkeypatch.setenv(name, value)
-    space = team(tmp_path / "team", database, bucket)
+def test_four_write_while_others_read(space: Workspace):
     rounds, context = 5, multiprocessing.get_context("spawn")
     writers = [context.Process(target=_write, args=(str(space.root), k, rounds)) for k in range(4)]
     for w in writers:
@@ -152,26 +144,22 @@ def test_four_write_while_others_read(
     assert lake.rows("SELECT count(*) FROM stage_runs") == [(4,)]
 
 
-def test_a_server_that_is_away_is_one_line(database: Postgres, bucket: dict[str, str], tmp_path: Path):
-    space = team(tmp_path / "team", database, bucket)
+def test_a_server_that_is_away_is_one_line(database: Postgres, space: Workspace, monkeypatch: pytest.MonkeyPatch):
     database.kill()
     try:
-        said = run("status", "--workspace", space.root, env=bucket, code=2)
+        said = run("status", "--workspace", space.root, code=2)
     finally:
         database.start()
     assert re.fullmatch(r"error: .*: the catalog cannot be opened: .*\n", said)
-    run("status", "--workspace", space.root, env=bucket)
-    nowhere = {k: v for k, v in bucket.items() if "KEY" not in k} | {"AWS_EC2_METADATA_DISABLED": "true"}
-    said = run("status", "--workspace", space.root, env=nowhere, code=2)
+    run("status", "--workspace", space.root)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    said = run("status", "--workspace", space.root, code=2)
     assert "no AWS credentials" in said
 
 
-def test_a_dead_writer_leaves_no_lock(
-    database: Postgres, bucket: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    for name, value in bucket.items():
-        monkeypatch.setenv(name, value)
-    space = team(tmp_path / "team", database, bucket)
+def test_a_dead_writer_leaves_no_lock(space: Workspace):
     held = "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen(
         [sys.executable, "-c", f"{IMPORTS}\n{held}", str(space.root)], stdout=subprocess.PIPE, text=True, cwd=ROOT

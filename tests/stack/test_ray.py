@@ -1,22 +1,21 @@
 """A real Ray head on this machine takes a job, streams what it reports, tells why it failed, and ends it."""
 
 import re
-import time
+from collections.abc import Callable
 from pathlib import Path
 
-import dagster as dg
 import pytest
 
 from assets.lib.launch.ray import RayLauncher
 from tests.kits.launch_kit import (
     allow_programs,
+    assert_ends_with_its_run,
+    assert_well,
     failure,
     group_interpreter,
     interpreter,
-    interrupt_when_up,
     materialize,
 )
-from tests.kits.processes import alive
 
 pytestmark = pytest.mark.stack
 
@@ -28,16 +27,7 @@ def allowed_programs(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, m
 
 
 def test_a_job_on_a_real_head(address: str, tmp_path: Path) -> None:
-    launcher = RayLauncher(address=address, python=interpreter(tmp_path))
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = materialize(launcher, tmp_path, "well", instance)
-        assert result.success
-        told = [r.message for r in instance.all_logs(result.run_id)]
-    (made,) = result.asset_materializations_for_node("model")
-    assert made.metadata["final_loss"].value == 0.5
-    assert made.tags
-    assert made.tags["dagster/data_version"] == "v1"
-    assert "step 1 of 2: loss 0.7" in told
+    assert_well(RayLauncher(address=address, python=interpreter(tmp_path)), tmp_path)
 
 
 def test_a_failed_job_tells_its_error_and_last_lines(address: str, tmp_path: Path) -> None:
@@ -50,22 +40,12 @@ def test_a_failed_job_tells_its_error_and_last_lines(address: str, tmp_path: Pat
     assert "__dagster_pipes_version" not in lines
 
 
-def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path) -> None:
-    log, pids = tmp_path / "told", []
-    noted = tmp_path / "noted"  # what the job prints is Ray's; it is written to a file, too
-    noted.write_text(f'#!/bin/bash\n{interpreter(tmp_path)} "$@" | tee {log}\n')
+@pytest.mark.parametrize(("nodes", "make"), [(1, interpreter), (2, group_interpreter)])
+def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path, nodes: int, make: Callable[[Path], str]) -> None:
+    log, noted = tmp_path / "told", tmp_path / "noted"  # what the job prints is Ray's; it is written to a file, too
+    noted.write_text(f'#!/bin/bash\n{make(tmp_path)} "$@" | tee -a {log}\n')
     noted.chmod(0o755)
-    thread = interrupt_when_up(log, pids)
-    result = materialize(RayLauncher(address=address, python=str(noted)), tmp_path, "hangs")
-    (event,) = [e for e in result.all_events if e.is_step_failure]
-    error = event.step_failure_data.error
-    assert error
-    assert error.cls_name == "DagsterExecutionInterruptedError"
-    thread.join()
-    limit = time.monotonic() + 60
-    while alive(pids) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert alive(pids) == []
+    assert_ends_with_its_run(RayLauncher(address=address, nodes=nodes, python=str(noted)), tmp_path, log)
 
 
 # Several machines
@@ -83,18 +63,3 @@ def test_two_nodes_fail_with_the_error_of_one(address: str, tmp_path: Path) -> N
     launcher = RayLauncher(address=address, nodes=2, python=group_interpreter(tmp_path))
     described, _ = failure(materialize(launcher, tmp_path, "fails"))
     assert described.endswith("failed: the loss is nan at step 1: lower lr in the recipe")
-
-
-def test_cancelling_ends_the_processes_of_both_nodes(address: str, tmp_path: Path) -> None:
-    log, pids = tmp_path / "told", []
-    noted = tmp_path / "noted"
-    noted.write_text(f'#!/bin/bash\n{group_interpreter(tmp_path)} "$@" | tee -a {log}\n')
-    noted.chmod(0o755)
-    thread = interrupt_when_up(log, pids)
-    materialize(RayLauncher(address=address, nodes=2, python=str(noted)), tmp_path, "hangs")
-    thread.join()
-    assert pids
-    limit = time.monotonic() + 60
-    while alive(pids) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert alive(pids) == []

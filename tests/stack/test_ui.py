@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,14 +17,15 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.release import release_step
+from tests.kits.browser_kit import FLAGS, chromium
+from tests.kits.cli_kit import rows
 from tests.kits.fault_kit import wait_for
+from tests.kits.lake_kit import change, opened
 from tests.kits.servers import end, free_port
-from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)
 PARTITION = "sim_short:00000"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 WAIT_MS = 240_000
 LAUNCHING = re.compile(r"mutation Launch")
 
@@ -39,9 +39,8 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     report = run_build(space, [build.model_copy(update={"episodes": EPISODES, "dataset": facts})], workers=1)
     assert report.failed == []
     report_build(space, [build.name])
-    lake = Lake(space)
-    report_closing(space, [release_step(lake, "demo")])
-    lake.con.close()
+    with opened(space) as lake:
+        report_closing(space, [release_step(lake, "demo")])
     return space
 
 
@@ -70,12 +69,8 @@ def url(space: Workspace) -> Iterator[str]:
 
 @pytest.fixture
 def page(url: str) -> Iterator[Page]:
-    program = shutil.which("chromium")
-    if program is None:
-        say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
-        say("there is no Chromium on this machine: make browser installs it")
     with sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=program, args=FLAGS)
+        browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 850})
         page.set_default_timeout(120_000)
         page.goto(f"{url}/overview")
@@ -173,10 +168,8 @@ def _processes(*words: str) -> list[int]:
 
 
 def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace):
-    lake = Lake(space)
-    before = lake.rows("SELECT count(*) FROM releases")
-    lake.con.execute("UPDATE splits SET split = 'train' WHERE episode_index = 37")
-    lake.con.close()
+    before = rows(space.root, "SELECT count(*) FROM releases")
+    change(space, "UPDATE splits SET split = 'train' WHERE episode_index = 37")
     page.goto(f"{url}/jobs")
     page.get_by_text("freeze", exact=True).first.click()
     launch(page, page.get_by_role("button", name="Materialize").first)
@@ -185,6 +178,4 @@ def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace
     page.goto(f"{url}/assets/release?view=checks")
     page.get_by_text("no_split_leak", exact=True).first.click()
     page.get_by_text(re.compile("in more than one split")).first.wait_for()
-    lake = Lake(space, read_only=True)
-    assert lake.rows("SELECT count(*) FROM releases") == before
-    lake.con.close()
+    assert rows(space.root, "SELECT count(*) FROM releases") == before

@@ -7,16 +7,15 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from annotate.samples.config import SamplesConfig
 from assets.lib.report import dagster_home, instance_of, is_followed, mirror, report_build
 from cli.console import build_all
 from core.errors import UserError
 from core.paths import ROOT, Workspace
-from pipeline.build import run_build
 from pipeline.release import release_step
-from pipeline.stage import StageReport
-from tests.kits.made_corpus import Made
+from tests.kits.lake_kit import opened
+from tests.kits.made_corpus import Made, with_stages
 from tests.kits.tiny_lerobot import LENGTHS, rows_path, video_path
-from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
 
@@ -39,11 +38,6 @@ def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
         return Counter((stage, event.partition) for stage, event in events(instance))
 
 
-def of_reports(done: list[StageReport]) -> set[tuple[str, str]]:
-    keys = [("tiny" if r.run.chunk is None else f"tiny:{r.run.chunk:05d}") for r in done]
-    return {(r.run.stage, key) for r, key in zip(done, keys, strict=True)}
-
-
 @pytest.fixture(scope="session")
 def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A copy of the built workspace whose build was reported; not for changing."""
@@ -58,8 +52,7 @@ def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def test_what_is_reported_later_says_the_same(reported: Made, made: Made, tmp_path: Path) -> None:
-    own = made.copy(tmp_path)
+def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
     report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
         said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
@@ -72,10 +65,8 @@ def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
     return {name: value.value for name, value in event.metadata.items() if name != "dagster/uri"}
 
 
-def test_a_build_is_reported_once_somebody_has_opened_dagster(made: Made, tmp_path: Path) -> None:
-    own = made.copy(tmp_path)
-    fewer = own.build.stages.samples.model_copy(update={"progress_per_episode": 3})
-    changed = own.build.model_copy(update={"stages": own.build.stages.model_copy(update={"samples": fewer})})
+def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None:
+    changed = with_stages(own.build, samples=SamplesConfig(progress_per_episode=3))
     again = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
@@ -94,8 +85,7 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, 
     video_path(own.source, last).unlink()
     listing = own.source / "meta" / "episodes.jsonl"
     listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
-    done = run_build(own.space, [own.build], workers=1).done
-    assert of_reports(done) == {("episodes", "tiny")}
+    assert own.rebuild() == [("episodes", None)]
     for table in ("frames", "progress", "samples", "shards", "stage_runs"):
         assert own.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
     report_build(own.space, ["tiny"])
@@ -103,11 +93,9 @@ def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, 
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
 
-def test_a_workspace_of_another_machine_is_told_once(made: Made, tmp_path: Path) -> None:
-    own = made.copy(tmp_path)
-    lake = Lake(own.space)
-    release_step(lake, "first", allow=("unknown",))
-    lake.con.close()
+def test_a_workspace_of_another_machine_is_told_once(own: Made) -> None:
+    with opened(own.space) as lake:
+        release_step(lake, "first", allow=("unknown",))
     for _ in range(2):
         mirror(own.space)
     assert counted(own.space) == Counter(ALL)

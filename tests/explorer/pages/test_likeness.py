@@ -9,12 +9,13 @@ import pytest
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
+from tests.kits.cli_kit import rows
 from tests.kits.embedded import look_at
 from tests.kits.explorer_kit import HOSTILE, copy_furnished
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, FPS
 from tests.kits.visitor import visit
-from warehouse.lake import Lake
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,9 @@ def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(
     assert np.abs(picture(searched, 8) - picture(searched, 0)).max() > 50, "the scene has moved"
     # Where the video is elsewhere, a picture that was kept stands for those around it
     space = copy_furnished(furnished, made, tmp_path)
-    lake = Lake(space)
-    lake.con.execute("UPDATE datasets SET source_uri = '/nowhere'")
-    kept = lake.column("SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1")
-    lake.con.close()
+    change(space, "UPDATE datasets SET source_uri = '/nowhere'")
+    query = "SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1"
+    kept = [frame for (frame,) in rows(space.root, query)]
     with visit(space) as elsewhere:
         np.testing.assert_array_equal(picture(elsewhere, kept[1] + 1), picture(elsewhere, kept[1]))
         assert np.abs(picture(elsewhere, kept[1]) - picture(searched, kept[1])).mean() < 5

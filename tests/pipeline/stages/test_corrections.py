@@ -5,38 +5,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.build import run_build
+from tests.kits.lake_kit import STEPS, say
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
-from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed
+from warehouse.lake.corrections import ConflictError, CorrectionError
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, chunks_to_build
 
 EPISODE = 2  # in chunk 1
-STEPS = [
-    {"name": "Reach for the cube", "start_frame": 0, "end_frame": 11},
-    {"name": "Put it on the plate", "start_frame": 11, "end_frame": 30},
-]
-
-
-def say(lake: Lake, segments: list[dict[str, Any]] = STEPS, episode: int = EPISODE, author: str = "ada", **more: Any):
-    """Save a correction as somebody does who has seen everything that was said so far."""
-    newest = corrections.newest_row(lake, "tiny", episode)
-    options = {
-        "author": author,
-        "base_label_run": lake.rows("SELECT any_value(label_run) FROM segments")[0][0],
-        "base_content_hash": corrections.episode_facts(lake, "tiny", episode)["content_hash"],
-        "follows": newest["correction_id"] if newest else None,
-    }
-    stated = {name: more.pop(name) for name in SAID_LATER if name in more}
-    label = parsed({"segments": segments, "plan": more.pop("plan", [])} | stated)
-    return corrections.save(lake, "tiny", episode, label, **options | more)
-
-
-def rebuilt(own: Made) -> list[tuple[str, int | None]]:
-    """(stage, chunk) of all that a build runs."""
-    report = run_build(own.space, [own.build], workers=1)
-    assert not report.failed
-    return [(r.run.stage, r.run.chunk) for r in report.done]
 
 
 def active(lake: Lake, episode: int = EPISODE) -> list[tuple]:
@@ -56,13 +31,13 @@ def test_a_rejected_label_is_not_used(own: Made, corpus: Lake):
         corpus, "tiny", EPISODE, run, author="ada", follows=None, comment="the robot is idle"
     )
     assert chunks_to_build(corpus) == {"tiny": 1}
-    assert rebuilt(own) == REDONE
+    assert own.rebuild() == REDONE
     assert active(corpus) == []
     assert corpus.rows("SELECT count(*) FROM samples WHERE episode_index = 2") == [(0,)]
     rejected = "SELECT episode_index, stage, severity, detail FROM findings WHERE reason = 'label_rejected'"
     assert corpus.rows(rejected) == [(2, "corrections", "warning", f"label {run}: the robot is idle")]
     corrections.take_back(corpus, row["correction_id"], author="ada", follows=row["correction_id"])
-    assert rebuilt(own) == REDONE
+    assert own.rebuild() == REDONE
     assert active(corpus) != []
 
 
@@ -123,13 +98,11 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
     rows = [r for e in (EPISODE, 0) for r in corrections.history(lake, "tiny", e)]
     ended = [StatedOutcome(episode, False, None, "ada") for episode in (0, 4)]
     add_outcomes(lake, "tiny", "seen.csv", ended)
-    rebuilt(first)
+    first.rebuild()
     other = Lake(second.space)
     add_outcomes(other, "tiny", "seen.csv", ended[::-1])
     for row in reversed(rows):
         assert corrections.add_rows(other, [row]) == 1
-        rebuilt(second)
+        second.rebuild()
     assert corrections.add_rows(other, rows) == 0
     assert digest(lake) == digest(other)
-    lake.con.close()
-    other.con.close()

@@ -1,6 +1,5 @@
 """Embeddings in a build: of the one decoding or of one of their own, when they are made, and what makes them stale."""
 
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -11,11 +10,9 @@ from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, resolve
-from pipeline.plan import STALE
-from pipeline.stage import Output, StageContext, Step
 from pipeline.stages.embeddings import STAGE
-from tests.kits.made_corpus import Made
-from tests.pipeline.stages.test_corrections import say
+from tests.kits.lake_kit import say
+from tests.kits.made_corpus import Made, built, stage_output, with_stages
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
@@ -24,16 +21,13 @@ pytestmark = pytest.mark.slow
 def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
     """The build with embeddings by grey pictures, unless it is told otherwise."""
     config = EmbeddingsConfig(**{"when": "always", "encoder": "grey", "grid": 2} | changes)
-    return build.model_copy(update={"stages": build.stages.model_copy(update={"embeddings": config})})
+    return with_stages(build, embeddings=config)
 
 
 @pytest.fixture(scope="module")
 def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Built from nothing by one worker, with embeddings."""
-    space, build = Workspace(tmp_path_factory.mktemp("embedded")), looking(made.build)
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return built(looking(made.build), Workspace(tmp_path_factory.mktemp("embedded")))
 
 
 @pytest.fixture
@@ -42,49 +36,39 @@ def fresh_copy(fresh: Made, made: Made, tmp_path: Any) -> Made:
     return Made(copied.space, looking(copied.build), copied.report)
 
 
-def stage_output(lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1) -> Output:
-    """What the stage makes without what another has kept for it."""
-    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
-    source = replace(build.source(lake.workspace.sources), decoding_threads=threads)
-    return STAGE.run(StageContext(lake, build, step, source))
-
-
 # Of one decoding, or of one of their own
 
 
 def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     lake = Lake(fresh.space, read_only=True)
-    again = [stage_output(lake, fresh.build, chunk) for chunk in (0, 1, 2)]
+    again = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
     assert all(output.findings == [] for output in again)
     tables = pa.concat_tables([output.tables["embeddings"] for output in again])
     assert sum(int(output.numbers["decoded_frames"]) for output in again) == tables.num_rows, "no frame but those"
     stored = lake.arrow("SELECT * FROM embeddings ORDER BY episode_index, camera, frame_index")
     assert tables.cast(stored.schema).equals(stored)
-    lake.con.close()
 
 
 def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
     if missing := encoders.lack(EmbeddingsConfig()):
         pytest.skip(missing)
     lake, build = Lake(fresh.space, read_only=True), looking(fresh.build, encoder="mobilenet_v2", device="cpu")
-    one, other = (stage_output(lake, build, 0, threads).tables["embeddings"] for threads in (1, 2))
+    one, other = (stage_output(STAGE, lake, build, 0, threads).tables["embeddings"] for threads in (1, 2))
     assert one.num_rows > 0
     assert one.equals(other)
-    lake.con.close()
 
 
 def test_a_video_that_is_gone_is_a_finding(fresh_copy: Made):
     lake, build = Lake(fresh_copy.space), fresh_copy.build
     ((uri,),) = lake.rows("SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0")
-    right = stage_output(lake, build, 0)
+    right = stage_output(STAGE, lake, build, 0)
     (fresh_copy.source / uri).write_bytes(b"")
-    output = stage_output(lake, build, 0)
+    output = stage_output(STAGE, lake, build, 0)
     lost = {f.episode_index for f in output.findings or ()}
     assert 0 in lost
     assert {(f.reason, f.severity) for f in output.findings or ()} == {("pictures_lost", "warning")}
     left = [e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost]
     assert output.tables["embeddings"]["episode_index"].to_pylist() == left
-    lake.con.close()
 
 
 # When they are made

@@ -2,7 +2,6 @@
 
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
-from tests.pipeline.stages.test_corrections import rebuilt
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 
@@ -13,8 +12,7 @@ OUTCOME = "SELECT success, success_source FROM episodes WHERE episode_index = ?"
 def test_outcomes_outlast_a_changed_source(own: Made):
     lake = Lake(own.space)
     add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(EPISODE, False, None, "ada")])
-    rebuilt(own)
+    own.rebuild()
     write_video(own.source, EPISODE, 31)
-    assert ("frames", 1) in rebuilt(own)
+    assert ("frames", 1) in own.rebuild()
     assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
-    lake.con.close()

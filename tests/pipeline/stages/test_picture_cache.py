@@ -9,34 +9,26 @@ import pytest
 from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
-from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from pipeline.picture_cache import FrameKeeper, PictureCache, PictureStore
-from pipeline.plan import STALE
-from pipeline.stage import StageContext, StageReport, Step
+from pipeline.picture_cache import FrameKeeper, PictureStore
+from pipeline.stage import StageReport
 from pipeline.stages.shards import STAGE
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, built, stage_output, with_stages
 from warehouse.lake import Lake
 from warehouse.shards.shard import ShardsConfig
 
 
 def published(build: DatasetBuild) -> DatasetBuild:
     """Under the recipe that shows every frame, and no edited ones: those are made of what is decoded anew."""
-    samples = SamplesConfig(profile="procvlm", unanswerable_per_episode=0)
-    stages = build.stages.model_copy(update={"samples": samples})
-    return build.model_copy(update={"stages": stages})
+    return with_stages(build, samples=SamplesConfig(profile="procvlm", unanswerable_per_episode=0))
 
 
 def decoded(done: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
 
 
-def shards_of(
-    lake: Lake, build: DatasetBuild, chunk: int, pictures: PictureCache | None = None
-) -> list[tuple[str, str]]:
-    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
-    source = build.source(lake.workspace.sources)
-    output = STAGE.run(StageContext(lake, build, step, source, pictures=pictures))
+def shards_of(lake: Lake, build: DatasetBuild, chunk: int) -> list[tuple[str, str]]:
+    output = stage_output(STAGE, lake, build, chunk)
     assert output.findings == []
     return sorted((r["shard"], r["sha256"]) for r in output.tables["shards"].to_pylist())
 
@@ -44,10 +36,7 @@ def shards_of(
 @pytest.fixture(scope="module")
 def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Built from nothing, with all frames stored."""
-    space, build = Workspace(tmp_path_factory.mktemp("fresh")), published(made.build)
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    return Made(space, build, report)
+    return built(published(made.build), Workspace(tmp_path_factory.mktemp("fresh")))
 
 
 def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Made):

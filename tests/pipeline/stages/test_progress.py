@@ -1,7 +1,6 @@
 """What the labelling stages publish beside segments and progress: states, signs of a wrong label, the review queue."""
 
 from datetime import UTC, datetime
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +9,9 @@ import pytest
 
 from core.tables import TABLES
 from pipeline.config import DatasetBuild
-from pipeline.plan import STALE
 from pipeline.reading import chunk_signals
-from pipeline.stage import StageContext, Step
 from pipeline.stages.progress import STAGE
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, stage_output
 from warehouse.lake import Lake, StageRun
 
 
@@ -38,20 +35,13 @@ def test_states_are_those_of_the_source(made: Made):
 
 
 @pytest.fixture
-def other(made: Made, tmp_path: Path) -> Made:
+def other(own: Made) -> Made:
     """With a second label run, by another annotator, of the episodes of chunk 0: progress 0 throughout."""
-    own = made.copy(tmp_path)
     lake = Lake(own.space)
     mine = lake.arrow("SELECT * FROM progress WHERE chunk = 0")
-    columns = {n: mine[n] for n in mine.schema.names} | {
-        "label_run": ["other"] * mine.num_rows,
-        "progress": np.zeros(mine.num_rows, np.float32),
-    }
     run = {"label_run": "other", "annotator": "vlm", "model": "m", "params": "{}", "code_version": "1"}
     lake.upsert("a run", label_runs=TABLES["label_runs"].rows([run | {"created_at": datetime.now(UTC)}]))
-    labels = TABLES["progress"].rows(
-        [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    )
+    labels = TABLES["progress"].rows([row | {"label_run": "other", "progress": 0.0} for row in mine.to_pylist()])
     published = StageRun("progress", own.build.name, 0, "other", "in", "1", labels.num_rows, "out", 0.0)
     lake.publish(published, {"progress": labels})
     lake.con.close()
@@ -59,8 +49,7 @@ def other(made: Made, tmp_path: Path) -> Made:
 
 
 def progress_tables(lake: Lake, build: DatasetBuild, chunk: int) -> dict[str, pa.Table]:
-    step = Step(STAGE.spec(build), build.name, chunk, STALE, "in")
-    return STAGE.run(StageContext(lake, build, step, build.source(lake.workspace.sources))).tables
+    return stage_output(STAGE, lake, build, chunk).tables
 
 
 def test_labels_of_two_annotators_are_compared(other: Made):
@@ -99,9 +88,8 @@ def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
     assert [score for _, score, _ in found] == sorted((score for _, score, _ in found), reverse=True)
 
 
-def test_labels_say_what_their_end_rests_on(made: Made, tmp_path: Path):
-    own = made.copy(tmp_path)
-    ends = {(by, end < 1, p) for by, end, p in made.rows("SELECT end_by, end_progress, p_failure FROM label_quality")}
+def test_labels_say_what_their_end_rests_on(own: Made):
+    ends = {(by, end < 1, p) for by, end, p in own.rows("SELECT end_by, end_progress, p_failure FROM label_quality")}
     assert ends == {("assumed", False, None)}, "nothing tells how they end"
     lake = Lake(own.space)
     lake.con.execute(
@@ -116,22 +104,19 @@ def test_labels_say_what_their_end_rests_on(made: Made, tmp_path: Path):
     lake.con.execute("UPDATE episode_labels SET curve = NULL WHERE chunk = 0")
     rows = progress_tables(lake, own.build, 0)["label_quality"].to_pylist()
     assert [row["end_by"] for row in rows] == ["label", "label"]
-    lake.con.close()
 
 
-def test_the_queue_ranks_by_all_signs_together(made: Made, tmp_path: Path):
-    lake = Lake(made.copy(tmp_path).space)
-    lake.con.execute("UPDATE episode_labels SET confidence = 0.9")
-    lake.con.execute("UPDATE label_quality SET jump = 0, shortest_step_s = 1, end_by = 'assumed', end_progress = 1")
-    assert lake.rows("FROM review_queue") == []
-    lake.con.execute("UPDATE label_quality SET p_failure = 0.6 WHERE episode_index < 3")
-    lake.con.execute("UPDATE episode_labels SET confidence = 0.5 WHERE episode_index = 1")
-    lake.con.execute("UPDATE label_quality SET shortest_step_s = 0.1 WHERE episode_index = 2")
-    found = lake.rows("SELECT episode_index, score, why FROM review_queue")
+def test_the_queue_ranks_by_all_signs_together(corpus: Lake):
+    corpus.con.execute("UPDATE episode_labels SET confidence = 0.9")
+    corpus.con.execute("UPDATE label_quality SET jump = 0, shortest_step_s = 1, end_by = 'assumed', end_progress = 1")
+    assert corpus.rows("FROM review_queue") == []
+    corpus.con.execute("UPDATE label_quality SET p_failure = 0.6 WHERE episode_index < 3")
+    corpus.con.execute("UPDATE episode_labels SET confidence = 0.5 WHERE episode_index = 1")
+    corpus.con.execute("UPDATE label_quality SET shortest_step_s = 0.1 WHERE episode_index = 2")
+    found = corpus.rows("SELECT episode_index, score, why FROM review_queue")
     assert [(episode, round(score, 3)) for episode, score, _ in found] == [(2, 0.856), (1, 0.8), (0, 0.64)]
     assert [why for *_, why in found] == [
         ["a step of a moment", "looks unfinished"],
         ["looks unfinished", "the annotator is unsure"],
         ["looks unfinished"],
     ]
-    lake.con.close()

@@ -1,17 +1,13 @@
 """The samples and shards stages on a real chunk: pictures of other episodes, edited ones, and such as are lost."""
 
-from types import ModuleType
-
 import numpy as np
 import pytest
 
 from annotate.samples.config import SamplesConfig
 from pipeline.config import DatasetBuild
-from pipeline.plan import STALE
-from pipeline.stage import Output, StageContext, Step
 from pipeline.stages import samples as samples_stage
 from pipeline.stages import shards as shards_stage
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, stage_output, with_stages
 from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
 from warehouse.shards import Sample, check_shard, read_samples
@@ -19,26 +15,17 @@ from warehouse.shards import Sample, check_shard, read_samples
 MANY = SamplesConfig(unanswerable_per_episode=8)
 
 
-def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
-    return build.model_copy(update={"stages": build.stages.model_copy(update=changes)})
-
-
-def run_on_chunk(stage: ModuleType, lake: Lake, build: DatasetBuild, chunk: int) -> Output:
-    step = Step(stage.STAGE.spec(build), build.name, chunk, STALE, "in")
-    return stage.run(StageContext(lake, build, step, build.source(lake.workspace.sources)))
-
-
 def sampled(made: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
     """A lake with the samples of a chunk under the build's configuration."""
     lake = Lake(made.space)
-    tables = run_on_chunk(samples_stage, lake, build, chunk).tables
+    tables = stage_output(samples_stage.STAGE, lake, build, chunk).tables
     rows = tables["samples"].num_rows
     lake.publish(StageRun("samples", build.name, chunk, "", "in", "1", rows, "out", 0.0), tables)
     return lake
 
 
 def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict], list, dict, list[Sample]]:
-    output = run_on_chunk(shards_stage, lake, build, chunk)
+    output = stage_output(shards_stage.STAGE, lake, build, chunk)
     rows, findings = output.tables["shards"].to_pylist(), output.findings
     assert findings is not None
     paths = [lake.workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]

@@ -6,7 +6,7 @@ from core.paths import Workspace
 from ingest.splits import SplitConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from tests.kits.made_corpus import build_of
+from tests.kits.made_corpus import build_of, with_stages
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
 
@@ -14,13 +14,8 @@ from warehouse.lake import Lake
 def one_split(source: Path) -> DatasetBuild:
     """Chunks of two episodes, one of each task, all for training."""
     build = build_of(source)
-    stages = build.stages.model_copy(
-        update={
-            "splits": SplitConfig(val=0, test_id=0),
-            "samples": build.stages.samples.model_copy(update={"unanswerable_per_episode": 6}),
-        }
-    )
-    return build.model_copy(update={"stages": stages})
+    samples = build.stages.samples.model_copy(update={"unanswerable_per_episode": 6})
+    return with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
 
 
 def beyond(lake: Lake) -> dict[int, set[int]]:

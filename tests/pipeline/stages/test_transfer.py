@@ -12,20 +12,14 @@ from pipeline.chunk import ChunkTask, run_chunk
 from pipeline.config import DatasetBuild, resolve
 from pipeline.reading import chunk_signals
 from pipeline.stages.transfer import NO_PICTURES, shown_tasks
-from tests.kits.made_corpus import Made, build_of
+from tests.kits.lake_kit import STEPS, opened, say
+from tests.kits.made_corpus import Made, build_of, built, with_stages
 from tests.kits.tiny_lerobot import make_dataset
-from tests.pipeline.stages.test_corrections import STEPS, say
 from warehouse.lake import Lake, corrections, digest, references
 
 pytestmark = pytest.mark.slow
 
 ACTIVE = "SELECT annotator, why FROM active_runs JOIN label_runs USING (label_run) WHERE episode_index = ?"
-
-
-def rebuilt(own: Made, build: DatasetBuild | None = None) -> list[tuple[str, int | None]]:
-    report = run_build(own.space, [build or own.build], workers=1)
-    assert not report.failed
-    return [(r.run.stage, r.run.chunk) for r in report.done]
 
 
 def active(lake: Lake, episode: int) -> tuple[str, str]:
@@ -35,10 +29,10 @@ def active(lake: Lake, episode: int) -> tuple[str, str]:
 
 def test_a_label_that_was_carried_over_can_be_rejected(own: Made, corpus: Lake):
     say(corpus)
-    rebuilt(own)
+    own.rebuild()
     run = corpus.rows("SELECT label_run FROM active_runs WHERE episode_index = 0")[0][0]
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
-    rebuilt(own)
+    own.rebuild()
     assert active(corpus, 0) == ("motion", "named by the configuration")
     assert references.sentences(corpus) == {"tiny": "1 run is labelled like its reference (episode 2)"}
 
@@ -56,9 +50,8 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     every = list(range(30))  # five pictures a second are all of four
     assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [[every[:24]], [every]]
 
-    stages = own.build.stages.model_copy(update={"embeddings": EmbeddingsConfig(encoder="grey", hz=100)})
-    build = own.build.model_copy(update={"stages": stages})
-    rebuilt(own, build)
+    build = with_grey_embeddings(own.build)
+    own.rebuild(build)
     [task] = shown_tasks(corpus, build, chunk_signals(corpus, "tiny", 0))
     compared = [*task.signals, *(reference.signals for reference in task.references)]
     assert [[len(frames) for frames, _ in s.pictures] for s in compared] == [[24], [30]]
@@ -72,13 +65,13 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     assert [s.pictures for s in task.signals] == [(None,)]
     assert [len(reference.signals.pictures) for reference in task.references] == [1]
     corpus.con.execute("UPDATE stage_runs SET input_hash = '' WHERE stage = 'transfer' AND chunk = 0")
-    rebuilt(own, build)
+    own.rebuild(build)
     assert corpus.column("SELECT episode_index FROM episode_labels WHERE list_contains(notes, ?)", [NO_PICTURES]) == [0]
 
 
 def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus: Lake):
     say(corpus)
-    rebuilt(own)
+    own.rebuild()
     corpus.con.execute("UPDATE corrections SET segments = replace(segments, '\"end_frame\": 30', '\"end_frame\": 29')")
     assert list(shown_tasks(corpus, own.build, chunk_signals(corpus, "tiny", 0))) == []
 
@@ -90,19 +83,15 @@ def test_a_correction_that_does_not_fit_any_more_shows_nothing(own: Made, corpus
 def corrected(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Six runs in chunks of two, built by one worker; then somebody has corrected episode 4."""
     folder = tmp_path_factory.mktemp("corrected")
-    source, space = make_dataset(folder / "source", (24, 18, 30, 12, 26, 16)), Workspace(folder / "workspace")
-    build = with_grey_embeddings(build_of(source))
-    report = run_build(space, [build], workers=1)
-    assert not report.failed
-    lake = Lake(space)
-    say(lake, [STEPS[0] | {"end_frame": 9}, STEPS[1] | {"start_frame": 9, "end_frame": 26}], episode=4)
-    lake.con.close()
-    return Made(space, build, report)
+    source = make_dataset(folder / "source", (24, 18, 30, 12, 26, 16))
+    made = built(with_grey_embeddings(build_of(source)), Workspace(folder / "workspace"))
+    with opened(made.space) as lake:
+        say(lake, [STEPS[0] | {"end_frame": 9}, STEPS[1] | {"start_frame": 9, "end_frame": 26}], episode=4)
+    return made
 
 
 def with_grey_embeddings(build: DatasetBuild) -> DatasetBuild:
-    stages = build.stages.model_copy(update={"embeddings": EmbeddingsConfig(encoder="grey", hz=100)})
-    return build.model_copy(update={"stages": stages})
+    return with_stages(build, embeddings=EmbeddingsConfig(encoder="grey", hz=100))
 
 
 def digest_after(folder: Path, corrected: Made, build_it: Callable[[Workspace, DatasetBuild], None]) -> dict[str, str]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.kits.lake_kit import say
 from warehouse.exports.corrections import from_lines, from_tasks, labelling_config, to_lines, to_tasks
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import add_rows, parsed
@@ -17,12 +18,7 @@ STEPS = [
 ]  # fmt: skip
 
 
-def say(lake: Lake, episode: int = 2, segments: Any = STEPS, **more: Any) -> dict[str, Any]:
-    newest = corrections.newest_row(lake, "tiny", episode)
-    told = {"author": "ada", "base_label_run": "x", "follows": newest["correction_id"] if newest else None} | more
-    hashed = corrections.episode_facts(lake, "tiny", episode)["content_hash"]
-    label = parsed({"segments": segments, "plan": ["Look", STEPS[0]["name"], "Put it down", "Leave"]})
-    return corrections.save(lake, "tiny", episode, label, base_content_hash=hashed, **told)
+PLAN = ["Look", STEPS[0]["name"], "Put it down", "Leave"]
 
 
 def rows(lake: Lake) -> list[dict[str, Any]]:
@@ -32,8 +28,8 @@ def rows(lake: Lake) -> list[dict[str, Any]]:
 @pytest.fixture
 def told(corpus: Lake) -> Lake:
     """Corrected twice, taken back once; and a label rejected."""
-    say(corpus)
-    second = say(corpus, author="grace", comment="ünd, so")
+    say(corpus, STEPS, plan=PLAN, base_label_run="x")
+    second = say(corpus, STEPS, plan=PLAN, author="grace", comment="ünd, so")
     corrections.take_back(corpus, second["correction_id"], author="ada", follows=second["correction_id"])
     run = corpus.rows("SELECT label_run FROM episode_labels WHERE episode_index = 0")[0][0]
     corrections.reject_label(corpus, "tiny", 0, run, author="ada", follows=None)
@@ -104,7 +100,7 @@ def test_label_studio_brings_what_counts_back(told: Lake):
         (9, 12, "idle", False, None),
         (12, 30, "step", False, 2),
     ]
-    assert row["plan"] == ["Look", STEPS[0]["name"], "Put it down", "Leave"]
+    assert row["plan"] == PLAN
 
 
 def test_other_contents_go_to_review(told: Lake):

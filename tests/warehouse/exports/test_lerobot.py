@@ -20,6 +20,7 @@ from pipeline.config import source_build
 from tests.kits.files import files_of
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
+from tests.kits.training_kit import KilledError
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import PARTIAL, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
@@ -108,10 +109,6 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
             rate_of(rates)
     else:
         assert rate_of(rates) == one
-
-
-class KilledError(Exception):
-    pass
 
 
 @pytest.mark.parametrize("after", [0, 2, 6])

@@ -19,22 +19,22 @@ from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
-from pipeline.build import run_build
 from pipeline.config import with_annotator
 from pipeline.imports import import_annotations
+from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.corrections import from_opensarm
 from warehouse.exports.options import LabelOptions, Selection
 from warehouse.lake import Lake, corrections
-from warehouse.lake.corrections import CorrectionError, parsed
+from warehouse.lake.corrections import CorrectionError
 
 OPENSARM = EXPORT_KINDS["opensarm"]
 
 ANY = Selection(allow=("unknown",))
 SLOPES = {"progress_fast": 2.0, "progress_slow": 1.0, "adjust": 0.0, "mistake": -1.0, "catastrophic": 0.0}
-STATED = {
+STATED: dict[str, Any] = {
     "plan": ["Reach", "Place"],
     "segments": [
         {"name": "Reach", "start_frame": 0, "end_frame": 10, "pace": "fast"},
@@ -64,12 +64,8 @@ def curve_by_opensarm(label: dict[str, Any], timestamps: np.ndarray) -> np.ndarr
 def stated(own: Made, **end: Any) -> Lake:
     """The corpus with a correction of episode 2 that states how it went."""
     lake = Lake(own.space)
-    facts = corrections.episode_facts(lake, "tiny", 2)
-    said = parsed(STATED | end)
-    corrections.save(lake, "tiny", 2, said, author="ada", base_label_run=None, base_content_hash=facts["content_hash"],
-                     follows=None)  # fmt: skip
-    report = run_build(own.space, [with_annotator(own.build, "motion")], workers=1)
-    assert not report.failed
+    say(lake, **STATED | end)
+    own.rebuild(with_annotator(own.build, "motion"))
     return lake
 
 

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from core.errors import UserError
-from core.paths import Workspace
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
@@ -79,15 +78,13 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
             ground_truth(Sample({**sample.row, **change}, sample.pictures))
 
 
-# Hugging Face datasets
-
-
 # What goes for all
 
 
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
-    from warehouse.shards.profiles import draw
+    from warehouse.shards.profiles import PROFILES, draw
 
+    assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
     done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"profile": "progresslm_rl"})
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
@@ -95,8 +92,8 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     assert done.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
 
 
-def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path: Path):
-    lake = Lake(own.space)
+def test_what_shows_an_episode_taken_down_since_is_left_out(corpus: Lake, own: Made, tmp_path: Path):
+    lake = corpus
     create_release(lake, "r1", allow=ANY)
     counts: dict[int, set[str]] = {}  # samples that show an episode
     for s in read_samples([Path(p) for p in own.space.root.glob("shards/*/*.tar")]):
@@ -114,7 +111,6 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(own: Made, tmp_path:
         for row in pq.read_table(path, columns=["images", "episode_index"]).to_pylist():
             assert row["episode_index"] != gone
             assert not any(f"/{gone:06d}/" in i["path"] for i in row["images"])
-    lake.con.close()
 
 
 def test_names_of_pictures_are_read_as_they_are_written():
@@ -133,9 +129,7 @@ def test_names_of_pictures_are_read_as_they_are_written():
         shown_path({"dataset": "d", "episode_index": 7, "sample_id": "s"}, "samples.json")
 
 
-def test_a_corpus_whose_shards_are_behind_is_refused(own: Made, tmp_path: Path):
-    lake = Lake(Workspace(own.space.root))
-    lake.con.execute("DELETE FROM lake.sample_location WHERE chunk = 0")
+def test_a_corpus_whose_shards_are_behind_is_refused(corpus: Lake, tmp_path: Path):
+    corpus.con.execute("DELETE FROM lake.sample_location WHERE chunk = 0")
     with pytest.raises(UserError, match=r"tiny has \d+ samples that are in no shard yet: build it again"):
-        KINDS["datasets"](lake, Selection(allow=ANY), tmp_path / "out")
-    lake.con.close()
+        KINDS["datasets"](corpus, Selection(allow=ANY), tmp_path / "out")

@@ -19,9 +19,9 @@ def shuffled(table: pa.Table, seed: int = 0) -> pa.Table:
     return table.take(np.random.default_rng(seed).permutation(table.num_rows))
 
 
-def dataset_row(source_uri: str, **changes: object) -> pa.Table:
+def dataset_row(source_uri: str) -> pa.Table:
     row = {"dataset": "a", "title": "A", "source_uri": source_uri, "chunk_size": 10, "cameras": ["front", "wrist"]}
-    return TABLES["datasets"].rows([row | changes])
+    return TABLES["datasets"].rows([row])
 
 
 def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
@@ -71,28 +71,8 @@ def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
     assert {k for k, v in digest(two).items() if v != full[k]} == {"frames"}
 
 
-def test_the_hash_of_a_table_does_not_depend_on_the_order_of_rows():
-    table, rows = TABLES["frames"], frames("a", 0, range(30), n=20)
-    first = table_hash(table, rows)
-    assert all(table_hash(table, shuffled(rows, seed)) == first for seed in range(3))
-    assert table_hash(table, pa.concat_tables([rows.slice(300), rows.slice(0, 300)])) == first
-    assert table_hash(table, rows.slice(0, 599)) != first
-    assert table_hash(table, table.empty()) != first
-    other = rows.to_pylist()
-    other[17]["gripper"] = 0.0  # was null
-    assert table_hash(table, table.rows(other)) != first
-
-
-def test_the_hash_of_a_table_leaves_out_places():
-    table = TABLES["datasets"]
-    first = table_hash(table, dataset_row("here"))
-    assert table_hash(table, dataset_row("there")) == first
-    assert table_hash(table, dataset_row("here", title="B")) != first
-    assert table_hash(table, dataset_row("here", cameras=["wrist", "front"])) != first
-
-
 def test_the_hash_of_a_table_is_pinned():
-    """A change of it makes every corpus out of date, so it is not to happen unseen."""
+    """A change of it makes every corpus out of date, so it is not to happen unseen. The source's place is left out."""
     row = dataset_row("here")
     text = (
         '{"dataset":"a","title":"A","robot":null,"format":null,"fps":null,"license":null,"source_revision":null,'

@@ -10,7 +10,9 @@ import pytest
 
 from core.paths import Workspace
 from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
+from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
+from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake, corrections, outcomes, references, statements
 from warehouse.lake.migrations import SCHEMA_VERSION
 from warehouse.lake.statements import take_down, undo_takedown
@@ -32,12 +34,7 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     told = made.copy(tmp_path_factory.mktemp("told"))
     lake = Lake(told.space)
     for episode in (0, 1):
-        [run] = lake.column("SELECT label_run FROM active_runs WHERE episode_index = ?", [episode])
-        row = corrections.save(
-            lake, "tiny", episode, corrections.stored_label(lake, "tiny", episode, run), author="ann",
-            base_label_run=run, base_content_hash=corrections.episode_facts(lake, "tiny", episode)["content_hash"],
-            follows=None,
-        )  # fmt: skip
+        row = say(lake, [{"name": "Reach", "start_frame": 0, "end_frame": LENGTHS[episode]}], episode, author="ann")
     corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
     outcomes.add_outcomes(lake, "tiny", "f.csv", [outcomes.StatedOutcome(2, True, None, "ann")])
     references.remove(lake, "tiny", 0, author="ann")

@@ -14,6 +14,7 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from pipeline.plan import STALE, plan
 from pipeline.stages import stage_specs
+from tests.kits.lake_kit import change
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
 from warehouse.lake.checks import follows_schema
@@ -98,8 +99,6 @@ def test_opening_again_migrates_nothing(old: Workspace):
 )
 def test_a_newer_lake_is_refused(tmp_path: Path, opened: Callable[[Workspace], object]):
     space = Workspace(tmp_path)
-    lake = Lake(space)
-    lake.con.execute("INSERT INTO schema_versions VALUES (?, now(), '9.0.0')", [SCHEMA_VERSION + 1])
-    lake.con.close()
+    change(space, "INSERT INTO schema_versions VALUES (?, now(), '9.0.0')", SCHEMA_VERSION + 1)
     with pytest.raises(LakeError, match=f"works with version {SCHEMA_VERSION}: update proccorpus"):
         opened(space)

@@ -3,27 +3,35 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from core.paths import Workspace
-from tests.kits.lake_kit import stage_run
-from warehouse.lake import Lake, corrections, references
-from warehouse.lake.corrections import CorrectionError, parsed
+from core.tables import TABLES
+from tests.kits.lake_kit import opened, say, stage_run
+from warehouse.lake import Lake, references
+from warehouse.lake.corrections import CorrectionError
 
 PICK, CUP = "pick up the cube", "put the cup down"
 LABEL = [{"name": "Reach", "start_frame": 0, "end_frame": 9}, {"name": "Lift", "start_frame": 9, "end_frame": 10}]
-STEP = {"start_s": 0.0, "end_s": 1.0, "text": "Reach"}
 
 
 @pytest.fixture(scope="module")
 def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten runs of ten frames in chunks of two: the even ones of one task, the odd ones of another. Not for changing."""
-    lake = Lake(Workspace(tmp_path_factory.mktemp("runs") / "corpus"))
-    add_episodes(lake, "a", [PICK if e % 2 == 0 else CUP for e in range(10)])
-    lake.con.close()
-    return lake.workspace.root
+    space = Workspace(tmp_path_factory.mktemp("runs") / "corpus")
+    ids = [{"dataset": "a", "episode_index": e, "chunk": e // 2} for e in range(10)]
+    content = {"num_frames": 10, "fps": 10.0, "usable_cameras": ["front"], "content_hash": "content"}
+    rows = {
+        "datasets": [{"dataset": "a", "chunk_size": 2}],
+        "episode_facts": [row | {"task": (PICK, CUP)[e % 2], "steps": []} for e, row in enumerate(ids)],
+        "episode_content": [row | content for row in ids],
+    }
+    with opened(space) as lake:
+        lake.upsert("runs", **{name: TABLES[name].rows(found) for name, found in rows.items()})
+        for chunk in range(5):
+            lake.publish(stage_run(chunk=chunk, output_hash=f"frames {chunk}"), {})
+    return space.root
 
 
 @pytest.fixture
@@ -34,46 +42,12 @@ def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
     lake.con.close()
 
 
-def add_episodes(lake: Lake, dataset: str, tasks: list[str | None], with_steps: tuple[int, ...] = ()) -> None:
-    """Runs that are listed and built, in chunks of two."""
-    facts: list[dict[str, Any]] = []
-    for e, task in enumerate(tasks):
-        row = {"dataset": dataset, "episode_index": e, "chunk": e // 2, "task": task, "steps": []}
-        facts.append(row | ({"steps": [STEP], "steps_from": "form"} if e in with_steps else {}))
-    built = [
-        {key: row[key] for key in ("dataset", "episode_index", "chunk")}
-        | {"num_frames": 10, "fps": 10.0, "usable_cameras": ["front"], "content_hash": f"content {e}"}
-        for e, row in enumerate(facts)
-    ]
-    rows = {"dataset": dataset, "chunk_size": 2}
-    lake.append("test", "datasets", lambda: [rows])
-    lake.append("test", "episode_facts", lambda: facts)
-    lake.append("test", "episode_content", lambda: built)
-    for chunk in range((len(tasks) + 1) // 2):
-        lake.publish(stage_run(dataset=dataset, chunk=chunk, output_hash=f"frames {chunk}"), {})
-
-
-def correct(lake: Lake, episode: int, segments: list[dict[str, Any]] = LABEL, dataset: str = "a") -> str:
-    newest = corrections.newest_row(lake, dataset, episode)
-    row = corrections.save(
-        lake,
-        dataset,
-        episode,
-        parsed({"segments": segments}),
-        author="ada",
-        base_label_run=None,
-        base_content_hash=f"content {episode}",
-        follows=newest["correction_id"] if newest else None,
-    )
-    return row["correction_id"]
-
-
 def origins(lake: Lake, dataset: str = "a") -> dict[int, str]:
     return {row["episode_index"]: row["origin"] for row in references.listed(lake, dataset)}
 
 
 def test_a_run_is_taken_away_and_brought_back(lake: Lake):
-    correct(lake, 2)
+    say(lake, LABEL, dataset="a")
     before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
     assert origins(lake) == references.reference_stamps(lake, "a") == {}
@@ -100,7 +74,7 @@ def test_texts_are_joined_and_parted(lake: Lake):
     third = "grasp the cube"
     row = {"dataset": "a", "episode_index": 10, "chunk": 5, "task": third, "steps": []}
     lake.append("test", "episode_facts", lambda: [row])
-    correct(lake, 2)
+    say(lake, LABEL, dataset="a")
     assert 5 not in references.reference_stamps(lake, "a")
     assert references.join_tasks(lake, "a", PICK, third, author="ada") == third
     assert references.joined_tasks(lake, "a") == {PICK: third}

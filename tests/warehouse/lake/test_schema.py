@@ -9,8 +9,7 @@ import pytest
 import warehouse
 from core.errors import SqlError, UserError
 from core.paths import Workspace
-from tests.kits.lake_kit import frames, stage_run
-from warehouse.lake import Lake
+from tests.kits.lake_kit import frames, opened, stage_run
 from warehouse.lake.connection import extension_path
 from warehouse.lake.schema import columns, unit
 from warehouse.lake.sql import attach_lines, open_for_users
@@ -20,9 +19,8 @@ from warehouse.lake.sql import attach_lines, open_for_users
 def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Workspace:
     """A corpus with five frames of the dataset `a`; not for changing."""
     workspace = Workspace(shutil.copytree(empty_corpus, tmp_path_factory.mktemp("schema") / "corpus"))
-    lake = Lake(workspace)
-    lake.publish(stage_run(), {"frames": frames(n=5)})
-    lake.con.close()
+    with opened(workspace) as lake:
+        lake.publish(stage_run(), {"frames": frames(n=5)})
     return workspace
 
 

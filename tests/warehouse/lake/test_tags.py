@@ -27,4 +27,3 @@ def test_the_second_who_assigns_is_told_of_the_first(own: Made):
     assert mark(lake, PLACES, ASSIGNED, "ada", author="lead", is_on=False) == []
     mark(lake, PLACES[:1], ASSIGNED, "bob", author="lead", is_on=False)
     assert lake.rows(HAVE) == [(1, "bob")]
-    lake.con.close()

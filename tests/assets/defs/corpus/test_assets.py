@@ -15,6 +15,7 @@ from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import BuildReport
+from pipeline.config import DatasetBuild
 from pipeline.stage import StageReport, run_stage
 from tests.kits.made_corpus import Made, build_of
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_rows
@@ -48,12 +49,15 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     return event.step_failure_data.user_failure_data.description
 
 
-def listed(folder: Path) -> Made:
-    """A workspace that knows a dataset's configuration and nothing else."""
-    build = build_of(make_dataset(folder / "source"))
-    space = Workspace(folder / "workspace")
+def configure(space: Workspace, build: DatasetBuild) -> None:
     row = {"dataset": build.name, "config": build.json_text(), "config_hash": content_key(build.json_text())}
     open_lake(space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
+
+
+def listed(folder: Path) -> Made:
+    """A workspace that knows a dataset's configuration and nothing else."""
+    build, space = build_of(make_dataset(folder / "source")), Workspace(folder / "workspace")
+    configure(space, build)
     return Made(space, build, BuildReport())
 
 
@@ -67,13 +71,10 @@ def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
     assert repr(key) in str(refused.value)
 
 
-def test_a_stale_upstream_is_named_and_nothing_is_made(
-    made: Made, tmp_path: Path, instance: dg.DagsterInstance
-) -> None:
-    own = made.copy(tmp_path)
-    # the workspace looks for the source where it was built from: let it look at the copy
-    row = {"dataset": "tiny", "config": own.build.json_text(), "config_hash": content_key(own.build.json_text())}
-    open_lake(own.space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
+def test_a_stale_upstream_is_named_and_nothing_is_made(own: Made, instance: dg.DagsterInstance) -> None:
+    configure(
+        own.space, own.build
+    )  # the workspace looks for the source where it was built from: let it look at the copy
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
     before = own.rows("SELECT max(snapshot) FROM stage_runs")
     assert "episodes" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
@@ -84,8 +85,7 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(
     assert materialize(CHAIN[:3], "tiny:00001", own, instance).success
 
 
-def test_made_again_as_asked_it_is_the_same(made: Made, tmp_path: Path, instance: dg.DagsterInstance) -> None:
-    own = made.copy(tmp_path)
+def test_made_again_as_asked_it_is_the_same(own: Made, instance: dg.DagsterInstance) -> None:
     query = "SELECT stage, output_hash FROM stage_runs WHERE chunk = 0 ORDER BY 1, label_run"
     before = own.rows(query)
     assert materialize([ASSETS["samples"]], "tiny:00000", own, instance).success

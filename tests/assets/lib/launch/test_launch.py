@@ -2,12 +2,10 @@
 
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import pytest
 from pydantic import ValidationError
 
@@ -21,8 +19,7 @@ from assets.lib.launch.slurm import SlurmLauncher
 from core.errors import FailedError
 from core.paths import ROOT
 from tests.kits.kubernetes_standin import Cluster, serve_cluster
-from tests.kits.launch_kit import failure, interpreter, interrupt_when_up, job_of, materialize
-from tests.kits.processes import alive
+from tests.kits.launch_kit import assert_ends_with_its_run, assert_well, failure, interpreter, job_of, materialize
 
 
 @pytest.fixture
@@ -78,17 +75,10 @@ LAUNCHERS = [slurm_launcher, kubernetes_launcher]
 def test_what_a_job_reports_is_the_materialisation(
     make: Callable, python: str, slurm: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    with dg.DagsterInstance.ephemeral() as instance:
-        result = materialize(make(python, tmp_path), tmp_path, "well", instance)
-        assert result.success
-        told = [r.message for r in instance.all_logs(result.run_id)]
-    (made,) = result.asset_materializations_for_node("model")
-    assert made.metadata["final_loss"].value == 0.5
-    assert (made.tags or {})["dagster/data_version"] == "v1"
+    made, told = assert_well(make(python, tmp_path), tmp_path)
     kind = make(python, tmp_path).kind
     assert made.metadata["job"].value == {"slurm": "slurm 1", "kubernetes": "kubernetes default/train-well"}[kind]
     assert "starting well on" in str(made.metadata["last_lines"].value)
-    assert "step 1 of 2: loss 0.7" in told
     states = {"slurm": "pending (Priority)", "kubernetes": "0 of 1 pods running; ImagePullBackOff"}
     assert states[kind] in told
 
@@ -108,19 +98,7 @@ def test_cancelling_the_run_ends_the_job(
     else:
         launcher = {"slurm": slurm_launcher, "kubernetes": kubernetes_launcher}[kind](python, tmp_path)
     log = tmp_path / "train-hangs.log" if kind == "kubernetes" else job_of(tmp_path, "hangs").log
-    pids: list[int] = []
-    thread = interrupt_when_up(log, pids)
-    result = materialize(launcher, tmp_path, "hangs")
-    (event,) = [e for e in result.all_events if e.is_step_failure]
-    error = event.step_failure_data.error
-    assert error
-    assert error.cls_name == "DagsterExecutionInterruptedError"
-    thread.join()
-    assert len(pids) == 2
-    limit = time.monotonic() + 30
-    while alive(pids) and time.monotonic() < limit:
-        time.sleep(0.02)
-    assert alive(pids) == []
+    assert_ends_with_its_run(launcher, tmp_path, log)
     if kind == "slurm":
         assert (slurm / "1.cancelled").exists()
     if kind == "kubernetes":
