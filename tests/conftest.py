@@ -18,6 +18,7 @@ import pytest
 import warehouse.lake.lake
 from core.paths import Workspace
 from tests.kits import servers
+from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, make
 from warehouse.lake import Lake
 
@@ -38,6 +39,7 @@ LONG = (
     "pipeline/stages/test_embeddings.py", "e2e/test_incremental.py",
 )  # fmt: skip
 TESTS = Path(__file__).parent
+OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")  # what is asked of tests themselves
 
 numbers = itertools.count()
 
@@ -60,10 +62,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: rank.get(item.path, len(LONG)))
 
 
-@pytest.fixture
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the shell that runs the tests has set is not what is tested."""
-    for name in [n for n in os.environ if n.startswith(("DAGSTER", "PROCCORPUS"))]:
+    for name in [n for n in os.environ if n.startswith(("DAGSTER", "PROCCORPUS")) and n not in OF_TESTS]:
         monkeypatch.delenv(name)
 
 
@@ -155,9 +157,8 @@ def own(made: Made, tmp_path: Path) -> Made:
 @pytest.fixture
 def corpus(own: Made) -> Iterator[Lake]:
     """The lake of that copy."""
-    lake = Lake(own.space)
-    yield lake
-    lake.con.close()
+    with opened(own.space) as lake:
+        yield lake
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
 from tests.assets.defs.corpus.test_assets import requests
-from tests.kits.lake_kit import say
+from tests.kits.lake_kit import opened, say
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.made_corpus import build_of
 from tests.kits.tiny_lerobot import LENGTHS, TASKS, make_dataset, rows_path, write_rows, write_video
@@ -46,18 +46,16 @@ def space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
         facts = build.dataset.model_copy(update={"name": name, "license": licence})
         builds.append(build.model_copy(update={"dataset": facts}))
     assert run_build(space, builds, workers=1).failed == []
-    lake = Lake(space)
-    closing_steps(lake, "r1", tiny_recipe())
-    lake.con.close()
+    with opened(space) as lake:
+        closing_steps(lake, "r1", tiny_recipe())
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(space.root))
     return space
 
 
 @pytest.fixture
 def lake(space: Workspace) -> Iterator[Lake]:
-    lake = Lake(space)
-    yield lake
-    lake.con.close()
+    with opened(space) as lake:
+        yield lake
 
 
 def a_source_gains_an_episode(source: Path) -> None:

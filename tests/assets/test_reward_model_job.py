@@ -16,17 +16,11 @@ from training.recipe import load_recipe
 from training.runs import resumable
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release
 
 RECIPE = """name: short
 model: {tiny: {vocabulary: 400, hidden: 64, layers: 2, vision_hidden: 64, vision_layers: 2, max_px: 64}}
 train: {steps: 3, batch: 2, lr: 1.0e-3, save_every: 1}
 """
-
-
-@pytest.fixture
-def corpus(tmp_path: Path) -> tuple[Lake, Release]:
-    return make_release(tmp_path / "w")
 
 
 def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **config: Any) -> Job:
@@ -48,10 +42,8 @@ def handed_over(lake: Lake, recipe: Path, monkeypatch: pytest.MonkeyPatch, **con
     return jobs[0]
 
 
-def test_a_job_goes_on_where_a_killed_one_was(
-    corpus: tuple[Lake, Release], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lake, release = corpus
+def test_a_job_goes_on_where_a_killed_one_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lake, release = make_release(tmp_path / "w")
     path = tmp_path / "short.yaml"
     path.write_text(RECIPE)
     recipe = load_recipe(str(path))

@@ -6,7 +6,7 @@ from tests.kits.cli_kit import DONE, USAGE, proccorpus
 from tests.kits.made_corpus import Made
 
 
-def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path, no_settings):
+def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path):
     before = own.rows("SELECT dataset, config FROM build_configs")
     events = tmp_path / "events.jsonl"
     result = proccorpus("build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root)
@@ -20,7 +20,7 @@ def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path, no_settings):
     assert own.rows("SELECT dataset, config FROM build_configs") == before
 
 
-def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path, no_settings):
+def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path):
     """Each with run, dataset, chunk and stage; what fails is an error of its stage."""
     videos = sorted(own.source.rglob("*.mp4"))
     videos[0].write_text("no video any more")

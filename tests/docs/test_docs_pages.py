@@ -29,13 +29,12 @@ from pipeline.build import run_build
 from pipeline.config import BuildFile, load_config
 from pipeline.reward_model import closing_steps, reward_model_step
 from tests.kits.bench_kit import make_progress_bench
-from tests.kits.cli_kit import look_up, run_here
+from tests.kits.cli_kit import look_up, rows, run_here
 from tests.kits.docs_output import OutputError, check_lines, check_said, check_shown, console_parts
-from tests.kits.lake_kit import query
+from tests.kits.lake_kit import opened, query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, words
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
-from warehouse.lake import Lake
 from warehouse.releases import create_release, get_release
 
 SERVERS = {"serve", "explore", "ui"}
@@ -65,25 +64,25 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     chosen = {"sim_short": tuple(range(16)), "sim_long": (0, 3)}
     builds = [b.model_copy(update={"episodes": chosen[b.name]}) for b in load_config(ROOT / "configs/demo.toml")]
     assert not run_build(space, builds, workers=1).failed
+    query = "SELECT num_frames FROM episodes WHERE dataset = 'sim_short' AND episode_index = 0"
+    ((frames,),) = rows(space.root, query)
     steps = [{"name": "Reach for the handle", "start_frame": 0, "end_frame": 20}]
-    steps.append({"name": "Open the drawer", "start_frame": 20, "end_frame": episode_frames(space)})
+    steps.append({"name": "Open the drawer", "start_frame": 20, "end_frame": frames})
     (root / "mine.jsonl").write_text(json.dumps({"dataset": "sim_short", "episode_index": 0, "segments": steps}) + "\n")
-    lake = Lake(space)
-    create_release(lake, "r5")
-    lake.con.close()
+    with opened(space) as lake:
+        create_release(lake, "r5")
     assert run_here("corrections", "import", root / "mine.jsonl", "--workspace", space.root) == 0
     assert not run_build(space, builds, workers=1).failed
-    lake = Lake(space)
-    for name in ("demo", "summer"):
-        create_release(lake, name)
-    reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
-    closing_steps(lake, "demo", quick(load_recipe("laptop")))
-    lake.con.close()
+    with opened(space) as lake:
+        for name in ("demo", "summer"):
+            create_release(lake, name)
+        reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
+        closing_steps(lake, "demo", quick(load_recipe("laptop")))
     make_dataset(root / "data/my_dataset")
-    rows = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
+    asked = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
     said = [
         json.dumps({"meta_data": json.loads(row), "response": f"<score>{20 * n}%</score>"})
-        for n, row in enumerate(rows)
+        for n, row in enumerate(asked)
     ]
     for name in ("predictions", "A", "B"):
         (root / f"{name}.jsonl").write_text("\n".join(said) + "\n")
@@ -93,13 +92,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cv2.imwrite(str(root / "0.png"), np.zeros((64, 64, 3), np.uint8))
     shutil.copy(next((ROOT / "samples/sim_short/videos").rglob("*.mp4")), root / "run.mp4")
     return root
-
-
-def episode_frames(space: Workspace) -> int:
-    lake = Lake(space, read_only=True)
-    ((frames,),) = lake.rows("SELECT num_frames FROM episodes WHERE dataset = 'sim_short' AND episode_index = 0")
-    lake.con.close()
-    return frames
 
 
 def quick(recipe: Recipe) -> Recipe:
@@ -115,10 +107,8 @@ class Reader:
         self.address = ""
         self.printed = ""  # by the commands of the last block
         self.wrong: list[str] = []  # of outputs
-        lake = Lake(Workspace(folder / "workspace"), read_only=True)
-        ((correction,),) = lake.rows("SELECT correction_id FROM corrections")
-        ((motion,),) = lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")
-        lake.con.close()
+        ((correction,),) = rows(folder / "workspace", "SELECT correction_id FROM corrections")
+        ((motion,),) = rows(folder / "workspace", "SELECT label_run FROM label_runs WHERE annotator = 'motion'")
         self.ids = {"3f6c2a91": correction, "3b93": motion, "5c80": "human/sim_short"}
         self.names: dict = {}
 

@@ -46,6 +46,16 @@ def away(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def ask(own: Built, away: Path) -> Callable[..., Result]:
+    """A command on the workspace of one's own."""
+
+    def run(*arguments: object) -> Result:
+        return proccorpus(*arguments, cwd=away, workspace=own.workspace)
+
+    return run
+
+
+@pytest.fixture
 def build(away: Path) -> Callable[..., Result]:
     """`proccorpus build` of a config into a workspace."""
 

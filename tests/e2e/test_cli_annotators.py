@@ -7,21 +7,17 @@ from tests.kits.cli_kit import Built, digest_of, ok, proccorpus, rows, write_con
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def twice(own: Built, build) -> Built:
+def test_two_runs_are_compared_and_the_scores_stored(own: Built, build, away) -> None:
     """The tiny dataset, labelled by two settings of the motion annotator; the second is active."""
     config = write_config(own.config.parent / "other", own.source, "[motion]\nstep_min_s = 0.2\nslow_speed = 0.9")
     ok(build(config, own.workspace, "--workers", 1))
-    return own
 
-
-def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None:
     def compare(*options: object):
-        return proccorpus("annotators", "compare", *options, cwd=away, workspace=twice.workspace)
+        return proccorpus("annotators", "compare", *options, cwd=away, workspace=own.workspace)
 
-    active = rows(twice.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
-    (other,) = (r for (r,) in rows(twice.workspace, "SELECT label_run FROM label_runs") if r != active)
-    before = digest_of(twice.workspace)
+    active = rows(own.workspace, "SELECT DISTINCT label_run FROM active_runs")[0][0]
+    (other,) = (r for (r,) in rows(own.workspace, "SELECT label_run FROM label_runs") if r != active)
+    before = digest_of(own.workspace)
     compared = ok(compare("--format", "json")).json
     scores = [r for r in compared["scores"] if r["label_run"]]
     assert {(r["benchmark"], r["label_run"]) for r in scores} == {("annotators/tiny (active label)", other)}
@@ -37,6 +33,6 @@ def test_two_runs_are_compared_and_the_scores_stored(twice: Built, away) -> None
     assert "farthest apart" in short
     assert "segment_iou" not in short
     assert "segment_iou" in ok(compare("--all")).out
-    stored = set(rows(twice.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'"))
+    stored = set(rows(own.workspace, "SELECT DISTINCT benchmark, model FROM leaderboard WHERE model LIKE 'motion%'"))
     assert stored == {(f"annotators/tiny ({other})", f"motion {active}"), (scores[0]["benchmark"], f"motion {other}")}
-    assert digest_of(twice.workspace) == before
+    assert digest_of(own.workspace) == before

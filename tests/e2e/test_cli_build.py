@@ -13,12 +13,12 @@ from tests.kits.cli_kit import (
     Result,
     assert_one_error_line,
     digest_of,
-    files_sha256,
     ok,
     proccorpus,
     rows,
-    write_config,
+    write_configs,
 )
+from tests.kits.files import hashes_of
 
 Build = Callable[..., Result]
 
@@ -30,8 +30,8 @@ def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away
     digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
     assert digest == digest_of(built.workspace)
     for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
-        one = files_sha256(built.workspace / folder, pattern)
-        assert files_sha256(workspace / folder, pattern) == one
+        one = hashes_of(built.workspace / folder, pattern)
+        assert hashes_of(workspace / folder, pattern) == one
         assert one
 
 
@@ -57,9 +57,7 @@ def test_recognised_sources_without_a_usable_episode_leave_their_findings(build:
     (tmp_path / "text" / "run.mp4").write_text("this is no video\n")
     (tmp_path / "empty" / "meta").mkdir(parents=True)
     sources = {"alone": tmp_path / "text" / "run.mp4", "folder": tmp_path / "text", "meta": tmp_path / "empty"}
-    for name, path in sources.items():
-        config = write_config(tmp_path / "project", path, name=name)
-    config.write_text(f'datasets = {list(sources)}\nregistry = ["registry"]\n')
+    config = write_configs(tmp_path / "project", {name: f"source: {path}\n" for name, path in sources.items()})
     workspace = tmp_path / "workspace"
     result = build(config, workspace, "--workers", 1)
     assert result.code == FAILED

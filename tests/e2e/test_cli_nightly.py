@@ -11,28 +11,23 @@ from core.paths import ROOT, Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
 from pipeline.reward_model import closing_steps
-from tests.kits.cli_kit import PROGRAM, environment, proccorpus
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus, write_configs
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 from tests.pipeline.test_release_cycle import EPISODES, tiny_recipe
 from warehouse.lake import Lake
 
 PARTIAL = 3
-NAMES = ("left", "other", "right")
 LICENCES = {"left": "cc-by-4.0", "other": None, "right": "cc-by-nc-4.0"}
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """A build file of three datasets beside the sample, one of which has no licence and one a restricted one."""
-    registry = tmp_path / "registry"
-    registry.mkdir()
-    for k, name in enumerate(NAMES):
+    entries = {}
+    for k, (name, licence) in enumerate(LICENCES.items()):
         make_dataset(tmp_path / name, LENGTHS[k : k + 3])
-        licence = f"license: {LICENCES[name]}\n" if LICENCES[name] else ""
-        (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: ../{name}\nchunk_size: 2\n{licence}")
-    path = tmp_path / "build.toml"
-    path.write_text(f'datasets = {list(NAMES)}\nregistry = ["registry"]\n[release]\nlicences = ["cc-by-nc-4.0"]\n')
-    return path
+        entries[name] = f"source: ../{name}\nchunk_size: 2\n" + (f"license: {licence}\n" if licence else "")
+    return write_configs(tmp_path, entries, '[release]\nlicences = ["cc-by-nc-4.0"]')
 
 
 def stages(lake: Lake) -> set[tuple[str, str, int, int]]:

@@ -1,27 +1,30 @@
 """`proccorpus outcomes`: what a person says of how runs ended, from a file to the labels and back."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import Built, Result, assert_one_error_line, digest_of, ok, proccorpus, rows
+from tests.kits.cli_kit import Built, Result, assert_one_error_line, digest_of, ok, rows
 
 pytestmark = pytest.mark.slow
 
 OUTCOMES = "SELECT episode_index, success, success_source FROM episodes ORDER BY 1"
 
 
-def test_import_build_and_undo(own: Built, build: Callable[..., Result], away: Path) -> None:
-    def ask(*arguments: object) -> Result:
-        return proccorpus("outcomes", *arguments, cwd=away, workspace=own.workspace)
-
+def test_import_build_and_undo(
+    own: Built, build: Callable[..., Result], ask: Callable[..., Result], away: Path
+) -> None:
+    ask = partial(ask, "outcomes")
     before = digest_of(own.workspace)
     assert ok(ask("--format", "json")).json == [
         {"dataset": "tiny", "source": "not known", "episodes": 5, "succeeded": 0, "failed": 0}
     ]
     assert "Nobody said how any run ended." in ok(ask("list")).out
     said = away / "seen.csv"
+    said.write_text("episode_index,success\n3,perhaps\n")
+    assert "nothing was imported: line 2: success" in assert_one_error_line(ask("import", said, "--dataset", "tiny"))
     said.write_text("episode_index,success,note,by\n3,no,it fell,Ann\n0,yes,,Ann\n")
     imported = ok(ask("import", said, "--dataset", "tiny", "--format", "json")).json
     assert imported | {"import_id": ""} == {
@@ -54,13 +57,3 @@ def test_import_build_and_undo(own: Built, build: Callable[..., Result], away: P
     assert "was taken back by" in assert_one_error_line(ask("undo", imported["import_id"]))
     ok(build(own.config, own.workspace, "--workers", 1))
     assert digest_of(own.workspace) | {"outcomes": ""} == before | {"outcomes": ""}
-
-
-def test_a_bad_file_changes_nothing(own: Built, away: Path) -> None:
-    said = away / "seen.csv"
-    said.write_text("episode,success\n0,true\n7,true\n0,perhaps\n")
-    refused = proccorpus("outcomes", "import", said, "--dataset", "tiny", cwd=away, workspace=own.workspace)
-    assert refused.code == 2
-    line = assert_one_error_line(refused)
-    assert "nothing was imported: line 3: tiny has no episode 7; line 4: success is 'perhaps'" in line
-    assert rows(own.workspace, "SELECT count(*) FROM outcomes") == [(0,)]

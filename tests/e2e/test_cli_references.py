@@ -1,20 +1,19 @@
 """`proccorpus references`: who vouches for which run, and which texts mean the same task."""
 
-from pathlib import Path
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 
-from tests.kits.cli_kit import Built, Result, assert_one_error_line, ok, proccorpus
+from tests.kits.cli_kit import Result, assert_one_error_line, ok
 
 pytestmark = pytest.mark.slow
 
 PLATE, DRAWER = "put the cube on the plate", "open the drawer"
 
 
-def test_add_list_join_and_remove(own: Built, away: Path) -> None:
-    def ask(*arguments: object) -> Result:
-        return proccorpus("references", *arguments, cwd=away, workspace=own.workspace)
-
+def test_add_list_join_and_remove(ask: Callable[..., Result]) -> None:
+    ask = partial(ask, "references")
     assert "No reference yet" in ok(ask("list")).out
     added = ok(ask("add", "tiny", 2, "--author", "Ann")).out
     assert added.startswith("episode 2 of tiny is a reference, by its label ")
@@ -46,22 +45,19 @@ def test_add_list_join_and_remove(own: Built, away: Path) -> None:
         assert message in assert_one_error_line(refused)
 
 
-def test_suggest_names_the_run_to_label_next(own: Built, away: Path) -> None:
-    def ask(*arguments: object) -> Result:
-        return proccorpus("references", "suggest", *arguments, cwd=away, workspace=own.workspace)
-
-    shown = ok(ask("tiny")).out
+def test_suggest_names_the_run_to_label_next(ask: Callable[..., Result]) -> None:
+    shown = ok(ask("references", "suggest", "tiny")).out
     assert "error_at_1" in shown
-    [plate, drawer] = ok(ask("tiny", "--format", "json")).json
+    [plate, drawer] = ok(ask("references", "suggest", "tiny", "--format", "json")).json
     assert (plate["task"], drawer["task"]) == (PLATE, DRAWER)
     assert f"{PLATE}: label episode {plate['label_next']}; then " in shown
     assert "judged by pictures, state and grippers" in shown
 
-    ok(proccorpus("references", "add", "tiny", plate["label_next"], cwd=away, workspace=own.workspace))
-    [after] = ok(ask("tiny", "--task", PLATE, "--format", "json")).json
+    ok(ask("references", "add", "tiny", plate["label_next"]))
+    [after] = ok(ask("references", "suggest", "tiny", "--task", PLATE, "--format", "json")).json
     assert after["references"] == [plate["label_next"]]
     assert after["label_next"] in plate["then"]
     for arguments, message in ((("nix",), "no dataset 'nix'"), (("tiny", "--task", "sweep"), "has the text 'sweep'")):
-        refused = ask(*arguments)
+        refused = ask("references", "suggest", *arguments)
         assert refused.code == 2
         assert message in assert_one_error_line(refused)

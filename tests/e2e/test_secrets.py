@@ -8,7 +8,7 @@ from assets.lib.report import report_build
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.e2e.test_vlm_build import SETTINGS
-from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, called, proccorpus, write_config
+from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, called, proccorpus, write_config, write_configs
 from tests.kits.fault_kit import serving_model
 from tests.kits.http_server import Answering, serving
 from tests.kits.tiny_lerobot import make_dataset
@@ -88,10 +88,8 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     ids=["source", "signed source", "model server", "bucket of shards"],
 )
 def test_an_address_with_a_secret_is_refused_without_repeating_it(tmp_path: Path, settings: str, source: str) -> None:
-    (tmp_path / "registry").mkdir()
-    (tmp_path / "registry" / "tiny.yaml").write_text(f"name: tiny\nsource: {source}\n")
-    (tmp_path / "corpus.toml").write_text(f'datasets = ["tiny"]\nregistry = ["registry"]\n{settings}\n')
-    result = proccorpus("build", "--config", tmp_path / "corpus.toml", cwd=tmp_path, workspace=tmp_path / "workspace")
+    config = write_configs(tmp_path, {"tiny": f"source: {source}\n"}, settings)
+    result = proccorpus("build", "--config", config, cwd=tmp_path, workspace=tmp_path / "workspace")
     assert result.code == USAGE
     assert "no user, password, key or signature in an address" in assert_one_error_line(result)
     assert MARK not in result.out + result.err

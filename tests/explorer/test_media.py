@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import av
-import cv2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -21,7 +20,7 @@ from tests.kits.explorer_kit import copy_furnished
 from tests.kits.lake_kit import change as change_lake
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
-from tests.kits.visitor import visit
+from tests.kits.visitor import picture, visit
 
 VIDEO = "/media/tiny/0/video/0"
 
@@ -58,14 +57,8 @@ def test_a_listed_file_that_is_no_video_is_not_served(changed):
     assert (answer.status_code, "is no video" in answer.text) == (404, True)
 
 
-def picture(data: bytes) -> np.ndarray:
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert decoded is not None
-    return decoded
-
-
 def test_thumbnails_and_contact_sheets(client: TestClient):
-    thumb, sheet = (picture(client.get(f"/media/tiny/0/{kind}.jpg").content) for kind in ("thumb", "sheet"))
+    thumb, sheet = (picture(client, f"/media/tiny/0/{kind}.jpg") for kind in ("thumb", "sheet"))
     assert thumb.shape[:2] == (180, 240)
     assert sheet.shape[0] == 120
     assert sheet.shape[1] > sheet.shape[0]
@@ -73,8 +66,8 @@ def test_thumbnails_and_contact_sheets(client: TestClient):
 
 def test_without_stored_pictures_the_first_frame_is_decoded(changed):
     client = changed("DELETE FROM keyframes")
-    assert picture(client.get("/media/tiny/1/thumb.jpg").content).shape[:2] == (180, 240)
-    assert picture(client.get("/media/tiny/1/sheet.jpg").content).shape[:2] == (120, 160)
+    assert picture(client, "/media/tiny/1/thumb.jpg").shape[:2] == (180, 240)
+    assert picture(client, "/media/tiny/1/sheet.jpg").shape[:2] == (120, 160)
 
 
 def test_pictures_are_decoded_within_the_limits_of_their_dataset(changed):

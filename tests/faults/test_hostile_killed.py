@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tests.kits.cli_kit import write_configs
 from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
 from tests.kits.hostile_datasets import write_hostile
 from tests.kits.lerobot_writer import write_v2
@@ -19,18 +20,14 @@ FAULT = "hostile datasets, killed"
 
 def hostile_corpus(folder: Path) -> Corpus:
     """The datasets with an entry of each, beside a sound one."""
-    (registry := folder / "registry").mkdir(parents=True)
+    folder.mkdir()
     write_outside(folder / "outside")
     sources = {"sound": write_v2(folder / "sources" / "sound", [6, 7])}
     for name in HOSTILE:
         sources[name] = folder / "sources" / name
         write_hostile(name, sources[name], folder / "outside")
-    for name, source in sources.items():
-        (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {source}\nannotator: motion\n")
-    config = folder / "build.toml"
-    names = ", ".join(f'"{name}"' for name in sources)
-    config.write_text(f'datasets = [{names}]\nregistry = ["registry"]\n')
-    return Corpus(config)
+    entries = {name: f"source: {source}\nannotator: motion\n" for name, source in sources.items()}
+    return Corpus(write_configs(folder, entries))
 
 
 def test_builds_of_hostile_datasets_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:

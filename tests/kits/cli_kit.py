@@ -1,12 +1,11 @@
 """Running the installed console script as a user does, and references that are computed without it."""
 
-import hashlib
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,19 +108,19 @@ def assert_one_error_line(result: Result) -> str:
 
 def write_config(folder: Path, source: Path, settings: str = "", *, name: str = "tiny", chunk_size: int = 2) -> Path:
     """A TOML config with a registry folder beside it that has one dataset; returns the config's path."""
+    relative = os.path.relpath(source, folder / "registry")
+    return write_configs(folder, {name: f"source: {relative}\nchunk_size: {chunk_size}\n"}, settings)
+
+
+def write_configs(folder: Path, entries: Mapping[str, str], settings: str = "") -> Path:
+    """The same of several datasets, with what their registry entries say beside the name."""
     registry = folder / "registry"
     registry.mkdir(parents=True, exist_ok=True)
-    relative = os.path.relpath(source, registry)
-    (registry / f"{name}.yaml").write_text(f"name: {name}\nsource: {relative}\nchunk_size: {chunk_size}\n")
+    for name, entry in entries.items():
+        (registry / f"{name}.yaml").write_text(f"name: {name}\n{entry}")
     path = folder / "build.toml"
-    path.write_text(f'datasets = ["{name}"]\nregistry = ["registry"]\n{settings}\n')
+    path.write_text(f'datasets = {json.dumps(list(entries))}\nregistry = ["registry"]\n{settings}\n')
     return path
-
-
-def files_sha256(folder: Path, pattern: str) -> dict[str, str]:
-    """Content hashes of files by their path below the folder."""
-    paths = [p for p in folder.rglob(pattern) if p.is_file()]
-    return {p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(paths)}
 
 
 def rows(workspace: Path, sql: str) -> list[tuple]:

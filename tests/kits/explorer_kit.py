@@ -10,6 +10,7 @@ import numpy as np
 from annotate.model_client.responses import ResponseStore, StoredReply
 from core.paths import Workspace
 from core.tables import TABLES
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
@@ -48,9 +49,7 @@ def copy_furnished(furnished: Workspace, made: Made, folder: Path) -> Workspace:
     source = shutil.copytree(made.source, folder / "source")
     kept = shutil.ignore_patterns("explorer")
     space = Workspace(shutil.copytree(furnished.root, folder / "workspace", ignore=kept))
-    lake = Lake(space)
-    lake.con.execute("UPDATE datasets SET source_uri = ?", [str(source)])
-    lake.con.close()
+    change(space, "UPDATE datasets SET source_uri = ?", str(source))
     return space
 
 

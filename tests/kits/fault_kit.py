@@ -16,13 +16,13 @@ from pathlib import Path
 
 from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
-from tests.kits.cli_kit import PROGRAM, environment, files_sha256, proccorpus, without_progress
+from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
+from tests.kits.files import hashes_of
 from warehouse.lake.doctor import ERROR
 
 INJECTED = ROOT / "tests" / "faults" / "injected"
 PATIENCE_S = 600.0  # a busy machine is slow, not broken
-CONFIG = """datasets = ["long", "short"]
-registry = ["registry"]
+SETTINGS = """
 frames = {{keyframe_interval_s = 0.5}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
 """
@@ -47,14 +47,11 @@ class Corpus:
 
     @classmethod
     def make(cls, folder: Path, url: str) -> "Corpus":
-        registry = folder / "registry"
-        registry.mkdir(parents=True)
-        for name, annotator in (("long", "motion"), ("short", "vlm")):
-            text = f"name: {name}\nsource: {ROOT / 'samples' / f'sim_{name}'}\nchunk_size: 2\nannotator: {annotator}\n"
-            (registry / f"{name}.yaml").write_text(text)
-        config = folder / "build.toml"
-        config.write_text(CONFIG.format(url=url))
-        return cls(config)
+        entries = {
+            name: f"source: {ROOT / 'samples' / f'sim_{name}'}\nchunk_size: 2\nannotator: {annotator}\n"
+            for name, annotator in (("long", "motion"), ("short", "vlm"))
+        }
+        return cls(write_configs(folder, entries, SETTINGS.format(url=url)))
 
     def command(self, workspace: Path, workers: int = 2) -> list[str]:
         words = [PROGRAM, "build", "--config", self.config, "--episodes", "0-3", "--workers", workers]
@@ -91,7 +88,7 @@ class Whole:
     @classmethod
     def of(cls, workspace: Path) -> "Whole":
         digest = proccorpus("digest", "--format", "json", cwd=ROOT, workspace=workspace).json
-        return cls(digest, files_sha256(workspace / "shards", "*.*"))
+        return cls(digest, hashes_of(workspace / "shards", "*.*"))
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""

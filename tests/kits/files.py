@@ -21,6 +21,7 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def hashes_of(root: Path) -> dict[str, str]:
-    """SHA-256 of all files by their path below the folder."""
-    return {path.relative_to(root).as_posix(): sha256_file(path) for path in sorted(root.rglob("*")) if path.is_file()}
+def hashes_of(root: Path, pattern: str = "*") -> dict[str, str]:
+    """SHA-256 of all files of a name by their path below the folder."""
+    files = (path for path in sorted(root.rglob(pattern)) if path.is_file())
+    return {path.relative_to(root).as_posix(): sha256_file(path) for path in files}

@@ -1,7 +1,8 @@
 """Statements that look for a way out of the SQL sandbox, and whether one found it."""
 
-import hashlib
 from pathlib import Path
+
+from tests.kits.files import hashes_of
 
 SECRETS = ("SECRET-OF-A-FILE", "SECRET-OF-THE-ENVIRONMENT", "root:x:0")
 NAME = "MY_SECRET"
@@ -20,14 +21,9 @@ def escaped(line: str) -> str:
     return line.replace("\\", "\\\\").replace("\\\\u20", "\\u20")
 
 
-def state_of(work: Path) -> str:
-    """A digest of all files outside the lake's own reach: what was beside the workspace, and what is in it."""
-    parts = []
-    for path in sorted(work.rglob("*")):
-        # SQLite's own files come and go with a reader
-        if path.is_file() and not path.name.endswith(("-wal", "-shm")):
-            parts.append(f"{path} {hashlib.sha256(path.read_bytes()).hexdigest()}")
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+def state_of(work: Path) -> dict[str, str]:
+    """Hashes of all files, but for SQLite's own, which come and go with a reader."""
+    return {name: sha256 for name, sha256 in hashes_of(work).items() if not name.endswith(("-wal", "-shm"))}
 
 
 def below(pid: int) -> list[int]:

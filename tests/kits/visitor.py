@@ -7,10 +7,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from typing import Any
 
+import cv2
 import httpx
+import numpy as np
 from fastapi.testclient import TestClient
 
 from core.paths import Workspace
@@ -18,7 +19,7 @@ from explorer.app import create_app
 from explorer.site import Options
 from tests.kits.cli_kit import PROGRAM, environment
 from tests.kits.lake_kit import opened
-from tests.kits.sql_attacks import below
+from tests.kits.sql_attacks import below, state_of
 from warehouse.lake import digest
 
 QUIET_S = 20  # a server that says nothing for so long waits for more
@@ -27,6 +28,13 @@ HOME = "http://127.0.0.1"
 
 def visit(space: Workspace, options: Options | None = None, home: str = HOME) -> TestClient:
     return TestClient(create_app(space, options or Options()), base_url=home, raise_server_exceptions=False)
+
+
+def picture(client: Any, url: str) -> np.ndarray:
+    """BGR."""
+    shown = cv2.imdecode(np.frombuffer(client.get(url).content, np.uint8), cv2.IMREAD_COLOR)
+    assert shown is not None
+    return shown.astype(int)
 
 
 def csrf(client: Any) -> str:
@@ -83,5 +91,4 @@ def fingerprint(space: Workspace) -> dict[str, str]:
     """Hashes of the corpus's contents and of every file of the workspace."""
     with opened(space, read_only=True) as lake:
         contents = digest(lake) | {"snapshot": str(lake.snapshot())}
-    files = (p for p in sorted(space.root.rglob("*")) if p.is_file() and not p.name.startswith("catalog.sqlite-"))
-    return contents | {str(p): sha256(p.read_bytes()).hexdigest() for p in files}
+    return contents | state_of(space.root)

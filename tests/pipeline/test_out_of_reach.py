@@ -13,7 +13,7 @@ from ingest.sources import files
 from pipeline import sources
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild
-from tests.kits.cli_kit import PROGRAM, environment, rows
+from tests.kits.cli_kit import PROGRAM, environment, rows, write_configs
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 
 PARTIAL = 3
@@ -45,10 +45,8 @@ def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypat
 
 @pytest.mark.slow
 def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
-    for name in ("bad", "good"):
-        source = make_dataset(tmp_path / name, LENGTHS[:3])
-        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {source}\nchunk_size: 2\n")
-    (tmp_path / "build.toml").write_text('datasets = ["bad", "good"]\nregistry = ["."]\n')
+    sources = {name: make_dataset(tmp_path / name, LENGTHS[:3]) for name in ("bad", "good")}
+    write_configs(tmp_path, {name: f"source: {source}\nchunk_size: 2\n" for name, source in sources.items()})
     videos = sorted((tmp_path / "bad").rglob("*.mp4"))
     (tmp_path / "bad" / "lost+found").mkdir(mode=0)
 

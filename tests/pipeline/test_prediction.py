@@ -2,40 +2,26 @@
 
 from pathlib import Path
 
-import pytest
-
 from core.paths import Workspace
 from core.tables import TABLES
-from pipeline.build import run_build
-from pipeline.config import DatasetBuild, load_config, resolve
+from pipeline.config import load_config, resolve
 from pipeline.prediction import dataset_cost
+from tests.kits.made_corpus import built, with_stages
 from warehouse.lake import open_lake
 
 CONFIG = 'datasets = ["sim_short"]\nannotator = "vlm"\n[vlm]\nmodel = "m"\nruns_per_task = "all"\n'
 EPISODES = (0, 1, 2, 3)
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    path = tmp_path / "vlm.toml"
-    path.write_text(CONFIG)
-    return path
-
-
-@pytest.fixture
-def build(config: Path) -> DatasetBuild:
-    (loaded,) = load_config(config)
-    return loaded.model_copy(update={"episodes": EPISODES})
-
-
-def test_a_listing_tells_as_much_as_the_lake(build: DatasetBuild, tmp_path: Path):
+def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
+    (tmp_path / "vlm.toml").write_text(CONFIG)
+    build = load_config(tmp_path / "vlm.toml")[0].model_copy(update={"episodes": EPISODES})
     space = Workspace(tmp_path / "workspace")
     listed = dataset_cost(None, build, space.sources)
     assert (listed.known, listed.labelled, listed.pilots, listed.left_out) == (0, 0, 0, 0)
     stages = listed.prediction.stages
     assert stages["plan"].calls == stages["segment"].calls == len(EPISODES)
-    motion = build.model_copy(update={"stages": build.stages.model_copy(update={"annotator": "motion"})})
-    assert run_build(space, [motion], 1).failed == []
+    built(with_stages(build, annotator="motion"), space)
     lake = open_lake(space)
     known = dataset_cost(lake, resolve(lake, build), space.sources)
     assert (known.known, known.labelled) == (len(EPISODES), 0)

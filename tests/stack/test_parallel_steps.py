@@ -1,25 +1,39 @@
 """Steps side by side, on Dagster's multiprocess executor: a stage starts when all that it reads is there."""
 
+import os
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from assets.defs.corpus.assets import corpus_assets
+from assets.defs.corpus.partitions import chunks
 from assets.defs.resources import CorpusResource
 from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from tests.kits.cli_kit import write_config
-from tests.kits.parallel_job import MODEL_URL, after_segments
 from tests.kits.tiny_lerobot import make_dataset
 from tests.kits.vlm_standin import StandIn, serving
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.stack
 CHUNK = "tiny:00000"
+MODEL_URL = "STAND_IN_URL"  # of the model's server, in the environment
 SETTINGS = 'annotator = "vlm"\nvlm = {model = "stand-in", reason_interval_s = 0.5}'
 # Longer than progress needs with the start of its process: samples would be next, were it not for the reasons
 SLOW_S = 20.0
+
+
+def after_segments() -> dg.JobDefinition:
+    """What a chunk goes through once it has segments, as far as its samples."""
+    job = dg.define_asset_job(
+        "after_segments",
+        selection=dg.AssetSelection.assets("progress", "reasoning", "samples"),
+        partitions_def=chunks,
+        executor_def=dg.multiprocess_executor,
+    )
+    resources = {"corpus": CorpusResource(), "vlm_server": VlmServer(urls=[os.environ[MODEL_URL]])}
+    return dg.Definitions(assets=corpus_assets, jobs=[job], resources=resources).resolve_job_def("after_segments")
 
 
 def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from core.files import sha256_file
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import load_config
+from tests.kits.cli_kit import write_config
+from tests.kits.files import hashes_of
 from tests.kits.ray_kit import StepsOnRay
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake, digest
@@ -17,15 +18,8 @@ pytestmark = pytest.mark.stack
 STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 
-def shards(space: Workspace) -> dict[str, str]:
-    return {p.name: sha256_file(p) for p in sorted((space.root / "shards").rglob("*.tar"))}
-
-
 def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Path) -> None:
-    make_dataset(tmp_path / "tiny")
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"name": "tiny", "source": "tiny", "chunk_size": 3}))
-    config = tmp_path / "corpus.toml"
-    config.write_text('datasets = ["tiny"]\nregistry = ["."]\n')
+    config = write_config(tmp_path, make_dataset(tmp_path / "tiny"), chunk_size=3)
     here, there = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
     assert not run_build(here, load_config(config), workers=1).failed
 
@@ -42,4 +36,4 @@ def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Pa
     assert "build_chunks[0]" in said
     assert "build_chunks[1]" not in said
     assert digest(Lake(there, read_only=True)) == digest(Lake(here, read_only=True))
-    assert shards(there) == shards(here) != {}
+    assert hashes_of(there.root / "shards", "*.tar") == hashes_of(here.root / "shards", "*.tar") != {}

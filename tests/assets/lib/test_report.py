@@ -1,7 +1,6 @@
 """What a build tells Dagster: one event per stage run, once, also after a crash."""
 
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -44,12 +43,6 @@ def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     own = made.copy(tmp_path_factory.mktemp("reported"))
     report_build(own.space, ["tiny"])
     return own
-
-
-@pytest.fixture
-def instance(reported: Made) -> Iterator[dg.DagsterInstance]:
-    with instance_of(reported.space) as instance:
-        yield instance
 
 
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:

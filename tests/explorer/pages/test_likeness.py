@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -15,7 +14,7 @@ from tests.kits.explorer_kit import HOSTILE, copy_furnished
 from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import CAMERA, FPS
-from tests.kits.visitor import visit
+from tests.kits.visitor import picture, visit
 
 
 @pytest.fixture(scope="module")
@@ -56,23 +55,20 @@ def test_hostile_words_are_text(searched: TestClient):
         assert HOSTILE not in searched.get("/like/tiny/0", params={name: HOSTILE}).text
 
 
-def picture(client: TestClient, frame: int) -> np.ndarray:
-    data = client.get(f"/media/tiny/0/frames/{frame}.jpg?camera={CAMERA}").content
-    shown = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    assert shown is not None
-    return shown.astype(int)
+def frame_of(client: TestClient, frame: int) -> np.ndarray:
+    return picture(client, f"/media/tiny/0/frames/{frame}.jpg?camera={CAMERA}")
 
 
 def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(
     searched: TestClient, furnished: Workspace, made: Made, tmp_path: Path
 ):
-    assert picture(searched, 0).shape[0] == 180
-    assert np.abs(picture(searched, 8) - picture(searched, 0)).max() > 50, "the scene has moved"
+    assert frame_of(searched, 0).shape[0] == 180
+    assert np.abs(frame_of(searched, 8) - frame_of(searched, 0)).max() > 50, "the scene has moved"
     # Where the video is elsewhere, a picture that was kept stands for those around it
     space = copy_furnished(furnished, made, tmp_path)
     change(space, "UPDATE datasets SET source_uri = '/nowhere'")
     query = "SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1"
     kept = [frame for (frame,) in rows(space.root, query)]
     with visit(space) as elsewhere:
-        np.testing.assert_array_equal(picture(elsewhere, kept[1] + 1), picture(elsewhere, kept[1]))
-        assert np.abs(picture(elsewhere, kept[1]) - picture(searched, kept[1])).mean() < 5
+        np.testing.assert_array_equal(frame_of(elsewhere, kept[1] + 1), frame_of(elsewhere, kept[1]))
+        assert np.abs(frame_of(elsewhere, kept[1]) - frame_of(searched, kept[1])).mean() < 5

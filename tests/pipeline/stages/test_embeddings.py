@@ -1,5 +1,6 @@
 """Embeddings in a build: of the one decoding or of one of their own, when they are made, and what makes them stale."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,12 +31,6 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     return built(looking(made.build), Workspace(tmp_path_factory.mktemp("embedded")))
 
 
-@pytest.fixture
-def fresh_copy(fresh: Made, made: Made, tmp_path: Any) -> Made:
-    copied = fresh.copy(tmp_path)
-    return Made(copied.space, looking(copied.build), copied.report)
-
-
 # Of one decoding, or of one of their own
 
 
@@ -58,11 +53,12 @@ def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
     assert one.equals(other)
 
 
-def test_a_video_that_is_gone_is_a_finding(fresh_copy: Made):
-    lake, build = Lake(fresh_copy.space), fresh_copy.build
+def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
+    copied = fresh.copy(tmp_path)
+    lake, build = Lake(copied.space), looking(copied.build)
     ((uri,),) = lake.rows("SELECT DISTINCT videos[1].uri FROM episode_facts WHERE episode_index = 0")
     right = stage_output(STAGE, lake, build, 0)
-    (fresh_copy.source / uri).write_bytes(b"")
+    (copied.source / uri).write_bytes(b"")
     output = stage_output(STAGE, lake, build, 0)
     lost = {f.episode_index for f in output.findings or ()}
     assert 0 in lost

@@ -1,6 +1,7 @@
 """Where samples show many frames, a build decodes a video once: what is kept of it, used, and not used."""
 
 import io
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
-from pipeline.config import DatasetBuild
 from pipeline.picture_cache import FrameKeeper, PictureStore
 from pipeline.stage import StageReport
 from pipeline.stages.shards import STAGE
@@ -18,32 +18,22 @@ from warehouse.lake import Lake
 from warehouse.shards.shard import ShardsConfig
 
 
-def published(build: DatasetBuild) -> DatasetBuild:
-    """Under the recipe that shows every frame, and no edited ones: those are made of what is decoded anew."""
-    return with_stages(build, samples=SamplesConfig(profile="procvlm", unanswerable_per_episode=0))
-
-
 def decoded(done: list[StageReport], stage: str) -> int:
     return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
 
 
-def shards_of(lake: Lake, build: DatasetBuild, chunk: int) -> list[tuple[str, str]]:
-    output = stage_output(STAGE, lake, build, chunk)
-    assert output.findings == []
-    return sorted((r["shard"], r["sha256"]) for r in output.tables["shards"].to_pylist())
-
-
-@pytest.fixture(scope="module")
-def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """Built from nothing, with all frames stored."""
-    return built(published(made.build), Workspace(tmp_path_factory.mktemp("fresh")))
-
-
-def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, fresh: Made):
+def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path: Path):
+    """Under the recipe that shows every frame, and no edited ones: those are made of what is decoded anew."""
+    samples = SamplesConfig(profile="procvlm", unanswerable_per_episode=0)
+    fresh = built(with_stages(made.build, samples=samples), Workspace(tmp_path))
     frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
     assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
     lake = Lake(fresh.space)
-    again = [shard for chunk in (0, 1, 2) for shard in shards_of(lake, fresh.build, chunk)]  # decodes once more
+    again = []
+    for chunk in (0, 1, 2):
+        output = stage_output(STAGE, lake, fresh.build, chunk)  # decodes once more
+        assert output.findings == []
+        again += [(row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()]
     assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
 

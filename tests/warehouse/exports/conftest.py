@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
 
@@ -11,6 +12,5 @@ from warehouse.lake import Lake
 @pytest.fixture(scope="module")
 def made_lake(made: Made) -> Iterator[Lake]:
     """The lake of the shared corpus; not for changing."""
-    lake = Lake(made.space, read_only=True)
-    yield lake
-    lake.con.close()
+    with opened(made.space, read_only=True) as lake:
+        yield lake

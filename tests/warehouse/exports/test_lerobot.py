@@ -15,10 +15,9 @@ import pytest
 from core.errors import UserError
 from core.paths import ROOT, Workspace
 from ingest.media.faces import FaceDetector
-from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.files import files_of
-from tests.kits.made_corpus import Made
+from tests.kits.made_corpus import Made, built
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
 from tests.kits.training_kit import KilledError
 from warehouse.exports import EXPORT_KINDS
@@ -33,7 +32,6 @@ from warehouse.lake import Lake
 LEROBOT = EXPORT_KINDS["lerobot"]
 RABC = EXPORT_KINDS["rabc"]
 
-SIM_LONG = ROOT / "samples" / "sim_long"
 FRONT = "observation.images.front"
 ANY = Selection(allow=("unknown",))
 
@@ -52,14 +50,6 @@ def tiny_export(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def long_lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """Three runs of the shipped sample, whose source is v3.0: several episodes in a file, two cameras."""
-    space = Workspace(tmp_path_factory.mktemp("long") / "workspace")
-    assert not run_build(space, [source_build(SIM_LONG, "long", None, (0, 2, 5))], workers=1).failed
-    return Lake(space, read_only=True)
-
-
 def opened(root: Path) -> Any:
     os.environ["HF_HUB_OFFLINE"] = "1"
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
@@ -74,9 +64,8 @@ def pictures(item: dict, camera: str) -> np.ndarray:
 @pytest.mark.parametrize("version", ["v2", "v3"])
 def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: Path, tmp_path: Path, version: str):
     source = made.source if version == "v2" else tiny_export
-    space = Workspace(tmp_path / "part")
-    assert not run_build(space, [source_build(source, "part", None, (1, 3))], workers=1).failed
-    RABC.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    made = built(source_build(source, "part", None, (1, 3)), Workspace(tmp_path / "part"))
+    RABC.export(Lake(made.space, read_only=True), ANY, tmp_path / "out")
     table = pq.read_table(tmp_path / "out" / FILE)
     expected = [sum(LENGTHS[:e]) + k for e in (1, 3) for k in range(LENGTHS[e])]
     assert table["index"].to_pylist() == expected
@@ -88,8 +77,7 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
 
 def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
     space = Workspace(tmp_path / "again")
-    report = run_build(space, [source_build(tiny_export, "again", None, None)], workers=1)
-    assert not report.failed
+    built(source_build(tiny_export, "again", None, None), space)
     sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
     segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
     again = Lake(space, read_only=True)
@@ -182,13 +170,15 @@ def test_selections(made_lake: Lake):
         select(made_lake, Selection())
 
 
-def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(long_lake: Lake, tmp_path: Path):
+def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path: Path):
+    """The shipped sample's source is v3.0: several episodes in a file, two cameras."""
+    made = built(source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)), Workspace(tmp_path / "workspace"))
     only = Selection(allow=("unknown",), datasets=("long",), episodes=(2,))
-    LEROBOT.export(long_lake, only, tmp_path / "out")
+    LEROBOT.export(Lake(made.space, read_only=True), only, tmp_path / "out")
     (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
     with av.open(str(video)) as container:
         stated = container.streams.video[0].frames
-    assert stated == long_lake.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
+    assert stated == made.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
 
 
 def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(

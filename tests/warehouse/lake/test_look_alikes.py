@@ -12,7 +12,7 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
-from tests.kits.lake_kit import stage_run
+from tests.kits.lake_kit import opened, stage_run
 from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
 
@@ -108,13 +108,8 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lake(held_out: Path, tmp_path: Path) -> Iterator[Lake]:
     """Their lake, in a copy."""
-    lake = Lake(Workspace(shutil.copytree(held_out, tmp_path / "corpus")))
-    yield lake
-    lake.con.close()
-
-
-def found(lake: Lake) -> float:
-    return split_leaks(lake).numbers["look_alikes"]
+    with opened(Workspace(shutil.copytree(held_out, tmp_path / "corpus"))) as lake:
+        yield lake
 
 
 @pytest.mark.parametrize("fps", [5.0, 7.0, 10.0, 20.0])
@@ -131,7 +126,7 @@ def test_runs_in_which_nothing_moves_all_look_alike(tmp_path: Path):
     lake = Lake(Workspace(tmp_path))
     publish(lake, "held", [Shown(1, split="val", moves=False)])
     publish(lake, "other", [Shown(1, fps=5.0, moves=False)])
-    assert found(lake) == 0
+    assert split_leaks(lake).numbers["look_alikes"] == 0
 
 
 def test_what_was_not_compared_is_said(lake: Lake):

@@ -37,20 +37,15 @@ def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
     """Their lake, in a copy."""
-    lake = Lake(Workspace(shutil.copytree(ten_runs, tmp_path / "corpus")))
-    yield lake
-    lake.con.close()
-
-
-def origins(lake: Lake, dataset: str = "a") -> dict[int, str]:
-    return {row["episode_index"]: row["origin"] for row in references.listed(lake, dataset)}
+    with opened(Workspace(shutil.copytree(ten_runs, tmp_path / "corpus"))) as lake:
+        yield lake
 
 
 def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     say(lake, LABEL, dataset="a")
     before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
-    assert origins(lake) == references.reference_stamps(lake, "a") == {}
+    assert (references.listed(lake, "a"), references.reference_stamps(lake, "a")) == ([], {})
     assert references.reference_tasks(lake, "a") == []
     with pytest.raises(CorrectionError, match=r"^episode 2 of a is no reference; proccorpus references list"):
         references.remove(lake, "a", 2, author="bob")

@@ -11,7 +11,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.embedded import embed
-from tests.kits.lake_kit import query
+from tests.kits.lake_kit import opened, query
 from warehouse.lake import Lake
 from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
@@ -44,9 +44,8 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def lake(embedded: Path, tmp_path: Path) -> Iterator[Lake]:
     """Its lake, in a copy."""
-    lake = Lake(Workspace(shutil.copytree(embedded, tmp_path / "corpus")))
-    yield lake
-    lake.con.close()
+    with opened(Workspace(shutil.copytree(embedded, tmp_path / "corpus"))) as lake:
+        yield lake
 
 
 def test_runs_are_alike_by_what_is_in_them_in_any_order(lake: Lake):

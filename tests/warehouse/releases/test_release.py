@@ -6,9 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.build import run_build
 from tests.kits.lerobot_writer import write_video
-from tests.kits.made_corpus import Made, build_of
+from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
 from warehouse.lake import Lake
 from warehouse.lake.checks import split_leaks
@@ -21,16 +20,12 @@ from warehouse.shards import index_path
 ANY = ("unknown",)  # the tiny dataset states no licence
 
 
-def licence(lake: Lake, text: str | None) -> None:
-    lake.con.execute("UPDATE datasets SET license = ?", [text])
-
-
 # What a release holds
 
 
 def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
     for stated, name in ((None, "unknown"), ("other", "unknown"), ("cc-by-nc-4.0", "cc-by-nc-4.0")):
-        licence(corpus, stated)
+        corpus.con.execute("UPDATE datasets SET license = ?", [stated])
         with pytest.raises(ReleaseError, match=f"nothing is left for a release.*--allow-licence {name}"):
             create_release(corpus, "r1", allow=("mit",))
         assert contents(corpus, (name,)).datasets == ["tiny"]
@@ -86,8 +81,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
         how = {"crf": str(crf), "preset": "ultrafast"}
         write_video(video_path(root, episode), shown, fps=FPS, options=how)
         write_rows(root, episode, len(shown), scale=1.0 + 0.1 * episode)  # as recorded on another arm
-    own = made.copy(tmp_path / "before")
-    assert not run_build(own.space, [build_of(root)], workers=1).failed
+    own = built(build_of(root), made.copy(tmp_path / "before").space)
     lake = Lake(own.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [anew])
     outcome = split_leaks(lake)

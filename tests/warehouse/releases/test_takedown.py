@@ -96,7 +96,6 @@ def test_a_whole_dataset_is_left_out_at_once(own: Made):
 
 
 def test_fetched_files_that_only_it_used_go(corpus: Lake):
-    folder = corpus.workspace.sources / "tiny" / "main"
     videos = [{"camera": "c", "uri": "all[1].mp4", "start_frame": 0}]
     facts = [
         {"dataset": "far", "episode_index": e, "chunk": 0, "source_id": str(e), "data_uri": uri, "videos": videos}

@@ -15,7 +15,7 @@ import pytest
 import warehouse.shards.loader
 from tests.kits.shard_kit import episode, write
 from warehouse.shards.loader import Loader, LoaderConfig
-from warehouse.shards.shard import Entry, Sample, ShardError, index_path, read_index
+from warehouse.shards.shard import Sample, ShardError, index_path, read_index
 from warehouse.shards.shares import with_shares
 
 SHARDS = 7
@@ -83,24 +83,10 @@ def test_the_order_is_the_same_on_every_machine(tars: list[Path]):
     assert (warehouse.shards.loader.PLAN, digest[:16]) == (1, "e164d38f052cc0a1")
 
 
-@pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The keys of entries, as they are read."""
-    found: list[str] = []
-    read = warehouse.shards.loader.read_entry
-
-    def noted(path: Path, entry: Entry) -> Any:
-        found.append(entry.key)
-        return read(path, entry)
-
-    monkeypatch.setattr(warehouse.shards.loader, "read_entry", noted)
-    return found
-
-
 # What is taken
 
 
-def test_families_are_chosen(tars: list[Path], reads: list[str]):
+def test_families_are_chosen(tars: list[Path]):
     only = list(Loader(tars, LoaderConfig(families=("procvqa_a",))))
     assert sorted(ids(only)) == sorted(i for i in every(tars) if i.endswith(".0"))
     with pytest.raises(ShardError, match="none of 7 shards has a sample of these families at a rate above 0"):
@@ -166,17 +152,6 @@ def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
 
 
 # Resuming
-
-
-Run = Callable[[Loader], Iterator[list[str]]]
-
-
-def ids_of(samples: Iterable[Sample]) -> Iterator[str]:
-    return (s.row["sample_id"] for s in samples)
-
-
-def by(**how: Any) -> Run:
-    return lambda loader: (list(ids_of(b)) for b in loader.batches(**how))
 
 
 def test_the_state_of_another_run_is_refused(tars: list[Path]):

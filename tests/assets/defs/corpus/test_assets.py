@@ -72,9 +72,8 @@ def test_a_bad_chunk_key_is_refused_by_name(key: str) -> None:
 
 
 def test_a_stale_upstream_is_named_and_nothing_is_made(own: Made, instance: dg.DagsterInstance) -> None:
-    configure(
-        own.space, own.build
-    )  # the workspace looks for the source where it was built from: let it look at the copy
+    # the workspace looks for the source where it was built from: let it look at the copy
+    configure(own.space, own.build)
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
     before = own.rows("SELECT max(snapshot) FROM stage_runs")
     assert "episodes" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
