@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.kits.cli_kit import Result, called
+from tests.kits.files import flip_bit
 from tests.kits.made_corpus import Made
 
 Run = Callable[..., Result]
@@ -45,8 +46,7 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert (there["release"], there["snapshot"]) == ("r1", made["snapshot"])
 
     tar = next((own.space.root / "shards").rglob("*.tar"))
-    data = tar.read_bytes()
-    tar.write_bytes(data[:600] + bytes([data[600] ^ 1]) + data[601:])
+    flip_bit(tar)
     found = run("release", "verify", "r1", *JSON)
     assert (found.code, [f["what"] for f in found.json["failures"]]) == (1, [str(tar)])
     refused = run("release", "publish", "r1", "--to", to.with_name("other"))

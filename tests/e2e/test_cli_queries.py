@@ -136,13 +136,9 @@ def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own: Built
 # SQL
 
 
-def sql(ask: Ask, query: str, *options: object) -> Result:
-    return ask("sql", query, *options)
-
-
 def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: Path, ask: Ask) -> None:
     query = "SELECT episode_index, frame_index, timestamp_s FROM frames ORDER BY 1, 2"
-    found = sql(ask, query, "--format", "json").json
+    found = ask("sql", query, "--format", "json").json
     assert found == [
         {"episode_index": e, "frame_index": k, "timestamp_s": pytest.approx(k / FPS)}
         for e, n in enumerate(LENGTHS)

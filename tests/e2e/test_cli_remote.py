@@ -45,11 +45,6 @@ def run(hub: Hub, away: Path, tmp_path: Path) -> Callable[..., Result]:
     return run
 
 
-def local_digest(source: Path, workspace: Path, revision: str, chunk_size: int, *episodes: int) -> dict[str, str]:
-    config = DatasetConfig(name="tiny", source=str(source), revision=revision, chunk_size=chunk_size)
-    return built_in_process([DatasetBuild(dataset=config, episodes=episodes or None)], workspace)
-
-
 @pytest.mark.faults
 def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
     """Its chunk fails and says why, and so do shards that show its run; the next build completes them."""
@@ -71,7 +66,8 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
     hub.asked.clear()
     assert run("build", "--config", registry, "--workers", 1).code == DONE
     assert hub.fetched() == {video(2), video(3)}
-    assert digest_of(workspace) == local_digest(source, tmp_path / "local", commit, 2)
+    local = DatasetBuild(dataset=DatasetConfig(name="tiny", source=str(source), revision=commit, chunk_size=2))
+    assert digest_of(workspace) == built_in_process([local], tmp_path / "local")
 
 
 def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
 from tests.kits.fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+from tests.kits.files import flip_bit
 from warehouse.lake import Lake, connection, place
 from warehouse.lake.place import LakeError
 
@@ -33,13 +34,6 @@ def copy(reference: Path, tmp_path: Path) -> Path:
 
 def cut(path: Path) -> None:
     os.truncate(path, path.stat().st_size // 2)
-
-
-def flip(path: Path) -> None:
-    """One bit: only a hash sees it."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
 
 
 # Files
@@ -61,7 +55,7 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
         cut(path)
     flipped = [tars[2], Workspace(copy).keyframe(shown[1])]
     for path in flipped:
-        flip(path)
+        flip_bit(path)
     os.unlink(tars[1])
     os.unlink(Workspace(copy).keyframe(shown[-1]))
     old = time.time() - 7 * 86400

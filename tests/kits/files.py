@@ -21,6 +21,13 @@ def files_of(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
+def flip_bit(path: Path) -> None:
+    """One in the middle: only a hash sees it."""
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
 def hashes_of(root: Path, pattern: str = "*") -> dict[str, str]:
     """SHA-256 of all files of a name by their path below the folder."""
     files = (path for path in sorted(root.rglob(pattern)) if path.is_file())

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,37 +27,21 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
     `second_node`: with another node of two cores, on this machine too.
     """
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, ExitStack() as started:  # sockets' paths are short
-        ports = _up(lambda: _head_options(folder), started)
+        own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
+        ports = _up(own, started, "--port", "--dashboard-port", "--ray-client-server-port")
         if second_node:
-            _up(lambda: _node_options(f"127.0.0.1:{ports['--port']}"), started)
+            _up({"--address": f"127.0.0.1:{ports['--port']}"}, started, "--metrics-export-port")
         yield f"http://127.0.0.1:{ports['--dashboard-port']}"
 
 
-def _head_options(folder: str) -> dict[str, int | str]:
-    names = ("--port", "--dashboard-port", "--ray-client-server-port")
-    own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
-    return _ports(*names) | _common() | own
-
-
-def _node_options(head: str) -> dict[str, int | str]:
-    return _ports("--metrics-export-port") | _common() | {"--address": head}
-
-
-def _common() -> dict[str, int | str]:
+def _up(own: Mapping[str, str], started: ExitStack, *ports: str) -> dict[str, int | str]:
+    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
     # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
     # What takes jobs on a node is given, too: its usual port may be another head's
-    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port")
-    return _ports(*names) | {"--num-cpus": 2, "--node-ip-address": "127.0.0.1"}
-
-
-def _ports(*names: str) -> dict[str, int | str]:
-    return {name: free_port() for name in names}
-
-
-def _up(options: Callable[[], dict[str, int | str]], started: ExitStack) -> dict[str, int | str]:
-    """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
+    names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", *ports)
     for _ in range(ATTEMPTS):
-        chosen = options()
+        chosen: dict[str, int | str] = {name: free_port() for name in names}
+        chosen |= {"--num-cpus": 2, "--node-ip-address": "127.0.0.1", **own}
         head = ["--head"] if "--port" in chosen else []
         given = [f"{name}={value}" for name, value in chosen.items()]
         command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *given]

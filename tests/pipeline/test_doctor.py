@@ -13,6 +13,7 @@ from pipeline.doctor import diagnose
 from pipeline.plan import CURRENT, plan
 from pipeline.stages import stage_specs
 from tests.kits.cli_kit import digest_of
+from tests.kits.files import flip_bit
 from tests.kits.lake_kit import opened, segments, stage_run
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
@@ -29,20 +30,12 @@ def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:
     return {t.what: t for t in found if t.severity == severity}
 
 
-def spoil(path: Path) -> Path:
-    """One bit of it."""
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    return path
-
-
 def test_damaged_shards_and_pictures(made: Made, own: Made):
     """Sizes and absences are seen at once, single bits by their hashes."""
     tars = sorted((own.space.root / "shards").rglob("*.tar"))
     pictures = sorted((own.space.root / "keyframes").rglob("*.jpg"))
-    spoil(tars[0])
-    spoil(pictures[0])
+    flip_bit(tars[0])
+    flip_bit(pictures[0])
     assert of(diagnose(own.space), ERROR) == {}
     seen = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
     assert {t.what for t in seen} == {"shard", "keyframes"}

@@ -1,9 +1,8 @@
 """Exports of samples, as those who read them do: LLaMA-Factory's documented layout, EasyR1 and verl, `datasets`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,8 +10,7 @@ import pytest
 from core.errors import UserError
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.export import Exported
-from warehouse.exports.options import Selection
+from warehouse.exports.options import SampleOptions, Selection
 from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
 from warehouse.lake.statements import take_down
@@ -23,15 +21,7 @@ from warehouse.shards.ground_truth import ground_truth
 ANY = ("unknown",)
 
 
-def _exporter(kind: str) -> Callable[..., Exported]:
-    def export(lake: Lake, selection: Selection, out: Path, options: Any = (), *, overwrite: bool = False) -> Exported:
-        chosen = EXPORT_KINDS[kind]
-        return chosen.export(lake, selection, out, chosen.read_options(options), overwrite=overwrite)
-
-    return export
-
-
-KINDS = {kind: _exporter(kind) for kind in ("llamafactory", "easyr1", "datasets")}
+KINDS = {kind: EXPORT_KINDS[kind].export for kind in ("llamafactory", "easyr1", "datasets")}
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,8 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     from warehouse.shards.profiles import PROFILES, draw
 
     assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
-    done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", {"profile": "progresslm_rl"})
+    options = SampleOptions(profile="progresslm_rl")
+    done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", options)
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)

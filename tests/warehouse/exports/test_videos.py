@@ -2,11 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
-import av
 import h5py
 import numpy as np
 import pytest
@@ -16,6 +13,7 @@ from core.paths import Workspace
 from ingest.media.video import decode
 from pipeline.build import run_build
 from pipeline.config import source_build
+from tests.kits.lerobot_writer import write_video
 from tests.kits.tiny_lerobot import make_dataset, write_rows
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import Selection
@@ -39,23 +37,10 @@ def frames(n: int, seed: int = 0) -> list[np.ndarray]:
     return made
 
 
-def write(path: Path, pictures: Sequence[np.ndarray], gop: int, b_frames: int, times: Sequence[float] = ()) -> Path:
-    with av.open(str(path), "w") as container:
-        options = {"crf": "18", "preset": "ultrafast", "g": str(gop), "bf": str(b_frames), "sc_threshold": "0"}
-        stream = container.add_stream("libx264", rate=FPS, options=options)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for k, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = round((times[k] if times else k / FPS) * 1000), Fraction(1, 1000)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 def test_times_that_are_off_are_set_right_without_encoding(tmp_path: Path):
-    times = [k / FPS + 0.004 * (k % 3) for k in range(20)]
-    path = write(tmp_path / "a.mp4", frames(20), 5, 0, times)
+    times_ms = [100 * k + 4 * (k % 3) for k in range(20)]
+    how = {"crf": "18", "preset": "ultrafast", "g": "5", "bf": "0", "sc_threshold": "0"}
+    path = write_video(tmp_path / "a.mp4", frames(20), fps=1000, times=times_ms, options=how)
     packets = Packets.read(path)
     assert not packets.is_even(range(20), FPS)
     packets.cut(range(20), path, tmp_path / "b.mp4", FPS, keep_times=False)

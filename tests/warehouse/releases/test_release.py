@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.kits.files import flip_bit
 from tests.kits.lerobot_writer import write_video
 from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
@@ -112,10 +113,9 @@ def test_each_damage_is_named(corpus: Lake):
     release = create_release(corpus, "r1", allow=ANY)
     assert verify_release(corpus, release) == []
     missing, cut, flipped, longer = (s.path(corpus.workspace) for s in release.shard_list)
-    data = flipped.read_bytes()
     missing.unlink()
     cut.write_bytes(cut.read_bytes()[:-512])
-    flipped.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+    flip_bit(flipped)
     longer.write_bytes(longer.read_bytes() + b"x")
     index_path(cut).write_text("{")
     index_path(longer).unlink()
