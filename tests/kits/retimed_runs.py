@@ -12,7 +12,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.kits.lerobot_writer import episode_rows, v2_data, v2_video, write_parquet, write_v2_meta, write_video
+from tests.kits.lerobot_writer import (
+    V2_DATA,
+    V2_VIDEO,
+    episode_rows,
+    v2_data,
+    v2_video,
+    write_parquet,
+    write_v2_meta,
+    write_video,
+)
 from tests.kits.real_data import GR1
 
 FPS = 10
