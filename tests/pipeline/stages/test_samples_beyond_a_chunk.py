@@ -2,20 +2,12 @@
 
 from pathlib import Path
 
+from annotate.samples.config import SamplesConfig
 from core.paths import Workspace
 from ingest.splits import SplitConfig
-from pipeline.build import run_build
-from pipeline.config import DatasetBuild
-from tests.kits.made_corpus import build_of, with_stages
+from tests.kits.made_corpus import build_of, built, with_stages
 from tests.kits.tiny_lerobot import make_dataset, video_path
 from warehouse.lake import Lake
-
-
-def one_split(source: Path) -> DatasetBuild:
-    """Chunks of two episodes, one of each task, all for training."""
-    build = build_of(source)
-    samples = build.stages.samples.model_copy(update={"unanswerable_per_episode": 6})
-    return with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
 
 
 def beyond(lake: Lake) -> dict[int, set[int]]:
@@ -28,12 +20,14 @@ def beyond(lake: Lake) -> dict[int, set[int]]:
 
 
 def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
-    space, build = Workspace(tmp_path / "workspace"), one_split(make_dataset(tmp_path / "source", [20] * 6))
-    assert not run_build(space, [build], workers=1).failed
+    # Chunks of two episodes, one of each task, all for training
+    build, samples = build_of(make_dataset(tmp_path / "source", [20] * 6)), SamplesConfig(unanswerable_per_episode=6)
+    build = with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
+    space = built(build, Workspace(tmp_path / "workspace")).space
     lost = max(beyond(Lake(space, read_only=True))[0])
     video = video_path(Path(build.dataset.source), lost)
     video.write_bytes(video.read_bytes()[:200])
-    assert not run_build(space, [build], workers=1).failed
+    built(build, space)
     lake = Lake(space, read_only=True)
     warnings = lake.rows(
         "SELECT episode_index, severity, detail FROM findings WHERE stage = 'shards' AND chunk = 0 ORDER BY 1"

@@ -30,17 +30,12 @@ FEATURES = {
 }  # fmt: skip
 
 
-def graded(own: Made) -> Lake:
-    """Episodes that finished, that failed half way and near the end, and of which nobody knows."""
+def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
+    """Of episodes that finished, that failed half way and near the end, and of which nobody knows."""
     lake = Lake(own.space)
     for episode, success, end in ((0, True, 1.0), (1, False, 0.25), (2, False, 0.75), (3, None, 1.0), (4, None, 0.4)):
         lake.con.execute("UPDATE episode_facts SET success = ? WHERE episode_index = ?", [success, episode])
         lake.con.execute("UPDATE progress SET progress = progress * ? WHERE episode_index = ?", [end, episode])
-    return lake
-
-
-def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
-    lake = graded(own)
     out = tmp_path / "rbm"
     done = ROBOMETER.export(lake, ANY, out)
     assert done.episodes == len(LENGTHS)

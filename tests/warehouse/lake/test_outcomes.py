@@ -8,6 +8,7 @@ import pytest
 
 from core.paths import Workspace
 from core.tables import TABLES
+from tests.kits.lake_kit import opened
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes, current_outcomes, listed, shares, undo_import
 
@@ -18,9 +19,8 @@ def saying(success: bool, *episodes: int, author: str = "ada", note: str | None 
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    lake = Lake(Workspace(tmp_path))
-    yield lake
-    lake.con.close()
+    with opened(Workspace(tmp_path)) as lake:
+        yield lake
 
 
 def test_what_was_said_is_not_saved_again(lake: Lake):

@@ -48,13 +48,6 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         yield found
 
 
-@pytest.fixture
-def attempts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file with a line for each time that the job `again` was begun."""
-    monkeypatch.setenv("ATTEMPTS", str(tmp_path / "attempts"))
-    return tmp_path / "attempts"
-
-
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "POLL_S", 0.05)
@@ -142,11 +135,13 @@ def test_a_machine_gives_its_lines_and_its_code() -> None:
     ],
 )
 def test_a_job_goes_on_after_its_time_limit_or_a_failure(
-    make: Callable, restarts: int, said: str | None, python: str, slurm: Path, cluster: Cluster, attempts: Path,
-    tmp_path: Path,
+    make: Callable, restarts: int, said: str | None, python: str, slurm: Path, cluster: Cluster, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Slurm's stand-in gives the signal as soon as the first attempt has reported, and begins the job again."""
     (slurm / "limited").touch()
+    attempts = tmp_path / "attempts"  # with a line for each time that the job was begun
+    monkeypatch.setenv("ATTEMPTS", str(attempts))
     result = materialize(make(python, tmp_path, restarts=restarts), tmp_path, "again")
     assert result.success == (said is not None)
     assert len(attempts.read_text().splitlines()) == (2 if said else 1)
