@@ -10,7 +10,7 @@ import pytest
 from core.errors import UserError
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.options import SampleOptions, Selection
+from warehouse.exports.options import Selection
 from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
 from warehouse.lake.statements import take_down
@@ -75,7 +75,7 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     from warehouse.shards.profiles import PROFILES, draw
 
     assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
-    options = SampleOptions(profile="progresslm_rl")
+    options = EXPORT_KINDS["easyr1"].read_options({"profile": "progresslm_rl"})
     done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", options)
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
