@@ -57,11 +57,12 @@ def write_video(
     pictures: Iterable[np.ndarray | int],
     codec: str = "h264",
     fps: int = 10,
+    times: Sequence[int] | None = None,
     options: Mapping[str, str] | None = None,
     pix_fmt: str = "yuv420p",
     container: Mapping[str, str] | None = None,
 ) -> Path:
-    """`container`: options of the file."""
+    """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     encoder, usual = CODECS[codec]
     with av.open(str(path), "w", options=dict(container or {})) as out:
@@ -74,7 +75,7 @@ def write_video(
                 stream.pix_fmt = pix_fmt
                 stream.options = {"threads": "1"} | dict(usual if options is None else options)
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            frame.pts, frame.time_base = k, Fraction(1, fps)
+            frame.pts, frame.time_base = (k if times is None else times[k]), Fraction(1, fps)
             out.mux(stream.encode(frame))
         assert stream is not None
         out.mux(stream.encode())
