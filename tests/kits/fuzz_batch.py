@@ -79,11 +79,11 @@ def watched(folder: Path) -> Iterator[list[str]]:
     """What is changed or made beside a folder's workspace, and, in `outside`, also opened or read, by any process."""
     libc, events, data, places = ctypes.CDLL(None, use_errno=True), [], b"", {}
     handle = libc.inotify_init1(os.O_NONBLOCK)
-    for at, folders, _ in os.walk(folder):
-        if Path(at) == folder:
-            folders[:] = {*folders} - {"workspace", "temporary", "torch"}
-        kinds = ALL_EVENTS if (folder / "outside") in (Path(at), *Path(at).parents) else CHANGES
-        places[libc.inotify_add_watch(handle, os.fsencode(at), kinds)] = at
+    for at in [Path(at) for at, *_ in os.walk(folder)]:  # all of them first: to list a folder is an event of its parent
+        top = at.relative_to(folder).parts[:1]
+        if top not in (("workspace",), ("temporary",), ("torch",)):
+            kinds = ALL_EVENTS if top == ("outside",) else CHANGES
+            places[libc.inotify_add_watch(handle, os.fsencode(at), kinds)] = at
     assert min(handle, *places) >= 0, os.strerror(ctypes.get_errno())
     yield events
     with suppress(BlockingIOError):
