@@ -121,7 +121,7 @@ export class Label {
 
   // The mark is taken away where it stands already
   markLost(frame) {
-    const last = this.segments.at(-1).end - 1;
+    const last = this.segments.at(-1).end_frame - 1;
     const at = Math.min(last, Math.max(1, Math.round(frame)));
     this.lost = this.lost === at ? null : at;
   }
