@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from core.files import disk_full
 from core.paths import Workspace
@@ -69,6 +70,8 @@ class ChunkResult:
     failed: StepFailure | None
 
 
+# More threads add in another order, which changes the last digits of labels
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
     """Bring one chunk up to date, stage after stage: what one puts out decides what the next one's input is."""
     # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way

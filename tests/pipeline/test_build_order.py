@@ -1,10 +1,15 @@
 """In which order chunks are built, and on how many cores each decodes."""
 
-import pytest
+from pathlib import Path
 
-from pipeline.build import _decoding_threads, _largest_first
+import pytest
+from threadpoolctl import threadpool_limits
+
+from core.paths import ROOT, Workspace
+from pipeline.build import _decoding_threads, _largest_first, run_build
+from pipeline.config import source_build
 from tests.kits.made_corpus import Made
-from warehouse.lake import Lake
+from warehouse.lake import Lake, digest
 
 
 @pytest.mark.parametrize(
@@ -33,3 +38,14 @@ def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):
     ordered = _largest_first(lake, chunks)
     assert ordered == [*sorted(chunks[1:], key=lambda chunk: -frames[chunk[1]]), chunks[0]]
     assert _largest_first(lake, chunks[1:2]) == chunks[1:2]
+
+
+def test_labels_do_not_depend_on_threads(tmp_path: Path):
+    """Of this set two threads of BLAS would add the numbers that pictures are compared by in another order than one."""
+    digests = []
+    for threads in (1, 2):
+        space = Workspace(tmp_path / str(threads))
+        with threadpool_limits(threads, "blas"):
+            assert not run_build(space, [source_build(ROOT / "samples/sim_long", "long", None, None)], workers=1).failed
+        digests.append(digest(Lake(space, read_only=True)))
+    assert digests[0] == digests[1]
