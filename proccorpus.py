@@ -25,13 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     __version__: str
-    from cli.main import main_of_process as main
     from core.errors import UserError
     from pipeline.corpus import Corpus, Dataset, Episode, build, open, reward  # noqa: A004
 
 __all__ = ["Corpus", "Dataset", "Episode", "UserError", "__version__", "build", "main", "open", "reward"]
 _NAMES = {
-    "main": ("cli.main", "main_of_process"),
     "UserError": ("core.errors", "UserError"),
     "__version__": ("core.version", "VERSION"),
 }
@@ -59,15 +57,19 @@ def __dir__() -> list[str]:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'proccorpus' has no attribute {name!r}; it has {', '.join(__all__)}")
-    if name == "main":
-        gc.disable()  # until all is imported: cli.main enables it
-        # It would look through all that is installed for plug-ins of pydantic, of which we use none
-        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     module, own = _NAMES.get(name, ("pipeline.corpus", name))
     return getattr(import_module(module), own)
+
+
+def main() -> None:
+    """The command `proccorpus`, in a process of its own."""
+    gc.disable()  # until all is imported: cli.main enables it
+    # It would look through all that is installed for plug-ins of pydantic, of which we use none
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    import_module("cli.main").main_of_process()
 
 
 _check_rooms()
 
 if __name__ == "__main__":
-    __getattr__("main")()
+    main()

@@ -4,7 +4,6 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +99,10 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
                 continue
             moment = StageMoment(build.name, chunk, step.stage.name)
             tell(moment)
-            told = partial(lambda moment, episodes: tell(replace(moment, episodes=episodes)), moment)
+
+            def told(episodes: int, moment: StageMoment = moment) -> None:
+                tell(replace(moment, episodes=episodes))
+
             result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
             tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
             done += result.done

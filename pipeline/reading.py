@@ -17,6 +17,7 @@ from core.tables import TABLES
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
+from warehouse.lake.labels import rows_of_episode
 from warehouse.lake.signals import stored_signals
 
 # What is read of the measurements of a chunk: columns by table
@@ -214,15 +215,6 @@ def _matrix(lists: pa.ChunkedArray) -> np.ndarray:
 def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
     """Rows [n, ...] as if they had come so many frames earlier; the rows at the ends are repeated."""
     return values[np.clip(np.arange(len(values)) + frames, 0, len(values) - 1)] if frames else values
-
-
-def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
-    """The rows of an episode in a table that is ordered by episode.
-
-    Example: rows_of_episode(np.array([0, 0, 2, 2, 2]), 2) == slice(2, 5)
-    """
-    start, end = np.searchsorted(episode_of_row, [episode_index, episode_index + 1])
-    return slice(int(start), int(end))
 
 
 def by_task(

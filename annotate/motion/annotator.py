@@ -50,7 +50,7 @@ def annotate(episodes: Sequence[Signals], config: MotionConfig) -> list[EpisodeL
 
 def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeLabel]:
     """The labels of the episodes of one task, in order."""
-    # One that lacks attempts may still have come as far as those it has
+    # A run shows its own steps by two attempts; by one where its task has one, or where it failed on the way
     few = min(2, len(steps.transfers)) if steps else 0
     own = [own_label(e, steps) if steps and len(e.attempts) >= (1 if e.failed else few) else one_step(e) for e in task]
     by_others = votes(task, own)

@@ -72,10 +72,18 @@ def labels_of(
     ).to_arrow_table()
     index, progress = curves["episode_index"].to_numpy(), curves["progress"].to_numpy()
     return {
-        episode: replace(label, facts=facts.get(episode, {}), progress=progress[slice(*np.searchsorted(index, ends))])
+        episode: replace(label, facts=facts.get(episode, {}), progress=progress[rows_of_episode(index, episode)])
         for episode, label in labels.items()
-        for ends in [(episode, episode + 1)]
     }
+
+
+def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
+    """The rows of an episode in a table that is ordered by episode.
+
+    Example: rows_of_episode(np.array([0, 0, 2, 2, 2]), 2) == slice(2, 5)
+    """
+    start, end = np.searchsorted(episode_of_row, [episode_index, episode_index + 1])
+    return slice(int(start), int(end))
 
 
 def labels_of_episode(
