@@ -103,7 +103,12 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
     assets = [{"path": [s]} for s in STAGES]
 
     def launched(keys: list[str]) -> str:
-        return deployed.ask(BACKFILL, assets=assets, keys=keys)["launchPartitionBackfill"]["backfillId"]
+        """The webserver's first request after Postgres was away can fail by a connection of before: asked again."""
+
+        def answer() -> str:
+            return deployed.ask(BACKFILL, assets=assets, keys=keys)["launchPartitionBackfill"]["backfillId"]
+
+        return deployed.wait("a backfill is launched", answer)
 
     def succeeded(backfill: str) -> set[str]:
         """All partitions that any run has made, once a backfill is over."""
