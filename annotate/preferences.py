@@ -11,8 +11,10 @@ what it shows, and which label run its progress is of.
 
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from operator import attrgetter
 from typing import Literal
 from zlib import crc32
 
@@ -24,6 +26,7 @@ FURTHER_BY = 0.1  # of progress: what is nearer is not told apart by the labels 
 BETTER_BY = 0.5  # of the score of demonstration_quality, 0..1
 WHOLE = 8  # moments that stand for a run that is compared as a whole
 TRIES = 20  # to find two moments that are far enough apart
+QUALITY = attrgetter("quality")
 
 
 @dataclass(frozen=True)
@@ -77,72 +80,57 @@ class Pair:
     margin: float
 
 
-class Pairing:
-    """Which of some runs can be compared with which others."""
-
-    def __init__(self, runs: Sequence[ComparedRun]) -> None:
-        # Of equal runs equal pairs, in whichever order they are given
-        self._runs = sorted((r for r in runs if len(r.frames)), key=lambda r: r.key)
-        self._alike: dict[tuple, list[ComparedRun]] = defaultdict(list)  # runs of a task that one kind of pair is of
-        for run in self._runs:
-            if np.isfinite(run.progress).any():
-                self._alike[run.task, "further"].append(run)
-            self._alike[run.task, "outcome", run.success].append(run)
-            # Of runs that nobody judged none is compared with one that succeeded
-            if run.quality is not None and run.success is not False:
-                insort(self._alike[run.task, "quality", run.success], run, key=_quality)
-
-    def partners(self, why: Why, run: ComparedRun) -> list[ComparedRun]:
-        """The runs that it can be compared with."""
-        if why == "further":
-            return self._alike[run.task, why] if np.isfinite(run.progress).any() else []
-        if why == "outcome":
-            return [] if run.success is None else self._alike[run.task, why, not run.success]
-        if run.success is False or run.quality is None:
-            return []
-        alike = self._alike[run.task, why, run.success]
-        worse = bisect_right(alike, run.quality - BETTER_BY, key=_quality)
-        return alike[:worse] + alike[bisect_left(alike, run.quality + BETTER_BY, key=_quality) :]
-
-    def runs(self, why: Why) -> list[ComparedRun]:
-        """Those that have a run to be compared with, in order."""
-        return [run for run in self._runs if self.partners(why, run)]
-
-    def draw(self, why: Why, run: ComparedRun, rng: np.random.Generator) -> Pair | None:
-        """A pair of this run with another, or with itself; None where there is none, or chance found none."""
-        partners = self.partners(why, run)
-        if not partners:
-            return None
-        other = partners[int(rng.integers(len(partners)))]
-        return _further(run, other, rng) if why == "further" else _better(why, run, other)
-
-
-def _quality(run: ComparedRun) -> float:
-    assert run.quality is not None
-    return run.quality
-
-
 def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pair]:
     """At most `per_run` pairs of each kind that begin with each run, none twice; in order of runs and kinds.
 
-    A run's pairs hang on the seed and on the runs of its own task, on nothing else.
+    A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the order of runs.
     """
-    pairing = Pairing(runs)
+    compared = sorted((r for r in runs if len(r.frames)), key=attrgetter("key"))
+    alike = _alike(compared)
     found: dict[Pair, None] = {}
-    for number, why in enumerate(WHYS):
-        for run in pairing.runs(why):
-            rng = np.random.default_rng([seed, number, crc32(run.dataset.encode()), run.episode_index])
-            drawn = (pairing.draw(why, run, rng) for _ in range(per_run))
-            found.update((pair, None) for pair in drawn if pair is not None)
+    for (number, why), run in product(enumerate(WHYS), compared):
+        rng = np.random.default_rng([seed, number, crc32(run.dataset.encode()), run.episode_index])
+        partners = _partners(alike, why, run)
+        for _ in range(per_run if partners else 0):
+            other = partners[int(rng.integers(len(partners)))]
+            pair = _further(run, other, rng) if why == "further" else _better(why, run, other)
+            if pair is not None:
+                found[pair] = None
     return list(found)
 
 
+def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
+    """Runs of a task that one kind of pair is of."""
+    alike: dict[tuple, list[ComparedRun]] = defaultdict(list)
+    for run in runs:
+        if np.isfinite(run.progress).any():
+            alike[run.task, "further"].append(run)
+        alike[run.task, "outcome", run.success].append(run)
+        # Of runs that nobody judged none is compared with one that succeeded
+        if run.quality is not None and run.success is not False:
+            insort(alike[run.task, "quality", run.success], run, key=QUALITY)
+    return alike
+
+
+def _partners(alike: Mapping[tuple, list[ComparedRun]], why: Why, run: ComparedRun) -> list[ComparedRun]:
+    """The runs that it can be compared with."""
+    if why == "further":
+        return alike[run.task, why] if np.isfinite(run.progress).any() else []
+    if why == "outcome":
+        return [] if run.success is None else alike[run.task, why, not run.success]
+    if run.success is False or run.quality is None:
+        return []
+    of_task = alike[run.task, why, run.success]
+    worse = bisect_right(of_task, run.quality - BETTER_BY, key=QUALITY)
+    return of_task[:worse] + of_task[bisect_left(of_task, run.quality + BETTER_BY, key=QUALITY) :]
+
+
 def _further(one: ComparedRun, other: ComparedRun, rng: np.random.Generator) -> Pair | None:
+    """Two moments of these runs that chance finds far enough apart."""
     sides = [(run, np.flatnonzero(np.isfinite(run.progress))) for run in (one, other)]
     for _ in range(TRIES):
-        (a, ahead), (b, behind) = ((run, int(rng.choice(known))) for run, known in sides)
-        if a.progress[ahead] < b.progress[behind]:
-            a, ahead, b, behind = b, behind, a, ahead
+        moments = [(run, int(rng.choice(known))) for run, known in sides]
+        (a, ahead), (b, behind) = sorted(moments, key=lambda moment: -moment[0].progress[moment[1]])
         margin = float(a.progress[ahead] - b.progress[behind])
         if margin >= FURTHER_BY:
             return Pair("further", _part(a, [ahead]), _part(b, [behind]), margin)
@@ -153,15 +141,11 @@ def _better(why: Why, one: ComparedRun, other: ComparedRun) -> Pair:
     if why == "outcome":
         chosen, rejected = (one, other) if one.success else (other, one)
         return Pair(why, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
-    rejected, chosen = sorted((one, other), key=_quality)
-    margin = _quality(chosen) - _quality(rejected)
-    return Pair(why, _part(chosen, whole(chosen)), _part(rejected, whole(rejected)), margin)
-
-
-def whole(run: ComparedRun) -> list[int]:
-    """Which of its moments stand for a run as a whole: evenly spread, the first and the last among them."""
-    count = min(WHOLE, len(run.frames))
-    return np.linspace(0, len(run.frames) - 1, count).round().astype(int).tolist()
+    rejected, chosen = sorted((one, other), key=QUALITY)
+    # Moments that stand for a run as a whole: evenly spread, the first and the last among them
+    ends = [(run, len(run.frames) - 1, min(WHOLE, len(run.frames))) for run in (chosen, rejected)]
+    parts = [_part(run, np.linspace(0, last, count).round().astype(int).tolist()) for run, last, count in ends]
+    return Pair(why, *parts, QUALITY(chosen) - QUALITY(rejected))
 
 
 def _part(run: ComparedRun, at: Sequence[int]) -> RunPart:

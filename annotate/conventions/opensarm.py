@@ -67,7 +67,7 @@ def primitive(name: str) -> int:
 def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, fps: float) -> dict[str, Any]:
     """The `label` of a line."""
     is_lost = end.catastrophic_frame is not None
-    lost = len(progress) if end.catastrophic_frame is None else end.catastrophic_frame
+    lost = end.catastrophic_frame or len(progress)  # it is never the first one
     written = []
     for segment, word in zip(segments, _words(segments, progress), strict=True):
         # A segment in which all is lost has two parts
@@ -85,17 +85,12 @@ def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, 
 def _words(segments: Sequence[Segment], progress: np.ndarray) -> list[str]:
     """Of each segment. Paces that nobody stated are read off the curve: steeper than one and a half times the middle of
     what rises is fast."""
-    slopes = [float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) / len(s) for s in segments]
-    usual = float(np.median([slope for slope in slopes if slope > 0] or [0.0]))
-    return [WORDS[s.pace or _pace(slope, usual)] for s, slope in zip(segments, slopes, strict=True)]
-
-
-def _pace(slope: float, usual: float) -> str:
-    if abs(slope) < 1e-6:
-        return "adjust"
-    if slope < 0:
-        return "mistake"
-    return "fast" if slope > 1.5 * usual else "slow"
+    rises = [float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) for s in segments]
+    slopes = np.array(rises) / list(map(len, segments))
+    usual = np.median(slopes[slopes > 0]) if (slopes > 0).any() else 0.0
+    kinds = [np.abs(slopes) < 1e-6, slopes < 0, slopes > 1.5 * usual]
+    paces = np.select(kinds, ["adjust", "mistake", "fast"], "slow").tolist()
+    return [WORDS[s.pace or pace] for s, pace in zip(segments, paces, strict=True)]
 
 
 # Reading
@@ -120,10 +115,9 @@ class RolloutAnnotation(EpisodeAnnotation):
         if not self.segments:
             assert curve is not None, "an annotation says something"
             return ImportedLabel(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
-        lost = None if self.catastrophic_s is None else _frame(self.catastrophic_s, fps)
-        final = self.final_progress
-        if final is not None and lost is not None:
-            final = max(final, 0.0)
+        lost, final = None, self.final_progress
+        if self.catastrophic_s is not None:
+            lost, final = _frame(self.catastrophic_s, fps), final and max(final, 0.0)
         segments = self._tiling(num_frames, fps)
         rising = [k for k, s in enumerate(segments) if s.kind == STEP]
         if rising and lost is None and final == 1:
@@ -171,10 +165,9 @@ def read(path: Path) -> list[RolloutAnnotation]:
     folders = _rollouts(path)
     if not said and not folders:
         raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
-    ours = _exported_from(path)
-    told = {index: said.get(index, RolloutAnnotation(index)) for index in sorted(said.keys() | folders.keys())}
-    curves = {index: _curve(folder) for index, folder in folders.items()}
-    return [replace(a, of=a.of or ours.get(index), progress=curves.get(index, ())) for index, a in told.items()]
+    ours, curves = _exported_from(path), {index: _curve(folder) for index, folder in folders.items()}
+    told = [said.get(index, RolloutAnnotation(index)) for index in sorted(said.keys() | folders.keys())]
+    return [replace(a, of=a.of or ours.get(a.episode_index), progress=curves.get(a.episode_index, ())) for a in told]
 
 
 def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
@@ -234,16 +227,14 @@ def _annotation(row: Mapping[str, Any]) -> RolloutAnnotation:
         raise ValueError("it begins with progress made before, and a label here begins at 0")
     number = int(index if isinstance(index, int) else row["episode_index"])
     of = (str(ours["dataset"]), int(ours["episode_index"])) if ours else None
-    lost = label.get("catastrophic_frame")
-    lost_s = None if lost is None else float(lost)
-    return RolloutAnnotation(number, of, _segments_of(label), float(label["final_progress"]), lost_s)
+    final, lost = float(label["final_progress"]), label.get("catastrophic_frame")
+    return RolloutAnnotation(number, of, _segments_of(label), final, None if lost is None else float(lost))
 
 
 def _segments_of(label: Mapping[str, Any]) -> tuple[tuple[float, float, str], ...]:
     segments = tuple((float(s["start"]), float(s["end"]), str(s["label"])) for s in label["segments"])
-    unknown = {word for _, _, word in segments} - {*PACES, CATASTROPHIC}
     if not segments:
         raise ValueError("it has no segments")
-    if unknown:
+    if unknown := {word for _, _, word in segments} - {*PACES, CATASTROPHIC}:
         raise ValueError(f"unknown labels: {', '.join(sorted(unknown))}")
     return segments

@@ -103,15 +103,20 @@ STEPS = [
 
 def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **more: Any) -> dict[str, Any]:
     """Save a correction as somebody does who has seen everything that was said so far; `more`: of it, or its label."""
-    newest = corrections.newest_row(lake, dataset, episode)
     label = {name: more.pop(name) for name in ("plan", *SAID_LATER) if name in more}
     seen = {
         "author": "ada",
         "base_label_run": None,
         "base_content_hash": corrections.episode_facts(lake, dataset, episode)["content_hash"],
-        "follows": newest and newest["correction_id"],
+        "follows": corrections.newest_id(lake, dataset, episode),
     }
     return corrections.save(lake, dataset, episode, parsed({"segments": segments} | label), **seen | more)
+
+
+def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:
+    """Every row that was said of an episode's label, oldest first."""
+    of_episode = "WHERE dataset = ? AND episode_index = ?"
+    return lake.dicts(f"FROM corrections {of_episode} ORDER BY created_at, correction_id", [dataset, episode])
 
 
 def findings(*rows: tuple[int | None, int | None, str, str, str], dataset: str = "a") -> pa.Table:

@@ -198,9 +198,7 @@ Notes:
 
 def _blurred(videos: Sequence[Facts]) -> dict[str, Any]:
     """The fact `blurred`: what was hidden in all videos; no fact where nothing was to be."""
-    hidden = [Hidden(**video["hidden"]) for video in videos if "hidden" in video]
-    if not hidden:
-        return {}
-    pictures, blurred = sum(h.pictures for h in hidden), sum(h.blurred for h in hidden)
-    most_faces = max(h.most_faces for h in hidden)
-    return {"blurred": {"pictures": pictures, "blurred": blurred, "most_faces": most_faces}}
+    hidden = [video["hidden"] for video in videos if "hidden" in video]
+    totals = {"pictures": sum, "blurred": sum, "most_faces": max}
+    blurred = {name: total(video[name] for video in hidden) for name, total in totals.items() if hidden}
+    return {"blurred": blurred} if blurred else {}

@@ -123,7 +123,10 @@ def _statistics(
     for camera in plan.cameras:
         hashes = spread([*pictures.get((e.episode_index, camera), {}).values()], STAT_PICTURES)
         keyframes = [load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()]
-        stats[camera] = picture_statistics(keyframes or [_first_picture(plan, camera, e)])
+        shown = keyframes or [_first_picture(plan, camera, e)]
+        # Per colour over all pixels, on a scale of 0..1; but it is pictures that are counted
+        pixels = np.concatenate([picture.reshape(-1, 3) for picture in shown])
+        stats[camera] = (statistics(pixels / 255.0) or {}) | {"count": [len(shown)]}
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
 
 
@@ -209,12 +212,6 @@ def statistics(values: np.ndarray) -> Stats | None:
     stats = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
     stats |= dict(zip(QUANTILES, quantiles, strict=True))
     return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
-
-
-def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
-    """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
-    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
-    return (statistics(pixels / 255.0) or {}) | {"count": [len(pictures)]}
 
 
 def combined(parts: Sequence[Stats]) -> Stats:

@@ -28,7 +28,7 @@ from warehouse.exports.videos import camera_names, write_episode_video
 from warehouse.lake import Lake
 
 EPISODES_IN_CHUNK = 1000
-SUFFIX = "_camera-images-rgb"
+SIDES, SUFFIX = ("left", "right"), "_camera-images-rgb"
 PLAN_ID = "proccorpus"
 COLUMNS = {"reward": "float32", "act_pri": "int64", "timestamp": "float64"}
 COLUMNS |= dict.fromkeys(("frame_index", "episode_index", "index", "task_index"), "int64")
@@ -66,7 +66,9 @@ class OpensarmExport(LabelExport):
         reader, rollout = self.readers[e.dataset], f"{ROLLOUTS}/episode_{number:06d}"
         chunk = f"chunk-{number // EPISODES_IN_CHUNK:03d}"
         videos: dict[str, Any] = {}
-        for camera, name in camera_names(e.cameras, "top", _side, SUFFIX).items():
+        # What is named left or right is that in opensarm's names of cameras, too; the first one is the top one
+        sides = camera_names(e.cameras, "top", lambda name: next((s for s in SIDES if s in name), None), SUFFIX)
+        for camera, name in sides.items():
             path = self.folder.path(f"lerobot/videos/{chunk}/{name}/episode_{number:06d}.mp4")
             videos[name] = write_episode_video(reader, camera, e, path)
             shutil.copyfile(path, self.folder.path(f"{rollout}/{name}.mp4"))
@@ -77,7 +79,11 @@ class OpensarmExport(LabelExport):
 
         names, columns = _of_source(reader.episode(e), e.num_frames)
         frames, ones, task = np.arange(e.num_frames), np.ones(e.num_frames, np.int64), tasks[e.task or ""]
-        values = (progress, _primitives(label), timestamps, frames, ones * number, frames + start, ones * task)
+        # Of a label that names no steps the primitive is none
+        primitives = ones * PRIMITIVES.index("dummy")
+        for s in (s for s in label.segments if label.has_names and s.step is not None):
+            primitives[s.start_frame : s.end_frame] = primitive(s.name)
+        values = (progress, primitives, timestamps, frames, ones * number, frames + start, ones * task)
         columns |= {name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)}
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")
         pq.write_table(pa.table(columns), data, compression="snappy")
@@ -162,20 +168,6 @@ def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[st
             flat = np.asarray(values, np.float64).ravel()
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return names, columns
-
-
-def _primitives(label: ActiveLabel) -> np.ndarray:
-    """The primitive at each frame; of a label that names no steps it is none."""
-    primitives = np.full(len(label.progress), PRIMITIVES.index("dummy"))
-    for segment in label.segments if label.has_names else ():
-        name = "dummy" if segment.step is None else segment.name
-        primitives[segment.start_frame : segment.end_frame] = primitive(name)
-    return primitives
-
-
-def _side(camera: str) -> str | None:
-    """Of opensarm's names of cameras, what is named left or right is that; the first one is the top one."""
-    return next((side for side in ("left", "right") if side in camera), None)
 
 
 def _lines(rows: Iterable[Any]) -> str:

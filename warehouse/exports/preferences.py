@@ -154,17 +154,17 @@ class PreferencesExport(SampleExport):
             }
             for side, part in sides.items()
         }
-        picture = {"type": "image", "text": None}
-        content = [_text(f"The task: {task}\nRun A:"), *([picture] * len(shown[first])), _text("Run B:")]
-        content += [*([picture] * len(shown[second])), _text(QUESTIONS[pair.why])]
-        answers = {first: "Run A", second: "Run B"}
+        # Pictures are marked by None
+        content = [f"The task: {task}\nRun A:", *([None] * len(shown[first])), "Run B:"]
+        content += [*([None] * len(shown[second])), QUESTIONS[pair.why]]
         return {
             "why": pair.why,
             "margin": pair.margin,
             "task": task,
             "images": [pictures(*sides[side].key)[m.frame] for side in (first, second) for m in shown[side]],
-            "prompt": [{"role": "user", "content": content}],
-            **{side: [{"role": "assistant", "content": [_text(answers[side])]}] for side in sides},
+            "prompt": [_message("user", content)],
+            first: [_message("assistant", ["Run A"])],
+            second: [_message("assistant", ["Run B"])],
             **trajectories,
         }
 
@@ -223,5 +223,5 @@ def quality_label(pair: Pair, side: str, success: bool | None) -> str | None:
     return "suboptimal" if pair.why == "quality" and side == "rejected" else "successful"
 
 
-def _text(text: str) -> dict[str, str]:
-    return {"type": "text", "text": text}
+def _message(role: str, content: Sequence[str | None]) -> dict[str, Any]:
+    return {"role": role, "content": [{"type": "image" if t is None else "text", "text": t} for t in content]}

@@ -159,7 +159,13 @@ class OneDatasetExport(Export):
         """As the rows of the source state them, which those of LeRobot v3.0 do; else empty."""
         if self.format != "lerobot_v3.0":
             return {}
-        reader, starts, column = self.readers[self.dataset], dict[int, int](), lru_cache(maxsize=2)(_index_column)
+        reader, starts = self.readers[self.dataset], dict[int, int]()
+
+        @lru_cache(maxsize=2)
+        def column(path: Path) -> np.ndarray | None:
+            with pq.ParquetFile(path) as file:
+                return file.read(["index"])["index"].to_numpy() if "index" in file.schema_arrow.names else None
+
         for episode, record in reader.records(chunk).items():
             if (uri := record.data_uri) is not None:
                 index = column(reader.source.resolve(uri))
@@ -193,12 +199,6 @@ class OneDatasetExport(Export):
                 )
             found[e.episode_index] = (frames[first:last], progress[first:last], done[first:last])
         return found
-
-
-def _index_column(path: Path) -> np.ndarray | None:
-    """The global index of a LeRobot file's rows; None where they do not state it."""
-    with pq.ParquetFile(path) as file:
-        return file.read(["index"])["index"].to_numpy() if "index" in file.schema_arrow.names else None
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:

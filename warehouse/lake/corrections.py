@@ -18,7 +18,7 @@ from core.tables import TABLES
 from warehouse.lake.hashes import content_key
 from warehouse.lake.labels import labels_of
 from warehouse.lake.lake import Lake
-from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, said_of, time_after
+from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, newest_row, said_of, say
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
@@ -78,14 +78,15 @@ class Corrected(BaseModel):
         place = list(range(len(plan)))  # where each step of the plan as given stands now
         for s in self.segments:
             step = s.step if s.step is None or s.step >= len(place) else place[s.step]
-            if step is None and s.kind == STEP:
-                step = _attempted_step(s.name, plan, segments)
-            if step is None and s.kind == STEP:
+            if step is None and s.kind == STEP and s.name in plan:
+                of_name, attempted = [k for k, name in enumerate(plan) if name == s.name], {b.step for b in segments}
+                step = next((k for k in of_name if k not in attempted), of_name[-1])
+            elif step is None and s.kind == STEP:
                 # Planned right after the step that was attempted last; the later ones move on by one
-                step = next((before.step for before in reversed(segments) if before.step is not None), -1) + 1
+                step = [-1, *(before.step for before in segments if before.step is not None)][-1] + 1
                 plan.insert(step, s.name)
                 place = [at + (at >= step) for at in place]
-                segments = [_moved_on(before, step) for before in segments]
+                segments = [b if b.step is None or b.step < step else replace(b, step=b.step + 1) for b in segments]
             completed, named = {IDLE: False, DONE: True}.get(s.kind, s.completed), is_name(s.name)
             span = s.name, s.start_frame, s.end_frame, s.kind, completed
             segments.append(Segment(*span, step, named=named, pace=s.pace))
@@ -120,22 +121,7 @@ class Corrected(BaseModel):
         segments, plan = self.settled(num_frames)
         # A pace stands there only where one was said: what was said before paces could be is still the same text
         stored = [{k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments]
-        end = {"final_progress": self.final_progress, "catastrophic_frame": self.catastrophic_frame}
-        return {"plan": list(plan), "segments": json.dumps(stored)} | end
-
-
-def _attempted_step(name: str, plan: Sequence[str], segments: Sequence[Segment]) -> int | None:
-    """The first planned step of a name that was not attempted before, else the last one of its name."""
-    of_name = [step for step, planned in enumerate(plan) if planned == name]
-    attempted = {segment.step for segment in segments}
-    return next((step for step in of_name if step not in attempted), of_name[-1] if of_name else None)
-
-
-def _moved_on(segment: Segment, inserted: int) -> Segment:
-    """A segment as it is once a step was inserted into the plan."""
-    if segment.step is None or segment.step < inserted:
-        return segment
-    return replace(segment, step=segment.step + 1)
+        return {"plan": list(plan), "segments": json.dumps(stored)} | vars(self.end)
 
 
 def parsed(data: Any) -> Corrected:
@@ -206,10 +192,9 @@ def save(
             raise ConflictError(
                 f"episode {episode_index} of {dataset} was ingested anew since you opened it: reload it and look again"
             )
-        return {"status": ACCEPTED} | corrected.columns(facts["num_frames"])
+        return {"status": ACCEPTED, "base_label_run": base_label_run} | corrected.columns(facts["num_frames"])
 
-    said = {"author": author, "comment": comment, "base_label_run": base_label_run, "follows": follows}
-    return _add(lake, dataset, episode_index, said, row)
+    return _add(lake, dataset, episode_index, author, comment, follows, row)
 
 
 def reject_label(
@@ -226,10 +211,9 @@ def reject_label(
             raise CorrectionError(f"episode {episode_index} of {dataset} has no label {label_run}")
         if have[0][0]:
             raise CorrectionError("that label is a person's: undo the correction instead")
-        return {"status": REJECTED}
+        return {"status": REJECTED, "base_label_run": label_run}
 
-    said = {"author": author, "comment": comment, "base_label_run": label_run, "follows": follows}
-    return _add(lake, dataset, episode_index, said, row)
+    return _add(lake, dataset, episode_index, author, comment, follows, row)
 
 
 def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | None, comment: str = "") -> dict[str, Any]:
@@ -243,31 +227,28 @@ def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | Non
             f"there is no correction {correction_id!r} that counts; proccorpus corrections list has them"
         )
     [c] = current
-    said = {"author": author, "comment": comment, "base_label_run": c["base_label_run"], "follows": follows}
-    rejection = {"status": REJECTED, "rejects": correction_id}
-    return _add(lake, c["dataset"], c["episode_index"], said, lambda facts: rejection)
+    row = {"status": REJECTED, "rejects": correction_id, "base_label_run": c["base_label_run"]}
+    return _add(lake, c["dataset"], c["episode_index"], author, comment, follows, lambda facts: row)
 
 
-def _add(lake: Lake, dataset: str, episode_index: int, said: dict[str, Any], make: Any) -> dict[str, Any]:
-    row = {"dataset": dataset, "episode_index": episode_index} | said
-    row["author"] = checked_text("author", row["author"], 100)
-    row["comment"] = checked_text("comment", row["comment"], 2000, empty=True)
+def _add(
+    lake: Lake, dataset: str, episode_index: int, author: str, comment: str, follows: str | None, make: Any
+) -> dict[str, Any]:
+    said = {"author": checked_text("author", author, 100), "follows": follows}
+    said["comment"] = checked_text("comment", comment, 2000, empty=True)
 
-    def new_row() -> list[dict[str, Any]]:
+    def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
         facts = episode_facts(lake, dataset, episode_index)
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
-        newest = newest_row(lake, dataset, episode_index)
-        if row["follows"] != (newest or {}).get("correction_id"):
+        if follows != newest.get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        row.update({"base_content_hash": facts["content_hash"]} | make(facts))
-        row["created_at"] = time_after((newest or {}).get("created_at"))
-        return [row | {"correction_id": row_id(row)}]
+        return [said | {"base_content_hash": facts["content_hash"]} | make(facts)]
 
-    return lake.append(f"correct {dataset} {episode_index}", "corrections", new_row)[0]
+    return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[0]
 
 
-def _conflict(dataset: str, episode_index: int, newest: dict[str, Any] | None) -> str:
-    if newest is None:
+def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
+    if not newest:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
     what = "took something back" if newest["rejects"] else f"{newest['status']} something"
     what = "saved a correction" if newest["status"] == ACCEPTED else what
@@ -303,22 +284,10 @@ def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any
     return rows[0]
 
 
-def newest_row(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any] | None:
-    rows = history(lake, dataset, episode_index)
-    return rows[-1] if rows else None
-
-
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
     """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
-    return (newest_row(lake, dataset, episode_index) or {}).get("correction_id")
-
-
-def history(lake: Lake, dataset: str, episode_index: int) -> list[dict[str, Any]]:
-    """Every row of an episode, oldest first."""
-    return lake.dicts(
-        "SELECT * FROM corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at, correction_id",
-        [dataset, episode_index],
-    )
+    newest = newest_row(lake, "corrections", dataset=dataset, episode_index=episode_index)
+    return newest and newest["correction_id"]
 
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:

@@ -9,27 +9,30 @@ agree; `success`; `note` and `by` where there is more to say. A line of another 
 corpus lacks, is refused.
 """
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from ingest.formats.side_files import parse_json, parse_json_lines
 from ingest.outcomes import BY_PERSON, Outcome, truth
 from warehouse.lake import references
 from warehouse.lake.connection import row_by_row
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
-from warehouse.lake.statements import CorrectionError, checked_text, known_episodes, read_text, said_of, say
+from warehouse.lake.statements import (
+    CorrectionError,
+    checked_text,
+    known_episodes,
+    read_text,
+    rows_of_text,
+    said_of,
+    say,
+)
 
-INDEX_COLUMNS, ID_COLUMN, SUCCESS = ("episode_index", "episode"), "source_id", "success"
+NAMING_COLUMNS, SUCCESS = ("episode_index", "episode", "source_id"), "success"
 NOTE_COLUMNS, AUTHOR_COLUMNS = ("note", "notes", "comment"), ("by", "author")
 MAX_NAMED = 20  # lines, in one message
-
-Line = tuple[int, Mapping[str, Any]]  # its number in the file, and its cells without empty ones
 
 
 @dataclass(frozen=True)
@@ -84,11 +87,11 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
     """
     again, new = "", 0
 
-    def rows() -> list[dict[str, Any]]:
+    def rows(_: Any) -> list[dict[str, Any]]:
         nonlocal again, new
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
         standing = {row["episode_index"]: row for row in current}
-        said = [asdict(o) | {"dataset": dataset, "file": file, "undoes": None} for o in outcomes]
+        said = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
         compared = ("success", "note", "author", "file")
         new = sum(any(row[k] != standing.get(row["episode_index"], {}).get(k) for k in compared) for row in said)
         if not new:
@@ -96,7 +99,7 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
         # All of it, so that taking an earlier import back leaves what this one says
         return said if new else []
 
-    saved = say(lake, "outcomes", "dataset = ?", [dataset], rows)
+    saved = say(lake, "outcomes", rows, dataset=dataset)
     return (saved[0]["import_id"] if saved else again), new
 
 
@@ -111,13 +114,13 @@ def undo_import(lake: Lake, import_id: str, *, author: str, note: str = "") -> t
         raise CorrectionError(f"there is no import {import_id!r}; proccorpus outcomes list --all has them")
     dataset = taken_back[0]["dataset"]
 
-    def rows() -> list[dict[str, Any]]:
+    def rows(_: Any) -> list[dict[str, Any]]:
         for who, when in lake.rows("SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]):
             raise CorrectionError(f"{import_id} was taken back by {who} on {when:%Y-%m-%d %H:%M} UTC")
-        said = {"dataset": dataset, "success": None, "note": note or None, "author": author, "file": None}
-        return [{"episode_index": row["episode_index"], "undoes": import_id} | said for row in taken_back]
+        said = {"success": None, "note": note or None, "author": author, "file": None, "undoes": import_id}
+        return [{"episode_index": row["episode_index"]} | said for row in taken_back]
 
-    return dataset, len(say(lake, "outcomes", "dataset = ?", [dataset], rows))
+    return dataset, len(say(lake, "outcomes", rows, dataset=dataset))
 
 
 # For people
@@ -163,11 +166,14 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     """
     known = known_episodes(lake, dataset)
     by_source_id = {source_id: index for index, source_id in known.items()}
-    called, lines, problems = _lines(read_text(path))
+    called, values, problems = rows_of_text(read_text(path))
     outcomes: dict[int, StatedOutcome] = {}
     line_of: dict[int, int] = {}
-    for number, cells in lines:
+    for number, value in values:
         try:
+            if not isinstance(value, dict):
+                raise CorrectionError('is no object, such as {"episode": 3, "success": true}')
+            cells = {name: cell for name, cell in value.items() if cell not in (None, "")}
             if (stated := cells.get("dataset", dataset)) != dataset:
                 raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
             outcome = _outcome(cells, _episode(cells, dataset, known, by_source_id), author)
@@ -185,51 +191,6 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     return list(outcomes.values())
 
 
-def _lines(text: str) -> tuple[str, list[Line], dict[int, str]]:
-    """What its lines are called, rows of CSV, lines of JSON or entries of a JSON list, and by number what is wrong with
-    others."""
-    begin, problems = text.lstrip()[:1], dict[int, str]()
-    if begin not in ("[", "{"):
-        return "line", *_csv(text)
-    if begin == "{":
-        values, errors = parse_json_lines(text)
-        problems = {number: f"is no JSON: {error}" for number, error in errors}
-    else:
-        try:
-            values = list(enumerate(parse_json(text), 1))
-        except ValueError as e:
-            return "entry", [], {1: f"the file is no JSON: {e}"}
-    return "line" if begin == "{" else "entry", *_objects(values, problems)
-
-
-def _objects(values: Sequence[tuple[int, Any]], problems: dict[int, str]) -> tuple[list[Line], dict[int, str]]:
-    lines: list[Line] = []
-    for number, value in values:
-        if isinstance(value, dict):
-            lines.append(_line(number, value))
-        else:
-            problems[number] = 'is no object, such as {"episode": 3, "success": true}'
-    return lines, problems
-
-
-def _line(number: int, cells: Mapping[str, Any]) -> Line:
-    return number, {name: cell for name, cell in cells.items() if cell not in (None, "")}
-
-
-def _csv(text: str) -> tuple[list[Line], dict[int, str]]:
-    """A row that takes several lines has the number of its last."""
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
-    lines: list[Line] = []
-    try:
-        for row in reader:
-            # A cell beyond the header has no name, and one that a short row lacks is None
-            texts = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
-            lines.append(_line(reader.line_num, texts))
-    except csv.Error as e:
-        return lines, {reader.line_num + 1: f"is no CSV from here on: {e}"}
-    return lines, {}
-
-
 def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutcome:
     """Raises CorrectionError."""
     if SUCCESS not in cells:
@@ -245,21 +206,19 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
 
 def _episode(cells: Mapping[str, Any], dataset: str, known: Mapping[int, str], by_source_id: Mapping[str, int]) -> int:
     """The episode that a line is about; all columns that name it have to agree. Raises CorrectionError."""
-    columns = [column for column in (*INDEX_COLUMNS, ID_COLUMN) if column in cells]
+    columns = [column for column in NAMING_COLUMNS if column in cells]
     named = {column: _index(column, cells[column], dataset, known, by_source_id) for column in columns}
     if not named:
-        raise CorrectionError(f"names no episode: {', '.join((*INDEX_COLUMNS, ID_COLUMN))} are looked for")
+        raise CorrectionError(f"names no episode: {', '.join(NAMING_COLUMNS)} are looked for")
     if len(set(named.values())) > 1:
-        raise CorrectionError(
-            " and ".join(f"{column} (episode {index})" for column, index in named.items()) + " differ"
-        )
+        raise CorrectionError(" and ".join(f"{name} (episode {index})" for name, index in named.items()) + " differ")
     return named[columns[0]]
 
 
 def _index(column: str, cell: Any, dataset: str, known: Mapping[int, str], by_source_id: Mapping[str, int]) -> int:
     if column != "episode_index" and str(cell) in by_source_id:  # `episode` may have a source_id, too
         return by_source_id[str(cell)]
-    if column == ID_COLUMN:
+    if column == "source_id":
         raise CorrectionError(f"{dataset} has no episode with source_id {str(cell)!r}")
     number = str(cell).removesuffix(".0")
     if isinstance(cell, bool) or not (number.isdecimal() and number.isascii()):

@@ -175,9 +175,7 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
 
     Raises CorrectionError.
     """
-    author = checked_text("author", author, 100)
-    facts = corrections.episode_facts(lake, dataset, episode_index)
-    here = [dataset, episode_index]
+    facts, here = corrections.episode_facts(lake, dataset, episode_index), [dataset, episode_index]
     run = label_run or _active_run(lake, here)
     if _is_reference(lake, here):
         raise CorrectionError(f"episode {episode_index} of {dataset} is a reference already")
@@ -198,17 +196,16 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
             follows=corrections.newest_id(lake, dataset, episode_index),
             comment="vouched for as a reference",
         )
-    return _mark(lake, here, {"is_reference": True, "label_run": run, "author": author})
+    return _mark(lake, here, author, run)
 
 
 def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict[str, Any]:
     """Say that a run is no reference; its label counts as before. Raises CorrectionError."""
-    author = checked_text("author", author, 100)
     if not _is_reference(lake, [dataset, episode_index]):
         raise CorrectionError(
             f"episode {episode_index} of {dataset} is no reference; proccorpus references list has them all"
         )
-    return _mark(lake, [dataset, episode_index], {"is_reference": False, "label_run": None, "author": author})
+    return _mark(lake, [dataset, episode_index], author, None)
 
 
 def _active_run(lake: Lake, here: list[Any]) -> str:
@@ -229,9 +226,10 @@ def _is_reference(lake: Lake, here: list[Any]) -> bool:
     return bool(lake.rows("SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", here))
 
 
-def _mark(lake: Lake, here: list[Any], said: dict[str, Any]) -> dict[str, Any]:
-    row = {"dataset": here[0], "episode_index": here[1]} | said
-    return say(lake, "reference_marks", "dataset = ? AND episode_index = ?", here, lambda: [row])[0]
+def _mark(lake: Lake, here: list[Any], author: str, run: str | None) -> dict[str, Any]:
+    """run: whose label is vouched for; None: the episode is no reference."""
+    row = {"is_reference": run is not None, "label_run": run, "author": checked_text("author", author, 100)}
+    return say(lake, "reference_marks", lambda newest: [row], dataset=here[0], episode_index=here[1])[0]
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
@@ -273,13 +271,13 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any) -> dict[str, s
     author = checked_text("author", author, 100)
     stands: dict[str, str] = {}
 
-    def rows() -> list[dict[str, Any]]:
+    def rows(_: Any) -> list[dict[str, Any]]:
         now = joined_tasks(lake, dataset)
         stands.update(groups(now))
         changed = {text: same_as for text, same_as in sorted(stands.items()) if now.get(text, text) != same_as}
-        return [{"dataset": dataset, "task": t, "same_as": s, "author": author} for t, s in changed.items()]
+        return [{"task": text, "same_as": same_as, "author": author} for text, same_as in changed.items()]
 
-    say(lake, "joined_tasks", "dataset = ?", [dataset], rows)
+    say(lake, "joined_tasks", rows, dataset=dataset)
     return stands
 
 
@@ -325,18 +323,13 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
     if not may_have_references(lake):
         return {}
     shown = lake.rows(
-        "SELECT dataset, list(episode_index ORDER BY episode_index) FROM current_references "
-        "WHERE content_hash IS NOT NULL GROUP BY 1 ORDER BY 1"
+        "SELECT dataset, (SELECT count(*) FROM active_runs a JOIN label_runs USING (label_run) "
+        "WHERE a.dataset = r.dataset AND annotator = ?), list(episode_index ORDER BY episode_index), "
+        "(SELECT count(*) FROM findings f WHERE f.dataset = r.dataset AND reason = 'transfer_no_fit') "
+        "FROM current_references r WHERE content_hash IS NOT NULL GROUP BY dataset ORDER BY 1",
+        [STAGE],
     )
-    labelled = dict(
-        lake.rows(
-            "SELECT dataset, count(*) FROM active_runs JOIN label_runs USING (label_run) WHERE annotator = ? "
-            "GROUP BY 1",
-            [STAGE],
-        )
-    )
-    no_fit = dict(lake.rows("SELECT dataset, count(*) FROM findings WHERE reason = 'transfer_no_fit' GROUP BY 1"))
-    return {name: _sentence(labelled.get(name, 0), episodes, no_fit.get(name, 0)) for name, episodes in shown}
+    return {dataset: _sentence(*facts) for dataset, *facts in shown}
 
 
 def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:

@@ -4,6 +4,8 @@ And the smallest of it: tags on episodes, and who is to look at them. The newest
 tag is on, the newest assignment of an episode who has it (the views current_tags and current_assignments).
 """
 
+import csv
+import io
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +15,7 @@ from typing import Any, Literal
 
 from core.errors import UserError
 from core.tables import TABLES
+from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
@@ -43,24 +46,32 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
     return lake.once("said", look)
 
 
-def say(
-    lake: Lake, table: str, where: str, values: list[Any], make: Callable[[], list[dict[str, Any]]]
-) -> list[dict[str, Any]]:
-    """Add the rows that `make` gives, while nobody else can write; returns them with their time and common id.
+def newest_row(lake: LakeConnection, table: str, **of: Any) -> dict[str, Any] | None:
+    """The newest row of a table that has these values; None where none has."""
+    where = " AND ".join(f"{column} = ?" for column in of)
+    newest = f"ORDER BY created_at DESC, {TABLES[table].key[0]} DESC LIMIT 1"
+    return next(iter(lake.dicts(f"FROM {table} WHERE {where} {newest}", [*of.values()])), None)
 
-    The id is a hash of the rows and of the newest of those that fit `where`, so that the same words said again later
-    differ; the time is later than theirs.
+
+def say(
+    lake: Lake,
+    table: str,
+    make: Callable[[dict[str, Any]], list[dict[str, Any]]],
+    id_of: Callable[[dict[str, Any]], str] | None = None,
+    **of: Any,
+) -> list[dict[str, Any]]:
+    """Add the rows that `make` gives to those of `of`, while nobody else can write; returns them, with time and id.
+
+    make: told of the newest row of `of`, empty where there is none; the time is later than that one's. Without `id_of`
+    all have one id, a hash of them and of that row's, so that the same words said again later differ.
     """
     name = TABLES[table].key[0]
 
     def new_rows() -> list[dict[str, Any]]:
-        made = make()
-        newest = lake.rows(
-            f"SELECT {name}, created_at FROM {table} WHERE {where} ORDER BY created_at DESC, 1 DESC LIMIT 1", values
-        )
-        follows, at = newest[0] if newest else ("", None)
-        row_id = content_key(follows, *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
-        return [row | {name: row_id, "created_at": time_after(at)} for row in made]
+        newest = newest_row(lake, table, **of) or {}
+        made, at = [of | row for row in make(newest)], time_after(newest.get("created_at"))
+        common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
+        return [row | {name: id_of(row) if id_of else common, "created_at": at} for row in made]
 
     return lake.append(f"add to {table}", table, new_rows)
 
@@ -115,6 +126,30 @@ def read_text(path: Path) -> str:
         raise CorrectionError(f"cannot read {path}: {e.strerror}") from e
 
 
+def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]:
+    """What its rows are called, `line` of CSV with a header or of JSON, `entry` of a JSON list; each with its number;
+    and by number what is wrong with others. A row of CSV that takes several lines has the number of its last."""
+    begin = text.lstrip()[:1]
+    if begin == "{":
+        values, errors = parse_json_lines(text)
+        return "line", values, {number: f"is no JSON: {error}" for number, error in errors}
+    if begin == "[":
+        try:
+            return "entry", list(enumerate(parse_json(text), 1)), {}
+        except ValueError as e:
+            return "entry", [], {1: f"the file is no JSON: {e}"}
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
+    rows: list[tuple[int, Any]] = []
+    try:
+        for row in reader:
+            # A cell beyond the header has no name, and one that a short row lacks is None
+            cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
+            rows.append((reader.line_num, cells))
+    except csv.Error as e:
+        return "line", rows, {reader.line_num + 1: f"is no CSV from here on: {e}"}
+    return "line", rows, {}
+
+
 def mark(
     lake: Lake,
     places: Sequence[Place],
@@ -138,8 +173,22 @@ def mark(
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
 
     def new_rows() -> list[dict[str, Any]]:
+        # The newest row of each episode, of the same tag, or any assignment; without one, of nulls
+        named, datasets = [f"{dataset} {episode}" for dataset, episode in places], sorted({name for name, _ in places})
+        found = lake.dicts(
+            "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY "
+            "row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
+            "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
+            "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
+            "f.episode_index) AND list_contains($4, f.dataset)",
+            [named, kind, value, datasets],
+        )
+        newest = {(row["dataset"], row["episode_index"]): row for row in found}
+        for dataset, episode_index in sorted({*places} - {*newest}):
+            raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
         rows: list[dict[str, Any]] = []
-        for place, before in _newest(lake, places, kind, value).items():
+        for place in places:
+            before = newest[place]
             if bool(before["is_on"] and before["value"] == value) == is_on:
                 continue
             # Nobody's assignment is replaced unseen
@@ -154,23 +203,6 @@ def mark(
         return rows
 
     return lake.append(f"{kind} {value}", "episode_marks", new_rows)
-
-
-def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
-    """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
-    for an episode that is not there."""
-    rows = lake.dicts(
-        "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY row_number() "
-        "OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
-        "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
-        "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
-        "f.episode_index) AND list_contains($4, f.dataset)",
-        [[f"{dataset} {episode}" for dataset, episode in places], kind, value, sorted({name for name, _ in places})],
-    )
-    found = {(row["dataset"], row["episode_index"]): row for row in rows}
-    for dataset, episode_index in sorted({*places} - {*found}):
-        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
-    return {place: found[place] for place in places}
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as

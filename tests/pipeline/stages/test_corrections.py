@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.kits.lake_kit import STEPS, say
+from tests.kits.lake_kit import STEPS, history, say
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, corrections, digest
 from warehouse.lake.corrections import ConflictError, CorrectionError
@@ -47,7 +47,7 @@ def test_the_second_of_two_people_is_told(corpus: Lake):
         say(corpus, author="grace", follows=None)
     with pytest.raises(ConflictError, match="ingested anew"):
         say(corpus, author="grace", base_content_hash="0" * 64)
-    assert len(corrections.history(corpus, "tiny", EPISODE)) == 1
+    assert len(history(corpus, "tiny", EPISODE)) == 1
 
 
 REFUSED: list[tuple[dict[str, Any] | list[dict[str, Any]], str]] = [
@@ -84,7 +84,7 @@ def test_what_is_no_label_is_refused_in_a_line(corpus: Lake):
             say(corpus, **(said if isinstance(said, dict) else {"segments": said}))
         assert message in str(e.value)
         assert "\n" not in str(e.value)
-    assert corrections.history(corpus, "tiny", EPISODE) == []
+    assert history(corpus, "tiny", EPISODE) == []
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
     say(lake)
     say(lake, [STEPS[0] | {"end_frame": 20}, STEPS[1] | {"start_frame": 20}], author="grace")
     say(lake, [{"name": "Open", "start_frame": 0, "end_frame": 24}], episode=0)
-    rows = [r for e in (EPISODE, 0) for r in corrections.history(lake, "tiny", e)]
+    rows = [r for e in (EPISODE, 0) for r in history(lake, "tiny", e)]
     ended = [StatedOutcome(episode, False, None, "ada") for episode in (0, 4)]
     add_outcomes(lake, "tiny", "seen.csv", ended)
     first.rebuild()

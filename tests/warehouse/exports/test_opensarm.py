@@ -21,7 +21,7 @@ from ingest.source import list_episodes
 from ingest.sources.files import Source
 from pipeline.config import with_annotator
 from pipeline.imports import import_annotations
-from tests.kits.lake_kit import say
+from tests.kits.lake_kit import history, say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
@@ -135,7 +135,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
 
 def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path):
     lake = stated(own, final_progress=0.6)
-    said = corrections.history(lake, "tiny", 2)[0]
+    said = history(lake, "tiny", 2)[0]
     out = tmp_path / "out"
     OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
