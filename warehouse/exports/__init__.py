@@ -2,9 +2,8 @@
 
     EXPORT_KINDS["lerobot"].export(lake, Selection(release="spring"), folder, LerobotOptions(flavour="subtask"))
 
-A kind has a module `warehouse.exports.<name>` (with _ for -), imported when it is first used, with a class that says
-what the kind takes and writes (warehouse.exports.export); its options and its line in EXPORT_KINDS are in
-warehouse.exports.options.
+A kind's module is imported when it is first used, and has a class that says what the kind takes and writes
+(warehouse.exports.export); its options and its line in EXPORT_KINDS are in warehouse.exports.options.
 """
 
 from warehouse.exports.options import EXPORT_KINDS as EXPORT_KINDS

@@ -174,11 +174,12 @@ class OpensarmOptions(LabelOptions):
 
 @dataclass(frozen=True)
 class ExportKind:
-    """One format. `name` is what the command line, Dagster's job and the manifest call it; its module is
-    `warehouse.exports.<name>` (with _ for -). `is_file`: the export is one file, and no folder."""
+    """One format. `name` is what the command line, Dagster's job and the manifest call it; `module` the one of
+    `warehouse.exports` that writes it. `is_file`: the export is one file, and no folder."""
 
     name: str
     options: type[KindOptions]
+    module: str
     is_file: bool = False
 
     @property
@@ -195,7 +196,7 @@ class ExportKind:
     def open(self, lake: Lake, selection: Selection, options: Any = None) -> Any:
         """What is to be written, as an `export.Export`. Raises UserError."""
         try:
-            module = import_module(f"warehouse.exports.{self.name.replace('-', '_')}")
+            module = import_module(f"warehouse.exports.{self.module}")
         except ModuleNotFoundError as e:
             raise UserError(f"this export needs the package {e.name}: {install_hint('exports')}") from e
         writer = getattr(module, self.options.__name__.replace("Options", "Export"))
@@ -218,17 +219,17 @@ def export_kind(name: str) -> ExportKind:
 EXPORT_KINDS = {
     kind.name: kind
     for kind in (
-        ExportKind("llamafactory", LlamaFactoryOptions),
-        ExportKind("easyr1", EasyR1Options),
-        ExportKind("datasets", DatasetsOptions),
-        ExportKind("preferences", PreferencesOptions),
-        ExportKind("rerun", RerunOptions),
-        ExportKind("lerobot", LerobotOptions),
-        ExportKind("rabc", RabcOptions),
-        ExportKind("frame-signals", FrameSignalsOptions, is_file=True),
-        ExportKind("robo-dopamine", RoboDopamineOptions),
-        ExportKind("annotations-json", AnnotationsJsonOptions, is_file=True),
-        ExportKind("robometer", RobometerOptions),
-        ExportKind("opensarm", OpensarmOptions),
+        ExportKind("llamafactory", LlamaFactoryOptions, "sample_kinds"),
+        ExportKind("easyr1", EasyR1Options, "sample_kinds"),
+        ExportKind("datasets", DatasetsOptions, "sample_kinds"),
+        ExportKind("preferences", PreferencesOptions, "preferences"),
+        ExportKind("rerun", RerunOptions, "rerun"),
+        ExportKind("lerobot", LerobotOptions, "lerobot"),
+        ExportKind("rabc", RabcOptions, "rabc"),
+        ExportKind("frame-signals", FrameSignalsOptions, "sidecars", is_file=True),
+        ExportKind("robo-dopamine", RoboDopamineOptions, "robo_dopamine"),
+        ExportKind("annotations-json", AnnotationsJsonOptions, "sidecars", is_file=True),
+        ExportKind("robometer", RobometerOptions, "robometer"),
+        ExportKind("opensarm", OpensarmOptions, "opensarm"),
     )
 }

@@ -15,7 +15,7 @@ from annotate.conventions.frame_signals import Descriptor, annotations, check, m
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP, Segment
 from core.errors import UserError
-from warehouse.exports import EXPORT_KINDS, frame_signals
+from warehouse.exports import EXPORT_KINDS, sidecars
 from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.options import FrameSignalsOptions, Selection
 from warehouse.lake import Lake
@@ -134,11 +134,11 @@ def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, in
         segments.append(Segment("x", at, at + length, kind, ended, step if is_step else None))
         at += length
     progress = np.random.default_rng(seed).random(at, np.float32)
-    values = frame_signals._label_values(ActiveLabel(tuple(segments), planned, progress, (), None, False))
+    values = sidecars._label_values(ActiveLabel(tuple(segments), planned, progress, (), None, False))
     table = pa.table(
         {"index": np.arange(at), "episode_index": np.zeros(at, np.int64), "frame_index": np.arange(at)} | values
     )
-    facts = metadata(frame_signals.LABEL_SIGNALS, {}, [0])
+    facts = metadata(sidecars.LABEL_SIGNALS, {}, [0])
     [annotation] = annotations(table.replace_schema_metadata(facts))
     label = annotation.label(at, 10.0, None)
     kept = ("start_frame", "end_frame", "kind", "completed", "step")

@@ -1,10 +1,6 @@
-"""LeRobot's sidecar of signals per frame for a LeRobot dataset that is there already: one Parquet file.
+"""Files for a LeRobot dataset that is there already: a sidecar of signals per frame, labels for its visualizer."""
 
-What the convention is, and which states of it are written, says annotate.conventions.frame_signals. Signals come from
-labels (progress and the step under way), or from a reward model (progress and success at the frames that it scored),
-and, where wanted, advantages follow from either. Episodes without them have no rows.
-"""
-
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.advantages import advantages, chunk_residuals, threshold
+from annotate.conventions.annotations_json import VERSION
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
-from core.files import whole_file
-from warehouse.exports.export import FileExport
+from core.errors import UserError
+from core.files import whole_file, write_file
+from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import ActiveLabel, LabelExport, chunk_labels
+from warehouse.exports.lerobot_labels import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport, between
 from warehouse.exports.selection import ExportEpisode
 
@@ -61,7 +60,12 @@ class _Signals:
 
 
 class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
-    """One chunk of the lake is in memory at a time; with advantages all signals are."""
+    """Signals come from labels (progress and the step under way), or from a reward model (progress and success at the
+    frames that it scored), and, where wanted, advantages follow from either. Episodes without them have no rows. One
+    chunk of the lake is in memory at a time; with advantages all signals are.
+
+    What the convention is, and which states of it are written, says annotate.conventions.frame_signals.
+    """
 
     example = "signals.parquet"
 
@@ -159,3 +163,38 @@ def _label_values(label: ActiveLabel) -> dict[str, np.ndarray]:
         "completed": np.repeat([s.completed for s in label.segments], lengths),
         "planned_steps": np.full(sum(lengths), label.num_planned, np.int32),
     }
+
+
+OURS = "proccorpus"  # key of the file that says what it was made of
+
+
+class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
+    """What LeRobot's dataset visualizer reads in a dataset's `meta` (annotate.conventions.annotations_json). A person
+    changes it there, and `import annotations-json` reads it. Atoms have no camera, so questions about pictures are not
+    among them."""
+
+    example = "lerobot_annotations.json"
+
+    def identity_in(self, out: Path) -> str | None:
+        try:
+            return str(json.loads(out.read_text())[OURS]["identity"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write_file(self, out: Path) -> None:
+        episodes: dict[str, Any] = {}
+        for e, label in self.labels():
+            atoms = persistent_rows(label, np.arange(e.num_frames) / e.fps)
+            if atoms:
+                episodes[str(e.episode_index)] = {"atoms": atoms}
+        if not episodes:
+            raise UserError("nothing to export: no episode selected has a label whose steps have names")
+        ours = {"identity": self.identity, "snapshot": self.selected.snapshot}
+        content = {"version": VERSION, "episodes": episodes, OURS: ours}
+        write_file(out, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
+
+    def counts(self, out: Path) -> tuple[int, int, list[str]]:
+        written = json.loads(out.read_text())["episodes"]
+        frames = sum(e.num_frames for e in self.selected.episodes if str(e.episode_index) in written)
+        unnamed = len(self.selected.episodes) - len(written)
+        return len(written), frames, counted(unnamed, "episodes have no label whose steps have names, and are left out")
