@@ -23,7 +23,6 @@ from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import write_episode_video
 from warehouse.releases.card import markdown_table
 
-NO_SPLIT = "train"  # of an episode that no split holds
 UNKNOWN = "unknown"
 GRADES = (SUCCESSFUL, SUBOPTIMAL, FAILURE, UNKNOWN)
 SCHEMA = pa.schema(
@@ -48,7 +47,7 @@ class RobometerExport(LabelExport):
         for e, label in self.labels():
             if e.task:
                 self.folder.part(f"{e.dataset} {e.episode_index}", self._write_videos, e)
-                rows[e.split or NO_SPLIT] += _rows(e, label)
+                rows[e.split or NO_SPLIT] += _views(e, label)
         if not rows:
             raise UserError("nothing to export: none of the episodes selected has an instruction")
         counts = {split: self.folder.part(split, self._write_rows, split, of_split) for split, of_split in rows.items()}
@@ -95,7 +94,7 @@ def _video(e: ExportEpisode, camera: str) -> str:
     return f"videos/{e.dataset}/{e.episode_index:06d}_{camera.replace('/', '_')}.mp4"
 
 
-def _rows(e: ExportEpisode, label: ActiveLabel | None) -> list[dict[str, Any]]:
+def _views(e: ExportEpisode, label: ActiveLabel | None) -> list[dict[str, Any]]:
     """A row for each camera."""
     quality, share = grade(e.success, None if label is None else float(label.progress[-1]))
     return [
