@@ -32,8 +32,8 @@ from ingest.sources.files import Source
 CODE_VERSION = "imported-4"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
-    "frame-signals": frame_signals.read,
-    "annotations-json": annotations_json.read,
+    "frame-signals": frame_signals.read_signals,
+    "annotations-json": annotations_json.read_drawn,
     "opensarm": opensarm.read,
     "robometer": robometer.read,
 }

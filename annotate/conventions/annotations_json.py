@@ -17,7 +17,7 @@ from ingest.episode import NativeStep
 from ingest.formats.lerobot_steps import VISUALIZER_FILE
 from ingest.formats.steps import is_step
 
-VERSION = 2
+VISUALIZER_VERSION = 2
 SUBTASK = "subtask"
 
 
@@ -41,7 +41,7 @@ class DrawnAnnotation(EpisodeAnnotation):
         return ImportedLabel(*annotate(steps, num_frames, success))
 
 
-def read(path: Path) -> list[DrawnAnnotation]:
+def read_drawn(path: Path) -> list[DrawnAnnotation]:
     """Read the file, or the one in a dataset's folder. Raises ImportedError."""
     file = path / VISUALIZER_FILE if path.is_dir() else path
     spans = {number: _spans(file, number, notes) for number, notes in sorted(_episodes(file).items())}

@@ -241,7 +241,7 @@ def _annotation(rows: pa.Table, name: str, *, is_ours: bool) -> SignalAnnotation
     return SignalAnnotation(episode, frames, progress, segment, step, tuple(map(bool, completed)), max(planned))
 
 
-def read(path: Path) -> list[SignalAnnotation]:
+def read_signals(path: Path) -> list[SignalAnnotation]:
     """The annotations in such a file, by episode. Raises ImportedError."""
     try:
         table = pq.read_table(path)

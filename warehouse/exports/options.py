@@ -227,9 +227,9 @@ EXPORT_KINDS = {
         ExportKind("lerobot", LerobotOptions, "lerobot"),
         ExportKind("rabc", RabcOptions, "rabc"),
         ExportKind("frame-signals", FrameSignalsOptions, "sidecars", is_file=True),
-        ExportKind("robo-dopamine", RoboDopamineOptions, "robo_dopamine"),
+        ExportKind("robo-dopamine", RoboDopamineOptions, "reward_data"),
         ExportKind("annotations-json", AnnotationsJsonOptions, "sidecars", is_file=True),
-        ExportKind("robometer", RobometerOptions, "robometer"),
+        ExportKind("robometer", RobometerOptions, "reward_data"),
         ExportKind("opensarm", OpensarmOptions, "opensarm"),
     )
 }

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.advantages import advantages, chunk_residuals, threshold
-from annotate.conventions.annotations_json import VERSION
+from annotate.conventions.annotations_json import VISUALIZER_VERSION
 from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
 from core.errors import UserError
 from core.files import whole_file, write_file
@@ -190,7 +190,7 @@ class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
         if not episodes:
             raise UserError("nothing to export: no episode selected has a label whose steps have names")
         ours = {"identity": self.identity, "snapshot": self.selected.snapshot}
-        content = {"version": VERSION, "episodes": episodes, OURS: ours}
+        content = {"version": VISUALIZER_VERSION, "episodes": episodes, OURS: ours}
         write_file(out, json.dumps(content, indent=1, ensure_ascii=False).encode() + b"\n")
 
     def counts(self, out: Path) -> tuple[int, int, list[str]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from annotate.conventions.annotations_json import read
+from annotate.conventions.annotations_json import read_drawn
 from annotate.imported_label import ImportedError
 from core.errors import UserError
 from ingest.registry import DatasetConfig
@@ -68,7 +68,7 @@ def test_a_persons_file_is_not_replaced(made: Made, tmp_path: Path):
 def test_version_1_and_files_that_are_none(tmp_path: Path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"episodes": {"3": {"subtasks": [{"label": "reach", "start": 0.5, "end": 1.0}]}}}))
-    [annotation] = read(path)
+    [annotation] = read_drawn(path)
     label = annotation.label(20, 10.0, None)
     assert [(s.name, s.start_frame, s.end_frame) for s in label.segments] == [
         ("Between steps", 0, 5), ("reach", 5, 10), ("Done", 10, 20)]  # fmt: skip
@@ -82,6 +82,6 @@ def test_version_1_and_files_that_are_none(tmp_path: Path):
     for content, why in cases:
         path.write_text(json.dumps(content))
         with pytest.raises(ImportedError, match=why):
-            read(path)
+            read_drawn(path)
     with pytest.raises(ImportedError, match="cannot be read"):
-        read(tmp_path / "gone.json")
+        read_drawn(tmp_path / "gone.json")

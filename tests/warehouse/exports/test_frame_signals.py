@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.frame_signals import Descriptor, annotations, check, metadata, read
+from annotate.conventions.frame_signals import Descriptor, annotations, check, metadata, read_signals
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP, Segment
 from core.errors import UserError
@@ -99,7 +99,7 @@ def test_every_rule_is_checked(make: Callable[[], pa.Table], why: str, tmp_path:
         check(make())
     pq.write_table(make(), tmp_path / "broken.parquet")
     with pytest.raises(ImportedError, match=why):
-        read(tmp_path / "broken.parquet")
+        read_signals(tmp_path / "broken.parquet")
 
 
 def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: Path):
@@ -107,7 +107,7 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     newer = {k: v for k, v in table_of(WHOLE).schema.metadata.items() if k.startswith(b"lerobot.scores.")}
     assert check(table_of(WHOLE).replace_schema_metadata(newer)) == DESCRIPTORS
     pq.write_table(table_of(WHOLE), tmp_path / "s.parquet")
-    first, second = read(tmp_path / "s.parquet")
+    first, second = read_signals(tmp_path / "s.parquet")
     assert (first.episode_index, first.frames, second.frames) == (0, (0, 1, 5), (2, 3, 4))
     label = first.label(8, 10.0, None)
     assert label.progress is not None

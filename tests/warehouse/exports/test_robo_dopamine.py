@@ -18,7 +18,7 @@ from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import RoboDopamineOptions, Selection
-from warehouse.exports.robo_dopamine import score
+from warehouse.exports.reward_data import score
 from warehouse.lake import Lake
 
 ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
