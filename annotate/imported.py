@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from annotate.conventions import annotations_json, frame_signals, opensarm, robometer
+from annotate.conventions import opensarm, robometer, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
 from annotate.segments import STEP, finished
@@ -32,8 +32,8 @@ from ingest.sources.files import Source
 CODE_VERSION = "imported-4"
 # Forms of files, in the words of the command line; `annotations-json` is the form `visualizer` without its dataset
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
-    "frame-signals": frame_signals.read_signals,
-    "annotations-json": annotations_json.read_drawn,
+    "frame-signals": sidecars.read_signals,
+    "annotations-json": sidecars.read_drawn,
     "opensarm": opensarm.read,
     "robometer": robometer.read,
 }

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from annotate.conventions.frame_signals import check
+from annotate.conventions.sidecars import check
 from core.paths import Workspace
 from core.tables import TABLES
 from eval.reward.model import open_model

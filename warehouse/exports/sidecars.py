@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.advantages import advantages, chunk_residuals, threshold
-from annotate.conventions.annotations_json import VISUALIZER_VERSION
-from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
+from annotate.conventions.sidecars import KEYS, VISUALIZER_VERSION, Descriptor, metadata
 from core.errors import UserError
 from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport, counted
@@ -64,7 +63,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
     frames that it scored), and, where wanted, advantages follow from either. Episodes without them have no rows. One
     chunk of the lake is in memory at a time; with advantages all signals are.
 
-    What the convention is, and which states of it are written, says annotate.conventions.frame_signals.
+    What the convention is, and which states of it are written, says annotate.conventions.sidecars.
     """
 
     example = "signals.parquet"
@@ -169,7 +168,7 @@ OURS = "proccorpus"  # key of the file that says what it was made of
 
 
 class AnnotationsJsonExport(FileExport, OneDatasetExport, LabelExport):
-    """What LeRobot's dataset visualizer reads in a dataset's `meta` (annotate.conventions.annotations_json). A person
+    """What LeRobot's dataset visualizer reads in a dataset's `meta` (annotate.conventions.sidecars). A person
     changes it there, and `import annotations-json` reads it. Atoms have no camera, so questions about pictures are not
     among them."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from annotate.conventions.annotations_json import read_drawn
+from annotate.conventions.sidecars import read_drawn
 from annotate.imported_label import ImportedError
 from core.errors import UserError
 from ingest.registry import DatasetConfig

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.frame_signals import Descriptor, annotations, check, metadata, read_signals
+from annotate.conventions.sidecars import Descriptor, annotations, check, metadata, read_signals
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP, Segment
 from core.errors import UserError
