@@ -235,11 +235,8 @@ def _task(
             "episode_index": episode,
             VIDEO: address,
             "first_frame": first,
-            "plan": corrections[-1]["plan"] if corrections else predictions[0]["plan"],
-            "num_frames": facts["num_frames"],
-            "fps": facts["fps"],
-            "content_hash": facts["content_hash"],
-            "task": facts["task"],
+            "plan": [*predictions[:1], *corrections][-1]["plan"],
+            **{name: facts[name] for name in ("num_frames", "fps", "content_hash", "task")},
         },
         "annotations": annotations,
         "predictions": [

@@ -91,7 +91,16 @@ def write_progress(
             kappas.add(known)
             labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known)
             writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
-        writer.add_key_value_metadata(_metadata(selected, kappas.suggested(), options))
+        facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
+        model = ",".join(selected.active_runs)
+        if isinstance(options, RabcOptions) and options.rewards:
+            model = options.model or model
+            facts |= {"model": options.model, "rewards": options.rewards}
+        else:
+            facts["label_runs"] = selected.active_runs
+        told = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
+        # `reward_model_path` is the key under which LeRobot's own tools name the maker
+        writer.add_key_value_metadata({"reward_model_path": f"proccorpus:{model}", "proccorpus": told})
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
@@ -99,18 +108,6 @@ def episode_rows(index: int, episode: int, n: int, progress: tuple[np.ndarray, n
     """The file's rows of one episode."""
     frames, unknown = np.arange(n), np.full(n, np.nan, np.float32)
     return pa.table([frames + index, np.full(n, episode), frames, *(progress or (unknown, unknown))], schema=SCHEMA)
-
-
-def _metadata(selected: Selected, kappas: Mapping[str, Any], options: RabcOptions | LerobotOptions) -> dict[str, str]:
-    """Key-value metadata of the file; `reward_model_path` is the key under which LeRobot's own tools name the maker."""
-    runs, model = selected.active_runs, ",".join(selected.active_runs)
-    facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot, "label_runs": runs}
-    if isinstance(options, RabcOptions) and options.rewards:
-        model = options.model or model
-        del facts["label_runs"]
-        facts |= {"model": options.model, "rewards": options.rewards}
-    told = json.dumps(facts | {"suggested_kappa": dict(kappas)}, sort_keys=True)
-    return {"reward_model_path": f"proccorpus:{model}", "proccorpus": told}
 
 
 class OneDatasetExport(Export):

@@ -80,12 +80,10 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def _descriptors(self) -> dict[str, Descriptor]:
-        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
-
     def write_file(self, out: Path) -> None:
-        found, descriptors = self._signals(), self._descriptors()
+        chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
+        descriptors = dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
+        found = self._signals()
         first = next(found, None)
         if first is None:
             raise self.no_labels()

@@ -152,15 +152,11 @@ def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], lim
     for (number, e), camera in product(enumerate(plan.episodes), plan.cameras):
         for frame, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
             if plan.starts[number] + frame in wanted:
-                theirs = pictures[f"{plan.starts[number] + frame}/{camera}"]
-                off[f"frame {frame} of episode {number} by {camera}"] = _off(theirs, picture.rgb())
+                ours, theirs = picture.rgb(), pictures[f"{plan.starts[number] + frame}/{camera}"]
+                mean = float(np.abs(theirs.astype(np.int16) - ours).mean()) if ours.shape == theirs.shape else 255.0
+                off[f"frame {frame} of episode {number} by {camera}"] = mean
     wrong = [f"another picture at {where} ({o:.1f} of 255 off)" for where, o in off.items() if o > limit]
     return max(off.values(), default=0.0), wrong
-
-
-def _off(one: np.ndarray, other: np.ndarray) -> float:
-    """The mean difference of two pictures, of 255."""
-    return float(np.abs(one.astype(np.int16) - other).mean()) if one.shape == other.shape else 255.0
 
 
 def contents(root: Path, wanted: list[int], pictures: Path) -> dict[str, Any]:
