@@ -19,8 +19,18 @@ from ingest.episode import TimedPicture
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
-from warehouse.exports.lerobot_labels import SPARSE_STAGE, proportions, sum_shares
-from warehouse.exports.lerobot_plan import DATA_PATH, FILES_PER_CHUNK, OWN, VIDEO_PATH, Feature, LerobotPlan, place
+from warehouse.exports.lerobot_plan import (
+    DATA_PATH,
+    FILES_PER_CHUNK,
+    OWN,
+    SPARSE_STAGE,
+    VIDEO_PATH,
+    Feature,
+    LerobotPlan,
+    place,
+    proportions,
+    sum_shares,
+)
 from warehouse.exports.lerobot_rows import combined_by_feature, shaped, write_rows
 from warehouse.exports.rabc import FILE as PROGRESS_FILE
 from warehouse.exports.rabc import EpisodeProgress, configuration, example_size, kappa_table, write_progress

@@ -5,29 +5,39 @@ Statistics of features are as LeRobot keeps them: per episode, and over all, com
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import UserError
 from core.values import spread
+from ingest.formats.tables import read_columns
 from ingest.media.video import decode
+from ingest.reasons import DataError
 from warehouse.exports.labels import ActiveLabel, chunk_labels
-from warehouse.exports.lerobot_labels import (
+from warehouse.exports.lerobot_plan import (
+    DATA_PATH,
+    EPISODES_PATH,
     SEGMENT,
+    STATE,
+    TYPES,
+    VIDEO_PATH,
+    Feature,
+    LerobotPlan,
     Question,
     language_columns,
+    place,
     questions,
     sarm_columns,
     sarm_shares,
-    segment_rows,
     step_names,
     sum_shares,
     why_no_stages,
 )
-from warehouse.exports.lerobot_plan import DATA_PATH, EPISODES_PATH, VIDEO_PATH, LerobotPlan, columns, place
-from warehouse.exports.selection import ExportEpisode
+from warehouse.exports.selection import ExportEpisode, SourceReader
 from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
@@ -109,6 +119,45 @@ def _episode_table(
     return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)
 
 
+def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+    """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
+    if reader.info is not None:
+        return _stored(reader, e, wanted)
+    if not wanted:
+        return {}
+    state, shape = reader.episode(e).state, wanted[STATE]["shape"]
+    if state is None or state.shape != (e.num_frames, shape[0]):
+        raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
+    return {STATE: _fixed(pa.array(state.astype(np.float32).ravel()), shape)}
+
+
+def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+    """The same of a LeRobot source."""
+    record, data = reader.record(e), reader.record(e).data_uri or ""
+    if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
+        raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
+    try:
+        table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(wanted))
+        return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
+    except (DataError, pa.ArrowException) as error:
+        raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
+
+
+def _cast(table: pa.Table, name: str, feature: Feature, num_frames: int) -> pa.Array:
+    if name not in table.schema.names:
+        raise DataError(f"there is no column {name}")
+    flat = table[name].combine_chunks()
+    while hasattr(flat.type, "value_type"):
+        flat = flat.flatten()
+    if len(flat) != num_frames * prod(feature["shape"]):
+        raise DataError(f"column {name} has {len(flat)} values in {num_frames} rows, not {feature['shape']} each")
+    return _fixed(flat.cast(TYPES[feature["dtype"]]), feature["shape"])
+
+
+def _fixed(flat: pa.Array, shape: Sequence[int]) -> pa.Array:
+    return flat if prod(shape) == 1 else pa.FixedSizeListArray.from_arrays(flat, prod(shape))
+
+
 def _statistics(
     plan: LerobotPlan, e: ExportEpisode, table: pa.Table, pictures: Mapping[tuple[int, str], Mapping[int, str]]
 ) -> dict[str, Stats]:
@@ -167,7 +216,8 @@ def _episode_row(
     of_label: dict[str, Any] = {}
     if label:
         of_label = {name: getattr(label, name) for name in ("num_planned", "confidence", "needs_review")}
-        of_label |= {"segments": segment_rows(label), "plan": list(label.plan), "end": float(label.progress[-1])}
+        segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
+        of_label |= {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
         of_label["as_far_as"] = label.as_far_as
     as_far_as = of_label.get("as_far_as")
     row |= {

@@ -18,7 +18,7 @@ from core.errors import UserError
 from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport, counted
 from warehouse.exports.labels import ActiveLabel, LabelExport, chunk_labels
-from warehouse.exports.lerobot_labels import persistent_rows
+from warehouse.exports.lerobot_plan import persistent_rows
 from warehouse.exports.rabc import OneDatasetExport, between
 from warehouse.exports.selection import ExportEpisode
 
