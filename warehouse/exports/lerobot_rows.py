@@ -213,28 +213,23 @@ def _episode_row(
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
     row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
     # Where the episode came from: the export numbers episodes anew
-    of_label: dict[str, Any] = {}
-    if label:
-        of_label = {name: getattr(label, name) for name in ("num_planned", "confidence", "needs_review")}
-        segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
-        of_label |= {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
-        of_label["as_far_as"] = label.as_far_as
-    as_far_as = of_label.get("as_far_as")
+    as_far_as = label and label.as_far_as
+    segments = label and [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
         "proccorpus_episode_index": (WHOLE, e.episode_index),
         "proccorpus_source_id": (TEXT, e.source_id),
         "proccorpus_split": (TEXT, e.split),
         "proccorpus_label_run": (TEXT, e.label_run),
-        "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
-        "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
-        "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
+        "proccorpus_segments": (pa.list_(SEGMENT), segments),
+        "proccorpus_num_planned": (WHOLE, label and label.num_planned),
+        "proccorpus_plan": (pa.list_(TEXT), label and list(label.plan)),
         "proccorpus_as_far_as_episode": (WHOLE, as_far_as and as_far_as.episode_index),
         "proccorpus_as_far_as_frame": (WHOLE, as_far_as and as_far_as.frame_index),
         "success": (pa.bool_(), e.success),
-        "label_confidence": (pa.float32(), of_label.get("confidence")),
-        "needs_review": (pa.bool_(), of_label.get("needs_review")),
-        "end_progress": (NUMBER, of_label.get("end")),
+        "label_confidence": (pa.float32(), label and label.confidence),
+        "needs_review": (pa.bool_(), label and label.needs_review),
+        "end_progress": (NUMBER, label and float(label.progress[-1])),
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)

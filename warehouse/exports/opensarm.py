@@ -80,9 +80,8 @@ class OpensarmExport(LabelExport):
         names, columns = _of_source(reader.episode(e), e.num_frames)
         frames, ones, task = np.arange(e.num_frames), np.ones(e.num_frames, np.int64), tasks[e.task or ""]
         # Of a label that names no steps the primitive is none
-        primitives = ones * PRIMITIVES.index("dummy")
-        for s in (s for s in label.segments if label.has_names and s.step is not None):
-            primitives[s.start_frame : s.end_frame] = primitive(s.name)
+        steps = ["dummy" if s.step is None or not label.has_names else s.name for s in label.segments]
+        primitives = np.repeat([*map(primitive, steps)], [*map(len, label.segments)])
         values = (progress, primitives, timestamps, frames, ones * number, frames + start, ones * task)
         columns |= {name: v.astype(dtype) for (name, dtype), v in zip(COLUMNS.items(), values, strict=True)}
         data = self.folder.path(f"lerobot/data/{chunk}/episode_{number:06d}.parquet")

@@ -80,10 +80,12 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         notes = self.notes() if self.options.rewards is None else []
         return len(self.selected.episodes), pq.read_metadata(out).num_rows, notes
 
-    def write_file(self, out: Path) -> None:
+    def _descriptors(self) -> dict[str, Descriptor]:
         chosen = LABEL_SIGNALS if self.options.rewards is None else MODEL_SIGNALS
-        descriptors = dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
-        found = self._signals()
+        return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
+
+    def write_file(self, out: Path) -> None:
+        found, descriptors = self._signals(), self._descriptors()
         first = next(found, None)
         if first is None:
             raise self.no_labels()

@@ -78,10 +78,9 @@ class Corrected(BaseModel):
         place = list(range(len(plan)))  # where each step of the plan as given stands now
         for s in self.segments:
             step = s.step if s.step is None or s.step >= len(place) else place[s.step]
-            if step is None and s.kind == STEP and s.name in plan:
-                of_name, attempted = [k for k, name in enumerate(plan) if name == s.name], {b.step for b in segments}
-                step = next((k for k in of_name if k not in attempted), of_name[-1])
-            elif step is None and s.kind == STEP:
+            if step is None and s.kind == STEP:
+                step = _attempted_step(s.name, plan, segments)
+            if step is None and s.kind == STEP:
                 # Planned right after the step that was attempted last; the later ones move on by one
                 step = [-1, *(before.step for before in segments if before.step is not None)][-1] + 1
                 plan.insert(step, s.name)
@@ -122,6 +121,12 @@ class Corrected(BaseModel):
         # A pace stands there only where one was said: what was said before paces could be is still the same text
         stored = [{k: v for k, v in vars(s).items() if k != "pace" or v is not None} for s in segments]
         return {"plan": list(plan), "segments": json.dumps(stored)} | vars(self.end)
+
+
+def _attempted_step(name: str, plan: Sequence[str], segments: Sequence[Segment]) -> int | None:
+    """The first planned step of a name that was not attempted before, else the last one of its name."""
+    of_name, attempted = [step for step, planned in enumerate(plan) if planned == name], {s.step for s in segments}
+    return next((step for step in of_name if step not in attempted), of_name[-1] if of_name else None)
 
 
 def parsed(data: Any) -> Corrected:

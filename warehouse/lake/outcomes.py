@@ -171,11 +171,7 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     line_of: dict[int, int] = {}
     for number, value in values:
         try:
-            if not isinstance(value, dict):
-                raise CorrectionError('is no object, such as {"episode": 3, "success": true}')
-            cells = {name: cell for name, cell in value.items() if cell not in (None, "")}
-            if (stated := cells.get("dataset", dataset)) != dataset:
-                raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
+            cells = _cells(value, dataset)
             outcome = _outcome(cells, _episode(cells, dataset, known, by_source_id), author)
             if (before := line_of.setdefault(outcome.episode_index, number)) != number:
                 raise CorrectionError(f"episode {outcome.episode_index} is in {called} {before} already")
@@ -189,6 +185,16 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
     return list(outcomes.values())
+
+
+def _cells(value: Any, dataset: str) -> dict[str, Any]:
+    """A line without empty cells. Raises CorrectionError."""
+    if not isinstance(value, dict):
+        raise CorrectionError('is no object, such as {"episode": 3, "success": true}')
+    cells = {name: cell for name, cell in value.items() if cell not in (None, "")}
+    if (stated := cells.get("dataset", dataset)) != dataset:
+        raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
+    return cells
 
 
 def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutcome:

@@ -138,6 +138,10 @@ def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]
             return "entry", list(enumerate(parse_json(text), 1)), {}
         except ValueError as e:
             return "entry", [], {1: f"the file is no JSON: {e}"}
+    return "line", *_csv(text)
+
+
+def _csv(text: str) -> tuple[list[tuple[int, Any]], dict[int, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, skipinitialspace=True)
     rows: list[tuple[int, Any]] = []
     try:
@@ -146,8 +150,8 @@ def rows_of_text(text: str) -> tuple[str, list[tuple[int, Any]], dict[int, str]]
             cells = {name.strip(): cell.strip() for name, cell in row.items() if name and isinstance(cell, str)}
             rows.append((reader.line_num, cells))
     except csv.Error as e:
-        return "line", rows, {reader.line_num + 1: f"is no CSV from here on: {e}"}
-    return "line", rows, {}
+        return rows, {reader.line_num + 1: f"is no CSV from here on: {e}"}
+    return rows, {}
 
 
 def mark(
