@@ -18,7 +18,6 @@ from warehouse.lake.statements import Kind, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
-SEGMENT = ("name", "start_frame", "end_frame", "kind", "completed", "step", "pace")
 OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 
@@ -138,8 +137,7 @@ def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> c
     )
     if not rows or not rows[0]["segments"]:
         raise CorrectionError(f"no correction {correction!r} of episode {episode_index} of {dataset} waits for review")
-    segments = [{name: getattr(segment, name) for name in SEGMENT} for segment in segments_of(rows[0])]
-    return parsed(rows[0] | {"segments": segments})
+    return parsed(rows[0] | {"segments": [*map(corrections.as_said, segments_of(rows[0]))]})
 
 
 @router.post("/api/marks")

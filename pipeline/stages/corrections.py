@@ -6,11 +6,12 @@ from functools import partial
 from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.segments import check_tiling
+from annotate.stated_progress import StatedEnd
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
-from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, end_of, segments_of
+from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections, segments_of
 
 
 def run(context: StageContext) -> Output:
@@ -38,7 +39,8 @@ def run(context: StageContext) -> Output:
         except ValueError as e:
             findings.append(Finding("correction_outdated", f"{outdated}: {e}", "warning", episode_index))
             continue
-        config, end = context.build.stages.progress, end_of(correction)
+        config = context.build.stages.progress
+        end = StatedEnd(correction["final_progress"], correction["catastrophic_frame"])
         of_people = {"notes": [comment] if comment else [], "correction_id": correction["correction_id"]}
         labelled.append(stated_label(episode, segments, len(plan), plan, config, end, **of_people))
 

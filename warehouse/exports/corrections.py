@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -265,9 +264,8 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
 
 def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
     """The labelling interface that the tasks are made for."""
-    drawn = chain.from_iterable((*task["annotations"], *task["predictions"]) for task in tasks)
-    regions = chain.from_iterable(labels["result"] for labels in drawn)
-    names = set(chain.from_iterable(region["value"].get("timelinelabels", ()) for region in regions))
+    drawn = (labels for task in tasks for labels in (*task["annotations"], *task["predictions"]))
+    names = {name for labels in drawn for r in labels["result"] for name in r["value"].get("timelinelabels", ())}
     labels = "\n".join(f"    <Label value={quoteattr(name)}/>" for name in sorted(names))
     choices = "\n".join(f'    <Choice value="{outcome}"/>' for outcome in (COMPLETED, FAILED, IDLE, DONE))
     return (

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -62,17 +62,8 @@ LACKING = {
     "quality": "no task has runs of which one was demonstrated much more as is usual",
 }
 Key = tuple[str, int]  # dataset, episode
-
-
-class PreferenceMoment(NamedTuple):
-    """Where the question about an episode's progress at a frame lies, and its label."""
-
-    split: str
-    frame: int
-    progress: float
-    sample_id: str
-    shard: str
-    offset: int
+# Where a question about progress lies, and its label: split, frame, progress, sample_id, shard, offset
+Moment = Mapping[str, Any]
 
 
 class PreferencesExport(SampleExport):
@@ -89,9 +80,9 @@ class PreferencesExport(SampleExport):
         runs: dict[str, list[ComparedRun]] = defaultdict(list)
         for key, moments in self._moments.items():
             known = self._facts[key]
-            frames, progress = np.array([m.frame for m in moments]), np.array([m.progress for m in moments])
+            frames, progress = (np.array([m[name] for m in moments]) for name in ("frame", "progress"))
             of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
-            runs[moments[0].split].append(ComparedRun(*key, *of_run))
+            runs[moments[0]["split"]].append(ComparedRun(*key, *of_run))
         counts: dict[str, dict[str, int]] = {}
         for split, of_split in sorted(runs.items()):
             # Those with the same chosen episode stand together, so that a row group holds a picture once
@@ -115,16 +106,15 @@ class PreferencesExport(SampleExport):
         return run_facts(self.lake.con)
 
     @cached_property
-    def _moments(self) -> dict[Key, list[PreferenceMoment]]:
+    def _moments(self) -> dict[Key, list[Moment]]:
         """The labelled moments of each episode in order of time, each frame once."""
-        rows = self.lake.rows(
-            "SELECT DISTINCT ON (s.dataset, s.episode_index, s.frames[-1]) s.dataset, s.episode_index, x.split, "
-            's.frames[-1], s.progress, s.sample_id, x.shard, x."offset" FROM export_samples x '
+        rows = self.lake.dicts(
+            "SELECT DISTINCT ON (s.dataset, s.episode_index, frame) s.dataset, s.episode_index, x.split, "
+            's.frames[-1] AS frame, s.progress, s.sample_id, x.shard, x."offset" FROM export_samples x '
             "JOIN lake.samples s ON s.dataset = x.dataset AND s.chunk = x.chunk AND s.sample_id = x.sample_id "
-            "WHERE NOT x.withheld AND s.progress IS NOT NULL "
-            "ORDER BY s.dataset, s.episode_index, s.frames[-1], s.sample_id"
+            "WHERE NOT x.withheld AND s.progress IS NOT NULL ORDER BY s.dataset, s.episode_index, frame, s.sample_id"
         )
-        return {key: [PreferenceMoment(*row[2:]) for row in of_run] for key, of_run in groupby(rows, itemgetter(0, 1))}
+        return {key: list(of_run) for key, of_run in groupby(rows, itemgetter("dataset", "episode_index"))}
 
     def _write_split(self, split: str, pairs: Sequence[Pair]) -> dict[str, int]:
         """Returns how many there are of each kind."""
@@ -146,9 +136,9 @@ class PreferencesExport(SampleExport):
                 "task": task,
                 "data_source": part.dataset,
                 "quality_label": quality_label(pair, side, self._facts[part.key].success),
-                "target_progress": [m.progress for m in shown[side]],
+                "target_progress": [m["progress"] for m in shown[side]],
                 "episode_index": part.episode_index,
-                "frame_index": [m.frame for m in shown[side]],
+                "frame_index": [m["frame"] for m in shown[side]],
                 "label_run": part.label_run,
                 "image_index": list(range(begin[side], begin[side] + len(shown[side]))),
             }
@@ -161,7 +151,7 @@ class PreferencesExport(SampleExport):
             "why": pair.why,
             "margin": pair.margin,
             "task": task,
-            "images": [pictures(*sides[side].key)[m.frame] for side in (first, second) for m in shown[side]],
+            "images": [pictures(*sides[side].key)[m["frame"]] for side in (first, second) for m in shown[side]],
             "prompt": [_message("user", content)],
             first: [_message("assistant", ["Run A"])],
             second: [_message("assistant", ["Run B"])],
@@ -172,7 +162,7 @@ class PreferencesExport(SampleExport):
         """By frame, the last picture of the question about it. Raises ShardError."""
         by_entry: dict[tuple[str, int], set[str]] = defaultdict(set)
         for moment in self._moments[dataset, episode]:
-            by_entry[moment.shard, moment.offset].add(moment.sample_id)
+            by_entry[moment["shard"], moment["offset"]].add(moment["sample_id"])
         samples = (sample for place, ids in by_entry.items() for sample in self.of_entry(*place, ids))
         return {sample.row["frames"][-1]: shown_pictures(sample)[-1] for sample in samples}
 
@@ -201,11 +191,11 @@ chosen = [row["images"][k] for k in row["chosen_trajectory"]["image_index"]]  # 
 """
 
 
-def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[PreferenceMoment]]) -> dict[str, list[PreferenceMoment]]:
+def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[str, list[Moment]]:
     """The moments by which each part is shown: evenly spread from the episode's start to the last frame that it is
     compared by, as many of both, or who counts pictures would know which came further."""
     sides = {"chosen": pair.chosen, "rejected": pair.rejected}
-    until = {side: [m for m in moments[part.key] if m.frame <= part.frames[-1]] for side, part in sides.items()}
+    until = {side: [m for m in moments[part.key] if m["frame"] <= part.frames[-1]] for side, part in sides.items()}
     count = min(MOST_PICTURES, *map(len, until.values()))
     # From the end: of a single picture it is the last one
     return {

@@ -25,6 +25,7 @@ from warehouse.exports.labels import chunk_labels
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
+from warehouse.lake.labels import rows_of_episode
 from warehouse.releases.card import markdown_table
 
 FILE = "sarm_progress.parquet"
@@ -187,14 +188,14 @@ class OneDatasetExport(Export):
         hashes = table["content_hash"].to_pylist()
         found = {}
         for e in episodes:
-            first, last = np.searchsorted(index, [e.episode_index, e.episode_index + 1])
+            rows = rows_of_episode(index, e.episode_index)
             # rewards of other contents than the episode has by now do not count
-            if first == last or hashes[first] != e.content_hash:
+            if hashes[rows][:1] != [e.content_hash]:
                 raise UserError(
                     f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
                     "makes them"
                 )
-            found[e.episode_index] = (frames[first:last], progress[first:last], done[first:last])
+            found[e.episode_index] = (frames[rows], progress[rows], done[rows])
         return found
 
 

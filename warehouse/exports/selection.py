@@ -128,10 +128,8 @@ class Selected:
 
     def chunks(self) -> Iterator[tuple[str, int, list[ExportEpisode]]]:
         """(dataset, chunk, its episodes), in order."""
-        by_chunk: dict[tuple[str, int], list[ExportEpisode]] = {}
-        for e in self.episodes:
-            by_chunk.setdefault((e.dataset, e.chunk), []).append(e)
-        return ((dataset, chunk, episodes) for (dataset, chunk), episodes in by_chunk.items())
+        of_chunks = groupby(self.episodes, key=lambda e: (e.dataset, e.chunk))
+        return ((dataset, chunk, list(episodes)) for (dataset, chunk), episodes in of_chunks)
 
     def identity(self, kind: str, options: KindOptions) -> str:
         """What the bytes of an export depend on, hashed."""

@@ -146,11 +146,6 @@ def validated[T: BaseModel](model: type[T], data: Any) -> T:
         raise CorrectionError(": ".join(filter(None, [where, problem])) + more) from e
 
 
-def end_of(row: dict[str, Any]) -> StatedEnd:
-    """What a row of corrections says of its run's end."""
-    return StatedEnd(row["final_progress"], row["catastrophic_frame"])
-
-
 def segments_of(row: dict[str, Any]) -> list[Segment]:
     """The segments of a row of corrections."""
     # What was saved before steps could be unnamed does not say so

@@ -83,15 +83,12 @@ def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
 def _parsed(line: bytes) -> tuple[str, dict, bool]:
     """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
     entry = json.loads(line)
-    table, is_gone = TABLES[entry["table"]], "gone" in entry
-    said = entry["gone" if is_gone else "row"]
-    row: dict[str, Any] = dict.fromkeys(table.schema.names)
-    for column in table.schema:
-        value = said.get(column.name)
-        row[column.name] = datetime.fromisoformat(value) if value and pa.types.is_timestamp(column.type) else value
-    if table.name not in KEPT:
-        raise KeyError(table.name)
-    return table.name, row, is_gone
+    name, what = entry["table"], "gone" if "gone" in entry else "row"
+    if name not in KEPT:
+        raise KeyError(name)
+    row = {column: entry[what].get(column) for column in TABLES[name].schema.names}
+    times = [column.name for column in TABLES[name].schema if pa.types.is_timestamp(column.type)]
+    return name, row | {c: datetime.fromisoformat(row[c]) for c in times if row[c]}, what == "gone"
 
 
 def missing(workspace: Workspace, ask: Callable[[str], pa.Table]) -> tuple[dict[str, pa.Table], dict[str, list], int]:
