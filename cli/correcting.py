@@ -71,14 +71,15 @@ def corrections_export(
         raise UserError("--episodes needs --dataset and --form label-studio")
     lake = lake_to_read(at.workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
+    source = "corrections" if form == "jsonl" else "(SELECT * EXCLUDE chunk FROM current_corrections)"
+    sql = f"FROM {source} WHERE dataset = coalesce(?, dataset) ORDER BY created_at, correction_id"
+    rows = lake.dicts(sql, [dataset])
     if form == "jsonl":
-        rows = _correction_rows(lake, "*", "corrections", dataset)
         write_file(out, to_lines(rows).encode())
         say(f"{len(rows)} rows in {out}")
         return
 
     # Label Studio: tasks of the corrections that count and of the chosen episodes, and the interface to label them
-    rows = _correction_rows(lake, "* EXCLUDE chunk", "current_corrections", dataset)
     tasks = to_tasks(lake, rows, _active_labels(lake, dataset, chosen) if dataset and chosen else [])
     write_file(out, json.dumps(tasks, indent=1, ensure_ascii=False).encode())
     interface = out.with_suffix(".xml")
@@ -87,12 +88,6 @@ def corrections_export(
     # What waits for review is not accepted, so no task shows it
     if num_waiting := sum(row["status"] == corrections.REVIEW for row in rows):
         warn([f"{num_waiting} corrections that wait for review"], "left out")
-
-
-def _correction_rows(lake: Lake, columns: str, table: str, dataset: str | None) -> list[dict]:
-    """Corrections of a dataset, or of all, oldest first."""
-    where, values = ("WHERE dataset = ?", [dataset]) if dataset else ("", [])
-    return lake.dicts(f"SELECT {columns} FROM {table} {where} ORDER BY created_at, correction_id", values)
 
 
 def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:

@@ -7,8 +7,7 @@ same ones: a row group holds each distinct picture once, in its dictionary page.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -60,21 +59,14 @@ def write_rows(
     Equal rows, equal bytes. In memory: a row group, which ends with the episode that fills it, or after GROUP_ROWS
     rows, or where it shows SHOWN_BYTES.
     """
-    schema = with_features(schema)
-    number = 0
-    with ExitStack() as stack:
-        file: IO[bytes] | None = None
-        writer: pq.ParquetWriter | None = None
-        for rows in _row_groups(groups):
-            if file is None or writer is None:
-                file = stack.enter_context(folder.path(f"{stem}-{number:03d}.parquet").open("wb"))
-                writer = stack.enter_context(pq.ParquetWriter(file, schema, **WRITTEN))
-                number += 1
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema), row_group_size=len(rows))
-            # Closed and forgotten: the next row group begins another file
-            if file.tell() >= file_bytes:
-                stack.close()
-                file = writer = None
+    schema, row_groups = with_features(schema), _row_groups(groups)
+    for number, group in enumerate(row_groups):
+        path = folder.path(f"{stem}-{number:03d}.parquet")
+        with path.open("wb") as file, pq.ParquetWriter(file, schema, **WRITTEN) as writer:
+            # Once the file is large enough the next row group begins another
+            while group:
+                writer.write_table(pa.Table.from_pylist(group, schema=schema), row_group_size=len(group))
+                group = next(row_groups, []) if file.tell() < file_bytes else []
 
 
 def _row_groups(groups: Iterable[list[dict]]) -> Iterator[list[dict]]:

@@ -85,22 +85,21 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
     A file that only says again what the same people said in a file of its name is not saved again: the id is that of
     the import that said it.
     """
-    again, new = "", 0
+    standing: dict[int, dict[str, Any]] = {}
+    said = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
+
+    def is_new(row: dict[str, Any]) -> bool:
+        before = standing.get(row["episode_index"], {})
+        return any(row[column] != before.get(column) for column in ("success", "note", "author", "file"))
 
     def rows(_: Any) -> list[dict[str, Any]]:
-        nonlocal again, new
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
-        standing = {row["episode_index"]: row for row in current}
-        said = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
-        compared = ("success", "note", "author", "file")
-        new = sum(any(row[k] != standing.get(row["episode_index"], {}).get(k) for k in compared) for row in said)
-        if not new:
-            again = standing[outcomes[0].episode_index]["import_id"]
+        standing.update({row["episode_index"]: row for row in current})
         # All of it, so that taking an earlier import back leaves what this one says
-        return said if new else []
+        return said if any(map(is_new, said)) else []
 
     saved = say(lake, "outcomes", rows, dataset=dataset)
-    return (saved[0]["import_id"] if saved else again), new
+    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, said))
 
 
 def undo_import(lake: Lake, import_id: str, *, author: str, note: str = "") -> tuple[str, int]:

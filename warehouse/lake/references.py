@@ -237,7 +237,6 @@ def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str
 
     Raises CorrectionError.
     """
-    _check_texts(lake, dataset, first, second)
 
     def groups(same_as: Mapping[str, str]) -> dict[str, str]:
         ends = same_as.get(first, first), same_as.get(second, second)
@@ -246,7 +245,7 @@ def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str
         members = {*ends, *(text for text, stands in same_as.items() if stands in ends)}
         return dict.fromkeys(members, min(members))
 
-    return _say_same(lake, dataset, author, groups)[first]
+    return _say_same(lake, dataset, author, groups, first, second)[first]
 
 
 def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
@@ -254,7 +253,6 @@ def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
 
     Raises CorrectionError.
     """
-    _check_texts(lake, dataset, text)
 
     def groups(same_as: Mapping[str, str]) -> dict[str, str]:
         stands = same_as.get(text, text)
@@ -263,11 +261,12 @@ def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
             raise CorrectionError(f"{dataset}: {text!r} is joined to no other text")
         return dict.fromkeys(others, min(others)) | {text: text}
 
-    _say_same(lake, dataset, author, groups)
+    _say_same(lake, dataset, author, groups, text)
 
 
-def _say_same(lake: Lake, dataset: str, author: str, groups: Any) -> dict[str, str]:
+def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -> dict[str, str]:
     """Save what `groups`, given what texts stand for now, makes of it: the text that stands for each."""
+    _check_texts(lake, dataset, *texts)
     author = checked_text("author", author, 100)
     stands: dict[str, str] = {}
 
