@@ -75,7 +75,7 @@ class SampleExport(Export):
         # What they may show: nothing that was taken down, also after the snapshot
         self.down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
         self.shards = {s.shard: s for s in shards}
-        _create_export_samples(selected, list(self.shards), self.down, families, forms, drawn)
+        self._create_view(selected, families, forms, drawn)
         rows = then.rows(
             "SELECT split, row_number() OVER (PARTITION BY split ORDER BY dataset, chunk) - 1, dataset, chunk FROM "
             "(SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld) ORDER BY 1, 2"
@@ -106,6 +106,45 @@ class SampleExport(Export):
         if behind:  # a build broke off between samples and shards
             raise UserError(f"{behind[0][0]} has {behind[0][1]} samples that are in no shard yet: build it again")
         return lake_shards(then), None
+
+    def _create_view(
+        self, selected: Selected, families: Sequence[str], forms: Sequence[str], drawn: pa.Table | None
+    ) -> None:
+        """The view `export_samples`: every sample that fits; `withheld` where it must not be given on.
+
+        `is_down`: it shows an episode taken down. `is_unsure`: its label is not sure enough of what it asks. `drawn`:
+        only these samples.
+        """
+        con = selected.lake.con
+        of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True)
+        names = ["dataset", "episode_index", "unsure", "sure_of"]
+        temp_table(con, "export_episodes", pa.table([*map(list, of_episodes)], names=names))
+        temp_table(con, "export_shards", pa.table({"shard": pa.array([*self.shards], pa.string())}))
+        # A table even when nothing was taken down: the query that joins it is the same for all
+        temp_table(con, "export_down", pa.table([[*self.down], [*self.down.values()]], schema=DOWN))
+        if drawn is not None:
+            temp_table(con, "export_ids", drawn.select(["sample_id"]))
+        # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
+        of_samples = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
+        names_steps = "coalesce(s.names_steps, false)" if "names_steps" in of_samples else "false"
+        only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn is not None else ""
+        in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
+        # samples of families that have no forms have the form NULL, and pass
+        in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})" if forms else "true"
+        con.execute(f"""
+            CREATE OR REPLACE TEMP VIEW export_samples AS
+            SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
+                   l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
+                                        false) AS is_down,
+                   e.unsure OR ({names_steps} AND NOT e.sure_of) AS is_unsure,
+                   is_down OR is_unsure AS withheld
+            FROM lake.samples s
+            JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
+            LEFT JOIN export_down d ON d.dataset = s.dataset
+            JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
+            SEMI JOIN export_shards h ON h.shard = l.shard
+            {only_drawn}
+            WHERE ({in_families}) AND ({in_forms})""")
 
     @property
     def identity(self) -> str:
@@ -203,51 +242,6 @@ def shown_path(row: Mapping, name: str) -> str:
     other, camera, frame, edit = match.groups()
     episode, edit = int(other or row["episode_index"]), f".{edit}" if edit else ""
     return f"{row['dataset']}/{episode:06d}/{camera}/{int(frame):06d}{edit}.jpg"
-
-
-def _create_export_samples(
-    selected: Selected,
-    shards: list[str],
-    down: Mapping[str, Sequence[int]],
-    families: Sequence[str],
-    forms: Sequence[str],
-    drawn: pa.Table | None,
-) -> None:
-    """The view `export_samples`: every sample that fits; `withheld` where it must not be given on.
-
-    `is_down`: it shows an episode taken down. `is_unsure`: its label is not sure enough of what it asks. `drawn`: only
-    these samples.
-    """
-    con = selected.lake.con
-    of_episodes = zip(*((*e.key, e.is_unsure, e.sure_of_names) for e in selected.episodes), strict=True)
-    names = ["dataset", "episode_index", "unsure", "sure_of"]
-    temp_table(con, "export_episodes", pa.table([*map(list, of_episodes)], names=names))
-    temp_table(con, "export_shards", pa.table({"shard": pa.array(shards, pa.string())}))
-    # A table even when nothing was taken down: the query that joins it is the same for all
-    temp_table(con, "export_down", pa.table([[*down], [*down.values()]], schema=DOWN))
-    if drawn is not None:
-        temp_table(con, "export_ids", drawn.select(["sample_id"]))
-    # Samples of earlier versions do not say whether they name steps; what was frozen then stays as it was
-    of_samples = selected.lake.column("SELECT column_name FROM (DESCRIBE lake.samples)")
-    names_steps = "coalesce(s.names_steps, false)" if "names_steps" in of_samples else "false"
-    only_drawn = "SEMI JOIN export_ids i ON i.sample_id = s.sample_id" if drawn is not None else ""
-    in_families = f"s.family IN ({', '.join(map(literal, families))})" if families else "true"
-    # samples of families that have no forms have the form NULL, and pass
-    in_forms = f"coalesce(s.form, '') IN ('', {', '.join(map(literal, forms))})" if forms else "true"
-    con.execute(f"""
-        CREATE OR REPLACE TEMP VIEW export_samples AS
-        SELECT s.sample_id, s.dataset, s.chunk, s.split, s.episode_index, s.family, s.form, s.label_run, l.shard,
-               l."offset", coalesce(list_has_any(list_transform(s.pictures, lambda p: p.episode_index), d.episodes),
-                                    false) AS is_down,
-               e.unsure OR ({names_steps} AND NOT e.sure_of) AS is_unsure,
-               is_down OR is_unsure AS withheld
-        FROM lake.samples s
-        JOIN lake.sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id
-        LEFT JOIN export_down d ON d.dataset = s.dataset
-        JOIN export_episodes e ON e.dataset = s.dataset AND e.episode_index = s.episode_index
-        SEMI JOIN export_shards h ON h.shard = l.shard
-        {only_drawn}
-        WHERE ({in_families}) AND ({in_forms})""")
 
 
 def _check_profile(options: SampleOptions, selection: Selection) -> None:
