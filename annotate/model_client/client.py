@@ -10,8 +10,16 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from annotate.model_client.calls import Reply, Request, VlmError
-from annotate.model_client.endpoints import Endpoint, Served
-from annotate.model_client.http_codec import TryError, body_of, completion, parsed, schema_problem, usage_of
+from annotate.model_client.endpoints import (
+    Endpoint,
+    Served,
+    TryError,
+    body_of,
+    completion,
+    parsed,
+    schema_problem,
+    usage_of,
+)
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.config import VlmConfig
