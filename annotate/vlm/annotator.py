@@ -15,14 +15,16 @@ import annotate.vlm.schemas as schemas
 from annotate.label import EpisodeLabel
 from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, Segment, finished
-from annotate.vlm.confidence import MATCH_S, agree, confidences
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import load_pictures
 from annotate.vlm.view import Ask, EpisodeView, all_results
 from annotate.vlm.windows import (
+    MATCH_S,
     Span,
     Window,
+    agree,
     capacity,
+    confidences,
     dense_frames,
     in_batches,
     merged,

@@ -19,8 +19,8 @@ from annotate.signals import Signals
 from annotate.transfer.annotator import Alignment, Reference, annotate
 from annotate.transfer.config import TransferConfig
 from annotate.transfer.suggestion import most_telling
-from annotate.vlm.confidence import MATCH_S
 from annotate.vlm.config import VlmConfig
+from annotate.vlm.windows import MATCH_S
 from core.values import spread
 
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
