@@ -16,8 +16,7 @@ from annotate.label import EpisodeLabel
 from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, Segment, finished
 from annotate.vlm.config import VlmConfig
-from annotate.vlm.pictures import load_pictures
-from annotate.vlm.view import Ask, EpisodeView, all_results
+from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from annotate.vlm.windows import (
     MATCH_S,
     Span,

@@ -20,9 +20,9 @@ from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
+from annotate.vlm.pictures import EpisodeView
 from annotate.vlm.reason import reason_episode
 from annotate.vlm.schemas import max_chars
-from annotate.vlm.view import EpisodeView
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")

@@ -12,8 +12,7 @@ import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
 from annotate.segments import STEP, Segment, completed_steps
 from annotate.vlm.config import VlmConfig
-from annotate.vlm.pictures import load_pictures
-from annotate.vlm.view import Ask, EpisodeView, all_results
+from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from annotate.vlm.windows import Window, in_batches, shown_frames, windows
 
 MOMENTS_PER_CALL = 12

@@ -14,7 +14,7 @@ from annotate.segments import check_tiling
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
-from annotate.vlm.view import EpisodeView
+from annotate.vlm.pictures import EpisodeView
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
