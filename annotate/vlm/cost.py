@@ -18,10 +18,9 @@ import numpy as np
 from annotate.model_client.calls import Reply, Request
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
-from annotate.vlm.annotator import annotate_episode
+from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import EpisodeView
-from annotate.vlm.reason import reason_episode
 from annotate.vlm.schemas import max_chars
 from core.values import spread
 
