@@ -5,8 +5,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from annotate.samples.labelled_episode import LabelledEpisode
-from annotate.samples.sample_row import SamplePicture
+from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture
 
 LATE = (0.4, 0.7)  # share done at the first picture of a demonstration of a run's last part
 

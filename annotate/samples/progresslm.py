@@ -28,9 +28,7 @@ from annotate.samples.demonstrations import (
     is_whole_other_run,
     part_in_pictures,
 )
-from annotate.samples.labelled_episode import LabelledEpisode, generator
-from annotate.samples.moments import STATES
-from annotate.samples.sample_row import SamplePicture, sample_row
+from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.unanswerable import Stranger, draw_form, unanswerable
 from annotate.samples.wording import answer_text, percent, question_text, score_text, template, without_marks
 

@@ -32,9 +32,8 @@ from annotate.samples.demonstrations import (
     part_in_pictures,
 )
 from annotate.samples.edits import EDITED, OCCLUDED
-from annotate.samples.labelled_episode import LabelledEpisode, generator
+from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.replies import NA
-from annotate.samples.sample_row import SamplePicture, sample_row
 from annotate.samples.wording import Form, View, answer_text, question_text, template
 from ingest.task_texts import are_other_tasks
 
