@@ -22,8 +22,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from annotate.samples.replies import NA, parse_answer, parse_reply
-from annotate.samples.wording import Form, score_text
+from annotate.samples.wording import NA, Form, parse_answer, parse_reply, score_text
 from core.errors import validation_message
 from core.files import write_file
 from core.paths import Workspace

@@ -33,8 +33,7 @@ from annotate.samples.demonstrations import (
 )
 from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
-from annotate.samples.replies import NA
-from annotate.samples.wording import Form, View, answer_text, question_text, template
+from annotate.samples.wording import NA, Form, View, answer_text, question_text, template
 from ingest.task_texts import are_other_tasks
 
 UNANSWERABLE = "progresslm_unanswerable"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from annotate.samples.replies import parse_answer, parse_reply
+from annotate.samples.wording import parse_answer, parse_reply
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, Question
