@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from annotate.alignment.moments import grey_features
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.signal_lag import without_lag
-from annotate.signals import GripperCurve, Signals
 from core.errors import UserError
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, record_from_row

@@ -18,14 +18,12 @@ import numpy as np
 from annotate.carrying import Carried
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.config import MotionConfig
-from annotate.motion.idle import split_at_idle
-from annotate.motion.observe import Observed, observe
+from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence
 from annotate.motion.votes import votes
 from annotate.progress import MOST, ProgressConfig
 from annotate.segments import Segment
-from annotate.signals import Signals
 from core.step_names import is_name, unnamed_step
 
 CODE_VERSION = "motion-10"

@@ -16,11 +16,9 @@ from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usua
 from annotate.label import EpisodeLabel
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.config import MotionConfig
-from annotate.motion.idle import split_at_idle
-from annotate.motion.observe import observe
+from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import SURE, segments_to
 from annotate.segments import Segment
-from annotate.signals import Signals
 from annotate.transfer.config import TransferConfig
 
 CODE_VERSION = "transfer-3"

@@ -16,8 +16,7 @@ import numpy as np
 from annotate.alignment.moments import Moments, task_moments, usual_distances
 from annotate.carrying import laid
 from annotate.motion.config import MotionConfig
-from annotate.motion.observe import observe
-from annotate.signals import Signals
+from annotate.motion.observe import Signals, observe
 from annotate.transfer.annotator import Reference, annotate
 from annotate.transfer.config import TransferConfig
 from core.values import spread

@@ -14,8 +14,8 @@ import numpy as np
 from annotate.label import EpisodeLabel
 from annotate.label_gate import MIN_NAME_CONFIDENCE
 from annotate.motion.config import MotionConfig
+from annotate.motion.observe import Signals
 from annotate.segments import finished
-from annotate.signals import Signals
 from annotate.transfer.annotator import Alignment, Reference, annotate
 from annotate.transfer.config import TransferConfig
 from annotate.transfer.suggestion import most_telling

@@ -6,10 +6,10 @@ from functools import partial
 
 import numpy as np
 
+from annotate.motion.observe import Signals
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
 from annotate.segments import check_tiling
-from annotate.signals import Signals
 from annotate.transfer.annotator import Reference, Transferred, annotate
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild

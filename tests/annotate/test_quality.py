@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from annotate.demonstration import measures
+from annotate.motion.observe import Signals
 from annotate.quality import FEWEST, LabelledRun, largest_jump, qualities
 from annotate.segments import DONE, STEP, Segment
-from annotate.signals import Signals
 from annotate.unfinished import FARTHEST, SIGNS, RunEnd, doubts, signs_of
 
 FPS = 10.0

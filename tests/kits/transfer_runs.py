@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.segments import STEP, Segment
-from annotate.signals import GripperCurve, Signals
 from annotate.transfer.annotator import Reference
 
 FPS = 20.0

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.motion.config import MotionConfig
+from annotate.motion.observe import Signals
 from annotate.motion.structure import SURE
 from annotate.segments import check_tiling
-from annotate.signals import Signals
 from annotate.transfer.annotator import Reference, Transferred, annotate
 from annotate.transfer.config import TransferConfig
 from annotate.transfer.suggestion import suggested

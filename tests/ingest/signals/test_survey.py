@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import attempts, gripper_moves
-from annotate.signals import GripperCurve
+from annotate.motion.observe import GripperCurve, attempts, gripper_moves
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.formats.numbers import numbers
 from ingest.reasons import DataError
