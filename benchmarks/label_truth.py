@@ -30,11 +30,11 @@ import annotate.alignment.engine as engine
 import annotate.alignment.moments as moments
 import annotate.carrying as carrying
 import annotate.motion.annotator as motion
+import annotate.motion.annotator as votes
 import annotate.motion.observe as gripper_events
 import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
-import annotate.motion.votes as votes
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
