@@ -26,9 +26,9 @@ from unittest import mock
 
 import numpy as np
 
+import annotate.alignment.engine as carrying
 import annotate.alignment.engine as engine
-import annotate.alignment.moments as moments
-import annotate.carrying as carrying
+import annotate.alignment.engine as moments
 import annotate.motion.annotator as motion
 import annotate.motion.annotator as votes
 import annotate.motion.observe as gripper_events

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate.alignment.moments import grey_features
+from annotate.alignment.engine import grey_features
 from annotate.motion.observe import GripperCurve, Signals
 from annotate.signal_lag import without_lag
 from core.errors import UserError

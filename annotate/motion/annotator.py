@@ -15,8 +15,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotate.alignment.moments import Moments, task_moments, usual_distances
-from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usual
+from annotate.alignment.engine import (
+    Carried,
+    LabelReading,
+    Moments,
+    carry_over,
+    laid,
+    task_moments,
+    usual_distances,
+    with_usual,
+)
 from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle

@@ -10,9 +10,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotate.alignment.engine import Beside
-from annotate.alignment.moments import Moments, Seen, distances, task_moments, usual_distances
-from annotate.carrying import Carried, LabelReading, carry_over, laid, with_usual
+from annotate.alignment.engine import (
+    Beside,
+    Carried,
+    LabelReading,
+    Moments,
+    Seen,
+    carry_over,
+    distances,
+    laid,
+    task_moments,
+    usual_distances,
+    with_usual,
+)
 from annotate.label import EpisodeLabel
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.config import MotionConfig

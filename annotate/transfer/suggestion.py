@@ -13,8 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotate.alignment.moments import Moments, task_moments, usual_distances
-from annotate.carrying import laid
+from annotate.alignment.engine import Moments, laid, task_moments, usual_distances
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals, observe
 from annotate.transfer.annotator import Reference, annotate
