@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate import visual_change as vc
+from annotate import pictures as vc
 from annotate.frames_contents import content_columns
+from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
-from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding

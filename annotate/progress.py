@@ -12,8 +12,8 @@ from itertools import groupby, pairwise
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotate.pictures import hamming
 from annotate.segments import IDLE, Segment, undo
-from annotate.visual_change import hamming
 
 CODE_VERSION = "progress-6"
 BUDGET_CLIP = (0.85, 1.15)  # a step's weight is its share of length times the number of steps, clipped

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from annotate.model_client.server import Server, ServerConfig
-from annotate.stored_pictures import encode_jpeg
+from annotate.pictures import encode_jpeg
 from core.errors import FailedError
 from core.logs import end_of, last_lines
 from core.paths import Workspace

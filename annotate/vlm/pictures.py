@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
-from annotate.stored_pictures import JPEG_QUALITY
+from annotate.pictures import JPEG_QUALITY
 from annotate.vlm.prompts import Pictures, quote, render, seconds
 from annotate.vlm.windows import TILES, Window
 
