@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotate.label_gate import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
+from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
 
 
 class SamplesConfig(BaseModel):

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from annotate.label import EpisodeLabel
-from annotate.label_gate import MIN_NAME_CONFIDENCE
+from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals
 from annotate.segments import finished

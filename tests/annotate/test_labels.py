@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from annotate.label import plain_label
-from annotate.label_gate import GateCounts, LabelGate
-from annotate.label_run import LabelRun, choose_active, resolved
+from annotate.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 from annotate.motion.annotator import CODE_VERSION
 from annotate.motion.config import MotionConfig
 from annotate.segments import IDLE, Segment
