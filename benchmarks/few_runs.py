@@ -14,9 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.config import MotionConfig
-from annotate.segments import STEP, Segment
+from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
 from annotate.transfer.config import TransferConfig
 from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task

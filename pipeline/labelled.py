@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from annotate import quality
-from annotate.label import EpisodeLabel, has_names
 from annotate.label_run import human_run
 from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
-from annotate.segments import Segment
+from annotate.segments import EpisodeLabel, Segment, has_names
 from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
 from annotate.transfer.annotator import Alignment
 from core.tables import TABLES

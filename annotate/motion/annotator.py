@@ -25,13 +25,12 @@ from annotate.alignment.engine import (
     usual_distances,
     with_usual,
 )
-from annotate.label import EpisodeLabel, plain_label
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence
 from annotate.progress import MOST, ProgressConfig
-from annotate.segments import Segment
+from annotate.segments import EpisodeLabel, Segment, plain_label
 from core.step_names import is_name, unnamed_step
 from core.values import spread
 

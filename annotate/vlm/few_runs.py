@@ -11,11 +11,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotate.label import EpisodeLabel
 from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals
-from annotate.segments import finished
+from annotate.segments import EpisodeLabel, finished
 from annotate.transfer.annotator import Alignment, Reference, annotate
 from annotate.transfer.config import TransferConfig
 from annotate.transfer.suggestion import most_telling
