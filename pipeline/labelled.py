@@ -11,9 +11,17 @@ import pyarrow as pa
 
 from annotate import quality
 from annotate.label_run import human_run
-from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
+from annotate.progress import (
+    NOTHING_STATED,
+    ProgressConfig,
+    StatedEnd,
+    is_stated,
+    procvlm_labels,
+    procvlm_progress,
+    progress,
+    stated_progress,
+)
 from annotate.segments import EpisodeLabel, Segment, has_names
-from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
 from annotate.transfer.annotator import Alignment
 from core.tables import TABLES
 from pipeline.reading import EpisodeSignals, by_task
