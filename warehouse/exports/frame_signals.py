@@ -16,8 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.advantages import advantages, chunk_residuals, threshold
-from annotate.conventions.frame_signals import KEYS, Descriptor, metadata
+from annotate.conventions.frame_signals import KEYS, Descriptor, advantages, chunk_residuals, metadata, threshold
 from core.files import whole_file
 from warehouse.exports.export import FileExport
 from warehouse.exports.labels import ActiveLabel, LabelExport, chunk_labels
