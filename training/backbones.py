@@ -18,7 +18,7 @@ from transformers import AutoProcessor
 from transformers.utils import logging
 
 from training.attention import set_vision, text_attention
-from training.errors import ModelError
+from training.folder import ModelError
 from training.recipe import LoraConfig, TrainConfig
 
 CLASSES = {

@@ -25,7 +25,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from core.files import sync, take_place
-from training.errors import ModelError
+from training.folder import ModelError
 from training.runs import STATE_FILE, saved_steps
 from training.sharding import PATIENCE
 

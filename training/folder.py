@@ -5,7 +5,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from training.errors import ModelError
+from core.errors import FailedError
+
+
+class ModelError(FailedError):
+    """A checkpoint that cannot be used: which folder, what is wrong."""
+
+
+class TrainingError(FailedError):
+    """A training run that cannot start or has gone wrong."""
+
 
 CARD = "card.json"
 CONFIG = "config.json"

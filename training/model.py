@@ -20,8 +20,7 @@ from transformers.utils import logging
 
 from training.attention import image_features, packed_inputs
 from training.backbones import has_adapter, load_adapter, load_backbone, load_processor
-from training.errors import ModelError
-from training.folder import base_of, models_of, read_card, write_card
+from training.folder import ModelError, base_of, models_of, read_card, write_card
 from training.heads import Head, head_json, head_of
 from training.transform import IGNORE, Batch
 

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from training.backbones import add_adapter, freeze, part, sized_backbone
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.heads import make_head
 from training.model import ProgressModel
 from training.recipe import Recipe

@@ -27,7 +27,7 @@ from core.errors import validation_message
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
 from training.progresslm_rows import Conversation, RlPrompt, SourceRow

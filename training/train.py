@@ -18,9 +18,8 @@ from training.attention import chosen, set_attention
 from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state
-from training.errors import TrainingError
 from training.feeding import NO_LABELS, open_batches
-from training.folder import is_laptop, read_card, write_card
+from training.folder import TrainingError, is_laptop, read_card, write_card
 from training.heads import Head, make_head
 from training.held_out import CheckpointScorer, HeldOutCheck
 from training.laptop.fit import adapt_laptop, train_laptop

@@ -17,7 +17,7 @@ from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.reward.text import share_of
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scoring.scored import ALL
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from warehouse.lake import Lake

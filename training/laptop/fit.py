@@ -15,7 +15,7 @@ from annotate.embeddings.encoders import Encoder, load_encoder
 from annotate.embeddings.networks import one_thread
 from core.files import whole_folder
 from training.card import make_card
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.laptop.config import LaptopConfig
 from training.laptop.episodes import FAMILIES, ClipSource, ShownEpisode, read_episodes
 from training.laptop.model import LaptopModel, laptop_loss, load_laptop, save_laptop

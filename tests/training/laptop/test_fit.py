@@ -11,7 +11,7 @@ from annotate.samples.procvqa import samples
 from core.errors import UserError
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.laptop.episodes import ClipSource
 from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
