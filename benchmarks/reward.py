@@ -36,8 +36,7 @@ from eval.reward.stream import StreamPicture
 from eval.reward.video import open_clip, score_clip
 from eval.reward.views import Reward
 from eval.reward.window import Window
-from training.heads import make_head
-from training.model import ProgressModel
+from training.model import ProgressModel, make_head
 from training.pictures import decode_picture
 from training.plan import cost
 from training.recipe import HeadConfig, TinyConfig

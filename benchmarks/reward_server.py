@@ -81,8 +81,7 @@ def serve_model(model: Path) -> int:
 
 
 def tiny_model(folder: Path) -> Path:
-    from training.heads import make_head
-    from training.model import ProgressModel, save_model
+    from training.model import ProgressModel, make_head, save_model
     from training.recipe import HeadConfig, TinyConfig
     from training.tiny import make_backbone, make_processor, make_tokenizer
 

@@ -22,8 +22,7 @@ from torch import nn
 
 from training.backbones import add_adapter, freeze, part, sized_backbone
 from training.folder import TrainingError
-from training.heads import make_head
-from training.model import ProgressModel
+from training.model import ProgressModel, make_head
 from training.recipe import Recipe
 from training.tiny import make_backbone, make_tokenizer
 from training.transform import IGNORE, Batch

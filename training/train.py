@@ -20,11 +20,10 @@ from training.card import make_card
 from training.checkpoint import StepWriter, load_state
 from training.feeding import NO_LABELS, open_batches
 from training.folder import TrainingError, is_laptop, read_card, write_card
-from training.heads import Head, make_head
 from training.held_out import CheckpointScorer, HeldOutCheck
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
-from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
+from training.model import HEAD_CONFIG, Head, ProgressModel, load_head, make_head, save_model
 from training.negatives.samples import read_labels
 from training.plan import of_this_machine
 from training.progresslm_data import read_rows, write_conversations

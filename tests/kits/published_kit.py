@@ -12,8 +12,7 @@ from transformers import GenerationConfig
 
 from core.paths import ROOT
 from training.backbones import add_adapter
-from training.heads import Head, make_head
-from training.model import ProgressModel, save_model, save_processor
+from training.model import Head, ProgressModel, make_head, save_model, save_processor
 from training.pictures import Item
 from training.published import PUBLISHED_HEAD
 from training.recipe import LoraConfig, TinyConfig

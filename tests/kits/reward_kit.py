@@ -7,8 +7,7 @@ import numpy as np
 
 from annotate.samples.procvqa import progress_question
 from tests.kits import lerobot_writer as writer
-from training.heads import make_head
-from training.model import ProgressModel, save_model
+from training.model import ProgressModel, make_head, save_model
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
 

@@ -12,8 +12,7 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
-from training.heads import make_head
-from training.model import ProgressModel
+from training.model import ProgressModel, make_head
 from training.pictures import Item
 from training.recipe import HeadConfig, Recipe, TinyConfig, load_recipe
 from training.runs import Point, TrainingRun
