@@ -15,7 +15,16 @@ import torch
 from core.files import whole_folder
 from core.logs import TOLD
 from training.attention import chosen, set_attention
-from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor
+from training.backbones import (
+    add_adapter,
+    empty_backbone,
+    freeze,
+    load_backbone,
+    load_processor,
+    make_backbone,
+    make_processor,
+    make_tokenizer,
+)
 from training.card import make_card
 from training.checkpoint import StepWriter, load_state
 from training.feeding import NO_LABELS, open_batches
@@ -38,7 +47,6 @@ from training.runs import (
     steps_folder,
     training_run_id,
 )
-from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
