@@ -26,10 +26,9 @@ from training.backbones import (
     make_tokenizer,
 )
 from training.card import make_card
-from training.checkpoint import StepWriter, load_state
+from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
 from training.feeding import NO_LABELS, open_batches
 from training.folder import TrainingError, is_laptop, read_card, write_card
-from training.held_out import CheckpointScorer, HeldOutCheck
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
 from training.model import HEAD_CONFIG, Head, ProgressModel, load_head, make_head, save_model

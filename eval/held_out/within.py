@@ -97,7 +97,7 @@ def read_progress(text: str) -> float:
 
 
 class HeldOutScorer:
-    """training.held_out.Scorer, by the runner and the measures of `proccorpus eval`."""
+    """training.checkpoint.Scorer, by the runner and the measures of `proccorpus eval`."""
 
     def __init__(self, episodes: Sequence[HeldOut]) -> None:
         self.episodes = episodes
