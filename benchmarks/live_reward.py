@@ -32,8 +32,7 @@ from eval.annotators.truth import corpus_truth
 from eval.reward.shown import HOLD_S, MOST_SPREAD, ShownRun
 from pipeline.episode_rewards import episode_clip
 from pipeline.shown_runs import openings_at, pictures_of
-from training.laptop.episodes import ClipSource, ShownEpisode
-from training.laptop.fit import fitted_model, learn_step
+from training.laptop.fit import ClipSource, ShownEpisode, fitted_model, learn_step
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake

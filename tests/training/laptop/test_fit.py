@@ -12,7 +12,7 @@ from core.errors import UserError
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe
 from training.folder import TrainingError
-from training.laptop.episodes import ClipSource
+from training.laptop.fit import ClipSource
 from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
 from training.train import train
