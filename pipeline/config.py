@@ -184,7 +184,7 @@ class DatasetBuild(BaseModel):
                 others = self.stages.transfer.model_dump(mode="json"), self.stages.progress.model_dump(mode="json")
                 params |= {"follow": [*versions, motion, *others]}
             params = self._by_views(params)
-            return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
+            return LabelRun("vlm", annotate.vlm.config.VLM_VERSION, params, vlm.model, vlm.revision, version)
         return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
 
     def transfer_run(self) -> LabelRun:

@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from annotate.motion.config import Settings
+from pydantic import Field, field_validator
 
 KINDS = "mobilenet_v2, grey, torchvision:NAME or hf:FOLDER-or-NAME"
 
 
-class EmbeddingsConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class EmbeddingsConfig(Settings):
     when: Literal["never", "references", "always"] = Field(
         default="references",
         description="references: for tasks with several runs, one of which a person, the source or an import labelled, "

@@ -1,17 +1,26 @@
-"""The configuration of the motion annotator. It is part of the identity of every label run.
+"""Settings of annotators, embeddings and samples, with every default. Those of an annotator are part of the identity of
+its label runs."""
 
-docs/truth.md has what each value is worth on robots that it was not chosen on.
-"""
+from typing import Any, ClassVar
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-FORMER = ("slow_speed", "turn_s", "turn")  # fields of earlier versions, which stored configurations may have
+from pydantic import BaseModel, Field, model_validator
 
 
-class MotionConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Settings(BaseModel, extra="forbid", frozen=True):
+    """`former`: fields of earlier versions, which stored configurations may have."""
+
+    former: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_former(cls, values: Any) -> Any:
+        return {k: v for k, v in values.items() if k not in cls.former} if isinstance(values, dict) else values
+
+
+class MotionConfig(Settings):
+    """docs/truth.md has what each value is worth on robots that it was not chosen on."""
+
+    former: ClassVar = ("slow_speed", "turn_s", "turn")
 
     smooth_s: float = Field(default=0.15, gt=0, description="window of the moving averages")
     pause_speed: float = Field(default=0.06, gt=0, description="the arm pauses below this share of its fast speed")
@@ -27,8 +36,3 @@ class MotionConfig(BaseModel):
     step_min_s: float = Field(
         default=0.8, gt=0, description="a grasp that usually takes less time is no step of its own"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_former(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if k not in FORMER} if isinstance(values, dict) else values

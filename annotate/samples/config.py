@@ -2,14 +2,13 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from annotate.motion.config import Settings
+from pydantic import Field
 
 from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
 
 
-class SamplesConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class SamplesConfig(Settings):
     profile: Literal["balanced", "procvlm"] = Field(
         default="balanced",
         description="quotas of the ProcVQA families: balanced: per episode; procvlm: as in the published recipe",

@@ -1,20 +1,15 @@
 """Settings of the transfer annotator."""
 
-from typing import Any
+from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-FORMER = ("hz", "failure_at")  # fields of earlier versions, which stored configurations may have
+from annotate.motion.config import Settings
 
 
-class TransferConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class TransferConfig(Settings):
+    former: ClassVar = ("hz", "failure_at")
 
     max_references: int = Field(
         default=5, ge=1, description="most references per episode: those that begin with the most similar scene"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_former(cls, values: Any) -> Any:
-        return {k: v for k, v in values.items() if k not in FORMER} if isinstance(values, dict) else values

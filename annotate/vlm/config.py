@@ -2,11 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from annotate.motion.config import Settings
+from pydantic import Field, field_validator
 
 from core.errors import checked_address
 
-CODE_VERSION = "vlm-1"  # of what is made of the model's replies
+VLM_VERSION = "vlm-1"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
     "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",
@@ -14,10 +15,8 @@ VERBS = (
 )  # fmt: skip
 
 
-class Price(BaseModel):
+class Price(Settings):
     """Price of a call: by tokens, or by the time of the GPUs that serve it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     usd_per_million_prompt_tokens: float = Field(default=0.0, ge=0, description="price of a service that bills tokens")
     usd_per_million_completion_tokens: float = Field(
@@ -44,9 +43,7 @@ class Price(BaseModel):
         return prompt_tokens / self.prompt_tokens_per_s + completion_tokens / self.completion_tokens_per_s
 
 
-class VlmConfig(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class VlmConfig(Settings):
     model: str = Field(
         default="Qwen/Qwen3-VL-32B-Instruct", min_length=1, description="name of the model at the server"
     )
