@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig
 from annotate.motion.observe import Signals, gripper_moves, observe
 from core.demonstration_quality import LEAST_SPREAD
 

@@ -35,13 +35,12 @@ import annotate.motion.observe as gripper_events
 import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
 from annotate.transfer.annotator import Reference, Transferred
 from annotate.transfer.annotator import annotate as transfer
-from annotate.transfer.config import TransferConfig
 from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts

@@ -23,7 +23,7 @@ import torch
 
 from annotate.alignment import live
 from annotate.alignment.live import Following, Guide, Shown, Where
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
 from benchmarks.harness import build, table_text, trial_workspace
 from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of

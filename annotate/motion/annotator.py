@@ -25,7 +25,7 @@ from annotate.alignment.engine import (
     usual_distances,
     with_usual,
 )
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig
 from annotate.segments import DONE, IDLE, Segment
 
 

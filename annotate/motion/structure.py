@@ -20,7 +20,7 @@ from statistics import median
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig
 from annotate.motion.observe import LEAST_S, Attempt, Observed, split_at_idle
 from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.unanswerable import (
     Demonstration,

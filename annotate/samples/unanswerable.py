@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.edits import EDITED, OCCLUDED
 from annotate.samples.labelled_episode import LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import NA, Form, View, answer_text, question_text, template

@@ -23,12 +23,11 @@ from annotate.alignment.engine import (
     usual_distances,
     with_usual,
 )
+from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
-from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals, observe, split_at_idle
 from annotate.motion.structure import SURE, segments_to
 from annotate.segments import EpisodeLabel, Segment
-from annotate.transfer.config import TransferConfig
 
 CODE_VERSION = "transfer-3"
 

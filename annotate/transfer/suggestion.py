@@ -14,10 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.alignment.engine import Moments, laid, task_moments, usual_distances
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals, observe
 from annotate.transfer.annotator import Reference, annotate
-from annotate.transfer.config import TransferConfig
 from core.values import spread
 
 MOMENTS = 120  # of an episode: it is looked at as often as gives so many

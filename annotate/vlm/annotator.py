@@ -13,9 +13,9 @@ from itertools import pairwise, starmap
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.schemas as schemas
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, completed_steps, finished
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from annotate.vlm.windows import (
     MATCH_S,

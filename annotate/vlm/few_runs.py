@@ -11,14 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
-from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals
 from annotate.segments import EpisodeLabel, finished
 from annotate.transfer.annotator import Alignment, Reference, annotate
-from annotate.transfer.config import TransferConfig
 from annotate.transfer.suggestion import most_telling
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.windows import MATCH_S
 from core.values import spread
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from itertools import batched, pairwise
 from typing import Any
 
+from annotate.config import VlmConfig
 from annotate.segments import DONE, IDLE
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.schemas import ACHIEVED
 from core.values import spread
 

@@ -7,11 +7,11 @@ from functools import partial
 import numpy as np
 
 from annotate import native
+from annotate.config import VlmConfig
 from annotate.motion import annotator as motion
 from annotate.progress import progress
 from annotate.segments import EpisodeLabel, check_tiling, plain_label
 from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.pictures import EpisodeView
 from core.tables import TABLES

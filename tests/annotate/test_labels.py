@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from annotate.config import MotionConfig
 from annotate.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 from annotate.motion.annotator import CODE_VERSION
-from annotate.motion.config import MotionConfig
 from annotate.segments import IDLE, Segment, plain_label
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")

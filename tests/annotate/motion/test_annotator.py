@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotate.config import MotionConfig
 from annotate.motion.annotator import annotate
-from annotate.motion.config import MotionConfig
 from annotate.motion.observe import Signals
 from annotate.motion.task_text import Transfer, transfers
 from annotate.progress import MOST

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.vlm.config import VlmConfig
+from annotate.config import VlmConfig
 from annotate.vlm.windows import Span, agree, confidences, merged, search_ranges, shifted_frames, shown_frames, spans_of
 
 CONFIG = VlmConfig()

@@ -7,7 +7,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig
 from annotate.motion.observe import GripperCurve, attempts, gripper_moves
 from ingest.episode import EpisodeData, EpisodeRecord
 from ingest.formats.numbers import numbers

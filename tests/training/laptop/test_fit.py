@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import samples
 from core.errors import UserError
 from tests.kits.labelled import episode
