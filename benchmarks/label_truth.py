@@ -38,9 +38,9 @@ import annotate.motion.structure as structure
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
-from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
-from annotate.transfer.annotator import Reference, Transferred
-from annotate.transfer.annotator import annotate as transfer
+from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
+from annotate.transfer import Reference, Transferred
+from annotate.transfer import annotate as transfer
 from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts

@@ -23,7 +23,7 @@ from annotate.label_run import LabelRun, resolved
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import ProgressConfig
-from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
+from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
 from core.names import did_you_mean

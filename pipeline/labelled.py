@@ -22,7 +22,7 @@ from annotate.progress import (
     stated_progress,
 )
 from annotate.segments import EpisodeLabel, Segment, has_names
-from annotate.transfer.annotator import Alignment
+from annotate.transfer import Alignment
 from core.tables import TABLES
 from pipeline.reading import EpisodeSignals, by_task
 

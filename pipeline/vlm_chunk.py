@@ -15,7 +15,7 @@ from uuid import uuid4
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
 from annotate.pictures import encode_jpeg
-from annotate.transfer.annotator import Alignment
+from annotate.transfer import Alignment
 from annotate.vlm.pictures import EpisodeView, beside
 from core.paths import Workspace
 from core.tables import TABLES

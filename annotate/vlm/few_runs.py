@@ -15,8 +15,7 @@ from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Signals
 from annotate.segments import EpisodeLabel, finished
-from annotate.transfer.annotator import Alignment, Reference, annotate
-from annotate.transfer.suggestion import most_telling
+from annotate.transfer import Alignment, Reference, annotate, most_telling
 from annotate.vlm.windows import MATCH_S
 from core.values import spread
 

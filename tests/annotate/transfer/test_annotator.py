@@ -11,8 +11,7 @@ from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.motion.structure import SURE
 from annotate.segments import check_tiling
-from annotate.transfer.annotator import Reference, Transferred, annotate
-from annotate.transfer.suggestion import suggested
+from annotate.transfer import Reference, Transferred, annotate, suggested
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
