@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
-from annotate.frames_contents import content_columns
+from annotate.frames import FramesConfig, FramesResult, content_columns, frames_stage, timing
 from annotate.pictures import published_phash
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
