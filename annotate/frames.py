@@ -2,6 +2,9 @@
 
 Decides which cameras, and so which episodes, can be used: a camera counts when it decodes to as many frames as the
 episode has rows and shows something.
+
+What people say of an episode holds for its contents. Whoever changes how they are hashed (`content_columns`) keeps the
+former way, or all that people said waits for review; tests/data/workspaces has a workspace of each version.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Label runs: who made a label, and which label of an episode counts."""
+"""Label runs: who made a label, which label of an episode counts, and which are sure enough."""
 
 import hashlib
 import json

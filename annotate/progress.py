@@ -4,6 +4,11 @@ Ours: each planned step has a budget; an attempt at a step spends it as the arm 
 along the visual change above the noise floor, and along the time in which there is any. A frozen arm earns nothing, an
 unfinished run stops at its completed share, a step begun again takes its progress back.
 `procvlm`: the published ProcVLM formula (arXiv 2605.08774) as implemented there, defects included.
+
+A person may state more. A segment has a pace: `fast` rises twice as steeply as `slow`, `adjust` stands still, `mistake`
+falls as steeply as `slow` rises. How steep that is follows from where the curve ends. From the catastrophic frame on
+all progress is lost. Paces and slopes are those of opensarm's labelling tool (xdofai/opensarm @6dd65047,
+generate_progress.py).
 """
 
 from collections.abc import Sequence

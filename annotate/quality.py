@@ -1,6 +1,12 @@
-"""Signs that a label may be wrong, for people who review: what is odd about an episode among those of its task.
+"""Signs that a label may be wrong, for people who review, and how likely a run failed whose outcome nobody says.
 
-None of them proves that a label is wrong.
+Signs tell what is odd about an episode among those of its task; none proves that a label is wrong.
+
+A run that ends as most others do is likely to have ended well, since recordings are kept because most worked. Each sign
+is how far a run is from the others in robust deviations (median, MAD), so that a task whose runs differ much needs a
+larger difference. A logistic function of few signs gives the probability, and how many runs of the task seem to have
+failed shifts it. Its weights were fitted once on simulated runs whose outcomes were left out, and tried on tasks that
+they were not fitted on.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How far recorded signals are behind the pictures, measured on the episodes of a chunk.
+"""How far recorded signals are behind the pictures, measured on a chunk's episodes; and signals in words for people.
 
 A recorder may stamp a gripper's command seconds after its fingers have moved. Where the arm stands still, pictures
 change only by the gripper: over many moves, what is seen about each adds up at the lag.

@@ -3,6 +3,12 @@
 Each episode is laid beside its references by soft alignment. Its progress is the mean of what they say of each of its
 moments, the nearer ones counting more; a step is over where most of what is said lies behind its end. No reference is
 refused: one that is unlike an episode makes its label less sure.
+
+Which episode to label next: all are laid beside each other, and the share of its moving time is the clock of each. What
+all others carry over to an episode is its clock by the task. The next one is the one that, together with the references
+there are, leaves least: how far the clock that the nearest reference carries over is from that by the task, and how
+unlike both are. Where two references or more are labelled already, each is labelled by the others, and the error
+measured.
 """
 
 from collections.abc import Collection, Mapping, Sequence

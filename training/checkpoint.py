@@ -1,7 +1,11 @@
-"""Checkpoints to go on from: what learns, the optimizer's state, the data's position and all chance.
+"""Checkpoints of a run: to go on from (what learns, the optimizer's state, the data's position, all chance); and the best.
 
 Each process writes its own part (torch.distributed.checkpoint, in safetensors), while training goes on. What any number
 of processes wrote, any other number can read. A folder appears whole or not at all; safetensors and JSON only.
+
+Each `train.evaluate_every` steps the model is written as a checkpoint, and that is asked about held-out episodes as
+`proccorpus eval` would ask it: what is scored is what is kept. All processes load it and take a part of the episodes.
+Evaluation leaves training unchanged: model, data position and generators are as they were.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Checkpoint folders: their cards, kinds and hashes. Loads no model and imports no torch."""
+"""Checkpoint folders: their cards, kinds, hashes and errors. Loads no model and imports no torch."""
 
 import hashlib
 import json

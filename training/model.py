@@ -1,5 +1,9 @@
 """A vision-language model with a progress head, and how it is kept in a folder.
 
+`ProgressHead` pools vision and question tokens only. A causal model's states there cannot see the answer, so a reward
+is one prefill with no decoding and cannot copy the answer's number. Beside progress it says how probably the run has
+reached its end state. `PublishedHead` is ProcVLM's, kept to compare with: it pools the answer, too.
+
 A checkpoint folder holds safetensors and JSON only: the model (or an adapter, and where its base is), the processor,
 the head if there is one, and card.json.
 """

@@ -1,10 +1,10 @@
-"""Soft alignment: how likely each moment of an episode is each moment of a reference.
+"""Soft alignment: how likely each moment of an episode is each moment of a reference, and labels carried over by it.
 
-An episode goes through its reference from the beginning on. From one moment to the next it stays where it is, or goes
-on and passes over any number of moments; both cost a little, and so does each moment that is unlike. The least cost of
-all ways through a pair of moments, from the beginning (forward) and to the end (backward), becomes a probability: the
-softmax over the reference's moments (the max-product form of the forward-backward algorithm of hidden Markov models,
-Rabiner 1989).
+Moments are compared by what the pictures, the arm's state and the grippers show at each. An episode goes through its
+reference from the beginning on. From one moment to the next it stays where it is, or goes on and passes over any number
+of moments; both cost a little, and so does each moment that is unlike. The least cost of all ways through a pair of
+moments, from the beginning (forward) and to the end (backward), becomes a probability: the softmax over the reference's
+moments (the max-product form of the forward-backward algorithm of hidden Markov models, Rabiner 1989).
 """
 
 from collections.abc import Container, Iterator, Mapping, Sequence

@@ -1,9 +1,14 @@
-"""LeRobot's sidecar of signals per frame, `lerobot.frame_signals` version 1: its rules, and its reader.
+"""LeRobot's sidecar of signals per frame, `lerobot.frame_signals` version 1: its rules, its reader, and advantages.
 
 The convention is not merged. It is written as two states of it have it, whose keys do not touch:
 `lerobot.reward_scoring.*` (pull request 4554, rewards/scoring/schema.py @b7d78b49, whose rules `check` repeats) and
 `lerobot.scores.*` (datasets/scores/storage.py @fe446b2b, which knows neither episodes nor the scope of a comparison).
 Read is either, and `sarm_progress.parquet` of LeRobot 0.6, which has no keys.
+
+Advantages are by any score that is a value: higher is nearer to the goal. `chunk_residuals` is LeRobot's N-step
+residual (rewards/compute_chunk_td_residuals.py @ab7ad005, on a branch), here at each frame. `advantages` is RECAP's
+(pi*0.6, arXiv 2511.14759, section IV-B and appendix F; LeRobot's annotations/steerable_pipeline/modules/advantage.py
+@0be63969, on a branch).
 """
 
 import json

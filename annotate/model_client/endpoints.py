@@ -1,4 +1,4 @@
-"""Servers over HTTP: what they serve, what they answer, and whether they are still there."""
+"""Servers over HTTP: what they serve, what they are asked and answer, and whether they are still there."""
 
 import base64
 import hashlib

@@ -5,7 +5,9 @@ How a label comes about:
 1. Each episode is observed: how fast the arm moves, where it is idle, when its gripper closes and opens (`observe`).
 2. Where grippers show the steps of the task surely, each episode has them (`structure`). Else it is one step, and
    progress is the share of the moving time so far.
-3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task (`votes`).
+3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task: each is
+   laid beside those whose labels are sure, or, where there are none, beside all, and its progress is the mean of what
+   these say of each of its moments. An episode that failed is laid beside those that did not (`votes`).
 
 It is the embedded default and the yardstick for other annotators.
 """

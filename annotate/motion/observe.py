@@ -1,4 +1,5 @@
-"""What the signals of one episode show by themselves: how fast the arm moves, where it rests, when its gripper acts."""
+"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt of
+a gripper or hand to hold something. Spans are half-open, in frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

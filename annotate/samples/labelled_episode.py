@@ -1,4 +1,7 @@
-"""What samples are made of: an episode with its label."""
+"""What samples are made of: an episode with its label, its moments, and a sample's row.
+
+Moments that are asked about are drawn so that what is rare in robot data is not rare in samples.
+"""
 
 import hashlib
 import json

@@ -1,10 +1,12 @@
-"""Unanswerable ProgressLM samples: a demonstration, and a picture of which it says nothing.
+"""Demonstrations of ProgressLM samples, and unanswerable ones: a demonstration, and a picture of which it says nothing.
+
+A demonstration is a task's steps in words, or a run's pictures, with the share done at each.
 
     other_task    the demonstration, or the picture, is of a run of another task
     other_camera  the picture is the same moment by another camera, which shows something else
     not_shown     the demonstration shows the last part of the run, the picture is from well before it; or the other way
                   round: the first part, and a picture from well after it
-    occluded      what the task is about is covered in the picture (`cover`)
+    occluded      what the task is about is covered in the picture (`edits.covered`)
     edited        an image editor took something away, or put something else in its place
 
 All show real pictures of the same dataset, so the picture alone, its colours or its sharpness, does not tell: a model

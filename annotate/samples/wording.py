@@ -1,4 +1,11 @@
-"""The wording of samples, also for training and benchmarks: template files, whose every change is another version."""
+"""Texts of samples: the wording of questions and answers, and replies in ProgressLM's formats, read.
+
+Wordings are template files, whose every change is another version; training and benchmarks use them, too. A reply has
+four tags that reason, or a percentage alone. Two ways to read it: `strict` takes only what has one meaning: a tag that
+stands once, a whole number as reference, a percentage from 0 to 100 that says it is one, or n/a. `published` reads as
+the released evaluation does, which takes the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %). Format
+and published parsers are ProgressLM's (arXiv 2601.15224).
+"""
 
 import hashlib
 import math

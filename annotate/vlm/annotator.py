@@ -1,4 +1,4 @@
-"""The `vlm` annotator: plan, segment, refine, verify, and reason (annotate.vlm.reason).
+"""The `vlm` annotator: plan, segment, refine, verify, and reason.
 
 Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments that W windows hold
 (one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; refine for

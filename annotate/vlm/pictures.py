@@ -1,4 +1,5 @@
-"""Pictures in a request: their numbers and times, alone or in contact sheets, by one camera or by several at once."""
+"""An episode as the model gets to see it, and the pictures in a request: their numbers and times, alone or in contact
+sheets, by one camera or by several at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""Which pictures are shown, and what one look at them says: spans, known to the distance between two pictures."""
+"""Which pictures are shown, what one look at them says, and how far two looks agree.
+
+A look gives spans, known to the distance between two pictures.
+"""
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence

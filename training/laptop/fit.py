@@ -1,4 +1,5 @@
-"""Trains laptop models: all pictures once through the encoder, then steps on their embeddings, in one process."""
+"""Trains laptop models: pictures of a release's episodes once through the encoder, then steps on embeddings of clips of
+them, in one process."""
 
 import json
 import os
