@@ -3,15 +3,16 @@ its label runs."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
 from core.errors import checked_address
 
 
-class Settings(BaseModel, extra="forbid", frozen=True):
+class Settings(BaseModel):
     """`former`: fields of earlier versions, which stored configurations may have."""
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
     former: ClassVar[tuple[str, ...]] = ()
 
     @model_validator(mode="before")

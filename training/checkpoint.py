@@ -1,4 +1,4 @@
-"""Checkpoints of a run: to go on from (what learns, the optimizer's state, the data's position, all chance); and the best.
+"""Checkpoints of a run: to go on from (what learns, the optimizer, the data's position, all chance), and the best one.
 
 Each process writes its own part (torch.distributed.checkpoint, in safetensors), while training goes on. What any number
 of processes wrote, any other number can read. A folder appears whole or not at all; safetensors and JSON only.
