@@ -20,7 +20,7 @@ from annotate.stored_pictures import SharedPicture, encode_jpeg
 from core.tables import TABLES
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
-from ingest.identity import RATE_TOLERANCE
+from ingest.episodes import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions

@@ -171,17 +171,10 @@ def _outcome(
     # The first flag that any run of the dataset sets
     if flag := next((flag for flag in e.flags if flag.name in set_ever), None):
         return Outcome(flag.at_end if flag.name in set_at_end else flag.ever, f"column {flag.name}")
-    return e.folder or _by_reward(e, sparse, both_ends) or _by_ending(e, ends_alone)
-
-
-def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome | None:
-    if e.reward is None or e.reward.name not in sparse:
-        return None
-    was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
-    says = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
-    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if says else None
-
-
-def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:
-    is_success = ends_alone and e.ending is not None and e.ending.is_terminal
-    return Outcome(True, f"final {e.ending.name}") if e.ending and is_success else None
+    if e.folder:
+        return e.folder
+    if e.reward and e.reward.name in sparse and e.reward.shows in (REACHED, UNSET):
+        was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
+        if e.reward.shows == REACHED or not was_cut_off:
+            return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}")
+    return Outcome(True, f"final {e.ending.name}") if ends_alone and e.ending and e.ending.is_terminal else None

@@ -20,13 +20,13 @@ from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import EpisodeFiles, Key, episodes_of, frames_of, object_of, stated_steps
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
-from ingest.formats.numbers import numbered, numbers, side_by_side
 from ingest.formats.steps import StatedSpan
+from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.limits import Limits
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
-from ingest.sources.archives import split as inside_tar
 from ingest.sources.files import Source
+from ingest.sources.files import split as inside_tar
 
 TASK_FILE = re.compile(r"^task_info/task_(\d+)\.json$")
 VIDEO_FILE = re.compile(r"^observations/(?:.*/)?(\d+)/(\d+)/videos/([^/]+)\.mp4$")

@@ -12,14 +12,17 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of, group_of
 from ingest.formats.hdf5_file import (
     SUFFIXES,
+    cameras_in,
+    evidence_in,
     find,
+    finished,
+    frames_of,
+    group_of,
     guarded,
     length_of,
     members,
@@ -33,8 +36,8 @@ from ingest.formats.hdf5_file import (
     values,
 )
 from ingest.formats.listing import ListingBuilder, texts_among
-from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import parse_json
+from ingest.formats.tables import rate_of
 from ingest.limits import Limits
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
@@ -265,11 +268,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if is_demo and action is not None:  # the last action of LIBERO and robomimic closes the gripper
         action = action.rename_columns([*action.column_names[:-1], "gripper_close"])
     picture = partial(read_picture, limits=limits, bottom_up=convention == ("opengl",))
-    return EpisodeData(record, _with_grippers(state), action, times_s, frames_of(source, record, picture))
-
-
-def _with_grippers(state: pa.Table | None) -> pa.Table | None:
-    """ALOHA's files name no dimensions: the two arms are known by their width."""
-    if state is None or state.num_columns != ALOHA_WIDTH or state.column_names[0] != "qpos_0":
-        return state
-    return state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])
+    # ALOHA's files name no dimensions: the two arms are known by their width
+    if state is not None and state.num_columns == ALOHA_WIDTH and state.column_names[0] == "qpos_0":
+        state = state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])
+    return EpisodeData(record, state, action, times_s, frames_of(source, record, picture))

@@ -7,7 +7,7 @@ and soft links link by link; `checked` refuses data that is stored elsewhere, or
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from math import ceil, prod
 from typing import Any
@@ -16,10 +16,13 @@ import h5py
 import numpy as np
 import pyarrow as pa
 
-from ingest.formats.listing import texts_among
-from ingest.formats.numbers import numbers, side_by_side
+from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
+from ingest.formats.listing import ListingBuilder, scene_first, texts_among
+from ingest.formats.tables import numbers, side_by_side
 from ingest.limits import Limits
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
+from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -35,6 +38,8 @@ FOLDERS = ("obs", "observation", "observations", "images", "rgb_images", "image"
 LAST_PARTS = ("rgb", "color", "colors", "image", "images")
 # No camera's colours, or (robomimic) the same pictures again, one row later
 NO_CAMERA = re.compile(r"depth|segment|mask|disparity|(^|/)next_obs/", re.I)
+REWARD_KEYS = ("rewards", "reward")
+MAX_NAMED = 8  # datasets in a message
 
 
 def natural(text: str) -> list[str | int]:
@@ -138,23 +143,19 @@ def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     # HDF5 would give zeros, which look like data, for what was never stored
     if chunks is None and dataset.id.get_storage_size() < prod(shape) * dataset.dtype.itemsize:
         raise DataError(f"{name} was never written")
-    if chunks is not None:
-        limits.check("max_chunk_bytes", prod(chunks) * dataset.dtype.itemsize, f"{name}: bytes of a chunk")
-        _check_chunks(dataset, shape, chunks)
-    return dataset
-
-
-def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
-    """Are all there, and none larger than what it unpacks to? Raises DataError."""
+    if chunks is None:
+        return dataset
+    count, chunk_bytes = prod(map(ceil, np.divide(shape, chunks))), prod(chunks) * dataset.dtype.itemsize
+    limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))
-    count, chunk_bytes = prod(map(ceil, np.divide(shape, chunks))), prod(chunks) * dataset.dtype.itemsize
     if len(sizes) < count:
-        raise DataError(f"{dataset.name}: {count - len(sizes)} of its {count} chunks were never written")
+        raise DataError(f"{name}: {count - len(sizes)} of its {count} chunks were never written")
     # No filter makes data so much longer: it unpacks to more
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:
-        raise DataError(f"{dataset.name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
+        raise DataError(f"{name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
+    return dataset
 
 
 def values(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
@@ -254,7 +255,10 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
         return False
     if len(shape) == 4:
         return dtype == np.uint8 and shape[3] in (1, 3)
-    if not _holds_bytes(shape, dtype):
+    # Bytes of a file for each row?
+    variable = h5py.check_vlen_dtype(dtype) or h5py.check_string_dtype(dtype)
+    is_bytes = len(shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
+    if not is_bytes and not (len(shape) == 2 and dtype == np.uint8 and shape[1] >= 64):
         return False
     # Does the first, middle or last row begin like a picture's file?
     try:
@@ -262,14 +266,6 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
         return any(encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows)
     except (DataError, *H5_ERRORS):
         return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
-
-
-def _holds_bytes(shape: tuple[int, ...], dtype: np.dtype) -> bool:
-    """Bytes of a file for each row?"""
-    if len(shape) == 2:
-        return dtype == np.uint8 and shape[1] >= 64
-    variable = h5py.check_vlen_dtype(dtype) or h5py.check_string_dtype(dtype)
-    return len(shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
 
 
 def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
@@ -288,3 +284,93 @@ def read_picture(dataset: h5py.Dataset, k: int, limits: Limits, bottom_up: bool 
     check_size(dataset.shape[2], dataset.shape[1], what, limits)
     array = dataset[k]
     return array_picture(array[::-1] if bottom_up else array, what)
+
+
+# What an episode's group shows, and its pictures: of the adapters
+
+
+def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
+    """The group of an episode that was listed. Raises DataError: the file is another one by now."""
+    group = find(file, record.data_key)
+    if not isinstance(group, h5py.Group):
+        detail = f"there is no group {record.data_key} any more: the file has changed since it was listed"
+        raise DataError(f"{record.data_uri}: {detail}", "no_data")
+    return group
+
+
+def cameras_in(listing: ListingBuilder, uri: str, group: h5py.Group) -> dict[str, h5py.Dataset]:
+    """Cameras of the coming episode that can be read, by preference; finds what is wrong with the others."""
+    escapes: list[str] = []
+    readable: dict[str, h5py.Dataset] = {}
+    limits = listing.source.config.limits
+    cameras = cameras_of(group, escapes, limits)
+    for camera in scene_first(cameras, listing.source.config.cameras):
+        try:
+            readable[camera] = checked(cameras[camera], limits)
+        except DataError as e:
+            listing.warn_next(e.reason, str(e), uri, camera)
+    for path in escapes:
+        listing.warn_next("path_escape", f"{path} is a link to another file; not followed", uri)
+    if not readable:
+        # What else is there, by which a registry's author may see what the pictures are called
+        paths = [path for path, _ in walk(group, [], limits)]
+        detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
+        listing.unusable_next("no_video", detail, uri)
+    return readable
+
+
+def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered: Sequence[str]) -> OutcomeEvidence:
+    """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones.
+
+    A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
+    """
+
+    def fact(name: str) -> Any:
+        """A small value; None, with a finding, where it cannot be read: the rest is used."""
+        try:
+            with guarded(f"{uri}, {name}"):
+                return value(group, name, listing.source.config.limits)
+        except DataError as e:
+            listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
+            return None
+
+    def of_rows(stored: Any) -> np.ndarray:
+        """Several numbers or truths, one for each row; other things are no values."""
+        has_rows = isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
+        return known(stored if has_rows else ())
+
+    stated: Outcome | None = None
+    flags: list[Flag] = []
+    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
+        stored = fact(name)
+        flag, success = flag_of(name, of_rows(stored)), truth(stored)
+        if flag and name not in registered:
+            flags.append(flag)
+        elif flag:
+            stated = stated or Outcome(flag.at_end, f"column {name}")
+        elif success is not None:
+            stated = stated or Outcome(success, f"metadata {name}")
+    rewards = (reward_of(name, of_rows(fact(name))) for name in REWARD_KEYS)
+    return OutcomeEvidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
+
+
+def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dataset, int], Picture]) -> FrameReader:
+    """Episode.frames of an episode at a group of a file; `picture` reads one of a camera's dataset."""
+
+    def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
+        limits, uri = source.config.limits, record.data_uri or ""
+        with opened(source, uri) as file:
+            # Found and checked anew: the file may be another one than when it was listed
+            if camera not in (found := cameras_of(group_of(file, record), [], limits)):
+                raise DataError(f"{uri}: there are no pictures of {camera} any more", "missing_camera")
+            pictures = checked(found[camera], limits)
+            for k in range(pictures.shape[0]):
+                yield k, k / record.fps, picture(pictures, k)
+
+    return frames
+
+
+def finished(listing: ListingBuilder, format_: str) -> Listing:
+    cameras = scene_first(listing.cameras_in_use(), listing.source.config.cameras)
+    listing.find_missing(sorted(cameras), "no pictures of {}, which other episodes have")
+    return listing.listing(format_, cameras, nothing="no file holds an episode")

@@ -7,31 +7,34 @@ standard ones; a file that neither names is searched for by its own name. Length
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture, timed
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
+    INFO,
     LerobotListing,
     cameras_of,
     episode_metadata,
     expected,
+    locate,
     read_info,
     task_texts,
+    v2_numbers,
+    v3_pointer,
     version_of,
     video_rate,
 )
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
-from ingest.formats.lerobot_signals import read_signals, signal_columns
+from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
-from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
-from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.formats.numbers import vectors
-from ingest.formats.tables import read_columns
+from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
+from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.video import decode
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
@@ -46,11 +49,127 @@ ROOT = re.compile(
     r"((?:[^/]+/)*?)(?:meta/info\.json|meta/(?:episodes|tasks)[./].+|data/chunk-\d+/(?:episode_|file-)\d+\.parquet|"
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
+MAX_START_S = 1e9  # no video is so long
+
+Metadata = Mapping[int, dict[str, Any]]  # by episode
+RowsByEpisode = Mapping[int, EpisodeRows]
+Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
+Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video, by episode and camera
+
+
+def find_videos(
+    dataset: LerobotListing, metadata: Metadata, rows: RowsByEpisode, cameras: list[str]
+) -> dict[int, tuple[CameraVideo, ...]]:
+    """The videos of each episode by preference of cameras, with findings about those that it lacks."""
+    doubts: Doubts = defaultdict(dict)
+    videos: Videos = {}
+    for episode in sorted({*metadata, *rows}):
+        found = [_video(dataset, episode, camera, metadata, rows, doubts) for camera in cameras]
+        videos[episode] = {video.camera: video for video in found if video}
+    # Files of v3 hold several episodes, so that pointers into them can be wrong
+    if dataset.version == "v3.0":
+        _drop_shared_frames(videos, rows, doubts)
+    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
+    for episode in filter(dataset.wants, videos):
+        there, doubtful = videos[episode], doubts.get(episode, {})
+        # What is doubtful beside a usable video is a warning; without one the episode cannot be used
+        record = dataset.warn if there else dataset.unusable
+        for camera, detail in doubtful.items():
+            record("bad_video_pointer", detail, episode, camera=camera)
+        files = {camera: expected(dataset, episode, metadata.get(episode, {}), camera) for camera in cameras}
+        if there or doubtful:
+            # A camera with a doubt has its finding already
+            for camera, file in files.items():
+                if camera not in there and camera not in doubtful:
+                    dataset.warn("missing_camera", f"there is no {file}", episode, camera=camera, file=file)
+            continue
+        detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+        dataset.unusable("no_video", detail, episode, file=next(iter(files.values()), INFO))
+    _report_unused_cameras(dataset, videos, cameras)
+    return {episode: tuple(by_camera.values()) for episode, by_camera in videos.items()}
+
+
+def _video(
+    dataset: LerobotListing, episode: int, camera: str, metadata: Metadata, rows: RowsByEpisode, doubts: Doubts
+) -> CameraVideo | None:
+    """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
+    if episode in rows and camera in rows[episode].pictures:
+        return CameraVideo(camera, rows[episode].uri, rows[episode].row_start)
+    if dataset.version != "v3.0":
+        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, episode)})
+        return CameraVideo(camera, uri, 0) if uri else None
+    meta = metadata.get(episode, {})
+    pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
+    if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
+        # An episode that the metadata does not list has a finding that says so
+        if meta:
+            doubts[episode][camera] = f"no file or start time of {camera} in the metadata"
+        return None
+    uri = locate(dataset, "video_path", {"video_key": camera, **pointer})
+    if uri is None:
+        return None
+    # Times count in the file's own rate, which need not be that of the rows
+    rate, end_s = video_rate(dataset.info, camera, dataset.rate), finite(meta.get(f"videos/{camera}/to_timestamp"))
+    if episode in rows and end_s is not None:
+        # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
+        num_frames, num_rows = round((end_s - start_s) * rate), rows[episode].num_rows
+        if num_frames != num_rows:
+            detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
+            dataset.warn("length_differs", detail, episode, camera=camera, file=uri)
+    return CameraVideo(camera, uri, round(start_s * rate))
+
+
+def _drop_shared_frames(videos: Videos, rows: RowsByEpisode, doubts: Doubts) -> None:
+    """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
+    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
+    for episode in filter(rows.__contains__, videos):
+        for camera, video in videos[episode].items():
+            end_frame = video.start_frame + rows[episode].num_rows
+            claims[camera, video.uri].append((video.start_frame, end_frame, episode))
+    for (camera, uri), of_file in claims.items():
+        # Of the claims so far, the one that reaches furthest is the one that the next may overlap
+        _, furthest, other = min(of_file)
+        for start_frame, end_frame, episode in sorted(of_file)[1:]:
+            if start_frame < furthest:
+                for one, another in ((episode, other), (other, episode)):
+                    doubts[one].setdefault(camera, f"claims frames of {uri} that episode {another} claims too")
+                    videos[one].pop(camera, None)
+            if end_frame > furthest:
+                furthest, other = end_frame, episode
+
+
+def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
+    """Say once what is so for every episode: a camera beside usable ones that none of them has."""
+    used = set().union(*videos.values())
+    of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)} if used else {}
+    kept: list[Finding] = []
+    for found in dataset.findings:
+        is_replaced = found.reason in ("bad_video_pointer", "missing_camera")
+        (of_each.get(found.camera or "", kept) if is_replaced else kept).append(found)
+    dataset.findings = kept
+    for camera, own in of_each.items():
+        if told := [f.detail for f in own if f.reason == "bad_video_pointer"]:
+            dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
+
+
+def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:
+    """Is a video file shared, as v3 does it? By its name, else by the template that names it."""
+    name = PurePosixPath(uri).stem
+    if "episode_" in name or name.startswith("file-"):
+        return name.startswith("file-")
+    template = info.get("video_path")
+    return not (isinstance(template, str) and "{episode_index" in template)
+
+
+# The adapter
 
 
 def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
-    if any(FOLDER.match(folder) for folder in source.folders):
+    if any(FOLDER.match(folder) for folder in source.contents.folders):
         return True
     return any(pattern.match(uri) for uri in source.files for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE))
 
@@ -123,25 +242,20 @@ def _record(
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", episode)
     dataset.evidence[episode] = _evidence(dataset, meta, rows)
-    record = EpisodeRecord(
+    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
+    uris, num_rows = [video.uri for video in videos] + ([rows.uri] if rows else []), rows and rows.num_rows
+    return EpisodeRecord(
         episode_index=episode,
         source_id=f"episode_{episode:06d}",
         fps=dataset.rate,
         task=next(iter(tasks), None),
         tasks=tasks,
+        num_rows=num_rows,
+        data_uri=rows and rows.uri,
+        row_start=rows.row_start if rows else 0,
         videos=videos,
         group=dataset.group(facts, f"episode {episode}"),
-    )
-    video_uris = [video.uri for video in videos]
-    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
-    if rows is None:
-        return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
-    return replace(
-        record,
-        num_rows=rows.num_rows,
-        data_uri=rows.uri,
-        row_start=rows.row_start,
-        source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
+        source_stamp=dataset.source.stamp(uris, num_rows),
     )
 
 

@@ -12,9 +12,8 @@ from typing import Any
 
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder, in_order
-from ingest.formats.numbers import finite, rate_of
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
-from ingest.formats.tables import batches, opened
+from ingest.formats.tables import batches, finite, opened, rate_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 

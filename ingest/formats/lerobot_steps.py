@@ -24,11 +24,10 @@ from ingest.formats.lerobot_meta import (
     texts_by_index,
     whole,
 )
-from ingest.formats.lerobot_rows import EpisodeRows
-from ingest.formats.lerobot_signals import MODALITY
-from ingest.formats.numbers import finite
+from ingest.formats.lerobot_rows import MODALITY, EpisodeRows
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.steps import StatedSpan, checked_steps, is_step, span_objects, tells_times, with_exclusive_ends
+from ingest.formats.tables import finite
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
@@ -193,19 +192,6 @@ def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | Non
 def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
-        config = episode.meta.get("action_config")
-        config = parse_json(config) if isinstance(config, str) else config
-        # RoboMIND's converter writes null where nobody described the run
-        stored = (config.get("steps") if isinstance(config, dict) else config) or []
-        return with_exclusive_ends([_action_span(span) for span in span_objects(stored, "action_config")])
-
-    return _stated("action_config", episodes, spans_of)
-
-
-def _action_span(span: Mapping[str, Any]) -> StatedSpan:
-    """Raises ValueError for a frame that is neither a number nor the name of a picture."""
-
     def frame(value: Any) -> int:
         named = FRAME_FILE.search(value) if isinstance(value, str) else None
         number = int(named[1]) if named else whole(value)
@@ -213,8 +199,17 @@ def _action_span(span: Mapping[str, Any]) -> StatedSpan:
             raise ValueError(f"{value!r} is no frame")
         return number
 
-    name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
-    return StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+        config = episode.meta.get("action_config")
+        config = parse_json(config) if isinstance(config, str) else config
+        # RoboMIND's converter writes null where nobody described the run
+        stored, spans = (config.get("steps") if isinstance(config, dict) else config) or [], []
+        for span in span_objects(stored, "action_config"):
+            name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
+            spans.append(StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame"))))
+        return with_exclusive_ends(spans)
+
+    return _stated("action_config", episodes, spans_of)
 
 
 def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -232,7 +227,12 @@ def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
 def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
-    names, starts, ends = _sarm_lists(episode, head, in_frames)
+    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
+    names, starts, ends = stored = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
+    if {*map(type, stored)} != {list}:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
+    if len({*map(len, stored)}) > 1:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
     # The last frame of a stage is in it; a time is where the stage is over
     at = Times(1 if in_frames else fps)
     edges = [(at.frame(start), at.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)]
@@ -245,17 +245,6 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
         if end != start and (in_frames or end != start - 1):
             stages.append(StatedSpan(name, start, min(end, limit)))
     return stages
-
-
-def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
-    """Names, starts and ends. Raises ValueError."""
-    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
-    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
-    if {*map(type, stored)} != {list}:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
-    if len({*map(len, stored)}) > 1:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
-    return stored
 
 
 # Texts with times

@@ -12,10 +12,9 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.arrays import read_npy
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
-from ingest.formats.numbers import numbers, side_by_side
+from ingest.formats.tables import numbers, read_npy, side_by_side
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -72,33 +71,29 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     if not tasks:
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
-    state = _find_state(listing, folder, state_uri, num_frames)
+    num_states, is_pickled = 0, False
+    try:
+        num_states = len(_state(source, folder) or ())
+    except DataError as e:
+        is_pickled = e.reason == "pickled_data"
+        if not is_pickled:
+            listing.warn_next(e.reason, f"{e}; state and gripper are not used", state_uri)
+    if num_states not in (0, num_frames):
+        detail = f"{num_states} states for {num_frames} frames; state is not used"
+        listing.warn_next("length_differs", detail, state_uri)
     listing.add(
         folder,
         source.config.fps or fps,
         tasks=tasks,
         num_rows=num_frames,
-        data_uri=state_uri if state == "there" else None,
+        data_uri=state_uri if num_states and num_states == num_frames else None,
         videos=videos,
         evidence=OutcomeEvidence(listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, gripper_uri],
     )
-    return state == "pickled"
-
-
-def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> str:
-    """Is a state with a row for each frame of the coming scene "there", or "pickled", which is not read?"""
-    try:
-        num_states = len(_state(listing.source, folder) or ())
-    except DataError as e:
-        if e.reason != "pickled_data":
-            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
-        return e.reason.partition("_")[0]
-    if num_states not in (0, num_frames):
-        listing.warn_next("length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri)
-    return "there" if num_states and num_states == num_frames else ""
+    return is_pickled
 
 
 def _videos(

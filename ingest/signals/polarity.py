@@ -13,8 +13,7 @@ import numpy as np
 
 from ingest.episode import EpisodeData
 from ingest.signals.gripper import SURE, Polarity, SignalValues, way_steps
-from ingest.signals.naming import named_grippers, polarity_by_name, words
-from ingest.signals.switching import Range, Transition, transitions
+from ingest.signals.naming import Range, Transition, named_grippers, polarity_by_name, transitions, words
 
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
 BY_NAME = 3.0
@@ -78,12 +77,9 @@ def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
 def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[PolarityEvidence]:
     """What names, the robot and the sizes of the values say of a gripper with these ends."""
     evidence = []
-    stated = polarity_by_name(names)
-    if stated:
-        polarity, word = stated
-        evidence.append(
-            PolarityEvidence(BY_NAME if polarity == "high_is_open" else -BY_NAME, f"its name says {word!r}")
-        )
+    if stated := polarity_by_name(names):
+        log_odds = BY_NAME if stated[0] == "high_is_open" else -BY_NAME
+        evidence.append(PolarityEvidence(log_odds, f"its name says {stated[1]!r}"))
     if is_in_metres(names, ends):
         # A finger that moves the other way than its axis goes from 0 down
         opens_upward = abs(ends.high) >= abs(ends.low)
@@ -126,23 +122,17 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
 
 def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
     """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
-    command = _command(signal, episode)
-    if command is None or len(command) != len(run):
+    # That of the state's gripper, where its arm's is the only one named
+    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
         return None
+    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions) or len(episode.action) != len(run):
+        return None
+    command = episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
     # Commands in another unit say nothing about how far the gripper came
     low, high = np.percentile(command, [1, 99])
     is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
     return (command - run) / ends.span if is_comparable else None
-
-
-def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
-    """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
-    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
-        return None
-    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
-    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
-        return None
-    return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
 
 
 def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
@@ -226,9 +216,9 @@ def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:
 
 def _majority(rises: Sequence[bool], num_active: int, log_odds: float, why: str) -> PolarityEvidence | None:
     """Evidence where most of the episodes that move the gripper agree; `log_odds` is for many votes of True."""
-    if not rises or max(rises.count(True), rises.count(False)) < MIN_SHARE * num_active:
-        return None
     agree = max(rises.count(True), rises.count(False))
+    if not rises or agree < MIN_SHARE * num_active:
+        return None
     strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
     sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
     return PolarityEvidence(sign * strength, f"{why} ({agree} of {num_active} episodes)")

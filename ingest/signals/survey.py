@@ -8,8 +8,10 @@
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 
 import numpy as np
 
@@ -18,8 +20,7 @@ from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
 from ingest.signals import polarity as pol
 from ingest.signals.gripper import Column, GripperSignal, Kind, Polarity, SignalValues, combined, values_of
-from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
-from ingest.signals.switching import Range, range_of, switching_dimensions
+from ingest.signals.naming import MIN_HAND_JOINTS, Range, named_grippers, range_of, switching_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
@@ -76,19 +77,14 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
     Of a remote source only those that were asked for: the rows of others are not here.
     """
     is_all_here = source.selected is None or not source.config.is_remote
-    with_rows = [
-        record
-        for record in records
-        if record.data_uri is not None and (is_all_here or record.episode_index in (source.selected or ()))
-    ]
-    rank: dict[str, int] = {}
+    rank: Counter[str] = Counter()
     order = []
-    for record in with_rows:
-        task = record.task or ""
-        rank[task] = rank.get(task, 0) + 1
-        order.append((rank[task] > PER_TASK, record.episode_index, record))
-    picked = [record for _, _, record in sorted(order, key=lambda item: item[:2])[:MAX_EPISODES]]
-    return sorted(picked, key=lambda record: record.episode_index)
+    for record in records:
+        if record.data_uri is not None and (is_all_here or record.episode_index in (source.selected or ())):
+            rank[record.task or ""] += 1
+            order.append((rank[record.task or ""] > PER_TASK, record.episode_index, record))
+    picked = [record for _, _, record in sorted(order, key=itemgetter(0, 1))[:MAX_EPISODES]]
+    return sorted(picked, key=attrgetter("episode_index"))
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
@@ -146,21 +142,16 @@ def _width(episodes: Sequence[EpisodeData], column: Column) -> int:
     return min(0 if rows is None else rows.shape[1] for rows in values)
 
 
-def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list[int]:
-    """By name or number, from the end where that is negative."""
-    dimensions = []
-    for stated in entry.dimensions():
-        if isinstance(stated, str):
-            dimensions += [d for d, name in enumerate(names[:width]) if name == stated]
-        elif -width <= stated < width:
-            dimensions.append(stated % width)
-    return dimensions
-
-
 def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | None:
     if entry.column == "none":
         return None
-    dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
+    width, dimensions = _width(episodes, entry.column), list[int]()
+    names = _names(episodes, entry.column)[:width]
+    for stated in entry.dimensions():
+        if isinstance(stated, str):
+            dimensions += [d for d, name in enumerate(names) if name == stated]
+        elif -width <= stated < width:  # from the end where it is negative
+            dimensions.append(stated % width)
     if not dimensions:
         return None
     kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
@@ -236,10 +227,7 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     width = values.shape[1]
     spans = [range_of(values[:, k]).span for k in range(width)]
     moving = [k for k, span in enumerate(spans) if span > MIN_JOINT_RANGE * max(spans)]
-    if not moving:
-        return (1 / width,) * width
-
-    signs = _signs(values[:, moving])
+    signs = _signs(values[:, moving]) if moving else np.zeros(0)
     # Numbers so large that their squares are none go along with nothing
     if not signs.any():
         return (1 / width,) * width
@@ -353,13 +341,10 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
 def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
-    if absent:
-        named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
-        return [_no_gripper(episodes, f"the registry's {named or 'gripper'} is not there; ")]
-    return [] if signals or config.grippers else [_no_gripper(episodes)]
-
-
-def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
+    if not absent and (signals or config.grippers):
+        return []
+    named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
+    why = f"the registry's {named or 'gripper'} is not there; " if absent else ""
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:
@@ -368,4 +353,4 @@ def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))
     places = " and ".join(looked_at) or "no rows of numbers"
-    return Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")
+    return [Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")]

@@ -21,8 +21,8 @@ from av.error import FFmpegError
 
 from core.errors import UserError
 from ingest.episode import TimedPicture
+from ingest.formats.lerobot import holds_other_episodes
 from ingest.formats.lerobot_meta import video_rate
-from ingest.formats.lerobot_videos import holds_other_episodes
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import decode, open_video, probe

@@ -11,7 +11,7 @@ from annotate.motion.config import MotionConfig
 from annotate.motion.gripper_events import attempts, gripper_moves
 from annotate.signals import GripperCurve
 from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.formats.numbers import numbers
+from ingest.formats.tables import numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
