@@ -241,7 +241,14 @@ class DatasetConfig(EntryPart):
 
 def load_entry(path: Path) -> DatasetConfig:
     """One registry file; `source` becomes absolute. Raises UserError."""
-    fields = _stored_fields(path)
+    try:
+        fields = parse_yaml(path.read_text())
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")
     try:
         entry = DatasetConfig(**fields)
     except ValidationError as e:
@@ -252,19 +259,6 @@ def load_entry(path: Path) -> DatasetConfig:
         return entry
     # A path counts from the entry's file, so that both can be moved together
     return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
-
-
-def _stored_fields(path: Path) -> dict[Any, Any]:
-    """The mapping in a YAML file; its keys may be anything. Raises UserError."""
-    try:
-        data = parse_yaml(path.read_text())
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(data, dict):
-        raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")
-    return data
 
 
 def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:

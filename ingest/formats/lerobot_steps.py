@@ -17,9 +17,7 @@ from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_meta import (
     LerobotListing,
-    Rows,
-    json_lines,
-    parquet_rows,
+    metadata_rows,
     task_texts,
     texts_by_index,
     whole,
@@ -252,7 +250,14 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
 
 def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
-    drawn = _drawn(dataset)
+    drawn: dict[int, dict[str, Any]] = {}
+    try:
+        if VISUALIZER_FILE in dataset.source.files:
+            by_name = read_json(dataset.source, VISUALIZER_FILE)["episodes"]
+            drawn = {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
+    except (DataError, TypeError, KeyError, AttributeError, ValueError) as e:
+        detail = str(e) if isinstance(e, DataError) else "it has no object `episodes`"
+        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
     here = {index: episode for index, episode in episodes.items() if index in drawn}
     times = times_of(dataset, here)
 
@@ -265,19 +270,6 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         return [StatedSpan(span.get("label"), *at) for span, at in zip(spans, edges, strict=True)]
 
     return _stated("visualizer", here, spans_of)
-
-
-def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
-    """What the visualizer's file holds of each episode; nothing, with a finding, where it cannot be read."""
-    if VISUALIZER_FILE not in dataset.source.files:
-        return {}
-    try:
-        by_name = read_json(dataset.source, VISUALIZER_FILE)["episodes"]
-        return {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
-    except (DataError, TypeError, KeyError, AttributeError, ValueError) as e:
-        detail = str(e) if isinstance(e, DataError) else "it has no object `episodes`"
-        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
-        return {}
 
 
 def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -311,18 +303,22 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
 # An index, or several, in each row
 
 
-def _with_texts(
-    dataset: LerobotListing, episodes: Episodes, column: str, uri: str, read: Callable[[LerobotListing, str], Rows]
-) -> dict[int, Stated]:
+def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
     if uri not in dataset.source.files or column not in columns_of(dataset, episodes):
         return {}
-    return _of_indices(dataset, episodes, column, texts_by_index(read(dataset, uri), "subtask"), uri)
+    return _of_indices(dataset, episodes, column, texts_by_index(metadata_rows(dataset, uri), "subtask"), uri)
 
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
-    columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
+    # Columns that may say what is done: those named annotation.*, or as meta/modality.json names them
+    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
+    if MODALITY in dataset.source.files:
+        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
+            original = object_of(how).get("original_key")
+            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    columns = {column for name, column in named.items() if not NOT_TEXTS.search(name)} & columns_of(dataset, episodes)
     texts = task_texts(dataset) if columns else {}
     finest: dict[int, Stated] = {}
     most = 0
@@ -333,16 +329,6 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         if changes > most:
             finest, most = stated, changes
     return finest
-
-
-def _annotated_columns(dataset: LerobotListing) -> set[str]:
-    """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
-    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    if MODALITY in dataset.source.files:
-        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
-            original = object_of(how).get("original_key")
-            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
-    return {column for name, column in named.items() if not NOT_TEXTS.search(name)}
 
 
 def _of_indices(
@@ -381,8 +367,8 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "visualizer": _visualizer,
     "segments": _segments,
     "action_config": _action_config,
-    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE, read=json_lines),
-    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE, read=parquet_rows),
+    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE),
+    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE),
     "annotation": _annotation,
     "language": _language,
     "sarm": _sarm,
