@@ -17,10 +17,9 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import EpisodeFiles, Key, episodes_of, frames_of, object_of, stated_steps
+from ingest.formats.folders import EpisodeFiles, Key, StatedSpan, episodes_of, frames_of, object_of, stated_steps
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
-from ingest.formats.steps import StatedSpan
 from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.limits import Limits
 from ingest.outcomes import OutcomeEvidence

@@ -13,7 +13,15 @@ from typing import Any, NamedTuple
 
 from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
-from ingest.formats.folders import object_of
+from ingest.formats.folders import (
+    StatedSpan,
+    checked_steps,
+    is_step,
+    object_of,
+    span_objects,
+    tells_times,
+    with_exclusive_ends,
+)
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_meta import (
     LerobotListing,
@@ -24,7 +32,6 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.lerobot_rows import MODALITY, EpisodeRows
 from ingest.formats.side_files import parse_json, read_json
-from ingest.formats.steps import StatedSpan, checked_steps, is_step, span_objects, tells_times, with_exclusive_ends
 from ingest.formats.tables import finite
 from ingest.reasons import DataError
 

@@ -24,10 +24,9 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import frames_of, is_video, probed, stated_steps, videos_of
+from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.side_files import read_table
-from ingest.formats.steps import StatedSpan
 from ingest.formats.tables import numbered, numbers, rate_of, read_npy, read_npz, side_by_side
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import VideoInfo

@@ -199,22 +199,7 @@ class Roles:
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
     """By the arrays' descriptions alone; those that cannot be used are problems."""
     problems: list[tuple[str, str, str]] = []
-    arrays = _usable(store, config, rows, problems)
-    pictures = {n: a for n, a in arrays.items() if a.ndim == 4 and a.dtype == np.uint8 and a.shape[3] in (1, 3)}
-    cameras = {n: a for n, a in pictures.items() if not NO_CAMERA.search(n)}
-    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in vectors:
-            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
-    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
-    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
-    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
-    return Roles(cameras, state, action, times, tuple(problems))
-
-
-def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
-    """Arrays of numbers with a row for each frame, by name; of others why not."""
-    arrays: dict[str, Any] = {}
+    arrays: dict[str, Any] = {}  # of numbers, with a row for each frame
     for name in store.names("data"):
         try:
             if (array := store.array(f"data/{name}")) is None:
@@ -229,7 +214,16 @@ def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple
             problems.append(("length_differs", told, name))
         else:
             arrays[name] = array
-    return arrays
+    pictures = {n: a for n, a in arrays.items() if a.ndim == 4 and a.dtype == np.uint8 and a.shape[3] in (1, 3)}
+    cameras = {n: a for n, a in pictures.items() if not NO_CAMERA.search(n)}
+    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
+    for name in (*config.keys.state, *config.keys.action):
+        if name not in vectors:
+            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
+    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
+    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
+    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
+    return Roles(cameras, state, action, times, tuple(problems))
 
 
 def _first_layout(

@@ -44,7 +44,11 @@ def list_episodes(source: Source) -> Listing:
             human[match[1]] = None
         else:
             scenes[match[1]].append(match[4])
-    texts = _task_texts(listing)
+    texts: dict[str, tuple[str, ...]] = {}  # by task (`task_0001`), the English one first
+    for uri in source.by_name.get(TASKS, []):
+        for task, stored in listing.read_object(uri).items():
+            by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
+            texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     num_pickled = sum(_add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes))
     # What is so for many scenes is said once
     if human:
@@ -115,16 +119,6 @@ def _videos(
         uris = [video.uri for video in videos]
         listing.unusable_next("no_video", f"no video can be opened: {named(uris)}", uris[0])
     return DEFAULT_FPS, None, videos
-
-
-def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
-    """Instructions by task (`task_0001`), the English one first."""
-    texts: dict[str, tuple[str, ...]] = {}
-    for uri in listing.source.by_name.get(TASKS, []):
-        for task, stored in listing.read_object(uri).items():
-            by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
-            texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
-    return texts
 
 
 def _state(source: Source, folder: str) -> pa.Table | None:

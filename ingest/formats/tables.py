@@ -157,14 +157,11 @@ def read_columns(path: Path, start: int, count: int, columns: Sequence[str], lim
             raise DataError(f"{path.name}: no row {start + count - 1}")
         [table] = ranges(file, [(start, count)], [column for column in columns if column in names])
     for name in table.column_names:
-        limits.check("max_values", _num_values(table[name]), f"{path.name}: values of {name}")
+        column = table[name]
+        while is_list(column.type):
+            column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+        limits.check("max_values", len(column), f"{path.name}: values of {name}")
     return table
-
-
-def _num_values(column: pa.ChunkedArray) -> int:
-    while is_list(column.type):
-        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
-    return len(column)
 
 
 # NumPy files. Nothing in them is unpickled: that could run code

@@ -350,9 +350,18 @@ def _walk(root: Path) -> FolderContents:
         contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
         # os.walk goes on with what is left in its list, and follows no links
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name)
-        for name in sorted(files):
-            if not name.startswith(".") and _shown(name) == name:
-                _add_file(contents, at + name, os.path.join(folder, name), real_root)
+        for name in sorted(name for name in files if not name.startswith(".") and _shown(name) == name):
+            path = os.path.join(folder, name)
+            try:
+                s = os.lstat(path)
+                if stat.S_ISLNK(s.st_mode) and _inside(path, real_root):
+                    s = os.stat(path)
+            except OSError:
+                continue  # a link that leads nowhere, or what is there no more
+            if stat.S_ISLNK(s.st_mode):
+                contents.escaping.append(at + name)
+            elif stat.S_ISREG(s.st_mode):
+                contents.files[at + name] = _stat(s, path)
         contents.folders.update(at + name for name in folders)
         contents.escaping += [at + name for name in folders if not _inside(os.path.join(folder, name), real_root)]
     return contents
@@ -360,20 +369,6 @@ def _walk(root: Path) -> FolderContents:
 
 def _refuse(e: OSError) -> NoReturn:
     raise SourceError(f"cannot look into {e.filename}: {e.strerror}") from e
-
-
-def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
-    try:
-        s = os.lstat(path)
-        if stat.S_ISLNK(s.st_mode):
-            if not _inside(path, real_root):
-                contents.escaping.append(uri)
-                return
-            s = os.stat(path)
-    except OSError:
-        return  # a link that leads nowhere, or what is there no more
-    if stat.S_ISREG(s.st_mode):
-        contents.files[uri] = _stat(s, path)
 
 
 def _stat(s: os.stat_result, path: str | Path) -> FileStat:
