@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
-from ingest.limits import Limits
 from ingest.outcomes import Outcome
+from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
 from ingest.signals.gripper import GripperSignal, signal_row
 from ingest.signals.survey import survey

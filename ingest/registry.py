@@ -22,7 +22,7 @@ from pydantic import (
 from core.errors import UserError, checked_address, validation_message
 from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
-from ingest.limits import LIMITS, Limits
+from ingest.reasons import LIMITS, Limits
 
 if TYPE_CHECKING:
     FormatName = str

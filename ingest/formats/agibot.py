@@ -21,9 +21,8 @@ from ingest.formats.folders import EpisodeFiles, Key, StatedSpan, episodes_of, f
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
 from ingest.formats.tables import numbered, numbers, side_by_side
-from ingest.limits import Limits
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.files import split as inside_tar
 

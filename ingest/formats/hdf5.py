@@ -38,8 +38,7 @@ from ingest.formats.hdf5_file import (
 from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import rate_of
-from ingest.limits import Limits
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 

@@ -19,11 +19,10 @@ import pyarrow as pa
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
 from ingest.formats.listing import ListingBuilder, scene_first, texts_among
 from ingest.formats.tables import numbers, side_by_side
-from ingest.limits import Limits
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
 from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 SUFFIXES = (".hdf5", ".h5", ".hdf")

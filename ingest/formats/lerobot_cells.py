@@ -12,8 +12,7 @@ import pyarrow as pa
 from ingest.formats.lerobot_meta import LerobotListing, whole
 from ingest.formats.lerobot_rows import EpisodeRows
 from ingest.formats.tables import finite, opened, ranges, vectors
-from ingest.limits import LIMITS
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,10 @@ from ingest.formats.lerobot_meta import (
 )
 from ingest.formats.side_files import read_json
 from ingest.formats.tables import batches, is_list, numbers, opened, ranges, side_by_side, vectors
-from ingest.limits import Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.signals.naming import named_grippers, names_by_parts
 from ingest.sources.files import Source
 

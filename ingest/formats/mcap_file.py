@@ -19,10 +19,9 @@ from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap_ros2.decoder import DecoderFactory
 
-from ingest.limits import Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 # What the libraries raise for damaged records

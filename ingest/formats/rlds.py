@@ -51,7 +51,6 @@ from ingest.formats.rlds_steps import (
     values_of,
 )
 from ingest.formats.tables import numbers, side_by_side
-from ingest.limits import Limits
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
     Ending,
@@ -64,7 +63,7 @@ from ingest.outcomes import (
     reward_of,
     truth,
 )
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 from ingest.sources.types import LFS_MARK

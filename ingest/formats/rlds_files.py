@@ -20,8 +20,7 @@ import numpy as np
 
 from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import read_json
-from ingest.limits import LIMITS, Limits
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 
 HEADER_BYTES, FOOTER_BYTES = 12, 4

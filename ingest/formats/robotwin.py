@@ -23,10 +23,9 @@ from ingest.formats.hdf5_file import (
     table_of,
 )
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.limits import Limits
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")

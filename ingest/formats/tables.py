@@ -14,8 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.limits import LIMITS, Limits
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import Picture, SkippedFrame, VideoError
+from ingest.reasons import LIMITS, Limits
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Streaming video decoding with PyAV: h264, AV1, MPEG-4 and whatever else FFmpeg reads.
 
 Every video is opened here, whoever asks: only containers that hold their pictures themselves, only plain files, and
-only within `ingest.limits`.
+only within `ingest.reasons`.
 """
 
 import os
@@ -24,9 +24,9 @@ from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DECODE_ALL, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
 from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
+from ingest.reasons import LIMITS, Limits
 from ingest.sources.types import LFS_MARK
 
 # Pixel formats whose first plane is 8-bit luma

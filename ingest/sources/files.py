@@ -18,8 +18,7 @@ from urllib.parse import quote
 
 from core.files import HALF_FILE, whole_file
 from core.scratch import ScratchFolder
-from ingest.limits import LIMITS, Limits
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, refuse_pointer
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.limits import Limits
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources import files
 from ingest.sources.files import extract, index
 from ingest.sources.types import SourceError
