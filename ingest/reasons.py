@@ -252,8 +252,8 @@ REASONS = {
 
 
 # What one source may take of memory and time. A small file can claim anything: a million rows of one repeated text, a
-# picture of any size, a video shown a million times over. So the claim is looked at before what it claims is read, and a
-# claim beyond its limit is a finding (`over_limit`) with the figure. A registry entry may raise or lower each (`limits`)
+# picture of any size, a video shown a million times over. So the claim is looked at before what it claims is read, and
+# a claim beyond its limit is a finding (`over_limit`) with the figure. A registry entry may raise or lower each
 
 
 def _limit(default: float, description: str, **bounds: float) -> Any:

@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture, timed
+from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_meta import (
     DATA_FILE,
     EPISODE_FILE,
@@ -51,81 +52,76 @@ ROOT = re.compile(
 )
 MAX_START_S = 1e9  # no video is so long
 
-Metadata = Mapping[int, dict[str, Any]]  # by episode
-RowsByEpisode = Mapping[int, EpisodeRows]
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
 Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video, by episode and camera
 
 
-def find_videos(
-    dataset: LerobotListing, metadata: Metadata, rows: RowsByEpisode, cameras: list[str]
-) -> dict[int, tuple[CameraVideo, ...]]:
+def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str]) -> dict[int, tuple[CameraVideo, ...]]:
     """The videos of each episode by preference of cameras, with findings about those that it lacks."""
     doubts: Doubts = defaultdict(dict)
     videos: Videos = {}
-    for episode in sorted({*metadata, *rows}):
-        found = [_video(dataset, episode, camera, metadata, rows, doubts) for camera in cameras]
-        videos[episode] = {video.camera: video for video in found if video}
+    for index, episode in episodes.items():
+        found = [_video(dataset, index, episode, camera, doubts[index]) for camera in cameras]
+        videos[index] = {video.camera: video for video in found if video}
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
-        _drop_shared_frames(videos, rows, doubts)
+        _drop_shared_frames(videos, episodes, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
-    for episode in filter(dataset.wants, videos):
-        there, doubtful = videos[episode], doubts.get(episode, {})
+    for index in filter(dataset.wants, videos):
+        there, doubtful = videos[index], doubts[index]
         # What is doubtful beside a usable video is a warning; without one the episode cannot be used
         record = dataset.warn if there else dataset.unusable
         for camera, detail in doubtful.items():
-            record("bad_video_pointer", detail, episode, camera=camera)
-        files = {camera: expected(dataset, episode, metadata.get(episode, {}), camera) for camera in cameras}
-        if there or doubtful:
-            # A camera with a doubt has its finding already
-            for camera, file in files.items():
-                if camera not in there and camera not in doubtful:
-                    dataset.warn("missing_camera", f"there is no {file}", episode, camera=camera, file=file)
+            record("bad_video_pointer", detail, index, camera=camera)
+        files = {camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
+        if not there and not doubtful:
+            detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+            dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
             continue
-        detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
-        dataset.unusable("no_video", detail, episode, file=next(iter(files.values()), INFO))
+        for camera, file in files.items():
+            # A camera with a doubt has its finding already
+            if camera not in there and camera not in doubtful:
+                dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
     _report_unused_cameras(dataset, videos, cameras)
-    return {episode: tuple(by_camera.values()) for episode, by_camera in videos.items()}
+    return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
 
 def _video(
-    dataset: LerobotListing, episode: int, camera: str, metadata: Metadata, rows: RowsByEpisode, doubts: Doubts
+    dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
 ) -> CameraVideo | None:
     """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
-    if episode in rows and camera in rows[episode].pictures:
-        return CameraVideo(camera, rows[episode].uri, rows[episode].row_start)
+    rows, meta = episode.rows, episode.meta
+    if rows and camera in rows.pictures:
+        return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
-        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, episode)})
+        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
         return CameraVideo(camera, uri, 0) if uri else None
-    meta = metadata.get(episode, {})
     pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
         # An episode that the metadata does not list has a finding that says so
         if meta:
-            doubts[episode][camera] = f"no file or start time of {camera} in the metadata"
+            doubts[camera] = f"no file or start time of {camera} in the metadata"
         return None
     uri = locate(dataset, "video_path", {"video_key": camera, **pointer})
     if uri is None:
         return None
     # Times count in the file's own rate, which need not be that of the rows
     rate, end_s = video_rate(dataset.info, camera, dataset.rate), finite(meta.get(f"videos/{camera}/to_timestamp"))
-    if episode in rows and end_s is not None:
+    if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
-        num_frames, num_rows = round((end_s - start_s) * rate), rows[episode].num_rows
+        num_frames, num_rows = round((end_s - start_s) * rate), rows.num_rows
         if num_frames != num_rows:
             detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
-            dataset.warn("length_differs", detail, episode, camera=camera, file=uri)
+            dataset.warn("length_differs", detail, index, camera=camera, file=uri)
     return CameraVideo(camera, uri, round(start_s * rate))
 
 
-def _drop_shared_frames(videos: Videos, rows: RowsByEpisode, doubts: Doubts) -> None:
+def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
     claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
-    for episode in filter(rows.__contains__, videos):
-        for camera, video in videos[episode].items():
-            end_frame = video.start_frame + rows[episode].num_rows
-            claims[camera, video.uri].append((video.start_frame, end_frame, episode))
+    for index, by_camera in videos.items():
+        for camera, video in by_camera.items() if (rows := episodes[index].rows) else ():
+            claims[camera, video.uri].append((video.start_frame, video.start_frame + rows.num_rows, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
         _, furthest, other = min(of_file)
@@ -216,37 +212,34 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     texts = task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
-    steps = native_steps(dataset, metadata, rows)
-    for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
-        of_rows = rows.get(episode)
-        _check(dataset, episode, metadata.get(episode), of_rows)
-        record = _record(dataset, episode, metadata.get(episode, {}), of_rows, videos, texts)
-        if s := steps.get(episode):
+    indices = sorted(metadata.keys() | rows.keys())
+    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
+    steps = native_steps(dataset, episodes)
+    for index, videos in find_videos(dataset, episodes, cameras).items():
+        _check(dataset, index, episodes[index])
+        record = _record(dataset, index, episodes[index], videos, texts)
+        if s := steps.get(index):
             record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
         dataset.records.append(record)
 
 
 def _record(
-    dataset: LerobotListing,
-    episode: int,
-    meta: dict[str, Any],
-    rows: EpisodeRows | None,
-    videos: tuple[CameraVideo, ...],
-    texts: Mapping[int, str],
+    dataset: LerobotListing, index: int, episode: Annotated, videos: tuple[CameraVideo, ...], texts: Mapping[int, str]
 ) -> EpisodeRecord:
+    rows, meta = episode.rows, episode.meta
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    named = [texts[index] for index in rows.task_indices if index in texts] if rows and rows.row_tasks else []
+    named = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
     tasks = texts_among([named or meta.get("tasks"), *map(facts.get, dataset.source.config.keys.language)])
     if not tasks:
-        dataset.warn("no_task", "no instruction in rows or metadata", episode)
-    dataset.evidence[episode] = _evidence(dataset, meta, rows)
+        dataset.warn("no_task", "no instruction in rows or metadata", index)
+    dataset.evidence[index] = _evidence(dataset, meta, rows)
     # Without rows (lost, or remote and not asked for) there are only videos to be stamped
     uris, num_rows = [video.uri for video in videos] + ([rows.uri] if rows else []), rows and rows.num_rows
     return EpisodeRecord(
-        episode_index=episode,
-        source_id=f"episode_{episode:06d}",
+        episode_index=index,
+        source_id=f"episode_{index:06d}",
         fps=dataset.rate,
         task=next(iter(tasks), None),
         tasks=tasks,
@@ -254,12 +247,12 @@ def _record(
         data_uri=rows and rows.uri,
         row_start=rows.row_start if rows else 0,
         videos=videos,
-        group=dataset.group(facts, f"episode {episode}"),
+        group=dataset.group(facts, f"episode {index}"),
         source_stamp=dataset.source.stamp(uris, num_rows),
     )
 
 
-def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
+def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
     registered = dataset.source.config.success_field
     of_rows = rows.evidence if rows else NO_EVIDENCE
@@ -272,25 +265,25 @@ def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows |
     return replace(of_rows, stated=outcome or dataset.stated_outcome(meta))
 
 
-def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, rows: EpisodeRows | None) -> None:
+def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
     """Find what is wrong with an episode's rows, and where they differ from the metadata."""
-    if meta is None:
-        dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
+    rows, meta, limits = episode.rows, episode.meta, dataset.source.config.limits
+    if not meta:
+        dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", index)
     if rows is not None:
-        stated_rows, limits = (meta or {}).get("length"), dataset.source.config.limits
         if rows.num_rows == 0:
-            dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
+            dataset.unusable("no_data", "its table has no rows", index, file=rows.uri)
         elif problem := limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
-            dataset.unusable("over_limit", problem, episode, file=rows.uri)
-        if stated_rows not in (None, rows.num_rows):
-            detail = f"metadata says {stated_rows} frames, its rows are {rows.num_rows}"
-            dataset.warn("length_differs", detail, episode)
-    elif episode not in dataset.lost and dataset.wants(episode):
+            dataset.unusable("over_limit", problem, index, file=rows.uri)
+        if meta.get("length") not in (None, rows.num_rows):
+            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
+            dataset.warn("length_differs", detail, index)
+    elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = expected(dataset, episode, meta or {})
+        file = expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
         lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
-        dataset.unusable(*lost[not pointers], episode, file=(*pointers, file)[0])
+        dataset.unusable(*lost[not pointers], index, file=(*pointers, file)[0])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

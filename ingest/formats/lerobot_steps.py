@@ -30,7 +30,7 @@ from ingest.formats.lerobot_meta import (
     texts_by_index,
     whole,
 )
-from ingest.formats.lerobot_rows import MODALITY, EpisodeRows
+from ingest.formats.lerobot_rows import MODALITY
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
 from ingest.reasons import DataError
@@ -60,16 +60,12 @@ class Stated(NamedTuple):
     as_far_as: EpisodeFrame | None = None
 
 
-def native_steps(
-    dataset: LerobotListing, metadata: Mapping[int, Mapping[str, Any]], rows: Mapping[int, EpisodeRows]
-) -> dict[int, Stated]:
+def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The steps of each episode that has any, with findings about broken ones and about forms that differ."""
-    indices = sorted(metadata.keys() | rows.keys())
-    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
     by_form = [read_form(dataset, episodes, name) for name in FORMS]
 
     chosen: dict[int, Stated] = {}
-    for episode in indices:
+    for episode in episodes:
         for stated in filter(None, (of_form.get(episode) for of_form in by_form)):
             if stated.problem is not None:
                 dataset.warn("bad_steps", f"{stated.form}: {stated.problem}", episode)
@@ -233,11 +229,12 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
     columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
-    names, starts, ends = stored = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
+    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
     if {*map(type, stored)} != {list}:
         raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
     if len({*map(len, stored)}) > 1:
         raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
+    names, starts, ends = stored
     # The last frame of a stage is in it; a time is where the stage is over
     at = Times(1 if in_frames else fps)
     edges = [(at.frame(start), at.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)]
