@@ -41,27 +41,37 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     # Copies first: what is decided by source id must not be decided twice
     unique = _with_unique_ids(listing.records, findings)
     records = [_with_chosen_task(record, config, findings) for record in unique]
-    bad, published = config.bad_episodes, config.published.fps
-    for record in records:
-        if record.source_id in bad:
-            detail = f"the registry says: {bad[record.source_id]}"
-            findings.append(Finding("known_bad", detail, "unusable", record.episode_index))
-    if published and listing.fps and abs(listing.fps / published - 1) > RATE_TOLERANCE:
-        detail = f"published with {published:g} fps, this copy says {listing.fps:g}: the copy counts"
-        findings.append(Finding("frame_rate", detail, "warning"))
+    findings += _by_registry(listing, records, config)
     # Where the source has numbers of its own these stay, and a missing one is a finding
     if listing.numbered:
         gaps = _gaps([record.episode_index for record in records])
         findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
     else:
         # Findings name episodes by the index as listed, too
-        new = count(max(known.values(), default=-1) + 1)
-        kept = [(r.episode_index, known.get(r.source_id)) for r in records]
-        indices = {listed: next(new) if index is None else index for listed, index in kept}
+        indices = _kept_indices(records, known)
         findings = [_renumbered(finding, indices) for finding in findings]
         records = [_renumbered(record, indices) for record in records]
         records.sort(key=lambda r: r.episode_index)
     return replace(listing, records=tuple(records), findings=tuple(findings))
+
+
+def _by_registry(listing: Listing, records: list[EpisodeRecord], config: DatasetConfig) -> Iterator[Finding]:
+    """Episodes that the registry names as broken, and a frame rate that differs from what was published."""
+    for record in records:
+        if record.source_id in config.bad_episodes:
+            detail = f"the registry says: {config.bad_episodes[record.source_id]}"
+            yield Finding("known_bad", detail, "unusable", record.episode_index)
+    stated = config.published.fps
+    if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
+        detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
+        yield Finding("frame_rate", detail, "warning")
+
+
+def _kept_indices(records: list[EpisodeRecord], known: Mapping[str, int]) -> dict[int, int]:
+    """The index that each episode keeps or gets, by its index as listed."""
+    new = count(max(known.values(), default=-1) + 1)
+    indices = [(record.episode_index, known.get(record.source_id)) for record in records]
+    return {listed: next(new) if index is None else index for listed, index in indices}
 
 
 def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]) -> T:
@@ -159,9 +169,7 @@ def episodes_stage(
         records = tuple(r for r in records if r.episode_index in source.selected)
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
-    # Outcomes that people gave stand in the place of their source's
-    given = [(record, stated.get(record.episode_index)) for record in records]
-    records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in given)
+    records = _with_stated(records, stated)
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
@@ -193,20 +201,17 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
 
 
+def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcome]) -> tuple[EpisodeRecord, ...]:
+    """The records, with the outcomes that people gave in the place of their source's."""
+    pairs = ((record, stated.get(record.episode_index)) for record in records)
+    return tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in pairs)
+
+
 def storable(listing: Listing, limits: Limits) -> Listing:
     """What no table can keep (NUL characters, texts beyond the limit) is shown otherwise, or cut off.
 
     An episode that has it cannot be used.
     """
-
-    def shown(value: Any) -> Any:
-        """A text, or what has texts in it."""
-        if isinstance(value, str):
-            return value[: limits.max_text].replace("\0", UNKNOWN)
-        if isinstance(value, tuple):
-            return tuple(map(shown, value))
-        return replace(value, **{k: shown(v) for k, v in vars(value).items()}) if is_dataclass(value) else value
-
     records, findings = [], list(listing.findings)
     for record in listing.records:
         texts = list(_texts(record))
@@ -217,12 +222,21 @@ def storable(listing: Listing, limits: Limits) -> Listing:
         elif problem := limits.excess("max_text", max(map(len, texts)), "characters of one of its texts"):
             findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
             is_kept = False
-        records.append(record if is_kept else shown(record))
-    cameras, robot = shown(listing.cameras), shown(listing.robot)
+        records.append(record if is_kept else _shown(record, limits))
+    cameras, robot = _shown(listing.cameras, limits), _shown(listing.robot, limits)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
         findings.append(Finding("over_limit", problem, "warning"))
     return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
+
+
+def _shown(value: Any, limits: Limits) -> Any:
+    """A text, or what has texts in it, as tables can keep it."""
+    if isinstance(value, str):
+        return value[: limits.max_text].replace("\0", UNKNOWN)
+    if isinstance(value, tuple):
+        return tuple(_shown(part, limits) for part in value)
+    return type(value)(**{k: _shown(v, limits) for k, v in vars(value).items()}) if is_dataclass(value) else value
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -259,21 +273,27 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
     for f in findings:
         alike.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
     rows = []
-    for (episode, camera, reason), found in alike.items():
-        # With the file, where what is said is of several
-        is_of_one = len({f.file for f in found}) == 1
-        details = list(dict.fromkeys(f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in found))
-        more = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
+    for f in map(_merged, alike.values()):
         row = {
             "dataset": dataset,
-            "episode_index": episode,
-            "chunk": None if episode is None else episode // chunk_size,
-            "camera": camera,
+            "episode_index": f.episode_index,
+            "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
+            "camera": f.camera,
             "stage": stage,
-            "reason": reason,
-            "detail": "; ".join([*details[:MAX_DETAILS], *more]),
-            "file": found[0].file,
-            "severity": max((f.severity for f in found), key=("warning", "unusable").index),
+            "reason": f.reason,
+            "detail": f.detail,
+            "file": f.file,
+            "severity": f.severity,
         }
         rows.append({k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()})
     return TABLES["findings"].rows(rows)
+
+
+def _merged(findings: list[Finding]) -> Finding:
+    """One finding that says what several did, with the worst severity; of very many it names the first."""
+    # With its file, where they are of several
+    is_of_one = len({f.file for f in findings}) == 1
+    details = list(dict.fromkeys(f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings))
+    more = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
+    severity = max((f.severity for f in findings), key=("warning", "unusable").index)
+    return replace(findings[0], detail="; ".join([*details[:MAX_DETAILS], *more]), severity=severity)

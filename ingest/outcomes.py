@@ -155,21 +155,33 @@ def decide(evidence: Mapping[int, OutcomeEvidence]) -> tuple[dict[int, Outcome |
     shows_both_ends = len({e.ending.is_terminal for e in everything if e.ending}) == 2
     # A reward that is there, yet is dense or unclear, is of runs that may also end in failure
     ends_alone = shows_both_ends and unset == {reward.name for reward in rewards}
-
-    def outcome(e: OutcomeEvidence) -> Outcome | None:
-        """Of one run, by what all runs of its dataset show."""
-        if e.stated:
-            return e.stated
-        # The first flag that any run of the dataset sets
-        if flag := next((flag for flag in e.flags if flag.name in set_ever), None):
-            return Outcome(flag.at_end if flag.name in set_at_end else flag.ever, f"column {flag.name}")
-        if e.folder:
-            return e.folder
-        if e.reward and e.reward.name in sparse and e.reward.shows in (REACHED, UNSET):
-            was_cut_off = shows_both_ends and e.ending is not None and not e.ending.is_terminal
-            if e.reward.shows == REACHED or not was_cut_off:
-                return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}")
-        return Outcome(True, f"final {e.ending.name}") if ends_alone and e.ending and e.ending.is_terminal else None
-
-    outcomes = {episode: outcome(e) for episode, e in evidence.items()}
+    outcomes = {
+        episode: _outcome(e, set_ever, set_at_end, sparse, shows_both_ends, ends_alone)
+        for episode, e in evidence.items()
+    }
     return outcomes, tuple(sorted({f.name for f in flags} - set_ever | unset))
+
+
+def _outcome(
+    e: OutcomeEvidence, set_ever: set[str], set_at_end: set[str], sparse: set[str], both_ends: bool, ends_alone: bool
+) -> Outcome | None:
+    """Of one run, by what all runs of its dataset show."""
+    if e.stated:
+        return e.stated
+    # The first flag that any run of the dataset sets
+    if flag := next((flag for flag in e.flags if flag.name in set_ever), None):
+        return Outcome(flag.at_end if flag.name in set_at_end else flag.ever, f"column {flag.name}")
+    return e.folder or _by_reward(e, sparse, both_ends) or _by_ending(e, ends_alone)
+
+
+def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome | None:
+    if e.reward is None or e.reward.name not in sparse:
+        return None
+    was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
+    says = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
+    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if says else None
+
+
+def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:
+    is_success = ends_alone and e.ending is not None and e.ending.is_terminal
+    return Outcome(True, f"final {e.ending.name}") if e.ending and is_success else None

@@ -97,10 +97,7 @@ def places_of(source: Source) -> Places:
     # Where a format needs no more than single files, a person who names it means the folder as a whole
     if stated and formats[0].levels is None:
         return Places((DatasetPlace("", formats[0]),) if recognises(formats[0], source) else ())
-    kinds = _kinds(source.files, formats)
-    # Without what lies inside a dataset, such as the videos of one whose layout is known
-    whole = {folder for folder, kind in kinds.items() if kind.format.levels is not None}
-    kinds = {folder: kind for folder, kind in kinds.items() if whole.isdisjoint(_above(folder))}
+    kinds = _outermost(_kinds(source.files, formats))
     # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
     if all(kind.format.levels is None for kind in kinds.values()):
         for format_ in formats_to_ask(source.files, formats):
@@ -134,6 +131,12 @@ def _kinds(uris: Iterable[str], formats: Sequence[Format]) -> dict[str, _Kind]:
     return kinds
 
 
+def _outermost(kinds: Mapping[str, _Kind]) -> dict[str, _Kind]:
+    """Without what lies inside a dataset, such as the videos of one whose layout is known."""
+    whole = {folder for folder, kind in kinds.items() if kind.format.levels is not None}
+    return {folder: kind for folder, kind in kinds.items() if whole.isdisjoint(_above(folder))}
+
+
 def _above(folder: str) -> Iterator[str]:
     """The folders that a folder lies in, innermost first; "" is the last. Those of "a/b" are "a" and ""."""
     while folder:
@@ -162,16 +165,20 @@ def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
 
 def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> str:
     """The outermost folder that a dataset may begin in, as far as all that lies there is of its kind."""
-    reached, levels = folder, kind.format.levels
+    reached = folder
     for level, above in enumerate(_above(folder), 1):
-        # Videos belong to rows in single files
-        others = [other for other in below[above] if other != kind and not (levels is None and other.format == VIDEO)]
-        if others or (levels is not None and level > levels):
+        is_too_far = kind.format.levels is not None and level > kind.format.levels
+        if is_too_far or not all(_belongs(other, kind) for other in below[above]):
             break
         # One configuration alone is the dataset; several are, together
         if not (kind.name and above and below[above].total() == below[folder].total()):
             reached = above
     return reached
+
+
+def _belongs(other: _Kind, kind: _Kind) -> bool:
+    """Does what lies in the same folder belong to a dataset of some kind? Videos do, to rows in single files."""
+    return other == kind or (kind.format.levels is None and other.format == VIDEO)
 
 
 def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
@@ -184,12 +191,12 @@ def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     for folder, format_ in sorted(datasets.items()):
         is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
         places.append(DatasetPlace(folder, format_, format_ == VIDEO and not is_described))
+    return Places(tuple(places), tuple(filter(_is_data, inside[None])))
 
-    def is_data(uri: str) -> bool:
-        """Could it be an episode by itself?"""
-        return any(adapter_of(format_).roots([uri]) for format_ in formats_to_ask([uri]) if format_.levels is None)
 
-    return Places(tuple(places), tuple(filter(is_data, inside[None])))
+def _is_data(uri: str) -> bool:
+    """Could it be an episode by itself?"""
+    return any(adapter_of(format_).roots([uri]) for format_ in formats_to_ask([uri]) if format_.levels is None)
 
 
 def format_of(source: Source) -> Format:
@@ -234,8 +241,7 @@ def _holding(source: Source, places: Places) -> SourceError:
 
 
 def check_places(source: Source, places: Places) -> None:
-    """Raises SourceError for a source that holds no dataset, or is a part of one."""
-    # Rows, tasks and steps of a whole dataset are lost to its parts
+    """Raises SourceError for a source that holds no dataset, or is a part of one, which lacks rows, tasks, steps."""
     is_loose = not source.config.format and all(place.format.levels is None for place in places.datasets)
     if is_loose and (whole := part_of(source)):
         raise SourceError(f"{source.config.source} is {_part(whole)}")

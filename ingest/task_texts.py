@@ -134,20 +134,26 @@ def other_tasks(
     for name, runs_by_task in sorted(by_split.items()):
         tasks = _ring({task: task for task in runs_by_task})
         runs = {task: _ring({r.source_id: r.episode_index for r in of}) for task, of in runs_by_task.items()}
-        of_chunks: dict[int, set[str]] = defaultdict(set)
-        for task, of_task in runs_by_task.items():
-            for record in of_task:
-                of_chunks[record.episode_index // chunk_size].add(task)
-        for chunk, in_chunk in sorted(of_chunks.items()):
-            own_tasks = sorted(in_chunk)[:MOST_OWN_TASKS]
+        for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
-            looked_at = islice(_after(tasks, place), MOST_TASKS)
-            others = [task for task in looked_at if any(are_other_tasks(task, own) for own in own_tasks)]
+            others = _other_than(own_tasks, _after(tasks, place))
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
             of_each = [(i for i in _after(runs[task], place) if i // chunk_size != chunk) for task in others]
             in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
             chosen += [{"chunk": chunk, "split": name, "episode_index": i} for i in sorted(islice(in_turn, MOST))]
     return chosen
+
+
+def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:
+    return [task for task in islice(tasks, MOST_TASKS) if any(are_other_tasks(task, own) for own in own_tasks)]
+
+
+def _tasks_of_chunks(runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int) -> dict[int, list[str]]:
+    tasks: dict[int, set[str]] = defaultdict(set)
+    for task, records in runs_by_task.items():
+        for record in records:
+            tasks[record.episode_index // chunk_size].add(task)
+    return {chunk: sorted(of_chunk)[:MOST_OWN_TASKS] for chunk, of_chunk in tasks.items()}
 
 
 def _hash(text: str) -> bytes:

@@ -142,19 +142,23 @@ def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     # HDF5 would give zeros, which look like data, for what was never stored
     if chunks is None and dataset.id.get_storage_size() < prod(shape) * dataset.dtype.itemsize:
         raise DataError(f"{name} was never written")
-    if chunks is None:
-        return dataset
-    count, chunk_bytes = prod(map(ceil, np.divide(shape, chunks))), prod(chunks) * dataset.dtype.itemsize
-    limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
+    if chunks is not None:
+        limits.check("max_chunk_bytes", prod(chunks) * dataset.dtype.itemsize, f"{name}: bytes of a chunk")
+        _check_chunks(dataset, shape, chunks)
+    return dataset
+
+
+def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
+    """Are all there, and none larger than what it unpacks to? Raises DataError."""
     sizes: list[int] = []
     if dataset.id.get_num_chunks():
         dataset.id.chunk_iter(lambda info: sizes.append(info.size))
+    count, chunk_bytes = prod(map(ceil, np.divide(shape, chunks))), prod(chunks) * dataset.dtype.itemsize
     if len(sizes) < count:
-        raise DataError(f"{name}: {count - len(sizes)} of its {count} chunks were never written")
+        raise DataError(f"{dataset.name}: {count - len(sizes)} of its {count} chunks were never written")
     # No filter makes data so much longer: it unpacks to more
     if max(sizes) > chunk_bytes + chunk_bytes // 8 + 4096:
-        raise DataError(f"{name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
-    return dataset
+        raise DataError(f"{dataset.name} has a chunk of {max(sizes)} bytes where {chunk_bytes} fit")
 
 
 def values(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
@@ -254,10 +258,7 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
         return False
     if len(shape) == 4:
         return dtype == np.uint8 and shape[3] in (1, 3)
-    # Bytes of a file for each row?
-    variable = h5py.check_vlen_dtype(dtype) or h5py.check_string_dtype(dtype)
-    is_bytes = len(shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
-    if not is_bytes and not (len(shape) == 2 and dtype == np.uint8 and shape[1] >= 64):
+    if not _holds_bytes(shape, dtype):
         return False
     # Does the first, middle or last row begin like a picture's file?
     try:
@@ -265,6 +266,14 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
         return any(encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows)
     except (DataError, *H5_ERRORS):
         return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
+
+
+def _holds_bytes(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    """Bytes of a file for each row?"""
+    if len(shape) == 2:
+        return dtype == np.uint8 and shape[1] >= 64
+    variable = h5py.check_vlen_dtype(dtype) or h5py.check_string_dtype(dtype)
+    return len(shape) == 1 and (bool(variable) or (dtype.kind == "V" and dtype.names is None))
 
 
 def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
@@ -333,24 +342,25 @@ def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
 
-    def of_rows(stored: Any) -> np.ndarray:
-        """Several numbers or truths, one for each row; other things are no values."""
-        has_rows = isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
-        return known(stored if has_rows else ())
-
     stated: Outcome | None = None
     flags: list[Flag] = []
     for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
         stored = fact(name)
-        flag, success = flag_of(name, of_rows(stored)), truth(stored)
+        flag, success = flag_of(name, _of_rows(stored)), truth(stored)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
             stated = stated or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
             stated = stated or Outcome(success, f"metadata {name}")
-    rewards = (reward_of(name, of_rows(fact(name))) for name in REWARD_KEYS)
+    rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
     return OutcomeEvidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
+
+
+def _of_rows(stored: Any) -> np.ndarray:
+    """Several numbers or truths, one for each row; other things are no values."""
+    has_rows = isinstance(stored, np.ndarray) and stored.size > 1 and stored.dtype.kind in "biuf"
+    return known(stored if has_rows else ())
 
 
 def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dataset, int], Picture]) -> FrameReader:

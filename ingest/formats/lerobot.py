@@ -120,8 +120,9 @@ def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> N
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
     claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
     for index, by_camera in videos.items():
-        for camera, video in by_camera.items() if (rows := episodes[index].rows) else ():
-            claims[camera, video.uri].append((video.start_frame, video.start_frame + rows.num_rows, index))
+        for camera, video in by_camera.items():
+            if rows := episodes[index].rows:
+                claims[camera, video.uri].append((video.start_frame, video.start_frame + rows.num_rows, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
         _, furthest, other = min(of_file)
@@ -235,20 +236,25 @@ def _record(
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.evidence[index] = _evidence(dataset, meta, rows)
-    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
-    uris, num_rows = [video.uri for video in videos] + ([rows.uri] if rows else []), rows and rows.num_rows
-    return EpisodeRecord(
+    record = EpisodeRecord(
         episode_index=index,
         source_id=f"episode_{index:06d}",
         fps=dataset.rate,
         task=next(iter(tasks), None),
         tasks=tasks,
-        num_rows=num_rows,
-        data_uri=rows and rows.uri,
-        row_start=rows.row_start if rows else 0,
         videos=videos,
         group=dataset.group(facts, f"episode {index}"),
-        source_stamp=dataset.source.stamp(uris, num_rows),
+    )
+    video_uris = [video.uri for video in videos]
+    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
+    if rows is None:
+        return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
+    return replace(
+        record,
+        num_rows=rows.num_rows,
+        data_uri=rows.uri,
+        row_start=rows.row_start,
+        source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
     )
 
 

@@ -146,10 +146,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
-            # In order of appearance
-            tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
-            known = tuple(task for task in tasks if task is not None and task >= 0)
-            found.append((episode, EpisodeRows(uri, *place, known, has_tasks, pictures, fact, evidence)))
+            found.append((episode, EpisodeRows(uri, *place, _tasks(table), has_tasks, pictures, fact, evidence)))
     return found
 
 
@@ -164,6 +161,12 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
         limits.check("max_episodes", len(found), "stretches of rows of one episode", RUNS)
         at += batch.num_rows
     return found
+
+
+def _tasks(table: pa.Table) -> tuple[int, ...]:
+    """Indices of tasks, in order of appearance."""
+    found = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else ()
+    return tuple(task for task in found if task is not None and task >= 0)
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
@@ -328,9 +331,8 @@ def _parts(rows: pa.Table, features: Mapping[str, Any], names: Iterable[str]) ->
     for name in names:
         if (table := first_vector(rows, features, [name])) is None:
             continue
-        # Example: observation.state.gripper_position is gripper_position
         prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
-        part = name.removeprefix(max(prefixes, key=len, default=""))
+        part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
         inner = [f"{part}.{own or k}" for k, own in enumerate(table.column_names)]
         tables.append(table.rename_columns([part] if len(inner) == 1 else inner))
     return tables

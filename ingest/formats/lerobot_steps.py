@@ -91,8 +91,7 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
 
 
 def _difference(used: Stated, other: Stated, fps: float) -> str | None:
-    """Where another form says something else, in words; None where both say the same."""
-    # Without what a form marks as idle or done
+    """Where another form says something else of what is not idle or done, in words; None where both say the same."""
     ours, theirs = ([n for n in s.steps if n.kind in (None, "step") and is_step(n.name)] for s in (used, other))
     if len(ours) != len(theirs):
         return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
@@ -228,13 +227,7 @@ def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
 def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     """Raises ValueError for lists that differ in length, and for what is no frame or time."""
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
-    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
-    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
-    if {*map(type, stored)} != {list}:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
-    if len({*map(len, stored)}) > 1:
-        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
-    names, starts, ends = stored
+    names, starts, ends = _sarm_lists(episode, head, in_frames)
     # The last frame of a stage is in it; a time is where the stage is over
     at = Times(1 if in_frames else fps)
     edges = [(at.frame(start), at.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)]
@@ -249,19 +242,23 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     return stages
 
 
+def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
+    """Names, starts and ends. Raises ValueError."""
+    columns = ("names", "start_frames", "end_frames") if in_frames else ("names", "start_times", "end_times")
+    stored: list[Any] = [episode.meta.get(f"{head}subtask_{column}") for column in columns]
+    if {*map(type, stored)} != {list}:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} are no lists")
+    if len({*map(len, stored)}) > 1:
+        raise ValueError(f"{head}subtask_{', '.join(columns)} differ in length")
+    return stored
+
+
 # Texts with times
 
 
 def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
-    drawn: dict[int, dict[str, Any]] = {}
-    try:
-        if VISUALIZER_FILE in dataset.source.files:
-            by_name = read_json(dataset.source, VISUALIZER_FILE)["episodes"]
-            drawn = {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
-    except (DataError, TypeError, KeyError, AttributeError, ValueError) as e:
-        detail = str(e) if isinstance(e, DataError) else "it has no object `episodes`"
-        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
+    drawn = _drawn(dataset)
     here = {index: episode for index, episode in episodes.items() if index in drawn}
     times = times_of(dataset, here)
 
@@ -274,6 +271,19 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         return [StatedSpan(span.get("label"), *at) for span, at in zip(spans, edges, strict=True)]
 
     return _stated("visualizer", here, spans_of)
+
+
+def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
+    """What the visualizer's file holds of each episode; nothing, with a finding, where it cannot be read."""
+    if VISUALIZER_FILE not in dataset.source.files:
+        return {}
+    try:
+        by_name = read_json(dataset.source, VISUALIZER_FILE)["episodes"]
+        return {int(name): notes for name, notes in by_name.items() if isinstance(notes, dict)}
+    except (DataError, TypeError, KeyError, AttributeError, ValueError) as e:
+        detail = str(e) if isinstance(e, DataError) else "it has no object `episodes`"
+        dataset.warn("bad_steps", f"{VISUALIZER_FILE}: {detail}", file=VISUALIZER_FILE)
+        return {}
 
 
 def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -316,13 +326,7 @@ def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: s
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
-    # Columns that may say what is done: those named annotation.*, or as meta/modality.json names them
-    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    if MODALITY in dataset.source.files:
-        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
-            original = object_of(how).get("original_key")
-            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
-    columns = {column for name, column in named.items() if not NOT_TEXTS.search(name)} & columns_of(dataset, episodes)
+    columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
     texts = task_texts(dataset) if columns else {}
     finest: dict[int, Stated] = {}
     most = 0
@@ -333,6 +337,16 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
         if changes > most:
             finest, most = stated, changes
     return finest
+
+
+def _annotated_columns(dataset: LerobotListing) -> set[str]:
+    """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
+    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
+    if MODALITY in dataset.source.files:
+        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
+            original = object_of(how).get("original_key")
+            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    return {column for name, column in named.items() if not NOT_TEXTS.search(name)}
 
 
 def _of_indices(

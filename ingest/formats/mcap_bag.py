@@ -9,7 +9,7 @@ time at which the recorder wrote it down.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -131,17 +131,20 @@ class Recording:
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
         several = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        numeric = {topic.name: topic for topic in several if topic.kind in NUMBERS}
-        commands = [name for name in numeric if COMMAND.search(name)]
-        plain = [name for name, topic in numeric.items() if topic.kind == "joints" and name not in commands]
-        usual = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
-        self.state = list(filter(None, map(numeric.get, config.keys.state or usual)))
-        self.action = list(filter(None, map(numeric.get, config.keys.action or commands)))
+        self._find_rows({topic.name: topic for topic in several if topic.kind in NUMBERS}, config)
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
         pictures = [topic for topic in several if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), t.name), reverse=True)
         cameras = {camera_name(topic.name): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
+
+    def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
+        commands = [name for name in numeric if COMMAND.search(name)]
+        plain = [name for name, topic in numeric.items() if topic.kind == "joints" and name not in commands]
+        usual = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
+        state, action = config.keys.state or usual, config.keys.action or commands
+        self.state = list(filter(None, map(numeric.get, state)))
+        self.action = list(filter(None, map(numeric.get, action)))
 
 
 def camera_name(topic: str) -> str:
@@ -212,12 +215,7 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    # `ros2 bag` can go on in a new file when one is full: then a file is not a whole episode
-    parts = Counter(m[1] for uri in source.files if (m := SPLIT.fullmatch(uri)))
-    for stem, count in parts.items():
-        if count > 1 and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in source.files:
-            detail = f"{stem} is split over {count} files, each of which counts as an episode"
-            listing.warn("split_recording", detail, file=f"{stem}_0.mcap")
+    _find_split(listing)
     for uri in sorted(u for u in source.files if u.lower().endswith(SUFFIX)):
         try:
             _add(listing, uri, look_into(source, uri))
@@ -228,18 +226,19 @@ def list_episodes(source: Source) -> Listing:
     return listing.listing("mcap", cameras, nothing="no file is a recording")
 
 
+def _find_split(listing: ListingBuilder) -> None:
+    """`ros2 bag` can go on in a new file when one is full: then a file is not a whole episode."""
+    parts = Counter(m[1] for uri in listing.source.files if (m := SPLIT.fullmatch(uri)))
+    for stem, count in parts.items():
+        if count > 1 and f"{stem.rpartition('/')[0]}/metadata.yaml".strip("/") in listing.source.files:
+            detail = f"{stem} is split over {count} files, each of which counts as an episode"
+            listing.warn("split_recording", detail, file=f"{stem}_0.mcap")
+
+
 def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     """The coming episode, with what is wrong with it. Raises DataError."""
     config = listing.source.config
-    # What is wrong with the file and its topics
-    if recording.cut_off:
-        count = sum(len(t.log_ns) for t in recording.topics.values())
-        listing.warn_next("cut_off", f"{recording.cut_off}; the {count} messages before that are used", uri)
-    there = {topic.name for topic in recording.used}
-    for topic in sorted({*config.keys.state, *config.keys.action} - there):
-        listing.warn_next("missing_topic", f"no topic {topic} with numbers in more than one message", uri)
-    for topic, count in recording.undecodable.items():
-        listing.warn_next("unreadable_data", f"{topic}: {count} messages are too short for their header", uri)
+    _find_doubts(listing, uri, recording)
     fps, ticks = config.fps or 1.0, 0
     if not recording.cameras:
         told = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
@@ -261,6 +260,19 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
         source_stamp=listing.source.stamp([uri], ticks),
         no_task="no topic and no metadata has an instruction",
     )
+
+
+def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> None:
+    """What is wrong with the file and its topics."""
+    keys = listing.source.config.keys
+    if recording.cut_off:
+        count = sum(len(t.log_ns) for t in recording.topics.values())
+        listing.warn_next("cut_off", f"{recording.cut_off}; the {count} messages before that are used", uri)
+    there = {topic.name for topic in recording.used}
+    for topic in sorted({*keys.state, *keys.action} - there):
+        listing.warn_next("missing_topic", f"no topic {topic} with numbers in more than one message", uri)
+    for topic, count in recording.undecodable.items():
+        listing.warn_next("unreadable_data", f"{topic}: {count} messages are too short for their header", uri)
 
 
 def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:
@@ -328,10 +340,13 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
         limits.check("max_features", len(series), f"{uri}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
     columns = [np.array(v)[clock.nearest(np.array(stamps, np.int64))] for stamps, v in series.values()]
-    # The name alone, or both where two topics have one of that name
+    return numbers(np.stack(columns, axis=1), _names(series))
+
+
+def _names(series: Iterable[str]) -> list[str]:
+    """Of "topic name" the name, or both where two topics have one of that name."""
     names = [name.partition(" ")[2] for name in series]
-    names = names if len({*names}) == len(names) else [name.replace(" ", "/").strip("/") for name in series]
-    return numbers(np.stack(columns, axis=1), names)
+    return names if len({*names}) == len(names) else [name.replace(" ", "/").strip("/") for name in series]
 
 
 def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> FrameReader:

@@ -89,19 +89,23 @@ def _drafts(listing: ListingBuilder) -> dict[str, Draft]:
         stem = uri.removesuffix(".json")
         is_of_one = stem != uri and any(stem + suffix in source.files for suffix in VIDEO_SUFFIXES)  # metadata.mp4's
         if posixpath.basename(uri) in SIDE_FILES and not is_of_one:
-            try:
-                table = read_table(source, uri)
-            except DataError as e:
-                listing.warn(e.reason, str(e), file=uri)
-                continue
-            for problem in table.problems:
-                listing.warn("unreadable_data", f"{uri} {problem}", file=uri)
-            for number, row in table.rows:
-                try:
-                    _add_row(listing, posixpath.dirname(uri), row, drafts, used)
-                except DataError as e:
-                    listing.warn(e.reason, f"{uri} row {number}: {e}", file=uri)
+            _read_side_file(listing, uri, drafts, used)
     return drafts | {uri: Draft({CAMERA: uri}) for uri in source.files if is_video(uri) and uri not in used}
+
+
+def _read_side_file(listing: ListingBuilder, uri: str, drafts: dict[str, Draft], used: set[str]) -> None:
+    try:
+        table = read_table(listing.source, uri)
+    except DataError as e:
+        listing.warn(e.reason, str(e), file=uri)
+        return
+    for problem in table.problems:
+        listing.warn("unreadable_data", f"{uri} {problem}", file=uri)
+    for number, row in table.rows:
+        try:
+            _add_row(listing, posixpath.dirname(uri), row, drafts, used)
+        except DataError as e:
+            listing.warn(e.reason, f"{uri} row {number}: {e}", file=uri)
 
 
 def _add_row(

@@ -199,7 +199,21 @@ class Roles:
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
     """By the arrays' descriptions alone; those that cannot be used are problems."""
     problems: list[tuple[str, str, str]] = []
-    arrays: dict[str, Any] = {}  # of numbers, with a row for each frame
+    arrays = _usable(store, config, rows, problems)
+    cameras = {n: a for n, a in arrays.items() if _is_pictures(n, a)}
+    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
+    for name in (*config.keys.state, *config.keys.action):
+        if name not in vectors:
+            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
+    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
+    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
+    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
+    return Roles(cameras, state, action, times, tuple(problems))
+
+
+def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
+    """Arrays of numbers with a row for each frame, by name; of others why not."""
+    arrays: dict[str, Any] = {}
     for name in store.names("data"):
         try:
             if (array := store.array(f"data/{name}")) is None:
@@ -214,16 +228,11 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
             problems.append(("length_differs", told, name))
         else:
             arrays[name] = array
-    pictures = {n: a for n, a in arrays.items() if a.ndim == 4 and a.dtype == np.uint8 and a.shape[3] in (1, 3)}
-    cameras = {n: a for n, a in pictures.items() if not NO_CAMERA.search(n)}
-    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
-    for name in (*config.keys.state, *config.keys.action):
-        if name not in vectors:
-            problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
-    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
-    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
-    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
-    return Roles(cameras, state, action, times, tuple(problems))
+    return arrays
+
+
+def _is_pictures(name: str, array: Any) -> bool:
+    return not NO_CAMERA.search(name) and array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
 
 
 def _first_layout(
@@ -277,25 +286,20 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
-    facts, meta = dict(store.group.attrs), {name: store.array(f"meta/{name}") for name in store.names("meta")}
-    # Arrays of `meta` that have a value for each episode
-    of_each = {n: a for n, a in meta.items() if f"meta/{n}" != ENDS and a is not None and a.shape == ends.shape}
-    per_episode = {name: _rows(array, 0, len(ends), config).tolist() for name, array in of_each.items()}
+    facts, per_episode = dict(store.group.attrs), _per_episode(store, len(ends), config)
     tasks = texts_among(facts.get(name) for name in config.keys.language or TEXT_KEYS)
     stated = next(filter(None, (rate_of(facts.get(name)) for name in FPS_KEYS)), None)
     shown = named([f"data/{n}" for n in store.names("data")]) or "nothing"
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        of_episode, rate = {n: v[k] for n, v in per_episode.items()}, stated or config.fps
-        if not rate and (times_s := _times_s(roles.times, start, stop, config)) is not None:
-            rate = round(float(1 / np.median(np.diff(times_s))), 3)
+        of_episode = {n: v[k] for n, v in per_episode.items()}
         if not roles.cameras:
             listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {shown}", uri)
         if problem := config.limits.excess("max_rows", stop - start, f"{label}: rows of episode {k}"):
             listing.unusable_next("over_limit", problem, uri)
         listing.add(
             f"{label}#{k}",
-            listing.fps(rate),
+            listing.fps(stated or config.fps or _rate(roles.times, start, stop, config)),
             tasks=tasks,
             num_rows=stop - start,
             data_uri=uri,
@@ -309,6 +313,13 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         )
 
 
+def _per_episode(store: Store, count: int, config: DatasetConfig) -> dict[str, list[Any]]:
+    """Arrays of `meta` that have a value for each episode. Raises DataError."""
+    arrays = {name: store.array(f"meta/{name}") for name in store.names("meta") if f"meta/{name}" != ENDS}
+    fitting = {name: array for name, array in arrays.items() if array is not None and array.shape == (count,)}
+    return {name: _rows(array, 0, count, config).tolist() for name, array in fitting.items()}
+
+
 def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -> list[str]:
     """Files with an episode's pictures, of a store that is a folder; their sizes show that it has changed."""
     if uri.endswith(ZIP_SUFFIX):
@@ -319,6 +330,12 @@ def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -
         places = (separator.join([str(k), "0", "0", "0"]) for k in range(start // rows, -(-stop // rows)))
         uris += [posixpath.join(store.name, "data", name, place) for place in places]
     return uris
+
+
+def _rate(times: Any, start: int, stop: int, config: DatasetConfig) -> float | None:
+    """Frames per second by the rows' times. Raises DataError."""
+    times_s = _times_s(times, start, stop, config)
+    return None if times_s is None else round(float(1 / np.median(np.diff(times_s))), 3)
 
 
 def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarray | None:

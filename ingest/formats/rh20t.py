@@ -44,11 +44,7 @@ def list_episodes(source: Source) -> Listing:
             human[match[1]] = None
         else:
             scenes[match[1]].append(match[4])
-    texts: dict[str, tuple[str, ...]] = {}  # by task (`task_0001`), the English one first
-    for uri in source.by_name.get(TASKS, []):
-        for task, stored in listing.read_object(uri).items():
-            by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
-            texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
+    texts = _task_texts(listing)
     num_pickled = sum(_add_scene(listing, folder, scenes[folder], texts) for folder in sorted(scenes))
     # What is so for many scenes is said once
     if human:
@@ -75,29 +71,33 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
     if not tasks:
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
-    num_states, is_pickled = 0, False
-    try:
-        num_states = len(_state(source, folder) or ())
-    except DataError as e:
-        is_pickled = e.reason == "pickled_data"
-        if not is_pickled:
-            listing.warn_next(e.reason, f"{e}; state and gripper are not used", state_uri)
-    if num_states not in (0, num_frames):
-        detail = f"{num_states} states for {num_frames} frames; state is not used"
-        listing.warn_next("length_differs", detail, state_uri)
+    state = _find_state(listing, folder, state_uri, num_frames)
     listing.add(
         folder,
         source.config.fps or fps,
         tasks=tasks,
         num_rows=num_frames,
-        data_uri=state_uri if num_states and num_states == num_frames else None,
+        data_uri=state_uri if state == "there" else None,
         videos=videos,
         evidence=OutcomeEvidence(listing.stated_outcome(metadata) or RATINGS.get(repr(metadata.get("rating")))),
         group=listing.group(metadata),
         # Files that are not there are named too, so that the stamp changes when one comes
         files=[metadata_uri, state_uri, gripper_uri],
     )
-    return is_pickled
+    return state == "pickled"
+
+
+def _find_state(listing: ListingBuilder, folder: str, uri: str, num_frames: int | None) -> str:
+    """Is a state with a row for each frame of the coming scene "there", or "pickled", which is not read?"""
+    try:
+        num_states = len(_state(listing.source, folder) or ())
+    except DataError as e:
+        if e.reason != "pickled_data":
+            listing.warn_next(e.reason, f"{e}; state and gripper are not used", uri)
+        return e.reason.partition("_")[0]
+    if num_states not in (0, num_frames):
+        listing.warn_next("length_differs", f"{num_states} states for {num_frames} frames; state is not used", uri)
+    return "there" if num_states and num_states == num_frames else ""
 
 
 def _videos(
@@ -119,6 +119,16 @@ def _videos(
         uris = [video.uri for video in videos]
         listing.unusable_next("no_video", f"no video can be opened: {named(uris)}", uris[0])
     return DEFAULT_FPS, None, videos
+
+
+def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
+    """Instructions by task (`task_0001`), the English one first."""
+    texts: dict[str, tuple[str, ...]] = {}
+    for uri in listing.source.by_name.get(TASKS, []):
+        for task, stored in listing.read_object(uri).items():
+            by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
+            texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
+    return texts
 
 
 def _state(source: Source, folder: str) -> pa.Table | None:

@@ -6,7 +6,6 @@ length, and a record's CRC is checked when the episode is read. https://github.c
 
 import mmap
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -21,13 +20,11 @@ from ingest.formats.rlds_files import (
     FEATURES,
     FOOTER_BYTES,
     HEADER_BYTES,
-    INFO,
-    SHARD,
     Data,
     Record,
     Shard,
     check_message,
-    config_folder,
+    configurations,
     described,
     example,
     find_shards,
@@ -108,16 +105,8 @@ REWARD, TERMINAL = "reward", "is_terminal"
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
-    """The folders of configurations, and what their shards call the dataset; "" where there is no shard."""
-    names: dict[str, str] = {}
-    descriptions: dict[str, set[str]] = defaultdict(set)  # which of both descriptions a folder has
-    for uri in uris:
-        folder, _, name = uri.rpartition("/")
-        if match := SHARD.match(name):
-            names[config_folder(folder)] = name[: match.start("split")]
-        elif name in (FEATURES, INFO):
-            descriptions[folder].add(name)
-    return {config_folder(folder): "" for folder, files in descriptions.items() if len(files) == 2} | names
+    """By *.tfrecord files, sharded or not, or both of TFDS's metadata files."""
+    return configurations(uris)
 
 
 # Listing
@@ -136,18 +125,21 @@ def list_episodes(source: Source) -> Listing:
         if not _left_out(listing, shard, specs):
             _read_shard(listing, shard, specs)
     _order_by_source_id(listing)
-    # What is so for the dataset as a whole
+    _find_in_all(listing)
+    return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
+
+
+def _find_in_all(listing: ListingBuilder) -> None:
+    """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
     if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
         listing.lists_nothing("no TFRecord shard with records")
-    if listing.records and not source.config.fps:
+    if listing.records and not listing.source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         listing.warn("no_frame_rate", detail)
-    # Where every episode that was read never ends, one finding says so instead of one each
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
     if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
         listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]
         listing.warn("never_ends", f"none of its {len(endless)} episodes has a step that is marked as its end")
-    return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
 
 
 def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
@@ -232,29 +224,32 @@ def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Da
     try:
         steps = _steps(data, at, specs, config.limits)
         known["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
-        # What the record calls itself; the id of a remote episode must not depend on whether its shard was fetched
-        parts = [scalar(steps, path) for path in config.keys.episode_id or EPISODE_ID]
-        if not config.is_remote and not any(part in (None, "") for part in parts):
-            known["source_id"] = "#".join(map(str, parts))
+        known["source_id"] = _source_id(listing.source, steps) or known["source_id"]
         group = scalar(steps, config.group_field) if config.group_field else None
         known["group"] = "" if group in (None, "") else str(group)
         known["num_rows"] = num_rows = num_steps(steps)
-        if num_rows == 0:
-            listing.unusable_next("no_data", "it has no steps", uri)
-        # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
-        tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in texts(steps, path, num_rows))
-        # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
-        marks = np.concatenate([values_of(steps, name) for name in END_MARKS])
-        if num_rows and len(marks) and not marks.any():
-            listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
-        looked = ", ".join(config.keys.language) or "the usual places"
-        known |= {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
+        known |= _described(listing, uri, steps, num_rows)
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
     stamp = f"{known['source_stamp']} {at.end - at.start} {stored_crc(data, at)} {known.get('num_rows')}"
     known["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
     listing.add(**known)
+
+
+def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int) -> dict[str, Any]:
+    """Instructions and what tells the outcome of the coming episode. Raises DataError."""
+    config = listing.source.config
+    if num_rows == 0:
+        listing.unusable_next("no_data", "it has no steps", uri)
+    # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
+    tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in texts(steps, path, num_rows))
+    # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
+    marks = np.concatenate([values_of(steps, name) for name in END_MARKS])
+    if num_rows and len(marks) and not marks.any():
+        listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    looked = ", ".join(config.keys.language) or "the usual places"
+    return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
 
 
 def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
@@ -283,6 +278,17 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
 def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> RldsRecord:
     features = example(data, at, limits)
     return RldsRecord(data, features, specs or inferred_specs(data, features), limits)
+
+
+def _source_id(source: Source, steps: RldsRecord) -> str | None:
+    """What the record calls itself; None where it does not, or the source is remote.
+
+    The id of a remote episode must not depend on whether its shard was fetched, so it is the record's place.
+    """
+    if source.config.is_remote:
+        return None
+    parts = [scalar(steps, p) for p in source.config.keys.episode_id or EPISODE_ID]
+    return None if any(p in (None, "") for p in parts) else "#".join(map(str, parts))
 
 
 def _camera_keys(specs: Specs) -> dict[str, str]:

@@ -9,7 +9,7 @@ import mmap
 import re
 import struct
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -254,22 +254,35 @@ class Shard:
         return self.uri[: self.uri.rfind("/") + 1]
 
 
+def configurations(uris: Iterable[str]) -> dict[str, str]:
+    """The folders of configurations, and what their shards call the dataset; "" where there is no shard."""
+    names: dict[str, str] = {}
+    described: dict[str, set[str]] = defaultdict(set)  # which of both descriptions a folder has
+    for uri in uris:
+        folder, _, name = uri.rpartition("/")
+        if match := SHARD.match(name):
+            names[_config(folder)] = name[: match.start("split")]
+        elif name in (FEATURES, INFO):
+            described[folder].add(name)
+    return {_config(folder): "" for folder, files in described.items() if len(files) == 2} | names
+
+
 def find_shards(listing: ListingBuilder) -> list[Shard]:
     """Shards of the newest version of each configuration, in order of key. Reads dataset_info.json, no shard."""
     folders: dict[str, list[Shard]] = defaultdict(list)
     for uri in listing.source.files:
         folder, _, name = uri.rpartition("/")
         if match := SHARD.match(name):
-            config = f"{config_folder(folder)}/".lstrip("/")
+            config = f"{_config(folder)}/".lstrip("/")
             number, count = int(match["number"] or 0), int(match["count"] or 1)
             folders[folder].append(Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count))
     # A dataset may lie there in several versions, with equal episodes: only the newest is read
     newest: dict[str, str] = {}  # by configuration: the folder of its newest version
     for folder in folders:
-        newest[config_folder(folder)] = max(newest.get(config_folder(folder), folder), folder, key=_version)
+        newest[_config(folder)] = max(newest.get(_config(folder), folder), folder, key=_version)
     shards: list[Shard] = []
     for folder, candidates in folders.items():
-        newest_folder = newest[config_folder(folder)]
+        newest_folder = newest[_config(folder)]
         if folder == newest_folder:
             shards += _of_version(listing, folder, candidates)
         else:
@@ -278,7 +291,7 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
     return sorted(shards, key=lambda s: s.key)
 
 
-def config_folder(folder: str) -> str:
+def _config(folder: str) -> str:
     """The folder that versions of one configuration share."""
     above, _, name = folder.rpartition("/")
     return above if VERSION.match(name) else folder

@@ -5,7 +5,7 @@ A record is one episode: `steps/...` features hold the values of all its steps o
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from math import prod
@@ -202,21 +202,29 @@ def texts(steps: RldsRecord, path: str, num_rows: int | None = None) -> tuple[st
     if key is None:
         return ()
     values, spec = steps.features[key], steps.specs.get(key, TEXT)
-    distinct: dict[bytes, None] = {}
     if values.kind == "bytes" and spec.kind == "text":
-        for start, end in steps.spans(key):
-            if end - start <= steps.limits.max_text:  # a longer one is no instruction
-                distinct[steps.data[start:end]] = None
-            if len(distinct) > MAX_TEXTS:
-                break
-        return texts_among(map(_text, distinct))
+        return texts_among(map(_text, _distinct_bytes(steps, key)))
     if values.kind == "int" and spec.kind == "numbers" and num_rows:
-        codes = steps.numbers(key)
-        # Code points of which each step has equally many
-        if len(codes) % num_rows == 0 and len(codes) > num_rows:
-            distinct = dict.fromkeys(row.tobytes() for row in codes.reshape(num_rows, -1))
-            return texts_among(_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(distinct, MAX_TEXTS))
+        return texts_among(_texts_of_codes(steps.numbers(key), num_rows))
     return ()
+
+
+def _texts_of_codes(codes: np.ndarray, num_rows: int) -> Iterator[str]:
+    """Of code points of which each step has equally many, those of each different step."""
+    if len(codes) % num_rows == 0 and len(codes) > num_rows:
+        rows = dict.fromkeys(row.tobytes() for row in codes.reshape(num_rows, -1))
+        yield from (_text_of_codes(np.frombuffer(row, np.int64)) for row in islice(rows, MAX_TEXTS))
+
+
+def _distinct_bytes(steps: RldsRecord, key: str) -> Iterable[bytes]:
+    """Different values of a feature of bytes, at most one more than MAX_TEXTS; so long a one is no instruction."""
+    distinct: dict[bytes, None] = {}
+    for start, end in steps.spans(key):
+        if end - start <= steps.limits.max_text:
+            distinct[steps.data[start:end]] = None
+        if len(distinct) > MAX_TEXTS:
+            break
+    return distinct
 
 
 def _text(raw: bytes) -> str:

@@ -227,14 +227,16 @@ def _share_at_ends(runs: Sequence[np.ndarray], rates: Sequence[float]) -> float:
     at_low, at_high = (pooled < END_SHARE).mean(), (pooled > 1 - END_SHARE).mean()
     still = np.mean([_share_still(run, fps) for run, fps in zip(relative, rates, strict=True)])
     rests = at_low + at_high >= MIN_AT_ENDS and max(at_low, at_high) >= MIN_AT_ONE_END and still >= MIN_STILL
-    if not rests:
-        return 0.0
-    # Does it go from end to end, quickly, in a fair share of the episodes?
+    return float(at_low + at_high) if rests and _switches(relative, rates) else 0.0
+
+
+def _switches(relative: Sequence[np.ndarray], rates: Sequence[float]) -> bool:
+    """Does it go from end to end, quickly, in a fair share of the episodes?"""
     rated = zip(relative, rates, strict=True)
     durations_s = [[(s.end - s.start) / fps for s in transitions(run, fps)] for run, fps in rated]
-    is_frequent = np.mean([bool(of_run) for of_run in durations_s]) >= MIN_RUNS_THAT_SWITCH
-    is_quick = is_frequent and np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S
-    return float(at_low + at_high) if is_quick else 0.0
+    if np.mean([bool(of_run) for of_run in durations_s]) < MIN_RUNS_THAT_SWITCH:
+        return False
+    return bool(np.median(np.concatenate(durations_s)) <= LONGEST_SWITCH_S)
 
 
 def _share_still(run: np.ndarray, fps: float) -> float:

@@ -122,17 +122,23 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
 
 def _push(signal: SignalValues, episode: EpisodeData, run: np.ndarray, ends: Range) -> np.ndarray | None:
     """The command minus what the gripper reached, as a share of its range [n]; None without a comparable command."""
-    # That of the state's gripper, where its arm's is the only one named
-    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
+    command = _command(signal, episode)
+    if command is None or len(command) != len(run):
         return None
-    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
-    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions) or len(episode.action) != len(run):
-        return None
-    command = episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
     # Commands in another unit say nothing about how far the gripper came
     low, high = np.percentile(command, [1, 99])
     is_comparable = low > ends.low - ends.span and high < ends.high + ends.span and high - low > 0.3 * ends.span
     return (command - run) / ends.span if is_comparable else None
+
+
+def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
+    """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
+    if signal.column != "state" or signal.kind == "hand" or episode.action is None:
+        return None
+    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
+        return None
+    return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
 
 
 def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:

@@ -142,16 +142,21 @@ def _width(episodes: Sequence[EpisodeData], column: Column) -> int:
     return min(0 if rows is None else rows.shape[1] for rows in values)
 
 
+def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list[int]:
+    """By name or number, from the end where that is negative."""
+    dimensions = []
+    for stated in entry.dimensions():
+        if isinstance(stated, str):
+            dimensions += [d for d, name in enumerate(names[:width]) if name == stated]
+        elif -width <= stated < width:
+            dimensions.append(stated % width)
+    return dimensions
+
+
 def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | None:
     if entry.column == "none":
         return None
-    width, dimensions = _width(episodes, entry.column), list[int]()
-    names = _names(episodes, entry.column)[:width]
-    for stated in entry.dimensions():
-        if isinstance(stated, str):
-            dimensions += [d for d, name in enumerate(names) if name == stated]
-        elif -width <= stated < width:  # from the end where it is negative
-            dimensions.append(stated % width)
+    dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
     if not dimensions:
         return None
     kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
@@ -341,10 +346,13 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
 def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Sequence[GripperSignal]) -> list[Finding]:
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
-    if not absent and (signals or config.grippers):
-        return []
-    named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
-    why = f"the registry's {named or 'gripper'} is not there; " if absent else ""
+    if absent:
+        named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
+        return [_no_gripper(episodes, f"the registry's {named or 'gripper'} is not there; ")]
+    return [] if signals or config.grippers else [_no_gripper(episodes)]
+
+
+def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:
@@ -353,4 +361,4 @@ def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Se
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))
     places = " and ".join(looked_at) or "no rows of numbers"
-    return [Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")]
+    return Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")
