@@ -33,8 +33,7 @@ from ingest.media.video import VideoInfo
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import Keys
-from ingest.signals.gripper import Column
-from ingest.signals.naming import words
+from ingest.signals.naming import Column, words
 from ingest.sources.files import Source
 
 CAMERA = "video"  # where no row names it

@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ingest.episode import EpisodeData
 from ingest.reasons import DataError
-
-type Kind = Literal["gripper", "hand"]
-type Column = Literal["state", "action"]
-type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
+from ingest.signals.naming import Column, Kind, Polarity
 
 SURE = 0.8  # a polarity that is less sure than this counts as unknown
 

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from ingest.signals.gripper import Kind, Polarity
+type Kind = Literal["gripper", "hand"]
+type Column = Literal["state", "action"]
+type Polarity = Literal["high_is_open", "high_is_closed", "unknown"]
 
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 GRIPPERS = {"gripper", "grippers", "grip", "jaw", "jaws", "claw", "effector", "robotiq", "knuckle", "grasp", "finger"}
