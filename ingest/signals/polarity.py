@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ingest.episode import EpisodeData
-from ingest.signals.gripper import SURE, Polarity, SignalValues, way_steps
-from ingest.signals.naming import Range, Transition, named_grippers, polarity_by_name, transitions, words
+from ingest.signals.gripper import SURE, SignalValues, way_steps
+from ingest.signals.naming import Polarity, Range, Transition, named_grippers, polarity_by_name, transitions, words
 
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
 BY_NAME = 3.0
