@@ -23,7 +23,7 @@ from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioceptio
 from core.tables import TABLES
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
-from ingest.identity import RATE_TOLERANCE
+from ingest.episodes import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.registry import Gripper

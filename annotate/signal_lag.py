@@ -14,7 +14,7 @@ import numpy as np
 
 from ingest.episode import EpisodeData, Finding
 from ingest.signals.gripper import GripperSignal, arm_state, opening, way_steps
-from ingest.signals.switching import transitions
+from ingest.signals.naming import transitions
 
 MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
 STEP_S = 0.1  # between lags that are tried for a gripper

@@ -22,7 +22,7 @@ from cli.output import pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
-from ingest.sources.addresses import address_below
+from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
 
 MAX_TASKS = 5  # of a dataset, in a table for people

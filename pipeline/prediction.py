@@ -24,7 +24,7 @@ from annotate.vlm.few_runs import asked_about, looked_at_twice
 from annotate.vlm.pictures import size_beside
 from core.values import spread
 from ingest.episode import EpisodeRecord
-from ingest.identity import settle
+from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
 from ingest.source import list_episodes

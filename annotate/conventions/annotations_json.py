@@ -14,8 +14,8 @@ from typing import Any
 from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
 from ingest.episode import NativeStep
+from ingest.formats.folders import is_step
 from ingest.formats.lerobot_steps import VISUALIZER_FILE
-from ingest.formats.steps import is_step
 
 VERSION = 2
 SUBTASK = "subtask"

@@ -21,7 +21,7 @@ from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError,
 from annotate.progress import StatedEnd
 from annotate.segments import IDLE, STEP, Segment
 from core.step_names import unnamed_step
-from ingest.formats.arrays import npy_rows
+from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 
 LABELS, ROLLOUTS = "labels.jsonl", "rollouts"

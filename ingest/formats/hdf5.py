@@ -16,10 +16,14 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of, group_of
 from ingest.formats.hdf5_file import (
     SUFFIXES,
+    cameras_in,
+    evidence_in,
     find,
+    finished,
+    frames_of,
+    group_of,
     guarded,
     length_of,
     members,
@@ -33,10 +37,9 @@ from ingest.formats.hdf5_file import (
     values,
 )
 from ingest.formats.listing import ListingBuilder, texts_among
-from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import parse_json
-from ingest.limits import Limits
-from ingest.reasons import DataError
+from ingest.formats.tables import rate_of
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 

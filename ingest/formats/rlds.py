@@ -16,8 +16,24 @@ import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
-from ingest.formats.numbers import numbers, side_by_side
-from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
+from ingest.formats.rlds_files import (
+    FEATURES,
+    FOOTER_BYTES,
+    HEADER_BYTES,
+    Data,
+    Record,
+    Shard,
+    check_message,
+    configurations,
+    described,
+    example,
+    find_shards,
+    is_whole,
+    mapped,
+    record_at,
+    records,
+    stored_crc,
+)
 from ingest.formats.rlds_steps import (
     NUMBERS,
     RldsRecord,
@@ -31,20 +47,7 @@ from ingest.formats.rlds_steps import (
     texts,
     values_of,
 )
-from ingest.formats.tfrecord import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    Data,
-    Record,
-    check_message,
-    example,
-    is_whole,
-    mapped,
-    record_at,
-    records,
-    stored_crc,
-)
-from ingest.limits import Limits
+from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import (
     Ending,
@@ -57,7 +60,7 @@ from ingest.outcomes import (
     reward_of,
     truth,
 )
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 from ingest.sources.types import LFS_MARK
@@ -127,13 +130,12 @@ def list_episodes(source: Source) -> Listing:
 
 
 def _find_in_all(listing: ListingBuilder) -> None:
-    """What is so for the dataset as a whole."""
+    """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
     if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
         listing.lists_nothing("no TFRecord shard with records")
     if listing.records and not listing.source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         listing.warn("no_frame_rate", detail)
-    # Where every episode that was read never ends, one finding says so instead of one each
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
     if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
         listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]

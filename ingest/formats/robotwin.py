@@ -9,13 +9,23 @@ from functools import partial
 import h5py
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of
-from ingest.formats.hdf5_file import encoded, length_of, natural, opened, read_picture, rows_in, table_of
+from ingest.formats.hdf5_file import (
+    cameras_in,
+    encoded,
+    evidence_in,
+    finished,
+    frames_of,
+    length_of,
+    natural,
+    opened,
+    read_picture,
+    rows_in,
+    table_of,
+)
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.limits import Limits
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")

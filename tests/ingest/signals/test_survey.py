@@ -10,7 +10,7 @@ import pytest
 from annotate.config import MotionConfig
 from annotate.motion.observe import GripperCurve, attempts, gripper_moves
 from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.formats.numbers import numbers
+from ingest.formats.tables import numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey
