@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ingest import outcomes
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
 from ingest.formats import rlds_files, rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
@@ -21,17 +22,7 @@ from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
 from ingest.formats.rlds_steps import NUMBERS, RldsRecord, Specs, pictures
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.outcomes import (
-    Ending,
-    Outcome,
-    OutcomeEvidence,
-    fields_of,
-    flag_of,
-    folder_outcome,
-    known,
-    reward_of,
-    truth,
-)
+from ingest.outcomes import Ending, Outcome, OutcomeEvidence, flag_of, folder_outcome, known, truth
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
@@ -283,7 +274,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     if config.keys.success:
         return OutcomeEvidence(stated)
     # What is beside the steps is stated once; what is in them is a flag of each
-    names = fields_of(config.success_field)[1:]
+    names = outcomes.fields_of(config.success_field)[1:]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
@@ -292,7 +283,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     # it there all the same. Several per step are parts of a reward, of which none is the whole
     rewards, ends = rlds_steps.values_of(steps, REWARD), rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
+    reward = outcomes.reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
     return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
 
