@@ -6,19 +6,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import pydantic
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SerializerFunctionWrapHandler,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UserError, checked_address, validation_message
 from core.yaml_text import parse_yaml
@@ -64,22 +54,22 @@ class Cameras(EntryPart):
         default=(), description="cameras whose pictures are stored as BGR although RGB is meant"
     )
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _views_alone(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"views": [value]}
         return {"views": value} if isinstance(value, list | tuple) else value
 
-    @field_validator("views")
+    @pydantic.field_validator("views")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ValueError("names a camera twice")
         return value
 
-    @model_serializer(mode="wrap")
-    def _without_no_views(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    @pydantic.model_serializer(mode="wrap")
+    def _without_no_views(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without views nothing is said of them: what was built before there were any stays current."""
         fields = handler(self)
         return fields if self.views else {name: value for name, value in fields.items() if name != "views"}
@@ -102,7 +92,7 @@ class Gripper(EntryPart):
     )
     open: float | None = Field(default=None, description="value of an open gripper")
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _both_ends(self) -> Self:
         if (self.closed is None) != (self.open is None) or (self.closed is not None and self.closed == self.open):
             raise ValueError("closed and open go together, and differ")
@@ -117,8 +107,8 @@ ONE, SEVERAL = "<one>", "<several>"
 
 
 OneOrSeveral = Annotated[
-    Annotated[Gripper, Tag(ONE)] | Annotated[tuple[Gripper, ...], Tag(SEVERAL)],
-    Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
+    Annotated[Gripper, pydantic.Tag(ONE)] | Annotated[tuple[Gripper, ...], pydantic.Tag(SEVERAL)],
+    pydantic.Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
 ]
 
 
@@ -197,7 +187,7 @@ class DatasetConfig(EntryPart):
     published: Published = Published()
     notes: str | None = Field(default=None, description="remarks for users of the data")
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _one_camera(cls, value: Any) -> Any:
         """`camera: front` is a list of one."""
@@ -207,14 +197,14 @@ class DatasetConfig(EntryPart):
             raise ValueError("give camera or cameras, not both")
         return {name: of_name for name, of_name in value.items() if name != "camera"} | {"cameras": [value["camera"]]}
 
-    @field_validator("source")
+    @pydantic.field_validator("source")
     @classmethod
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must name a folder, a file or an address")
         return checked_address(value)
 
-    @field_validator("gripper")
+    @pydantic.field_validator("gripper")
     @classmethod
     def _one_of_each_arm(cls, value: Gripper | tuple[Gripper, ...] | None) -> Gripper | tuple[Gripper, ...] | None:
         if isinstance(value, tuple):

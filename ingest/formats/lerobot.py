@@ -15,23 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture, timed
+from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cells import Annotated, Episodes
-from ingest.formats.lerobot_meta import (
-    DATA_FILE,
-    EPISODE_FILE,
-    INFO,
-    LerobotListing,
-    cameras_of,
-    episode_metadata,
-    expected,
-    locate,
-    read_info,
-    task_texts,
-    v2_numbers,
-    v3_pointer,
-    version_of,
-    video_rate,
-)
+from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
@@ -73,7 +59,7 @@ def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str])
         record = dataset.warn if there else dataset.unusable
         for camera, detail in doubtful.items():
             record("bad_video_pointer", detail, index, camera=camera)
-        files = {camera: expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
+        files = {camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
         if not there and not doubtful:
             detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
             dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
@@ -94,7 +80,7 @@ def _video(
     if rows and camera in rows.pictures:
         return CameraVideo(camera, rows.uri, rows.row_start)
     if dataset.version != "v3.0":
-        uri = locate(dataset, "video_path", {"video_key": camera, **v2_numbers(dataset, index)})
+        uri = locate(dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)})
         return CameraVideo(camera, uri, 0) if uri else None
     pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
     if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
@@ -106,7 +92,8 @@ def _video(
     if uri is None:
         return None
     # Times count in the file's own rate, which need not be that of the rows
-    rate, end_s = video_rate(dataset.info, camera, dataset.rate), finite(meta.get(f"videos/{camera}/to_timestamp"))
+    rate = lerobot_meta.video_rate(dataset.info, camera, dataset.rate)
+    end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
     if rows and end_s is not None:
         # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
         num_frames, num_rows = round((end_s - start_s) * rate), rows.num_rows
@@ -179,8 +166,8 @@ def list_episodes(source: Source) -> Listing:
     where = "meta/info.json"
     try:
         info = read_info(source)
-        dataset = LerobotListing(source, info=info, version=version_of(source, info))
-        cameras, where = cameras_of(dataset), "meta"
+        dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
+        cameras, where = lerobot_meta.cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
@@ -208,9 +195,9 @@ def list_episodes(source: Source) -> Listing:
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     """Raises DataError: more episodes than the limit."""
     limits = dataset.source.config.limits
-    metadata = episode_metadata(dataset)
+    metadata = lerobot_meta.episode_metadata(dataset)
     limits.check("max_episodes", len(metadata), "episodes that the metadata lists")
-    texts = task_texts(dataset)
+    texts = lerobot_meta.task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
     indices = sorted(metadata.keys() | rows.keys())
@@ -286,7 +273,7 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
             dataset.warn("length_differs", detail, index)
     elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = expected(dataset, index, meta)
+        file = lerobot_meta.expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
         lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
         dataset.unusable(*lost[not pointers], index, file=(*pointers, file)[0])
@@ -316,6 +303,6 @@ def _frames(
     else:
         # A file of its own is decoded to its end, so that one that is too long is noticed
         limit = num_rows if holds_other_episodes(info, video.uri) else None
-        rate = video_rate(info, camera, record.fps)
+        rate = lerobot_meta.video_rate(info, camera, record.fps)
         pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
     yield from timed(pictures, record.fps)

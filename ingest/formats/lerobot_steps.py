@@ -13,23 +13,10 @@ from typing import Any, NamedTuple
 
 from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
-from ingest.formats.folders import (
-    StatedSpan,
-    checked_steps,
-    is_step,
-    object_of,
-    span_objects,
-    tells_times,
-    with_exclusive_ends,
-)
+from ingest.formats import folders, lerobot_meta
+from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_meta import (
-    LerobotListing,
-    metadata_rows,
-    task_texts,
-    texts_by_index,
-    whole,
-)
+from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
 from ingest.formats.lerobot_rows import MODALITY
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
@@ -84,7 +71,7 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     stated = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in stated.items() if s.steps}
     has_times = name == "segments" or any(
-        tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
+        folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
     )
     broken = {episode: s for episode, s in stated.items() if s.problem is not None}
     return broken | with_steps if has_times else broken
@@ -207,7 +194,7 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
         for span in span_objects(stored, "action_config"):
             name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
             spans.append(StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame"))))
-        return with_exclusive_ends(spans)
+        return folders.with_exclusive_ends(spans)
 
     return _stated("action_config", episodes, spans_of)
 
@@ -321,13 +308,15 @@ def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: s
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
     if uri not in dataset.source.files or column not in columns_of(dataset, episodes):
         return {}
-    return _of_indices(dataset, episodes, column, texts_by_index(metadata_rows(dataset, uri), "subtask"), uri)
+    return _of_indices(
+        dataset, episodes, column, lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"), uri
+    )
 
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
     columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
-    texts = task_texts(dataset) if columns else {}
+    texts = lerobot_meta.task_texts(dataset) if columns else {}
     finest: dict[int, Stated] = {}
     most = 0
     for column in sorted(columns):

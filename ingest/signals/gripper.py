@@ -10,17 +10,8 @@ import numpy as np
 
 from ingest.episode import EpisodeData
 from ingest.reasons import DataError
-from ingest.signals.naming import (
-    Column,
-    Kind,
-    Polarity,
-    Range,
-    Transition,
-    named_grippers,
-    polarity_by_name,
-    transitions,
-    words,
-)
+from ingest.signals import naming
+from ingest.signals.naming import Column, Kind, Polarity, Range, Transition, transitions
 
 SURE = 0.8  # a polarity that is less sure than this counts as unknown
 # Log-odds of each kind of evidence: 3 is 95 %, 2 is 88 %, 1.5 is 82 %
@@ -212,7 +203,7 @@ def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
 def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[PolarityEvidence]:
     """What names, the robot and the sizes of the values say of a gripper with these ends."""
     evidence = []
-    if stated := polarity_by_name(names):
+    if stated := naming.polarity_by_name(names):
         log_odds = BY_NAME if stated[0] == "high_is_open" else -BY_NAME
         evidence.append(PolarityEvidence(log_odds, f"its name says {stated[1]!r}"))
     if is_in_metres(names, ends):
@@ -230,7 +221,7 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list
 
 def is_in_metres(names: Sequence[str], ends: Range) -> bool:
     """Does a gripper measure its width or a finger's way in metres? By its size, which no other unit has."""
-    of_one_value = {word for name in names for word in words(name)}
+    of_one_value = {word for name in names for word in naming.words(name)}
     is_small = max(abs(ends.low), abs(ends.high)) <= WIDEST_M and 0 < ends.span <= WIDEST_M / 2
     return is_small and "command" not in of_one_value
 
@@ -270,7 +261,7 @@ def _command(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     """The command of a gripper in the state, float64 [n]; None where its arm's is not the only one named."""
     if signal.column != "state" or signal.kind == "hand" or episode.action is None:
         return None
-    own_arm = [g for g in named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
+    own_arm = [g for g in naming.named_grippers(episode.action_names) if (g.arm, g.kind) == (signal.arm, "gripper")]
     if len(own_arm) != 1 or len(own_arm[0].dimensions) != len(signal.dimensions):
         return None
     return episode.action[:, list(own_arm[0].dimensions)] @ np.asarray(signal.weights)
