@@ -1,5 +1,7 @@
-"""Segments: the subtask spans of one episode, the rules they keep, and the label that they make. Spans are half-open, in
-frames."""
+"""Segments: the subtask spans of one episode, the rules they keep, and the label that they make.
+
+Spans are half-open, in frames.
+"""
 
 import sys
 from collections.abc import Iterable, Sequence

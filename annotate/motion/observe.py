@@ -1,5 +1,6 @@
-"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt of
-a gripper or hand to hold something. Spans are half-open, in frames."""
+"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt
+of a gripper or hand to hold something. Spans are half-open, in frames.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
