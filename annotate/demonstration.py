@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import gripper_moves
-from annotate.motion.observe import observe
-from annotate.signals import Signals
+from annotate.config import MotionConfig
+from annotate.motion.observe import Signals, gripper_moves, observe
 from core.demonstration_quality import LEAST_SPREAD
 
 CODE_VERSION = "demonstrations-2"

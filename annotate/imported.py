@@ -19,12 +19,12 @@ from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLa
 from annotate.native import annotate
 from annotate.segments import STEP, finished
 from ingest.episode import NativeStep
+from ingest.formats.folders import is_step
 from ingest.formats.lerobot_meta import LerobotListing, episode_metadata, read_info, version_of, whole
 from ingest.formats.lerobot_rows import find_rows
 from ingest.formats.lerobot_steps import FORMS as LEROBOT_FORMS
 from ingest.formats.lerobot_steps import Annotated, Stated, read_form
 from ingest.formats.side_files import parse_json_lines, read_text
-from ingest.formats.steps import is_step
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source

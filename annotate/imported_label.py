@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from annotate.progress import NOTHING_STATED, StatedEnd, check_stated
 from annotate.segments import STEP, Segment, check_tiling
-from annotate.stated_progress import NOTHING_STATED, StatedEnd, check_stated
 from core.errors import UserError
 from core.step_names import unnamed_step
 

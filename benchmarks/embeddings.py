@@ -19,7 +19,7 @@ from collections.abc import Callable
 import av
 import cv2
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.frames import every_nth, measure_camera
 from benchmarks.decoding import NO_KEYFRAMES, SAMPLE, SAMPLE_FRAMES, Clip

@@ -25,9 +25,9 @@ from benchmarks.shards import VIDEOS
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from tests.kits.shard_kit import write
+from training.backbones import make_processor, make_tokenizer
 from training.feeding import open_stream
 from training.recipe import Recipe, TinyConfig
-from training.tiny import make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.shards import ShardEpisode, picture_name
 

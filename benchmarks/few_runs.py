@@ -14,11 +14,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from annotate.label import EpisodeLabel, plain_label
-from annotate.motion.config import MotionConfig
-from annotate.segments import STEP, Segment
-from annotate.transfer.config import TransferConfig
-from annotate.vlm.config import VlmConfig
+from annotate.config import MotionConfig, TransferConfig, VlmConfig
+from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from benchmarks.harness import table_text, trial_workspace
 from benchmarks.label_truth import TRUTH, Known, finished_label, hand_labelled, names, real_sets

@@ -41,8 +41,7 @@ from core.values import IMAGE_MARK
 from training.attention import chosen
 from training.backbones import load_processor, read_config
 from training.data import item_of
-from training.heads import pool
-from training.model import load_model
+from training.model import load_model, pool
 from training.pictures import Item
 from training.progresslm_data import read_rows
 from training.recipe import Recipe, load_recipe

@@ -26,22 +26,21 @@ from unittest import mock
 
 import numpy as np
 
+import annotate.alignment.engine as carrying
 import annotate.alignment.engine as engine
-import annotate.alignment.moments as moments
-import annotate.carrying as carrying
+import annotate.alignment.engine as moments
 import annotate.motion.annotator as motion
-import annotate.motion.gripper_events as gripper_events
-import annotate.motion.idle as idle
+import annotate.motion.annotator as votes
+import annotate.motion.observe as gripper_events
+import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
-import annotate.motion.votes as votes
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig, TransferConfig
+from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
-from annotate.signals import Signals
-from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
-from annotate.transfer.annotator import Reference, Transferred
-from annotate.transfer.annotator import annotate as transfer
-from annotate.transfer.config import TransferConfig
+from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
+from annotate.transfer import Reference, Transferred
+from annotate.transfer import annotate as transfer
 from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts

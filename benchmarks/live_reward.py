@@ -23,7 +23,7 @@ import torch
 
 from annotate.alignment import live
 from annotate.alignment.live import Following, Guide, Shown, Where
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
 from benchmarks.harness import build, table_text, trial_workspace
 from benchmarks.label_truth import TRUTH, hand_labelled, names, robot_of
@@ -32,8 +32,7 @@ from eval.annotators.truth import corpus_truth
 from eval.reward.shown import HOLD_S, MOST_SPREAD, ShownRun
 from pipeline.episode_rewards import episode_clip
 from pipeline.shown_runs import openings_at, pictures_of
-from training.laptop.episodes import ClipSource, ShownEpisode
-from training.laptop.fit import fitted_model, learn_step
+from training.laptop.fit import ClipSource, ShownEpisode, fitted_model, learn_step
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake

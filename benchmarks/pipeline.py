@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 from av.video.stream import VideoStream
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from benchmarks.harness import apart, arguments, exit_code, is_missed, table
 from core.paths import Workspace
 from ingest.media.frames import DecodeOptions

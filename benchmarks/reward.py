@@ -36,12 +36,11 @@ from eval.reward.stream import StreamPicture
 from eval.reward.video import open_clip, score_clip
 from eval.reward.views import Reward
 from eval.reward.window import Window
-from training.heads import make_head
-from training.model import ProgressModel
+from training.backbones import make_backbone, make_processor, make_tokenizer
+from training.model import ProgressModel, make_head
 from training.pictures import decode_picture
 from training.plan import cost
 from training.recipe import HeadConfig, TinyConfig
-from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform, chat
 
 # Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there

@@ -81,10 +81,9 @@ def serve_model(model: Path) -> int:
 
 
 def tiny_model(folder: Path) -> Path:
-    from training.heads import make_head
-    from training.model import ProgressModel, save_model
+    from training.backbones import make_backbone, make_processor, make_tokenizer
+    from training.model import ProgressModel, make_head, save_model
     from training.recipe import HeadConfig, TinyConfig
-    from training.tiny import make_backbone, make_processor, make_tokenizer
 
     config = TinyConfig(max_px=64, vocabulary=400, hidden=64, layers=2, vision_hidden=64, vision_layers=2)
     tokenizer = make_tokenizer([TASK], config.vocabulary)

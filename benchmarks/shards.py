@@ -24,7 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from annotate.stored_pictures import JPEG_QUALITY, shard_jpeg
+from annotate.pictures import JPEG_QUALITY, shard_jpeg
 from benchmarks.harness import arguments, exit_code, is_missed, table
 from core.values import IMAGE_MARK
 from ingest.media.video import decode

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
+from training.backbones import SPECIAL, make_processor, make_tokenizer
 from training.plan import SIZES
 from training.recipe import TinyConfig
-from training.tiny import SPECIAL, make_processor, make_tokenizer
 
 VOCABULARY = 800  # of the tokenizer; the models' tables of embeddings keep their true size
 WIDEST_PX = 4096

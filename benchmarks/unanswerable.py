@@ -35,8 +35,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from annotate.config import SamplesConfig
 from annotate.samples import samples_stage
-from annotate.samples.config import SamplesConfig
 from benchmarks.harness import arguments
 from core.errors import UserError
 from core.paths import Workspace

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from annotate.signal_report import columns, lag_columns, rests_on_enough
+from annotate.signal_lag import columns, lag_columns, rests_on_enough
 from cli.options import (
     DEFAULT_WORKSPACE,
     DataFormatOption,
@@ -22,7 +22,7 @@ from cli.output import pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
-from ingest.sources.addresses import address_below
+from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
 
 MAX_TASKS = 5  # of a dataset, in a table for people

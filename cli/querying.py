@@ -15,9 +15,8 @@ from core.demonstration_quality import FEWEST
 from core.errors import UserError
 from core.names import did_you_mean
 from core.paths import Workspace
-from ingest.catalogue import facts, overview, readable
 from ingest.reasons import REASONS
-from ingest.registry import BUILT_IN, load_registry
+from ingest.registry import BUILT_IN, facts, load_registry, overview, readable
 from warehouse.lake import digest as lake_digest
 from warehouse.lake.schema import columns
 from warehouse.lake.schema import relations as all_relations

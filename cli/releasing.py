@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from annotate.label_gate import LabelGate
+from annotate.label_run import LabelGate
 from cli.lakes import lake_at, lake_to_read
 from cli.options import (
     At,

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 from typer import Option
 
+from annotate.config import VlmConfig
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.server import Server, ServerConfig, ServerOptions
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.prompts import prompt_version
 from cli.lakes import lake_to_read
 from cli.options import (

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer import Argument, Option
 
+from annotate.config import Price, VlmConfig
 from annotate.model_client.server import Server, ServerConfig
-from annotate.vlm.config import Price, VlmConfig
 from assets.lib.launch.child import launched, report
 from assets.lib.report import report_closing
 from cli.lakes import lake_at, lake_to_read

@@ -21,9 +21,9 @@ from core.paths import Workspace
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import decode
+from ingest.reasons import LIMITS, Limits
 
 SHEET = 8  # pictures of a contact sheet
 THUMB_PX, SHEET_PX = 180, 120  # height

@@ -101,7 +101,7 @@ class Listing:
     """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
 
     `numbered`: the source has episode indices of its own. Else they count records in order of source_id, and
-    `ingest.identity` gives each the index that it had before. `never_set`: columns that could tell success, and are
+    `ingest.episodes` gives each the index that it had before. `never_set`: columns that could tell success, and are
     0 in every row of every episode.
     """
 

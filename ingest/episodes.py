@@ -1,26 +1,130 @@
-"""The episodes stage: list a dataset from its metadata, give chunks and splits. Decodes nothing."""
+"""The episodes stage: list a dataset from its metadata, give indices that stick, instructions, chunks and splits.
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+Decodes nothing.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from itertools import count
 from typing import Any
 
 import pyarrow as pa
 
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding, Listing, record_row
-from ingest.identity import settle
-from ingest.limits import Limits
-from ingest.other_tasks import other_tasks
 from ingest.outcomes import Outcome
+from ingest.reasons import Limits
+from ingest.registry import DatasetConfig
 from ingest.signals.gripper import GripperSignal, signal_row
 from ingest.signals.survey import survey
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
+from ingest.task_texts import other_tasks
 
 CODE_VERSION = "episodes-4"
+UNKNOWN = "\ufffd"  # in the place of a NUL character
 MAX_DETAILS = 20  # of one thing, in one finding
 NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
+RATE_TOLERANCE = 0.02  # relative; a rate within it is taken as the same
+
+
+def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) -> Listing:
+    """The listing with final source ids, indices and instructions, in order of episode_index.
+
+    `known` holds the indices that source ids were ever given. Where the source has no indices of its own, an episode
+    keeps the one it had, and new ones count on from the largest: an index is never given twice.
+    """
+    findings = list(listing.findings)
+    # Copies first: what is decided by source id must not be decided twice
+    unique = _with_unique_ids(listing.records, findings)
+    records = [_with_chosen_task(record, config, findings) for record in unique]
+    findings += _by_registry(listing, records, config)
+    # Where the source has numbers of its own these stay, and a missing one is a finding
+    if listing.numbered:
+        gaps = _gaps([record.episode_index for record in records])
+        findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
+    else:
+        # Findings name episodes by the index as listed, too
+        indices = _kept_indices(records, known)
+        findings = [_renumbered(finding, indices) for finding in findings]
+        records = [_renumbered(record, indices) for record in records]
+        records.sort(key=lambda r: r.episode_index)
+    return replace(listing, records=tuple(records), findings=tuple(findings))
+
+
+def _by_registry(listing: Listing, records: list[EpisodeRecord], config: DatasetConfig) -> Iterator[Finding]:
+    """Episodes that the registry names as broken, and a frame rate that differs from what was published."""
+    for record in records:
+        if record.source_id in config.bad_episodes:
+            detail = f"the registry says: {config.bad_episodes[record.source_id]}"
+            yield Finding("known_bad", detail, "unusable", record.episode_index)
+    stated = config.published.fps
+    if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
+        detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
+        yield Finding("frame_rate", detail, "warning")
+
+
+def _kept_indices(records: list[EpisodeRecord], known: Mapping[str, int]) -> dict[int, int]:
+    """The index that each episode keeps or gets, by its index as listed."""
+    new = count(max(known.values(), default=-1) + 1)
+    indices = [(record.episode_index, known.get(record.source_id)) for record in records]
+    return {listed: next(new) if index is None else index for listed, index in indices}
+
+
+def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]) -> T:
+    """A record, or a finding of an episode, with the index that the episode keeps."""
+    if item.episode_index is None:
+        return item
+    return replace(item, episode_index=indices.get(item.episode_index, item.episode_index))
+
+
+def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]) -> list[EpisodeRecord]:
+    """Each source id once: the second record of an id is a copy, gets a name of its own, and is not used."""
+    seen: Counter[str] = Counter()
+    unique = []
+    for record in records:
+        seen[record.source_id] += 1
+        times = seen[record.source_id]
+        # The copy's name tells its place among those of its id
+        if times > 1:
+            detail = f"{record.source_id} is listed before (this one is in {record.data_uri or 'the metadata'})"
+            index, file = record.episode_index, record.data_uri
+            findings.append(Finding("duplicate_episode", detail, "unusable", index, file=file))
+            record = replace(record, source_id=f"{record.source_id}#{times}")
+        unique.append(record)
+    return unique
+
+
+def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
+    """The instruction that counts, by the registry's policy; `tasks` keeps all."""
+    if not record.tasks:
+        return record
+    if config.instruction == "uninformative":
+        detail = f"{record.tasks[0]!r} says nothing of this episode"
+        findings.append(Finding("uninformative_task", detail, "warning", record.episode_index))
+        return replace(record, task=None)
+    if config.instruction == "paraphrases":
+        # By hash, so that the choice does not depend on what else is listed
+        digest = hashlib.sha256(f"{config.name}\0{record.source_id}".encode()).digest()
+        number = int.from_bytes(digest[:8], "big")
+        return replace(record, task=record.tasks[number % len(record.tasks)])
+    return record
+
+
+def _gaps(indices: list[int]) -> list[str]:
+    """Missing indices between 0 and the largest. Example: _gaps([1, 2, 6]) == ["0", "3-5"]."""
+    gaps, expected = [], 0
+    for index in sorted(indices):
+        if index > expected:
+            gaps.append(str(expected) if index == expected + 1 else f"{expected}-{index - 1}")
+        expected = index + 1
+    return gaps
+
+
+# The stage
 
 
 @dataclass(frozen=True)
@@ -108,58 +212,40 @@ def storable(listing: Listing, limits: Limits) -> Listing:
 
     An episode that has it cannot be used.
     """
-
-    def shown(text: str) -> str:
-        return _without_nul(text[: limits.max_text])
-
     records, findings = [], list(listing.findings)
     for record in listing.records:
-        episode = record.episode_index
-        if any("\0" in text for text in _texts(record)):
+        texts = list(_texts(record))
+        is_kept = not any("\0" in text for text in texts)
+        if not is_kept:
             detail = "a text of it holds a NUL character, which no table can keep"
-            findings.append(Finding("unreadable_data", detail, "unusable", episode))
-            record = _as_shown(record, shown)
-        longest = max(map(len, _texts(record)))
-        if problem := limits.excess("max_text", longest, "characters of one of its texts"):
-            findings.append(Finding("over_limit", problem, "unusable", episode))
-            record = _as_shown(record, shown)
-        records.append(record)
-    cameras, robot = tuple(map(shown, listing.cameras)), listing.robot and shown(listing.robot)
+            findings.append(Finding("unreadable_data", detail, "unusable", record.episode_index))
+        elif problem := limits.excess("max_text", max(map(len, texts)), "characters of one of its texts"):
+            findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
+            is_kept = False
+        records.append(record if is_kept else _shown(record, limits))
+    cameras, robot = _shown(listing.cameras, limits), _shown(listing.robot, limits)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
         findings.append(Finding("over_limit", problem, "warning"))
     return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
 
 
-def _as_shown(record: EpisodeRecord, shown: Callable[[str], str]) -> EpisodeRecord:
-    videos = [replace(v, camera=shown(v.camera), uri=shown(v.uri)) for v in record.videos]
-    steps = [replace(step, name=shown(step.name), notes=step.notes and shown(step.notes)) for step in record.steps]
-    return replace(
-        record,
-        source_id=shown(record.source_id),
-        task=record.task and shown(record.task),
-        tasks=tuple(map(shown, record.tasks)),
-        group=shown(record.group),
-        data_uri=record.data_uri and shown(record.data_uri),
-        data_key=shown(record.data_key),
-        videos=tuple(videos),
-        steps=tuple(steps),
-        plan=tuple(map(shown, record.plan)),
-    )
+def _shown(value: Any, limits: Limits) -> Any:
+    """A text, or what has texts in it, as tables can keep it."""
+    if isinstance(value, str):
+        return value[: limits.max_text].replace("\0", UNKNOWN)
+    if isinstance(value, tuple):
+        return tuple(_shown(part, limits) for part in value)
+    return type(value)(**{k: _shown(v, limits) for k, v in vars(value).items()}) if is_dataclass(value) else value
 
 
-def _texts(record: EpisodeRecord) -> Iterator[str]:
-    yield from (record.source_id, record.task or "", *record.tasks)
-    yield from (record.group, record.data_uri or "", record.data_key)
-    for video in record.videos:
-        yield from (video.camera, video.uri)
-    for step in record.steps:
-        yield from (step.name, step.notes or "")
-    yield from record.plan
-
-
-def _without_nul(text: str) -> str:
-    return text.replace("\0", "\ufffd")
+def _texts(value: Any) -> Iterator[str]:
+    """A text, or all that are in it."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple) or is_dataclass(value):
+        for part in value if isinstance(value, tuple) else vars(value).values():
+            yield from _texts(part)
 
 
 def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
@@ -186,40 +272,28 @@ def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size
     alike: dict[tuple[int | None, str | None, str], list[Finding]] = {}
     for f in findings:
         alike.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
-    merged = map(_merged, alike.values())
-    return TABLES["findings"].rows([_finding_row(dataset, stage, f, chunk_size) for f in merged])
-
-
-def _finding_row(dataset: str, stage: str, f: Finding, chunk_size: int) -> dict[str, Any]:
-    return {
-        "dataset": dataset,
-        "episode_index": f.episode_index,
-        "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
-        "camera": f.camera and _without_nul(f.camera),
-        "stage": stage,
-        "reason": f.reason,
-        "detail": _without_nul(f.detail),
-        "file": f.file and _without_nul(f.file),
-        "severity": f.severity,
-    }
-
-
-def _details(findings: list[Finding]) -> list[str]:
-    """What findings say, each once; with its file, where they are of several."""
-    if len({f.file for f in findings}) == 1:
-        details = [f.detail for f in findings]
-    else:
-        details = [f"{f.file} {f.detail}" if f.file else f.detail for f in findings]
-    return list(dict.fromkeys(details))
+    rows = []
+    for f in map(_merged, alike.values()):
+        row = {
+            "dataset": dataset,
+            "episode_index": f.episode_index,
+            "chunk": None if f.episode_index is None else f.episode_index // chunk_size,
+            "camera": f.camera,
+            "stage": stage,
+            "reason": f.reason,
+            "detail": f.detail,
+            "file": f.file,
+            "severity": f.severity,
+        }
+        rows.append({k: v.replace("\0", UNKNOWN) if isinstance(v, str) else v for k, v in row.items()})
+    return TABLES["findings"].rows(rows)
 
 
 def _merged(findings: list[Finding]) -> Finding:
     """One finding that says what several did, with the worst severity; of very many it names the first."""
-    if len(findings) == 1:
-        return findings[0]
-    details = _details(findings)
-    parts = details[:MAX_DETAILS]
-    if len(details) > MAX_DETAILS:
-        parts.append(f"and {len(details) - MAX_DETAILS} more")
-    severity = "unusable" if any(f.severity == "unusable" for f in findings) else "warning"
-    return replace(findings[0], detail="; ".join(parts), severity=severity)
+    # With its file, where they are of several
+    is_of_one = len({f.file for f in findings}) == 1
+    details = list(dict.fromkeys(f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings))
+    more = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
+    severity = max((f.severity for f in findings), key=("warning", "unusable").index)
+    return replace(findings[0], detail="; ".join([*details[:MAX_DETAILS], *more]), severity=severity)

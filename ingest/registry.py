@@ -1,28 +1,19 @@
 """The registry of datasets: one YAML file each, validated by a typed model."""
 
 import re
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
+import pydantic
 import yaml
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    SerializerFunctionWrapHandler,
-    Tag,
-    ValidationError,
-    field_validator,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UserError, checked_address, validation_message
 from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
-from ingest.limits import LIMITS, Limits
+from ingest.reasons import LIMITS, Limits
 
 if TYPE_CHECKING:
     FormatName = str
@@ -63,22 +54,22 @@ class Cameras(EntryPart):
         default=(), description="cameras whose pictures are stored as BGR although RGB is meant"
     )
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _views_alone(cls, value: Any) -> Any:
         if isinstance(value, str):
             return {"views": [value]}
         return {"views": value} if isinstance(value, list | tuple) else value
 
-    @field_validator("views")
+    @pydantic.field_validator("views")
     @classmethod
     def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ValueError("names a camera twice")
         return value
 
-    @model_serializer(mode="wrap")
-    def _without_no_views(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    @pydantic.model_serializer(mode="wrap")
+    def _without_no_views(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without views nothing is said of them: what was built before there were any stays current."""
         fields = handler(self)
         return fields if self.views else {name: value for name, value in fields.items() if name != "views"}
@@ -101,7 +92,7 @@ class Gripper(EntryPart):
     )
     open: float | None = Field(default=None, description="value of an open gripper")
 
-    @model_validator(mode="after")
+    @pydantic.model_validator(mode="after")
     def _both_ends(self) -> Self:
         if (self.closed is None) != (self.open is None) or (self.closed is not None and self.closed == self.open):
             raise ValueError("closed and open go together, and differ")
@@ -116,8 +107,8 @@ ONE, SEVERAL = "<one>", "<several>"
 
 
 OneOrSeveral = Annotated[
-    Annotated[Gripper, Tag(ONE)] | Annotated[tuple[Gripper, ...], Tag(SEVERAL)],
-    Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
+    Annotated[Gripper, pydantic.Tag(ONE)] | Annotated[tuple[Gripper, ...], pydantic.Tag(SEVERAL)],
+    pydantic.Discriminator(lambda value: SEVERAL if isinstance(value, list | tuple) else ONE),
 ]
 
 
@@ -196,7 +187,7 @@ class DatasetConfig(EntryPart):
     published: Published = Published()
     notes: str | None = Field(default=None, description="remarks for users of the data")
 
-    @model_validator(mode="before")
+    @pydantic.model_validator(mode="before")
     @classmethod
     def _one_camera(cls, value: Any) -> Any:
         """`camera: front` is a list of one."""
@@ -206,14 +197,14 @@ class DatasetConfig(EntryPart):
             raise ValueError("give camera or cameras, not both")
         return {name: of_name for name, of_name in value.items() if name != "camera"} | {"cameras": [value["camera"]]}
 
-    @field_validator("source")
+    @pydantic.field_validator("source")
     @classmethod
     def _not_empty(cls, value: str) -> str:
         if not value.strip():
             raise ValueError("must name a folder, a file or an address")
         return checked_address(value)
 
-    @field_validator("gripper")
+    @pydantic.field_validator("gripper")
     @classmethod
     def _one_of_each_arm(cls, value: Gripper | tuple[Gripper, ...] | None) -> Gripper | tuple[Gripper, ...] | None:
         if isinstance(value, tuple):
@@ -282,3 +273,79 @@ def _entry_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UserError(f"registry folder {folder} does not exist")
     return sorted(folder.glob("*.y*ml"))
+
+
+# For people and scripts: one row per dataset, and all that is known of one
+
+
+Built = Mapping[str, Mapping[str, Any]]  # rows of the lake's table `datasets`, by name
+COLUMNS = ("dataset", "title", "robot", "format", "role", "license")
+
+
+def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[str, Any]]:
+    """One row per dataset of the registry, then those that only the workspace knows. `episodes` is as published."""
+    rows = []
+    for name in sorted(built.keys() | entries.keys()):
+        entry = entries.get(name)
+        known = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
+        of_source = (entry.published.episodes, entry.source) if entry else (None, known["source_uri"])
+        row = {column: known[column] for column in COLUMNS}
+        rows.append(row | {"episodes": of_source[0], "source": of_source[1], "built": name in built})
+    return rows
+
+
+def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The registry entry of a dataset, overruled by the configuration that the workspace was built with."""
+    known: dict[str, Any] = {}
+    if entry:
+        known = {"dataset": entry.name} | entry.model_dump(mode="json")
+        known |= {"cameras": list(entry.cameras.ordered()), "cameras_by_role": known["cameras"]}
+    return known | {k: v for k, v in (row or {}).items() if v is not None} | {"built": row is not None}
+
+
+def readable(known: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Facts as lines of text: no empty ones, cameras by role, the gripper as an index into its vector, notes last."""
+    flat: dict[str, Any] = {}
+    for key in sorted(known, key=lambda k: k == "notes"):
+        flat |= _flattened(key, known)
+    filled = {key: value for key, value in flat.items() if value not in (None, "", [])}
+    return [{"field": key, "value": _text(value)} for key, value in filled.items()]
+
+
+def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """A fact as lines: one, or one for each of its parts."""
+    value = known[key]
+    # The name is `dataset` too, and roles are shown in the place of the cameras
+    if key in ("name", "cameras_by_role"):
+        return {}
+    if key == "gripper" and value:
+        return {key: _grippers(value)}
+    # Without a registry entry only the cameras' order is known
+    if key == "cameras" and "cameras_by_role" in known:
+        value = known["cameras_by_role"]
+    if isinstance(value, Mapping):
+        return {f"{key} {part}": of_part for part, of_part in value.items()}
+    return {key: value}
+
+
+def _grippers(value: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> str:
+    """Of one arm, or of several. Example: "left: state[7], closed 1, open 0; right: state[15]"."""
+    entries = [value] if isinstance(value, Mapping) else value
+    return "; ".join(f"{entry['arm']}: {_gripper(entry)}" if entry["arm"] else _gripper(entry) for entry in entries)
+
+
+def _gripper(entry: Mapping[str, Any]) -> str:
+    """Example: "state[7], closed 1, open 0"."""
+    if entry["column"] == "none":
+        return "none"
+    dimensions = entry["dimension"] if isinstance(entry["dimension"], list) else [entry["dimension"]]
+    ends = () if entry["open"] is None else (f"closed {entry['closed']:g}", f"open {entry['open']:g}")
+    return ", ".join((*(f"{entry['column']}[{d}]" for d in dimensions), *ends))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+    return str(value)

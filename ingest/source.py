@@ -1,24 +1,202 @@
-"""What a source holds, read by the adapter of its format."""
+"""What a source holds: which datasets, and their episodes, read by the adapter of each one's format."""
 
-from collections.abc import Iterator
-from dataclasses import replace
+import posixpath
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
+from pathlib import PurePosixPath
 from time import process_time
+from typing import NamedTuple, Protocol, cast
 
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.episode import EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture
-from ingest.formats import FORMATS, Format, format_named
-from ingest.formats.adapter import adapter_of, recognises
+from ingest.formats import FORMATS, VIDEO, Format, format_named, formats_to_ask
 from ingest.formats.listing import named
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.media.picture import swapped
-from ingest.places import Places, part_of, places_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
+DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they show
+MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
 FORMAT, BYTES = "format", "bytes"  # of a source: looked for once
 LOOKS = "docs/formats.md says what each looks like on disk"
+
+
+class FormatAdapter(Protocol):
+    """The module that reads one format; it may have a `recognises` of its own, as `recognises` below."""
+
+    def roots(self, uris: Iterable[str]) -> dict[str, str]:
+        """The folders where such datasets begin, by names of files, and what these call the dataset ("": nothing)."""
+        ...
+
+    def list_episodes(self, source: Source) -> Listing:
+        """List the source from its metadata alone, without decoding."""
+        ...
+
+    def read_episode(self, source: Source, record: EpisodeRecord) -> EpisodeData:
+        """Rows, and a streaming frame iterator per camera. Raises DataError."""
+        ...
+
+
+def adapter_of(format_: Format) -> FormatAdapter:
+    return cast(FormatAdapter, import_module(format_.adapter))
+
+
+def recognises(format_: Format, source: Source) -> bool:
+    """Do the source's files look like a format? By names of files and folders."""
+    adapter = adapter_of(format_)
+    own: Callable[[Source], bool] | None = getattr(adapter, "recognises", None)
+    return own(source) if own else bool(adapter.roots(source.files))
+
+
+# Where datasets lie: in the folder itself, in folders below it, or above, by the names of files alone. An adapter's
+# `roots` names the folders where its layout begins. From there a dataset may reach up by the format's `levels`, as one
+# of several tasks does, as long as nothing else lies there
+
+
+@dataclass(frozen=True)
+class DatasetPlace:
+    """A dataset below a source; `folder` is "" for the source itself.
+
+    `is_bare`: videos that nothing describes.
+    """
+
+    folder: str
+    format: Format
+    is_bare: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """The datasets of a source by folder, and single files that lie beside them and are in none."""
+
+    datasets: tuple[DatasetPlace, ...]
+    beside: tuple[str, ...] = ()
+
+    @property
+    def is_one(self) -> bool:
+        """Is the source itself the only dataset?"""
+        return len(self.datasets) == 1 and not self.datasets[0].folder
+
+
+class _Kind(NamedTuple):
+    """What lies in a folder: a format, and what its files call the dataset."""
+
+    format: Format
+    name: str = ""
+
+
+def places_of(source: Source) -> Places:
+    """The datasets that a source holds; of the format that its entry names, where it names one. Raises SourceError."""
+    stated = source.config.format
+    formats = (format_named(stated),) if stated else FORMATS
+    # Where a format needs no more than single files, a person who names it means the folder as a whole
+    if stated and formats[0].levels is None:
+        return Places((DatasetPlace("", formats[0]),) if recognises(formats[0], source) else ())
+    kinds = _outermost(_kinds(source.files, formats))
+    # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
+    if all(kind.format.levels is None for kind in kinds.values()):
+        for format_ in formats_to_ask(source.files, formats):
+            if format_.levels is not None and recognises(format_, source):
+                return Places((DatasetPlace("", format_),))
+    return _places(source, _gathered(kinds))
+
+
+def part_of(source: Source) -> str | None:
+    """The folder of the dataset that a source is a part of, such as its videos/; None where it is a part of none."""
+    address, scheme = PurePosixPath(source.config.source), source.config.is_remote
+    # A single file is what somebody asked for
+    if list(source.files) == [address.name]:
+        return None
+    parents = [*address.parents][: -3 if scheme else None]  # of an address not its scheme, host or owner
+    formats = [format_ for format_ in FORMATS if format_.levels is not None]
+    for above in parents[:MAX_PART_LEVELS]:
+        inside = address.relative_to(above)
+        if "" in _kinds((f"{inside}/{uri}" for uri in source.files), formats):
+            return source.config.source.rstrip("/").removesuffix(f"/{inside}")
+    return None
+
+
+def _kinds(uris: Iterable[str], formats: Sequence[Format]) -> dict[str, _Kind]:
+    """What lies where; of several formats in one folder the particular one counts before the general."""
+    uris = list(uris)
+    kinds: dict[str, _Kind] = {}
+    for format_ in formats_to_ask(uris, formats):
+        for folder, name in adapter_of(format_).roots(uris).items():
+            kinds.setdefault(folder, _Kind(format_, name))
+    return kinds
+
+
+def _outermost(kinds: Mapping[str, _Kind]) -> dict[str, _Kind]:
+    """Without what lies inside a dataset, such as the videos of one whose layout is known."""
+    whole = {folder for folder, kind in kinds.items() if kind.format.levels is not None}
+    return {folder: kind for folder, kind in kinds.items() if whole.isdisjoint(_above(folder))}
+
+
+def _above(folder: str) -> Iterator[str]:
+    """The folders that a folder lies in, innermost first; "" is the last. Those of "a/b" are "a" and ""."""
+    while folder:
+        folder = posixpath.dirname(folder)
+        yield folder
+
+
+def _gathered(kinds: Mapping[str, _Kind]) -> dict[str, Format]:
+    """The format of each folder that is a dataset, after what belongs together was put together."""
+    # What lies in a folder or anywhere below it
+    below: dict[str, Counter[_Kind]] = defaultdict(Counter)
+    for folder, kind in kinds.items():
+        for above in (folder, *_above(folder)):
+            below[above][kind] += 1
+
+    datasets: dict[str, Format] = {}
+    for folder, kind in kinds.items():
+        datasets.setdefault(_reached(folder, kind, below), kind.format)
+    # Single files that lie beside folders of datasets are no dataset
+    holding = {above for folder, format_ in datasets.items() if format_.levels is not None for above in _above(folder)}
+    for folder in holding & datasets.keys():
+        del datasets[folder]
+    # Videos below rows in single files belong to them
+    return {folder: format_ for folder, format_ in datasets.items() if datasets.keys().isdisjoint(_above(folder))}
+
+
+def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> str:
+    """The outermost folder that a dataset may begin in, as far as all that lies there is of its kind."""
+    reached = folder
+    for level, above in enumerate(_above(folder), 1):
+        is_too_far = kind.format.levels is not None and level > kind.format.levels
+        if is_too_far or not all(_belongs(other, kind) for other in below[above]):
+            break
+        # One configuration alone is the dataset; several are, together
+        if not (kind.name and above and below[above].total() == below[folder].total()):
+            reached = above
+    return reached
+
+
+def _belongs(other: _Kind, kind: _Kind) -> bool:
+    """Does what lies in the same folder belong to a dataset of some kind? Videos do, to rows in single files."""
+    return other == kind or (kind.format.levels is None and other.format == VIDEO)
+
+
+def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
+    """With what the files beside the datasets are, where there are several."""
+    inside: dict[str | None, list[str]] = defaultdict(list)
+    for uri in source.files:
+        owner = next((folder for folder in _above(uri) if folder in datasets), None)
+        inside[owner].append(uri)
+    places = []
+    for folder, format_ in sorted(datasets.items()):
+        is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
+        places.append(DatasetPlace(folder, format_, format_ == VIDEO and not is_described))
+    return Places(tuple(places), tuple(filter(_is_data, inside[None])))
+
+
+def _is_data(uri: str) -> bool:
+    """Could it be an episode by itself?"""
+    return any(adapter_of(format_).roots([uri]) for format_ in formats_to_ask([uri]) if format_.levels is None)
 
 
 def format_of(source: Source) -> Format:
@@ -28,7 +206,13 @@ def format_of(source: Source) -> Format:
     holds several datasets, or is only a part of one.
     """
     if FORMAT not in source.noted:
-        source.noted[FORMAT] = _stated(source) if source.config.format else _looked_for(source)
+        if source.config.format:
+            source.noted[FORMAT] = _stated(source)
+        else:
+            check_places(source, places := places_of(source))
+            if not places.is_one:
+                raise _holding(source, places)
+            source.noted[FORMAT] = places.datasets[0].format
     return source.noted[FORMAT]
 
 
@@ -50,14 +234,6 @@ def _stated(source: Source) -> Format:
     raise SourceError(f"{source.config.source} is not in the format {stated.name}: {why}")
 
 
-def _looked_for(source: Source) -> Format:
-    places = places_of(source)
-    check_places(source, places)
-    if places.is_one:
-        return places.datasets[0].format
-    raise _holding(source, places)
-
-
 def _holding(source: Source, places: Places) -> SourceError:
     folders = named([place.folder for place in places.datasets])
     what_to_do = "give the folder of one, or name them in `folders` of a registry entry"
@@ -65,8 +241,7 @@ def _holding(source: Source, places: Places) -> SourceError:
 
 
 def check_places(source: Source, places: Places) -> None:
-    """Raises SourceError for a source that holds no dataset, or is a part of one."""
-    # Rows, tasks and steps of a whole dataset are lost to its parts
+    """Raises SourceError for a source that holds no dataset, or is a part of one, which lacks rows, tasks, steps."""
     is_loose = not source.config.format and all(place.format.levels is None for place in places.datasets)
     if is_loose and (whole := part_of(source)):
         raise SourceError(f"{source.config.source} is {_part(whole)}")
@@ -104,8 +279,8 @@ def list_episodes(source: Source) -> Listing:
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"
-    found = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.escaping]
-    found += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.unnameable]
+    found = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping]
+    found += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable]
     records = list(listing.records)
     for place, record in enumerate(records):
         if problem := limits.excess("max_fps", record.fps, "frames a second"):

@@ -48,7 +48,10 @@ def assign_splits(
     Example: ten new groups of one task give one to test_id, one to val and eight to train; a task of four groups gives
     all to train, unless other small tasks fill the pool up.
     """
-    task_by_group = _task_by_group(records)
+    # The task of each group: the least, where it has several
+    task_by_group: dict[str, str] = {}
+    for record in records:
+        task_by_group[record.group] = min(task_by_group.get(record.group, record.task or ""), record.task or "")
     # The registry holds the dataset out as a whole, whatever its tasks
     if role == "ood":
         return dict.fromkeys(task_by_group, "test_ood")
@@ -63,15 +66,6 @@ def assign_splits(
     for groups in _strata({g: task for g, task in task_by_group.items() if g in usable}, held_out):
         _fill(dataset, groups, config, splits)
     return splits
-
-
-def _task_by_group(records: Sequence[EpisodeRecord]) -> dict[str, str]:
-    """The task of each group: the least, where it has several."""
-    tasks: dict[str, str] = {}
-    for record in records:
-        task = record.task or ""
-        tasks[record.group] = min(tasks.get(record.group, task), task)
-    return tasks
 
 
 def _strata(task_by_group: Mapping[str, str], held_out: set[str]) -> list[list[str]]:

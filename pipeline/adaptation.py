@@ -4,8 +4,8 @@ from collections.abc import Callable
 from itertools import chain
 from tempfile import TemporaryFile
 
+from annotate.config import SamplesConfig
 from annotate.samples import procvqa
-from annotate.samples.config import SamplesConfig
 from core.errors import UserError
 from pipeline.config import DatasetBuild, built
 from pipeline.picture_cache import PictureStore

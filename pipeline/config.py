@@ -13,21 +13,17 @@ from typing import Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+import annotate.config
 import annotate.embeddings.passing
 import annotate.native
-import annotate.vlm.config
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig, MotionConfig, SamplesConfig, TransferConfig, VlmConfig
 from annotate.embeddings.encoders import identity, lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
 from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
-from annotate.motion.config import MotionConfig
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import ProgressConfig
-from annotate.samples.config import SamplesConfig
-from annotate.transfer.annotator import CODE_VERSION as TRANSFER_VERSION
-from annotate.transfer.config import TransferConfig
-from annotate.vlm.config import VlmConfig
+from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.vlm.prompts import prompt_version
 from core.errors import UserError, validation_message
 from core.names import did_you_mean
@@ -184,7 +180,7 @@ class DatasetBuild(BaseModel):
                 others = self.stages.transfer.model_dump(mode="json"), self.stages.progress.model_dump(mode="json")
                 params |= {"follow": [*versions, motion, *others]}
             params = self._by_views(params)
-            return LabelRun("vlm", annotate.vlm.config.CODE_VERSION, params, vlm.model, vlm.revision, version)
+            return LabelRun("vlm", annotate.config.VLM_VERSION, params, vlm.model, vlm.revision, version)
         return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
 
     def transfer_run(self) -> LabelRun:

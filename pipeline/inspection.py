@@ -11,18 +11,16 @@ from typing import Any
 from annotate.frames import FramesConfig, frames_stage
 from core.values import spread
 from ingest.episode import EpisodeRecord, Finding, Listing
-from ingest.identity import settle
+from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
-from ingest.places import DatasetPlace, places_of
 from ingest.reasons import REASONS, DataError
 from ingest.registry import DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
 from ingest.signals.survey import survey
-from ingest.source import check_places, list_episodes, read_episode
-from ingest.sources.addresses import address_below, last_name
+from ingest.source import DatasetPlace, check_places, list_episodes, places_of, read_episode
 from ingest.sources.files import Source
-from ingest.sources.types import SourceError
+from ingest.sources.types import SourceError, address_below, last_name
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read

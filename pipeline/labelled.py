@@ -9,13 +9,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate import quality, unfinished
-from annotate.label import EpisodeLabel, has_names
+from annotate import quality
 from annotate.label_run import human_run
-from annotate.progress import ProgressConfig, procvlm_labels, procvlm_progress, progress
-from annotate.segments import Segment
-from annotate.stated_progress import NOTHING_STATED, StatedEnd, is_stated, stated_progress
-from annotate.transfer.annotator import Alignment
+from annotate.progress import (
+    NOTHING_STATED,
+    ProgressConfig,
+    StatedEnd,
+    is_stated,
+    procvlm_labels,
+    procvlm_progress,
+    progress,
+    stated_progress,
+)
+from annotate.segments import EpisodeLabel, Segment, has_names
+from annotate.transfer import Alignment
 from core.tables import TABLES
 from pipeline.reading import EpisodeSignals, by_task
 
@@ -189,7 +196,7 @@ def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, loo
     for same_task in by_task(episode.signals for episode in episodes).values():
         of_task = [labelled[signals.episode_index] for signals in same_task]
         odds = quality.qualities(list(map(_quality_run, of_task)))
-        doubts = [None] * len(odds) if by_person else unfinished.doubts(list(map(run_end, of_task)))
+        doubts = [None] * len(odds) if by_person else quality.doubts(list(map(run_end, of_task)))
         for signals, odd, doubt in zip(same_task, odds, doubts, strict=True):
             source = signals.record.success_source
             end_by = quality.PERSON if by_person else quality.end_by(signals.success, source, odd.end, looked=looked)
@@ -206,12 +213,12 @@ def _quality_run(episode: LabelledSignals) -> quality.LabelledRun:
     return quality.LabelledRun(duration_s, signals.fps, signals.success, [*episode.segments], episode.progress)
 
 
-def run_end(episode: LabelledSignals) -> unfinished.RunEnd:
+def run_end(episode: LabelledSignals) -> quality.RunEnd:
     """What of a labelled run is compared with the others of its task."""
     signals = episode.signals
     activity = np.asarray(signals.change if signals.speed is None else signals.speed, np.float64)
     last = int(signals.phash[-1]), float(episode.progress[-1])
-    return unfinished.RunEnd(signals.success, signals.fps, activity, signals.state, *last)
+    return quality.RunEnd(signals.success, signals.fps, activity, signals.state, *last)
 
 
 def of_label_run(label_run: str, facts: Mapping[str, Any]) -> dict[str, pa.Table]:

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 
 from annotate.model_client.server import Server, ServerConfig
-from annotate.stored_pictures import encode_jpeg
+from annotate.pictures import encode_jpeg
 from core.errors import FailedError
 from core.logs import end_of, last_lines
 from core.paths import Workspace
 from core.tables import TABLES
 from core.values import IMAGE_MARK
 from pipeline.models import models_folder
-from training.errors import ModelError
-from training.folder import adapters, base_of, is_laptop
+from training.folder import ModelError, adapters, base_of, is_laptop
 from training.laptop.model import SeenWindow, embed, load_laptop, read_windows
 from training.model import load_model
 from training.pictures import Item

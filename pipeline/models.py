@@ -5,8 +5,7 @@ from typing import Any
 
 from core.names import did_you_mean
 from core.paths import Workspace
-from training.errors import ModelError
-from training.folder import CARD, base_of, checkpoints, read_card
+from training.folder import CARD, ModelError, base_of, checkpoints, read_card
 
 
 def models_folder(space: Workspace) -> Path:

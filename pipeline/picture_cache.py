@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from tempfile import TemporaryFile
 from typing import IO
 
+from annotate.config import SamplesConfig
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.embeddings.weights import EncoderError
 from annotate.frames import Keeper
-from annotate.samples.config import SamplesConfig
-from annotate.stored_pictures import shard_jpeg
+from annotate.pictures import shard_jpeg
 from core.paths import Workspace
 from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild

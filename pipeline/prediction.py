@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig, VlmConfig
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
 from annotate.model_client.tokens import TokenMeter
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
 from annotate.vlm.few_runs import asked_about, looked_at_twice
 from annotate.vlm.pictures import size_beside
 from core.values import spread
 from ingest.episode import EpisodeRecord
-from ingest.identity import settle
+from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
 from ingest.source import list_episodes

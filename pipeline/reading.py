@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from annotate.alignment.moments import grey_features
+from annotate.alignment.engine import grey_features
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.signal_lag import without_lag
-from annotate.signals import GripperCurve, Signals
 from core.errors import UserError
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, record_from_row
@@ -81,13 +81,8 @@ class EpisodeSignals(Signals):
 
     def signals(self, cameras: Sequence[str] = ()) -> Signals:
         """What annotators are given; with the tiny pictures of these cameras, where it has them."""
-        return replace(self, pictures=tuple(map(self._seen_by, cameras)))
-
-    def _seen_by(self, camera: str) -> tuple[np.ndarray, np.ndarray] | None:
-        if camera not in self.tiny:
-            return None
-        frames, pixels = self.tiny[camera]
-        return frames, grey_features(pixels)
+        seen = [self.tiny.get(camera) for camera in cameras]
+        return replace(self, pictures=tuple(found and (found[0], grey_features(found[1])) for found in seen))
 
 
 def chunk_signals(
@@ -197,14 +192,11 @@ def _curves(
         opening = np.asarray(row)
         if not np.isfinite(opening).all():
             continue
-        opening = _in_time(opening, signal.title, lags_s, fps)
+        closing_s, opening_s = (lags_s.get(f"{signal.title}: {move}") for move in ("closing", "opening"))
+        if closing_s is not None and opening_s is not None:
+            opening = without_lag(opening, fps, closing_s, opening_s)
         curves.append(GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
     return tuple(curves)
-
-
-def _in_time(opening: np.ndarray, title: str, lags_s: Mapping[str, float], fps: float) -> np.ndarray:
-    closing_s, opening_s = lags_s.get(f"{title}: closing"), lags_s.get(f"{title}: opening")
-    return opening if closing_s is None or opening_s is None else without_lag(opening, fps, closing_s, opening_s)
 
 
 def _matrix(lists: pa.ChunkedArray) -> np.ndarray:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.label_gate import LabelGate
+from annotate.label_run import LabelGate
 from core.figures import COLOURS, new_figure, render
 from core.names import DEMO_RELEASE
 from eval.report.pages import leaderboard_figure, training_figure

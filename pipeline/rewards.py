@@ -15,7 +15,7 @@ from eval.reward.overlay import write_overlay
 from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
 from eval.reward.window import RewardError
 from pipeline.models import model_folder
-from training.errors import ModelError, TrainingError
+from training.folder import ModelError, TrainingError
 
 # The fields of a row that the overlay and the summary read; the others are in the file alone
 KEPT_FIELDS = ("frame_index", "timestamp_s", "progress", "done", "success", "failure")

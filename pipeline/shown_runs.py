@@ -5,9 +5,9 @@ from itertools import chain
 
 import numpy as np
 
+from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, Shown
-from annotate.alignment.moments import HZ
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import lack, load_encoder
 from annotate.embeddings.projection import Encoder
 from core.errors import UserError

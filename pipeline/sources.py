@@ -10,11 +10,9 @@ from pathlib import Path
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.formats.listing import named
-from ingest.places import DatasetPlace, Places, places_of
 from ingest.registry import Published, name_of
-from ingest.source import check_places
-from ingest.sources.addresses import address_below, last_name
-from ingest.sources.types import SourceError
+from ingest.source import DatasetPlace, Places, check_places, places_of
+from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, source_build, stored_build, stored_builds
 from warehouse.lake import Lake
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
-from annotate.transfer.suggestion import BETWEEN, Suggested, suggested
+from annotate.transfer import BETWEEN, Suggested, suggested
 from core.errors import UserError
 from core.values import spread
 from pipeline.config import DatasetBuild, built

@@ -14,10 +14,9 @@ from uuid import uuid4
 
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
-from annotate.stored_pictures import encode_jpeg
-from annotate.transfer.annotator import Alignment
-from annotate.vlm.pictures import beside
-from annotate.vlm.view import EpisodeView
+from annotate.pictures import encode_jpeg
+from annotate.transfer import Alignment
+from annotate.vlm.pictures import EpisodeView, beside
 from core.paths import Workspace
 from core.tables import TABLES
 from ingest.episode import EpisodeRecord, Finding

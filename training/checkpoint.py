@@ -1,22 +1,27 @@
-"""Checkpoints to go on from: what learns, the optimizer's state, the data's position and all chance.
+"""Checkpoints of a run: to go on from (what learns, the optimizer, the data's position, all chance), and the best one.
 
 Each process writes its own part (torch.distributed.checkpoint, in safetensors), while training goes on. What any number
 of processes wrote, any other number can read. A folder appears whole or not at all; safetensors and JSON only.
+
+Each `train.evaluate_every` steps the model is written as a checkpoint, and that is asked about held-out episodes as
+`proccorpus eval` would ask it: what is scored is what is kept. All processes load it and take a part of the episodes.
+Evaluation leaves training unchanged: model, data position and generators are as they were.
 """
 
 import json
 import random
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import distributed, nn
 from torch.distributed.checkpoint.api import CheckpointException
@@ -24,8 +29,9 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, Hu
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
+from core.errors import FailedError, UserError
 from core.files import sync, take_place
-from training.errors import ModelError
+from training.folder import CARD, ModelError, read_card, write_card
 from training.runs import STATE_FILE, saved_steps
 from training.sharding import PATIENCE
 
@@ -229,3 +235,80 @@ def set_chance(state: Mapping[str, Any]) -> None:
 
 def _bytes(text: str) -> torch.Tensor:
     return torch.frombuffer(bytearray.fromhex(text), dtype=torch.uint8)
+
+
+FACTS = "held_out"  # what the card of a best model says of its evaluation
+PREFIX = "held_out_"  # of the scores in a point of the curve
+BY = "mae"  # the best has least of it: answers that cannot be read count as wrong as can be
+
+
+class CheckpointScorer(Protocol):
+    """Held-out episodes, and how a checkpoint's answers about them are scored (eval.held_out.within)."""
+
+    def predict(self, folder: Path, part: int, parts: int) -> Any:
+        """The answers of the checkpoint in `folder` for one of `parts` parts of the episodes, as JSON."""
+        ...
+
+    def scores(self, predicted: Sequence[Any]) -> dict[str, float]:
+        """Of the answers about all parts in order: `mae`, less is better, and others by name."""
+        ...
+
+
+class HeldOutCheck:
+    """Scores the model between two steps. All processes have one, and call it at the same steps.
+
+    `write` puts the model that is learning into a folder as a checkpoint; all processes call it, the main one writes.
+    `candidate`: the folder where it lies while it is scored; `best`: where the best stays.
+    """
+
+    def __init__(
+        self, accelerator: Any, scorer: CheckpointScorer, write: Callable[[Path], None], candidate: Path, best: Path
+    ) -> None:
+        self._accelerator, self._scorer, self._write = accelerator, scorer, write
+        self._candidate, self._folder = candidate, best
+        self.best: dict[str, float] | None = None
+
+    def begin(self, best: dict[str, float] | None, resumed: bool) -> None:
+        """Where the run stands: `best` of the state that it goes on from.
+
+        A best model that a killed run wrote after that state was is still the best one; without its folder there is
+        none.
+        """
+        if resumed and (self._folder / CARD).exists():
+            self.best = read_card(self._folder).get(FACTS) or best
+        self._accelerator.wait_for_everyone()
+        if not resumed and self._accelerator.is_main_process:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __call__(self, step: int) -> dict[str, float]:
+        """Scores by name, for the curve's point `step`. Raises FailedError."""
+        chance = chance_state()
+        self._write(self._candidate)
+        self._accelerator.wait_for_everyone()
+        found = self._scores(step)
+        if self.best is None or found[BY] < self.best[BY]:
+            self.best = {"step": step, **found}
+            if self._accelerator.is_main_process:
+                write_card(self._candidate, read_card(self._candidate) | {FACTS: self.best})
+                take_place(self._candidate, self._folder)
+        elif self._accelerator.is_main_process:
+            shutil.rmtree(self._candidate)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # what the second model took
+        set_chance(chance)
+        return {PREFIX + name: value for name, value in found.items()}
+
+    def _scores(self, step: int) -> dict[str, float]:
+        """Of all processes' answers: the same in each."""
+        part, parts = self._accelerator.process_index, self._accelerator.num_processes
+        answers, failure = None, None
+        # The others wait for this process, so they have to be told.
+        try:
+            answers = self._scorer.predict(self._candidate, part, parts)
+        except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
+            failure = e
+        told = gather_object([(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")])
+        for _, why in told:
+            if why:
+                raise FailedError(f"the model of step {step} could not be evaluated: {why[:300]}") from failure
+        return self._scorer.scores([said for said, _ in told])

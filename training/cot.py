@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
-from annotate.samples.replies import NA, parse_reply
-from annotate.samples.wording import answer_text, score_text
-from annotate.vlm.config import VlmConfig
+from annotate.samples.wording import NA, answer_text, parse_reply, score_text
 from core.errors import FailedError
 from core.files import write_file
 from core.tables import TABLES

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from training.batches import BatchStream, Prepared, next_number
 from training.data import SampleSource, form_name, row_lanes, shard_lanes
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.negatives.samples import Labels, SampleNegatives
 from training.progresslm_data import read_rows
 from training.recipe import Recipe

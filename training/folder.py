@@ -1,11 +1,20 @@
-"""Checkpoint folders: their cards, kinds and hashes. Loads no model and imports no torch."""
+"""Checkpoint folders: their cards, kinds, hashes and errors. Loads no model and imports no torch."""
 
 import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-from training.errors import ModelError
+from core.errors import FailedError
+
+
+class ModelError(FailedError):
+    """A checkpoint that cannot be used: which folder, what is wrong."""
+
+
+class TrainingError(FailedError):
+    """A training run that cannot start or has gone wrong."""
+
 
 CARD = "card.json"
 CONFIG = "config.json"

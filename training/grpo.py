@@ -27,7 +27,7 @@ from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
 from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.plan import less

@@ -16,10 +16,9 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 
 from training.backbones import parameter_groups
 from training.batches import Prepared, placed, together
-from training.checkpoint import TrainerState, chance_state, learning_tensors, read_tensors, set_chance
-from training.errors import TrainingError
+from training.checkpoint import HeldOutCheck, TrainerState, chance_state, learning_tensors, read_tensors, set_chance
 from training.feeding import Batches
-from training.held_out import HeldOutCheck
+from training.folder import TrainingError
 from training.model import ProgressModel, losses
 from training.plan import PEAK, card_here, cost, less
 from training.recipe import AS_RECORDED, KINDS, Recipe, TrainConfig

@@ -20,12 +20,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
-from training.backbones import add_adapter, freeze, part, sized_backbone
-from training.errors import TrainingError
-from training.heads import make_head
-from training.model import ProgressModel
+from training.backbones import add_adapter, freeze, make_backbone, make_tokenizer, part, sized_backbone
+from training.folder import TrainingError
+from training.model import ProgressModel, make_head
 from training.recipe import Recipe
-from training.tiny import make_backbone, make_tokenizer
 from training.transform import IGNORE, Batch
 
 # Dense bfloat16, FLOP/s, as the makers state

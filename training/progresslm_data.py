@@ -22,13 +22,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from annotate.samples.replies import NA, parse_answer, parse_reply
-from annotate.samples.wording import Form, score_text
+from annotate.samples.wording import NA, Form, parse_answer, parse_reply, score_text
 from core.errors import validation_message
 from core.files import write_file
 from core.paths import Workspace
 from core.values import IMAGE_MARK
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
 from training.progresslm_rows import Conversation, RlPrompt, SourceRow

@@ -6,8 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from annotate.samples.replies import written_ref, written_score
-from annotate.samples.wording import Form, question_text
+from annotate.samples.wording import Form, question_text, written_ref, written_score
 
 _NONE = frozenset({"", "n/a", "na", "none", "null", "-"})
 # RoboMIND's may have another run's name before it

@@ -21,10 +21,8 @@ from safetensors.torch import load_file, save_file
 
 from core.files import sha256_file, whole_folder
 from training.backbones import ADAPTER_FILE, CLASSES, load_adapter, load_backbone, load_processor, read_config
-from training.errors import ModelError
-from training.folder import ADAPTER_CONFIG, CARD, base_of, read_card
-from training.heads import Head, make_head
-from training.model import ProgressModel, load_head, save_model
+from training.folder import ADAPTER_CONFIG, CARD, ModelError, base_of, read_card
+from training.model import Head, ProgressModel, load_head, make_head, save_model
 from training.recipe import WIDEST_PX, HeadConfig
 
 HEADS = ("procvlm_extra/procvlm_head.pt", "procvlm_head.pt", "procvlm_head.bin")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from annotate.samples.replies import NA, NA_WORDS, TAGS, parse_reply
+from annotate.samples.wording import NA, NA_WORDS, TAGS, parse_reply
 
 WEIGHTS = {"format": 0.2, "ref": 0.5, "score": 0.3}
 

@@ -23,7 +23,7 @@ from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from training.data import item_of, length_of, row_at
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.loop import make_optimizer, share_of_rate
 from training.model import save_processor
 from training.pixels import Batch, joined, on_device

@@ -20,8 +20,7 @@ from core.files import write_file
 from core.names import LATEST
 from core.paths import Workspace
 from core.tables import TABLES
-from training.errors import TrainingError
-from training.folder import CARD
+from training.folder import CARD, TrainingError
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release

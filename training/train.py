@@ -15,17 +15,23 @@ import torch
 from core.files import whole_folder
 from core.logs import TOLD
 from training.attention import chosen, set_attention
-from training.backbones import add_adapter, empty_backbone, freeze, load_backbone, load_processor
+from training.backbones import (
+    add_adapter,
+    empty_backbone,
+    freeze,
+    load_backbone,
+    load_processor,
+    make_backbone,
+    make_processor,
+    make_tokenizer,
+)
 from training.card import make_card
-from training.checkpoint import StepWriter, load_state
-from training.errors import TrainingError
+from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
 from training.feeding import NO_LABELS, open_batches
-from training.folder import is_laptop, read_card, write_card
-from training.heads import Head, make_head
-from training.held_out import CheckpointScorer, HeldOutCheck
+from training.folder import TrainingError, is_laptop, read_card, write_card
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
-from training.model import HEAD_CONFIG, ProgressModel, load_head, save_model
+from training.model import HEAD_CONFIG, Head, ProgressModel, load_head, make_head, save_model
 from training.negatives.samples import read_labels
 from training.plan import of_this_machine
 from training.progresslm_data import read_rows, write_conversations
@@ -40,7 +46,6 @@ from training.runs import (
     steps_folder,
     training_run_id,
 )
-from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release

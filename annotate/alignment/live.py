@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from annotate.alignment.engine import FLATNESS, onward, softmax
-from annotate.alignment.moments import HZ, Seen, distances, of_length_1, usual_distances
+from annotate.alignment.engine import FLATNESS, HZ, Seen, distances, of_length_1, onward, softmax, usual_distances
 
 # Costs in the engine's unit: of passing over a moment that is shown, of going back, of a usual distance, and of being
 # e times as slow or fast as what is shown, the first START_S aside

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
-from annotate.stated_progress import NOTHING_STATED, StatedEnd
+from annotate.progress import NOTHING_STATED, StatedEnd
 
 SUCCESSFUL, SUBOPTIMAL, FAILURE = "successful", "suboptimal", "failure"
 HALF = 0.5  # from which on a run that did not succeed is suboptimal

@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import Encoder
 from annotate.embeddings.weights import INSTALL, MOBILENET_URL, EncoderError, at_hand
-from annotate.visual_change import area_averaged
+from annotate.pictures import area_averaged
 from core.errors import install_hint
 
 GREY_PX = 64

@@ -15,7 +15,7 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import Encoder, encoder_input, load_encoder
 from annotate.embeddings.projection import WHOLE
 from annotate.frames import every_nth, lists_of, rows_of

@@ -9,12 +9,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Self
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request, VlmError
-from annotate.model_client.endpoints import Endpoint, Served
-from annotate.model_client.http_codec import TryError, body_of, completion, parsed, schema_problem, usage_of
+from annotate.model_client.endpoints import (
+    Endpoint,
+    Served,
+    TryError,
+    body_of,
+    completion,
+    parsed,
+    schema_problem,
+    usage_of,
+)
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
-from annotate.vlm.config import VlmConfig
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0  # between tries, before jitter
 MAX_DOUBLINGS = 10  # the pause is at its longest long before; keeps the power small

@@ -5,28 +5,75 @@ How a label comes about:
 1. Each episode is observed: how fast the arm moves, where it is idle, when its gripper closes and opens (`observe`).
 2. Where grippers show the steps of the task surely, each episode has them (`structure`). Else it is one step, and
    progress is the share of the moving time so far.
-3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task (`votes`).
+3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task: each is
+   laid beside those whose labels are sure, or, where there are none, beside all, and its progress is the mean of what
+   these say of each of its moments. An episode that failed is laid beside those that did not (`votes`).
 
 It is the embedded default and the yardstick for other annotators.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from annotate.carrying import Carried
-from annotate.label import EpisodeLabel, plain_label
-from annotate.motion.config import MotionConfig
-from annotate.motion.idle import split_at_idle
-from annotate.motion.observe import Observed, observe
+from annotate.alignment.engine import (
+    Carried,
+    LabelReading,
+    Moments,
+    carry_over,
+    laid,
+    task_moments,
+    usual_distances,
+    with_usual,
+)
+from annotate.config import MotionConfig
+from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence
-from annotate.motion.votes import votes
 from annotate.progress import MOST, ProgressConfig
-from annotate.segments import Segment
-from annotate.signals import Signals
+from annotate.segments import EpisodeLabel, Segment, plain_label
 from core.step_names import is_name, unnamed_step
+from core.values import spread
+
+MIN_EPISODES = 3  # of a task: fewer do not show what is usual for it
+MOST_VOTERS = 12  # more make it slow and say little that is new
+
+
+def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, Carried]:
+    """What the others say, by the place of each episode that needs it; none where nothing can be compared."""
+    finished = [i for i, e in enumerate(episodes) if not e.failed]
+    sure = [i for i in finished if labels[i].shows_others]
+    by_all = len(sure) < MIN_EPISODES - 1
+    voters = spread(finished if by_all else sure, MOST_VOTERS)
+    wanting = [i for i in range(len(episodes)) if i not in sure]
+    if len(episodes) < MIN_EPISODES or not wanting or len(voters) < MIN_EPISODES - 1:
+        return {}
+    moments = task_moments(episodes)
+    if not moments[0].is_comparable:
+        return {}
+
+    beside = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
+    beside = {i: others for i, others in beside.items() if len(others) >= MIN_EPISODES - 1}
+    found = _voted(moments, labels, beside, voters, finished if by_all else ())
+    return {i: carried for i, carried in with_usual(found, voters).items() if i in wanting}
+
+
+def _voted(
+    moments: Sequence[Moments],
+    labels: Sequence[OwnLabel],
+    beside: Mapping[int, Sequence[int]],
+    voters: Sequence[int],
+    own_counts: Container[int],
+) -> dict[int, Carried]:
+    """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
+    usual = usual_distances([moments[v] for v in voters])
+    said, found = [LabelReading(own.curve, dict(enumerate(own.ends))) for own in labels], {}
+    for i, besides in laid({i: moments[i] for i in beside}, beside, moments, usual):
+        references = [(moments[v], said[v], one) for v, one in besides.items()]
+        found[i] = carry_over(moments[i], references, said[i] if i in own_counts else None)
+    return found
+
 
 CODE_VERSION = "motion-10"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"

@@ -1,15 +1,254 @@
-"""What the signals of one episode show by themselves: how fast the arm moves, where it rests, when its gripper acts."""
+"""Signals of one episode, and what they show by themselves: how fast the arm moves, where it is idle, and each attempt
+of a gripper or hand to hold something. Spans are half-open, in frames.
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import Attempt, attempts, smoothed
-from annotate.motion.idle import LEAST_S, idle_spans, without_work
-from annotate.signals import Signals
+from annotate.config import MotionConfig
+from annotate.segments import DONE, IDLE, Segment
+
+
+@dataclass(frozen=True)
+class GripperCurve:
+    """The gripper or hand of one arm over an episode.
+
+    opening: [n], 0 (closed) to 1 (open) of its range over the dataset. Without a polarity 0 and 1 may be exchanged.
+    """
+
+    opening: np.ndarray
+    has_polarity: bool = True
+    is_hand: bool = False
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Signals of one episode; arrays [n], None if the source has no such measurement.
+
+    pictures: of each camera, in the same order in all episodes of a task, the frames int64 [k], rising, and what they
+    show, float32 [k, d]; None of a camera that this episode lacks.
+    """
+
+    fps: float
+    change: np.ndarray
+    speed: np.ndarray | None
+    grippers: Sequence[GripperCurve] = ()
+    success: bool | None = None
+    task: str | None = None
+    state: np.ndarray | None = None  # [n, d]
+    episode_index: int = 0
+    pictures: tuple[tuple[np.ndarray, np.ndarray] | None, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.change)
+
+
+MIN_RANGE = 0.1  # of the dataset's range: a gripper that moves less in the whole episode only trembles
+MOVING_SHARE = 0.25  # of a move's highest speed: it begins and ends where the gripper is slower
+TOGETHER_S = 3.0  # two hands that close within this time act on one thing
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One closing, and the opening after it; frames.
+
+    closes, closed: the last frame before the gripper closes, the first at which it has. opens, opened: the same of its
+    opening; None where it never opens again.
+    """
+
+    closes: int
+    closed: int
+    opens: int | None = None
+    opened: int | None = None
+
+
+def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float) -> list[Attempt]:
+    """The attempts of all grippers whose polarity is known, in time; two hands that act on one thing are one."""
+    found: list[tuple[int, Attempt]] = []
+    for arm, gripper in enumerate(grippers):
+        if gripper.has_polarity:
+            found += [(arm, attempt) for attempt in _of_gripper(gripper, config, fps)]
+    joined: list[tuple[int, Attempt]] = []
+    for arm, attempt in sorted(found, key=lambda item: item[1].closed):
+        last = joined[-1] if joined else None
+        if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
+            joined.append((arm, attempt))
+        else:
+            joined[-1] = last[0], _together(last[1], attempt)
+    return [attempt for _, attempt in joined]
+
+
+def _of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
+    found: list[Attempt] = []
+    for start, end, closes in gripper_moves(gripper.opening, config, fps):
+        is_closed = bool(found) and found[-1].opens is None
+        if closes and not is_closed:
+            found.append(Attempt(start, end))
+        elif not closes and is_closed:
+            found[-1] = replace(found[-1], opens=start, opened=end)
+    return found
+
+
+def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
+    is_held = first.opens is None or second.closed < first.opens
+    return is_held and second.closed - first.closed <= TOGETHER_S * fps
+
+
+def _together(first: Attempt, second: Attempt) -> Attempt:
+    """Both hands hold when the second has closed, and no more when the first begins to open."""
+    opens = [a.opens for a in (first, second) if a.opens is not None]
+    opened = [a.opened for a in (first, second) if a.opened is not None]
+    return Attempt(
+        min(first.closes, second.closes),
+        max(first.closed, second.closed),
+        min(opens, default=None),
+        max(opened, default=None),
+    )
+
+
+def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, int, bool]]:
+    """Moves by at least `gripper_swing` of the episode's range, in time: last frame before, first after, closes?
+
+    A hand that slowly yields while it holds has not opened: a move is where the gripper is fast.
+
+    Example: at 10 fps, the openings 1, 1, 0.5, 0, 0, 0 give one closing from frame 1 to frame 3.
+    """
+    low, high = float(np.min(opening)), float(np.max(opening))
+    if high - low < MIN_RANGE:
+        return []
+    relative = (np.asarray(opening, np.float64) - low) / (high - low)
+    window = max(1, round(config.smooth_s * fps))
+    smooth = smoothed(relative, window)
+    rises = np.diff(smooth, prepend=smooth[0])
+    moves = []
+    for first, last in pairwise(_extremes(relative, config.gripper_swing)):
+        speed = np.maximum(0.0, rises * np.sign(relative[last] - relative[first]))
+        fastest = int(speed[first + 1 : last + 1].argmax()) + first + 1
+        is_slow = speed < MOVING_SHARE * speed[fastest]
+        before = np.flatnonzero(is_slow[first + 1 : fastest])
+        after = np.flatnonzero(is_slow[fastest + 1 : last + 1])
+        start = first + 1 + int(before[-1]) if before.size else first
+        end = fastest + int(after[0]) if after.size else last
+        moves.append((start, end, bool(relative[last] < relative[first])))
+    return moves
+
+
+def smoothed(values: np.ndarray, window: int) -> np.ndarray:
+    """Centred moving average, float64 [n], the ends repeated."""
+    padded = np.pad(np.asarray(values, np.float64), (window // 2, window - 1 - window // 2), mode="edge")
+    return np.convolve(padded, np.ones(window) / window, mode="valid")
+
+
+def _extremes(relative: np.ndarray, swing: float) -> list[int]:
+    """Frames at which a signal [n] turns, such that it changes by `swing` or more from one to the next.
+
+    The first is the start; the last is where the last such change ends.
+    """
+    turning = [0]
+    best, direction = 0, 0  # the most extreme frame since the last turn, and which way the signal goes
+    for frame, value in enumerate(relative):
+        ahead = (value - relative[best]) * (direction or 1)
+        if direction == 0:
+            if abs(ahead) >= swing:
+                best, direction = frame, 1 if ahead > 0 else -1
+        elif ahead > 0:
+            best = frame
+        elif -ahead >= swing:
+            turning.append(best)
+            best, direction = frame, -direction
+    return [*turning, best] if direction else turning
+
+
+LEAST_S = 0.3  # an arm that stirs for less between two pauses rests; a shorter pause interrupts no step
+
+
+def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: float) -> list[tuple[int, int]]:
+    """The start of the episode until the arm sets out, pauses of at least `idle_min_s`, and its rest at the end.
+
+    `activity` [n] is how fast the arm moves, `fast` its fast speed in the same unit. An arm that is slow all the time
+    has no idle spans: its speeds say nothing.
+    """
+    n = len(activity)
+    pausing, resting = activity < config.pause_speed * fast, activity < config.end_speed * fast
+    if pausing.all() or resting.all():
+        return []
+    sets_out = int(np.argmin(resting))
+    end_start = n - int(np.argmin(resting[::-1]))  # first frame of the rest at the end; n without one
+
+    # Each pause between the two, from where `pausing` becomes true to where it becomes false again
+    edges = np.flatnonzero(np.diff(np.r_[False, pausing[:end_start], False].astype(np.int8)))
+    pauses = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
+    found = [(start, end) for start, end in pauses if start >= sets_out and end - start >= config.idle_min_s * fps]
+    if sets_out >= max(1, round(config.start_min_s * fps)):
+        found.insert(0, (0, sets_out))
+    if n - end_start >= max(1, round(config.end_min_s * fps)):
+        found.append((end_start, n))
+
+    # Two pauses between which the arm hardly stirs are one
+    joined: list[tuple[int, int]] = []
+    for start, end in found:
+        if joined and end < n and start - joined[-1][1] < LEAST_S * fps:
+            joined[-1] = (joined[-1][0], end)
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def without_work(
+    idle: Sequence[tuple[int, int]], works: Sequence[tuple[int, int]], n: int, config: MotionConfig, fps: float
+) -> list[tuple[int, int]]:
+    """The idle spans of an episode of `n` frames without those in which a gripper works; what remains is long enough.
+
+    Example: at 10 fps, an idle span of frames 20 to 50 in which a gripper closes from 30 to 34 leaves 20 to 30 and
+    34 to 50; one that closes from 22 to 26 leaves 26 to 50.
+    """
+    pieces = list(idle)
+    for start, end in works:
+        parted = [piece for p in pieces for piece in ((p[0], min(p[1], start)), (max(p[0], end), p[1]))]
+        pieces = [p for p in parted if p[0] < p[1]]
+
+    def shortest(span: tuple[int, int]) -> float:
+        if span[1] == n:
+            return config.end_min_s
+        return config.start_min_s if span[0] == 0 else config.idle_min_s
+
+    return sorted({p for p in pieces if p[1] - p[0] >= shortest(p) * fps})
+
+
+def split_at_idle(segments: Sequence[Segment], idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+    """The same segments, each step that idle spans interrupt in its parts; only the last part completes the step.
+
+    Example: at 10 fps, a completed step of frames 0 to 100 with an idle span from 40 to 60 becomes a step 0 to 40 that
+    is not completed, an idle segment 40 to 60, and a completed step 60 to 100.
+    """
+    return [part for segment in segments for part in _parts(segment, idle, fps)]
+
+
+def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
+    if step.kind == IDLE:
+        return [step]
+    within = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
+    within = [(a, b) for a, b in within if b - a >= fps * LEAST_S]
+    cuts = sorted({step.start_frame, step.end_frame, *(cut for span in within for cut in span)})
+    if len(cuts) == 2 and step.kind == DONE:  # done, and at rest
+        return [step]
+    parts: list[Segment] = []
+    for start, end in pairwise(cuts):
+        if any(a <= start and end <= b for a, b in within):
+            parts.append(Segment("Stand still", start, end, IDLE, False))
+        else:
+            completed = step.completed and (end == step.end_frame or step.kind == DONE)
+            parts.append(replace(step, start_frame=start, end_frame=end, completed=completed))
+
+    # A completed step that ends with an idle span was complete when the arm came to rest
+    if step.completed and parts[-1].kind == IDLE and len(parts) > 1:
+        parts[-2] = replace(parts[-2], completed=True)
+    return parts
+
 
 FAST_PERCENTILE = 90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
 

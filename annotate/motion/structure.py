@@ -20,10 +20,8 @@ from statistics import median
 
 import numpy as np
 
-from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import Attempt
-from annotate.motion.idle import LEAST_S, split_at_idle
-from annotate.motion.observe import Observed
+from annotate.config import MotionConfig
+from annotate.motion.observe import LEAST_S, Attempt, Observed, split_at_idle
 from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
 from annotate.segments import DONE, IDLE, STEP, Segment

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 import annotate.samples.procvqa as procvqa
 import annotate.samples.progresslm as progresslm
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import Stranger
 from core.tables import TABLES

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from annotate.samples.config import SamplesConfig
-from annotate.samples.labelled_episode import LabelledEpisode, generator
-from annotate.samples.moments import STATES
-from annotate.samples.sample_row import SamplePicture, sample_row
+from annotate.config import SamplesConfig
+from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
 from annotate.samples.wording import task_text, template, without_marks
 from core.values import IMAGE_MARK
 

@@ -17,21 +17,21 @@ from typing import Any
 
 import numpy as np
 
-from annotate.samples.config import SamplesConfig
-from annotate.samples.demonstrations import (
+from annotate.config import SamplesConfig
+from annotate.samples.labelled_episode import STATES, LabelledEpisode, SamplePicture, generator, sample_row
+from annotate.samples.unanswerable import (
     Demonstration,
+    Stranger,
     draw_camera,
+    draw_form,
     draw_one,
     draw_part,
     in_pictures,
     in_words,
     is_whole_other_run,
     part_in_pictures,
+    unanswerable,
 )
-from annotate.samples.labelled_episode import LabelledEpisode, generator
-from annotate.samples.moments import STATES
-from annotate.samples.sample_row import SamplePicture, sample_row
-from annotate.samples.unanswerable import Stranger, draw_form, unanswerable
 from annotate.samples.wording import answer_text, percent, question_text, score_text, template, without_marks
 
 TEXT, VISUAL, CROSS_VIEW = (f"progresslm_{name}" for name in ("text", "visual", "cross_view"))

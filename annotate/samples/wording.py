@@ -1,14 +1,165 @@
-"""The wording of samples, also for training and benchmarks: template files, whose every change is another version."""
+"""Texts of samples: the wording of questions and answers, and replies in ProgressLM's formats, read.
+
+Wordings are template files, whose every change is another version; training and benchmarks use them, too. A reply has
+four tags that reason, or a percentage alone. Two ways to read it: `strict` takes only what has one meaning: a tag that
+stands once, a whole number as reference, a percentage from 0 to 100 that says it is one, or n/a. `published` reads as
+the released evaluation does, which takes the first match and guesses ("0.42" is 42 %, "42" too, "nan" is 100 %). Format
+and published parsers are ProgressLM's (arXiv 2601.15224).
+"""
 
 import hashlib
+import math
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from annotate.samples.replies import NA
 from core.values import IMAGE_MARK
+
+Mode = Literal["strict", "published"]
+
+TAGS = ("ref_think", "ref", "score_think", "score")
+NA = "n/a"
+NA_WORDS = frozenset({NA, "na"})
+MAX_DIGITS = 18  # of a reference; int() refuses numbers of some thousand digits
+
+_WHOLE = re.compile(r"\s*" + r"\s*".join(rf"<{tag}>(?P<{tag}>.*?)</{tag}>" for tag in TAGS) + r"\s*", re.DOTALL)
+_REFERENCE = re.compile(rf"[1-9]\d{{0,{MAX_DIGITS - 1}}}", re.ASCII)
+_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*%", re.ASCII)
+_FIRST_PERCENTAGE = re.compile(r"(\d+(?:\.\d+)?)\s*%")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_DIGITS = re.compile(r"\d+")
+
+UNREADABLE = (None, False)  # neither a value nor n/a
+
+
+@dataclass(frozen=True)
+class ParsedReply:
+    """A parsed reply. `ref` counts from 1, `score` is 0..1; both are None for n/a and for unparsable text."""
+
+    ref: int | None
+    score: float | None
+    ref_is_na: bool
+    score_is_na: bool
+    ref_think: str
+    score_think: str
+    score_text: str  # as it stands in the tag, stripped; empty without the tag
+    format_ok: bool  # nothing but the four tags, once each and in order; reference and score can be read strictly
+
+
+@dataclass(frozen=True)
+class ParsedAnswer:
+    """A reply without reasoning: `score` 0..1, None for n/a and for what cannot be read."""
+
+    score: float | None
+    is_na: bool
+
+
+def parse_reply(text: str, mode: Mode = "strict") -> ParsedReply:
+    """The four tags of a reply that reasons. Never raises, whatever the text."""
+    ref_think, ref_text, score_think, score_text = (_tag_content(text, tag, mode) for tag in TAGS)
+    # Both readings are made: whether the format is right is judged strictly, however values are read
+    strict = _read(ref_text, _strict_ref), _read(score_text, _strict_score)
+    published = _read(ref_text, _published_ref), _read(score_text, _published_score)
+    (ref, ref_is_na), (score, score_is_na) = strict if mode == "strict" else published
+    has_each_tag_once = all(text.count(f"<{tag}>") == text.count(f"</{tag}>") == 1 for tag in TAGS)
+    has_nothing_else = _WHOLE.fullmatch(text) is not None
+    return ParsedReply(
+        ref=ref,
+        score=score,
+        ref_is_na=ref_is_na,
+        score_is_na=score_is_na,
+        ref_think=ref_think,
+        score_think=score_think,
+        score_text=score_text,
+        format_ok=has_each_tag_once and UNREADABLE not in strict and has_nothing_else,
+    )
+
+
+def _tag_content(text: str, tag: str, mode: Mode) -> str:
+    """What stands in the first such tag, stripped; strictly, a tag that stands twice says nothing."""
+    contents: list[str] = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    is_ambiguous = mode == "strict" and len(contents) > 1
+    return "" if is_ambiguous or not contents else contents[0].strip()
+
+
+def parse_answer(text: str, mode: Mode = "strict") -> ParsedAnswer:
+    """A percentage or n/a without reasoning.
+
+    Example: parse_answer("42%") has the score 0.42, and so has parse_answer("about 42", "published").
+    """
+    stripped = text.strip()
+    # A full stop ends the sentence and is no part of the number
+    if mode == "strict":
+        return ParsedAnswer(*_read(stripped.removesuffix("."), _strict_score))
+    if stripped.lower() in NA_WORDS:
+        return ParsedAnswer(None, True)
+    if percent := _FIRST_PERCENTAGE.search(stripped):
+        return ParsedAnswer(_clamped(float(percent[1]) / 100), False)
+    number = _NUMBER.search(stripped)
+    return ParsedAnswer(_share(float(number[0])) if number else None, False)
+
+
+def written_score(written: str | float | None) -> float | None:
+    """A score as prediction and label files hold it, as the published metrics read it; not clamped to 0..1."""
+    text = str(written).strip().lower()  # None, too, is a word for nothing
+    if text in NA_WORDS | {"", "none", "null", "-"}:
+        return None
+    try:
+        # With its sign "0.5%" is half a percent; without one, 0.5 is a half
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        return None
+    return value / 100 if value > 1 or text.endswith("%") else value
+
+
+def written_ref(written: str | float | None) -> int | None:
+    """A reference as prediction and label files hold it, as the published metrics read it."""
+    if written is None or str(written).strip().lower() in ("", "n/a"):
+        return None
+    try:
+        return int(written)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _clamped(value: float) -> float:
+    return max(0.0, min(1.0, value))  # in this order NaN gives 1, as published
+
+
+def _share(value: float) -> float:
+    return _clamped(value / 100 if value > 1 else value)
+
+
+def _read[T](text: str, read: Callable[[str], T | None]) -> tuple[T | None, bool]:
+    """(the value, None where there is none; is it n/a?)"""
+    return (None, True) if text.lower() in NA_WORDS else (read(text), False)
+
+
+def _published_ref(text: str) -> int | None:
+    digits = _DIGITS.search(text)
+    return int(digits[0]) if digits and len(digits[0]) <= MAX_DIGITS else None
+
+
+def _published_score(text: str) -> float | None:
+    try:
+        return _clamped(float(text[:-1]) / 100) if text.endswith("%") else _share(float(text))
+    except ValueError:
+        return None
+
+
+def _strict_ref(text: str) -> int | None:
+    return int(text) if _REFERENCE.fullmatch(text) else None
+
+
+def _strict_score(text: str) -> float | None:
+    percentage = _PERCENTAGE.fullmatch(text)
+    score = float(percentage[1]) / 100 if percentage else math.inf
+    return score if score <= 1 else None
+
 
 View = Literal["text", "visual", "cross_view"]  # of a ProgressLM sample
 Form = Literal["think", "no_think"]

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
-from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.config import VlmConfig
-from annotate.vlm.reason import reason_episode
+from annotate.vlm.annotator import annotate_episode, reason_episode
+from annotate.vlm.pictures import EpisodeView
 from annotate.vlm.schemas import max_chars
-from annotate.vlm.view import EpisodeView
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")

@@ -11,16 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotate.label import EpisodeLabel
-from annotate.label_gate import MIN_NAME_CONFIDENCE
-from annotate.motion.config import MotionConfig
-from annotate.segments import finished
-from annotate.signals import Signals
-from annotate.transfer.annotator import Alignment, Reference, annotate
-from annotate.transfer.config import TransferConfig
-from annotate.transfer.suggestion import most_telling
-from annotate.vlm.confidence import MATCH_S
-from annotate.vlm.config import VlmConfig
+from annotate.config import MotionConfig, TransferConfig, VlmConfig
+from annotate.label_run import MIN_NAME_CONFIDENCE
+from annotate.motion.observe import Signals
+from annotate.segments import EpisodeLabel, finished
+from annotate.transfer import Alignment, Reference, annotate, most_telling
+from annotate.vlm.windows import MATCH_S
 from core.values import spread
 
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen

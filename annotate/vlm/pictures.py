@@ -1,17 +1,47 @@
-"""Pictures in a request: their numbers and times, alone or in contact sheets, by one camera or by several at once."""
+"""An episode as the model gets to see it, and the pictures in a request: their numbers and times, alone or in contact
+sheets, by one camera or by several at once."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import batched
 
 import cv2
 import numpy as np
 
-from annotate.model_client.calls import Image
-from annotate.stored_pictures import JPEG_QUALITY
+from annotate.model_client.calls import Image, Reply, Request
+from annotate.pictures import JPEG_QUALITY
 from annotate.vlm.prompts import Pictures, quote, render, seconds
-from annotate.vlm.view import EpisodeView
 from annotate.vlm.windows import TILES, Window
+
+Ask = Callable[[Request], Awaitable[Reply]]  # the client's, with the episode bound
+
+
+@dataclass(frozen=True)
+class EpisodeView:
+    """An episode as the model gets to see it: by one camera, or by several side by side."""
+
+    dataset: str
+    episode_index: int
+    task: str | None
+    fps: float
+    num_frames: int
+    success: bool | None  # as the dataset states it
+    frames: tuple[int, ...]  # of the coarse keyframes, ascending, first = 0
+    # Any frames as stored JPEGs; called in a thread, never twice at once for one episode
+    load: Callable[[Sequence[int]], Mapping[int, Image]]
+    phash: np.ndarray  # uint64 [num_frames]
+    motion_cuts: tuple[int, ...] = ()  # boundaries that the motion annotator found
+    cameras: tuple[str, ...] = ()  # side by side in each picture, from left to right; empty: one
+
+
+async def all_results[T](*calls: Awaitable[T]) -> list[T]:
+    """All results; the first error only after all have ended, so that no reply under way is lost."""
+    results: Iterable[T | BaseException] = await asyncio.gather(*calls, return_exceptions=True)
+    if error := next((result for result in results if isinstance(result, BaseException)), None):
+        raise error
+    return [result for result in results if not isinstance(result, BaseException)]
+
 
 COLUMNS = 3  # of a contact sheet
 TILE_PX = 224  # longer side of a picture in it, by each camera

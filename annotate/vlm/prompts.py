@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 
 import annotate.vlm.schemas as schemas
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
 from annotate.segments import DONE, IDLE
-from annotate.vlm.config import VlmConfig
 
 FOLDER = Path(__file__).parent / "prompts"
 VERSION = "prompts-1"  # of how the texts are filled in

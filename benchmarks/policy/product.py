@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from annotate.alignment.moments import HZ
+from annotate.alignment.engine import HZ
 from annotate.motion.annotator import CODE_VERSION as MOTION
 from annotate.progress import CODE_VERSION as PROGRESS
 from annotate.segments import IDLE

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
 from core.values import IMAGE_MARK, spread

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.benchmarks.rows import PredictionLine, json_lines, read_row

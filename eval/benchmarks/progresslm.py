@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.samples.replies import parse_answer, parse_reply
+from annotate.samples.wording import parse_answer, parse_reply
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.benchmarks.rows import HUMAN, PredictionLine, ProgressRow, json_lines, read_row
 from eval.benchmarks.source import Data, holds

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.model_client.responses import FILE, ResponseStore
-from annotate.samples.replies import parse_answer, parse_reply
+from annotate.samples.wording import parse_answer, parse_reply
 from core.errors import UserError
 from core.files import write_file
 from core.tables import TABLES

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from annotate.samples.replies import parse_answer, parse_reply
+from annotate.samples.wording import parse_answer, parse_reply
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
 from eval.benchmarks.question import PictureFile, Question
@@ -17,7 +17,7 @@ from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.reward.text import share_of
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scoring.scored import ALL
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from warehouse.lake import Lake
@@ -97,7 +97,7 @@ def read_progress(text: str) -> float:
 
 
 class HeldOutScorer:
-    """training.held_out.Scorer, by the runner and the measures of `proccorpus eval`."""
+    """training.checkpoint.Scorer, by the runner and the measures of `proccorpus eval`."""
 
     def __init__(self, episodes: Sequence[HeldOut]) -> None:
         self.episodes = episodes

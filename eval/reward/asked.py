@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from annotate.vlm.config import VlmConfig
+from annotate.config import VlmConfig
 from eval.benchmarks.question import HeldPicture
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture

@@ -16,8 +16,7 @@ from eval.reward.window import RewardError, Window, trained_window
 from eval.runners.local import generate
 from eval.runners.prompt import AnswerName, Sampling, apart
 from training.folder import folder_hash
-from training.heads import Head
-from training.model import ProgressModel, Vision, encoder_outputs, load_model
+from training.model import Head, ProgressModel, Vision, encoder_outputs, load_model
 from training.pictures import Item
 from training.pixels import Batch, device, joined, normalised
 from training.transform import Transform

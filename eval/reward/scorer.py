@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.stored_pictures import fitted
+from annotate.pictures import fitted
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
 from eval.reward.text import question

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from annotate.alignment.engine import GRIPPER, HAND, HZ
 from annotate.alignment.live import Following, Guide, Where
-from annotate.alignment.moments import GRIPPER, HAND, HZ
 from annotate.embeddings.projection import Encoder
 from eval.reward.laptop import look
 from eval.reward.scorer import CameraView, Reward, Scorer

@@ -3,8 +3,7 @@
 import re
 
 from annotate.samples.procvqa import progress_question
-from annotate.samples.replies import parse_answer, parse_reply
-from annotate.samples.wording import question_text
+from annotate.samples.wording import parse_answer, parse_reply, question_text
 from eval.reward.stream import Stream
 from eval.reward.views import Reward
 

@@ -14,10 +14,9 @@ from eval.reward.stream import Moment, Stream
 from eval.reward.views import Robot
 from eval.reward.window import CutOffError, RewardError
 from ingest.episode import EpisodeData
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 
 SCORE_FPS = 4.0
 AT_ONCE = 32  # moments that are scored together

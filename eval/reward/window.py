@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window
 from core.errors import UserError
 from training.folder import read_card

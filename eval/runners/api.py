@@ -12,12 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.calls import Reply as Answered
 from annotate.model_client.client import Client
 from annotate.model_client.endpoints import Served
 from annotate.model_client.responses import ResponseStore
-from annotate.vlm.config import VlmConfig
 from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (

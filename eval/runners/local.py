@@ -32,8 +32,7 @@ from eval.runners.prompt import (
     turn,
 )
 from training.folder import CARD, base_of, folder_hash, read_card
-from training.heads import Head
-from training.model import HEAD_FILE, load_head, load_model
+from training.model import HEAD_FILE, Head, load_head, load_model
 from training.pictures import Item
 from training.pixels import device, normalised
 from training.transform import Transform

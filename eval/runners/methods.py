@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from annotate.samples.procvqa import task_text
-from annotate.samples.replies import parse_answer
+from annotate.samples.wording import parse_answer
 from core.values import IMAGE_MARK, spread
 from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
 from eval.runners.journal import Journal, Row, has_failed, merged, part_path, row_of

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from annotate.config import Price, VlmConfig
 from annotate.model_client.server import Server, ServerConfig
-from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError

@@ -32,7 +32,7 @@ from eval.server.pictures import DECODERS, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import WalledVideos, check_videos
-from ingest.limits import Limits as DecodingLimits
+from ingest.reasons import Limits as DecodingLimits
 
 NOT_READ = 499  # of answers whose client has gone, in the metrics
 MOST_WORKERS = 16  # threads that decode pictures and cut them into patches

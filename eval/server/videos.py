@@ -19,9 +19,9 @@ from core.wall import TOO_MUCH, Walled
 from eval.reward.video import RunVideos, Shown, open_clip
 from eval.server.limits import Refused, ServerLimits
 from eval.server.pictures import WALL_S, check_container, check_pixels
-from ingest.limits import Limits
 from ingest.media.frames import DecodeOptions, Picture
 from ingest.media.video import Frame, decode, probe
+from ingest.reasons import Limits
 
 HEAD_BYTES = 16
 UNSAFE = re.compile(r"[^\w\-]")  # of a camera's name that messages are to show

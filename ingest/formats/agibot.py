@@ -17,16 +17,14 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import EpisodeFiles, Key, episodes_of, frames_of, object_of, stated_steps
+from ingest.formats.folders import EpisodeFiles, Key, StatedSpan, episodes_of, frames_of, object_of, stated_steps
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
-from ingest.formats.numbers import numbered, numbers, side_by_side
-from ingest.formats.steps import StatedSpan
-from ingest.limits import Limits
+from ingest.formats.tables import numbered, numbers, side_by_side
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError
-from ingest.sources.archives import split as inside_tar
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
+from ingest.sources.files import split as inside_tar
 
 TASK_FILE = re.compile(r"^task_info/task_(\d+)\.json$")
 VIDEO_FILE = re.compile(r"^observations/(?:.*/)?(\d+)/(\d+)/videos/([^/]+)\.mp4$")

@@ -15,28 +15,13 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of, group_of
-from ingest.formats.hdf5_file import (
-    SUFFIXES,
-    find,
-    guarded,
-    length_of,
-    members,
-    natural,
-    opened,
-    read_picture,
-    rows_in,
-    table_of,
-    texts,
-    value,
-    values,
-)
+from ingest.formats.hdf5_file import values
 from ingest.formats.listing import ListingBuilder, texts_among
-from ingest.formats.numbers import rate_of
 from ingest.formats.side_files import parse_json
-from ingest.limits import Limits
-from ingest.reasons import DataError
+from ingest.formats.tables import rate_of
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -70,8 +55,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    own = [uri for uri in uris if uri.lower().endswith(SUFFIXES) and not uri.endswith("proprio_stats.h5")]
-    return sorted(own, key=natural)
+    own = [uri for uri in uris if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")]
+    return sorted(own, key=h5.natural)
 
 
 # Listing
@@ -88,13 +73,13 @@ class EpisodePlace(NamedTuple):
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
-        return [value(holder, path, self.limits) for holder in (self.group, self.container)]
+        return [h5.value(holder, path, self.limits) for holder in (self.group, self.container)]
 
     def json(self, path: str) -> dict[str, Any]:
         """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
         for stored in self.values(path):
             try:
-                content = parse_json(next(iter(texts(stored)), "{}"))
+                content = parse_json(next(iter(h5.texts(stored)), "{}"))
             except ValueError:
                 continue
             if isinstance(content, dict) and content:
@@ -108,7 +93,7 @@ def list_episodes(source: Source) -> Listing:
     for uri in _files(source.files):
         num_before = len(listing.records)
         try:
-            with opened(source, uri) as file:
+            with h5.opened(source, uri) as file:
                 for key in _episode_keys(file):
                     num_named += _add_readable(listing, uri, key, file)
         except DataError as e:
@@ -120,14 +105,14 @@ def list_episodes(source: Source) -> Listing:
     if num_named:
         detail = f"the instruction of {num_named} episodes is read from the names of their files, as LIBERO writes it"
         listing.warn("task_from_name", detail)
-    return finished(listing, "hdf5")
+    return h5.finished(listing, "hdf5")
 
 
 def _episode_keys(file: h5py.File) -> list[str]:
     """Groups of a file that are an episode each; the whole file ("") when there is none."""
     for container in ("data", ""):
-        group = find(file, container)
-        names = members(group) if isinstance(group, h5py.Group) else []
+        group = h5.find(file, container)
+        names = h5.members(group) if isinstance(group, h5py.Group) else []
         if keys := [f"{container}/{name}".strip("/") for name in names if EPISODE_GROUP.fullmatch(name)]:
             return keys
     return [""]
@@ -139,11 +124,11 @@ def _add_readable(listing: ListingBuilder, uri: str, key: str, file: h5py.File) 
     # The id has the group's name, not its place, which other episodes of the file would move
     source_id = f"{uri}#{key.rpartition('/')[2]}" if key else uri
     try:
-        with guarded(f"{uri}, {key or 'the file'}"):
-            group = find(file, key)
+        with h5.guarded(f"{uri}, {key or 'the file'}"):
+            group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
-            place = EpisodePlace(uri, key, group, find(file, key.rpartition("/")[0]), listing.source.config.limits)
+            place = EpisodePlace(uri, key, group, h5.find(file, key.rpartition("/")[0]), listing.source.config.limits)
             return _add_episode(listing, place, source_id)
     except DataError as e:
         del listing.findings[num_findings:]  # of an episode that cannot be read this is all there is to say
@@ -154,15 +139,15 @@ def _add_readable(listing: ListingBuilder, uri: str, key: str, file: h5py.File) 
 def _add_episode(listing: ListingBuilder, place: EpisodePlace, source_id: str) -> bool:
     """Add one episode; was its instruction read from the file's name? Raises DataError."""
     config, uri, group = listing.source.config, place.uri, place.group
-    cameras = cameras_in(listing, uri, group)
+    cameras = h5.cameras_in(listing, uri, group)
     num_rows = _num_rows(listing, place, cameras)
     tasks = _tasks(config, place)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
-    is_named = bool(not tasks and name and not config.keys.language and find(group, "obs/agentview_rgb") is not None)
+    is_named = bool(not tasks and name and not config.keys.language and h5.find(group, "obs/agentview_rgb") is not None)
     if name and is_named:
         tasks = (name[1].replace("_", " "),)
     # The session is the group: episodes of one session never come into different splits
-    session = value(group, config.group_field, config.limits) if config.group_field else None
+    session = h5.value(group, config.group_field, config.limits) if config.group_field else None
     listing.add(
         source_id,
         listing.fps(_fps(place, num_rows)),
@@ -171,8 +156,8 @@ def _add_episode(listing: ListingBuilder, place: EpisodePlace, source_id: str) -
         data_uri=uri,
         data_key=place.key,
         videos=[CameraVideo(camera, uri, 0) for camera in cameras],
-        evidence=evidence_in(listing, uri, group, (*config.keys.success, config.success_field)),
-        group="" if session is None else "".join(texts(str(session))),
+        evidence=h5.evidence_in(listing, uri, group, (*config.keys.success, config.success_field)),
+        group="" if session is None else "".join(h5.texts(str(session))),
         no_task="no instruction in the file",
     )
     return is_named
@@ -181,8 +166,8 @@ def _add_episode(listing: ListingBuilder, place: EpisodePlace, source_id: str) -
 def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str, h5py.Dataset]) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
     keys, limits, uri = listing.source.config.keys, place.limits, place.uri
-    num_states = length_of(_parts(keys.state, STATE_KEYS, place.group), limits)
-    num_actions = length_of(_parts(keys.action, ACTION_KEYS, place.group), limits)
+    num_states = h5.length_of(_parts(keys.state, STATE_KEYS, place.group), limits)
+    num_actions = h5.length_of(_parts(keys.action, ACTION_KEYS, place.group), limits)
     num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
     num_rows = next((n for n in (num_states, num_actions, num_frames) if n is not None), None)
     if num_rows == 0:
@@ -191,7 +176,7 @@ def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str
         detail = f"{num_actions} actions, {num_states} states: the actions are not used"
         listing.warn_next("length_differs", detail, uri)
     # robomimic states the length beside the rows
-    stated = value(place.group, "num_samples", limits)
+    stated = h5.value(place.group, "num_samples", limits)
     if isinstance(stated, np.number) and np.isfinite(stated) and num_rows not in (None, stated):
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
     return num_rows
@@ -199,10 +184,10 @@ def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str
 
 def _parts(registered: Sequence[str], usual: Sequence[Sequence[str]], group: h5py.Group) -> dict[str, h5py.Dataset]:
     """The registry's vectors, all of which have to be there; else those of the first layout that has any."""
-    if missing := [path for path in registered if path not in rows_in(group, registered)]:
+    if missing := [path for path in registered if path not in h5.rows_in(group, registered)]:
         raise DataError(f"{group.name} has no rows of numbers at {missing[0]}", "no_data")
     for paths in [registered] if registered else usual:
-        if parts := rows_in(group, paths):
+        if parts := h5.rows_in(group, paths):
             return parts
     return {}
 
@@ -210,12 +195,14 @@ def _parts(registered: Sequence[str], usual: Sequence[Sequence[str]], group: h5p
 def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[str, ...]:
     """Instructions: all that the registry's paths lead to; else the first place of LIBERO, robocasa and others."""
     if paths := config.keys.language:
-        return texts_among(text for path in paths for found in place.values(path) for text in texts(found))
+        return texts_among(text for path in paths for found in place.values(path) for text in h5.texts(found))
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
-    plain = (texts(stored) for path in TEXT_KEYS for stored in place.values(path))
-    return texts(instruction) or texts(place.json("ep_meta").get("lang")) or next(filter(None, plain), ())  # robocasa
+    plain = (h5.texts(stored) for path in TEXT_KEYS for stored in place.values(path))
+    return (
+        h5.texts(instruction) or h5.texts(place.json("ep_meta").get("lang")) or next(filter(None, plain), ())
+    )  # robocasa
 
 
 def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
@@ -229,12 +216,12 @@ def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
     env = place.json("env_args")
     inner = env.get("env_kwargs")
     stated = rate_of((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
-    return stated or (SIMULATED_FPS if isinstance(find(place.group, "obs"), h5py.Group) else None)
+    return stated or (SIMULATED_FPS if isinstance(h5.find(place.group, "obs"), h5py.Group) else None)
 
 
 def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndarray | None:
     """Times of the rows in seconds, as far as their steps tell the unit: robots are sampled at 1 to 240 Hz."""
-    for dataset in rows_in(group, TIME_KEYS).values():
+    for dataset in h5.rows_in(group, TIME_KEYS).values():
         if num_rows and dataset.shape == (num_rows,):
             times = values(dataset, limits).astype(np.float64)
             step = float(np.median(np.diff(times))) if num_rows > 1 else 0.0
@@ -249,23 +236,25 @@ def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndar
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     keys, limits = source.config.keys, source.config.limits
-    with opened(source, record.data_uri or "") as file:
-        group = group_of(file, record)
+    with h5.opened(source, record.data_uri or "") as file:
+        group = h5.group_of(file, record)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = texts(value(find(file, record.data_key.rpartition("/")[0]), "macros_image_convention", limits))
-        state = table_of(_parts(keys.state, STATE_KEYS, group), limits)
-        action = table_of(_parts(keys.action, ACTION_KEYS, group), limits)
+        convention = h5.texts(
+            h5.value(h5.find(file, record.data_key.rpartition("/")[0]), "macros_image_convention", limits)
+        )
+        state = h5.table_of(_parts(keys.state, STATE_KEYS, group), limits)
+        action = h5.table_of(_parts(keys.action, ACTION_KEYS, group), limits)
         times_s = _times_s(group, record.num_rows, limits)
-        is_demo = isinstance(find(group, "obs"), h5py.Group)
+        is_demo = isinstance(h5.find(group, "obs"), h5py.Group)
     # Actions of another length were found when the dataset was listed, and are not used
     if action is not None and action.num_rows != record.num_rows:
         action = None
     if is_demo and action is not None:  # the last action of LIBERO and robomimic closes the gripper
         action = action.rename_columns([*action.column_names[:-1], "gripper_close"])
-    picture = partial(read_picture, limits=limits, bottom_up=convention == ("opengl",))
-    return EpisodeData(record, _with_grippers(state), action, times_s, frames_of(source, record, picture))
+    picture = partial(h5.read_picture, limits=limits, bottom_up=convention == ("opengl",))
+    return EpisodeData(record, _with_grippers(state), action, times_s, h5.frames_of(source, record, picture))
 
 
 def _with_grippers(state: pa.Table | None) -> pa.Table | None:

@@ -7,31 +7,21 @@ standard ones; a file that neither names is searched for by its own name. Length
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import PurePosixPath
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
-from ingest.formats.lerobot_meta import (
-    DATA_FILE,
-    EPISODE_FILE,
-    LerobotListing,
-    cameras_of,
-    episode_metadata,
-    expected,
-    read_info,
-    task_texts,
-    version_of,
-    video_rate,
-)
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
-from ingest.formats.lerobot_signals import read_signals, signal_columns
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture, timed
+from ingest.formats import lerobot_meta
+from ingest.formats.lerobot_cells import Annotated, Episodes
+from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
+from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
-from ingest.formats.lerobot_videos import find_videos, holds_other_episodes
-from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.formats.numbers import vectors
-from ingest.formats.tables import read_columns
+from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
+from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.media.video import decode
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
@@ -46,11 +36,124 @@ ROOT = re.compile(
     r"((?:[^/]+/)*?)(?:meta/info\.json|meta/(?:episodes|tasks)[./].+|data/chunk-\d+/(?:episode_|file-)\d+\.parquet|"
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
+MAX_START_S = 1e9  # no video is so long
+
+Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
+Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video, by episode and camera
+
+
+def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str]) -> dict[int, tuple[CameraVideo, ...]]:
+    """The videos of each episode by preference of cameras, with findings about those that it lacks."""
+    doubts: Doubts = defaultdict(dict)
+    videos: Videos = {}
+    for index, episode in episodes.items():
+        found = [_video(dataset, index, episode, camera, doubts[index]) for camera in cameras]
+        videos[index] = {video.camera: video for video in found if video}
+    # Files of v3 hold several episodes, so that pointers into them can be wrong
+    if dataset.version == "v3.0":
+        _drop_shared_frames(videos, episodes, doubts)
+    # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
+    for index in filter(dataset.wants, videos):
+        there, doubtful = videos[index], doubts[index]
+        # What is doubtful beside a usable video is a warning; without one the episode cannot be used
+        record = dataset.warn if there else dataset.unusable
+        for camera, detail in doubtful.items():
+            record("bad_video_pointer", detail, index, camera=camera)
+        files = {camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
+        if not there and not doubtful:
+            detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+            dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
+            continue
+        for camera, file in files.items():
+            # A camera with a doubt has its finding already
+            if camera not in there and camera not in doubtful:
+                dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+    _report_unused_cameras(dataset, videos, cameras)
+    return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
+
+
+def _video(
+    dataset: LerobotListing, index: int, episode: Annotated, camera: str, doubts: dict[str, str]
+) -> CameraVideo | None:
+    """Where a camera's pictures of an episode are, if anywhere; what is wrong with a pointer is put into `doubts`."""
+    rows, meta = episode.rows, episode.meta
+    if rows and camera in rows.pictures:
+        return CameraVideo(camera, rows.uri, rows.row_start)
+    if dataset.version != "v3.0":
+        uri = locate(dataset, "video_path", {"video_key": camera, **lerobot_meta.v2_numbers(dataset, index)})
+        return CameraVideo(camera, uri, 0) if uri else None
+    pointer, start_s = v3_pointer(meta, f"videos/{camera}"), finite(meta.get(f"videos/{camera}/from_timestamp"))
+    if not pointer or start_s is None or not 0 <= start_s < MAX_START_S:
+        # An episode that the metadata does not list has a finding that says so
+        if meta:
+            doubts[camera] = f"no file or start time of {camera} in the metadata"
+        return None
+    uri = locate(dataset, "video_path", {"video_key": camera, **pointer})
+    if uri is None:
+        return None
+    # Times count in the file's own rate, which need not be that of the rows
+    rate = lerobot_meta.video_rate(dataset.info, camera, dataset.rate)
+    end_s = finite(meta.get(f"videos/{camera}/to_timestamp"))
+    if rows and end_s is not None:
+        # Decoding a shared file cannot show that a part of it is longer or shorter than the rows
+        num_frames, num_rows = round((end_s - start_s) * rate), rows.num_rows
+        if num_frames != num_rows:
+            detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
+            dataset.warn("length_differs", detail, index, camera=camera, file=uri)
+    return CameraVideo(camera, uri, round(start_s * rate))
+
+
+def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
+    """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
+    claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
+    for index, by_camera in videos.items():
+        for camera, video in by_camera.items():
+            if rows := episodes[index].rows:
+                claims[camera, video.uri].append((video.start_frame, video.start_frame + rows.num_rows, index))
+    for (camera, uri), of_file in claims.items():
+        # Of the claims so far, the one that reaches furthest is the one that the next may overlap
+        _, furthest, other = min(of_file)
+        for start_frame, end_frame, episode in sorted(of_file)[1:]:
+            if start_frame < furthest:
+                for one, another in ((episode, other), (other, episode)):
+                    doubts[one].setdefault(camera, f"claims frames of {uri} that episode {another} claims too")
+                    videos[one].pop(camera, None)
+            if end_frame > furthest:
+                furthest, other = end_frame, episode
+
+
+def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
+    """Say once what is so for every episode: a camera beside usable ones that none of them has."""
+    used = set().union(*videos.values())
+    of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)} if used else {}
+    kept: list[Finding] = []
+    for found in dataset.findings:
+        is_replaced = found.reason in ("bad_video_pointer", "missing_camera")
+        (of_each.get(found.camera or "", kept) if is_replaced else kept).append(found)
+    dataset.findings = kept
+    for camera, own in of_each.items():
+        if told := [f.detail for f in own if f.reason == "bad_video_pointer"]:
+            dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
+        else:
+            detail = f"{camera} is declared in info.json, but no episode has a file"
+            dataset.warn("camera_without_files", detail, camera=camera)
+
+
+def holds_other_episodes(info: dict[str, Any], uri: str) -> bool:
+    """Is a video file shared, as v3 does it? By its name, else by the template that names it."""
+    name = PurePosixPath(uri).stem
+    if "episode_" in name or name.startswith("file-"):
+        return name.startswith("file-")
+    template = info.get("video_path")
+    return not (isinstance(template, str) and "{episode_index" in template)
+
+
+# The adapter
 
 
 def recognises(source: Source) -> bool:
     """A folder with meta/, or with data/ or videos/ laid out as LeRobot does; also when files are lacking."""
-    if any(FOLDER.match(folder) for folder in source.folders):
+    if any(FOLDER.match(folder) for folder in source.contents.folders):
         return True
     return any(pattern.match(uri) for uri in source.files for pattern in (EPISODE_FILE, DATA_FILE, VIDEO_FILE))
 
@@ -63,8 +166,8 @@ def list_episodes(source: Source) -> Listing:
     where = "meta/info.json"
     try:
         info = read_info(source)
-        dataset = LerobotListing(source, info=info, version=version_of(source, info))
-        cameras, where = cameras_of(dataset), "meta"
+        dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
+        cameras, where = lerobot_meta.cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
@@ -92,45 +195,42 @@ def list_episodes(source: Source) -> Listing:
 def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
     """Raises DataError: more episodes than the limit."""
     limits = dataset.source.config.limits
-    metadata = episode_metadata(dataset)
+    metadata = lerobot_meta.episode_metadata(dataset)
     limits.check("max_episodes", len(metadata), "episodes that the metadata lists")
-    texts = task_texts(dataset)
+    texts = lerobot_meta.task_texts(dataset)
     rows = find_rows(dataset, metadata)
     limits.check("max_episodes", len(rows), "episodes that have rows")
-    steps = native_steps(dataset, metadata, rows)
-    for episode, videos in find_videos(dataset, metadata, rows, cameras).items():
-        of_rows = rows.get(episode)
-        _check(dataset, episode, metadata.get(episode), of_rows)
-        record = _record(dataset, episode, metadata.get(episode, {}), of_rows, videos, texts)
-        if s := steps.get(episode):
+    indices = sorted(metadata.keys() | rows.keys())
+    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
+    steps = native_steps(dataset, episodes)
+    for index, videos in find_videos(dataset, episodes, cameras).items():
+        _check(dataset, index, episodes[index])
+        record = _record(dataset, index, episodes[index], videos, texts)
+        if s := steps.get(index):
             record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
         dataset.records.append(record)
 
 
 def _record(
-    dataset: LerobotListing,
-    episode: int,
-    meta: dict[str, Any],
-    rows: EpisodeRows | None,
-    videos: tuple[CameraVideo, ...],
-    texts: Mapping[int, str],
+    dataset: LerobotListing, index: int, episode: Annotated, videos: tuple[CameraVideo, ...], texts: Mapping[int, str]
 ) -> EpisodeRecord:
+    rows, meta = episode.rows, episode.meta
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    named = [texts[index] for index in rows.task_indices if index in texts] if rows and rows.row_tasks else []
+    named = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
     tasks = texts_among([named or meta.get("tasks"), *map(facts.get, dataset.source.config.keys.language)])
     if not tasks:
-        dataset.warn("no_task", "no instruction in rows or metadata", episode)
-    dataset.evidence[episode] = _evidence(dataset, meta, rows)
+        dataset.warn("no_task", "no instruction in rows or metadata", index)
+    dataset.evidence[index] = _evidence(dataset, meta, rows)
     record = EpisodeRecord(
-        episode_index=episode,
-        source_id=f"episode_{episode:06d}",
+        episode_index=index,
+        source_id=f"episode_{index:06d}",
         fps=dataset.rate,
         task=next(iter(tasks), None),
         tasks=tasks,
         videos=videos,
-        group=dataset.group(facts, f"episode {episode}"),
+        group=dataset.group(facts, f"episode {index}"),
     )
     video_uris = [video.uri for video in videos]
     # Without rows (lost, or remote and not asked for) there are only videos to be stamped
@@ -145,7 +245,7 @@ def _record(
     )
 
 
-def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
+def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
     """What metadata and rows say of an episode's outcome; the registry's field is taken at its word in both."""
     registered = dataset.source.config.success_field
     of_rows = rows.evidence if rows else NO_EVIDENCE
@@ -158,25 +258,25 @@ def _evidence(dataset: LerobotListing, meta: dict[str, Any], rows: EpisodeRows |
     return replace(of_rows, stated=outcome or dataset.stated_outcome(meta))
 
 
-def _check(dataset: LerobotListing, episode: int, meta: dict[str, Any] | None, rows: EpisodeRows | None) -> None:
+def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
     """Find what is wrong with an episode's rows, and where they differ from the metadata."""
-    if meta is None:
-        dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", episode)
+    rows, meta, limits = episode.rows, episode.meta, dataset.source.config.limits
+    if not meta:
+        dataset.warn("not_in_metadata", "has rows, but the metadata does not list it", index)
     if rows is not None:
-        stated_rows, limits = (meta or {}).get("length"), dataset.source.config.limits
         if rows.num_rows == 0:
-            dataset.unusable("no_data", "its table has no rows", episode, file=rows.uri)
+            dataset.unusable("no_data", "its table has no rows", index, file=rows.uri)
         elif problem := limits.excess("max_rows", rows.num_rows, f"{rows.uri}: rows of one episode"):
-            dataset.unusable("over_limit", problem, episode, file=rows.uri)
-        if stated_rows not in (None, rows.num_rows):
-            detail = f"metadata says {stated_rows} frames, its rows are {rows.num_rows}"
-            dataset.warn("length_differs", detail, episode)
-    elif episode not in dataset.lost and dataset.wants(episode):
+            dataset.unusable("over_limit", problem, index, file=rows.uri)
+        if meta.get("length") not in (None, rows.num_rows):
+            detail = f"metadata says {meta['length']} frames, its rows are {rows.num_rows}"
+            dataset.warn("length_differs", detail, index)
+    elif index not in dataset.lost and dataset.wants(index):
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
-        file = expected(dataset, episode, meta or {})
+        file = lerobot_meta.expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
         lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
-        dataset.unusable(*lost[not pointers], episode, file=(*pointers, file)[0])
+        dataset.unusable(*lost[not pointers], index, file=(*pointers, file)[0])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -203,6 +303,6 @@ def _frames(
     else:
         # A file of its own is decoded to its end, so that one that is too long is noticed
         limit = num_rows if holds_other_episodes(info, video.uri) else None
-        rate = video_rate(info, camera, record.fps)
+        rate = lerobot_meta.video_rate(info, camera, record.fps)
         pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
     yield from timed(pictures, record.fps)

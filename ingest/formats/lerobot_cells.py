@@ -11,10 +11,8 @@ import pyarrow as pa
 
 from ingest.formats.lerobot_meta import LerobotListing, whole
 from ingest.formats.lerobot_rows import EpisodeRows
-from ingest.formats.numbers import finite, vectors
-from ingest.formats.tables import opened, ranges
-from ingest.limits import LIMITS
-from ingest.reasons import DataError
+from ingest.formats.tables import finite, opened, ranges, vectors
+from ingest.reasons import LIMITS, DataError
 
 
 @dataclass(frozen=True)

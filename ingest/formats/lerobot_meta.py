@@ -12,9 +12,8 @@ from typing import Any
 
 from ingest.formats.folders import object_of
 from ingest.formats.listing import ListingBuilder, in_order
-from ingest.formats.numbers import finite, rate_of
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
-from ingest.formats.tables import batches, opened
+from ingest.formats.tables import batches, finite, opened, rate_of
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 
@@ -140,27 +139,21 @@ def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
 
 def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
     """Episode rows of the metadata by episode_index; statistics columns left out."""
-    rows = _rows_v3(dataset) if dataset.version == "v3.0" else json_lines(dataset, "meta/episodes.jsonl")
-    by_episode = {whole(row.get("episode_index")): row for row in rows}
-    return {e: row for e, row in by_episode.items() if e is not None and 0 <= e < MAX_EPISODE}
-
-
-def _rows_v3(dataset: LerobotListing) -> Rows:
-    rows: Rows = []
-    for uri in (uri for uri in dataset.source.files if uri.startswith("meta/episodes/")):
-        if META_EPISODES.match(uri):
-            rows += parquet_rows(dataset, uri)
-        else:
+    uris = ["meta/episodes.jsonl"]
+    if dataset.version == "v3.0":
+        below = [uri for uri in dataset.source.files if uri.startswith("meta/episodes/")]
+        uris = list(filter(META_EPISODES.match, below))
+        for uri in sorted({*below}.difference(uris)):
             detail = "not part of the v3.0 layout (meta/episodes/chunk-*/file-*.parquet)"
             dataset.warn("stray_file", detail, file=uri)
-    return rows
+    by_episode = {whole(row.get("episode_index")): row for uri in uris for row in metadata_rows(dataset, uri)}
+    return {e: row for e, row in by_episode.items() if e is not None and 0 <= e < MAX_EPISODE}
 
 
 def task_texts(dataset: LerobotListing) -> dict[int, str]:
     """Texts by task_index."""
-    if dataset.version != "v3.0":
-        return texts_by_index(json_lines(dataset, "meta/tasks.jsonl"), "task")
-    return texts_by_index(parquet_rows(dataset, "meta/tasks.parquet"), "task")
+    uri = "meta/tasks.parquet" if dataset.version == "v3.0" else "meta/tasks.jsonl"
+    return texts_by_index(metadata_rows(dataset, uri), "task")
 
 
 def texts_by_index(rows: Rows, name: str) -> dict[int, str]:
@@ -173,12 +166,19 @@ def texts_by_index(rows: Rows, name: str) -> dict[int, str]:
     return texts
 
 
-def parquet_rows(dataset: LerobotListing, uri: str) -> Rows:
-    """Rows of a table without statistics, which are most of it; none, with a finding, when it cannot be read."""
+def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
+    """Objects of a file of JSON lines, or rows of a table without statistics, which are most of it; with findings about
+    what cannot be read."""
+    limits, rows, size = dataset.source.config.limits, list[dict[str, Any]](), 0
     if uri not in dataset.source.files:
-        return []
-    limits, rows, size = dataset.source.config.limits, [], 0
+        return rows
     try:
+        if uri.endswith(".jsonl"):
+            # Bad characters are replaced and bad lines left out: one of them must not cost all the others
+            lines = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
+            for number, error in lines.errors:
+                dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
+            return [row for _, row in lines.values if isinstance(row, dict)]
         with opened(dataset.source.resolve(uri)) as file:
             limits.check("max_rows", file.metadata.num_rows, f"{uri}: rows")
             columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
@@ -190,22 +190,6 @@ def parquet_rows(dataset: LerobotListing, uri: str) -> Rows:
     except DataError as e:
         dataset.warn(e.reason, str(e), file=uri)
         return []
-
-
-def json_lines(dataset: LerobotListing, uri: str) -> Rows:
-    """Objects of a file of JSON lines, with findings about lines that are none."""
-    if uri not in dataset.source.files:
-        return []
-    # Bad characters are replaced and bad lines left out: one of them must not cost all the others
-    try:
-        text = read_text(dataset.source, uri, errors="replace")
-    except DataError as e:
-        dataset.warn(e.reason, str(e), file=uri)
-        return []
-    lines = parse_json_lines(text, strict=False)
-    for number, error in lines.errors:
-        dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
-    return [row for _, row in lines.values if isinstance(row, dict)]
 
 
 # Where files are

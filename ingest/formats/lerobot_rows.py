@@ -1,37 +1,40 @@
-"""Rows of LeRobot episodes: where they are, and what they say of task and outcome; pictures in rows."""
+"""Rows of LeRobot episodes: where they are, what they say of task and outcome; their pictures, state and action."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest.episode import names_of
+from ingest.formats import lerobot_meta
 from ingest.formats.folders import object_of
-from ingest.formats.lerobot_meta import (
-    EPISODE_FILE,
-    MAX_EPISODE,
-    LerobotListing,
-    locate,
-    v2_numbers,
-    v3_data_files,
-    v3_pointer,
-)
-from ingest.formats.numbers import is_list
-from ingest.formats.tables import batches, opened, ranges
-from ingest.limits import Limits
+from ingest.formats.lerobot_meta import EPISODE_FILE, MAX_EPISODE, LerobotListing, locate
+from ingest.formats.side_files import read_json
+from ingest.formats.tables import batches, is_list, numbers, opened, ranges, side_by_side, vectors
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
+from ingest.signals.naming import named_grippers, names_by_parts
 from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
 RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 PICTURE_BATCH = 16  # rows with pictures read at a time
 FACT_BATCH = 1 << 12  # rows with texts read at a time
+
+
+STATE_KEYS = ("observation.state", "state")
+ACTION_KEYS = ("action", "actions")
+PARTS_OF_STATE = ("observation.state.", "observation.states.", "state.", "states.")
+PARTS_OF_ACTION = ("action.", "actions.")
+BESIDE_STATE = ("observation.",)  # where a gripper may stand in a column of its own
+NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
+MODALITY = "meta/modality.json"
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> d
     named = {int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match}
     uris: dict[int, str] = {}
     for episode in filter(dataset.wants, sorted({number for number in named if number < MAX_EPISODE}.union(metadata))):
-        if uri := locate(dataset, "data_path", v2_numbers(dataset, episode)):
+        if uri := locate(dataset, "data_path", lerobot_meta.v2_numbers(dataset, episode)):
             uris[episode] = uri
     # All files that are needed are fetched together, which a remote source does several at a time
     dataset.source.fetch(uris.values())
@@ -76,10 +79,10 @@ def _rows_v3(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> di
     all episodes that are asked for.
     """
     rows: dict[int, EpisodeRows] = {}
-    uris = v3_data_files(dataset)
+    uris = lerobot_meta.v3_data_files(dataset)
     selected = {episode: row for episode, row in metadata.items() if dataset.wants(episode)}
     # Without a selection all files are read, and pointers are not needed
-    pointers = filter(None, map(v3_pointer, selected.values(), repeat("data")))
+    pointers = filter(None, map(lerobot_meta.v3_pointer, selected.values(), repeat("data")))
     is_part = len(selected) < len(metadata)
     pointed_at = {locate(dataset, "data_path", p) for p in pointers} if is_part else set(uris)
     _read_rows_v3(dataset, [uri for uri in uris if uri in pointed_at], rows)
@@ -254,3 +257,83 @@ def dimension_names(feature: Any) -> Sequence[str]:
     # A list may be one of lists; the names of several parts are told apart by their parts
     named = [(part, n) for part, of in parts.items() for one in of for n in (one if isinstance(one, list) else [one])]
     return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in named]
+
+
+# State and action, and a name for each of their dimensions. Most sets have one column of each; some have one column for
+# each part (`observation.state.gripper_position`), or keep a gripper in a column beside the state. Names are in
+# info.json; GR00T's sets have them in meta/modality.json, as slices
+
+
+def signal_columns(info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that state and action may be read from."""
+    parts = _numeric(info["features"], (*PARTS_OF_STATE, *PARTS_OF_ACTION))
+    beside = [name for name in _numeric(info["features"], BESIDE_STATE) if named_grippers([name])]
+    return tuple(dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *beside)))
+
+
+def read_signals(
+    source: Source, info: Mapping[str, Any], rows: pa.Table
+) -> tuple[pa.Table | None, pa.Table | None, Literal["name", "modality.json"]]:
+    """State and action among an episode's rows, and where their names are from. Raises DataError."""
+    state = _vector(rows, info["features"], STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE)
+    action = _vector(rows, info["features"], ACTION_KEYS, PARTS_OF_ACTION, ())
+    if named_grippers([*names_of(state), *names_of(action)]):
+        return state, action, "name"
+    # Names such as motor_12 say nothing, but GR00T's file beside may say which of them are a hand
+    if MODALITY not in source.noted:
+        try:
+            source.noted[MODALITY] = object_of(read_json(source, MODALITY)) if MODALITY in source.files else {}
+        except DataError:
+            source.noted[MODALITY] = {}  # the listing has a finding of that
+    modality = source.noted[MODALITY]
+    named = _named_by_parts(state, modality.get("state")), _named_by_parts(action, modality.get("action"))
+    return (*named, "modality.json" if named != (state, action) else "name")
+
+
+def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    """Features of numbers whose names begin so."""
+    begin = [name for name in features if name.startswith(tuple(prefixes))]
+    return [name for name in begin if object_of(features[name]).get("dtype") in NUMBERS]
+
+
+def _vector(
+    rows: pa.Table, features: Mapping[str, Any], keys: tuple[str, ...], parts: Sequence[str], beside: Sequence[str]
+) -> pa.Table | None:
+    """The first of `keys` that has numbers, else all parts; with the grippers that stand beside it."""
+    whole = first_vector(rows, features, keys)
+    columns = [whole] if whole is not None else _parts(rows, features, _numeric(features, parts))
+    if not named_grippers([name for column in columns for name in column.column_names]):
+        apart = [name for name in _numeric(features, beside) if named_grippers([name]) and name not in keys]
+        columns += _parts(rows, features, [name for name in apart if not name.startswith(tuple(parts))])
+    return side_by_side(columns)
+
+
+def first_vector(rows: pa.Table, features: Mapping[str, Any], names: Iterable[str]) -> pa.Table | None:
+    """The first of some columns that holds numbers, with names where info.json has one for each dimension."""
+    for name in names:
+        values = vectors(rows[name], name) if name in rows.column_names else None
+        if values is not None:
+            stated = dimension_names(features.get(name))
+            return numbers(values, stated if len(stated) == values.shape[1] else ())
+    return None
+
+
+def _parts(rows: pa.Table, features: Mapping[str, Any], names: Iterable[str]) -> list[pa.Table]:
+    """Columns that are parts of one vector: the names of dimensions begin with that of their part."""
+    tables = []
+    for name in names:
+        if (table := first_vector(rows, features, [name])) is None:
+            continue
+        prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
+        part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
+        inner = [f"{part}.{own or k}" for k, own in enumerate(table.column_names)]
+        tables.append(table.rename_columns([part] if len(inner) == 1 else inner))
+    return tables
+
+
+def _named_by_parts(table: pa.Table | None, parts: Any) -> pa.Table | None:
+    """With the names of modality.json's slices, where they name a gripper or a hand."""
+    if table is None or not isinstance(parts, dict):
+        return table
+    names = names_by_parts(parts, table.num_columns)
+    return table.rename_columns(names) if named_grippers(names) else table

@@ -13,22 +13,13 @@ from typing import Any, NamedTuple
 
 from core.step_names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
-from ingest.formats.folders import object_of
+from ingest.formats import folders, lerobot_meta
+from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
-from ingest.formats.lerobot_meta import (
-    LerobotListing,
-    Rows,
-    json_lines,
-    parquet_rows,
-    task_texts,
-    texts_by_index,
-    whole,
-)
-from ingest.formats.lerobot_rows import EpisodeRows
-from ingest.formats.lerobot_signals import MODALITY
-from ingest.formats.numbers import finite
+from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
+from ingest.formats.lerobot_rows import MODALITY
 from ingest.formats.side_files import parse_json, read_json
-from ingest.formats.steps import StatedSpan, checked_steps, is_step, span_objects, tells_times, with_exclusive_ends
+from ingest.formats.tables import finite
 from ingest.reasons import DataError
 
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
@@ -56,16 +47,12 @@ class Stated(NamedTuple):
     as_far_as: EpisodeFrame | None = None
 
 
-def native_steps(
-    dataset: LerobotListing, metadata: Mapping[int, Mapping[str, Any]], rows: Mapping[int, EpisodeRows]
-) -> dict[int, Stated]:
+def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The steps of each episode that has any, with findings about broken ones and about forms that differ."""
-    indices = sorted(metadata.keys() | rows.keys())
-    episodes = {index: Annotated(metadata.get(index, {}), rows.get(index)) for index in indices}
     by_form = [read_form(dataset, episodes, name) for name in FORMS]
 
     chosen: dict[int, Stated] = {}
-    for episode in indices:
+    for episode in episodes:
         for stated in filter(None, (of_form.get(episode) for of_form in by_form)):
             if stated.problem is not None:
                 dataset.warn("bad_steps", f"{stated.form}: {stated.problem}", episode)
@@ -84,15 +71,14 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     stated = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in stated.items() if s.steps}
     has_times = name == "segments" or any(
-        tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
+        folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
     )
     broken = {episode: s for episode, s in stated.items() if s.problem is not None}
     return broken | with_steps if has_times else broken
 
 
 def _difference(used: Stated, other: Stated, fps: float) -> str | None:
-    """Where another form says something else, in words; None where both say the same."""
-    # Without what a form marks as idle or done
+    """Where another form says something else of what is not idle or done, in words; None where both say the same."""
     ours, theirs = ([n for n in s.steps if n.kind in (None, "step") and is_step(n.name)] for s in (used, other))
     if len(ours) != len(theirs):
         return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
@@ -193,19 +179,6 @@ def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | Non
 def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
 
-    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
-        config = episode.meta.get("action_config")
-        config = parse_json(config) if isinstance(config, str) else config
-        # RoboMIND's converter writes null where nobody described the run
-        stored = (config.get("steps") if isinstance(config, dict) else config) or []
-        return with_exclusive_ends([_action_span(span) for span in span_objects(stored, "action_config")])
-
-    return _stated("action_config", episodes, spans_of)
-
-
-def _action_span(span: Mapping[str, Any]) -> StatedSpan:
-    """Raises ValueError for a frame that is neither a number nor the name of a picture."""
-
     def frame(value: Any) -> int:
         named = FRAME_FILE.search(value) if isinstance(value, str) else None
         number = int(named[1]) if named else whole(value)
@@ -213,8 +186,17 @@ def _action_span(span: Mapping[str, Any]) -> StatedSpan:
             raise ValueError(f"{value!r} is no frame")
         return number
 
-    name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
-    return StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame")))
+    def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
+        config = episode.meta.get("action_config")
+        config = parse_json(config) if isinstance(config, str) else config
+        # RoboMIND's converter writes null where nobody described the run
+        stored, spans = (config.get("steps") if isinstance(config, dict) else config) or [], []
+        for span in span_objects(stored, "action_config"):
+            name = next((span[key] for key in ("action_text", "step_description", "skill") if span.get(key)), None)
+            spans.append(StatedSpan(name, frame(span.get("start_frame")), frame(span.get("end_frame"))))
+        return folders.with_exclusive_ends(spans)
+
+    return _stated("action_config", episodes, spans_of)
 
 
 def _sarm(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -322,19 +304,19 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
 # An index, or several, in each row
 
 
-def _with_texts(
-    dataset: LerobotListing, episodes: Episodes, column: str, uri: str, read: Callable[[LerobotListing, str], Rows]
-) -> dict[int, Stated]:
+def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
     if uri not in dataset.source.files or column not in columns_of(dataset, episodes):
         return {}
-    return _of_indices(dataset, episodes, column, texts_by_index(read(dataset, uri), "subtask"), uri)
+    return _of_indices(
+        dataset, episodes, column, lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"), uri
+    )
 
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
     columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
-    texts = task_texts(dataset) if columns else {}
+    texts = lerobot_meta.task_texts(dataset) if columns else {}
     finest: dict[int, Stated] = {}
     most = 0
     for column in sorted(columns):
@@ -392,8 +374,8 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "visualizer": _visualizer,
     "segments": _segments,
     "action_config": _action_config,
-    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE, read=json_lines),
-    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE, read=parquet_rows),
+    "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE),
+    "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE),
     "annotation": _annotation,
     "language": _language,
     "sarm": _sarm,

@@ -121,12 +121,12 @@ class ListingBuilder:
         """Whether a run succeeded, by the field that the registry names, else by the usual ones."""
         return stated(facts, fields_of(self.source.config.success_field))
 
-    def group(self, facts: Mapping[str, Any], default: str = "") -> str:
+    def group(self, facts: Mapping[str, Any], default: str = "", field: str = "") -> str:
         """The group that an episode's split is decided by: the field that the registry names, else a group of its own.
 
         `default` must not be the index of an episode that is counted: it moves when a file is added before it.
         """
-        stated = facts.get(self.source.config.group_field or "")
+        stated = facts.get(self.source.config.group_field or field)
         return default if stated in (None, "") else str(stated)
 
     def listing(

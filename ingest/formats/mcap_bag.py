@@ -19,7 +19,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.mcap_file import CutOff, Decoder, Kind, Metadata, RawMessage, records
-from ingest.formats.numbers import numbers
+from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError

@@ -19,10 +19,9 @@ from mcap.records import Channel, Chunk, Footer, Message, Metadata, Schema
 from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
 from mcap_ros2.decoder import DecoderFactory
 
-from ingest.limits import Limits
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 # What the libraries raise for damaged records
@@ -40,6 +39,7 @@ KINDS: dict[str, Kind] = {
     "trajectory_msgs/msg/JointTrajectoryPoint": "numbers",
 }
 CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "8UC1": 1, "8UC3": 3}
+HEADERS = ("std_msgs/Header", "std_msgs/msg/Header", "Header")
 MAX_DEPTH = 8  # of messages within messages
 NO_VALUES = ("header", "layout", "time_from_start")  # fields of messages
 
@@ -61,19 +61,15 @@ class RawMessage:
 
     def stamp_ns(self) -> int | None:
         """The time in the message's own header, in nanoseconds; None where it has none. Raises DataError."""
-        if self.schema is None or not _has_header(self.schema):
+        # Is a Header the first field of its definition?
+        definition = self.schema.data[:4096].decode(errors="replace") if self.schema else ""
+        lines = (line.partition("#")[0].split() for line in definition.splitlines())
+        if next(filter(None, lines), [""])[0] not in HEADERS:
             return None
         if len(self.data) < 12:
             raise DataError(f"{self.channel.topic}: a message of {len(self.data)} bytes is too short for its header")
         seconds, nanoseconds = struct.unpack_from("<iI" if self.data[1] & 1 else ">iI", self.data, 4)
         return seconds * 10**9 + nanoseconds
-
-
-def _has_header(schema: Schema) -> bool:
-    """Is a Header the first field of its definition?"""
-    lines = (line.partition("#")[0].split() for line in schema.data[:4096].decode(errors="replace").splitlines())
-    first = next(filter(None, lines), [""])
-    return first[0] in ("std_msgs/Header", "std_msgs/msg/Header", "Header")
 
 
 @dataclass(frozen=True)

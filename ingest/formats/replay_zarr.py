@@ -21,7 +21,7 @@ import pyarrow as pa
 from core.errors import install_hint
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
-from ingest.formats.numbers import MAX_FPS, numbers, rate_of, side_by_side
+from ingest.formats.tables import MAX_FPS, numbers, rate_of, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.media.picture import array_picture
 from ingest.outcomes import OutcomeEvidence

@@ -12,10 +12,9 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.arrays import read_npy
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
-from ingest.formats.numbers import numbers, side_by_side
+from ingest.formats.tables import numbers, read_npy, side_by_side
 from ingest.outcomes import Outcome, OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source

@@ -14,50 +14,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ingest import outcomes
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture, timed
+from ingest.formats import rlds_files, rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
-from ingest.formats.numbers import numbers, side_by_side
-from ingest.formats.rlds_layout import FEATURES, Shard, configurations, described, find_shards
-from ingest.formats.rlds_steps import (
-    NUMBERS,
-    RldsRecord,
-    Specs,
-    inferred_specs,
-    matrix,
-    num_steps,
-    pictures,
-    scalar,
-    specs_of,
-    texts,
-    values_of,
-)
-from ingest.formats.tfrecord import (
-    FOOTER_BYTES,
-    HEADER_BYTES,
-    Data,
-    Record,
-    check_message,
-    example,
-    is_whole,
-    mapped,
-    record_at,
-    records,
-    stored_crc,
-)
-from ingest.limits import Limits
+from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
+from ingest.formats.rlds_steps import NUMBERS, RldsRecord, Specs, pictures
+from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
-from ingest.outcomes import (
-    Ending,
-    Outcome,
-    OutcomeEvidence,
-    fields_of,
-    flag_of,
-    folder_outcome,
-    known,
-    reward_of,
-    truth,
-)
-from ingest.reasons import DataError
+from ingest.outcomes import Ending, Outcome, OutcomeEvidence, flag_of, folder_outcome, known, truth
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 from ingest.sources.types import LFS_MARK
@@ -103,7 +69,7 @@ REWARD, TERMINAL = "reward", "is_terminal"
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """By *.tfrecord files, sharded or not, or both of TFDS's metadata files."""
-    return configurations(uris)
+    return rlds_files.configurations(uris)
 
 
 # Listing
@@ -112,7 +78,7 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 def list_episodes(source: Source) -> Listing:
     """Episodes in order of source_id. Of a remote source with a selection, only the shards it lies in are fetched."""
     listing, fps = ListingBuilder(source), source.config.fps or DEFAULT_FPS
-    shards = find_shards(listing)
+    shards = rlds_files.find_shards(listing)
     by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
     read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
@@ -127,13 +93,12 @@ def list_episodes(source: Source) -> Listing:
 
 
 def _find_in_all(listing: ListingBuilder) -> None:
-    """What is so for the dataset as a whole."""
+    """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
     if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
         listing.lists_nothing("no TFRecord shard with records")
     if listing.records and not listing.source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         listing.warn("no_frame_rate", detail)
-    # Where every episode that was read never ends, one finding says so instead of one each
     endless = [finding for finding in listing.findings if finding.reason == "never_ends"]
     if len(endless) > 1 and len(endless) == sum(bool(record.num_rows) for record in listing.records):
         listing.findings = [finding for finding in listing.findings if finding.reason != "never_ends"]
@@ -144,7 +109,7 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     """Types by key; {} where the records themselves must tell; None for what is no RLDS dataset."""
     uri = folder + FEATURES
     content, problem = described(listing.source, uri)
-    specs = specs_of(content)
+    specs = rlds_steps.specs_of(content)
     if not specs:
         detail = f"{problem or 'names no feature'}; types are taken from the records"
         listing.warn("no_metadata", detail, file=uri)
@@ -161,7 +126,7 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     """Add the coming shard's episodes without reading them, where none is selected and their number is known."""
     source, count = listing.source, shard.length or 0
     # Metadata that says more than the file can hold is wrong, which reading shows
-    most = source.files[shard.uri].size // (HEADER_BYTES + FOOTER_BYTES)
+    most = source.files[shard.uri].size // (rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES)
     # An episode's place among the records is its index, since remote ones are known by their place
     coming = range(listing.next_index, listing.next_index + count)
     if not source.config.is_remote or source.selected is None or not 0 < count <= most or {*coming} & source.selected:
@@ -187,14 +152,14 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
     """Add the records of one shard, with findings about the file itself."""
     count = 0
     try:
-        data = mapped(listing.source.resolve(shard.uri))
+        data = rlds_files.mapped(listing.source.resolve(shard.uri))
         if isinstance(data, mmap.mmap):
             data.madvise(mmap.MADV_RANDOM)  # pictures, most of a shard, are skipped
         # A clone made without git-LFS has a short text in the place of each shard
         if data[: len(LFS_MARK)] == LFS_MARK:
             listing.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
             return
-        for number, at in enumerate(records(data)):
+        for number, at in enumerate(rlds_files.records(data)):
             count += 1
             _read(listing, _place(listing.source, shard, number, specs), specs, data, at)
     except DataError as e:
@@ -213,8 +178,8 @@ def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Da
     uri, config = known["data_uri"], listing.source.config
     known["data_key"] = str(at.offset)  # leads back to the record when the episode is read
     # A download that broke off ends within a record, which is listed all the same
-    if not is_whole(data, at):
-        detail = f"cut off: {at.end + FOOTER_BYTES - len(data)} bytes are missing"
+    if not rlds_files.is_whole(data, at):
+        detail = f"cut off: {at.end + rlds_files.FOOTER_BYTES - len(data)} bytes are missing"
         listing.unusable_next("unreadable_data", detail, uri)
         listing.add(**known)
         return
@@ -223,14 +188,14 @@ def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Da
         steps = _steps(data, at, specs, config.limits)
         known["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
         known["source_id"] = _source_id(listing.source, steps) or known["source_id"]
-        group = scalar(steps, config.group_field) if config.group_field else None
+        group = rlds_steps.scalar(steps, config.group_field) if config.group_field else None
         known["group"] = "" if group in (None, "") else str(group)
-        known["num_rows"] = num_rows = num_steps(steps)
+        known["num_rows"] = num_rows = rlds_steps.num_steps(steps)
         known |= _described(listing, uri, steps, num_rows)
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
-    stamp = f"{known['source_stamp']} {at.end - at.start} {stored_crc(data, at)} {known.get('num_rows')}"
+    stamp = f"{known['source_stamp']} {at.end - at.start} {rlds_files.stored_crc(data, at)} {known.get('num_rows')}"
     known["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
     listing.add(**known)
 
@@ -241,9 +206,9 @@ def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no steps", uri)
     # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
-    tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in texts(steps, path, num_rows))
+    tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in rlds_steps.texts(steps, path, num_rows))
     # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
-    marks = np.concatenate([values_of(steps, name) for name in END_MARKS])
+    marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
     if num_rows and len(marks) and not marks.any():
         listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
     looked = ", ".join(config.keys.language) or "the usual places"
@@ -274,8 +239,8 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
 
 
 def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> RldsRecord:
-    features = example(data, at, limits)
-    return RldsRecord(data, features, specs or inferred_specs(data, features), limits)
+    features = rlds_files.example(data, at, limits)
+    return RldsRecord(data, features, specs or rlds_steps.inferred_specs(data, features), limits)
 
 
 def _source_id(source: Source, steps: RldsRecord) -> str | None:
@@ -285,7 +250,7 @@ def _source_id(source: Source, steps: RldsRecord) -> str | None:
     """
     if source.config.is_remote:
         return None
-    parts = [scalar(steps, p) for p in source.config.keys.episode_id or EPISODE_ID]
+    parts = [rlds_steps.scalar(steps, p) for p in source.config.keys.episode_id or EPISODE_ID]
     return None if any(p in (None, "") for p in parts) else "#".join(map(str, parts))
 
 
@@ -309,16 +274,16 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     if config.keys.success:
         return OutcomeEvidence(stated)
     # What is beside the steps is stated once; what is in them is a flag of each
-    names = fields_of(config.success_field)[1:]
+    names = outcomes.fields_of(config.success_field)[1:]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
-    flags = tuple(filter(None, (flag_of(name, known(values_of(steps, name))) for name in in_steps)))
+    flags = tuple(filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
-    paths = texts_among(scalar(steps, name) for name in PATHS)
+    paths = texts_among(rlds_steps.scalar(steps, name) for name in PATHS)
     # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     # it there all the same. Several per step are parts of a reward, of which none is the whole
-    rewards, ends = values_of(steps, REWARD), values_of(steps, TERMINAL)
+    rewards, ends = rlds_steps.values_of(steps, REWARD), rlds_steps.values_of(steps, TERMINAL)
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
-    reward = reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
+    reward = outcomes.reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
     return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
 
@@ -330,9 +295,9 @@ def _is_of_steps(steps: RldsRecord, name: str) -> bool:
 def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     """By the first feature that tells: a flag of the steps, a value, or a path whose folders tell."""
     for name in names:
-        if _is_of_steps(steps, name) and (flag := flag_of(name, known(values_of(steps, name)))):
+        if _is_of_steps(steps, name) and (flag := flag_of(name, known(rlds_steps.values_of(steps, name)))):
             return Outcome(flag.at_end, f"column {name}")
-        value = scalar(steps, name)
+        value = rlds_steps.scalar(steps, name)
         if (success := truth(value)) is not None:
             return Outcome(success, f"metadata {name}")
         if isinstance(value, str) and (outcome := folder_outcome(value)):
@@ -349,13 +314,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if record.data_uri is None or not record.data_key.isdecimal():
         raise DataError("its record was not read when the dataset was listed", "no_data")
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
-    specs = specs_of(described(source, folder + FEATURES)[0])
-    data = mapped(source.resolve(record.data_uri))
-    at = record_at(data, int(record.data_key))
+    specs = rlds_steps.specs_of(described(source, folder + FEATURES)[0])
+    data = rlds_files.mapped(source.resolve(record.data_uri))
+    at = rlds_files.record_at(data, int(record.data_key))
     # Only now all of the record is read: a listing looks at texts and numbers alone
-    check_message(data, at)
+    rlds_files.check_message(data, at)
     steps = _steps(data, at, specs, source.config.limits)
-    num_rows = num_steps(steps)
+    num_rows = rlds_steps.num_steps(steps)
     state_keys, action_keys = _signal_keys(steps, source.config.keys)
     state, action = _vector(steps, state_keys, num_rows), _vector(steps, action_keys, num_rows)
     cameras = _camera_keys(steps.specs)
@@ -387,5 +352,5 @@ def _numeric_keys(steps: RldsRecord, paths: Sequence[str]) -> list[str]:
 
 def _vector(steps: RldsRecord, keys: list[str], num_rows: int) -> pa.Table | None:
     """Features side by side, each dimension with the name of its feature."""
-    parts = [matrix(steps, key, num_rows) for key in keys]
+    parts = [rlds_steps.matrix(steps, key, num_rows) for key in keys]
     return side_by_side(numbers(p, [k.rpartition("/")[2]] * p.shape[1]) for k, p in zip(keys, parts, strict=True))

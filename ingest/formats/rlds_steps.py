@@ -15,11 +15,10 @@ import numpy as np
 
 from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
-from ingest.formats.tfrecord import Data, Values, byte_spans, number_spans, numbers, varints
-from ingest.limits import LIMITS, Limits
+from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 
 DTYPE = re.compile(r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")
 MAX_TEXTS = 64  # different ones in one feature of an episode

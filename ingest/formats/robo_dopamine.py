@@ -11,10 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
-from ingest.formats.folders import frames_of, is_video
+from ingest.formats.folders import StatedSpan, frames_of, is_video, tells_times, with_exclusive_ends
 from ingest.formats.listing import ListingBuilder, in_order, texts_among
 from ingest.formats.plain_video import Draft, add_draft
-from ingest.formats.steps import StatedSpan, tells_times, with_exclusive_ends
 from ingest.sources.files import Source
 
 KEYFRAMES, INSTRUCTION = "annotated_keyframes.json", "task_instruction.json"

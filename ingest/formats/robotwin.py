@@ -9,13 +9,11 @@ from functools import partial
 import h5py
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.hdf5_episode import cameras_in, evidence_in, finished, frames_of
-from ingest.formats.hdf5_file import encoded, length_of, natural, opened, read_picture, rows_in, table_of
+from ingest.formats import hdf5_file as h5
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
-from ingest.limits import Limits
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
@@ -44,24 +42,24 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
-    for uri in sorted(filter(DATA_FILE.fullmatch, source.files), key=natural):
+    for uri in sorted(filter(DATA_FILE.fullmatch, source.files), key=h5.natural):
         num_findings = len(listing.findings)
         try:
             _add_episode(listing, uri)
         except DataError as e:
             del listing.findings[num_findings:]  # of a file that cannot be read this is all there is to say
             listing.add_lost(e, uri, uri)
-    return finished(listing, "robotwin")
+    return h5.finished(listing, "robotwin")
 
 
 def _add_episode(listing: ListingBuilder, uri: str) -> None:
     """Raises DataError."""
     source = listing.source
-    with opened(source, uri) as file:
-        cameras = cameras_in(listing, uri, file)
-        evidence = evidence_in(listing, uri, file, (source.config.success_field,))
+    with h5.opened(source, uri) as file:
+        cameras = h5.cameras_in(listing, uri, file)
+        evidence = h5.evidence_in(listing, uri, file, (source.config.success_field,))
         # Without states the pictures alone say how long the episode is
-        num_states = length_of(rows_in(file, STATE), source.config.limits)
+        num_states = h5.length_of(h5.rows_in(file, STATE), source.config.limits)
         num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
     num_rows = num_frames if num_states is None else num_states
     if num_states is None:
@@ -86,15 +84,15 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     limits = source.config.limits
-    with opened(source, record.data_uri or "") as file:
-        state = table_of(rows_in(file, STATE), limits)
-    return EpisodeData(record, state, None, None, frames_of(source, record, partial(_picture, limits=limits)))
+    with h5.opened(source, record.data_uri or "") as file:
+        state = h5.table_of(h5.rows_in(file, STATE), limits)
+    return EpisodeData(record, state, None, None, h5.frames_of(source, record, partial(_picture, limits=limits)))
 
 
 def _picture(dataset: h5py.Dataset, k: int, limits: Limits) -> Picture:
-    picture = read_picture(dataset, k, limits)
+    picture = h5.read_picture(dataset, k, limits)
     if len(dataset.shape) == 4:
         return picture
-    head = encoded(dataset, k, limits)[:HEAD_BYTES]
+    head = h5.encoded(dataset, k, limits)[:HEAD_BYTES]
     has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
     return swapped(picture) if has_swapped_colours else picture

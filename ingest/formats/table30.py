@@ -18,8 +18,8 @@ import pyarrow.json
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
-from ingest.formats.numbers import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.formats.side_files import parse_json, read_bytes
+from ingest.formats.tables import numbered, numbers, rate_of, side_by_side, vectors
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.sources.files import Source

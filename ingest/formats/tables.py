@@ -1,21 +1,91 @@
-"""Parquet tables of a dataset, read in parts: a file of LeRobot v3 holds many episodes."""
+"""Rows of numbers as Arrow tables, a column of float64 for each dimension, by name; read of Parquet and NumPy files."""
 
-from collections.abc import Iterator, Sequence
+import io
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from tokenize import TokenError
+from typing import IO, Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.formats.numbers import is_list
-from ingest.limits import LIMITS, Limits
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
+from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
+
+MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
+
 
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
+MAX_HEADER_BYTES = 1 << 16
+
+# What NumPy lets through for damaged headers, which it reads as Python; and what a damaged, encrypted or otherwise
+# packed ZIP file raises, which a .npz file is
+DAMAGED = (OSError, ValueError, EOFError, SyntaxError, TokenError, TypeError, OverflowError, RecursionError)
+DAMAGED += (MemoryError, BadZipFile, zlib.error, RuntimeError, KeyError)
+
+
+def numbers(values: np.ndarray, names: Sequence[str] = ()) -> pa.Table:
+    """Of an array [n, ...] of which each row is a vector; "" names the dimensions that nothing names."""
+    flat = np.asarray(values, np.float64).reshape(len(values), prod(values.shape[1:]))
+    return pa.Table.from_arrays([pa.array(column) for column in flat.T], list(names) or [""] * flat.shape[1])
+
+
+def numbered(name: str, width: int) -> list[str]:
+    """Example: numbered("joint", 2) == ["joint.0", "joint.1"]."""
+    return [f"{name}.{k}" for k in range(width)]
+
+
+def side_by_side(tables: Iterable[pa.Table]) -> pa.Table | None:
+    """Tables of the same rows as one; None for none. Raises DataError when their lengths differ."""
+    tables = list(tables)
+    if len({table.num_rows for table in tables}) > 1:
+        raise DataError(f"state or action parts have different lengths: {[table.num_rows for table in tables]}")
+    columns = [column for table in tables for column in table.columns]
+    return pa.Table.from_arrays(columns, [name for t in tables for name in t.column_names]) if columns else None
+
+
+def is_list(type_: pa.DataType) -> bool:
+    return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
+
+
+def vectors(column: pa.ChunkedArray, name: str) -> np.ndarray | None:
+    """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other things, and for nothing.
+
+    A column of single whole numbers counts something: it is no vector. Raises DataError when rows differ in length.
+    """
+    flat = column.combine_chunks()
+    while is_list(flat.type):
+        is_ragged = not pa.types.is_fixed_size_list(flat.type) and len(flat.value_lengths().unique()) > 1
+        if flat.null_count or is_ragged:
+            raise DataError(f"column {name}: rows of different length")
+        flat = flat.flatten()
+    is_vector = pa.types.is_floating(flat.type) or (is_list(column.type) and pa.types.is_integer(flat.type))
+    if not is_vector or not len(flat):
+        return None
+    return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
+
+
+def finite(value: Any) -> float | None:
+    """A number that the lake can hold, too, as a whole number."""
+    known = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    return float(value) if known else None
+
+
+def rate_of(value: Any) -> float | None:
+    """Frames per second, when a value can be that."""
+    fps = finite(value)
+    return fps if fps is not None and MIN_FPS <= fps <= MAX_FPS else None
+
+
+# Parquet, read in parts: a file of LeRobot v3 holds many episodes
 
 
 @contextmanager
@@ -86,11 +156,78 @@ def read_columns(path: Path, start: int, count: int, columns: Sequence[str], lim
             raise DataError(f"{path.name}: no row {start + count - 1}")
         [table] = ranges(file, [(start, count)], [column for column in columns if column in names])
     for name in table.column_names:
-        limits.check("max_values", _num_values(table[name]), f"{path.name}: values of {name}")
+        column = table[name]
+        while is_list(column.type):
+            column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
+        limits.check("max_values", len(column), f"{path.name}: values of {name}")
     return table
 
 
-def _num_values(column: pa.ChunkedArray) -> int:
-    while is_list(column.type):
-        column = pa.chunked_array([chunk.flatten() for chunk in column.chunks], column.type.value_type)
-    return len(column)
+# NumPy files. Nothing in them is unpickled: that could run code
+
+
+def read_npy(source: Source, uri: str) -> np.ndarray:
+    """Rows [n, d] of a .npy file, mapped, not read. Raises DataError, of reason pickled_data for pickled objects."""
+    return npy_rows(source.resolve(uri), uri, source.config.limits)
+
+
+def npy_rows(path: Path, uri: str, limits: Limits = LIMITS) -> np.ndarray:
+    """As read_npy, of a file that is in no source; `uri` names it in errors."""
+    try:
+        with path.open("rb") as file:
+            shape, dtype = _read_header(file, uri)
+        if dtype.hasobject:
+            raise DataError(f"{uri} is pickled", "pickled_data")
+        if not _are_rows(shape, dtype):
+            raise DataError(f"{uri} holds no rows of numbers: {dtype} {shape}")
+        limits.check("max_values", float(np.prod(shape, dtype=float)), f"{uri}: numbers")
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+    except DAMAGED as e:
+        raise DataError(f"{uri} is no array that can be read ({e})") from e
+    return stored.reshape(len(stored), -1)
+
+
+def read_npz(source: Source, uri: str) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file that are rows of numbers, [n, d], by name.
+
+    Raises DataError where there is none, of reason pickled_data where those that could be are pickled.
+    """
+    limits = source.config.limits
+    arrays: dict[str, np.ndarray] = {}
+    is_pickled, num_values = False, 0
+    try:
+        with source.open(uri) as file, ZipFile(file) as archive:
+            members = [member for member in archive.infolist() if member.filename.endswith(".npy")]
+            limits.check("max_features", len(members), f"{uri}: arrays")
+            for member in members:
+                with archive.open(member) as packed:
+                    shape, dtype = _read_header(packed, uri)
+                is_pickled |= dtype.hasobject
+                if not _are_rows(shape, dtype):
+                    continue
+                # Of a packed file the header says how much would be unpacked
+                num_values += int(np.prod(shape, dtype=object))
+                limits.check("max_values", num_values, f"{uri}: numbers")
+                with archive.open(member) as packed:
+                    stored = np.lib.format.read_array(packed, allow_pickle=False)
+                arrays[member.filename.removesuffix(".npy")] = stored.reshape(len(stored), -1)
+    except DAMAGED as e:
+        raise DataError(f"{uri} cannot be read ({e})") from e
+    if not arrays:
+        raise DataError(*(f"{uri} is pickled", "pickled_data") if is_pickled else (f"{uri} holds no rows of numbers",))
+    return arrays
+
+
+def _read_header(file: IO[bytes], uri: str) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of an array. Raises DAMAGED, and DataError for a git-LFS pointer."""
+    begin = file.read(MAX_HEADER_BYTES)  # NumPy reads all that a header claims, before it looks at it
+    refuse_pointer(begin, f"{uri} is a git-LFS pointer, not the file")
+    file = io.BytesIO(begin)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
+
+
+def _are_rows(shape: tuple[int, ...], dtype: np.dtype) -> bool:
+    return dtype.kind in "fiub" and len(shape) in (1, 2) and 0 not in shape

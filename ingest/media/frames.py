@@ -8,8 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from ingest.limits import LIMITS, Limits
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import Picture, SkippedFrame, VideoError
+from ingest.reasons import LIMITS, Limits
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,11 @@ def check_size(width: int, height: int, what: str, limits: Limits) -> None:
 def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
     # The header first: a small file may claim to be a picture that fills the memory
-    size = encoded_size(data)
-    if size is None:
-        raise VideoError(f"{what} is not a picture ({len(data)} bytes)")
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as image:
+            size = image.size
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
+        raise VideoError(f"{what} is not a picture ({len(data)} bytes)") from e
     check_size(*size, what, limits)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
@@ -59,15 +61,6 @@ def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPict
     if bgr is None:
         raise VideoError(f"{what} cannot be decoded")
     return ArrayPicture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
-
-
-def encoded_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height in an encoded picture's header, decoding nothing; None for what is no picture."""
-    try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None
 
 
 def array_picture(array: np.ndarray, what: str) -> ArrayPicture:

@@ -1,7 +1,7 @@
 """Streaming video decoding with PyAV: h264, AV1, MPEG-4 and whatever else FFmpeg reads.
 
 Every video is opened here, whoever asks: only containers that hold their pictures themselves, only plain files, and
-only within `ingest.limits`.
+only within `ingest.reasons`.
 """
 
 import os
@@ -24,9 +24,9 @@ from av.video.plane import VideoPlane
 from av.video.stream import VideoStream
 
 from core.wall import is_left_out, memory_wall, time_wall
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DECODE_ALL, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
 from ingest.media.groups import Container, Decoded, Packet, check_complete, decode_group, decoded, groups, play, time_of
+from ingest.reasons import LIMITS, Limits
 from ingest.sources.types import LFS_MARK
 
 # Pixel formats whose first plane is 8-bit luma
@@ -281,28 +281,37 @@ def _seek(container: Container, stream: VideoStream, start_frame: int, rate: flo
     container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
 
 
+def _groups_from(
+    container: Container, start_frame: int, rate: float | None
+) -> Iterator[tuple[list[Packet], list[Packet]]]:
+    """Groups of pictures from that which holds a frame on: the packets of each, and in the order of showing those of
+    them from the frame on. Raises VideoError."""
+    stream, num_shown = container.streams.video[0], 0
+    # Frames are counted from the file's beginning, or by their times where the episode begins further on
+    number = _numbering(stream, rate) if start_frame else None
+    if start_frame:
+        _seek(container, stream, start_frame, rate)
+    for group in groups(container, stream):
+        shown = sorted(group, key=time_of)
+        if number:
+            if not num_shown and number(shown[0]) > start_frame:
+                raise VideoError("the index leads past the episode")
+            # The first group begins at a key frame before the episode
+            shown = [p for p in shown if number(p) >= start_frame]
+        num_shown += len(shown)
+        yield group, shown
+
+
 def _wanted_frames(
     container: Container, start_frame: int, rate: float | None, wanted: frozenset[int]
 ) -> Iterator[Frame | SkippedFrame]:
     """The wanted frames (counted from start_frame) and those that they need; SkippedFrame in place of the others."""
-    stream = container.streams.video[0]
-    # Frames are counted from the file's beginning, or by their times where the episode begins further on
-    number = None
-    if start_frame:
-        number = _numbering(stream, rate)
-        _seek(container, stream, start_frame, rate)
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
-    next_frame = 0  # counted from start_frame
-    for group in groups(container, stream):
-        shown = sorted(group, key=time_of)
-        if number:
-            if next_frame == 0 and number(shown[0]) > start_frame:
-                raise VideoError("the index leads past the episode")
-            # The first group begins at a key frame before the episode
-            shown = [p for p in shown if number(p) >= start_frame]
+    next_frame, codec = 0, container.streams.video[0].codec_context
+    for group, shown in _groups_from(container, start_frame, rate):
         # The order of decoding need not be that of showing: pictures are matched by their times
         wanted_times = {time_of(p) for k, p in enumerate(shown, next_frame) if k in wanted}
-        pictures = decode_group(stream.codec_context, group, wanted_times)
+        pictures = decode_group(codec, group, wanted_times)
         for packet in shown:
             picture = pictures.get(time_of(packet))
             yield SKIPPED if picture is None else Frame(picture)
@@ -327,11 +336,7 @@ def _frames_of_blocks(
     The decoder's own threads wait for one another, since each picture of a group needs the one before: of two cores
     they used two thirds. Raises VideoError where groups cannot be told apart, or do not decode by themselves.
     """
-    stream, number = container.streams.video[0], None
-    if start_frame:
-        number = _numbering(stream, rate)
-        _seek(container, stream, start_frame, rate)
-    is_first = True
+    stream = container.streams.video[0]
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
     for _ in range(options.threads):
         # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
@@ -339,50 +344,36 @@ def _frames_of_blocks(
             own = again.streams.video[0].codec_context
         own.thread_count, own.options = 1, dict(stream.codec_context.options)
         codecs.put(own)
+    waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
         ending.callback(pool.shutdown, cancel_futures=True)
-        for pictures in _in_order(pool, codecs, _blocks(container, stream), options.threads + 1):
-            if number:
-                if is_first and number(pictures[0]) > start_frame:
-                    raise VideoError("the index leads past the episode")
-                # The first group begins at a key frame before the episode
-                pictures = [p for p in pictures if number(p) >= start_frame]
-            is_first = False
-            yield from map(Frame, pictures)
+        for block, num_shown in _blocks(container, start_frame, rate):
+            waiting.append(pool.submit(_decode_block, codecs, block, num_shown))
+            if len(waiting) > options.threads + 1:
+                yield from map(Frame, waiting.popleft().result())
+        while waiting:
+            yield from map(Frame, waiting.popleft().result())
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, codecs: SimpleQueue[VideoCodecContext], blocks: Iterator[list[Packet]], ahead: int
-) -> Iterator[list[Decoded]]:
-    """The pictures of each block, while the next ones are decoded."""
-    waiting: deque[Future[list[Decoded]]] = deque()
-    for block in blocks:
-        waiting.append(pool.submit(_decode_block, codecs, block))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet]) -> list[Decoded]:
-    """In the order of showing. Raises VideoError when it does not decode by itself."""
+def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet], num_shown: int) -> list[Decoded]:
+    """The last so many, in the order of showing. Raises VideoError when it does not decode by itself."""
     codec = codecs.get()
     try:
         pictures = decoded(codec, block, 2 * GROUP_PIXELS)
     finally:
         codecs.put(codec)
     check_complete(pictures, [time_of(p) for p in block])
-    return pictures
+    return pictures[len(pictures) - num_shown :]
 
 
-def _blocks(container: Container, stream: VideoStream) -> Iterator[list[Packet]]:
-    """Whole groups, as many as make BLOCK pictures, or as may be held."""
+def _blocks(container: Container, start_frame: int, rate: float | None) -> Iterator[tuple[list[Packet], int]]:
+    """Whole groups, as many as make BLOCK pictures, or as may be held; and how many of each block are shown."""
+    stream, block, num_shown = container.streams.video[0], list[Packet](), 0
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
-    block: list[Packet] = []
-    for group in groups(container, stream):
-        block += group
+    for group, shown in _groups_from(container, start_frame, rate):
+        block, num_shown = [*block, *group], num_shown + len(shown)
         if len(block) >= enough:
-            yield block
-            block = []
+            yield block, num_shown
+            block, num_shown = [], 0
     if block:
-        yield block
+        yield block, num_shown

@@ -8,18 +8,19 @@
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter, itemgetter
 
 import numpy as np
 
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig, Gripper
-from ingest.signals import polarity as pol
-from ingest.signals.gripper import Column, GripperSignal, Kind, Polarity, SignalValues, combined, values_of
-from ingest.signals.naming import MIN_HAND_JOINTS, named_grippers
-from ingest.signals.switching import Range, range_of, switching_dimensions
+from ingest.signals import gripper, naming
+from ingest.signals.gripper import GripperSignal, SignalValues, combined, values_of
+from ingest.signals.naming import Column, Kind, Polarity, Range, range_of
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
@@ -76,19 +77,14 @@ def chosen(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeReco
     Of a remote source only those that were asked for: the rows of others are not here.
     """
     is_all_here = source.selected is None or not source.config.is_remote
-    with_rows = [
-        record
-        for record in records
-        if record.data_uri is not None and (is_all_here or record.episode_index in (source.selected or ()))
-    ]
-    rank: dict[str, int] = {}
+    rank: Counter[str] = Counter()
     order = []
-    for record in with_rows:
-        task = record.task or ""
-        rank[task] = rank.get(task, 0) + 1
-        order.append((rank[task] > PER_TASK, record.episode_index, record))
-    picked = [record for _, _, record in sorted(order, key=lambda item: item[:2])[:MAX_EPISODES]]
-    return sorted(picked, key=lambda record: record.episode_index)
+    for record in records:
+        if record.data_uri is not None and (is_all_here or record.episode_index in (source.selected or ())):
+            rank[record.task or ""] += 1
+            order.append((rank[record.task or ""] > PER_TASK, record.episode_index, record))
+    picked = [record for _, _, record in sorted(order, key=itemgetter(0, 1))[:MAX_EPISODES]]
+    return sorted(picked, key=attrgetter("episode_index"))
 
 
 def _readable(source: Source, records: Sequence[EpisodeRecord]) -> list[EpisodeData]:
@@ -163,14 +159,14 @@ def _registered(entry: Gripper, episodes: Sequence[EpisodeData]) -> _Place | Non
     dimensions = _stated_dimensions(entry, _names(episodes, entry.column), _width(episodes, entry.column))
     if not dimensions:
         return None
-    kind: Kind = "hand" if len(dimensions) >= MIN_HAND_JOINTS else "gripper"
+    kind: Kind = "hand" if len(dimensions) >= naming.MIN_HAND_JOINTS else "gripper"
     return _Place(entry.arm, kind, entry.column, tuple(dimensions), "registry", entry)
 
 
 def _by_name(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     names = _names(episodes, column)[: _width(episodes, column)]
     located_by = "modality.json" if episodes[0].names_by == "modality.json" else "name"
-    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in named_grippers(names)]
+    return [_Place(g.arm, g.kind, column, g.dimensions, located_by) for g in naming.named_grippers(names)]
 
 
 def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
@@ -178,7 +174,7 @@ def _by_values(episodes: Sequence[EpisodeData], column: Column) -> list[_Place]:
     if not rows or not _width(episodes, column):
         return []
     rates = [episode.record.fps for episode in episodes]
-    dimensions = switching_dimensions(rows, rates, _names(episodes, column))
+    dimensions = naming.switching_dimensions(rows, rates, _names(episodes, column))
     return [_Place(arm, "gripper", column, (d,), "values") for arm, d in sorted(dimensions.items())]
 
 
@@ -196,12 +192,12 @@ def _measured(place: _Place, episodes: Sequence[EpisodeData], robot: str | None,
     )
     runs = [combined(values, of_episode) for of_episode in rows]
     ends = range_of(np.concatenate(runs))
-    observed = pol.gripper_runs(values, episodes, runs, ends)
+    observed = gripper.gripper_runs(values, episodes, runs, ends)
     is_used = _is_used(runs, ends, observed)
     entry = place.entry
     if entry is not None and entry.closed is not None and entry.open is not None:
         closed, opened = entry.closed, entry.open
-        verdict = pol.Verdict("high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so")
+        verdict = gripper.Verdict("high_is_open" if opened > closed else "high_is_closed", 1.0, "the registry says so")
     else:
         verdict = _polarity(values, episodes, observed if is_used else [], ends, robot)
         closed, opened = (ends.high, ends.low) if verdict.polarity == "high_is_closed" else (ends.low, ends.high)
@@ -236,10 +232,7 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     width = values.shape[1]
     spans = [range_of(values[:, k]).span for k in range(width)]
     moving = [k for k, span in enumerate(spans) if span > MIN_JOINT_RANGE * max(spans)]
-    if not moving:
-        return (1 / width,) * width
-
-    signs = _signs(values[:, moving])
+    signs = _signs(values[:, moving]) if moving else np.zeros(0)
     # Numbers so large that their squares are none go along with nothing
     if not signs.any():
         return (1 / width,) * width
@@ -274,7 +267,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
 def _unit(names: Sequence[str], ends: Range) -> str:
     """A guess, for people: by names and by the size of the values."""
     largest = max(abs(ends.low), abs(ends.high))
-    if pol.is_in_metres(names, ends):
+    if gripper.is_in_metres(names, ends):
         return "m"
     if largest <= 1.05:
         return "0..1" if ends.low >= -0.05 else "-1..1"
@@ -283,33 +276,33 @@ def _unit(names: Sequence[str], ends: Range) -> str:
     return "0..100" if largest <= 110 else "counts"
 
 
-def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[pol.GripperRun]) -> bool:
+def _is_used(runs: Sequence[np.ndarray], ends: Range, observed: Sequence[gripper.GripperRun]) -> bool:
     """Does a gripper go from one end to the other in any episode, or does it only tremble?"""
     if ends.span <= MIN_RELATIVE_RANGE * max(abs(ends.low), abs(ends.high)):
         return False
     steps = np.concatenate([np.abs(np.diff(run)) for run in runs])
     trembles = not len(steps) or float(np.percentile(steps, 75)) > MAX_NOISE * ends.span
-    return not trembles and any(pol.counted(run) for run in observed)
+    return not trembles and any(gripper.counted(run) for run in observed)
 
 
 def _polarity(
     values: SignalValues,
     episodes: Sequence[EpisodeData],
-    observed: Sequence[pol.GripperRun],
+    observed: Sequence[gripper.GripperRun],
     ends: Range,
     robot: str | None,
-) -> pol.Verdict:
+) -> gripper.Verdict:
     """Which end is open, as names show and what was observed, else as the commands show."""
-    evidence = pol.named_evidence(values.names, robot, ends)
+    evidence = gripper.named_evidence(values.names, robot, ends)
     if observed:
-        evidence += pol.observed_evidence(observed)
-    verdict = pol.polarity_of(evidence)
+        evidence += gripper.observed_evidence(observed)
+    verdict = gripper.polarity_of(evidence)
     if verdict.polarity == "unknown" and values.column == "state":
-        return pol.polarity_of([*evidence, *_by_its_command(values, episodes)])
+        return gripper.polarity_of([*evidence, *_by_its_command(values, episodes)])
     return verdict
 
 
-def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> list[pol.PolarityEvidence]:
+def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> list[gripper.PolarityEvidence]:
     """What the commands of a gripper show, where it follows them."""
     places = [p for p in (*_by_name(episodes, "action"), *_by_values(episodes, "action")) if p.arm == values.arm]
     rows = [(e.action, e.state) for e in episodes if e.action is not None and e.state is not None]
@@ -321,15 +314,15 @@ def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> li
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    shown = pol.observed_evidence(pol.gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
-    return [pol.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
+    shown = gripper.observed_evidence(gripper.gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
+    return [gripper.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
 
 
-def _closings_per_episode(polarity: Polarity, observed: Sequence[pol.GripperRun]) -> float:
+def _closings_per_episode(polarity: Polarity, observed: Sequence[gripper.GripperRun]) -> float:
     """Closings, or where the polarity is unknown half of all transitions."""
     counts = []
     for run in observed:
-        crossings = pol.counted(run)
+        crossings = gripper.counted(run)
         closings = sum(crossing.rises == (polarity == "high_is_closed") for crossing in crossings)
         counts.append(len(crossings) / 2 if polarity == "unknown" else closings)
     return float(np.mean(counts))

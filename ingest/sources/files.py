@@ -3,22 +3,175 @@
 import hashlib
 import io
 import os
+import re
 import stat
+import tarfile
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
-from typing import IO, Any, NoReturn
+from functools import cache, cached_property, lru_cache
+from multiprocessing.util import Finalize
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
+from core.files import HALF_FILE, whole_file
+from core.scratch import ScratchFolder
+from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
-from ingest.sources import archives
 from ingest.sources.types import FileStat, SourceError, refuse_pointer
 
 DOWNLOADS = 8  # at once, by one process
 HIDDEN = (".", "lost+found")  # how folders begin that are no data; each disk has the second, for its administrator
 NO_RIGHTS = " without rights"  # behind the version of a file that may not be read
+COPY_BYTES = 1 << 20
+# What tarfile lets through for damaged headers
+DAMAGED = (tarfile.TarError, OSError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError, MemoryError)
+DAMAGED += (DataError,)
+
+
+# Members of tar archives
+
+
+class Member(NamedTuple):
+    offset: int
+    size: int
+
+
+class Archive(NamedTuple):
+    """Plain files of a tar by normalised name; what was left out; why reading stopped early, if it did."""
+
+    members: dict[str, Member]
+    escaping: list[str]  # names that lead out of the archive, links, devices, sparse files
+    problem: DataError | None
+
+
+def split(uri: str) -> tuple[str, str] | None:
+    """(uri of the tar, name of the member); None for a uri of a file."""
+    tar, mark, member = uri.partition(".tar!/")
+    return (f"{tar}.tar", member) if mark and member else None
+
+
+def index(tar: Path, limits: Limits = LIMITS) -> Archive:
+    """What a tar holds; remembered for the last few. Raises OSError when it is not there."""
+    s = tar.stat()
+    return _index(tar, s.st_size, s.st_mtime_ns, limits)
+
+
+@lru_cache(maxsize=8)
+def _index(tar: Path, size: int, version: int, limits: Limits) -> Archive:
+    """As `index`; `version` only tells one state of the file from another."""
+    members: dict[str, Member] = {}
+    escaping: list[str] = []
+    try:
+        with tar.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as archive:
+            for number, info in enumerate(iter(archive.next, None), 1):
+                limits.check("max_files", number, "files and folders")
+                # Reading would go back to a header that was read before, and never end
+                if info.size < 0 or archive.offset <= info.offset:
+                    raise tarfile.ReadError("a member claims a negative size")
+                _sort_in(info, size, members, escaping)
+            # tarfile takes a damaged header for the end, which is a block of zeros
+            file.seek(archive.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+            if len(end) < tarfile.BLOCKSIZE or any(end):
+                raise tarfile.ReadError(f"no header and no end mark at byte {archive.offset}")
+    except DAMAGED as e:
+        # What stands before the damage can be read, and is kept
+        problem = f"{str(e) or type(e).__name__}; {len(members)} files before it can be read"
+        return Archive(members, escaping, DataError(problem, getattr(e, "reason", "unreadable_data")))
+    return Archive(members, escaping, None)
+
+
+def _sort_in(info: tarfile.TarInfo, tar_size: int, members: dict[str, Member], escaping: list[str]) -> None:
+    """Put a member where it belongs: to the files, or to the names that are left out. Raises ReadError."""
+    # A name that is not UTF-8 is changed: no table can keep it
+    name = info.name.encode(errors="replace").decode()
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    # Hidden files are left out, as in a folder, and so are those in hidden folders
+    if info.isdir() or any(part.startswith(".") and part != ".." for part in parts):
+        return
+    stays_inside = bool(parts) and not name.startswith("/") and ".." not in parts
+    if name != info.name or not stays_inside or not info.isreg() or info.issparse():
+        escaping.append(name)
+    elif info.offset_data + info.size > tar_size:
+        # A download that broke off ends within a member
+        raise tarfile.ReadError(f"{name} claims {info.size} bytes, more than the file has")
+    else:
+        members["/".join(parts)] = Member(info.offset_data, info.size)
+
+
+def member_of(tar: Path, name: str, limits: Limits = LIMITS) -> Member:
+    """Where a member's bytes are. Raises DataError; OSError when the tar is not there."""
+    member = index(tar, limits).members.get(name)
+    if member is None:
+        raise DataError(f"{tar.name} has no member {name}")
+    return member
+
+
+def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
+    """A copy of one member in the folder `cache`, made once. Raises DataError, and OSError, as for a full disk."""
+    # Another file for another state of the archive. What a member is called is not trusted: only a plain suffix, by
+    # which readers know formats, becomes part of a path
+    s = tar.stat()
+    key = "\0".join([str(tar), str(s.st_size), str(s.st_mtime_ns), name])
+    suffix = PurePosixPath(name).suffix
+    suffix = suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", suffix) else ""
+    path = cache / (hashlib.sha256(key.encode(errors="surrogatepass")).hexdigest() + suffix)
+    # A copy that is there gets a new time, by which _trim knows what was used last
+    with suppress(FileNotFoundError):
+        os.utime(path)
+        return path
+    member = member_of(tar, name, limits)
+    # Several processes may unpack the member: each writes a file of its own, which takes the name when whole
+    with tar.open("rb") as file, whole_file(path, synced=False) as half, half.open("wb") as out:
+        file.seek(member.offset)
+        while (left := member.size - out.tell()) > 0:
+            if not (block := file.read(min(left, COPY_BYTES))):
+                raise DataError(f"{tar.name}: {name} breaks off")
+            out.write(block)
+    _trim(cache, path, limits.max_unpacked_bytes)
+    return path
+
+
+def _trim(cache: Path, keep: Path, most_bytes: int) -> None:
+    """Delete the members used longest ago, so that a whole dataset is never unpacked twice over."""
+    copies: list[tuple[int, int, Path]] = []
+    for path in cache.iterdir():
+        with suppress(FileNotFoundError):  # another process was first
+            copies.append(((s := path.stat()).st_mtime_ns, s.st_size, path))
+    excess = sum(size for _, size, _ in copies) - most_bytes
+    for _, size, path in sorted(copies):
+        if excess > 0 and path != keep and not path.name.startswith(HALF_FILE):
+            path.unlink(missing_ok=True)
+            excess -= size
+
+
+@cache
+def scratch() -> Path:
+    """A folder of this process, gone when it ends."""
+    folder = ScratchFolder()
+    # not atexit: worker processes of multiprocessing leave without running it
+    Finalize(None, folder.close, exitpriority=0)
+    return folder.path
+
+
+# Sources
+
+
+@dataclass
+class FolderContents:
+    """What lies below a root, by paths relative to it.
+
+    escaping: links that lead out of the root, and what was left out of archives looked into. unnameable: files and
+    folders whose names are not UTF-8, as they can be shown; they are left out.
+    """
+
+    files: dict[str, FileStat] = field(default_factory=dict)  # sorted
+    escaping: list[str] = field(default_factory=list)
+    folders: set[str] = field(default_factory=set)  # a local one may be empty
+    unnameable: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -64,23 +217,13 @@ class Source:
         """What uris are relative to."""
         return self.path.parent if self.path.is_file() else self.path
 
-    @cached_property
+    @property
     def files(self) -> dict[str, FileStat]:
         """Every file by its path relative to the root, sorted; hidden files and folders are left out.
 
-        Links are followed only where they stay inside the root: `escaping` has the others. Raises SourceError.
+        Raises SourceError.
         """
-        return self._contents.files
-
-    @property
-    def escaping(self) -> list[str]:
-        """Links that lead out of the root, by their relative path, and what was left out of archives looked into."""
-        return [*self._contents.escaping, *self._left_out]
-
-    @property
-    def unnameable(self) -> list[str]:
-        """Files and folders whose names are not UTF-8, as they can be shown; they are left out."""
-        return self._contents.unnameable
+        return self.contents.files
 
     @cached_property
     def noted(self) -> dict[str, Any]:
@@ -88,16 +231,8 @@ class Source:
         return {}
 
     @cached_property
-    def _left_out(self) -> dict[str, None]:
-        return {}
-
-    @property
-    def folders(self) -> set[str]:
-        """Folders below the root, by their relative path; a local one may be empty."""
-        return self._contents.folders
-
-    @cached_property
-    def _contents(self) -> "FolderContents":
+    def contents(self) -> FolderContents:
+        """What lies below the root. Raises SourceError."""
         if self.remote:
             files = self.remote.listing.files
             folders = {uri.rsplit("/", depth)[0] for uri in files for depth in range(1, uri.count("/") + 1)}
@@ -116,10 +251,11 @@ class Source:
             names.setdefault(uri.rsplit("/", 1)[-1], []).append(uri)
         return names
 
-    def archive(self, uri: str) -> archives.Archive:
+    def archive(self, uri: str) -> Archive:
         """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
-        archive = archives.index(self.resolve(uri), self.config.limits)
-        self._left_out.update((f"{uri}!/{name}", None) for name in archive.escaping)
+        archive = index(self.resolve(uri), self.config.limits)
+        left_out = [f"{uri}!/{name}" for name in archive.escaping]
+        self.contents.escaping = list(dict.fromkeys([*self.contents.escaping, *left_out]))
         return archive
 
     def resolve(self, uri: str) -> Path:
@@ -132,8 +268,8 @@ class Source:
             tar_uri, member = inside
             tar = self.resolve(tar_uri)
             try:
-                cache = self.cache / ".unpacked" if self.cache else archives.scratch()
-                return archives.extract(tar, member, cache, self.config.limits)
+                cache = self.cache / ".unpacked" if self.cache else scratch()
+                return extract(tar, member, cache, self.config.limits)
             except OSError as e:
                 raise SourceError(f"cannot unpack {member} of {tar_uri}: {e.strerror}") from e
         # A uri may come from the dataset's own metadata, which may name any place
@@ -161,7 +297,7 @@ class Source:
         what = f"{uri} is a git-LFS pointer, not the file"
         if inside := self._inside_tar(uri):
             tar = self.resolve(inside[0])
-            member = archives.member_of(tar, inside[1], self.config.limits)
+            member = member_of(tar, inside[1], self.config.limits)
             with tar.open("rb") as whole:
                 whole.seek(member.offset)
                 content = whole.read(member.size)
@@ -173,7 +309,7 @@ class Source:
         return path.open("rb")
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:
-        inside = archives.split(uri)
+        inside = split(uri)
         return inside if inside and inside[0] in self.files else None
 
     def size(self, uri: str) -> int | None:
@@ -200,16 +336,6 @@ class Source:
         return h.hexdigest()
 
 
-@dataclass
-class FolderContents:
-    """What lies below a root, by paths relative to it."""
-
-    files: dict[str, FileStat] = field(default_factory=dict)  # sorted
-    escaping: list[str] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
-    unnameable: list[str] = field(default_factory=list)
-
-
 def cache_folder(sources: Path, config: DatasetConfig) -> Path:
     """Where the files of a remote dataset are kept, below the folder of those of all datasets."""
     return sources / config.name / quote(config.revision or "current", safe="").replace(".", "%2E")
@@ -223,9 +349,18 @@ def _walk(root: Path) -> FolderContents:
         contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
         # os.walk goes on with what is left in its list, and follows no links
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name)
-        for name in sorted(files):
-            if not name.startswith(".") and _shown(name) == name:
-                _add_file(contents, at + name, os.path.join(folder, name), real_root)
+        for name in sorted(name for name in files if not name.startswith(".") and _shown(name) == name):
+            path = os.path.join(folder, name)
+            try:
+                s = os.lstat(path)
+                if stat.S_ISLNK(s.st_mode) and _inside(path, real_root):
+                    s = os.stat(path)
+            except OSError:
+                continue  # a link that leads nowhere, or what is there no more
+            if stat.S_ISLNK(s.st_mode):
+                contents.escaping.append(at + name)
+            elif stat.S_ISREG(s.st_mode):
+                contents.files[at + name] = _stat(s, path)
         contents.folders.update(at + name for name in folders)
         contents.escaping += [at + name for name in folders if not _inside(os.path.join(folder, name), real_root)]
     return contents
@@ -233,20 +368,6 @@ def _walk(root: Path) -> FolderContents:
 
 def _refuse(e: OSError) -> NoReturn:
     raise SourceError(f"cannot look into {e.filename}: {e.strerror}") from e
-
-
-def _add_file(contents: FolderContents, uri: str, path: str, real_root: str) -> None:
-    try:
-        s = os.lstat(path)
-        if stat.S_ISLNK(s.st_mode):
-            if not _inside(path, real_root):
-                contents.escaping.append(uri)
-                return
-            s = os.stat(path)
-    except OSError:
-        return  # a link that leads nowhere, or what is there no more
-    if stat.S_ISREG(s.st_mode):
-        contents.files[uri] = _stat(s, path)
 
 
 def _stat(s: os.stat_result, path: str | Path) -> FileStat:

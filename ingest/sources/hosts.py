@@ -24,7 +24,7 @@ from huggingface_hub import HfApi, HfFileSystem
 from huggingface_hub.errors import HfHubHTTPError
 
 from core.errors import install_hint
-from ingest.limits import Limits
+from ingest.reasons import Limits
 from ingest.sources.types import FileStat, SourceError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")

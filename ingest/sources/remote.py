@@ -124,8 +124,7 @@ class Remote:
     def _append(self, partial: Path, uri: str, known: FileStat) -> None:
         """Raises HostError when the host's answer ends before the file. What it sends beyond the size is left out."""
         with partial.open("ab") as f:
-            blocks = self.host.read(uri, known, f.tell()) if f.tell() < known.size else ()
-            for block in blocks:
+            for block in self.host.read(uri, known, f.tell()) if f.tell() < known.size else ():
                 f.write(block[: known.size - f.tell()])
                 if f.tell() == known.size:
                     break

@@ -1,6 +1,8 @@
-"""What every module of sources speaks of: a file's size and version, and the errors of reading a source."""
+"""What every module of sources speaks of: a file's size and version, addresses, and the errors of reading a source."""
 
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
+from urllib.parse import quote, unquote
 
 from core.errors import FailedError, UserError
 from ingest.reasons import DataError
@@ -25,3 +27,23 @@ def refuse_pointer(begin: bytes, what: str) -> None:
     """Raises DataError, in these words, for what begins as a git-LFS pointer, as in clones made without git-LFS."""
     if begin.startswith(LFS_MARK):
         raise DataError(what, "lfs_pointer")
+
+
+def address_below(source: str, folder: str) -> str:
+    """The address of a folder below an address or a local folder; "" is the source itself."""
+    if not folder:
+        return source
+    if source.startswith(("http://", "https://")):
+        return f"{source}{quote(folder)}/"
+    return f"{source.rstrip('/')}/{folder}" if "://" in source else str(Path(source) / folder)
+
+
+def last_name(source: str) -> str:
+    """What a source is called by its address: its folder's name, or that of a file without its suffix."""
+    if "://" not in source:
+        path = Path(source).resolve()
+        return path.stem if path.is_file() else path.name
+    name = unquote(source.rstrip("/").rpartition("/")[2])
+    # On a web server an address that does not end in '/' is a file's
+    is_file = source.startswith(("http://", "https://")) and not source.endswith("/")
+    return PurePosixPath(name).stem if is_file else name

@@ -5,8 +5,8 @@ from functools import partial
 
 from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
+from annotate.progress import StatedEnd
 from annotate.segments import check_tiling
-from annotate.stated_progress import StatedEnd
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
 from pipeline.pictures import segments_figure

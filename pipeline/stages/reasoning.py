@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from annotate.vlm.reason import reason_episode
+from annotate.vlm.annotator import reason_episode
 from core.tables import TABLES
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from annotate.label_gate import GateCounts
+from annotate.label_run import GateCounts
 from annotate.samples import CODE_VERSION, samples_stage
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import Stranger

@@ -7,14 +7,13 @@ from functools import partial
 import numpy as np
 
 from annotate import native
-from annotate.label import EpisodeLabel, plain_label
+from annotate.config import VlmConfig
 from annotate.motion import annotator as motion
 from annotate.progress import progress
-from annotate.segments import check_tiling
+from annotate.segments import EpisodeLabel, check_tiling, plain_label
 from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
-from annotate.vlm.view import EpisodeView
+from annotate.vlm.pictures import EpisodeView
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from annotate.pictures import encode_jpeg, fitted, shard_jpeg
 from annotate.samples.edits import EDITED, OCCLUDED, covered, edited, load_editor
-from annotate.stored_pictures import encode_jpeg, fitted, shard_jpeg
 from core.files import write_file
 from ingest.episode import EpisodeData, EpisodeRecord, Finding
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, SkippedFrame, VideoError

@@ -6,11 +6,11 @@ from functools import partial
 
 import numpy as np
 
+from annotate.motion.observe import Signals
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import progress
 from annotate.segments import check_tiling
-from annotate.signals import Signals
-from annotate.transfer.annotator import Reference, Transferred, annotate
+from annotate.transfer import Reference, Transferred, annotate
 from ingest.episode import Finding
 from pipeline.config import DatasetBuild
 from pipeline.labelled import (

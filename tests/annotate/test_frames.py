@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotate.frames import FramesConfig, FramesResult, frames_stage, timing
-from annotate.frames_contents import content_columns
-from annotate.visual_change import published_phash
+from annotate.frames import FramesConfig, FramesResult, content_columns, frames_stage, timing
+from annotate.pictures import published_phash
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode

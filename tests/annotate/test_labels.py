@@ -4,12 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from annotate.label import plain_label
-from annotate.label_gate import GateCounts, LabelGate
-from annotate.label_run import LabelRun, choose_active, resolved
+from annotate.config import MotionConfig
+from annotate.label_run import GateCounts, LabelGate, LabelRun, choose_active, resolved
 from annotate.motion.annotator import CODE_VERSION
-from annotate.motion.config import MotionConfig
-from annotate.segments import IDLE, Segment
+from annotate.segments import IDLE, Segment, plain_label
 
 RUN = LabelRun("vlm", "vlm-1", resolved({"b": 1, "a": 0.5}), "model", "rev", "prompts")
 

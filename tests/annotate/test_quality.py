@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from annotate.demonstration import measures
-from annotate.quality import FEWEST, LabelledRun, largest_jump, qualities
+from annotate.motion.observe import Signals
+from annotate.quality import FARTHEST, FEWEST, SIGNS, LabelledRun, RunEnd, doubts, largest_jump, qualities, signs_of
 from annotate.segments import DONE, STEP, Segment
-from annotate.signals import Signals
-from annotate.unfinished import FARTHEST, SIGNS, RunEnd, doubts, signs_of
 
 FPS = 10.0
 USUAL = [Segment("A", 0, 20, STEP, True, 0), Segment("B", 20, 40, STEP, True, 1), Segment("Done", 40, 50, DONE)]

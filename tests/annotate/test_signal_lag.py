@@ -8,8 +8,8 @@ import pytest
 
 from annotate.signal_lag import Lag, LagMeter, arm_speed, proprioception, without_lag
 from ingest.episode import EpisodeData
-from ingest.formats.numbers import numbers
-from ingest.signals.switching import transitions
+from ingest.formats.tables import numbers
+from ingest.signals.naming import transitions
 from tests.kits.signal_kit import FPS, JOINTS, episode_of, joints_and_openings, signal_at
 
 NAMES = (*JOINTS, "gripper")

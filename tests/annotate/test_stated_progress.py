@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from annotate.progress import StatedEnd, check_stated, stated_progress
 from annotate.segments import STEP, Segment
-from annotate.stated_progress import StatedEnd, check_stated, stated_progress
 
 
 def test_without_paces_the_ordinary_curve_is_stretched():

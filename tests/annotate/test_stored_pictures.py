@@ -5,8 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from annotate.stored_pictures import SharedPicture, encode_jpeg, fitted, shard_jpeg
-from annotate.visual_change import GRID, area_averaged, halved
+from annotate.pictures import GRID, SharedPicture, area_averaged, encode_jpeg, fitted, halved, shard_jpeg
 from ingest.media.frames import Picture
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame

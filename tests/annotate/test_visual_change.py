@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotate.visual_change import FrameMeter, Measures, hamming, published_phash
+from annotate.pictures import FrameMeter, Measures, hamming, published_phash
 from core.paths import ROOT
 from ingest.media.picture import ArrayPicture
 from ingest.media.video import Frame, decode

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from annotate.config import MotionConfig
 from annotate.motion.annotator import annotate
-from annotate.motion.config import MotionConfig
 from benchmarks.harness import SHARED
 from benchmarks.label_truth import TRUTH, real_sets, transferred
 from core.paths import Workspace

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from core.paths import Workspace
 from explorer.site import Options
 from pipeline.config import source_build

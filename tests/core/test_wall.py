@@ -14,7 +14,7 @@ import pytest
 from annotate.frames import FramesConfig, frames_stage
 from core.paths import ROOT
 from core.wall import Walled, memory_wall
-from ingest.limits import Limits
+from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source

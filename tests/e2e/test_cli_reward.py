@@ -32,7 +32,7 @@ from tests.kits.laptop_kit import make_checkpoint as make_laptop
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.tiny_lerobot import FPS, LENGTHS, TASKS, video_path
 from tests.kits.training_kit import KilledError
-from training.errors import ModelError
+from training.folder import ModelError
 from training.runs import named_model
 from warehouse.lake import Lake, open_lake
 

@@ -15,7 +15,7 @@ from explorer import media
 from explorer.access import CorpusView, PageError
 from explorer.episode import find_episode
 from explorer.media import playable
-from ingest.limits import LIMITS
+from ingest.reasons import LIMITS
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.lake_kit import change as change_lake
 from tests.kits.made_corpus import Made

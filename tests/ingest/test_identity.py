@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ingest.episode import EpisodeRecord, Finding, Listing
-from ingest.identity import settle
+from ingest.episodes import settle
 from ingest.registry import DatasetConfig
 
 

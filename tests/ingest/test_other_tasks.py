@@ -5,8 +5,7 @@ from collections import Counter, namedtuple
 import pytest
 
 from ingest.episode import CameraVideo, EpisodeRecord
-from ingest.other_tasks import MOST, other_tasks
-from ingest.task_texts import are_other_tasks
+from ingest.task_texts import MOST, are_other_tasks, other_tasks
 
 Shown = namedtuple("Shown", ("chunk", "split", "episode_index"))
 FRUIT = ("apple", "pear", "banana", "lemon")

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.places import part_of, places_of
-from ingest.source import format_of
+from ingest.source import format_of, part_of, places_of
 from ingest.sources.types import SourceError
 from tests.kits.lerobot_writer import source_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest.identity import settle
+from ingest.episodes import settle
 from ingest.source import list_episodes
 from tests.kits.lerobot_writer import source_of
 from tests.kits.real_data import BRIDGE, GR1, kinds, measured, usable

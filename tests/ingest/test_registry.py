@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UserError
-from ingest.catalogue import facts, readable
-from ingest.registry import BUILT_IN, DatasetConfig, Gripper, load_entry, load_registry
+from ingest.registry import BUILT_IN, DatasetConfig, Gripper, facts, load_entry, load_registry, readable
 from warehouse.releases.licences import UNKNOWN, classify
 
 GOOD = """

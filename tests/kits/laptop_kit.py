@@ -9,7 +9,7 @@ import torch
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.training_kit import release_of, sample, shard_episode
 from training.laptop.config import LaptopConfig
-from training.laptop.episodes import ShownEpisode
+from training.laptop.fit import ShownEpisode
 from training.laptop.model import LaptopModel, embed, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake

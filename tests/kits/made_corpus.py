@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import BuildReport, run_build
 from pipeline.config import DatasetBuild, source_build

@@ -6,8 +6,8 @@ from itertools import pairwise
 import numpy as np
 from hypothesis import strategies as st
 
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
-from annotate.signals import GripperCurve, Signals
 
 TASKS = (None, "Open the drawer.", "Put the cup on the plate.", "Put the cup and the fork into the sink.")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 
+from annotate.config import SamplesConfig
 from annotate.samples import samples_stage
-from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from core.paths import Workspace
 from tests.kits.labelled import episode

@@ -11,13 +11,11 @@ from safetensors.torch import save_file
 from transformers import GenerationConfig
 
 from core.paths import ROOT
-from training.backbones import add_adapter
-from training.heads import Head, make_head
-from training.model import ProgressModel, save_model, save_processor
+from training.backbones import add_adapter, make_backbone, make_processor, make_tokenizer
+from training.model import Head, ProgressModel, make_head, save_model, save_processor
 from training.pictures import Item
 from training.published import PUBLISHED_HEAD
 from training.recipe import LoraConfig, TinyConfig
-from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.transform import Transform
 
 HIDDEN = 128  # four heads of 32: vLLM on CPU knows none of 16

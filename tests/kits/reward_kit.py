@@ -7,10 +7,9 @@ import numpy as np
 
 from annotate.samples.procvqa import progress_question
 from tests.kits import lerobot_writer as writer
-from training.heads import make_head
-from training.model import ProgressModel, save_model
+from training.backbones import make_backbone, make_processor, make_tokenizer
+from training.model import ProgressModel, make_head, save_model
 from training.recipe import HeadConfig, TinyConfig
-from training.tiny import make_backbone, make_processor, make_tokenizer
 
 SIZES: Any = {"vocabulary": 400, "hidden": 32, "layers": 2, "heads": 4, "vision_hidden": 32, "vision_layers": 2}
 FPS = 10.0

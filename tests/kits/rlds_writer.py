@@ -13,7 +13,7 @@ import cv2
 import google_crc32c
 import numpy as np
 
-from ingest.formats.tfrecord import masked
+from ingest.formats.rlds_files import masked
 from tests.kits.lerobot_writer import number, picture
 
 Features = dict[str, Any]

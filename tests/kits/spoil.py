@@ -25,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.formats import tfrecord
+from ingest.formats import rlds_files
 from ingest.reasons import DataError
 from tests.kits import rlds_writer as rlds
 from tests.kits.lerobot_writer import LFS_POINTER, write_video
@@ -178,10 +178,12 @@ def hdf5(tree: Any, *_: Any) -> bytes:
 
 
 def records_tree(data: bytes) -> list[dict[str, Any]]:
-    def values(v: tfrecord.Values) -> Any:
-        return [data[a:b] for a, b in tfrecord.byte_spans(data, v)] if v.kind == "bytes" else tfrecord.numbers(data, v)
+    def values(v: rlds_files.Values) -> Any:
+        return (
+            [data[a:b] for a, b in rlds_files.byte_spans(data, v)] if v.kind == "bytes" else rlds_files.numbers(data, v)
+        )
 
-    read = [tfrecord.example(data, record) for record in tfrecord.records(data)]
+    read = [rlds_files.example(data, record) for record in rlds_files.records(data)]
     return [{name: values(v) for name, v in features.items()} for features in read]
 
 

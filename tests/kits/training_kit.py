@@ -12,12 +12,11 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from training.attention import set_attention
-from training.heads import make_head
-from training.model import ProgressModel
+from training.backbones import make_backbone, make_processor, make_tokenizer
+from training.model import ProgressModel, make_head
 from training.pictures import Item
 from training.recipe import HeadConfig, Recipe, TinyConfig, load_recipe
 from training.runs import Point, TrainingRun
-from training.tiny import make_backbone, make_processor, make_tokenizer
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake

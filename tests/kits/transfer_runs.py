@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from annotate.motion.observe import GripperCurve, Signals
 from annotate.segments import STEP, Segment
-from annotate.signals import GripperCurve, Signals
-from annotate.transfer.annotator import Reference
+from annotate.transfer import Reference
 
 FPS = 20.0
 GRASPS_AT, RELEASES_AT = 0.4, 0.75

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
-from annotate.vlm.view import EpisodeView
+from annotate.vlm.pictures import EpisodeView
 from tests.kits.vlm_replies import fill
 
 PLAN = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from annotate.vlm.config import VlmConfig
+from annotate.config import VlmConfig
 from core.errors import FailedError
 from tests.kits import vlm_standin
 from tests.kits.progresslm_rows import empty_corpus, source_rows, write_rows

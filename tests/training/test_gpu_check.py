@@ -10,8 +10,8 @@ import torch
 
 from benchmarks import gpu_check
 from benchmarks.true_size import SHAPES, make_backbone
+from training.backbones import make_tokenizer
 from training.model import ProgressModel
-from training.tiny import make_tokenizer
 
 
 def checked(folder: Path, *more: str) -> tuple[int, dict[str, dict[str, Any]]]:

@@ -16,7 +16,7 @@ from tests.kits.training_kit import KilledError, kill_at
 from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention, rollouts, transform
 from training.backbones import load_processor
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.model import load_model
 from training.pictures import Item
 from training.plan import GB, Machine, plan

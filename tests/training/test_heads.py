@@ -7,7 +7,7 @@ import torch
 
 from annotate.vlm.prompts import quote
 from tests.kits.training_kit import FAMILIES, bar, make_items, make_parts
-from training.heads import PublishedHead, head_json, head_of, make_head
+from training.model import PublishedHead, head_json, head_of, make_head
 from training.pictures import Item
 from training.recipe import HeadConfig
 

@@ -18,8 +18,7 @@ from eval.scoring.scored import ALL
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe
-from training.errors import TrainingError
-from training.folder import read_card
+from training.folder import TrainingError, read_card
 from training.recipe import Recipe
 from training.runs import Point, TrainingRun, event_folder, trained
 from training.train import train

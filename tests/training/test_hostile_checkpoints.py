@@ -12,7 +12,7 @@ import pytest
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import small_config
 from tests.kits.training_kit import make_items, make_parts
-from training.errors import ModelError
+from training.folder import ModelError
 from training.laptop.model import LaptopModel, load_laptop, save_laptop
 from training.model import load_model, save_model
 

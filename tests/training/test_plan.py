@@ -15,7 +15,7 @@ from tests.kits.cli_kit import FAILED, assert_one_error_line, ok, proccorpus
 from tests.kits.training_kit import FAMILIES, make_items, make_parts, make_release
 from training import loop
 from training.backbones import add_adapter
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.model import ProgressModel, losses
 from training.plan import GB, Machine, cost, plan, plan_on
 from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe

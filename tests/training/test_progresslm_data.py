@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
-from training.errors import TrainingError
+from training.folder import TrainingError
 from training.progresslm_data import read_rows, truth_of
 from training.rewards import Truth
 from warehouse.shards import Sample

@@ -21,7 +21,7 @@ from tests.kits.published_kit import (
     write_safetensors,
     write_sharded,
 )
-from training.errors import ModelError
+from training.folder import ModelError
 from training.model import ProgressModel, load_model
 from training.published import convert, merge, read_weights
 

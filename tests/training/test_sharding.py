@@ -13,8 +13,7 @@ from tests.kits.processes import in_two_processes
 from tests.kits.progresslm_rows import conversations, source_rows, write_rows
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import train as training
-from training.errors import ModelError, TrainingError
-from training.folder import read_card
+from training.folder import ModelError, TrainingError, read_card
 from training.model import save_model
 from training.recipe import Recipe
 from training.runs import Point

@@ -35,8 +35,7 @@ from training.checkpoint import (
     step_folder,
 )
 from training.data import RowSource
-from training.errors import ModelError, TrainingError
-from training.folder import base_of, read_card
+from training.folder import ModelError, TrainingError, base_of, read_card
 from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item

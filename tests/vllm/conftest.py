@@ -11,7 +11,7 @@ import pytest
 
 from annotate.model_client.calls import Image
 from annotate.model_client.server import Server
-from annotate.stored_pictures import encode_jpeg
+from annotate.pictures import encode_jpeg
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source

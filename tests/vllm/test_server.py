@@ -9,12 +9,12 @@ import httpx
 import jsonschema
 import pytest
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.vlm import prompts, schemas
-from annotate.vlm.config import VlmConfig
 from tests.kits.vllm_kit import VllmServer
 
 CONFIG = VlmConfig(model="tiny")

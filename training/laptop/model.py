@@ -27,8 +27,7 @@ from torch.nn import functional
 
 from annotate.embeddings.encoders import Encoder, encoder_input, identity, load_encoder
 from annotate.embeddings.networks import one_thread
-from training.errors import ModelError
-from training.folder import CONFIG, LAPTOP, read_card, write_card
+from training.folder import CONFIG, LAPTOP, ModelError, read_card, write_card
 from training.laptop.config import LaptopConfig
 from training.laptop.ood import OodDetector
 from training.negatives.windows import words_of

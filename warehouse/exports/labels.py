@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from annotate.progress import NOTHING_STATED, StatedEnd
 from annotate.segments import Segment
-from annotate.stated_progress import NOTHING_STATED, StatedEnd
 from core.errors import UserError
 from ingest.episode import EpisodeFrame
 from warehouse.exports.export import Export, counted

@@ -23,8 +23,8 @@ import pyarrow as pa
 import rerun as rr
 from rerun.chunk import Chunk
 
+from annotate.pictures import encode_jpeg
 from annotate.segments import STEP, Segment
-from annotate.stored_pictures import encode_jpeg
 from core.errors import UserError
 from core.files import sync
 from ingest.media.frames import VideoError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from annotate.label_gate import GateCounts, LabelGate
+from annotate.label_run import GateCounts, LabelGate
 from core.errors import UserError
 from core.tables import SPLITS
 from ingest.episode import EpisodeData, EpisodeRecord, record_from_row

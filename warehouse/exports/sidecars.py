@@ -12,8 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.advantages import advantages, chunk_residuals, threshold
-from annotate.conventions.sidecars import KEYS, VISUALIZER_VERSION, Descriptor, metadata
+from annotate.conventions.sidecars import (
+    KEYS,
+    VISUALIZER_VERSION,
+    Descriptor,
+    advantages,
+    chunk_residuals,
+    metadata,
+    threshold,
+)
 from core.errors import UserError
 from core.files import whole_file, write_file
 from warehouse.exports.export import FileExport, counted

@@ -21,11 +21,11 @@ from av.error import FFmpegError
 
 from core.errors import UserError
 from ingest.episode import TimedPicture
+from ingest.formats.lerobot import holds_other_episodes
 from ingest.formats.lerobot_meta import video_rate
-from ingest.formats.lerobot_videos import holds_other_episodes
-from ingest.limits import LIMITS, Limits
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import decode, open_video, probe
+from ingest.reasons import LIMITS, Limits
 from warehouse.exports.selection import ExportEpisode, SourceReader
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from annotate.progress import StatedEnd, check_stated, is_stated
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
-from annotate.stated_progress import StatedEnd, check_stated, is_stated
 from core.step_names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
@@ -51,7 +51,7 @@ class CorrectedSegment(BaseModel):
 
 class Corrected(BaseModel):
     """A whole label as a person left it: segments that tile the episode, the planned steps, and how far the run came,
-    where they state it (annotate.stated_progress)."""
+    where they state it (annotate.progress)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from annotate.label_gate import GateCounts, LabelGate
+from annotate.label_run import GateCounts, LabelGate
 from annotate.segments import Segment
 from warehouse.lake.connection import has
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from annotate.label_gate import LabelGate
+from annotate.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake

@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from annotate.label_gate import LabelGate
+from annotate.label_run import LabelGate
 from assets.defs.corpus.partitions import chunks
 from assets.defs.resources import CorpusResource
 from assets.lib.events import described, made, numbers_metadata

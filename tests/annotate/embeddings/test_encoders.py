@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings import encoders, weights
-from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import identity, lack, load_encoder
 from annotate.embeddings.passing import EmbeddingPass
 from annotate.embeddings.weights import EncoderError

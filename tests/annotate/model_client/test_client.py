@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from PIL import Image as Pictures
 
+from annotate.config import Price, VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
-from annotate.vlm.config import Price, VlmConfig
 from tests.kits.vlm_standin import Fault, StandIn
 
 SCHEMA = {

@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotate.config import MotionConfig
 from annotate.motion.annotator import annotate
-from annotate.motion.config import MotionConfig
+from annotate.motion.observe import Signals
 from annotate.motion.task_text import Transfer, transfers
 from annotate.progress import MOST
 from annotate.segments import check_tiling
-from annotate.signals import Signals
 from tests.kits.motion_runs import episodes
 from tests.kits.transfer_runs import pace, run_along
 

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from annotate.config import SamplesConfig
 from annotate.samples import samples_stage
-from annotate.samples.config import SamplesConfig
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.procvqa import progress_answer, window
 from tests.kits.labelled import episode

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
+from annotate.config import SamplesConfig
 from annotate.samples import edits, samples_stage
-from annotate.samples.config import SamplesConfig
 from annotate.samples.edits import covered
 from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import UNANSWERABLE, Stranger

@@ -2,7 +2,7 @@
 
 import pytest
 
-from annotate.samples.replies import parse_answer, parse_reply, written_ref, written_score
+from annotate.samples.wording import parse_answer, parse_reply, written_ref, written_score
 
 NA = "n/a"
 

@@ -7,13 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.motion.config import MotionConfig
+from annotate.config import MotionConfig, TransferConfig
+from annotate.motion.observe import Signals
 from annotate.motion.structure import SURE
 from annotate.segments import check_tiling
-from annotate.signals import Signals
-from annotate.transfer.annotator import Reference, Transferred, annotate
-from annotate.transfer.config import TransferConfig
-from annotate.transfer.suggestion import suggested
+from annotate.transfer import Reference, Transferred, annotate, suggested
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 

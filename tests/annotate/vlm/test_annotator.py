@@ -5,12 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image
 from annotate.segments import finished
-from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.config import VlmConfig
+from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import beside, size_beside
-from annotate.vlm.reason import reason_episode
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 

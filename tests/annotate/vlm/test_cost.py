@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from annotate.config import VlmConfig
 from annotate.model_client.tokens import ImageRule
-from annotate.vlm.config import VlmConfig
 from annotate.vlm.cost import EpisodeShape, Expected, predict, replay
 
 SHAPE = EpisodeShape(300, 30.0, tuple(range(0, 300, 30)), 480, 270, "Stack the cups")

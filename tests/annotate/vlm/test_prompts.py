@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Request
-from annotate.vlm.annotator import annotate_episode
-from annotate.vlm.config import VlmConfig
-from annotate.vlm.reason import reason_episode
+from annotate.vlm.annotator import annotate_episode, reason_episode
 from tests.kits.vlm_episodes import knowing, question, view_of
 
 GOLDEN = Path(__file__).parent / "golden_prompts"

@@ -4,8 +4,8 @@ import re
 import jsonschema
 import pytest
 
+from annotate.config import VERBS
 from annotate.vlm import schemas
-from annotate.vlm.config import VERBS
 
 ALL = {
     "plan": schemas.plan(VERBS, 8, infer_task=False),

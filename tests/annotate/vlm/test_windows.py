@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.vlm.confidence import agree, confidences
-from annotate.vlm.config import VlmConfig
-from annotate.vlm.windows import Span, merged, search_ranges, shifted_frames, shown_frames, spans_of
+from annotate.config import VlmConfig
+from annotate.vlm.windows import Span, agree, confidences, merged, search_ranges, shifted_frames, shown_frames, spans_of
 
 CONFIG = VlmConfig()
 

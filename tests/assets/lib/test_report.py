@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from assets.lib.report import dagster_home, instance_of, is_followed, mirror, report_build
 from cli.console import build_all
 from core.errors import UserError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
 from eval.reward.asked import RunnerScorer
 from eval.reward.model import ModelScorer, open_model

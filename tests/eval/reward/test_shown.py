@@ -13,9 +13,9 @@ from lerobot.rewards import make_reward_model, make_reward_model_config
 from openai import OpenAI
 
 import lerobot_reward_proccorpus  # noqa: F401  registers itself
+from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, Shown
-from annotate.alignment.moments import HZ
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
 from eval.reward.shown import UNLIKE, ShownScorer, openings_of
 from eval.reward.views import Reward

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from annotate.config import Price, VlmConfig
 from annotate.model_client.calls import VlmError
-from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.question import Question
 from eval.runners.api import ApiRunner, Books

@@ -17,10 +17,10 @@ from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
 from tests.kits.reward_kit import make_checkpoint
+from training.backbones import CHAT_TEMPLATE, make_tokenizer
 from training.model import load_model
 from training.pictures import Item
 from training.recipe import HeadConfig
-from training.tiny import CHAT_TEMPLATE, make_tokenizer
 from training.transform import Transform
 
 SHOWN = PictureLimits(longest_px=64)

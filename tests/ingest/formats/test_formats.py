@@ -4,7 +4,7 @@ import pytest
 
 from core.paths import ROOT
 from ingest.formats import FORMATS, Format
-from ingest.formats.adapter import adapter_of
+from ingest.source import adapter_of
 
 
 @pytest.mark.parametrize("format_", FORMATS)

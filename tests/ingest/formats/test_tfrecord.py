@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.formats.tfrecord import Record, byte_spans, example, numbers
+from ingest.formats.rlds_files import Record, byte_spans, example, numbers
 from ingest.reasons import DataError
 from tests.kits.rlds_writer import example as written
 from tests.kits.rlds_writer import message, varint

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from core.wall import held_bytes
-from ingest.limits import LIMITS, Limits
 from ingest.media import video
 from ingest.media.frames import DecodeOptions, VideoError
 from ingest.media.video import decode, probe
+from ingest.reasons import LIMITS, Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes, read_episode
 from ingest.sources.files import Source

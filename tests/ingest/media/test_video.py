@@ -54,7 +54,9 @@ def by_blocks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr(video, "BLOCK", 3)
     blocks: list[int] = []
     decode_block = video._decode_block
-    monkeypatch.setattr(video, "_decode_block", lambda of, block: blocks.append(len(block)) or decode_block(of, block))
+    monkeypatch.setattr(
+        video, "_decode_block", lambda of, block, n: blocks.append(len(block)) or decode_block(of, block, n)
+    )
     return blocks
 
 

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from ingest.signals.gripper import opening
-from ingest.signals.naming import named_grippers, polarity_by_name
-from ingest.signals.polarity import GripperRun, observed_evidence, polarity_of
-from ingest.signals.switching import switching_dimensions
+from ingest.signals.gripper import GripperRun, observed_evidence, opening, polarity_of
+from ingest.signals.naming import named_grippers, polarity_by_name, switching_dimensions
 from tests.kits.signal_kit import FPS, episode_of, joints_and_openings, signal_at
 
 ARM = [f"joint_{k}" for k in range(6)]

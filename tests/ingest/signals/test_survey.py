@@ -7,11 +7,10 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from annotate.motion.config import MotionConfig
-from annotate.motion.gripper_events import attempts, gripper_moves
-from annotate.signals import GripperCurve
+from annotate.config import MotionConfig
+from annotate.motion.observe import GripperCurve, attempts, gripper_moves
 from ingest.episode import EpisodeData, EpisodeRecord
-from ingest.formats.numbers import numbers
+from ingest.formats.tables import numbers
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.signals import survey as of_survey

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ingest.limits import Limits
-from ingest.reasons import DataError
-from ingest.sources import archives
-from ingest.sources.archives import extract, index
+from ingest.reasons import DataError, Limits
+from ingest.sources import files
+from ingest.sources.files import extract, index
 from ingest.sources.types import SourceError
 from tests.kits.agibot_writer import write_tar
 from tests.kits.lerobot_writer import LFS_POINTER, source_of
@@ -49,7 +48,7 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     source = source_of(tmp_path)
     assert list(source.archive("a.tar").members) == ["inside.mp4"]
     left_out = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4", "soft.mp4", "hard.mp4", "device", "pipe"]
-    assert source.escaping == [f"a.tar!/{n}" for n in [*left_out, "not utf-8 ?.mp4"]]
+    assert source.contents.escaping == [f"a.tar!/{n}" for n in [*left_out, "not utf-8 ?.mp4"]]
     for name in left_out:
         with pytest.raises(DataError, match="has no member"):
             source.resolve(f"a.tar!/{name}")
@@ -124,7 +123,7 @@ def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyP
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
     known = index(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
-    monkeypatch.setattr(archives, "index", lambda *_: known)
+    monkeypatch.setattr(files, "index", lambda *_: known)
     with pytest.raises(DataError, match="mp4 breaks off"):
         extract(tar, "x.mp4", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
@@ -134,6 +133,6 @@ def test_a_cache_that_cannot_be_written_ends_the_build(tmp_path: Path, monkeypat
     """A full disk is no fault of the episode's."""
     write_tar(tmp_path / "a.tar", [("x.mp4", b"x")])
     (tmp_path / "in the way").write_text("")
-    monkeypatch.setattr(archives, "scratch", lambda: tmp_path / "in the way")
+    monkeypatch.setattr(files, "scratch", lambda: tmp_path / "in the way")
     with pytest.raises(SourceError, match=r"cannot unpack x.mp4 of a.tar: "):
         source_of(tmp_path).resolve("a.tar!/x.mp4")

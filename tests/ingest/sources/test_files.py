@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from ingest.source import format_of, list_episodes
-from ingest.sources.addresses import address_below, last_name
-from ingest.sources.types import SourceError
+from ingest.sources.types import SourceError, address_below, last_name
 from tests.kits.lerobot_writer import source_of, write_video
 
 
@@ -71,7 +70,7 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
         with open(at + name, "wb") as file:
             file.write(b"x")
     source = source_of(tmp_path)
-    assert (list(source.files), source.folders) == (["a.json", "a.mp4"], set())
+    assert (list(source.files), source.contents.folders) == (["a.json", "a.mp4"], set())
     assert [(f.reason, f.severity, f.file) for f in list_episodes(source).findings] == [
         ("bad_name", "warning", "b\ufffd.mp4"),
         ("bad_name", "warning", "\ufffd"),

@@ -15,7 +15,7 @@ import google_crc32c
 import pytest
 
 import ingest.sources.remote
-from ingest.limits import Limits
+from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources import hosts

@@ -90,7 +90,7 @@ def test_listing(hub: Hub, source: Source) -> None:
         "data/a.parquet": (len(BIG), f"sha256:{shas['data/a.parquet']}"),
         "data/b.parquet": (len(BIG), f"sha256:{shas['data/b.parquet']}"),
     }
-    assert (source.folders, source.escaping, in_place(source)) == ({"data"}, [], set())
+    assert (source.contents.folders, source.contents.escaping, in_place(source)) == ({"data"}, [], set())
     assert source.fingerprint() == source.config.revision
     assert hub.contents() == []
 
@@ -128,7 +128,7 @@ def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
     hub.commit(dict.fromkeys(("\ud800", "../out", "a/../../out", "/etc/x", "a//b", ".a/b", "a/.b", "c"), b"x"))
     source = at(tmp_path)
     assert list(source.files) == ["c"]
-    assert source.escaping == ["../out", "/etc/x", "a/../../out"]
+    assert source.contents.escaping == ["../out", "/etc/x", "a/../../out"]
     for uri in ("../out", "a/../../out"):
         with pytest.raises(SourceError):
             source.resolve(uri)

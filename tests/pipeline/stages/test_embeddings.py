@@ -6,8 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings import encoders, weights
-from annotate.embeddings.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, resolve

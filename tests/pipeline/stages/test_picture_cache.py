@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from core.paths import Workspace
 from ingest.media.picture import ArrayPicture
 from pipeline.picture_cache import FrameKeeper, PictureStore

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from pipeline.config import DatasetBuild
 from pipeline.stages import samples as samples_stage
 from pipeline.stages import shards as shards_stage

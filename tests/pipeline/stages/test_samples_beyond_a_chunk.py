@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from core.paths import Workspace
 from ingest.splits import SplitConfig
 from tests.kits.made_corpus import build_of, built, with_stages

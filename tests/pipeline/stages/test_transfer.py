@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from annotate.embeddings.config import EmbeddingsConfig
+from annotate.config import EmbeddingsConfig
 from core.paths import Workspace
 from pipeline.build import run_build
 from pipeline.chunk import ChunkTask, run_chunk

@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from annotate.samples.config import SamplesConfig
+from annotate.config import SamplesConfig
 from annotate.samples.procvqa import samples
 from core.errors import UserError
 from tests.kits.labelled import episode
 from tests.kits.laptop_kit import TASKS, make_episode, make_release, recipe
-from training.errors import TrainingError
-from training.laptop.episodes import ClipSource
+from training.folder import TrainingError
+from training.laptop.fit import ClipSource
 from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
 from training.train import train

@@ -10,8 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from annotate.embeddings.encoders import load_encoder
 from tests.kits.laptop_kit import TASKS, small_config
-from training.errors import ModelError
-from training.folder import is_laptop
+from training.folder import ModelError, is_laptop
 from training.laptop.model import OOD, LaptopModel, SeenWindow, hashed_text, load_laptop, read_windows, save_laptop
 from training.laptop.ood import ADAPTED, OodDetector
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from annotate.imported import read_annotations
-from annotate.label_gate import LabelGate
+from annotate.label_run import LabelGate
 from core.errors import UserError
 from core.step_names import is_name
 from tests.kits.made_corpus import Made

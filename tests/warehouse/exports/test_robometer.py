@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annotate.conventions.robometer import GradedAnnotation, grade
 from annotate.imported_label import ImportedError
-from annotate.stated_progress import is_stated, stated_progress
+from annotate.progress import is_stated, stated_progress
 from ingest.media.video import decode
 from pipeline.imports import import_annotations
 from tests.kits.made_corpus import Made

@@ -1,1 +1,0 @@
-"""The `transfer` annotator: episodes of a task are laid beside those whose label a person vouches for."""
