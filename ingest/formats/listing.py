@@ -191,10 +191,10 @@ def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
     return {(match[1] or "").rstrip("/"): "" for match in matches if match}
 
 
-def named(things: Sequence[str]) -> str:
+def named(things: Sequence[str], most: int = MAX_NAMED) -> str:
     """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
-    first = ", ".join(things[:MAX_NAMED])
-    more = len(things) - MAX_NAMED
+    first = ", ".join(things[:most])
+    more = len(things) - most
     return f"{first} and {more} more" if more > 0 else first
 
 

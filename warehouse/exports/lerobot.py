@@ -16,6 +16,7 @@ import pandas as pd
 
 from core.errors import UserError
 from ingest.episode import TimedPicture
+from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
@@ -142,10 +143,9 @@ class LerobotExport(LerobotPlan):
             for index, why in found.items():
                 episodes.setdefault(why, []).append(f"{dataset} {index}")
         return [
-            f"{len(named)} labelled episodes have no SARM stages ({why}; --only-complete leaves them out): "
-            + ", ".join(named[:MOST_NAMED])
-            + (f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else "")
-            for why, named in sorted(episodes.items())
+            f"{len(found)} labelled episodes have no SARM stages ({why}; --only-complete leaves them out): "
+            + named(found, MOST_NAMED)
+            for why, found in sorted(episodes.items())
         ]
 
     def _write_json(self, name: str, value: Any) -> None:

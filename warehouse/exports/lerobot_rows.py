@@ -172,10 +172,7 @@ def _statistics(
     for camera in plan.cameras:
         hashes = spread([*pictures.get((e.episode_index, camera), {}).values()], STAT_PICTURES)
         keyframes = [load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()]
-        shown = keyframes or [_first_picture(plan, camera, e)]
-        # Per colour over all pixels, on a scale of 0..1; but it is pictures that are counted
-        pixels = np.concatenate([picture.reshape(-1, 3) for picture in shown])
-        stats[camera] = (statistics(pixels / 255.0) or {}) | {"count": [len(shown)]}
+        stats[camera] = picture_statistics(keyframes or [_first_picture(plan, camera, e)])
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
 
 
@@ -213,23 +210,26 @@ def _episode_row(
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
     row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
     # Where the episode came from: the export numbers episodes anew
-    as_far_as = label and label.as_far_as
-    segments = label and [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
+    of_label: dict[str, Any] = {}
+    if label:
+        segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
+        of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
+    as_far_as = of_label.get("as_far_as")
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
         "proccorpus_episode_index": (WHOLE, e.episode_index),
         "proccorpus_source_id": (TEXT, e.source_id),
         "proccorpus_split": (TEXT, e.split),
         "proccorpus_label_run": (TEXT, e.label_run),
-        "proccorpus_segments": (pa.list_(SEGMENT), segments),
-        "proccorpus_num_planned": (WHOLE, label and label.num_planned),
-        "proccorpus_plan": (pa.list_(TEXT), label and list(label.plan)),
+        "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
+        "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
+        "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
         "proccorpus_as_far_as_episode": (WHOLE, as_far_as and as_far_as.episode_index),
         "proccorpus_as_far_as_frame": (WHOLE, as_far_as and as_far_as.frame_index),
         "success": (pa.bool_(), e.success),
-        "label_confidence": (pa.float32(), label and label.confidence),
-        "needs_review": (pa.bool_(), label and label.needs_review),
-        "end_progress": (NUMBER, label and float(label.progress[-1])),
+        "label_confidence": (pa.float32(), of_label.get("confidence")),
+        "needs_review": (pa.bool_(), of_label.get("needs_review")),
+        "end_progress": (NUMBER, of_label.get("end")),
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
@@ -257,6 +257,12 @@ def statistics(values: np.ndarray) -> Stats | None:
     stats = {"min": rows.min(axis=0), "max": rows.max(axis=0), "mean": rows.mean(axis=0), "std": rows.std(axis=0)}
     stats |= dict(zip(QUANTILES, quantiles, strict=True))
     return {name: value.tolist() for name, value in stats.items()} | {"count": [len(rows)]}
+
+
+def picture_statistics(pictures: Sequence[np.ndarray]) -> Stats:
+    """Of uint8 [h, w, 3] pictures: per colour over all pixels, on a scale of 0..1; `count` is of pictures."""
+    pixels = np.concatenate([picture.reshape(-1, 3) for picture in pictures])
+    return (statistics(pixels / 255.0) or {}) | {"count": [len(pictures)]}
 
 
 def combined(parts: Sequence[Stats]) -> Stats:

@@ -177,22 +177,8 @@ def mark(
         raise CorrectionError(f"{len(places)} episodes: 1 to {MOST_EPISODES} can be marked at once")
 
     def new_rows() -> list[dict[str, Any]]:
-        # The newest row of each episode, of the same tag, or any assignment; without one, of nulls
-        named, datasets = [f"{dataset} {episode}" for dataset, episode in places], sorted({name for name, _ in places})
-        found = lake.dicts(
-            "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY "
-            "row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
-            "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
-            "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
-            "f.episode_index) AND list_contains($4, f.dataset)",
-            [named, kind, value, datasets],
-        )
-        newest = {(row["dataset"], row["episode_index"]): row for row in found}
-        for dataset, episode_index in sorted({*places} - {*newest}):
-            raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
         rows: list[dict[str, Any]] = []
-        for place in places:
-            before = newest[place]
+        for place, before in _newest(lake, places, kind, value).items():
             if bool(before["is_on"] and before["value"] == value) == is_on:
                 continue
             # Nobody's assignment is replaced unseen
@@ -207,6 +193,23 @@ def mark(
         return rows
 
     return lake.append(f"{kind} {value}", "episode_marks", new_rows)
+
+
+def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict[Place, dict[str, Any]]:
+    """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
+    for an episode that is not there."""
+    rows = lake.dicts(
+        "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY row_number() "
+        "OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
+        "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
+        "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
+        "f.episode_index) AND list_contains($4, f.dataset)",
+        [[f"{dataset} {episode}" for dataset, episode in places], kind, value, sorted({name for name, _ in places})],
+    )
+    found = {(row["dataset"], row["episode_index"]): row for row in rows}
+    for dataset, episode_index in sorted({*places} - {*found}):
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    return {place: found[place] for place in places}
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as
