@@ -144,8 +144,8 @@ def _better(why: Why, one: ComparedRun, other: ComparedRun) -> Pair:
     rejected, chosen = sorted((one, other), key=QUALITY)
     # Moments that stand for a run as a whole: evenly spread, the first and the last among them
     ends = [(run, len(run.frames) - 1, min(WHOLE, len(run.frames))) for run in (chosen, rejected)]
-    parts = [_part(run, np.linspace(0, last, count).round().astype(int).tolist()) for run, last, count in ends]
-    return Pair(why, *parts, QUALITY(chosen) - QUALITY(rejected))
+    best, worst = (_part(run, np.linspace(0, last, count).round().astype(int).tolist()) for run, last, count in ends)
+    return Pair(why, best, worst, QUALITY(chosen) - QUALITY(rejected))
 
 
 def _part(run: ComparedRun, at: Sequence[int]) -> RunPart:

@@ -287,7 +287,7 @@ def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
     """The correction_id of the newest row of an episode: what somebody who looks at it now has seen."""
     newest = newest_row(lake, "corrections", dataset=dataset, episode_index=episode_index)
-    return newest and newest["correction_id"]
+    return newest["correction_id"] if newest else None
 
 
 def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
