@@ -175,10 +175,10 @@ def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
     try:
         if uri.endswith(".jsonl"):
             # Bad characters are replaced and bad lines left out: one of them must not cost all the others
-            lines = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
-            for number, error in lines.errors:
+            values, errors = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
+            for number, error in errors:
                 dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
-            return [row for _, row in lines.values if isinstance(row, dict)]
+            return [row for _, row in values if isinstance(row, dict)]
         with opened(dataset.source.resolve(uri)) as file:
             limits.check("max_rows", file.metadata.num_rows, f"{uri}: rows")
             columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]
@@ -230,8 +230,7 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
 
 def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = "") -> str:
     """The file that should hold an episode's rows or a camera's video: by info.json's path template, else the standard
-    one; v3 without a pointer to it: what such files are called.
-    """
+    one; v3 without a pointer to it: what such files are called."""
     key, what = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
     numbers: dict[str, int | str] = {"video_key": camera, **v2_numbers(dataset, episode)}
     if dataset.version == "v3.0":
