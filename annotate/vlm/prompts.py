@@ -54,7 +54,7 @@ def render(name: str, **values: object) -> str:
 @cache
 def prompt_version(*, several_views: bool = False) -> str:
     """Changes with any prompt file that is used, with how they are filled in, and with the schemas."""
-    h = hashlib.sha256(f"{VERSION}\0{schemas.VERSION}\0".encode())
+    h = hashlib.sha256(f"{VERSION}\0{schemas.SCHEMAS_VERSION}\0".encode())
     used = (f for f in FOLDER.glob("*.txt") if several_views or f.name != OF_VIEWS)
     for f in sorted(used):
         h.update(f.name.encode() + b"\0" + f.read_bytes() + b"\0")

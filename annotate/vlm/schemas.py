@@ -11,7 +11,7 @@ from typing import Any
 
 from annotate.segments import DONE, IDLE
 
-VERSION = "schemas-1"  # part of prompt_version()
+SCHEMAS_VERSION = "schemas-1"  # part of prompt_version()
 # Characters that the texts of a reply may have: what is thought of first is short, or it costs more than the answer
 SCENE_CHARS = 240
 TASK_CHARS = 120
@@ -26,14 +26,14 @@ ACHIEVED = "achieved"
 Schema = dict[str, Any]
 
 
-def plan(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -> Schema:
+def plan_reply(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -> Schema:
     step = _object(verb={"type": "string", "enum": list(vocabulary)}, object=_text(OBJECT_CHARS))
     task = {"task": _text(TASK_CHARS)} if infer_task else {}
     steps = {"type": "array", "items": step, "minItems": 2, "maxItems": max_steps}
     return _object(scene=_text(SCENE_CHARS), **task, steps=steps)
 
 
-def segment(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
+def segment_reply(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
     """Pictures are numbered from 1, and the first one cannot be a change."""
     activity = {
         "label": {"type": "string", "enum": [*(str(k + 1) for k in range(num_steps)), IDLE, DONE]},
@@ -45,16 +45,16 @@ def segment(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
     return _object(seen=_text(SEEN_CHARS), first=_object(**activity), changes=changes)
 
 
-def refine(num_pictures: int) -> Schema:
+def refine_reply(num_pictures: int) -> Schema:
     return _object(seen=_text(EVENT_CHARS), picture=_number(range(2, num_pictures + 1)))
 
 
-def verify(num_attempts: int) -> Schema:
+def verify_reply(num_attempts: int) -> Schema:
     verdict = _object(criterion=_text(EVIDENCE_CHARS), evidence=_text(EVIDENCE_CHARS), completed={"type": "boolean"})
     return _object(**{attempt_key(k): verdict for k in range(1, num_attempts + 1)})
 
 
-def reason(pictures: Sequence[int]) -> Schema:
+def reason_reply(pictures: Sequence[int]) -> Schema:
     return _object(**{picture_key(k): _text(REASON_CHARS) for k in pictures})
 
 
