@@ -31,9 +31,9 @@ from training.folder import TrainingError
 from training.loop import batches_each, go_on_with_chance, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
+from training.progresslm import WEIGHTS
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
-from training.rewards import WEIGHTS
 from training.runs import Point
 from training.sharding import PATIENCE, fresh_state, precision
 from training.transform import Transform
