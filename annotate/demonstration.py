@@ -14,7 +14,7 @@ from core.demonstration_quality import LEAST_SPREAD
 CODE_VERSION = "demonstrations-2"
 PATH_HZ = 10.0  # at which the arm's way is looked at, whatever the frame rate is: no hand trembles on purpose
 PATH_SMOOTH_S = 0.2  # moving average over the state: takes out what sensors add
-FAST_PERCENTILE, MOVES = 90, 0.1  # an arm slower than this share of its fast speed stands still
+FAST_PERCENTILE = 90
 
 MIN_MOVES = 5  # points of the way at which the arm moves: fewer say nothing about how smoothly
 WAY_S = 0.4  # before and after a point of the way; as long as those by which motion sees a turn

@@ -173,7 +173,7 @@ class RunEnd:
         return float(last.mean() / max(self._fast(), 1e-9))
 
     def _fast(self) -> float:
-        return float(np.percentile(self.activity, 90))
+        return float(np.percentile(self.activity, FAST_PERCENTILE))
 
 
 @dataclass(frozen=True)
