@@ -1,12 +1,16 @@
-"""Signs that a label may be wrong, for people who review, and how likely a run failed whose outcome nobody says.
+"""Quality of labels and runs: signs that a label may be wrong, whether a run failed whose outcome nobody says, and how
+well it was demonstrated.
 
-Signs tell what is odd about an episode among those of its task; none proves that a label is wrong.
+Signs tell people who review what is odd about an episode among those of its task; none proves that a label is wrong.
 
 A run that ends as most others do is likely to have ended well, since recordings are kept because most worked. Each sign
 is how far a run is from the others in robust deviations (median, MAD), so that a task whose runs differ much needs a
 larger difference. A logistic function of few signs gives the probability, and how many runs of the task seem to have
 failed shifts it. Its weights were fitted once on simulated runs whose outcomes were left out, and tried on tasks that
 they were not fitted on.
+
+How a run was demonstrated is measured by numbers that need neither a label nor other runs; the view
+`demonstration_quality` (core/demonstration_quality.py) compares them within a task.
 """
 
 from collections import Counter

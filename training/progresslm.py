@@ -1,4 +1,17 @@
-"""What a line of ProgressLM's files holds, in the three forms that it publishes, and in all variants of each."""
+"""What a line of ProgressLM's files holds, in the three forms that it publishes and all variants of each; and rewards.
+
+Rewards of GRPO on its format: `published` as it was trained with, `mended` without its defects.
+
+Both weigh format .2, reference .5 and score .3 (ProgressLM, arXiv 2601.15224). What `mended` does otherwise, and why:
+
+- What cannot be read is worth -1, a wrong refusal -.5: silence must not pay better than saying that one does not know.
+- A score says that it is a percentage: "0.42" was 0.42 % in training and 42 % in evaluation, now it is neither.
+- "na" is a refusal, as in evaluation.
+- A right refusal is worth 1, as any other right answer; published stops at .84.
+- Errors count linearly and against the largest one that the label allows, as in evaluation: a quadratic one left .75
+  of the reward to a reference that was half the demonstration off.
+- The format is judged without the label: it asks the reply to be consistent, not to be right.
+"""
 
 import math
 import re
