@@ -15,9 +15,8 @@ from accelerate.utils import gather_object
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
 from training.backbones import parameter_groups
-from training.batches import Prepared, placed, together
+from training.batches import Batches, Prepared, placed, together
 from training.checkpoint import HeldOutCheck, TrainerState, chance_state, learning_tensors, read_tensors, set_chance
-from training.feeding import Batches
 from training.folder import TrainingError
 from training.model import ProgressModel, losses
 from training.plan import PEAK, card_here, cost, less
