@@ -1,5 +1,7 @@
 """The batches that a run is trained on: without end, exactly resumable, divided among processes and workers.
 
+They are prepared in the process that trains or by workers beside it.
+
 A run's batches are numbered, and whatever the number of processes and of their workers, number n is the same batch:
 consumer k of c prepares k, k + c, k + 2 c ... They come in turn from a few lanes, each a part of the data that is read
 in windows of samples: a window's samples are sorted by length or packed into rows, and its batches are given in random
@@ -23,16 +25,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming, row_lanes, shard_lanes
+from training.data import SampleSource, Unread, augment, form_name, item_of, length_of, naming, open_lanes, worker_count
 from training.folder import TrainingError
 from training.negatives.samples import Labels, SampleNegatives
 from training.pictures import Item
 from training.pixels import normalised, on_device
-from training.progresslm_data import read_rows
 from training.recipe import AS_RECORDED, Recipe
 from training.transform import Batch, Transform, pack
 from warehouse.shards import Sample, ShardError
-from warehouse.shards.loader import LoaderConfig
 
 NEGATIVES = 1  # of a window's chance: apart from that of its batches' order
 
@@ -382,15 +382,6 @@ def open_batches(
     return ParallelStream(part, workers, whole, rank, world) if workers else whole
 
 
-def worker_count(wanted: int, world: int, lanes: int) -> int:
-    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
-
-    Others would plan, though not decode, what is not theirs.
-    """
-    even = [n for n in range(1, wanted + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
-    return max(even, default=wanted)
-
-
 def open_stream(
     shards: Sequence[Path],
     transform: Transform,
@@ -400,19 +391,6 @@ def open_stream(
     labels: Labels = NO_LABELS,
 ) -> BatchStream:
     """Batches `first`, `first + every` ... of the run: the part of one of `every` consumers. Raises ShardError."""
-    data, seed = recipe.data, recipe.train.seed
-    window = data.window or recipe.train.batch
-    sources: Sequence[SampleSource]
-    if data.jsonl:
-        sources = row_lanes(read_rows(data.jsonl, data.image_root, form_name(bool(data.think))), window, seed)
-    else:
-        config = LoaderConfig(
-            seed=seed,
-            families=tuple(sorted(data.families)),
-            per_visit=data.per_visit,
-            dataset_rates=data.dataset_rates,
-            family_rates=data.families,
-        )
-        sources = shard_lanes(shards, config, window)
-    change = SampleNegatives(data.negatives, labels) if data.negatives.total > 0 else None
-    return BatchStream(sources, transform, recipe, first, every, change)
+    negatives = recipe.data.negatives
+    change = SampleNegatives(negatives, labels) if negatives.total > 0 else None
+    return BatchStream(open_lanes(shards, recipe), transform, recipe, first, every, change)

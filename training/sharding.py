@@ -1,6 +1,5 @@
 """A model divided among processes (FSDP 2): on GPUs, and on a CPU as well, so that it is tested where there is none."""
 
-from datetime import timedelta
 from typing import Any
 
 import torch
@@ -11,10 +10,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import distribute_tensor
 
+from training.checkpoint import PATIENCE
 from training.model import ProgressModel
-
-# How long a process waits for the others: as long as one of them may take to gather and write a model of 7 B.
-PATIENCE = timedelta(hours=2)
 
 
 def fresh_state(divided: bool) -> Any:

@@ -15,8 +15,8 @@ import torch
 from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import batches, data
-from training.batches import BatchStream, Prepared, open_batches, open_stream, together, worker_count
-from training.data import RowSource
+from training.batches import BatchStream, Prepared, open_batches, open_stream, together
+from training.data import RowSource, worker_count
 from training.pictures import Item
 from training.recipe import KINDS, Recipe
 from training.transform import Batch, Transform
