@@ -1,4 +1,5 @@
-"""The training loop, on Accelerate: one process or many, one device each."""
+"""The training loop, on Accelerate: one process or many, one device each; a model may be divided among them (FSDP 2),
+on GPUs, and on a CPU as well, so that it is tested where there is none."""
 
 import math
 from collections import Counter

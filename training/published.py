@@ -1,7 +1,8 @@
-"""Checkpoints that ProcVLM and ProgressLM publish, brought into our layout; what is pickled is read as weights only.
+"""Checkpoints that ProcVLM and ProgressLM publish, brought into our layout; and any, given to others if licences allow.
 
-ProcVLM's: weights in transformers' form or in an older one with prefixes, and the progress head in a file of its own;
-or an adapter with a head. ProgressLM's are models without a head. Every weight must be known and none may be missing.
+What is pickled is read as weights only. ProcVLM's: weights in transformers' form or in an older one with prefixes, and
+the progress head in a file of its own; or an adapter with a head. ProgressLM's are models without a head. Every weight
+must be known and none may be missing.
 """
 
 import hashlib
