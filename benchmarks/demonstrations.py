@@ -21,7 +21,7 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 
-from annotate.demonstration import measures
+from annotate.quality import measures
 from benchmarks.harness import arguments, build, table, worded
 from core.demonstration_quality import ODD_Z, PARTS
 from core.paths import Workspace

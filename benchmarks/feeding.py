@@ -26,7 +26,7 @@ from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from tests.kits.shard_kit import write
 from training.backbones import make_processor, make_tokenizer
-from training.feeding import open_stream
+from training.batches import open_stream
 from training.recipe import Recipe, TinyConfig
 from training.transform import Transform
 from warehouse.shards import ShardEpisode, picture_name

@@ -296,7 +296,7 @@ def model_publish(
     at: At = At(),
 ) -> None:
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
-    from training.publish import publish_model  # imports torch
+    from training.published import publish_model  # imports torch
 
     folder, lake = model_folder(space_at(at.workspace), model), lake_to_read(at.workspace)
     allow = allow_licence or ()

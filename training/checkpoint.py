@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,11 +34,12 @@ from core.errors import FailedError, UserError
 from core.files import sync, take_place
 from training.folder import CARD, ModelError, read_card, write_card
 from training.runs import STATE_FILE, saved_steps
-from training.sharding import PATIENCE
 
 FILE_BYTES = 4 << 30  # of one file of a process: so much is held a second time while it is written
 # That one process alone writes, or reads, is as it should be.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+# How long a process waits for the others: as long as one of them may take to gather and write a model of 7 B.
+PATIENCE = timedelta(hours=2)
 LAST_WRITE_S = 900.0  # that a run which failed waits for the checkpoint that it was just writing
 
 

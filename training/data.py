@@ -13,7 +13,7 @@ import numpy as np
 from annotate.samples.wording import Form
 from training.pictures import Item, Size, decode_picture, shrunk
 from training.pixels import picture_size
-from training.progresslm_data import Rows
+from training.progresslm_data import Rows, read_rows
 from training.recipe import Recipe
 from training.transform import Transform
 from warehouse.shards import Index, Sample, ShardError, read_index
@@ -213,7 +213,29 @@ class RowSource:
         self._epoch, self._position = state["epoch"], state["position"]
 
 
-def row_lanes(rows: Rows, window: int, seed: int) -> list[RowSource]:
-    """The lanes that rows are dealt out to, each of some windows at least."""
-    count = lane_count(len(rows) // window)
-    return [RowSource(rows[k::count], window, seed, k) for k in range(count)]
+def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]:
+    """The lanes of the recipe's files of rows, each of some windows at least, else of a release's shards. Raises
+    ShardError, TrainingError."""
+    data, seed = recipe.data, recipe.train.seed
+    window = data.window or recipe.train.batch
+    if data.jsonl:
+        rows = read_rows(data.jsonl, data.image_root, form_name(bool(data.think)))
+        count = lane_count(len(rows) // window)
+        return [RowSource(rows[k::count], window, seed, k) for k in range(count)]
+    config = LoaderConfig(
+        seed=seed,
+        families=tuple(sorted(data.families)),
+        per_visit=data.per_visit,
+        dataset_rates=data.dataset_rates,
+        family_rates=data.families,
+    )
+    return shard_lanes(shards, config, window)
+
+
+def worker_count(wanted: int, world: int, lanes: int) -> int:
+    """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
+
+    Others would plan, though not decode, what is not theirs.
+    """
+    even = [n for n in range(1, wanted + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
+    return max(even, default=wanted)

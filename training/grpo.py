@@ -26,16 +26,15 @@ from trl.trainer.grpo_config import GRPOConfig
 from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
-from training.checkpoint import TrainerState, chance_state, learning_tensors, load_state, read_tensors
+from training.checkpoint import PATIENCE, TrainerState, chance_state, learning_tensors, load_state, read_tensors
 from training.folder import TrainingError
-from training.loop import batches_each, go_on_with_chance, samples_of_step
+from training.loop import batches_each, fresh_state, go_on_with_chance, precision, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
+from training.progresslm import WEIGHTS
 from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
-from training.rewards import WEIGHTS
 from training.runs import Point
-from training.sharding import PATIENCE, fresh_state, precision
 from training.transform import Transform
 from warehouse.releases import Release
 from warehouse.shards import Sample

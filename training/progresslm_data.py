@@ -30,8 +30,7 @@ from core.values import IMAGE_MARK
 from training.folder import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
-from training.progresslm_rows import Conversation, RlPrompt, SourceRow
-from training.rewards import Truth
+from training.progresslm import Conversation, RlPrompt, SourceRow, Truth
 from warehouse.releases import Release
 from warehouse.shards import Sample, read_sample
 from warehouse.shards.ground_truth import ground_truth

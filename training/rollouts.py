@@ -28,9 +28,9 @@ from training.loop import make_optimizer, share_of_rate
 from training.model import save_processor
 from training.pixels import Batch, joined, on_device
 from training.plan import GB, of_this_machine
+from training.progresslm import REWARDS, WEIGHTS
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
-from training.rewards import REWARDS, WEIGHTS
 from training.transform import IGNORE, Transform, chat
 from warehouse.shards import Sample
 

@@ -25,9 +25,9 @@ from training.backbones import (
     make_processor,
     make_tokenizer,
 )
+from training.batches import NO_LABELS, open_batches
 from training.card import make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
-from training.feeding import NO_LABELS, open_batches
 from training.folder import TrainingError, is_laptop, read_card, write_card
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer

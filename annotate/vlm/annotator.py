@@ -12,7 +12,6 @@ from functools import partial
 from itertools import pairwise, starmap
 
 import annotate.vlm.prompts as prompts
-import annotate.vlm.schemas as schemas
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, completed_steps, finished
@@ -95,7 +94,7 @@ class _Annotation:
         )
 
     async def _question(
-        self, stage: str, pictures: prompts.Pictures, schema: schemas.Schema, **values: object
+        self, stage: str, pictures: prompts.Pictures, schema: prompts.Schema, **values: object
     ) -> Reply:
         """Ask a stage's question about pictures."""
         return await self.ask(prompts.request(stage, pictures, prompts.render(stage, **values), schema, self.config))
@@ -111,7 +110,7 @@ class _Annotation:
     async def _make_plan(self, pictures: prompts.Pictures) -> None:
         """The task, stated or as the reply infers it, and the planned steps; a step told twice in a row is one."""
         config = self.config
-        schema = schemas.plan(config.vocabulary, config.max_steps, infer_task=self.is_inferred)
+        schema = prompts.plan_reply(config.vocabulary, config.max_steps, infer_task=self.is_inferred)
         verbs = ", ".join(map(prompts.quote, config.vocabulary))
         reply = await self._question(
             "plan", pictures, schema, task=prompts.task_text(self.task), verbs=verbs, max_steps=config.max_steps
@@ -171,7 +170,7 @@ class _Annotation:
                 part="the run" if whole else part,
                 at_least="; there is at least one" if whole else "; there may be none",
             )
-            schema = schemas.segment(len(window), len(self.plan), min_changes=int(whole))
+            schema = prompts.segment_reply(len(window), len(self.plan), min_changes=int(whole))
             request = prompts.request("segment", pictures[window], question, schema, self.config, model=model)
             return window, spans_of((await self.ask(request)).value, window, len(self.plan))
 
@@ -187,7 +186,7 @@ class _Annotation:
             reply = await self._question(
                 "refine",
                 shown,
-                schemas.refine(len(window)),
+                prompts.refine_reply(len(window)),
                 task=self._said["task"],
                 spacing=f"{max(b - a for a, b in pairwise(window)) / self.view.fps:.3f}",
                 before=prompts.activity(before.label, self.plan) + (", a try that ends" if is_retry else ""),
@@ -220,12 +219,12 @@ class _Annotation:
             for number, s in enumerate((segments[k] for k in batch), 1):
                 start, end = prompts.seconds(s.start_frame, fps), prompts.seconds(s.end_frame, fps)
                 step = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
-                attempts.append(f"{schemas.attempt_key(number)}: {step}, from {start} s to {end} s")
+                attempts.append(f"{prompts.attempt_key(number)}: {step}, from {start} s to {end} s")
             reply = await self._question(
-                "verify", pictures[window], schemas.verify(len(batch)), **self._said, attempts="\n".join(attempts)
+                "verify", pictures[window], prompts.verify_reply(len(batch)), **self._said, attempts="\n".join(attempts)
             )
             for number, k in enumerate(batch, 1):
-                completed = reply.value[schemas.attempt_key(number)]["completed"]
+                completed = reply.value[prompts.attempt_key(number)]["completed"]
                 if completed != segments[k].completed:
                     before = "completed" if segments[k].completed else "not completed"
                     verified = replace(segments[k], completed=completed)
@@ -293,15 +292,15 @@ async def reason_episode(
     async def explain(window: Window, frames: list[int]) -> None:
         numbers = [window.index(frame) + 1 for frame in frames]
         moments = (
-            f"{schemas.picture_key(number)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
+            f"{prompts.picture_key(number)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
             for frame, number in zip(frames, numbers, strict=True)
         )
         question = prompts.render(
-            "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=schemas.REASON_CHARS
+            "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=prompts.REASON_CHARS
         )
-        reply = await ask(prompts.request("reason", pictures[window], question, schemas.reason(numbers), config))
+        reply = await ask(prompts.request("reason", pictures[window], question, prompts.reason_reply(numbers), config))
         for frame, number in zip(frames, numbers, strict=True):
-            texts[frame] = prompts.one_line(reply.value[schemas.picture_key(number)])
+            texts[frame] = prompts.one_line(reply.value[prompts.picture_key(number)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one

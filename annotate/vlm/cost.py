@@ -21,7 +21,7 @@ from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import EpisodeView
-from annotate.vlm.schemas import max_chars
+from annotate.vlm.prompts import max_chars
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")

@@ -1,16 +1,19 @@
-"""Prompts for the model: the texts of annotate/vlm/prompts, filled in.
+"""Prompts for the model: the texts of annotate/vlm/prompts, filled in; and JSON schemas of the replies of each stage.
 
 Texts that others wrote are put in by `quote` only, so that they stay within their quotation marks.
+
+Every reply that is valid can be used: labels and pictures are chosen from lists, and every text and list is bounded, so
+that guided decoding ends even for a model that knows nothing. What a model should think of first comes first.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import annotate.vlm.schemas as schemas
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
 from annotate.segments import DONE, IDLE
@@ -23,6 +26,7 @@ MAX_QUOTED = 600  # characters of a text that others wrote
 TEMPLATE_CHARACTERS = "<>[]|"
 
 Pictures = tuple[str | Image, ...]  # the beginning of a request
+Schema = dict[str, Any]
 
 
 def quote(text: str) -> str:
@@ -54,7 +58,7 @@ def render(name: str, **values: object) -> str:
 @cache
 def prompt_version(*, several_views: bool = False) -> str:
     """Changes with any prompt file that is used, with how they are filled in, and with the schemas."""
-    h = hashlib.sha256(f"{VERSION}\0{schemas.VERSION}\0".encode())
+    h = hashlib.sha256(f"{VERSION}\0{SCHEMAS_VERSION}\0".encode())
     used = (f for f in FOLDER.glob("*.txt") if several_views or f.name != OF_VIEWS)
     for f in sorted(used):
         h.update(f.name.encode() + b"\0" + f.read_bytes() + b"\0")
@@ -65,7 +69,7 @@ def request(
     stage: str,
     pictures: Sequence[str | Image],
     question: str,
-    schema: schemas.Schema,
+    schema: Schema,
     config: VlmConfig,
     model: str = "",
 ) -> Request:
@@ -75,7 +79,7 @@ def request(
         system=render("system"),
         content=(*pictures, question),
         schema=schema,
-        max_tokens=schemas.max_tokens(schema),
+        max_tokens=max_tokens(schema),
         temperature=config.temperature,
         seed=config.seed,
         model=model,
@@ -108,3 +112,97 @@ def activity(label: int | str, names: Sequence[str]) -> str:
     if label == DONE:
         return "done: every step is complete and the robot only rests or withdraws"
     return f"step {int(label) + 1}, {quote(names[int(label)])}"
+
+
+SCHEMAS_VERSION = "schemas-1"  # part of prompt_version()
+# Characters that the texts of a reply may have: what is thought of first is short, or it costs more than the answer
+SCENE_CHARS = 240
+TASK_CHARS = 120
+OBJECT_CHARS = 60
+SEEN_CHARS = 300
+EVENT_CHARS = 100
+EVIDENCE_CHARS = 100
+REASON_CHARS = 240
+REPEATED = 120  # characters in one repetition of a pattern
+ACHIEVED = "achieved"
+
+
+def plan_reply(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -> Schema:
+    step = _object(verb={"type": "string", "enum": list(vocabulary)}, object=_text(OBJECT_CHARS))
+    task = {"task": _text(TASK_CHARS)} if infer_task else {}
+    steps = {"type": "array", "items": step, "minItems": 2, "maxItems": max_steps}
+    return _object(scene=_text(SCENE_CHARS), **task, steps=steps)
+
+
+def segment_reply(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
+    """Pictures are numbered from 1, and the first one cannot be a change."""
+    activity = {
+        "label": {"type": "string", "enum": [*(str(k + 1) for k in range(num_steps)), IDLE, DONE]},
+        "outcome": {"type": "string", "enum": [ACHIEVED, "not_achieved"]},
+    }
+    change = _object(picture=_number(range(2, num_pictures + 1)), **activity)
+    most = min(num_pictures - 1, 2 * num_steps + 6)
+    changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": most}
+    return _object(seen=_text(SEEN_CHARS), first=_object(**activity), changes=changes)
+
+
+def refine_reply(num_pictures: int) -> Schema:
+    return _object(seen=_text(EVENT_CHARS), picture=_number(range(2, num_pictures + 1)))
+
+
+def verify_reply(num_attempts: int) -> Schema:
+    verdict = _object(criterion=_text(EVIDENCE_CHARS), evidence=_text(EVIDENCE_CHARS), completed={"type": "boolean"})
+    return _object(**{attempt_key(k): verdict for k in range(1, num_attempts + 1)})
+
+
+def reason_reply(pictures: Sequence[int]) -> Schema:
+    return _object(**{picture_key(k): _text(REASON_CHARS) for k in pictures})
+
+
+def attempt_key(number: int) -> str:
+    return f"attempt_{number}"
+
+
+def picture_key(number: int) -> str:
+    return f"picture_{number}"
+
+
+def max_tokens(schema: Mapping[str, Any]) -> int:
+    """Characters of the longest valid reply as json.dumps writes it: as many tokens as any tokenizer needs for it.
+
+    Example: {"picture": 12}, where the choices go up to 12, has 2 for the braces, 9 for the key, 4 for colon, comma and
+    blanks, and 2 for the number: 17.
+    """
+    if "enum" in schema:
+        return max(len(json.dumps(x)) for x in schema["enum"])
+    if schema["type"] == "object":
+        return 2 + sum(len(json.dumps(k)) + 4 + max_tokens(v) for k, v in schema["properties"].items())
+    if schema["type"] == "array":
+        return 2 + schema["maxItems"] * (2 + max_tokens(schema["items"]))
+    return 5 if schema["type"] == "boolean" else 2 + max_chars(schema)
+
+
+def _object(**properties: Schema) -> Schema:
+    names = list(properties)
+    return {"type": "object", "properties": properties, "required": names, "additionalProperties": False}
+
+
+def _text(max_chars: int) -> Schema:
+    """Printable ASCII without quotes and backslashes: no character takes more than one token, none has to be escaped.
+
+    By a pattern only: under vLLM 0.32 with xgrammar 0.2.8 a text bounded by `maxLength` may hold control characters and
+    broken UTF-8, both bounds at once are refused, and a repetition of more than 128 is an internal error (xgrammar's
+    issue 647), so a long one is told in parts.
+    """
+    first = r"[!#-\[\]-~]"  # is no blank
+    lengths = [min(REPEATED, max_chars - 1 - start) for start in range(0, max_chars - 1, REPEATED)]
+    rest = "".join(rf"[ !#-\[\]-~]{{0,{length}}}" for length in lengths)
+    return {"type": "string", "pattern": f"^{first}{rest}$"}
+
+
+def max_chars(text: Mapping[str, Any]) -> int:
+    return 1 + sum(map(int, re.findall(r"\{0,(\d+)\}", text["pattern"])))
+
+
+def _number(choices: Sequence[int]) -> Schema:
+    return {"type": "integer", "enum": list(choices)}

@@ -11,7 +11,7 @@ from typing import Any
 
 from annotate.config import VlmConfig
 from annotate.segments import DONE, IDLE
-from annotate.vlm.schemas import ACHIEVED
+from annotate.vlm.prompts import ACHIEVED
 from core.values import spread
 
 TILES = 9  # pictures in a contact sheet

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from core.errors import validation_message
 from eval.benchmarks.question import BenchmarkError
-from training.progresslm_rows import SourceRow, Text
+from training.progresslm import SourceRow, Text
 
 PROGRESS_PARTS = (
     "text-normal",

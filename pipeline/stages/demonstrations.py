@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.demonstration import CODE_VERSION, measures
+from annotate.quality import CODE_VERSION, measures
 from core.tables import TABLES
 from pipeline.stage import Output, Stage, StageContext
 

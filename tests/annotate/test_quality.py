@@ -5,9 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from annotate.demonstration import measures
 from annotate.motion.observe import Signals
-from annotate.quality import FARTHEST, FEWEST, SIGNS, LabelledRun, RunEnd, doubts, largest_jump, qualities, signs_of
+from annotate.quality import (
+    FARTHEST,
+    FEWEST,
+    SIGNS,
+    LabelledRun,
+    RunEnd,
+    doubts,
+    largest_jump,
+    measures,
+    qualities,
+    signs_of,
+)
 from annotate.segments import DONE, STEP, Segment
 
 FPS = 10.0

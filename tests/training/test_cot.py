@@ -13,8 +13,8 @@ from tests.kits import vlm_standin
 from tests.kits.progresslm_rows import empty_corpus, source_rows, write_rows
 from tests.kits.vlm_standin import Fault, StandIn, serving
 from training.cot import CotOptions, answer_of, generate, judge, prompt_version
+from training.progresslm import Truth
 from training.progresslm_data import Rows, read_rows, truth_of
-from training.rewards import Truth
 from warehouse.lake import Lake
 
 GOOD = {"ref_think": "Picture 2 shows it.", "ref": 2, "score_think": "A little beyond.", "score": 44}

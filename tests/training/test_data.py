@@ -14,10 +14,9 @@ import torch
 
 from tests.kits.negatives_kit import TASKS, runs, write_shards
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
-from training import data, feeding
-from training.batches import BatchStream, Prepared, together
-from training.data import RowSource
-from training.feeding import open_batches, open_stream, worker_count
+from training import batches, data
+from training.batches import BatchStream, Prepared, open_batches, open_stream, together
+from training.data import RowSource, worker_count
 from training.pictures import Item
 from training.recipe import KINDS, Recipe
 from training.transform import Batch, Transform
@@ -105,11 +104,11 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
 def test_workers_start_beside_threads_of_opencv(
     shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class InTime(feeding.DataLoader):
+    class InTime(batches.DataLoader):
         def __init__(self, *given: Any, **settings: Any) -> None:
             super().__init__(*given, **settings, timeout=60)  # a worker that hangs is named
 
-    monkeypatch.setattr(feeding, "DataLoader", InTime)
+    monkeypatch.setattr(batches, "DataLoader", InTime)
     threads = cv2.getNumThreads()
     cv2.setNumThreads(2)
     try:
@@ -134,7 +133,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(
         return next(open_stream(shards, transform, recipe()))
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-    monkeypatch.setattr(feeding, "DataLoader", loader)
+    monkeypatch.setattr(batches, "DataLoader", loader)
     prepared = next(open_batches(shards, transform, recipe(data={"workers": 1})))
     assert given["pin_memory"] is gpu
     # torch asks each batch to pin itself.

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, published_rows
 from training.folder import TrainingError
+from training.progresslm import Truth
 from training.progresslm_data import read_rows, truth_of
-from training.rewards import Truth
 from warehouse.shards import Sample
 
 ID = "h5_franka_3rgb/stack_cups/1015_172846.00"

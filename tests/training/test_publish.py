@@ -11,7 +11,7 @@ from tests.kits.laptop_kit import make_checkpoint
 from tests.kits.made_corpus import Made
 from tests.kits.published_kit import answers, published_head, tiny, write_adapter
 from training.model import ProgressModel, load_model, save_model
-from training.publish import publish_model
+from training.published import publish_model
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases import Release, create_release

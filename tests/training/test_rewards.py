@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.rewards import Truth, mended, published
+from training.progresslm import Truth, mended, published
 
 ANSWERABLE, UNANSWERABLE = Truth(3, 42.0, 5), Truth(None, None, 5)
 

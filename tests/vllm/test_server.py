@@ -14,16 +14,16 @@ from annotate.model_client.calls import Image, Reply, Request
 from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import TokenMeter, blank
-from annotate.vlm import prompts, schemas
+from annotate.vlm import prompts
 from tests.kits.vllm_kit import VllmServer
 
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {
-    "plan": schemas.plan(CONFIG.vocabulary, CONFIG.max_steps, infer_task=True),
-    "segment": schemas.segment(8, 4, min_changes=1),
-    "refine": schemas.refine(8),
-    "verify": schemas.verify(3),
-    "reason": schemas.reason([1, 4, 8]),
+    "plan": prompts.plan_reply(CONFIG.vocabulary, CONFIG.max_steps, infer_task=True),
+    "segment": prompts.segment_reply(8, 4, min_changes=1),
+    "refine": prompts.refine_reply(8),
+    "verify": prompts.verify_reply(3),
+    "reason": prompts.reason_reply([1, 4, 8]),
 }
 # without a text, which a random model fills with what may be no JSON, so that it is asked again
 CHOICE = {

@@ -5,17 +5,17 @@ import jsonschema
 import pytest
 
 from annotate.config import VERBS
-from annotate.vlm import schemas
+from annotate.vlm import prompts
 
 ALL = {
-    "plan": schemas.plan(VERBS, 8, infer_task=False),
-    "plan and task": schemas.plan(VERBS, 8, infer_task=True),
-    "segment": schemas.segment(24, 5, min_changes=1),
-    "segment of a window": schemas.segment(24, 5, min_changes=0),
-    "segment of two pictures": schemas.segment(2, 1, min_changes=1),
-    "refine": schemas.refine(8),
-    "verify": schemas.verify(12),
-    "reason": schemas.reason([1, 3, 24]),
+    "plan": prompts.plan_reply(VERBS, 8, infer_task=False),
+    "plan and task": prompts.plan_reply(VERBS, 8, infer_task=True),
+    "segment": prompts.segment_reply(24, 5, min_changes=1),
+    "segment of a window": prompts.segment_reply(24, 5, min_changes=0),
+    "segment of two pictures": prompts.segment_reply(2, 1, min_changes=1),
+    "refine": prompts.refine_reply(8),
+    "verify": prompts.verify_reply(12),
+    "reason": prompts.reason_reply([1, 3, 24]),
 }
 STEPS = [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it (on 5%)"}]
 VALID = {
@@ -88,7 +88,7 @@ def largest(schema):
         case "array":
             return [largest(schema["items"])] * schema["maxItems"]
         case "string":
-            return "x" * schemas.max_chars(schema)
+            return "x" * prompts.max_chars(schema)
         case "boolean":
             return False
 
@@ -98,13 +98,13 @@ def test_the_token_limit_is_enough_for_any_tokenizer_and_not_more(name):
     reply = largest(ALL[name])
     jsonschema.validate(reply, ALL[name])
     needed = len(json.dumps(reply))
-    assert needed <= schemas.max_tokens(ALL[name]) <= 1.05 * needed + 10
-    assert schemas.max_tokens(ALL[name]) < 3600
+    assert needed <= prompts.max_tokens(ALL[name]) <= 1.05 * needed + 10
+    assert prompts.max_tokens(ALL[name]) < 3600
 
 
 def test_long_texts_are_bounded_in_parts():
-    text = schemas.reason([1])["properties"]["picture_1"]
-    assert schemas.max_chars(text) == 240
+    text = prompts.reason_reply([1])["properties"]["picture_1"]
+    assert prompts.max_chars(text) == 240
     assert re.findall(r"\{0,(\d+)\}", text["pattern"]) == ["120", "119"]
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate("x" * 241, text)
