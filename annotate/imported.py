@@ -34,8 +34,8 @@ CODE_VERSION = "imported-4"
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": sidecars.read_signals,
     "annotations-json": sidecars.read_drawn,
-    "opensarm": opensarm.read,
-    "robometer": robometer.read,
+    "opensarm": opensarm.read_opensarm,
+    "robometer": robometer.read_robometer,
 }
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
 IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first

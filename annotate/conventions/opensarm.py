@@ -158,7 +158,7 @@ def _segment(word: str, start: int, end: int) -> Segment:
     return Segment(name, start, end, IDLE, False, pace=pace)
 
 
-def read(path: Path) -> list[RolloutAnnotation]:
+def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
     said = {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}

@@ -53,11 +53,11 @@ class GradedAnnotation(EpisodeAnnotation):
         return ImportedLabel(whole_run(num_frames, done), 1, end=end)
 
 
-def read(path: Path) -> list[GradedAnnotation]:
+def read_robometer(path: Path) -> list[GradedAnnotation]:
     """Read a folder of Parquet files with such rows, or one file. Raises ImportedError."""
     found: dict[tuple[str | None, int], GradedAnnotation] = {}
     for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
-        for annotation in _annotations(file):
+        for annotation in _graded_rows(file):
             key = (annotation.of[0] if annotation.of else None, annotation.episode_index)
             if found.setdefault(key, annotation) != annotation:
                 raise ImportedError(f"{file}: the views of episode {key[1]} do not agree on how it ended")
@@ -66,7 +66,7 @@ def read(path: Path) -> list[GradedAnnotation]:
     return list(found.values())
 
 
-def _annotations(file: Path) -> Iterator[GradedAnnotation]:
+def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
     """Of each row. Raises ImportedError."""
     try:
         table = pq.read_table(file)
@@ -77,12 +77,12 @@ def _annotations(file: Path) -> Iterator[GradedAnnotation]:
         raise ImportedError(f"{file} lacks the columns {', '.join(missing)} of Robometer's rows")
     for row in table.select(list(NEEDED)).to_pylist():
         try:
-            yield _annotation(**row)
+            yield _graded(**row)
         except ValueError as e:
             raise ImportedError(f"{file}: {row['id']!r} {e}") from e
 
 
-def _annotation(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
+def _graded(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
     named, share = EPISODE_ID.match(str(id)), partial_success
     if named is None:
         raise ValueError("does not say which episode it is: it has no number")
