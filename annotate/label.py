@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from annotate.segments import Segment
-from core.step_names import is_name, unnamed_step
+from core.names import is_name, unnamed_step
 from ingest.episode import EpisodeFrame
 
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from core.step_names import is_name
+from core.names import is_name
 
 STEP, IDLE, DONE = "step", "idle", "done"
 PACES = ("fast", "slow", "adjust", "mistake")

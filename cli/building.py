@@ -31,8 +31,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import print_json, show
-from cli.progress import training_progress
+from cli.output import print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, note
 from core.errors import UserError

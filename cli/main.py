@@ -34,9 +34,8 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
-from core.addresses import without_secrets
 from core.cores import tell_libraries
-from core.errors import UserError, checked_address, validation_message
+from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names

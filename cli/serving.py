@@ -30,13 +30,12 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import show
-from cli.progress import progress
+from cli.output import progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.names import whoami
 from core.paths import Workspace
-from core.serving import TOKENS, access_for, link_with, listen, serve, token_for, write_private
+from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
 from pipeline.suggesting import suggest

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.segments import DONE, IDLE, STEP, Segment
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 
 FORMAT, VERSION = "lerobot.frame_signals", 1
 KEYS = ("index", "episode_index", "frame_index")

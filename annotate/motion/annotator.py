@@ -26,7 +26,7 @@ from annotate.motion.votes import votes
 from annotate.progress import MOST, ProgressConfig
 from annotate.segments import Segment
 from annotate.signals import Signals
-from core.step_names import is_name, unnamed_step
+from core.names import is_name, unnamed_step
 
 CODE_VERSION = "motion-10"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"

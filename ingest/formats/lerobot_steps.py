@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of

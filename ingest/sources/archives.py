@@ -14,8 +14,7 @@ from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from core.files import HALF_FILE, whole_file
-from core.scratch import ScratchFolder
+from core.files import HALF_FILE, ScratchFolder, whole_file
 from ingest.limits import LIMITS, Limits
 from ingest.reasons import DataError
 

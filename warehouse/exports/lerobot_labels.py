@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from annotate.samples.procvqa import PROGRESS, task_text
 from annotate.segments import STEP, completed_steps
-from core.step_names import is_name
+from core.names import is_name
 from core.tables import TABLES
 from warehouse.exports.labels import ActiveLabel
 from warehouse.exports.selection import ExportEpisode, Selected

@@ -11,12 +11,9 @@ from typing import Any, cast
 import dagster as dg
 
 from annotate.model_client.calls import VlmError
-from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
-from assets.defs.resources import CorpusResource
-from assets.lib.events import LEFT_OUT, check_result, described, metadata, why_not
-from assets.lib.executors import is_one_process
+from assets.defs.resources import CorpusResource, VlmServer, is_one_process
+from assets.lib.events import LEFT_OUT, check_result, chunks, datasets, described, metadata, parse_chunk_key, why_not
 from assets.lib.tell import register_partitions
-from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache

@@ -9,9 +9,8 @@ import duckdb
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
-from assets.defs.corpus.partitions import parse_chunk_key
-from assets.defs.resources import CorpusResource
-from assets.lib.vlm_server import VlmServer
+from assets.defs.resources import CorpusResource, VlmServer
+from assets.lib.events import parse_chunk_key
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import BuildReport
