@@ -5,7 +5,6 @@ What belongs here: what Dagster has to know. What a stage does and needs is in p
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import dagster as dg
@@ -84,44 +83,39 @@ def _run(
         raise dg.Failure(why, allow_retries=False)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
-    pictures = _pictures.of(context, lake.workspace, build, chunk) if stage.name in DECODING else None
+    pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
     finally:
         if stage.name == DECODING[-1]:
-            _pictures.close()
+            _let_go()
 
 
-@dataclass
-class _RunPictures:
-    """What the stages of one chunk keep for one another where one process runs them all: a video is decoded once."""
-
-    key: tuple[str, DatasetBuild, int] | None = None
-    cache: PictureCache | None = None
-
-    def of(
-        self, context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
-    ) -> PictureCache | None:
-        """None where this run does not also make all that would be kept, or makes it in other processes."""
-        made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
-        wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
-        if chunk is None or not wanted <= made or not is_one_process():
-            return None
-        key = context.run_id, build, chunk
-        if key != self.key:
-            self.close()
-            self.key, self.cache = key, PictureCache(workspace, build)
-        return self.cache
-
-    def close(self) -> None:
-        if self.cache:
-            self.cache.close()
-        self.key = self.cache = None
+# What the stages of one chunk keep for one another where one process runs them all: a video is decoded once. Of a run,
+# the newest build and chunk
+_kept: list[tuple[tuple[str, DatasetBuild, int], PictureCache]] = []
 
 
-_pictures = _RunPictures()
+def _pictures(
+    context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
+) -> PictureCache | None:
+    """None where this run does not also make all that would be kept, or makes it in other processes."""
+    made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
+    if chunk is None or not wanted <= made or not is_one_process():
+        return None
+    key = context.run_id, build, chunk
+    if not _kept or _kept[0][0] != key:
+        _let_go()
+        _kept.append((key, PictureCache(workspace, build)))
+    return _kept[0][1]
+
+
+def _let_go() -> None:
+    while _kept:
+        _kept.pop()[1].close()
 
 
 def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:
