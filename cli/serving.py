@@ -3,7 +3,7 @@
 import os
 import time
 import webbrowser
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from html import escape
@@ -110,10 +110,8 @@ def _open(link: str, page: Path) -> None:
 def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
     """Which run of each task of a dataset to label next. Raises UserError."""
     lake = Lake(space, read_only=True)
-    try:
+    with closing(lake.con):
         return [asdict(suggestion) for suggestion in suggest(lake, dataset)]
-    finally:
-        lake.con.close()
 
 
 @vlm_app.command("cache")

@@ -32,19 +32,16 @@ stage_runs: The last run of each stage on each partition; decides what is up to 
 
 build_configs: The resolved configuration of each dataset's last build
   key dataset
-  dataset
   config_hash str: hash of the configuration without paths and addresses
   config str: the configuration as JSON
   created_at time: time of the first build with it
 
 episode_ids: The index of each episode that a source has ever had; an index is never given to another episode
   key dataset, episode_index
-  dataset, episode_index
   source_id str: record or path of the episode in the source
 
 label_runs: One row per label run: annotator, model, prompts, parameters and code version
   key label_run
-  label_run
   annotator str: motion, native, vlm, transfer, human or imported
   model str: name of the model at the server; null: no model
   model_revision str: revision of the model, from the server or the configuration
@@ -72,7 +69,6 @@ vlm_calls: One row per request sent to a model; cached answers are not counted
 
 takedowns: Episodes that must not be used or passed on any more
   key dataset, episode_index
-  dataset
   episode_index i64: null: the whole dataset
   reason str: reason in words
   created_at time: time of the request

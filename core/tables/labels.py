@@ -7,8 +7,6 @@ SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
 LABEL_TABLES = tables(f"""
 segments: Subtask spans of an episode by one label run; they cover the episode without gaps
   key dataset, episode_index, label_run, segment_index
-  partition dataset, chunk
-  dataset, episode_index, label_run
   segment_index i32: order in time, from 0
   chunk
   name str: the step in words, or a placeholder
@@ -33,9 +31,7 @@ segments: Subtask spans of an episode by one label run; they cover the episode w
   check pace IN ('fast', 'slow', 'adjust', 'mistake')
 
 episode_labels: One row per episode and label run: what the label states about the whole episode
-  key dataset, episode_index, label_run
-  partition dataset, chunk
-  dataset, episode_index, label_run, chunk
+  key dataset, episode_index, label_run; chunk
   plan list[str]: names of the planned steps, or placeholders
   named bool: true: every planned step has a name; false: the label gives progress, but no words
   steps_from str: form of the source's steps that the segments come from; null: they do not come from the source
@@ -58,9 +54,7 @@ episode_labels: One row per episode and label run: what the label states about t
   check (as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)
 
 progress: The dense label: task progress per frame by one label run
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   segment_index i32: segment that holds the frame
   progress f32: 0 at the start, 1 exactly when the task is finished
   progress_procvlm f32: the published ProcVLM formula on the same segments
@@ -70,18 +64,14 @@ progress: The dense label: task progress per frame by one label run
   check progress_procvlm BETWEEN 0 AND 1
 
 reasoning: Step reasoning in words per frame
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   text str: the reasoning, at most three sentences
   finished bool: true: all planned steps are complete at this frame
   check text IS NOT NULL
 
 label_quality: Signs that a label may be wrong, from comparing the runs of a task in a chunk; null: fewer than five
       runs
-  key dataset, episode_index, label_run
-  partition dataset, chunk
-  dataset, episode_index, label_run, chunk
+  key dataset, episode_index, label_run; chunk
   length_z f64: distance of the log duration from the task's median, in robust standard deviations
   order_rarity f64: share of the task's runs that do the steps in another order
   jump f64: largest change of progress within half a second
@@ -102,9 +92,7 @@ label_quality: Signs that a label may be wrong, from comparing the runs of a tas
   check p_failure BETWEEN 0 AND 1
 
 alignments: For labels that follow others: the frame of a reference that each compared frame of a run matches
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   reference_episode i64: episode of the reference
   reference_frame i64: matched frame of the reference
   distance f32: distance of the two frames; 1 is typical for frames that show the same moment of two runs
@@ -118,8 +106,6 @@ alignments: For labels that follow others: the frame of a reference that each co
 label_disagreement: Difference between two labels of an episode; stored with the label run that was built later
   event
   key dataset, episode_index, label_run, other_run
-  partition dataset, chunk
-  dataset, episode_index, label_run
   other_run str: label run that it is compared with
   chunk
   mean_difference f64: mean |difference of progress| over the frames
@@ -128,15 +114,12 @@ label_disagreement: Difference between two labels of an episode; stored with the
 
 active_runs: The active label of each episode, and the rule that chose it
   key dataset, episode_index
-  partition dataset, chunk
   dataset, episode_index, chunk, label_run
   why str: the rule that chose it
   check label_run IS NOT NULL
 
 splits: The split of each episode; decided per group, never changed. Episodes unusable by their metadata have none
-  key dataset, episode_index
-  partition dataset, chunk
-  dataset, episode_index, chunk
+  key dataset, episode_index; chunk
   split str: train, val, test_id, test_task or test_ood
   group str: group of the episode; all episodes of a group are in one split
   check split IN {SPLITS}
@@ -144,8 +127,6 @@ splits: The split of each episode; decided per group, never changed. Episodes un
 other_tasks: Runs of other tasks in other chunks that the samples of a chunk may show; chosen from metadata at
       listing
   key dataset, chunk, episode_index
-  partition dataset, chunk
-  dataset
   chunk i32: chunk whose samples may show the run
   split str: split of the run and of the samples that may show it
   episode_index i64: episode of the run, which is in another chunk
@@ -153,7 +134,6 @@ other_tasks: Runs of other tasks in other chunks that the samples of a chunk may
 
 samples: One row per sample: a question with pictures and its answer
   key sample_id
-  partition dataset, chunk
   sample_id str: 16 hex of sha256(dataset, episode, label run, family, pictures, question, answer)
   family str: procvqa_a, _b, _c, progresslm_text, _visual, _cross_view or _unanswerable
   variant str: kind of question within the family
@@ -182,7 +162,6 @@ samples: One row per sample: a question with pictures and its answer
 
 sample_location: The shard and the position of each sample
   key sample_id, shard
-  partition dataset, chunk
   sample_id str: see samples
   shard str: file name, see shards
   dataset, chunk
@@ -191,7 +170,6 @@ sample_location: The shard and the position of each sample
 
 shards: One row per shard: a WebDataset tar under shards/<split>/
   key shard
-  partition dataset, chunk
   shard str: <dataset>-<chunk>-<split>-<hash12>.tar
   split str: split of all its samples
   dataset, chunk

@@ -56,14 +56,17 @@ def _run(
     stage: Stage,
     dataset: str,
     chunk: int | None,
-    vlm_server: VlmServer | None = None,
+    vlm_server: VlmServer,
 ) -> StageReport | None:
     """Run one stage on one partition; None: the chunk has no such stage (Stage.reads).
 
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
     lake = corpus.lake()
-    build = _asking(corpus.build(dataset), stage, vlm_server)
+    build = corpus.build(dataset)
+    # Where the resource has servers, a stage that asks a model asks those
+    if vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
+        build = with_annotator(build, "vlm", vlm_server.endpoints())
     source = build.source(lake.workspace.sources)
     fingerprint = source.fingerprint()
     build = build.read_at(fingerprint)
@@ -118,13 +121,6 @@ def _let_go() -> None:
         _kept.pop()[1].close()
 
 
-def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:
-    """A build whose stage asks the servers of the resource, where there are any and it asks a model at all."""
-    if vlm_server and vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
-        return with_annotator(build, "vlm", vlm_server.endpoints())
-    return build
-
-
 def _result(
     corpus: CorpusResource, build: DatasetBuild, stage: Stage, chunk: int | None, report: StageReport
 ) -> dg.MaterializeResult:
@@ -172,44 +168,31 @@ def _definition(stage: Stage) -> dict[str, Any]:
     }
 
 
-def dataset_asset(stage: Stage) -> dg.AssetsDefinition:
-    """The asset of a stage that works on a dataset as a whole."""
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage, of a dataset as a whole or of its chunks; a blocking check that fails stops what follows.
 
-    @dg.asset(partitions_def=datasets, **_definition(stage))
-    def dataset_stage(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-        dataset = context.partition_key
-        with _outlasting(context):
-            report = _run(context, corpus, stage, dataset, None)
-            assert report
-            register_partitions(context.instance, corpus.lake(), [dataset])
-            return _result(corpus, corpus.build(dataset), stage, None, report)
+    A partition that has nothing of the stage says so.
+    """
 
-    return cast(dg.AssetsDefinition, dataset_stage)
-
-
-def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
-    """The asset of a stage that works on a chunk; a blocking check that fails stops what follows."""
-
-    @dg.asset(partitions_def=chunks, **_definition(stage))
-    def chunk_stage(
+    @dg.asset(partitions_def=chunks if stage.upstream else datasets, **_definition(stage))
+    def made(
         context: dg.AssetExecutionContext, corpus: CorpusResource, vlm_server: VlmServer
     ) -> Iterator[dg.MaterializeResult]:
-        dataset, chunk = parse_chunk_key(context.partition_key)
+        key = context.partition_key
+        dataset, chunk = parse_chunk_key(key) if stage.upstream else (key, None)
         with _outlasting(context):
             build = corpus.build(dataset)
-            if not stage.applies(build):
-                why = f"the build of {dataset} has none"
-                context.log.info(f"no {stage.name}: {why}")
-                yield _left_out(stage, why)
-                return
-            report = _run(context, corpus, stage, dataset, chunk, vlm_server)
-            if report is None:
-                yield _left_out(stage, why_not(stage))
-                return
-            result = _result(corpus, build, stage, chunk, report)
+            why_none = "" if stage.applies(build) else f"the build of {dataset} has none"
+            report = None if why_none else _run(context, corpus, stage, dataset, chunk, vlm_server)
+            if chunk is None:
+                register_partitions(context.instance, corpus.lake(), [dataset])
+            why_none = why_none or why_not(stage)
+            result = _result(corpus, build, stage, chunk, report) if report else _left_out(stage, why_none)
+        if not report:
+            context.log.info(f"no {stage.name}: {why_none}")
         yield result
 
-    return cast(dg.AssetsDefinition, chunk_stage)
+    return cast(dg.AssetsDefinition, made)
 
 
-corpus_assets = [dataset_asset(stage) if not stage.upstream else chunk_asset(stage) for stage in STAGES]
+corpus_assets = [stage_asset(stage) for stage in STAGES]

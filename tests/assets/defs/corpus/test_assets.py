@@ -49,7 +49,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def configure(space: Workspace, build: DatasetBuild) -> None:
-    row = {"dataset": build.name, "config": build.json_text(), "config_hash": content_key(build.json_text())}
+    row = {"dataset": build.name, "config": build.model_dump_json(), "config_hash": content_key(build.json_text())}
     open_lake(space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
 
 
