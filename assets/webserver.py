@@ -52,6 +52,13 @@ QUERIES = {name: metric["sql"] for name, metric in METRICS.items() if "sql" in m
 LABELS = {name: metric.get("labels", []) for name, metric in METRICS.items()}  # but of queries
 AGAIN = {"dagster/retry_number": [str(n) for n in range(1, 10)]}  # tags of runs that are another try
 disable_created_metrics()
+TOKEN, HOSTS = TOKENS["ui"], "PROCCORPUS_UI_HOSTS"
+SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
+LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
+# The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
+FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
+MAX_BODY_BYTES = 64 << 20
+ENDS_WITHIN_S = 4.0  # from SIGTERM to SIGKILL
 
 
 def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
@@ -87,15 +94,6 @@ def _of_runs(instance: dg.DagsterInstance) -> dict[str, Iterable[Sequence]]:
         "proccorpus_retried_runs": [[instance.get_runs_count(dg.RunsFilter(tags=AGAIN))]],
         "proccorpus_night_ended_timestamp_seconds": list(ended.items()),
     }
-
-
-TOKEN, HOSTS = TOKENS["ui"], "PROCCORPUS_UI_HOSTS"
-SETTINGS = "DAGSTER_WEBSERVER"  # prefix of variables with its options
-LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
-# The graph of all assets, with what the groups hold; Dagster's own first page, a timeline of runs, says nothing of them
-FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
-MAX_BODY_BYTES = 64 << 20
-ENDS_WITHIN_S = 4.0  # from SIGTERM to SIGKILL
 
 
 def ui_access(host: str, environment: Mapping[str, str]) -> Access:

@@ -32,6 +32,8 @@ COLOURS = {
     "unusable": "red", "error": "red", "failed": "red", "blocking": "red", "warning": "yellow", "stale": "yellow",
     "ok": "green", "up to date": "green",
 }  # fmt: skip
+FIRST_S, LOG_EVERY_S = 0.5, 10.0
+SPEED_S = 600.0  # how fast something is, is told from this long
 
 
 def print_json(value: Any) -> None:
@@ -121,10 +123,6 @@ def _cell(value: Any) -> Text:
         return Text(", ".join(_cell(item).plain for item in value))
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else shown(str(value)).replace("\t", " ")
     return Text(text, style=COLOURS.get(text, ""))
-
-
-FIRST_S, LOG_EVERY_S = 0.5, 10.0
-SPEED_S = 600.0  # how fast something is, is told from this long
 
 
 class _Words(ProgressColumn):

@@ -45,6 +45,10 @@ from warehouse.shards.profiles import PROFILES, draw
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(release_app, name="release")
+samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)
+shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
+app.add_typer(samples_app, name="samples")
+app.add_typer(shards_app, name="shards")
 
 
 @release_app.command("create")
@@ -214,12 +218,6 @@ def _confirm_collection(lake: Lake, keep_days: float) -> None:
     files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
     if files:
         confirm(f"Delete {counted(files, 'file')} ({decimal(num_bytes)}) of {lake.workspace.root}?", yes=False)
-
-
-samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)
-shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
-app.add_typer(samples_app, name="samples")
-app.add_typer(shards_app, name="shards")
 
 
 @samples_app.command("draw")

@@ -38,6 +38,7 @@ REMEDIES = {
     errno.EPERM: "ask whoever owns it for the right, or use a place (for one, a copy of the workspace) of your own",
     errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4,095: choose a shorter one",
 }
+PREFIX, LOCK = "proccorpus-", ".lock"
 
 
 class DiskFullError(FailedError):
@@ -200,9 +201,6 @@ def sync_newest(folder: str) -> None:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
-
-
-PREFIX, LOCK = "proccorpus-", ".lock"
 
 
 class ScratchFolder:

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 
 DEMO_RELEASE, DEMO_RECIPE = "demo", "laptop"  # of the demo, and where nobody names another
 LATEST = "latest"  # in the place of a release's or a model's name: the newest
+# What motion and a person's editor put where nobody has given a name; earlier versions numbered parts of a movement
+PLACEHOLDER = r"New step|(?:Unnamed step|Move, part) \d+(?:, part \d+)*"
 
 
 def near_names(name: str, known: Collection[str]) -> list[str]:
@@ -34,10 +36,6 @@ def whoami() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "somebody"
-
-
-# What motion and a person's editor put where nobody has given a name; earlier versions numbered parts of a movement
-PLACEHOLDER = r"New step|(?:Unnamed step|Move, part) \d+(?:, part \d+)*"
 
 
 def unnamed_step(step: int) -> str:

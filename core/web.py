@@ -42,6 +42,11 @@ HEADERS = {
     "referrer-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+SHORTEST_TOKEN, MOST_TOKEN, END_S = 16, 4096, 9
+# Of all servers here, Dagster's as well: headers of some 64 KB at most; httptools takes any, before it asks for a token
+uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]
+# By server: the variable with its token
+TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
 
 
 @dataclass(frozen=True)
@@ -210,13 +215,6 @@ class Guard:
 
 def _equal(given: str, wanted: str) -> bool:
     return hmac.compare_digest(given.encode(), wanted.encode())
-
-
-SHORTEST_TOKEN, MOST_TOKEN, END_S = 16, 4096, 9
-# Of all servers here, Dagster's as well: headers of some 64 KB at most; httptools takes any, before it asks for a token
-uvicorn.config.HTTP_PROTOCOLS["auto"] = uvicorn.config.HTTP_PROTOCOLS["h11"]
-# By server: the variable with its token
-TOKENS = {"explore": "PROCCORPUS_EXPLORE_TOKEN", "serve": "PROCCORPUS_REWARD_TOKEN", "ui": "PROCCORPUS_UI_TOKEN"}
 
 
 def token_for(

@@ -36,6 +36,7 @@ NAVIGATION = [
     ("/training", "Training"),
     ("/leaderboard", "Leaderboard"),
 ]
+UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,6 @@ def writing(explorer: Explorer) -> Iterator[Lake]:
         yield lake
     finally:
         lake.con.close()
-
-
-UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
 def count(value: float | None) -> str:

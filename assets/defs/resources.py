@@ -16,6 +16,12 @@ from pipeline.config import DatasetBuild, load_config, read_build_file, resolve,
 from pipeline.sources import all_builds, with_folders
 from warehouse.lake import Lake, open_lake
 
+CHOICE = "PROCCORPUS_EXECUTOR"
+EXECUTORS = ("in_process", "ray", "kubernetes")
+# What a step on another machine needs to be told. No secrets: Ray shows a job's variables to whoever sees its dashboard
+PASSED_ON = (CHOICE, "PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES", "PROCCORPUS_NOTES")
+DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
+
 
 class VlmServer(dg.ConfigurableResource):
     """Endpoints of a model. With `urls` nothing is started; else vLLM is, on demand, and stopped when the run ends."""
@@ -77,12 +83,6 @@ class VlmServer(dg.ConfigurableResource):
         )
 
 
-CHOICE = "PROCCORPUS_EXECUTOR"
-EXECUTORS = ("in_process", "ray", "kubernetes")
-# What a step on another machine needs to be told. No secrets: Ray shows a job's variables to whoever sees its dashboard
-PASSED_ON = (CHOICE, "PROCCORPUS_WORKSPACE", "PROCCORPUS_CONFIG", "DAGSTER_HOME", "DAGSTER_FILES", "PROCCORPUS_NOTES")
-
-
 def is_one_process() -> bool:
     """Are the steps of a run run by one process, one after the other?"""
     return (os.environ.get(CHOICE) or EXECUTORS[0]) == EXECUTORS[0]
@@ -110,9 +110,6 @@ def _kubernetes() -> dg.ExecutorDefinition:
     from dagster_k8s import k8s_job_executor
 
     return k8s_job_executor.configured({"max_concurrent": 4, "retries": {"enabled": {}}}, name="kubernetes")
-
-
-DEFAULT_CONFIG = ROOT / "configs" / "demo.toml"
 
 
 class CorpusResource(dg.ConfigurableResource):

@@ -61,37 +61,8 @@ COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 BY_NAME = {stage.name: stage for stage in STAGES}
-
-
-def column_lineage(stage: Stage) -> dg.TableColumnLineage:
-    """Of each column that comes from upstream: the columns there."""
-    upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
-    deps = {}
-    for column in TABLES[stage.tables[0]].schema.names:
-        named = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
-        # A key is that of the first stage that has it: the others have theirs from there
-        keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
-        if found := named or keys[:1]:
-            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in found]
-    return dg.TableColumnLineage(deps)
-
-
 datasets = dg.DynamicPartitionsDefinition(name="datasets")
 chunks = dg.DynamicPartitionsDefinition(name="chunks")
-
-
-def chunk_key(dataset: str, chunk: int) -> str:
-    return f"{dataset}:{chunk:05d}"
-
-
-def parse_chunk_key(key: str) -> tuple[str, int]:
-    """Inverse of chunk_key; raises ValueError."""
-    dataset, _, chunk = key.rpartition(":")
-    if not dataset or not chunk.isdecimal():
-        raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
-    return dataset, int(chunk)
-
-
 # Why a chunk has nothing of a stage, by what the stage reads of what people said (Stage.reads)
 NOT_IN_CHUNK = {
     "corrections": "nobody corrected anything of the chunk",
@@ -111,6 +82,31 @@ WORST_SQL = (
     "JOIN episode_labels l USING (dataset, episode_index, chunk, label_run) WHERE a.dataset = ? AND a.chunk = ? "
     "ORDER BY contradicts DESC NULLS LAST, l.confidence NULLS LAST, jump DESC NULLS LAST, a.episode_index LIMIT 10"
 )
+
+
+def column_lineage(stage: Stage) -> dg.TableColumnLineage:
+    """Of each column that comes from upstream: the columns there."""
+    upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
+    deps = {}
+    for column in TABLES[stage.tables[0]].schema.names:
+        named = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
+        # A key is that of the first stage that has it: the others have theirs from there
+        keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
+        if found := named or keys[:1]:
+            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in found]
+    return dg.TableColumnLineage(deps)
+
+
+def chunk_key(dataset: str, chunk: int) -> str:
+    return f"{dataset}:{chunk:05d}"
+
+
+def parse_chunk_key(key: str) -> tuple[str, int]:
+    """Inverse of chunk_key; raises ValueError."""
+    dataset, _, chunk = key.rpartition(":")
+    if not dataset or not chunk.isdecimal():
+        raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
+    return dataset, int(chunk)
 
 
 def why_not(stage: Stage) -> str:

@@ -47,6 +47,10 @@ FACTS_SQL = """
 CUTS_SQL = """
     SELECT episode_index, label_run, start_frame FROM segments WHERE dataset = ? AND segment_index > 0
     AND list_contains(?, label_run) AND list_contains(?, episode_index)"""
+MOST_LIKE = 24
+TIME_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
+AT_ONCE = 2
+_searching = threading.Semaphore(AT_ONCE)
 
 
 @router.get("/compare/{dataset}")
@@ -160,12 +164,6 @@ def mean_difference(lines: list[Curve]) -> float | None:
     values = [{f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines]
     common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
     return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common) if common else None
-
-
-MOST_LIKE = 24
-TIME_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
-AT_ONCE = 2
-_searching = threading.Semaphore(AT_ONCE)
 
 
 @router.get("/like/{dataset}/{episode_index}")

@@ -67,6 +67,19 @@ OF_LAKE = {
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
 }
+SHARDS = 200  # shown of a release
+RELEASES_SQL = """
+    SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
+           sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets
+    FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"""
+OF_RELEASE = {
+    "parts": """
+        SELECT dataset, split, count(*) AS shards, sum(episodes) AS episodes, sum(samples) AS samples,
+               sum(bytes) AS bytes FROM release_shards WHERE name = ? GROUP BY ALL ORDER BY 1, 2""",
+    "shards": f"FROM release_shards WHERE name = ? ORDER BY shard LIMIT {SHARDS}",
+    "trained": "FROM training_runs WHERE release = ? ORDER BY created_at DESC",
+    "evaluated": "FROM eval_runs WHERE release = ? ORDER BY created_at DESC, model",
+}
 
 
 @router.get("/")
@@ -130,21 +143,6 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
     named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(named, about), "unit": unit, "median": mid, "top": top}
-
-
-SHARDS = 200  # shown of a release
-RELEASES_SQL = """
-    SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
-           sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets
-    FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"""
-OF_RELEASE = {
-    "parts": """
-        SELECT dataset, split, count(*) AS shards, sum(episodes) AS episodes, sum(samples) AS samples,
-               sum(bytes) AS bytes FROM release_shards WHERE name = ? GROUP BY ALL ORDER BY 1, 2""",
-    "shards": f"FROM release_shards WHERE name = ? ORDER BY shard LIMIT {SHARDS}",
-    "trained": "FROM training_runs WHERE release = ? ORDER BY created_at DESC",
-    "evaluated": "FROM eval_runs WHERE release = ? ORDER BY created_at DESC, model",
-}
 
 
 @router.get("/releases")

@@ -41,6 +41,10 @@ DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
+MAX_CALLS = 200
+CALLS_SQL = f"""
+    FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
+    LIMIT {MAX_CALLS}"""
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
@@ -232,12 +236,6 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     lines = [Curve(name, range(len(v)), v, f"line {k}") for (name, v), k in zip(series, kinds, strict=True)]
     chart = charts.curves(lines, num_frames, low, high)
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
-
-
-MAX_CALLS = 200
-CALLS_SQL = f"""
-    FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
-    LIMIT {MAX_CALLS}"""
 
 
 @router.get("/why/{dataset}/{episode_index}")

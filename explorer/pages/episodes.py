@@ -25,6 +25,12 @@ from explorer.site import Visit, Visiting, explorer_of
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
+MAX_SAVED = 200  # of one kind
+MAX_CHARS = 20_000
+QUERIES, VIEWS = "queries", "views"
+KEYS = {QUERIES: "sql", VIEWS: "query"}  # of the text in the file, by kind
+_saving = threading.Lock()
+Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 @router.get("/episodes")
@@ -75,14 +81,6 @@ def frozen_options(at: Visit) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
     release = at.explorer.options.release
     return f"--release {release}" if release else f"--snapshot {at.reader.snapshot.number}"
-
-
-MAX_SAVED = 200  # of one kind
-MAX_CHARS = 20_000
-QUERIES, VIEWS = "queries", "views"
-KEYS = {QUERIES: "sql", VIEWS: "query"}  # of the text in the file, by kind
-_saving = threading.Lock()
-Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 class SavedQuery(BaseModel):

@@ -49,6 +49,7 @@ RUNS_SQL = """
     SELECT r.*, coalesce(p.num, 0) AS points, p.samples, p.tokens FROM training_runs r LEFT JOIN (
       SELECT training_run, count(*) AS num, max(samples) AS samples, max(tokens) AS tokens FROM training_points
       GROUP BY 1) p USING (training_run) ORDER BY r.created_at DESC NULLS LAST, r.training_run"""
+RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
 
 
 @router.get("/training")
@@ -149,9 +150,6 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
         return [found for key, inner in value.items() for found in _flat(inner, f"{name}.{key}" if name else str(key))]
     return [(name, json.dumps(value, ensure_ascii=False))]
-
-
-RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file is for the command line
 
 
 class Wanted(BaseModel):

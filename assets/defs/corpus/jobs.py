@@ -32,6 +32,9 @@ from pipeline.stages import stage_specs
 from training.recipe import load_recipe
 from warehouse.lake import content_key, references
 
+EVERY_S = 300
+QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
+
 
 class BuildConfig(dg.Config):
     """What is brought up to date."""
@@ -188,10 +191,6 @@ nightly = dg.ScheduleDefinition(
     run_config={"release": "nightly", "train": False},
     description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
 )
-
-
-EVERY_S = 300
-QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
 
 
 @dg.sensor(
