@@ -49,7 +49,11 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def configure(space: Workspace, build: DatasetBuild) -> None:
-    row = {"dataset": build.name, "config": build.model_dump_json(), "config_hash": content_key(build.json_text())}
+    row = {
+        "dataset": build.name,
+        "config": build.model_dump_json(),
+        "config_hash": content_key(build.model_dump_json()),
+    }
     open_lake(space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
 
 
