@@ -300,9 +300,7 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
-    """The datasets of a build's TOML file looked up in the registry, or that of one registry file (YAML) with default
-    settings. Raises UserError.
-    """
+    """The datasets of a build's TOML file looked up in the registry, or that of a registry file. Raises UserError."""
     if path.suffix in (".yaml", ".yml"):
         return (DatasetBuild(dataset=load_entry(path)),)
     file = read_build_file(path)

@@ -137,8 +137,7 @@ def dataset_cost(
 
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
-    once, twice = set[int](), set[int]()
-    of_tasks: dict[tuple[int, str | None], list[int]] = {}
+    once, twice, of_tasks = set[int](), set[int](), dict[tuple[int, str | None], list[int]]()
     for k, record in records.items():
         of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
     for (_, task), runs in of_tasks.items():

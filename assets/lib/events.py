@@ -174,11 +174,11 @@ def _found(lake: Lake, run: StageRun) -> dict[str, dg.MetadataValue]:
     tables = {"left_out_episodes": lake.dicts(LEFT_OUT_SQL, [run.dataset, run.stage, run.chunk])}
     if run.stage == "progress":
         tables["worst_episodes"] = lake.dicts(WORST_SQL, [run.dataset, run.chunk])
-    records = {
-        table: [dg.TableRecord({k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}) for row in rows]
-        for table, rows in tables.items()
-    }
-    return {name: dg.MetadataValue.table(rows) for name, rows in records.items() if rows}
+    return {name: dg.MetadataValue.table(list(map(_record, rows))) for name, rows in tables.items() if rows}
+
+
+def _record(row: Mapping[str, Any]) -> dg.TableRecord:
+    return dg.TableRecord({name: round(v, 3) if isinstance(v, float) else v for name, v in row.items()})
 
 
 def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataValue]:

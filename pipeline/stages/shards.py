@@ -108,10 +108,13 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
         # A picture may be lost with a damaged video: its samples are left out, the others stay
         whole = [row for row in rows if pictures.places.keys() >= set(map(picture_key, row["pictures"]))]
         if whole:
-            # By name, so that a picture which several samples show is in the entry once
-            named = {picture_name(episode_index, p): picture_key(p) for row in whole for p in row["pictures"]}
-            jpegs = {name: pictures.get(key) for name, key in named.items()}
-            yield whole[0]["split"], ShardEpisode(dataset, episode_index, whole, jpegs)
+            yield whole[0]["split"], _entry(dataset, episode_index, whole, pictures)
+
+
+def _entry(dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore) -> ShardEpisode:
+    # By name, so that a picture which several samples show is in the entry once
+    named = {picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]}
+    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in named.items()})
 
 
 @dataclass

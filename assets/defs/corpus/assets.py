@@ -57,13 +57,15 @@ def _run(
     dataset: str,
     chunk: int | None,
     vlm_server: VlmServer,
-) -> StageReport | None:
-    """Run one stage on one partition; None: the chunk has no such stage (Stage.reads).
+) -> StageReport | str:
+    """Run one stage on one partition; a text: why the partition has nothing of the stage.
 
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
     lake = corpus.lake()
     build = corpus.build(dataset)
+    if not stage.applies(build):
+        return f"the build of {dataset} has none"
     # Where the resource has servers, a stage that asks a model asks those
     if vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
         build = with_annotator(build, "vlm", vlm_server.endpoints())
@@ -74,7 +76,7 @@ def _run(
     of_chunk = [step for step in steps if step.chunk == chunk]
     step = next((step for step in of_chunk if step.stage is stage), None)
     if step is None and why_not(stage) and of_chunk:
-        return None
+        return why_not(stage)
 
     # What cannot be run now says what to do first; trying again would not help
     if step is None:
@@ -121,23 +123,23 @@ def _let_go() -> None:
         _kept.pop()[1].close()
 
 
+def _place(key: str) -> tuple[str, int | None]:
+    """The dataset of a partition, and its chunk; None: it is the dataset as a whole."""
+    return parse_chunk_key(key) if ":" in key else (key, None)
+
+
 def _result(
-    corpus: CorpusResource, build: DatasetBuild, stage: Stage, chunk: int | None, report: StageReport
+    corpus: CorpusResource, stage: Stage, dataset: str, chunk: int | None, report: StageReport | str
 ) -> dg.MaterializeResult:
-    """What a partition's materialisation shows, with the results of the stage's checks."""
-    lake = corpus.lake()
+    """What a partition's materialisation shows, with the results of the stage's checks; or why it has nothing of it."""
+    if isinstance(report, str):
+        why = f"nothing to check: {report}"
+        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.all_checks]
+        return dg.MaterializeResult(metadata={"left_out": report}, data_version=LEFT_OUT, check_results=passed)
+    lake, build = corpus.lake(), corpus.build(dataset)
     checked = [check_result(check, check.run(lake, build, chunk)) for check in stage.all_checks]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)
-
-
-def _left_out(stage: Stage, why: str) -> dg.MaterializeResult:
-    """A partition that has nothing of the stage."""
-    passed = [
-        dg.AssetCheckResult(passed=True, check_name=check.name, description=f"nothing to check: {why}")
-        for check in stage.all_checks
-    ]
-    return dg.MaterializeResult(metadata={"left_out": why}, data_version=LEFT_OUT, check_results=passed)
 
 
 def _definition(stage: Stage) -> dict[str, Any]:
@@ -178,18 +180,12 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     def made(
         context: dg.AssetExecutionContext, corpus: CorpusResource, vlm_server: VlmServer
     ) -> Iterator[dg.MaterializeResult]:
-        key = context.partition_key
-        dataset, chunk = parse_chunk_key(key) if stage.upstream else (key, None)
+        dataset, chunk = _place(context.partition_key)
         with _outlasting(context):
-            build = corpus.build(dataset)
-            why_none = "" if stage.applies(build) else f"the build of {dataset} has none"
-            report = None if why_none else _run(context, corpus, stage, dataset, chunk, vlm_server)
+            report = _run(context, corpus, stage, dataset, chunk, vlm_server)
             if chunk is None:
                 register_partitions(context.instance, corpus.lake(), [dataset])
-            why_none = why_none or why_not(stage)
-            result = _result(corpus, build, stage, chunk, report) if report else _left_out(stage, why_none)
-        if not report:
-            context.log.info(f"no {stage.name}: {why_none}")
+            result = _result(corpus, stage, dataset, chunk, report)
         yield result
 
     return cast(dg.AssetsDefinition, made)

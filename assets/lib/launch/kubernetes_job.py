@@ -66,8 +66,10 @@ class KubernetesJob:
             return ended.type.lower() + reason, ended.type == "Failed"
         # A pod that failed is there beside the one that took its place
         pods = self._pods(unknown)
-        failed, running = ([pod.status.phase for pod in pods].count(phase) for phase in ("Failed", "Running"))
-        state = f"{running} of {len(pods) - failed} pods running" + f"; {failed} failed before" * bool(failed)
+        phases = [pod.status.phase for pod in pods]
+        failed = phases.count("Failed")
+        running = f"{phases.count('Running')} of {len(pods) - failed} pods running"
+        state = running + f"; {failed} failed before" * bool(failed)
         return "; ".join(filter(None, (state, ", ".join(sorted(set(map(_held_up, pods)) - {""}))))), None
 
     def _pods(self, unknown: str) -> list[Any]:
