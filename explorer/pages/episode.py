@@ -231,9 +231,8 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     if title != GRIPPERS:
         low, high = charts.nice_ends([0.0, *(value for _, values in series for value in values if value is not None)])
     # Several curves of one measurement differ by their dashes
-    kind = KINDS.get(title)
-    kinds = [f"{kind} dash{k % 3}" if kind else f"dim{k % DIMENSIONS}" for k in range(len(series))]
-    lines = [Curve(name, range(len(v)), v, f"line {k}") for (name, v), k in zip(series, kinds, strict=True)]
+    kind, most = (f"{KINDS[title]} dash", 3) if title in KINDS else ("dim", DIMENSIONS)
+    lines = [Curve(name, range(len(v)), v, f"line {kind}{k % most}") for k, (name, v) in enumerate(series)]
     chart = charts.curves(lines, num_frames, low, high)
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
 

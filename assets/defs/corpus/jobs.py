@@ -210,14 +210,13 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource
             fingerprints[build.name] = look_at(build.source(lake.workspace.sources).fingerprint)()
         except OUT_OF_REACH as e:
             unreachable.append(f"not looked at: {build.name}: {e}")
+            context.log.warning(unreachable[-1])
             continue
         specs[build.name] = stage_specs(build)
-    for line in unreachable:
-        context.log.warning(line)
 
     # The input hash of each listing that is not current: its source, or what people said of it, changed
-    listings = [step for step in plan(lake, specs, fingerprints) if step.chunk is None]
-    changed = {step.dataset: step.input_hash for step in listings if step.status != CURRENT}
+    steps = plan(lake, specs, fingerprints)
+    changed = {step.dataset: step.input_hash for step in steps if step.chunk is None and step.status != CURRENT}
     if not changed:
         return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
     # One run per state of the sources and of what people said: Dagster does not start a second run of the same key
