@@ -31,8 +31,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import print_json, show
-from cli.progress import training_progress
+from cli.output import print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, note
 from core.errors import UserError
@@ -47,7 +46,6 @@ from pipeline.config import (
     stored_build,
     with_annotator,
     with_samples,
-    yaml_build,
 )
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
@@ -222,7 +220,7 @@ def _configured_builds(
     space: Workspace, config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
 ) -> list[DatasetBuild]:
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
-    builds = yaml_build(config) if config.suffix in (".yaml", ".yml") else load_config(config)
+    builds = load_config(config)
     builds = with_folders(space, _lake_if_there(space), builds, update=update)
     return [build if episodes is None else build.model_copy(update={"episodes": episodes}) for build in builds]
 

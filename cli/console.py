@@ -12,8 +12,7 @@ from annotate.signal_lag import lag_span
 from annotate.signal_lag import line as signal_line
 from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
-from cli.output import print_json, show
-from cli.progress import progress
+from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
 from core.logs import about, is_json

@@ -293,8 +293,8 @@ def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> l
         others = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
         where, values = others.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
-        v, d, e = (list(part) for part in zip(*triples, strict=True)) if triples else ([], [], [])
-        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), v, d, e, *values)) if triples else {}
+        columns = ([triple[k] for triple in triples] for k in range(3))
+        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), *columns, *values))
         found.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
     return found
 

@@ -6,8 +6,8 @@ final_progress, segments: [{start, end, label}], catastrophic_frame}}, in second
 `episode_*` with videos, timestamp.npy, progress.npy and reward.npy. Its training data are LeRobot v2 rows with
 `reward` (progress, whatever its name says) and, where it is known, `act_pri`.
 
-Robometer's (dataset_upload/generate_hf_dataset.py, BASE_FEATURES; jesbu1/robometer @4dc7d0f7): one row per view, with id,
-task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path of a video), is_robot, quality_label
+Robometer's (dataset_upload/generate_hf_dataset.py, BASE_FEATURES; jesbu1/robometer @4dc7d0f7): one row per view, with
+id, task, lang_vector (all-MiniLM-L6-v2 of the task), data_source, frames (path of a video), is_robot, quality_label
 (successful, suboptimal, failure) and partial_success in 0..1. It knows how far a run came, and nothing of when.
 """
 
@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.progress import NOTHING_STATED, StatedEnd
 from annotate.segments import IDLE, STEP, Segment
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 

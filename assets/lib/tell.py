@@ -14,8 +14,18 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock
 
-from assets.defs.corpus.partitions import chunk_key, chunks, datasets
-from assets.lib.events import LEFT_OUT, check_evaluation, materialization, metadata, partition_of, version_tags, why_not
+from assets.lib.events import (
+    LEFT_OUT,
+    check_evaluation,
+    chunk_key,
+    chunks,
+    datasets,
+    materialization,
+    metadata,
+    partition_of,
+    version_tags,
+    why_not,
+)
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, stored_build, stored_builds
