@@ -12,9 +12,9 @@ from cli.options import At, ReleaseOption, say
 from cli.output import show
 from cli.terminal import FAILED
 from core.errors import UserError
-from warehouse.releases import get_release
-from warehouse.shards import check_shard
-from warehouse.shards.profiles import PROFILES, draw
+from warehouse.releases.release import get_release
+from warehouse.shards.check import check_shard
+from warehouse.shards.progresslm import PROFILES, draw
 
 app = typer.Typer()
 samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)

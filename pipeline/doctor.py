@@ -16,7 +16,7 @@ from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine
-from warehouse.lake.migrations import checked_version
+from warehouse.lake.schema import checked_version
 
 ANSWER_S = 3.0  # for a server to answer in
 

@@ -16,8 +16,8 @@ from training.negatives.samples import Labels, SampleNegatives
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from training.transform import Transform
-from warehouse.shards import ShardError
 from warehouse.shards.loader import LoaderConfig
+from warehouse.shards.shard import ShardError
 
 NO_LABELS: Labels = MappingProxyType({})
 

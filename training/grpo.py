@@ -37,8 +37,8 @@ from training.rewards import WEIGHTS
 from training.runs import Point
 from training.sharding import PATIENCE, fresh_state, precision
 from training.transform import Transform
-from warehouse.releases import Release
-from warehouse.shards import Sample
+from warehouse.releases.release import Release
+from warehouse.shards.shard import Sample
 
 COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 

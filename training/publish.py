@@ -10,10 +10,9 @@ from training.card import card_text
 from training.folder import ADAPTER_CONFIG, CARD, CONFIG, is_laptop, read_card
 from training.published import weights_hash
 from warehouse.lake import Lake
-from warehouse.releases import get_release
-from warehouse.releases.contents import ReleaseError
-from warehouse.releases.licences import UNKNOWN, classify, hub_licence
+from warehouse.releases.contents import UNKNOWN, ReleaseError, classify, hub_licence
 from warehouse.releases.publish import OutgoingFile, Publication, item_of, listed, open_target, send, stated_licences
+from warehouse.releases.release import get_release
 
 
 def publish_model(

@@ -139,7 +139,7 @@ def _result(
 ) -> dg.MaterializeResult:
     """What a partition's materialisation shows, with the results of the stage's checks."""
     lake = corpus.lake()
-    checked = [check_result(check, check.run(lake, build, chunk)) for check in stage.all_checks]
+    checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)
 
@@ -148,7 +148,7 @@ def _left_out(stage: Stage, why: str) -> dg.MaterializeResult:
     """A partition that has nothing of the stage."""
     passed = [
         dg.AssetCheckResult(passed=True, check_name=check.name, description=f"nothing to check: {why}")
-        for check in stage.all_checks
+        for check in stage.checks
     ]
     return dg.MaterializeResult(metadata={"left_out": why}, data_version=LEFT_OUT, check_results=passed)
 
@@ -161,7 +161,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
     ]
     checks = [
         dg.AssetCheckSpec(check.name, asset=stage.name, blocking=check.is_blocking, description=check.description)
-        for check in stage.all_checks
+        for check in stage.checks
     ]
     return {
         "name": stage.name,
