@@ -91,13 +91,18 @@ def _to_build(what: str, detail: str, *parts: Partition, paths: tuple[Path, ...]
     return Trouble(ERROR, what, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
 
 
+def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
+    """Can tables not be read, since files of theirs are lost?"""
+    return any(t.data_files for t in troubles)
+
+
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
     listed, there = data_files(lake), _sizes(lake)
     lost = list(lake_files(lake, listed, there, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
-    if not any(t.data_files for t in lost):
+    if not rows_are_lost(lost):
         try:
             checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
@@ -105,7 +110,7 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
             lost = list(lake_files(lake, listed, there, read=True))
-            if not any(t.data_files for t in lost):
+            if not rows_are_lost(lost):
                 raise
     troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
