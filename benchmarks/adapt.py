@@ -25,7 +25,7 @@ from pipeline.models import model_folder
 from training.recipe import load_recipe
 from training.train import adapt
 from warehouse.lake import open_lake
-from warehouse.releases import get_release
+from warehouse.releases.release import get_release
 
 DATASET = "sim_long"
 SAMPLES = 240  # as proccorpus adapt has it

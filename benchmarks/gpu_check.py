@@ -50,9 +50,9 @@ from training.runs import Point, TrainingRun
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile
-from warehouse.shards import ShardEpisode, picture_name, shards_stage
+from warehouse.releases.release import Release, get_release
+from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
 GOAL_MFU, GOAL_PACKED, GOAL_SHARED = 0.45, 2.0, 1.5
 RATIO_OFF = 0.05  # of vLLM's probabilities to the model's, from 1

@@ -31,7 +31,7 @@ from eval.runners.weightless import best_constant
 from training.recipe import Recipe, load_recipe
 from training.train import train
 from warehouse.lake import open_lake
-from warehouse.releases import get_release
+from warehouse.releases.release import get_release
 
 STOPPED = ("stalled", "paused")
 

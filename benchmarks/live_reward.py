@@ -36,7 +36,7 @@ from training.laptop.fit import ClipSource, ShownEpisode, fitted_model, learn_st
 from training.laptop.model import SeenWindow, read_windows
 from training.recipe import load_recipe
 from warehouse.lake import Lake
-from warehouse.lake.signals import stored_signals
+from warehouse.lake.stored import stored_signals
 
 PAGE, SAMPLES = ROOT / "docs" / "rewards.md", ROOT / "samples"
 CHOICES: Mapping[str, Sequence[float]] = {"DISTANCE": (3.0, 5.0, 8.0), "TEMPO": (4.0, 8.0, 12.0)}

@@ -46,7 +46,7 @@ from pipeline.build import run_build
 from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
-from warehouse.shards import check_shard
+from warehouse.shards.check import check_shard
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 VIDEOS = sorted(SAMPLES.glob("sim_*/videos/observation.images.front/*/*.mp4"))

@@ -29,8 +29,8 @@ from benchmarks.harness import arguments, exit_code, is_missed, table
 from core.values import IMAGE_MARK
 from ingest.media.video import decode
 from tests.kits.shard_kit import write
-from warehouse.shards import Sample, ShardEpisode, index_path, picture_name, read_samples
 from warehouse.shards.loader import Loader
+from warehouse.shards.shard import Sample, ShardEpisode, index_path, picture_name, read_samples
 
 SAMPLES = Path(__file__).parents[1] / "samples"
 CAMERA = "observation.images.front"

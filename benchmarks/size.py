@@ -28,7 +28,7 @@ from pipeline.stages import stage_specs
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.gc import sweep
 from warehouse.lake.sql import answer, open_for_users
-from warehouse.releases import create_release
+from warehouse.releases.release import create_release
 
 SCALES = {"6M": 0.1, "60M": 1.0}
 ALLOW = ("unknown",)  # some of the datasets state no licence

@@ -46,7 +46,7 @@ from pipeline.reading import records_of
 from pipeline.stages.samples import chunk_strangers, labelled_episodes
 from pipeline.stages.shards import PictureDecoder, picture_key
 from warehouse.lake import Lake
-from warehouse.lake.keyframes import coarse_keyframes
+from warehouse.lake.stored import coarse_keyframes
 
 ANSWERABLE, BOARD = "answerable", "board"
 SIDE = 128  # of the pictures that colours are counted on; edges are looked for at their own size

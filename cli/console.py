@@ -26,9 +26,8 @@ from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import Step
 from warehouse.lake import Lake, open_lake
-from warehouse.lake.labels import gate_counts
 from warehouse.lake.references import sentences
-from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
+from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
 
 
 def build_all(

@@ -32,8 +32,8 @@ from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
 from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
 from warehouse.lake import Lake, corrections, outcomes, references
-from warehouse.lake.labels import labels_of
 from warehouse.lake.statements import read_text
+from warehouse.lake.stored import labels_of
 
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()

@@ -30,7 +30,7 @@ from pipeline.comparison import (
 )
 from training.runs import named_model
 from warehouse.lake import open_lake
-from warehouse.releases import get_release
+from warehouse.releases.release import get_release
 
 # Of the table for people
 HELD_OUT_METRICS = (

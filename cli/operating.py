@@ -18,8 +18,8 @@ from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, Trouble
 from warehouse.lake.doctor_repair import recover as make_again
 from warehouse.lake.doctor_repair import repair as mend
-from warehouse.lake.migrations import upgraded
 from warehouse.lake.place import create
+from warehouse.lake.schema import upgraded
 
 app = typer.Typer()
 workspace_app = typer.Typer(help="Create a workspace for several machines.", no_args_is_help=True)

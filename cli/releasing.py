@@ -34,13 +34,12 @@ from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.lake.statements import take_down, takedown_marks
 from warehouse.lake.statements import undo_takedown as take_back
-from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
 from warehouse.releases.publish import publish, verify_published
-from warehouse.releases.release import verify_release
-from warehouse.shards import check_shard
-from warehouse.shards.profiles import PROFILES, draw
+from warehouse.releases.release import card_path, create_release, delete_release, get_release, verify_release
+from warehouse.shards.check import check_shard
+from warehouse.shards.progresslm import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)

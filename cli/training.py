@@ -35,8 +35,8 @@ from pipeline.models import model_folder, model_rows
 from pipeline.outcome import StepOutcome
 from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
-from warehouse.releases import find_release, get_release, local_release
 from warehouse.releases.contents import LOCAL
+from warehouse.releases.release import find_release, get_release, local_release
 
 app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]

@@ -16,7 +16,7 @@ from core.paths import Workspace
 from eval.held_out.episodes import load_truth
 from pipeline.pictures import draw_segments, labelled_episode
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.stored import labels_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

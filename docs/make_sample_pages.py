@@ -13,7 +13,7 @@ import numpy as np
 
 from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.shards import Sample, read_sample
+from warehouse.shards.shard import Sample, read_sample
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "samples.md"

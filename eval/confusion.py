@@ -19,7 +19,7 @@ from eval.scoring.scored import Episodes, ScoredBenchmark
 from eval.shown import QuestionedRun, answers_to, counted, evenly, shown_runs
 from training.negatives.windows import differ
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 BENCHMARK = "confusion"
 MOST_TASKS = 16  # of a split

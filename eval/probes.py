@@ -18,7 +18,7 @@ from eval.scoring.scored import Episodes, ScoredBenchmark
 from eval.shown import answers_to, counted, questions_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 BENCHMARK = "probes"
 REVERSED, CYCLED, FROZEN = PARTS = ("reversed", "cycled", "frozen")

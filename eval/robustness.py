@@ -21,7 +21,7 @@ from eval.metrics.score import Measure, mean_of
 from eval.scoring.scored import Episodes, ScoredBenchmark, Series, progress_measures
 from eval.shown import FAMILY, QuestionedRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 BENCHMARK = "robustness"
 CLEAN = "clean"

@@ -12,7 +12,7 @@ from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics.score import Measure
 from eval.scoring.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 FAMILY = "procvqa_c"
 FINISHED = 0.95  # of the task done at the end of a run

@@ -23,8 +23,8 @@ from core.tables import TABLES
 from core.views import VIEWS
 from warehouse.lake.catalog import check_catalog, copy_catalog
 from warehouse.lake.connection import attach, connect, database, literal, quoted, sql_type
-from warehouse.lake.migrations import checked_version
 from warehouse.lake.place import LakeError, place
+from warehouse.lake.schema import checked_version
 from warehouse.lake.sql import OF_RELEASE, RESULTS, see_results
 from warehouse.sql_process import LakeState
 

@@ -17,8 +17,7 @@ from ingest.registry import DatasetConfig
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from warehouse.lake.labels import labels_of_episode
-from warehouse.lake.signals import chunk_lags, openings_of, signals_by_dataset
+from warehouse.lake.stored import chunk_lags, labels_of_episode, openings_of, signals_by_dataset
 
 
 @dataclass(frozen=True)

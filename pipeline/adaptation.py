@@ -16,8 +16,8 @@ from training.recipe import Recipe
 from training.runs import Point, TrainingRun
 from training.train import adapt
 from warehouse.lake import Lake
-from warehouse.lake.keyframes import coarse_keyframes
-from warehouse.shards import Sample
+from warehouse.lake.stored import coarse_keyframes
+from warehouse.shards.shard import Sample
 
 FAMILY = procvqa.PROGRESS
 

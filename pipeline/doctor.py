@@ -15,8 +15,8 @@ from pipeline.plan import CURRENT, plan
 from pipeline.stage import Step
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
-from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine
-from warehouse.lake.migrations import checked_version
+from warehouse.lake.doctor import ERROR, WARNING, Trouble, examine, rows_are_lost
+from warehouse.lake.schema import checked_version
 
 ANSWER_S = 3.0  # for a server to answer in
 
@@ -28,7 +28,7 @@ def diagnose(workspace: Workspace, *, hashes: bool = False) -> list[Trouble]:
         checked_version(lake.con, workspace)
         troubles = examine(lake, hashes=hashes)
         # A plan reads tables: no file of theirs may be lost
-        if not any(t.data_files for t in troubles):
+        if not rows_are_lost(troubles):
             troubles += [*stale(lake), *servers(lake)]
     if hashes:
         troubles += replies(workspace)

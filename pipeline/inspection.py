@@ -165,12 +165,9 @@ def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, A
 
 def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
     """Known outcomes by what says so."""
-    rows: dict[str, dict[str, Any]] = {}
-    for r in records:
-        if r.success is not None and r.success_source is not None:
-            row = rows.setdefault(r.success_source, {"source": r.success_source, "succeeded": 0, "failed": 0})
-            row["succeeded" if r.success else "failed"] += 1
-    return [rows[source] for source in sorted(rows)]
+    counts = Counter((r.success_source, r.success) for r in records if r.success is not None and r.success_source)
+    sources = sorted({source for source, _ in counts if source})
+    return [{"source": s, "succeeded": counts[s, True], "failed": counts[s, False]} for s in sources]
 
 
 def _headers(

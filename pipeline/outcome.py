@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from core.figures import picture_kind
-from warehouse.releases.card import markdown_table
+from warehouse.releases.release import markdown_table
 
 FactValue = bool | int | float | str
 

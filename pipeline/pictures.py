@@ -8,8 +8,8 @@ from annotate.segments import STEP, Segment
 from core.figures import COLOURS, Axes, Figure, jpeg_to_rgb, new_figure, render, shorten
 from core.values import spread
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
-from warehouse.shards import read_entries
+from warehouse.lake.stored import labels_of
+from warehouse.shards.shard import read_entries
 
 CAPTION = {"facecolor": "black", "alpha": 0.6, "pad": 0.5, "lw": 0}
 REST_COLOURS = {"idle": "#c9c9c9", "done": "#e7dfc0"}

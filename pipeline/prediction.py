@@ -34,7 +34,7 @@ from pipeline.plan import CURRENT, plan
 from pipeline.reading import labelled_by, named_views
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake
-from warehouse.lake.labels import followers
+from warehouse.lake.stored import followers
 
 UNKNOWN_PX = (640, 480)  # of a camera whose pictures cannot be looked at without a download
 PILOTS = 50  # labelled episodes that calibrate, at most

@@ -17,8 +17,7 @@ from core.tables import TABLES
 from ingest.episode import EpisodeRecord, record_from_row
 from ingest.signals.gripper import GripperSignal
 from warehouse.lake import Lake
-from warehouse.lake.labels import rows_of_episode
-from warehouse.lake.signals import stored_signals
+from warehouse.lake.stored import rows_of_episode, stored_signals
 
 # What is read of the measurements of a chunk: columns by table
 MEASURED = {

@@ -20,8 +20,8 @@ from pipeline.comparison import comparison_version
 from pipeline.outcome import StepOutcome
 from training.folder import read_card
 from warehouse.lake import Lake, content_key
-from warehouse.releases import Release, card_path, content_hash, create_release, find_release, get_release
 from warehouse.releases.contents import contents
+from warehouse.releases.release import Release, card_path, content_hash, create_release, find_release, get_release
 
 HEADLINES = ("voc", "mae", "score_error", "ref_error", "na_recall", "reverse_voc", "cycle_voc", "stall_drift")
 COMPARED = "annotators-%"  # code versions of comparisons of annotators, which are stored beside the evaluations

@@ -25,7 +25,7 @@ from training.recipe import Recipe
 from training.runs import Point, begin_wandb, newest_model, recorded, trained, training_run_id
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
+from warehouse.releases.release import Release, get_release
 
 HELD_OUT = ("test_id", "test_ood")
 EPISODES = 3  # whose curves the event of an evaluation shows

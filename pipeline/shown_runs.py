@@ -20,8 +20,7 @@ from pipeline.episode_rewards import episode_clip
 from pipeline.reading import usable_episode
 from training.laptop.model import embed
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
-from warehouse.lake.signals import stored_signals
+from warehouse.lake.stored import labels_of, stored_signals
 
 MOST = 5  # references of a task
 PREFERRED = "camera"  # the name of a video whose camera nobody named

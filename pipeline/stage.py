@@ -24,48 +24,10 @@ from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
-from warehouse.lake.checks import CheckOutcome, corpus_soundness, cost_within_budget, follows_schema, split_leaks
+from warehouse.lake.checks import CHECKS, Asked, Check, CheckOutcome
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
-
-
-# Checks of what a stage wrote. Blocking ones stop what is downstream, the release included. Dagster's assets run them;
-# a partition that the command line built is checked when it is reported to Dagster
-
-
-@dataclass(frozen=True)
-class StageCheck:
-    """`run` takes the chunk that was built; None for a stage that works on the dataset as a whole."""
-
-    name: str
-    description: str
-    is_blocking: bool
-    run: Callable[[Lake, DatasetBuild, int | None], CheckOutcome]
-
-
-def first_words(check: Callable) -> str:
-    """The first sentence or two of a check's docstring."""
-    return " ".join((check.__doc__ or "").split("\n\n")[0].split())
-
-
-def chunk_check(check: Callable[[Lake, str, int], CheckOutcome], *, is_blocking: bool) -> StageCheck:
-    """A check of one chunk that needs no configuration."""
-    return _check(check, lambda lake, build, chunk: check(lake, build.name, chunk or 0), is_blocking)
-
-
-def cost_check() -> StageCheck:
-    """A warning where a model's answers cost more than the build allows."""
-    of = cost_within_budget
-    return _check(of, lambda lake, build, chunk: of(lake, build.name, chunk or 0, build.stages.vlm.max_cost_usd))
-
-
-def _check(check: Callable, run: Callable[..., CheckOutcome], is_blocking: bool = False) -> StageCheck:
-    return StageCheck(check.__name__, first_words(check), is_blocking, run)
-
-
-# Checks of the corpus as a whole, before a release
-GUARDS = {"no_split_leak": split_leaks, "corpus_is_sound": corpus_soundness}
 
 
 @dataclass(frozen=True)
@@ -97,7 +59,6 @@ class Stage:
     applies: whether a build has this stage at all.
     label_run: the label run that its rows belong to; empty for stages whose rows belong to none.
     reads_source, asks_model: what it needs from outside; Dagster bounds and retries by them.
-    checks: further checks of what it wrote, beside that of the schema.
     picture: a figure of one partition, for people.
     """
 
@@ -112,7 +73,6 @@ class Stage:
     label_run: Callable[[DatasetBuild], str] = lambda build: ""
     reads_source: bool = False
     asks_model: bool = False
-    checks: tuple[StageCheck, ...] = ()
     picture: Callable[[Lake, str, int | None], Figure | None] = lambda lake, dataset, chunk: None
 
     @property
@@ -121,11 +81,13 @@ class Stage:
         return STAGE_TABLES[self.name]
 
     @property
-    def all_checks(self) -> tuple[StageCheck, ...]:
-        """Every check of what it wrote: first the one that all stages have, that rows are as core/tables says."""
-        of = follows_schema
-        first = _check(of, lambda lake, build, chunk: of(lake, self.name, build.name, chunk), is_blocking=True)
-        return (first, *self.checks)
+    def checks(self) -> tuple[Check, ...]:
+        return tuple(check for check in CHECKS if self.name in check.stages)
+
+    def checked(self, lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[tuple[Check, CheckOutcome]]:
+        """Every check of what it wrote of a chunk, or of a dataset, and what it found."""
+        asked = Asked(self.name, build.name, chunk, build.stages.vlm.max_cost_usd)
+        return ((check, check.run(lake, asked)) for check in self.checks)
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
         """This stage under the configuration of a build."""

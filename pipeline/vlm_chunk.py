@@ -27,7 +27,7 @@ from ingest.sources.files import Source
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Numbers, StageContext
 from pipeline.stages.frames import store_keyframe
-from warehouse.lake.keyframes import coarse_keyframes
+from warehouse.lake.stored import coarse_keyframes
 
 EPISODES_AT_ONCE = 64  # whose pictures, some MB each, are held in memory
 

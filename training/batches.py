@@ -32,7 +32,7 @@ from training.pictures import Item
 from training.pixels import normalised, on_device
 from training.recipe import AS_RECORDED, Recipe
 from training.transform import Batch, Transform, pack
-from warehouse.shards import Sample, ShardError
+from warehouse.shards.shard import Sample, ShardError
 
 NEGATIVES = 1  # of a window's chance: apart from that of its batches' order
 

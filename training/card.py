@@ -12,7 +12,7 @@ from training.recipe import Recipe
 from training.runs import CODE_VERSION
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 PAGE = Template((Path(__file__).parent / "card.md.jinja").read_text(), trim_blocks=True, keep_trailing_newline=True)
 

@@ -30,7 +30,7 @@ from training.progresslm import Truth, mended
 from training.progresslm_data import DrawnSamples, Rows, truth_of, write_conversations
 from training.transform import as_text
 from warehouse.lake import Lake
-from warehouse.shards import Sample
+from warehouse.shards.shard import Sample
 
 PROMPT = Path(__file__).parent / "prompts" / "cot.txt"
 VERSION = "cot-1"  # of what is asked around the prompt, and of the schema

@@ -16,8 +16,8 @@ from training.pixels import picture_size
 from training.progresslm_data import Rows, read_rows
 from training.recipe import Recipe
 from training.transform import Transform
-from warehouse.shards import Index, Sample, ShardError, read_index
 from warehouse.shards.loader import MIN_BUFFER, Loader, LoaderConfig
+from warehouse.shards.shard import Index, Sample, ShardError, read_index
 
 SHIFT = 0.04  # of the picture's side, at most
 GAIN, OFFSET = 0.2, 0.1  # of the pixel values, at most

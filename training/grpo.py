@@ -36,8 +36,8 @@ from training.progresslm_data import drawn_samples, read_rows
 from training.recipe import Recipe
 from training.runs import Point
 from training.transform import Transform
-from warehouse.releases import Release
-from warehouse.shards import Sample
+from warehouse.releases.release import Release
+from warehouse.shards.shard import Sample
 
 COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 

@@ -31,10 +31,9 @@ from training.folder import TrainingError
 from training.pictures import Size
 from training.pixels import picture_size
 from training.progresslm import Conversation, RlPrompt, SourceRow, Truth
-from warehouse.releases import Release
-from warehouse.shards import Sample, read_sample
-from warehouse.shards.ground_truth import ground_truth
-from warehouse.shards.profiles import draw
+from warehouse.releases.release import Release
+from warehouse.shards.progresslm import draw, ground_truth
+from warehouse.shards.shard import Sample, read_sample
 
 LONGEST_LINE = 4 << 20  # characters; a demonstration of hundreds of pictures has some ten thousand
 

@@ -27,10 +27,9 @@ from training.folder import ADAPTER_CONFIG, CARD, CONFIG, ModelError, base_of, i
 from training.model import Head, ProgressModel, load_head, make_head, save_model
 from training.recipe import WIDEST_PX, HeadConfig
 from warehouse.lake import Lake
-from warehouse.releases import get_release
-from warehouse.releases.contents import ReleaseError
-from warehouse.releases.licences import UNKNOWN, classify, hub_licence
+from warehouse.releases.contents import UNKNOWN, ReleaseError, classify, hub_licence
 from warehouse.releases.publish import OutgoingFile, Publication, item_of, listed, open_target, send, stated_licences
+from warehouse.releases.release import get_release
 
 HEADS = ("procvlm_extra/procvlm_head.pt", "procvlm_head.pt", "procvlm_head.bin")
 WEIGHTS = (

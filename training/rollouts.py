@@ -32,7 +32,7 @@ from training.progresslm import REWARDS, WEIGHTS
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.transform import IGNORE, Transform, chat
-from warehouse.shards import Sample
+from warehouse.shards.shard import Sample
 
 PIXELS_AT_ONCE = GB  # of pictures that transformers generates from
 

@@ -23,7 +23,7 @@ from core.tables import TABLES
 from training.folder import CARD, TrainingError
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 CODE_VERSION = "training-12"  # 12: a laptop model's strangeness is by the nearest pictures
 BEST = ".best"  # after a run's name: the best model of a run that evaluates

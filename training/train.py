@@ -48,8 +48,8 @@ from training.runs import (
 )
 from training.transform import Transform
 from warehouse.lake import Lake, content_key
-from warehouse.releases import Release
-from warehouse.shards import Sample, read_entries
+from warehouse.releases.release import Release
+from warehouse.shards.shard import Sample, read_entries
 
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 

@@ -15,10 +15,10 @@ from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
-from pipeline.stage import Numbers, Stage, StageCheck, StageReport
+from pipeline.stage import Numbers, Stage, StageReport
 from pipeline.stages import STAGES
 from warehouse.lake import Lake, StageRun
-from warehouse.lake.checks import CheckOutcome
+from warehouse.lake.checks import Check, CheckOutcome
 from warehouse.lake.place import place
 
 # Columns that are handed down as they are, wherever an upstream table has them
@@ -193,7 +193,7 @@ def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataV
     return {name: dg.MetadataValue.md(text) for name, text in texts.items()}
 
 
-def check_result(check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckResult:
+def check_result(check: Check, outcome: CheckOutcome) -> dg.AssetCheckResult:
     """One of our checks as Dagster wants it: one that does not block is a warning."""
     return dg.AssetCheckResult(
         passed=outcome.passed,
@@ -204,7 +204,7 @@ def check_result(check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckResul
     )
 
 
-def check_evaluation(run: StageRun, check: StageCheck, outcome: CheckOutcome) -> dg.AssetCheckEvaluation:
+def check_evaluation(run: StageRun, check: Check, outcome: CheckOutcome) -> dg.AssetCheckEvaluation:
     """The same of a partition that was built outside Dagster."""
     result = check_result(check, outcome)
     return dg.AssetCheckEvaluation(

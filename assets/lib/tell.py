@@ -116,8 +116,7 @@ def _tell_stage(
     tell(_stage_event(instance, lake, stage, report, detailed=build is not None))
     # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
     if build:
-        for check in stage.all_checks:
-            outcome = check.run(lake, build, report.run.chunk)
+        for check, outcome in stage.checked(lake, build, report.run.chunk):
             instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
 
 

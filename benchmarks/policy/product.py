@@ -27,7 +27,7 @@ from training.runs import CODE_VERSION as TRAINING
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.rabc import FILE, between
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.stored import labels_of
 
 TRAINED = "trained.json"  # what `proccorpus train` said
 # What the guard against leaks says of a held-out run

@@ -4,7 +4,7 @@ from core.tables.definition import tables
 
 EVENT_TABLES = tables(
     """
-schema_versions: Schema versions that the lake has had; the last one is in force: see warehouse/lake/migrations.py
+schema_versions: Schema versions that the lake has had; the last one is in force: see warehouse/lake/schema.py
   key version
   version i32: counted from 1
   created_at time: time when the lake was created with this version, or migrated to it

@@ -16,7 +16,7 @@ from eval.annotators.truth import NEAR_S, EpisodeTruth, hand_progress
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, matched, plain_name, segment_iou
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.stored import labels_of
 
 FAR_S = 1.0  # s: how far off a boundary may be at most; NEAR_S is the narrower one
 EVENTS = ("grasp", "release")

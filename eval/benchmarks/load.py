@@ -13,7 +13,7 @@ from eval.benchmarks.source import Data
 from eval.scoring import procvqa as procvqa_scores
 from eval.scoring.scored import ScoredBenchmark
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 
 @dataclass(frozen=True)

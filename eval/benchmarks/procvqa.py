@@ -12,8 +12,8 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
-from warehouse.shards import entry_at, picture_name, picture_places, read_index, shown
+from warehouse.releases.release import Release
+from warehouse.shards.shard import entry_at, picture_name, picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")

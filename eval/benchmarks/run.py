@@ -32,7 +32,7 @@ from eval.runners.weightless import weightless
 from eval.scoring.scored import Evaluated
 from eval.store import EvalPrediction, EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 OWN_QUESTION = "question"  # the method that asks the benchmark's own questions; every other method is a baseline
 OnRows = Callable[[str, int, int], None]  # (method, questions with an answer, all questions)

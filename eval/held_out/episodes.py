@@ -12,9 +12,9 @@ from core.errors import UserError
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice, ask
 from eval.benchmarks.question import Question
 from warehouse.lake import Lake
-from warehouse.lake.labels import RunFacts, run_facts
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
+from warehouse.lake.stored import RunFacts, run_facts
+from warehouse.releases.release import Release
 
 RUNNING, REFERENCE = "running clock", "reference clock"  # by the task's mean length, by that of its references
 

@@ -24,7 +24,7 @@ from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Serie
 from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, eval_run_id, store_evaluations
 from training.folder import read_card, write_card
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 BATCH = 32
 PAIRS, PAIR_SEED = 16, 0  # of each kind, at most, that begin with a run

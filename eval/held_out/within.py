@@ -21,7 +21,7 @@ from training.folder import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 SPLIT = "val"
 METRICS = ("mae", "voc", "coverage")

@@ -17,7 +17,7 @@ from explorer.site import Visit, Visiting
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
-from warehouse.lake.signals import lags_by_dataset, signals_by_dataset
+from warehouse.lake.stored import lags_by_dataset, signals_by_dataset
 
 router = APIRouter()
 BINS = 30

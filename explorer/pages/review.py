@@ -12,7 +12,7 @@ from explorer.facets import places_by_value
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
-from warehouse.lake.labels import labels_of_episode
+from warehouse.lake.stored import labels_of_episode
 
 router = APIRouter()
 PER_PAGE = 50

@@ -8,8 +8,8 @@ from pipeline.config import DatasetBuild, config_rows
 from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.outcomes import current_outcomes
-from warehouse.lake.signals import stored_signals
 from warehouse.lake.statements import takedown_marks
+from warehouse.lake.stored import stored_signals
 
 
 def run(context: StageContext) -> Output:

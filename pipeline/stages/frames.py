@@ -10,9 +10,8 @@ from annotate.frames import CODE_VERSION, frames_stage
 from core.files import write_file
 from core.paths import Workspace
 from pipeline.pictures import frames_figure
-from pipeline.stage import Output, Stage, StageContext, chunk_check
-from warehouse.lake.checks import decodable_coverage
-from warehouse.lake.signals import stored_signals
+from pipeline.stage import Output, Stage, StageContext
+from warehouse.lake.stored import stored_signals
 
 WRITERS = 4  # pictures that wait for the disk at a time
 
@@ -76,6 +75,5 @@ STAGE = Stage(
     code_version=CODE_VERSION,
     description="Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     reads_source=True,
-    checks=(chunk_check(decodable_coverage, is_blocking=True),),
     picture=frames_figure,
 )

@@ -11,10 +11,9 @@ from annotate.progress import CODE_VERSION
 from core.tables import TABLES
 from pipeline.labelled import LabelledSignals, LabelPlace, progress_table, quality_table, with_progress
 from pipeline.pictures import progress_figure
-from pipeline.stage import Output, Stage, StageContext, chunk_check
-from warehouse.lake.checks import label_agreement, label_coverage, label_drift, progress_sanity
+from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake.corrections import ACCEPTED, REJECTED, chunk_corrections
-from warehouse.lake.labels import StoredLabel, labels_of
+from warehouse.lake.stored import StoredLabel, labels_of
 
 LABEL_COLUMNS = "episode_index, as_far_as_episode, as_far_as_frame, steps_from, curve"
 LabelRow = Mapping[str, Any]  # those columns of a row of episode_labels
@@ -182,11 +181,5 @@ STAGE = Stage(
     ),
     reads=("outcomes",),
     label_run=lambda build: build.label_run().id,
-    checks=(
-        chunk_check(progress_sanity, is_blocking=True),
-        chunk_check(label_coverage, is_blocking=False),
-        chunk_check(label_agreement, is_blocking=False),
-        chunk_check(label_drift, is_blocking=False),
-    ),
     picture=progress_figure,
 )

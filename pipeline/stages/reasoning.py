@@ -6,9 +6,9 @@ from annotate.vlm.annotator import reason_episode
 from core.tables import TABLES
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
-from pipeline.stage import Output, Stage, StageContext, cost_check
+from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import albums, ask_chunk, episode_view
-from warehouse.lake.labels import followers, labels_of
+from warehouse.lake.stored import followers, labels_of
 
 
 def run(context: StageContext) -> Output:
@@ -41,6 +41,5 @@ STAGE = Stage(
     applies=lambda build: build.annotator == "vlm" and build.stages.vlm.reason,
     label_run=lambda build: build.label_run().id,
     asks_model=True,
-    checks=(cost_check(),),
     picture=partial(segments_figure, "segments"),  # the segments that reasons are given for
 )

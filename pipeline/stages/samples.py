@@ -11,7 +11,7 @@ from pipeline.config import DatasetBuild
 from pipeline.pictures import samples_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.stored import labels_of
 
 # Of the 64 of the hash of a picture, in which pictures of the same moment by two cameras differ at least if they show
 # something else: real pairs of different views have 28 to 36, where 32 is chance

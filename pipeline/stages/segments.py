@@ -19,7 +19,7 @@ from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
-from pipeline.stage import Output, Stage, StageContext, cost_check
+from pipeline.stage import Output, Stage, StageContext
 from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk, episode_view
 
 type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
@@ -176,6 +176,5 @@ STAGE = Stage(
     reads=("outcomes",),
     label_run=lambda build: build.label_run().id,
     asks_model=True,
-    checks=(cost_check(),),
     picture=partial(segments_figure, "segments"),
 )

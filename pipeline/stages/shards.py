@@ -24,8 +24,7 @@ from pipeline.pictures import shards_figure
 from pipeline.reading import records_of
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
-from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
-from warehouse.lake.labels import rows_of_episode
+from warehouse.lake.stored import coarse_keyframes, load_keyframe, rows_of_episode
 from warehouse.shards.shard import CODE_VERSION, ShardEpisode, picture_name, shards_stage
 
 # The pictures of one episode that samples show, each with the instruction that its edit follows, if an editor makes it

@@ -35,7 +35,7 @@ from tests.kits.lake_kit import opened, query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, words
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
-from warehouse.releases import create_release, get_release
+from warehouse.releases.release import create_release, get_release
 
 SERVERS = {"serve", "explore", "ui"}
 # What a reader puts in the place of names that are another corpus's

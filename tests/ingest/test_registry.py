@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import UserError
 from ingest.registry import BUILT_IN, DatasetConfig, Gripper, facts, load_entry, load_registry, readable
-from warehouse.releases.licences import UNKNOWN, classify
+from warehouse.releases.contents import UNKNOWN, classify
 
 GOOD = """
 name: my_arm

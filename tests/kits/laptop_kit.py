@@ -13,8 +13,8 @@ from training.laptop.fit import ShownEpisode
 from training.laptop.model import LaptopModel, embed, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import Release
-from warehouse.shards import ShardEpisode
+from warehouse.releases.release import Release
+from warehouse.shards.shard import ShardEpisode
 
 SIDE_PX = 64
 TASKS = ("push the bar to the right", "pull the curtain down")

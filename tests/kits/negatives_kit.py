@@ -12,7 +12,7 @@ from core.paths import Workspace
 from tests.kits.labelled import episode
 from tests.kits.training_kit import bar
 from training.negatives.samples import Labels
-from warehouse.shards import ShardEpisode, picture_name, shards_stage
+from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
 TASKS = ("Put the red cup away", "Open the green drawer", "Put the blue bowl away")
 STEPS = (("Grasp the red cup", "Place the red cup"), ("Reach", "Pull"), ("Grasp the blue bowl", "Place the blue bowl"))

@@ -12,7 +12,7 @@ from training.progresslm_data import read_rows, truth_of
 from training.recipe import Recipe
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 STEPS = 3
 TINY = {"vocabulary": 600, "hidden": 64, "layers": 2, "heads": 4, "vision_hidden": 64, "vision_layers": 2, "max_px": 32}

@@ -20,9 +20,9 @@ from training.runs import Point, TrainingRun
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
 from warehouse.releases.contents import ShardFile
-from warehouse.shards import ShardEpisode, picture_name, shards_stage
+from warehouse.releases.release import Release, get_release
+from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
 FAMILIES = ("qwen3_vl", "qwen2_5_vl")
 TINY = {"vocabulary": 400, "hidden": 64, "layers": 2, "vision_hidden": 64, "vision_layers": 2, "max_px": 64}

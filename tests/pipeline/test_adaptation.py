@@ -23,8 +23,8 @@ from training.recipe import adapting_recipe, load_recipe
 from training.train import adapt, train
 from training.transform import Transform
 from warehouse.lake import Lake
-from warehouse.releases import local_release
-from warehouse.shards import Sample
+from warehouse.releases.release import local_release
+from warehouse.shards.shard import Sample
 
 pytestmark = pytest.mark.slow
 

@@ -20,8 +20,7 @@ from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, RESTORE, WARNING, Trouble
 from warehouse.lake.doctor_repair import repair
 from warehouse.lake.gc import GRACE_S
-from warehouse.releases import create_release, get_release
-from warehouse.releases.release import verify_release
+from warehouse.releases.release import create_release, get_release, verify_release
 
 pytestmark = pytest.mark.slow
 

@@ -12,6 +12,7 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.kept_workspaces import FOLDER, KEPT
 from warehouse.lake import Lake
+from warehouse.lake.connection import has
 
 PEOPLE = ("corrections", "reference_marks", "joined_tasks", "outcomes", "episode_marks", "takedowns")
 IN_FORCE = {
@@ -39,7 +40,7 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def rows(lake: Lake, names: dict[str, str] | tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     """Rows of those tables or views that the lake has, in one order."""
     columns = names if isinstance(names, dict) else dict.fromkeys(names, "*")
-    there = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if lake.has(name)}
+    there = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if has(lake.con, name)}
     return {name: sorted(found, key=repr) for name, found in there.items()}
 
 

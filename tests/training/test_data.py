@@ -20,7 +20,7 @@ from training.data import RowSource, worker_count
 from training.pictures import Item
 from training.recipe import KINDS, Recipe
 from training.transform import Batch, Transform
-from warehouse.shards import Sample, ShardError, read_samples
+from warehouse.shards.shard import Sample, ShardError, read_samples
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from training.recipe import Recipe, load_recipe
 from training.rollouts import vllm_settings
 from training.runs import Point, TrainingRun, saved_steps
 from training.train import train
-from warehouse.shards import Sample
+from warehouse.shards.shard import Sample
 
 pytestmark = pytest.mark.slow
 

@@ -23,7 +23,7 @@ from training.recipe import Recipe
 from training.runs import Point, TrainingRun, event_folder, trained
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 EVERY = {"steps": 5, "evaluate_every": 2, "evaluate_episodes": 3}
 

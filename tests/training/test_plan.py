@@ -21,7 +21,7 @@ from training.plan import GB, Machine, cost, plan, plan_on
 from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from training.recipe import Recipe
 from training.runs import Point, saved_steps, training_run_id
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
+from warehouse.releases.release import Release, get_release
 
 SETTINGS: dict[str, Any] = {"steps": 4, "batch": 2, "save_every": 2, "accumulation": 2}
 NAMES = ("full", "lora", "copies", "grpo", "procvlm_sft_sharded", "progresslm_sft_full")

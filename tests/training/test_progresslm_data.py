@@ -10,7 +10,7 @@ from tests.kits.progresslm_rows import PUBLISHED, assert_rows_are_read, publishe
 from training.folder import TrainingError
 from training.progresslm import Truth
 from training.progresslm_data import read_rows, truth_of
-from warehouse.shards import Sample
+from warehouse.shards.shard import Sample
 
 ID = "h5_franka_3rgb/stack_cups/1015_172846.00"
 THINK = "<ref_think>a</ref_think>\n<ref>2</ref>\n<score_think>b</score_think>\n<score>8%</score>"

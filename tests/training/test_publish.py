@@ -14,8 +14,8 @@ from training.model import ProgressModel, load_model, save_model
 from training.published import publish_model
 from training.recipe import Recipe
 from warehouse.lake import Lake
-from warehouse.releases import Release, create_release
 from warehouse.releases.contents import ReleaseError
+from warehouse.releases.release import Release, create_release
 
 ALLOW = ("unknown",)
 

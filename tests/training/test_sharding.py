@@ -19,7 +19,7 @@ from training.recipe import Recipe
 from training.runs import Point
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release, get_release
+from warehouse.releases.release import Release, get_release
 
 FSDP = {"distributed": "fsdp", "steps": 4, "batch": 1, "accumulation": 1}
 EVERY = {"evaluate_every": 2, "evaluate_episodes": 3}

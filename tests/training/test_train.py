@@ -44,8 +44,8 @@ from training.runs import Point, saved_steps
 from training.train import train
 from training.transform import Transform
 from warehouse.lake import Lake
-from warehouse.releases import Release
-from warehouse.shards import Sample
+from warehouse.releases.release import Release
+from warehouse.shards.shard import Sample
 
 
 @pytest.fixture(scope="module")

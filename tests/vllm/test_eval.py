@@ -13,7 +13,7 @@ from pipeline.build import run_build
 from pipeline.config import load_config
 from tests.kits.vllm_kit import VllmServer
 from warehouse.lake import Lake
-from warehouse.releases import Release, create_release
+from warehouse.releases.release import Release, create_release
 
 EPISODES = (0, 1, 2, 3, 36, 37, 38, 39)  # 1 and 37 are in the test split
 TOKENS = 24

@@ -31,8 +31,8 @@ from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig, Recipe
 from training.runs import Point, TrainingRun, record, run_folder, training_run_id
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release, find_release
-from warehouse.shards import Sample, read_samples
+from warehouse.releases.release import Release, find_release
+from warehouse.shards.shard import Sample, read_samples
 
 FAMILIES = frozenset({SEGMENTATION, ACTIONS, PROGRESS})  # those that show an episode's own pictures in order of time
 LABELS = """

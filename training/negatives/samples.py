@@ -18,10 +18,10 @@ from training.data import Unread, unread
 from training.negatives.windows import Instructions, draw_kind, draw_speed, shown_of, window_places
 from training.recipe import AS_RECORDED, OTHER_TASK, NegativesConfig
 from warehouse.lake import Lake
-from warehouse.lake.labels import dataset_gates, labels_of
 from warehouse.lake.sql import open_for_users
-from warehouse.releases import Release
-from warehouse.shards import Sample, read_index
+from warehouse.lake.stored import dataset_gates, labels_of
+from warehouse.releases.release import Release
+from warehouse.shards.shard import Sample, read_index
 
 Row = Mapping[str, Any]
 # By dataset and episode

@@ -16,7 +16,7 @@ import yaml
 from warehouse.exports.export import ExportFolder
 from warehouse.exports.options import FILE_BYTES
 from warehouse.exports.selection import Selected
-from warehouse.releases.licences import hub_licence
+from warehouse.releases.contents import hub_licence
 
 README = "README.md"
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])

@@ -14,7 +14,7 @@ from warehouse.exports.export import Export, counted
 from warehouse.exports.options import Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of
+from warehouse.lake.stored import labels_of
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ from warehouse.exports.lerobot_plan import (
     why_no_stages,
 )
 from warehouse.exports.selection import ExportEpisode, SourceReader
-from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
+from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 STAT_PICTURES = 4  # of each episode and camera
 WHOLE, NUMBER, TEXT = pa.int64(), pa.float64(), pa.string()

@@ -63,7 +63,7 @@ class SampleOptions(KindOptions):
     """Which samples of the selected episodes; empty means all.
 
     `forms` are of ProgressLM's families; other samples have none and are not touched by it. `profile`: so many of each
-    kind, drawn from a release's train split with `seed` (warehouse.shards.profiles).
+    kind, drawn from a release's train split with `seed` (warehouse.shards.progresslm).
     """
 
     families: tuple[str, ...] = _option((), "Only samples of this family; repeatable.", "family")

@@ -23,8 +23,8 @@ from core.errors import UserError
 from warehouse.exports.hub import PICTURE, README, card_head, write_rows
 from warehouse.exports.options import SampleOptions
 from warehouse.exports.samples import SampleExport, shown_pictures
-from warehouse.lake.labels import RunFacts, run_facts
-from warehouse.releases.card import markdown_table
+from warehouse.lake.stored import RunFacts, run_facts
+from warehouse.releases.release import markdown_table
 
 MOST_PICTURES = 8  # of a part
 KEPT_EPISODES = 64  # whose pictures are held at a time

@@ -25,8 +25,8 @@ from warehouse.exports.labels import chunk_labels
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
-from warehouse.lake.labels import rows_of_episode
-from warehouse.releases.card import markdown_table
+from warehouse.lake.stored import rows_of_episode
+from warehouse.releases.release import markdown_table
 
 FILE = "sarm_progress.parquet"
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies

@@ -33,8 +33,7 @@ from warehouse.exports.export import Export
 from warehouse.exports.options import RerunOptions
 from warehouse.exports.selection import ExportEpisode, Selected, SourceReader, label_runs
 from warehouse.lake import Lake
-from warehouse.lake.labels import labels_of_episode
-from warehouse.lake.signals import gripper_openings
+from warehouse.lake.stored import gripper_openings, labels_of_episode
 
 APPLICATION = "proccorpus"
 BATCH_BYTES = 4 << 20  # of pictures in a chunk

@@ -38,7 +38,7 @@ from warehouse.exports.hub import README, card_head, with_features
 from warehouse.exports.labels import ActiveLabel, LabelExport
 from warehouse.exports.selection import ExportEpisode
 from warehouse.exports.videos import camera_names, write_episode_video
-from warehouse.releases.card import markdown_table
+from warehouse.releases.release import markdown_table
 
 HIGH, LEFT, RIGHT = "cam_high", "cam_left_wrist", "cam_right_wrist"
 VIEWS = {HIGH: "front", LEFT: "left wrist", RIGHT: "right wrist"}

@@ -16,10 +16,10 @@ from warehouse.exports.samples import ParquetSampleExport, SampleExport, SampleP
 from warehouse.exports.selection import Selected
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal
-from warehouse.releases.card import markdown_table
 from warehouse.releases.publish import LABELS
-from warehouse.shards import Sample, ShardError
-from warehouse.shards.ground_truth import ground_truth
+from warehouse.releases.release import markdown_table
+from warehouse.shards.progresslm import ground_truth
+from warehouse.shards.shard import Sample, ShardError
 
 LABEL_TABLES = ("episodes", "segments", "progress")
 COLUMNS = (

@@ -17,9 +17,9 @@ from warehouse.exports.selection import Selected, label_runs, select
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import literal, temp_table
 from warehouse.lake.statements import taken_down
-from warehouse.releases import get_release
 from warehouse.releases.contents import ShardFile, lake_shards
-from warehouse.shards.profiles import PROFILES, draw
+from warehouse.releases.release import get_release
+from warehouse.shards.progresslm import PROFILES, draw
 from warehouse.shards.shard import Sample, ShardError, entry_at, expand, read_entry
 
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")

@@ -26,11 +26,10 @@ from ingest.sources.files import Source, cache_folder
 from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
 from warehouse.lake.connection import temp_table
-from warehouse.lake.labels import dataset_gates
 from warehouse.lake.statements import taken_down
-from warehouse.releases import get_release
-from warehouse.releases.contents import held_episodes_sql
-from warehouse.releases.licences import classify
+from warehouse.lake.stored import dataset_gates
+from warehouse.releases.contents import classify, held_episodes_sql
+from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
 FORMAT = 1  # of the manifest

@@ -1,7 +1,4 @@
 from warehouse.lake.connection import was_interrupted as was_interrupted
-from warehouse.lake.hashes import content_key as content_key
-from warehouse.lake.hashes import digest as digest
-from warehouse.lake.hashes import output_hash as output_hash
 from warehouse.lake.lake import Lake as Lake
 from warehouse.lake.lake import forget_lakes as forget_lakes
 from warehouse.lake.lake import open_lake as open_lake
@@ -9,3 +6,6 @@ from warehouse.lake.place import LakeError as LakeError
 from warehouse.lake.place import is_passing as is_passing
 from warehouse.lake.publication import WHOLE_DATASET as WHOLE_DATASET
 from warehouse.lake.publication import StageRun as StageRun
+from warehouse.lake.publication import content_key as content_key
+from warehouse.lake.publication import digest as digest
+from warehouse.lake.publication import output_hash as output_hash

@@ -1,18 +1,19 @@
 """Checks of a corpus: what has to hold before anything is built on it, and what a person should look into.
 
-`follows_schema` and `corpus_soundness` ask whether the tables' rows are as core/tables says.
+`CHECKS`, at the end, lists them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import batched
+from itertools import batched, chain
+from typing import NamedTuple
 
 import duckdb
 
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
-from warehouse.lake.near_duplicates import USABLE, NearDuplicate, Run, look_alikes, near_copies, not_looked_at
+from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
@@ -32,80 +33,89 @@ class CheckOutcome:
     numbers: dict[str, float]
 
 
-def decodable_coverage(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+class Asked(NamedTuple):
+    """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost."""
+
+    stage: str
+    dataset: str
+    chunk: int | None = 0
+    budget_usd: float | None = None
+
+    def row(self, lake: Lake, sql: str) -> tuple:
+        """The one row of a query with dataset and chunk as its parameters $1 and $2."""
+        return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
+
+    def share(self, lake: Lake, sql: str, name: str, what: str, least: float) -> CheckOutcome:
+        """Of the chunk's episodes that a query counts, the share of those that it counts besides."""
+        episodes, fitting = self.row(lake, sql)
+        share = fitting / episodes if episodes else 1.0
+        return CheckOutcome(share >= least, f"{fitting} of {episodes} {what}", {name: share, "episodes": episodes})
+
+
+def decodable_coverage(lake: Lake, asked: Asked) -> CheckOutcome:
     """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck."""
-    with_video, usable = lake.rows(
-        "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = ? AND chunk = ? "
+    sql = (
+        "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = $1 AND chunk = $2 "
         "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
-        "AND f.stage = 'episodes' AND f.severity = 'unusable')",
-        [dataset, chunk],
-    )[0]
-    share = usable / with_video if with_video else 1.0
-    detail = f"{usable} of {with_video} episodes with video decode"
-    return CheckOutcome(share >= MIN_DECODABLE, detail, {"decodable": share, "episodes": with_video})
+        "AND f.stage = 'episodes' AND f.severity = 'unusable')"
+    )
+    return asked.share(lake, sql, "decodable", "episodes with video decode", MIN_DECODABLE)
 
 
-def progress_sanity(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+def progress_sanity(lake: Lake, asked: Asked) -> CheckOutcome:
     """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0."""
-    here = [dataset, chunk]
-    unlabelled = lake.rows(
-        "SELECT count(*) FROM episodes e WHERE dataset = ? AND chunk = ? AND status = 'ok' AND num_frames <> "
+    unlabelled, outside, not_zero = asked.row(
+        lake,
+        "SELECT (SELECT count(*) FROM episodes e WHERE dataset = $1 AND chunk = $2 AND status = 'ok' AND num_frames <> "
         "(SELECT count(*) FROM active_progress p WHERE p.dataset = e.dataset AND p.chunk = e.chunk "
-        "AND p.episode_index = e.episode_index)",
-        here,
-    )[0][0]
-    outside, not_zero = lake.rows(
-        "SELECT count(*) FILTER (NOT coalesce(progress BETWEEN 0 AND 1, false) OR isnan(progress)), "
-        "count(*) FILTER (frame_index = 0 AND progress <> 0) FROM active_progress WHERE dataset = ? AND chunk = ?",
-        here,
-    )[0]
+        "AND p.episode_index = e.episode_index)), "
+        "count(*) FILTER (NOT coalesce(progress BETWEEN 0 AND 1, false) OR isnan(progress)), "
+        "count(*) FILTER (frame_index = 0 AND progress <> 0) FROM active_progress WHERE dataset = $1 AND chunk = $2",
+    )
     detail = f"{unlabelled} episodes not labelled in full, {outside} labels outside 0..1, {not_zero} starts not at 0"
     numbers = {"unlabelled": unlabelled, "outside": outside, "starts_not_at_zero": not_zero}
     return CheckOutcome(unlabelled + outside + not_zero == 0, detail, numbers)
 
 
-def label_coverage(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+def label_coverage(lake: Lake, asked: Asked) -> CheckOutcome:
     """Most of a chunk's episodes with pictures have a label; the findings say why the others have none."""
-    seen, labelled = lake.rows(
+    sql = (
         "SELECT count(*), count(a.label_run) FROM episode_content e LEFT JOIN active_runs a "
-        "USING (dataset, episode_index, chunk) WHERE e.dataset = ? AND e.chunk = ? AND len(e.usable_cameras) > 0",
-        [dataset, chunk],
-    )[0]
-    share = labelled / seen if seen else 1.0
-    detail = f"{labelled} of {seen} episodes with pictures have a label"
-    return CheckOutcome(share >= MIN_LABELLED, detail, {"labelled": share, "episodes": seen})
+        "USING (dataset, episode_index, chunk) WHERE e.dataset = $1 AND e.chunk = $2 AND len(e.usable_cameras) > 0"
+    )
+    return asked.share(lake, sql, "labelled", "episodes with pictures have a label", MIN_LABELLED)
 
 
-def label_agreement(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+def label_agreement(lake: Lake, asked: Asked) -> CheckOutcome:
     """Labels of a chunk's episodes by several annotators are near each other on average."""
-    count, mean, worst, episode = lake.rows(
+    count, mean, worst, episode = asked.row(
+        lake,
         "SELECT count(*), avg(mean_difference), max(mean_difference), arg_max(episode_index, mean_difference) "
-        "FROM label_disagreement WHERE dataset = ? AND chunk = ?",
-        [dataset, chunk],
-    )[0]
+        "FROM label_disagreement WHERE dataset = $1 AND chunk = $2",
+    )
     if not count:
         return CheckOutcome(True, "labels of one annotator only", {"pairs": 0})
     detail = f"{count} pairs of labels differ by {mean:.3f} on average, at most {worst:.3f} (episode {episode})"
     return CheckOutcome(mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst})
 
 
-def cost_within_budget(lake: Lake, dataset: str, chunk: int, budget_usd: float | None) -> CheckOutcome:
+def cost_within_budget(lake: Lake, asked: Asked) -> CheckOutcome:
     """At what a chunk's questions cost, all chunks of the dataset stay within the budget of a build."""
-    calls, prompt, completion, usd = lake.rows(
+    calls, prompt, completion, usd, chunks = asked.row(
+        lake,
         "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
-        "coalesce(sum(cost_usd), 0) FROM vlm_calls v JOIN episode_facts e USING (dataset, episode_index) "
-        "WHERE dataset = ? AND e.chunk = ?",
-        [dataset, chunk],
-    )[0]
-    chunks = lake.rows("SELECT count(DISTINCT chunk) FROM episode_facts WHERE dataset = ?", [dataset])[0][0]
+        "coalesce(sum(cost_usd), 0), (SELECT count(DISTINCT chunk) FROM episode_facts WHERE dataset = $1) "
+        "FROM vlm_calls v JOIN episode_facts e USING (dataset, episode_index) WHERE dataset = $1 AND e.chunk = $2",
+    )
     numbers = {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "usd": usd}
     detail = f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
-    if budget_usd is None:
+    if asked.budget_usd is None:
         return CheckOutcome(True, f"{detail}; no budget is set (max_cost_usd)", numbers)
-    return CheckOutcome(usd * chunks <= budget_usd, f"{detail}, of a budget of {budget_usd:g} USD", numbers)
+    is_within = usd * chunks <= asked.budget_usd
+    return CheckOutcome(is_within, f"{detail}, of a budget of {asked.budget_usd:g} USD", numbers)
 
 
-def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
+def label_drift(lake: Lake, asked: Asked) -> CheckOutcome:
     """A chunk's labels are like the dataset's in the last release: steps per episode, end progress, confidence.
 
     Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
@@ -116,11 +126,11 @@ def label_drift(lake: Lake, dataset: str, chunk: int) -> CheckOutcome:
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
-        then = _label_statistics(lake, dataset, None, f" AT (VERSION => {int(snapshot)})")
+        then = _label_statistics(lake, asked.dataset, None, f" AT (VERSION => {int(snapshot)})")
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
-    now = _label_statistics(lake, dataset, chunk, "")
+    now = _label_statistics(lake, asked.dataset, asked.chunk or 0, "")
     drifted, numbers = [], {}
     for statistic, (mean, variance, count) in now.items():
         former, former_variance, former_count = then[statistic]
@@ -165,7 +175,25 @@ def in_datasets(names: Sequence[str]) -> str:
     return f"WHERE dataset IN ({', '.join(map(literal, names))})"
 
 
-def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+# Sentences by kind of leak: a group (such as a scene), a source record and episodes of the same content belong to one
+# split whole, or test data is known from training
+LEAKS = {
+    "groups": f"""
+SELECT 'group ''' || "group" || ''' of ' || dataset FROM (
+  SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS}) ORDER BY dataset, "group" """,
+    "records": f"""
+SELECT dataset || ' ' || source_id || ', which is episodes ' || array_to_string(episodes, ' and ') FROM (
+  SELECT dataset, source_id, list_sort(list(episode_index))[:{EXAMPLES}] AS episodes FROM {USABLE} {IN_TWO_SPLITS})
+ORDER BY dataset, source_id""",
+    "copies": f"""
+SELECT 'a copy: ' || array_to_string((
+  list(dataset || ' episode ' || episode_index || ' (' || split || ')' ORDER BY dataset, episode_index))[:{EXAMPLES}],
+  ' and ') FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {IN_TWO_SPLITS}) USING (content_hash)
+GROUP BY content_hash ORDER BY content_hash""",
+}
+
+
+def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """Nothing of one split stands in another: no group, source record, content, near-copy or look-alike of pictures.
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
@@ -176,65 +204,46 @@ def split_leaks(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutco
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
         f"FROM (FROM episodes {where}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
-    # A group (such as a scene) and a source record belong to one split whole, or test data is known from training
-    groups = lake.rows(f'SELECT dataset, "group" FROM {USABLE} {IN_TWO_SPLITS} ORDER BY ALL')
-    records = lake.rows(f"SELECT dataset, source_id, list(episode_index) FROM {USABLE} {IN_TWO_SPLITS} ORDER BY 1, 2")
-    # Episodes of the same content of which not all are in one split, by content
-    copies = lake.column(
-        "SELECT list(dataset || ' episode ' || episode_index || ' (' || split || ')' ORDER BY dataset, episode_index) "
-        f"FROM {USABLE} SEMI JOIN (SELECT content_hash FROM {USABLE} {IN_TWO_SPLITS}) USING (content_hash) "
-        "GROUP BY content_hash ORDER BY content_hash"
-    )
-    # Near duplicates are sought by their pictures; those that are exact copies, too, are named once
-    of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
-    hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
-    known: set[tuple[Run, Run]] = set()
-    near = _not_known(near_copies(lake), hashes, known)
-    alike = _not_known(look_alikes(lake), hashes, known)
+    found = {kind: lake.column(sql) for kind, sql in LEAKS.items()} | _near_duplicates(lake)
     lake.con.execute(f"DROP TABLE {USABLE}")
 
-    examples = [f"group {group!r} of {dataset}" for dataset, group in groups[:EXAMPLES]]
-    for dataset, source_id, episodes in records[:EXAMPLES]:
-        numbers_of = " and ".join(map(str, sorted(episodes)[:EXAMPLES]))
-        examples.append(f"{dataset} {source_id}, which is episodes {numbers_of}")
-    for same in copies[:EXAMPLES]:
-        examples.append("a copy: " + " and ".join(same[:EXAMPLES]))
-    examples += [pair.says for pair in (*near[:EXAMPLES], *alike[:EXAMPLES])]
     # The message has a few examples of each kind; the numbers count all
+    examples = list(chain.from_iterable(of_kind[:EXAMPLES] for of_kind in found.values()))
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
     if why := not_looked_at(lake, names):
         detail += f" (datasets were not compared by what an encoder saw: {why})"
-    numbers = {"groups": len(groups), "records": len(records), "copies": len(copies), "near_copies": len(near)}
-    numbers["look_alikes"] = len(alike)
-    return CheckOutcome(not examples, detail, dict(numbers))
+    return CheckOutcome(not examples, detail, {kind: len(of_kind) for kind, of_kind in found.items()})
 
 
-def _not_known(
-    pairs: Sequence[NearDuplicate], hashes: Mapping[tuple[str, int], str], known: set[tuple[Run, Run]]
-) -> list[NearDuplicate]:
-    """Those that are no exact copies, and are not in `known`, to which they are added."""
-    new = [p for p in pairs if (p.held, p.trained) not in known]
-    known |= {(p.held, p.trained) for p in pairs}
-    return [p for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
+def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
+    """Sentences on pairs of the table USABLE by kind; exact copies are not named, and what both kinds find once."""
+    of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
+    hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
+    found, known = dict[str, list[str]](), set[tuple[Run, Run]]()
+    for kind, pairs in (("near_copies", near_copies(lake)), ("look_alikes", look_alikes(lake))):
+        new = [p for p in pairs if (p.held, p.trained) not in known]
+        found[kind] = [p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
+        known |= {(p.held, p.trained) for p in pairs}
+    return found
 
 
-def follows_schema(lake: Lake, stage: str, dataset: str, chunk: int | None) -> CheckOutcome:
+def follows_schema(lake: Lake, asked: Asked) -> CheckOutcome:
     """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
     to episodes and label runs that are there.
 
-    `chunk` None: all of the dataset. `numbers` has the rows of each table; the detail names what is broken.
+    `numbers` has the rows of each table; the detail names what is broken.
     """
-    where = f"dataset = {literal(dataset)}" + ("" if chunk is None else f" AND chunk = {int(chunk)}")
+    where = f"dataset = {literal(asked.dataset)}" + ("" if asked.chunk is None else f" AND chunk = {int(asked.chunk)}")
     rows: dict[str, float] = {}
     broken = []
-    for name in STAGE_TABLES[stage]:
-        rows[name], faults = _faults(lake, TABLES[name], [dataset], where)
-        broken += [f"{name}: {fault}" for fault in faults.get(dataset, ())]
+    for name in STAGE_TABLES[asked.stage]:
+        rows[name], faults = _faults(lake, TABLES[name], [asked.dataset], where)
+        broken += [f"{name}: {fault}" for fault in faults.get(asked.dataset, ())]
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
 
 
-def corpus_soundness(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names, of_all = chosen_datasets(lake, datasets)
     where = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
@@ -334,3 +343,48 @@ def _repeated(lake: Lake, table: Table, datasets: list[str], where: str, *, at_o
             sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
             repeated |= dict(lake.rows(sql))
     return repeated
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of what some stages wrote; without any, of the corpus as a whole or some datasets, before a release.
+
+    One that blocks stops what is downstream, the release included; else it warns. refusal: of a release, by the detail.
+    """
+
+    run: Callable[..., CheckOutcome]
+    stages: tuple[str, ...] = ()
+    is_blocking: bool = False
+    refusal: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.run.__name__
+
+    @property
+    def description(self) -> str:
+        """The first sentence or two of its docstring."""
+        return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
+
+
+CHECKS = (
+    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True),
+    Check(decodable_coverage, ("frames",), is_blocking=True),
+    Check(progress_sanity, ("progress",), is_blocking=True),
+    Check(label_coverage, ("progress",)),
+    Check(label_agreement, ("progress",)),
+    Check(label_drift, ("progress",)),
+    Check(cost_within_budget, ("segments", "reasoning")),
+    Check(
+        no_split_leak,
+        is_blocking=True,
+        refusal="no release while test data leaks into training: {}. Mend the splits (group_field in the registry "
+        "entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT",
+    ),
+    Check(
+        corpus_is_sound,
+        is_blocking=True,
+        refusal="no release of a corpus that is broken: {}. Build what is named again",
+    ),
+)
+GUARDS = tuple(check for check in CHECKS if not check.stages)

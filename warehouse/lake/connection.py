@@ -346,9 +346,6 @@ class LakeConnection:
                 raise why from e
             raise
 
-    def has(self, name: str) -> bool:
-        return has(self.con, name)
-
     def snapshot(self) -> int:
         seen = self._seen
         if seen is None:

@@ -15,10 +15,10 @@ from annotate.progress import StatedEnd, check_stated, is_stated
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from core.names import is_name
 from core.tables import TABLES
-from warehouse.lake.hashes import content_key
-from warehouse.lake.labels import labels_of
 from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
 from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, newest_row, said_of, say
+from warehouse.lake.stored import labels_of
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning

@@ -22,16 +22,15 @@ from core.paths import Workspace
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES
 from warehouse.lake import people
 from warehouse.lake.catalog import is_older
-from warehouse.lake.checks import corpus_soundness
+from warehouse.lake.checks import corpus_is_sound
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
-from warehouse.lake.hashes import output_hash
 from warehouse.lake.lake import Lake
 from warehouse.lake.place import LakeError, place
-from warehouse.lake.publication import WHOLE_DATASET
-from warehouse.releases import card_path, get_release
-from warehouse.releases.release import verify_release
-from warehouse.shards import check_shard, index_path
+from warehouse.lake.publication import WHOLE_DATASET, output_hash
+from warehouse.releases.release import card_path, get_release, verify_release
+from warehouse.shards.check import check_shard
+from warehouse.shards.shard import index_path
 
 ERROR, WARNING = "error", "warning"
 MISSING = "missing"
@@ -44,6 +43,12 @@ PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begi
 MEND = "proccorpus doctor --repair, then build again"
 RESTORE = "restore catalog and data from one backup"
 OF_CHUNK = "dataset = ? AND chunk = ?"
+UNKNOWN_ROWS = """
+WITH stored AS (SELECT DISTINCT dataset, chunk, {})
+SELECT dataset, chunk, 'rows of the label run ' || run || ', which is not recorded' FROM stored
+WHERE run <> '' AND run NOT IN (SELECT label_run FROM label_runs WHERE label_run IS NOT NULL)
+UNION SELECT dataset, chunk, 'rows that no finished stage has published' FROM stored
+ANTI JOIN stage_runs USING (dataset, chunk) ORDER BY ALL"""
 
 
 @dataclass(frozen=True)
@@ -86,13 +91,18 @@ def _to_build(what: str, detail: str, *parts: Partition, paths: tuple[Path, ...]
     return Trouble(ERROR, what, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
 
 
+def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
+    """Can tables not be read, since files of theirs are lost?"""
+    return any(t.data_files for t in troubles)
+
+
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
     listed, there = data_files(lake), _sizes(lake)
     lost = list(lake_files(lake, listed, there, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
-    if not any(t.data_files for t in lost):
+    if not rows_are_lost(lost):
         try:
             checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
@@ -100,7 +110,7 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
             lost = list(lake_files(lake, listed, there, read=True))
-            if not any(t.data_files for t in lost):
+            if not rows_are_lost(lost):
                 raise
     troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
@@ -276,18 +286,14 @@ def _existing(paths: Iterable[Path]) -> tuple[Path, ...]:
 def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
     """Pictures that the corpus lists: there, not empty; by their bytes."""
     damage = cache(partial(_damage, lake.workspace, hashes))  # several chunks may list one picture
-    damaged: dict[Partition, list[str]] = {}
-    sql = "SELECT DISTINCT dataset, chunk, label_run, sha256 FROM keyframes ORDER BY ALL"
-    for dataset, chunk, run, sha256 in lake.rows(sql):
-        if damage(sha256):
+    names = "SELECT dataset, chunk, coalesce(label_run, '') AS run, list_sort(list(DISTINCT sha256)) FROM keyframes"
+    for dataset, chunk, run, listed in lake.rows(f"{names} GROUP BY ALL ORDER BY ALL"):
+        if hurt := list(filter(damage, listed)):
             # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
             part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
-            damaged.setdefault(part, []).append(sha256)
-    for part, hurt in damaged.items():
-        paths, gone = [lake.workspace.keyframe(sha256) for sha256 in hurt], [damage(sha256) for sha256 in hurt]
-        missing = gone.count(MISSING)
-        detail = f"{missing} pictures that are listed are missing, {len(paths) - missing} damaged, such as {paths[0]}"
-        yield _to_build("keyframes", detail, part, paths=_existing(paths))
+            paths, gone = list(map(lake.workspace.keyframe, hurt)), list(map(damage, hurt)).count(MISSING)
+            detail = f"{gone} pictures that are listed are missing, {len(paths) - gone} damaged, such as {paths[0]}"
+            yield _to_build("keyframes", detail, part, paths=_existing(paths))
 
 
 def _damage(workspace: Workspace, hashes: bool, sha256: str) -> str:
@@ -348,25 +354,17 @@ def disk_space(workspace: Workspace) -> Iterator[Trouble]:
 
 def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows whose label run is not recorded, and partitions of rows that no stage has published."""
-    recorded = {*lake.column("SELECT label_run FROM label_runs"), "", None}
-    published = set(lake.rows("SELECT DISTINCT dataset, chunk FROM stage_runs"))
     for name in STAGED_TABLES:
         # "" of rows that belong to no label run
         run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
-        sql = f"SELECT DISTINCT dataset, chunk, {run_column} FROM {name} ORDER BY ALL"
-        for dataset, chunk, label_run in lake.rows(sql):
-            parts = [Partition(stage, dataset, chunk) for stage in STAGES_OF[name]]
-            if label_run not in recorded:
-                detail = f"rows of the label run {label_run}, which is not recorded"
-                yield _to_build(f"rows of {name}", detail, *parts)
-            if (dataset, chunk) not in published:
-                yield _to_build(f"rows of {name}", "rows that no finished stage has published", *parts)
+        for dataset, chunk, wrong in lake.rows(UNKNOWN_ROWS.format(f"{run_column} AS run FROM {name}")):
+            yield _to_build(f"rows of {name}", wrong, *(Partition(stage, dataset, chunk) for stage in STAGES_OF[name]))
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
     """Rows against core/tables, and, of stages whose rows are theirs alone, against the hash that was recorded when
     they were published."""
-    sound = corpus_soundness(lake)
+    sound = corpus_is_sound(lake)
     if not sound.passed:
         yield Trouble(ERROR, "rows", "lake", sound.detail, "build what is named again")
     schema_at = dict(lake.rows(f"SELECT snapshot_id, schema_version FROM {CATALOG}.ducklake_snapshot"))

@@ -14,21 +14,32 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import pyarrow as pa
+
 from core.files import write_from
 from core.paths import Workspace
 from core.tables import STAGE_TABLES, TABLES
 from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.catalog import backups, is_sound, note_committed, remains
-from warehouse.lake.connection import LakeConnection, connect
-from warehouse.lake.doctor import EVERYTHING, Partition, Trouble
+from warehouse.lake.connection import LakeConnection, connect, temp_table
+from warehouse.lake.doctor import Partition, Trouble
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
-from warehouse.lake.migrations import has_tables, migrate, schema_version, upgraded
 from warehouse.lake.place import LakeError, locked, place, postgres_session
 from warehouse.lake.publication import WHOLE_DATASET
+from warehouse.lake.schema import has_tables, migrate, schema_version, upgraded
 
 DAMAGED = "damaged"  # as input_hash: no plan ever wants it, so the stage is stale
+# Lines of stage_runs whose partitions are in the table `damaged`, as stale; where a line was lost, one in its place
+STALE = f"""
+SELECT s.* REPLACE ('{DAMAGED}' AS input_hash) FROM stage_runs s SEMI JOIN damaged d
+ON d.stage = '' OR ((s.stage, s.dataset, s.chunk, s.label_run) =
+                    (d.stage, d.dataset, d.chunk, coalesce(d.label_run, s.label_run)))
+UNION ALL BY NAME
+SELECT DISTINCT d.*, '{DAMAGED}' AS input_hash, '' AS code_version, 0 AS "rows", '' AS output_hash, 0 AS cache_hits,
+  (SELECT id FROM ducklake_current_snapshot('lake')) AS snapshot
+FROM damaged d ANTI JOIN stage_runs USING (stage, dataset, chunk, label_run) WHERE d.label_run IS NOT NULL"""
 
 
 def recover(workspace: Workspace) -> list[str]:
@@ -153,7 +164,6 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
 
 def _unpublished(lake: Lake) -> list[Partition]:
     """Partitions of rows whose stage_runs line was lost: without one a build would add the same rows again."""
-    published = set(lake.rows("SELECT DISTINCT stage, dataset, chunk FROM stage_runs"))
     unpublished = set()
     for stage, tables in STAGE_TABLES.items():
         if stage in ("transfer", "corrections", "progress"):  # they write into tables of other stages
@@ -161,37 +171,24 @@ def _unpublished(lake: Lake) -> list[Partition]:
         for name in tables:
             has_runs = stage in ("segments", "reasoning") and "label_run" in TABLES[name].key
             chunk, run = WHOLE_DATASET if stage == "episodes" else "chunk", "label_run" if has_runs else "''"
-            stored = lake.rows(f"SELECT DISTINCT dataset, {chunk}, coalesce({run}, '') FROM {name}")
-            unpublished.update(
-                Partition(stage, *part)
-                for part in stored
-                if _is_written_by(stage, name, part[2]) and (stage, *part[:2]) not in published
+            # Labels of people are the corrections stage's; keyframes without a label run are the frames stage's
+            theirs = "run = ''" if (stage, name) == ("segments", "keyframes") else "false"
+            stored = (
+                f"SELECT DISTINCT dataset, {chunk} AS chunk, coalesce({run}, '') AS run FROM {name} "
+                f"WHERE NOT starts_with(run, 'human/') AND NOT {theirs}"
             )
+            published = "SELECT dataset, chunk FROM stage_runs WHERE stage = ?"
+            lacking = lake.rows(f"FROM ({stored}) ANTI JOIN ({published}) USING (dataset, chunk)", [stage])
+            unpublished.update(Partition(stage, dataset, chunk, run) for dataset, chunk, run in lacking)
     return sorted(unpublished, key=repr)
-
-
-def _is_written_by(stage: str, table: str, label_run: str) -> bool:
-    """Are rows of this label run in one of a stage's tables the stage's own, and not the corrections stage's? Keyframes
-    of a label run are those that its annotator asked for, the others are of the frames stage."""
-    is_own = table != "keyframes" or (stage == "segments") == bool(label_run)
-    return is_own and not label_run.startswith("human/")
 
 
 def _mark(lake: Lake, parts: Sequence[Partition]) -> int:
     """Make the stages of some partitions stale, those of chunks that a stage registers included; how many lines."""
-    lines = {}
-    if EVERYTHING in parts:
-        parts = [Partition(*row) for row in lake.rows("SELECT stage, dataset, chunk, label_run FROM stage_runs")]
-    nothing = {"code_version": "", "rows": 0, "output_hash": "", "snapshot": lake.snapshot(), "cache_hits": 0}
-    for part in parts:
-        where, values = "stage = ? AND dataset = ? AND chunk = ?", [part.stage, part.dataset, part.chunk]
-        if part.label_run is not None:
-            where, values = f"{where} AND label_run = ?", [*values, part.label_run]
-        stored = lake.dicts(f"FROM stage_runs WHERE {where}", values)
-        # Where its line was lost, one in its place
-        for line in stored or ([] if part.label_run is None else [asdict(part) | nothing]):
-            key = (line["stage"], line["dataset"], line["chunk"], line["label_run"])
-            lines[key] = line | {"input_hash": DAMAGED}
-    if lines:
-        lake.upsert("doctor: to be built again", stage_runs=TABLES["stage_runs"].rows(list(lines.values())))
+    table = TABLES["stage_runs"]
+    columns = [name for name in table.schema.names if name in Partition.__dataclass_fields__]
+    schema = pa.schema([table.schema.field(name) for name in columns])
+    temp_table(lake.con, "damaged", pa.Table.from_pylist([*map(asdict, parts)], schema=schema))
+    if lines := lake.dicts(STALE):
+        lake.upsert("doctor: to be built again", stage_runs=table.rows(lines))
     return len(lines)

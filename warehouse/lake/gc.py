@@ -23,12 +23,11 @@ from core.tables import SPLITS, TABLES
 from warehouse.lake.catalog import is_older
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.lake import Lake
-from warehouse.lake.migrations import index_statistics
 from warehouse.lake.place import LakeError, place
+from warehouse.lake.schema import index_statistics
 from warehouse.lake.statements import taken_down
 
 GRACE_S = 900.0  # a file this young may belong to a build that has not recorded it yet
-KEEP_DAYS = 7.0
 SMALL_BYTES = 32 << 20  # files of rows that are smaller are merged with others of their partition
 MERGED_AT_ONCE = 200  # partitions, in one commit: a build waits for it
 # Snapshots that are old enough and that no release pins; never the present one
@@ -82,9 +81,7 @@ def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
         shutil.move(path, to)
 
 
-def collect(
-    lake: Lake, keep_days: float = KEEP_DAYS, *, dry_run: bool = False, grace_s: float = GRACE_S
-) -> list[Freed]:
+def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_s: float = GRACE_S) -> list[Freed]:
     """Delete what neither the present corpus nor a release uses; with `dry_run` only list it.
 
     Snapshots younger than `keep_days` stay too, and with them the lake's data that they list (not shards or keyframes).
@@ -112,8 +109,11 @@ def collect(
         if not dry_run:
             _expire(lake, expired, grace_s)
             _delete(chain.from_iterable(files.values()))
-            for root in (lake.workspace.sources, lake.workspace.root / "edits", lake.workspace.removed):
-                _drop_empty_folders(root)
+            roots = (lake.workspace.sources, lake.workspace.root / "edits", lake.workspace.removed)
+            folders = filter(Path.is_dir, chain.from_iterable(root.rglob("*") for root in roots))
+            for folder in sorted(folders, reverse=True):  # the innermost first
+                if not any(folder.iterdir()):
+                    folder.rmdir()
     if not dry_run:
         lake.back_up()
     return freed
@@ -201,7 +201,7 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[int]:
 
     Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
     """
-    gone = ", ".join(str(s) for s in expired) or "-1"
+    gone = ", ".join(map(str, expired)) or "-1"
     staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
     sql = " UNION ALL ".join(
         f"SELECT file_size_bytes FROM {CATALOG}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
@@ -309,9 +309,3 @@ def _edits_taken_down(lake: Lake) -> Iterator[Path]:
         of_episodes = (lake.workspace.edits(dataset, episode) for episode in sorted(episodes or ()))
         for folder in [lake.workspace.root / "edits" / dataset] if episodes is None else of_episodes:
             yield from sorted(_files(folder))
-
-
-def _drop_empty_folders(root: Path) -> None:
-    for folder in sorted(filter(Path.is_dir, root.rglob("*")), reverse=True):  # the innermost first
-        if not any(folder.iterdir()):
-            folder.rmdir()

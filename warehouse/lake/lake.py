@@ -22,7 +22,6 @@ from core.tables import TABLES, Table
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
-from warehouse.lake.migrations import SCHEMA_VERSION, checked_version, migrate, upgrade
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publication import (
     WHOLE_DATASET,
@@ -34,6 +33,7 @@ from warehouse.lake.publication import (
     turn,
     waiting,
 )
+from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
 
 SHARED_S, PAUSE_S = 2.0, 0.03  # after a commit that others shared the next one waits for them so long
 REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them

@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.keyframes import coarse_keyframes, load_keyframe
 from warehouse.lake.lake import Lake
 from warehouse.lake.similarity import episode_embeddings
+from warehouse.lake.stored import coarse_keyframes, load_keyframe
 
 USABLE = "usable_episodes"  # temporary: id, dataset, episode_index, split, camera, num_frames of those to look at
 # Hashes of the preferred camera's frames
@@ -52,6 +52,9 @@ class Run(NamedTuple):
     dataset: str
     episode_index: int
     camera: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset} episode {self.episode_index}"
 
 
 @dataclass(frozen=True)
@@ -124,13 +127,9 @@ def near_copies(lake: Lake) -> list[NearDuplicate]:
         peaks = _peaks(lake, held, trained, 1, shift, 0)
         if not peaks or float(np.median(peaks)) <= MAX_PEAK:
             shifted = f", shifted by {abs(shift)} frames" if shift else ""
-            shows = f"{_named(held)} ({split}) shows the pictures of {_named(trained)} (train){shifted}"
+            shows = f"{held} ({split}) shows the pictures of {trained} (train){shifted}"
             found.append(NearDuplicate(held, trained, shows))
     return sorted(found, key=lambda pair: (pair.held, pair.trained))
-
-
-def _named(run: Run) -> str:
-    return f"{run.dataset} episode {run.episode_index}"
 
 
 # By what an encoder saw
@@ -153,14 +152,19 @@ def look_alikes(lake: Lake) -> list[NearDuplicate]:
         partners = _partners(runs, splits, means)
         for some in batched(sorted(partners), HELD_AT_A_TIME):
             for held, trained in _compared(lake, runs, {place: partners[place] for place in some}):
-                looks = f"{_named(runs[held])} ({splits[held]}) looks to {encoder} like {_named(runs[trained])} (train)"
+                looks = f"{runs[held]} ({splits[held]}) looks to {encoder} like {runs[trained]} (train)"
                 pairs.append(NearDuplicate(runs[held], runs[trained], f"{looks} from beginning to end"))
     return sorted(pairs, key=lambda pair: (pair.held, pair.trained))
 
 
 def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
     """Which of some datasets have runs that cannot be compared with those of the others, and why; empty: none."""
-    seen = _seen_by(lake, datasets)
+    sql = (
+        "SELECT dataset, list(DISTINCT encoder || ' (grid ' || sqrt(len(cells) / 64)::INTEGER || ')') FROM embeddings "
+        "WHERE list_contains(?, dataset) GROUP BY 1"
+    )
+    # Of each dataset who looked at it: encoders with the sizes of their grids
+    seen: dict[str, list[str]] = {name: [] for name in datasets} | dict(lake.rows(sql, [list(datasets)]))
     unseen = [name for name in datasets if not seen[name]]
     counts = Counter(chain.from_iterable(seen.values()))
     alone = [name for name in datasets if seen[name] and {counts[encoder] for encoder in seen[name]} == {1}]
@@ -170,15 +174,6 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
         f"another encoder than at the others has looked at {named}": alone and len(datasets) - len(unseen) > 1,
     }
     return "; ".join(filter(reasons.get, reasons))
-
-
-def _seen_by(lake: LakeConnection, datasets: Sequence[str]) -> dict[str, list[str]]:
-    """Of each dataset who looked at it: encoders with the sizes of their grids."""
-    sql = (
-        "SELECT dataset, list(DISTINCT encoder || ' (grid ' || sqrt(len(cells) / 64)::INTEGER || ')') FROM embeddings "
-        "WHERE list_contains(?, dataset) GROUP BY 1"
-    )
-    return {name: [] for name in datasets} | dict(lake.rows(sql, [list(datasets)]))
 
 
 def _means(lake: Lake, encoder: str, cells: int, datasets: Sequence[str]) -> tuple[list[Run], list[str], np.ndarray]:

@@ -18,8 +18,8 @@ from core.errors import UserError
 from ingest.outcomes import BY_PERSON, Outcome, truth
 from warehouse.lake import references
 from warehouse.lake.connection import row_by_row
-from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
 from warehouse.lake.statements import (
     CorrectionError,
     checked_text,

@@ -18,8 +18,8 @@ from annotate.segments import Segment
 from warehouse.lake import corrections
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.corrections import segments_of
-from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
 from warehouse.lake.statements import CorrectionError, checked_text, said_of, say
 
 SHOWN_BY = ("auto", "transfer")  # annotators with which runs are labelled like references

@@ -8,6 +8,7 @@ runs, not with their pictures.
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import groupby
 from operator import itemgetter
 from typing import Any, Literal
@@ -77,8 +78,10 @@ def episode_embeddings(
         of_camera = {camera: (frames, halves) for _, camera, frames, halves in seen}
         wanted = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
         if wanted and of_camera.keys() >= set(wanted):
-            frames, halves = _side_by_side([of_camera[camera] for camera in wanted])
-            by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, halves)
+            # The frames that all of them were looked at
+            frames = reduce(np.intersect1d, (of_camera[camera][0] for camera in wanted))
+            rows = [halves[np.searchsorted(looked, frames)] for looked, halves in map(of_camera.__getitem__, wanted)]
+            by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, np.concatenate(rows, axis=1))
     if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
         raise UserError(f"{dataset}: its embeddings have grids of several sizes; build it again")
     return by_episode
@@ -98,15 +101,6 @@ def _seen(
         for episode, camera, frames, of_frames in zip(*batch.columns, strict=True):
             halves = of_frames.values.to_numpy().astype(np.float16)
             yield episode.as_py(), camera.as_py(), frames.values.to_numpy(), halves.reshape(len(frames), -1)
-
-
-def _side_by_side(of_cameras: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """What several cameras show at the frames that all of them were looked at."""
-    common = of_cameras[0][0]
-    for frames, _ in of_cameras[1:]:
-        common = np.intersect1d(common, frames)
-    rows = [halves[np.searchsorted(frames, common)] for frames, halves in of_cameras]
-    return common, np.concatenate(rows, axis=1)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from core.tables import TABLES
 from core.views import VIEWS
 from core.wall import held_bytes
 from warehouse.lake.connection import attach, connect, literal
-from warehouse.lake.migrations import checked_version
 from warehouse.lake.place import LakeError, place
+from warehouse.lake.schema import checked_version
 
 RELATIONS = {*TABLES, *(v.name for v in VIEWS)}
 PLACES = {("", ""), ("", "main"), ("", "lake"), ("lake", "main")}  # catalog and schema before a relation's name

@@ -17,8 +17,8 @@ from core.errors import UserError
 from core.tables import TABLES
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.hashes import content_key
 from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
 
 TABLES_ASKED = ("corrections", "reference_marks", "outcomes")  # before what joins all that people said
 MAX_FILE_BYTES = 1 << 30

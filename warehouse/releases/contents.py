@@ -1,6 +1,10 @@
-"""The contents of a release made now, and the reasons why some data stays out."""
+"""The contents of a release made now, and the reasons why some data stays out: takedowns, unsure labels, and licences.
 
-from collections.abc import Collection, Mapping, Sequence
+Building and training on one's own machine are never asked for a licence; a release is what is given to others.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -10,7 +14,93 @@ from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
 from warehouse.lake.statements import taken_down
-from warehouse.releases.licences import NON_COMMERCIAL, classify
+
+OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
+
+PERMISSIVE = re.compile(
+    r"mit|mit-0|apache-2\.0|bsd-[0-4]-clause|bsd|0bsd|isc|zlib|unlicense|wtfpl|cc0-1\.0|cc0|pddl-1\.0|pddl|odc-by-1\.0|"
+    r"odc-by|odbl-1\.0|odbl|cdla-permissive-[12]\.0|cdla-sharing-1\.0|cc-by(-sa)?(-[1-4]\.0)?"
+)
+FORBIDS_COMMERCE = re.compile(r"(^|[^a-z])nc($|[^a-z])|non-?commercial")
+NOISE = {"the", "license", "licence", "licenses", "version", "later", "under"}
+REMARK = re.compile(r"\(([^()]*)\)")
+BY_DEFAULT = re.compile(r"[^,;()]*\([^()]*\bdefault\b[^()]*\)")  # a name, with the remark that a tool filled it in
+WORDS = re.compile(r"[\s,;:]+")
+PARTS = re.compile(r",|;|/|\+|&|\band\b|\bor\b")
+
+
+@dataclass(frozen=True)
+class Licence:
+    """`names` are those in the text, as SPDX writes them where we know them; `restricted` those that are not open."""
+
+    kind: str
+    names: tuple[str, ...]
+    restricted: tuple[str, ...] = ()
+
+    def allowed(self, allow: Collection[str]) -> bool:
+        """May data under it be given on, when the licences `allow` were said to be in order?"""
+        if self.kind == OPEN or (self.kind == UNKNOWN and UNKNOWN in allow):
+            return True
+        allowed_names = {spdx(name) for name in allow}
+        return bool(self.restricted) and set(self.restricted) <= allowed_names
+
+    @property
+    def flag(self) -> str:
+        """What to add to the command line to let it in."""
+        names = (UNKNOWN,) if self.kind == UNKNOWN else self.restricted
+        return " ".join(f"--allow-licence {n}" for n in names)
+
+
+def spdx(text: str) -> str:
+    """One licence's name as SPDX writes it, in lower case: 'Apache License 2.0' is apache-2.0."""
+    words = re.sub(r"[\s_-]+", " ", text.lower()).replace("creative commons attribution", "cc by").split()
+    return "-".join(w for w in words if w not in NOISE)
+
+
+def classify(text: str | None) -> Licence:
+    """The meaning of a dataset's licence text.
+
+    Remarks in brackets say where a statement was found; they can make a licence stricter, never more open. A permissive
+    name that a tool filled in by default says nothing of the data: without another name the licence is unknown.
+
+    Examples: "MIT" is open. "CC BY-NC 4.0" is non-commercial, and so is "MIT (videos: non-commercial)". "Apache-2.0
+    (converter's default)" is unknown, and so is a text with a name that is in no list.
+    """
+    text = text or ""
+    # A text may join several licences: the strictest of them counts
+    names = _names(PARTS.split(REMARK.sub(" ", text)))
+    if not names:
+        return Licence(UNKNOWN, (UNKNOWN,))
+    restricted = tuple(name for name in names if not PERMISSIVE.fullmatch(name))
+    # a name that we do not know may mean anything, unless it says itself that it is for non-commercial use
+    if restricted and not _non_commercial(restricted):
+        return Licence(UNKNOWN, names, restricted)
+    remarks = " ".join(REMARK.findall(text))
+    reasons = (*restricted, *_non_commercial(_names(WORDS.split(remarks))))
+    if reasons:
+        return Licence(NON_COMMERCIAL, names, tuple(dict.fromkeys(reasons)))
+    if not _names(PARTS.split(REMARK.sub(" ", BY_DEFAULT.sub(" ", text)))):
+        return Licence(UNKNOWN, (UNKNOWN,))
+    return Licence(OPEN, names)
+
+
+def _names(parts: Iterable[str]) -> tuple[str, ...]:
+    """Names of licences as SPDX writes them, without repeats and empty ones."""
+    return tuple(dict.fromkeys(name for name in map(spdx, parts) if name))
+
+
+def _non_commercial(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(name for name in names if FORBIDS_COMMERCE.search(name))
+
+
+def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:
+    """What the hub wants at the head of a card of such data: `license`, and the names where there are several."""
+    licences = [classify(text) for text in stated]
+    names = sorted({n for x in licences for n in x.names})
+    if len(names) > 1:
+        return "other", ", ".join(names)
+    return (UNKNOWN if licences[0].kind == UNKNOWN else names[0]), None
+
 
 MOST_LISTED = 10  # episodes in a sentence
 LOCAL = "local"  # the release that training here makes for itself; not to be given on
@@ -59,6 +149,23 @@ def held_episodes_sql(catalog: str = "lake") -> str:
     )
 
 
+# Shards that hold samples of episodes taken down, or show pictures of them, with which
+SHOWING = """
+SELECT l.shard, list_sort(list(DISTINCT t.episode_index)) FROM takedowns t JOIN samples s ON s.dataset = t.dataset
+  AND (s.episode_index = t.episode_index OR
+       list_contains(list_transform(s.pictures, lambda p: p.episode_index), t.episode_index))
+JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id GROUP BY 1"""
+# One whose samples the lake has no more (a build broke off before it was made anew) may show anything
+WITHOUT_SAMPLES = """
+SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN takedowns USING (dataset)
+ANTI JOIN samples USING (dataset, chunk, sample_id)"""
+# Shards with samples of labels that are less sure than $1, or of names than $2, and the episodes of these
+UNSURE = """
+SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s
+JOIN sample_location l USING (dataset, chunk, sample_id) JOIN episode_labels e USING (dataset, episode_index, label_run)
+WHERE e.confidence < $1 OR (s.names_steps AND e.confidence < $2) GROUP BY 1"""
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """Shards of a dataset (all of them where `shards` is empty) that a release cannot hold."""
@@ -94,9 +201,10 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
     if not shards_by_dataset:
         raise ReleaseError("the corpus has no shards yet: build it first")
     licences = dict(lake.rows("SELECT dataset, license FROM datasets"))
-    down = taken_down(lake)
     # a dataset that was taken down as a whole is named also when its shards are gone
-    wholly_down = {dataset for dataset, episodes in down.items() if episodes is None}
+    wholly_down = {dataset for dataset, episodes in taken_down(lake).items() if episodes is None}
+    showing = dict(lake.rows(WITHOUT_SAMPLES)) | dict(lake.rows(SHOWING))
+    unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence])) if gate else {}
 
     # A dataset is left out as a whole, or only shards of it are
     held: list[ShardFile] = []
@@ -107,10 +215,10 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
             left_out.append(LeftOut(dataset, *why, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them
-        fresh, stale = _without(dataset, shards, _showing(lake, dataset, down.get(dataset) or frozenset()), None)
+        fresh, stale = _without(dataset, shards, showing, None)
         # shards are whole: one with a sample of an unsure label has to be built anew without it
-        sure, unsure = _without(dataset, fresh, _unsure(lake, dataset, gate), gate)
-        left_out += [*stale, *unsure]
+        sure, not_sure = _without(dataset, fresh, unsure, gate)
+        left_out += [*stale, *not_sure]
         held += sure
 
     if not held:
@@ -160,40 +268,3 @@ def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
     asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
     flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)
     return why, f"build the dataset again with {flags} to make them without"
-
-
-def _showing(lake: Lake, dataset: str, episodes: frozenset[int]) -> dict[str, list[int]]:
-    """Shards of a dataset that hold samples of some episodes, or show pictures of them, with which.
-
-    A shard whose samples the lake has no more (a build broke off before it was made anew) may show anything: [].
-    """
-    if not episodes:
-        return {}
-    episodes_shown = "list_append(list_transform(s.pictures, lambda p: p.episode_index), s.episode_index)"
-    showing = lake.rows(
-        f"SELECT l.shard, list_sort(list_distinct(flatten(list(list_intersect({episodes_shown}, ?))))) FROM samples s "
-        f"JOIN sample_location l USING (dataset, chunk, sample_id) WHERE s.dataset = ? "
-        f"AND list_has_any({episodes_shown}, ?) GROUP BY 1",
-        [sorted(episodes), dataset, sorted(episodes)],
-    )
-    without_samples = lake.rows(
-        "SELECT DISTINCT l.shard FROM sample_location l WHERE l.dataset = ? AND NOT EXISTS (FROM samples s WHERE "
-        "s.dataset = l.dataset AND s.chunk = l.chunk AND s.sample_id = l.sample_id)",
-        [dataset],
-    )
-    return {shard: [] for (shard,) in without_samples} | dict(showing)
-
-
-def _unsure(lake: Lake, dataset: str, gate: LabelGate | None) -> dict[str, list[int]]:
-    """Shards of a dataset with samples of labels that do not pass a gate, and the episodes of these."""
-    if gate is None:
-        return {}
-    return dict(
-        lake.rows(
-            "SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s "
-            "JOIN sample_location l USING (dataset, chunk, sample_id) "
-            "JOIN episode_labels e USING (dataset, episode_index, label_run) "
-            "WHERE s.dataset = ? AND (e.confidence < ? OR (s.names_steps AND e.confidence < ?)) GROUP BY 1",
-            [dataset, gate.min_confidence, gate.min_name_confidence],
-        )
-    )

@@ -1,10 +1,8 @@
 """What differs between two releases, each read at its own snapshot, or between two label runs of the present lake."""
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from warehouse.lake import Lake
@@ -74,91 +72,65 @@ def _label_run(lake: Lake, beginning: str) -> str:
     return fitting[0]
 
 
-_BOTH = "labels_a a JOIN labels_b b USING (dataset, episode_index)"
-_PROGRESS = f"""
-SELECT a.dataset, a.episode_index, avg(abs(p.progress - q.progress)) AS difference, count(*) AS frames
-FROM {_BOTH}
+# Frames that boundaries moved: in order of time where both have as many, else each of either side to the nearest of the
+# other. Empty where a side has none
+MOVES = """
+CASE WHEN len(at_a) = len(at_b) THEN list_transform(list_zip(at_a, at_b), lambda z: abs(z[1] - z[2]))
+     WHEN least(len(at_a), len(at_b)) = 0 THEN []
+     ELSE list_transform(at_a, lambda x: list_min(list_transform(at_b, lambda y: abs(x - y)))) ||
+          list_transform(at_b, lambda x: list_min(list_transform(at_a, lambda y: abs(x - y)))) END"""
+_PROGRESS = """
+SELECT a.dataset, a.episode_index, avg(abs(p.progress - q.progress)) AS difference
+FROM labels_a a JOIN labels_b b USING (dataset, episode_index)
 JOIN a.progress p ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
                  AND p.label_run = a.label_run
 JOIN b.progress q ON q.dataset = b.dataset AND q.chunk = b.chunk AND q.episode_index = b.episode_index
                  AND q.label_run = b.label_run AND q.frame_index = p.frame_index
 GROUP BY ALL"""
-
 _SEGMENTS = """
 SELECT l.dataset, l.episode_index,
        list({{s: s.start_frame, e: s.end_frame, n: s.name, k: s.kind, c: s.completed}} ORDER BY s.segment_index) AS list
 FROM labels_{0} l JOIN {0}.segments s ON s.dataset = l.dataset AND s.chunk = l.chunk
   AND s.episode_index = l.episode_index AND s.label_run = l.label_run GROUP BY ALL"""
-BOTH_SIDES = f"""
-WITH p AS ({_PROGRESS}), sa AS ({_SEGMENTS.format("a")}), sb AS ({_SEGMENTS.format("b")})
-SELECT a.dataset, a.episode_index, a.label_run AS run_a, b.label_run AS run_b, p.difference,
-       sa.list AS segments_a, sb.list AS segments_b, c.fps,
-       coalesce(p.difference, 0) <= {SAME_PROGRESS} AND sa.list IS NOT DISTINCT FROM sb.list
-         AND a.label_run = b.label_run AS same
-FROM {_BOTH} LEFT JOIN p USING (dataset, episode_index) LEFT JOIN sa USING (dataset, episode_index)
-LEFT JOIN sb USING (dataset, episode_index) LEFT JOIN b.episode_content c USING (dataset, episode_index)
-ORDER BY 1, 2"""
+# Episodes of either side; `what`: added, removed, relabelled or the same. Boundaries (at_a, at_b) are frames where a
+# segment begins, but for the first, which begins at 0 in every label
+COMPARED = f"""
+WITH p AS ({_PROGRESS}), sa AS ({_SEGMENTS.format("a")}), sb AS ({_SEGMENTS.format("b")}),
+episodes AS (
+  SELECT dataset, episode_index, a.label_run AS run_a, b.label_run AS run_b, p.difference, c.fps,
+         sa.list AS segments_a, sb.list AS segments_b,
+         coalesce(list_transform(sa.list, lambda s: s.s)[2:], []) AS at_a,
+         coalesce(list_transform(sb.list, lambda s: s.s)[2:], []) AS at_b
+  FROM labels_a a FULL JOIN labels_b b USING (dataset, episode_index) LEFT JOIN p USING (dataset, episode_index)
+  LEFT JOIN sa USING (dataset, episode_index) LEFT JOIN sb USING (dataset, episode_index)
+  LEFT JOIN b.episode_content c USING (dataset, episode_index))
+SELECT dataset, episode_index, run_a, run_b, len(at_a) AS boundaries_a, len(at_b) AS boundaries_b,
+       list_avg({MOVES}) / nullif(fps, 0) AS mean_shift_s, list_max({MOVES}) / nullif(fps, 0) AS max_shift_s,
+       difference AS progress_difference,
+       CASE WHEN run_a IS NULL THEN 'added' WHEN run_b IS NULL THEN 'removed'
+            WHEN coalesce(difference, 0) <= {SAME_PROGRESS} AND segments_a IS NOT DISTINCT FROM segments_b
+                 AND run_a = run_b THEN 'same' ELSE 'relabelled' END AS what
+FROM episodes"""
+# Episodes on both sides may have another label; those on one only have none to compare with
+BY_DATASET = """
+SELECT dataset, count(*) FILTER (what IN ('same', 'relabelled')) AS in_both, count(*) FILTER (what = 'added') AS added,
+       count(*) FILTER (what = 'removed') AS removed, count(*) FILTER (what = 'relabelled') AS relabelled,
+       avg(mean_shift_s) FILTER (what = 'relabelled') AS mean_shift_s,
+       max(max_shift_s) FILTER (what = 'relabelled') AS max_shift_s,
+       avg(progress_difference) FILTER (what = 'relabelled') AS progress_difference
+FROM compared GROUP BY 1 ORDER BY 1"""
 
 
 def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tuple[int, Any]]) -> Diff:
     """Compare, episode by episode and dataset by dataset, the labels that a query gives of the lake at the snapshot of
     each of two sides, with the parameter of each."""
-    sql = "SELECT dataset, episode_index FROM labels_{} ANTI JOIN labels_{} USING (dataset, episode_index) ORDER BY ALL"
     with ExitStack() as attached:
         for side, (snapshot, value) in zip("ab", sides, strict=True):
             attach(lake.con, lake.workspace, side, snapshot)
             attached.callback(lake.con.execute, f"DETACH {side}")
             lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side)}", [value])
-        both = lake.dicts(BOTH_SIDES)
-    in_one = {"added": lake.rows(sql.format("b", "a")), "removed": lake.rows(sql.format("a", "b"))}
-    # Episodes on both sides may have another label; those on one only have none to compare with
-    relabelled = [_change(episode) for episode in both if not episode["same"]]
-    counts = {"in_both": Counter(map(itemgetter("dataset"), both))}
-    counts |= {what: Counter(map(itemgetter(0), episodes)) for what, episodes in in_one.items()}
-    datasets = [
-        {"dataset": name}
-        | {what: of_datasets[name] for what, of_datasets in counts.items()}
-        | _moved([change for change in relabelled if change["dataset"] == name])
-        for name in sorted(set().union(*counts.values()))
-    ]
-    return Diff(name_a, name_b, datasets, **in_one, relabelled=relabelled)
-
-
-def _change(episode: Mapping[str, Any]) -> dict[str, Any]:
-    """One row of the comparison, of an episode whose labels differ."""
-    # Frames where a segment begins, but for the first, which begins at 0 in every label
-    starts_a, starts_b = ([s["s"] for s in (episode[side] or [])[1:]] for side in ("segments_a", "segments_b"))
-    fps = episode["fps"]
-    shifts_s = [frames / fps for frames in boundary_moves(starts_a, starts_b)] if fps else []
-    of_both = {name: episode[name] for name in ("dataset", "episode_index", "run_a", "run_b")}
-    counts = {"boundaries_a": len(starts_a), "boundaries_b": len(starts_b)}
-    shifts = {"mean_shift_s": _mean(shifts_s), "max_shift_s": max(shifts_s, default=None)}
-    return of_both | counts | shifts | {"progress_difference": episode["difference"]}
-
-
-def boundary_moves(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    """Frames between boundaries that belong together: in order of time where both have as many, else each boundary of
-    either side and the nearest of the other. Empty where a side has none.
-
-    Examples: boundary_moves([10, 20], [22, 30]) == [12, 10]; boundary_moves([10], [8, 30]) == [2, 2, 20]
-    """
-    if len(a) == len(b):
-        return [abs(x - y) for x, y in zip(a, b, strict=True)]
-    if not a or not b:
-        return []
-    return [min(abs(x - y) for y in b) for x in a] + [min(abs(x - y) for x in a) for y in b]
-
-
-def _moved(changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How far the labels of a dataset moved: means and maximum over its relabelled episodes."""
-    return {
-        "relabelled": len(changes),
-        "mean_shift_s": _mean([c["mean_shift_s"] for c in changes]),
-        "max_shift_s": max((c["max_shift_s"] for c in changes if c["max_shift_s"] is not None), default=None),
-        "progress_difference": _mean([c["progress_difference"] for c in changes]),
-    }
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+        lake.con.execute(f"CREATE OR REPLACE TEMP TABLE compared AS {COMPARED}")
+    places = "SELECT dataset, episode_index FROM compared WHERE what = ? ORDER BY ALL"
+    added, removed = (lake.rows(places, [what]) for what in ("added", "removed"))
+    relabelled = lake.dicts("SELECT * EXCLUDE (what) FROM compared WHERE what = 'relabelled' ORDER BY 1, 2")
+    return Diff(name_a, name_b, lake.dicts(BY_DATASET), added, removed, relabelled)

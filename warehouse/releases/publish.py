@@ -22,11 +22,10 @@ from upath import UPath
 from core.errors import FailedError, UserError, checked_address
 from core.files import sha256_file
 from warehouse.lake import Lake
-from warehouse.lake.connection import literal
-from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql
-from warehouse.releases.licences import hub_licence
+from warehouse.lake.connection import literal, temp_table
+from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql, hub_licence
 from warehouse.releases.release import Failure, Release, card_path, file_failure
-from warehouse.shards import index_path
+from warehouse.shards.shard import index_path
 
 LABELS = {
     # A release of an earlier version has no success_source
@@ -45,6 +44,10 @@ LABELS = {
     "label_runs": "SELECT r.* EXCLUDE (created_at) FROM label_runs r WHERE label_run IN (SELECT label_run "
     "FROM active_runs SEMI JOIN held USING (dataset, episode_index)) ORDER BY 1",
 }
+TAKEN_DOWN = """
+SELECT d.dataset || coalesce(' episode ' || d.episode_index, '') FROM down d SEMI JOIN held h
+ON h.dataset = d.dataset AND h.episode_index = coalesce(d.episode_index, h.episode_index)
+ORDER BY d.dataset, d.episode_index LIMIT 1"""
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 8 << 20
 COMMIT_FILES, COMMIT_BYTES = 40, 5 << 30  # of one commit to the hub
@@ -118,7 +121,7 @@ def copy_checked(item: OutgoingFile, to: Path | None) -> None:
 
 @dataclass(frozen=True)
 class FolderTarget:
-    """A folder here or in a bucket. Its methods, and those of HubTarget, raise ReleaseError and FailedError."""
+    """A folder here or in a bucket."""
 
     to: str
 
@@ -133,26 +136,19 @@ class FolderTarget:
 
     def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
         """Paths of what is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
-        with _client_errors(self.to, "read"):
-            listed = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
-            return {
-                item.path
-                for item in items
-                if (path := self.root / item.path).exists()
-                and path.stat().st_size == item.bytes
-                and ((item.path, item.bytes, item.sha256) in listed or sha256_file(path) == item.sha256)
-            }
+        listed = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
+        return {
+            item.path
+            for item in items
+            if (path := self.root / item.path).exists()
+            and path.stat().st_size == item.bytes
+            and ((item.path, item.bytes, item.sha256) in listed or sha256_file(path) == item.sha256)
+        }
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
-        with _client_errors(self.to, "write to"):
-            for item in items:
-                path = self._file(item.path)
-                try:
-                    copy_checked(item, path)
-                except ReleaseError:
-                    path.unlink()
-                    raise
-                on_file(item)
+        for item in items:
+            copy_checked(item, self._file(item.path))
+            on_file(item)
 
     def _file(self, name: str) -> Path:
         """A file to write, its folder made. A bucket has no folders, and to make one would make a bucket."""
@@ -162,8 +158,7 @@ class FolderTarget:
         return path
 
     def finish(self, manifest: bytes) -> None:
-        with _client_errors(self.to, "write to"):
-            self._file(MANIFEST).write_bytes(manifest)
+        self._file(MANIFEST).write_bytes(manifest)
 
 
 @dataclass(frozen=True)
@@ -188,31 +183,28 @@ class HubTarget:
             return json.loads(Path(path).read_bytes())
 
     def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
-        with _client_errors(self.to, "read"):
-            try:
-                entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
-            except hub.errors.RepositoryNotFoundError:
-                return set()
+        try:
+            entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
+        except hub.errors.RepositoryNotFoundError:
+            return set()
         files = {e.path: e for e in entries if isinstance(e, hub.RepoFile)}
         return {item.path for item in items if item.path in files and _same(item, files[item.path])}
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
-        with _client_errors(self.to, "write to"):
-            self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
-            for batch in _commits(items):
-                with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
-                    files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
-                    self._commit(f"{len(batch)} files", files)
-                for item in batch:
-                    on_file(item)
+        self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
+        for batch in _commits(items):
+            with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
+                files = {item.path: _local(item, Path(folder) / str(k)) for k, item in enumerate(batch)}
+                self._commit(f"{len(batch)} files", files)
+            for item in batch:
+                on_file(item)
 
     def _commit(self, message: str, files: Mapping[str, str | bytes]) -> None:
         adds = [hub.CommitOperationAdd(path, data) for path, data in files.items()]
         self._api.create_commit(self.repo, adds, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: bytes) -> None:
-        with _client_errors(self.to, "write to"):
-            self._commit("Manifest", {MANIFEST: manifest})
+        self._commit("Manifest", {MANIFEST: manifest})
 
 
 def _commits(items: Sequence[OutgoingFile]) -> Iterator[tuple[OutgoingFile, ...]]:
@@ -295,12 +287,14 @@ def send(
     on_file: Callable[[OutgoingFile], None],
 ) -> Publication:
     """Send what a place does not have yet, and the manifest last; with `dry_run`, say what that would be."""
-    there = target.stored(items)
+    with _client_errors(target.to, "read"):
+        there = target.stored(items)
     todo = [item for item in items if item.path not in there]
     # The manifest last: until it is there nobody takes the place for a whole release
-    if not dry_run:
-        target.send(todo, on_file)
-        target.finish((json.dumps(manifest, indent=1) + "\n").encode())
+    with _client_errors(target.to, "write to"):
+        if not dry_run:
+            target.send(todo, on_file)
+            target.finish((json.dumps(manifest, indent=1) + "\n").encode())
     return Publication(
         to=address(target.to),
         files=len(items) + 1,  # with the manifest
@@ -373,11 +367,9 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     with closing(then.con):
         then.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         then.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
-        held = set(then.rows("FROM held"))
-        for dataset, episode in lake.rows("SELECT dataset, episode_index FROM takedowns ORDER BY ALL"):
-            if any(d == dataset and episode in (None, e) for d, e in held):
-                what = dataset if episode is None else f"{dataset} episode {episode}"
-                raise ReleaseError(
-                    f"the release {release.name} holds {what}, which was taken down since: release what is left"
-                )
+        temp_table(then.con, "down", lake.arrow("SELECT dataset, episode_index FROM takedowns"))
+        for what in then.column(TAKEN_DOWN):
+            raise ReleaseError(
+                f"the release {release.name} holds {what}, which was taken down since: release what is left"
+            )
         yield then

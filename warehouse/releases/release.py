@@ -1,22 +1,174 @@
 """Releases: a corpus frozen under a name: a lake snapshot, a shard list and a card; and is all of it still so?"""
 
+import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from core.files import sha256_file, write_file
 from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
+from core.version import VERSION
 from warehouse.lake import Lake, LakeError, content_key
-from warehouse.lake.checks import corpus_soundness, split_leaks
-from warehouse.releases.card import card
-from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, contents
+from warehouse.lake.checks import GUARDS
+from warehouse.lake.near_duplicates import not_looked_at
+from warehouse.lake.outcomes import question
+from warehouse.lake.stored import gate_counts
+from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, classify, contents
 from warehouse.shards.check import check_shard, glance
+
+
+def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents) -> str:
+    """Of a release that was just made: the lake must be at its snapshot."""
+    parts = [
+        f"# Release {name}",
+        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. "
+        f"Read it with `proccorpus sql --release {name}`, check it with `proccorpus release verify {name}`.",
+        _datasets(lake, held),
+        _splits(lake, held),
+        "Labels come from these label runs:\n\n" + _label_runs(lake, held),
+    ]
+    # What to cite for each dataset whose registry entry says it, as it was built
+    sql = "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1"
+    stated = [(dataset, json.loads(config)["dataset"].get("citation")) for dataset, config in _rows(lake, held, sql)]
+    if citations := [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in stated if citation]:
+        parts.append("## Citations\n\n" + _bullets(citations))
+    parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, held)))
+    if held.left_out:
+        parts.append("## Left out\n\n" + _bullets(map(str, held.left_out)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (columns, *rows)]
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, f"|{'---|' * len(columns)}", *rest])
+
+
+def _rows(lake: Lake, held: Contents, sql: str) -> list[tuple]:
+    """The rows of a query with the names of the datasets as its one parameter."""
+    return lake.rows(sql, [held.datasets])
+
+
+def _datasets(lake: Lake, held: Contents) -> str:
+    datasets = lake.dicts(
+        "SELECT d.dataset, coalesce(d.title, '') AS title, coalesce(d.license, 'not stated') AS licence, "
+        # An address; a folder of the machine that built it says nothing to others
+        "CASE WHEN contains(d.source_uri, '://') THEN concat_ws(' at ', d.source_uri, d.source_revision) "
+        "ELSE 'local files' END AS source, c.role, c.ok AS episodes, c.quarantined, c.frames, "
+        "format('{:.2f}', c.hours) AS hours, (SELECT sum(samples)::BIGINT FROM shards s WHERE s.dataset = d.dataset "
+        "AND list_contains($2, s.shard)) AS samples FROM coverage c "
+        "JOIN datasets d USING (dataset) WHERE list_contains($1, d.dataset) ORDER BY 1",
+        [held.datasets, [s.shard for s in held.shards]],
+    )
+    return markdown_table(datasets[0], map(dict.values, datasets))
+
+
+def _splits(lake: Lake, held: Contents) -> str:
+    rows = lake.rows(
+        "SELECT dataset, split, count(*), sum(episodes), sum(samples), format('{:.1f}', sum(bytes) / 1e6) FROM shards "
+        "WHERE list_contains(?, shard) GROUP BY ALL ORDER BY 1, 2",
+        [[s.shard for s in held.shards]],
+    )
+    return markdown_table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
+
+
+def _label_runs(lake: Lake, held: Contents) -> str:
+    runs = lake.dicts(
+        "SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes, "
+        "count(*) FILTER (r.annotator = 'vlm' AND (a.dataset, a.episode_index, a.label_run) IN "
+        "(SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers "
+        "FROM active_runs a JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) GROUP BY ALL "
+        "ORDER BY 1, 2",
+        [held.datasets],
+    )
+    return _bullets(
+        f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
+        f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
+        f"{f', {run["followers"]} like those that it was asked about' if run['followers'] else ''}, "
+        f"code {run['code_version']}, "
+        f"parameters `{json.dumps(json.loads(run['params']))}`"
+        for run in runs
+    )
+
+
+def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
+    """What a reader must know before using the release, a sentence each."""
+    yield from _limits_of_labels(lake, held)
+    # What of the labels is not in the samples, since they were not sure enough or have no names of steps
+    for dataset, counts in gate_counts(lake.con).items():
+        yield from (f"{dataset}: {text}." for text in counts.sentences() if dataset in held.datasets)
+    yield from _limits_of_outcomes(lake, held)
+    yield from _limits_of_licences(lake, name, held)
+    yield from _limits_of_episodes(lake, held)
+    yield (
+        "Near-copies across splits are looked for by pictures; mirrors, crops, and within one dataset "
+        "other frame rates are not found."
+    )
+    if why := not_looked_at(lake, held.datasets):
+        yield f"Copies of another dataset's runs at another frame rate were not looked for: {why}."
+
+
+def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
+    # Limits are read off what the registry says of a dataset and who labelled it
+    sql = (
+        "SELECT d.dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator)) "
+        "FROM datasets d JOIN active_runs a USING (dataset) JOIN label_runs r USING (label_run) "
+        "WHERE list_contains(?, d.dataset) GROUP BY ALL ORDER BY 1"
+    )
+    for dataset, about, annotators in _rows(lake, held, sql):
+        if "simulat" in about.lower():
+            yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
+        if annotators == ["motion"]:
+            yield f"Labels of {dataset} are by motion, without a model: steps are where the robot moves or rests."
+        if "vlm" in annotators:
+            yield f"Labels of {dataset} are a model's, not checked by people except where corrected."
+
+
+def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
+    sql = (
+        "SELECT dataset, ok, assumed_complete, look_unfinished FROM coverage WHERE list_contains(?, dataset) ORDER BY 1"
+    )
+    for dataset, episodes, assumed, unfinished in _rows(lake, held, sql):
+        if assumed:
+            share = f"{assumed} of {episodes} episodes"
+            yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
+        if text := question(dataset, unfinished, episodes):
+            yield f"{text} before their labels are trusted."
+
+
+def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
+    why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
+    sql = "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1"
+    for dataset, stated in _rows(lake, held, sql):
+        if classify(stated).restricted:
+            yield f"{dataset} is not under an open licence ({stated}): {why}."
+        elif stated is None:
+            yield f"The licence of {dataset} is not known: {why}."
+
+
+def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
+    sql = "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL ORDER BY ALL"
+    for dataset, reason, episodes in _rows(lake, held, sql):
+        yield f"{dataset}: {episodes} episodes are left out for {reason}."
+    sql = (
+        "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
+        "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM findings WHERE severity = 'warning' "
+        "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1"
+    )
+    for dataset, files, reasons in _rows(lake, held, sql):
+        yield f"{dataset}: {files} files have warnings ({reasons})."
+
 
 NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
@@ -124,15 +276,10 @@ def _check(lake: Lake, held: Contents) -> None:
         path = s.path(lake.workspace)
         if wrong := glance(path, s.bytes):
             raise ReleaseError(f"the shard {path} {wrong}: delete it, and build its dataset {s.dataset} again")
-    leaks = split_leaks(lake, held.datasets)
-    if not leaks.passed:
-        raise ReleaseError(
-            f"no release while test data leaks into training: {leaks.detail}. Mend the splits (group_field in the "
-            "registry entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT"
-        )
-    sound = corpus_soundness(lake, held.datasets)
-    if not sound.passed:
-        raise ReleaseError(f"no release of a corpus that is broken: {sound.detail}. Build what is named again")
+    for guard in GUARDS:
+        found = guard.run(lake, held.datasets)
+        if not found.passed:
+            raise ReleaseError(guard.refusal.format(found.detail))
 
 
 def delete_release(lake: Lake, name: str) -> Release:
@@ -145,6 +292,15 @@ def delete_release(lake: Lake, name: str) -> Release:
 
 def card_path(workspace: Workspace, name: str) -> Path:
     return workspace.root / "releases" / name / "card.md"
+
+
+# Sentences on shards (names $1, their hashes and numbers of samples $2 and $3) that the lake has otherwise
+OTHERWISE = """
+SELECT if(s.sha256 IS DISTINCT FROM r.sha256, 'the lake does not list ' || shard || ' as the release does',
+          format('the lake has {} samples of {}, the release {}', coalesce(l.samples, 0), shard, r.samples))
+FROM (SELECT unnest($1) AS shard, unnest($2) AS sha256, unnest($3) AS samples) r LEFT JOIN shards s USING (shard)
+LEFT JOIN (SELECT shard, count(*) AS samples FROM sample_location GROUP BY 1) l USING (shard)
+WHERE s.sha256 IS DISTINCT FROM r.sha256 OR coalesce(l.samples, 0) <> r.samples ORDER BY shard"""
 
 
 @dataclass(frozen=True)
@@ -182,15 +338,10 @@ def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
         yield Failure(where, str(e))
         return
     with closing(then.con):
-        hashes = dict(then.rows("SELECT shard, sha256 FROM shards"))
-        samples = dict(then.rows("SELECT shard, count(*) FROM sample_location GROUP BY 1"))
+        lists = zip(*((shard.shard, shard.sha256, shard.samples) for shard in release.shard_list), strict=True)
+        wrong = then.column(OTHERWISE, [*map(list, lists)])
         frozen = set(then.column("SELECT shard FROM release_shards WHERE name = ?", [release.name]))
     # The release's list and the lake at its snapshot were written together, so they have to agree
-    for shard in release.shard_list:
-        name, there = shard.shard, samples.get(shard.shard, 0)
-        if hashes.get(name) != shard.sha256:
-            yield Failure(where, f"the lake does not list {name} as the release does")
-        elif there != shard.samples:
-            yield Failure(where, f"the lake has {there} samples of {name}, the release {shard.samples}")
+    yield from (Failure(where, sentence) for sentence in wrong)
     if frozen != {shard.shard for shard in release.shard_list}:
         yield Failure(where, "the release listed other shards there than it does now")

@@ -11,6 +11,7 @@ from warehouse.shards.loader import FINEST, LoaderConfig
 from warehouse.shards.shard import ShardError, read_index
 
 MAX_ROUNDS = 10_000  # of fitting: shares that can be met are met in a few dozen
+TOLERANCE = 1e-6  # of a share
 
 
 def with_shares(
@@ -19,7 +20,6 @@ def with_shares(
     *,
     datasets: Mapping[str, float] | None = None,
     families: Mapping[str, float] | None = None,
-    tolerance: float = 1e-6,
 ) -> LoaderConfig:
     """`config` with rates that give datasets, families or both these shares of an epoch.
 
@@ -35,7 +35,7 @@ def with_shares(
     table = np.array([[counts.get((dataset, family), 0.0) for family in columns] for dataset in rows])
     # Shares of None are no wish: the rates of that axis stay 1
     targets = _targets(rows, datasets, "dataset"), _targets(columns, families, "family")
-    of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets, tolerance))
+    of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets))
     left_out = {family: 0.0 for family, share in (families or {}).items() if not share}
     return replace(
         config,
@@ -45,15 +45,15 @@ def with_shares(
 
 
 def fitted_rates(
-    counts: np.ndarray, row_shares: np.ndarray | None, column_shares: np.ndarray | None, tolerance: float
+    counts: np.ndarray, row_shares: np.ndarray | None, column_shares: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rates r of rows and c of columns so that the table counts * r * c has the same sum, divided by the shares.
 
     Shares add up to 1; None: any, and the rates of that axis are 1. Iterative proportional fitting (Deming and Stephan,
-    1940): rows and columns are scaled to their shares in turn, until both are met to within `tolerance`. Raises
+    1940): rows and columns are scaled to their shares in turn, until both are met to within TOLERANCE. Raises
     ShardError where they never are.
 
-    Example: fitted_rates(np.array([[300.0], [100.0]]), np.array([0.5, 0.5]), None, 1e-6) == ([2 / 3, 2], [1])
+    Example: fitted_rates(np.array([[300.0], [100.0]]), np.array([0.5, 0.5]), None) == ([2 / 3, 2], [1])
     """
     total = counts.sum()
     rates = [np.ones(length) for length in counts.shape]
@@ -67,9 +67,9 @@ def fitted_rates(
             off = max(off, float(abs(sums / total - shares).max()))
             rates[axis] = rates[axis] * np.divide(shares * total, sums, out=np.zeros_like(sums), where=sums > 0)
         # Rates beyond what the loader can tell apart grow for ever: the shares contradict each other
-        if off < tolerance or max(r.max() for r in rates) > FINEST:
+        if off < TOLERANCE or max(r.max() for r in rates) > FINEST:
             break
-    if off >= tolerance:
+    if off >= TOLERANCE:
         raise ShardError("no rates give these shares to datasets and families at once: some datasets lack a family")
     return rates[0], rates[1]
 

@@ -134,10 +134,10 @@ def _result(
     """What a partition's materialisation shows, with the results of the stage's checks; or why it has nothing of it."""
     if isinstance(report, str):
         why = f"nothing to check: {report}"
-        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.all_checks]
+        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.checks]
         return dg.MaterializeResult(metadata={"left_out": report}, data_version=LEFT_OUT, check_results=passed)
     lake, build = corpus.lake(), corpus.build(dataset)
-    checked = [check_result(check, check.run(lake, build, chunk)) for check in stage.all_checks]
+    checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)
 
@@ -150,7 +150,7 @@ def _definition(stage: Stage) -> dict[str, Any]:
     ]
     checks = [
         dg.AssetCheckSpec(check.name, asset=stage.name, blocking=check.is_blocking, description=check.description)
-        for check in stage.all_checks
+        for check in stage.checks
     ]
     return {
         "name": stage.name,

@@ -13,12 +13,12 @@ import dagster as dg
 
 from annotate.label_run import LabelGate
 from assets.defs.resources import CorpusResource
-from assets.lib.events import chunks, described, made, numbers_metadata
+from assets.lib.events import check_result, chunks, described, made
 from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
 from core.paths import ROOT
 from pipeline.comparison import comparison_step
 from pipeline.release import leaderboard_step, release_step
-from pipeline.stage import GUARDS, first_words
+from warehouse.lake.checks import GUARDS
 
 OWNERS = ["team:models"]
 # Where they are made
@@ -47,8 +47,8 @@ def models() -> ModuleType:
 @dg.asset(
     deps=["shards"],
     check_specs=[
-        dg.AssetCheckSpec(name, asset="release", blocking=True, description=first_words(check))
-        for name, check in GUARDS.items()
+        dg.AssetCheckSpec(guard.name, asset="release", blocking=guard.is_blocking, description=guard.description)
+        for guard in GUARDS
     ],
     freshness_policy=WEEKLY,
     **_about({"ducklake"}, "releases", "release_shards", code=release_step),
@@ -59,11 +59,9 @@ def release(
     """The corpus frozen under a name: a lake snapshot, a shard list and a card. None while a check fails."""
     lake, broken = corpus.lake(), []
     # All checks are run and reported, also after one that fails: a person mends them in one go
-    for name, check in GUARDS.items():
-        found = check(lake)
-        yield dg.AssetCheckResult(
-            passed=found.passed, check_name=name, description=found.detail, metadata=numbers_metadata(found.numbers)
-        )
+    for guard in GUARDS:
+        found = guard.run(lake)
+        yield check_result(guard, found)
         broken += [] if found.passed else [found.detail]
     if broken:
         raise dg.Failure(f"nothing was released: {'; '.join(broken)}", allow_retries=False)

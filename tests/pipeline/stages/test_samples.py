@@ -10,7 +10,8 @@ from pipeline.stages import shards as shards_stage
 from tests.kits.made_corpus import Made, stage_output, with_stages
 from tests.kits.tiny_lerobot import video_path
 from warehouse.lake import Lake, StageRun
-from warehouse.shards import Sample, check_shard, read_samples
+from warehouse.shards.check import check_shard
+from warehouse.shards.shard import Sample, read_samples
 
 MANY = SamplesConfig(unanswerable_per_episode=8)
 

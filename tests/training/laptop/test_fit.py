@@ -17,7 +17,7 @@ from training.recipe import NegativesConfig, Recipe, load_recipe
 from training.runs import resumable
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release
+from warehouse.releases.release import Release
 
 
 @pytest.fixture(scope="module")

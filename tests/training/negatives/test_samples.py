@@ -18,9 +18,9 @@ from training.negatives.windows import Instructions
 from training.recipe import KINDS, OTHER_TASK, NegativesConfig
 from training.train import train
 from warehouse.lake import Lake
-from warehouse.releases import Release, create_release
-from warehouse.shards import Sample
+from warehouse.releases.release import Release, create_release
 from warehouse.shards.loader import Loader, LoaderConfig
+from warehouse.shards.shard import Sample
 
 RUNS = runs()
 

@@ -14,9 +14,9 @@ from warehouse.exports.options import Selection
 from warehouse.exports.samples import shown_path
 from warehouse.lake import Lake
 from warehouse.lake.statements import take_down
-from warehouse.releases import Release, create_release
-from warehouse.shards import Sample, ShardError, read_samples
-from warehouse.shards.ground_truth import ground_truth
+from warehouse.releases.release import Release, create_release
+from warehouse.shards.progresslm import ground_truth
+from warehouse.shards.shard import Sample, ShardError, read_samples
 
 ANY = ("unknown",)
 
@@ -72,7 +72,7 @@ def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
 
 
 def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
-    from warehouse.shards.profiles import PROFILES, draw
+    from warehouse.shards.progresslm import PROFILES, draw
 
     assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
     options = EXPORT_KINDS["easyr1"].read_options({"profile": "progresslm_rl"})
@@ -105,7 +105,7 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(corpus: Lake, own: M
 
 
 def test_names_of_pictures_are_read_as_they_are_written():
-    from warehouse.shards import picture_name
+    from warehouse.shards.shard import picture_name
 
     for episode, camera, frame, edit in [
         (7, "observation.images.front", 3, ""),

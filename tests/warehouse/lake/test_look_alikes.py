@@ -14,7 +14,7 @@ from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.lake_kit import opened, stage_run
 from warehouse.lake import Lake
-from warehouse.lake.checks import split_leaks
+from warehouse.lake.checks import no_split_leak
 
 SECONDS, CELLS = 8, 4
 CAMERA, ENCODER = "front", "mobilenet_v2@64"
@@ -115,7 +115,7 @@ def lake(held_out: Path, tmp_path: Path) -> Iterator[Lake]:
 @pytest.mark.parametrize("fps", [5.0, 7.0, 10.0, 20.0])
 def test_a_copy_at_another_rate_is_named(lake: Lake, fps: float):
     publish(lake, "other", [Shown(9), Shown(2, fps=fps, noise=0.1), Shown(8)])
-    outcome = split_leaks(lake)
+    outcome = no_split_leak(lake)
     assert not outcome.passed
     assert outcome.numbers["look_alikes"] == 1
     said = "held episode 2 (test_id) looks to mobilenet_v2@64 like other episode 1 (train) from beginning to end"
@@ -126,17 +126,17 @@ def test_runs_in_which_nothing_moves_all_look_alike(tmp_path: Path):
     lake = Lake(Workspace(tmp_path))
     publish(lake, "held", [Shown(1, split="val", moves=False)])
     publish(lake, "other", [Shown(1, fps=5.0, moves=False)])
-    assert split_leaks(lake).numbers["look_alikes"] == 0
+    assert no_split_leak(lake).numbers["look_alikes"] == 0
 
 
 def test_what_was_not_compared_is_said(lake: Lake):
     copy = Shown(2, fps=5.0, encoder="grey@64")
     publish(lake, "other", [copy])
-    outcome = split_leaks(lake)
+    outcome = no_split_leak(lake)
     assert (outcome.passed, outcome.numbers["look_alikes"]) == (True, 0)
     assert "another encoder than at the others has looked at held, by mobilenet_v2@64 (grid 2)" in outcome.detail
     lake.con.execute("DELETE FROM embeddings WHERE dataset = 'other'")
-    outcome = split_leaks(lake)
+    outcome = no_split_leak(lake)
     assert (outcome.passed, outcome.numbers["look_alikes"]) == (True, 0)
     assert 'what an encoder saw: no encoder has looked at other (embeddings.when = "always")' in outcome.detail
-    assert split_leaks(lake, ["held"]).detail == "no leak", "one dataset has no other to be compared with"
+    assert no_split_leak(lake, ["held"]).detail == "no leak", "one dataset has no other to be compared with"

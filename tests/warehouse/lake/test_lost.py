@@ -14,7 +14,7 @@ from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake, corrections, outcomes, references, statements
-from warehouse.lake.migrations import SCHEMA_VERSION
+from warehouse.lake.schema import SCHEMA_VERSION
 from warehouse.lake.statements import take_down, undo_takedown
 
 pytestmark = pytest.mark.slow

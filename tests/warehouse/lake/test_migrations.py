@@ -17,10 +17,10 @@ from pipeline.stages import stage_specs
 from tests.kits.lake_kit import change
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
-from warehouse.lake.checks import follows_schema
+from warehouse.lake.checks import Asked, follows_schema
 from warehouse.lake.connection import connect
-from warehouse.lake.hashes import content_key
-from warehouse.lake.migrations import SCHEMA_VERSION, migrate, schema_version, upgraded
+from warehouse.lake.publication import content_key
+from warehouse.lake.schema import SCHEMA_VERSION, migrate, schema_version, upgraded
 from warehouse.lake.sql import open_for_users
 
 SAMPLE = ROOT / "samples" / "sim_short"
@@ -41,7 +41,7 @@ def test_a_changed_schema_has_a_new_version():
     found = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]
     assert (SCHEMA_VERSION, found) == (14, "9acbe761a6887d35"), (
         "core/tables or core/views.py has changed: write since=VERSION behind a new column's type, or raise "
-        "OTHER_CHANGES in warehouse/lake/migrations.py; say in its STEPS what rows of earlier lakes need, then here"
+        "OTHER_CHANGES in warehouse/lake/schema.py; say in its STEPS what rows of earlier lakes need, then here"
     )
 
 
@@ -63,7 +63,7 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[0] == (9, 9)
     assert lake.rows("SELECT labelled_frames FROM coverage") == [(169,)]
     for stage in ("episodes", "frames", "segments", "progress", "samples", "shards"):
-        outcome = follows_schema(lake, stage, "sim_short", None)
+        outcome = follows_schema(lake, Asked(stage, "sim_short", None))
         assert outcome.passed, (stage, outcome.detail)
 
     build = source_build(SAMPLE, "sim_short", None, (0, 1, 2))

@@ -1,10 +1,11 @@
 """What differs between releases and between label runs."""
 
+import duckdb
 import pytest
 
 from warehouse.lake import Lake
 from warehouse.releases.contents import ReleaseError
-from warehouse.releases.diff import boundary_moves, diff_runs
+from warehouse.releases.diff import MOVES, diff_runs
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,8 @@ from warehouse.releases.diff import boundary_moves, diff_runs
     ],
 )
 def test_boundaries_that_belong_together(a: list[int], b: list[int], moves: list[int]):
-    assert boundary_moves(a, b) == moves
+    sql = f"SELECT {MOVES} FROM (SELECT $1::INTEGER[] AS at_a, $2::INTEGER[] AS at_b)"
+    assert duckdb.execute(sql, [a, b]).fetchall() == [(moves,)]
 
 
 def test_two_label_runs(corpus: Lake):

@@ -1,6 +1,6 @@
 """What the free texts of licences come to."""
 
-from warehouse.releases.licences import classify
+from warehouse.releases.contents import classify
 
 
 def test_the_flag_that_it_names_is_the_one_that_lets_it_in():

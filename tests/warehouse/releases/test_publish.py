@@ -12,10 +12,10 @@ from core.errors import FailedError
 from tests.kits.hub_server import Hub, hub_of
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake
-from warehouse.releases import Release, create_release, delete_release
 from warehouse.releases import publish as publishing
 from warehouse.releases.contents import ReleaseError
 from warehouse.releases.publish import publish, verify_published
+from warehouse.releases.release import Release, create_release, delete_release
 
 ANY = ("unknown",)
 

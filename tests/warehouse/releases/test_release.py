@@ -11,12 +11,11 @@ from tests.kits.lerobot_writer import write_video
 from tests.kits.made_corpus import Made, build_of, built
 from tests.kits.tiny_lerobot import FPS, HEIGHT, LENGTHS, WIDTH, make_dataset, video_path, write_rows
 from warehouse.lake import Lake
-from warehouse.lake.checks import split_leaks
-from warehouse.releases import card_path, create_release, get_release, local_release
+from warehouse.lake.checks import no_split_leak
 from warehouse.releases.contents import LOCAL, ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.release import verify_release
-from warehouse.shards import index_path
+from warehouse.releases.release import card_path, create_release, get_release, local_release, verify_release
+from warehouse.shards.shard import index_path
 
 ANY = ("unknown",)  # the tiny dataset states no licence
 
@@ -85,7 +84,7 @@ def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tm
     own = built(build_of(root), made.copy(tmp_path / "before").space)
     lake = Lake(own.space)
     lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [anew])
-    outcome = split_leaks(lake)
+    outcome = no_split_leak(lake)
     assert outcome.numbers == {"groups": 0, "records": 0, "copies": 0, "near_copies": 2, "look_alikes": 0}
     for copy, shifted in ((anew, ""), (cut, f", shifted by {first} frames")):
         assert (

@@ -13,10 +13,9 @@ from tests.kits.made_corpus import Made, build_of
 from warehouse.lake import Lake
 from warehouse.lake.gc import collect
 from warehouse.lake.statements import take_down, taken_down
-from warehouse.releases import card_path, create_release, delete_release, get_release
 from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
-from warehouse.releases.release import verify_release
+from warehouse.releases.release import card_path, create_release, delete_release, get_release, verify_release
 
 pytestmark = pytest.mark.slow
 

@@ -1,19 +1,27 @@
-"""Stored labels: the segments of episodes by label run, as the lake holds them. The one reader of the table segments.
+"""Labels, signals and keyframes as the lake holds them: segments of episodes by label run, how open grippers are, and
+pictures. The one reader of the table segments.
 
-Every function takes a DuckDB connection with the lake in use: that of a Lake, or a reader's own.
+Most functions take a DuckDB connection with the lake in use: that of a Lake, or a reader's own. A lake that is only
+read may be of an earlier version, which told no grippers apart: it has `frames.gripper` alone.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from itertools import groupby, product
+from operator import itemgetter
 from typing import Any
 
+import cv2
 import duckdb
 import numpy as np
 
 from annotate.label_run import GateCounts, LabelGate
 from annotate.segments import Segment
+from core.paths import Workspace
+from ingest.signals.gripper import GripperSignal, signal_from_row
 from warehouse.lake.connection import has
+from warehouse.lake.lake import Lake
 
 SEGMENT_COLUMNS = "|".join(f.name for f in fields(Segment))
 COUNTING = "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
@@ -173,3 +181,97 @@ def run_facts(con: duckdb.DuckDBPyConnection) -> dict[tuple[str, int], RunFacts]
     is_measured = has(con, "demonstration_quality")
     sql = RUNS.format(quality="q.score" if is_measured else "NULL", measured=MEASURED if is_measured else "")
     return {(dataset, episode): RunFacts(*facts) for dataset, episode, *facts in con.execute(sql).fetchall()}
+
+
+@dataclass(frozen=True)
+class GripperOpening:
+    """How open one gripper is at each frame, 0..1; None where nothing is known.
+
+    signal: None in episodes that were measured before grippers were told apart.
+    """
+
+    signal: GripperSignal | None
+    opening: list[float | None]
+
+
+def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[GripperSignal]:
+    """The grippers and hands of a dataset, in the order of `frames.grippers`."""
+    return signals_by_dataset(con, dataset).get(dataset, [])
+
+
+def signals_by_dataset(con: duckdb.DuckDBPyConnection, dataset: str | None = None) -> dict[str, list[GripperSignal]]:
+    """The grippers and hands of all datasets that have any, or of one, in order."""
+    rows = _dicts(con, "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index", [dataset])
+    return {name: [signal_from_row(row) for row in of] for name, of in groupby(rows, itemgetter("dataset"))}
+
+
+def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
+    """The rows of signal_lags by dataset, in order."""
+    rows = _dicts(con, "signal_lags ORDER BY dataset, signal, chunk", [])
+    return {dataset: list(of_dataset) for dataset, of_dataset in groupby(rows, itemgetter("dataset"))}
+
+
+def chunk_lags(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> list[dict[str, Any]]:
+    """The rows of signal_lags of one chunk, by signal."""
+    return _dicts(con, "signal_lags WHERE dataset = ? AND chunk = ? ORDER BY signal", [dataset, chunk])
+
+
+def _dicts(con: duckdb.DuckDBPyConnection, sql: str, values: list[Any]) -> list[dict[str, Any]]:
+    """The rows that a query gives; none in a lake without the tables of signals."""
+    return con.execute(f"FROM {sql}", values).to_arrow_table().to_pylist() if has(con, "signals") else []
+
+
+def gripper_openings(
+    con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
+) -> list[GripperOpening]:
+    """How open the grippers of an episode are, in the order of signals; without those that are not used."""
+    # Every camera's rows have the same of these
+    grippers = "any_value(grippers)" if has(con, "signals") else "NULL"
+    frames = con.execute(
+        f"SELECT any_value(gripper), {grippers} FROM frames WHERE dataset = ? AND chunk = ? AND episode_index = ? "
+        "GROUP BY frame_index ORDER BY frame_index",
+        [dataset, chunk, episode_index],
+    ).fetchall()
+    return openings_of(stored_signals(con, dataset), frames)
+
+
+def openings_of(
+    signals: Sequence[GripperSignal], frames: Sequence[tuple[float | None, Sequence[float | None] | None]]
+) -> list[GripperOpening]:
+    """The same of what is stored of each frame: `gripper` and `grippers` of the table frames."""
+    # An episode may have been measured by an earlier survey, which told others apart
+    apart = [k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)]
+    curves = [GripperOpening(signal, [None] * len(frames)) for signal in signals]
+    for k, curve in product(apart, range(len(signals))):
+        curves[curve].opening[k] = (frames[k][1] or [])[curve]
+    together = GripperOpening(None, [gripper for gripper, _ in frames])
+    return list(filter(_is_measured, curves)) or list(filter(_is_measured, [together]))
+
+
+def _is_measured(curve: GripperOpening) -> bool:
+    return any(value is not None for value in curve.opening)
+
+
+def coarse_keyframes(
+    lake: Lake, dataset: str, episodes: Collection[int], chunk: int | None = None
+) -> dict[tuple[int, str], dict[int, str]]:
+    """The names of the pictures that every annotator sees, by episode and camera, then by frame. One query for all.
+
+    chunk: of the episodes, where they are of one.
+    """
+    if not episodes:
+        return {}
+    rows = lake.rows(
+        "SELECT episode_index, camera, map_from_entries(list({'k': frame_index, 'v': sha256} ORDER BY frame_index)) "
+        "FROM keyframes WHERE dataset = $1 AND list_contains($2, episode_index) AND purpose = 'coarse' "
+        "AND ($3::INTEGER IS NULL OR chunk = $3) GROUP BY 1, 2",
+        [dataset, sorted(episodes), chunk],
+    )
+    return {(episode_index, camera): named for episode_index, camera, named in rows}
+
+
+def load_keyframe(workspace: Workspace, sha256: str, how: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
+    picture = cv2.imdecode(np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), how)
+    assert picture is not None, f"keyframe {sha256} is no picture"
+    return picture
