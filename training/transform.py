@@ -5,8 +5,8 @@ A sample's question has one <image> mark per picture; the chat message puts the 
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,9 +53,10 @@ class Tokens:
 @dataclass(frozen=True)
 class Transform:
     """Items to one batch. `processor` is the model's own (pictures, chat template, tokenizer). `training.model` may
-    have set an attribute of it: `max_vision_tokens` bounds the pictures of an item."""
+    have set an attribute of it: `max_vision_tokens` bounds the pictures of an item. `switches`: of the template."""
 
     processor: Any
+    switches: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[Item], packed: bool = False) -> Batch:
         """What `as_bytes` gives, normalised: as a model on this device takes it. Raises ValueError."""
@@ -104,7 +105,7 @@ class Transform:
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
         turns = chat(question, system)
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **self.switches)
 
     def answer(self, answer: str | None) -> list[int]:
         """Token ids of an answer and the end of the turn; none where there is none."""

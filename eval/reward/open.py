@@ -15,14 +15,14 @@ from core.errors import UserError
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import StreamPicture
 from eval.reward.views import Source
-from eval.reward.window import LAST_PICTURE, RewardError, Window
+from eval.reward.window import LAST_PICTURE, RewardError, Window, trained_window
 from eval.runners.weightless import luma_grid, nearness
-from training.folder import is_laptop
+from training.folder import is_laptop, read_card
 
 if TYPE_CHECKING:
-    from eval.reward.laptop import LaptopScorer
     from eval.reward.model import ModelScorer
 
+BATCH = 32  # views in one forward pass of the language model
 BaselineName = Literal["clock", "visual"]
 
 
@@ -55,11 +55,15 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.baseline is not None:
         yield BaselineScorer(config.baseline)
     elif config.endpoints:
-        from eval.reward.asked import served
+        from eval.reward.model import ModelScorer
+        from eval.runners.api import ApiRunner, Books
+        from eval.runners.prompt import PictureLimits, Sampling
 
         to = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
         with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
-            yield served(VlmConfig(**to), config.responses or Path(spare), config.window)
+            books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
+            # A server's model is asked for its likeliest words
+            yield ModelScorer(ApiRunner(VlmConfig(**to), Sampling(), PictureLimits(), books), config.window)
     elif config.folder is not None:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
@@ -71,17 +75,27 @@ def open_checkpoint(
     window: Window | None = None,
     reasoning: bool = False,
     answer: Literal["auto", "head", "text"] = "auto",
-) -> "ModelScorer | LaptopScorer":
-    """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
-    if is_laptop(folder):
-        from eval.reward.laptop import open_laptop
+) -> "ModelScorer":
+    """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
+    ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
+    from eval.reward.model import ModelScorer
 
-        if reasoning or answer == "text":
-            raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
-        return open_laptop(folder, window)
-    from eval.reward.model import open_model
+    laptop = is_laptop(folder)
+    if laptop and (reasoning or answer == "text"):
+        raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+    trained = trained_window(folder, window)  # before the weights are read
+    if laptop:
+        from eval.reward.laptop import LaptopRunner
 
-    return open_model(folder, window=window, reasoning=reasoning, answer=answer)
+        runner = LaptopRunner(folder, BATCH)
+    else:
+        from eval.runners.local import open_runner
+
+        runner = open_runner(folder, BATCH, answer=answer, reasoning=reasoning)
+    scorer = ModelScorer(runner, trained, read_card(folder))
+    # What was calibrated is what is served by default
+    scorer.success = scorer.success if answer == "auto" else None
+    return scorer
 
 
 class ModelOptions(BaseModel):

@@ -5,7 +5,7 @@ within `TOLERANCE` in float32.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,6 @@ import numpy as np
 from annotate.stored_pictures import fitted
 from eval.reward.stream import Moment, Stream, StreamPicture
 from eval.reward.success import Success
-from eval.reward.text import question
 from eval.reward.views import Reward, Source, check_rule, together
 from eval.reward.window import LAST_PICTURE, RewardError, Window
 from training.pictures import shrink
@@ -36,27 +35,6 @@ class CameraView:
     def stream(self) -> Stream:
         return self.moment.stream
 
-    @property
-    def asked(self) -> "PictureQuestion":
-        """What a model is asked about it. A stream's first picture is among those of its first moment's window:
-        nothing is looked at for its sake."""
-        s, pictures = self.stream, self.pictures
-        first = s.first.get(self.camera, pictures[0])
-        return PictureQuestion(question(s, len(pictures)), pictures, bool(s.steps), task=s.task, first=first)
-
-
-@dataclass(frozen=True, eq=False)
-class PictureQuestion:
-    """A question in words with its pictures. `task` and `first`, the run's first picture, are for models that are asked
-    about a run, not by a text; `has_steps`: it is ProgressLM's, with a demonstration in steps."""
-
-    text: str
-    pictures: tuple[StreamPicture, ...]
-    has_steps: bool = False
-    system: str = ""
-    task: str | None = None
-    first: StreamPicture | None = None
-
 
 class Scorer(ABC):
     """What all scorers share; a kind of them says what a batch of views is worth (`views`).
@@ -65,13 +43,15 @@ class Scorer(ABC):
     one picture and needs the task's steps. By the model's `card`, where it has one, `picture_max_px` bounds the
     longer side of a picture as the training set stored it, `max_px` as the model then saw it. `settings`: all that
     rewards depend on. `usual_fps`: moments a second that are scored where nobody says. `follows`: each moment's
-    number depends on all before it, so none may be left out.
+    number depends on all before it, so none may be left out. `make_ready`: does beforehand, in any thread, what of a
+    picture needs no model, if there is such work; `views` does what is not done.
     """
 
     source: Source
     settings: Mapping[str, Any]
     usual_fps = 4.0
     follows = False
+    make_ready: Callable[[StreamPicture], None] | None = None
 
     def __init__(self, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
         self.window, self.max_px, self.success = window, card.get("max_px"), Success.of_card(card)
@@ -94,9 +74,6 @@ class Scorer(ABC):
         stored = fitted(rgb, self.picture_max_px) if self.picture_max_px else rgb
         small = shrink(stored, self.max_px) if self.max_px else stored
         return small.copy() if small is rgb else small  # the caller may write into its own again
-
-    def make_ready(self, picture: StreamPicture) -> None:  # noqa: B027
-        """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
 
     @abstractmethod
     def views(self, views: Sequence[CameraView]) -> list[Reward]:

@@ -22,6 +22,7 @@ from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
     LIKELIEST,
+    Asked,
     ModelReply,
     PictureLimits,
     Prompt,
@@ -117,6 +118,9 @@ class ApiRunner:
             if thread.is_alive() and not loop.is_closed():
                 loop.call_soon_threadsafe(asking.cancel)
             thread.join()
+
+    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        return list(self.answer([a.sent() for a in asked]))
 
     def _client(self) -> Client:
         b = self.books

@@ -279,14 +279,15 @@ class Service:
         return moments
 
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
-        if type(self.scorer).make_ready is Scorer.make_ready:
-            return  # there is no such work
+        make_ready = self.scorer.make_ready
+        if make_ready is None:
+            return
         pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
 
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         def ready(i: int) -> None:
             with suppress(Exception):
-                self.scorer.make_ready(pictures[i])
+                make_ready(pictures[i])
 
         await self._in_parts(ready, len(pictures))
 
