@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from eval.reward.views import Robot, ViewRule
-from eval.reward.window import RewardError, Window
+from eval.reward.window import RewardError, Robot, ViewRule, Window
 
 KEPT_PICTURES = 512  # of a cache
 Fit = Callable[[np.ndarray], np.ndarray]

@@ -11,8 +11,7 @@ import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, Stream
-from eval.reward.views import Robot
-from eval.reward.window import CutOffError, RewardError
+from eval.reward.window import CutOffError, RewardError, Robot
 from ingest.episode import EpisodeData
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError

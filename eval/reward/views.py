@@ -7,13 +7,9 @@ from typing import Literal
 import numpy as np
 
 from eval.reward.success import Success, logit
-from eval.reward.window import RewardError
+from eval.reward.window import RewardError, ViewRule
 
-Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
 Source = Literal["head", "text", "change", "shown", "clock", "visual"]
-# all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
-# and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
-ViewRule = Literal["all", "best", "wrist"]
 WRIST = ("wrist", "hand", "gripper")  # what names of such cameras contain
 
 

@@ -1,16 +1,22 @@
 """The pictures that a reward is read from: a window of frames up to now, laid out as in training."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
+
+import numpy as np
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window
 from core.errors import UserError
 from training.folder import read_card
 
+Robot = Mapping[str, Sequence[float] | np.ndarray]  # of "state" and "action" the row [d], as a dataset has it
+# all: means over the cameras. best: the camera whose verdict is surest. wrist: progress as the other cameras see it,
+# and done only as far as the wrist cameras say so, too: contact is seen from near, the scene from afar
+ViewRule = Literal["all", "best", "wrist"]
 PUBLISHED_FRAMES = 8  # of the published inference; its training showed up to 17
 
 
