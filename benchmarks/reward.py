@@ -32,9 +32,8 @@ from benchmarks import true_size
 from benchmarks.harness import arguments, write_json
 from eval.reward.model import ModelScorer
 from eval.reward.open import BATCH
-from eval.reward.stream import StreamPicture
+from eval.reward.stream import StreamPicture, Window
 from eval.reward.video import open_clip, score_clip
-from eval.reward.window import Window
 from eval.runners.local import ModelRunner
 from eval.runners.prompt import Asked, ModelReply
 from training.heads import make_head

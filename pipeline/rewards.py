@@ -12,8 +12,8 @@ from core.names import LATEST
 from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
+from eval.reward.stream import RewardError
 from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
-from eval.reward.window import RewardError
 from pipeline.models import model_folder
 from training.errors import ModelError, TrainingError
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.reward.scorer import NO_CARD, CameraView, Reward, Scorer
+from eval.reward.stream import Window
 from eval.reward.text import question, read_words
-from eval.reward.window import Window
 from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
 
 OF_FILES = ("model_type", "prompt_format", "longest_px", "min_pixels", "max_pixels")  # a stream's pictures are fitted

@@ -13,9 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate.vlm.config import VlmConfig
 from core.errors import UserError
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import StreamPicture
+from eval.reward.stream import LAST_PICTURE, RewardError, StreamPicture, Window, trained_window
 from eval.reward.views import Source
-from eval.reward.window import LAST_PICTURE, RewardError, Window, trained_window
 from eval.runners.weightless import luma_grid, nearness
 from training.folder import is_laptop, read_card
 

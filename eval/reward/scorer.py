@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from annotate.stored_pictures import fitted
-from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
 from eval.reward.success import Success
 from eval.reward.views import Reward, Source, check_rule, together
-from eval.reward.window import LAST_PICTURE, RewardError, Window
 from training.pictures import shrink
 
 TOLERANCE = 1e-5

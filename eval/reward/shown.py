@@ -12,8 +12,7 @@ from annotate.alignment.moments import GRIPPER, HAND, HZ
 from annotate.embeddings.projection import Encoder
 from eval.reward.laptop import look
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import Moment, Stream
-from eval.reward.window import LAST_PICTURE, RewardError, Robot
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Robot, Stream
 from ingest.signals.gripper import GripperSignal, combined
 
 HOLD_S = 0.5

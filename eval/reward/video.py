@@ -10,8 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, Stream
-from eval.reward.window import CutOffError, RewardError, Robot
+from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
 from ingest.episode import EpisodeData
 from ingest.limits import LIMITS, Limits
 from ingest.media.frames import DecodeOptions, Picture, VideoError

@@ -15,7 +15,7 @@ from starlette.types import Scope
 
 from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
-from eval.reward.window import LAST_PICTURE
+from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits

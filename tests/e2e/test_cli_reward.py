@@ -19,8 +19,8 @@ from core.paths import Workspace
 from core.tables import TABLES
 from eval.reward.open import ScorerConfig, open_checkpoint
 from eval.reward.scorer import TOLERANCE
+from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
-from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes

@@ -14,9 +14,9 @@ from eval.reward.laptop import LaptopRunner
 from eval.reward.model import ModelScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.scorer import TOLERANCE
+from eval.reward.stream import RewardError, ViewRule, Window
 from eval.reward.success import Success
 from eval.reward.views import Reward
-from eval.reward.window import RewardError, ViewRule, Window
 from eval.runners.prompt import Prompt
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene

@@ -16,10 +16,9 @@ from core.errors import UserError
 from eval.reward.model import ModelScorer
 from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.scorer import TOLERANCE, Reward, Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
 from eval.reward.success import Success, calibrate
 from eval.reward.text import question, read_words
-from eval.reward.window import LAST_PICTURE, RewardError, Window
 from eval.runners.local import ModelRunner, TextRunner, open_runner
 from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
 from tests.kits.bench_kit import Scripted

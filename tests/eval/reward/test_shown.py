@@ -18,8 +18,8 @@ from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
 from eval.reward.shown import UNLIKE, ShownScorer, openings_of
+from eval.reward.stream import RewardError
 from eval.reward.views import Reward
-from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
