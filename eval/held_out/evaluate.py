@@ -16,7 +16,7 @@ from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
 from eval.metrics.runs import runs_of
 from eval.metrics.score import Measure
-from eval.reward.success import Success, best_threshold, calibrate
+from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.reward.text import share_of
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner

@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from eval.reward.scorer import Success, logit
 from eval.reward.stream import RewardError, ViewRule
-from eval.reward.success import Success, logit
 
 Source = Literal["head", "text", "change", "shown", "clock", "visual"]
 WRIST = ("wrist", "hand", "gripper")  # what names of such cameras contain

@@ -13,9 +13,8 @@ from eval.benchmarks.question import HeldPicture
 from eval.reward.laptop import LaptopRunner
 from eval.reward.model import ModelScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE
+from eval.reward.scorer import TOLERANCE, Success
 from eval.reward.stream import RewardError, ViewRule, Window
-from eval.reward.success import Success
 from eval.reward.views import Reward
 from eval.runners.prompt import Prompt
 from eval.runners.start import RunnerConfig, local_runner

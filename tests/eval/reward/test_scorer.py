@@ -15,9 +15,8 @@ from annotate.samples.procvqa import window as trained_window
 from core.errors import UserError
 from eval.reward.model import ModelScorer
 from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE, Reward, Scorer
+from eval.reward.scorer import TOLERANCE, Reward, Scorer, Success, calibrate
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
-from eval.reward.success import Success, calibrate
 from eval.reward.text import question, read_words
 from eval.runners.local import ModelRunner, TextRunner, open_runner
 from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
