@@ -12,9 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.vlm.config import VlmConfig
 from core.errors import UserError
-from eval.reward.scorer import CameraView, Reward, Scorer
+from eval.reward.scorer import CameraView, Reward, Scorer, Source
 from eval.reward.stream import LAST_PICTURE, RewardError, StreamPicture, Window, trained_window
-from eval.reward.views import Source
 from eval.runners.weightless import luma_grid, nearness
 from training.folder import is_laptop, read_card
 

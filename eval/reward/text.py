@@ -5,8 +5,8 @@ import re
 from annotate.samples.procvqa import progress_question
 from annotate.samples.replies import parse_answer, parse_reply
 from annotate.samples.wording import question_text
+from eval.reward.scorer import Reward
 from eval.reward.stream import Stream
-from eval.reward.views import Reward
 
 SHOWN = 200  # characters of an answer that a failure quotes
 _TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")

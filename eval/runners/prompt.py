@@ -15,8 +15,8 @@ import cv2
 from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, HeldPicture, PictureFile, Question
+from eval.reward.scorer import Source
 from eval.reward.stream import StreamPicture, picture_cache
-from eval.reward.views import Source
 from training.transform import chat
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give

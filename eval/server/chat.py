@@ -19,8 +19,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.reward.scorer import Reward
 from eval.reward.stream import ViewRule
-from eval.reward.views import Reward
 from eval.server.limits import Refused
 from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, RobotRow, Steps
 

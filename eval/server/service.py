@@ -19,10 +19,9 @@ from fastapi import FastAPI
 
 from core.cores import cores
 from core.wall import Walled
-from eval.reward.scorer import Scorer
+from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
 from eval.reward.video import SCORE_FPS, clip_moments, clip_stream
-from eval.reward.views import Reward
 from eval.server.batching import Batcher
 from eval.server.chat import RunOptions
 from eval.server.limits import Refused, ServerLimits

@@ -13,9 +13,8 @@ from eval.benchmarks.question import HeldPicture
 from eval.reward.laptop import LaptopRunner
 from eval.reward.model import ModelScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE, Success
+from eval.reward.scorer import TOLERANCE, Reward, Success
 from eval.reward.stream import RewardError, ViewRule, Window
-from eval.reward.views import Reward
 from eval.runners.prompt import Prompt
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene

@@ -17,9 +17,9 @@ from annotate.alignment.live import Guide, Shown
 from annotate.alignment.moments import HZ
 from annotate.embeddings.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
+from eval.reward.scorer import Reward
 from eval.reward.shown import UNLIKE, ShownScorer, openings_of
 from eval.reward.stream import RewardError
-from eval.reward.views import Reward
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError
