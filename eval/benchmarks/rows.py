@@ -1,6 +1,7 @@
 """Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them."""
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ PROGRESS_PARTS = (
 )
 HUMAN_PARTS = ("text", "visual")
 HUMAN = "human"  # data_source of human-bench
+_TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 MAX_LINE_BYTES = 16 << 20  # of a prediction file; 40,000 tokens of reasoning have 0.2 MB
 
 
@@ -130,3 +132,20 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
 
 def _wrong_line(where: str, what: str) -> BenchmarkError:
     return BenchmarkError(f'{where} {what}: a line is {{"meta_data": {{...}}, "response": "..."}}')
+
+
+def share_of(text: str) -> float:
+    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
+
+    45% is 0.45, as is 45 and 0.45; 1 without % could be either.
+    """
+    tags = _TAG.findall(text)
+    if len(tags) != 1:
+        return float("nan")
+    number, percent_sign = tags[0]
+    value = float(number)
+    if percent_sign or value > 1:
+        value /= 100
+    elif value == 1:
+        return float("nan")
+    return value if value <= 1 else float("nan")

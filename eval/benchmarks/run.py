@@ -18,10 +18,9 @@ from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
 from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import read_predictions
+from eval.benchmarks.rows import read_predictions, share_of
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
-from eval.reward.text import share_of
 from eval.runners.api import Books
 from eval.runners.journal import Row, key_of, line, row_of, run_hash
 from eval.runners.methods import METHODS, VLM_BASELINES, Method, Shard, collect, prompt_version, run_settings

@@ -11,13 +11,13 @@ from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
 from eval.benchmarks.options import EvaluationOptions
+from eval.benchmarks.rows import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
 from eval.metrics.runs import runs_of
 from eval.metrics.score import Measure
 from eval.reward.scorer import Success, best_threshold, calibrate
-from eval.reward.text import share_of
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner
 from eval.runners.weightless import best_constant, luma_grid, nearness

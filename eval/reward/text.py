@@ -1,15 +1,13 @@
 """Rewards from words: what a generative model is asked, and the number and the reasons in what it says."""
 
-import re
-
 from annotate.samples.procvqa import progress_question
 from annotate.samples.replies import parse_answer, parse_reply
 from annotate.samples.wording import question_text
+from eval.benchmarks.rows import share_of
 from eval.reward.scorer import Reward
 from eval.reward.stream import Stream
 
 SHOWN = 200  # characters of an answer that a failure quotes
-_TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
 
 
 def question(stream: Stream, num_pictures: int) -> str:
@@ -18,23 +16,6 @@ def question(stream: Stream, num_pictures: int) -> str:
     if not steps:
         return progress_question(stream.task, num_pictures)
     return question_text("text", stream.task, [k / len(steps) for k in range(1, len(steps) + 1)], steps, "think")
-
-
-def share_of(text: str) -> float:
-    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
-
-    45% is 0.45, as is 45 and 0.45; 1 without % could be either.
-    """
-    tags = _TAG.findall(text)
-    if len(tags) != 1:
-        return float("nan")
-    number, percent_sign = tags[0]
-    value = float(number)
-    if percent_sign or value > 1:
-        value /= 100
-    elif value == 1:
-        return float("nan")
-    return value if value <= 1 else float("nan")
 
 
 def read_words(text: str, is_progresslm: bool) -> Reward:

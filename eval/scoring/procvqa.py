@@ -12,11 +12,10 @@ from pydantic import Field
 
 from annotate import similarity
 from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import PredictionLine
+from eval.benchmarks.rows import PredictionLine, share_of
 from eval.metrics import errors, plans, published, segments
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.reward.text import share_of
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
