@@ -7,9 +7,8 @@ from pathlib import Path
 from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, Question
+from eval.benchmarks.question import BenchmarkError, Data, Question
 from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, PredictionLine
-from eval.benchmarks.source import Data
 from eval.scoring import procvqa as procvqa_scores
 from eval.scoring.scored import ScoredBenchmark
 from warehouse.lake import Lake

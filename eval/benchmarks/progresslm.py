@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, holds
 from eval.benchmarks.rows import HUMAN, PredictionLine, ProgressRow, json_lines, read_row
-from eval.benchmarks.source import Data, holds
 from eval.metrics import errors, order, published
 from eval.metrics.runs import readable, worst_case
 from eval.metrics.score import mean_of

@@ -23,9 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.samples.wording import without_marks
 from core.values import IMAGE_MARK, spread
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.question import MAX_PX, BenchmarkError, Data, PictureFile, Question, frame_files, holds
 from eval.benchmarks.rows import PredictionLine, json_object, read_row
-from eval.benchmarks.source import MAX_PX, Data, frame_files, holds
 from eval.metrics import errors
 from eval.metrics.score import Measure
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
