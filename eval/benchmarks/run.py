@@ -22,8 +22,20 @@ from eval.benchmarks.rows import read_predictions, share_of
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
 from eval.runners.api import Books
-from eval.runners.journal import Row, key_of, line, row_of, run_hash
-from eval.runners.methods import METHODS, VLM_BASELINES, Method, Shard, collect, prompt_version, run_settings
+from eval.runners.methods import (
+    METHODS,
+    VLM_BASELINES,
+    Method,
+    Row,
+    Shard,
+    collect,
+    key_of,
+    line,
+    prompt_version,
+    row_of,
+    run_hash,
+    run_settings,
+)
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
