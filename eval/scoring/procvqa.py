@@ -13,7 +13,7 @@ from pydantic import Field
 from annotate import similarity
 from eval.benchmarks.question import BenchmarkError
 from eval.benchmarks.rows import PredictionLine, share_of
-from eval.metrics import errors, plans, published, segments
+from eval.metrics import errors, published, segments
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
@@ -173,11 +173,11 @@ def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
 
 def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embed) -> Found:
     """An empty answer is wrong."""
-    targets = [plans.plan_of(row.answer or "") or () for _, row in answers]
-    said = [plans.plan_of(line.response) for line, _ in answers]
+    targets = [segments.plan_of(row.answer or "") or () for _, row in answers]
+    said = [segments.plan_of(line.response) for line, _ in answers]
     names = sorted({name for plan in (*targets, *said) for name in plan or ()})
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
-    metrics = {"plan_success": plans.plan_success, "plan_f1": plans.semantic_f1}
+    metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
     values = [
         {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
         for plan, target in zip(said, targets, strict=True)
