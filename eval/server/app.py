@@ -18,8 +18,8 @@ from eval.reward.scorer import Scorer
 from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
+from eval.server.batching import RequestMetrics
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
-from eval.server.metrics import RequestMetrics
 from eval.server.service import Service, told_of
 from eval.server.videos import received
 

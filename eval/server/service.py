@@ -22,10 +22,9 @@ from core.wall import Walled
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
 from eval.reward.video import SCORE_FPS, clip_moments, clip_stream
-from eval.server.batching import Batcher
+from eval.server.batching import Batcher, Metrics
 from eval.server.chat import RunOptions
 from eval.server.limits import Refused, ServerLimits
-from eval.server.metrics import Metrics
 from eval.server.pictures import DECODERS, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
