@@ -13,11 +13,10 @@ import torch
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
 from core.errors import UserError
-from eval.reward.model import ModelScorer
+from eval.reward.model import ModelScorer, question, read_words
 from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
 from eval.reward.scorer import TOLERANCE, Reward, Scorer, Success, calibrate
 from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
-from eval.reward.text import question, read_words
 from eval.runners.local import ModelRunner, TextRunner, open_runner
 from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
 from tests.kits.bench_kit import Scripted
