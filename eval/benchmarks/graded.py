@@ -21,8 +21,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from eval.benchmarks.question import MAX_PX, BenchmarkError, Data, Numbered, PictureFile, Question, frame_files, holds
-from eval.benchmarks.rows import PredictionLine, json_lines, read_row
+from eval.benchmarks.question import (
+    MAX_PX,
+    BenchmarkError,
+    Data,
+    Numbered,
+    PictureFile,
+    PredictionLine,
+    Question,
+    frame_files,
+    holds,
+    json_lines,
+    read_row,
+)
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
 from eval.scoring.procvqa import progress_of

@@ -12,8 +12,18 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.replies import parse_answer, parse_reply
-from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, holds
-from eval.benchmarks.rows import HUMAN, PredictionLine, ProgressRow, json_lines, read_row
+from eval.benchmarks.question import (
+    HUMAN,
+    BenchmarkError,
+    Data,
+    PictureFile,
+    PredictionLine,
+    ProgressRow,
+    Question,
+    holds,
+    json_lines,
+    read_row,
+)
 from eval.metrics import errors, order, published
 from eval.metrics.runs import readable, worst_case
 from eval.metrics.score import mean_of

@@ -1,4 +1,4 @@
-"""A benchmark's question: what is asked, with which pictures, and what is right."""
+"""A benchmark: its questions (what is asked, with which pictures, what is right), its lines, and where it lies."""
 
 import hashlib
 import json
@@ -25,64 +25,6 @@ from training.progresslm_rows import SourceRow, Text
 
 MAX_PX, QUALITY = 512, 95
 Numbered = Iterator[tuple[int, Frame]]
-
-
-@dataclass(frozen=True)
-class Data:
-    """A benchmark that is to be read: where it lies, the parts of it to read, and where frames of videos are written.
-    Parts that `asked` names have to be there."""
-
-    asked: EvaluationOptions
-    address: str
-    revision: str | None
-    parts: Sequence[str]
-    frames: Path
-    cache: Path | None
-
-    def source(self, address: str | None = None) -> Source:
-        config = DatasetConfig(name="benchmark", source=address or self.address, revision=self.revision)
-        return Source(config, None, self.cache)
-
-
-def holds(source: Source, uri: str) -> bool:
-    """Raises SourceError for a path that leaves the dataset's folder."""
-    return uri in source.files if source.remote else source.resolve(uri).is_file()
-
-
-def frame_files(
-    video: Path, folder: Path, chosen: Callable[[Numbered], Iterable[tuple[int, Frame]]], settings: str
-) -> tuple[PictureFile, ...]:
-    """JPEGs of the `chosen` frames of a video, below `folder`, written where they are not there yet; `settings`: all
-    that the choice depends on. Of a video that cannot be decoded the video itself, which is no picture: so the answer's
-    error names it."""
-    itself = (PictureFile(video),)
-    if not video.is_file():
-        return itself
-    facts = video.stat()
-    text = f"{video.resolve()} {facts.st_size} {facts.st_mtime_ns} {settings}"
-    folder /= hashlib.sha256(text.encode()).hexdigest()[:16]
-    # Written last: where it is, all of the pictures are
-    index = folder / "frames.json"
-    if not index.exists():
-        numbers = []
-        try:
-            # Nothing is passed over here, so there are frames alone
-            for number, frame in chosen(enumerate(cast("Iterator[Frame]", decode(video)))):
-                write_file(folder / f"{number:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
-                numbers.append(number)
-        except VideoError:
-            return itself
-        write_file(index, json.dumps(numbers).encode())
-    return tuple(PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes())) or itself
-
-
-def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
-    """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    scale = min(1.0, max_px / max(bgr.shape[:2]))
-    if scale < 1:
-        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
 class BenchmarkError(UserError):
@@ -203,6 +145,8 @@ def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
             runs.setdefault((*q.run, q.inference), []).append(q)
     return [sorted(run, key=lambda q: (q.moment or 0, q.key)) for run in runs.values()]
 
+
+# Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them
 
 PROGRESS_PARTS = (
     "text-normal",
@@ -340,3 +284,64 @@ def share_of(text: str) -> float:
     elif value == 1:
         return float("nan")
     return value if value <= 1 else float("nan")
+
+
+# Where a benchmark lies, and the frames of its videos as JPEG files: a video is decoded once, whoever asks again
+
+
+@dataclass(frozen=True)
+class Data:
+    """A benchmark that is to be read: where it lies, the parts of it to read, and where frames of videos are written.
+    Parts that `asked` names have to be there."""
+
+    asked: EvaluationOptions
+    address: str
+    revision: str | None
+    parts: Sequence[str]
+    frames: Path
+    cache: Path | None
+
+    def source(self, address: str | None = None) -> Source:
+        config = DatasetConfig(name="benchmark", source=address or self.address, revision=self.revision)
+        return Source(config, None, self.cache)
+
+
+def holds(source: Source, uri: str) -> bool:
+    """Raises SourceError for a path that leaves the dataset's folder."""
+    return uri in source.files if source.remote else source.resolve(uri).is_file()
+
+
+def frame_files(
+    video: Path, folder: Path, chosen: Callable[[Numbered], Iterable[tuple[int, Frame]]], settings: str
+) -> tuple[PictureFile, ...]:
+    """JPEGs of the `chosen` frames of a video, below `folder`, written where they are not there yet; `settings`: all
+    that the choice depends on. Of a video that cannot be decoded the video itself, which is no picture: so the answer's
+    error names it."""
+    itself = (PictureFile(video),)
+    if not video.is_file():
+        return itself
+    facts = video.stat()
+    text = f"{video.resolve()} {facts.st_size} {facts.st_mtime_ns} {settings}"
+    folder /= hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Written last: where it is, all of the pictures are
+    index = folder / "frames.json"
+    if not index.exists():
+        numbers = []
+        try:
+            # Nothing is passed over here, so there are frames alone
+            for number, frame in chosen(enumerate(cast("Iterator[Frame]", decode(video)))):
+                write_file(folder / f"{number:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
+                numbers.append(number)
+        except VideoError:
+            return itself
+        write_file(index, json.dumps(numbers).encode())
+    return tuple(PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes())) or itself
+
+
+def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
+    """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    scale = min(1.0, max_px / max(bgr.shape[:2]))
+    if scale < 1:
+        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

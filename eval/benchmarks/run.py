@@ -17,8 +17,7 @@ from eval import confusion, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
-from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import read_predictions, share_of
+from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, read_predictions, share_of
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
 from eval.runners.api import Books

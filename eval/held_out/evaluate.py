@@ -11,7 +11,7 @@ from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.rows import share_of
+from eval.benchmarks.question import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures

@@ -11,8 +11,7 @@ import torch
 from annotate.samples.replies import parse_answer, parse_reply
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
-from eval.benchmarks.question import PictureFile, Question
-from eval.benchmarks.rows import share_of
+from eval.benchmarks.question import PictureFile, Question, share_of
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.runners.start import RunnerConfig, local_runner

@@ -6,7 +6,7 @@ from typing import Any
 from annotate.samples.procvqa import progress_question
 from annotate.samples.replies import parse_answer, parse_reply
 from annotate.samples.wording import question_text
-from eval.benchmarks.rows import share_of
+from eval.benchmarks.question import share_of
 from eval.reward.scorer import NO_CARD, CameraView, Reward, Scorer
 from eval.reward.stream import Stream, Window
 from eval.runners.prompt import Asked, ModelReply, Prompt, Runner

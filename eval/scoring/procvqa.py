@@ -11,15 +11,14 @@ from json_repair import repair_json
 from pydantic import Field
 
 from annotate import similarity
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import PredictionLine, share_of
+from eval.benchmarks.question import BenchmarkError, PredictionLine, share_of
 from eval.metrics import errors, published, segments
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
 
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
-FAMILIES = {
+FAMILIES_OF = {
     "procvqa-id": (SEGMENTS, ACTIONS, PROGRESS),
     "procvqa-ood": (SEGMENTS, ACTIONS, PROGRESS),
     "dataset": ("progress", SUCCESS),
@@ -65,7 +64,7 @@ def score(
     there twice."""
 
     def foreign(meta: dict) -> str | None:
-        family, known = meta.get("family"), FAMILIES[benchmark]
+        family, known = meta.get("family"), FAMILIES_OF[benchmark]
         return None if family in known else f"its meta_data has family {family!r}, not {', '.join(known)}"
 
     answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
@@ -126,7 +125,7 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
     # No two families have a metric in common
     measures: dict[str, Measure] = {}
     counts, readable, series = {}, np.ones(len(answers), bool), None
-    for family in FAMILIES[benchmark]:
+    for family in FAMILIES_OF[benchmark]:
         at = np.flatnonzero([row.family == family for _, row in answers])
         counts[f"rows_{family}"] = len(at)
         if len(at):

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import PredictionLine, ProgressRow, read_row
+from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
 from eval.metrics import errors, order
 from eval.metrics.runs import Runs, answers_read, readable, worst_case
 from eval.metrics.score import Difference, Measure, Score, Statistic, mean_of, paired, ratio_of, scores

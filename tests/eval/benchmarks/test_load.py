@@ -14,8 +14,7 @@ from core.errors import UserError
 from core.paths import Workspace
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, PictureFile
-from eval.benchmarks.rows import PredictionLine
+from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.start import RunnerConfig
 from eval.scoring.scored import ALL

@@ -10,8 +10,7 @@ import pytest
 
 from core.paths import ROOT
 from eval.benchmarks.load import score_predictions
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import MAX_LINE_BYTES, PredictionLine, read_predictions
+from eval.benchmarks.question import MAX_LINE_BYTES, BenchmarkError, PredictionLine, read_predictions
 from eval.scoring import procvqa
 from eval.scoring.scored import ScoredBenchmark
 
