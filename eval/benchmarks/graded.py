@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.samples.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
+from eval.benchmarks.procvqa import progress_of
 from eval.benchmarks.question import (
     MAX_PX,
     BenchmarkError,
@@ -36,7 +37,6 @@ from eval.benchmarks.question import (
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scoring.procvqa import progress_of
 from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
