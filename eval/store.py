@@ -11,7 +11,7 @@ from typing import Any
 from core.files import write_file
 from core.tables import TABLES
 from eval.metrics.score import RESAMPLES, Score
-from eval.scoring.scored import Evaluated
+from eval.scored import Evaluated
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "scores-1"

@@ -37,7 +37,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source

@@ -8,7 +8,7 @@ from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HUMAN_PARTS, PROGRESS_PARTS, BenchmarkError, Data, PredictionLine, Question
-from eval.scoring.scored import ScoredBenchmark
+from eval.scored import ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -20,7 +20,7 @@ from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine
 from eval.metrics import errors, published, segments
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release

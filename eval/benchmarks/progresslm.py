@@ -27,7 +27,7 @@ from eval.benchmarks.question import (
 from eval.metrics import errors, order, published
 from eval.metrics.runs import readable, worst_case
 from eval.metrics.score import mean_of
-from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked, column
+from eval.scored import Episodes, ScoredBenchmark, Series, checked, column
 from ingest.sources.files import Source
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"

@@ -37,7 +37,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
 from ingest.sources.files import Source
 
 BENCHMARK = "robofac"

@@ -21,7 +21,7 @@ from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.start import RunnerConfig, local_runner
 from eval.runners.weightless import best_constant, luma_grid, nearness
-from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
+from eval.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
 from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, eval_run_id, store_evaluations
 from training.folder import read_card, write_card
 from warehouse.lake import Lake

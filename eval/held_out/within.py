@@ -15,7 +15,7 @@ from eval.benchmarks.question import PictureFile, Question, share_of
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scoring.scored import ALL
+from eval.scored import ALL
 from training.errors import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe

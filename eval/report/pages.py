@@ -13,7 +13,7 @@ from core.files import write_file
 from core.values import shown
 from eval.confusion import UNDER, VIDEO
 from eval.report.tables import ERRORS, SHOWN, Report, difference_rows, different, limits, score_rows, worst_episodes
-from eval.scoring.scored import Evaluated
+from eval.scored import Evaluated
 
 BINS = 10  # of predictions, 0..1
 STILL_PX = 96  # height of a picture

@@ -14,7 +14,7 @@ from eval.metrics import order
 from eval.metrics.runs import runs_of
 from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
-from eval.scoring.scored import ALL, Evaluated
+from eval.scored import ALL, Evaluated
 from eval.shown import QuestionedRun
 from training.pictures import decode_picture
 

@@ -17,7 +17,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.start import RunnerConfig
-from eval.scoring.scored import ALL
+from eval.scored import ALL
 from tests.kits import laptop_kit, reward_kit
 from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.files import files_of
