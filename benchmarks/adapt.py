@@ -17,10 +17,9 @@ from collections.abc import Sequence
 
 from benchmarks.laptop import asking, measured, summary, tell, with_seed
 from core.paths import Workspace
-from eval.benchmarks.options import EvaluationOptions
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH
-from eval.runners.start import RunnerConfig, local_runner
+from eval.reward.open import open_local
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
 from training.recipe import load_recipe
@@ -54,11 +53,10 @@ def main() -> None:
     new, known = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
     new = [e for e in new if e.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)
-    config = RunnerConfig(args.model, EvaluationOptions(batch_size=BATCH))
     results: dict[str, list[dict[str, float]]] = {}
     for episode in args.episodes:
         asked = parts(new, episode) | {"test_id": known}
-        before = local_runner(config, base)
+        before = open_local(base, BATCH)
         for name, episodes in asked.items():
             results[f"{episode} before, {name}"] = [measured(before, episodes, [])]
         for seed in range(args.seeds):
@@ -66,7 +64,7 @@ def main() -> None:
             samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
             run = adapt(lake, samples, f"{DATASET}-{episode:06d}", with_seed(recipe, seed))
             cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
-            after = local_runner(config, run.checkpoint)
+            after = open_local(run.checkpoint, BATCH)
             for name, episodes in asked.items():
                 results.setdefault(f"{episode} after, {name}", []).append(measured(after, episodes, []) | cost)
             print(f"episode {episode} seed {seed}: {cost}", flush=True)

@@ -38,11 +38,10 @@ from eval.runners.local import ModelRunner
 from eval.runners.prompt import Asked, ModelReply
 from training.heads import make_head
 from training.model import ProgressModel
-from training.pictures import decode_picture
+from training.pictures import chat, decode_picture
 from training.plan import cost
 from training.recipe import HeadConfig, TinyConfig
 from training.tiny import make_backbone, make_processor, make_tokenizer
-from training.transform import chat
 
 # Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
 SMALL = TinyConfig(

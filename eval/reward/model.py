@@ -1,15 +1,13 @@
 """Rewards from a model that is asked, in this process or by way of a server: a camera's window is a prompt."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
 
 from annotate.samples.procvqa import progress_question
 from annotate.samples.replies import parse_answer, parse_reply
 from annotate.samples.wording import question_text
 from eval.benchmarks.question import share_of
-from eval.reward.scorer import NO_CARD, CameraView, Reward, Scorer
-from eval.reward.stream import Stream, Window
-from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
+from eval.reward.scorer import Reward
+from eval.reward.stream import Stream
 
 SHOWN = 200  # characters of an answer that a failure quotes
 
@@ -24,58 +22,16 @@ def question(stream: Stream, num_pictures: int) -> str:
 
 def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
-    return _progresslm(text) if is_progresslm else _procvqa(text)
-
-
-def _procvqa(text: str) -> Reward:
-    share = share_of(text)
-    said = text.partition("<progress>")[0].strip() or None
-    if share != share:
-        return Reward("text", None, reasoning=said, failure=f"no single progress in the answer: {text[:SHOWN]!r}")
-    return Reward("text", share, reasoning=said)
-
-
-def _progresslm(text: str) -> Reward:
-    reply = parse_reply(text)
-    said = "\n".join(part for part in (reply.ref_think, reply.score_think) if part) or None
-    answer = parse_answer(text)
-    score = reply.score if reply.score is not None else answer.score
-    if score is None:
-        is_na = reply.score_is_na or answer.is_na
-        why = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
-        return Reward("text", None, reasoning=said, failure=f"{why}: {text[:SHOWN]!r}")
-    return Reward("text", score, reasoning=said)
-
-
-OF_FILES = ("model_type", "prompt_format", "longest_px", "min_pixels", "max_pixels")  # a stream's pictures are fitted
-
-
-class ModelScorer(Scorer):
-    """The windows' pictures stand in order of time. A window begins with its oldest picture, so a server shares
-    prefixes only where a demonstration in words stands before the one picture."""
-
-    def __init__(self, runner: Runner, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
-        super().__init__(window, card)
-        self.runner, self.source = runner, "head" if runner.has_head else "text"
-        self.make_ready = getattr(runner, "make_ready", None)
-        known = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
-        self.settings = {**known, "window": str(window)}
-
-    def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        """Raises VlmError where a server is gone or the budget used up."""
-        replies = {r.key: r for r in self.runner.ask([_asked(k, view) for k, view in enumerate(views)])}
-        return [self._reward(replies[str(k)], bool(view.stream.steps)) for k, view in enumerate(views)]
-
-    def _reward(self, reply: ModelReply, has_steps: bool) -> Reward:
-        words = None if reply.text is None else read_words(reply.text, has_steps)
-        if reply.progress is None:
-            return words or Reward(self.source, None, failure=reply.error or "no answer")
-        return Reward(reply.source, reply.progress, reply.done, reasoning=words and words.reasoning)
-
-
-def _asked(number: int, view: CameraView) -> Asked:
-    """What a model is asked about a view. A stream's first picture is among those of its first moment's window: nothing
-    is looked at for its sake."""
-    s, pictures = view.stream, view.pictures
-    prompt = Prompt(str(number), question(s, len(pictures)), (), task=s.task)
-    return Asked(prompt, pictures, s.first.get(view.camera, pictures[0]))
+    if not is_progresslm:
+        share, said, lacking = share_of(text), text.partition("<progress>")[0].strip(), "no single progress"
+        share = None if math.isnan(share) else share
+    else:
+        reply, answer = parse_reply(text), parse_answer(text)
+        said = "\n".join(part for part in (reply.ref_think, reply.score_think) if part)
+        share, lacking = reply.score if reply.score is not None else answer.score, "no single score"
+        if reply.score_is_na or answer.is_na:
+            lacking = "the model says n/a: the state does not fit the steps"
+    if share is not None:
+        return Reward("text", share, reasoning=said or None)
+    why = lacking if "n/a" in lacking else f"{lacking} in the answer"
+    return Reward("text", None, reasoning=said or None, failure=f"{why}: {text[:SHOWN]!r}")

@@ -5,20 +5,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.vlm.config import VlmConfig
 from core.errors import UserError
+from eval.reward.model import ModelScorer
 from eval.reward.scorer import CameraView, Reward, Scorer, Source
 from eval.reward.stream import LAST_PICTURE, RewardError, StreamPicture, Window, trained_window
+from eval.runners.prompt import LocalRunner, PictureLimits, Sampling
 from eval.runners.weightless import luma_grid, nearness
 from training.folder import is_laptop, read_card
-
-if TYPE_CHECKING:
-    from eval.reward.model import ModelScorer
 
 BATCH = 32  # views in one forward pass of the language model
 BaselineName = Literal["clock", "visual"]
@@ -53,9 +52,7 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.baseline is not None:
         yield BaselineScorer(config.baseline)
     elif config.endpoints:
-        from eval.reward.model import ModelScorer
         from eval.runners.api import ApiRunner, Books
-        from eval.runners.prompt import PictureLimits, Sampling
 
         to = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
         with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
@@ -73,27 +70,28 @@ def open_checkpoint(
     window: Window | None = None,
     reasoning: bool = False,
     answer: Literal["auto", "head", "text"] = "auto",
-) -> "ModelScorer":
+) -> ModelScorer:
     """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
     ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
-    from eval.reward.model import ModelScorer
-
-    laptop = is_laptop(folder)
-    if laptop and (reasoning or answer == "text"):
-        raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
     trained = trained_window(folder, window)  # before the weights are read
-    if laptop:
-        from eval.reward.laptop import LaptopRunner
-
-        runner = LaptopRunner(folder, BATCH)
-    else:
-        from eval.runners.local import open_runner
-
-        runner = open_runner(folder, BATCH, answer=answer, reasoning=reasoning)
-    scorer = ModelScorer(runner, trained, read_card(folder))
+    scorer = ModelScorer(open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder))
     # What was calibrated is what is served by default
     scorer.success = scorer.success if answer == "auto" else None
     return scorer
+
+
+def open_local(folder: Path, batch_size: int = BATCH, **how: Any) -> LocalRunner:
+    """A checkpoint in this process that answers prompts; `how`: as eval.runners.local.open_runner has it. Raises
+    UserError, ModelError; EncoderError for a laptop model's."""
+    if not is_laptop(folder):
+        from eval.runners.local import open_runner
+
+        return open_runner(folder, batch_size, **how)
+    from eval.reward.laptop import LaptopRunner
+
+    if how.get("reasoning") or how.get("answer") == "text":
+        raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+    return LaptopRunner(folder, batch_size)
 
 
 class ModelOptions(BaseModel):

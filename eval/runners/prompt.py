@@ -17,7 +17,7 @@ from core.values import IMAGE_MARK
 from eval.benchmarks.question import BenchmarkError, HeldPicture, PictureFile, Question
 from eval.reward.scorer import Source
 from eval.reward.stream import StreamPicture, picture_cache
-from training.transform import chat
+from training.pictures import chat
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
 PromptFormat = Literal["interleaved", "images_first"]

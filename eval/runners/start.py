@@ -9,11 +9,10 @@ from annotate.model_client.server import Server, ServerConfig
 from annotate.vlm.config import Price, VlmConfig
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
-from eval.reward.laptop import LaptopRunner
+from eval.reward.open import open_local
 from eval.runners.api import ApiRunner, Books
-from eval.runners.local import open_runner
 from eval.runners.prompt import LocalRunner, PictureLimits, Runner, Sampling
-from training.folder import CARD, base_of, folder_hash, is_laptop, read_card
+from training.folder import CARD, base_of, folder_hash, read_card
 from training.runs import named_model, trained
 from warehouse.lake import Lake
 
@@ -109,11 +108,7 @@ def local_runner(config: RunnerConfig, folder: Path) -> LocalRunner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
     o = config.options
-    if not is_laptop(folder):
-        return open_runner(folder, o.batch_size, answer=o.answer, sampling=config.sampling, limits=config.limits)
-    if o.answer == "text":
-        raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
-    return LaptopRunner(folder, o.batch_size)
+    return open_local(folder, o.batch_size, answer=o.answer, sampling=config.sampling, limits=config.limits)
 
 
 def _api(
