@@ -74,10 +74,6 @@ class Transform:
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 
-    def patches(self, pictures: Sequence[np.ndarray]) -> Batch:
-        """Pictures as `pixels.byte_patches` cuts them."""
-        return byte_patches(self.processor.image_processor, pictures)
-
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
         turns = chat(question, system)

@@ -1,15 +1,50 @@
 """Rewards from a model that is asked, in this process or by way of a server: a camera's window is a prompt."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from annotate.samples.procvqa import progress_question
 from annotate.samples.replies import parse_answer, parse_reply
 from annotate.samples.wording import question_text
 from eval.benchmarks.question import share_of
-from eval.reward.scorer import Reward
-from eval.reward.stream import Stream
+from eval.reward.scorer import NO_CARD, CameraView, Reward, Scorer
+from eval.reward.stream import Stream, Window
+from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
 
 SHOWN = 200  # characters of an answer that a failure quotes
+OF_FILES = ("model_type", "prompt_format", "longest_px", "min_pixels", "max_pixels")  # a stream's pictures are fitted
+
+
+class ModelScorer(Scorer):
+    """The windows' pictures stand in order of time. A window begins with its oldest picture, so a server shares
+    prefixes only where a demonstration in words stands before the one picture."""
+
+    def __init__(self, runner: Runner, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
+        super().__init__(window, card)
+        self.runner, self.source = runner, "head" if runner.has_head else "text"
+        self.make_ready = getattr(runner, "make_ready", None)
+        known = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
+        self.settings = {**known, "window": str(window)}
+
+    def views(self, views: Sequence[CameraView]) -> list[Reward]:
+        """Raises VlmError where a server is gone or the budget used up."""
+        replies = {r.key: r for r in self.runner.ask([_asked(k, view) for k, view in enumerate(views)])}
+        return [self._reward(replies[str(k)], bool(view.stream.steps)) for k, view in enumerate(views)]
+
+    def _reward(self, reply: ModelReply, has_steps: bool) -> Reward:
+        words = None if reply.text is None else read_words(reply.text, has_steps)
+        if reply.progress is None:
+            return words or Reward(self.source, None, failure=reply.error or "no answer")
+        return Reward(reply.source, reply.progress, reply.done, reasoning=words and words.reasoning)
+
+
+def _asked(number: int, view: CameraView) -> Asked:
+    """What a model is asked about a view. A stream's first picture is among those of its first moment's window: nothing
+    is looked at for its sake."""
+    s, pictures = view.stream, view.pictures
+    prompt = Prompt(str(number), question(s, len(pictures)), (), task=s.task)
+    return Asked(prompt, pictures, s.first.get(view.camera, pictures[0]))
 
 
 def question(stream: Stream, num_pictures: int) -> str:

@@ -37,7 +37,7 @@ from training.folder import CARD, base_of, folder_hash, read_card
 from training.heads import Head
 from training.model import ProgressModel, Vision, encoder_outputs, load_model
 from training.pictures import Item
-from training.pixels import Batch, device, joined, normalised
+from training.pixels import Batch, byte_patches, device, joined, normalised
 from training.transform import Transform
 
 LIKELIEST_WORDS = Sampling()
@@ -156,7 +156,7 @@ class ModelRunner(TextRunner):
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
         # In this order: the scoring thread keeps what it has seen before it throws the patches away
         if picture.cut is None and picture.seen is None:
-            picture.cut = self.transform.patches([picture.rgb])
+            picture.cut = byte_patches(self.processor.image_processor, [picture.rgb])
 
     def load(self, prompt: Prompt) -> Asked:
         asked = super().load(prompt)
@@ -207,7 +207,9 @@ class ModelRunner(TextRunner):
     def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
         """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""
         cut = picture.cut
-        return cut if cut is not None and rgb.shape == picture.rgb.shape else self.transform.patches([rgb])
+        if cut is not None and rgb.shape == picture.rgb.shape:
+            return cut
+        return byte_patches(self.processor.image_processor, [rgb])
 
 
 def _placed(batch: Batch) -> Batch:

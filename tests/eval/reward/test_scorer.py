@@ -25,7 +25,6 @@ from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
 from training.pictures import Item, decode_picture
 from training.recipe import HeadConfig
-from training.transform import Transform
 
 FOUR = Window(4, 0.4)
 SHORT = Sampling(max_tokens=6)
@@ -255,7 +254,7 @@ def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     known = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
         scorer.make_ready(picture)
-    monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
+    monkeypatch.setattr("eval.runners.local.byte_patches", lambda *_: pytest.fail("a picture is cut again"))
     assert progress(scorer.score(ready)).tolist() == known
     # What was made beforehand is thrown away once it is seen, and not made again
     assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
