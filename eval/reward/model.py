@@ -57,16 +57,14 @@ def question(stream: Stream, num_pictures: int) -> str:
 
 def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
-    if not is_progresslm:
-        share, said, lacking = share_of(text), text.partition("<progress>")[0].strip(), "no single progress"
-        share = None if math.isnan(share) else share
-    else:
+    if is_progresslm:
         reply, answer = parse_reply(text), parse_answer(text)
         said = "\n".join(part for part in (reply.ref_think, reply.score_think) if part)
-        share, lacking = reply.score if reply.score is not None else answer.score, "no single score"
-        if reply.score_is_na or answer.is_na:
-            lacking = "the model says n/a: the state does not fit the steps"
-    if share is not None:
-        return Reward("text", share, reasoning=said or None)
-    why = lacking if "n/a" in lacking else f"{lacking} in the answer"
-    return Reward("text", None, reasoning=said or None, failure=f"{why}: {text[:SHOWN]!r}")
+        share = reply.score if reply.score is not None else answer.score
+        is_na = reply.score_is_na or answer.is_na
+        why = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
+    else:
+        share, said, why = share_of(text), text.partition("<progress>")[0].strip(), "no single progress in the answer"
+    if share is None or math.isnan(share):
+        return Reward("text", None, reasoning=said or None, failure=f"{why}: {text[:SHOWN]!r}")
+    return Reward("text", share, reasoning=said or None)
