@@ -68,13 +68,26 @@ class ApiRunner:
     ) -> None:
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store = ResponseStore(books.responses)
+
+        async def found() -> Served:
+            """The model as the server tells of it."""
+            async with self._client() as client:
+                await client.check()
+                return client.served[config.model]
+
         # Asked before any prompt: a wrong address or model is an error at once.
-        served = asyncio.run(self._served())
+        served = asyncio.run(found())
         root = served.root
         takes_vllm_fields = is_vllm or served.is_vllm
-        if not takes_vllm_fields:
-            _check_fields_of_an_api(sampling, limits)
-        self.form: PromptFormat = form or _served_format(root)
+        of_vllm = {
+            "--min-pixels and --max-pixels": limits.processor_size,
+            "--top-k and --repetition-penalty": sampling.top_k or sampling.repetition_penalty != 1,
+        }
+        if not takes_vllm_fields and (unknown := next((names for names, given in of_vllm.items() if given), None)):
+            raise UserError(f"{unknown} need --runner transformers or vllm: no API takes them")
+        # By the model that the server has loaded, where this machine can look into it
+        is_here = root and (Path(root) / "config.json").exists()
+        self.form: PromptFormat = form or format_of(model_type(Path(root)) if root and is_here else "")
         # 1 is every API's own top_p, and some models take no other
         of_api = {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
         self.extra = _vllm_fields(sampling, limits) if takes_vllm_fields else of_api
@@ -133,12 +146,6 @@ class ApiRunner:
             prompt_version=b.prompt_version,
         )
 
-    async def _served(self) -> Served:
-        """The model as the server tells of it."""
-        async with self._client() as client:
-            await client.check()
-            return client.served[self.config.model]
-
     async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
         client, room = self._client(), asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
 
@@ -176,21 +183,6 @@ class ApiRunner:
         if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
             return Image.of(data)
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
-
-
-def _served_format(root: str | None) -> PromptFormat:
-    """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
-    if root and (Path(root) / "config.json").exists():
-        return format_of(model_type(Path(root)))
-    return "interleaved"
-
-
-def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
-    """Raises UserError for what only vLLM's servers take."""
-    if limits.processor_size:
-        raise UserError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
-    if sampling.top_k or sampling.repetition_penalty != 1:
-        raise UserError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
 
 
 def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:

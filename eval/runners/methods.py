@@ -14,7 +14,7 @@ import random
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -181,19 +181,22 @@ class AskedPrompt:
 
 @dataclass(frozen=True)
 class Method:
-    """`ask`: prompts for some questions; `read`: a line for each question that a prompt stands for."""
+    """`ask`: prompts for some questions. `shares`: of each of a number of questions that a reply answers the share of
+    the task, and why there is none where it is not in 0..1; without it a reply is kept as it was said."""
 
     name: str
     ask: Callable[[Sequence[Question]], list[AskedPrompt]]
-    read: Callable[[AskedPrompt, ModelReply], list[Row]]
+    shares: Callable[[ModelReply, int], list[tuple[float | None, str]]] | None = None
 
-
-def own_question(questions: Sequence[Question]) -> list[AskedPrompt]:
-    return [AskedPrompt(Prompt.of(q), (q,)) for q in questions]
-
-
-def as_said(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    return [row_of(q, reply) for q in asked.questions]
+    def read(self, asked: AskedPrompt, reply: ModelReply) -> list[Row]:
+        """A line for each question that a prompt stands for."""
+        if self.shares is None or (reply.text is None and reply.words is None):
+            return [row_of(q, reply) for q in asked.questions]
+        rows = []
+        for q, (share, why) in zip(asked.questions, self.shares(reply, len(asked.questions)), strict=True):
+            told = {"progress": share} if share is not None and 0 <= share <= 1 else {"error": why}
+            rows.append(row_of(q, replace(reply, text=None, **told)) | {"response": reply.text or ""})
+        return rows
 
 
 def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -205,12 +208,9 @@ def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_direct(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    (question,) = asked.questions
-    if reply.text is None:
-        return [row_of(question, reply)]
-    score = parse_answer(reply.text).score
-    return [_scored(question, reply, score, f"no percentage alone: {reply.text[:200]!r}")]
+def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
+    text = reply.text or ""
+    return [(parse_answer(text).score, f"no percentage alone: {text[:200]!r}")]
 
 
 def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -230,19 +230,11 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_gvl(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    if reply.text is None:
-        return [row_of(q, reply) for q in asked.questions]
-    share_by_picture = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
-    return [
-        _scored(
-            q,
-            reply,
-            share_by_picture.get(n),
-            f"no percentage for picture {n} of {len(asked.questions)}: {reply.text[:200]!r}",
-        )
-        for n, q in enumerate(asked.questions, 1)
-    ]
+def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
+    text = reply.text or ""
+    shares = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(text)}
+    why = "no percentage for picture {} of {}: {!r}".format
+    return [(shares.get(n), why(n, count, text[:200])) for n in range(1, count + 1)]
 
 
 def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -255,38 +247,22 @@ def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_topreward(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    (question,) = asked.questions
-    if reply.words is None:
-        return [row_of(question, reply)]
-    yes, no = reply.words["True"], reply.words["False"]
-    score = yes / (yes + no) if yes + no > 0 else None
-    return [_scored(question, reply, score, "neither True nor False is among the likeliest first words")]
+def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
+    yes, no = ((reply.words or {})[word] for word in ("True", "False"))
+    share = yes / (yes + no) if yes + no > 0 else None
+    return [(share, "neither True nor False is among the likeliest first words")]
 
 
 METHODS = {
     m.name: m
     for m in (
-        Method("question", own_question, as_said),
-        Method("direct", ask_direct, read_direct),
-        Method("gvl", ask_gvl, read_gvl),
-        Method("topreward", ask_topreward, read_topreward),
+        Method("question", lambda questions: [AskedPrompt(Prompt.of(q), (q,)) for q in questions]),
+        Method("direct", ask_direct, shares_of_direct),
+        Method("gvl", ask_gvl, shares_of_gvl),
+        Method("topreward", ask_topreward, shares_of_topreward),
     )
 }
 VLM_BASELINES = ("direct", "gvl", "topreward")
-
-
-def _scored(question: Question, reply: ModelReply, score: float | None, why: str) -> Row:
-    """A line with a number; with the reason where there is none in 0..1."""
-    is_share = score is not None and 0 <= score <= 1
-    scored = ModelReply(
-        reply.key,
-        progress=score if is_share else None,
-        error=None if is_share else why,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-    )
-    return row_of(question, scored) | {"response": reply.text or ""}
 
 
 def _marks(count: int) -> str:

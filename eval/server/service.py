@@ -21,7 +21,7 @@ from core.cores import cores
 from core.wall import Walled
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
-from eval.reward.video import SCORE_FPS, clip_moments, clip_stream
+from eval.reward.video import clip_moments, clip_stream
 from eval.server.batching import Batcher, Metrics
 from eval.server.chat import RunOptions
 from eval.server.limits import Refused, ServerLimits
@@ -93,15 +93,6 @@ class Service:
         while True:
             await asyncio.sleep(min(EXPIRY_S, self.limits.session_idle_s / 2))
             self.metrics.expired.inc(self.sessions.expire())
-
-    @property
-    def usual_fps(self) -> float:
-        """Of pictures whose rate a request does not tell: they lie as far apart as those that the model was trained
-        on."""
-        window = self.scorer.window
-        if self.scorer.follows:
-            return self.scorer.usual_fps
-        return SCORE_FPS if window is None or window.step_s is None else 1 / window.step_s
 
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
@@ -177,7 +168,9 @@ class Service:
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
         told = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
-        fps, is_trend = run.fps or self.usual_fps, run.reply == "trend"
+        window, is_trend = self.scorer.window, run.reply == "trend"
+        # Pictures whose rate is not told lie as far apart as those that the model was trained on
+        fps = run.fps or (self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s)
         if self.scorer.follows:
             stream = self.stream(task, fps, run.steps, run.cameras)
             rows = await self.score_frames(stream, data, gone, told)
