@@ -34,9 +34,7 @@ from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
 # Of the table for people
-HELD_OUT_METRICS = (
-    "voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy",
-)  # fmt: skip
+HELD_OUT_METRICS = ("voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy")
 app = typer.Typer(rich_markup_mode=None)
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -78,15 +78,11 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
         del facts["scores"], facts["predictions"]
         rows["eval_runs"].append(facts)
         rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
-        rows["eval_scores"] += _score_rows(run)
+        for (part, metric), score in run.scores.items():
+            # A number that is not defined is null
+            numbers = {k: None if math.isnan(v) else v for k, v in vars(score).items()}
+            rows["eval_scores"].append({"eval_run": run.eval_run, "slice": part, "metric": metric, **numbers})
     return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
-
-
-def _score_rows(run: EvalRun) -> Iterator[dict[str, Any]]:
-    """A number that is not defined is null."""
-    for (part, metric), score in run.scores.items():
-        numbers = {k: None if math.isnan(v) else v for k, v in vars(score).items()}
-        yield {"eval_run": run.eval_run, "slice": part, "metric": metric, **numbers}
 
 
 def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]) -> str:

@@ -111,14 +111,6 @@ class ModelOptions(BaseModel):
     api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key.")
     max_calls: int | None = Field(default=None, ge=0, description="Maximum number of requests to the endpoint.")
 
-    def scorer(self, model: str | None, folder: Path | None, responses: Path | None) -> ScorerConfig:
-        """`folder`: of the model, where no server has it; `responses`: where a server's replies are kept."""
-        if self.window_step is not None and self.window_frames is None:
-            raise UserError("--window-step needs --window-frames")
-        window = Window(self.window_frames, self.window_step) if self.window_frames else None
-        same = self.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
-        return ScorerConfig(folder, model or "", self.endpoint, window=window, responses=responses, **same)
-
 
 class ScorerOptions(ModelOptions):
     """Which model gives rewards, or which baseline, and how it is asked. Raises UserError for contradictions."""
