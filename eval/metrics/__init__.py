@@ -4,8 +4,7 @@
     order       correlation with the label: VOC, Kendall's tau, CCC, and what probes of a video show
     errors      distance from the label: MAE, ProgressLM's errors, refusals, finished or not, success
     outcomes    did a run succeed, when is that said, which run of a task went better, which of two is further
-    segments    boundaries, overlap and order of segments
-    plans       lists of actions
+    segments    boundaries, overlap and order of segments; lists of actions
     score       means with a bootstrap interval over episodes, and the difference of two models
     published   what the two papers' own code gives on the same answers
 

@@ -1,4 +1,4 @@
-"""Segments of one episode against labelled ones: boundaries, overlap, order of names.
+"""Segments of one episode against labelled ones: boundaries, overlap, order of names; and lists of actions.
 
 Spans are half-open, in frames or in numbers of pictures. NaN where a metric is not defined.
 """

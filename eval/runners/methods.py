@@ -5,6 +5,9 @@ gvl        all states of a run at once, in a random order (Generative Value Lear
 topreward  how probable is "True" when it is stated that the task is complete (TOPReward, arXiv 2602.19313)? Ours is
            p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
            end at 1
+
+Answers go into a prediction file as they come: a line each, which `eval.benchmarks.question` reads, with the run that it
+belongs to and its tokens. What is there is not asked again.
 """
 
 import hashlib
@@ -13,11 +16,12 @@ import os
 import random
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any
 
 from filelock import FileLock, Timeout
 
@@ -38,66 +42,47 @@ def run_hash(settings: Mapping[str, Any]) -> str:
 
 
 class Journal:
-    """One prediction file for one process: a context manager. Raises UserError for a file of another run.
+    """One prediction file while it is written; `rows`: by key of the question."""
 
-    Opening takes away a line that a kill cut off, and failures, which are to be tried again.
-    """
-
-    def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
-        self.path, self.run = path, run_hash(settings)
-        self.settings = settings
-
-    def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(f"{self.path}.lock")
-        try:
-            # Two processes on one file would ask all questions twice and mix up their lines.
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"{self.path} is being written by another process: wait for it, or give another --out"
-            ) from None
-        try:
-            self.rows: dict[str, Row] = {}
-            self._recover()
-            # Lines have a hash of the settings alone; these are the settings, for people.
-            write_file(self.path.with_name(f"{self.path.name}.run.json"), json.dumps(self.settings, indent=1).encode())
-            self._file = self.path.open("ab")
-        except BaseException:
-            self._lock.release()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        try:
-            self._file.close()
-        finally:
-            self._lock.release()
-
-    def _recover(self) -> None:
-        if not self.path.exists():
-            return
-        data = self.path.read_bytes()
-        rows = read_rows(self.path, data)
-        # Answers of two models in one file would be scored as those of one.
-        if any(row.get("run") != self.run for row in rows):
-            raise UserError(
-                f"{self.path} holds answers of another model or other settings (see {self.path.name}.run.json "
-                "beside it): give another --out, or delete it"
-            )
-        self.rows = {key_of(row): row for row in rows if not has_failed(row)}
-        answered = b"".join(map(line, self.rows.values()))
-        # Written anew only where a cut line or a failure was taken away.
-        if answered != data:
-            write_file(self.path, answered)
+    def __init__(self, run: str, rows: dict[str, Row], file: IO[bytes]) -> None:
+        self.run, self.rows, self._file = run, rows, file
 
     def add(self, rows: Iterable[Row]) -> None:
         """On disk, also after a power cut, when this returns."""
-        rows = list(rows)
-        self._file.write(b"".join(line(row | {"run": self.run}) for row in rows))
+        rows = [row | {"run": self.run} for row in rows]
+        self._file.write(b"".join(map(line, rows)))
         self._file.flush()
         os.fsync(self._file.fileno())
-        self.rows.update((key_of(row), row | {"run": self.run}) for row in rows)
+        self.rows.update((key_of(row), row) for row in rows)
+
+
+@contextmanager
+def journal_at(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
+    """For one process. Takes away a line that a kill cut off, and failures, which are to be tried again. Raises
+    UserError for a file of another run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = run_hash(settings)
+    with ExitStack() as stack:
+        try:
+            # Two processes on one file would ask all questions twice and mix up their lines.
+            stack.enter_context(FileLock(f"{path}.lock").acquire(timeout=0))
+        except Timeout:
+            raise UserError(f"{path} is being written by another process: wait for it, or give another --out") from None
+        data = path.read_bytes() if path.exists() else b""
+        rows = read_rows(path, data)
+        # Answers of two models in one file would be scored as those of one.
+        if any(row.get("run") != run for row in rows):
+            raise UserError(
+                f"{path} holds answers of another model or other settings (see {path.name}.run.json beside it): give "
+                "another --out, or delete it"
+            )
+        answers = {key_of(row): row for row in rows if not has_failed(row)}
+        # Written anew only where a cut line or a failure was taken away.
+        if (answered := b"".join(map(line, answers.values()))) != data:
+            write_file(path, answered)
+        # Lines have a hash of the settings alone; these are the settings, for people.
+        write_file(path.with_name(f"{path.name}.run.json"), json.dumps(settings, indent=1).encode())
+        yield Journal(run, answers, stack.enter_context(path.open("ab")))
 
 
 def key_of(row: Row) -> str:
@@ -335,7 +320,7 @@ def collect(
     `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
     UserError when `out` is another run's; what a runner raises.
     """
-    with Journal(part_path(out, shard), settings) as journal:
+    with journal_at(part_path(out, shard), settings) as journal:
         every = method.ask(of_shard(questions, shard))
         asked = {a.prompt.key: a for a in every if any(q.key not in journal.rows for q in a.questions)}
         on_rows(len(journal.rows))

@@ -1,4 +1,5 @@
-"""One thread that scores, and the queue before it: what several sessions ask at one time is scored as one batch."""
+"""One thread that scores, the queue before it (what several sessions ask at one time is scored as one batch), and what
+Prometheus reads of both and of requests."""
 
 import asyncio
 import time
