@@ -1,5 +1,5 @@
-"""ProcVQA's two benchmarks from a release, procvqa-id (split test_id) and procvqa-ood (split test_ood); and the scores of
-its three families and of runs of any dataset: segments, plans, progress over time, success."""
+"""ProcVQA's two benchmarks from a release, procvqa-id (split test_id) and procvqa-ood (split test_ood); the scores of its
+three families and of runs of any dataset: segments, plans, progress over time, success."""
 
 import json
 import math
@@ -28,7 +28,9 @@ from warehouse.releases import Release
 from warehouse.shards import entry_at, picture_name, picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
-FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
+SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
+FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
+FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
 FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
 LAST_PICTURES = """
     SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
@@ -124,12 +126,6 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
     return goals
 
 
-SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
-FAMILIES_OF = {
-    "procvqa-id": (SEGMENTS, ACTIONS, PROGRESS),
-    "procvqa-ood": (SEGMENTS, ACTIONS, PROGRESS),
-    "dataset": ("progress", SUCCESS),
-}
 SCORED_BY = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}  # of the other families: progress
 OVERLAPS = (10, 25, 50)
 _YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)

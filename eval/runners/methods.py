@@ -6,8 +6,8 @@ topreward  how probable is "True" when it is stated that the task is complete (T
            p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
            end at 1
 
-Answers go into a prediction file as they come: a line each, which `eval.benchmarks.question` reads, with the run that it
-belongs to and its tokens. What is there is not asked again.
+Answers go into a prediction file as they come: a line each, which `eval.benchmarks.question` reads, with its run and its
+tokens. What is there is not asked again.
 """
 
 import hashlib
