@@ -1,5 +1,5 @@
-"""ProcVQA's two benchmarks from a release, procvqa-id (split test_id) and procvqa-ood (split test_ood); the scores of its
-three families and of runs of any dataset: segments, plans, progress over time, success."""
+"""ProcVQA's two benchmarks from a release, procvqa-id (split test_id) and procvqa-ood (split test_ood); the scores of
+its three families and of runs of any dataset: segments, plans, progress over time, success."""
 
 import json
 import math

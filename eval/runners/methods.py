@@ -6,7 +6,7 @@ topreward  how probable is "True" when it is stated that the task is complete (T
            p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
            end at 1
 
-Answers go into a prediction file as they come: a line each, which `eval.benchmarks.question` reads, with its run and its
+Answers go into a prediction file as they come: a line each, as `eval.benchmarks.question` reads it, with run and
 tokens. What is there is not asked again.
 """
 
