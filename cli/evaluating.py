@@ -18,8 +18,7 @@ from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
 from eval.benchmarks.question import read_predictions
-from eval.scored import ALL, Evaluated, compare
-from eval.store import store_scores
+from eval.scored import ALL, Evaluated, compare, store_scores
 from pipeline.comparison import (
     comparison_step,
     conclusions,

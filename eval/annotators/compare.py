@@ -32,7 +32,7 @@ from eval.annotators.scoring import (
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
-from eval.store import EvalRun, store_evaluations
+from eval.scored import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "annotators-2"

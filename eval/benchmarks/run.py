@@ -39,8 +39,7 @@ from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
-from eval.scored import Evaluated
-from eval.store import EvalPrediction, EvalRun, store_evaluations
+from eval.scored import EvalPrediction, EvalRun, Evaluated, store_evaluations
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 

@@ -20,8 +20,19 @@ from eval.reward.open import open_local
 from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.weightless import best_constant, luma_grid, nearness
-from eval.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
-from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, eval_run_id, store_evaluations
+from eval.scored import (
+    HELD_OUT_VERSION,
+    EvalPrediction,
+    EvalRun,
+    Evaluated,
+    ScoredBenchmark,
+    ScoredEpisode,
+    Series,
+    eval_run_id,
+    length_slice,
+    progress_measures,
+    store_evaluations,
+)
 from training.folder import read_card, write_card
 from warehouse.lake import Lake
 from warehouse.releases import Release
