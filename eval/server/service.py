@@ -24,8 +24,7 @@ from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
 from eval.reward.video import clip_moments, clip_stream
 from eval.server.batching import Batcher, Metrics
 from eval.server.chat import RunOptions
-from eval.server.limits import Refused, ServerLimits
-from eval.server.pictures import DECODERS, decode_picture, size_of
+from eval.server.limits import DECODERS, Refused, ServerLimits, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
 from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import WalledVideos, check_videos

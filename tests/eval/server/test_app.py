@@ -235,7 +235,7 @@ RUN = {"task": TASK, "fps": "4"}
 def test_frames_that_cannot_be_scored(
     shared: str, files: list[bytes], fields: dict, status: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("eval.server.pictures.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
+    monkeypatch.setattr("eval.server.limits.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
     answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files])
     told = answer.json()
     assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told
