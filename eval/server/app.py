@@ -18,9 +18,9 @@ from eval.reward.scorer import Scorer
 from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
-from eval.server.batching import RequestMetrics
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
 from eval.server.service import Service, told_of
+from eval.server.sessions import RequestMetrics
 from eval.server.videos import received
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token

@@ -22,11 +22,10 @@ from core.wall import Walled
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
 from eval.reward.video import clip_moments, clip_stream
-from eval.server.batching import Batcher, Metrics
 from eval.server.chat import RunOptions
 from eval.server.limits import DECODERS, Refused, ServerLimits, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
-from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
+from eval.server.sessions import Append, Batcher, Metrics, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import WalledVideos, check_videos
 from ingest.limits import Limits as DecodingLimits
 
