@@ -1,4 +1,5 @@
-"""Scores of one model on one benchmark: measures over episodes, in all and by slice."""
+"""Scores of one model on one benchmark: measures over episodes, in all and by slice; and the one writer of the lake's
+eval_* tables, an evaluation with its predictions and scores."""
 
 import hashlib
 import json
@@ -15,8 +16,21 @@ from core.files import write_file
 from core.tables import TABLES
 from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
 from eval.metrics import errors, order
-from eval.metrics.runs import Runs, answers_read, readable, worst_case
-from eval.metrics.score import RESAMPLES, Difference, Measure, Score, Statistic, mean_of, paired, ratio_of, scores
+from eval.metrics.score import (
+    RESAMPLES,
+    Difference,
+    Measure,
+    Runs,
+    Score,
+    Statistic,
+    answers_read,
+    mean_of,
+    paired,
+    ratio_of,
+    readable,
+    scores,
+    worst_case,
+)
 from warehouse.lake import Lake, content_key
 
 ALL = "all"

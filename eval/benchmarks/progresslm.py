@@ -25,8 +25,7 @@ from eval.benchmarks.question import (
     read_row,
 )
 from eval.metrics import errors, order, published
-from eval.metrics.runs import readable, worst_case
-from eval.metrics.score import mean_of
+from eval.metrics.score import mean_of, readable, worst_case
 from eval.scored import Episodes, ScoredBenchmark, Series, checked, column
 from ingest.sources.files import Source
 

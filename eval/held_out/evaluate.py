@@ -14,8 +14,7 @@ from eval.benchmarks.question import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
-from eval.metrics.runs import runs_of
-from eval.metrics.score import Measure
+from eval.metrics.score import Measure, runs_of
 from eval.reward.open import open_local
 from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.runners.prompt import Prompt, Runner, UnansweredError

@@ -11,8 +11,7 @@ import numpy as np
 from annotate.preferences import WHYS, Pair
 from eval.metrics import order
 from eval.metrics.errors import FINISHED, accuracy, balanced_accuracy, confusion
-from eval.metrics.runs import Runs, answers_read, worst_case
-from eval.metrics.score import Measure, mean_of, ratio, ratio_of
+from eval.metrics.score import Measure, Runs, answers_read, mean_of, ratio, ratio_of, worst_case
 
 MOST_BINS, FEWEST_BINS = 256, 32  # of scores, where an AUC is resampled
 MOST_PARTS = 20_000_000  # numbers that these may be, over all runs

@@ -71,6 +71,8 @@ def answers_read(runs: Runs) -> np.ndarray:
     return np.stack([runs.sums(held), runs.lengths.astype(np.float64)], 1)
 
 
+# Scores
+
 RESAMPLES, SEED = 1000, 0
 RESAMPLED_AT_ONCE = 4_000_000  # values
 LEVELS = (2.5, 97.5)

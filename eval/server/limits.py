@@ -1,4 +1,5 @@
-"""Limits of the reward server, and its refusals."""
+"""Limits of the reward server, its refusals, and pictures as they come over the network, within these limits: what they
+are is read from their first bytes, never from their name."""
 
 import io
 from collections.abc import Iterator

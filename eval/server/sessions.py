@@ -1,4 +1,5 @@
-"""Live runs on the server: each has a stream, whose kept pictures are bounded by the model's window."""
+"""Live runs on the server: each has a stream, whose kept pictures are bounded by the model's window. And the one thread
+that scores: what several sessions ask at one time is scored as one batch; with what Prometheus reads of all this."""
 
 import asyncio
 import hashlib
