@@ -278,7 +278,7 @@ def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tin
 
 def rewards(bench: Bench) -> dict[str, Any]:
     """Rewards of a video at windows of 8 pictures, with vision shared between windows and seen anew by each."""
-    shared, unshared, _ = make_scorers(bench.device)
+    shared, unshared, *_ = make_scorers(bench.device)
     with tempfile.TemporaryDirectory() as spare:
         write_video(Path(spare) / "run.mp4", bench.load.moments)
         ours(shared, Path(spare) / "run.mp4")

@@ -97,17 +97,22 @@ def held_out(
         questions = sorted(by_episode[dataset, episode, split], key=lambda q: q.row["frames"][-1])
         first, facts = questions[0], compared[dataset, episode]
         frames = np.array([q.frame_index for q in questions])
-        policy, true_progress = _told_of(truths.get(dataset), dataset, episode, first.num_frames or 0)
+        told, num_frames = truths.get(dataset), first.num_frames or 0
+        true_progress = told and told.progress.get(episode)
+        if true_progress is not None and len(true_progress) != num_frames:
+            raise UserError(
+                f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {num_frames}"
+            )
         # Samples of other families may show other runs' pictures first
         start = first.pictures[0] if first.family == "procvqa_c" and first.row["frames"][0] == 0 else None
         found = HeldOut(
             dataset,
             episode,
             split,
-            first.num_frames or 0,
+            num_frames,
             first.row["fps"],
             first.success,
-            policy=policy,
+            policy=told and told.policy.get(episode),
             questions=tuple(replace(q, first=start) for q in questions),
             frame_index=frames,
             label=np.array([q.progress for q in questions], np.float64),
@@ -118,18 +123,6 @@ def held_out(
         )
         episodes.append(found)
     return episodes
-
-
-def _told_of(
-    truth: GroundTruth | None, dataset: str, episode: int, num_frames: int
-) -> tuple[str | None, np.ndarray | None]:
-    """What only the simulator knows: policy and progress. Raises UserError where that is of a run of another length."""
-    if truth is None:
-        return None, None
-    progress = truth.progress.get(episode)
-    if progress is not None and len(progress) != num_frames:
-        raise UserError(f"{dataset} episode {episode}: ground truth has {len(progress)} frames, not {num_frames}")
-    return truth.policy.get(episode), progress
 
 
 def _usual_lengths(

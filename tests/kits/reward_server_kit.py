@@ -14,7 +14,7 @@ from PIL import Image
 
 from core.web import Access, server_config
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.window import Window
+from eval.reward.stream import Window
 from eval.server.app import make_app
 from eval.server.limits import ServerLimits
 

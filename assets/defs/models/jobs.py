@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.defs.resources import CorpusResource
-from eval.store import eval_run_id
+from eval.scored import eval_run_id
 from training.runs import newest_model
 
 close_job = dg.define_asset_job(
