@@ -165,12 +165,12 @@ def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
 def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
     """The rows of a file. Raises ImportedError for a file, or a line, that cannot be read."""
     try:
-        lines = parse_json_lines(read_text(source, uri))
+        values, errors = parse_json_lines(read_text(source, uri))
     except DataError as e:
         raise ImportedError(str(e)) from e
-    for number, error in lines.errors:
+    for number, error in errors:
         raise ImportedError(f"{uri}: line {number} is not JSON ({error})")
-    return [_checked(row, f"{uri}: line {number}") for number, row in lines.values]
+    return [_checked(row, f"{uri}: line {number}") for number, row in values]
 
 
 def _checked(row: Any, where: str) -> dict[str, Any]:

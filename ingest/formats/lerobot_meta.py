@@ -175,10 +175,10 @@ def metadata_rows(dataset: LerobotListing, uri: str) -> Rows:
     try:
         if uri.endswith(".jsonl"):
             # Bad characters are replaced and bad lines left out: one of them must not cost all the others
-            lines = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
-            for number, error in lines.errors:
+            values, errors = parse_json_lines(read_text(dataset.source, uri, errors="replace"), strict=False)
+            for number, error in errors:
                 dataset.warn("unreadable_data", f"line {number} is not JSON ({error})", file=uri)
-            return [row for _, row in lines.values if isinstance(row, dict)]
+            return [row for _, row in values if isinstance(row, dict)]
         with opened(dataset.source.resolve(uri)) as file:
             limits.check("max_rows", file.metadata.num_rows, f"{uri}: rows")
             columns = [name for name in file.schema_arrow.names if not name.startswith("stats/")]

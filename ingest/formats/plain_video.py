@@ -94,13 +94,13 @@ def _drafts(listing: ListingBuilder) -> dict[str, Draft]:
 
 def _read_side_file(listing: ListingBuilder, uri: str, drafts: dict[str, Draft], used: set[str]) -> None:
     try:
-        table = read_table(listing.source, uri)
+        rows, problems = read_table(listing.source, uri)
     except DataError as e:
         listing.warn(e.reason, str(e), file=uri)
         return
-    for problem in table.problems:
+    for problem in problems:
         listing.warn("unreadable_data", f"{uri} {problem}", file=uri)
-    for number, row in table.rows:
+    for number, row in rows:
         try:
             _add_row(listing, posixpath.dirname(uri), row, drafts, used)
         except DataError as e:

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
+
+Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
 
 def read_bytes(source: Source, uri: str, times: int = 1) -> bytes:
@@ -58,36 +60,26 @@ def read_json(source: Source, uri: str) -> Any:
         raise DataError(f"{uri} is not JSON: {e}") from e
 
 
-class JsonLines(NamedTuple):
-    """Values of a file of JSON lines, and the errors of other lines, each with the number of its line from 1."""
+def parse_json_lines(text: str, strict: bool = True) -> tuple[Numbered, list[tuple[int, str]]]:
+    """Values of a file of JSON lines, and the errors of other lines, each with the number of its line from 1.
 
-    values: list[tuple[int, Any]]
-    errors: list[tuple[int, str]]
-
-
-def parse_json_lines(text: str, strict: bool = True) -> JsonLines:
-    """Empty lines are left out; `strict` as for parse_json."""
-    lines = JsonLines([], [])
+    Empty lines are left out; `strict` as for parse_json.
+    """
+    values, errors = Numbered(), list[tuple[int, str]]()
     # Not splitlines(): a text may hold a line separator that JSON does not escape
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
-            lines.values.append((number, parse_json(line, strict)))
+            values.append((number, parse_json(line, strict)))
         except ValueError as e:
-            lines.errors.append((number, str(e)))
-    return lines
+            errors.append((number, str(e)))
+    return values, errors
 
 
-class SideTable(NamedTuple):
-    """Rows of a table, without empty cells, by their numbers from 1; and what is wrong with others."""
-
-    rows: list[tuple[int, dict[str, Any]]]
-    problems: list[str]
-
-
-def read_table(source: Source, uri: str) -> SideTable:
-    """A .csv, .jsonl or .json (a list of objects) file. Raises DataError when nothing of it can be read."""
+def read_table(source: Source, uri: str) -> tuple[Numbered, list[str]]:
+    """Rows of a .csv, .jsonl or .json (a list of objects) file, without empty cells, by their numbers from 1; and what
+    is wrong with others. Raises DataError when nothing of it can be read."""
     suffix = uri.lower().rpartition(".")[2]
     if suffix == "csv":
         return _csv_table(read_text(source, uri))
@@ -95,9 +87,8 @@ def read_table(source: Source, uri: str) -> SideTable:
     numbered: Iterable[tuple[int, Any]]
     problems: list[str] = []
     if suffix == "jsonl":
-        lines = parse_json_lines(read_text(source, uri))
-        numbered = lines.values
-        problems += [f"line {number} is not JSON: {error}" for number, error in lines.errors]
+        numbered, errors = parse_json_lines(read_text(source, uri))
+        problems += [f"line {number} is not JSON: {error}" for number, error in errors]
     else:
         content = read_json(source, uri)
         if not isinstance(content, list):
@@ -109,18 +100,18 @@ def read_table(source: Source, uri: str) -> SideTable:
             rows.append((number, {name: cell for name, cell in row.items() if cell not in (None, "")}))
         else:
             problems.append(f"row {number} is not an object")
-    return SideTable(rows, problems)
+    return rows, problems
 
 
-def _csv_table(text: str) -> SideTable:
-    table = SideTable([], [])
+def _csv_table(text: str) -> tuple[Numbered, list[str]]:
+    rows, problems = Numbered(), list[str]()
     # strict: an open quote would swallow the rest of the file; a field is limited to 128 Ki characters by the module
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         for number, row in enumerate(reader, 1):
             # A cell beyond the header has no name, and one that a short row lacks is None
             cells = {name.strip(): cell.strip() for name, cell in row.items() if name and cell}
-            table.rows.append((number, {name: cell for name, cell in cells.items() if cell}))
+            rows.append((number, {name: cell for name, cell in cells.items() if cell}))
     except csv.Error as e:
-        table.problems.append(f"row {len(table.rows) + 1} is not CSV: {e}")
-    return table
+        problems.append(f"row {len(rows) + 1} is not CSV: {e}")
+    return rows, problems
