@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -232,7 +231,14 @@ class DatasetConfig(EntryPart):
 
 def load_entry(path: Path) -> DatasetConfig:
     """One registry file; `source` becomes absolute. Raises UserError."""
-    fields = _stored_fields(path)
+    try:
+        fields = parse_yaml(path.read_text())
+    except OSError as e:
+        raise UserError(f"cannot read {path}: {e.strerror}") from e
+    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
+    if not isinstance(fields, dict):
+        raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")
     try:
         entry = DatasetConfig(**fields)
     except ValidationError as e:
@@ -245,34 +251,18 @@ def load_entry(path: Path) -> DatasetConfig:
     return entry.model_copy(update={"source": str((path.parent / entry.source).resolve())})
 
 
-def _stored_fields(path: Path) -> dict[Any, Any]:
-    """The mapping in a YAML file; its keys may be anything. Raises UserError."""
-    try:
-        data = parse_yaml(path.read_text())
-    except OSError as e:
-        raise UserError(f"cannot read {path}: {e.strerror}") from e
-    except (yaml.YAMLError, ValueError) as e:  # ValueError: not UTF-8, or a date such as 2024-13-45
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(e).split())}") from e
-    if not isinstance(data, dict):
-        raise UserError(f"{path} must hold a mapping of fields, such as name: and source:")
-    return data
-
-
 def load_registry(folders: list[Path]) -> dict[str, DatasetConfig]:
     """All entries of some folders by name; raises UserError for a bad file or a name used twice."""
     entries: dict[str, DatasetConfig] = {}
-    for path in chain.from_iterable(map(_entry_files, folders)):
-        entry = load_entry(path)
-        if entry.name in entries:
-            raise UserError(f"{path}: the name {entry.name} is used by another file too")
-        entries[entry.name] = entry
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"registry folder {folder} does not exist")
+        for path in sorted(folder.glob("*.y*ml")):
+            entry = load_entry(path)
+            if entry.name in entries:
+                raise UserError(f"{path}: the name {entry.name} is used by another file too")
+            entries[entry.name] = entry
     return entries
-
-
-def _entry_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise UserError(f"registry folder {folder} does not exist")
-    return sorted(folder.glob("*.y*ml"))
 
 
 # For people and scripts: one row per dataset, and all that is known of one

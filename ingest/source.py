@@ -107,14 +107,11 @@ def places_of(source: Source) -> Places:
 
 
 def part_of(source: Source) -> str | None:
-    """The folder of the dataset that a source is a part of, such as its videos/; None where it is a part of none."""
-    address, scheme = PurePosixPath(source.config.source), source.config.is_remote
-    # A single file is what somebody asked for
-    if list(source.files) == [address.name]:
-        return None
-    parents = [*address.parents][: -3 if scheme else None]  # of an address not its scheme, host or owner
-    formats = [format_ for format_ in FORMATS if format_.levels is not None]
-    for above in parents[:MAX_PART_LEVELS]:
+    """The folder of the dataset that a source is a part of, such as its videos/; None where it is a part of none, or a
+    single file, which is what somebody asked for."""
+    address, formats = PurePosixPath(source.config.source), [f for f in FORMATS if f.levels is not None]
+    parents = [*address.parents][: -3 if source.config.is_remote else None]  # not an address's scheme, host or owner
+    for above in parents[:MAX_PART_LEVELS] if list(source.files) != [address.name] else ():
         inside = address.relative_to(above)
         if "" in _kinds((f"{inside}/{uri}" for uri in source.files), formats):
             return source.config.source.rstrip("/").removesuffix(f"/{inside}")

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
-import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
@@ -254,11 +253,7 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     if is_demo and action is not None:  # the last action of LIBERO and robomimic closes the gripper
         action = action.rename_columns([*action.column_names[:-1], "gripper_close"])
     picture = partial(h5.read_picture, limits=limits, bottom_up=convention == ("opengl",))
-    return EpisodeData(record, _with_grippers(state), action, times_s, h5.frames_of(source, record, picture))
-
-
-def _with_grippers(state: pa.Table | None) -> pa.Table | None:
-    """ALOHA's files name no dimensions: the two arms are known by their width."""
-    if state is None or state.num_columns != ALOHA_WIDTH or state.column_names[0] != "qpos_0":
-        return state
-    return state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])
+    # ALOHA's files name no dimensions: the two arms are known by their width
+    if state is not None and state.num_columns == ALOHA_WIDTH and state.column_names[0] == "qpos_0":
+        state = state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])
+    return EpisodeData(record, state, action, times_s, h5.frames_of(source, record, picture))

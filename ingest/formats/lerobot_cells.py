@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -86,12 +87,9 @@ def times_of(dataset: LerobotListing, episodes: Episodes) -> dict[int, Times]:
     """The times of each episode's rows, where it has rows with times."""
     times = {index: Times(dataset.rate) for index in episodes}
     for index, column in cells_of(dataset, episodes, "timestamp"):
-        try:
-            values = vectors(
-                column.cast(pa.float64(), safe=False) if pa.types.is_integer(column.type) else column, "timestamp"
-            )
-        except DataError:
-            continue  # rows of different length are no times
-        if values is not None and values.shape[1] == 1 and not column.null_count:
-            times[index] = Times(dataset.rate, values[:, 0])
+        numbers = column.cast(pa.float64(), safe=False) if pa.types.is_integer(column.type) else column
+        with suppress(DataError):  # rows of different length are no times
+            values = vectors(numbers, "timestamp")
+            if values is not None and values.shape[1] == 1 and not column.null_count:
+                times[index] = Times(dataset.rate, values[:, 0])
     return times

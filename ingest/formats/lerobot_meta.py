@@ -230,8 +230,7 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
 
 def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = "") -> str:
     """The file that should hold an episode's rows or a camera's video: by info.json's path template, else the standard
-    one; v3 without a pointer to it: what such files are called.
-    """
+    one; v3 without a pointer to it: what such files are called."""
     key, what = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
     numbers: dict[str, int | str] = {"video_key": camera, **v2_numbers(dataset, episode)}
     if dataset.version == "v3.0":

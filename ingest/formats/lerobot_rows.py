@@ -139,7 +139,9 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
-            found.append((episode, EpisodeRows(uri, *place, _tasks(table), has_tasks, pictures, fact, evidence)))
+            tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
+            known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
+            found.append((episode, EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence)))
     return found
 
 
@@ -154,12 +156,6 @@ def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
         limits.check("max_episodes", len(found), "stretches of rows of one episode", RUNS)
         at += batch.num_rows
     return found
-
-
-def _tasks(table: pa.Table) -> tuple[int, ...]:
-    """Indices of tasks, in order of appearance."""
-    found = table["task_index"].unique().to_pylist() if "task_index" in table.column_names else ()
-    return tuple(task for task in found if task is not None and task >= 0)
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:

@@ -70,9 +70,8 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
     """
     stated = FORMS[name](dataset, episodes)
     with_steps = {episode: s for episode, s in stated.items() if s.steps}
-    has_times = name == "segments" or any(
-        folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items()
-    )
+    times = (folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items())
+    has_times = name == "segments" or any(times)
     broken = {episode: s for episode, s in stated.items() if s.problem is not None}
     return broken | with_steps if has_times else broken
 
@@ -157,15 +156,13 @@ def _segment(row: Mapping[str, Any]) -> NativeStep:
 def _plan(steps: Sequence[NativeStep], meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the planned steps: as exported, else those of first attempts; one never attempted is unnamed."""
     attempts = {step.step: step.name for step in reversed(steps) if step.step is not None}
-    tried, exported = max(attempts, default=-1) + 1, meta.get("proccorpus_plan")
-    if isinstance(exported, list) and all(isinstance(name, str) for name in exported):
-        plan = tuple(exported)
-    else:
+    tried, plan = max(attempts, default=-1) + 1, meta.get("proccorpus_plan")
+    if not isinstance(plan, list) or not all(isinstance(name, str) for name in plan):
         count = max(whole(meta.get("proccorpus_num_planned")) or 0, tried)
-        plan = tuple(attempts.get(number, unnamed_step(number)) for number in range(count))
+        plan = [attempts.get(number, unnamed_step(number)) for number in range(count)]
     if tried > len(plan):
         raise ValueError(f"an attempt at planned step {tried - 1} of {len(plan)}")
-    return plan
+    return tuple(plan)
 
 
 def _exported_from(meta: Mapping[str, Any], column: str) -> tuple[str, int | None]:

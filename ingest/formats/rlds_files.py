@@ -159,11 +159,10 @@ def numbers(data: Data, values: Values, limits: Limits = LIMITS) -> np.ndarray:
     is_float = values.kind == "float"
     parts: list[np.ndarray] = [np.zeros(0, np.float32 if is_float else np.int64)]
     num_values = 0
-    what = f"values of the feature at byte {values.start}"
     for start, end in number_spans(data, values):
         raw = np.frombuffer(data, np.uint8, end - start, start)
         num_values += (end - start) // 4 if is_float else int(np.count_nonzero(raw < 0x80))
-        limits.check("max_values", num_values, what)
+        limits.check("max_values", num_values, f"values of the feature at byte {values.start}")
         parts.append(raw.view("<f4") if is_float else varints(raw))
     return np.concatenate(parts)
 
