@@ -169,7 +169,9 @@ def episodes_stage(
         records = tuple(r for r in records if r.episode_index in source.selected)
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
-    records = _with_stated(records, stated)
+    # Outcomes that people gave stand in the place of their source's
+    given = ((record, stated.get(record.episode_index)) for record in records)
+    records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in given)
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
@@ -199,12 +201,6 @@ def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     detail = f"no episode has it, and labels are to be made by it; there are {', '.join(sorted(there)) or 'none'}"
     lacking = [view for view in source.config.cameras.views if view not in there]
     return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
-
-
-def _with_stated(records: tuple[EpisodeRecord, ...], stated: Mapping[int, Outcome]) -> tuple[EpisodeRecord, ...]:
-    """The records, with the outcomes that people gave in the place of their source's."""
-    pairs = ((record, stated.get(record.episode_index)) for record in records)
-    return tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in pairs)
 
 
 def storable(listing: Listing, limits: Limits) -> Listing:
