@@ -27,7 +27,6 @@ RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as it
 PICTURE_BATCH = 16  # rows with pictures read at a time
 FACT_BATCH = 1 << 12  # rows with texts read at a time
 
-
 STATE_KEYS = ("observation.state", "state")
 ACTION_KEYS = ("action", "actions")
 PARTS_OF_STATE = ("observation.state.", "observation.states.", "state.", "states.")

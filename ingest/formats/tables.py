@@ -20,7 +20,6 @@ from ingest.sources.types import refuse_pointer
 
 MIN_FPS, MAX_FPS = 1e-3, 1e3  # no camera and no robot is slower or faster
 
-
 # What pyarrow raises for damaged files, for names twice or that are no text, and for values that Python has not
 PARQUET_ERRORS = (OSError, pa.ArrowException, ValueError, LookupError, OverflowError, MemoryError)
 BATCH, BATCH_BYTES = 1 << 16, 1 << 28  # rows, and bytes of one column, read at a time
