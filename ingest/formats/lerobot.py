@@ -54,20 +54,8 @@ def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str])
         _drop_shared_frames(videos, episodes, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for index in filter(dataset.wants, videos):
-        there, doubtful = videos[index], doubts[index]
-        # What is doubtful beside a usable video is a warning; without one the episode cannot be used
-        record = dataset.warn if there else dataset.unusable
-        for camera, detail in doubtful.items():
-            record("bad_video_pointer", detail, index, camera=camera)
         files = {camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
-        if not there and not doubtful:
-            detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
-            dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
-            continue
-        for camera, file in files.items():
-            # A camera with a doubt has its finding already
-            if camera not in there and camera not in doubtful:
-                dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+        _report(dataset, index, videos[index], doubts[index], files)
     _report_unused_cameras(dataset, videos, cameras)
     return {index: tuple(by_camera.values()) for index, by_camera in videos.items()}
 
@@ -120,6 +108,24 @@ def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> N
                     videos[one].pop(camera, None)
             if end_frame > furthest:
                 furthest, other = end_frame, episode
+
+
+def _report(
+    dataset: LerobotListing, index: int, there: Mapping[str, Any], doubts: Mapping[str, str], files: Mapping[str, str]
+) -> None:
+    """Findings about what an episode lacks; `files`: that which each camera should have."""
+    # What is doubtful beside a usable video is a warning; without one the episode cannot be used
+    record = dataset.warn if there else dataset.unusable
+    for camera, detail in doubts.items():
+        record("bad_video_pointer", detail, index, camera=camera)
+    if not there and not doubts:
+        detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+        dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
+        return
+    for camera, file in files.items():
+        # A camera with a doubt has its finding already
+        if camera not in there and camera not in doubts:
+            dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
