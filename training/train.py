@@ -14,17 +14,8 @@ import torch
 
 from core.files import whole_folder
 from core.logs import TOLD
+from training import backbones, runs
 from training.attention import chosen, set_attention
-from training.backbones import (
-    add_adapter,
-    empty_backbone,
-    freeze,
-    load_backbone,
-    load_processor,
-    make_backbone,
-    make_processor,
-    make_tokenizer,
-)
 from training.batches import NO_LABELS, open_batches
 from training.card import make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
@@ -36,16 +27,6 @@ from training.negatives.samples import read_labels
 from training.plan import of_this_machine
 from training.progresslm_data import read_rows, write_conversations
 from training.recipe import OF_LAPTOPS, HeadConfig, Recipe
-from training.runs import (
-    Point,
-    TrainingRun,
-    best_folder,
-    record,
-    run_folder,
-    saved_steps,
-    steps_folder,
-    training_run_id,
-)
 from training.transform import Transform
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
@@ -58,10 +39,10 @@ def train(
     lake: Lake,
     release: Release,
     recipe: Recipe,
-    on_step: Callable[[Point], None] = lambda point: None,
+    on_step: Callable[[runs.Point], None] = lambda point: None,
     resume: bool = False,
     scorer: CheckpointScorer | None = None,
-) -> TrainingRun:
+) -> runs.TrainingRun:
     """Train on the train split of a release, save the checkpoint, record run and checkpoint.
 
     The checkpoint folder `models/<run>` appears whole or not at all; those to resume from (train.save_every) lie in
@@ -72,8 +53,8 @@ def train(
     if recipe.model.laptop:
         return train_laptop(lake, release, recipe, on_step, resume)
     started = time.monotonic()
-    run = training_run_id(recipe, release)
-    folder, steps = run_folder(lake.workspace, run), steps_folder(lake.workspace, run)
+    run = runs.training_run_id(recipe, release)
+    folder, steps = runs.run_folder(lake.workspace, run), runs.steps_folder(lake.workspace, run)
     last = _to_resume(steps) if resume else None
     _check_start(lake, release, recipe, scorer)
     of_this_machine(recipe, int(os.environ.get("WORLD_SIZE", 1)))  # raises where the state cannot fit
@@ -94,7 +75,7 @@ def train(
 
     check = None
     if scorer is not None and recipe.kind == "sft":
-        check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", best_folder(folder))
+        check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", runs.best_folder(folder))
         check.begin(load_state(last).best if last else None, resumed=last is not None)
         trainer.check = check
     writer = StepWriter(steps, recipe.train.keep)
@@ -107,13 +88,13 @@ def train(
 
     best = check.best if check else None
     if best:
-        card |= {"best": {"model": best_folder(folder).name, **best}}
+        card |= {"best": {"model": runs.best_folder(folder).name, **best}}
     write_model(folder)
     if trainer.accelerator.is_main_process:
-        record(lake, run, release, recipe, trainer.curve, int(best["step"]) if best else None)
+        runs.record(lake, run, release, recipe, trainer.curve, int(best["step"]) if best else None)
     trainer.accelerator.wait_for_everyone()
     seconds = time.monotonic() - started
-    return TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
+    return runs.TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
 
 
 def _start(
@@ -124,7 +105,7 @@ def _start(
     # Divided, the weights are given by the first process, which alone reads them.
     given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
     model, processor = start_model(recipe, folder, _texts(lake, release, recipe), main=rank == 0, given=given)
-    freeze(model, recipe.train)
+    backbones.freeze(model, recipe.train)
     state = load_state(last) if last else None
     if recipe.kind == "grpo":
         from training.grpo import GrpoTrainer  # imports TRL: slow
@@ -159,7 +140,7 @@ def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: Checkpoin
 
 
 def _to_resume(steps: Path) -> Path:
-    found = saved_steps(steps)
+    found = runs.saved_steps(steps)
     if not found:
         raise TrainingError(
             f"there is no checkpoint to go on from in {steps}: begin without --resume "
@@ -225,9 +206,9 @@ def start_model(
     # What learns is in float32; what an adapter is put on in train.dtype.
     dtype = getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
     if tiny:
-        tokenizer = make_tokenizer(texts, tiny.vocabulary)
-        processor = make_processor(tokenizer, tiny)
-        backbone = make_backbone(tokenizer, tiny, seed)
+        tokenizer = backbones.make_tokenizer(texts, tiny.vocabulary)
+        processor = backbones.make_processor(tokenizer, tiny)
+        backbone = backbones.make_backbone(tokenizer, tiny, seed)
         set_attention(backbone, attention)
         if recipe.lora or recipe.kind == "grpo":
             base = _tiny_base(folder)
@@ -239,13 +220,13 @@ def start_model(
                 parameter.data = parameter.data.to(dtype)
     else:
         assert recipe.model.path is not None
-        start = empty_backbone if given else load_backbone
+        start = backbones.empty_backbone if given else backbones.load_backbone
         backbone = start(recipe.model.path, attention, dtype=dtype)
-        processor = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
+        processor = backbones.load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
         torch.manual_seed(seed)
     if recipe.lora and recipe.kind == "sft":
-        add_adapter(backbone, recipe.lora)
+        backbones.add_adapter(backbone, recipe.lora)
     processor.max_vision_tokens = recipe.model.max_vision_tokens
     hidden = backbone.config.get_text_config().hidden_size
     return ProgressModel(backbone, _start_head(recipe, hidden)), processor
@@ -273,9 +254,9 @@ def adapt(
     samples: Sequence[Sample],
     subject: str,
     recipe: Recipe,
-    on_step: Callable[[Point], None] = lambda point: None,
+    on_step: Callable[[runs.Point], None] = lambda point: None,
     resume: bool = False,
-) -> TrainingRun:
+) -> runs.TrainingRun:
     """Train the recipe, whose model.path is the model to adapt, on samples of one episode, called `subject`.
 
     They are kept beside the run, in `models/<subject>.rows`. A head goes on from the model's own, of any kind.

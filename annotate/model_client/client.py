@@ -10,17 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Self
 
 from annotate.config import VlmConfig
+from annotate.model_client import endpoints
 from annotate.model_client.calls import Reply, Request, VlmError
-from annotate.model_client.endpoints import (
-    Endpoint,
-    Served,
-    TryError,
-    body_of,
-    completion,
-    parsed,
-    schema_problem,
-    usage_of,
-)
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
 
@@ -52,7 +43,7 @@ class Client:
     ):
         self.config, self.store = config, store
         self.hits = 0  # replies given without a request
-        self.served: dict[str, Served] = {}  # the models by name, as the servers told; empty before the check
+        self.served: dict[str, endpoints.Served] = {}  # the models by name, as the servers told; empty before the check
         self._caller = {
             "build_id": build_id, "dataset": dataset, "label_run": label_run, "prompt_version": prompt_version
         }  # fmt: skip
@@ -67,7 +58,7 @@ class Client:
         key = os.environ.get(name) if name else None
         if name and not key:
             raise VlmError("refused", f"the environment variable {name} (api_key_env) is not set", is_fatal=True)
-        self.endpoints = [Endpoint(url, key, self.config.max_concurrency) for url in self.config.endpoints]
+        self.endpoints = [endpoints.Endpoint(url, key, self.config.max_concurrency) for url in self.config.endpoints]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -104,7 +95,7 @@ class Client:
                 self._end(VlmError(e.reason, str(e), is_fatal=True))
                 self._raise_fatal()
 
-    def _agreed(self, name: str, lists: list[list[Served]]) -> Served:
+    def _agreed(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
         """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
         cards = {url: self._card(name, url, of) for url, of in zip(self.config.endpoints, lists, strict=True)}
         if len({card.identity for card in cards.values()}) > 1:
@@ -112,7 +103,7 @@ class Client:
             raise VlmError("wrong_model", f"the endpoints serve different models as {name}: {roots}")
         return next(iter(cards.values()))
 
-    def _card(self, name: str, url: str, listed: list[Served]) -> Served:
+    def _card(self, name: str, url: str, listed: list[endpoints.Served]) -> endpoints.Served:
         card = next((c for c in listed if c.name == name), None)
         if card is None:
             names = ", ".join(c.name for c in listed[:5]) or "nothing"
@@ -158,7 +149,7 @@ class Client:
     async def _answer(self, key: str, request: Request, episode_index: int) -> Reply:
         """The stored reply if it fits the schema, else the server's."""
         stored = self.store.get(key)
-        if stored is not None and schema_problem(stored.value, request.schema) is None:
+        if stored is not None and endpoints.schema_problem(stored.value, request.schema) is None:
             tokens = (stored.prompt_tokens, stored.completion_tokens)
             return Reply(key, stored.value, *tokens, stored.latency_s, cached=True)
         # Only here: a build whose replies are all stored needs no server
@@ -202,7 +193,7 @@ class Client:
         while True:
             try:
                 return await self._try(call, request, bad_replies)
-            except TryError as e:
+            except endpoints.TryError as e:
                 error = e
             if error.kind == "bad_reply":
                 bad_replies += 1
@@ -221,7 +212,7 @@ class Client:
                 pause_s = _pause_s(failures)
             await asyncio.sleep(pause_s)
 
-    def _check_hope(self, failures: int, began: float, error: TryError) -> None:
+    def _check_hope(self, failures: int, began: float, error: endpoints.TryError) -> None:
         """Raises VlmError when no server answers, or none answers this one request while others are answered."""
         patience = 2 * self.config.max_attempts
         every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
@@ -244,7 +235,7 @@ class Client:
         sampling |= {} if temperature else {"seed": request.seed}
         root = self.served[model].root if model in self.served else None
         async with self._slots:
-            body, estimate_usd = body_of(request, model, sampling), self._most_usd(request)
+            body, estimate_usd = endpoints.body_of(request, model, sampling), self._most_usd(request)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
@@ -253,10 +244,10 @@ class Client:
             told, error, usage = None, None, (0, 0)
             try:
                 answer, usage = await endpoint.chat(body, config.timeout_s), None
-                fields = parsed(answer)
-                usage = usage_of(fields)
-                told = completion(fields, request, {model, root or model})
-            except (TryError, VlmError) as e:
+                fields = endpoints.parsed(answer)
+                usage = endpoints.usage_of(fields)
+                told = endpoints.completion(fields, request, {model, root or model})
+            except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
                 busy_s, latency_s = endpoint.end(begun), time.monotonic() - started
@@ -292,7 +283,7 @@ class Client:
         assert told is not None
         return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
 
-    async def _open_endpoint(self) -> Endpoint:
+    async def _open_endpoint(self) -> endpoints.Endpoint:
         """One that is open, of these one that works, of these the idlest; waits until one is open."""
         while True:
             now = time.monotonic()
@@ -326,13 +317,13 @@ def _too_busy(seconds: float) -> VlmError:
     return VlmError("refused", f"the server puts us off for {seconds:.0f} s (HTTP 429): {remedy}")
 
 
-async def _models(endpoint: Endpoint) -> list[Served]:
+async def _models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
     """What an endpoint serves, tried CHECKS times. Raises VlmError."""
     tries = 0
     while True:
         try:
             return await endpoint.models()
-        except TryError as e:
+        except endpoints.TryError as e:
             tries += 1
             if tries == CHECKS:
                 what = f"no server to ask ({e}): is it started, and is the address right?"

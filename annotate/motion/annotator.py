@@ -17,16 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from annotate.alignment.engine import (
-    Carried,
-    LabelReading,
-    Moments,
-    carry_over,
-    laid,
-    task_moments,
-    usual_distances,
-    with_usual,
-)
+from annotate.alignment import engine
 from annotate.config import MotionConfig
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
@@ -40,7 +31,7 @@ MIN_EPISODES = 3  # of a task: fewer do not show what is usual for it
 MOST_VOTERS = 12  # more make it slow and say little that is new
 
 
-def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, Carried]:
+def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, engine.Carried]:
     """What the others say, by the place of each episode that needs it; none where nothing can be compared."""
     finished = [i for i, e in enumerate(episodes) if not e.failed]
     sure = [i for i in finished if labels[i].shows_others]
@@ -49,29 +40,29 @@ def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int,
     wanting = [i for i in range(len(episodes)) if i not in sure]
     if len(episodes) < MIN_EPISODES or not wanting or len(voters) < MIN_EPISODES - 1:
         return {}
-    moments = task_moments(episodes)
+    moments = engine.task_moments(episodes)
     if not moments[0].is_comparable:
         return {}
 
     beside = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
     beside = {i: others for i, others in beside.items() if len(others) >= MIN_EPISODES - 1}
     found = _voted(moments, labels, beside, voters, finished if by_all else ())
-    return {i: carried for i, carried in with_usual(found, voters).items() if i in wanting}
+    return {i: carried for i, carried in engine.with_usual(found, voters).items() if i in wanting}
 
 
 def _voted(
-    moments: Sequence[Moments],
+    moments: Sequence[engine.Moments],
     labels: Sequence[OwnLabel],
     beside: Mapping[int, Sequence[int]],
     voters: Sequence[int],
     own_counts: Container[int],
-) -> dict[int, Carried]:
+) -> dict[int, engine.Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
-    usual = usual_distances([moments[v] for v in voters])
-    said, found = [LabelReading(own.curve, dict(enumerate(own.ends))) for own in labels], {}
-    for i, besides in laid({i: moments[i] for i in beside}, beside, moments, usual):
+    usual = engine.usual_distances([moments[v] for v in voters])
+    said, found = [engine.LabelReading(own.curve, dict(enumerate(own.ends))) for own in labels], {}
+    for i, besides in engine.laid({i: moments[i] for i in beside}, beside, moments, usual):
         references = [(moments[v], said[v], one) for v, one in besides.items()]
-        found[i] = carry_over(moments[i], references, said[i] if i in own_counts else None)
+        found[i] = engine.carry_over(moments[i], references, said[i] if i in own_counts else None)
     return found
 
 
@@ -126,7 +117,7 @@ def _by_itself(episode: Observed, own: OwnLabel) -> EpisodeLabel:
     )
 
 
-def _by_others(episode: Observed, carried: Carried, steps: TaskSteps | None) -> EpisodeLabel:
+def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None) -> EpisodeLabel:
     """The label by what the other episodes of its task say."""
     plan = steps.plan if steps else one_step(episode).plan
     curve = finished_curve(carried.earned(), episode.signals.success)

@@ -12,26 +12,11 @@ from functools import partial
 from itertools import pairwise, starmap
 
 import annotate.vlm.prompts as prompts
+import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, completed_steps, finished
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
-from annotate.vlm.windows import (
-    MATCH_S,
-    Span,
-    Window,
-    agree,
-    capacity,
-    confidences,
-    dense_frames,
-    in_batches,
-    merged,
-    search_ranges,
-    shifted_frames,
-    shown_frames,
-    spans_of,
-    windows,
-)
 from core.values import spread
 
 ATTEMPTS_PER_CALL = 12
@@ -47,7 +32,7 @@ class _Annotation:
 
     def __init__(self, view: EpisodeView, ask: Ask, config: VlmConfig) -> None:
         self.view, self.ask, self.config = view, ask, config
-        self.tolerance = (config.gate_tolerance_s or MATCH_S) * view.fps  # frames
+        self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps  # frames
         self.task = view.task if view.task and view.task.strip() else None
         self.is_inferred = self.task is None
         self.plan: list[str] = []  # names of the planned steps
@@ -57,9 +42,9 @@ class _Annotation:
     async def label(self) -> EpisodeLabel:
         view, config = self.view, self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
-        shown = shown_frames(view.frames, view.num_frames, config)
-        overview = tuple(spread(shown, capacity(config)))
-        pictures = await load_pictures(view, [overview, *windows(shown, config)], sheets=config.contact_sheet)
+        shown = windows.shown_frames(view.frames, view.num_frames, config)
+        overview = tuple(spread(shown, windows.capacity(config)))
+        pictures = await load_pictures(view, [overview, *windows.windows(shown, config)], sheets=config.contact_sheet)
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
@@ -75,13 +60,13 @@ class _Annotation:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
         if config.verify:
-            segments = await self._verified(segments, pictures, windows(shown, config))
+            segments = await self._verified(segments, pictures, windows.windows(shown, config))
         segments = _corrected_by_outcome(segments, len(self.plan), view.success)
         if view.success and not finished(segments, len(self.plan)):
             self.notes.append("the dataset calls the episode a success, but not every planned step was seen completed")
 
         # The confidence comes last: it compares boundaries after they were refined
-        confidence = confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
+        confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
         assert self.task is not None
         return EpisodeLabel(
             segments=[replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)],
@@ -125,8 +110,8 @@ class _Annotation:
                 self.plan.append(name)
 
     async def _looks(
-        self, shown: Window, pictures: dict[Window, prompts.Pictures]
-    ) -> tuple[list[Span], list[Span] | None]:
+        self, shown: windows.Window, pictures: dict[windows.Window, prompts.Pictures]
+    ) -> tuple[list[windows.Span], list[windows.Span] | None]:
         """The spans of one pass, or of two that are compared; and those of another look, if there was one.
 
         The gate: where two passes differ, the strong model decides between them; where it sides with neither, or there
@@ -136,11 +121,11 @@ class _Annotation:
         if config.passes == 1:
             return await self._look(shown, pictures), None
         # Other frames, so that the second look is not the first one again
-        shifted = shifted_frames(shown)
-        others = await load_pictures(self.view, windows(shifted, config), sheets=config.contact_sheet)
+        shifted = windows.shifted_frames(shown)
+        others = await load_pictures(self.view, windows.windows(shifted, config), sheets=config.contact_sheet)
         first, second = await all_results(self._look(shown, pictures), self._look(shifted, others))
         # Without a gate the first pass counts, and the second serves its confidence
-        if config.gate_tolerance_s is None or agree(first, second, self.tolerance):
+        if config.gate_tolerance_s is None or windows.agree(first, second, self.tolerance):
             return first, second
         self.needs_review = True
         if config.strong_model is None:
@@ -149,18 +134,20 @@ class _Annotation:
         # Two against one: the pass that the strong model agrees with counts
         strong = await self._look(shown, pictures, model=config.strong_model)
         for which, spans in (("first", first), ("second", second)):
-            if agree(spans, strong, self.tolerance):
+            if windows.agree(spans, strong, self.tolerance):
                 self.needs_review = False
                 self.notes.append(f"the two passes differ; the strong model agrees with the {which}")
                 return spans, strong
         self.notes.append("the two passes differ, and the strong model agrees with neither")
         return strong, first
 
-    async def _look(self, shown: Window, pictures: dict[Window, prompts.Pictures], *, model: str = "") -> list[Span]:
-        parts = windows(shown, self.config)
+    async def _look(
+        self, shown: windows.Window, pictures: dict[windows.Window, prompts.Pictures], *, model: str = ""
+    ) -> list[windows.Span]:
+        parts = windows.windows(shown, self.config)
         whole = len(parts) == 1
 
-        async def look(window: Window) -> tuple[Window, list[Span]]:
+        async def look(window: windows.Window) -> tuple[windows.Window, list[windows.Span]]:
             # A model that sees a part must not take its end for the end of the run
             start, end = (prompts.seconds(window[k], self.view.fps) for k in (0, -1))
             part = f"the stretch from {start} s to {end} s, a part of the run whose rest is divided elsewhere,"
@@ -172,15 +159,15 @@ class _Annotation:
             )
             schema = prompts.segment_reply(len(window), len(self.plan), min_changes=int(whole))
             request = prompts.request("segment", pictures[window], question, schema, self.config, model=model)
-            return window, spans_of((await self.ask(request)).value, window, len(self.plan))
+            return window, windows.spans_of((await self.ask(request)).value, window, len(self.plan))
 
-        return merged(await all_results(*map(look, parts)))
+        return windows.merged(await all_results(*map(look, parts)))
 
-    async def _refined(self, spans: Sequence[Span]) -> list[int]:
+    async def _refined(self, spans: Sequence[windows.Span]) -> list[int]:
         """The first frame of each span, exactly: the range of each boundary is narrowed, reply by reply, to a frame."""
-        ranges = search_ranges(spans, self.view.num_frames)
+        ranges = windows.search_ranges(spans, self.view.num_frames)
 
-        async def narrow(k: int, window: Window, shown: prompts.Pictures) -> None:
+        async def narrow(k: int, window: windows.Window, shown: prompts.Pictures) -> None:
             before, after = spans[k], spans[k + 1]
             is_retry = before.label == after.label
             reply = await self._question(
@@ -197,24 +184,24 @@ class _Annotation:
             ranges[k] = (window[picture - 2] + 1, window[picture - 1])
 
         while wide := [k for k, (low, high) in enumerate(ranges) if low < high]:
-            dense = {k: dense_frames(*ranges[k], self.config.refine_images) for k in wide}
+            dense = {k: windows.dense_frames(*ranges[k], self.config.refine_images) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
             await all_results(*(narrow(k, window, pictures[window]) for k, window in dense.items()))
         return [0, *(low for low, _ in ranges)]
 
     async def _verified(
-        self, segments: list[Segment], pictures: dict[Window, prompts.Pictures], parts: Sequence[Window]
+        self, segments: list[Segment], pictures: dict[windows.Window, prompts.Pictures], parts: Sequence[windows.Window]
     ) -> list[Segment]:
         """The segments with `completed` as judged, each attempt in the window that shows most around its end."""
         judged, fps = list(segments), self.view.fps
         # Each attempt goes to the window that is centred best on its end: that is where completion shows
-        attempts_in: dict[Window, list[int]] = {}
+        attempts_in: dict[windows.Window, list[int]] = {}
         for k, segment in enumerate(segments):
             if segment.kind == STEP:
                 window = min(parts, key=lambda part: abs(part[0] + part[-1] - 2 * segment.end_frame))
                 attempts_in.setdefault(window, []).append(k)
 
-        async def judge(window: Window, batch: list[int]) -> None:
+        async def judge(window: windows.Window, batch: list[int]) -> None:
             attempts = []
             for number, s in enumerate((segments[k] for k in batch), 1):
                 start, end = prompts.seconds(s.start_frame, fps), prompts.seconds(s.end_frame, fps)
@@ -230,7 +217,7 @@ class _Annotation:
                     verified = replace(segments[k], completed=completed)
                     judged[k] = _noted(verified, f"seen as {before} before it was verified")
 
-        await all_results(*starmap(judge, in_batches(attempts_in, ATTEMPTS_PER_CALL)))
+        await all_results(*starmap(judge, windows.in_batches(attempts_in, ATTEMPTS_PER_CALL)))
         return judged
 
 
@@ -273,12 +260,12 @@ async def reason_episode(
     A frame of which the model wrote nothing that can be seen is left out. `view.task` is the inferred task where the
     dataset states none. Raises VlmError and what `view.load` raises.
     """
-    shown = shown_frames(view.frames, view.num_frames, config)
-    parts = windows(shown, config)
+    shown = windows.shown_frames(view.frames, view.num_frames, config)
+    parts = windows.windows(shown, config)
     chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
     text_of = _frames_with_text(view, segments, chosen)
     # Each frame that needs a text of its own is asked about in the first window that shows it
-    asked: dict[Window, list[int]] = {}
+    asked: dict[windows.Window, list[int]] = {}
     for frame in dict.fromkeys(text_of.values()):
         asked.setdefault(next(w for w in parts if frame in w), []).append(frame)
     pictures = await load_pictures(view, list(asked), sheets=config.contact_sheet)
@@ -289,7 +276,7 @@ async def reason_episode(
     texts: dict[int, str] = {}
     state = partial(_state, segments, num_planned)
 
-    async def explain(window: Window, frames: list[int]) -> None:
+    async def explain(window: windows.Window, frames: list[int]) -> None:
         numbers = [window.index(frame) + 1 for frame in frames]
         moments = (
             f"{prompts.picture_key(number)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
@@ -304,7 +291,7 @@ async def reason_episode(
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one
-    await all_results(*starmap(explain, in_batches(asked, MOMENTS_PER_CALL)))
+    await all_results(*starmap(explain, windows.in_batches(asked, MOMENTS_PER_CALL)))
     return [
         Reasoning(frame, text, len(completed_steps(segments, frame)) == num_planned)
         for frame in chosen
@@ -312,7 +299,7 @@ async def reason_episode(
     ]
 
 
-def chosen_frames(shown: Window, fps: float, interval_s: float) -> list[int]:
+def chosen_frames(shown: windows.Window, fps: float, interval_s: float) -> list[int]:
     """The first shown frame, then always the next one at least `interval_s` later.
 
     Example: of frames 0, 30, 60 ... at 30 fps an interval of 2 s chooses 0, 60, 120 ...
