@@ -14,7 +14,7 @@ from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
-from annotate.conventions import opensarm, robometer, sidecars
+from annotate.conventions import reward_data, sidecars
 from annotate.imported_label import EpisodeAnnotation, ImportedError, ImportedLabel
 from annotate.native import annotate
 from annotate.segments import STEP, finished
@@ -34,8 +34,8 @@ CODE_VERSION = "imported-4"
 FILE_FORMS: Mapping[str, Callable[[Path], Sequence[EpisodeAnnotation]]] = {
     "frame-signals": sidecars.read_signals,
     "annotations-json": sidecars.read_drawn,
-    "opensarm": opensarm.read_opensarm,
-    "robometer": robometer.read_robometer,
+    "opensarm": reward_data.read_opensarm,
+    "robometer": reward_data.read_robometer,
 }
 FORMS = (*LEROBOT_FORMS, "frames", *FILE_FORMS)
 IMPORT_ORDER = ("segments", *(form for form in LEROBOT_FORMS if form != "segments"))  # what says most comes first

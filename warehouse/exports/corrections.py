@@ -17,7 +17,7 @@ from xml.sax.saxutils import quoteattr
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
-from annotate.conventions.opensarm import OpensarmLine, read_said
+from annotate.conventions.reward_data import OpensarmLine, read_said
 from annotate.imported_label import ImportedError
 from annotate.segments import DONE, IDLE, STEP
 from core.step_names import unnamed_step

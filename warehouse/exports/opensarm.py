@@ -4,7 +4,7 @@
     rollouts/episode_000000/    its videos, timestamp.npy, progress.npy, reward.npy
     labels.jsonl    the segments of labels that people made, in the words of opensarm's tool
 
-What the forms are says annotate.conventions.opensarm. Episodes without a label are left out.
+What the forms are says annotate.conventions.reward_data. Episodes without a label are left out.
 """
 
 import json
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.conventions.opensarm import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
+from annotate.conventions.reward_data import LABELS, PRIMITIVES, ROLLOUTS, label_of, primitive
 from annotate.label_run import human_run
 from ingest.episode import EpisodeData
 from warehouse.exports.export import counted

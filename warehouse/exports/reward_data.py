@@ -11,7 +11,7 @@ A pair shows a state before and one after, by every camera, beside where the tas
 is what was gained of what was left, or lost of what was there, in percent. Its wording is ours. Ends of spans are the
 frames after them, as in the published example.
 
-Robometer's (annotate.conventions.robometer), for `load_dataset`:
+Robometer's (annotate.conventions.reward_data), for `load_dataset`:
 
     trajectories/<split>/part-000.parquet    id, task, lang_vector, data_source, frames, is_robot, quality_label, ...
     videos/<dataset>/000003_<camera>.mp4    what `frames` names, relative to the folder
@@ -29,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from annotate.conventions.robometer import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
+from annotate.conventions.reward_data import FAILURE, SUBOPTIMAL, SUCCESSFUL, grade
 from annotate.similarity import embed
 from core.errors import UserError
 from core.files import write_file

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.opensarm import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of
+from annotate.conventions.reward_data import ALL_LOST, PRIMITIVES, RolloutAnnotation, label_of
 from annotate.imported_label import ImportedError
 from annotate.progress import StatedEnd, stated_progress
 from annotate.segments import IDLE, STEP, Segment

@@ -9,7 +9,7 @@ from datasets import load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotate.conventions.robometer import GradedAnnotation, grade
+from annotate.conventions.reward_data import GradedAnnotation, grade
 from annotate.imported_label import ImportedError
 from annotate.progress import is_stated, stated_progress
 from ingest.media.video import decode
