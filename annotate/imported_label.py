@@ -8,7 +8,7 @@ import numpy as np
 from annotate.progress import NOTHING_STATED, StatedEnd, check_stated
 from annotate.segments import STEP, Segment, check_tiling
 from core.errors import UserError
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 
 # JSON that has another shape, too large numbers, or lists in too many lists raises these
 MALFORMED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from annotate.segments import DONE, IDLE, STEP, Segment
-from core.step_names import is_name
+from core.names import is_name
 from ingest.episode import NativeStep
 
 CODE_VERSION = "native-2"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.step_names import is_name, unnamed_step
+from core.names import is_name, unnamed_step
 from ingest.episode import EpisodeFrame
 
 STEP, IDLE, DONE = "step", "idle", "done"

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.harness import arguments, machine, serving
-from core.serving import listen, serve
+from core.web import listen, serve
 from eval.reward.open import open_checkpoint
 from eval.reward.scorer import TOLERANCE, Scorer
 from eval.server.app import make_app

@@ -224,7 +224,7 @@ def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa
     common = {"dataset": d.name, "rows": CHUNK, "snapshot": snapshot, "cache_hits": 0, "duration_s": 1.0}
     shown = {"title": d.title, "robot": d.robot, "fps": d.fps, "license": d.license, "role": d.role}
     made = {"format": "lerobot_v3.0", "source_uri": d.source, "chunk_size": CHUNK, "cameras": ["front", "wrist"]}
-    config = {"config_hash": content_key(build.identity()), "config": build.json_text(), "created_at": now}
+    config = {"config_hash": content_key(build.identity()), "config": build.model_dump_json(), "created_at": now}
     return {
         "datasets": TABLES["datasets"].rows([{"dataset": d.name, "notes": "made up"} | shown | made]),
         "build_configs": TABLES["build_configs"].rows([{"dataset": d.name} | config]),

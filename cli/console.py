@@ -12,8 +12,7 @@ from annotate.signal_lag import lag_span
 from annotate.signal_lag import line as signal_line
 from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
-from cli.output import print_json, show
-from cli.progress import progress
+from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
 from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
 from core.logs import about, is_json
@@ -91,8 +90,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         told += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
         told += sentences(lake).items()
     own = "the source brings its own steps, so they are its labels; --annotator motion: without them"
-    found = [(name, (build.stated_annotator, build.annotator)) for name, build in report.builds.items()]
-    told += [(name, own) for name, annotators in found if annotators == ("auto", "native")]
+    told += [(n, own) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")]
     for name, text in told:
         if name in names:
             print(f"{name}: {text}")

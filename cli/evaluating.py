@@ -9,8 +9,7 @@ from typer import Argument, Option
 from assets.lib.report import report_closing
 from cli.lakes import lake_at
 from cli.options import At, FormatOption, ReleaseOption, say, space_at, warn
-from cli.output import print_json, show
-from cli.progress import progress
+from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST, did_you_mean

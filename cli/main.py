@@ -34,9 +34,8 @@ from cli.terminal import (
     leave_streams,
     painted,
 )
-from core.addresses import without_secrets
 from core.cores import tell_libraries
-from core.errors import UserError, checked_address, validation_message
+from core.errors import UserError, checked_address, validation_message, without_secrets
 from core.files import disk_full, refused_by_system
 from core.imports import leave_out_pandas
 from core.names import near_names
@@ -56,8 +55,8 @@ COMMANDS = (
     ("Data", "datasets", "querying", "Show the registry of datasets."),
     ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
     ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
-    ("Data", "samples", "sampling", "Draw samples: questions with pictures and answers."),
-    ("Data", "shards", "sampling", "Check WebDataset shards."),
+    ("Data", "samples", "releasing", "Draw samples: questions with pictures and answers."),
+    ("Data", "shards", "releasing", "Check WebDataset shards."),
     ("Data", "release", "releasing", "Freeze, compare and publish the corpus."),
     ("Data", "export", "exporting", "Export the corpus in formats that other tools open."),
     ("Data", "takedown", "releasing", "Take data out of use, in releases, builds and files."),

@@ -12,7 +12,7 @@ from cli.options import At, Here, HostOption, NoTokenOption, TokenFileOption, sa
 from cli.output import print_json, show
 from cli.terminal import FAILED
 from core.paths import Workspace
-from core.serving import TOKENS, link_with, token_for
+from core.web import TOKENS, link_with, token_for
 from pipeline.doctor import diagnose
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, Trouble

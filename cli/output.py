@@ -1,20 +1,28 @@
-"""Results for people and for scripts: tables, records, JSON."""
+"""Results for people and for scripts, as tables, records or JSON; and how far something is.
+
+That is shown by bars on a terminal, by a line every ten seconds in a log; nothing is left of it at the end.
+"""
 
 import io
 import json
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from cli.terminal import AS_RECORDS, has_colours
+from cli.terminal import AS_RECORDS, QUIET, has_colours, note
+from core.logs import TOLD
 from core.values import plain, shown
 
 PIPE_WIDTH = 200  # characters of a table's lines in a file or a pipe, which have no width of their own
@@ -24,6 +32,8 @@ COLOURS = {
     "unusable": "red", "error": "red", "failed": "red", "blocking": "red", "warning": "yellow", "stale": "yellow",
     "ok": "green", "up to date": "green",
 }  # fmt: skip
+FIRST_S, LOG_EVERY_S = 0.5, 10.0
+SPEED_S = 600.0  # how fast something is, is told from this long
 
 
 def print_json(value: Any) -> None:
@@ -113,3 +123,79 @@ def _cell(value: Any) -> Text:
         return Text(", ".join(_cell(item).plain for item in value))
     text = "" if value is None else f"{value:.4g}" if isinstance(value, float) else shown(str(value)).replace("\t", " ")
     return Text(text, style=COLOURS.get(text, ""))
+
+
+class _Words(ProgressColumn):
+    """How much of a task is done, how fast, and how long the rest takes."""
+
+    def render(self, task: Task) -> Text:
+        of, rate = task.total, (task.speed or 0) * task.fields["frames"]
+        counted = f"{task.completed:,.0f} of {of:,.0f} " if of and of > 1 else ""
+        fast = f", {rate:,.0f} frames/s" if rate else ""
+        left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
+        return Text(counted + task.fields["detail"] + fast + left)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[..., None]]:
+    """Show how far tasks are; nothing where -q asks for quiet.
+
+    Yields what threads may call with a task's name, how much of it is done, of how much (None: unknown), a word on it,
+    and how many frames each of these has (0: none).
+    """
+    console, words = Console(stderr=True), _Words()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), words)
+    tasks: dict[str, TaskID] = {}
+    lock, ended = threading.Lock(), threading.Event()
+    is_log = not console.is_terminal
+    hidden = is_log or QUIET.get()
+    with Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_S) as bars:
+
+        def report(name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0) -> None:
+            with lock:
+                if name not in tasks:
+                    tasks[name] = bars.add_task(name, total=None, detail="", frames=0)
+                bars.update(tasks[name], completed=done, total=of, detail=detail, frames=frames)
+
+        def log() -> None:
+            began_s, wait_s = time.monotonic(), FIRST_S
+            while not ended.wait(wait_s):
+                going = [task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])]
+                parts = [f"{t.description} {words.render(t)}" for t in going]
+                done = sum(task.finished for task in bars.tasks)
+                parts.append(f"{done} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
+                note("; ".join(parts))
+                wait_s = LOG_EVERY_S
+
+        logger = threading.Thread(target=log, daemon=True)
+        if is_log and not QUIET.get():
+            logger.start()
+        listening = TOLD.set(report)
+        try:
+            yield report
+        finally:
+            TOLD.reset(listening)
+            ended.set()
+            if logger.is_alive():
+                logger.join()
+
+
+@contextmanager
+def training_progress() -> Iterator[Callable[[Any], None]]:
+    """How far a training is. Yields what to call with the `Point` of each step."""
+    began_s = time.monotonic()
+    with progress() as report:
+        report("training", 0, 1, "its first step")
+
+        def on_step(point: Any) -> None:
+            rate = point.samples / max(time.monotonic() - began_s, 1e-9)
+            text = f"{100 * point.done:.0f} %, step {point.step:,}, loss {point.loss:.3f}, {rate:,.0f} samples/s"
+            report("training", point.done, 1, text)
+
+        yield on_step
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds. Example: clock(61.4) == "1:01"."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

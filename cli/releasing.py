@@ -1,8 +1,11 @@
-"""Releases, takedowns, and what nothing names any more."""
+"""Samples and shards, releases, takedowns, and what nothing names any more."""
 
+from pathlib import Path
 from typing import Annotated
 
+import pyarrow.parquet as pq
 import typer
+from rich.filesize import decimal
 from typer import Argument, Option
 
 from annotate.label_run import LabelGate
@@ -14,6 +17,7 @@ from cli.options import (
     MinConfidenceOption,
     MinNameConfidenceOption,
     PrivateOption,
+    ReleaseOption,
     SentDryRunOption,
     YesOption,
     confirm,
@@ -26,7 +30,6 @@ from cli.options import (
 from cli.output import show, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError
-from explorer.filters import size
 from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.lake.statements import take_down, takedown_marks
@@ -36,10 +39,16 @@ from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
 from warehouse.releases.publish import publish, verify_published
 from warehouse.releases.release import verify_release
+from warehouse.shards import check_shard
+from warehouse.shards.profiles import PROFILES, draw
 
 app = typer.Typer(rich_markup_mode=None)
 release_app = typer.Typer(help="Freeze, compare and publish the corpus.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(release_app, name="release")
+samples_app = typer.Typer(help="Draw samples: questions with pictures and answers.", no_args_is_help=True)
+shards_app = typer.Typer(help="Check WebDataset shards.", no_args_is_help=True)
+app.add_typer(samples_app, name="samples")
+app.add_typer(shards_app, name="shards")
 
 
 @release_app.command("create")
@@ -208,4 +217,46 @@ def _confirm_collection(lake: Lake, keep_days: float) -> None:
     to_go = collect(lake, keep_days, dry_run=True)
     files, num_bytes = sum(f.files for f in to_go), sum(f.bytes for f in to_go)
     if files:
-        confirm(f"Delete {counted(files, 'file')} ({size(num_bytes)}) of {lake.workspace.root}?", yes=False)
+        confirm(f"Delete {counted(files, 'file')} ({decimal(num_bytes)}) of {lake.workspace.root}?", yes=False)
+
+
+@samples_app.command("draw")
+def samples_draw(
+    profile: Annotated[str, Argument(help="progresslm_sft (25 K samples) or progresslm_rl (20 K).")],
+    release: ReleaseOption = None,
+    seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
+    out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
+    at: At = At(),
+) -> None:
+    """Draw a training set of published size from a release's train split; lists the samples and their shards."""
+    if profile not in PROFILES:
+        raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+    lake = lake_at(at.workspace)
+    drawn = draw(lake.workspace, get_release(lake, release), profile, seed)
+    show([dict(k) for k in drawn.kinds], at.format)
+    if out:
+        pq.write_table(drawn.samples, out)
+        say(f"{drawn.samples.num_rows} samples in {out}")
+
+
+@shards_app.command("verify")
+def shards_verify(
+    release: Annotated[str | None, Option(help="Check this release's shards; default: the corpus's.")] = None,
+    at: At = At(),
+) -> None:
+    """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""
+    lake = lake_to_read(at.workspace)
+    # Refuses a name that is no release, whose list of shards would be empty and so whole
+    name = get_release(lake, release).name if release else None
+    source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
+    sql = f"SELECT split, shard, store, sha256, bytes, samples FROM {source} ORDER BY shard"
+    rows = lake.rows(sql, values)
+    damaged = [
+        {"shard": shard, "split": split, "problem": problem}
+        for split, shard, store, sha256, size, _ in rows
+        for problem in check_shard(lake.workspace.shard(split, shard, store), sha256, size)
+    ]
+    whole = f"{len(rows)} shards with {sum(row[-1] for row in rows)} samples are whole."
+    show(damaged, at.format, empty=whole if rows else "No shards yet: build first.")
+    if damaged:
+        raise typer.Exit(FAILED)

@@ -7,12 +7,11 @@ import typer
 from typer import Argument, Option
 
 from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at, warn
-from cli.output import show_facts
-from cli.progress import progress
+from cli.output import progress, show_facts
 from cli.terminal import note
 from core.errors import UserError
 from core.names import LATEST
-from core.serving import access_for, is_loopback, link_with, listen, serve, token_for
+from core.web import access_for, is_loopback, link_with, listen, serve, token_for
 from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.window import CutOffError
 from eval.server.limits import ServerLimits

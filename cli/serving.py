@@ -3,7 +3,7 @@
 import os
 import time
 import webbrowser
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from html import escape
@@ -30,13 +30,12 @@ from cli.options import (
     say,
     space_at,
 )
-from cli.output import show
-from cli.progress import progress
+from cli.output import progress, show
 from cli.terminal import note
 from core.errors import UserError
 from core.names import whoami
 from core.paths import Workspace
-from core.serving import TOKENS, access_for, link_with, listen, serve, token_for, write_private
+from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
 from pipeline.suggesting import suggest
@@ -111,10 +110,8 @@ def _open(link: str, page: Path) -> None:
 def _suggestions(space: Workspace, dataset: str) -> list[dict[str, Any]]:
     """Which run of each task of a dataset to label next. Raises UserError."""
     lake = Lake(space, read_only=True)
-    try:
+    with closing(lake.con):
         return [asdict(suggestion) for suggestion in suggest(lake, dataset)]
-    finally:
-        lake.con.close()
 
 
 @vlm_app.command("cache")

@@ -8,7 +8,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any, Literal
 
-from core.addresses import without_secrets
+from core.errors import without_secrets
 from core.logs import as_json, is_json
 from core.values import MARKS, escaped
 

@@ -1,15 +1,23 @@
-"""Files that survive kills, power cuts and full disks: the one atomic writer of the project."""
+"""Files that survive kills, power cuts and full disks: the one atomic writer of the project.
+
+And folders in the system's temporary place that go with the process that made them. One that is killed leaves its
+folder behind. Each holds a lock for as long as it lives, so the next process that makes such a folder knows whose are
+left, and deletes them.
+"""
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PosixPath
+from types import TracebackType
 from typing import IO
 
 from core.errors import FailedError
@@ -30,6 +38,7 @@ REMEDIES = {
     errno.EPERM: "ask whoever owns it for the right, or use a place (for one, a copy of the workspace) of your own",
     errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4,095: choose a shorter one",
 }
+PREFIX, LOCK = "proccorpus-", ".lock"
 
 
 class DiskFullError(FailedError):
@@ -192,3 +201,46 @@ def sync_newest(folder: str) -> None:
 def sha256_file(path: Path) -> str:
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+class ScratchFolder:
+    """A new folder of this process alone, at `path`; `close` deletes it. What killed processes left is deleted first.
+
+    Raises OSError: the temporary place is full, or cannot be written to.
+    """
+
+    def __init__(self) -> None:
+        delete_left()
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX))
+        # It gets its name once it is locked: without a lock, or locked, a folder is left alone
+        half = self.path / f"{LOCK}.new"
+        self._lock = os.open(half, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        half.rename(self.path / LOCK)
+
+    def close(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):  # closed before
+            os.close(self._lock)
+        self._lock = -1
+
+    def __enter__(self) -> Path:
+        return self.path
+
+    def __exit__(self, kind: type | None, e: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def delete_left() -> None:
+    """Delete the folders of processes that are gone; those of other users are theirs."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        # Another process may be first with each of these
+        with suppress(OSError):
+            if folder.lstat().st_uid != os.getuid():
+                continue
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(lock)

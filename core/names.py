@@ -1,11 +1,14 @@
-"""Names: of who runs this, and those that people type, with which known one was meant."""
+"""Names: of who runs this, those that people type, with which known one was meant, and of steps."""
 
 import getpass
+import re
 from collections.abc import Collection
 from difflib import get_close_matches
 
 DEMO_RELEASE, DEMO_RECIPE = "demo", "laptop"  # of the demo, and where nobody names another
 LATEST = "latest"  # in the place of a release's or a model's name: the newest
+# What motion and a person's editor put where nobody has given a name; earlier versions numbered parts of a movement
+PLACEHOLDER = r"New step|(?:Unnamed step|Move, part) \d+(?:, part \d+)*"
 
 
 def near_names(name: str, known: Collection[str]) -> list[str]:
@@ -33,3 +36,16 @@ def whoami() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return "somebody"
+
+
+def unnamed_step(step: int) -> str:
+    """What stands for the name of planned step `step`, from 0.
+
+    Example: unnamed_step(1) is "Unnamed step 2".
+    """
+    return f"Unnamed step {step + 1}"
+
+
+def is_name(name: str) -> bool:
+    """Does it say what the step is, or does it only stand where a name would?"""
+    return re.fullmatch(PLACEHOLDER, name) is None

@@ -23,7 +23,7 @@ from pathlib import Path
 from threading import Lock, current_thread, main_thread
 from typing import Any, Self
 
-from core.scratch import ScratchFolder
+from core.files import ScratchFolder
 
 _changing = Lock()
 _walls: list[int] = []  # bytes of data that this process may hold, of all that stand

@@ -17,8 +17,8 @@ from typing import Any
 import duckdb
 
 from core.errors import UserError
+from core.files import ScratchFolder
 from core.paths import Workspace
-from core.scratch import ScratchFolder
 from core.tables import TABLES
 from core.views import VIEWS
 from warehouse.lake.catalog import check_catalog, copy_catalog

@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache, partial
 from html import escape
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 from typing import Any
 
 import duckdb
@@ -21,31 +23,12 @@ from core.errors import first_line
 from core.paths import Workspace
 from core.wall import Pool
 from core.web import Guard, Refusal
+from explorer import pages
 from explorer.access import CorpusView, PageError
-from explorer.filters import FILTERS
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
-from explorer.pages import (
-    adapting,
-    beside,
-    compare,
-    corpus,
-    corrections,
-    episode,
-    episodes,
-    labelling,
-    leaderboard,
-    likeness,
-    media,
-    recording,
-    releases,
-    review,
-    saved,
-    sql,
-    training,
-    why,
-)
-from explorer.site import Explorer, Options, explorer_of
+from explorer.pages import media, sql
+from explorer.site import FILTERS, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcess
 
@@ -56,10 +39,7 @@ CONTENT_SECURITY_POLICY = (
 )
 OPEN = ("/healthz",)  # needs no token
 HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-opener-policy": "same-origin"}
-PAGES = (
-    adapting, beside, compare, corpus, corrections, episode, episodes, labelling, leaderboard, likeness, media,
-    recording, releases, review, saved, sql, training, why,
-)  # fmt: skip
+PAGES = [import_module(f"explorer.pages.{found.name}") for found in iter_modules(pages.__path__)]
 
 
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from annotate.quality import PERSON
-from core.step_names import is_name
+from core.names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
 

@@ -16,7 +16,7 @@ from typing import Any
 import duckdb
 
 from core.files import whole_file
-from core.step_names import PLACEHOLDER
+from core.names import PLACEHOLDER
 from explorer.access import CorpusView, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 

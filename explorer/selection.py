@@ -189,8 +189,7 @@ class EpisodeSelection:
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         of_episodes = "(e.dataset, e.episode_index) IN"
-        facets = [(BY_NAME[name], values) for name, values in self.chosen if name in BY_NAME]
-        conditions = [f"{facet.sql} {_in_list(values)}" for facet, values in facets]
+        conditions = [f"{BY_NAME[name].sql} {_in_list(values)}" for name, values in self.chosen if name in BY_NAME]
         for word in map(literal, self.words):
             steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
             in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"
@@ -293,8 +292,8 @@ def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> l
         others = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
         where, values = others.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
-        v, d, e = (list(part) for part in zip(*triples, strict=True)) if triples else ([], [], [])
-        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), v, d, e, *values)) if triples else {}
+        columns = ([triple[k] for triple in triples] for k in range(3))
+        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), *columns, *values))
         found.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
     return found
 

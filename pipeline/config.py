@@ -102,15 +102,12 @@ class DatasetBuild(BaseModel):
         """The build that reads the source in the state of a fingerprint: of a hub's dataset it is the commit."""
         return self.model_copy(update={"commit": fingerprint if self.dataset.is_on_hub else None})
 
-    def json_text(self) -> str:
-        return self.model_dump_json()
-
     def hash(self) -> str:
         """Of what a dataset is built with, wherever its data and its store lie."""
         return content_key(self.identity())
 
     def identity(self) -> str:
-        """As json_text, without places: the same data, shards and model elsewhere make the same corpus.
+        """As JSON, without places: the same data, shards and model elsewhere make the same corpus.
 
         Nor does it have the commit: that is a part of what was read, as files are.
         """
@@ -234,7 +231,9 @@ def built(lake: Lake, dataset: str) -> DatasetBuild:
 def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     """Rows of `build_configs`: what some datasets are built with now."""
     now = datetime.now(UTC)
-    rows = [{"dataset": b.name, "config_hash": b.hash(), "config": b.json_text(), "created_at": now} for b in builds]
+    rows = [
+        {"dataset": b.name, "config_hash": b.hash(), "config": b.model_dump_json(), "created_at": now} for b in builds
+    ]
     return TABLES["build_configs"].rows(rows)
 
 
@@ -297,7 +296,9 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
 
 
 def load_config(path: Path) -> tuple[DatasetBuild, ...]:
-    """The datasets of a build's TOML file looked up in the registry. Raises UserError."""
+    """The datasets of a build's TOML file looked up in the registry, or that of a registry file. Raises UserError."""
+    if path.suffix in (".yaml", ".yml"):
+        return (DatasetBuild(dataset=load_entry(path)),)
     file = read_build_file(path)
     entries = load_registry([BUILT_IN, *(path.parent / folder for folder in file.registry)])
     unknown = [name for name in file.datasets if name not in entries]
@@ -338,11 +339,6 @@ def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuil
     asked = {name: value for name, value in changes.items() if value is not None}
     samples = build.stages.samples.model_copy(update=asked)
     return build.model_copy(update={"stages": build.stages.model_copy(update={"samples": samples})})
-
-
-def yaml_build(path: Path) -> tuple[DatasetBuild, ...]:
-    """A build of one registry file with default settings. Raises UserError."""
-    return (DatasetBuild(dataset=load_entry(path)),)
 
 
 def source_build(

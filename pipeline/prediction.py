@@ -45,8 +45,11 @@ MS_A_PICTURE: Mapping[str, float] = {"mobilenet_v2": 1.6, "grey": 0.4}
 
 def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dict[int, EpisodeRecord]:
     """The episodes that a build would annotate, as far as metadata tell: a fresh listing, less what is unusable."""
-    source = build.source(sources)
-    indices, rejected = _built_before(lake, build.name)
+    source, indices, rejected = build.source(sources), dict[str, int](), set[int | None]()
+    if lake is not None:
+        indices |= lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [build.name])
+        sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
+        rejected |= set(lake.column(sql, [build.name]))
     # A fresh listing may find what no build has seen yet, and the other way round
     listing = settle(list_episodes(source), build.dataset, indices)
     bad = rejected | {f.episode_index for f in listing.findings if f.severity == "unusable"}
@@ -54,15 +57,6 @@ def listed_records(lake: Lake | None, build: DatasetBuild, sources: Path) -> dic
         return {}
     usable = {r.episode_index: r for r in listing.records if r.episode_index not in bad}
     return {k: r for k, r in usable.items() if source.selected is None or k in source.selected}
-
-
-def _built_before(lake: Lake | None, dataset: str) -> tuple[dict[str, int], set[int | None]]:
-    """The index of each episode that the lake knows, and the episodes that it found unusable."""
-    if lake is None:
-        return {}, set()
-    indices = dict(lake.rows("SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?", [dataset]))
-    sql = "SELECT DISTINCT episode_index FROM findings WHERE dataset = ? AND severity = 'unusable'"
-    return indices, set(lake.column(sql, [dataset]))
 
 
 # Questions to a model
@@ -140,21 +134,12 @@ def dataset_cost(
     return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
 
-def _tasks_of_chunks(
-    build: DatasetBuild, records: Mapping[int, EpisodeRecord]
-) -> dict[tuple[int, str | None], list[int]]:
-    """Episodes by chunk and task."""
-    of_tasks: dict[tuple[int, str | None], list[int]] = {}
-    for k, record in records.items():
-        of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
-    return of_tasks
-
-
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
-    once: set[int] = set()
-    twice: set[int] = set()
-    for (_, task), runs in _tasks_of_chunks(build, records).items():
+    once, twice, of_tasks = set[int](), set[int](), dict[tuple[int, str | None], list[int]]()
+    for k, record in records.items():
+        of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
+    for (_, task), runs in of_tasks.items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
         once |= set(runs) - set(whole)

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
+from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
@@ -152,18 +153,41 @@ def ask_chunk[T](
     rounds: questions of each round; the next one is made when `answers`, by episode, has those to the last one.
     Calls are recorded also when it raises.
     """
+    from annotate.model_client.client import Client  # slow to import, and other annotators need none
+
     build, label_run = context.build, context.build.label_run()
-    store = ResponseStore(context.lake.workspace.responses)
+    prompts, store = label_run.prompt_version or "", ResponseStore(context.lake.workspace.responses)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     findings: list[Finding] = []
     calls: list[dict[str, Any]] = []
     albums: list[Album] = []
     answered_before = 0
+
+    async def ask_all(questions: Sequence[Question[T]]) -> int:
+        """Fills in `answers` and `findings`; returns how many questions had been answered before."""
+        room = asyncio.Semaphore(EPISODES_AT_ONCE)
+        place = {"build_id": build_id, "dataset": build.name, "label_run": label_run.id, "prompt_version": prompts}
+        client = Client(build.stages.vlm, store, **place)
+
+        async def ask_one(album: Album, ask: Callable[[Ask], Awaitable[T]]) -> None:
+            episode = album.record.episode_index
+            async with room:
+                try:
+                    answers[episode] = await ask(lambda request: client.ask(request, episode))
+                except VlmError as e:
+                    # One episode without a label is a finding; an error that is fatal would meet every other one, too
+                    if e.is_fatal:
+                        raise
+                    findings.append(Finding(e.reason, str(e), "warning", episode))
+
+        await client.side_by_side(starmap(ask_one, questions))
+        return client.hits
+
     try:
         for questions in rounds:
-            albums += [album for album, _ in questions]
-            answered_before += asyncio.run(_ask_all(context, questions, answers, findings, store, build_id))
+            albums += map(itemgetter(0), questions)
+            answered_before += asyncio.run(ask_all(questions))
     finally:
         # Also after an error: what was sent is paid for
         calls = _recorded(context, store.calls(build_id, build.name), albums)
@@ -171,7 +195,7 @@ def ask_chunk[T](
     # What the calls took: tokens, seconds, money. A call that failed has none of them
     numbers: dict[str, int | float | str] = {
         "model": build.stages.vlm.model,
-        "prompt_version": label_run.prompt_version or "",
+        "prompt_version": prompts,
         "answered_before": answered_before,
         "refinement_decoded_frames": sum(album.decoded_frames for album in albums),
         "calls": len(calls),
@@ -198,40 +222,3 @@ def _recorded(context: StageContext, calls: Iterable[dict[str, Any]], albums: It
 
 def _total(calls: Sequence[Mapping[str, Any]], what: str) -> float:
     return float(sum(call[what] or 0 for call in calls))
-
-
-async def _ask_all[T](
-    context: StageContext,
-    questions: Sequence[Question[T]],
-    answers: dict[int, T],
-    findings: list[Finding],
-    store: ResponseStore,
-    build_id: str,
-) -> int:
-    """Ask, and fill in `answers` and `findings`; returns how many questions had been answered before."""
-    from annotate.model_client.client import Client  # slow to import, and other annotators need none
-
-    build, label_run = context.build, context.build.label_run()
-    room = asyncio.Semaphore(EPISODES_AT_ONCE)
-    client = Client(
-        build.stages.vlm,
-        store,
-        build_id=build_id,
-        dataset=build.name,
-        label_run=label_run.id,
-        prompt_version=label_run.prompt_version or "",
-    )
-
-    async def ask_one(album: Album, ask: Callable[[Ask], Awaitable[T]]) -> None:
-        episode = album.record.episode_index
-        async with room:
-            try:
-                answers[episode] = await ask(lambda request: client.ask(request, episode))
-            except VlmError as e:
-                # One episode without a label is a finding; an error that is fatal would meet every other one, too
-                if e.is_fatal:
-                    raise
-                findings.append(Finding(e.reason, str(e), "warning", episode))
-
-    await client.side_by_side(starmap(ask_one, questions))
-    return client.hits

@@ -20,7 +20,7 @@ import numpy as np
 from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.progress import StatedEnd
 from annotate.segments import IDLE, STEP, Segment
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.formats.tables import npy_rows
 from ingest.reasons import DataError
 

@@ -31,7 +31,7 @@ from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationErro
 from annotate.imported_label import MALFORMED, EpisodeAnnotation, ImportedError, ImportedLabel, whole_run
 from annotate.native import annotate
 from annotate.segments import DONE, IDLE, STEP, Segment
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.episode import NativeStep
 from ingest.formats.folders import is_step
 from ingest.formats.lerobot_steps import VISUALIZER_FILE

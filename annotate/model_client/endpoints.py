@@ -17,7 +17,7 @@ import aiohttp
 from jsonschema import Draft202012Validator
 
 from annotate.model_client.calls import Image, Request, VlmError
-from core.addresses import without_secrets
+from core.errors import without_secrets
 
 MAX_TOKENS = 1 << 40  # a server that tells more is not believed; the ledger's sums stay within 64 bits
 

@@ -33,7 +33,7 @@ from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_t
 from annotate.motion.task_text import task_sentence
 from annotate.progress import MOST, ProgressConfig
 from annotate.segments import EpisodeLabel, Segment, plain_label
-from core.step_names import is_name, unnamed_step
+from core.names import is_name, unnamed_step
 from core.values import spread
 
 MIN_EPISODES = 3  # of a task: fewer do not show what is usual for it

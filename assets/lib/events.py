@@ -9,19 +9,60 @@ from urllib.parse import urlencode
 
 import dagster as dg
 
-from assets.defs.corpus.partitions import chunk_key
-from assets.lib.lineage import column_lineage
-from core.addresses import without_secrets
+from core.errors import without_secrets
 from core.figures import render
 from core.paths import ROOT
 from core.tables import TABLES
 from pipeline.outcome import StepOutcome, identifier, number_fact, outcome_facts, picture_markdown
 from pipeline.pictures import contact_sheet
 from pipeline.stage import Numbers, Stage, StageCheck, StageReport
+from pipeline.stages import STAGES
 from warehouse.lake import Lake, StageRun
 from warehouse.lake.checks import CheckOutcome
 from warehouse.lake.place import place
 
+# Columns that are handed down as they are, wherever an upstream table has them
+HANDED_DOWN = ("dataset", "episode_index", "chunk", "camera", "frame_index", "label_run")
+# What else is computed from what: columns by asset, as asset.column
+COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "frames": {
+        "camera": ("episodes.cameras",),
+        "timestamp_s": ("episodes.videos", "episodes.fps"),
+        **dict.fromkeys(("visual_change", "phash", "luma_mean", "is_black"), ("episodes.videos",)),
+        **dict.fromkeys(("gripper", "grippers", "speed"), ("episodes.data_uri", "episodes.row_start")),
+    },
+    "demonstrations": {
+        "duration_s": ("frames.timestamp_s",),
+        "gripper_moves": ("frames.gripper",),
+        "end_phash": ("frames.phash",),
+    },
+    "segments": {
+        "name": ("episodes.task", "episodes.steps"),
+        "start_frame": ("frames.visual_change", "frames.gripper", "frames.speed", "episodes.steps"),
+        "end_frame": ("frames.visual_change", "frames.gripper", "frames.speed", "episodes.steps"),
+    },
+    "transfer": dict.fromkeys(("name", "start_frame", "end_frame"), ("embeddings.embedding",)),
+    "progress": {
+        "segment_index": ("segments.segment_index", "transfer.segment_index", "corrections.segment_index"),
+        "progress": (
+            *(f"{labels}.{c}" for labels in ("segments", "transfer", "corrections") for c in ("start_frame", "step")),
+            "frames.visual_change",
+        ),
+    },
+    "samples": {
+        "progress": ("progress.progress",),
+        "answer": ("progress.progress", "segments.name"),
+        "reason": ("reasoning.text",),
+    },
+    "shards": {
+        "split": ("samples.split",),
+        "episodes": ("samples.episode_index",),
+        "samples": ("samples.sample_id",),
+    },
+}
+BY_NAME = {stage.name: stage for stage in STAGES}
+datasets = dg.DynamicPartitionsDefinition(name="datasets")
+chunks = dg.DynamicPartitionsDefinition(name="chunks")
 # Why a chunk has nothing of a stage, by what the stage reads of what people said (Stage.reads)
 NOT_IN_CHUNK = {
     "corrections": "nobody corrected anything of the chunk",
@@ -43,6 +84,31 @@ WORST_SQL = (
 )
 
 
+def column_lineage(stage: Stage) -> dg.TableColumnLineage:
+    """Of each column that comes from upstream: the columns there."""
+    upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
+    deps = {}
+    for column in TABLES[stage.tables[0]].schema.names:
+        named = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
+        # A key is that of the first stage that has it: the others have theirs from there
+        keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
+        if found := named or keys[:1]:
+            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in found]
+    return dg.TableColumnLineage(deps)
+
+
+def chunk_key(dataset: str, chunk: int) -> str:
+    return f"{dataset}:{chunk:05d}"
+
+
+def parse_chunk_key(key: str) -> tuple[str, int]:
+    """Inverse of chunk_key; raises ValueError."""
+    dataset, _, chunk = key.rpartition(":")
+    if not dataset or not chunk.isdecimal():
+        raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
+    return dataset, int(chunk)
+
+
 def why_not(stage: Stage) -> str:
     """Why some chunks have nothing of a stage; empty: all have it."""
     return "".join(NOT_IN_CHUNK.get(kind, "") for kind in stage.reads)
@@ -54,24 +120,25 @@ def partition_of(run: StageRun) -> str:
 
 def numbers_metadata(numbers: Numbers) -> dict[str, dg.MetadataValue]:
     """Numbers for people: rounded, by names that are identifiers."""
-    facts = {identifier(name): number_fact(value) for name, value in numbers.items()}
+    return _values({identifier(name): number_fact(value) for name, value in numbers.items()})
+
+
+def _values(facts: Mapping[str, tuple[str, Any]]) -> dict[str, dg.MetadataValue]:
+    """Facts by name, each with its kind as Dagster calls it."""
     return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in facts.items()}
 
 
-def outcome_metadata(outcome: StepOutcome) -> dict[str, dg.MetadataValue]:
-    """What a materialisation of the second half shows."""
-    return {name: getattr(dg.MetadataValue, kind)(value) for name, (kind, value) in outcome_facts(outcome).items()}
-
-
 def materialization(outcome: StepOutcome) -> dg.AssetMaterialization:
-    tags = version_tags(outcome.version)
-    return dg.AssetMaterialization(asset_key=outcome.asset, metadata=outcome_metadata(outcome), tags=tags)
+    """What the second half made, for the log of events."""
+    tags, facts = version_tags(outcome.version), _values(outcome_facts(outcome))
+    return dg.AssetMaterialization(asset_key=outcome.asset, metadata=facts, tags=tags)
 
 
 def made(context: dg.AssetExecutionContext, outcome: StepOutcome) -> dg.MaterializeResult:
     if not outcome.made:
         context.log.info(f"{outcome.asset} was up to date: nothing was made again")
-    return dg.MaterializeResult(metadata=outcome_metadata(outcome), data_version=dg.DataVersion(outcome.version))
+    facts = _values(outcome_facts(outcome))
+    return dg.MaterializeResult(metadata=facts, data_version=dg.DataVersion(outcome.version))
 
 
 def version_tags(data_version: str) -> dict[str, str]:

@@ -70,10 +70,7 @@ class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig,
     def options(self) -> EvaluationOptions:
         """Empty texts, zeros and a wish to think stand for the default. Raises UserError."""
         given = {name: value for name, value in self if name in EvaluationOptions.model_fields}
-        given |= {
-            "endpoint": (self.endpoint,) if self.endpoint else (),
-            "think": False if given["think"] is False else None,
-        }
+        given |= {"endpoint": tuple(filter(None, [self.endpoint])), "think": given["think"] and None}
         stated = {name: value for name, value in given.items() if value or value is False}
         try:
             return EvaluationOptions.model_validate(stated)

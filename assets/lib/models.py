@@ -5,8 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.defs.corpus.partitions import parse_chunk_key
-from assets.lib.events import made
+from assets.lib.events import made, parse_chunk_key
 from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import launch
 from assets.lib.model_configs import EvaluationConfig, RewardModelConfig, RewardsConfig
@@ -42,18 +41,8 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     more += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
     # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
-    arguments = (
-        "train",
-        "--auto-resume",
-        "--recipe",
-        recipe,
-        "--release",
-        config.name,
-        "--workspace",
-        str(root),
-        *more,
-    )
-    return Job(name, arguments, root, root / "jobs" / f"{name}-{context.retry_number}")
+    start = "train", "--auto-resume", "--recipe", recipe, "--release", config.name, "--workspace", str(root)
+    return Job(name, (*start, *more), root, root / "jobs" / f"{name}-{context.retry_number}")
 
 
 def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationConfig) -> dg.MaterializeResult:

@@ -14,8 +14,18 @@ from pathlib import Path
 import dagster as dg
 from filelock import FileLock
 
-from assets.defs.corpus.partitions import chunk_key, chunks, datasets
-from assets.lib.events import LEFT_OUT, check_evaluation, materialization, metadata, partition_of, version_tags, why_not
+from assets.lib.events import (
+    LEFT_OUT,
+    check_evaluation,
+    chunk_key,
+    chunks,
+    datasets,
+    materialization,
+    metadata,
+    partition_of,
+    version_tags,
+    why_not,
+)
 from core.files import room_in
 from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, stored_build, stored_builds
@@ -94,21 +104,14 @@ def tell_stages(
         build = builds[partition.rpartition(":")[0] or partition]
         report = by_place.get((partition, stage.name))
         if report:
-            _tell_stage(instance, lake, stage, report, build if id(report) in detailed else None, tell)
+            own = build if id(report) in detailed else None
+            tell(_stage_event(instance, lake, stage, report, detailed=own is not None))
+            # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
+            checked = [(check, check.run(lake, own, report.run.chunk)) for check in stage.all_checks] if own else []
+            for check, outcome in checked:
+                instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
         elif (partition, stage.name) not in held and (why := _why_without(stage, build, partition, by_place)):
             tell(left_out(stage.name, why, partition))
-
-
-def _tell_stage(
-    instance: dg.DagsterInstance, lake: Lake, stage: Stage, report: StageReport, build: DatasetBuild | None, tell: Tell
-) -> None:
-    """`build`: with pictures, tables and checks; None: without."""
-    tell(_stage_event(instance, lake, stage, report, detailed=build is not None))
-    # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-    if build:
-        for check in stage.all_checks:
-            outcome = check.run(lake, build, report.run.chunk)
-            instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
 
 
 def _why_without(stage: Stage, build: DatasetBuild | None, partition: str, done: Collection[tuple[str, str]]) -> str:

@@ -7,19 +7,14 @@ Content tables are equal for equal inputs, configuration and seed; event tables 
 
 from itertools import chain
 
-from core.tables.builds import BUILD_TABLES
-from core.tables.corrections import CORRECTION_TABLES
 from core.tables.definition import Column, Table
 from core.tables.episodes import EPISODE_TABLES
-from core.tables.labels import LABEL_TABLES
-from core.tables.models import MODEL_TABLES, RELEASE_TABLES
-from core.tables.samples import SAMPLE_TABLES, SPLITS
+from core.tables.events import EVENT_TABLES
+from core.tables.labels import LABEL_TABLES, SPLITS
 
-__all__ = ["CONTENT_TABLES", "EVENT_TABLES", "SPLITS", "STAGED_TABLES", "STAGE_TABLES", "TABLES", "Column", "Table"]
+__all__ = ["SPLITS", "STAGED_TABLES", "STAGE_TABLES", "TABLES", "Column", "Table"]
 
-CONTENT_TABLES = (*EPISODE_TABLES, *LABEL_TABLES, *SAMPLE_TABLES, *CORRECTION_TABLES)
-EVENT_TABLES = (*BUILD_TABLES, *RELEASE_TABLES, *MODEL_TABLES)
-TABLES: dict[str, Table] = {t.name: t for t in (*CONTENT_TABLES, *EVENT_TABLES)}
+TABLES: dict[str, Table] = {t.name: t for t in (*EPISODE_TABLES, *LABEL_TABLES, *EVENT_TABLES)}
 
 # The tables that each stage of the corpus writes into its partition, the one that it is known by first; beside findings
 STAGE_TABLES = {

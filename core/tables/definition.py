@@ -73,6 +73,7 @@ STRUCTS = {
 for _name, _fields in STRUCTS.items():
     TYPES[_name] = pa.struct([(name, TYPES[type_]) for name, type_ in map(str.split, _fields.split(", "))])
 TYPES |= {f"list[{name}]": pa.list_(type_) for name, type_ in TYPES.items()}
+WORDS = ("key", "partition", "compact", "event", "check")  # that begin lines which are no columns
 # Columns that several tables have: a line of names alone
 SHARED = {
     "dataset": Column("dataset", TYPES["str"], "dataset name"),
@@ -91,25 +92,32 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
     breaks, names of columns that several tables have, or `column type: comment`. Behind the type may stand `unhashed`
     (its values are no content) and `since=15` (the version of the schema that brings it, which is then the lake's). A
     line that is still further in goes on with the one before.
+
+    Columns of the key that several tables have come first where no other line has them, then what stands behind `;`. Of
+    content with a chunk the partition is that chunk, unless it says otherwise.
     """
     found = []
     # Lines that were broken are put together again
     for block in re.sub(r"\n {3,}", " ", text).strip("\n").split("\n\n"):
-        title, *lines = block.splitlines()
-        name, comment = title.split(": ", 1)
-        columns: list[Column] = []
-        told: dict[str, list[str]] = {"key": [], "partition": [], "compact": [], "event": [], "check": []}
-        for line in map(str.strip, lines):
-            word, _, rest = line.partition(" ")
-            head, colon, about = line.partition(": ")
-            if word in told:
-                told[word] += [rest] if word not in ("key", "partition") else rest.split(", ")
-            elif not colon:
-                columns += [SHARED[column] for column in line.split(", ")]
-            else:
-                ((column, type_, unhashed, since),) = re.findall(r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head)
-                columns.append(Column(column, TYPES[type_], about, not unhashed, int(since or 0)))
-        key, partition, must = (tuple(told[kind]) for kind in ("key", "partition", "check"))
-        is_content, is_compact = content and not told["event"], bool(told["compact"])
-        found.append(Table(name, comment, key, tuple(columns), is_content, partition, must, is_compact))
+        name, comment = block.split("\n")[0].split(": ", 1)
+        told = {word: re.findall(rf"^  {word}\b ?(.*)$", block, re.MULTILINE) for word in WORDS}
+        key, _, beside = told["key"][0].partition("; ")
+        columns = _columns(f"{key}, {beside}", re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE))
+        usual = ("dataset", "chunk") if content and "chunk" in columns else ()
+        partition, is_content = tuple(told["partition"]) or usual, content and not told["event"]
+        rest = is_content, partition, tuple(told["check"]), bool(told["compact"])
+        found.append(Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *rest))
     return tuple(found)
+
+
+def _columns(first: str, lines: list[str]) -> dict[str, Column]:
+    """Columns by their lines, and before them those of `first` that several tables have and no line."""
+    columns = {name: SHARED[name] for name in first.split(", ") if name in SHARED}
+    for line in lines:
+        head, colon, about = line.partition(": ")
+        described = {} if colon else {name: SHARED[name] for name in line.split(", ")}
+        if colon:
+            ((name, type_, unhashed, since),) = re.findall(r"^(\w+) (\S+)( unhashed)?(?: since=(\d+))?$", head)
+            described = {name: Column(name, TYPES[type_], about, not unhashed, int(since or 0))}
+        columns = {name: column for name, column in columns.items() if name not in described} | described
+    return columns

@@ -5,7 +5,6 @@ from core.tables.definition import tables
 EPISODE_TABLES = tables("""
 datasets: One row per dataset
   key dataset
-  dataset
   title str: name for people to read
   robot str: robot type
   format str: source format as found on disk
@@ -21,7 +20,6 @@ datasets: One row per dataset
 
 signals: One row per gripper or hand: which values hold it, and which end of its range is open
   key dataset, signal_index
-  dataset
   signal_index i32: position in frames.grippers, from 0
   arm str: left, right, ...; empty: the robot has only one
   kind str: gripper or hand
@@ -46,8 +44,6 @@ signals: One row per gripper or hand: which values hold it, and which end of its
 
 signal_lags: Delay of recorded signals behind the pictures, per chunk
   key dataset, chunk, signal
-  partition dataset, chunk
-  dataset, chunk
   signal str: state, action, or the title of a gripper and its move: closing or opening
   lag_s f64: seconds by which the signal lags behind the pictures; negative: it is ahead
   likeness f64: state, action: correlation at that lag; grippers: how far the peak stands out
@@ -55,9 +51,7 @@ signal_lags: Delay of recorded signals behind the pictures, per chunk
   is_corrected bool: true: labels use the signal with this lag removed
 
 episode_facts: One row per listed episode, from the source's metadata alone; read it through the view episodes
-  key dataset, episode_index
-  partition dataset, chunk
-  dataset, episode_index, chunk
+  key dataset, episode_index; chunk
   source_id str: record or path that identifies the episode in the source
   task str: instruction; null when the source has none
   tasks list[str]: all task texts of the episode
@@ -83,9 +77,7 @@ episode_facts: One row per listed episode, from the source's metadata alone; rea
   check success IS NOT NULL OR success_source IS NULL
 
 episode_content: One row per decoded episode: its length, rate and usable cameras; read it through the view episodes
-  key dataset, episode_index
-  partition dataset, chunk
-  dataset, episode_index, chunk
+  key dataset, episode_index; chunk
   num_frames i64: number of frames of each usable camera; equal to the rows of data, if the source has rows
   fps f64: frames per second, measured from the rows' times, else as stated; all later stages use it
   max_drift_s f64: largest difference between a row's time and frame_index / fps; null: the rows have no times
@@ -98,7 +90,6 @@ episode_content: One row per decoded episode: its length, rate and usable camera
 findings: Problems of the data: everything that is left out or doubtful, each with a reason code
   key dataset, episode_index, camera, stage, reason
   partition dataset
-  dataset
   episode_index i64: null: the whole dataset
   chunk i32: null: the whole dataset
   camera str: null: the whole episode
@@ -111,9 +102,7 @@ findings: Problems of the data: everything that is left out or doubtful, each wi
   check reason IS NOT NULL
 
 frames: Measurements per frame and camera, made without labels
-  key dataset, episode_index, camera, frame_index
-  partition dataset, chunk
-  dataset, episode_index, camera, frame_index, chunk
+  key dataset, episode_index, camera, frame_index; chunk
   timestamp_s f64: frame_index / fps
   visual_change f32: mean |luma difference| to the previous frame on a 64x64 grid, 0..1; 0 at frame 0
   phash u64: 64-bit perceptual hash; a fast one unless published_phash is set
@@ -130,23 +119,17 @@ frames: Measurements per frame and camera, made without labels
   check luma_mean BETWEEN 0 AND 1
 
 tiny_pictures: Tiny grey pictures, at most 5 a second of each usable camera: episodes of a task are compared by them
-  key dataset, episode_index, camera, frame_index
-  partition dataset, chunk
+  key dataset, episode_index, camera, frame_index; chunk
   compact
-  dataset, episode_index, camera, frame_index, chunk
   luma bytes: 16 x 16 pixels of luma, a byte each, row by row from the top
   check octet_length(luma) = 256
 
 states: Proprioception per frame, if the source has it
-  key dataset, episode_index, frame_index
-  partition dataset, chunk
-  dataset, episode_index, frame_index, chunk
+  key dataset, episode_index, frame_index; chunk
   state list[f32]: joints or hand pose as in the source, without the gripper
 
 keyframes: JPEG pictures that annotators see, stored under keyframes/ by their sha256
-  key dataset, episode_index, camera, frame_index, label_run
-  partition dataset, chunk
-  dataset, episode_index, camera, frame_index, chunk
+  key dataset, episode_index, camera, frame_index, label_run; chunk
   sha256 str: SHA-256 of the JPEG bytes
   width_px i32: width of the stored picture
   height_px i32: height of the stored picture
@@ -160,9 +143,7 @@ keyframes: JPEG pictures that annotators see, stored under keyframes/ by their s
 
 demonstration_measures: Measurements of how well each run was demonstrated; the view demonstration_quality compares
       them
-  key dataset, episode_index
-  partition dataset, chunk
-  dataset, episode_index, chunk
+  key dataset, episode_index; chunk
   duration_s f64: num_frames / fps
   rest_s f64: seconds that the robot stands still: before it starts, on the way and at the end
   pauses i32: number of stand-stills between the first and the last motion
@@ -183,10 +164,8 @@ demonstration_measures: Measurements of how well each run was demonstrated; the 
 
 embeddings: Embeddings of pictures by a frozen encoder, a few per second; read them through the view
       frame_embeddings
-  key dataset, episode_index, camera, frame_index, encoder
-  partition dataset, chunk
+  key dataset, episode_index, camera, frame_index, encoder; chunk
   compact
-  dataset, episode_index, camera, frame_index, chunk
   encoder str: encoder's name and input size in pixels, such as mobilenet_v2@64; grey needs no weights
   device str: cpu, or the GPU's name; numbers from different devices differ by rounding
   embedding list[f32]: 256 numbers for the whole picture, rounded to float16

@@ -1,12 +1,12 @@
-"""Tables of labels: segments, progress, reasoning, signs that a label may be wrong, which label counts."""
+"""Tables of labels, of the training data made of them, and of what people say of labels, outcomes and references."""
 
 from core.tables.definition import tables
 
-LABEL_TABLES = tables("""
+SPLITS = ("train", "val", "test_id", "test_task", "test_ood")
+
+LABEL_TABLES = tables(f"""
 segments: Subtask spans of an episode by one label run; they cover the episode without gaps
   key dataset, episode_index, label_run, segment_index
-  partition dataset, chunk
-  dataset, episode_index, label_run
   segment_index i32: order in time, from 0
   chunk
   name str: the step in words, or a placeholder
@@ -31,9 +31,7 @@ segments: Subtask spans of an episode by one label run; they cover the episode w
   check pace IN ('fast', 'slow', 'adjust', 'mistake')
 
 episode_labels: One row per episode and label run: what the label states about the whole episode
-  key dataset, episode_index, label_run
-  partition dataset, chunk
-  dataset, episode_index, label_run, chunk
+  key dataset, episode_index, label_run; chunk
   plan list[str]: names of the planned steps, or placeholders
   named bool: true: every planned step has a name; false: the label gives progress, but no words
   steps_from str: form of the source's steps that the segments come from; null: they do not come from the source
@@ -56,9 +54,7 @@ episode_labels: One row per episode and label run: what the label states about t
   check (as_far_as_episode IS NULL) = (as_far_as_frame IS NULL)
 
 progress: The dense label: task progress per frame by one label run
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   segment_index i32: segment that holds the frame
   progress f32: 0 at the start, 1 exactly when the task is finished
   progress_procvlm f32: the published ProcVLM formula on the same segments
@@ -68,18 +64,14 @@ progress: The dense label: task progress per frame by one label run
   check progress_procvlm BETWEEN 0 AND 1
 
 reasoning: Step reasoning in words per frame
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   text str: the reasoning, at most three sentences
   finished bool: true: all planned steps are complete at this frame
   check text IS NOT NULL
 
 label_quality: Signs that a label may be wrong, from comparing the runs of a task in a chunk; null: fewer than five
       runs
-  key dataset, episode_index, label_run
-  partition dataset, chunk
-  dataset, episode_index, label_run, chunk
+  key dataset, episode_index, label_run; chunk
   length_z f64: distance of the log duration from the task's median, in robust standard deviations
   order_rarity f64: share of the task's runs that do the steps in another order
   jump f64: largest change of progress within half a second
@@ -100,9 +92,7 @@ label_quality: Signs that a label may be wrong, from comparing the runs of a tas
   check p_failure BETWEEN 0 AND 1
 
 alignments: For labels that follow others: the frame of a reference that each compared frame of a run matches
-  key dataset, episode_index, label_run, frame_index
-  partition dataset, chunk
-  dataset, episode_index, label_run, frame_index, chunk
+  key dataset, episode_index, label_run, frame_index; chunk
   reference_episode i64: episode of the reference
   reference_frame i64: matched frame of the reference
   distance f32: distance of the two frames; 1 is typical for frames that show the same moment of two runs
@@ -116,8 +106,6 @@ alignments: For labels that follow others: the frame of a reference that each co
 label_disagreement: Difference between two labels of an episode; stored with the label run that was built later
   event
   key dataset, episode_index, label_run, other_run
-  partition dataset, chunk
-  dataset, episode_index, label_run
   other_run str: label run that it is compared with
   chunk
   mean_difference f64: mean |difference of progress| over the frames
@@ -126,8 +114,141 @@ label_disagreement: Difference between two labels of an episode; stored with the
 
 active_runs: The active label of each episode, and the rule that chose it
   key dataset, episode_index
-  partition dataset, chunk
   dataset, episode_index, chunk, label_run
   why str: the rule that chose it
   check label_run IS NOT NULL
+
+splits: The split of each episode; decided per group, never changed. Episodes unusable by their metadata have none
+  key dataset, episode_index; chunk
+  split str: train, val, test_id, test_task or test_ood
+  group str: group of the episode; all episodes of a group are in one split
+  check split IN {SPLITS}
+
+other_tasks: Runs of other tasks in other chunks that the samples of a chunk may show; chosen from metadata at
+      listing
+  key dataset, chunk, episode_index
+  chunk i32: chunk whose samples may show the run
+  split str: split of the run and of the samples that may show it
+  episode_index i64: episode of the run, which is in another chunk
+  check split IN {SPLITS}
+
+samples: One row per sample: a question with pictures and its answer
+  key sample_id
+  sample_id str: 16 hex of sha256(dataset, episode, label run, family, pictures, question, answer)
+  family str: procvqa_a, _b, _c, progresslm_text, _visual, _cross_view or _unanswerable
+  variant str: kind of question within the family
+  form str: ProgressLM: think or no_think
+  dataset, episode_index, chunk
+  split str: split of its episode
+  label_run
+  camera str: camera of the last picture
+  frames list[i64]: frame indices shown, in order; the last is the current one
+  pictures list[picture]: the picture behind each <image> of the question; some are of other episodes
+  question str: text of the question, with one <image> per picture
+  answer str: answer that a model should give
+  progress f32: progress label at the last frame; null: the answer states none
+  reference i16: item of the demonstration that is closest to the last picture, from 1
+  state str: state at the last frame: ongoing, finished, failed, regressed or stalled
+  reason str: why there is no answer: other_task, other_camera, not_shown, occluded or edited; null: there is one
+  edit_instruction str: instruction to the image editor; null: no edit
+  names_steps bool: true: question or answer contains names of steps; null: not recorded (an older sample)
+  num_tokens i32: estimated tokens: one per 32x32 px patch and per 4 characters
+  check split IN {SPLITS}
+  check length(sample_id) = 16
+  check len(frames) > 0
+  check progress BETWEEN 0 AND 1
+  check question IS NOT NULL
+  check answer IS NOT NULL
+
+sample_location: The shard and the position of each sample
+  key sample_id, shard
+  sample_id str: see samples
+  shard str: file name, see shards
+  dataset, chunk
+  offset i64: byte in the tar at which the entry of the sample's episode begins
+  check "offset" >= 0
+
+shards: One row per shard: a WebDataset tar under shards/<split>/
+  key shard
+  shard str: <dataset>-<chunk>-<split>-<hash12>.tar
+  split str: split of all its samples
+  dataset, chunk
+  episodes i32: number of entries (episodes) in the tar
+  samples i32: number of samples in the tar
+  bytes i64: size of the tar
+  sha256 str: SHA-256 of the tar
+  store str unhashed: address that holds <split>/<shard>; null: the workspace's shards/
+  check split IN {SPLITS}
+  check episodes > 0
+  check samples > 0
+  check bytes > 0
+  check length(sha256) = 64
+
+corrections: Corrections of labels by people; rows are only ever added. The view current_corrections has those in
+      force
+  key correction_id
+  correction_id str: 16 hex of sha256 over all columns but created_at
+  dataset, episode_index
+  base_label_run str: label run that was corrected or rejected
+  base_content_hash str: content_hash of the episode at the time of the correction
+  follows str: correction_id of the episode's previous newest row; null: there was none
+  rejects str: status rejected: the correction that is taken back; null: the label of base_label_run is rejected
+  author str: person who said so
+  created_at time unhashed: time when it was saved
+  status str: accepted, review (a person must look) or rejected
+  plan list[str]: names of all planned steps in order, also of those never attempted
+  segments str: all segments of the corrected label as JSON; null: rejected
+  comment str: reason, in the author's words
+  final_progress f64: progress at the end of the run, 0..1; null: it follows from the segments
+  catastrophic_frame i64: first frame from which the task cannot be saved; null: none
+
+outcomes: Outcomes of runs that people stated; rows are only ever added. The view current_outcomes has those in
+      force
+  key import_id, episode_index
+  import_id str: 16 hex of sha256 over the rows saved together and their predecessors
+  dataset, episode_index
+  success bool: true: the run succeeded; null: the row takes an import back
+  note str: reason, in the author's words; null: none given
+  author str: person who said so
+  file str: name of the imported file; null: the row takes an import back
+  undoes str: import that is taken back; null: the row states an outcome
+  created_at time unhashed: time of the import
+  check (success IS NULL) = (undoes IS NOT NULL)
+
+reference_marks: References that people marked or took away; rows are only ever added. The view current_references
+      has those in force
+  key mark_id
+  mark_id str: 16 hex of sha256 over the row and the episode's previous mark
+  dataset, episode_index
+  is_reference bool: true: the run is a reference for its task; false: it is not
+  label_run str: label run that the person vouches for; null: the run is a reference no more
+  author str: person who said so
+  created_at time unhashed: time when it was said
+  check is_reference IS NOT NULL
+
+episode_marks: Tags and assignments of episodes; rows are only ever added. The views current_tags and
+      current_assignments have those in force
+  key mark_id
+  mark_id str: 16 hex of sha256 over all columns but created_at
+  dataset, episode_index
+  kind str: tag or assigned
+  value str: the tag, or the person assigned
+  is_on bool: true: the tag or assignment is set; false: it is removed
+  follows str: mark_id of the previous row of the same tag, or of the previous assignment; null: none
+  author str: person who said so
+  created_at time unhashed: time when it was said
+  check is_on IS NOT NULL
+  check kind IN ('tag', 'assigned')
+
+joined_tasks: Task texts that people say mean the same task; rows are only ever added. The newest row of each text
+      counts (view current_joined_tasks)
+  key join_id, task
+  join_id str: 16 hex of sha256 over the rows saved together and their predecessors
+  dataset
+  task str: a task text, as in episode_facts.task
+  same_as str: the text that stands for all texts of the same task; the same text: it is a task of its own again
+  author str: person who said so
+  created_at time unhashed: time when it was said
+  check task IS NOT NULL
+  check same_as IS NOT NULL
 """)

@@ -14,7 +14,7 @@ import numpy as np
 from fastapi import UploadFile
 from starlette.concurrency import run_in_threadpool
 
-from core.scratch import ScratchFolder
+from core.files import ScratchFolder
 from core.wall import TOO_MUCH, Walled
 from eval.reward.video import RunVideos, Shown, open_clip
 from eval.server.limits import Refused, ServerLimits

@@ -1,13 +1,18 @@
-"""Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them."""
+"""Two label runs, or two models, beside each other: where a dataset's are farthest apart, and one episode of them.
 
+And frames like one frame, and runs like one run, as pictures that lead to the moment.
+"""
+
+import threading
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 
+from core.errors import UserError
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
@@ -15,6 +20,7 @@ from explorer.episode import EpisodeIndex, episode_data, find_episode
 from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
+from warehouse.lake.similarity import SimilarityQuery, most_similar
 
 router = APIRouter()
 SAME_S = 0.25  # boundaries nearer than this are the same
@@ -41,6 +47,10 @@ FACTS_SQL = """
 CUTS_SQL = """
     SELECT episode_index, label_run, start_frame FROM segments WHERE dataset = ? AND segment_index > 0
     AND list_contains(?, label_run) AND list_contains(?, episode_index)"""
+MOST_LIKE = 24
+TIME_S = 60.0  # a search reads every picture's numbers: 60,000 runs of 10 s take half a minute
+AT_ONCE = 2
+_searching = threading.Semaphore(AT_ONCE)
 
 
 @router.get("/compare/{dataset}")
@@ -154,3 +164,35 @@ def mean_difference(lines: list[Curve]) -> float | None:
     values = [{f: v for f, v in zip(c.frames, c.values, strict=True) if v is not None} for c in lines]
     common = values[0].keys() & values[1].keys() if len(values) > 1 else ()
     return sum(abs(values[0][f] - values[1][f]) for f in common) / len(common) if common else None
+
+
+@router.get("/like/{dataset}/{episode_index}")
+def like_page(
+    at: Visiting,
+    dataset: str,
+    episode_index: EpisodeIndex,
+    frame: Annotated[int | None, Query(ge=0, le=2**53)] = None,
+    camera: Annotated[str | None, Query(max_length=200)] = None,
+    among: Annotated[str | None, Query(max_length=200)] = None,
+) -> HTMLResponse:
+    """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
+    episode = find_episode(at.reader, dataset, episode_index)
+    asked: SimilarityQuery | None = None
+    similar: list[dict[str, Any]] = []
+    why_not = ""
+    with _searching, at.explorer.corpus.reading(TIME_S) as reader:
+        try:
+            asked, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE)
+        except UserError as e:
+            why_not = str(e)
+    return at.page(
+        "likeness.html",
+        title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
+        episode=episode,
+        facts=episode.facts,
+        frame=frame,
+        among=among,
+        asked=asked,
+        similar=similar,
+        why_not=why_not,
+    )

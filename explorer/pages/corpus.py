@@ -1,5 +1,9 @@
-"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out."""
+"""The corpus as a whole: how much there is of what, how far labelled, at what price, and what is left out.
 
+And frozen corpora: what each holds, and how to read, verify and compare them.
+"""
+
+import shlex
 from typing import Any
 
 from fastapi import APIRouter
@@ -7,7 +11,7 @@ from fastapi.responses import HTMLResponse
 
 from annotate.signal_lag import columns, lag
 from explorer import charts
-from explorer.access import LakeReader
+from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
 from explorer.site import Visit, Visiting
 from warehouse.lake.connection import LakeConnection
@@ -62,6 +66,19 @@ OF_LAKE = {
         SELECT stage, model, count(*) AS calls, sum(prompt_tokens)::BIGINT AS prompt_tokens,
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
+}
+SHARDS = 200  # shown of a release
+RELEASES_SQL = """
+    SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
+           sum(s.samples) AS samples, sum(s.bytes) AS bytes, count(DISTINCT s.dataset) AS datasets
+    FROM releases r LEFT JOIN release_shards s ON s.name = r.name GROUP BY ALL ORDER BY r.created_at DESC, r.name"""
+OF_RELEASE = {
+    "parts": """
+        SELECT dataset, split, count(*) AS shards, sum(episodes) AS episodes, sum(samples) AS samples,
+               sum(bytes) AS bytes FROM release_shards WHERE name = ? GROUP BY ALL ORDER BY 1, 2""",
+    "shards": f"FROM release_shards WHERE name = ? ORDER BY shard LIMIT {SHARDS}",
+    "trained": "FROM training_runs WHERE release = ? ORDER BY created_at DESC",
+    "evaluated": "FROM eval_runs WHERE release = ? ORDER BY created_at DESC, model",
 }
 
 
@@ -126,3 +143,27 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
     named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
     return {"chart": charts.bars(named, about), "unit": unit, "median": mid, "top": top}
+
+
+@router.get("/releases")
+def releases_page(at: Visiting) -> HTMLResponse:
+    return at.page("releases.html", title="Releases", releases=at.reader.dicts(RELEASES_SQL))
+
+
+@router.get("/releases/{name}")
+def release(at: Visiting, name: str) -> HTMLResponse:
+    reader = at.reader
+    found = reader.dicts("FROM releases WHERE name = ?", name)
+    if not found:
+        raise PageError(f"there is no release {name[:60]!r}")
+    facts = {what: reader.dicts(sql, name) for what, sql in OF_RELEASE.items()}
+    others = [r[0] for r in reader.rows("SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name)]
+    return at.page(
+        "release.html",
+        title=f"Release {name}",
+        release=found[0],
+        total=sum(part["shards"] for part in facts["parts"]),
+        others=others,
+        place=shlex.quote(str(at.explorer.space.root)),
+        **facts,
+    )

@@ -1,20 +1,36 @@
-"""The gallery: episodes chosen by facets and words, with pictures; and those pictures."""
+"""The gallery: episodes chosen by facets and words, with pictures; and those pictures.
 
+And what people keep by name in the workspace: queries, and views of the gallery; a JSON file of each kind.
+"""
+
+import json
+import threading
 from dataclasses import replace
 from math import ceil, floor
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.datastructures import QueryParams
 
+from core.files import write_file
+from core.paths import Workspace
+from explorer.access import PageError
 from explorer.facets import RANGES, SORTS, tags_of
 from explorer.index import Indexed
-from explorer.pages.saved import VIEWS, saved
 from explorer.selection import PAGE, EpisodeSelection, count, episodes_of, facets, marked
-from explorer.site import Visit, Visiting
+from explorer.site import Visit, Visiting, explorer_of
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
+MAX_SAVED = 200  # of one kind
+MAX_CHARS = 20_000
+QUERIES, VIEWS = "queries", "views"
+KEYS = {QUERIES: "sql", VIEWS: "query"}  # of the text in the file, by kind
+_saving = threading.Lock()
+Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 @router.get("/episodes")
@@ -65,3 +81,68 @@ def frozen_options(at: Visit) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
     release = at.explorer.options.release
     return f"--release {release}" if release else f"--snapshot {at.reader.snapshot.number}"
+
+
+class SavedQuery(BaseModel):
+    name: Name
+    sql: str = Field(min_length=1, max_length=MAX_CHARS)
+
+
+class SavedView(BaseModel):
+    """A selection of the gallery, as in its address, with a name."""
+
+    name: Name
+    query: str = Field(max_length=MAX_CHARS)
+
+
+def saved(space: Workspace, kind: str) -> list[dict[str, str]]:
+    """Rows of name and text, by name. Raises PageError when the file holds something else."""
+    path = _path(space, kind)
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text())
+        for row in rows:
+            is_row = isinstance(row, dict) and {*row} == {"name", KEYS[kind]} and {*map(type, row.values())} == {str}
+            if not is_row:
+                raise ValueError(f"each needs name and {KEYS[kind]}, which are texts")
+        return rows
+    except (ValueError, TypeError) as e:
+        why = str(e).splitlines()[0]
+        raise PageError(f"{path} holds no saved {kind}: {why}; mend or delete it", 500) from e
+
+
+def _path(space: Workspace, kind: str) -> Path:
+    return space.root / "explorer" / f"{kind}.json"
+
+
+def _change(request: Request, kind: str, name: str, text: str | None) -> JSONResponse:
+    """Save a text under a name, or delete it (None). Raises PageError: too many, or a read-only folder."""
+    space, key = explorer_of(request).space, KEYS[kind]
+    with _saving:
+        texts = {row["name"]: row[key] for row in saved(space, kind)} | {name: text}
+        rows = [{"name": name, key: text} for name, text in sorted(texts.items()) if text is not None]
+        if len(rows) > MAX_SAVED:
+            raise PageError(f"at most {MAX_SAVED} {kind} are kept: delete one first", 400)
+        try:
+            write_file(_path(space, kind), json.dumps(rows, indent=1, ensure_ascii=False).encode())
+        except OSError as e:
+            raise PageError(f"the workspace cannot be written: {e.strerror}", 403) from e
+    return JSONResponse(rows)
+
+
+@router.post("/api/queries")
+def save_query(request: Request, query: SavedQuery) -> JSONResponse:
+    return _change(request, QUERIES, query.name, query.sql)
+
+
+@router.post("/api/views")
+def save_view(request: Request, view: SavedView) -> JSONResponse:
+    """Keep a selection; what cannot be one is refused (400)."""
+    address = EpisodeSelection.of(QueryParams(view.query.removeprefix("?"))).url(page=1)
+    return _change(request, VIEWS, view.name.strip() or "view", address.partition("?")[2])
+
+
+@router.delete("/api/{kind}/{name:path}")
+def forget(request: Request, kind: Literal["queries", "views"], name: str) -> JSONResponse:
+    return _change(request, kind, name, None)

@@ -21,8 +21,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.jobs import while_wanted
-from explorer.pages.episodes import frozen_options
-from explorer.pages.saved import MAX_CHARS, QUERIES, saved
+from explorer.pages.episodes import MAX_CHARS, QUERIES, frozen_options, saved
 from explorer.site import Visit, explorer_of
 from warehouse.lake.schema import columns, relations
 from warehouse.sql_process import LakeState, SqlProcess

@@ -11,7 +11,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats import folders, lerobot_meta
 from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects

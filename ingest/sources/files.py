@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple, NoReturn
 from urllib.parse import quote
 
-from core.files import HALF_FILE, whole_file
-from core.scratch import ScratchFolder
+from core.files import HALF_FILE, ScratchFolder, whole_file
 from ingest.reasons import LIMITS, DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.types import FileStat, SourceError, refuse_pointer

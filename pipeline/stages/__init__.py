@@ -1,35 +1,16 @@
-"""The corpus from top to bottom: every stage, once, in the order in which a chunk goes through them."""
+"""The corpus from top to bottom: every stage, once, in the order in which a chunk goes through them.
 
+A stage is the module of its name beside this one; `STAGE_TABLES` names them in order.
+"""
+
+from importlib import import_module
+
+from core.tables import STAGE_TABLES
 from pipeline.config import DatasetBuild
 from pipeline.stage import Stage, StageSpec
-from pipeline.stages import (
-    corrections,
-    demonstrations,
-    embeddings,
-    episodes,
-    frames,
-    progress,
-    reasoning,
-    samples,
-    segments,
-    shards,
-    transfer,
-)
 
-STAGES: tuple[Stage, ...] = (
-    episodes.STAGE,
-    frames.STAGE,
-    demonstrations.STAGE,
-    embeddings.STAGE,
-    segments.STAGE,
-    transfer.STAGE,
-    corrections.STAGE,
-    progress.STAGE,
-    reasoning.STAGE,
-    samples.STAGE,
-    shards.STAGE,
-)
-LISTING = episodes.STAGE  # works on a dataset as a whole, and says which chunks there are; the others on a chunk
+STAGES: tuple[Stage, ...] = tuple(import_module(f"pipeline.stages.{name}").STAGE for name in STAGE_TABLES)
+LISTING = STAGES[0]  # works on a dataset as a whole, and says which chunks there are; the others on a chunk
 
 
 def stage_specs(build: DatasetBuild) -> tuple[StageSpec, ...]:

@@ -1,7 +1,5 @@
 """How well each run of a chunk was demonstrated, measured on it alone; a view compares the runs of a task."""
 
-from typing import Any
-
 import numpy as np
 
 from annotate.demonstration import CODE_VERSION, measures
@@ -10,24 +8,13 @@ from pipeline.stage import Output, Stage, StageContext
 
 
 def run(context: StageContext) -> Output:
-    rows: list[dict[str, Any]] = []
+    rows = []
     for episode in context.signals():
-        measured = measures(episode.signals())
-        rows.append(
-            {
-                "dataset": context.dataset,
-                "episode_index": episode.episode_index,
-                "chunk": context.chunk,
-                "camera": episode.camera,
-                "end_phash": int(episode.phash[-1]),
-                **{name: _listed(value) for name, value in vars(measured).items()},
-            }
-        )
+        measured = vars(measures(episode.signals())).items()
+        columns = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in measured}
+        where = {"dataset": context.dataset, "episode_index": episode.episode_index, "chunk": context.chunk}
+        rows.append(where | columns | {"camera": episode.camera, "end_phash": int(episode.phash[-1])})
     return Output({"demonstration_measures": TABLES["demonstration_measures"].rows(rows)})
-
-
-def _listed(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 STAGE = Stage(

@@ -1,11 +1,10 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from annotate.frames import CODE_VERSION, frames_stage
 from core.files import write_file
@@ -31,55 +30,41 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-@dataclass
-class KeyframeWriter:
-    """Stores pictures beside the work that makes them, which would wait for the disk at each of them.
+@contextmanager
+def stored_beside(workspace: Workspace, stored: dict[str, int]) -> Iterator[Callable[[str, bytes], None]]:
+    """Yields what stores a picture beside the work that makes it, which would wait for the disk at each of them.
 
-    A context manager: when its block ends well, all of them are on the disk. Raises OSError, also from `store`.
+    When the block ends well, all of them are on the disk. `stored` gets the bytes of each new one, by its sha256.
+    Raises OSError, also from what it yields.
     """
+    pool, writing = ThreadPoolExecutor(WRITERS, "keyframes"), deque[Future[None]]()
 
-    workspace: Workspace
-    new_bytes: int = 0
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(WRITERS, "keyframes"))
-    _stored: set[str] = field(default_factory=set)
-    _writing: deque[Future[None]] = field(default_factory=deque)
-
-    def store(self, sha256: str, jpeg: bytes) -> None:
-        path = self.workspace.keyframe(sha256)
-        if sha256 in self._stored or _is_there(path):
+    def store(sha256: str, jpeg: bytes) -> None:
+        path = workspace.keyframe(sha256)
+        if sha256 in stored or _is_there(path):
             return
-        self._stored.add(sha256)
-        self.new_bytes += len(jpeg)
-        self._writing.append(self._pool.submit(write_file, path, jpeg))
+        stored[sha256] = len(jpeg)
+        writing.append(pool.submit(write_file, path, jpeg))
         # No more of them in memory than these
-        if len(self._writing) > 8 * WRITERS:
-            self._writing.popleft().result()
+        if len(writing) > 8 * WRITERS:
+            writing.popleft().result()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type | None, e: BaseException | None, trace: TracebackType | None) -> None:
-        try:
-            while kind is None and self._writing:
-                self._writing.popleft().result()
-        finally:
-            self._pool.shutdown(cancel_futures=True)
+    try:
+        yield store
+        while writing:
+            writing.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def run(context: StageContext) -> Output:
-    lake, build = context.lake, context.build
+    lake, build, stored = context.lake, context.build, dict[str, int]()
     keepers = context.pictures.keepers(context.step.input_hash) if context.pictures else ()
-    with KeyframeWriter(lake.workspace) as keyframes:
-        measured = frames_stage(
-            context.source,
-            context.each(context.records()),
-            context.chunk,
-            build.stages.frames,
-            keyframes.store,
-            keepers,
-            stored_signals(lake.con, build.name),
-        )
-    numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": keyframes.new_bytes}
+    episodes, signals = context.each(context.records()), stored_signals(lake.con, build.name)
+    with stored_beside(lake.workspace, stored) as store:
+        config = build.stages.frames
+        measured = frames_stage(context.source, episodes, context.chunk, config, store, keepers, signals)
+    numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": sum(stored.values())}
     return Output(measured.tables, measured.findings, numbers=numbers)
 
 

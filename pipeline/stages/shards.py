@@ -113,9 +113,8 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
 
 def _entry(dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore) -> ShardEpisode:
     # By name, so that a picture which several samples show is in the entry once
-    shown = [picture for row in rows for picture in row["pictures"]]
-    key_of_name = {picture_name(episode_index, picture): picture_key(picture) for picture in shown}
-    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in key_of_name.items()})
+    named = {picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]}
+    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in named.items()})
 
 
 @dataclass

@@ -12,10 +12,8 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.corpus import jobs
-from assets.defs.corpus.jobs import nightly
-from assets.defs.corpus.sensors import new_corrections, source_revisions
-from assets.defs.models.jobs import weekly
-from assets.defs.models.sensors import new_release
+from assets.defs.corpus.jobs import new_corrections, nightly, source_revisions
+from assets.defs.models.jobs import new_release, weekly
 from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from pipeline.build import run_build

@@ -7,7 +7,7 @@ import dagster as dg
 import pytest
 
 from assets.definitions import defs
-from assets.defs.corpus.sensors import source_revisions
+from assets.defs.corpus.jobs import source_revisions
 from assets.defs.resources import CorpusResource
 from core.paths import Workspace
 from ingest.registry import DatasetConfig

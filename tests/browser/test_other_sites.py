@@ -20,8 +20,7 @@ from dagster._core.workspace.load_target import PythonFileTarget
 from playwright.sync_api import Browser, Page
 
 from assets.webserver import TOKEN, guarded, ui_access
-from core.serving import listen
-from core.web import Access
+from core.web import Access, listen
 from tests.kits.browser_kit import Served
 from tests.kits.made_corpus import Made
 from tests.kits.other_site import Wish, attacking, other_site

@@ -6,15 +6,15 @@ from types import SimpleNamespace
 
 import pytest
 
-import cli.progress
+import cli.output
 from cli.options import warn
-from cli.progress import progress, training_progress
+from cli.output import progress, training_progress
 from cli.terminal import QUIET, note
 
 
 def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with progress() as report:
         report("sources", detail="looked at and listed")
         time.sleep(0.1)
@@ -32,7 +32,7 @@ def test_a_log_has_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     asked = QUIET.set(True)
     with progress() as report:
         report("frames", 0, 30, "episodes")
@@ -45,8 +45,8 @@ def test_quiet_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 
 
 def test_a_training_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(cli.progress, "LOG_EVERY_S", 0.05)
-    monkeypatch.setattr(cli.progress, "FIRST_S", 0.01)
+    monkeypatch.setattr(cli.output, "LOG_EVERY_S", 0.05)
+    monkeypatch.setattr(cli.output, "FIRST_S", 0.01)
     with training_progress() as on_step:
         time.sleep(0.2)
         on_step(SimpleNamespace(done=0.5, step=3, loss=0.25, samples=40))

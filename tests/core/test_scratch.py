@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from core.files import ScratchFolder
 from core.paths import ROOT
-from core.scratch import ScratchFolder
 
 HOLDING = """
 import sys, time
-from core.scratch import ScratchFolder
+from core.files import ScratchFolder
 folder = ScratchFolder()
 (folder.path / "large").write_bytes(bytes(1000))
 print(folder.path, flush=True)

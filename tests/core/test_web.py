@@ -15,8 +15,7 @@ from starlette.responses import PlainTextResponse
 
 from core.errors import UserError
 from core.paths import ROOT, Workspace
-from core.serving import TOKENS, access_for, token_for
-from core.web import LOOPBACK_NAMES, Guard
+from core.web import LOOPBACK_NAMES, TOKENS, Guard, access_for, token_for
 from explorer.site import Options
 from tests.kits.visitor import HOME, csrf, visit
 
@@ -177,7 +176,7 @@ def test_a_login_is_a_cookie_for_a_month_and_the_token_leaves_the_address():
 SERVER = """
 import time
 from fastapi import FastAPI
-from core.serving import listen, serve
+from core.web import listen, serve
 app = FastAPI()
 app.get("/")(lambda: time.sleep(60))
 serve(app, listen("127.0.0.1", 0), lambda url: print(url, flush=True))

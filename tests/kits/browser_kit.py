@@ -11,7 +11,7 @@ import uvicorn
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page
 
 from core.paths import Workspace
-from core.serving import listen, server_config
+from core.web import listen, server_config
 from explorer.app import create_app
 from explorer.site import Options
 

@@ -12,8 +12,7 @@ import numpy as np
 import uvicorn
 from PIL import Image
 
-from core.serving import server_config
-from core.web import Access
+from core.web import Access, server_config
 from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.window import Window
 from eval.server.app import make_app

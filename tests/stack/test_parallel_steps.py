@@ -7,9 +7,8 @@ import dagster as dg
 import pytest
 
 from assets.defs.corpus.assets import corpus_assets
-from assets.defs.corpus.partitions import chunks
-from assets.defs.resources import CorpusResource
-from assets.lib.vlm_server import VlmServer
+from assets.defs.resources import CorpusResource, VlmServer
+from assets.lib.events import chunks
 from core.paths import Workspace
 from tests.kits.cli_kit import write_config
 from tests.kits.tiny_lerobot import make_dataset

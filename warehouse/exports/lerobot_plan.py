@@ -25,7 +25,7 @@ import pyarrow.parquet as pq
 from annotate.samples.procvqa import PROGRESS, task_text
 from annotate.segments import STEP, completed_steps
 from core.errors import UserError
-from core.step_names import is_name
+from core.names import is_name
 from core.tables import TABLES
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from annotate.progress import StatedEnd, check_stated, is_stated
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
-from core.step_names import is_name
+from core.names import is_name
 from core.tables import TABLES
 from warehouse.lake.hashes import content_key
 from warehouse.lake.labels import labels_of

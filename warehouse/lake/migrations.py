@@ -15,8 +15,8 @@ from typing import Any
 
 import duckdb
 
+from core.names import PLACEHOLDER
 from core.paths import Workspace
-from core.step_names import PLACEHOLDER
 from core.tables import TABLES, Column, Table
 from core.version import VERSION
 from core.views import VIEWS

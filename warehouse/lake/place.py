@@ -21,8 +21,7 @@ from urllib.parse import urlsplit
 import duckdb
 import filelock
 
-from core.addresses import without_secrets
-from core.errors import UserError
+from core.errors import UserError, without_secrets
 from core.files import write_file
 from core.paths import Workspace
 

@@ -5,18 +5,14 @@ What belongs here: what Dagster has to know. What a stage does and needs is in p
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 import dagster as dg
 
 from annotate.model_client.calls import VlmError
-from assets.defs.corpus.partitions import chunks, datasets, parse_chunk_key
-from assets.defs.resources import CorpusResource
-from assets.lib.events import LEFT_OUT, check_result, described, metadata, why_not
-from assets.lib.executors import is_one_process
+from assets.defs.resources import CorpusResource, VlmServer, is_one_process
+from assets.lib.events import LEFT_OUT, check_result, chunks, datasets, described, metadata, parse_chunk_key, why_not
 from assets.lib.tell import register_partitions
-from assets.lib.vlm_server import VlmServer
 from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
@@ -60,14 +56,19 @@ def _run(
     stage: Stage,
     dataset: str,
     chunk: int | None,
-    vlm_server: VlmServer | None = None,
-) -> StageReport | None:
-    """Run one stage on one partition; None: the chunk has no such stage (Stage.reads).
+    vlm_server: VlmServer,
+) -> StageReport | str:
+    """Run one stage on one partition; a text: why the partition has nothing of the stage.
 
     Raises dg.Failure when its upstream is not up to date, or a model gives up.
     """
     lake = corpus.lake()
-    build = _asking(corpus.build(dataset), stage, vlm_server)
+    build = corpus.build(dataset)
+    if not stage.applies(build):
+        return f"the build of {dataset} has none"
+    # Where the resource has servers, a stage that asks a model asks those
+    if vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
+        build = with_annotator(build, "vlm", vlm_server.endpoints())
     source = build.source(lake.workspace.sources)
     fingerprint = source.fingerprint()
     build = build.read_at(fingerprint)
@@ -75,7 +76,7 @@ def _run(
     of_chunk = [step for step in steps if step.chunk == chunk]
     step = next((step for step in of_chunk if step.stage is stage), None)
     if step is None and why_not(stage) and of_chunk:
-        return None
+        return why_not(stage)
 
     # What cannot be run now says what to do first; trying again would not help
     if step is None:
@@ -87,70 +88,58 @@ def _run(
         raise dg.Failure(why, allow_retries=False)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
-    pictures = _pictures.of(context, lake.workspace, build, chunk) if stage.name in DECODING else None
+    pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
     finally:
         if stage.name == DECODING[-1]:
-            _pictures.close()
+            _let_go()
 
 
-@dataclass
-class _RunPictures:
-    """What the stages of one chunk keep for one another where one process runs them all: a video is decoded once."""
-
-    key: tuple[str, DatasetBuild, int] | None = None
-    cache: PictureCache | None = None
-
-    def of(
-        self, context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
-    ) -> PictureCache | None:
-        """None where this run does not also make all that would be kept, or makes it in other processes."""
-        made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
-        wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
-        if chunk is None or not wanted <= made or not is_one_process():
-            return None
-        key = context.run_id, build, chunk
-        if key != self.key:
-            self.close()
-            self.key, self.cache = key, PictureCache(workspace, build)
-        return self.cache
-
-    def close(self) -> None:
-        if self.cache:
-            self.cache.close()
-        self.key = self.cache = None
+# What the stages of one chunk keep for one another where one process runs them all: a video is decoded once. Of a run,
+# the newest build and chunk
+_kept: list[tuple[tuple[str, DatasetBuild, int], PictureCache]] = []
 
 
-_pictures = _RunPictures()
+def _pictures(
+    context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
+) -> PictureCache | None:
+    """None where this run does not also make all that would be kept, or makes it in other processes."""
+    made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
+    if chunk is None or not wanted <= made or not is_one_process():
+        return None
+    key = context.run_id, build, chunk
+    if not _kept or _kept[0][0] != key:
+        _let_go()
+        _kept.append((key, PictureCache(workspace, build)))
+    return _kept[0][1]
 
 
-def _asking(build: DatasetBuild, stage: Stage, vlm_server: VlmServer | None) -> DatasetBuild:
-    """A build whose stage asks the servers of the resource, where there are any and it asks a model at all."""
-    if vlm_server and vlm_server.is_configured and stage.asks_model and build.annotator == "vlm":
-        return with_annotator(build, "vlm", vlm_server.endpoints())
-    return build
+def _let_go() -> None:
+    while _kept:
+        _kept.pop()[1].close()
+
+
+def _place(key: str) -> tuple[str, int | None]:
+    """The dataset of a partition, and its chunk; None: it is the dataset as a whole."""
+    return parse_chunk_key(key) if ":" in key else (key, None)
 
 
 def _result(
-    corpus: CorpusResource, build: DatasetBuild, stage: Stage, chunk: int | None, report: StageReport
+    corpus: CorpusResource, stage: Stage, dataset: str, chunk: int | None, report: StageReport | str
 ) -> dg.MaterializeResult:
-    """What a partition's materialisation shows, with the results of the stage's checks."""
-    lake = corpus.lake()
+    """What a partition's materialisation shows, with the results of the stage's checks; or why it has nothing of it."""
+    if isinstance(report, str):
+        why = f"nothing to check: {report}"
+        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.all_checks]
+        return dg.MaterializeResult(metadata={"left_out": report}, data_version=LEFT_OUT, check_results=passed)
+    lake, build = corpus.lake(), corpus.build(dataset)
     checked = [check_result(check, check.run(lake, build, chunk)) for check in stage.all_checks]
     version = dg.DataVersion(report.run.output_hash)
     return dg.MaterializeResult(metadata=metadata(lake, stage, report), data_version=version, check_results=checked)
-
-
-def _left_out(stage: Stage, why: str) -> dg.MaterializeResult:
-    """A partition that has nothing of the stage."""
-    passed = [
-        dg.AssetCheckResult(passed=True, check_name=check.name, description=f"nothing to check: {why}")
-        for check in stage.all_checks
-    ]
-    return dg.MaterializeResult(metadata={"left_out": why}, data_version=LEFT_OUT, check_results=passed)
 
 
 def _definition(stage: Stage) -> dict[str, Any]:
@@ -181,44 +170,25 @@ def _definition(stage: Stage) -> dict[str, Any]:
     }
 
 
-def dataset_asset(stage: Stage) -> dg.AssetsDefinition:
-    """The asset of a stage that works on a dataset as a whole."""
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset of a stage, of a dataset as a whole or of its chunks; a blocking check that fails stops what follows.
 
-    @dg.asset(partitions_def=datasets, **_definition(stage))
-    def dataset_stage(context: dg.AssetExecutionContext, corpus: CorpusResource) -> dg.MaterializeResult:
-        dataset = context.partition_key
-        with _outlasting(context):
-            report = _run(context, corpus, stage, dataset, None)
-            assert report
-            register_partitions(context.instance, corpus.lake(), [dataset])
-            return _result(corpus, corpus.build(dataset), stage, None, report)
+    A partition that has nothing of the stage says so.
+    """
 
-    return cast(dg.AssetsDefinition, dataset_stage)
-
-
-def chunk_asset(stage: Stage) -> dg.AssetsDefinition:
-    """The asset of a stage that works on a chunk; a blocking check that fails stops what follows."""
-
-    @dg.asset(partitions_def=chunks, **_definition(stage))
-    def chunk_stage(
+    @dg.asset(partitions_def=chunks if stage.upstream else datasets, **_definition(stage))
+    def made(
         context: dg.AssetExecutionContext, corpus: CorpusResource, vlm_server: VlmServer
     ) -> Iterator[dg.MaterializeResult]:
-        dataset, chunk = parse_chunk_key(context.partition_key)
+        dataset, chunk = _place(context.partition_key)
         with _outlasting(context):
-            build = corpus.build(dataset)
-            if not stage.applies(build):
-                why = f"the build of {dataset} has none"
-                context.log.info(f"no {stage.name}: {why}")
-                yield _left_out(stage, why)
-                return
             report = _run(context, corpus, stage, dataset, chunk, vlm_server)
-            if report is None:
-                yield _left_out(stage, why_not(stage))
-                return
-            result = _result(corpus, build, stage, chunk, report)
+            if chunk is None:
+                register_partitions(context.instance, corpus.lake(), [dataset])
+            result = _result(corpus, stage, dataset, chunk, report)
         yield result
 
-    return cast(dg.AssetsDefinition, chunk_stage)
+    return cast(dg.AssetsDefinition, made)
 
 
-corpus_assets = [dataset_asset(stage) if not stage.upstream else chunk_asset(stage) for stage in STAGES]
+corpus_assets = [stage_asset(stage) for stage in STAGES]

@@ -1,28 +1,39 @@
-"""Jobs over the whole graph, and the schedule that keeps the corpus up to date.
+"""Jobs over the whole graph, and what starts them: a schedule, and sensors of what happens outside.
 
 `corpus` is the build loop over all datasets, then release, model, evaluation and leaderboard, in one run. (An asset job
 cannot hold assets of two partition sets, so it is a job of ops, whose events say what they made.) `build` is its
 first half. Jobs over the second half are in assets/defs/models/jobs.py, exports in assets/defs/exports/jobs.py.
 
-Where a cluster runs the steps (`assets.lib.executors`), chunks are spread over steps of their own, several in each.
+Where a cluster runs the steps (`assets.defs.resources`), chunks are spread over steps of their own, several in each.
+
+Each sensor is off until somebody turns it on in the UI. What is stale is decided by the plan alone, as for the command
+line; a state that was asked for once is not asked for again, so a build that fails is left to a person or to `nightly`.
 """
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import batched
 from typing import Any
 
 import dagster as dg
 from pydantic import Field
 
-from assets.defs.resources import CorpusResource
+from assets.defs.resources import CorpusResource, is_one_process
 from assets.lib.events import materialization
-from assets.lib.executors import is_one_process
 from assets.lib.tell import tell_stages
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import BuildReport, Chunks, run_build
+from pipeline.config import resolve
+from pipeline.plan import CURRENT, plan
+from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageReport
+from pipeline.stages import stage_specs
 from training.recipe import load_recipe
+from warehouse.lake import content_key, references
+
+EVERY_S = 300
+QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
 
 
 class BuildConfig(dg.Config):
@@ -180,3 +191,59 @@ nightly = dg.ScheduleDefinition(
     run_config={"release": "nightly", "train": False},
     description="Every night at two: what changed is rebuilt and released as `nightly`, and the newest model scored.",
 )
+
+
+@dg.sensor(
+    job=build_job,
+    minimum_interval_seconds=EVERY_S,
+    description="A source has other files, or another revision, than were listed, or people took episodes down or gave "
+    "outcomes: build what follows from it.",
+)
+def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    lake = corpus.lake()
+    specs, fingerprints, unreachable = {}, {}, []
+    # A source that cannot be reached now is looked at the next time; it holds up no other
+    for stored in corpus.all_builds():
+        # What a build would read that takes the newest commit, which the run that is asked for does
+        build = resolve(lake, stored, update=True)
+        try:
+            fingerprints[build.name] = look_at(build.source(lake.workspace.sources).fingerprint)()
+        except OUT_OF_REACH as e:
+            unreachable.append(f"not looked at: {build.name}: {e}")
+            context.log.warning(unreachable[-1])
+            continue
+        specs[build.name] = stage_specs(build)
+
+    # The input hash of each listing that is not current: its source, or what people said of it, changed
+    steps = plan(lake, specs, fingerprints)
+    changed = {step.dataset: step.input_hash for step in steps if step.chunk is None and step.status != CURRENT}
+    if not changed:
+        return dg.SkipReason("; ".join(["every source is as it was listed", *unreachable]))
+    # One run per state of the sources and of what people said: Dagster does not start a second run of the same key
+    key = content_key(*(f"{name} {version}" for name, version in sorted(changed.items())))
+    tags = {"changed": ", ".join(sorted(changed))[:200]}
+    return dg.SensorResult([dg.RunRequest(run_key=f"source-{key}", run_config={"update": True}, tags=tags)])
+
+
+@dg.sensor(
+    job=build_job,
+    minimum_interval_seconds=60,
+    description=f"People corrected labels, or named references, the last time {QUIET_S // 60} minutes ago: "
+    "build the chunks concerned, those included whose runs are labelled like these.",
+)
+def new_corrections(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
+    lake = corpus.lake()
+    waiting = lake.rows("SELECT count(*) FROM pending_corrections")[0][0]
+    shown = sum(len(chunks) for chunks in references.pending(lake).values())
+    word = references.newest_word(lake)
+    # Without a word of people it is the source that changed, which is another sensor's
+    if word is None or not (waiting or shown):
+        return dg.SkipReason("every correction is in the labels, and what references show")
+    newest, at = word
+    if (datetime.now(UTC) - at).total_seconds() < QUIET_S:
+        return dg.SkipReason(
+            f"{waiting} corrected episodes wait, and {shown} chunks to be labelled like references; "
+            "somebody said something just now"
+        )
+    tags = {"corrected": str(waiting), "chunks_shown": str(shown)}
+    return dg.SensorResult([dg.RunRequest(run_key=f"correction-{newest}", tags=tags)])

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 from pydantic import Field
 
-from assets.defs.corpus.partitions import chunk_key
 from assets.defs.resources import CorpusResource
+from assets.lib.events import chunk_key
 from warehouse.exports import export_kind
 from warehouse.exports.export import Export
 from warehouse.exports.options import Selection

@@ -12,9 +12,8 @@ from typing import Any
 import dagster as dg
 
 from annotate.label_run import LabelGate
-from assets.defs.corpus.partitions import chunks
 from assets.defs.resources import CorpusResource
-from assets.lib.events import described, made, numbers_metadata
+from assets.lib.events import chunks, described, made, numbers_metadata
 from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
 from core.paths import ROOT
 from pipeline.comparison import comparison_step

@@ -14,7 +14,8 @@ from core.errors import FailedError
 from core.logs import SEARCHED_LINES
 
 ANSWER_S = 30
-ENDS = {"Succeeded": 0, "Failed": 1}  # whose log tells most
+ENDED = ("Complete", "Failed")  # conditions of a job
+ENDS = {"Succeeded": 0, "Failed": 1}  # pods whose log tells most
 
 
 def connected(context: str) -> client.ApiClient:
@@ -57,10 +58,19 @@ class KubernetesJob:
             raise FailedError(f"{refused}: {reason}") from e
 
     def state(self) -> tuple[str, bool | None]:
+        """How it ended; else how many of its pods run, and what holds up the others."""
         unknown = f"the job {self.id} cannot be asked about"
         job = self._ask(unknown, self._batch.read_namespaced_job, self._name, self._namespace)
+        if ended := next((c for c in job.status.conditions or [] if c.status == "True" and c.type in ENDED), None):
+            reason = f" ({ended.reason}: {ended.message})" if ended.reason else ""
+            return ended.type.lower() + reason, ended.type == "Failed"
+        # A pod that failed is there beside the one that took its place
         pods = self._pods(unknown)
-        return _ended(job) or _running(pods)
+        phases = [pod.status.phase for pod in pods]
+        failed = phases.count("Failed")
+        running = f"{phases.count('Running')} of {len(pods) - failed} pods running"
+        state = running + f"; {failed} failed before" * bool(failed)
+        return "; ".join(filter(None, (state, ", ".join(sorted(set(map(_held_up, pods)) - {""}))))), None
 
     def _pods(self, unknown: str) -> list[Any]:
         label = f"batch.kubernetes.io/job-name={self._name}"
@@ -70,9 +80,8 @@ class KubernetesJob:
     def written(self) -> str:
         """Of a pod that came to its end well, else of the newest that failed, else of the first that has a log."""
         try:
-            # The sort is stable: of pods that ended alike, the newest comes first
-            newest = sorted(self._pods("no log"), key=_age)
-            for pod in sorted(newest, key=lambda pod: ENDS.get(pod.status.phase, len(ENDS))):
+            # Of pods that ended alike, the newest comes first
+            for pod in sorted(self._pods("no log"), key=lambda pod: (ENDS.get(pod.status.phase, len(ENDS)), _age(pod))):
                 # As text the client gives the bytes' Python form
                 how = {"tail_lines": SEARCHED_LINES, "_preload_content": False}
                 log = self._core.read_namespaced_pod_log
@@ -90,37 +99,18 @@ class KubernetesJob:
             return
 
 
-def _ended(job: Any) -> tuple[str, bool | None] | None:
-    """How a job ended; None: it has not."""
-    for condition in job.status.conditions or []:
-        if condition.status == "True" and condition.type in ("Complete", "Failed"):
-            reason = f" ({condition.reason}: {condition.message})" if condition.reason else ""
-            return condition.type.lower() + reason, condition.type == "Failed"
-    return None
-
-
-def _running(pods: list[Any]) -> tuple[str, bool | None]:
-    """How many pods of a job run, and what holds up the others."""
-    # A pod that failed is there beside the one that took its place
-    failed = sum(pod.status.phase == "Failed" for pod in pods)
-    running = sum(pod.status.phase == "Running" for pod in pods)
-    state = f"{running} of {len(pods) - failed} pods running" + (f"; {failed} failed before" if failed else "")
-    held_up = sorted({reason for pod in pods if (reason := _held_up(pod))})
-    return f"{state}; {', '.join(held_up)}" if held_up else state, None
-
-
 def _age(pod: Any) -> float:
     """Seconds since a pod was begun; 0 where the cluster does not say when."""
     begun = pod.metadata.creation_timestamp
     return time.time() - begun.timestamp() if begun else 0.0
 
 
-def _held_up(pod: Any) -> str | None:
-    """Why a pod does not run yet, such as ImagePullBackOff or Unschedulable."""
+def _held_up(pod: Any) -> str:
+    """Why a pod does not run yet, such as ImagePullBackOff or Unschedulable; empty: it runs."""
     for container in pod.status.container_statuses or []:
         if container.state.waiting and container.state.waiting.reason not in (None, "ContainerCreating"):
             return container.state.waiting.reason
     for condition in pod.status.conditions or []:
         if condition.type == "PodScheduled" and condition.status == "False":
-            return condition.reason
-    return None
+            return condition.reason or ""
+    return ""

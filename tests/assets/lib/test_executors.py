@@ -3,7 +3,7 @@
 import pytest
 from dagster._config import validate_config
 
-from assets.lib.executors import CHOICE, EXECUTORS, PASSED_ON, executor
+from assets.defs.resources import CHOICE, EXECUTORS, PASSED_ON, executor
 
 
 @pytest.mark.parametrize("name", EXECUTORS)

@@ -5,11 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from assets.defs.resources import VlmServer
 from assets.lib.launch.kubernetes import KubernetesLauncher
 from assets.lib.launch.ray import RayLauncher
 from assets.lib.launch.slurm import SlurmLauncher
 from assets.lib.programs import FILE, check_programs
-from assets.lib.vlm_server import VlmServer
 from core.errors import UserError
 
 NAMED = [

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
-from explorer.pages import saved, sql
+from explorer.pages import episodes, sql
 from tests.kits.explorer_kit import write_queries
 from tests.kits.visitor import delete, post
 
@@ -151,7 +151,7 @@ def test_queries_are_saved_listed_and_deleted(client: TestClient, furnished):
 
 
 def test_too_many_queries_are_refused(client: TestClient, furnished, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(saved, "MAX_SAVED", 1)
+    monkeypatch.setattr(episodes, "MAX_SAVED", 1)
     path = write_queries(furnished, [{"name": "one", "sql": "FROM coverage"}])
     answer = post(client, "/api/queries", {"name": "two", "sql": "FROM coverage"})
     assert (answer.status_code, "at most 1" in answer.json()["error"]) == (400, True)

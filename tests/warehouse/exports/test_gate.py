@@ -11,7 +11,7 @@ import pytest
 from annotate.imported import read_annotations
 from annotate.label_run import LabelGate
 from core.errors import UserError
-from core.step_names import is_name
+from core.names import is_name
 from tests.kits.made_corpus import Made
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.options import LerobotOptions, SampleOptions, Selection

@@ -14,7 +14,7 @@ from annotate.conventions.opensarm import ALL_LOST, PRIMITIVES, RolloutAnnotatio
 from annotate.imported_label import ImportedError
 from annotate.progress import StatedEnd, stated_progress
 from annotate.segments import IDLE, STEP, Segment
-from core.step_names import unnamed_step
+from core.names import unnamed_step
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes

@@ -9,9 +9,8 @@ import duckdb
 import pytest
 
 from assets.defs.corpus import assets as corpus_assets
-from assets.defs.corpus.partitions import parse_chunk_key
-from assets.defs.resources import CorpusResource
-from assets.lib.vlm_server import VlmServer
+from assets.defs.resources import CorpusResource, VlmServer
+from assets.lib.events import parse_chunk_key
 from core.paths import Workspace
 from core.tables import TABLES
 from pipeline.build import BuildReport
@@ -50,7 +49,11 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def configure(space: Workspace, build: DatasetBuild) -> None:
-    row = {"dataset": build.name, "config": build.json_text(), "config_hash": content_key(build.json_text())}
+    row = {
+        "dataset": build.name,
+        "config": build.model_dump_json(),
+        "config_hash": content_key(build.model_dump_json()),
+    }
     open_lake(space).upsert("configuration", build_configs=TABLES["build_configs"].rows([row]))
 
 

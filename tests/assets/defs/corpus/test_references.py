@@ -3,7 +3,7 @@
 import dagster as dg
 import pytest
 
-from assets.defs.corpus.sensors import new_corrections
+from assets.defs.corpus.jobs import new_corrections
 from pipeline.build import run_build
 from tests.assets.defs.corpus.test_assets import ASSETS, materialize, requests
 from tests.kits.made_corpus import Made

@@ -1,0 +1,164 @@
+"""Tables of events: builds and questions to models, training and evaluation, takedowns and frozen releases."""
+
+from core.tables.definition import tables
+
+EVENT_TABLES = tables(
+    """
+schema_versions: Schema versions that the lake has had; the last one is in force: see warehouse/lake/migrations.py
+  key version
+  version i32: counted from 1
+  created_at time: time when the lake was created with this version, or migrated to it
+  proccorpus str: version of proccorpus that did so; null: one before 0.2.0
+
+stage_runs: The last run of each stage on each partition; decides what is up to date
+  key stage, dataset, chunk, label_run
+  stage str: episodes, frames, demonstrations, embeddings, segments, transfer, corrections, progress, reasoning,
+      samples or shards
+  dataset
+  chunk i32: chunk; -1: the whole dataset
+  label_run str: label run; empty: the stage has none
+  input_hash str: hash over the outputs of earlier stages and the configuration
+  code_version str: code version of the stage, raised by hand
+  rows i64: number of rows published
+  output_hash str: hash over the rows published; for a chunk's listing without its outcomes
+  outcomes_hash str: for a chunk's listing: hash over its known outcomes; empty: none
+  others_hash str: for a chunk's listing: hash over the runs that other_tasks names; empty: none
+  references_hash str: for the stage transfer: hash over the references it used; empty: other stages
+  snapshot i64: lake snapshot that holds the published rows
+  cache_hits i64: number of answers taken from the response store
+  duration_s f64: duration of the stage
+  numbers str: the stage's counts for people to read, as JSON; empty: not kept
+  finished_at time: time of publication
+
+build_configs: The resolved configuration of each dataset's last build
+  key dataset
+  config_hash str: hash of the configuration without paths and addresses
+  config str: the configuration as JSON
+  created_at time: time of the first build with it
+
+episode_ids: The index of each episode that a source has ever had; an index is never given to another episode
+  key dataset, episode_index
+  source_id str: record or path of the episode in the source
+
+label_runs: One row per label run: annotator, model, prompts, parameters and code version
+  key label_run
+  annotator str: motion, native, vlm, transfer, human or imported
+  model str: name of the model at the server; null: no model
+  model_revision str: revision of the model, from the server or the configuration
+  prompt_version str: hash of the prompt files
+  params str: resolved parameters, JSON
+  code_version str: code version of the annotator, raised by hand
+  created_at time: time of the first build with it
+
+vlm_calls: One row per request sent to a model; cached answers are not counted
+  key call_key, build_id
+  call_key str: sha256 of model, revision, messages with image bytes, parameters
+  build_id str: build that sent the request
+  dataset, episode_index
+  stage str: plan, segment, refine, verify, reason, cot or eval
+  model str: model that was asked
+  prompt_version str: hash of the stage's prompt
+  num_images i32: number of pictures sent
+  prompt_tokens i64: tokens of the question, counted by the server
+  completion_tokens i64: tokens of the answer, counted by the server
+  latency_s f64: time from sending the request to the whole reply
+  cost_usd f64: cost by the configured prices
+  status str: ok, or the kind of error
+  error str: error message; null: ok
+  label_run
+
+takedowns: Episodes that must not be used or passed on any more
+  key dataset, episode_index
+  episode_index i64: null: the whole dataset
+  reason str: reason in words
+  created_at time: time of the request
+
+releases: One row per release: a corpus frozen under a name
+  key name
+  name str: name of the release
+  snapshot i64: lake snapshot that it froze; proccorpus sql --release reads it
+  config_hash str: hash over its contents
+  created_at time: time when it was frozen
+
+release_shards: Shards of a release
+  key name, shard
+  name str: name of the release
+  split str: split of the shard
+  shard str: file name, see shards
+  dataset, chunk
+  episodes i32: number of entries (episodes) in the tar
+  samples i32: number of samples in the tar
+  bytes i64: size of the tar
+  sha256 str: SHA-256 of the tar
+  store str: as in shards
+
+training_runs: One row per training run
+  key training_run
+  training_run str: recipe, release and a hash of both
+  recipe str: name of the recipe
+  release str: release it was trained on
+  config_hash str: config_hash of the release
+  config str: the configuration as JSON
+  code_version str: code version of training
+  steps i64: number of optimiser steps
+  final_loss f64: loss at the last step
+  created_at time: time when it ended
+
+training_points: One row per step of a training run: losses, rates and speed
+  key training_run, step
+  training_run str: see training_runs
+  step i64: optimiser step, from 0
+  loss f64: total loss, which training minimises
+  text f64: mean cross entropy of answer tokens; null: not trained
+  progress f64: mean absolute error of progress; null: not trained
+  learning_rate f64: largest learning rate of all parameter groups
+  gradient_norm f64: norm of the gradient before clipping
+  done f64: share of the training run that is done, 0..1
+  samples i64: samples since the start
+  tokens i64: tokens since the start, without padding
+  samples_per_s f64: samples per second in this step
+  tokens_per_s f64: tokens per second in this step
+  mfu f64: model FLOPs utilisation: share of the devices' peak arithmetic; null: not counted
+  extra str: numbers that only one kind of training has, such as the reward, as JSON
+
+checkpoints: Checkpoints of training runs
+  key training_run, step
+  training_run str: see training_runs
+  step i64: number of optimiser steps done
+  path str: path relative to the workspace
+  created_at time: time when it was saved
+
+eval_runs: One row per evaluation of a model or baseline
+  key eval_run
+  eval_run str: hash of model, benchmark, release and code
+  model str: checkpoint, or the name of a baseline
+  benchmark str: name of the benchmark
+  release str: release whose episodes were scored
+  config str: the configuration as JSON
+  code_version str: code version of evaluation
+  created_at time: time when it ended
+
+eval_predictions: One row per scored frame
+  key eval_run, dataset, episode_index, frame_index
+  eval_run str: see eval_runs
+  dataset, episode_index, frame_index
+  prediction f32: predicted progress, 0..1; null: the answer could not be parsed
+  target f32: progress by the label, 0..1; null: rewards, which are compared with nothing
+  raw str: text of the answer, or why there is none; null: a head answered
+  question str: benchmarks: key of the question; frame_index then counts the questions of an episode
+  done f32: rewards: probability that the task is done, 0..1
+  content_hash str: rewards: content_hash of the episode when it was scored
+
+eval_scores: Scores of evaluations with their confidence intervals
+  key eval_run, slice, metric
+  eval_run str: see eval_runs
+  slice str: all, or the part of the episodes that was scored
+  metric str: name of the metric, see docs/evaluation.md
+  value f64: mean of the metric over episodes
+  low f64: lower end of the 95 % bootstrap interval over episodes
+  high f64: upper end of that interval
+  n i64: number of episodes
+  coverage f64: share of answers that could be parsed
+""",
+    content=False,
+)
