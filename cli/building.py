@@ -73,13 +73,7 @@ def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
     code = build_all(space, load_config(config), workers)
     if code != DONE:
         raise typer.Exit(code)
-    _close(space)
-    say("")
-    say_next(AFTER_DEMO, at.workspace)
-
-
-def _close(space: Workspace) -> None:
-    """Release, train, evaluate and rank, then print the outcomes and the leaderboard."""
+    # Release, train, evaluate and rank
     release, reward_model = _closing()
     lake = open_lake(space)
     with training_progress() as on_step:
@@ -87,6 +81,8 @@ def _close(space: Workspace) -> None:
     _say_outcomes(space, outcomes)
     print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
     show(release.leaderboard_rows(lake), "table")
+    say("")
+    say_next(AFTER_DEMO, at.workspace)
 
 
 def _closing() -> tuple[ModuleType, ModuleType]:
@@ -261,10 +257,9 @@ def dry_run(
     resolved = [resolve(lake, build) for build in builds]
     for build, with_known in zip(builds, resolved, strict=True):
         _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
-    by_models = [of for build, of in zip(builds, resolved, strict=True) if build.annotator == "vlm"]
-    costs = [dataset_cost(lake, build, space.sources, model_dir, again=again) for build in by_models]
-    encoded = [build for build in resolved if build.has_embeddings]
-    of_encoders = [embedding_cost(lake, build, space.sources, again=again) for build in encoded]
+    asked = [of for build, of in zip(builds, resolved, strict=True) if build.annotator == "vlm"]
+    costs = [dataset_cost(lake, build, space.sources, model_dir, again=again) for build in asked]
+    of_encoders = [embedding_cost(lake, of, space.sources, again=again) for of in resolved if of.has_embeddings]
     if at.format == "json":
         print_json([cost.facts() for cost in costs] + [cost.facts() for cost in of_encoders])
         return

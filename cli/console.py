@@ -89,8 +89,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         told += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
         told += sentences(lake).items()
     own = "the source brings its own steps, so they are its labels; --annotator motion: without them"
-    found = [(name, (build.stated_annotator, build.annotator)) for name, build in report.builds.items()]
-    told += [(name, own) for name, annotators in found if annotators == ("auto", "native")]
+    told += [(n, own) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")]
     for name, text in told:
         if name in names:
             print(f"{name}: {text}")

@@ -189,8 +189,7 @@ class EpisodeSelection:
     def lake_sql(self) -> str:
         """A query over the lake that gives dataset and episode_index of every episode of the selection."""
         of_episodes = "(e.dataset, e.episode_index) IN"
-        facets = [(BY_NAME[name], values) for name, values in self.chosen if name in BY_NAME]
-        conditions = [f"{facet.sql} {_in_list(values)}" for facet, values in facets]
+        conditions = [f"{BY_NAME[name].sql} {_in_list(values)}" for name, values in self.chosen if name in BY_NAME]
         for word in map(literal, self.words):
             steps = "SELECT (dataset, episode_index) FROM active_segments WHERE kind = 'step'"
             in_steps = f"{of_episodes} ({steps} AND contains(lower(name), {word}))"

@@ -213,21 +213,13 @@ def _list_sources(
             # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(lake.workspace.sources, fingerprints[build.name])
             note(run_guarded(StageContext(lake, build, listing, source, report.build_id)))
-    failed = {failure.dataset for failure in report.failed}
-    is_stored = _store_changed(lake, [build for name, build in report.builds.items() if name not in failed])
-    return is_stored or bool(report.done)
-
-
-def _store_changed(lake: Lake, builds: Sequence[DatasetBuild]) -> bool:
-    """A configuration that changed is stored beside a listing that stayed current; a new listing stores its own.
-
-    The same data in another place is no change.
-    """
-    stored = stored_builds(lake)
-    changed = [build for build in builds if stored.get(build.name, ("", ""))[1] != build.hash()]
+    # A configuration that changed is stored beside a listing that stayed current; a new listing stores its own. The
+    # same data in another place is no change
+    failed, stored = {failure.dataset for failure in report.failed}, stored_builds(lake)
+    changed = {n: b for n, b in report.builds.items() if n not in failed and stored.get(n, ("", ""))[1] != b.hash()}
     if changed:
-        lake.upsert(f"configuration of {', '.join(b.name for b in changed)}", build_configs=config_rows(changed))
-    return bool(changed)
+        lake.upsert(f"configuration of {', '.join(changed)}", build_configs=config_rows([*changed.values()]))
+    return bool(changed or report.done)
 
 
 def _planned(lake: Lake, builds: Mapping[str, DatasetBuild], fingerprints: Mapping[str, str]) -> list[Step]:

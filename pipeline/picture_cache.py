@@ -21,7 +21,6 @@ from annotate.pictures import shard_jpeg
 from core.paths import Workspace
 from ingest.media.frames import Picture
 from pipeline.config import DatasetBuild
-from warehouse.lake import Lake
 from warehouse.shards.shard import ShardsConfig
 
 PictureKey = tuple[int, str, int, str]  # episode, camera, frame, edit
@@ -121,14 +120,6 @@ class PictureCache:
             with suppress(EncoderError):
                 self.embedded = EmbeddingPass(self.build.embeddings, self.threads)
         return [keeper for keeper in (self.kept, self.embedded) if keeper]
-
-    def is_of(self, lake: Lake, chunk: int) -> bool:
-        """Was anything kept, and of the chunk's present frames?"""
-        present = lake.rows(
-            "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?",
-            [self.build.name, chunk],
-        )
-        return bool(self.kept or self.embedded) and present == [(self.frames_hash,)]
 
     def close(self) -> None:
         if self.kept:

@@ -174,7 +174,9 @@ class StageContext:
 
     def kept(self) -> PictureCache | None:
         """What the chunk's stages kept of its present frames; None where they kept nothing, or of other frames."""
-        return self.pictures if self.pictures and self.pictures.is_of(self.lake, self.chunk) else None
+        sql = "SELECT input_hash FROM stage_runs WHERE stage = 'frames' AND dataset = ? AND chunk = ?"
+        present = self.lake.column(sql, [self.dataset, self.chunk]) if self.pictures else []
+        return self.pictures if self.pictures and present == [self.pictures.frames_hash] else None
 
     @property
     def dataset(self) -> str:

@@ -24,8 +24,7 @@ GUARDED = ("python", "setup", "directives", "image")  # fields of launchers and 
 
 def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError for what a run's configuration names, is no default, and is not allowed."""
-    fields = {name: field for name, field in type(config).model_fields.items() if name in GUARDED}
-    given = {name: getattr(config, name) for name in fields}
+    fields, given = type(config).model_fields, {name: value for name, value in config if name in GUARDED}
     named = {n: v for n, v in given.items() if v and v != fields[n].get_default(call_default_factory=True)}
     allowed = _allowed(environment) if named else {}
     for name, values in named.items():

@@ -104,20 +104,13 @@ def tell_stages(
         build = builds[partition.rpartition(":")[0] or partition]
         report = by_place.get((partition, stage.name))
         if report:
-            _tell_stage(instance, lake, stage, report, build if id(report) in detailed else None, tell)
+            own = build if id(report) in detailed else None
+            tell(_stage_event(instance, lake, stage, report, detailed=own is not None))
+            # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
+            for check, outcome in stage.checked(lake, own, report.run.chunk) if own else ():
+                instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
         elif (partition, stage.name) not in held and (why := _why_without(stage, build, partition, by_place)):
             tell(left_out(stage.name, why, partition))
-
-
-def _tell_stage(
-    instance: dg.DagsterInstance, lake: Lake, stage: Stage, report: StageReport, build: DatasetBuild | None, tell: Tell
-) -> None:
-    """`build`: with pictures, tables and checks; None: without."""
-    tell(_stage_event(instance, lake, stage, report, detailed=build is not None))
-    # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-    if build:
-        for check, outcome in stage.checked(lake, build, report.run.chunk):
-            instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
 
 
 def _why_without(stage: Stage, build: DatasetBuild | None, partition: str, done: Collection[tuple[str, str]]) -> str:
