@@ -19,7 +19,7 @@ from benchmarks.laptop import asking, measured, summary, tell, with_seed
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH
-from eval.runners.start import ScorerRunner
+from eval.reward.open import open_local
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
 from training.recipe import load_recipe
@@ -56,7 +56,7 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {}
     for episode in args.episodes:
         asked = parts(new, episode) | {"test_id": known}
-        before = ScorerRunner(base, BATCH)
+        before = open_local(base, BATCH)
         for name, episodes in asked.items():
             results[f"{episode} before, {name}"] = [measured(before, episodes, [])]
         for seed in range(args.seeds):
@@ -64,7 +64,7 @@ def main() -> None:
             samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
             run = adapt(lake, samples, f"{DATASET}-{episode:06d}", with_seed(recipe, seed))
             cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
-            after = ScorerRunner(run.checkpoint, BATCH)
+            after = open_local(run.checkpoint, BATCH)
             for name, episodes in asked.items():
                 results.setdefault(f"{episode} after, {name}", []).append(measured(after, episodes, []) | cost)
             print(f"episode {episode} seed {seed}: {cost}", flush=True)

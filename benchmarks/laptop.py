@@ -25,8 +25,8 @@ from benchmarks.harness import arguments, write_json
 from core.paths import Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH, predict
+from eval.reward.laptop import LaptopRunner
 from eval.runners.prompt import Runner
-from eval.runners.start import ScorerRunner
 from eval.runners.weightless import best_constant
 from training.recipe import Recipe, load_recipe
 from training.train import train
@@ -114,7 +114,7 @@ def main() -> None:
     for seed in range(args.seeds):
         began = time.process_time()
         run = train(lake, release, with_seed(recipe, seed))
-        cpu_s, runner = time.process_time() - began, ScorerRunner(run.checkpoint, BATCH)
+        cpu_s, runner = time.process_time() - began, LaptopRunner(run.checkpoint, BATCH)
         costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, episodes in by_split.items():
             results[split].append(measured(runner, episodes, tasks))

@@ -31,17 +31,16 @@ from annotate.samples.procvqa import progress_question
 from benchmarks import true_size
 from benchmarks.harness import arguments, write_json
 from eval.reward.model import ModelScorer
-from eval.reward.scorer import PictureQuestion
-from eval.reward.stream import StreamPicture
+from eval.reward.open import BATCH
+from eval.reward.stream import StreamPicture, Window
 from eval.reward.video import open_clip, score_clip
-from eval.reward.views import Reward
-from eval.reward.window import Window
+from eval.runners.local import ModelRunner
+from eval.runners.prompt import Asked, ModelReply
 from training.backbones import make_backbone, make_processor, make_tokenizer
 from training.model import ProgressModel, make_head
-from training.pictures import decode_picture
+from training.pictures import chat, decode_picture
 from training.plan import cost
 from training.recipe import HeadConfig, TinyConfig
-from training.transform import Transform, chat
 
 # Thin and as deep as half of Qwen3-VL-2B: a step of generation waits for layer after layer, as it does there
 SMALL = TinyConfig(
@@ -69,15 +68,15 @@ def vision_share(backbone: Any, side_px: int) -> float:
     return vision / (vision + language)
 
 
-class Unshared(ModelScorer):
+class Unshared(ModelRunner):
     """Looks at the pictures of each window anew."""
 
-    def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
-        return super().ask([replace(q, pictures=tuple(StreamPicture(p.rgb) for p in q.pictures)) for q in questions])
+    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        return super().ask([replace(a, pictures=tuple(StreamPicture(p.rgb) for p in a.pictures)) for a in asked])
 
 
-def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
-    """With and without sharing, of one model; and its vision share."""
+def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, ModelRunner, float]:
+    """With and without sharing, of one model; what asks it, and its vision share."""
     config = SMALL if device == "cpu" else SMALL.model_copy(update={"max_px": VIDEO_PX})
     tokenizer = make_tokenizer([progress_question(TASK, WINDOW.frames)], config.vocabulary)
     processor = make_processor(tokenizer, config)
@@ -87,11 +86,9 @@ def make_scorers(device: str) -> tuple[ModelScorer, ModelScorer, float]:
         backbone = true_size.make_backbone(TRUE, tokenizer, device)
         model = ProgressModel(backbone.to(torch.bfloat16), make_head(HeadConfig(), TRUE.text["hidden_size"]))
     model = model.eval()
-    share = vision_share(model.backbone, config.max_px)
-    shared, unshared = (
-        kind(model, Transform(processor), WINDOW, {"max_px": config.max_px}) for kind in (ModelScorer, Unshared)
-    )
-    return shared, unshared, share
+    share, card = vision_share(model.backbone, config.max_px), {"max_px": config.max_px}
+    runner, unshared = (kind(model, processor, card, BATCH) for kind in (ModelRunner, Unshared))
+    return ModelScorer(runner, WINDOW, card), ModelScorer(unshared, WINDOW, card), runner, share
 
 
 def write_video(path: Path, moments: int) -> int:
@@ -116,7 +113,7 @@ def ours(scorer: ModelScorer, video: Path) -> list[float]:
 
 
 @torch.inference_mode()
-def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
+def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
     """Texts of all moments. What they say is of no account: weights are random."""
     from transformers import GenerationConfig
 
@@ -126,7 +123,7 @@ def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
             files.append(folder / f"{k:06d}.jpg")
             cv2.imwrite(str(files[-1]), frame.to_ndarray(format="bgr24"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     chosen = files[:: FPS // SCORE_FPS]
-    processor, backbone = scorer.transform.processor, scorer.model.backbone
+    processor, backbone = runner.processor, runner.model
     made = GenerationConfig(max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0)
     prompt = processor.apply_chat_template(
         chat(progress_question(TASK, WINDOW.frames)), tokenize=False, add_generation_prompt=True
@@ -137,7 +134,7 @@ def as_published(scorer: ModelScorer, video: Path, folder: Path) -> list[str]:
         ends = range(at, min(at + AT_ONCE, len(chosen)))
         for end in ends:
             window = [chosen[max(0, end - k)] for k in range(WINDOW.frames - 1, -1, -1)]
-            images.append([decode_picture(f.read_bytes(), scorer.max_px or VIDEO_PX) for f in window])
+            images.append([decode_picture(f.read_bytes(), runner.longest_px or VIDEO_PX) for f in window])
         encoded = processor(
             text=[prompt] * len(ends), images=images, padding=True, padding_side="left", return_tensors="pt"
         )
@@ -165,8 +162,8 @@ def main() -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         torch.set_num_threads(1)
-    shared, unshared, share = make_scorers(device)
-    true_share = vision_share(true_size.make_backbone(TRUE, shared.transform.processor.tokenizer, "meta"), VIDEO_PX)
+    shared, unshared, runner, share = make_scorers(device)
+    true_share = vision_share(true_size.make_backbone(TRUE, runner.processor.tokenizer, "meta"), VIDEO_PX)
     with tempfile.TemporaryDirectory(prefix="proccorpus-bench-") as spare:
         folder = Path(spare)
         frames = write_video(folder / "run.mp4", options.moments)
@@ -176,7 +173,7 @@ def main() -> int:
             run()
         one, first = timed(device, lambda: ours(shared, folder / "run.mp4"))
         two, second = timed(device, lambda: ours(unshared, folder / "run.mp4"))
-        three, texts = timed(device, lambda: as_published(shared, folder / "run.mp4", folder))
+        three, texts = timed(device, lambda: as_published(runner, folder / "run.mp4", folder))
     difference = float(np.abs(np.array(first) - np.array(second)).max())
     facts = {
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu, 1 thread",

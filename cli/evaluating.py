@@ -17,9 +17,8 @@ from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import CHECKS, OF_A_RELEASE, EvaluationOptions
-from eval.benchmarks.rows import read_predictions
-from eval.scoring.scored import ALL, Evaluated, compare
-from eval.store import store_scores
+from eval.benchmarks.question import read_predictions
+from eval.scored import ALL, Evaluated, compare, store_scores
 from pipeline.comparison import (
     comparison_step,
     conclusions,
@@ -34,9 +33,7 @@ from warehouse.lake import open_lake
 from warehouse.releases import get_release
 
 # Of the table for people
-HELD_OUT_METRICS = (
-    "voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy",
-)  # fmt: skip
+HELD_OUT_METRICS = ("voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy")
 app = typer.Typer(rich_markup_mode=None)
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",

@@ -14,7 +14,7 @@ from core.errors import UserError
 from core.names import LATEST
 from core.serving import access_for, is_loopback, link_with, listen, serve, token_for
 from eval.reward.open import ScorerOptions, open_scorer
-from eval.reward.window import CutOffError
+from eval.reward.stream import CutOffError
 from eval.server.limits import ServerLimits
 from pipeline.rewards import CAMERA, named_scorer, score_video
 

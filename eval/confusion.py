@@ -15,7 +15,7 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, Question
 from eval.metrics.score import Measure, Score, mean_of
 from eval.metrics.score import score as score_of
-from eval.scoring.scored import Episodes, ScoredBenchmark
+from eval.scored import Episodes, ScoredBenchmark
 from eval.shown import QuestionedRun, answers_to, counted, evenly, shown_runs
 from training.negatives.windows import differ
 from warehouse.lake import Lake

@@ -12,9 +12,8 @@ import numpy as np
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics import order
-from eval.metrics.runs import Runs, answers_read, worst_case
-from eval.metrics.score import Measure, mean_of
-from eval.scoring.scored import Episodes, ScoredBenchmark
+from eval.metrics.score import Measure, Runs, answers_read, mean_of, worst_case
+from eval.scored import Episodes, ScoredBenchmark
 from eval.shown import answers_to, counted, questions_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users

@@ -16,9 +16,8 @@ import numpy as np
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
-from eval.metrics.runs import answers_read
-from eval.metrics.score import Measure, mean_of
-from eval.scoring.scored import Episodes, ScoredBenchmark, Series, progress_measures
+from eval.metrics.score import Measure, answers_read, mean_of
+from eval.scored import Episodes, ScoredBenchmark, Series, progress_measures
 from eval.shown import FAMILY, QuestionedRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
 from warehouse.releases import Release

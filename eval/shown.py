@@ -10,7 +10,7 @@ from eval.benchmarks import procvqa
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, Question
 from eval.metrics.score import Measure
-from eval.scoring.scored import Episodes, ScoredBenchmark, Series
+from eval.scored import Episodes, ScoredBenchmark, Series
 from warehouse.lake import Lake
 from warehouse.releases import Release
 

@@ -1,7 +1,7 @@
 """Annotators compared, for people: scores stored, a short table and what it says in words, all metrics, a picture."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from core.figures import COLOURS, Figure, new_figure, render, shorten
 from core.paths import ROOT
 from eval.annotators.compare import AnnotatorComparison, Comparison, compare, gain, store
 from eval.annotators.scoring import RunsApart
-from eval.metrics.score import Score
+from eval.metrics.score import NO_SCORE, Score
 from pipeline.outcome import StepOutcome
 from warehouse.lake import Lake, content_key
 
@@ -81,23 +81,19 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
         for metric, title in COLUMNS.items()
         if any(("all", metric) in c.scores and c.scores["all", metric].n for c in labellers)
     }
-    return [_short_facts(c) | {title: _short_cell(c, metric) for metric, title in columns.items()} for c in labellers]
+    return [_short_row(c, columns) for c in labellers]
 
 
-def _short_facts(c: AnnotatorComparison) -> dict[str, str]:
+def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, str]:
     covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
     by = short_name(c) + (" (counts)" if c.counts else "")
-    return {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
-
-
-def _short_cell(c: AnnotatorComparison, metric: str) -> str:
-    """A figure of a label run with its interval; of a baseline, and of a share that is told apart by eye, without."""
-    score = c.scores.get(("all", metric))
-    if score is None or not score.n:
-        return ""
-    if metric == "unnamed":
-        return f"{score.value:.0%}"
-    return score.text() if c.label_run else f"{score.value:.3f}"
+    row = {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
+    for metric, title in columns.items():
+        score = c.scores.get(("all", metric), NO_SCORE)
+        # A baseline's figure stands without an interval, and a share that is told apart by eye
+        plain = f"{score.value:.0%}" if metric == "unnamed" else f"{score.value:.3f}"
+        row[title] = (score.text() if c.label_run and metric != "unnamed" else plain) if score.n else ""
+    return row
 
 
 def metric_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]]:

@@ -15,7 +15,7 @@ from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment
 from eval.reward.video import AT_ONCE, SCORE_FPS, RunEpisode
-from eval.store import EvalPrediction, EvalRun, add_predictions, drop_predictions
+from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
 from ingest.source import read_episode

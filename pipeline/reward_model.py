@@ -15,7 +15,7 @@ from eval.held_out.within import scorer_of
 from eval.report.pages import curves_figure, write_report
 from eval.report.tables import Report, different, score_rows
 from eval.runners.start import RunnerConfig, local_runner
-from eval.store import eval_run_id
+from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
 from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages

@@ -12,8 +12,8 @@ from core.names import LATEST
 from core.paths import Workspace
 from eval.reward.open import ModelOptions, ScorerConfig, ScorerOptions, open_scorer
 from eval.reward.overlay import write_overlay
+from eval.reward.stream import RewardError, Window
 from eval.reward.video import Clip, Row, RunEpisode, RunVideos, open_clip, score_clip
-from eval.reward.window import RewardError
 from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 
@@ -50,7 +50,12 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
             folder = model_folder(space, model)
         except (ModelError, TrainingError) as e:
             raise UserError(str(e)) from e
-    return options.scorer(model, folder, space.responses if space.exists() else None)
+    if options.window_step is not None and options.window_frames is None:
+        raise UserError("--window-step needs --window-frames")
+    window = Window(options.window_frames, options.window_step) if options.window_frames else None
+    same = options.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
+    kept = space.responses if space.exists() else None
+    return ScorerConfig(folder, model or "", options.endpoint, window=window, responses=kept, **same)
 
 
 def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, ...] = ()) -> ScorerConfig:

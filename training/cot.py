@@ -26,9 +26,9 @@ from core.errors import FailedError
 from core.files import write_file
 from core.tables import TABLES
 from core.values import IMAGE_MARK
+from training.pictures import as_text
 from training.progresslm_data import DrawnSamples, Rows, truth_of, write_conversations
 from training.rewards import Truth, mended
-from training.transform import as_text
 from warehouse.lake import Lake
 from warehouse.shards import Sample
 

@@ -1,9 +1,13 @@
-"""The pictures of a sample before any model: decoded, and made no larger than a model sees. Imports no torch."""
+"""A sample before any model: its pictures, decoded and made no larger than a model sees, and its message. No torch."""
 
+import re
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+
+from core.values import IMAGE_MARK, PLAIN_IMAGE
 
 Size = tuple[int, int]  # height, width
 
@@ -51,3 +55,24 @@ def shrunk(size: Size, max_px: int) -> Size:
     if scale >= 1:
         return size
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+# Where a token of a chat template begins, of Qwen's families and of others that are evaluated
+CONTROL = re.compile(r"<(?=\||/?(?:s|img|pad|unk|bos|eos|IMG_CONTEXT|(?:start|end)_of_(?:turn|image))>)")
+
+
+def as_text(text: str) -> str:
+    """A text of a dataset's such that no tokenizer finds a control token in it: a blank stands after its first sign."""
+    return CONTROL.sub("< ", text)
+
+
+def chat(question: str, system: str = "") -> list[dict[str, Any]]:
+    """The user's turn, after the system's where there is one: text with a picture wherever the question has a mark."""
+    parts: list[dict[str, Any]] = []
+    for i, text in enumerate(question.split(IMAGE_MARK)):
+        if i:
+            parts.append({"type": "image"})
+        if text:
+            parts.append({"type": "text", "text": as_text(text.replace(PLAIN_IMAGE, IMAGE_MARK))})
+    before = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}] if system else []
+    return [*before, {"role": "user", "content": parts}]

@@ -26,12 +26,13 @@ from training.data import item_of, length_of, row_at
 from training.folder import TrainingError
 from training.loop import make_optimizer, share_of_rate
 from training.model import save_processor
+from training.pictures import chat
 from training.pixels import Batch, joined, on_device
 from training.plan import GB, of_this_machine
 from training.progresslm_data import truth_of
 from training.recipe import GrpoConfig, Recipe
 from training.rewards import REWARDS, WEIGHTS
-from training.transform import IGNORE, Transform, chat
+from training.transform import IGNORE, Transform
 from warehouse.shards import Sample
 
 PIXELS_AT_ONCE = GB  # of pictures that transformers generates from

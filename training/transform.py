@@ -1,45 +1,21 @@
-"""From a sample to model inputs: the one message builder and the one transform, for training and for evaluation.
+"""From a sample to model inputs: the one transform, for training and for evaluation.
 
 A sample's question has one <image> mark per picture; the chat message puts the pictures there. Pictures are shrunk to
 `max_px` on the longer side before the processor sees them, so both paths work on the same pixels.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
-from core.values import IMAGE_MARK, PLAIN_IMAGE
-from training.pictures import Item, Size, shrunk, shrunk_to, size_of
+from core.values import IMAGE_MARK
+from training.pictures import Item, Size, as_text, chat, shrunk, shrunk_to, size_of
 from training.pixels import Batch, byte_patches, normalised
 
 IGNORE = -100  # label of tokens without loss
-
-
-# Where a token of a chat template begins, of Qwen's families and of others that are evaluated
-CONTROL = re.compile(r"<(?=\||/?(?:s|img|pad|unk|bos|eos|IMG_CONTEXT|(?:start|end)_of_(?:turn|image))>)")
-
-
-def as_text(text: str) -> str:
-    """A text of a dataset's such that no tokenizer finds a control token in it: a blank stands after its first sign."""
-    return CONTROL.sub("< ", text)
-
-
-def chat(question: str, system: str = "") -> list[dict[str, Any]]:
-    """The user's turn, after the system's where there is one: text with a picture wherever the question has a mark."""
-    parts: list[dict[str, Any]] = []
-    for i, text in enumerate(question.split(IMAGE_MARK)):
-        if i:
-            parts.append({"type": "image"})
-        if text:
-            parts.append({"type": "text", "text": as_text(text.replace(PLAIN_IMAGE, IMAGE_MARK))})
-    turns = [{"role": "user", "content": parts}]
-    if system:
-        turns.insert(0, {"role": "system", "content": [{"type": "text", "text": as_text(system)}]})
-    return turns
 
 
 @dataclass(frozen=True)
@@ -53,9 +29,10 @@ class Tokens:
 @dataclass(frozen=True)
 class Transform:
     """Items to one batch. `processor` is the model's own (pictures, chat template, tokenizer). `training.model` may
-    have set an attribute of it: `max_vision_tokens` bounds the pictures of an item."""
+    have set an attribute of it: `max_vision_tokens` bounds the pictures of an item. `switches`: of the template."""
 
     processor: Any
+    switches: Mapping[str, Any] = field(default_factory=dict)
 
     def __call__(self, items: Sequence[Item], packed: bool = False) -> Batch:
         """What `as_bytes` gives, normalised: as a model on this device takes it. Raises ValueError."""
@@ -97,14 +74,10 @@ class Transform:
             sequences.append(Tokens(torch.tensor(ids + self.answer(item.answer)), len(ids)))
         return sequences
 
-    def patches(self, pictures: Sequence[np.ndarray]) -> Batch:
-        """Pictures as `pixels.byte_patches` cuts them."""
-        return byte_patches(self.processor.image_processor, pictures)
-
     def prompt(self, question: str, system: str = "") -> str:
         """The chat text up to where the answer begins, with one image token per picture."""
         turns = chat(question, system)
-        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        return self.processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True, **self.switches)
 
     def answer(self, answer: str | None) -> list[int]:
         """Token ids of an answer and the end of the turn; none where there is none."""

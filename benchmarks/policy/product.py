@@ -18,7 +18,7 @@ from benchmarks.policy.recording import DATASET, Frames
 from benchmarks.policy.weights import write_progress
 from core.errors import UserError
 from core.paths import Workspace
-from eval.reward.laptop import open_laptop
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Scorer
 from eval.reward.video import SCORE_FPS, score_clip
 from pipeline.episode_rewards import episode_clip
@@ -121,7 +121,7 @@ def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: 
         kept.mkdir(exist_ok=True)
         if not (kept / TRAINED).exists():
             label(Workspace(own), dataset, only)
-        scorers.append(open_laptop(train_laptop(Workspace(own), dataset, kept, only)))
+        scorers.append(open_checkpoint(train_laptop(Workspace(own), dataset, kept, only)))
     return [_rewards(space, scorers[1 - e % 2], e, n, SCORE_FPS) for e, n in enumerate(frames.lengths)]
 
 

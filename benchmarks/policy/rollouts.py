@@ -51,9 +51,9 @@ def _succeeds(cell: "Cell", policy: Policy, start: int, horizon: int) -> bool:
 def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: Path) -> dict[str, Any]:
     """Runs of each start, and what was said of each: lists [starts, runs] of what `watched` says. Needs Meta-World."""
     from benchmarks.policy.cell import Cell
-    from eval.reward.laptop import open_laptop
+    from eval.reward.open import open_checkpoint
 
-    cell, scorer, plan = Cell(task, PICTURE_PX), open_laptop(model), protocol.best_of
+    cell, scorer, plan = Cell(task, PICTURE_PX), open_checkpoint(model), protocol.best_of
     found: dict[str, Any] = {k: [] for k in ("success", "progress", "done", "own")}
     for start in range(BEST_OF_STARTS, BEST_OF_STARTS + plan.starts):
         runs = []
@@ -121,9 +121,9 @@ def learn(protocol: Protocol, task: str, seed: int, model: Path) -> dict[str, An
     Meta-World.
     """
     from benchmarks.policy.cell import Cell
-    from eval.reward.laptop import open_laptop
+    from eval.reward.open import open_checkpoint
 
-    plan, scorer = protocol.learning, open_laptop(model)
+    plan, scorer = protocol.learning, open_checkpoint(model)
     cell, blind = Cell(task, PICTURE_PX), Cell(task, UNSEEN_PX)
     error = error_of(seed)
     starts = range(TESTED_STARTS, TESTED_STARTS + plan.starts)

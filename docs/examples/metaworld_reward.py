@@ -175,10 +175,10 @@ def main() -> None:
         with RewardClient(asked.url) as client:
             runs = [run(n, e, lambda: client.session(text, fps=generate.FPS)) for n, e in envs.items()]
     else:
-        from eval.reward.model import open_model
+        from eval.reward.open import open_checkpoint
         from eval.rl.local import LocalSession
 
-        scorer = open_model(asked.model)
+        scorer = open_checkpoint(asked.model)
         runs = [run(n, e, lambda: LocalSession(scorer, text, generate.FPS)) for n, e in envs.items()]
     draw(runs, f"{asked.task}, start state {asked.seed}: “{text}”", asked.out)
 

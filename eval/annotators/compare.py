@@ -32,7 +32,7 @@ from eval.annotators.scoring import (
 )
 from eval.annotators.truth import EpisodeTruth, corpus_truth
 from eval.metrics.score import NO_SCORE, RESAMPLES, Difference, Measure, Score, mean_of, paired, ratio_of, scores
-from eval.store import EvalRun, store_evaluations
+from eval.scored import EvalRun, store_evaluations
 from warehouse.lake import Lake, content_key
 
 CODE_VERSION = "annotators-2"
@@ -41,15 +41,9 @@ EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
 Embed = Callable[[Sequence[str]], np.ndarray]
 
+# One episode's metrics; numerator and denominator of the published BF1@5, of label runs only
+EpisodeResult = tuple[Mapping[str, float], tuple[int, int]]
 LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
-
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """One episode's metrics; `published`: numerator and denominator of the published BF1@5, of label runs only."""
-
-    values: Mapping[str, float]
-    published: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -88,12 +82,12 @@ class AnnotatorComparison:
     @cached_property
     def measures(self) -> dict[str, Measure]:
         """Every metric over the reference's episodes; those without a label count in none."""
-        names = dict.fromkeys(name for result in self.results if result for name in result.values)
+        names = dict.fromkeys(name for result in self.results if result for name in result[0])
         measured = {
-            name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in self.results])
+            name: mean_of([result[0].get(name, math.nan) if result else math.nan for result in self.results])
             for name in names
         }
-        published = np.array([r.published if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
+        published = np.array([r[1] if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
         if published[:, 1].any():
             measured[PUBLISHED] = ratio_of(*published.T)
         return measured
@@ -219,7 +213,7 @@ def _baselines(
 ) -> dict[str, list[EpisodeResult | None]]:
     """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
     return {
-        name: [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
+        name: [(scored[e][name], (0, 0)) if e in scored else None for e in truths]
         for name in next(iter(scored.values()), ())
         if not all(math.isnan(value) for of_episode in scored.values() for value in of_episode[name].values())
     }
@@ -241,7 +235,7 @@ def _result(
     if label is None:
         return None
     values = score_label(label, truth) | score_steps(label, truth, vectors)
-    return EpisodeResult(values, published_counts(label, truth))
+    return values, published_counts(label, truth)
 
 
 def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:

@@ -15,8 +15,7 @@ from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
 from core.files import write_file
 from core.values import IMAGE_MARK, spread
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from eval.benchmarks.source import Data, jpeg
+from eval.benchmarks.question import BenchmarkError, Data, PictureFile, Question, jpeg
 from ingest.episode import EpisodeRecord
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode

@@ -21,13 +21,23 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import progress_question, task_text, window
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import PredictionLine, json_lines, read_row
-from eval.benchmarks.source import MAX_PX, Data, Numbered, frame_files, holds
+from eval.benchmarks.procvqa import progress_of
+from eval.benchmarks.question import (
+    MAX_PX,
+    BenchmarkError,
+    Data,
+    Numbered,
+    PictureFile,
+    PredictionLine,
+    Question,
+    frame_files,
+    holds,
+    json_lines,
+    read_row,
+)
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scoring.procvqa import progress_of
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source

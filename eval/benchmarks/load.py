@@ -7,11 +7,8 @@ from pathlib import Path
 from eval import confusion, probes, robustness
 from eval.benchmarks import dataset, graded, procvqa, progresslm, robofac
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, Question
-from eval.benchmarks.rows import HUMAN_PARTS, PROGRESS_PARTS, PredictionLine
-from eval.benchmarks.source import Data
-from eval.scoring import procvqa as procvqa_scores
-from eval.scoring.scored import ScoredBenchmark
+from eval.benchmarks.question import HUMAN_PARTS, PROGRESS_PARTS, BenchmarkError, Data, PredictionLine, Question
+from eval.scored import ScoredBenchmark
 from warehouse.lake import Lake
 from warehouse.releases import Release
 
@@ -37,14 +34,14 @@ class Benchmark:
 BENCHMARKS = {
     "progress-bench": Benchmark(PROGRESS_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
     "human-bench": Benchmark(HUMAN_PARTS, progresslm.score, progresslm.load, progresslm.HUB),
-    "dataset": Benchmark(dataset.FAMILIES, procvqa_scores.score, dataset.load),
+    "dataset": Benchmark(dataset.FAMILIES, procvqa.score, dataset.load),
     "robofac": Benchmark(robofac.FAMILIES, robofac.score, robofac.load, robofac.HUB),
     "rbm-eval": Benchmark(("train", "test"), graded.score, graded.load, "hf://robometer/rbm-1m-ood"),
     "roboreward": Benchmark(
         ("test", "val", "train"), graded.score, graded.load, "hf://teetone/RoboReward", default=("test",)
     ),
-    "procvqa-id": Benchmark(procvqa.FAMILIES, procvqa_scores.score, of_release=procvqa.load),
-    "procvqa-ood": Benchmark(procvqa.FAMILIES, procvqa_scores.score, of_release=procvqa.load),
+    "procvqa-id": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
+    "procvqa-ood": Benchmark(procvqa.FAMILIES, procvqa.score, of_release=procvqa.load),
     "probes": Benchmark((), of_release=probes.load, compare=probes.score),
     "confusion": Benchmark((), of_release=confusion.load, compare=confusion.score),
     "robustness": Benchmark(robustness.PARTS, of_release=robustness.load, compare=robustness.score),

@@ -1,22 +1,36 @@
-"""ProcVQA's two benchmarks from a release: procvqa-id (split test_id) and procvqa-ood (split test_ood)."""
+"""ProcVQA's two benchmarks from a release, procvqa-id (split test_id) and procvqa-ood (split test_ood); the scores of
+its three families and of runs of any dataset: segments, plans, progress over time, success."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import duckdb
+import numpy as np
+from json_repair import repair_json
+from pydantic import Field
 
+from annotate import similarity
 from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
+from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine, Question, share_of
+from eval.metrics import errors, published, segments
+from eval.metrics.score import Measure, mean_of, ratio_of
+from eval.metrics.segments import Span, plain_name
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases import Release
 from warehouse.shards import entry_at, picture_name, picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
-FAMILIES = ("procvqa_a", "procvqa_b", "procvqa_c")
+SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
+FAMILIES = (SEGMENTS, ACTIONS, PROGRESS)
+FAMILIES_OF = {**dict.fromkeys(SPLITS, FAMILIES), "dataset": ("progress", SUCCESS)}
 FACTS = "SELECT dataset, episode_index, num_frames, fps, success, task FROM episodes WHERE status = 'ok'"
 LAST_PICTURES = """
     SELECT DISTINCT ON (s.dataset, e.task) s.dataset, e.task, s.episode_index, s.pictures[-1], l.shard, l.offset
@@ -110,3 +124,235 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
         if place := places.get(picture_name(episode, picture)):
             goals[dataset, task] = PictureFile(paths[shard], *place)
     return goals
+
+
+SCORED_BY = {SEGMENTS: "answer", ACTIONS: "answer", SUCCESS: "success"}  # of the other families: progress
+OVERLAPS = (10, 25, 50)
+_YES_NO = re.compile(r"\b(yes|no)\b", re.IGNORECASE)
+Embed = Callable[[Sequence[str]], np.ndarray]
+
+
+class ProcVqaRow(AnsweredRow):
+    family: str
+    dataset: str
+    episode_index: int
+    camera: str = ""
+    frames: Annotated[tuple[int, ...], Field(min_length=1)]
+    num_frames: Annotated[int, Field(ge=1)]
+    fps: Annotated[float, Field(gt=0)]
+    answer: str | None = None
+    progress: Annotated[float | None, Field(ge=0, le=1)] = None
+    success: bool | None = None
+    sample_id: str | None = None
+
+    def identity(self) -> tuple:
+        return self.sample_id, self.family, self.dataset, self.episode_index, self.camera, self.frames, self.inference
+
+    @property
+    def slices(self) -> tuple[str, ...]:
+        named = (f"dataset {self.dataset}", f"family {self.family}", length_slice(self.num_frames / self.fps))
+        return (*named, *([f"camera {self.camera}"] if self.camera else []))
+
+
+Answer = tuple[PredictionLine, ProcVqaRow]
+
+
+def score(
+    benchmark: str,
+    predictions: Iterable[PredictionLine],
+    as_published: bool = False,
+    embedded: Embed = similarity.embed,
+) -> ScoredBenchmark:
+    """`embedded`: unit vectors of texts. Raises BenchmarkError for a row that is broken, of another benchmark, or
+    there twice."""
+
+    def foreign(meta: dict) -> str | None:
+        family, known = meta.get("family"), FAMILIES_OF[benchmark]
+        return None if family in known else f"its meta_data has family {family!r}, not {', '.join(known)}"
+
+    answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
+    for line, row in answers:
+        by = SCORED_BY.get(row.family, "progress")
+        if getattr(row, by) is None:
+            raise BenchmarkError(f"{line.where}: {by} is missing, which family {row.family} is scored by")
+    return _published(benchmark, answers) if as_published else _strict(benchmark, answers, embedded)
+
+
+# What an answer says
+
+
+def spans_of(text: str) -> list[Span] | None:
+    """The segments of an answer: the JSON list in it, half-open in picture numbers; None for what is none."""
+    # Models write prose around their list: what lies between the outermost brackets is taken for it.
+    start, end = text.find("["), text.rfind("]")
+    if start < 0 or end < start:
+        return None
+    try:
+        entries = json.loads(repair_json(text[start : end + 1]))
+        # Answers name a segment's last frame, spans the first one after it.
+        return [
+            (plain_name(str(e["action_description"])), int(e["start_frame"]), int(e["end_frame"]) + 1) for e in entries
+        ]
+    except (ValueError, TypeError, KeyError, OverflowError):
+        return None
+
+
+def success_of(line: PredictionLine) -> bool | None:
+    """Whether an answer says that the run succeeded: a head's share, else yes or no, else the share in its tag."""
+    words = {word.lower() for word in _YES_NO.findall(line.response)}
+    if line.value is None and len(words) == 1:
+        return words == {"yes"}
+    share = progress_of(line)
+    return None if math.isnan(share) else share >= errors.FINISHED
+
+
+def progress_of(line: PredictionLine) -> float:
+    """The share that an answer states, 0..1; NaN where none can be read."""
+    return share_of(line.response) if line.value is None else line.value
+
+
+# Strict: each family by its own metrics; an answer that cannot be read counts as wrong
+
+Found = tuple[dict[str, Measure], np.ndarray, Series | None]  # measures, which answers [k] could be read, progress
+
+
+def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> ScoredBenchmark:
+    episodes = Episodes.of(
+        answers, lambda a: (a[1].family, a[1].dataset, str(a[1].episode_index), a[1].camera), lambda a: a[1].slices
+    )
+    scorers: dict[str, Callable[[Sequence[Answer], Episodes], Found]] = {
+        SEGMENTS: _segment_measures,
+        ACTIONS: lambda chosen, its: _plan_measures(chosen, its, embedded),
+        SUCCESS: _success_measures,
+    }
+    # No two families have a metric in common
+    measures: dict[str, Measure] = {}
+    counts, readable, series = {}, np.ones(len(answers), bool), None
+    for family in FAMILIES_OF[benchmark]:
+        at = np.flatnonzero([row.family == family for _, row in answers])
+        counts[f"rows_{family}"] = len(at)
+        if len(at):
+            measure = scorers.get(family, _progress_measures)
+            found, readable[at], its_series = measure([answers[k] for k in at], episodes.among(at))
+            measures |= found
+            series = its_series or series
+    everything = np.ones(len(answers))
+    measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
+    unread = int((~readable).sum())
+    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": unread, **counts}
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts, series)
+
+
+def _means(values: Sequence[dict[str, float]], readable: np.ndarray, episodes: Episodes) -> Found:
+    """Of the metrics of each answer the mean over episodes, of which each is the mean over its answers."""
+    read = episodes.sums(readable, np.ones(len(readable)))
+    columns = {name: np.array([of_answer[name] for of_answer in values]) for name in values[0]}
+    return {name: mean_of(episodes.means(column), read) for name, column in columns.items()}, readable, None
+
+
+def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    """An answer that could not be read has found no segment."""
+    values, readable = [], []
+    for line, row in answers:
+        spans, target = spans_of(line.response), spans_of(row.answer or "")
+        if target is None:
+            raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
+        readable.append(spans is not None)
+        found = spans or []
+        of_answer = {
+            "bf1@5": segments.boundary_f1(found, target),
+            "mmae": segments.boundary_mae(found, target),
+            "segment_iou": segments.segment_iou(found, target),
+            "edit": segments.edit_score(found, target),
+            **{f"segment_f1@{percent}": segments.segment_f1(found, target, percent / 100) for percent in OVERLAPS},
+        }
+        # Two lists without segments are alike; what is no list is wrong
+        if spans is None:
+            of_answer = {name: value if name in ("mmae", "segment_iou") else 0.0 for name, value in of_answer.items()}
+        values.append(of_answer)
+    return _means(values, np.array(readable), episodes)
+
+
+def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embed) -> Found:
+    """An empty answer is wrong."""
+    targets = [segments.plan_of(row.answer or "") or () for _, row in answers]
+    said = [segments.plan_of(line.response) for line, _ in answers]
+    names = sorted({name for plan in (*targets, *said) for name in plan or ()})
+    vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
+    metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
+    values = [
+        {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
+        for plan, target in zip(said, targets, strict=True)
+    ]
+    return _means(values, np.array([plan is not None for plan in said]), episodes)
+
+
+def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    said = [success_of(line) for line, _ in answers]
+    readable = np.array([success is not None for success in said])
+    told, actual = np.array([s is True for s in said]), np.array([bool(row.success) for _, row in answers])
+    every = np.ones(len(said), bool)
+    measures = {
+        "success_accuracy": episodes.confusion(told, actual, every, readable, errors.accuracy),
+        "success_balanced": episodes.confusion(told, actual, every, readable, errors.balanced_accuracy),
+    }
+    return measures, readable, None
+
+
+def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
+    rows = [row for _, row in answers]
+    shares = np.array([progress_of(line) for line, _ in answers], np.float64)
+    now = np.array([row.frames[-1] for row in rows])
+    runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), now)
+    elapsed = (now / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
+    return progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed)
+
+
+# As published
+
+
+def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
+    """ProcVLM's evaluation: what cannot be read is left out, numbers come from anywhere, episodes are told apart by
+    their number alone, boundaries and finished answers are counted over everything."""
+    if benchmark == "dataset":
+        raise BenchmarkError("--as-published goes with benchmarks that were published, not with dataset")
+    episodes = Episodes.of(answers, lambda a: (str(a[1].episode_index),))
+    read = np.array([_published_numbers(line, row) for line, row in answers], np.float64)
+    predicted, target, of_progress, hits = read[:, 0], read[:, 1], read[:, 2] > 0, episodes.sums(*read[:, 3:].T)
+    numeric = ~np.isnan(predicted) & ~np.isnan(target)
+
+    # Progress over time: the numbers of each episode, in the order of the file
+    at = np.flatnonzero(numeric & of_progress)
+    runs, _ = episodes.among(at).runs(predicted[at], target[at], at)
+    sides = (np.split(values, runs.starts[1:-1]) for values in (runs.predicted, runs.target))
+    pairs = list(zip(*sides, strict=True))
+    has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
+
+    # Boundaries and finished answers: counts, which are summed before anything is divided
+    finished = errors.confusion(predicted >= errors.FINISHED, target >= errors.FINISHED, numeric) * numeric[:, None]
+    n = len(episodes.scored)
+    measures = {
+        "voc": mean_of(np.nan_to_num(published.voc(runs)) * has_order),
+        "tau_a": mean_of([published.kendall(p, t) for p, t in pairs]),
+        "ccc": mean_of([published.ccc(p, t) if len(p) >= 2 else math.nan for p, t in pairs]),
+        "epr@50": mean_of([published.effective_resolution(p) for p, _ in pairs]),
+        "ubr": mean_of([published.used_bins(p, t) for p, t in pairs]),
+        "bf1@5": ratio_of(hits[:, 0], hits[:, 1]),
+        "mmae": ratio_of(hits[:, 2], hits[:, 0] / 2),
+        "mcc@95": Measure(episodes.sums(*finished.T), np.ones(n, bool), np.zeros((n, 2)), published.mcc),
+        "coverage": ratio_of(*episodes.sums(of_progress & numeric, of_progress).T),
+    }
+    counts = {"rows": len(answers), "episodes": n, "numbers": int(numeric.sum())}
+    return ScoredBenchmark(benchmark, episodes.scored, measures, counts)
+
+
+def _published_numbers(line: PredictionLine, row: ProcVqaRow) -> tuple[float | None, ...]:
+    """Progress that an answer states, that of the label, whether it is asked for, and `published.boundary_hits` of an
+    answer about segments; of one that is no list, and of other families, no hits."""
+    said = published.progress_number(line.response) if line.value is None else line.value
+    numbers = (said, published.progress_number(row.answer or ""), row.family == PROGRESS)
+    if row.family == SEGMENTS:
+        predicted, target = published.boundary_values(line.response), published.boundary_values(row.answer or "")
+        if predicted is not None and target is not None:
+            return (*numbers, *published.boundary_hits(predicted, target))
+    return (*numbers, 0, 0, 0)

@@ -12,13 +12,21 @@ from typing import Any
 import numpy as np
 
 from annotate.samples.wording import parse_answer, parse_reply
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import HUMAN, PredictionLine, ProgressRow, json_lines, read_row
-from eval.benchmarks.source import Data, holds
+from eval.benchmarks.question import (
+    HUMAN,
+    BenchmarkError,
+    Data,
+    PictureFile,
+    PredictionLine,
+    ProgressRow,
+    Question,
+    holds,
+    json_lines,
+    read_row,
+)
 from eval.metrics import errors, order, published
-from eval.metrics.runs import readable, worst_case
-from eval.metrics.score import mean_of
-from eval.scoring.scored import Episodes, ScoredBenchmark, Series, checked, column
+from eval.metrics.score import mean_of, readable, worst_case
+from eval.scored import Episodes, ScoredBenchmark, Series, checked, column
 from ingest.sources.files import Source
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"

@@ -1,19 +1,30 @@
-"""A benchmark's question: what is asked, with which pictures, and what is right."""
+"""A benchmark: its questions (what is asked, with which pictures, what is right), its lines, and where it lies."""
 
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, cast
 
 import cv2
 import numpy as np
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from core.errors import UserError
+from core.errors import UserError, validation_message
+from core.files import write_file
+from eval.benchmarks.options import EvaluationOptions
+from ingest.media.frames import VideoError
+from ingest.media.video import Frame, decode
+from ingest.registry import DatasetConfig
+from ingest.sources.files import Source
 from training.pictures import decode_picture
+from training.progresslm_rows import SourceRow, Text
+
+MAX_PX, QUALITY = 512, 95
+Numbered = Iterator[tuple[int, Frame]]
 
 
 class BenchmarkError(UserError):
@@ -133,3 +144,204 @@ def runs_in_order(questions: Iterable[Question]) -> list[list[Question]]:
         if q.moment is not None:
             runs.setdefault((*q.run, q.inference), []).append(q)
     return [sorted(run, key=lambda q: (q.moment or 0, q.key)) for run in runs.values()]
+
+
+# Lines of benchmarks and of prediction files: read, checked, and named where something is wrong in them
+
+PROGRESS_PARTS = (
+    "text-normal",
+    "text-unanswerable",
+    "visual_same_view",
+    "visual_cross_view",
+    "visual-unanswerable",
+)
+HUMAN_PARTS = ("text", "visual")
+HUMAN = "human"  # data_source of human-bench
+_TAG = re.compile(r"<progress>\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)\s*</progress>")
+MAX_LINE_BYTES = 16 << 20  # of a prediction file; 40,000 tokens of reasoning have 0.2 MB
+
+
+class ProgressRow(SourceRow):
+    """A row of a benchmark, as published files and prediction files hold it."""
+
+    task_goal: Text = ""
+    data_source: str | None = None
+    inference: Annotated[int, Field(alias="_inference_idx"), AfterValidator(int)] = 0
+
+    @property
+    def answerable(self) -> bool:
+        return self.progress_score is not None
+
+    @property
+    def dataset(self) -> str:
+        """Where the recording is from; the prefix that some files give its name is left out."""
+        return (self.data_source or self.id.split("/")[0]).removeprefix("robomind_")
+
+    def part(self, benchmark: str) -> str:
+        """The part of a benchmark that such a row belongs to."""
+        if benchmark == "human-bench":
+            return "text" if self.kind == "text" else "visual"
+        if self.kind == "text":
+            return "text-normal" if self.answerable else "text-unanswerable"
+        if not self.answerable:
+            return "visual-unanswerable"
+        return "visual_cross_view" if self.kind == "cross_view" else "visual_same_view"
+
+    def identity(self) -> tuple:
+        """Equal for what is the same row. The label counts: published files hold the same picture with two labels."""
+        return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
+
+
+def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:
+    """A row's fields, checked. Raises BenchmarkError."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as e:
+        raise BenchmarkError(f"{where}: {validation_message(e)}") from e
+
+
+def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(which line, the object in it) of a file of JSON lines, without blank ones. Raises BenchmarkError naming it."""
+    try:
+        with path.open("rb") as file:
+            # One byte more than allowed: a longer line is seen without being read as a whole
+            for number, line in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
+                where = f"{name} line {number}"
+                if len(line) > most_bytes:
+                    raise BenchmarkError(f"{where} is longer than {most_bytes >> 20} MiB: {too_long}")
+                if line.strip():
+                    yield where, json_object(line, where)
+    except OSError as e:
+        raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
+
+
+def json_object(data: bytes, where: str) -> dict[str, Any]:
+    """Raises BenchmarkError for what is no JSON, or no object."""
+    try:
+        row = json.loads(data)
+    except UnicodeDecodeError as e:
+        raise BenchmarkError(f"{where} is not UTF-8 text (byte {e.start})") from e
+    except (ValueError, RecursionError) as e:
+        raise BenchmarkError(f"{where} is not JSON: {e}") from e
+    if not isinstance(row, dict):
+        raise BenchmarkError(f"{where} is no object but {type(row).__name__}")
+    return row
+
+
+@dataclass(frozen=True)
+class PredictionLine:
+    """One line; `where` names it for people, `response` is empty where there is no answer, `fields` names all of it."""
+
+    where: str
+    meta_data: dict[str, Any]
+    response: str = ""
+    value: float | None = None
+    error: str | None = None
+    fields: frozenset[str] = frozenset()
+
+
+def read_predictions(path: Path) -> Iterator[PredictionLine]:
+    """The lines of a prediction file, checked one by one: {"meta_data": {...}, "response": "raw text"} of any system.
+
+    `meta_data` is the benchmark's row. Two more fields may stand beside it: `value`, a number 0..1 from a model that
+    answers by number and not in words, and `error`, why there is no answer (such a row counts as one that cannot be
+    read). Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the
+    answers' form. Raises BenchmarkError, which names the line.
+    """
+    for where, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
+        if "meta_data" not in row:
+            raise _wrong_line(where, 'has no "meta_data"')
+        if not isinstance(row["meta_data"], dict):
+            raise BenchmarkError(f'{where}: "meta_data" is {type(row["meta_data"]).__name__}, not an object')
+        if "response" not in row:
+            raise _wrong_line(where, 'has no "response"')
+        response, value = row["response"], row.get("value")
+        if not isinstance(response, str | None):  # null: there is no answer
+            raise BenchmarkError(f'{where}: "response" is {type(response).__name__}, not text')
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value <= 1):
+            raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
+        why = None if row.get("error") is None else str(row["error"])
+        yield PredictionLine(where, row["meta_data"], response or "", value, why, frozenset(row))
+
+
+def _wrong_line(where: str, what: str) -> BenchmarkError:
+    return BenchmarkError(f'{where} {what}: a line is {{"meta_data": {{...}}, "response": "..."}}')
+
+
+def share_of(text: str) -> float:
+    """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
+
+    45% is 0.45, as is 45 and 0.45; 1 without % could be either.
+    """
+    tags = _TAG.findall(text)
+    if len(tags) != 1:
+        return float("nan")
+    number, percent_sign = tags[0]
+    value = float(number)
+    if percent_sign or value > 1:
+        value /= 100
+    elif value == 1:
+        return float("nan")
+    return value if value <= 1 else float("nan")
+
+
+# Where a benchmark lies, and the frames of its videos as JPEG files: a video is decoded once, whoever asks again
+
+
+@dataclass(frozen=True)
+class Data:
+    """A benchmark that is to be read: where it lies, the parts of it to read, and where frames of videos are written.
+    Parts that `asked` names have to be there."""
+
+    asked: EvaluationOptions
+    address: str
+    revision: str | None
+    parts: Sequence[str]
+    frames: Path
+    cache: Path | None
+
+    def source(self, address: str | None = None) -> Source:
+        config = DatasetConfig(name="benchmark", source=address or self.address, revision=self.revision)
+        return Source(config, None, self.cache)
+
+
+def holds(source: Source, uri: str) -> bool:
+    """Raises SourceError for a path that leaves the dataset's folder."""
+    return uri in source.files if source.remote else source.resolve(uri).is_file()
+
+
+def frame_files(
+    video: Path, folder: Path, chosen: Callable[[Numbered], Iterable[tuple[int, Frame]]], settings: str
+) -> tuple[PictureFile, ...]:
+    """JPEGs of the `chosen` frames of a video, below `folder`, written where they are not there yet; `settings`: all
+    that the choice depends on. Of a video that cannot be decoded the video itself, which is no picture: so the answer's
+    error names it."""
+    itself = (PictureFile(video),)
+    if not video.is_file():
+        return itself
+    facts = video.stat()
+    text = f"{video.resolve()} {facts.st_size} {facts.st_mtime_ns} {settings}"
+    folder /= hashlib.sha256(text.encode()).hexdigest()[:16]
+    # Written last: where it is, all of the pictures are
+    index = folder / "frames.json"
+    if not index.exists():
+        numbers = []
+        try:
+            # Nothing is passed over here, so there are frames alone
+            for number, frame in chosen(enumerate(cast("Iterator[Frame]", decode(video)))):
+                write_file(folder / f"{number:06d}.jpg", jpeg(frame.rgb(), MAX_PX))
+                numbers.append(number)
+        except VideoError:
+            return itself
+        write_file(index, json.dumps(numbers).encode())
+    return tuple(PictureFile(folder / f"{number:06d}.jpg") for number in json.loads(index.read_bytes())) or itself
+
+
+def jpeg(rgb: np.ndarray, max_px: int) -> bytes:
+    """A picture, uint8 [h, w, 3], no larger than max_px on its longer side."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    scale = min(1.0, max_px / max(bgr.shape[:2]))
+    if scale < 1:
+        bgr = cv2.resize(bgr, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()

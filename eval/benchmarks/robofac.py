@@ -23,12 +23,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.samples.wording import without_marks
 from core.values import IMAGE_MARK, spread
-from eval.benchmarks.question import BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import PredictionLine, json_object, read_row
-from eval.benchmarks.source import MAX_PX, Data, frame_files, holds
+from eval.benchmarks.question import (
+    MAX_PX,
+    BenchmarkError,
+    Data,
+    PictureFile,
+    PredictionLine,
+    Question,
+    frame_files,
+    holds,
+    json_object,
+    read_row,
+)
 from eval.metrics import errors
 from eval.metrics.score import Measure
-from eval.scoring.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
 from ingest.sources.files import Source
 
 BENCHMARK = "robofac"

@@ -17,20 +17,29 @@ from eval import confusion, robustness
 from eval.benchmarks.load import BENCHMARKS, load_benchmark, score_predictions
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.procvqa import goal_pictures
-from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question
-from eval.benchmarks.rows import read_predictions
+from eval.benchmarks.question import DEMONSTRATED, BenchmarkError, PictureFile, Question, read_predictions, share_of
 from eval.report.pages import write_report
 from eval.report.tables import Report, Stills, score_rows
-from eval.reward.text import share_of
 from eval.runners.api import Books
-from eval.runners.journal import Row, key_of, line, row_of, run_hash
-from eval.runners.methods import METHODS, VLM_BASELINES, Method, Shard, collect, prompt_version, run_settings
+from eval.runners.methods import (
+    METHODS,
+    VLM_BASELINES,
+    Method,
+    Row,
+    Shard,
+    collect,
+    key_of,
+    line,
+    prompt_version,
+    row_of,
+    run_hash,
+    run_settings,
+)
 from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
-from eval.scoring.scored import Evaluated
-from eval.store import EvalPrediction, EvalRun, store_evaluations
+from eval.scored import EvalPrediction, EvalRun, Evaluated, store_evaluations
 from warehouse.lake import Lake, content_key
 from warehouse.releases import Release
 

@@ -10,18 +10,28 @@ import numpy as np
 from annotate.preferences import ComparedRun, draw_pairs
 from annotate.samples.procvqa import task_text
 from core.logs import TOLD
+from eval.benchmarks.question import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
-from eval.metrics.runs import runs_of
-from eval.metrics.score import Measure
-from eval.reward.success import Success, best_threshold, calibrate
-from eval.reward.text import share_of
+from eval.metrics.score import Measure, runs_of
+from eval.reward.open import open_local
+from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.runners.prompt import Prompt, Runner, UnansweredError
-from eval.runners.start import ScorerRunner
 from eval.runners.weightless import best_constant, luma_grid, nearness
-from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode, Series, length_slice, progress_measures
-from eval.store import HELD_OUT_VERSION, EvalPrediction, EvalRun, eval_run_id, store_evaluations
+from eval.scored import (
+    HELD_OUT_VERSION,
+    EvalPrediction,
+    EvalRun,
+    Evaluated,
+    ScoredBenchmark,
+    ScoredEpisode,
+    Series,
+    eval_run_id,
+    length_slice,
+    progress_measures,
+    store_evaluations,
+)
 from training.folder import read_card, write_card
 from warehouse.lake import Lake
 from warehouse.releases import Release
@@ -319,7 +329,7 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
     n = every_nth(episodes)
     some = [replace(e, questions=e.questions[::n], label=e.label[::n]) for e in episodes]
     try:
-        progress, done = predict(ScorerRunner(folder, BATCH), some, step="calibration")
+        progress, done = predict(open_local(folder, BATCH), some, step="calibration")
     except UnansweredError:
         return None
     found = done or progress

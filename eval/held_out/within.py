@@ -11,12 +11,11 @@ import torch
 from annotate.samples.wording import parse_answer, parse_reply
 from core.values import spread
 from eval.benchmarks.procvqa import ALL_MOMENTS, SampleChoice
-from eval.benchmarks.question import PictureFile, Question
+from eval.benchmarks.question import PictureFile, Question, share_of
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
-from eval.reward.text import share_of
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scoring.scored import ALL
+from eval.scored import ALL
 from training.folder import TrainingError
 from training.progresslm_data import read_rows
 from training.recipe import Recipe

@@ -5,8 +5,7 @@ NaN stands for what is not there: a prediction without a number, a label of a qu
 
 import numpy as np
 
-from eval.metrics.runs import Runs, answers_read
-from eval.metrics.score import Measure
+from eval.metrics.score import Measure, Runs, answers_read
 
 FINISHED = 0.95  # of the task done, from which on a run counts as finished
 UBR_BIN = 0.05

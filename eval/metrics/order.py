@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import scipy  # loads its parts when they are used: many who read scores compute none
 
-from eval.metrics.runs import Runs
+from eval.metrics.score import Runs
 
 
 def voc(runs: Runs) -> np.ndarray:

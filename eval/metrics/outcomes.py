@@ -11,8 +11,7 @@ import numpy as np
 from annotate.preferences import WHYS, Pair
 from eval.metrics import order
 from eval.metrics.errors import FINISHED, accuracy, balanced_accuracy, confusion
-from eval.metrics.runs import Runs, answers_read, worst_case
-from eval.metrics.score import Measure, mean_of, ratio_of
+from eval.metrics.score import Measure, Runs, answers_read, mean_of, ratio, ratio_of, worst_case
 
 MOST_BINS, FEWEST_BINS = 256, 32  # of scores, where an AUC is resampled
 MOST_PARTS = 20_000_000  # numbers that these may be, over all runs
@@ -73,8 +72,9 @@ def success_measures(runs: Runs, seconds: np.ndarray, succeeded: np.ndarray, thr
         "success_auc": auc(best, succeeded, read),
         "success_accuracy": of(accuracy),
         "success_balanced": of(balanced_accuracy),
-        "success_precision": of(_precision),
-        "success_recall": of(_recall),
+        # TP over all of which success is said, and over all that succeeded; NaN where there are none
+        "success_precision": of(lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 2]], -1))),
+        "success_recall": of(lambda sums: ratio(np.stack([sums[..., 0], sums[..., 0] + sums[..., 3]], -1))),
         "success_early_s": mean_of(np.maximum(-gap, 0), read),
         "success_late_s": mean_of(np.maximum(gap, 0), read),
     }
@@ -121,18 +121,6 @@ def _area(sums: np.ndarray) -> np.ndarray:
     below = np.cumsum(negative, axis=-1) - negative / 2
     pairs = negative.sum(axis=-1) * positive.sum(axis=-1)
     return (positive * below).sum(axis=-1) / np.where(pairs > 0, pairs, np.nan)
-
-
-def _precision(sums: np.ndarray) -> np.ndarray:
-    """TP / (TP + FP) of (TP, TN, FP, FN) [..., 4]; NaN where success is never said."""
-    said = sums[..., 0] + sums[..., 2]
-    return sums[..., 0] / np.where(said > 0, said, np.nan)
-
-
-def _recall(sums: np.ndarray) -> np.ndarray:
-    """TP / (TP + FN) of (TP, TN, FP, FN) [..., 4]; NaN where no run succeeded."""
-    there = sums[..., 0] + sums[..., 3]
-    return sums[..., 0] / np.where(there > 0, there, np.nan)
 
 
 # Preferences

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from eval.metrics.order import correlation, mean_ranks
-from eval.metrics.runs import Runs
+from eval.metrics.score import Runs
 from eval.metrics.segments import Span
 
 _NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?")

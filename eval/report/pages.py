@@ -13,7 +13,7 @@ from core.files import write_file
 from core.values import shown
 from eval.confusion import UNDER, VIDEO
 from eval.report.tables import ERRORS, SHOWN, Report, difference_rows, different, limits, score_rows, worst_episodes
-from eval.scoring.scored import Evaluated
+from eval.scored import Evaluated
 
 BINS = 10  # of predictions, 0..1
 STILL_PX = 96  # height of a picture
@@ -123,12 +123,8 @@ def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure
 
 
 def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
-    if entry is own:
-        return OWN
-    if entry.model == "clock":
-        return GREY
     rivals = [c for c in COLOURS if c != OWN]
-    return rivals[number % len(rivals)]
+    return OWN if entry is own else GREY if entry.model == "clock" else rivals[number % len(rivals)]
 
 
 def _draw_bars(

@@ -8,7 +8,7 @@ from itertools import chain, product
 import numpy as np
 
 from eval.metrics.score import NO_SCORE
-from eval.scoring.scored import ALL, Evaluated, compare
+from eval.scored import ALL, Evaluated, compare
 
 # Shown where a benchmark has them
 METRICS = (

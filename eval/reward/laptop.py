@@ -6,46 +6,47 @@ from pathlib import Path
 from typing import Any
 
 from annotate.embeddings.encoders import Encoder
-from eval.reward.scorer import CameraView, PictureQuestion, Reward, Scorer
+from eval.benchmarks.question import BenchmarkError
 from eval.reward.stream import StreamPicture
-from eval.reward.window import Window, trained_window
+from eval.runners.prompt import Asked, LocalRunner, ModelReply, Prompt
 from training.folder import folder_hash
-from training.laptop.model import OOD, LaptopModel, SeenWindow, embed, load_laptop, read_windows
+from training.laptop.model import OOD, SeenWindow, embed, load_laptop, read_windows
 from training.pixels import device
 
 
-class LaptopScorer(Scorer):
-    """Scores windows of pictures beside the run's first one, which the stream keeps."""
+class LaptopRunner(LocalRunner):
+    """A checkpoint of the kind `laptop`. Raises ModelError, EncoderError."""
 
-    source = "head"
+    has_head = True
 
-    def __init__(
-        self,
-        model: LaptopModel,
-        encoder: Encoder,
-        window: Window | None,
-        card: Mapping[str, Any],
-        settings: Mapping[str, Any],
-    ) -> None:
-        super().__init__(window, card)
-        self.model, self.encoder = model, encoder
-        self.settings = {"answer": "head", **settings}
+    def __init__(self, folder: Path, batch_size: int) -> None:
+        self.model, self.encoder, self.card = load_laptop(folder, device())
+        super().__init__(batch_size, self.card.get("max_px"))
+        facts = {"encoder": self.encoder.title, "model_hash": folder_hash(folder), "longest_px": self.longest_px}
+        self.settings: Mapping[str, Any] = {"answer": "head", "runner": "laptop", **facts}
 
-    def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        return self.ask([v.asked for v in views])
+    def load(self, prompt: Prompt) -> Asked:
+        """Raises BenchmarkError also for what the model cannot be asked."""
+        if not (prompt.pictures and prompt.task):
+            lacks = "names no task" if prompt.pictures else "shows no picture"
+            raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
+        first = self._kept(prompt.first.rgb(self.longest_px)) if prompt.first else None
+        return Asked(prompt, super().load(prompt).pictures, first)
 
-    def ask(self, questions: Sequence[PictureQuestion]) -> list[Reward]:
-        """Rewards of pictures in the light of their tasks and the first picture of each run."""
-        shown = [(q.pictures[0] if q.first is None else q.first, *q.pictures) for q in questions]
+    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        """Progress of pictures in the light of their tasks and the first picture of each run."""
+        shown = [(a.pictures[0] if a.first is None else a.first, *a.pictures) for a in asked]
         look(self.encoder, chain.from_iterable(shown))
         windows = [
-            SeenWindow(q.task or q.text, [p.seen for p in pictures[1:]], pictures[0].seen)
-            for q, pictures in zip(questions, shown, strict=True)
+            SeenWindow(a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen)
+            for a, pictures in zip(asked, shown, strict=True)
         ]
         # Of pictures unlike all of training no end state is known, and the row says where its number is from
         return [
-            Reward("head", a.progress, a.done) if a.ood < OOD else Reward("change", a.progress)
-            for a in read_windows(self.model, windows)
+            ModelReply(a.prompt.key, progress=said.progress, done=said.done)
+            if said.ood < OOD
+            else ModelReply(a.prompt.key, progress=said.progress, source="change")
+            for a, said in zip(asked, read_windows(self.model, windows), strict=True)
         ]
 
 
@@ -54,12 +55,3 @@ def look(encoder: Encoder, pictures: Iterable[StreamPicture]) -> None:
     new = list({id(p): p for p in pictures if p.seen is None}.values())
     for picture, numbers in zip(new, embed(encoder, [p.rgb for p in new]), strict=True):
         picture.seen, picture.seen_bytes = numbers, numbers.nbytes
-
-
-def open_laptop(folder: Path, window: Window | None = None) -> LaptopScorer:
-    """A checkpoint of the kind `laptop`. Raises ModelError, EncoderError; RewardError for another window than its own,
-    or an unknown one."""
-    trained = trained_window(folder, window)
-    model, encoder, card = load_laptop(folder, device())
-    settings = {"runner": "laptop", "encoder": encoder.title, "model_hash": folder_hash(folder), "window": str(trained)}
-    return LaptopScorer(model, encoder, trained, card, settings)

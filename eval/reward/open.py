@@ -5,24 +5,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate.config import VlmConfig
 from core.errors import UserError
-from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import StreamPicture
-from eval.reward.views import Source
-from eval.reward.window import LAST_PICTURE, RewardError, Window
+from eval.reward.model import ModelScorer
+from eval.reward.scorer import CameraView, Reward, Scorer, Source
+from eval.reward.stream import LAST_PICTURE, RewardError, StreamPicture, Window, trained_window
+from eval.runners.prompt import LocalRunner, PictureLimits, Sampling
 from eval.runners.weightless import luma_grid, nearness
-from training.folder import is_laptop
+from training.folder import is_laptop, read_card
 
-if TYPE_CHECKING:
-    from eval.reward.laptop import LaptopScorer
-    from eval.reward.model import ModelScorer
-
+BATCH = 32  # views in one forward pass of the language model
 BaselineName = Literal["clock", "visual"]
 
 
@@ -55,11 +52,13 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.baseline is not None:
         yield BaselineScorer(config.baseline)
     elif config.endpoints:
-        from eval.reward.asked import served
+        from eval.runners.api import ApiRunner, Books
 
         to = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
         with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
-            yield served(VlmConfig(**to), config.responses or Path(spare), config.window)
+            books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
+            # A server's model is asked for its likeliest words
+            yield ModelScorer(ApiRunner(VlmConfig(**to), Sampling(), PictureLimits(), books), config.window)
     elif config.folder is not None:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
@@ -71,17 +70,28 @@ def open_checkpoint(
     window: Window | None = None,
     reasoning: bool = False,
     answer: Literal["auto", "head", "text"] = "auto",
-) -> "ModelScorer | LaptopScorer":
-    """A checkpoint of ours of whatever kind. Raises ModelError, RewardError; EncoderError for a laptop model's."""
-    if is_laptop(folder):
-        from eval.reward.laptop import open_laptop
+) -> ModelScorer:
+    """A checkpoint of ours of whatever kind. `window` is for those that do not say what they were trained on. Raises
+    ModelError, RewardError: for another window than the model's above all; EncoderError for a laptop model's."""
+    trained = trained_window(folder, window)  # before the weights are read
+    scorer = ModelScorer(open_local(folder, reasoning=reasoning, answer=answer), trained, read_card(folder))
+    # What was calibrated is what is served by default
+    scorer.success = scorer.success if answer == "auto" else None
+    return scorer
 
-        if reasoning or answer == "text":
-            raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
-        return open_laptop(folder, window)
-    from eval.reward.model import open_model
 
-    return open_model(folder, window=window, reasoning=reasoning, answer=answer)
+def open_local(folder: Path, batch_size: int = BATCH, **how: Any) -> LocalRunner:
+    """A checkpoint in this process that answers prompts; `how`: as eval.runners.local.open_runner has it. Raises
+    UserError, ModelError; EncoderError for a laptop model's."""
+    if not is_laptop(folder):
+        from eval.runners.local import open_runner
+
+        return open_runner(folder, batch_size, **how)
+    from eval.reward.laptop import LaptopRunner
+
+    if how.get("reasoning") or how.get("answer") == "text":
+        raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
+    return LaptopRunner(folder, batch_size)
 
 
 class ModelOptions(BaseModel):
@@ -100,14 +110,6 @@ class ModelOptions(BaseModel):
     )
     api_key_env: str | None = Field(default=None, description="Environment variable that holds the endpoint's key.")
     max_calls: int | None = Field(default=None, ge=0, description="Maximum number of requests to the endpoint.")
-
-    def scorer(self, model: str | None, folder: Path | None, responses: Path | None) -> ScorerConfig:
-        """`folder`: of the model, where no server has it; `responses`: where a server's replies are kept."""
-        if self.window_step is not None and self.window_frames is None:
-            raise UserError("--window-step needs --window-frames")
-        window = Window(self.window_frames, self.window_step) if self.window_frames else None
-        same = self.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
-        return ScorerConfig(folder, model or "", self.endpoint, window=window, responses=responses, **same)
 
 
 class ScorerOptions(ModelOptions):

@@ -4,24 +4,222 @@ A number is the same however moments are put together, up to how a device's arit
 within `TOLERANCE` in float32.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from annotate.pictures import fitted
-from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.success import Success
-from eval.reward.text import question
-from eval.reward.views import Reward, Source, check_rule, together
-from eval.reward.window import LAST_PICTURE, RewardError, Window
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, ViewRule, Window
 from training.pictures import shrink
 
 TOLERANCE = 1e-5
 NO_CARD: Mapping[str, Any] = MappingProxyType({})
+Source = Literal["head", "text", "change", "shown", "clock", "visual"]
+WRIST = ("wrist", "hand", "gripper")  # what names of such cameras contain
+EPSILON = 1e-6  # a probability's distance from 0 and 1 where its logit is taken
+RIDGE = 1e-6  # so that scores that are all equal have an answer
+STEPS = 100  # of Newton's method, which takes about ten
+
+
+# From a model's output to the probability that a run has reached its end state, and to a yes or no: Platt's, sigmoid(
+# a s + b) of a score s, with a and b of the least cross entropy against labels that are drawn a little towards the
+# middle, (n+ + 1) / (n+ + 2) and 1 / (n- + 2) (Platt 1999), so that separable scores have finite ones. The score is the
+# logit of the head's own output, or progress where a model has no such output.
+
+
+@dataclass(frozen=True)
+class Success:
+    """How a model's score becomes a probability, and from which one on a run counts as done.
+
+    `of`: the head's own probability (its logit is taken), or progress itself. The rest says what it was calibrated on:
+    moments at the end state and before it, and what the threshold reaches there.
+    """
+
+    of: Literal["done", "progress"]
+    slope: float
+    shift: float
+    threshold: float
+    balanced_accuracy: float
+    reached: int
+    unreached: int
+    release: str = ""
+    split: str = ""
+
+    def probability(self, raw: float) -> float:
+        """Of a head's probability or a progress, 0..1."""
+        return float(_sigmoid(self.slope * _score(np.array([raw]), self.of) + self.shift)[0])
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of_card(cls, card: Mapping[str, Any]) -> Self | None:
+        return cls(**card["success"]) if card.get("success") else None
+
+
+def calibrate(
+    raw: np.ndarray, reached: np.ndarray, of: Literal["done", "progress"], release: str = "", split: str = ""
+) -> Success | None:
+    """Calibrated on moments: a model's raw output [n] in 0..1, and whether the end state is reached [n]. None where
+    there are only moments of one kind, which tell no threshold.
+
+    The threshold is the one with the best balanced accuracy (mean of the shares of both kinds that are told right),
+    half-way between the two probabilities beside it; of several such, the largest: a false success costs more.
+    """
+    reached = np.asarray(reached, bool)
+    if reached.all() or not reached.any():
+        return None
+    score = _score(np.asarray(raw, np.float64), of)
+    slope, shift = platt(score, reached)
+    probability = _sigmoid(slope * score + shift)
+    threshold, accuracy = best_threshold(probability, reached)
+    return Success(of, slope, shift, threshold, accuracy, int(reached.sum()), int((~reached).sum()), release, split)
+
+
+def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
+    """Slope and shift of the sigmoid, by Newton's method on the convex loss."""
+    n, m = int(reached.sum()), int((~reached).sum())
+    # Platt's smoothed targets: hard ones would drive the slope without bound where both kinds are cleanly apart.
+    target = np.where(reached, (n + 1) / (n + 2), 1 / (m + 2))
+    x = np.stack([score, np.ones_like(score)], 1)
+    w = np.array([0.0, math.log((n + 1) / (m + 1))])
+    loss = _loss(x @ w, target)
+    for _ in range(STEPS):
+        p = _sigmoid(x @ w)
+        gradient = x.T @ (p - target)
+        hessian = x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
+        step, share = np.linalg.solve(hessian, gradient), 1.0
+        # A full step may overshoot where the sigmoid is flat: it is halved until the loss does not rise.
+        while (now := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
+            share /= 2
+        w = w - share * step
+        if loss - now < 1e-12:
+            break
+        loss = now
+    return float(w[0]), float(w[1])
+
+
+def best_threshold(probability: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
+    """Threshold (at or above: done) and its balanced accuracy."""
+    known = np.unique(probability)
+    candidates = np.concatenate([[known[0]], (known[:-1] + known[1:]) / 2])
+    told = probability[None, :] >= candidates[:, None]
+    accuracy = (told[:, reached].mean(1) + (~told[:, ~reached]).mean(1)) / 2
+    best = int(np.flatnonzero(accuracy >= accuracy.max() - 1e-12)[-1])
+    return float(candidates[best]), float(accuracy[best])
+
+
+def _score(raw: np.ndarray, of: str) -> np.ndarray:
+    return raw if of == "progress" else logit(raw)
+
+
+def logit(probability: Any) -> Any:
+    """Of a number or an array; of 0 and 1 that of a probability as near to them as EPSILON."""
+    p = np.clip(probability, EPSILON, 1 - EPSILON)
+    return np.log(p / (1 - p))
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(x / 2))
+
+
+def _loss(x: np.ndarray, target: np.ndarray) -> float:
+    return float(np.sum(np.logaddexp(0, x) - target * x))
+
+
+# What several cameras saw of one moment becomes one reward; each was scored alone, as models are trained
+
+
+@dataclass(frozen=True)
+class Reward:
+    """Of one moment: progress and the probability of the end state, both 0..1; None where there is none, and then
+    `failure` says why. `success`: is the probability at the model's threshold? None where nothing was calibrated.
+
+    Of several cameras, both are by the stream's rule over those that gave a number, and `cameras` has each one's
+    progress.
+
+    By shown runs: `about_s` is the second that is spoken of, `step` the planned step that is done then, from 0, and
+    `spread` the standard deviation of progress; `unsure` says why the numbers are not to be relied on.
+    """
+
+    source: Source
+    progress: float | None
+    done: float | None = None
+    success: bool | None = None
+    reasoning: str | None = None
+    failure: str | None = None
+    cameras: Mapping[str, float | None] = field(default_factory=dict)
+    about_s: float | None = None
+    step: int | None = None
+    step_name: str | None = None
+    spread: float | None = None
+    unsure: str | None = None
+
+
+def is_wrist(camera: str) -> bool:
+    return any(word in camera.lower() for word in WRIST)
+
+
+def check_rule(rule: ViewRule, cameras: Sequence[str], success: Success | None) -> None:
+    """Raises RewardError where a rule asks for what the cameras' names or the model do not have."""
+    if len(cameras) == 1 or rule == "all":
+        return
+    if rule == "best" and success is None:
+        raise RewardError("the rule `best` takes the surest camera, and this model is not calibrated: use `all`")
+    if rule == "wrist" and len({is_wrist(c) for c in cameras}) < 2:
+        raise RewardError(
+            f"the rule `wrist` needs cameras of both kinds, one with {', '.join(WRIST)} in its name, not "
+            f"{', '.join(cameras)}: use `all`"
+        )
+
+
+def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Success | None = None) -> Reward:
+    """One reward of those of several cameras. A camera that failed is made up for by the others; the reward has failed
+    only where all have."""
+    # One camera: nothing to judge together, and the reward is as if the model had seen no other.
+    if len(rewards) == 1:
+        return next(iter(rewards.values()))
+    valid = {c: r for c, r in rewards.items() if r.progress is not None}
+    if valid:
+        joined = _by_rule(valid, rule, success)
+    else:
+        failures = "; ".join(f"{camera}: {r.failure}" for camera, r in rewards.items())
+        joined = Reward(next(iter(rewards.values())).source, None, failure=failures)
+    reasoning = "\n".join(f"{camera}: {r.reasoning}" for camera, r in rewards.items() if r.reasoning)
+    cameras = {camera: r.progress for camera, r in rewards.items()}
+    return replace(joined, reasoning=reasoning or None, cameras=cameras)
+
+
+def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | None) -> Reward:
+    every = list(rewards.values())
+    if rule == "best" and success is not None:
+        return max(every, key=lambda r: _sureness(r, success))
+    scene, wrist = ([r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True))
+    # A side that failed leaves the other to say what it can
+    if rule == "wrist" and scene and wrist:
+        done = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
+        return Reward(every[0].source, _mean_of("progress", scene), min(done, default=None))
+    return Reward(every[0].source, _mean_of("progress", every), _mean_of("done", every))
+
+
+def _sureness(reward: Reward, success: Success) -> float:
+    """How far a camera's verdict is from the threshold, in logits."""
+    raw = reward.done if success.of == "done" else reward.progress
+    return 0.0 if raw is None else float(abs(logit(success.probability(raw)) - logit(success.threshold)))
+
+
+def _mean_of(field: str, rewards: Sequence[Reward]) -> float | None:
+    """Mean of the numbers that rewards have there; None where there is none."""
+    numbers = [v for v in (getattr(r, field) for r in rewards) if v is not None]
+    return float(np.mean(numbers)) if numbers else None
+
+
+# Scorers
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,27 +234,6 @@ class CameraView:
     def stream(self) -> Stream:
         return self.moment.stream
 
-    @property
-    def asked(self) -> "PictureQuestion":
-        """What a model is asked about it. A stream's first picture is among those of its first moment's window:
-        nothing is looked at for its sake."""
-        s, pictures = self.stream, self.pictures
-        first = s.first.get(self.camera, pictures[0])
-        return PictureQuestion(question(s, len(pictures)), pictures, bool(s.steps), task=s.task, first=first)
-
-
-@dataclass(frozen=True, eq=False)
-class PictureQuestion:
-    """A question in words with its pictures. `task` and `first`, the run's first picture, are for models that are asked
-    about a run, not by a text; `has_steps`: it is ProgressLM's, with a demonstration in steps."""
-
-    text: str
-    pictures: tuple[StreamPicture, ...]
-    has_steps: bool = False
-    system: str = ""
-    task: str | None = None
-    first: StreamPicture | None = None
-
 
 class Scorer(ABC):
     """What all scorers share; a kind of them says what a batch of views is worth (`views`).
@@ -65,13 +242,15 @@ class Scorer(ABC):
     one picture and needs the task's steps. By the model's `card`, where it has one, `picture_max_px` bounds the
     longer side of a picture as the training set stored it, `max_px` as the model then saw it. `settings`: all that
     rewards depend on. `usual_fps`: moments a second that are scored where nobody says. `follows`: each moment's
-    number depends on all before it, so none may be left out.
+    number depends on all before it, so none may be left out. `make_ready`: does beforehand, in any thread, what of a
+    picture needs no model, if there is such work; `views` does what is not done.
     """
 
     source: Source
     settings: Mapping[str, Any]
     usual_fps = 4.0
     follows = False
+    make_ready: Callable[[StreamPicture], None] | None = None
 
     def __init__(self, window: Window | None, card: Mapping[str, Any] = NO_CARD) -> None:
         self.window, self.max_px, self.success = window, card.get("max_px"), Success.of_card(card)
@@ -94,9 +273,6 @@ class Scorer(ABC):
         stored = fitted(rgb, self.picture_max_px) if self.picture_max_px else rgb
         small = shrink(stored, self.max_px) if self.max_px else stored
         return small.copy() if small is rgb else small  # the caller may write into its own again
-
-    def make_ready(self, picture: StreamPicture) -> None:  # noqa: B027
-        """Do beforehand, in any thread, what needs no model, if there is such work; `views` does what is not done."""
 
     @abstractmethod
     def views(self, views: Sequence[CameraView]) -> list[Reward]:

@@ -12,9 +12,7 @@ from annotate.alignment.live import Following, Guide, Where
 from annotate.embeddings.projection import Encoder
 from eval.reward.laptop import look
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.stream import Moment, Stream
-from eval.reward.views import Robot
-from eval.reward.window import LAST_PICTURE, RewardError
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Robot, Stream
 from ingest.signals.gripper import GripperSignal, combined
 
 HOLD_S = 0.5

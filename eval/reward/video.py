@@ -1,5 +1,6 @@
 """Rewards of a video, or of several cameras' videos of one run: decoded in one streaming pass, scored in batches."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched, zip_longest
@@ -10,9 +11,7 @@ from typing import Any, cast
 import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.stream import Moment, Stream
-from eval.reward.views import Robot
-from eval.reward.window import CutOffError, RewardError
+from eval.reward.stream import CutOffError, Moment, RewardError, Robot, Stream
 from ingest.episode import EpisodeData
 from ingest.media.frames import DecodeOptions, Picture, VideoError
 from ingest.media.video import Frame, VideoInfo, decode, probe
@@ -132,9 +131,7 @@ def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
 
 def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
     """Number of frames, and the last pictures by camera: a pass of its own, for the baselines. Raises RewardError."""
-    count, last = 0, dict[str, Shown]()
-    for number, together in enumerate(frames(clip, partial), 1):
-        count, last = number, together
+    [(count, last)] = deque(enumerate(frames(clip, partial), 1), maxlen=1)
     return count, {camera: picture.rgb() for camera, (_, picture) in last.items()}
 
 

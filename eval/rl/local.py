@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from eval.reward.scorer import Reward, Scorer
-from eval.reward.views import Robot
+from eval.reward.stream import Robot
 
 
 class LocalSession:

@@ -31,8 +31,7 @@ from eval.reward.open import open_checkpoint
 from eval.reward.scorer import Reward, Scorer
 from eval.reward.stream import Moment, StreamPicture, picture_cache
 from eval.server.chat import QUOTED_TASK
-from eval.server.limits import ServerLimits
-from eval.server.pictures import decode_picture
+from eval.server.limits import ServerLimits, decode_picture
 
 IMAGE_KEY = "__rlinf_image__"
 MAX_MESSAGE_BYTES = 512 * 2**20

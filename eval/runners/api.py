@@ -2,8 +2,6 @@
 
 import asyncio
 import math
-import queue
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from core.errors import UserError
 from eval.benchmarks.question import BenchmarkError, PictureFile
 from eval.runners.prompt import (
     LIKELIEST,
+    Asked,
     ModelReply,
     PictureLimits,
     Prompt,
@@ -33,7 +32,7 @@ from eval.runners.prompt import (
 )
 
 STAGE = "eval"
-Replies = queue.SimpleQueue[ModelReply | BaseException | None]  # None, or what was raised, comes last
+Replies = asyncio.Queue[ModelReply | None]  # None comes last
 MOST_INFERENCES = 1_000_000  # of a question, between the seeds of two runs
 AT_ONCE = 4  # times max_concurrency: prompts whose pictures are held in memory
 
@@ -67,8 +66,15 @@ class ApiRunner:
     ) -> None:
         self.config, self.sampling, self.limits, self.books = config, sampling, limits, books
         self.store = ResponseStore(books.responses)
+
+        async def found() -> Served:
+            """The model as the server tells of it."""
+            async with self._client() as client:
+                await client.check()
+                return client.served[config.model]
+
         # Asked before any prompt: a wrong address or model is an error at once.
-        served = asyncio.run(self._served())
+        served = asyncio.run(found())
         root = served.root
         takes_vllm_fields = is_vllm or served.is_vllm
         if not takes_vllm_fields:
@@ -91,32 +97,17 @@ class ApiRunner:
 
     def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
         """Raises VlmError when the server is gone or the budget used up; what was answered is stored."""
-        # Requests run in an event loop on a thread of its own; the queue hands replies over to this generator.
-        replies: Replies = queue.SimpleQueue()
-        loop = asyncio.new_event_loop()
-        asking = loop.create_task(self._ask_all(prompts, replies))
-
-        def run() -> None:
-            try:
-                loop.run_until_complete(asking)
-                replies.put(None)
-            except BaseException as e:  # for the one who waits, in the other thread
-                replies.put(e)
-            finally:
-                loop.close()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        try:
-            while (reply := replies.get()) is not None:
-                if isinstance(reply, BaseException):
-                    raise reply
+        replies: Replies = asyncio.Queue()
+        # Whoever reads may stop early: what is still asked is then given up
+        with asyncio.Runner() as runner:
+            asking = runner.get_loop().create_task(self._ask_all(prompts, replies))
+            asking.add_done_callback(lambda _: replies.put_nowait(None))
+            while (reply := runner.run(replies.get())) is not None:
                 yield reply
-        finally:
-            # Whoever reads may stop early, or an error may end it: what is still asked is given up.
-            if thread.is_alive() and not loop.is_closed():
-                loop.call_soon_threadsafe(asking.cancel)
-            thread.join()
+            asking.result()
+
+    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        return list(self.answer([a.sent() for a in asked]))
 
     def _client(self) -> Client:
         b = self.books
@@ -129,12 +120,6 @@ class ApiRunner:
             prompt_version=b.prompt_version,
         )
 
-    async def _served(self) -> Served:
-        """The model as the server tells of it."""
-        async with self._client() as client:
-            await client.check()
-            return client.served[self.config.model]
-
     async def _ask_all(self, prompts: Sequence[Prompt], replies: Replies) -> None:
         client, room = self._client(), asyncio.Semaphore(AT_ONCE * self.config.max_concurrency)
 
@@ -143,12 +128,12 @@ class ApiRunner:
             async with room:
                 try:
                     request = await asyncio.to_thread(self._request, prompt)
-                    replies.put(_reply(prompt, await client.ask(request, number)))
+                    replies.put_nowait(_reply(prompt, await client.ask(request, number)))
                 except (BenchmarkError, VlmError) as e:
                     # Raised, it makes the task group stop all other prompts.
                     if isinstance(e, VlmError) and e.is_fatal:
                         raise
-                    replies.put(ModelReply(prompt.key, error=str(e)))
+                    replies.put_nowait(ModelReply(prompt.key, error=str(e)))
 
         await client.side_by_side(one(number, prompt) for number, prompt in enumerate(prompts))
 
@@ -176,9 +161,8 @@ class ApiRunner:
 
 def _served_format(root: str | None) -> PromptFormat:
     """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
-    if root and (Path(root) / "config.json").exists():
-        return format_of(model_type(Path(root)))
-    return "interleaved"
+    is_here = root is not None and (Path(root) / "config.json").exists()
+    return format_of(model_type(Path(root))) if root and is_here else "interleaved"
 
 
 def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:

@@ -1,9 +1,9 @@
-"""Checkpoints in this process that answer in words, by transformers."""
+"""Checkpoints in this process, by transformers: any family's in words, ours by head, too."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from itertools import batched
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,149 +19,231 @@ from transformers.generation.logits_process import (
 from transformers.utils import logging
 
 from core.errors import UserError
-from eval.benchmarks.question import BenchmarkError
+from eval.reward.stream import StreamPicture
 from eval.runners.prompt import (
+    AnswerName,
+    Asked,
+    LocalRunner,
     ModelReply,
     PictureLimits,
     Prompt,
     PromptFormat,
     Sampling,
-    apart,
     format_of,
     model_type,
     turn,
 )
 from training.folder import CARD, base_of, folder_hash, read_card
-from training.model import HEAD_FILE, Head, load_head, load_model
+from training.model import Head, ProgressModel, Vision, encoder_outputs, load_model
 from training.pictures import Item
-from training.pixels import device, normalised
+from training.pixels import Batch, byte_patches, device, joined, normalised
 from training.transform import Transform
 
-Loaded = tuple[Prompt, tuple[np.ndarray, ...]]
-READERS = 8  # threads that read pictures beside the model
+LIKELIEST_WORDS = Sampling()
 
 
-def head_pooling(folder: Path) -> str | None:
-    """What a checkpoint's head reads: `prompt`, or `published` (the answer, too). None: it has none. ModelError."""
-    if not (folder / HEAD_FILE).exists():
-        return None
-    head = load_head(folder, read_card(folder))
-    return None if head is None else head.config.pooling
+class TextRunner(LocalRunner):
+    """Any model that transformers knows as one of vision and language; answers in words."""
 
-
-class TextRunner:
-    """Any checkpoint that transformers knows as a vision-language model; answers in words."""
-
-    has_head = False
-
-    def __init__(self, folder: Path, sampling: Sampling, limits: PictureLimits, batch_size: int) -> None:
-        kind = model_type(base_of(folder) or folder)
-        self.form: PromptFormat = format_of(kind)
-        if limits.processor_size and self.form == "images_first":
-            raise UserError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
-        # A checkpoint of ours may be an adapter, which its own loader puts on the base; the head is not asked here.
-        if (folder / CARD).exists():
-            self.ours, self.processor, self.card = load_model(folder)
-            self.ours.to(device())
-            self.model: Any = self.ours.backbone
-            # Pictures of the size that it was trained on, unless another is asked for.
-            limits = replace(limits, longest_px=limits.longest_px or self.card.get("max_px"))
-        else:
-            self.model, self.processor = _load(folder)
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        sampling: Sampling,
+        limits: PictureLimits,
+        batch_size: int,
+        kind: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(batch_size, limits.longest_px)
         if limits.processor_size:
-            images = self.processor.image_processor
+            images = processor.image_processor
             images.size = {**images.size, **limits.processor_size}
-        self.sampling, self.limits, self.batch_size = sampling, limits, batch_size
-        self.settings: Mapping[str, Any] = {
-            "runner": "transformers",
-            "answer": "text",
-            "model_hash": folder_hash(folder),
-            "model_type": kind,
-            "prompt_format": self.form,
-            **sampling.__dict__,
-            **limits.__dict__,
-        }
+        self.model, self.processor, self.sampling = model, processor, sampling
+        self.form: PromptFormat = format_of(kind)
+        of_words = {"model_type": kind, "prompt_format": self.form, **sampling.__dict__, **limits.__dict__}
+        self.settings: Mapping[str, Any] = {"answer": "text", **(settings or {}), **of_words}
 
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
-        for asked, run in (
-            ([p for p in prompts if not p.words], self._generate),
-            ([p for p in prompts if p.words], self._weigh),
-        ):
-            yield from answered(asked, self.batch_size, self._pictures, run)
+    @torch.inference_mode()
+    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        return self._weigh(asked) if asked[0].prompt.words else self._generate(asked)
 
-    def _pictures(self, prompt: Prompt) -> tuple[np.ndarray, ...]:
-        return tuple(picture.rgb(self.limits.longest_px) for picture in prompt.pictures)
+    @property
+    def _switch(self) -> dict[str, bool]:
+        """Of the chat template."""
+        return {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
 
-    def _inputs(self, loaded: Sequence[Loaded]) -> Any:
+    def _inputs(self, asked: Sequence[Asked]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
-        switch = {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
         texts = [
-            self.processor.apply_chat_template(turn(p, self.form), tokenize=False, add_generation_prompt=True, **switch)
-            for p, _ in loaded
+            self.processor.apply_chat_template(
+                turn(a.prompt, self.form), tokenize=False, add_generation_prompt=True, **self._switch
+            )
+            for a in asked
         ]
-        images = [list(pictures) for _, pictures in loaded if pictures]
+        images = [[p.rgb for p in a.pictures] for a in asked if a.pictures]
         inputs = self.processor(
             text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         )
         return inputs.to(self.model.device)
 
-    @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        inputs, tokenizer = self._inputs(loaded), self.processor.tokenizer
-        seeds = [self.sampling.draw_seed(p) for p, _ in loaded]
+    def _generate(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        inputs, tokenizer = self._inputs(asked), self.processor.tokenizer
+        seeds = [self.sampling.draw_seed(a.prompt) for a in asked]
         generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
         ends = set(end_tokens(self.model, tokenizer))
         replies = []
-        for (p, _), ids, mask in zip(loaded, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, ids, mask in zip(asked, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = tokenizer.decode(ids[:count], skip_special_tokens=True)
             # The token that ends an answer was generated as well; an answer that was cut off has none.
-            replies.append(ModelReply(p.key, text=text, prompt_tokens=mask, completion_tokens=min(count + 1, len(ids))))
+            tokens = {"prompt_tokens": mask, "completion_tokens": min(count + 1, len(ids))}
+            replies.append(ModelReply(a.prompt.key, text=text, **tokens))
         return replies
 
-    @torch.inference_mode()
-    def _weigh(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        inputs, encode = self._inputs(loaded), self.processor.tokenizer.encode
+    def _weigh(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        inputs, encode = self._inputs(asked), self.processor.tokenizer.encode
         likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
-        for (p, _), row, mask in zip(loaded, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, row, mask in zip(asked, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
             # Tokens that begin a word, with and without a blank before it
-            first = {w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")}) for w in p.words}
+            first = {w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")}) for w in a.prompt.words}
             words = {w: float(row[tokens].sum()) for w, tokens in first.items()}
-            replies.append(ModelReply(p.key, words=words, prompt_tokens=mask, completion_tokens=1))
+            replies.append(ModelReply(a.prompt.key, words=words, prompt_tokens=mask, completion_tokens=1))
         return replies
 
 
-class TwoPassRunner(TextRunner):
-    """ProcVLM's head as published: the model answers in words, then its head reads question and answer together."""
+class ModelRunner(TextRunner):
+    """A checkpoint of ours: the head from one prefill, words by generation; each picture is seen once.
 
-    has_head = True
+    `answer`: auto is the head where it reads the question alone. ProcVLM's reads the model's own answer, too: a number
+    is in the words, and with `head` the head's, in a second pass, of a converted one as its authors serve it.
+    `reasoning`: the model answers in words, too. Without a head it always does.
+    """
 
-    def __init__(self, folder: Path, sampling: Sampling, limits: PictureLimits, batch_size: int) -> None:
-        super().__init__(folder, sampling, limits, batch_size)
-        self.transform = Transform(self.processor)
-        self.settings: Mapping[str, Any] = {**self.settings, "answer": "head after text"}
+    def __init__(
+        self,
+        model: ProgressModel,
+        processor: Any,
+        card: Mapping[str, Any],
+        batch_size: int,
+        *,
+        answer: AnswerName = "auto",
+        reasoning: bool = False,
+        sampling: Sampling = LIKELIEST_WORDS,
+        limits: PictureLimits = PictureLimits(),
+        kind: str = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        # Pictures of the size that it was trained on, unless another is asked for.
+        limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
+        super().__init__(model.to(device()).backbone, processor, sampling, limits, batch_size, kind, settings)
+        self.whole, self.transform, self.card = model, Transform(processor, self._switch), card
+        pooling = model.head and model.head.config.pooling
+        self.has_head = answer != "text" and pooling not in ((None,) if answer == "head" else (None, "published"))
+        self.after_words = self.has_head and pooling == "published"
+        self.in_words = reasoning or self.after_words or not self.has_head
+        self.settings = {**self.settings, "answer": "head after text"} if self.after_words else self.settings
+        if self.has_head and not self.after_words:
+            of_words = sampling.__dict__ if reasoning else {}
+            self.settings = {"answer": "head", **(settings or {}), **of_words, "longest_px": limits.longest_px}
+
+    def make_ready(self, picture: StreamPicture) -> None:
+        """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
+        # In this order: the scoring thread keeps what it has seen before it throws the patches away
+        if picture.cut is None and picture.seen is None:
+            picture.cut = byte_patches(self.processor.image_processor, [picture.rgb])
+
+    def load(self, prompt: Prompt) -> Asked:
+        asked = super().load(prompt)
+        for picture in asked.pictures:
+            with suppress(ValueError):  # it is raised again where the batch is run
+                self.make_ready(picture)
+        return asked
 
     @torch.inference_mode()
-    def _generate(self, loaded: Sequence[Loaded]) -> list[ModelReply]:
-        replies = super()._generate(loaded)
-        items = [
-            Item(p.text, pictures, reply.text, system=p.system)
-            for (p, pictures), reply in zip(loaded, replies, strict=True)
-        ]
-        output = self.ours(normalised({k: v.to(device()) for k, v in self.transform.as_bytes(items).items()}))
-        head, raw = self.ours.head, output.raw
-        assert head is not None
-        assert raw is not None
+    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        said = super().run(asked) if self.in_words else [ModelReply(a.prompt.key) for a in asked]
+        return self._by_head(asked, said) if self.has_head else said
+
+    def _by_head(self, asked: Sequence[Asked], said: Sequence[ModelReply]) -> list[ModelReply]:
+        """What was said, with what the head says."""
+        items = self._items(asked)
+        vision = self._seen(asked, items)
+        if self.after_words:
+            items = [replace(i, answer=r.text) for i, r in zip(items, said, strict=True)]
+        output = self.whole(_placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision)
+        progress = output.progress
         # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
-        progress = Head.progress(head, raw) if "converted_from" in self.card else head.progress(raw)
-        return [replace(reply, progress=value) for reply, value in zip(replies, progress.float().tolist(), strict=True)]
+        if self.after_words and "converted_from" in self.card and output.raw is not None and self.whole.head:
+            progress = Head.progress(self.whole.head, output.raw)
+        done = [None] * len(said) if output.done is None else output.done.float().tolist()
+        found = zip(said, progress.float().tolist(), done, strict=True)
+        return [replace(r, progress=p, done=d) for r, p, d in found]
+
+    def _inputs(self, asked: Sequence[Asked]) -> Any:
+        items = self._items(asked)
+        vision = self._seen(asked, items)
+        batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
+        return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
+
+    def _items(self, asked: Sequence[Asked]) -> list[Item]:
+        return [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in asked]
+
+    def _seen(self, asked: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
+        """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
+        size (a window with more pictures may leave each less room), it sees now, all at once. `seen` is by shape."""
+        pictures = chain.from_iterable(a.pictures for a in asked)
+        shown = list(zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True))
+        new = {(id(p), rgb.shape): (p, rgb) for p, rgb in shown if rgb.shape not in (p.seen or {})}
+        if new:
+            pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
+            for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
+                p.seen, p.seen_bytes, p.cut = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes, None
+        return [p.seen[rgb.shape] for p, rgb in shown]
+
+    def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
+        """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""
+        cut = picture.cut
+        if cut is not None and rgb.shape == picture.rgb.shape:
+            return cut
+        return byte_patches(self.processor.image_processor, [rgb])
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
-    """Model and processor of a checkpoint of any family, over all GPUs where there are some. Raises UserError."""
+def _placed(batch: Batch) -> Batch:
+    return {k: v.to(device()) for k, v in batch.items()}
+
+
+def _left_padded(batch: Batch) -> dict[str, Any]:
+    """A batch for generation: all answers begin at the same place."""
+    lengths = batch["attention_mask"].sum(1).tolist()
+    kept = ("input_ids", "attention_mask", "mm_token_type_ids")
+    rolled = {k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)]) for k in kept}
+    return rolled | {k: v for k, v in batch.items() if k == "image_grid_thw"}
+
+
+def open_runner(
+    folder: Path,
+    batch_size: int,
+    *,
+    answer: AnswerName = "auto",
+    reasoning: bool = False,
+    sampling: Sampling = LIKELIEST_WORDS,
+    limits: PictureLimits = PictureLimits(),
+) -> TextRunner:
+    """A checkpoint, but of laptop models; of others than ours over all GPUs. Raises UserError, ModelError."""
+    kind, is_ours = model_type(base_of(folder) or folder), (folder / CARD).exists()
+    if limits.processor_size and format_of(kind) == "images_first":
+        raise UserError(f"--min-pixels and --max-pixels are not for {kind}: it cuts pictures into tiles")
+    if answer == "head" and not (is_ours and read_card(folder).get("head", True)):
+        raise UserError(f"{folder} has no progress head: leave --answer head out")
+    settings = {"runner": "transformers", "model_hash": folder_hash(folder)}
+    if is_ours:
+        model, processor, card = load_model(folder)
+        how: dict[str, Any] = {"answer": answer, "reasoning": reasoning, "sampling": sampling, "limits": limits}
+        return ModelRunner(model, processor, card, batch_size, **how, kind=kind, settings=settings)
     logging.disable_progress_bar()
     closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     placed: dict[str, Any] = {"dtype": torch.float32}
@@ -169,34 +251,10 @@ def _load(folder: Path) -> tuple[Any, Any]:
         placed = {"dtype": torch.bfloat16, "device_map": "auto"}
     try:
         model = AutoModelForImageTextToText.from_pretrained(folder, use_safetensors=True, **closed, **placed)
-        return model.eval(), AutoProcessor.from_pretrained(folder, **closed)
+        processor = AutoProcessor.from_pretrained(folder, **closed)
     except (OSError, ValueError, KeyError, RuntimeError) as e:
         raise UserError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
-
-
-def answered[L](
-    prompts: Sequence[Prompt],
-    size: int,
-    load: Callable[[Prompt], L],
-    run: Callable[[Sequence[tuple[Prompt, L]]], list[ModelReply]],
-) -> Iterator[ModelReply]:
-    """In batches of like length; a prompt whose pictures cannot be read fails before its batch is run, and a batch
-    that fails is run by halves. While a batch is run, threads `load` the next."""
-    with ThreadPoolExecutor(READERS, "pictures") as readers:
-        # By pictures, then by characters; the longest first: memory fails early
-        ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
-        batches = [*batched(ordered, size), ()]
-        coming: list[tuple[Prompt, Future[L]]] = []
-        for batch in batches:
-            reading, coming = coming, [(prompt, readers.submit(load, prompt)) for prompt in batch]
-            loaded: list[tuple[Prompt, L]] = []
-            for prompt, pictures in reading:
-                try:
-                    loaded.append((prompt, pictures.result()))
-                except BenchmarkError as e:
-                    yield ModelReply(prompt.key, error=str(e))
-            if loaded:
-                yield from apart(loaded, run, lambda item, why: ModelReply(item[0].key, error=why))
+    return TextRunner(model.eval(), processor, sampling, limits, batch_size, kind, settings)
 
 
 # How words are drawn: by our sampling alone, each row with draws of its own

@@ -5,25 +5,151 @@ gvl        all states of a run at once, in a random order (Generative Value Lear
 topreward  how probable is "True" when it is stated that the task is complete (TOPReward, arXiv 2602.19313)? Ours is
            p(True) / (p(True) + p(False)), without the published scaling of each run to 0..1: that makes every failure
            end at 1
+
+Answers go into a prediction file as they come: a line each, as `eval.benchmarks.question` reads it, with run and
+tokens. What is there is not asked again.
 """
 
 import hashlib
 import json
+import os
 import random
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from filelock import FileLock, Timeout
 
 from annotate.samples.procvqa import task_text
 from annotate.samples.wording import parse_answer
+from core.errors import UserError
+from core.files import write_file
 from core.values import IMAGE_MARK, spread
 from eval.benchmarks.question import FRAMES_OF_A_RUN, Question, runs_in_order
-from eval.runners.journal import Journal, Row, has_failed, merged, part_path, row_of
 from eval.runners.prompt import ModelReply, Prompt, Runner, UnansweredError
+
+Row = dict[str, Any]
+
+
+def run_hash(settings: Mapping[str, Any]) -> str:
+    """First 16 hex of a hash over all that answers depend on."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Journal:
+    """One prediction file while it is written; `rows`: by key of the question."""
+
+    def __init__(self, run: str, rows: dict[str, Row], file: IO[bytes]) -> None:
+        self.run, self.rows, self._file = run, rows, file
+
+    def add(self, rows: Iterable[Row]) -> None:
+        """On disk, also after a power cut, when this returns."""
+        rows = [row | {"run": self.run} for row in rows]
+        self._file.write(b"".join(map(line, rows)))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self.rows.update((key_of(row), row) for row in rows)
+
+
+@contextmanager
+def journal_at(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
+    """For one process. Takes away a line that a kill cut off, and failures, which are to be tried again. Raises
+    UserError for a file of another run."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    run = run_hash(settings)
+    with ExitStack() as stack:
+        try:
+            # Two processes on one file would ask all questions twice and mix up their lines.
+            stack.enter_context(FileLock(f"{path}.lock").acquire(timeout=0))
+        except Timeout:
+            raise UserError(f"{path} is being written by another process: wait for it, or give another --out") from None
+        data = path.read_bytes() if path.exists() else b""
+        rows = read_rows(path, data)
+        # Answers of two models in one file would be scored as those of one.
+        if any(row.get("run") != run for row in rows):
+            raise UserError(
+                f"{path} holds answers of another model or other settings (see {path.name}.run.json beside it): give "
+                "another --out, or delete it"
+            )
+        answers = {key_of(row): row for row in rows if not has_failed(row)}
+        # Written anew only where a cut line or a failure was taken away.
+        if (answered := b"".join(map(line, answers.values()))) != data:
+            write_file(path, answered)
+        # Lines have a hash of the settings alone; these are the settings, for people.
+        write_file(path.with_name(f"{path.name}.run.json"), json.dumps(settings, indent=1).encode())
+        yield Journal(run, answers, stack.enter_context(path.open("ab")))
+
+
+def key_of(row: Row) -> str:
+    """Of the question that a line answers."""
+    return row["meta_data"]["key"]
+
+
+def has_failed(row: Row) -> bool:
+    """Nothing was said; an answer that cannot be read is an answer."""
+    return "error" in row and not row["response"]
+
+
+def row_of(question: Question, reply: ModelReply) -> Row:
+    """A reply as a line of a prediction file."""
+    row = {"meta_data": question.meta_data(), "response": reply.text or ""}
+    optional = {
+        "error": reply.error,
+        "prompt_tokens": reply.prompt_tokens,
+        "completion_tokens": reply.completion_tokens,
+        "value": reply.progress,
+    }
+    return row | {name: value for name, value in optional.items() if value is not None}
+
+
+def line(row: Row) -> bytes:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+def read_rows(path: Path, data: bytes) -> list[Row]:
+    """The rows of a journal's bytes; a last line that a kill cut off is no row. Raises UserError."""
+    *whole, _ = data.split(b"\n")
+    rows = []
+    for number, text in enumerate(whole, 1):
+        try:
+            row = json.loads(text)
+            # Whatever has no key is no line of ours, though it may be JSON.
+            key_of(row)
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path} line {number} is no line of a prediction file of `eval`: move it away") from None
+        rows.append(row)
+    return rows
+
+
+def part_path(out: Path, shard: tuple[int, int]) -> Path:
+    """Where one of several processes writes; the whole file where there is one."""
+    k, n = shard
+    return out if n == 1 else out.with_name(f"{out.name}.{k}-of-{n}")
+
+
+def merged(out: Path, count: int, keys: Sequence[str], settings: Mapping[str, Any]) -> list[Row] | None:
+    """The rows of all parts in the order of `keys`, written to `out` as one file; None while some are missing.
+
+    Whichever process ends last finds all; that two find all does no harm, they write equal bytes.
+    """
+    run = run_hash(settings)
+    row_by_key: dict[str, Row] = {}
+    for k in range(count):
+        path = part_path(out, (k, count))
+        rows_of_part = read_rows(path, path.read_bytes()) if path.exists() else []
+        # A part may be left from an older run with other settings.
+        row_by_key |= {key_of(row): row for row in rows_of_part if row["run"] == run}
+    if any(key not in row_by_key for key in keys):
+        return None
+    rows = [row_by_key[key] for key in keys]
+    write_file(out, b"".join(map(line, rows)))  # answers come in any order; files are compared and scored in one
+    return rows
+
 
 GVL_PICTURES = 30  # in one prompt; longer runs are asked in several, each shuffled
 TOPREWARD_PICTURES = 8  # evenly over the run so far
@@ -40,19 +166,22 @@ class AskedPrompt:
 
 @dataclass(frozen=True)
 class Method:
-    """`ask`: prompts for some questions; `read`: a line for each question that a prompt stands for."""
+    """`ask`: prompts for some questions. `shares`: of each of a number of questions that a reply answers the share of
+    the task, and why there is none where it is not in 0..1; without it a reply is kept as it was said."""
 
     name: str
     ask: Callable[[Sequence[Question]], list[AskedPrompt]]
-    read: Callable[[AskedPrompt, ModelReply], list[Row]]
+    shares: Callable[[ModelReply, int], list[tuple[float | None, str]]] | None = None
 
-
-def own_question(questions: Sequence[Question]) -> list[AskedPrompt]:
-    return [AskedPrompt(Prompt.of(q), (q,)) for q in questions]
-
-
-def as_said(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    return [row_of(q, reply) for q in asked.questions]
+    def read(self, asked: AskedPrompt, reply: ModelReply) -> list[Row]:
+        """A line for each question that a prompt stands for."""
+        if self.shares is None or (reply.text is None and reply.words is None):
+            return [row_of(q, reply) for q in asked.questions]
+        rows = []
+        for q, (share, why) in zip(asked.questions, self.shares(reply, len(asked.questions)), strict=True):
+            told = {"progress": share} if share is not None and 0 <= share <= 1 else {"error": why}
+            rows.append(row_of(q, replace(reply, text=None, **told)) | {"response": reply.text or ""})
+        return rows
 
 
 def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -64,12 +193,9 @@ def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_direct(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    (question,) = asked.questions
-    if reply.text is None:
-        return [row_of(question, reply)]
-    score = parse_answer(reply.text).score
-    return [_scored(question, reply, score, f"no percentage alone: {reply.text[:200]!r}")]
+def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
+    text = reply.text or ""
+    return [(parse_answer(text).score, f"no percentage alone: {text[:200]!r}")]
 
 
 def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -89,19 +215,11 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_gvl(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    if reply.text is None:
-        return [row_of(q, reply) for q in asked.questions]
-    share_by_picture = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(reply.text)}
-    return [
-        _scored(
-            q,
-            reply,
-            share_by_picture.get(n),
-            f"no percentage for picture {n} of {len(asked.questions)}: {reply.text[:200]!r}",
-        )
-        for n, q in enumerate(asked.questions, 1)
-    ]
+def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
+    text = reply.text or ""
+    shares = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(text)}
+    why = "no percentage for picture {} of {}: {!r}".format
+    return [(shares.get(n), why(n, count, text[:200])) for n in range(1, count + 1)]
 
 
 def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
@@ -114,38 +232,22 @@ def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
     return asked
 
 
-def read_topreward(asked: AskedPrompt, reply: ModelReply) -> list[Row]:
-    (question,) = asked.questions
-    if reply.words is None:
-        return [row_of(question, reply)]
-    yes, no = reply.words["True"], reply.words["False"]
-    score = yes / (yes + no) if yes + no > 0 else None
-    return [_scored(question, reply, score, "neither True nor False is among the likeliest first words")]
+def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
+    yes, no = ((reply.words or {})[word] for word in ("True", "False"))
+    share = yes / (yes + no) if yes + no > 0 else None
+    return [(share, "neither True nor False is among the likeliest first words")]
 
 
 METHODS = {
     m.name: m
     for m in (
-        Method("question", own_question, as_said),
-        Method("direct", ask_direct, read_direct),
-        Method("gvl", ask_gvl, read_gvl),
-        Method("topreward", ask_topreward, read_topreward),
+        Method("question", lambda questions: [AskedPrompt(Prompt.of(q), (q,)) for q in questions]),
+        Method("direct", ask_direct, shares_of_direct),
+        Method("gvl", ask_gvl, shares_of_gvl),
+        Method("topreward", ask_topreward, shares_of_topreward),
     )
 }
 VLM_BASELINES = ("direct", "gvl", "topreward")
-
-
-def _scored(question: Question, reply: ModelReply, score: float | None, why: str) -> Row:
-    """A line with a number; with the reason where there is none in 0..1."""
-    is_share = score is not None and 0 <= score <= 1
-    scored = ModelReply(
-        reply.key,
-        progress=score if is_share else None,
-        error=None if is_share else why,
-        prompt_tokens=reply.prompt_tokens,
-        completion_tokens=reply.completion_tokens,
-    )
-    return row_of(question, scored) | {"response": reply.text or ""}
 
 
 def _marks(count: int) -> str:
@@ -218,7 +320,7 @@ def collect(
     `on_rows` is told how many questions of this shard have an answer. Raises UnansweredError when nothing was,
     UserError when `out` is another run's; what a runner raises.
     """
-    with Journal(part_path(out, shard), settings) as journal:
+    with journal_at(part_path(out, shard), settings) as journal:
         every = method.ask(of_shard(questions, shard))
         asked = {a.prompt.key: a for a in every if any(q.key not in journal.rows for q in a.questions)}
         on_rows(len(journal.rows))

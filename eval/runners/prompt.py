@@ -2,19 +2,27 @@
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import batched, groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import cv2
+
 from core.errors import FailedError, UserError
 from core.values import IMAGE_MARK
-from eval.benchmarks.question import PictureFile, Question
-from training.transform import chat
+from eval.benchmarks.question import BenchmarkError, HeldPicture, PictureFile, Question
+from eval.reward.scorer import Source
+from eval.reward.stream import StreamPicture, picture_cache
+from training.pictures import chat
 
 LIKELIEST = 20  # first tokens that are asked for where words are weighed: the most that OpenAI and vLLM give
 PromptFormat = Literal["interleaved", "images_first"]
 AnswerName = Literal["auto", "head", "text"]
+READERS = 8  # threads that read pictures beside the model
 
 
 class UnansweredError(FailedError):
@@ -47,11 +55,30 @@ class Prompt:
         return cls(question.key, question.text, question.pictures, seed=question.inference, task=task, first=first)
 
 
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A prompt with its pictures as a model is shown them; `first`: the run's first one, for laptop models."""
+
+    prompt: Prompt
+    pictures: tuple[StreamPicture, ...]
+    first: StreamPicture | None = None
+
+    def sent(self) -> Prompt:
+        """The prompt for a server. A picture is always the same bytes: a server that knows pictures by their content
+        (vLLM's encoder cache) encodes each once, however many prompts show it."""
+        for picture in self.pictures:
+            if picture.seen is None:
+                bgr = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2BGR)
+                picture.seen = HeldPicture(Path("frame.png"), data=cv2.imencode(".png", bgr)[1].tobytes())
+        return replace(self.prompt, pictures=tuple(picture.seen for picture in self.pictures))
+
+
 @dataclass(frozen=True)
 class ModelReply:
     """`text` of a generation, `progress` (0..1) of a head, `words` of probabilities; or why there is none of these.
 
-    `done`: of heads that have such an output, how probable it is that the end state is reached, uncalibrated.
+    `done`: of heads that have such an output, how probable it is that the end state is reached, uncalibrated. `source`:
+    where `progress` is from.
     """
 
     key: str
@@ -62,6 +89,7 @@ class ModelReply:
     error: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    source: Source = "head"
 
 
 class Runner(Protocol):
@@ -75,6 +103,10 @@ class Runner(Protocol):
 
         Raises UserError or VlmError where there is no going on.
         """
+        ...
+
+    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        """The same of prompts whose pictures are in memory, as soon as all are answered."""
         ...
 
 
@@ -146,7 +178,55 @@ def turn(prompt: Prompt, form: PromptFormat) -> list[dict[str, Any]]:
     return chat(images_first(prompt.text) if is_moved else prompt.text, prompt.system)
 
 
-# Batches
+# In this process
+
+
+class LocalRunner(ABC):
+    """A model in this process. `longest_px` bounds the pictures of files; `make_ready`: what is to be done with a
+    picture beforehand, in any thread, if there is such work; `ask` does what is not done. It may raise ValueError."""
+
+    settings: Mapping[str, Any]
+    has_head = False
+    make_ready: Callable[[StreamPicture], None] | None = None
+
+    def __init__(self, batch_size: int, longest_px: int | None) -> None:
+        self.batch_size, self.longest_px = batch_size, longest_px
+        self._kept = picture_cache()
+
+    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
+        """In batches of like length, those in which words are weighed last; a prompt whose pictures cannot be read
+        fails before its batch is run. While a batch is run, threads `load` the next."""
+        with ThreadPoolExecutor(READERS, "pictures") as readers:
+            coming: list[tuple[Prompt, Future[Asked]]] = []
+            for batch in (*self._batches(prompts), ()):
+                reading, coming = coming, [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
+                loaded: list[Asked] = []
+                for prompt, pictures in reading:
+                    try:
+                        loaded.append(pictures.result())
+                    except BenchmarkError as e:
+                        yield ModelReply(prompt.key, error=str(e))
+                yield from self.ask(loaded)
+
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, ...]]:
+        # By pictures, then by characters; the longest first: memory fails early
+        by_length = sorted(prompts, key=lambda p: (not p.words, len(p.pictures), len(p.text), p.key), reverse=True)
+        for _, kind in groupby(by_length, key=lambda p: bool(p.words)):
+            yield from batched(kind, self.batch_size)
+
+    def load(self, prompt: Prompt) -> Asked:
+        """A prompt with its pictures read; a head sees equal ones once. Raises BenchmarkError."""
+        made = self._kept if self.has_head else StreamPicture
+        return Asked(prompt, tuple(made(picture.rgb(self.longest_px)) for picture in prompt.pictures))
+
+    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        """A reply to each, in order; what fails is a reply with an error."""
+        parts = batched(asked, self.batch_size)
+        return [r for part in parts for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))]
+
+    @abstractmethod
+    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+        """Replies to one batch, in order; it fails as a whole."""
 
 
 def apart[T, R](items: Sequence[T], run: Callable[[Sequence[T]], list[R]], failed: Callable[[T, str], R]) -> list[R]:

@@ -21,7 +21,7 @@ from core.errors import UserError, validation_message
 from core.values import IMAGE_MARK, PLAIN_IMAGE
 from eval.benchmarks.load import FAMILIES
 from eval.benchmarks.question import DEMONSTRATED, Question
-from eval.runners.methods import AskedPrompt, Method, as_said
+from eval.runners.methods import AskedPrompt, Method
 from eval.runners.prompt import Prompt
 
 ENDINGS = (".toml", ".txt")
@@ -125,7 +125,7 @@ class PromptFolder:
 
     def method(self) -> Method:
         """Asks the benchmark's questions in the folder's words."""
-        return Method("question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked], as_said)
+        return Method("question", lambda asked: [AskedPrompt(self.of(q).prompt(q), (q,)) for q in asked])
 
 
 def read_prompts(folder: Path) -> PromptFolder:

@@ -1,25 +1,18 @@
 """Start the runner that a user asks for: a checkpoint in this process, vLLM, or a server."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from annotate.config import Price, VlmConfig
 from annotate.model_client.server import Server, ServerConfig
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError
-from eval.reward.laptop import LaptopScorer
-from eval.reward.open import open_checkpoint
-from eval.reward.scorer import PictureQuestion
-from eval.reward.stream import picture_cache
-from eval.reward.window import LAST_PICTURE, Window
+from eval.reward.open import open_local
 from eval.runners.api import ApiRunner, Books
-from eval.runners.local import TextRunner, TwoPassRunner, answered, head_pooling
-from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Runner, Sampling
-from training.folder import CARD, base_of, folder_hash, is_laptop, read_card
+from eval.runners.prompt import LocalRunner, PictureLimits, Runner, Sampling
+from training.folder import CARD, base_of, folder_hash, read_card
 from training.runs import named_model, trained
 from warehouse.lake import Lake
 
@@ -111,19 +104,11 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
         yield _api(shown, SERVED, running.endpoints, books, folder_hash(folder))
 
 
-def local_runner(config: RunnerConfig, folder: Path) -> Runner:
+def local_runner(config: RunnerConfig, folder: Path) -> LocalRunner:
     """A checkpoint in this process. A head that pools the answer, too (ProcVLM's), needs one first: it is asked only
     where that is wished for. Raises UserError, ModelError."""
-    answer, batch = config.options.answer, config.options.batch_size
-    if is_laptop(folder) and answer == "text":
-        raise UserError(f"{folder} is a laptop model, which has no words: leave --answer text out")
-    pooling = "prompt" if is_laptop(folder) else head_pooling(folder)
-    if answer == "head" and pooling is None:
-        raise UserError(f"{folder} has no progress head: leave --answer head out")
-    if pooling == "prompt" and answer != "text":
-        return ScorerRunner(folder, batch)
-    kind = TwoPassRunner if pooling == "published" and answer == "head" else TextRunner
-    return kind(folder, config.sampling, config.limits, batch)
+    o = config.options
+    return open_local(folder, o.batch_size, answer=o.answer, sampling=config.sampling, limits=config.limits)
 
 
 def _api(
@@ -144,39 +129,3 @@ def _api(
     return ApiRunner(
         vlm, config.sampling, config.limits, books, is_vllm=is_vllm, form=o.prompt_format, model_hash=model_hash
     )
-
-
-class ScorerRunner:
-    """A head of a checkpoint of ours. A picture that several prompts show is looked at once."""
-
-    has_head = True
-
-    def __init__(self, folder: Path, batch_size: int) -> None:
-        """Raises ModelError, EncoderError."""
-        self.scorer = open_checkpoint(folder, None if Window.of_card(read_card(folder)) else LAST_PICTURE)
-        self.limits, self.batch_size = PictureLimits(longest_px=self.scorer.max_px), batch_size
-        known = {k: v for k, v in self.scorer.settings.items() if k != "window"}
-        self.settings: Mapping[str, Any] = {**known, "longest_px": self.limits.longest_px}
-        self._kept = picture_cache()
-
-    def answer(self, prompts: Sequence[Prompt]) -> Iterator[ModelReply]:
-        yield from answered(prompts, self.batch_size, self._question, self._answers)
-
-    def _question(self, prompt: Prompt) -> PictureQuestion:
-        """Raises BenchmarkError for a picture that cannot be read, and for what the model cannot be asked."""
-        for_laptop = isinstance(self.scorer, LaptopScorer)
-        if for_laptop and not (prompt.pictures and prompt.task):
-            lacks = "names no task" if prompt.pictures else "shows no picture"
-            raise BenchmarkError(f"{prompt.key} {lacks}: a laptop model is told both, and nothing else")
-        seen = [self._kept(picture.rgb(self.limits.longest_px)) for picture in prompt.pictures]
-        first = self._kept(prompt.first.rgb(self.limits.longest_px)) if prompt.first and for_laptop else None
-        for picture in seen:
-            self.scorer.make_ready(picture)
-        return PictureQuestion(prompt.text, tuple(seen), system=prompt.system, task=prompt.task, first=first)
-
-    def _answers(self, asked: Sequence[tuple[Prompt, PictureQuestion]]) -> list[ModelReply]:
-        rewards = self.scorer.ask([question for _, question in asked])
-        return [
-            ModelReply(prompt.key, progress=r.progress, done=r.done, error=r.failure)
-            for (prompt, _), r in zip(asked, rewards, strict=True)
-        ]

@@ -15,12 +15,12 @@ from starlette.types import Scope
 
 from core.web import Access, Guard, Refusal
 from eval.reward.scorer import Scorer
-from eval.reward.window import LAST_PICTURE
+from eval.reward.stream import LAST_PICTURE
 from eval.server import chat
 from eval.server import protocol as wire
 from eval.server.limits import CHAT_PATH, MODELS_PATH, Refused, ServerLimits
-from eval.server.metrics import RequestMetrics
 from eval.server.service import Service, told_of
+from eval.server.sessions import RequestMetrics
 from eval.server.videos import received
 
 OPEN_PATHS = ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs")  # need no token

@@ -19,7 +19,8 @@ from uuid import uuid4
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from eval.reward.views import Reward, ViewRule
+from eval.reward.scorer import Reward
+from eval.reward.stream import ViewRule
 from eval.server.limits import Refused
 from eval.server.protocol import MAX_TASK, Cameras, Fps, RewardRow, RobotRow, Steps
 
@@ -189,25 +190,19 @@ def content_of(
         return "" if success is None else str(int(success))
     confidence = None if success is None or done is None else done if success else 1 - done
     said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
-    said |= _of_shown(reward)
+    # What shown runs tell beside; of other rewards nothing
+    names = ("step", "step_name", "spread", "unsure") if reward.source == "shown" else ()
+    said |= {name: getattr(reward, name) for name in names}
     if run.reply == "trend":
-        change = None
-        if first is not None and first.progress is not None and reward.progress is not None:
-            change = reward.progress - first.progress
-        said |= {"trend": _trend(change, run.margin), "change": change}
+        said |= _trend(reward.progress, None if first is None else first.progress, run.margin)
     return json.dumps(said)
 
 
-def _of_shown(reward: Reward | RewardRow) -> dict[str, Any]:
-    """What shown runs tell beside; of other rewards nothing."""
-    names = ("step", "step_name", "spread", "unsure") if reward.source == "shown" else ()
-    return {name: getattr(reward, name) for name in names}
-
-
-def _trend(change: float | None, margin: float) -> str | None:
+def _trend(now: float | None, first: float | None, margin: float) -> dict[str, Any]:
+    change = None if now is None or first is None else now - first
     if change is None:
-        return None
-    return "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative"
+        return {"trend": None, "change": None}
+    return {"trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative", "change": change}
 
 
 def completion(

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from pydantic import ValidationError
 
-from eval.reward.views import Robot
+from eval.reward.stream import Robot
 from eval.server.protocol import Error, ModelInfo, NewSession, RewardRow, Scored, SessionInfo
 
 Encoding = Literal["png", "jpeg"]

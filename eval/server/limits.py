@@ -1,10 +1,19 @@
-"""Limits of the reward server, and its refusals."""
+"""Limits of the reward server, its refusals, and pictures as they come over the network, within these limits: what they
+are is read from their first bytes, never from their name."""
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
+from PIL import Image, UnidentifiedImageError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+
+from core.wall import TOO_MUCH, Pool, Walled
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,60 @@ class Refused(HTTPException):
             kind = kinds.get(self.status_code, "invalid_request_error")
             error = {"error": {"message": self.detail, "type": kind, "param": self.param, "code": self.code}}
         return JSONResponse(error, self.status_code, self.headers)
+
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")  # 8 bits a channel, or fewer
+MEMORY_BYTES, WALL_S = 1 << 29, 20.0  # that decoding a picture may take
+CPU_S, CPU_S_PER_MPX = 0.5, 0.1  # several times what the dearest honest pictures take
+DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
+# MP4 and MOV (after the size of their first box), Matroska and WebM, AVI: what cannot name other files or addresses
+CONTAINERS = ((4, b"ftyp"), (0, b"\x1a\x45\xdf\xa3"), (8, b"AVI "))
+
+
+def size_of(data: bytes, max_pixels: int, name: str) -> int:
+    """Pixels of a JPEG, PNG or WebP by its header; no pixel is decoded. Raises Refused (413, 415, 400) naming it."""
+    with _opened(data, max_pixels, name) as picture:
+        check_pixels(*picture.size, max_pixels, name)
+        if picture.mode not in MODES:
+            raise Refused(415, "picture_format", f"{name} has more than 8 bits a channel ({picture.mode})")
+        return picture.width * picture.height
+
+
+def decode_picture(data: bytes, max_pixels: int, name: str) -> np.ndarray:
+    """JPEG, PNG or WebP to uint8 RGB [h, w, 3], behind a wall. Raises Refused (413, 415, 400) naming the picture."""
+    cpu_s = CPU_S + CPU_S_PER_MPX * size_of(data, max_pixels, name) / 1e6
+    try:
+        with DECODERS.one() as decoder:
+            return decoder(_decoded, data, max_pixels, name, wall_s=WALL_S, cpu_s=cpu_s)
+    except TOO_MUCH as e:
+        raise Refused(413, "picture_too_costly", f"{name} takes more CPU or memory to decode than it may") from e
+
+
+def _decoded(data: bytes, max_pixels: int, name: str) -> np.ndarray:
+    with _opened(data, max_pixels, name) as picture:
+        return np.asarray(picture if picture.mode == "RGB" else picture.convert("RGB"))
+
+
+@contextmanager
+def _opened(data: bytes, max_pixels: int, name: str) -> Iterator[Image.Image]:
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            yield picture
+    except UnidentifiedImageError:
+        raise Refused(415, "picture_format", f"{name} is not a JPEG, PNG or WebP picture") from None
+    except Image.DecompressionBombError:
+        raise Refused(413, "picture_too_large", f"{name} has more than {max_pixels} pixels") from None
+    except (OSError, SyntaxError, ValueError, EOFError) as e:  # what PIL's decoders raise on damaged files
+        raise Refused(400, "picture_damaged", f"{name} cannot be decoded ({' '.join(str(e).split())[:100]})") from e
+
+
+def check_pixels(width: int, height: int, max_pixels: int, name: str) -> None:
+    if width * height > max_pixels:
+        raise Refused(413, "picture_too_large", f"{name} is {width}x{height}: more than {max_pixels} pixels")
+
+
+def check_container(head: bytes) -> None:
+    """Refuses a file that is not one of CONTAINERS: FFmpeg's playlists would open other files and addresses."""
+    if not any(head[at : at + len(mark)] == mark for at, mark in CONTAINERS):
+        raise Refused(415, "video_format", "the video is not an MP4, MOV, MKV, WebM or AVI file")

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-from eval.reward.views import ViewRule
+from eval.reward.stream import ViewRule
 
 MAX_CAMERAS = 8
 MAX_TASK = 2000  # characters, also of a step

@@ -19,18 +19,13 @@ from fastapi import FastAPI
 
 from core.cores import cores
 from core.wall import Walled
-from eval.reward.scorer import Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.video import SCORE_FPS, clip_moments, clip_stream
-from eval.reward.views import Reward
-from eval.reward.window import RewardError
-from eval.server.batching import Batcher
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Moment, RewardError, Stream, StreamPicture
+from eval.reward.video import clip_moments, clip_stream
 from eval.server.chat import RunOptions
-from eval.server.limits import Refused, ServerLimits
-from eval.server.metrics import Metrics
-from eval.server.pictures import DECODERS, decode_picture, size_of
+from eval.server.limits import DECODERS, Refused, ServerLimits, decode_picture, size_of
 from eval.server.protocol import RewardRow, RobotRow
-from eval.server.sessions import Append, ServerSession, Sessions, digest_of, reward_rows
+from eval.server.sessions import Append, Batcher, Metrics, ServerSession, Sessions, digest_of, reward_rows
 from eval.server.videos import WalledVideos, check_videos
 from ingest.reasons import Limits as DecodingLimits
 
@@ -96,15 +91,6 @@ class Service:
         while True:
             await asyncio.sleep(min(EXPIRY_S, self.limits.session_idle_s / 2))
             self.metrics.expired.inc(self.sessions.expire())
-
-    @property
-    def usual_fps(self) -> float:
-        """Of pictures whose rate a request does not tell: they lie as far apart as those that the model was trained
-        on."""
-        window = self.scorer.window
-        if self.scorer.follows:
-            return self.scorer.usual_fps
-        return SCORE_FPS if window is None or window.step_s is None else 1 / window.step_s
 
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
@@ -180,7 +166,9 @@ class Service:
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
         told = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
-        fps, is_trend = run.fps or self.usual_fps, run.reply == "trend"
+        window, is_trend = self.scorer.window, run.reply == "trend"
+        # Pictures whose rate is not told lie as far apart as those that the model was trained on
+        fps = run.fps or (self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s)
         if self.scorer.follows:
             stream = self.stream(task, fps, run.steps, run.cameras)
             rows = await self.score_frames(stream, data, gone, told)
@@ -279,14 +267,14 @@ class Service:
         return moments
 
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
-        if type(self.scorer).make_ready is Scorer.make_ready:
-            return  # there is no such work
+        if (make_ready := self.scorer.make_ready) is None:
+            return
         pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
 
         # What a picture cannot be made ready for, its scoring will say: nothing is lost here
         def ready(i: int) -> None:
             with suppress(Exception):
-                self.scorer.make_ready(pictures[i])
+                make_ready(pictures[i])
 
         await self._in_parts(ready, len(pictures))
 

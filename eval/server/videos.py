@@ -17,8 +17,7 @@ from starlette.concurrency import run_in_threadpool
 from core.scratch import ScratchFolder
 from core.wall import TOO_MUCH, Walled
 from eval.reward.video import RunVideos, Shown, open_clip
-from eval.server.limits import Refused, ServerLimits
-from eval.server.pictures import WALL_S, check_container, check_pixels
+from eval.server.limits import WALL_S, Refused, ServerLimits, check_container, check_pixels
 from ingest.media.frames import DecodeOptions, Picture
 from ingest.media.video import Frame, decode, probe
 from ingest.reasons import Limits

@@ -12,7 +12,7 @@ import yaml
 from dagster._core.instance.config import dagster_instance_config
 
 from core.paths import ROOT
-from eval.server.metrics import Metrics
+from eval.server.sessions import Metrics
 
 DEPLOY = ROOT / "deploy"
 ALERTS = DEPLOY / "monitoring" / "alerts.yaml"

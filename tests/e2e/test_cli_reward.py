@@ -17,11 +17,10 @@ import pytest
 from annotate.conventions.sidecars import check
 from core.paths import Workspace
 from core.tables import TABLES
-from eval.reward.model import open_model
-from eval.reward.open import ScorerConfig
+from eval.reward.open import ScorerConfig, open_checkpoint
 from eval.reward.scorer import TOLERANCE
+from eval.reward.stream import RewardError
 from eval.reward.video import score_clip, scored_rows
-from eval.reward.window import RewardError
 from eval.rl.local import LocalSession
 from ingest.media.video import decode
 from pipeline.episode_rewards import chunk_episodes, episode_clip, score_episodes
@@ -109,7 +108,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     data = overlay.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
 
-    scorer = open_model(checkpoint)
+    scorer = open_checkpoint(checkpoint)
     stream = scorer.stream(TASKS[0], FPS, cameras=("main",), score_fps=4, num_frames=LENGTHS[0])
     moments = [stream.append({"main": f.rgb()}) for f in decode(video)]
     core = [row for m in moments if m for row in scored_rows(scorer, [m])]  # one at a time
@@ -164,7 +163,7 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, che
     assert [row["frame_index"] for row in rows] == list(range(LENGTHS[1]))
     assert overlay.stat().st_size > 1000
     clip, task = episode_clip(Workspace(own.workspace), "tiny", 1)
-    scorer = open_model(own.workspace / "models" / "new")
+    scorer = open_checkpoint(own.workspace / "models" / "new")
     said = list(score_clip(scorer, clip, task, score_fps=FPS))
     assert numbers(said) == pytest.approx(numbers(rows), abs=TOLERANCE)
     for arguments, message in (
@@ -214,7 +213,7 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     lake = open_lake(Workspace(own.workspace))
     episodes = [e for chunk in range(3) for e in chunk_episodes(lake, "tiny", chunk)]
     assert [e.num_frames for e in episodes] == list(LENGTHS)
-    scorer = open_model(checkpoint)
+    scorer = open_checkpoint(checkpoint)
     calls = count()
     score = scorer.score
     scored: list[int] = []

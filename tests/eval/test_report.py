@@ -7,7 +7,7 @@ import numpy as np
 from eval.metrics.score import mean_of
 from eval.report.pages import write_report
 from eval.report.tables import Report
-from eval.scoring.scored import Evaluated, ScoredBenchmark, ScoredEpisode
+from eval.scored import Evaluated, ScoredBenchmark, ScoredEpisode
 
 HOSTILE = "<script>alert('1')</script>|{{ 7 * 7 }}"
 

@@ -11,10 +11,10 @@ from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture, Question
 from eval.confusion import UNDER, VIDEO
 from eval.metrics import order
-from eval.metrics.runs import runs_of
+from eval.metrics.score import runs_of
 from eval.report.pages import confusion_cells, confusion_figure
 from eval.robustness import ChangedPicture
-from eval.scoring.scored import ALL, Evaluated
+from eval.scored import ALL, Evaluated
 from eval.shown import QuestionedRun
 from training.pictures import decode_picture
 

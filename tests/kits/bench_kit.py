@@ -100,6 +100,9 @@ class Scripted:
             self.asked.append(prompt)
             yield self.say(prompt)
 
+    def ask(self, asked):
+        return list(self.answer([a.sent() for a in asked]))
+
 
 def share_seen(prompt: Prompt) -> float:
     """Of the last picture of a prompt: how wide its bar is."""

@@ -15,7 +15,7 @@ from PIL import Image
 from core.serving import server_config
 from core.web import Access
 from eval.reward.scorer import CameraView, Reward, Scorer
-from eval.reward.window import Window
+from eval.reward.stream import Window
 from eval.server.app import make_app
 from eval.server.limits import ServerLimits
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from eval.reward.laptop import open_laptop
-from eval.reward.scorer import PictureQuestion
+from eval.reward.laptop import LaptopRunner
 from eval.reward.stream import StreamPicture
+from eval.runners.prompt import Asked, Prompt
 from pipeline.adaptation import episode_samples
 from pipeline.models import model_folder
 from tests.kits import laptop_kit
@@ -67,9 +67,8 @@ def test_the_error_on_the_episode_falls(lake: Lake, samples: list[Sample]) -> No
 
 def laptop_error(folder: Path, samples: list[Sample]) -> float:
     items = [item_of(s, 256) for s in samples]
-    rewards = open_laptop(folder).ask(
-        [PictureQuestion(i.question, tuple(map(StreamPicture, i.pictures))) for i in items]
-    )
+    asked = [Asked(Prompt("", i.question, ()), tuple(map(StreamPicture, i.pictures))) for i in items]
+    rewards = LaptopRunner(folder, len(items)).ask(asked)
     return float(np.mean(np.abs(np.array([r.progress for r in rewards]) - [s.row["progress"] for s in samples])))
 
 

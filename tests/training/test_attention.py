@@ -17,7 +17,7 @@ from training.attention import set_attention
 from training.backbones import add_adapter, load_backbone
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
-from training.pixels import normalised
+from training.pixels import byte_patches, normalised
 from training.recipe import LoraConfig
 from training.train import train
 from training.transform import Transform
@@ -61,7 +61,9 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     with torch.inference_mode():
-        seen = model.see(normalised(saved.transform.patches([bar(k / 10) for k in range(10)])))
+        seen = model.see(
+            normalised(byte_patches(saved.transform.processor.image_processor, [bar(k / 10) for k in range(10)]))
+        )
     assert len(seen) == 10
     assert len(calls) == model.backbone.config.vision_config.depth
     assert min(calls) >= 10

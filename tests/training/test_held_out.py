@@ -14,7 +14,7 @@ from eval.held_out.episodes import held_out
 from eval.held_out.evaluate import evaluate, label_of, predict
 from eval.held_out.within import HeldOutScorer, read_progress, scorer_of
 from eval.runners.start import RunnerConfig, local_runner
-from eval.scoring.scored import ALL
+from eval.scored import ALL
 from pipeline.reward_model import reward_model_step
 from tests.kits.progresslm_rows import TINY, conversations, empty_corpus, source_rows, write_rows
 from tests.kits.training_kit import KilledError, kill_at, make_release, recipe

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward
-from eval.reward.window import Window
+from eval.reward.stream import Window
 from tests.kits.vllm_kit import VllmServer
 
 TASK = "open the drawer"

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.defs.models import jobs
 from assets.defs.resources import CorpusResource
-from eval.store import eval_run_id
+from eval.scored import eval_run_id
 from training.runs import newest_model
 
 

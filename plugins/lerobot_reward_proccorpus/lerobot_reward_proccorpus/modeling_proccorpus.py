@@ -13,9 +13,8 @@ from torch import Tensor
 
 from core.paths import Workspace
 from eval.reward.open import open_checkpoint
-from eval.reward.scorer import Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.views import Reward, ViewRule
+from eval.reward.scorer import Reward, Scorer
+from eval.reward.stream import Moment, Stream, StreamPicture, ViewRule
 from lerobot_reward_proccorpus.configuration_proccorpus import ProccorpusConfig
 from pipeline.shown_runs import shown_scorer
 from training.pixels import device

@@ -14,11 +14,10 @@ from core.errors import UserError
 from core.paths import Workspace
 from eval.benchmarks.load import score_predictions
 from eval.benchmarks.options import EvaluationOptions
-from eval.benchmarks.question import BenchmarkError, PictureFile
-from eval.benchmarks.rows import PredictionLine
+from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine
 from eval.benchmarks.run import evaluate_benchmark
 from eval.runners.start import RunnerConfig
-from eval.scoring.scored import ALL
+from eval.scored import ALL
 from tests.kits import laptop_kit, reward_kit
 from tests.kits.bench_kit import by_part, questions_of
 from tests.kits.files import files_of

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.metrics import plans, published
+from eval.metrics import published, segments
 from eval.metrics import segments as m
 from eval.metrics.published import boundary_hits, boundary_values, first_and_last
 
@@ -87,20 +87,20 @@ def vectors(*names: str) -> dict[str, np.ndarray]:
     ],
 )
 def test_plans_are_read(text: str, plan: tuple[str, ...] | None) -> None:
-    assert plans.plan_of(text) == plan
+    assert segments.plan_of(text) == plan
 
 
 def test_plan_success_wants_order_and_number_and_semantic_f1_does_not() -> None:
     v = vectors("a", "b", "c")
-    assert plans.plan_success(["a", "b"], ["a", "b"], v) == 1
-    assert plans.plan_success(["b", "a"], ["a", "b"], v) == plans.plan_success(["a"], ["a", "b"], v) == 0
-    assert plans.plan_success([], [], v) == 1
-    assert plans.semantic_f1(["b", "a"], ["a", "b"], v) == 1
-    assert plans.semantic_f1(["a", "c"], ["a", "b"], v) == 0.5
-    assert plans.semantic_f1([], [], v) == 1
-    assert plans.semantic_f1([], ["a"], v) == 0
+    assert segments.plan_success(["a", "b"], ["a", "b"], v) == 1
+    assert segments.plan_success(["b", "a"], ["a", "b"], v) == segments.plan_success(["a"], ["a", "b"], v) == 0
+    assert segments.plan_success([], [], v) == 1
+    assert segments.semantic_f1(["b", "a"], ["a", "b"], v) == 1
+    assert segments.semantic_f1(["a", "c"], ["a", "b"], v) == 0.5
+    assert segments.semantic_f1([], [], v) == 1
+    assert segments.semantic_f1([], ["a"], v) == 0
     close = {"a": np.array([1.0, 0]), "A": np.array([0.9, np.sqrt(1 - 0.81)])}
-    assert plans.plan_success(["A"], ["a"], close) == 1
+    assert segments.plan_success(["A"], ["a"], close) == 1
 
 
 def test_published_number_is_taken_from_anywhere() -> None:

@@ -10,14 +10,13 @@ import pytest
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import HeldPicture
-from eval.reward.laptop import LaptopScorer
+from eval.reward.laptop import LaptopRunner
+from eval.reward.model import ModelScorer
 from eval.reward.open import ScorerConfig, open_checkpoint, open_scorer
-from eval.reward.scorer import TOLERANCE
-from eval.reward.success import Success
-from eval.reward.views import Reward, ViewRule
-from eval.reward.window import RewardError, Window
+from eval.reward.scorer import TOLERANCE, Reward, Success
+from eval.reward.stream import RewardError, ViewRule, Window
 from eval.runners.prompt import Prompt
-from eval.runners.start import RunnerConfig, ScorerRunner, local_runner
+from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
 
 FPS = 10.0
@@ -31,13 +30,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def scorer(checkpoint: Path) -> LaptopScorer:
-    found = open_checkpoint(checkpoint)
-    assert isinstance(found, LaptopScorer)
-    return found
+def scorer(checkpoint: Path) -> ModelScorer:
+    return open_checkpoint(checkpoint)
 
 
-def test_several_views_are_judged_each_by_itself(scorer: LaptopScorer) -> None:
+def test_several_views_are_judged_each_by_itself(scorer: ModelScorer) -> None:
     def last(rule: ViewRule = "all", **pictures: Sequence[np.ndarray]) -> Reward:
         stream = scorer.stream(TASKS[0], FPS, cameras=tuple(pictures), rule=rule)
         for together in zip(*pictures.values(), strict=True):
@@ -76,7 +73,7 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
 
 def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint: Path) -> None:
     runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
-    assert isinstance(runner, ScorerRunner)
+    assert isinstance(runner, LaptopRunner)
     asked = [prompt("a"), prompt("again"), prompt("task", TASKS[1]), prompt("start", first=0.9), prompt("none", None)]
     asked.append(prompt("unknown", first=None))
     replies = {r.key: r for r in runner.answer(asked)}
@@ -90,7 +87,7 @@ def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(check
 
 
 def test_what_cannot_be_looked_at_fails_alone(checkpoint: Path) -> None:
-    runner = ScorerRunner(checkpoint, 4)
+    runner = LaptopRunner(checkpoint, 4)
     broken = Prompt("broken", "<image>", (HeldPicture(Path("no.jpg"), data=b"no picture"),), task=TASKS[0])
     blind = Prompt("blind", "How far?", (), task=TASKS[0])
     replies = {r.key: r for r in runner.answer([broken, prompt("a"), blind])}

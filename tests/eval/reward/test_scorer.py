@@ -12,30 +12,27 @@ import torch
 
 from annotate.config import SamplesConfig
 from annotate.samples.procvqa import window as trained_window
-from eval.reward.asked import RunnerScorer
-from eval.reward.model import ModelScorer, open_model
-from eval.reward.open import BaselineScorer, ScorerConfig, open_scorer
-from eval.reward.scorer import TOLERANCE, Reward, Scorer
-from eval.reward.stream import Moment, Stream, StreamPicture
-from eval.reward.success import Success, calibrate
-from eval.reward.text import question, read_words
-from eval.reward.window import LAST_PICTURE, RewardError, Window
-from eval.runners.local import TextRunner
-from eval.runners.prompt import ModelReply, PictureLimits, Prompt, Sampling
+from core.errors import UserError
+from eval.reward.model import ModelScorer, question, read_words
+from eval.reward.open import BaselineScorer, ScorerConfig, open_checkpoint, open_scorer
+from eval.reward.scorer import TOLERANCE, Reward, Scorer, Success, calibrate
+from eval.reward.stream import LAST_PICTURE, Moment, RewardError, Stream, StreamPicture, Window
+from eval.runners.local import ModelRunner, TextRunner, open_runner
+from eval.runners.prompt import Asked, ModelReply, PictureLimits, Prompt, Sampling
 from tests.kits.bench_kit import Scripted
 from tests.kits.reward_kit import FPS, TASK, WINDOW, bar, bars, make_checkpoint
 from tests.kits.vlm_standin import StandIn, serving
 from training.card import card_text
 from training.pictures import Item, decode_picture
 from training.recipe import HeadConfig
-from training.transform import Transform
 
 FOUR = Window(4, 0.4)
+SHORT = Sampling(max_tokens=6)
 
 
 @pytest.fixture(scope="module", params=["qwen3_vl", "qwen2_5_vl"])
 def scorer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
-    return open_model(make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param))
+    return open_checkpoint(make_checkpoint(tmp_path_factory.mktemp("model") / request.param, request.param))
 
 
 def run(stream: Stream, pictures: list[np.ndarray]) -> Iterator[Moment]:
@@ -96,15 +93,15 @@ def test_a_stream_refuses_what_it_cannot_use() -> None:
 def test_a_checkpoint_with_another_window_is_refused(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m")
     with pytest.raises(RewardError, match=r"windows of 4 pictures, 0\.4 s apart, not of 8 pictures, consecutive"):
-        open_model(folder, window=Window(8, None))
+        open_checkpoint(folder, window=Window(8, None))
     unknown = make_checkpoint(tmp_path / "u", window=None)
     with pytest.raises(RewardError, match="does not say on which window"):
-        open_model(unknown)
-    assert open_model(unknown, window=FOUR).window == FOUR
+        open_checkpoint(unknown)
+    assert open_checkpoint(unknown, window=FOUR).window == FOUR
     demonstrated = make_checkpoint(tmp_path / "d", recipe={"data": {"families": {"progresslm_text": 1.0}}})
     with pytest.raises(RewardError, match="give the task's steps"):
-        open_model(demonstrated).stream(TASK, FPS)
-    assert open_model(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
+        open_checkpoint(demonstrated).stream(TASK, FPS)
+    assert open_checkpoint(demonstrated).stream(TASK, FPS, ("push", "stop")).window == LAST_PICTURE
 
 
 # Words
@@ -142,7 +139,7 @@ def by_the_bar(prompt: Prompt) -> ModelReply:
 
 def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
     says = Says(by_the_bar)
-    scorer = RunnerScorer(says, FOUR)
+    scorer = ModelScorer(says, FOUR)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
     found = scorer.score(moments)
     shares = [float((m.views["camera"][-1].rgb[:, :, 2] > 150).mean()) for m in moments]
@@ -182,15 +179,16 @@ def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path)
         pass
 
 
-def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "words", head=None)
-    scorer = open_model(folder)
-    assert scorer.source == "text"
-    monkeypatch.setattr("eval.reward.model.LIKELIEST_WORDS", Sampling(max_tokens=6))
+    assert open_checkpoint(folder).source == "text"
+    runner = open_runner(folder, 8, sampling=SHORT)
+    assert isinstance(runner, ModelRunner)
+    scorer = ModelScorer(runner, FOUR, runner.card)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
     found = scorer.score(moments)
-    runner = TextRunner(folder, Sampling(max_tokens=6), PictureLimits(longest_px=64), 8)
-    assert RunnerScorer(runner, FOUR).score(list(fresh(moments))) == found  # whose failures quote the words
+    plain = TextRunner(runner.model, runner.processor, SHORT, PictureLimits(), 8)
+    assert ModelScorer(plain, FOUR).score(list(fresh(moments))) == found  # whose failures quote the words
     assert all(r.progress is None and "no single progress" in (r.failure or "") for r in found)  # random weights
 
 
@@ -212,27 +210,29 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
         BaselineScorer("magic")
 
 
-def test_a_published_head_is_asked_after_the_words_and_only_on_request(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path: Path) -> None:
     folder = make_checkpoint(tmp_path / "m", head=HeadConfig(pooling="published"), converted_from="ProcVLM-2B")
-    by_default, two_pass = open_model(folder), open_model(folder, answer="head")
+    by_default, two_pass = open_checkpoint(folder), open_checkpoint(folder, answer="head")
     assert (by_default.source, two_pass.source) == ("text", "head")
     assert (by_default.settings["answer"], two_pass.settings["answer"]) == ("text", "head after text")
     assert (by_default.settings["repetition_penalty"], by_default.settings["temperature"]) == (1.0, 0.0)
-    monkeypatch.setattr("eval.reward.model.LIKELIEST_WORDS", Sampling(max_tokens=6))
+    runner = open_runner(folder, 8, answer="head", sampling=SHORT)
+    assert isinstance(runner, ModelRunner)
     moments = [m for rgb in bars(3) for m in run(two_pass.stream(TASK, FPS), [rgb])]
-    items = [Item(question(m.stream, len(m.views["camera"])), tuple(p.rgb for p in m.views["camera"])) for m in moments]
-    with torch.inference_mode():
-        said = two_pass._words(items, two_pass._seen([p for m in moments for p in m.views["camera"]], items))
-    for reward, item, words in zip(two_pass.score(moments), items, said, strict=True):
+    texts = [question(m.stream, len(m.views["camera"])) for m in moments]
+    asked = [Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)]
+    replies = runner.ask(asked)
+    for reply, a in zip(replies, asked, strict=True):
+        item = Item(a.prompt.text, tuple(p.rgb for p in a.pictures), answer=reply.text)
         with torch.inference_mode():
-            output = two_pass.model(two_pass.transform([replace(item, answer=words)]))
+            output = runner.whole(runner.transform([item]))
         assert output.raw is not None
-        assert reward.progress == pytest.approx(torch.sigmoid(output.raw[0, 0]).item(), abs=1e-5)
-    assert {r.source for r in by_default.score(moments)} == {"text"}
-    with pytest.raises(RewardError, match="has no progress head"):
-        open_model(make_checkpoint(tmp_path / "words", head=None), answer="head")
+        assert reply.progress == pytest.approx(torch.sigmoid(output.raw[0, 0]).item(), abs=1e-5)
+    rewards = ModelScorer(runner, FOUR, runner.card).score(fresh(moments))
+    assert progress(rewards) == pytest.approx([r.progress for r in replies], abs=TOLERANCE)
+    assert {r.source for r in ModelScorer(open_runner(folder, 8, sampling=SHORT), FOUR).score(moments)} == {"text"}
+    with pytest.raises(UserError, match="has no progress head"):
+        open_checkpoint(make_checkpoint(tmp_path / "words", head=None), answer="head")
 
 
 # Pictures that are cut before they are scored
@@ -254,7 +254,7 @@ def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     known = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
         scorer.make_ready(picture)
-    monkeypatch.setattr(Transform, "patches", lambda transform, given: pytest.fail("a picture is cut again"))
+    monkeypatch.setattr("eval.runners.local.byte_patches", lambda *_: pytest.fail("a picture is cut again"))
     assert progress(scorer.score(ready)).tolist() == known
     # What was made beforehand is thrown away once it is seen, and not made again
     assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
@@ -266,7 +266,7 @@ def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
     scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
-    monkeypatch.setattr(scorer.transform.processor, "max_vision_tokens", 6, raising=False)
+    monkeypatch.setattr(scorer.runner.processor, "max_vision_tokens", 6, raising=False)
     given = list(run(scorer.stream(TASK, FPS), bars(6)))
     apart = fresh(given)
     for picture in pictures(apart):

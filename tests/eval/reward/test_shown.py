@@ -17,9 +17,9 @@ from annotate.alignment.engine import HZ
 from annotate.alignment.live import Guide, Shown
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import load_encoder
+from eval.reward.scorer import Reward
 from eval.reward.shown import UNLIKE, ShownScorer, openings_of
-from eval.reward.views import Reward
-from eval.reward.window import RewardError
+from eval.reward.stream import RewardError
 from eval.rl.local import LocalSession
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient, RewardServerError

@@ -12,7 +12,7 @@ import pytest
 
 from core.errors import UserError
 from core.paths import ROOT
-from eval.reward.model import open_model
+from eval.reward.open import open_checkpoint
 from eval.reward.scorer import TOLERANCE
 from eval.rl.local import LocalSession
 from eval.rl.rlinf import Adapter, read_message, task_of, write_message
@@ -141,7 +141,7 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     finally:
         process.kill()
         process.communicate()
-    model = open_model(folder)
+    model = open_checkpoint(folder)
     known = [offline(model, r)[-1].progress or 0 for r in runs]
     assert answer is not None
     assert (answer["id"], answer["ok"]) == (1, True)

@@ -6,8 +6,7 @@ import pytest
 
 from core.errors import UserError
 from eval.benchmarks.load import score_predictions
-from eval.benchmarks.question import Question
-from eval.benchmarks.rows import read_predictions
+from eval.benchmarks.question import Question, read_predictions
 from eval.runners.methods import METHODS, collect, of_shard, run_settings
 from eval.runners.prompt import ModelReply, Prompt, UnansweredError, format_of, images_first, turn
 from eval.runners.weightless import running_clock, weightless

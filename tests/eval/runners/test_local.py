@@ -12,7 +12,7 @@ import pytest
 from core.errors import UserError
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile
-from eval.runners.local import TextRunner
+from eval.runners.local import TextRunner, open_runner
 from eval.runners.prompt import PictureLimits, Prompt, Runner, Sampling
 from eval.runners.start import RunnerConfig, local_runner
 from tests.kits.bench_kit import picture
@@ -42,12 +42,16 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
     return made
 
 
+def spoken(folder: Path, batch_size: int, sampling: Sampling, limits: PictureLimits) -> TextRunner:
+    return open_runner(folder, batch_size, answer="text", sampling=sampling, limits=limits)
+
+
 def texts(runner: Runner, prompts: Sequence[Prompt]) -> dict[str, str | None]:
     return {r.key: r.text or r.error for r in runner.answer(prompts)}
 
 
 def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Prompt]) -> None:
-    runner = TextRunner(checkpoint, Sampling(temperature=1.0, max_tokens=6), SHOWN, 4)
+    runner = spoken(checkpoint, 4, Sampling(temperature=1.0, max_tokens=6), SHOWN)
     together = texts(runner, prompts)
     runner.batch_size = 1
     assert texts(runner, prompts[::-1]) == together
@@ -57,7 +61,7 @@ def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Promp
 
 def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt]) -> None:
     def said(**sampling: Any) -> dict[str, str | None]:
-        return texts(TextRunner(checkpoint, Sampling(max_tokens=8, **sampling), SHOWN, 4), prompts)
+        return texts(spoken(checkpoint, 4, Sampling(max_tokens=8, **sampling), SHOWN), prompts)
 
     likeliest, drawn = said(), said(temperature=1.0)
     assert drawn != likeliest
@@ -65,7 +69,7 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
     assert said(temperature=1.0, top_p=1e-6) == likeliest
     assert said(temperature=1.0, seed=1) != drawn
     assert said(repetition_penalty=5.0) != likeliest
-    settings = TextRunner(checkpoint, Sampling(top_p=0.9, top_k=50), SHOWN, 4).settings
+    settings = spoken(checkpoint, 4, Sampling(top_p=0.9, top_k=50), SHOWN).settings
     recorded = {k: settings[k] for k in ("temperature", "top_p", "top_k", "repetition_penalty", "max_tokens", "seed")}
     assert recorded == {
         "temperature": 0.0, "top_p": 0.9, "top_k": 50, "repetition_penalty": 1.0, "max_tokens": 512, "seed": 0,
@@ -73,7 +77,7 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
 
 
 def test_words_are_weighed(checkpoint: Path, prompts: list[Prompt]) -> None:
-    runner = TextRunner(checkpoint, Sampling(), SHOWN, 4)
+    runner = spoken(checkpoint, 4, Sampling(), SHOWN)
     asked = [Prompt(p.key, p.text, p.pictures, words=("True", "False")) for p in prompts]
     found = {r.key: r.words for r in runner.answer(asked)}
     assert all(w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in found.values())
@@ -83,7 +87,7 @@ def test_pixel_limits_change_how_many_tokens_a_picture_takes(checkpoint: Path, p
     counts = []
     for area in (32 * 32, 64 * 64):
         limits = PictureLimits(64, area if area > 2000 else None, area)
-        runner = TextRunner(checkpoint, Sampling(max_tokens=1), limits, 4)
+        runner = spoken(checkpoint, 4, Sampling(max_tokens=1), limits)
         (reply,) = runner.answer(prompts[:1])
         counts.append(reply.prompt_tokens)
     assert counts[0] < counts[1]
@@ -135,13 +139,13 @@ def tiny_internvl(folder: Path) -> Path:
 def test_internvl_answers_with_pictures_first(prompts: list[Prompt], tmp_path: Path) -> None:
     folder = tiny_internvl(tmp_path / "internvl")
     assert json.loads((folder / "config.json").read_text())["model_type"] == "internvl"
-    runner = TextRunner(folder, Sampling(max_tokens=4), PictureLimits(), 4)
+    runner = spoken(folder, 4, Sampling(max_tokens=4), PictureLimits())
     assert runner.settings["prompt_format"] == "images_first"
     replies = {r.key: r for r in runner.answer(prompts)}
     assert {r.error for r in replies.values()} == {None}
     assert all(r.text is not None and r.completion_tokens for r in replies.values())
     with pytest.raises(UserError, match="not for internvl: it cuts pictures into tiles"):
-        TextRunner(folder, Sampling(), PictureLimits(max_pixels=1000), 1)
+        spoken(folder, 1, Sampling(), PictureLimits(max_pixels=1000))
 
 
 @pytest.mark.parametrize("card", [{"converted_from": "ProcVLM-2B"}, {}])
@@ -155,15 +159,15 @@ def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
     assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
     two_pass = local_runner(replace(config, options=options.model_copy(update={"answer": "head"})), folder)
     assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
-    spoken = texts(by_default, prompts)
+    said = texts(by_default, prompts)
     replies = {r.key: r for r in two_pass.answer(prompts)}
-    assert {k: r.text for k, r in replies.items()} == spoken
+    assert {k: r.text for k, r in replies.items()} == said
 
     # By hand: question and answer in one sequence; a published checkpoint's number is the plain sigmoid
     model, processor, _ = load_model(folder)
     for p in prompts:
         pictures = tuple(picture.rgb(SHOWN.longest_px) for picture in p.pictures)
-        output = model(Transform(processor)([Item(p.text, pictures, spoken[p.key])]))
+        output = model(Transform(processor)([Item(p.text, pictures, said[p.key])]))
         assert output.raw is not None
         z = output.raw[0, 0].item()
         right = 1 / (1 + math.exp(-z if card else 0.1 - 1.2 * z))

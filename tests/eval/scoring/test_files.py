@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 
 from core.paths import ROOT
+from eval.benchmarks import procvqa
 from eval.benchmarks.load import score_predictions
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import MAX_LINE_BYTES, PredictionLine, read_predictions
-from eval.scoring import procvqa
-from eval.scoring.scored import ScoredBenchmark
+from eval.benchmarks.question import MAX_LINE_BYTES, BenchmarkError, PredictionLine, read_predictions
+from eval.scored import ScoredBenchmark
 
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 

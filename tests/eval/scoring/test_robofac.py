@@ -3,8 +3,8 @@
 import pytest
 
 from eval.benchmarks.load import score_predictions
+from eval.benchmarks.question import PredictionLine
 from eval.benchmarks.robofac import options_of
-from eval.benchmarks.rows import PredictionLine
 
 ERRORS = ["Grasping error.", "Wrong object.", "Position deviation.", "Position deviation of the object."]
 WHICH = f"Which error is it? (one of the following: {ERRORS})"

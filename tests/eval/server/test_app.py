@@ -18,8 +18,8 @@ import pytest
 
 from benchmarks import reward_server as bench
 from core.web import Access
-from eval.reward.model import ModelScorer, open_model
-from eval.reward.open import BaselineScorer
+from eval.reward.model import ModelScorer
+from eval.reward.open import BaselineScorer, open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
 from eval.server import service, videos
@@ -36,7 +36,7 @@ SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, m
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> ModelScorer:
-    return open_model(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
+    return open_checkpoint(make_checkpoint(tmp_path_factory.mktemp("models") / "tiny"))
 
 
 @pytest.fixture
@@ -235,7 +235,7 @@ RUN = {"task": TASK, "fps": "4"}
 def test_frames_that_cannot_be_scored(
     shared: str, files: list[bytes], fields: dict, status: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("eval.server.pictures.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
+    monkeypatch.setattr("eval.server.limits.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
     answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files])
     told = answer.json()
     assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told

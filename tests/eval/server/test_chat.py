@@ -16,10 +16,8 @@ from openai import OpenAI
 
 from core.web import Access
 from eval.reward.open import open_checkpoint
-from eval.reward.scorer import Reward, Scorer
-from eval.reward.success import Success
-from eval.reward.views import together
-from eval.reward.window import Window
+from eval.reward.scorer import Reward, Scorer, Success, together
+from eval.reward.stream import Window
 from eval.server.chat import ChatRequest, Message, task_of
 from eval.server.limits import ServerLimits
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene

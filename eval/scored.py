@@ -1,17 +1,37 @@
-"""Scores of one model on one benchmark: measures over episodes, in all and by slice."""
+"""Scores of one model on one benchmark: measures over episodes, in all and by slice; and the one writer of the lake's
+eval_* tables, an evaluation with its predictions and scores."""
 
+import hashlib
+import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from eval.benchmarks.question import BenchmarkError
-from eval.benchmarks.rows import PredictionLine, ProgressRow, read_row
+from core.files import write_file
+from core.tables import TABLES
+from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
 from eval.metrics import errors, order
-from eval.metrics.runs import Runs, answers_read, readable, worst_case
-from eval.metrics.score import Difference, Measure, Score, Statistic, mean_of, paired, ratio_of, scores
+from eval.metrics.score import (
+    RESAMPLES,
+    Difference,
+    Measure,
+    Runs,
+    Score,
+    Statistic,
+    answers_read,
+    mean_of,
+    paired,
+    ratio_of,
+    readable,
+    scores,
+    worst_case,
+)
+from warehouse.lake import Lake, content_key
 
 ALL = "all"
 LENGTHS_S = (10.0, 30.0)  # short, medium, long runs
@@ -229,9 +249,9 @@ def checked[R: AnsweredRow | ProgressRow](
     return said, [row for _, row in found.values()]
 
 
-def column(rows: Iterable[Any], name: str, kind: type = float) -> np.ndarray:
-    """An attribute of each row; as numbers None is NaN, as truths it is false."""
-    return np.array([getattr(row, name) for row in rows], kind)
+def column(rows: Iterable[Any], name: str) -> np.ndarray:
+    """An attribute of each row, float64 [n]; None is NaN."""
+    return np.array([getattr(row, name) for row in rows], float)
 
 
 def length_slice(seconds: float) -> str:
@@ -278,3 +298,105 @@ def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str
         values_by_metric["voc_margin"] = voc - order.voc(clock)
     measures = {name: mean_of(values, read) for name, values in values_by_metric.items()}
     return measures | {"mcc@95": errors.finished(runs), "coverage": ratio_of(read[:, 0], read[:, 1], read)}
+
+
+CODE_VERSION = "scores-1"
+HELD_OUT_VERSION = "eval-6"  # 5: success is detected, runs are ranked; 6: clocks by other runs are baselines
+
+
+def eval_run_id(model: str, benchmark: str, release_hash: str) -> str:
+    return hashlib.sha256(f"{model}\0{benchmark}\0{release_hash}\0{HELD_OUT_VERSION}".encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class EvalPrediction:
+    """A row of eval_predictions, whose columns core.tables describes."""
+
+    dataset: str
+    episode_index: int
+    frame_index: int
+    prediction: float | None  # None where the answer could not be read
+    target: float | None = None
+    raw: str | None = None
+    question: str | None = None
+    done: float | None = None
+    content_hash: str | None = None
+
+
+@dataclass(frozen=True)
+class EvalRun:
+    """A row of eval_runs with its predictions, and its scores by (slice, metric). `config` is JSON: all that the
+    predictions depend on beside model and code."""
+
+    eval_run: str
+    model: str
+    benchmark: str
+    config: str
+    code_version: str
+    release: str | None = None
+    scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
+    predictions: Sequence[EvalPrediction] = ()
+
+
+def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
+    """Write evaluations in one transaction; an evaluation replaces what its eval_run has stored before."""
+    lake.replace_where(message, "eval_run", **_tables(runs))
+
+
+def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
+    """Add predictions to an evaluation that grows, in one transaction; those of the same frame are replaced."""
+    lake.upsert(message, **_tables([run]))
+
+
+def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]) -> None:
+    """Remove the predictions for some episodes of a dataset, where there are any."""
+    where = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
+    values = [eval_run, dataset, list(episodes)]
+    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {where} LIMIT 1", values):
+        lake.remove(message, where, values, "eval_predictions")
+
+
+def _defined(score: Score) -> dict[str, float | None]:
+    """A number that is not defined is null."""
+    return {k: None if math.isnan(v) else v for k, v in vars(score).items()}
+
+
+def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
+    """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
+    rows: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
+    for run in runs:
+        facts = {**vars(run), "created_at": datetime.now(UTC)}
+        del facts["scores"], facts["predictions"]
+        rows["eval_runs"].append(facts)
+        rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
+        rows["eval_scores"] += [
+            {"eval_run": run.eval_run, "slice": part, "metric": metric, **_defined(score)}
+            for (part, metric), score in run.scores.items()
+        ]
+    return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
+
+
+def store_scores(lake: Lake, evaluated: Evaluated, predictions: bytes, settings: Mapping[str, Any]) -> str:
+    """Keep a prediction file and its scores; returns the eval_run. The same file under the same name replaces itself.
+
+    The file is whole in its place before a row of the lake names it. `settings` go into eval_runs.config.
+    """
+    eval_run = content_key(evaluated.model, evaluated.benchmark, predictions.decode(), CODE_VERSION)[:16]
+    path = lake.workspace.root / "evals" / eval_run / "predictions.jsonl"
+    write_file(path, predictions)
+    config = {
+        **settings,
+        "predictions": str(path.relative_to(lake.workspace.root)),
+        "resamples": RESAMPLES,
+        "counts": dict(evaluated.scored.counts),
+    }
+    run = EvalRun(
+        eval_run,
+        evaluated.model,
+        evaluated.benchmark,
+        config=json.dumps(config, sort_keys=True),
+        code_version=CODE_VERSION,
+        scores=evaluated.scores,
+    )
+    store_evaluations(lake, "scores of a prediction file", [run])
+    return eval_run

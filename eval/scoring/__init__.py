@@ -1,1 +1,0 @@
-"""From answers to scores: what each benchmark counts, by which episodes, and in which slices."""
