@@ -249,11 +249,6 @@ def checked[R: AnsweredRow | ProgressRow](
     return said, [row for _, row in found.values()]
 
 
-def column(rows: Iterable[Any], name: str) -> np.ndarray:
-    """An attribute of each row, float64 [n]; None is NaN."""
-    return np.array([getattr(row, name) for row in rows], float)
-
-
 def length_slice(seconds: float) -> str:
     """The slice of runs of about that length."""
     short, medium = (f"{s:.0f} s" for s in LENGTHS_S)
