@@ -249,11 +249,6 @@ def checked[R: AnsweredRow | ProgressRow](
     return said, [row for _, row in found.values()]
 
 
-def column(rows: Iterable[Any], name: str, kind: type = float) -> np.ndarray:
-    """An attribute of each row; as numbers None is NaN, as truths it is false."""
-    return np.array([getattr(row, name) for row in rows], kind)
-
-
 def length_slice(seconds: float) -> str:
     """The slice of runs of about that length."""
     short, medium = (f"{s:.0f} s" for s in LENGTHS_S)
@@ -356,6 +351,11 @@ def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, epis
         lake.remove(message, where, values, "eval_predictions")
 
 
+def _defined(score: Score) -> dict[str, float | None]:
+    """A number that is not defined is null."""
+    return {k: None if math.isnan(v) else v for k, v in vars(score).items()}
+
+
 def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
     """The rows of evaluations by table. Some have no predictions here: their answers are kept in a file."""
     rows: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
@@ -364,10 +364,10 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
         del facts["scores"], facts["predictions"]
         rows["eval_runs"].append(facts)
         rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
-        for (part, metric), score in run.scores.items():
-            # A number that is not defined is null
-            numbers = {k: None if math.isnan(v) else v for k, v in vars(score).items()}
-            rows["eval_scores"].append({"eval_run": run.eval_run, "slice": part, "metric": metric, **numbers})
+        rows["eval_scores"] += [
+            {"eval_run": run.eval_run, "slice": part, "metric": metric, **_defined(score)}
+            for (part, metric), score in run.scores.items()
+        ]
     return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
 
 

@@ -30,6 +30,7 @@ from eval.benchmarks.question import (
     PictureFile,
     PredictionLine,
     Question,
+    column,
     frame_files,
     holds,
     json_lines,
@@ -37,7 +38,7 @@ from eval.benchmarks.question import (
 )
 from eval.metrics.outcomes import auc, ranking_measures
 from eval.metrics.score import Measure
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked, column
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, checked
 from ingest.media.frames import VideoError
 from ingest.media.video import Frame, probe
 from ingest.sources.files import Source

@@ -20,13 +20,14 @@ from eval.benchmarks.question import (
     PredictionLine,
     ProgressRow,
     Question,
+    column,
     holds,
     json_lines,
     read_row,
 )
 from eval.metrics import errors, order, published
 from eval.metrics.score import mean_of, readable, worst_case
-from eval.scored import Episodes, ScoredBenchmark, Series, checked, column
+from eval.scored import Episodes, ScoredBenchmark, Series, checked
 from ingest.sources.files import Source
 
 HUB = "hf://Raymond-Qiancx/ProgressLM-Dataset"

@@ -269,6 +269,11 @@ def _wrong_line(where: str, what: str) -> BenchmarkError:
     return BenchmarkError(f'{where} {what}: a line is {{"meta_data": {{...}}, "response": "..."}}')
 
 
+def column(rows: Iterable[Any], name: str) -> np.ndarray:
+    """An attribute of each row, float64 [n]; None is NaN."""
+    return np.array([getattr(row, name) for row in rows], float)
+
+
 def share_of(text: str) -> float:
     """The share in the one progress tag of an answer; NaN where it has none, several, or a number that is unclear.
 

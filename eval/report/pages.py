@@ -111,16 +111,20 @@ def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure
     # In each slice the entries' bars lie below one another around its tick
     entries = [own, *report.rivals(own)]
     figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
-    axis, height, rivals = axes[0, 0], 0.8 / len(entries), [c for c in COLOURS if c != OWN]
+    axis, height = axes[0, 0], 0.8 / len(entries)
     for i, entry in enumerate(entries):
         offset = (i - (len(entries) - 1) / 2) * height
-        colour = OWN if entry is own else GREY if entry.model == "clock" else rivals[i % len(rivals)]
-        _draw_bars(axis, entry, parts, metric, offset, height, colour)
+        _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, own, i))
     axis.set_yticks(range(len(parts)), [p.removeprefix(f"{kind} ") for p in parts])
     axis.invert_yaxis()
     axis.set_xlabel(f"{metric} (less is better)")
     axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
+    rivals = [c for c in COLOURS if c != OWN]
+    return OWN if entry is own else GREY if entry.model == "clock" else rivals[number % len(rivals)]
 
 
 def _draw_bars(

@@ -58,8 +58,8 @@ def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
     if is_progresslm:
         reply, answer = parse_reply(text), parse_answer(text)
-        said = "\n".join(part for part in (reply.ref_think, reply.score_think) if part)
-        share = reply.score if reply.score is not None else answer.score
+        said = "\n".join(filter(None, (reply.ref_think, reply.score_think)))
+        share = answer.score if reply.score is None else reply.score
         is_na = reply.score_is_na or answer.is_na
         why = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
     else:

@@ -124,11 +124,11 @@ class StreamPicture:
         return self.rgb.nbytes + self.seen_bytes
 
 
-def picture_cache(most: int = KEPT_PICTURES) -> Callable[[np.ndarray], StreamPicture]:
+def picture_cache() -> Callable[[np.ndarray], StreamPicture]:
     """Pictures by their pixels: of equal ones the same, so that what a scorer makes of one is made once. Those that
     were asked for longest ago make room."""
 
-    @lru_cache(most)
+    @lru_cache(KEPT_PICTURES)
     def kept(pixels: bytes, shape: tuple[int, ...]) -> StreamPicture:
         return StreamPicture(np.frombuffer(pixels, np.uint8).reshape(shape).copy())
 

@@ -77,15 +77,9 @@ class ApiRunner:
         served = asyncio.run(found())
         root = served.root
         takes_vllm_fields = is_vllm or served.is_vllm
-        of_vllm = {
-            "--min-pixels and --max-pixels": limits.processor_size,
-            "--top-k and --repetition-penalty": sampling.top_k or sampling.repetition_penalty != 1,
-        }
-        if not takes_vllm_fields and (unknown := next((names for names, given in of_vllm.items() if given), None)):
-            raise UserError(f"{unknown} need --runner transformers or vllm: no API takes them")
-        # By the model that the server has loaded, where this machine can look into it
-        is_here = root and (Path(root) / "config.json").exists()
-        self.form: PromptFormat = form or format_of(model_type(Path(root)) if root and is_here else "")
+        if not takes_vllm_fields:
+            _check_fields_of_an_api(sampling, limits)
+        self.form: PromptFormat = form or _served_format(root)
         # 1 is every API's own top_p, and some models take no other
         of_api = {"top_p": sampling.top_p} if sampling.top_p < 1 else {}
         self.extra = _vllm_fields(sampling, limits) if takes_vllm_fields else of_api
@@ -163,6 +157,20 @@ class ApiRunner:
         if as_it_is is not None and rgb.shape == as_it_is.shape and data.startswith((b"\xff\xd8", b"\x89PNG")):
             return Image.of(data)
         return Image.of(cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes())
+
+
+def _served_format(root: str | None) -> PromptFormat:
+    """The prompt format of the model that a server has loaded from `root`, where this machine can look into it."""
+    is_here = root is not None and (Path(root) / "config.json").exists()
+    return format_of(model_type(Path(root))) if root and is_here else "interleaved"
+
+
+def _check_fields_of_an_api(sampling: Sampling, limits: PictureLimits) -> None:
+    """Raises UserError for what only vLLM's servers take."""
+    if limits.processor_size:
+        raise UserError("--min-pixels and --max-pixels need --runner transformers or vllm: no API takes them")
+    if sampling.top_k or sampling.repetition_penalty != 1:
+        raise UserError("--top-k and --repetition-penalty need --runner transformers or vllm: no API takes them")
 
 
 def _vllm_fields(sampling: Sampling, limits: PictureLimits) -> dict[str, Any]:

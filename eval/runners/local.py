@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import starmap
+from itertools import chain, starmap
 from pathlib import Path
 from typing import Any
 
@@ -141,17 +141,14 @@ class ModelRunner(TextRunner):
         limits = replace(limits, longest_px=limits.longest_px or card.get("max_px"))
         super().__init__(model.to(device()).backbone, processor, sampling, limits, batch_size, kind, settings)
         self.whole, self.transform, self.card = model, Transform(processor, self._switch), card
-        needs_words = model.head is not None and model.head.config.pooling == "published"
-        self.has_head = model.head is not None and answer != "text" and (answer == "head" or not needs_words)
-        self.after_words = self.has_head and needs_words
+        pooling = model.head and model.head.config.pooling
+        self.has_head = answer != "text" and pooling not in ((None,) if answer == "head" else (None, "published"))
+        self.after_words = self.has_head and pooling == "published"
         self.in_words = reasoning or self.after_words or not self.has_head
+        self.settings = {**self.settings, "answer": "head after text"} if self.after_words else self.settings
         if self.has_head and not self.after_words:
             of_words = sampling.__dict__ if reasoning else {}
-            self.settings: Mapping[str, Any] = {
-                "answer": "head", **(settings or {}), **of_words, "longest_px": limits.longest_px,
-            }  # fmt: skip
-        elif self.has_head:
-            self.settings = {**self.settings, "answer": "head after text"}
+            self.settings = {"answer": "head", **(settings or {}), **of_words, "longest_px": limits.longest_px}
 
     def make_ready(self, picture: StreamPicture) -> None:
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
@@ -173,7 +170,8 @@ class ModelRunner(TextRunner):
 
     def _by_head(self, asked: Sequence[Asked], said: Sequence[ModelReply]) -> list[ModelReply]:
         """What was said, with what the head says."""
-        items, vision = self._seen(asked)
+        items = self._items(asked)
+        vision = self._seen(asked, items)
         if self.after_words:
             items = [replace(i, answer=r.text) for i, r in zip(items, said, strict=True)]
         output = self.whole(_placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision)
@@ -186,24 +184,25 @@ class ModelRunner(TextRunner):
         return [replace(r, progress=p, done=d) for r, p, d in found]
 
     def _inputs(self, asked: Sequence[Asked]) -> Any:
-        items, vision = self._seen(asked)
+        items = self._items(asked)
+        vision = self._seen(asked, items)
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
         return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
 
-    def _seen(self, asked: Sequence[Asked]) -> tuple[list[Item], list[Vision]]:
-        """The prompts as items, and what the vision tower makes of their pictures, in order. Those that it has not seen
-        yet, or in another size (a window with more pictures may leave each less room), it sees now, all at once. `seen`
-        is by shape."""
-        items = [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in asked]
-        pictures = [p for a in asked for p in a.pictures]
-        shown = list(zip(pictures, (rgb for i in items for rgb in self.transform.pictures(i)), strict=True))
+    def _items(self, asked: Sequence[Asked]) -> list[Item]:
+        return [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in asked]
+
+    def _seen(self, asked: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
+        """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
+        size (a window with more pictures may leave each less room), it sees now, all at once. `seen` is by shape."""
+        pictures = chain.from_iterable(a.pictures for a in asked)
+        shown = list(zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True))
         new = {(id(p), rgb.shape): (p, rgb) for p, rgb in shown if rgb.shape not in (p.seen or {})}
         if new:
             pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
-                p.seen, p.seen_bytes = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes
-                p.cut = None
-        return items, [p.seen[rgb.shape] for p, rgb in shown]
+                p.seen, p.seen_bytes, p.cut = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes, None
+        return [p.seen[rgb.shape] for p, rgb in shown]
 
     def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
         """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import batched
+from itertools import batched, groupby
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -197,11 +197,8 @@ class LocalRunner(ABC):
         """In batches of like length, those in which words are weighed last; a prompt whose pictures cannot be read
         fails before its batch is run. While a batch is run, threads `load` the next."""
         with ThreadPoolExecutor(READERS, "pictures") as readers:
-            # By pictures, then by characters; the longest first: memory fails early
-            ordered = sorted(prompts, key=lambda p: (len(p.pictures), len(p.text), p.key), reverse=True)
-            kinds = [p for p in ordered if not p.words], [p for p in ordered if p.words]
             coming: list[tuple[Prompt, Future[Asked]]] = []
-            for batch in (*(b for kind in kinds for b in batched(kind, self.batch_size)), ()):
+            for batch in (*self._batches(prompts), ()):
                 reading, coming = coming, [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
                 loaded: list[Asked] = []
                 for prompt, pictures in reading:
@@ -210,6 +207,12 @@ class LocalRunner(ABC):
                     except BenchmarkError as e:
                         yield ModelReply(prompt.key, error=str(e))
                 yield from self.ask(loaded)
+
+    def _batches(self, prompts: Sequence[Prompt]) -> Iterator[tuple[Prompt, ...]]:
+        # By pictures, then by characters; the longest first: memory fails early
+        by_length = sorted(prompts, key=lambda p: (not p.words, len(p.pictures), len(p.text), p.key), reverse=True)
+        for _, kind in groupby(by_length, key=lambda p: bool(p.words)):
+            yield from batched(kind, self.batch_size)
 
     def load(self, prompt: Prompt) -> Asked:
         """A prompt with its pictures read; a head sees equal ones once. Raises BenchmarkError."""

@@ -194,12 +194,15 @@ def content_of(
     names = ("step", "step_name", "spread", "unsure") if reward.source == "shown" else ()
     said |= {name: getattr(reward, name) for name in names}
     if run.reply == "trend":
-        trend = change = None
-        if first is not None and first.progress is not None and reward.progress is not None:
-            change = reward.progress - first.progress
-            trend = "unclear" if abs(change) <= run.margin else "positive" if change > 0 else "negative"
-        said |= {"trend": trend, "change": change}
+        said |= _trend(reward.progress, None if first is None else first.progress, run.margin)
     return json.dumps(said)
+
+
+def _trend(now: float | None, first: float | None, margin: float) -> dict[str, Any]:
+    change = None if now is None or first is None else now - first
+    if change is None:
+        return {"trend": None, "change": None}
+    return {"trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative", "change": change}
 
 
 def completion(

@@ -267,8 +267,7 @@ class Service:
         return moments
 
     async def _make_ready(self, moments: Sequence[Moment]) -> None:
-        make_ready = self.scorer.make_ready
-        if make_ready is None:
+        if (make_ready := self.scorer.make_ready) is None:
             return
         pictures = list({id(p): p for m in moments for view in m.views.values() for p in view}.values())
 
