@@ -12,7 +12,7 @@ from tests.kits.lerobot_writer import write_v2
 from tests.kits.spoil import write_outside
 
 # Of each format, with what a limit stops and what is left of the dataset
-HOSTILE = ("v2_long_task", "v3_dictionary", "video_edits", "hdf5_rows", "rlds_keys", "tar_size")
+HOSTILE = ("v2_rows", "v3_dictionary", "video_edits", "hdf5_rows", "rlds_keys", "tar_size")
 KINDS = ("worker", "group", "torn")
 MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
 FAULT = "hostile datasets, killed"

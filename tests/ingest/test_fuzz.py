@@ -8,6 +8,7 @@ The parsers' bytes again: PROCCORPUS_FUZZ_SEED.
 import json
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -29,16 +30,18 @@ from eval.server.app import make_app
 from eval.server.limits import ServerLimits
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from tests.kits.fuzz_batch import built
-from tests.kits.fuzz_datasets import BASES, HOSTILE, write_base, write_hostile
+from tests.kits import spoil
+from tests.kits.fuzz_datasets import BASES, HOSTILE, alive, apart, build, write_base, write_hostile
+from tests.kits.lake_kit import say
 from tests.kits.lerobot_writer import source_of, write_json_lines, write_video
 from tests.kits.made_corpus import make
 from tests.kits.reward_server_kit import FPS, TASK, Pixels, pictures, png
-from tests.kits.spoil import NAMES, TREE, WAYS, edited, mutate, spoilt_bytes, spoilt_content, write_outside
+from tests.kits.spoil import spoilt_bytes, spoilt_columns, spoilt_content, write_outside
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.exports import EXPORT_KINDS
-from warehouse.exports.corrections import from_lines, from_tasks, to_tasks
+from warehouse.exports.corrections import from_lines, from_tasks, to_lines, to_tasks
 from warehouse.exports.options import Selection
 from warehouse.lake import Lake
 from warehouse.lake.outcomes import read_outcomes
@@ -59,15 +62,15 @@ def test_mutants(tmp_path: Path, base: str) -> None:
     write_outside(outside := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
     done: dict[str, dict[str, str]] = {"untouched": {}}
-    for number in range(len(WAYS)):
+    for number in range(len(spoil.WAYS)):
         root = shutil.copytree(untouched, tmp_path / f"mutants/{base}-{number}")
-        done[root.name] = mutate(root, outside, base, number)
-    outcomes = built(tmp_path, [*done], fields)
+        done[root.name] = spoil.mutate(root, outside, base, number)
+    outcomes = apart(tmp_path, build, tmp_path / "mutants", [*done], fields)
     told = "".join(f"\n{name}: {o}\n    {done[name]}" for name, o in outcomes.items() if o.faults)
     assert not told, told
     assert outcomes["untouched"].usable == BASES[base], outcomes["untouched"]
     for name, o in outcomes.items():  # what is in files never makes a dataset unknown
-        assert o.kind != "refused" or {*TREE} & done[name].keys(), (name, done[name], o)
+        assert o.kind != "refused" or {*spoil.TREE} & done[name].keys(), (name, done[name], o)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -77,7 +80,7 @@ def test_datasets_made_to_harm(tmp_path: Path, part: int) -> None:
     names = [*HOSTILE][part::PARTS]
     for name in names:
         write_hostile(name, tmp_path / "mutants" / name)
-    for name, outcome in built(tmp_path, names).items():
+    for name, outcome in apart(tmp_path, build, tmp_path / "mutants", names, {}).items():
         assert (outcome.faults, bool(outcome.why)) == ([], True), (name, outcome)
         # What was refused is told in one line
         assert outcome.kind != "refused" or "\n" not in "".join(outcome.why).strip(), (name, outcome)
@@ -106,18 +109,40 @@ def changed(root: Path, look: Callable[[Path], object]) -> Prepared:
     return check, edit
 
 
+def read_all(source: Source) -> None:
+    """List a dataset and read its episodes' rows."""
+    with suppress(SourceError):
+        for record in list_episodes(source).records:
+            with suppress(DataError, SourceError):
+                read_episode(source, record)
+
+
+def read_columns(folder: Path, base: str) -> list[str]:
+    """What goes wrong where, after each other, all of a column is spoilt, of the first file of each kind."""
+    fields, faults = write_base(base, root := folder / "set"), []
+    files = [path for path in sorted(root.rglob("*"), reverse=True) if path.is_file()]
+    for path in {re.sub(r"\d+", "#", str(path)): path for path in files}.values():
+        whole = path.read_bytes()
+        for what, data in spoilt_columns(path.name, whole):
+            alive()
+            path.write_bytes(data)
+            try:
+                read_all(source_of(root, **fields))
+            except Exception as e:
+                faults.append(f"{path.name}: {what}: {e!r}")
+        path.write_bytes(whole)
+    return faults
+
+
+@pytest.mark.parametrize("base", BASES)
+def test_columns(tmp_path: Path, base: str) -> None:
+    """Each in turn is null, missing, of another kind or huge in all rows."""
+    assert apart(tmp_path, read_columns, base) == []
+
+
 def dataset(base: str, folder: Path) -> Prepared:
-    """Listing a dataset and reading its episodes' rows."""
     fields = write_base(base, root := folder / "set")
-
-    def look(_: Path) -> None:
-        source = source_of(root, **fields)
-        with suppress(SourceError):
-            for record in list_episodes(source).records:
-                with suppress(DataError, SourceError):
-                    read_episode(source, record)
-
-    return changed(root, look)
+    return changed(root, lambda _: read_all(source_of(root, **fields)))
 
 
 def files_of_people(folder: Path) -> Prepared:
@@ -139,13 +164,10 @@ def files_of_people(folder: Path) -> Prepared:
     for form, name in exported.items():
         (root / form).mkdir()
         EXPORT_KINDS[form].export(lake, Selection(allow=("unknown",)), root / form / name)
-    segments = [{"name": "Reach", "start_frame": 0, "end_frame": 24, "kind": "step", "completed": True, "step": 0}]
-    line = {"dataset": "tiny", "episode_index": 0, "segments": segments, "plan": ["Reach"], "author": "ada"} | {
-        "created_at": "2026-01-31T12:00:00+00:00", "status": "accepted", "comment": "so", "base_label_run": "x"
-    }  # fmt: skip
-    tasks = to_tasks(lake, from_lines(lake, json.dumps(line), "eve").rows, [])
-    write_json_lines(root / "lines/a.jsonl", [line, line | {"status": "rejected"}])
-    write_json_lines(root / "tasks/a.json", [tasks])
+    say(lake, [{"name": "Reach", "start_frame": 0, "end_frame": 24, "kind": "step"}], 0, plan=["Reach"], comment="so")
+    for kind, text in (("lines", to_lines), ("tasks", lambda found: json.dumps(to_tasks(lake, found, [])))):
+        (root / kind).mkdir()
+        (root / kind / "a.jsonl").write_text(text(lake.dicts("SELECT * FROM corrections")))
     outcome = {"episode_index": 0, "success": True, "note": "fell", "by": "ada", "dataset": "tiny"}
     write_json_lines(root / "outcomes/a.jsonl", [outcome])
     (root / "outcomes/a.csv").write_text("episode_index,success,note,by\n1,true,it fell,ada\n2,no,,\n")
@@ -167,15 +189,15 @@ def files_of_people(folder: Path) -> Prepared:
 
 def wire(folder: Path) -> Prepared:
     """What clients send to the reward server: JSON, forms with pictures and videos, and what is neither."""
-    video, picture = write_video(folder / "a.mp4", range(6)).read_bytes(), png(pictures(1, size=8)[0])
     app = make_app(Pixels(), ["test"], None, replace(ServerLimits(), max_sessions=10_000))
     client = TestClient(app, base_url="http://localhost")
     client.__enter__()
     opened = client.post("/v1/sessions", json={"task": TASK, "fps": FPS}).json()["session"]
     session = {"task": TASK, "cameras": ["a", "b"], "fps": 4.0, "steps": ["x"], "duration_s": 3.0, "goal": {"a": ""}}
     form = {"task": TASK, "fps": "4", "cameras": "camera", "steps": "x", "first_frame": "0", "timestamps_s": "0"}
-    contents = {"/v1/sessions": ("", b""), "/v1/videos": ("videos", video)}
-    contents |= dict.fromkeys(("/v1/frames", f"/v1/sessions/{opened}/frames"), ("frames", picture))
+    contents = png(pictures(1, size=8)[0]), write_video(folder / "a.mp4", range(6)).read_bytes()
+    parts = {"/v1/sessions": "", "/v1/frames": "frames", "/v1/videos": "videos"}
+    parts[f"/v1/sessions/{opened}/frames"] = "frames"
 
     def sent(request: httpx.Request) -> None:
         answer = client.send(request)
@@ -183,21 +205,19 @@ def wire(folder: Path) -> Prepared:
         assert answer.status_code < 400 or answer.json()["reason"]
 
     def drawn(rng: random.Random) -> httpx.Request:
-        path = rng.choice([*contents])
-        part, content = contents[path]
-        how: dict[str, Any] = {"content": json.dumps(edited(session, rng, OUTSIDE))}
-        if content:
-            fields = edited(form, rng, OUTSIDE)
-            known = fields.items() if isinstance(fields, dict) else ()
-            texts = {name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in known}
-            names = [ascii(rng.choice(NAMES)) for _ in range(rng.randrange(4))]
-            files = [(part, (name, rng.choice([content, spoilt_bytes(content, rng)]))) for name in names]
-            how = {"data": texts, "files": files}
+        path, part = rng.choice([*parts.items()])
+        said = spoil.edited(form if part else session, rng, OUTSIDE)
+        how: dict[str, Any] = {"content": json.dumps(said)}
+        if part and isinstance(said, dict):
+            texts = {
+                name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in said.items()
+            }
+            names = [ascii(rng.choice(spoil.NAMES)) for _ in range(rng.randrange(4))]
+            how = {"data": texts, "files": [(part, (name, rng.choice(contents))) for name in names]}
         whole = client.build_request("POST", path, **how)
-        body, kind = whole.read(), whole.headers.get("content-type", "application/json")
-        body = rng.choice([body, body, spoilt_bytes(body, rng), rng.randbytes(rng.randrange(300))])
-        kind = rng.choice([kind] * 6 + ["application/json", "text/plain", kind[:19]])
-        return client.build_request("POST", path, content=body, headers={"content-type": kind})
+        body = rng.choice([whole.read(), whole.read(), spoilt_bytes(whole.read(), rng)])
+        kind = {"content-type": whole.headers.get("content-type", "application/json")}
+        return client.build_request("POST", path, content=body, headers=kind)
 
     return sent, drawn
 

@@ -1,15 +1,24 @@
-"""What the fuzz tests build: a tiny dataset of each format, to be spoilt (spoil.py); and datasets that hold little and
-claim or become much, each by its name: bombs that no change of bytes or of a value in a file comes to by chance."""
+"""What the fuzz tests build, and where: a tiny dataset of each format, to be spoilt (spoil.py); datasets that hold
+little and claim or become much, bombs that no change of a file comes to by chance; and a process with limits."""
 
 import csv
+import ctypes
+import faulthandler
 import json
+import os
+import resource
 import shutil
 import struct
 import tarfile
-import zlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from zipfile import ZIP_DEFLATED, ZipFile
 
 import h5py
@@ -18,15 +27,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import zstandard
 
+from core.paths import ROOT, Workspace
+from ingest.reasons import REASONS
+from ingest.registry import DatasetConfig
+from ingest.source import format_of
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild
 from tests.kits import agibot_writer as agibot
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
 from tests.kits import rlds_writer as rlds
-from tests.kits.hostile_video import claiming_samples, large_pictures, playlists, shown_often, video_of_scans
+from tests.kits.hostile_video import playlists, shown_often
+from tests.kits.processes import own_peak_mb
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.step_forms import V2_FORMS, V3_FORMS
 from tests.kits.table30_writer import write_task
-from tests.kits.zarr_writer import BLOSC, CAMERA, write_replay
+from tests.kits.zarr_writer import BLOSC, write_replay
+from warehouse.lake import open_lake
 
 # How many of its episodes can be used as long as nothing is spoilt
 BASES = {
@@ -114,12 +133,11 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
         case "agibot":
             agibot.write_agibot(root)
         case "agibot_tars":  # as on the hub
-            loose, lengths = root.parent / f"{root.name}.loose", {648642: 6, 648649: 8}
-            agibot.write_agibot(loose, 327, lengths, cameras=agibot.GRIPPER_CAMERAS[:2])
-            spans = {e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in lengths.items()}
+            loose = agibot.write_agibot(root.parent / f"{root.name}.loose", cameras=agibot.GRIPPER_CAMERAS[:2])
+            spans = {e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in {648642: 6, 648649: 8}.items()}
             agibot.write_tasks(root, 327, [agibot.entry(e, found) for e, found in spans.items()])
             tar = root / "observations/327/648642-648649.tar"
-            agibot.pack(tar, loose / "observations/327", sorted(map(str, lengths)))
+            agibot.pack(tar, loose / "observations/327", ["648642", "648649"])
             agibot.pack(root / "proprio_stats/proprio_stats.tar", loose / "proprio_stats", ["327"])
             shutil.rmtree(loose)
     return FIELDS.get(name, {})
@@ -127,16 +145,16 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
 
 # Made to harm: by kind, and by the base of which one file is another, if any
 
-HUGE, MANY, SIDE = 10**12, 2 << 20, 15_000
+MANY = 2 << 20
 KINDS = {
-    ("v2", "lerobot_v2"): "shape robot cameras long_task wide rows video_edits",
-    ("v3", "lerobot_v3"): "dictionary tasks listed equal utf8 digits",
-    ("video", ""): "playlists concats edits samples pictures scans",
-    ("hdf5", "aloha"): "rows pictures black objects",
-    ("rlds", "rlds"): "wide large picture keys",
-    ("mcap", ""): "claims ratio records topics",
-    ("zarr", "zarr"): "rows chunks pickle bomb up",
-    ("table30", "table30"): "wide long",
+    ("v2", "lerobot_v2"): "cameras wide rows",
+    ("v3", "lerobot_v3"): "dictionary tasks listed equal digits",
+    ("video", ""): "playlists edits",
+    ("hdf5", "aloha"): "rows pictures objects",
+    ("rlds", "rlds"): "picture keys",
+    ("mcap", ""): "claims records topics",
+    ("zarr", "zarr"): "pickle bomb up",
+    ("table30", "table30"): "wide",
     ("tar", "agibot_tars"): "size",
 }
 HOSTILE = {f"{kind}_{name}": base for (kind, base), names in KINDS.items() for name in names.split()}
@@ -152,16 +170,6 @@ def repeated(path: Path, count: int, **columns: Any) -> None:
     table = pq.ParquetFile(path).read()
     rows = {name: pa.repeat(table[name][0], count) for name in table.schema.names if not name.startswith("stats/")}
     le.write_parquet(path, rows | columns)
-
-
-def array(root: Path, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], first: bytes = b"") -> None:
-    """Another array in an HDF5 file; `first` is its first chunk, as it is packed."""
-    with h5py.File(root / "episode_0.hdf5", "r+") as file:
-        kind = file[name].dtype
-        del file[name]
-        made = file.create_dataset(name, shape, kind, chunks=chunks, compression="gzip" if first else None)
-        if first:
-            made.id.write_direct_chunk((0,) * len(shape), first)
 
 
 def record(opcode: int, content: bytes) -> bytes:
@@ -187,12 +195,9 @@ def mcap(root: Path, *records: bytes) -> None:
 
 
 def zipped(root: Path, name: str, size: int) -> None:
-    """A ZIP file with one member more, or another in its place."""
-    with ZipFile(root / "umi.zarr.zip") as old:
-        members = {item: old.read(item) for item in old.namelist()} | {name: bytes(size)}
-    with ZipFile(root / "umi.zarr.zip", "w", ZIP_DEFLATED) as new:
-        for item, data in members.items():
-            new.writestr(item, data)
+    """A ZIP file with one member more, or another in its place: the last of a name counts."""
+    with ZipFile(root / "umi.zarr.zip", "a", ZIP_DEFLATED) as file:
+        file.writestr(name, bytes(size))
 
 
 def write_hostile(name: str, root: Path) -> None:
@@ -200,18 +205,11 @@ def write_hostile(name: str, root: Path) -> None:
     root.mkdir(parents=True)
     if HOSTILE[name]:
         write_base(HOSTILE[name], root)
-    info, tasks, store = root / "meta/info.json", root / "meta/tasks.parquet", root / "more.zarr"
-    arm, pictures, gripper = "observations/qpos", "observations/images/cam_high", "data/robot0_gripper_width"
-    fields = le.features([le.FRONT], le.RATE)
+    info, tasks = root / "meta/info.json", root / "meta/tasks.parquet"
+    arm, films, gripper = "observations/qpos", "observations/images/cam_high", "data/robot0_gripper_width"
     match name:
-        case "v2_shape":
-            says(info, features=fields | {"action": {"dtype": "float32", "shape": [HUGE, HUGE]}})
-        case "v2_robot":
-            says(info, robot_type="\x1b]52;c;aGk=\x07<script>" * 50_000)
         case "v2_cameras":
-            says(info, features=fields | {f"cam{k}": {"dtype": "video", "shape": [64, 64, 3]} for k in range(2000)})
-        case "v2_long_task":
-            le.write_json_lines(root / "meta/tasks.jsonl", [{"task_index": 0, "task": "A" * 50_000_000}])
+            says(info, features=le.features([f"cam{k}" for k in range(2000)], 10))
         case "v2_wide":
             state = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(3000 * 6000, np.float32)), 6000)
             columns = {"observation.state": state, "timestamp": np.arange(3000) / 10}
@@ -219,8 +217,6 @@ def write_hostile(name: str, root: Path) -> None:
             le.write_parquet(le.v2_data(root, 0), columns, compression="zstd")
         case "v2_rows":
             repeated(le.v2_data(root, 0), MANY)
-        case "v2_video_edits":
-            shown_often(le.v2_video(root, le.FRONT, 0), 1000, 10_000)
         case "v3_dictionary":  # 5 KB took 18.6 GB
             indices = pa.repeat(pa.scalar(0, pa.int32()), 1024)
             texts = pa.DictionaryArray.from_arrays(indices, pa.array(["A" * 20_000_000]))
@@ -233,8 +229,6 @@ def write_hostile(name: str, root: Path) -> None:
         case "v3_equal":
             zeros = np.zeros(400_000, np.int64)
             le.write_parquet(le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros))
-        case "v3_utf8":
-            le.write_parquet(tasks, {"task_index": [0], "task": pa.array([b"\xff\xe1"]).view(pa.string())})
         case "v3_digits":
             says(info, data_path="data/" + "{chunk_index}{file_index}" * 4 + "x.parquet")
             (root / "data" / ("1" * 220 + ".txt")).write_text("")
@@ -243,62 +237,148 @@ def write_hostile(name: str, root: Path) -> None:
             for kind, text in playlists("clip.link").items():
                 for suffix in ("mp4", "mkv"):
                     (root / f"{kind}.{suffix}").write_text(text)
-        case "video_concats":  # ten lists that each name the one before, ten times over: ten thousand million frames
-            le.write_video(root / "v0.mp4", range(4))
-            for k in range(1, 11):
-                (root / f"v{k}.mp4").write_text("ffconcat version 1.0\n" + f"file v{k - 1}.mp4\n" * 10)
         case "video_edits":
             shown_often(root / "a.mp4", 1000, 10_000)
-        case "video_samples":
-            claiming_samples(root / "a.mp4", 1 << 30)
-        case "video_pictures":
-            large_pictures(root / "a.mov", 8_000)
-        case "video_scans":
-            video_of_scans(root / "a.avi", 20_000, 2_000)
-        case "hdf5_rows":
-            array(root, arm, (HUGE, 14), (1000, 14))
-        case "hdf5_pictures":
-            array(root, pictures, (6, 1 << 20, 1 << 20, 3), (1, 64, 64, 3))
-        case "hdf5_black":  # four gigabytes of them in some megabytes
-            packed = zlib.compress(bytes(SIDE * SIDE * 3), 9)
-            array(root, pictures, (6, SIDE, SIDE, 3), (1, SIDE, SIDE, 3), packed)
+        case "hdf5_rows" | "hdf5_pictures":
+            array, *size = (arm, MANY, 14) if name == "hdf5_rows" else (films, 6, MANY, MANY, 3)
+            with h5py.File(root / "episode_0.hdf5", "r+") as file:
+                kind = file.pop(array).dtype
+                file.create_dataset(array, size, kind, chunks=tuple(min(n, 14) for n in size))
         case "hdf5_objects":
             with h5py.File(root / "episode_0.hdf5", "r+") as file:
                 for k in range(12_000):
                     file.create_group(f"g{k}")
-        case "rlds_wide":
-            says(root / "1.0.0/features.json", **rlds.features_json({"state": rlds.tensor("float32", HUGE, HUGE)}))
-        case "rlds_large":
-            says(root / "1.0.0/features.json", **rlds.features_json({"image": rlds.image(1 << 20, 1 << 20)}))
         case "rlds_picture" | "rlds_keys":  # a megabyte that is one of 900 MB; many features
             bomb = {"steps/observation/image": [rlds.png(np.zeros((17_000, 17_000, 3), np.uint8))] * 6}
             more = bomb if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(20_000)}
             rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=more)])
         case "mcap_claims":
             mcap(root, chunk(b"x", 1 << 40))
-        case "mcap_ratio":
-            mcap(root, chunk(bytes(1 << 27), 1 << 27))
         case "mcap_records":
             messages = channel(0) + record(5, bytes(22)) * 3_000_000
             mcap(root, chunk(messages, len(messages)), record(128, bytes(100_000)))
         case "mcap_topics":
             mcap(root, *map(channel, range(20_000)))
-        case "zarr_rows":
-            says(store / "meta/episode_ends/.zarray", shape=[HUGE], chunks=[1000])
-        case "zarr_chunks":
-            says(store / f"data/{CAMERA}/.zarray", shape=[6, 1 << 20, 1 << 20, 3], chunks=[1, 1 << 20, 1 << 20, 3])
         case "zarr_pickle":
-            says(store / gripper / ".zarray", filters=[{"id": "pickle"}])
+            says(root / "more.zarr" / gripper / ".zarray", filters=[{"id": "pickle"}])
         case "zarr_bomb":
             zipped(root, f"{gripper}/0.0", 1 << 28)
         case "zarr_up":
             zipped(root, "../../outside/secret.json", 2)
-        case "table30_wide" | "table30_long":
-            wide = (json.dumps({"joint_positions": [0] * 300_000}) + "\n") * 100
+        case "table30_wide":
             states = root / "fold_towel/data/episode_000000/states/states.jsonl"
-            states.write_text(wide if name == "table30_wide" else "x" * (1 << 24))
+            le.write_json_lines(states, [{"joint_positions": [0] * 300_000}] * 100)
         case "tar_size":  # a member of more bytes than there are anywhere
             member = tarfile.TarInfo("648642/videos/head_color.mp4")
             member.size = 1 << 60
             tar = root / "observations/327/648642-648649.tar"
             tar.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
+
+
+# Apart
+
+ADDRESS_SPACE_BYTES = 8 << 30
+FILE_BYTES = 1 << 28  # that a build may write at most
+PEAK_MB = 2000  # that a build of tiny datasets may have in memory
+ALL_EVENTS, CHANGES = 0xFFF, 0x3C6  # of inotify; contents, attributes, what is moved, made or deleted
+SILENCE_S = 240  # between two words of what runs, on a machine that is busy
+
+
+def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
+    """What a function of a workspace returns in a process of its own, beside whose workspace nothing is touched."""
+    environment = {"PYTHONPATH": str(ROOT), "HOME": f"{folder}/empty", "TMPDIR": f"{folder}/temporary"}
+    # Who imports torchvision makes this folder, by default in TMPDIR
+    environment["TORCHINDUCTOR_CACHE_DIR"] = f"{folder}/torch"
+    for name in ("workspace", "empty", "temporary", "torch"):
+        (folder / name).mkdir(exist_ok=True)
+    process = ProcessPoolExecutor(1, get_context("spawn"), limited, (folder / "empty",))
+    with watched(folder) as events, patch.dict(os.environ, environment), process:
+        found = process.submit(function, folder / "workspace", *arguments).result()
+        peak_mb = process.submit(own_peak_mb).result()
+    assert events == [], f"files beside the workspace were touched: {events}"
+    # Python and torch try whether TMPDIR can be written to; nothing may stay there
+    assert os.listdir(folder / "temporary") == []
+    assert peak_mb < PEAK_MB, peak_mb
+    return found
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[list[bytes]]:
+    """What is changed or made beside a folder's workspace, and, in `outside`, also opened or read, by any process: one
+    item, of inotify's events, or none."""
+    libc, events, handles = ctypes.CDLL(None, use_errno=True), [], []
+    handle = libc.inotify_init1(os.O_NONBLOCK)
+    for at in [Path(at) for at, *_ in os.walk(folder)]:  # all of them first: to list a folder is an event of its parent
+        top = at.relative_to(folder).parts[:1]
+        if top not in (("workspace",), ("temporary",), ("torch",)):
+            kinds = ALL_EVENTS if top == ("outside",) else CHANGES
+            handles.append(libc.inotify_add_watch(handle, os.fsencode(at), kinds))
+    assert min(handle, *handles) >= 0, os.strerror(ctypes.get_errno())
+    yield events
+    with suppress(BlockingIOError):
+        events.append(os.read(handle, 1 << 20))
+    os.close(handle)
+
+
+def limited(folder: Path) -> None:
+    os.chdir(folder)
+    faulthandler.enable()
+    for limit, value in ((resource.RLIMIT_AS, ADDRESS_SPACE_BYTES), (resource.RLIMIT_FSIZE, FILE_BYTES)):
+        resource.setrlimit(limit, (value, value))
+    warnings.simplefilter("ignore")
+
+
+def alive(*_: object) -> None:
+    """At each word of what runs; where it is silent for too long, the process ends and says where it hangs."""
+    faulthandler.dump_traceback_later(SILENCE_S, exit=True)
+
+
+@dataclass
+class Outcome:
+    """How one dataset ended (built, quarantined, refused), why, and what contradicts the contract."""
+
+    kind: str = "quarantined"
+    why: list[str] = field(default_factory=list)
+    usable: int = 0
+    faults: list[str] = field(default_factory=list)
+
+
+NUMBERS = "isfinite(visual_change) AND isfinite(timestamp_s) AND isfinite(coalesce(speed, 0)) AND coalesce(gripper, 0)"
+FAULTS = f"""
+SELECT dataset, 'unknown reason ' || reason FROM findings WHERE NOT list_contains($reasons, reason)
+UNION SELECT dataset, 'numbers of episode ' || episode_index || ' are odd' FROM (
+  SELECT dataset, episode_index FROM frames WHERE NOT ({NUMBERS} BETWEEN 0 AND 1)
+  UNION SELECT dataset, episode_index FROM progress WHERE NOT (progress BETWEEN 0 AND 1)
+  UNION SELECT dataset, episode_index FROM episodes WHERE NOT (fps > 0 AND isfinite(fps)))
+UNION SELECT dataset, 'episode ' || episode_index || ' is usable and has no label'
+FROM episodes ANTI JOIN progress USING (dataset, episode_index)
+WHERE status = 'ok'
+UNION SELECT dataset, 'no usable episode, and no reason' FROM unnest($datasets) t(dataset)
+WHERE dataset NOT IN (SELECT dataset FROM findings WHERE severity = 'unusable'
+                      UNION ALL SELECT dataset FROM episodes WHERE status = 'ok')
+"""
+
+
+def build(folder: Path, mutants: Path, names: list[str], fields: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Outcomes by name of datasets in a folder that are built in one workspace."""
+    outcomes, builds = {name: Outcome() for name in names}, []
+    for name in names:
+        alive()
+        builds.append(DatasetBuild(dataset=DatasetConfig(name=name, source=str(mutants / name), **fields)))
+        try:
+            format_of(Source(builds[-1].dataset))
+        except SourceError as e:
+            outcomes[builds.pop().name] = Outcome("refused", [str(e)])
+    workspace = Workspace(folder)
+    for f in run_build(workspace, builds, workers=1, on_plan=alive, on_stage=alive, on_moment=alive).failed:
+        outcomes[f.dataset].faults.append(f"{f.stage} failed: {f.trace}")
+    alive()
+    lake = open_lake(workspace)
+    known = {"reasons": [*REASONS], "datasets": [b.name for b in builds]}
+    for name, fault in lake.con.execute(FAULTS, known).fetchall():
+        outcomes[name].faults.append(fault)
+    for name, *why in lake.rows("SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"):
+        outcomes[name].why.append(" ".join(str(part)[:200] for part in why))
+    for name, usable in lake.rows("SELECT dataset, count(*) FROM episodes WHERE status = 'ok' GROUP BY ALL"):
+        outcomes[name].kind, outcomes[name].usable = "built", usable
+    return outcomes

@@ -13,11 +13,13 @@ import pickle
 import random
 import re
 import shutil
-import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fnmatch import fnmatch
+from functools import partial
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -43,6 +45,8 @@ VALUES = (
     float("inf"), [], {}, [[]], [None], {"": None}, [1, "a", None], {"a": {"b": [None]}},
 )  # fmt: skip
 NAMES = ("ünïcødé ☃ 数据", "two  words ", "line\nbreak", "\u202egpj.exe", "%00", "n" * 240, "-rf", "\udcff\udcfe")
+COLUMN_WAYS = ("null", "missing", "of another kind", "huge")
+HUGE, MANY = 10**12, 100_000  # more than limits.max_text lets pass
 TYPES = (
     pa.uint64(), pa.float16(), pa.bool_(), pa.large_string(), pa.binary(), pa.null(), pa.date32(), pa.timestamp("ns"),
     pa.decimal128(38, 3), pa.duration("us"), pa.list_(pa.string()), pa.dictionary(pa.int32(), pa.string()),
@@ -63,22 +67,50 @@ def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
     return bytes(found[: rng.randrange(len(found) + 1)] if rng.randrange(20) == 0 else found)
 
 
-def places(node: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key) of everything in a tree of dicts and lists."""
+def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+    """(container, key, column) of everything in a tree of dicts and lists; a column has the keys that lead there, and
+    of each item of a list the same."""
     for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-        yield node, key
-        yield from places(node[key])
+        column = (*at, key if isinstance(node, dict) else "*")
+        yield node, key, column
+        yield from places(node[key], column)
+
+
+def spoilt_column(tree: Any, column: tuple[Any, ...], way: str) -> Any:
+    """A copy of the tree in which all of a column is null, missing, of another kind, or huge."""
+    new = copy.deepcopy(tree)
+    for node, key, _ in [place for place in places(new) if place[2] == column]:
+        match way, node[key]:
+            case "missing", _:
+                node.clear() if isinstance(node, list) else node.pop(key)
+            case "null", _:
+                node[key] = None
+            case "huge", str(text):
+                node[key] = (text or "A") * (MANY // max(1, len(text)))
+            case "huge", list(items):
+                node[key] = items * (MANY // 10 // max(1, len(items)))
+            case "huge", dict(members):
+                node[key] = members | dict.fromkeys(map(str, range(MANY // 100)))
+            case "of another kind", np.ndarray(ndim=1 | 2 | 3) as rows:
+                node[key] = [b"x"] * len(rows)
+            case _, bool() | int() | float():
+                node[key] = HUGE if way == "huge" else "x"
+            case _:
+                node[key] = 7
+    return new
 
 
 def edited(tree: Any, rng: random.Random, outside: Path) -> Any:
-    """A copy of the tree with one to three of its places changed."""
+    """A copy of the tree with one to three of its places, or columns, changed."""
     root = [copy.deepcopy(tree)]
     for _ in range(rng.choice([1, 1, 2, 3])):
         if not (known := list(places(root))):
             break
         # Each place is as likely as all places near the root, where formats have what matters
-        container, key = rng.choice(rng.choice([known, known[:12]]))
-        match rng.choice(["wild", "wild", "wild", "delete", "twice", "rename", "order"]):
+        container, key, column = rng.choice(rng.choice([known, known[:12]]))
+        match rng.choice(["wild", "wild", "wild", "delete", "twice", "rename", "order", "column"]):
+            case "column":
+                root = spoilt_column(root, column, rng.choice(COLUMN_WAYS))
             case "delete":
                 del container[key]
             case "twice" if isinstance(container, list):
@@ -99,9 +131,6 @@ def wild(value: Any, rng: random.Random, outside: Path) -> Any:
         return wild_numpy(value, rng, outside)
     if isinstance(value, bytes) and rng.random() < 0.8:
         return rng.choice([spoilt_bytes(value, rng), b"", b"\xff\xfe\0", b"\x89PNG\r\n\x1a\n" * 9, b"x" * 70_000])
-    if isinstance(value, dict) and "linkname" in value and rng.random() < 0.5:
-        kinds = (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE)
-        return value | {"type": rng.choice(kinds), "linkname": rng.choice(texts), "data": b""}
     if isinstance(value, str) and rng.random() < 0.6:
         return rng.choice(texts)
     # What is drawn is not to be changed by the next edit
@@ -136,7 +165,9 @@ def recoded(text: str, rng: random.Random) -> bytes:
 
 
 def csv_text(rows: Any, *_: Any) -> str:
-    csv.writer(out := io.StringIO()).writerows(row if isinstance(row, list) else [row] for row in rows)
+    table = csv.DictWriter(out := io.StringIO(), dict.fromkeys(name for row in rows for name in row))
+    table.writeheader()
+    table.writerows(rows)
     return out.getvalue().encode("utf-8", "replace").decode()
 
 
@@ -145,7 +176,7 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
     schema = pq.read_schema(io.BytesIO(data))
     columns = {name: cells if isinstance(cells, list) and cells else [cells] for name, cells in tree.items()}
     rows = len(next(iter(columns.values()))) * rng.choice([1, 1, 1, 1, 2, 0])
-    arrays, odd = {}, rng.choice([*columns, None, None])
+    arrays, odd = {}, rng.choice([None, None, *columns])
     for name, cells in columns.items():
         values = [cells[k % len(cells)] for k in range(rows)]
         try:
@@ -188,29 +219,14 @@ def records_tree(data: bytes) -> list[dict[str, Any]]:
 
 
 def records(tree: Any, rng: random.Random, _: bytes) -> bytes:
-    """Checksums are right, also of messages whose bytes are spoilt, and of a length that is not so."""
+    """Checksums are right, also of messages whose bytes are spoilt."""
     messages = [m if isinstance(m, bytes) else rlds.example(m) for m in tree]
-    out = b"".join(rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages)
-    if rng.randrange(10) == 0:
-        length = rng.choice([0, 1, 2**31, 2**63, 2**64 - 1, len(out)]).to_bytes(8, "little")
-        out = length + rlds.masked_crc(length).to_bytes(4, "little") + out[12:]
-    return out
+    return b"".join(rlds.record(spoilt_bytes(m, rng) if rng.randrange(10) == 0 else m) for m in messages)
 
 
-def tar_tree(data: bytes) -> list[dict[str, Any]]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-        read = [(m, archive.extractfile(m).read() if m.isreg() else b"") for m in archive]  # type: ignore[union-attr]
-    return [{n: getattr(m, n) for n in ("name", "type", "linkname", "size")} | {"data": data} for m, data in read]
-
-
-def tar(tree: Any, *_: Any) -> bytes:
-    """Headers say what the tree says, whatever size the content has."""
-    out = b""
-    for member in tree:
-        info = tarfile.TarInfo(member["name"])
-        info.type, info.linkname, info.size = member["type"], member["linkname"], member["size"]
-        out += info.tobuf(tarfile.GNU_FORMAT) + member["data"] + bytes(-len(member["data"]) % 512)
-    return out + bytes(1024)
+def npy_tree(data: bytes) -> Any:
+    found = np.load(io.BytesIO(data), allow_pickle=True)
+    return found.tolist() if found.dtype == object else found  # what was pickled
 
 
 def npy(value: Any, *_: Any) -> bytes:
@@ -224,30 +240,44 @@ LINES = (
     lambda rows, *_: "".join(json.dumps(row) + "\n" for row in (rows if isinstance(rows, list) else [rows])),
 )
 FORMATS: dict[str, tuple[Callable[[bytes], Any], Callable[..., str | bytes]]] = {
-    "*.json": JSON, ".z*": JSON, "*.jsonl": LINES, "*.tar": (tar_tree, tar), "*.h*5": (hdf5_tree, hdf5),
-    "*.csv": (lambda data: list(csv.reader(io.StringIO(data.decode()))), csv_text),
+    "*.json": JSON, ".z*": JSON, "*.jsonl": LINES, "*.h*5": (hdf5_tree, hdf5),
+    "*.csv": (lambda data: list(csv.DictReader(io.StringIO(data.decode()))), csv_text),
     "*.parquet": (lambda data: pq.read_table(io.BytesIO(data)).to_pydict(), parquet),
-    "*.tfrecord*": (records_tree, records), "*.npy": (lambda data: np.load(io.BytesIO(data)), npy),
+    "*.tfrecord*": (records_tree, records), "*.npy": (npy_tree, npy),
 }  # fmt: skip
 UNWRITABLE = (
     TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RuntimeError, OSError, StopIteration,
-    pa.ArrowException, tarfile.TarError, DataError,
+    pa.ArrowException, DataError,
 )  # fmt: skip
 
 
-def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., str | bytes]]]:
-    return [functions for pattern, functions in FORMATS.items() if fnmatch(name, pattern)]
+AS_IT_IS: Any = SimpleNamespace(choice=lambda found: found[0], randrange=lambda n: 1)  # in an rng's place
+
+
+def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., bytes]]]:
+    def written(write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes) -> bytes:
+        found = write(tree, rng, data)
+        return recoded(found, rng) if isinstance(found, str) else found
+
+    return [(read, partial(written, write)) for pattern, (read, write) in FORMATS.items() if fnmatch(name, pattern)]
 
 
 def spoilt_content(name: str, data: bytes, rng: random.Random, outside: Path) -> bytes:
     """A file's bytes with other content in the same format; by its bytes where it has none that is known."""
     for read, write in formats(name) * 50:  # drawn again where it cannot be written
         with suppress(*UNWRITABLE):
-            changed = write(edited(read(data), rng, outside), rng, data)
-            changed = recoded(changed, rng) if isinstance(changed, str) else changed
-            if changed != data:
+            if (changed := write(edited(read(data), rng, outside), rng, data)) != data:
                 return changed
     return spoilt_bytes(data, rng)
+
+
+def spoilt_columns(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """A file's bytes with each column in turn null, missing and of another kind, beside what was done."""
+    for read, write in formats(name):
+        tree = [read(data)]
+        for column, way in product(dict.fromkeys(column for *_, column in places(tree)), COLUMN_WAYS):
+            with suppress(*UNWRITABLE):
+                yield f"{column} {way}", write(spoilt_column(tree, column, way)[0], AS_IT_IS, data)
 
 
 # Datasets

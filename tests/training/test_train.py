@@ -57,7 +57,10 @@ def kinds(folder: Path) -> set[str]:
     return {p.suffix for p in folder.rglob("*") if p.is_file()}
 
 
-@pytest.mark.parametrize("name", ["tiny_full", "tiny_lora", "tiny_head", "tiny_qwen2_5"])
+MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "tiny_qwen2_5")]
+
+
+@pytest.mark.parametrize("name", ["tiny_full", "tiny_head", *MORE])
 def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name: str) -> None:
     lake, release = corpus
     dropout = {"head": {"dropout": 0.1, "noise": 0.1}, "train": {"save_every": 2}, "data": {"augment": True}}

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -81,6 +82,25 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)
     assert done.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
+
+
+def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
+    def export(folder: str, **options: Any) -> set[str]:
+        KINDS["datasets"](
+            frozen.lake, frozen.selection, tmp_path / folder, EXPORT_KINDS["datasets"].read_options(options)
+        )
+        return {i for p in (tmp_path / folder).rglob("*.parquet") for i in pq.read_table(p)["sample_id"].to_pylist()}
+
+    text = {i for i, s in frozen.samples.items() if s.row["family"] == "progresslm_text"}
+    assert export("text", families=["progresslm_text"]) == text
+    assert export("all", forms=["think"]) == {i for i, s in frozen.samples.items() if s.row["form"] != "no_think"}
+    assert export("both", families=["progresslm_text"], forms=["think"]) == text & think(frozen.samples).keys()
+    for options, why in (
+        ({"families": ["procvqa_z"]}, "there is no sample of a family 'procvqa_z'; families here: "),
+        ({"profile": "progresslm_rl", "forms": ["think"]}, "says which families and forms: leave --family and --form"),
+    ):
+        with pytest.raises(UserError, match=why):
+            export("none", **options)
 
 
 def test_what_shows_an_episode_taken_down_since_is_left_out(corpus: Lake, own: Made, tmp_path: Path):

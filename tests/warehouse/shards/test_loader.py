@@ -3,8 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import chain, combinations, islice, pairwise
 from pathlib import Path
@@ -13,6 +12,8 @@ from typing import Any
 import pytest
 
 import warehouse.shards.loader
+from core.paths import ROOT
+from tests.kits.pages_kit import blocks
 from tests.kits.shard_kit import episode, write
 from warehouse.shards.loader import Loader, LoaderConfig
 from warehouse.shards.shard import Sample, ShardError, index_path, read_index
@@ -235,28 +236,29 @@ def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
     fails(r"shard s1\.tar lacks .*000009\.jpg' in sim-00000\d")
 
 
-# Workers of PyTorch
+# The page
 
 
-def test_in_the_workers_of_a_torch_dataloader(tars: list[Path]):
-    from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+def test_the_page_resumes_as_if_never_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Python of docs/samples.md, by itself and in the workers of PyTorch."""
+    folder = tmp_path / "workspace/shards/train"
+    folder.mkdir(parents=True)
+    tars = [write(folder, [episode(10 * s + i, 5, ["sim", "real"][s % 2]) for i in range(6)]) for s in range(4)]
+    monkeypatch.chdir(tmp_path)
+    page: dict[str, Any] = {}
+    for block in (b for b in blocks(ROOT / "docs/samples.md") if b.kind == "python"):
+        exec(block.text, page)
+    assert [picture.shape for picture in page["pictures"]] == 2 * [(24, 24, 3)]  # as plain webdataset reads them
+    epochs = [[ids(b) for b in Loader(tars, LoaderConfig(seed=1), epoch=e).batches(8)] for e in (2, 3)]
+    assert [ids(b) for b in page["rest"]] == epochs[0][3:]
+    assert [ids(b) for b in page["again"].batches(8)] == epochs[1]
+    assert len(page["first"]) == 8
 
-    class Samples(IterableDataset):
-        def __init__(self, states: dict[int, dict] | None = None, given_batches: int = 0) -> None:
-            self.states, self.given_batches = states or {}, given_batches
+    def taken(*begun: Any, count: int) -> list[Any]:
+        of_workers = page["DataLoader"](page["Resumable"](*begun), batch_size=None, num_workers=2)
+        return [(ids(batch), worker, state) for batch, worker, state in islice(of_workers, count)]
 
-        def __iter__(self) -> Iterator[tuple[list[str], int, dict]]:
-            info: Any = get_worker_info()
-            me = (info.id + self.given_batches) % info.num_workers
-            loader = Loader(tars, LoaderConfig(seed=4), worker=me, num_workers=info.num_workers)
-            if me in self.states:
-                loader.load_state_dict(self.states[me])
-            while loader.epoch < 2:
-                for batch in loader.batches(4, window=8):
-                    yield ids(batch), me, loader.state_dict()
-
-    whole = list(DataLoader(Samples(), batch_size=None, num_workers=2))
-    assert Counter(chain(*(b for b, _, _ in whole))) == dict.fromkeys(every(tars), 2)
-    states = {me: state for _, me, state in whole[:7]}
-    resumed = list(DataLoader(Samples(states, 7), batch_size=None, num_workers=2))
-    assert resumed == whole[7:]
+    whole = taken(count=32)  # two epochs and more
+    for done in (1, 7, 20):
+        states = {worker: state for _, worker, state in whole[:done]}
+        assert taken(states, done, count=32 - done) == whole[done:]
