@@ -24,7 +24,7 @@ from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
-from warehouse.lake.checks import CHECKS, Asked, Check, CheckOutcome
+from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
@@ -86,8 +86,8 @@ class Stage:
 
     def checked(self, lake: Lake, build: DatasetBuild, chunk: int | None) -> Iterator[tuple[Check, CheckOutcome]]:
         """Every check of what it wrote of a chunk, or of a dataset, and what it found."""
-        asked = Asked(self.name, build.name, chunk, build.stages.vlm.max_cost_usd)
-        return ((check, check.run(lake, asked)) for check in self.checks)
+        scope = CheckScope(self.name, build.name, chunk, build.stages.vlm.max_cost_usd)
+        return ((check, check.run(lake, scope)) for check in self.checks)
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
         """This stage under the configuration of a build."""

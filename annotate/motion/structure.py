@@ -126,7 +126,7 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
     if not finished:
         return SURE  # only the text speaks
     at = [_grasped_at(e, count) for e in finished if len(e.attempts) >= count]
-    middle = median(at) if at else 0.0
+    middle = median(at or [0.0])
     agree = sum(abs(share - middle) <= AGREES for share in at) * count
     against = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all

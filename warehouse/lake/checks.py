@@ -33,7 +33,7 @@ class CheckOutcome:
     numbers: dict[str, float]
 
 
-class Asked(NamedTuple):
+class CheckScope(NamedTuple):
     """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost."""
 
     stage: str
@@ -52,19 +52,19 @@ class Asked(NamedTuple):
         return CheckOutcome(share >= least, f"{fitting} of {episodes} {what}", {name: share, "episodes": episodes})
 
 
-def decodable_coverage(lake: Lake, asked: Asked) -> CheckOutcome:
+def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck."""
     sql = (
         "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = $1 AND chunk = $2 "
         "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
         "AND f.stage = 'episodes' AND f.severity = 'unusable')"
     )
-    return asked.share(lake, sql, "decodable", "episodes with video decode", MIN_DECODABLE)
+    return scope.share(lake, sql, "decodable", "episodes with video decode", MIN_DECODABLE)
 
 
-def progress_sanity(lake: Lake, asked: Asked) -> CheckOutcome:
+def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0."""
-    unlabelled, outside, not_zero = asked.row(
+    unlabelled, outside, not_zero = scope.row(
         lake,
         "SELECT (SELECT count(*) FROM episodes e WHERE dataset = $1 AND chunk = $2 AND status = 'ok' AND num_frames <> "
         "(SELECT count(*) FROM active_progress p WHERE p.dataset = e.dataset AND p.chunk = e.chunk "
@@ -77,18 +77,18 @@ def progress_sanity(lake: Lake, asked: Asked) -> CheckOutcome:
     return CheckOutcome(unlabelled + outside + not_zero == 0, detail, numbers)
 
 
-def label_coverage(lake: Lake, asked: Asked) -> CheckOutcome:
+def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """Most of a chunk's episodes with pictures have a label; the findings say why the others have none."""
     sql = (
         "SELECT count(*), count(a.label_run) FROM episode_content e LEFT JOIN active_runs a "
         "USING (dataset, episode_index, chunk) WHERE e.dataset = $1 AND e.chunk = $2 AND len(e.usable_cameras) > 0"
     )
-    return asked.share(lake, sql, "labelled", "episodes with pictures have a label", MIN_LABELLED)
+    return scope.share(lake, sql, "labelled", "episodes with pictures have a label", MIN_LABELLED)
 
 
-def label_agreement(lake: Lake, asked: Asked) -> CheckOutcome:
+def label_agreement(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """Labels of a chunk's episodes by several annotators are near each other on average."""
-    count, mean, worst, episode = asked.row(
+    count, mean, worst, episode = scope.row(
         lake,
         "SELECT count(*), avg(mean_difference), max(mean_difference), arg_max(episode_index, mean_difference) "
         "FROM label_disagreement WHERE dataset = $1 AND chunk = $2",
@@ -99,9 +99,9 @@ def label_agreement(lake: Lake, asked: Asked) -> CheckOutcome:
     return CheckOutcome(mean <= MAX_DISAGREEMENT, detail, {"pairs": count, "mean": mean, "worst": worst})
 
 
-def cost_within_budget(lake: Lake, asked: Asked) -> CheckOutcome:
+def cost_within_budget(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """At what a chunk's questions cost, all chunks of the dataset stay within the budget of a build."""
-    calls, prompt, completion, usd, chunks = asked.row(
+    calls, prompt, completion, usd, chunks = scope.row(
         lake,
         "SELECT count(*), coalesce(sum(prompt_tokens), 0), coalesce(sum(completion_tokens), 0), "
         "coalesce(sum(cost_usd), 0), (SELECT count(DISTINCT chunk) FROM episode_facts WHERE dataset = $1) "
@@ -109,13 +109,13 @@ def cost_within_budget(lake: Lake, asked: Asked) -> CheckOutcome:
     )
     numbers = {"calls": calls, "prompt_tokens": prompt, "completion_tokens": completion, "usd": usd}
     detail = f"{usd:.2f} USD for {calls} calls; {chunks} chunks at that price: {usd * chunks:.2f} USD"
-    if asked.budget_usd is None:
+    if scope.budget_usd is None:
         return CheckOutcome(True, f"{detail}; no budget is set (max_cost_usd)", numbers)
-    is_within = usd * chunks <= asked.budget_usd
-    return CheckOutcome(is_within, f"{detail}, of a budget of {asked.budget_usd:g} USD", numbers)
+    is_within = usd * chunks <= scope.budget_usd
+    return CheckOutcome(is_within, f"{detail}, of a budget of {scope.budget_usd:g} USD", numbers)
 
 
-def label_drift(lake: Lake, asked: Asked) -> CheckOutcome:
+def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """A chunk's labels are like the dataset's in the last release: steps per episode, end progress, confidence.
 
     Drift: means that are MAX_Z standard errors and MIN_DRIFT of the former apart.
@@ -126,11 +126,11 @@ def label_drift(lake: Lake, asked: Asked) -> CheckOutcome:
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
-        then = _label_statistics(lake, asked.dataset, None, f" AT (VERSION => {int(snapshot)})")
+        then = _label_statistics(lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})")
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
-    now = _label_statistics(lake, asked.dataset, asked.chunk or 0, "")
+    now = _label_statistics(lake, scope.dataset, scope.chunk or 0, "")
     drifted, numbers = [], {}
     for statistic, (mean, variance, count) in now.items():
         former, former_variance, former_count = then[statistic]
@@ -227,18 +227,18 @@ def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     return found
 
 
-def follows_schema(lake: Lake, asked: Asked) -> CheckOutcome:
+def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """What a stage wrote is as core/tables says: columns and types, keys, conditions of rows; and it belongs
     to episodes and label runs that are there.
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
-    where = f"dataset = {literal(asked.dataset)}" + ("" if asked.chunk is None else f" AND chunk = {int(asked.chunk)}")
+    where = f"dataset = {literal(scope.dataset)}" + ("" if scope.chunk is None else f" AND chunk = {int(scope.chunk)}")
     rows: dict[str, float] = {}
     broken = []
-    for name in STAGE_TABLES[asked.stage]:
-        rows[name], faults = _faults(lake, TABLES[name], [asked.dataset], where)
-        broken += [f"{name}: {fault}" for fault in faults.get(asked.dataset, ())]
+    for name in STAGE_TABLES[scope.stage]:
+        rows[name], faults = _faults(lake, TABLES[name], [scope.dataset], where)
+        broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
 
