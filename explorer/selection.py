@@ -151,10 +151,9 @@ class EpisodeSelection:
         for name, low, high in self.ranges:
             query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
-        query += [("q", " ".join(self.words))] if self.words else []
         sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
-        query += [("sort", str(sort))] if sort != "episode" else []
-        query += [("page", str(page))] if page != 1 else []
+        said = (("q", " ".join(self.words), ""), ("sort", sort, "episode"), ("page", page, 1))
+        query += [(name, str(value)) for name, value, usual in said if value != usual]
         return f"{path}?{urlencode(query)}" if query else path
 
     def where(self, index: Indexed) -> tuple[str, list[Any]]:
