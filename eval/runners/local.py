@@ -148,7 +148,8 @@ class ModelRunner(TextRunner):
         self.settings = {**self.settings, "answer": "head after text"} if self.after_words else self.settings
         if self.has_head and not self.after_words:
             of_words = sampling.__dict__ if reasoning else {}
-            self.settings = {"answer": "head", **(settings or {}), **of_words, "longest_px": limits.longest_px}
+            shown = {"longest_px": limits.longest_px, **limits.processor_size}
+            self.settings = {"answer": "head", **(settings or {}), **of_words, **shown}
 
     def make_ready(self, picture: StreamPicture) -> None:
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
