@@ -73,7 +73,7 @@ def say(
         common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
         return [row | {name: id_of(row) if id_of else common, "created_at": at} for row in made]
 
-    return lake.append(f"add to {table}", table, new_rows)
+    return lake.append(f"add to {table}: {' '.join(map(str, of.values()))}", table, new_rows)
 
 
 def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
