@@ -22,7 +22,7 @@ class Settings(BaseModel):
 
 
 class MotionConfig(Settings):
-    """docs/truth.md has what each value is worth on robots that it was not chosen on."""
+    """What each is worth on robots that it was not chosen on: docs/truth.md."""
 
     former: ClassVar = ("slow_speed", "turn_s", "turn")
 

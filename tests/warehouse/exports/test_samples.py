@@ -89,7 +89,11 @@ def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
         KINDS["datasets"](
             frozen.lake, frozen.selection, tmp_path / folder, EXPORT_KINDS["datasets"].read_options(options)
         )
-        return {i for p in (tmp_path / folder).rglob("*.parquet") for i in pq.read_table(p)["sample_id"].to_pylist()}
+        return {
+            i
+            for p in (tmp_path / folder / "samples").rglob("*.parquet")
+            for i in pq.read_table(p)["sample_id"].to_pylist()
+        }
 
     text = {i for i, s in frozen.samples.items() if s.row["family"] == "progresslm_text"}
     assert export("text", families=["progresslm_text"]) == text
