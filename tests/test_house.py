@@ -15,17 +15,17 @@ from core.paths import ROOT
 
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
-    "core": 2984,  # 2,000
-    "ingest": 11169,  # 9,800
-    "annotate": 10545,  # 9,000
-    "warehouse": 12807,  # 10,300
-    "eval": 11528,  # 9,500
-    "training": 7008,  # 6,800
-    "pipeline": 6474,  # 5,300
-    "explorer": 4700,  # 4,700
-    "cli": 3892,  # 3,600
-    "assets": 2829,  # 2,000
-    "benchmarks": 7817,  # 8,000
+    "core": 2899,  # 2,000
+    "ingest": 10721,  # 9,800
+    "annotate": 10263,  # 9,000
+    "warehouse": 12586,  # 10,300
+    "eval": 11245,  # 9,500
+    "training": 6907,  # 6,800
+    "pipeline": 6313,  # 5,300
+    "explorer": 4640,  # 4,700
+    "cli": 3843,  # 3,600
+    "assets": 2718,  # 2,000
+    "benchmarks": 7806,  # 8,000
 }
 PAGES = 2999  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 400
