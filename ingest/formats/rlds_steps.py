@@ -20,6 +20,7 @@ from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, array_picture, decode_picture
 from ingest.reasons import LIMITS, DataError, Limits
 
+MAX_DIMENSIONS, MAX_VALUES = 32, 1 << 62  # of one step's array
 DTYPE = re.compile(r"^(bool|u?int(8|16|32|64)|float(16|32|64))$")
 MAX_TEXTS = 64  # different ones in one feature of an episode
 MAX_NAMED = 8  # features, in one message
@@ -114,11 +115,12 @@ def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> 
 
 
 def _shape(dimensions: Any) -> tuple[int | None, ...] | None:
-    """With None for a dimension that varies, which is stored as -1; None for what is no shape."""
+    """With None for a dimension that varies, which is stored as -1; None for what is no shape of an array."""
     try:
-        return tuple(None if int(size) < 0 else int(size) for size in dimensions or ())
+        shape = tuple(None if int(size) < 0 else int(size) for size in dimensions or ())
     except (TypeError, ValueError, OverflowError):
         return None
+    return shape if len(shape) <= MAX_DIMENSIONS and prod(size or 1 for size in shape) < MAX_VALUES else None
 
 
 def _spec(node: dict[str, Any]) -> Spec | None:

@@ -79,10 +79,10 @@ def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any, tupl
 def spoilt_column(tree: Any, column: tuple[Any, ...], way: str) -> Any:
     """A copy of the tree in which all of a column is null, missing, of another kind, or huge."""
     new = copy.deepcopy(tree)
-    for node, key, _ in [place for place in places(new) if place[2] == column]:
+    for node, key, _ in [place for place in places(new) if place[2] == column][::-1]:
         match way, node[key]:
             case "missing", _:
-                node.clear() if isinstance(node, list) else node.pop(key)
+                del node[key]
             case "null", _:
                 node[key] = None
             case "huge", str(text):
