@@ -52,7 +52,7 @@ def of_two(home: Path) -> dict[str, Any]:
     lake = Lake(Workspace(home / "w"))
     release = get_release(lake)
     # Who reads the weights, and which batches show pictures
-    read, shown = training.load_backbone, []
+    read, shown = training.backbones.load_backbone, []
 
     def reads(*args: Any, **more: Any) -> Any:
         if rank:
@@ -65,10 +65,10 @@ def of_two(home: Path) -> dict[str, Any]:
         shown.append(["patches" in part.batch for part in parts])
         return placed(parts, device)
 
-    training.load_backbone, loop.placed = reads, noted
+    training.backbones.load_backbone, loop.placed = reads, noted
     result["unseen"] = numbers(train(lake, release, seen_and_unseen(home, 2)).curve)
     result["shown"] = gather_object([shown])
-    training.load_backbone, loop.placed = read, placed
+    training.backbones.load_backbone, loop.placed = read, placed
 
     # Evaluated and not
     result["plain"] = numbers(train(lake, release, evaluated(2)).curve)

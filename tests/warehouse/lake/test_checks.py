@@ -5,8 +5,8 @@ import pytest
 from core.tables import TABLES
 from warehouse.lake import Lake
 from warehouse.lake.checks import (
-    Asked,
     CheckOutcome,
+    CheckScope,
     corpus_is_sound,
     cost_within_budget,
     follows_schema,
@@ -44,7 +44,7 @@ SWAPPED = "UPDATE segments SET segment_index = 1 - segment_index WHERE segment_i
 )
 def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> None:
     corpus.con.execute(fault)
-    outcome = follows_schema(corpus, Asked(stage, "tiny"))
+    outcome = follows_schema(corpus, CheckScope(stage, "tiny"))
     assert not outcome.passed
     assert named in outcome.detail
     whole = corpus_is_sound(corpus)
@@ -59,11 +59,11 @@ def test_no_release_of_a_broken_corpus(corpus: Lake) -> None:
 
 
 def test_labels_that_differ_are_warned_of(corpus: Lake) -> None:
-    assert label_agreement(corpus, Asked("progress", "tiny")).numbers == {"pairs": 0}
+    assert label_agreement(corpus, CheckScope("progress", "tiny")).numbers == {"pairs": 0}
     row = "SELECT 'tiny', {}, 'a', 'b', 0, {}"
     for episode, difference in ((0, 0.1), (1, 0.3)):
         corpus.con.execute(f"INSERT INTO label_disagreement {row.format(episode, difference)}")
-    outcome = label_agreement(corpus, Asked("progress", "tiny"))
+    outcome = label_agreement(corpus, CheckScope("progress", "tiny"))
     assert not outcome.passed
     assert outcome.detail == "2 pairs of labels differ by 0.200 on average, at most 0.300 (episode 1)"
 
@@ -73,9 +73,9 @@ def test_a_budget_that_all_chunks_would_use_up_is_warned_of(corpus: Lake) -> Non
         "INSERT INTO vlm_calls BY NAME SELECT 'c' AS call_key, 'b' AS build_id, 'tiny' AS dataset, 0 AS episode_index, "
         "100 AS prompt_tokens, 10 AS completion_tokens, 0.5 AS cost_usd"
     )
-    assert cost_within_budget(corpus, Asked("segments", "tiny", 0, None)).passed
-    assert cost_within_budget(corpus, Asked("segments", "tiny", 0, 1.5)).passed, "three chunks at half a dollar"
-    outcome = cost_within_budget(corpus, Asked("segments", "tiny", 0, 1.4))
+    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, None)).passed
+    assert cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.5)).passed, "three chunks at half a dollar"
+    outcome = cost_within_budget(corpus, CheckScope("segments", "tiny", 0, 1.4))
     assert not outcome.passed
     assert "3 chunks at that price: 1.50 USD, of a budget of 1.4 USD" in outcome.detail
 
@@ -94,7 +94,7 @@ def drifted(lake: Lake, change: str) -> CheckOutcome:
     snapshot = lake.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
     lake.con.execute("INSERT INTO releases SELECT 'r1', ?, 'hash', now()", [snapshot])
     lake.con.execute(change)
-    return label_drift(lake, Asked("progress", "tiny"))
+    return label_drift(lake, CheckScope("progress", "tiny"))
 
 
 def test_labels_that_drift_are_warned_of(corpus: Lake) -> None:

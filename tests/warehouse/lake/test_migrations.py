@@ -17,7 +17,7 @@ from pipeline.stages import stage_specs
 from tests.kits.lake_kit import change
 from warehouse.lake import Lake, LakeError, forget_lakes
 from warehouse.lake.catalog import backups
-from warehouse.lake.checks import Asked, follows_schema
+from warehouse.lake.checks import CheckScope, follows_schema
 from warehouse.lake.connection import connect
 from warehouse.lake.publication import content_key
 from warehouse.lake.schema import SCHEMA_VERSION, migrate, schema_version, upgraded
@@ -63,7 +63,7 @@ def test_a_workspace_of_an_earlier_commit_opens_is_migrated_and_built_on(old: Wo
     assert lake.rows("SELECT count(*), count(label_run) FROM keyframes WHERE label_run = ''")[0] == (9, 9)
     assert lake.rows("SELECT labelled_frames FROM coverage") == [(169,)]
     for stage in ("episodes", "frames", "segments", "progress", "samples", "shards"):
-        outcome = follows_schema(lake, Asked(stage, "sim_short", None))
+        outcome = follows_schema(lake, CheckScope(stage, "sim_short", None))
         assert outcome.passed, (stage, outcome.detail)
 
     build = source_build(SAMPLE, "sim_short", None, (0, 1, 2))
