@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
 LINES = {
     "core": 2899,  # 2,000
-    "ingest": 10721,  # 9,800
+    "ingest": 10723,  # 9,800
     "annotate": 10263,  # 9,000
     "warehouse": 12586,  # 10,300
     "eval": 11245,  # 9,500
