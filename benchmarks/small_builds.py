@@ -25,10 +25,10 @@ BUILD = ("build", "--source", SOURCE, "--episodes", "0-4", "--workers", "1")
 CLOCK, CLOCK_GOAL = "build, by the clock", 6.0
 # In this order, in one workspace
 COMMANDS = {
-    "--help": (("--help",), 0.15),
+    "--help": (("--help",), 0.5),
     "build": (BUILD, 4.0),
-    "build again": (BUILD, 0.8),
-    "status": (("status",), 0.5),
+    "build again": (BUILD, 1.6),
+    "status": (("status",), 0.9),
     "sql": (("sql", "SELECT count(*) FROM frames"), 0.5),
     "inspect": (("inspect", SOURCE), 0.5),
 }
