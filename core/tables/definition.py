@@ -88,13 +88,13 @@ SHARED = {
 def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
     """Tables by their description: `name: comment`, and below it, two spaces further in, a line for each thing.
 
-    `key` and `partition` with names of columns, `compact`, `event` (no content), `check` with a condition that no row
-    breaks, names of columns that several tables have, or `column type: comment`. Behind the type may stand `unhashed`
-    (its values are no content) and `since=15` (the version of the schema that brings it, which is then the lake's). A
-    line that is still further in goes on with the one before.
+    `key` with names of columns, `partition` with one, `compact`, `event` (no content), `check` with a condition that no
+    row breaks, names of columns that several tables have, or `column type: comment`. Behind the type may stand
+    `unhashed` (its values are no content) and `since=15` (the version of the schema that brings it, which is then the
+    lake's). A line that is still further in goes on with the one before.
 
-    Columns of the key that several tables have come first where no other line has them, then what stands behind `;`. Of
-    content with a chunk the partition is that chunk, unless it says otherwise.
+    Columns of the key that several tables have need no line: they come first. So do those behind the key's `;`, which
+    are no part of it. Content with a column `chunk` is partitioned by dataset and chunk, unless `partition` is there.
     """
     found = []
     # Lines that were broken are put together again
@@ -111,7 +111,7 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
 
 
 def _columns(first: str, lines: list[str]) -> dict[str, Column]:
-    """Columns by their lines, and before them those of `first` that several tables have and no line."""
+    """Columns by name, as their lines say; first those of `first` that several tables have and no line describes."""
     columns = {name: SHARED[name] for name in first.split(", ") if name in SHARED}
     for line in lines:
         head, colon, about = line.partition(": ")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -41,9 +42,14 @@ EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
 Embed = Callable[[Sequence[str]], np.ndarray]
 
-# One episode's metrics; numerator and denominator of the published BF1@5, of label runs only
-EpisodeResult = tuple[Mapping[str, float], tuple[int, int]]
 LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
+
+
+class EpisodeResult(NamedTuple):
+    """One episode's metrics; `published`: numerator and denominator of the published BF1@5, of label runs only."""
+
+    values: Mapping[str, float]
+    published: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -82,12 +88,12 @@ class AnnotatorComparison:
     @cached_property
     def measures(self) -> dict[str, Measure]:
         """Every metric over the reference's episodes; those without a label count in none."""
-        names = dict.fromkeys(name for result in self.results if result for name in result[0])
+        names = dict.fromkeys(name for result in self.results if result for name in result.values)
         measured = {
-            name: mean_of([result[0].get(name, math.nan) if result else math.nan for result in self.results])
+            name: mean_of([result.values.get(name, math.nan) if result else math.nan for result in self.results])
             for name in names
         }
-        published = np.array([r[1] if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
+        published = np.array([r.published if r else (0, 0) for r in self.results], np.float64).reshape(-1, 2)
         if published[:, 1].any():
             measured[PUBLISHED] = ratio_of(*published.T)
         return measured
@@ -190,7 +196,12 @@ def _compared(
     active = active_runs(lake, dataset)
     vectors = _name_vectors(truths, labels, embedded)
     results: dict[tuple[str, str], list[EpisodeResult | None]] = {
-        (run, annotators[run]): [_result(own.get(e), t, vectors) for e, t in truths.items()]
+        (run, annotators[run]): [
+            EpisodeResult(score_label(own[e], t) | score_steps(own[e], t, vectors), published_counts(own[e], t))
+            if e in own
+            else None
+            for e, t in truths.items()
+        ]
         for run, own in labels.items()
     }
     by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
@@ -201,10 +212,8 @@ def _compared(
         # Of all the reference's episodes: one that the run labels later changes the coverage
         own, some = labels.get(run, {}), truths if run else by_some
         content = content_key(*(_compared_text(truths[e], own.get(e), episodes[e]) for e in some))
-        counts = active == {run}
-        labellers.append(
-            AnnotatorComparison(dataset, run, annotator, reference.against, counts, of_episodes, successes, (content,))
-        )
+        facts = reference.against, active == {run}, of_episodes, successes, (content,)
+        labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
     return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
 
 
@@ -213,7 +222,7 @@ def _baselines(
 ) -> dict[str, list[EpisodeResult | None]]:
     """What needs no label, of the episodes that some run has labelled (`scored`); what has no metric is left out."""
     return {
-        name: [(scored[e][name], (0, 0)) if e in scored else None for e in truths]
+        name: [EpisodeResult(scored[e][name]) if e in scored else None for e in truths]
         for name in next(iter(scored.values()), ())
         if not all(math.isnan(value) for of_episode in scored.values() for value in of_episode[name].values())
     }
@@ -227,15 +236,6 @@ def _name_vectors(
     of_labels = (label.segments for own in labels.values() for label in own.values())
     names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
     return dict(zip(names, embedded(names), strict=True)) if names else {}
-
-
-def _result(
-    label: ComparedLabel | None, truth: EpisodeTruth, vectors: Mapping[str, np.ndarray]
-) -> EpisodeResult | None:
-    if label is None:
-        return None
-    values = score_label(label, truth) | score_steps(label, truth, vectors)
-    return values, published_counts(label, truth)
 
 
 def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:

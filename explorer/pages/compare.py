@@ -186,7 +186,7 @@ def like_page(
         except UserError as e:
             why_not = str(e)
     return at.page(
-        "likeness.html",
+        "similar.html",
         title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,

@@ -46,7 +46,7 @@ class CheckScope(NamedTuple):
         return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
 
     def share(self, lake: Lake, sql: str, name: str, what: str, least: float) -> CheckOutcome:
-        """Of the chunk's episodes that a query counts, the share of those that it counts besides."""
+        """The query counts episodes of the chunk, and those of them that fit; `least`: share of these that passes."""
         episodes, fitting = self.row(lake, sql)
         share = fitting / episodes if episodes else 1.0
         return CheckOutcome(share >= least, f"{fitting} of {episodes} {what}", {name: share, "episodes": episodes})
