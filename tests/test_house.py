@@ -1,7 +1,7 @@
-"""The budget of the house: lines by room, lines of a file, complexity, imports, and no private modules of libraries.
+"""The budget of the house: statements by room, lines of a file, complexity, imports, no private modules of libraries.
 
-The numbers are what was reached, and may only fall: who adds, takes out elsewhere. Who has to raise one does so in a
-commit of its own, with a sentence why.
+Statements are counted, not lines: a line is no reason to write two thoughts in one. The numbers are what was reached.
+Who has to raise one does so in a commit of its own, with a sentence why.
 """
 
 import ast
@@ -13,22 +13,22 @@ import pytest
 
 from core.paths import ROOT
 
-# Lines by `wc -l`, blanks and docstrings and all; behind each what the room is to come down to
-LINES = {
-    "core": 2899,  # 2,000
-    "ingest": 10723,  # 9,800
-    "annotate": 10263,  # 9,000
-    "warehouse": 12586,  # 10,300
-    "eval": 11245,  # 9,500
-    "training": 6907,  # 6,800
-    "pipeline": 6313,  # 5,300
-    "explorer": 4640,  # 4,700
-    "cli": 3843,  # 3,600
-    "assets": 2718,  # 2,000
-    "benchmarks": 7806,  # 8,000
+# Statements of Python, those inside of others counted too
+STATEMENTS = {
+    "core": 1206,
+    "ingest": 7077,
+    "annotate": 6400,
+    "warehouse": 7601,
+    "eval": 6825,
+    "training": 4414,
+    "pipeline": 3943,
+    "explorer": 2735,
+    "cli": 2210,
+    "assets": 1620,
+    "benchmarks": 5090,
 }
 PAGES = 2999  # of the explorer's scripts, styles and templates; 3,000
-MOST_OF_A_FILE = 400
+MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
 FOR_THE_TYPE_CHECKER = 5  # blocks
@@ -38,7 +38,7 @@ MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time came
 BRANCHES_PER_10_LINES = 2.24  # 1.9, of functions of 12 lines or more
-OURS = {*LINES, "tests", "docs", "samples", "plugins", "proccorpus"}
+OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 
 
@@ -50,11 +50,16 @@ def files(room: str, *suffixes: str) -> list[Path]:
     return [path for path in found if path.exists()]
 
 
+def statements(paths: list[Path]) -> int:
+    trees = [ast.parse(path.read_text()) for path in paths]
+    return sum(isinstance(node, ast.stmt) for tree in trees for node in ast.walk(tree))
+
+
 def lines(paths: list[Path]) -> int:
     return sum(len(path.read_text().splitlines()) for path in paths)
 
 
-PRODUCT = [path for room in LINES if room != "benchmarks" for path in files(room)]
+PRODUCT = [path for room in STATEMENTS if room != "benchmarks" for path in files(room)]
 TREES = {path: ast.parse(path.read_text()) for path in PRODUCT}
 FUNCTIONS = [n for t in TREES.values() for n in ast.walk(t) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
 
@@ -68,9 +73,9 @@ def complexity(function: ast.AST) -> int:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("room", LINES)
+@pytest.mark.parametrize("room", STATEMENTS)
 def test_a_room_keeps_to_its_budget(room: str):
-    assert lines(files(room)) <= LINES[room]
+    assert statements(files(room)) <= STATEMENTS[room]
 
 
 def test_pages_keep_to_theirs():
