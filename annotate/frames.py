@@ -26,10 +26,12 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
 from ingest.episodes import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
+from ingest.recordings import Fingerprint, file_digest, moments_of, rows_fingerprint
 from ingest.registry import Gripper
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 
 type Pictures = Mapping[str, bytes]  # a digest over all pictures by camera
 
@@ -101,9 +103,12 @@ class FramesConfig(BaseModel):
 
 @dataclass(frozen=True)
 class FramesResult:
+    """What was measured of a chunk; `fingerprints`: of each episode with contents, by what its recording is told."""
+
     tables: dict[str, pa.Table]
     findings: list[Finding]
     decoded_frames: int
+    fingerprints: dict[int, Fingerprint]
 
 
 class Keeper(Protocol):
@@ -133,6 +138,7 @@ class Measured:
 
     camera: str
     measures: vc.Measures
+    moments: tuple[int, ...]  # perceptual hashes by which the recording is told
     keyframes: list[dict[str, Any]]  # rows of `keyframes`
     damaged: int  # frames in which the decoder concealed errors
     tiny_every: int  # frames from one tiny picture to the next
@@ -154,6 +160,7 @@ def frames_stage(
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
     contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
     lags, main = LagMeter(signals), main_signal(signals)
+    fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
         where = of_chunk | {"episode_index": record.episode_index}
@@ -177,6 +184,7 @@ def frames_stage(
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
         contents.append(where | row | {"usable_cameras": list(pictures)} | hashes)
+        fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
             states.append(rows_of("states", where, len(rows.state), state=lists_of(rows.state)))
         lags.add(episode, rows, usable[0].measures.change, fps)
@@ -196,7 +204,24 @@ def frames_stage(
         "keyframes": TABLES["keyframes"].rows(keyframes),
         "signal_lags": TABLES["signal_lags"].rows([of_chunk | lag_row(lag) for lag in measured_lags]),
     }
-    return FramesResult(tables, findings, decoded)
+    return FramesResult(tables, findings, decoded, fingerprints)
+
+
+def _fingerprint(
+    source: Source, episode: EpisodeData, usable: Sequence[Measured], hashes: Mapping[str, Any]
+) -> Fingerprint:
+    """What the recording is told by: its rows, its pictures at a few moments, the bytes of its own video."""
+    try:
+        file = file_digest(source, episode.record)
+    except (DataError, SourceError, OSError):
+        file = None  # a layer that is not known: the pictures were decoded, and tell the recording
+    return replace(
+        rows_fingerprint(episode),
+        num_frames=len(usable[0]),
+        moments={camera.camera: camera.moments for camera in usable},
+        file=file,
+        contents=frozenset([hashes["content_hash"], *hashes["former_hashes"]]),
+    )
 
 
 def _cameras(
@@ -331,9 +356,10 @@ def measure_camera(
             keyframes.append({"frame_index": index, "sha256": sha256, "width_px": width, "height_px": height})
     # The meter's hash is quick and near the published one; only who wants the published numbers pays for that one
     measures = meter.read()
+    moments = moments_of(measures.phash)
     if config.published_phash:
         measures = replace(measures, phash=np.array(hashes, np.uint64))
-    return Measured(camera, measures, keyframes, damaged, tiny_every)
+    return Measured(camera, measures, moments, keyframes, damaged, tiny_every)
 
 
 def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer import Option
@@ -33,7 +33,7 @@ from cli.options import (
 )
 from cli.output import print_json, show, training_progress
 from cli.status import status_rows
-from cli.terminal import DONE, note
+from cli.terminal import DONE, PARTIAL, note
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from core.paths import ROOT, Workspace
@@ -115,14 +115,15 @@ def nightly(
     """Bring every dataset up to date, release them, and score the newest model.
 
     Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
-    reach were not built: the rest was built, released and scored, and the next night tries again.
+    reach, or in which most recordings changed, were not built: these stay as they were, the rest was built, released
+    and scored, and the next night tries again.
     """
     space = space_at(at.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
     if not builds:
         raise UserError(f"{space.root} has no dataset yet: give --config FILE")
-    code = build_all(space, builds, workers, update=update)
+    code = build_all(space, builds, workers, update=update, asked_code=PARTIAL)
     _, reward_model = _closing()
     _say_outcomes(space, reward_model.scoring_steps(open_lake(space), release, licences))
     raise typer.Exit(code)
@@ -143,6 +144,9 @@ def build(
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
     update: UpdateOption = False,
+    accept_changes: Annotated[
+        bool, Option(help="Build also where most recordings have other numbers or names than before, or the robot has.")
+    ] = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
     at: At = At(),
@@ -179,7 +183,8 @@ def build(
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
-    code = build_all(space, builds, workers, update=update, events=events, style=at.format)
+    options: dict[str, Any] = {"update": update, "events": events, "style": at.format, "accept_changes": accept_changes}
+    code = build_all(space, builds, workers, **options)
     if code != DONE or at.format == "json":
         raise typer.Exit(code)
 

@@ -14,7 +14,7 @@ from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
 from cli.output import print_json, progress, show
 from cli.status import show_status, status_rows
-from cli.terminal import DONE, FAILED, PARTIAL, VERBOSE, note
+from cli.terminal import DONE, FAILED, PARTIAL, USAGE, VERBOSE, note
 from core.logs import about, is_json
 from core.paths import Workspace
 from ingest.reasons import REASONS
@@ -38,17 +38,20 @@ def build_all(
     update: bool = False,
     events: Path | None = None,
     style: str = "table",
+    accept_changes: bool = False,
+    asked_code: int = USAGE,
 ) -> int:
     """Run a build with a progress bar, report it to Dagster where that is used, print a summary; returns the exit code.
 
-    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable. Raises
-    SourceError before anything is written. `events`: for programs that started it, a file that gets lines of JSON:
-    {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it is
-    done; {"event": "end", "exit_code": 0}, missing where it broke off.
+    3 when all was built but datasets whose source is out of reach, 1 when a step failed or nothing is usable,
+    `asked_code` when a source changed so much that a person has to accept it. Raises SourceError before anything is
+    written. `accept_changes`: as for `run_build`. `events`: for programs that started it, a file that gets lines of
+    JSON: {"event": "plan", "stages": 12}, so many stages of chunks are to be made, each a row of `stage_runs` once it
+    is done; {"event": "end", "exit_code": 0}, missing where it broke off.
     """
     # Predicted before the build, while it is still known what is not labelled yet
     costs = _predictions(space, builds, update=update)
-    report = _build_visibly(space, builds, workers, update=update, events=events)
+    report = _build_visibly(space, builds, workers, update=update, events=events, accept_changes=accept_changes)
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
@@ -69,7 +72,9 @@ def build_all(
     is_usable = any(row["ok"] for row in rows)
     if not report.failed and not is_usable:
         print(f"error: no usable episode; reasons: proccorpus quarantine --workspace {space.root}", file=sys.stderr)
-    if report.is_partial and is_usable:
+    if any(failure.asks for failure in report.failed) and report.is_partial:
+        code = asked_code
+    elif report.is_partial and is_usable:
         code = PARTIAL
     else:
         code = FAILED if report.failed or not is_usable else DONE
@@ -123,7 +128,13 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _build_visibly(
-    space: Workspace, builds: Sequence[DatasetBuild], workers: int | None, *, update: bool, events: Path | None
+    space: Workspace,
+    builds: Sequence[DatasetBuild],
+    workers: int | None,
+    *,
+    update: bool,
+    events: Path | None,
+    accept_changes: bool,
 ) -> BuildReport:
     done, to_do = Counter[str](), Counter[str]()  # episodes by stage
     going: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)  # the same of stages that go on, by chunk
@@ -163,6 +174,7 @@ def _build_visibly(
             on_note=lambda text: note(f"note: {text}"),
             on_moment=on_moment,
             update=update,
+            accept_changes=accept_changes,
         )
 
 
@@ -193,6 +205,8 @@ def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Predic
 def _print_failure(failure: StepFailure) -> None:
     where = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
     message = f"error: {failure.stage} of {where} failed: {failure.message}; the rest was built, run again to retry"
+    if failure.asks:
+        message = f"error: {failure.message}"
     with about(dataset=failure.dataset, chunk=failure.chunk, stage=failure.stage):
         print(message, file=sys.stderr)
         if VERBOSE.get():

@@ -139,7 +139,7 @@ def corrections_undo(
 ) -> None:
     """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
     lake = lake_at(at.workspace)
-    place = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
+    place = lake.rows("SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?", [correction])
     follows = corrections.newest_id(lake, *place[0]) if place else None
     row = corrections.take_back(lake, correction, author=author or whoami(), comment=comment, follows=follows)
     say(f"{row['correction_id']} takes {correction} back; the next build makes its chunk anew")

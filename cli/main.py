@@ -65,6 +65,7 @@ COMMANDS = (
     ("Labels", "corrections", "correcting", "List, export and import corrections of labels by people."),
     ("Labels", "references", "correcting", "List and choose references: runs that others are labelled like."),
     ("Labels", "outcomes", "correcting", "List and import outcomes: which runs succeeded."),
+    ("Labels", "recordings", "recordings", "Show where recordings are now, and decide which one an episode is."),
     ("Labels", "demonstrations", "querying", "List the runs that differ most from others of their task, and how."),
     ("Labels", "like", "querying", "List the runs most similar to one run, or the frames most similar to one frame."),
     ("Labels", "import", "exporting", "Import annotations from other tools as a label run of their own."),
@@ -89,7 +90,7 @@ MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that read and write the lake and nothing else
 WITHOUT_PANDAS = {
     "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "gc", "inspect", "status", "quarantine", "digest",
-    "schema", "sql", "demonstrations", "corrections", "references", "outcomes",
+    "schema", "sql", "demonstrations", "corrections", "references", "outcomes", "recordings",
 }  # fmt: skip
 BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}  # without what they stay in too long; the rest is kept
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]

@@ -32,7 +32,8 @@ from cli.terminal import FAILED, note
 from core.errors import UserError
 from warehouse.lake import Lake
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
-from warehouse.lake.statements import take_down, takedown_marks
+from warehouse.lake.recordings import withdraw
+from warehouse.lake.statements import takedown_marks
 from warehouse.lake.statements import undo_takedown as take_back
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
@@ -186,7 +187,9 @@ def takedown(
         marks = take_back(lake, dataset, selected)
         note(f"{marks} marks taken back; build {dataset} to use it again.")
     else:
-        take_down(lake, dataset, selected, reason or "")
+        copies = withdraw(lake, dataset, selected, reason or "")
+        for name, episode in copies:
+            note(f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well.")
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
     show(takedown_marks(lake, dataset), at.format, empty=f"Nothing of {dataset} is taken down.")
 

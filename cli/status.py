@@ -8,7 +8,7 @@ from cli.output import print_json, show
 from pipeline.config import built, listed_datasets, resolve, stored_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
-from warehouse.lake import Lake
+from warehouse.lake import Lake, recordings
 from warehouse.lake.outcomes import chunks_to_build, question
 from warehouse.lake.references import sentences
 from warehouse.lake.similarity import embedded_pictures
@@ -73,7 +73,7 @@ def status(at: At = At()) -> None:
         rows = status_rows(lake)
         if at.format == "table":
             show_status(rows)
-            for name, text in sentences(lake).items():
+            for name, text in (*sentences(lake).items(), *recordings.sentences(lake).items()):
                 print(f"{name}: {text}")
         else:
             print_json({"workspace": str(lake.workspace.root), "snapshot": lake.snapshot(), "datasets": rows})

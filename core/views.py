@@ -42,6 +42,29 @@ MOMENTS = 8  # evenly spread over a run: by them other runs are like it
 
 MOST_WITH_STEPS = 20  # references among the runs of a task that bring their own steps
 
+# Tables of what people said of episodes
+STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
+
+
+def _located(table: str) -> str:
+    """A view of a table of statements by the present numbers of the recordings that they are of."""
+    return f"""
+located_{table}: Rows of {table} by the present number of their recording; without those of recordings that left
+        SELECT w.* REPLACE (coalesce(r.dataset, w.dataset) AS dataset,
+                            CASE WHEN r.recording IS NULL THEN w.episode_index ELSE r.episode_index END
+                            AS episode_index)
+        FROM {table} w LEFT JOIN recordings r ON r.recording = w.recording
+        WHERE w.recording IS NULL OR r.recording IS NOT NULL AND r.left_at IS NULL
+"""
+
+
+# Recordings that were taken down, alone or with their dataset
+WITHDRAWN = """
+          SELECT t.recording, t.reason, t.created_at FROM takedowns t WHERE t.recording IS NOT NULL
+          UNION ALL
+          SELECT r.recording, t.reason, t.created_at FROM takedowns t JOIN recordings r ON r.dataset = t.dataset
+          WHERE t.episode_index IS NULL"""
+
 # Of label_quality as q: nobody says how the run ended, and its label or the other runs of its task say that it failed
 UNFINISHED = f"(q.p_failure >= {LOOKS_UNFINISHED} OR q.end_by = 'label' AND q.end_progress < 1)"
 
@@ -83,6 +106,19 @@ quarantine: Episodes (or whole datasets) that cannot be used, each with its wors
         SELECT dataset, episode_index, camera, reason, detail, file FROM (
           SELECT *, row_number() OVER (PARTITION BY dataset, episode_index ORDER BY stage, reason, camera) AS nth
           FROM findings WHERE severity = 'unusable') WHERE nth = 1
+
+{"".join(map(_located, STATEMENTS)).strip()}
+
+current_takedowns: What must not be used or passed on, by the present numbers
+  episode_index: null: the whole dataset
+  recording: the recording that was taken down; null: the whole dataset
+  is_sure: false: the episode is probably that recording; a person has to decide
+        SELECT dataset, episode_index, reason, created_at, recording, true AS is_sure FROM located_takedowns
+        UNION ALL
+        SELECT r.dataset, r.episode_index, 'it is probably a recording that was taken down: ' || t.reason,
+               t.created_at, t.recording, false
+        FROM recordings r JOIN ({WITHDRAWN.strip()}) t ON t.recording = r.resembles
+        WHERE r.left_at IS NULL
 
 active_segments: Segments of each episode's active label
         SELECT s.* FROM segments s JOIN active_runs a
@@ -187,12 +223,18 @@ review_queue: Suspicious labels that nobody has reviewed, most suspicious first
 current_corrections: Corrections in force: the accepted label of each episode, corrections that wait for a person
     (review), and annotators' labels that must not be used (rejected)
   status: accepted, review (the episode has changed since, or it was imported for review) or rejected
-        WITH stated AS (
-          SELECT c.* EXCLUDE (status), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
-                 c.base_content_hash IS NOT DISTINCT FROM e.content_hash
-                   OR coalesce(list_contains(e.former_hashes, c.base_content_hash), false) AS fits,
+        WITH said AS (
+          SELECT *, true AS is_same FROM located_corrections
+          UNION ALL BY NAME
+          SELECT c.* REPLACE (r.dataset AS dataset, r.episode_index AS episode_index), false AS is_same
+          FROM corrections c JOIN recordings r ON r.resembles = c.recording WHERE r.left_at IS NULL),
+        stated AS (
+          SELECT c.* EXCLUDE (status, is_same), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
+                 is_same AND (coalesce(e.recording = c.recording, false)
+                   OR c.base_content_hash IS NOT DISTINCT FROM e.content_hash
+                   OR coalesce(list_contains(e.former_hashes, c.base_content_hash), false)) AS fits,
                  CASE WHEN c.status = 'accepted' AND NOT fits THEN 'review' ELSE c.status END AS status
-          FROM corrections c JOIN datasets d USING (dataset) LEFT JOIN episode_content e USING (dataset, episode_index)
+          FROM said c JOIN datasets d USING (dataset) LEFT JOIN episode_content e USING (dataset, episode_index)
           WHERE c.rejects IS NULL AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
             AND (c.status <> 'rejected' OR fits))
         SELECT correction_id, dataset, episode_index, chunk, status, base_label_run, base_content_hash, follows,
@@ -223,8 +265,8 @@ pending_corrections: Episodes with corrections that their labels and samples do 
         WHERE c.status = 'rejected'
 
 current_outcomes: Outcomes in force: the newest statement on each run that was not taken back
-        SELECT o.dataset, o.episode_index, o.success, o.note, o.author, o.file, o.created_at, o.import_id
-        FROM outcomes o
+        SELECT o.dataset, o.episode_index, o.success, o.note, o.author, o.file, o.created_at, o.import_id, o.recording
+        FROM located_outcomes o
         WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
         QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, import_id DESC) = 1
 
@@ -237,16 +279,58 @@ pending_outcomes: Episodes with stated outcomes that the corpus does not show ye
 
 current_tags: Tags that episodes have now
   tag: the tag
-        SELECT dataset, episode_index, value AS tag, author, created_at, mark_id FROM episode_marks WHERE kind = 'tag'
+        SELECT dataset, episode_index, value AS tag, author, created_at, mark_id, recording
+        FROM located_episode_marks WHERE kind = 'tag'
         QUALIFY row_number() OVER (
           PARTITION BY dataset, episode_index, value ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on
 
 current_assignments: The person whom each episode is assigned to now
   person: person who should look at the episode
-        SELECT dataset, episode_index, value AS person, author, created_at, mark_id FROM episode_marks
-        WHERE kind = 'assigned'
+        SELECT dataset, episode_index, value AS person, author, created_at, mark_id, recording
+        FROM located_episode_marks WHERE kind = 'assigned'
         QUALIFY row_number() OVER (
           PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on
+
+words_in_review: What people said of recordings that an episode only resembles: not in force until a person decides
+    whether it is that recording (proccorpus recordings same, or other)
+  recording: recording of the episode
+  said_of: recording that it was said of, which left the source or changed
+  kind: takedown, outcome, tag, assignment, correction or reference
+  text: what was said, in short
+  author: person who said so; null: not known
+  why: what speaks for the same recording
+        WITH said AS (
+          SELECT recording, 'takedown' AS kind, reason AS text, NULL AS author, created_at FROM takedowns
+          UNION ALL
+          SELECT recording, 'outcome',
+                 CASE WHEN success THEN 'succeeded' ELSE 'failed' END || coalesce(': ' || note, ''), author, created_at
+          FROM (
+            FROM outcomes o WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
+            QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, import_id DESC) = 1)
+          UNION ALL
+          SELECT recording, CASE WHEN kind = 'tag' THEN 'tag' ELSE 'assignment' END, value, author, created_at FROM (
+            FROM episode_marks QUALIFY row_number() OVER (
+              PARTITION BY recording, kind, CASE WHEN kind = 'tag' THEN value END
+              ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on)
+          UNION ALL
+          SELECT recording, 'correction', coalesce(nullif(comment, ''), 'a corrected label'), author, created_at FROM (
+            FROM corrections c WHERE c.rejects IS NULL AND c.status <> 'rejected'
+              AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
+            QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, correction_id DESC) = 1)
+          UNION ALL
+          SELECT recording, 'reference', 'a reference of its task', author, created_at FROM (
+            FROM reference_marks
+            QUALIFY row_number() OVER (PARTITION BY recording ORDER BY created_at DESC, mark_id DESC) = 1
+              AND is_reference))
+        SELECT r.dataset, r.episode_index, r.recording, s.recording AS said_of, s.kind, s.text, s.author, s.created_at,
+               r.why
+        FROM said s JOIN recordings r ON r.resembles = s.recording
+        WHERE r.left_at IS NULL
+
+copies: Episodes with equal rows and length, within a dataset or in several
+  episodes: dataset and number of each
+        SELECT rows_hash, num_frames, list(dataset || ' ' || episode_index ORDER BY dataset, episode_index) AS episodes
+        FROM episode_content WHERE rows_hash IS NOT NULL GROUP BY ALL HAVING count(*) > 1
 
 current_joined_tasks: Task texts that people have joined, because they mean the same task
         SELECT dataset, task, same_as FROM joined_tasks
@@ -261,7 +345,7 @@ current_references: The references of each task: runs with an accepted correctio
   author: person who said so; null: the source's own steps
   content_hash: content_hash of the episode; null: its frames are not built, so it is not used yet
         WITH marks AS MATERIALIZED (
-          FROM reference_marks
+          FROM located_reference_marks
           QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1),
         stated AS MATERIALIZED (FROM current_corrections WHERE status <> 'review'),
         listed AS MATERIALIZED (

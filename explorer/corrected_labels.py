@@ -22,22 +22,24 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     """The corrections of an episode, oldest first; those that count; whether the next build has to take one in."""
     key = (dataset, episode_index)
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    asked = f"FROM corrections {of_episode} ORDER BY created_at, correction_id"
-    rows = reader.dicts(asked, *key) if key in corrected_places(reader) else []
-    if not rows:
+    if key not in corrected_places(reader):
         return {"history": [], "newest": None, "current": [], "pending": False}
+    asked = f"FROM located_corrections {of_episode} ORDER BY created_at, correction_id"
+    rows = reader.dicts(asked, *key)
     current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
     return {
         "history": [_readable(r) for r in rows],
-        "newest": rows[-1]["correction_id"],
+        "newest": rows[-1]["correction_id"] if rows else None,
         "current": [_readable(r) for r in current],
         "pending": _is_pending(reader, dataset, episode_index, current),
     }
 
 
 def corrected_places(reader: LakeReader) -> set[tuple[str, int]]:
-    """The episodes that anybody has corrected: most are not, and need no look for their corrections."""
-    return reader.once("corrected", lambda: {*reader.rows("SELECT DISTINCT dataset, episode_index FROM corrections")})
+    """The episodes that anybody has corrected, or whose like: most are not, and need no look for their corrections."""
+    places = "SELECT dataset, episode_index FROM"
+    sql = f"{places} located_corrections UNION {places} current_corrections"
+    return reader.once("corrected", lambda: {*reader.rows(sql)})
 
 
 def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:

@@ -24,7 +24,7 @@ from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
 from ingest.task_texts import other_tasks
 
-CODE_VERSION = "episodes-4"
+CODE_VERSION = "episodes-5"
 UNKNOWN = "\ufffd"  # in the place of a NUL character
 MAX_DETAILS = 20  # of one thing, in one finding
 NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
@@ -133,27 +133,34 @@ class EpisodesResult:
     findings: list[Finding]
     records: tuple[EpisodeRecord, ...]
     ids: pa.Table  # of the whole dataset, for the table episode_ids
+    split_by_group: Mapping[str, str]  # of the whole dataset
+
+
+def settled_listing(source: Source, known: Mapping[str, int]) -> Listing:
+    """The episodes of a source with the ids, indices and instructions that count; `known`: the indices of source ids.
+
+    Raises SourceError.
+    """
+    return settle(storable(list_episodes(source), source.config.limits), source.config, known)
 
 
 def episodes_stage(
     source: Source,
+    listing: Listing,
     splits: SplitConfig,
     before: Mapping[str, str],
-    known: Mapping[str, int],
     stated: Mapping[int, Outcome] = NOBODY,
     signals: Sequence[GripperSignal] = (),
     withdrawn: Collection[int] = (),
 ) -> EpisodesResult:
     """Facts and splits of a dataset's episodes, of those that the source has selected, and its grippers.
 
-    `before` holds the splits that groups were given earlier, `known` the indices of source ids, `signals` the grippers
-    that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first changes
-    nothing later. `stated`: outcomes by episode that people gave, which count before the source's. `withdrawn`:
+    listing: all episodes (`settled_listing`). `before` holds the splits that groups were given earlier, `signals` the
+    grippers that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first
+    changes nothing later. `stated`: outcomes by episode that people gave, which count before the source's. `withdrawn`:
     episodes that were taken down, which no samples of others may show.
     """
     config = source.config
-    # Indices and splits are decided over the whole dataset, before a part of it is selected
-    listing = settle(storable(list_episodes(source), config.limits), config, known)
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
     split_by_group = assign_splits(config.name, config.role, listing.records, splits, before, unusable)
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
@@ -192,7 +199,7 @@ def episodes_stage(
         "splits": TABLES["splits"].rows(split_rows),
         "other_tasks": TABLES["other_tasks"].rows(other_rows),
     }
-    return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids))
+    return EpisodesResult(tables, findings, records, TABLES["episode_ids"].rows(ids), split_by_group)
 
 
 def _views_without_files(source: Source, listing: Listing) -> list[Finding]:

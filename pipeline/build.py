@@ -26,18 +26,21 @@ from core.wall import num_left_out
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
 from ingest.sources.types import SourceError
-from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, run_chunk, run_guarded
+from pipeline.chunk import ChunkResult, ChunkTask, StageMoment, StepFailure, Tell, failed_step, run_chunk
 from pipeline.config import DatasetBuild, as_listed, config_rows, resolve, stored_build, stored_builds
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
-from pipeline.stage import StageContext, StageReport, Step
+from pipeline.stage import StageContext, StageReport, Step, run_stage
 from pipeline.stages import LISTING, stage_specs, transfer
+from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
+from warehouse.lake.recordings import FRAMES, review_counts, review_sentence, sentence
 from warehouse.lake.references import chunks_of_references
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
+MAX_LISTINGS = 2  # of a dataset anew within a build, because the pictures showed another recording
 MEASURING = frozenset(transfer.STAGE.upstream)  # stages of which references show the output, to other chunks, too
 
 
@@ -68,15 +71,17 @@ def run_build(
     *,
     on_moment: Tell = lambda moment: None,
     update: bool = False,
+    accept_changes: bool = False,
     chunks: Chunks | None = None,
 ) -> BuildReport:
     """Bring some datasets up to date. `on_plan` gets the number of stages to run and what is still to be done of
     chunks, `on_stage` each one done, `on_note` what a person should know, `on_moment` each beginning and end of what is
     done of chunks, when it happens, maybe in another thread. `update`: hub's datasets at their newest commit, not at
-    the one that was read before. `chunks`: of these only, beside listings and what references show; None: of all.
+    the one that was read before. `accept_changes`: sources in which most recordings have other addresses than before
+    are taken as they are. `chunks`: of these only, beside listings and what references show; None: of all.
 
-    Of several datasets one whose source is out of reach, or half there, is a failure of the report and does not stop
-    the others. Raises SourceError and OSError before a lake is made where all are.
+    Of several datasets one whose source is out of reach, half there, or not what it was, is a failure of the report and
+    does not stop the others. Raises SourceError and OSError before a lake is made where all are out of reach.
     Raises DiskFullError: no other chunk would get further.
     """
     report = BuildReport()
@@ -91,7 +96,8 @@ def run_build(
 
     # First every listing, here: it says which chunks there are. What it found decides who annotates
     steps = _planned(lake, report.builds, fingerprints)
-    if _list_sources(lake, report, steps, fingerprints, note) or is_new:
+    list_sources = partial(_list_sources, lake, report, fingerprints, note, accept_changes=accept_changes)
+    if list_sources(steps) or is_new:
         with lake.reading():
             report.builds = {name: as_listed(lake, build) for name, build in report.builds.items()}
         steps = _planned(lake, report.builds, fingerprints)
@@ -109,8 +115,22 @@ def run_build(
     to_run = _largest_first(lake, _chunks_to_run(outdated, report.failed))
     report.left = [] if chunks is None else [chunk for chunk in to_run if chunk not in chunks]
     run([chunk for chunk in to_run if chunk not in report.left])
+    # A pass over the pictures may have found that a recording is another one: what people said of it is listed anew
+    for _ in range(MAX_LISTINGS):
+        steps = _planned(lake, report.builds, fingerprints)
+        if not _are_recognised_anew(report) or not list_sources(steps):
+            break
+        outdated = [step for step in _planned(lake, report.builds, fingerprints) if step.chunk is not None]
+        again = _chunks_to_run([step for step in outdated if step.status != CURRENT], report.failed)
+        run([chunk for chunk in again if chunk not in report.left])
+    _note_recordings(lake, report, on_note)
     lake.back_up()
     return report
+
+
+def _are_recognised_anew(report: BuildReport) -> bool:
+    """Did a pass over the pictures find a recording to be another one than the listing took it for?"""
+    return any(done.run.stage == FRAMES and sentence("", done.numbers) for done in report.done)
 
 
 def _chunks_to_run(outdated: Sequence[Step], failures: Sequence[StepFailure]) -> list[tuple[str, int]]:
@@ -189,6 +209,17 @@ def _note_moves(lake: Lake, builds: Mapping[str, DatasetBuild], on_note: Callabl
             on_note(f"{name}: {build.dataset.source} is read at {build.commit}, before at {stored.commit}")
 
 
+def _note_recordings(lake: Lake, report: BuildReport, on_note: Callable[[str], None]) -> None:
+    """Say what the build found of recordings that are known, and what a person has to decide."""
+    for done in report.done:
+        text = sentence(done.run.dataset, done.numbers)
+        if text:
+            on_note(f"{done.run.dataset}: {text}")
+    for dataset, count in review_counts(lake).items():
+        if dataset in report.builds:
+            on_note(f"{dataset}: {review_sentence(dataset, count)}")
+
+
 def _note_result(report: BuildReport, on_stage: Callable[[StageReport], None], result: ChunkResult) -> None:
     """Raises DiskFullError: no other chunk would get further."""
     report.done += result.done
@@ -202,9 +233,11 @@ def _note_result(report: BuildReport, on_stage: Callable[[StageReport], None], r
 def _list_sources(
     lake: Lake,
     report: BuildReport,
-    steps: Sequence[Step],
     fingerprints: Mapping[str, str],
     note: Callable[[ChunkResult], None],
+    steps: Sequence[Step],
+    *,
+    accept_changes: bool,
 ) -> bool:
     """List the datasets whose listing is not current, and store configurations that changed; was there any?"""
     for listing in steps:
@@ -212,11 +245,23 @@ def _list_sources(
             build = report.builds[listing.dataset]
             # With the fingerprint that was taken at the start: the whole build is of one state of the source
             source = build.source(lake.workspace.sources, fingerprints[build.name])
-            note(run_guarded(StageContext(lake, build, listing, source, report.build_id)))
-    # A configuration that changed is stored beside a listing that stayed current; a new listing stores its own. The
-    # same data in another place is no change
+            context = StageContext(lake, build, listing, source, report.build_id, accept_changes=accept_changes)
+            try:
+                result = ChunkResult([run_stage(context)], None)
+            except ChangedSourceError as e:
+                result = ChunkResult([], StepFailure(build.name, None, LISTING.name, str(e), "", asks=True))
+            except Exception as e:
+                result = failed_step(context, e)
+            note(result)
+    # A configuration that changed is stored beside a listing that stayed current; a new listing stores its own. So is a
+    # new place of the same data
     failed, stored = {failure.dataset for failure in report.failed}, stored_builds(lake)
-    changed = {n: b for n, b in report.builds.items() if n not in failed and stored.get(n, ("", ""))[1] != b.hash()}
+    changed = {}
+    for name, build in report.builds.items():
+        text, config_hash = stored.get(name, ("", ""))
+        has_moved = bool(text) and DatasetBuild.model_validate_json(text).dataset.source != build.dataset.source
+        if name not in failed and (config_hash != build.hash() or has_moved):
+            changed[name] = build
     if changed:
         lake.upsert(f"configuration of {', '.join(changed)}", build_configs=config_rows([*changed.values()]))
     return bool(changed or report.done)

@@ -19,6 +19,7 @@ from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
 from pipeline.stage import StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake, was_interrupted
+from warehouse.lake.recordings import FRAMES, sentence
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class StepFailure:
     message: str
     trace: str
     disk_full: str | None = None  # what is full: every other chunk would fail of it, too
+    asks: bool = False  # a person has to say that it shall be so; nothing is broken
 
     @classmethod
     def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
@@ -108,6 +110,9 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
             done += result.done
             if result.failed:
                 return ChunkResult(done, result.failed)
+            # The listing took a recording for another one: what people said of it has to be listed anew first
+            if step.stage.name == FRAMES and any(sentence("", ended.numbers) for ended in result.done):
+                return ChunkResult(done, None)
             outputs[step.stage.name] = result.done[-1].run.output_hash
     return ChunkResult(done, None)
 
@@ -117,7 +122,12 @@ def run_guarded(context: StageContext) -> ChunkResult:
     try:
         return ChunkResult([run_stage(context)], None)
     except Exception as e:
-        if was_interrupted(e):
-            raise KeyboardInterrupt from e
-        full = disk_full(e, context.lake.workspace.root)
-        return ChunkResult([], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full))
+        return failed_step(context, e)
+
+
+def failed_step(context: StageContext, e: Exception) -> ChunkResult:
+    """What a step that raised leaves. Raises KeyboardInterrupt where a person ended it."""
+    if was_interrupted(e):
+        raise KeyboardInterrupt from e
+    full = disk_full(e, context.lake.workspace.root)
+    return ChunkResult([], StepFailure.of(context.dataset, context.step.chunk, context.step.stage.name, e, full))

@@ -8,6 +8,7 @@ from pipeline.stage import StageSpec, Step
 from warehouse.lake import WHOLE_DATASET, Lake, content_key
 from warehouse.lake.corrections import correction_stamps
 from warehouse.lake.outcomes import outcome_stamp
+from warehouse.lake.recordings import recordings_stamp
 from warehouse.lake.references import reference_stamps
 from warehouse.lake.statements import takedown_stamp
 
@@ -91,7 +92,8 @@ def _listing_input(
     """`fingerprint` None: as it was, if it was listed by the same code."""
     if fingerprint is None:
         return recorded["input_hash"] if recorded.get("code_version") == listing.code_version else ""
-    return dataset_input(listing, fingerprint, takedown_stamp(lake, dataset), outcome_stamp(lake, dataset))
+    marks = takedown_stamp(lake, dataset), outcome_stamp(lake, dataset), recordings_stamp(lake, dataset)
+    return dataset_input(listing, fingerprint, *marks)
 
 
 def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:

@@ -7,7 +7,7 @@ The command line's build loop, its worker processes and the Dagster assets all c
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -34,7 +34,8 @@ TOLD_EVERY_S = 1.0
 class Output:
     """The output of a stage, to publish: `upserts` and `registered` as in Lake.publish.
 
-    `findings` None: the stage looks for none. `numbers` are shown to people.
+    `findings` None: the stage looks for none. `numbers` are shown to people. `outdated` and `moved`: episodes whose
+    former contents are gone, and former numbers of those that have another one, as in Lake.publish.
     """
 
     tables: dict[str, pa.Table]
@@ -42,6 +43,8 @@ class Output:
     upserts: dict[str, pa.Table] = field(default_factory=dict)
     registered: dict[str, pa.Table] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
+    outdated: Collection[int] = ()
+    moved: Mapping[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ class StageContext:
     pictures: what the chunk's stages keep for one another; None where they keep nothing.
     memory: what its stages read of the chunk once.
     told: is called now and then with how many episodes the stage has done.
+    accept_changes: a source in which most recordings changed their address is listed without asking.
     """
 
     lake: Lake
@@ -150,6 +154,7 @@ class StageContext:
     pictures: PictureCache | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     told: Callable[[int], None] = lambda episodes: None
+    accept_changes: bool = False
 
     def each[T](self, items: Iterable[T]) -> Iterator[T]:
         """Items, one per episode, that the stage takes one after the other: it tells how far it is."""
@@ -231,7 +236,16 @@ def run_stage(context: StageContext) -> StageReport:
     )
     # A listing registers its chunks, each with the hash of its own part
     parts = _chunk_runs(run, context.source, published) if step.chunk is None else ()
-    snapshot = lake.publish(run, output.tables, findings, output.upserts, parts, registered=output.registered)
+    snapshot = lake.publish(
+        run,
+        output.tables,
+        findings,
+        output.upserts,
+        parts,
+        registered=output.registered,
+        outdated=output.outdated,
+        moved=output.moved,
+    )
     return StageReport(run, snapshot, numbers)
 
 

@@ -38,6 +38,7 @@ signals: One row per gripper or hand: which values hold it, and which end of its
   closings_per_episode f64: mean number of closings; half of all moves if the polarity is unknown
   num_surveyed i32: number of surveyed episodes
   survey_version str: version of the survey: its code and the registry entry
+  layout str unhashed since=15: hash over the robot, and the names and widths of state and action, that it rests on
   check kind IN ('gripper', 'hand')
   check polarity IN ('high_is_open', 'high_is_closed', 'unknown')
   check confidence BETWEEN 0 AND 1
@@ -84,6 +85,14 @@ episode_content: One row per decoded episode: its length, rate and usable camera
   usable_cameras list[str]: cameras that decode in full and are neither black nor frozen, the preferred one first
   content_hash str: sha256 over rows and pictures (area-averaged luma)
   former_hashes list[str] unhashed: content_hash of the same contents, as earlier versions computed it
+  recording str unhashed since=15: recording that was decoded, see recordings; null: decoded before there were any
+  file_stamp str unhashed since=15: hash over sizes and versions of the files that it was decoded from
+  fingerprint_version i32 unhashed since=15: as `version` in fingerprints; so are the columns that follow
+  rows_hash str unhashed since=15: hash over state and action of all rows
+  times_hash str unhashed since=15: hash over the times of all rows
+  row_sketch list[u64] unhashed since=15: hashes of single rows, the smallest ones
+  moments list[u64] unhashed since=15: perceptual hashes at evenly spread moments, for each usable camera
+  file_hash str unhashed since=15: hash over the bytes of a video that holds this run alone
   check num_frames > 0
   check fps > 0
 

@@ -36,6 +36,49 @@ build_configs: The resolved configuration of each dataset's last build
   config str: the configuration as JSON
   created_at time: time of the first build with it
 
+recordings: What episodes are known by: all that people say of an episode, and its split, belong to its recording, whose
+      number and name in the source may change
+  key recording
+  recording str: 16 hex, given when the recording was first listed
+  dataset, episode_index
+  episode_index i64: number of the recording in its dataset now, or the last one that it had
+  source_id str: record or path of the recording in the source, or the last one that it had
+  left_at time: time when a listing did not have it any more; null: it is in the source
+  group str: its group, see splits
+  split str: the split that it was given first; it keeps it, whatever leaves the source meanwhile
+  resembles str: another recording that it probably is: one layer agrees, such as the pictures; null: none, or a person
+      has decided
+  why str: what speaks for it
+
+fingerprints: What recordings that moved, changed or left are told by; of others the table episode_content has it
+  key recording
+  recording str: see recordings
+  stamp str: hash over sizes and versions of its files when it was listed last
+  source_stamp str: hash over the sizes of its files alone
+  version i32: version of how rows and moments are computed; those of two versions are not compared
+  num_frames i64: number of frames
+  rows_hash str: hash over state and action of all rows; null: there are none, or they do not tell runs apart
+  times_hash str: hash over the times of all rows
+  row_sketch list[u64]: hashes of single rows, the smallest ones: which part of its rows another run has
+  cameras list[str]: cameras that `moments` are of, each with as many
+  moments list[u64]: perceptual hashes of pictures at evenly spread moments, camera by camera
+  file_hash str: hash over the bytes of a video that holds this run alone; null: it has rows, or shares a file
+  content_hashes list[str]: every content_hash that it has had
+
+recording_changes: What happened to recordings since they were first listed
+  key recording, created_at, what
+  recording str: see recordings
+  dataset
+  what str: moved, gone, back, new, changed, probable, copy, same or other (what a person decided)
+  found_by str: listing, frames (the pass over rows and pictures) or person
+  from_episode i64: its number before
+  to_episode i64: its number after
+  from_source_id str: its name in the source before
+  to_source_id str: its name in the source after
+  why str: what it was told by
+  author str: the person who decided; null: nobody did
+  created_at time: time when it was found, or decided
+
 episode_ids: The index of each episode that a source has ever had; an index is never given to another episode
   key dataset, episode_index
   source_id str: record or path of the episode in the source
@@ -67,9 +110,11 @@ vlm_calls: One row per request sent to a model; cached answers are not counted
   error str: error message; null: ok
   label_run
 
-takedowns: Episodes that must not be used or passed on any more
-  key dataset, episode_index
-  episode_index i64: null: the whole dataset
+takedowns: Episodes that must not be used or passed on any more; the view current_takedowns has their numbers of now
+  key dataset, episode_index, recording
+  dataset
+  episode_index i64: number of the episode when it was taken down; null: the whole dataset
+  recording str since=15: recording that was taken down; null: the whole dataset
   reason str: reason in words
   created_at time: time of the request
 

@@ -187,8 +187,9 @@ shards: One row per shard: a WebDataset tar under shards/<split>/
 corrections: Corrections of labels by people; rows are only ever added. The view current_corrections has those in
       force
   key correction_id
-  correction_id str: 16 hex of sha256 over all columns but created_at
+  correction_id str: 16 hex of sha256 over all columns but created_at and recording
   dataset, episode_index
+  recording str unhashed since=15: recording that it was said of, see recordings
   base_label_run str: label run that was corrected or rejected
   base_content_hash str: content_hash of the episode at the time of the correction
   follows str: correction_id of the episode's previous newest row; null: there was none
@@ -207,6 +208,7 @@ outcomes: Outcomes of runs that people stated; rows are only ever added. The vie
   key import_id, episode_index
   import_id str: 16 hex of sha256 over the rows saved together and their predecessors
   dataset, episode_index
+  recording str unhashed since=15: recording that it was said of, see recordings
   success bool: true: the run succeeded; null: the row takes an import back
   note str: reason, in the author's words; null: none given
   author str: person who said so
@@ -220,6 +222,7 @@ reference_marks: References that people marked or took away; rows are only ever 
   key mark_id
   mark_id str: 16 hex of sha256 over the row and the episode's previous mark
   dataset, episode_index
+  recording str unhashed since=15: recording that it was said of, see recordings
   is_reference bool: true: the run is a reference for its task; false: it is not
   label_run str: label run that the person vouches for; null: the run is a reference no more
   author str: person who said so
@@ -229,8 +232,9 @@ reference_marks: References that people marked or took away; rows are only ever 
 episode_marks: Tags and assignments of episodes; rows are only ever added. The views current_tags and
       current_assignments have those in force
   key mark_id
-  mark_id str: 16 hex of sha256 over all columns but created_at
+  mark_id str: 16 hex of sha256 over all columns but created_at and recording
   dataset, episode_index
+  recording str unhashed since=15: recording that it was said of, see recordings
   kind str: tag or assigned
   value str: the tag, or the person assigned
   is_on bool: true: the tag or assignment is set; false: it is removed

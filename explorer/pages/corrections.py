@@ -96,7 +96,8 @@ def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act
     if act == "reject":
         return corrections.reject_label(lake, dataset, episode_index, run or "", **judgement)["correction_id"]
     if act == "undo":
-        places = lake.rows("SELECT dataset, episode_index FROM corrections WHERE correction_id = ?", [correction])
+        sql = "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?"
+        places = lake.rows(sql, [correction])
         if places != [(dataset, episode_index)]:
             raise CorrectionError(f"episode {episode_index} of {dataset} has no correction {correction!r}")
         return corrections.take_back(lake, correction, **judgement)["correction_id"]

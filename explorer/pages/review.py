@@ -35,7 +35,7 @@ CHANGED_SQL = """
     ORDER BY b.apart DESC, 1, 3"""
 NEWEST_SQL = """
     SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id))
-    FROM corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
+    FROM located_corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
 DETAILS_SQL = """
     SELECT dataset || ' ' || episode_index AS place, min_by(detail, (stage, reason)) FROM findings
     WHERE severity = 'unusable' AND list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""

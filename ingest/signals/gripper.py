@@ -66,6 +66,7 @@ class GripperSignal(SignalValues):
     closings_per_episode: float | None
     num_surveyed: int  # episodes looked at
     survey_version: str  # changes when a new survey may come to another result
+    layout: str | None = None  # changes with the robot, and with names and widths of state and action
 
     @property
     def has_polarity(self) -> bool:
@@ -152,7 +153,8 @@ def signal_row(signal: GripperSignal) -> dict[str, Any]:
 
 def signal_from_row(row: Mapping[str, Any]) -> GripperSignal:
     """Inverse of signal_row."""
-    fields: dict[str, Any] = {name: row[name] for name in GripperSignal.__dataclass_fields__}
+    # A lake of an earlier version knows no layout
+    fields: dict[str, Any] = {name: row.get(name) for name in GripperSignal.__dataclass_fields__}
     listed: dict[str, Any] = {name: tuple(fields[name]) for name in ("dimensions", "names", "weights")}
     return GripperSignal(**fields | listed)
 

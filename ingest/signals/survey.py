@@ -48,21 +48,45 @@ def survey(
 ) -> Survey:
     """The signals of a dataset, and what is wrong with them. Reads the rows of up to MAX_EPISODES episodes.
 
-    `before`: the signals of an earlier survey. They stay while they rest on enough episodes, so that a few more do not
-    change what the others' labels rest on.
+    `before`: the signals of an earlier survey. They stay while they rest on enough episodes, and while robot, names and
+    widths are as they were, so that a few more episodes do not change what the others' labels rest on.
     """
     records = chosen(source, records)
     version = survey_version(source.config)
     # Made in the same way, of enough episodes or of half of those that there are now
     enough = min(MIN_SURVEYED, (len(records) + 1) // 2)
     if before and before[0].survey_version == version and before[0].num_surveyed >= enough:
-        return Survey(tuple(before), tuple(findings_of(before)))
+        first = _readable(source, records[:1])
+        if not first or _is_laid_out_so(before, first[0], robot):
+            kept = tuple(replace(signal, layout=_layout(first[0], robot)) if first else signal for signal in before)
+            return Survey(kept, tuple(findings_of(before)))
     episodes = list(_readable(source, records))
     if not episodes:
         return Survey((), ())
     places = _located(episodes, source.config)
-    signals = [_measured(place, episodes, robot, version) for place in places]
+    layout = _layout(episodes[0], robot)
+    signals = [replace(_measured(place, episodes, robot, version), layout=layout) for place in places]
     return Survey(tuple(signals), (*findings_of(signals), *_lacking(episodes, source.config, signals)))
+
+
+def _layout(episode: EpisodeData, robot: str | None) -> str:
+    """A hash over what the places of grippers rest on: the robot, and the names and widths of state and action."""
+    widths = [None if values is None else values.shape[1] for values in (episode.state, episode.action)]
+    text = repr((robot, widths, episode.state_names, episode.action_names))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _is_laid_out_so(before: Sequence[GripperSignal], episode: EpisodeData, robot: str | None) -> bool:
+    """Are the rows laid out as those that an earlier survey looked at? One that did not say is told by its names."""
+    if before[0].layout is not None:
+        return before[0].layout == _layout(episode, robot)
+    for signal in before:
+        names = _names([episode], signal.column)
+        if max(signal.dimensions) >= _width([episode], signal.column):
+            return False
+        if signal.names != tuple(_name(names, signal.column, d) for d in signal.dimensions):
+            return False
+    return True
 
 
 def survey_version(config: DatasetConfig) -> str:

@@ -1,45 +1,276 @@
-"""The episodes of a dataset as its metadata lists them, with chunks, splits and findings. Decodes nothing."""
+"""The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes nothing."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from ingest.episode import Finding
-from ingest.episodes import CODE_VERSION, episodes_stage
+from core.errors import UserError
+from ingest.episode import EpisodeRecord, Finding, Listing
+from ingest.episodes import CODE_VERSION, episodes_stage, settled_listing
+from ingest.outcomes import Outcome
+from ingest.reasons import DataError
+from ingest.recordings import (
+    Address,
+    Fingerprint,
+    KnownRecording,
+    Placement,
+    file_digest,
+    file_stamp,
+    gone,
+    is_unchanged,
+    place,
+    remembered_splits,
+    rows_fingerprint,
+)
+from ingest.source import read_episode
+from ingest.sources.files import Source
+from ingest.sources.types import SourceError
 from pipeline.config import DatasetBuild, config_rows
 from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
-from warehouse.lake.outcomes import current_outcomes
-from warehouse.lake.statements import takedown_marks
+from warehouse.lake import Lake
+from warehouse.lake.outcomes import outcomes_by_recording, outcomes_without_recording
+from warehouse.lake.recordings import LISTING, RecordingUpdate, known_recordings, new_id, recordings_with_words
+from warehouse.lake.statements import takedown_marks, withdrawn_reasons
 from warehouse.lake.stored import stored_signals
+
+MAX_CHANGED = 0.5  # share of a dataset's recordings; more of them at other addresses are asked about first
+
+
+class ChangedSourceError(UserError):
+    """A source in which most recordings have other addresses than before, or whose robot is another one."""
+
+
+@dataclass(frozen=True)
+class PlacedListing:
+    """A listing, the recording that each of its addresses holds, and those that left the source."""
+
+    listing: Listing
+    placements: list[Placement]
+    left: list[KnownRecording]
+    known: list[KnownRecording]
 
 
 def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
-    # What an earlier listing decided stays: a group's split, an episode's index
-    sql = 'SELECT "group", any_value(split) FROM splits WHERE dataset = ? GROUP BY 1'
-    split_of_group = dict(lake.rows(sql, [build.name]))
-    sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
-    index_of_source_id = dict(lake.rows(sql, [build.name]))
+    placed = placed_listing(lake, context.source)
+    if not context.accept_changes:
+        _check_changes(lake, placed, build.name)
+
+    # What an earlier listing decided stays: the split of a recording's group
+    splits = remembered_splits(placed.placements, placed.known)
     # What people said of how runs ended counts before the source
-    outcomes, signals = current_outcomes(lake, build.name), stored_signals(lake.con, build.name)
-    # Episodes taken down, alone or with the whole dataset
-    reasons = {mark["episode_index"]: mark["reason"] for mark in takedown_marks(lake, build.name)}
-    withdrawn = reasons.keys() - {None}
+    outcomes = _outcomes(lake, placed.placements, build.name)
+    withdrawn, unsure = _withdrawn(lake, placed.placements, build.name)
     listing = episodes_stage(
-        context.source, build.stages.splits, split_of_group, index_of_source_id, outcomes, signals, withdrawn
+        context.source,
+        placed.listing,
+        build.stages.splits,
+        splits,
+        outcomes,
+        stored_signals(lake.con, build.name),
+        withdrawn.keys() | unsure,
     )
     findings = list(listing.findings)
     for index in (record.episode_index for record in listing.records):
-        if (reason := reasons.get(index, reasons.get(None))) is not None:
-            findings.append(Finding("taken_down", reason, episode_index=index))
+        if index in withdrawn:
+            findings.append(Finding("taken_down", withdrawn[index], episode_index=index))
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
-    upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids}
+    update = recording_update(placed, listing.split_by_group, build.name)
+    upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids} | update.upserts()
     numbers = {
         "episodes": len(listing.records),
         "unusable_by_metadata": len({f.episode_index for f in findings if f.severity == "unusable"}),
         "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
+    } | update.numbers
+    outdated, moved = _numbers_that_changed(placed)
+    return Output(listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=moved)
+
+
+def placed_listing(lake: Lake, source: Source) -> PlacedListing:
+    """The episodes of a source, and the recording that each holds. Reads rows only of episodes whose files changed.
+
+    Raises SourceError.
+    """
+    dataset = source.config.name
+    sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
+    listing = settled_listing(source, dict(lake.rows(sql, [dataset])))
+    known = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
+    addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
+
+    def read(record: EpisodeRecord) -> Fingerprint:
+        return _read_fingerprint(source, record)
+
+    placements = place(known, addresses, read)
+    placements = _with_missing_fingerprints(lake, dataset, placements, read)
+    return PlacedListing(listing, placements, gone(known, placements), known)
+
+
+def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
+    """What an episode's rows, or the bytes of its video, show; nothing of one that cannot be read, or is not here."""
+    if source.config.is_remote and record.episode_index not in (source.selected or ()):
+        return Fingerprint()
+    try:
+        if record.data_uri is None:
+            return Fingerprint(num_frames=record.num_rows, file=file_digest(source, record))
+        return rows_fingerprint(read_episode(source, record))
+    # The pass over the rows says what is wrong with them
+    except (DataError, SourceError, OSError):
+        return Fingerprint()
+
+
+def _with_missing_fingerprints(
+    lake: Lake, dataset: str, placements: Sequence[Placement], read: Callable[[EpisodeRecord], Fingerprint]
+) -> list[Placement]:
+    """Placements with the rows' layers of recordings that people spoke of, and of which no pass kept them.
+
+    A lake of an earlier version has none; they are read while the files are still those that people spoke of.
+    """
+    lacking = [p for p in placements if p.known and p.is_sure and not (p.known.fingerprint.rows or p.fingerprint.rows)]
+    if not lacking:
+        return list(placements)
+    spoken_of = recordings_with_words(lake, dataset)
+    filled = []
+    for placement in placements:
+        known = placement.known
+        if placement in lacking and known and known.recording in spoken_of and is_unchanged(known, placement.address):
+            filled.append(placement.with_fingerprint(read(placement.address.record)))
+        else:
+            filled.append(placement)
+    return filled
+
+
+def _outcomes(lake: Lake, placements: Sequence[Placement], dataset: str) -> dict[int, Outcome]:
+    """By episode what people said of how the recording ended that it holds."""
+    stated = outcomes_by_recording(lake, [p.known.recording for p in placements if p.known])
+    of_recordings = {p.index: stated[p.known.recording] for p in placements if p.known and p.known.recording in stated}
+    return outcomes_without_recording(lake, dataset) | of_recordings
+
+
+def _withdrawn(lake: Lake, placements: Sequence[Placement], dataset: str) -> tuple[dict[int, str], set[int]]:
+    """The reason of each episode whose recording was taken down; and episodes that may hold such a recording.
+
+    These are decoded, and left out by the pass over the pictures where they turn out to be it.
+    """
+    marks = takedown_marks(lake, dataset)
+    whole = [mark["reason"] for mark in marks if mark["episode_index"] is None]
+    withdrawn = {mark["episode_index"]: mark["reason"] for mark in marks if mark["recording"] is None and not whole}
+    reasons = withdrawn_reasons(lake)
+    unsure = set[int]()
+    for placement in placements:
+        recording = placement.known or placement.resembles
+        if whole:
+            withdrawn[placement.index] = whole[0]
+        elif recording is None or recording.recording not in reasons:
+            continue
+        elif placement.known is not None and placement.is_sure:
+            withdrawn[placement.index] = reasons[recording.recording]
+        else:
+            unsure.add(placement.index)
+    return withdrawn, unsure
+
+
+def recording_update(placed: PlacedListing, split_by_group: Mapping[str, str], dataset: str) -> RecordingUpdate:
+    """What a listing writes of recordings: those that are new, or whose place, group, split or files changed."""
+    update = RecordingUpdate(dataset, LISTING)
+    ids = {recording.recording for recording in placed.known}
+    for placement in placed.placements:
+        before = placement.known
+        after = _present_recording(placement, split_by_group, dataset, ids)
+        ids.add(after.recording)
+        if before is None or before != after:
+            update.put(after)
+        if before is None or before.stamp != after.stamp or placement.is_moved or placement.is_back:
+            update.put_fingerprint(after)
+        if placed.known:
+            _note_change(update, placement, after)
+    for recording in placed.left:
+        update.put(recording.changed(is_here=False))
+        update.put_fingerprint(recording)
+        if not any(p.resembles is recording for p in placed.placements):
+            update.note("gone", recording, None)
+    return update
+
+
+def _present_recording(
+    placement: Placement, split_by_group: Mapping[str, str], dataset: str, ids: set[str]
+) -> KnownRecording:
+    """The recording at an address as it is from now on."""
+    record = placement.address.record
+    before, resembled = placement.known, placement.resembles
+    given_before = (before or resembled or NOTHING_KNOWN).split
+    fields = {
+        "episode_index": record.episode_index,
+        "source_id": record.source_id,
+        "is_here": True,
+        "stamp": placement.address.stamp,
+        "source_stamp": record.source_stamp,
+        "group": record.group,
+        "split": given_before or split_by_group.get(record.group),
     }
-    return Output(listing.tables, findings, upserts, numbers=numbers)
+    if before is not None:
+        return before.changed(**fields, fingerprint=before.fingerprint.filled(placement.fingerprint))
+    return KnownRecording(
+        recording=new_id(dataset, record.source_id, ids),
+        dataset=dataset,
+        resembles=resembled and resembled.recording,
+        why=placement.why,
+        fingerprint=placement.fingerprint,
+        **fields,
+    )
+
+
+NOTHING_KNOWN = KnownRecording("", "", 0, "", is_here=False)
+
+
+def _note_change(update: RecordingUpdate, placement: Placement, after: KnownRecording) -> None:
+    if placement.is_back:
+        update.note("back", placement.known, after, placement.why)
+    elif placement.is_moved:
+        update.note("moved", placement.known, after, placement.why)
+    elif placement.resembles is not None:
+        update.note("probable", placement.resembles, after, placement.why)
+    elif placement.known is None:
+        update.note("new", None, after)
+
+
+def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, int]]:
+    """Episodes that hold another recording than before, or none; and by former number the present one of those that
+    moved."""
+    before = {recording.episode_index: recording.recording for recording in placed.known if recording.is_here}
+    after = {p.index: p.known.recording for p in placed.placements if p.known}
+    outdated = {index for index, recording in before.items() if after.get(index) != recording}
+    moved = {p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here}
+    return outdated, {former: present for former, present in moved.items() if former != present}
+
+
+def _check_changes(lake: Lake, placed: PlacedListing, dataset: str) -> None:
+    """Raises ChangedSourceError where the robot, or most of what was known, changed: it may be another dataset."""
+    known = [recording for recording in placed.known if recording.is_here]
+    robots = lake.column("SELECT robot FROM datasets WHERE dataset = ?", [dataset])
+    robot, former_robot = placed.listing.robot, next(iter(robots), None)
+    accept = f"if so it shall be: proccorpus build --dataset {dataset} --accept-changes (with --source where it is new)"
+    if known and robot and former_robot and robot != former_robot:
+        raise ChangedSourceError(
+            f"{dataset}: the robot was {former_robot} and is {robot} now: is it another dataset? Give that one another "
+            f"--name; {accept}"
+        )
+    moved = [p for p in placed.placements if p.is_moved]
+    names = {p.address.source_id for p in placed.placements if p.known is None}
+    replaced = [recording for recording in placed.left if recording.source_id in names]
+    if len(moved) + len(replaced) <= MAX_CHANGED * len(known):
+        return
+    parts = [f"{len(moved)} are at other numbers or names"] if moved else []
+    parts += [f"{len(replaced)} have other contents"] if replaced else []
+    example = ""
+    if moved and moved[0].known is not None:
+        example = f" (such as {moved[0].known.source_id}, which is {moved[0].address.source_id} now)"
+    raise ChangedSourceError(
+        f"{dataset}: of {len(known)} known recordings {' and '.join(parts)}{example}, {len(placed.left)} are gone. "
+        f"What people said, and splits, go with the recordings; {accept}"
+    )
 
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:

@@ -1,16 +1,22 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from annotate.frames import CODE_VERSION, frames_stage
+import numpy as np
+import pyarrow as pa
+
+from annotate.frames import CODE_VERSION, FramesResult, frames_stage
 from core.files import write_file
 from core.paths import Workspace
+from core.tables import TABLES
 from pipeline.pictures import frames_figure
+from pipeline.recognition import Recognition, recognise
 from pipeline.stage import Output, Stage, StageContext
+from warehouse.lake.recordings import fingerprint_columns
 from warehouse.lake.stored import stored_signals
 
 WRITERS = 4  # pictures that wait for the disk at a time
@@ -63,8 +69,58 @@ def run(context: StageContext) -> Output:
     with stored_beside(lake.workspace, stored) as store:
         config = build.stages.frames
         measured = frames_stage(context.source, episodes, context.chunk, config, store, keepers, signals)
+    chunk_size = build.dataset.chunk_size
+    recognition = recognise(lake, build.name, chunk_size, context.chunk, measured.fingerprints)
+    tables = _stored_tables(measured, recognition)
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": sum(stored.values())}
-    return Output(measured.tables, measured.findings, numbers=numbers)
+    return Output(
+        tables,
+        [*measured.findings, *recognition.findings],
+        recognition.upserts(),
+        numbers=numbers | recognition.update.numbers,
+        outdated=_outdated_episodes(context, tables["episode_content"]),
+    )
+
+
+def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str, pa.Table]:
+    """What was measured, without episodes that are withdrawn; contents say which recording they are of."""
+    tables = measured.tables
+    if recognition.withdrawn:
+        tables = {name: _without(table, recognition.withdrawn) for name, table in tables.items()}
+    contents = []
+    for row in tables["episode_content"].to_pylist():
+        fingerprint = measured.fingerprints[row["episode_index"]]
+        layers = fingerprint_columns(fingerprint)
+        del layers["cameras"]  # they are the usable ones
+        of_recording = {
+            "recording": recognition.recordings.get(row["episode_index"]),
+            "file_stamp": recognition.stamps.get(row["episode_index"]),
+        }
+        contents.append(row | layers | of_recording)
+    return tables | {"episode_content": TABLES["episode_content"].rows(contents)}
+
+
+def _without(table: pa.Table, episodes: Collection[int]) -> pa.Table:
+    """A table without the rows of some episodes; one that is not of episodes as it is."""
+    if "episode_index" not in table.schema.names:
+        return table
+    return table.filter(~np.isin(table["episode_index"].to_numpy(), sorted(episodes)))
+
+
+def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
+    """Episodes of the chunk that have labels of contents that are not there any more."""
+    lake, here = context.lake, [context.dataset, context.chunk]
+    before = lake.rows(
+        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?", here
+    )
+    after = {row["episode_index"]: row for row in contents.to_pylist()}
+    outdated = set()
+    for episode, num_frames, recording in before:
+        present = after.get(episode)
+        is_gone = present is None or present["num_frames"] != num_frames
+        if is_gone or (recording is not None and present is not None and present["recording"] != recording):
+            outdated.add(episode)
+    return outdated
 
 
 STAGE = Stage(

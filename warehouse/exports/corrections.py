@@ -130,10 +130,11 @@ def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
 def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
     said = validated(CorrectionLine, data)
-    facts = episode_facts(lake, said.dataset, said.episode_index)
+    index = _present_index(lake, said)
+    facts = episode_facts(lake, said.dataset, index)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     content_hash = said.base_content_hash or facts["content_hash"]
-    fits = content_hash in (facts["content_hash"], *(facts["former_hashes"] or ()))
+    fits = index in _contents(lake, said.dataset).get(content_hash, ())
     row = said.model_dump(exclude={"correction_id"})
     row |= {"author": said.author or checked_text("author", author, 100), "base_content_hash": content_hash}
     is_rejection = said.status == REJECTED
@@ -150,7 +151,42 @@ def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
         raise CorrectionError(
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
-    return row, fits or is_rejection
+    return row | {"episode_index": index}, fits or is_rejection
+
+
+def _present_index(lake: Lake, said: CorrectionLine) -> int:
+    """The number that the recording of a line has now; the line's own where nothing knows its contents.
+
+    Raises CorrectionError: the recording left the source.
+    """
+    if said.base_content_hash is None:
+        return said.episode_index
+    known = _contents(lake, said.dataset).get(said.base_content_hash, {said.episode_index})
+    if not known:
+        raise CorrectionError(f"the recording that it is of left {said.dataset}")
+    return said.episode_index if said.episode_index in known else min(known)
+
+
+def _contents(lake: Lake, dataset: str) -> dict[str, set[int]]:
+    """As `_episodes_by_content`; asked once for all lines of a file."""
+    return lake.once(("contents", dataset), partial(_episodes_by_content, lake, dataset))
+
+
+def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
+    """By each content hash that a dataset knows the episodes that have it, or had it, now; none: they left."""
+    rows = lake.rows(
+        "SELECT unnest(list_append(former_hashes, content_hash)), episode_index FROM episode_content "
+        "WHERE dataset = $1 UNION ALL "
+        "SELECT unnest(f.content_hashes), CASE WHEN r.left_at IS NULL THEN r.episode_index END "
+        "FROM fingerprints f JOIN recordings r USING (recording) WHERE r.dataset = $1",
+        [dataset],
+    )
+    by_content: dict[str, set[int]] = {}
+    for content, episode in rows:
+        episodes = by_content.setdefault(content, set())
+        if episode is not None:
+            episodes.add(episode)
+    return by_content
 
 
 def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> ReadCorrections:

@@ -14,6 +14,7 @@ from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
 from warehouse.lake.lake import Lake
 from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies, not_looked_at
+from warehouse.lake.recordings import unsure_takedowns
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
@@ -367,6 +368,14 @@ class Check:
         return " ".join((self.run.__doc__ or "").split("\n\n")[0].split())
 
 
+def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
+    """No episode is only probably a recording that was taken down: a person has said whether it is."""
+    unsure = unsure_takedowns(lake, datasets)
+    named = [f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure]
+    detail = "; ".join(named[:EXAMPLES]) if named else "nothing is undecided"
+    return CheckOutcome(not named, detail, {"undecided": len(named)})
+
+
 CHECKS = (
     Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True),
     Check(decodable_coverage, ("frames",), is_blocking=True),
@@ -380,6 +389,12 @@ CHECKS = (
         is_blocking=True,
         refusal="no release while test data leaks into training: {}. Mend the splits (group_field in the registry "
         "entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT",
+    ),
+    Check(
+        withdrawals_are_decided,
+        is_blocking=True,
+        refusal="no release while it is not decided whether episodes are recordings that were taken down: {}. Say "
+        "proccorpus recordings same DATASET EPISODE, or other DATASET EPISODE",
     ),
     Check(
         corpus_is_sound,

@@ -21,6 +21,7 @@ from warehouse.lake.statements import ConflictError, CorrectionError, checked_te
 from warehouse.lake.stored import labels_of
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
+NO_WORDS = ("correction_id", "recording", "created_at")  # columns of `corrections` that say nothing
 SAID_LATER = ("final_progress", "catastrophic_frame")  # columns that `corrections` had not from the beginning
 CURRENT_COLUMNS = "dataset, episode_index, status, correction_id, author, created_at, base_label_run, comment"
 
@@ -258,7 +259,7 @@ def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
 
 def row_id(row: dict[str, Any]) -> str:
     """The id of a row, a hash of all columns but the time: what a person says again after the same row has one id."""
-    columns = [c.name for c in TABLES["corrections"].columns if c.name not in ("correction_id", "created_at")]
+    columns = [c.name for c in TABLES["corrections"].columns if c.name not in NO_WORDS]
     said = [row.get(column) for column in columns if column not in SAID_LATER]
     # What could not be said at first counts only where it is: rows of before keep their ids
     said += [[column, row[column]] for column in SAID_LATER if row.get(column) is not None]
@@ -295,9 +296,10 @@ def correction_stamps(lake: Lake, dataset: str) -> dict[int, str]:
     if dataset not in said_of(lake)["corrections"]:
         return {}
     rows = lake.rows(
-        "SELECT (c.episode_index // d.chunk_size)::INTEGER, list((n.status || ' ' || c.correction_id) ORDER BY "
-        "c.correction_id) FILTER (n.status IS NOT NULL) FROM corrections c JOIN datasets d USING (dataset) "
-        "LEFT JOIN current_corrections n USING (correction_id) WHERE c.dataset = ? GROUP BY 1",
+        "SELECT chunk, list((status || ' ' || correction_id) ORDER BY correction_id) FILTER (status IS NOT NULL) FROM ("
+        "SELECT (c.episode_index // d.chunk_size)::INTEGER AS chunk, NULL AS status, NULL AS correction_id "
+        "FROM located_corrections c JOIN datasets d USING (dataset) WHERE c.dataset = $1 "
+        "UNION ALL SELECT chunk, status, correction_id FROM current_corrections WHERE dataset = $1) GROUP BY 1",
         [dataset],
     )
     return {chunk: content_key(*(current or [])) for chunk, current in rows}
@@ -316,7 +318,12 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
 
 def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
     """For people: what counts or waits, or every row ever saved, by episode and time."""
-    source = "corrections" if everything else "current_corrections"
+    # Rows of recordings that left have the number that these had last
+    every = (
+        "(SELECT c.* REPLACE (coalesce(r.episode_index, c.episode_index) AS episode_index) "
+        "FROM corrections c LEFT JOIN recordings r USING (recording))"
+    )
+    source = every if everything else "current_corrections"
     return lake.dicts(
         f"SELECT {CURRENT_COLUMNS} FROM {source} WHERE dataset = coalesce(?, dataset) "
         "ORDER BY dataset, episode_index, created_at, correction_id",

@@ -26,8 +26,10 @@ from warehouse.lake.checks import corpus_is_sound
 from warehouse.lake.connection import CATALOG
 from warehouse.lake.gc import GRACE_S, unlisted_keyframes, unlisted_shards
 from warehouse.lake.lake import Lake
+from warehouse.lake.outdated import count_outdated
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.publication import WHOLE_DATASET, output_hash
+from warehouse.lake.recordings import review_counts
 from warehouse.releases.release import card_path, get_release, verify_release
 from warehouse.shards.check import check_shard
 from warehouse.shards.shard import index_path
@@ -104,7 +106,16 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     compared: list[Trouble] = []
     if not rows_are_lost(lost):
         try:
-            checks = (shards, keyframes, releases, labels, people_lines, *((rows,) if hashes else ()))
+            checks = (
+                shards,
+                keyframes,
+                releases,
+                labels,
+                outdated_labels,
+                recordings,
+                people_lines,
+                *((rows,) if hashes else ()),
+            )
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
             compared += orphans(lake, listed, there)
         except LakeError:
@@ -359,6 +370,21 @@ def labels(lake: Lake, _: bool) -> Iterator[Trouble]:
         run_column = "label_run" if "label_run" in TABLES[name].schema.names else "''"
         for dataset, chunk, wrong in lake.rows(UNKNOWN_ROWS.format(f"{run_column} AS run FROM {name}")):
             yield _to_build(f"rows of {name}", wrong, *(Partition(stage, dataset, chunk) for stage in STAGES_OF[name]))
+
+
+def outdated_labels(lake: Lake, _: bool) -> Iterator[Trouble]:
+    """Labels of contents that an episode does not have any more, for which a release would be refused."""
+    count = count_outdated(lake)
+    if count:
+        detail = f"{count} labels are of contents that their episodes do not have any more"
+        yield Trouble(ERROR, "labels of former contents", "lake", detail, "proccorpus doctor --repair takes them out")
+
+
+def recordings(lake: Lake, _: bool) -> Iterator[Trouble]:
+    """What people said of recordings that an episode only resembles."""
+    for dataset, words in review_counts(lake).items():
+        detail = f"{words} words of people wait: it is not sure which episodes are the recordings that they are of"
+        yield Trouble(WARNING, "words in review", dataset, detail, f"proccorpus recordings review {dataset}")
 
 
 def rows(lake: Lake, _: bool) -> Iterator[Trouble]:

@@ -26,6 +26,7 @@ from warehouse.lake.connection import LakeConnection, connect, temp_table
 from warehouse.lake.doctor import Partition, Trouble
 from warehouse.lake.gc import GRACE_S, set_aside, sweep
 from warehouse.lake.lake import Lake
+from warehouse.lake.outdated import count_outdated, delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place, postgres_session
 from warehouse.lake.publication import WHOLE_DATASET
 from warehouse.lake.schema import has_tables, migrate, schema_version, upgraded
@@ -93,6 +94,7 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
         said = 0 if any(-1 in trouble.data_files for trouble in troubles) else _take_in(lake)
         with lake.lock():
             moved, young = _move_damaged(workspace, troubles)
+        outdated = 0 if lost else _delete_outdated(lake)
         # Rows may have outlived their stage_runs line, which stood in a lost file: they are made again, too
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
         moved += sweep(lake)
@@ -102,11 +104,22 @@ def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     lines = {
         f"{len(lost)} lost files of rows taken out of the catalog": lost,
         f"{said} rows of what people said taken in from {workspace.people.name}": said,
+        f"{outdated} labels taken out of contents that their episodes do not have any more": outdated,
         f"{marked} stages of partitions marked as to be built again: run the build": marked,
         f"{moved} damaged, half-written or unlisted files moved to {workspace.removed}; gc deletes them": moved,
         f"{young} half-written files stay: a build may be writing them": young,
     }
     return [line for line, was_done in lines.items() if was_done]
+
+
+def _delete_outdated(lake: Lake) -> int:
+    """Delete labels of contents that are gone; returns how many there were."""
+    count = count_outdated(lake)
+    if count:
+        with lake.lock(), lake.transaction("doctor: labels of contents that are gone"):
+            for sql in delete_outdated_sql():
+                lake.con.execute(sql)
+    return count
 
 
 def _take_in(lake: Lake) -> int:

@@ -222,16 +222,9 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     """
     files = {p.name.removesuffix(".jpg"): p for p in _files(lake.workspace.root / "keyframes", grace_s)}
     unlisted = list(files)
-    # What was taken down by then is in a release's snapshot, but not in the release
-    of_release = (
-        "SELECT sha256 FROM (FROM keyframes AT (VERSION => {})) k WHERE dataset IN "
-        "(SELECT dataset FROM release_shards WHERE name = ?) "
-        "AND NOT EXISTS (FROM takedowns t WHERE t.dataset = k.dataset AND t.created_at <= ? "
-        "AND (t.episode_index IS NULL OR t.episode_index = k.episode_index))"
-    )
     listed: list[tuple[str, list]] = [("SELECT sha256 FROM keyframes", [])]
-    releases = lake.rows("SELECT snapshot, name, created_at FROM releases")
-    listed += [(of_release.format(snapshot), [*values]) for snapshot, *values in releases]
+    releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
+    listed += [(_keyframes_of_release(lake, snapshot), [*values]) for snapshot, *values in releases]
     # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
     found = "SELECT unnest(string_split(?, '/')) AS sha256"
     for sql, values in listed:
@@ -239,6 +232,34 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
         if unlisted:
             unlisted = lake.column(f"FROM ({found}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(unlisted), *values])
     return (files[name] for name in unlisted)
+
+
+def _keyframes_of_release(lake: Lake, snapshot: int) -> str:
+    """SQL for the pictures that a release holds; its parameters are the release's name, and twice its time.
+
+    What was taken down by then is in the release's snapshot, but not in the release. Its numbers are those of then: one
+    from before recordings were known has the numbers that were said.
+    """
+    numbers = "SELECT dataset, episode_index FROM takedowns WHERE created_at <= ? AND episode_index IS NOT NULL"
+    if snapshot >= _first_snapshot_of_recordings(lake):
+        numbers = (
+            "SELECT coalesce(r.dataset, t.dataset), coalesce(r.episode_index, t.episode_index) FROM takedowns t "
+            f"LEFT JOIN (FROM recordings AT (VERSION => {snapshot}) WHERE left_at IS NULL) r USING (recording) "
+            "WHERE t.created_at <= ? AND t.episode_index IS NOT NULL "
+            "AND (t.recording IS NULL OR r.recording IS NOT NULL)"
+        )
+    return (
+        f"SELECT sha256 FROM (FROM keyframes AT (VERSION => {snapshot})) k "
+        "WHERE dataset IN (SELECT dataset FROM release_shards WHERE name = ?) "
+        f"AND (dataset, episode_index) NOT IN ({numbers}) "
+        "AND dataset NOT IN (SELECT dataset FROM takedowns WHERE created_at <= ? AND episode_index IS NULL)"
+    )
+
+
+def _first_snapshot_of_recordings(lake: Lake) -> int:
+    """The first snapshot in which the lake had the table of recordings."""
+    sql = f"SELECT min(begin_snapshot) FROM {CATALOG}.ducklake_table WHERE table_name = 'recordings'"
+    return lake.rows(sql)[0][0]
 
 
 def unlisted_shards(lake: Lake, grace_s: float) -> Iterator[Path]:

@@ -6,7 +6,7 @@ Commits are serialised by one lock (`place`); readers need none. For a team: a P
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from operator import attrgetter
@@ -19,9 +19,11 @@ import pyarrow as pa
 from core.files import room_in
 from core.paths import Workspace
 from core.tables import TABLES, Table
+from core.views import STATEMENTS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
+from warehouse.lake.outdated import forget_labels
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publication import (
     WHOLE_DATASET,
@@ -36,6 +38,7 @@ from warehouse.lake.publication import (
 from warehouse.lake.schema import SCHEMA_VERSION, checked_version, migrate, upgrade
 
 SHARED_S, PAUSE_S = 2.0, 0.03  # after a commit that others shared the next one waits for them so long
+NO_MOVES: Mapping[int, int] = {}
 REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on it is written anew without them
 
 
@@ -75,16 +78,20 @@ class Lake(LakeConnection):
         parts: Sequence[StageRun] = (),
         *,
         registered: Mapping[str, pa.Table] | None = None,
+        outdated: Collection[int] = (),
+        moved: Mapping[int, int] = NO_MOVES,
     ) -> int:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
-        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). What other
-        processes wait to publish goes into the same transaction, as this may go into theirs. Raises LakeError when a
-        key is not unique or a row belongs to another partition; nothing is changed.
+        the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). `outdated`:
+        episodes that hold other contents now, or none: the rows of all labels of the former contents go. `moved`:
+        numbers that recordings had, and have now: imported labels go with them. What other processes wait to publish
+        goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not unique or a row
+        belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
-        one = StageOutput(run, staged, registered or {}, upserts or {}, parts)
+        one = StageOutput(run, staged, registered or {}, upserts or {}, parts, frozenset(outdated), dict(moved))
         one.check()
         with turn(self.workspace, one) as snapshot:
             if snapshot:
@@ -110,12 +117,20 @@ class Lake(LakeConnection):
         said = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in made)
         with self.transaction(said):
             snapshot = self._commits = self.snapshot() + 1
-            # First what the same stages published before of these partitions goes
+            # First what the same stages published before of these partitions goes, and labels of contents that are gone
+            for each in made:
+                if each.outdated or each.moved:
+                    carried = forget_labels(self, each.run.dataset, each.outdated, each.moved)
+                    for name, data in carried.items():
+                        self._insert(TABLES[name], data)
             again = self._delete_former(made)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
             for write, kind in ((self._insert, "tables"), (self._upsert, "upserts"), (self._register, "registered")):
                 for name, data in joined(map(attrgetter(kind), made)).items():
                     write(TABLES[name], data)
+            for each in made:
+                if each.run.chunk is None:
+                    self._name_recordings(each.run.dataset)
             # At last the lines that say so: a plan goes by them alone
             for each in made:
                 self._forget_chunks(each.run, each.parts)
@@ -165,9 +180,39 @@ class Lake(LakeConnection):
     def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
         with self.lock(), self.transaction(message):
-            rows = settle()
+            rows = self._with_recordings(TABLES[name], settle())
             self._add(TABLES[name], TABLES[name].rows(rows))
         return rows
+
+    def _with_recordings(self, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of what people said of episodes, with the recording that each is of; others as they are."""
+        if not {"recording", "episode_index"} <= set(table.schema.names):
+            return rows
+        of_place = self.recordings_at({(row["dataset"], row["episode_index"]) for row in rows})
+        return [row | {"recording": of_place.get((row["dataset"], row["episode_index"]))} for row in rows]
+
+    def _name_recordings(self, dataset: str) -> None:
+        """Give what people said before recordings were known the recording that has the number now."""
+        for table in STATEMENTS:
+            where = "dataset = ? AND recording IS NULL AND episode_index IS NOT NULL"
+            if self.rows(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", [dataset]):
+                self.con.execute(
+                    f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
+                    f"AND {table}.dataset = ? AND r.dataset = {table}.dataset AND r.left_at IS NULL "
+                    f"AND r.episode_index = {table}.episode_index",
+                    [dataset],
+                )
+
+    def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """The recording that each place (dataset, episode_index) holds, or else held last; without unknown places."""
+        if not places:
+            return {}
+        rows = self.rows(
+            "SELECT dataset, episode_index, arg_max(recording, (left_at IS NULL, left_at)) FROM recordings "
+            "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
+            [sorted({dataset for dataset, _ in places}), sorted({episode for _, episode in places})],
+        )
+        return {(dataset, episode): recording for dataset, episode, recording in rows if (dataset, episode) in places}
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""

@@ -9,7 +9,7 @@ agree; `success`; `note` and `by` where there is more to say. A line of another 
 corpus lacks, is refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,11 @@ from warehouse.lake.statements import (
 NAMING_COLUMNS, SUCCESS = ("episode_index", "episode", "source_id"), "success"
 NOTE_COLUMNS, AUTHOR_COLUMNS = ("note", "notes", "comment"), ("by", "author")
 MAX_NAMED = 20  # lines, in one message
+# The newest statement on each recording that was not taken back, wherever the recording is
+OUTCOMES_IN_FORCE = """
+FROM outcomes o WHERE o.undoes IS NULL AND NOT EXISTS (FROM outcomes u WHERE u.undoes = o.import_id)
+QUALIFY row_number() OVER (
+  PARTITION BY coalesce(recording, dataset || ' ' || episode_index) ORDER BY created_at DESC, import_id DESC) = 1"""
 
 
 @dataclass(frozen=True)
@@ -48,20 +53,32 @@ class StatedOutcome:
 # What counts
 
 
-def current_outcomes(lake: Lake, dataset: str) -> dict[int, Outcome]:
-    """What people said of a dataset's episodes, as far as it counts."""
+def outcomes_by_recording(lake: Lake, recordings: Collection[str]) -> dict[str, Outcome]:
+    """What people said of how some recordings ended, as far as it counts."""
+    if not said_of(lake)["outcomes"]:
+        return {}
+    sql = f"SELECT recording, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE list_contains(?, recording)"
+    rows = lake.rows(sql, [sorted(recordings)])
+    return {recording: Outcome(success, BY_PERSON + file) for recording, success, file in rows}
+
+
+def outcomes_without_recording(lake: Lake, dataset: str) -> dict[int, Outcome]:
+    """What people said of episodes whose recordings were not known then, by their numbers."""
     if dataset not in said_of(lake)["outcomes"]:
         return {}
-
-    sql = f"SELECT episode_index, success, file FROM current_outcomes WHERE {row_by_row('dataset')}"
-    rows = lake.rows(sql, [dataset])
-    return {episode: Outcome(success, BY_PERSON + file) for episode, success, file in rows}
+    sql = "SELECT episode_index, success, file FROM current_outcomes WHERE dataset = ? AND recording IS NULL"
+    return {episode: Outcome(success, BY_PERSON + file) for episode, success, file in lake.rows(sql, [dataset])}
 
 
 def outcome_stamp(lake: Lake, dataset: str) -> str:
-    """What a dataset's plan depends on, beside its source; empty where no person's outcome counts."""
-    outcomes = current_outcomes(lake, dataset)
-    parts = [f"{episode} {outcome.success} {outcome.source}" for episode, outcome in sorted(outcomes.items())]
+    """What a dataset's plan depends on, beside its source; empty where no person's outcome counts.
+
+    By the numbers that the episodes had when it was said: those do not change when recordings move.
+    """
+    if dataset not in said_of(lake)["outcomes"]:
+        return ""
+    sql = f"SELECT episode_index, success, file FROM ({OUTCOMES_IN_FORCE}) WHERE {row_by_row('dataset')}"
+    parts = [f"{episode} {success} {BY_PERSON}{file}" for episode, success, file in sorted(lake.rows(sql, [dataset]))]
     return content_key("outcomes", *parts) if parts else ""
 
 
@@ -133,7 +150,8 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
         return lake.dicts(f"SELECT {columns} FROM current_outcomes {of} ORDER BY 1, 2", [dataset])
     return lake.dicts(
         f"SELECT {columns}, undoes, (FROM current_outcomes c SELECT count(*) > 0 WHERE c.import_id = o.import_id AND "
-        f"c.episode_index = o.episode_index) AS counts FROM outcomes o {of} ORDER BY 1, 2, created_at, import_id",
+        f"c.episode_index = o.episode_index) AS counts FROM located_outcomes o {of} "
+        "ORDER BY 1, 2, created_at, import_id",
         [dataset],
     )
 

@@ -19,7 +19,7 @@ from core.paths import Workspace
 from core.tables import TABLES, Table
 
 SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
-KEPT = (*SAID, "build_configs", "episode_ids")
+KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
 type Key = tuple[Any, ...]
 
 

@@ -149,11 +149,13 @@ class StageOutput(NamedTuple):
     registered: Mapping[str, pa.Table] = {}
     upserts: Mapping[str, pa.Table] = {}
     parts: Sequence[StageRun] = ()
+    outdated: frozenset[int] = frozenset()  # episodes whose former contents are gone, with all labels of them
+    moved: Mapping[int, int] = {}  # episodes whose imported labels have another number now
 
     @property
     def goes_together(self) -> bool:
         """With others in one commit? Not a listing, which drops what its dataset has lost; nor what is large."""
-        of_chunk = self.run.chunk is not None and not self.upserts and not self.parts
+        of_chunk = self.run.chunk is not None and not self.upserts and not self.parts and not self.outdated
         return of_chunk and sum(data.nbytes for data in self.tables.values()) <= MOST_BYTES
 
     def check(self) -> None:

@@ -23,19 +23,60 @@ from core.names import PLACEHOLDER
 from core.paths import Workspace
 from core.tables import TABLES, Column, Table
 from core.version import VERSION
-from core.views import VIEWS
+from core.views import STATEMENTS, VIEWS
+from ingest.recordings import MOMENTS
+from ingest.recordings import VERSION as VERSION_OF_FINGERPRINTS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up, lost, remains
 from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal, quoted, sql_type
+from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place
 
-OTHER_CHANGES = 14  # version of the last change that is no new column
+OTHER_CHANGES = 15  # version of the last change that is no new column
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
 # Of each version, what rows that were there before need: SQL on the lake, after tables and columns were added. One with
 # a parameter is run for each dataset by itself, so that it need not hold the rows of all.
 # Version 0 is all lakes from before versions were counted.
+# A recording for each episode that a dataset has or had; of those that were built all that the lake knows of them
+PLACES = """
+SELECT dataset, episode_index, any_value(source_id) AS source_id FROM (
+  SELECT dataset, episode_index, source_id FROM episode_facts
+  UNION ALL SELECT dataset, episode_index, source_id FROM episode_ids) GROUP BY ALL"""
+RECORDINGS = f"""
+INSERT INTO recordings BY NAME
+SELECT left(sha256(p.dataset || chr(0) || p.source_id || chr(0) || p.episode_index), 16) AS recording, p.dataset,
+       p.episode_index, p.source_id, f."group", s.split,
+       CASE WHEN f.dataset IS NULL AND json_extract_string(b.config, '$.episodes') IS NULL THEN now() END AS left_at
+FROM ({PLACES}) p LEFT JOIN episode_facts f USING (dataset, episode_index)
+LEFT JOIN splits s USING (dataset, episode_index) LEFT JOIN build_configs b USING (dataset)"""
+PRINTS = f"""
+INSERT INTO fingerprints BY NAME
+WITH moments AS (
+  SELECT dataset, episode_index, camera, list(phash ORDER BY frame_index) AS moments
+  FROM frames JOIN episode_content USING (dataset, episode_index)
+  WHERE list_contains(list_transform(range({MOMENTS}), lambda k: ((k + 0.5) * num_frames // {MOMENTS})::BIGINT),
+                      frame_index) GROUP BY ALL),
+cameras AS (
+  SELECT dataset, episode_index, list(camera ORDER BY camera) AS cameras,
+         flatten(list(moments ORDER BY camera)) AS moments FROM moments GROUP BY ALL)
+SELECT r.recording, f.source_stamp, {VERSION_OF_FINGERPRINTS} AS version, e.num_frames, c.cameras, c.moments,
+       list_append(coalesce(e.former_hashes, []), e.content_hash) AS content_hashes
+FROM recordings r JOIN episode_facts f USING (dataset, episode_index)
+LEFT JOIN episode_content e USING (dataset, episode_index) LEFT JOIN cameras c USING (dataset, episode_index)"""
+# Corrections that wait for review were made of a recording that is not there any more
+OUTDATED_CORRECTIONS = """
+SELECT c.correction_id, c.dataset, c.episode_index FROM corrections c
+JOIN episode_content e USING (dataset, episode_index)
+WHERE c.base_content_hash IS DISTINCT FROM e.content_hash
+  AND NOT coalesce(list_contains(e.former_hashes, c.base_content_hash), false)"""
+FORMER_ID = "left(sha256(o.dataset || chr(0) || o.episode_index || chr(0) || 'former'), 16)"
+STATEMENTS_OF_RECORDINGS = tuple(
+    f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
+    f"AND r.dataset = {table}.dataset AND r.episode_index = {table}.episode_index"
+    for table in STATEMENTS
+)
 STEPS: Mapping[int, Sequence[str]] = {
     1: ("UPDATE keyframes SET label_run = '' WHERE label_run IS NULL",),  # its key has had label_run since frames-4
     2: (
@@ -69,6 +110,21 @@ STEPS: Mapping[int, Sequence[str]] = {
         # A planned step that was never attempted was numbered as well
         f"UPDATE episode_labels SET named = false WHERE label_run IN ({OF_MOTION}) AND "
         "len(list_filter(plan, lambda name: regexp_full_match(name, 'Step \\d+'))) > 0",
+    ),
+    15: (
+        # What people said is of recordings; those before their contents changed have one of their own
+        RECORDINGS,
+        PRINTS,
+        *STATEMENTS_OF_RECORDINGS,
+        f"UPDATE corrections SET recording = {FORMER_ID} FROM ({OUTDATED_CORRECTIONS}) o "
+        "WHERE corrections.correction_id = o.correction_id",
+        f"UPDATE recordings SET resembles = {FORMER_ID}, why = 'its contents changed before recordings were known' "
+        f"FROM (SELECT DISTINCT dataset, episode_index FROM ({OUTDATED_CORRECTIONS})) o "
+        "WHERE recordings.dataset = o.dataset AND recordings.episode_index = o.episode_index",
+        "INSERT INTO recordings BY NAME SELECT r.resembles AS recording, r.dataset, r.episode_index, r.source_id, "
+        "now() AS left_at FROM recordings r WHERE r.resembles IS NOT NULL",
+        # Labels of contents that are gone, which kept a release from being made
+        *delete_outdated_sql(),
     ),
 }
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from core.errors import UserError
 from core.tables import TABLES
+from core.views import STATEMENTS
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
@@ -50,7 +51,9 @@ def newest_row(lake: LakeConnection, table: str, **of: Any) -> dict[str, Any] | 
     """The newest row of a table that has these values; None where none has."""
     where = " AND ".join(f"{column} = ?" for column in of)
     newest = f"ORDER BY created_at DESC, {TABLES[table].key[0]} DESC LIMIT 1"
-    return next(iter(lake.dicts(f"FROM {table} WHERE {where} {newest}", [*of.values()])), None)
+    # Of an episode: what was said of the recording that has its number now
+    relation = f"located_{table}" if table in STATEMENTS and "episode_index" in of else table
+    return next(iter(lake.dicts(f"FROM {relation} WHERE {where} {newest}", [*of.values()])), None)
 
 
 def say(
@@ -199,8 +202,8 @@ def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict
     """The newest row of each episode, of the same tag, or any assignment; without one, of nulls. Raises CorrectionError
     for an episode that is not there."""
     rows = lake.dicts(
-        "WITH newest AS (FROM episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) QUALIFY row_number() "
-        "OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
+        "WITH newest AS (FROM located_episode_marks WHERE kind = $2 AND (kind = 'assigned' OR value = $3) "
+        "QUALIFY row_number() OVER (PARTITION BY dataset, episode_index ORDER BY created_at DESC, mark_id DESC) = 1) "
         "SELECT f.dataset, f.episode_index, m.* EXCLUDE (dataset, episode_index) FROM episode_facts f "
         "LEFT JOIN newest m USING (dataset, episode_index) WHERE list_contains($1, f.dataset || ' ' || "
         "f.episode_index) AND list_contains($4, f.dataset)",
@@ -213,48 +216,95 @@ def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as
-# stale. The next build makes its chunks without it, and gc then deletes the bytes that no kept release names
+# stale. The next build makes its chunks without it, and gc then deletes the bytes that no kept release names. It holds
+# for the recording, whatever number it has later
 
 
 def takedown_marks(lake: Lake, dataset: str | None = None) -> list[dict]:
-    """Every mark, of one dataset or of all: dataset, episode_index (None: all of it), reason, created_at."""
-    of = "dataset = coalesce(?, dataset)"
-    return lake.dicts(f"SELECT * FROM takedowns WHERE {of} ORDER BY dataset, episode_index NULLS FIRST", [dataset])
+    """What is taken down, of one dataset or of all, by the present numbers: dataset, episode_index (None: all of it),
+    reason, created_at, recording, is_sure."""
+    return lake.dicts(
+        "SELECT dataset, episode_index, reason, created_at, recording, is_sure FROM current_takedowns "
+        "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index NULLS FIRST",
+        [dataset],
+    )
+
+
+def withdrawn_reasons(lake: Lake) -> dict[str, str]:
+    """The reason of each recording that was taken down by itself."""
+    return dict(lake.rows("SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL ORDER BY created_at"))
 
 
 def taken_down(lake: Lake) -> dict[str, frozenset[int] | None]:
-    """Episodes taken down of each dataset that has some; None: all of them."""
-    rows = lake.rows("SELECT dataset, list(episode_index), bool_or(episode_index IS NULL) FROM takedowns GROUP BY 1")
+    """Episodes of now that are taken down, for sure or probably, of each dataset that has some; None: all of them."""
+    if not lake.rows("SELECT 1 FROM takedowns LIMIT 1"):
+        return {}
+    rows = lake.rows(
+        "SELECT dataset, list(episode_index), bool_or(episode_index IS NULL) FROM current_takedowns GROUP BY 1"
+    )
     return {dataset: None if whole else frozenset(episodes) for dataset, episodes, whole in rows}
 
 
 def takedown_stamp(lake: Lake, dataset: str) -> str:
-    """What a dataset's plan depends on, beside its source; empty where nothing is taken down."""
-    down = taken_down(lake)
-    if dataset not in down:
+    """What a dataset's plan depends on, beside its source; empty where nothing is taken down.
+
+    By the numbers that the episodes had when it was said: those do not change when recordings move.
+    """
+    sql = "SELECT episode_index FROM takedowns WHERE dataset = ?"
+    episodes = lake.column(sql, [dataset])
+    if not episodes:
         return ""
-    episodes = down[dataset]
-    return content_key("taken down", "all" if episodes is None else str(sorted(episodes)))
+    return content_key("taken down", "all" if None in episodes else str(sorted(episodes)))
 
 
-def take_down(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[dict]:
-    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError."""
+def take_down(
+    lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str, copies: Mapping[Place, Place] | None = None
+) -> list[dict]:
+    """Mark episodes (None: the whole dataset) as not to be used; returns the marks. Raises UserError.
+
+    copies: episodes of any dataset that hold the same recording as one of these; they are marked, too.
+    """
     if unknown := sorted(set(episodes or ()) - known_episodes(lake, dataset).keys()):
         raise UserError(f"{dataset} has no episode {unknown[0]}; proccorpus sql lists them in the view episodes")
     if not reason.strip():
         raise UserError("give a --reason: the quarantine shows it to people who miss the data")
-    marked = [None] if episodes is None else sorted(set(episodes))
-    rest = {"reason": reason.strip(), "created_at": datetime.now(UTC)}
-    marks = [{"dataset": dataset, "episode_index": episode, **rest} for episode in marked]
+    reasons: dict[tuple[str, int | None], str] = {}
+    if episodes is None:
+        reasons[dataset, None] = reason.strip()
+    for episode in sorted(set(episodes or ())):
+        reasons[dataset, episode] = reason.strip()
+    for place, original in sorted((copies or {}).items()):
+        reasons[place] = f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
+    of_place = lake.recordings_at({(name, episode) for name, episode in reasons if episode is not None})
+    now = datetime.now(UTC)
+    marks = [
+        {
+            "dataset": name,
+            "episode_index": episode,
+            "recording": None if episode is None else of_place.get((name, episode)),
+            "reason": text,
+            "created_at": now,
+        }
+        for (name, episode), text in reasons.items()
+    ]
     lake.upsert(f"take down {dataset}", takedowns=TABLES["takedowns"].rows(marks))
     return marks
 
 
 def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) -> int:
-    """Take marks back: those of some episodes, or all of the dataset's; returns how many. Raises UserError."""
+    """Take marks back: those of some episodes, by their present numbers, or all of the dataset's; returns how many.
+
+    Raises UserError.
+    """
     where, values = "dataset = ?", [dataset]
     if episodes is not None:
-        where, values = f"{where} AND list_contains(?, episode_index)", [dataset, sorted(set(episodes))]
+        numbers = sorted(set(episodes))
+        of_place = lake.recordings_at({(dataset, episode) for episode in numbers})
+        where = (
+            "dataset = ? AND episode_index IS NOT NULL AND "
+            "CASE WHEN recording IS NULL THEN list_contains(?, episode_index) ELSE list_contains(?, recording) END"
+        )
+        values = [dataset, numbers, sorted(of_place.values())]
     count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
     if not count:
         named = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))

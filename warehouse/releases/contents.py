@@ -151,13 +151,13 @@ def held_episodes_sql(catalog: str = "lake") -> str:
 
 # Shards that hold samples of episodes taken down, or show pictures of them, with which
 SHOWING = """
-SELECT l.shard, list_sort(list(DISTINCT t.episode_index)) FROM takedowns t JOIN samples s ON s.dataset = t.dataset
-  AND (s.episode_index = t.episode_index OR
+SELECT l.shard, list_sort(list(DISTINCT t.episode_index)) FROM current_takedowns t
+JOIN samples s ON s.dataset = t.dataset AND (s.episode_index = t.episode_index OR
        list_contains(list_transform(s.pictures, lambda p: p.episode_index), t.episode_index))
 JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id GROUP BY 1"""
 # One whose samples the lake has no more (a build broke off before it was made anew) may show anything
 WITHOUT_SAMPLES = """
-SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN takedowns USING (dataset)
+SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN current_takedowns USING (dataset)
 ANTI JOIN samples USING (dataset, chunk, sample_id)"""
 # Shards with samples of labels that are less sure than $1, or of names than $2, and the episodes of these
 UNSURE = """

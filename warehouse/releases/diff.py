@@ -12,12 +12,20 @@ from warehouse.releases.release import get_release
 
 WORST = 20
 SAME_PROGRESS = 1e-6  # mean |difference| below which two labels are one
-# The episodes of a side, a or b, with the label that counts; the one parameter: names of shards, a label run
+# The episodes of a side, a or b, with the label that counts and what it is compared by: the recording, or the number
+# where a side knows no recordings. The one parameter: names of shards, a label run
 OF_RELEASE = (
-    "SELECT r.dataset, r.episode_index, r.chunk, r.label_run FROM {0}.active_runs r "
-    f"SEMI JOIN ({held_episodes_sql('{0}')}) held USING (dataset, episode_index)"
+    "SELECT r.dataset, r.episode_index, r.chunk, r.label_run, {1} AS recording FROM {0}.active_runs r "
+    f"SEMI JOIN ({held_episodes_sql('{0}')}) held USING (dataset, episode_index) {{2}}"
 )
-OF_RUN = "SELECT dataset, episode_index, chunk, label_run FROM {0}.episode_labels WHERE label_run = ?"
+OF_RUN = (
+    "SELECT r.dataset, r.episode_index, r.chunk, r.label_run, {1} AS recording FROM {0}.episode_labels r {2} "
+    "WHERE r.label_run = ?"
+)
+NUMBER = "r.dataset || ' ' || r.episode_index"
+JOIN_RECORDINGS = (
+    "LEFT JOIN {0}.recordings k ON k.dataset = r.dataset AND k.episode_index = r.episode_index AND k.left_at IS NULL"
+)
 
 
 @dataclass(frozen=True)
@@ -80,15 +88,15 @@ CASE WHEN len(at_a) = len(at_b) THEN list_transform(list_zip(at_a, at_b), lambda
      ELSE list_transform(at_a, lambda x: list_min(list_transform(at_b, lambda y: abs(x - y)))) ||
           list_transform(at_b, lambda x: list_min(list_transform(at_a, lambda y: abs(x - y)))) END"""
 _PROGRESS = """
-SELECT a.dataset, a.episode_index, avg(abs(p.progress - q.progress)) AS difference
-FROM labels_a a JOIN labels_b b USING (dataset, episode_index)
+SELECT recording, avg(abs(p.progress - q.progress)) AS difference
+FROM labels_a a JOIN labels_b b USING (recording)
 JOIN a.progress p ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
                  AND p.label_run = a.label_run
 JOIN b.progress q ON q.dataset = b.dataset AND q.chunk = b.chunk AND q.episode_index = b.episode_index
                  AND q.label_run = b.label_run AND q.frame_index = p.frame_index
 GROUP BY ALL"""
 _SEGMENTS = """
-SELECT l.dataset, l.episode_index,
+SELECT l.recording,
        list({{s: s.start_frame, e: s.end_frame, n: s.name, k: s.kind, c: s.completed}} ORDER BY s.segment_index) AS list
 FROM labels_{0} l JOIN {0}.segments s ON s.dataset = l.dataset AND s.chunk = l.chunk
   AND s.episode_index = l.episode_index AND s.label_run = l.label_run GROUP BY ALL"""
@@ -97,13 +105,14 @@ FROM labels_{0} l JOIN {0}.segments s ON s.dataset = l.dataset AND s.chunk = l.c
 COMPARED = f"""
 WITH p AS ({_PROGRESS}), sa AS ({_SEGMENTS.format("a")}), sb AS ({_SEGMENTS.format("b")}),
 episodes AS (
-  SELECT dataset, episode_index, a.label_run AS run_a, b.label_run AS run_b, p.difference, c.fps,
+  SELECT coalesce(b.dataset, a.dataset) AS dataset, coalesce(b.episode_index, a.episode_index) AS episode_index,
+         a.label_run AS run_a, b.label_run AS run_b, p.difference, c.fps,
          sa.list AS segments_a, sb.list AS segments_b,
          coalesce(list_transform(sa.list, lambda s: s.s)[2:], []) AS at_a,
          coalesce(list_transform(sb.list, lambda s: s.s)[2:], []) AS at_b
-  FROM labels_a a FULL JOIN labels_b b USING (dataset, episode_index) LEFT JOIN p USING (dataset, episode_index)
-  LEFT JOIN sa USING (dataset, episode_index) LEFT JOIN sb USING (dataset, episode_index)
-  LEFT JOIN b.episode_content c USING (dataset, episode_index))
+  FROM labels_a a FULL JOIN labels_b b USING (recording) LEFT JOIN p USING (recording)
+  LEFT JOIN sa USING (recording) LEFT JOIN sb USING (recording)
+  LEFT JOIN b.episode_content c ON c.dataset = b.dataset AND c.episode_index = b.episode_index)
 SELECT dataset, episode_index, run_a, run_b, len(at_a) AS boundaries_a, len(at_b) AS boundaries_b,
        list_avg({MOVES}) / nullif(fps, 0) AS mean_shift_s, list_max({MOVES}) / nullif(fps, 0) AS max_shift_s,
        difference AS progress_difference,
@@ -125,10 +134,16 @@ def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tup
     """Compare, episode by episode and dataset by dataset, the labels that a query gives of the lake at the snapshot of
     each of two sides, with the parameter of each."""
     with ExitStack() as attached:
-        for side, (snapshot, value) in zip("ab", sides, strict=True):
+        for side, (snapshot, _) in zip("ab", sides, strict=True):
             attach(lake.con, lake.workspace, side, snapshot)
             attached.callback(lake.con.execute, f"DETACH {side}")
-            lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side)}", [value])
+        # Numbers change when runs are added or deleted in the source: the same recordings are compared
+        sql = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'recordings' AND database_name IN ('a', 'b')"
+        by_recording = lake.rows(sql) == [(2,)]
+        for side, (_, value) in zip("ab", sides, strict=True):
+            key = f"coalesce(k.recording, {NUMBER})" if by_recording else NUMBER
+            join = JOIN_RECORDINGS.format(side) if by_recording else ""
+            lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side, key, join)}", [value])
         lake.con.execute(f"CREATE OR REPLACE TEMP TABLE compared AS {COMPARED}")
     places = "SELECT dataset, episode_index FROM compared WHERE what = ? ORDER BY ALL"
     added, removed = (lake.rows(places, [what]) for what in ("added", "removed"))

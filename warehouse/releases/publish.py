@@ -44,10 +44,22 @@ LABELS = {
     "label_runs": "SELECT r.* EXCLUDE (created_at) FROM label_runs r WHERE label_run IN (SELECT label_run "
     "FROM active_runs SEMI JOIN held USING (dataset, episode_index)) ORDER BY 1",
 }
+# By the numbers that the release has: a takedown holds for the recording. Releases from before recordings were known
+# have the numbers that were said
+HELD_RECORDINGS = """
+CREATE TEMP TABLE held_recordings AS
+SELECT h.dataset, h.episode_index, {0} AS recording FROM held h {1}"""
 TAKEN_DOWN = """
-SELECT d.dataset || coalesce(' episode ' || d.episode_index, '') FROM down d SEMI JOIN held h
-ON h.dataset = d.dataset AND h.episode_index = coalesce(d.episode_index, h.episode_index)
-ORDER BY d.dataset, d.episode_index LIMIT 1"""
+SELECT h.dataset || CASE WHEN d.episode_index IS NULL THEN '' ELSE ' episode ' || h.episode_index END
+FROM held_recordings h JOIN down d ON CASE WHEN d.recording IS NOT NULL AND h.recording IS NOT NULL
+  THEN h.recording = d.recording
+  ELSE h.dataset = d.dataset AND h.episode_index = coalesce(d.episode_index, h.episode_index) END
+ORDER BY h.dataset, h.episode_index LIMIT 1"""
+# What is taken down now, with recordings that probably are
+DOWN = """
+SELECT dataset, episode_index, recording FROM takedowns UNION
+SELECT r.dataset, r.episode_index, r.recording FROM recordings r JOIN takedowns t ON t.recording = r.resembles
+WHERE r.left_at IS NULL"""
 MANIFEST = "manifest.json"
 BLOCK_BYTES = 8 << 20
 COMMIT_FILES, COMMIT_BYTES = 40, 5 << 30  # of one commit to the hub
@@ -356,6 +368,14 @@ def item_of(path: Path, name: str) -> OutgoingFile:
     return OutgoingFile(name, path.stat().st_size, sha256_file(path), path)
 
 
+def _held_recordings(then: Lake) -> str:
+    """SQL that makes the table of a release's episodes with their recordings, as far as its snapshot knows any."""
+    if then.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
+        join = "LEFT JOIN recordings r ON r.dataset = h.dataset AND r.episode_index = h.episode_index"
+        return HELD_RECORDINGS.format("r.recording", f"{join} AND r.left_at IS NULL")
+    return HELD_RECORDINGS.format("NULL", "")
+
+
 @contextmanager
 def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     """The lake as the release froze it, with its episodes and shards as the tables `held` and `held_shards`.
@@ -367,7 +387,8 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
     with closing(then.con):
         then.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
         then.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
-        temp_table(then.con, "down", lake.arrow("SELECT dataset, episode_index FROM takedowns"))
+        then.con.execute(_held_recordings(then))
+        temp_table(then.con, "down", lake.arrow(DOWN))
         for what in then.column(TAKEN_DOWN):
             raise ReleaseError(
                 f"the release {release.name} holds {what}, which was taken down since: release what is left"

@@ -1,0 +1,197 @@
+"""Which recording each decoded episode is: what the listing took it for, another one that is known, or a new one.
+
+The listing goes by names, files and rows; here the pictures are known, too. What is withdrawn is found here wherever it
+turns up, before anything of it is stored.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from core.tables import TABLES
+from ingest.episode import Finding
+from ingest.recordings import Fingerprint, KnownRecording, Likeness, RecordingIndex, likeness
+from warehouse.lake import Lake
+from warehouse.lake.recordings import (
+    FRAMES,
+    RecordingUpdate,
+    known_recordings,
+    new_id,
+    take_over,
+    withdrawn_recordings,
+)
+
+
+@dataclass
+class Recognition:
+    """The recordings of the decoded episodes of a chunk.
+
+    recordings, stamps: by episode its recording, and the stamp of its files. withdrawn: episodes that are, or may be, a
+    recording that was taken down. takedowns: marks to add, since a withdrawn recording turned up at another place.
+    """
+
+    update: RecordingUpdate
+    recordings: dict[int, str] = field(default_factory=dict)
+    stamps: dict[int, str] = field(default_factory=dict)
+    withdrawn: set[int] = field(default_factory=set)
+    findings: list[Finding] = field(default_factory=list)
+    takedowns: list[dict] = field(default_factory=list)
+
+    def upserts(self) -> dict[str, pa.Table]:
+        marks = {"takedowns": TABLES["takedowns"].rows(self.takedowns)} if self.takedowns else {}
+        return self.update.upserts() | marks
+
+
+def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Mapping[int, Fingerprint]) -> Recognition:
+    """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known."""
+    recognition = Recognition(RecordingUpdate(dataset, FRAMES))
+    with lake.reading():
+        here = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
+        values = [dataset, chunk_size, chunk]
+        present = known_recordings(lake, here, values, dataset=dataset, chunk=chunk)
+        resembled = {recording.resembles for recording in present if recording.resembles}
+        left = known_recordings(
+            lake,
+            "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)",
+            [dataset, sorted(resembled)],
+        )
+        withdrawn = withdrawn_recordings(lake)
+        ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset])) if left else set[str]()
+    at_number = {recording.episode_index: recording for recording in present}
+    candidates = RecordingIndex(left)
+    down = RecordingIndex(recording for recording, _ in withdrawn)
+    reasons = {recording.recording: reason for recording, reason in withdrawn}
+    for episode, fingerprint in sorted(decoded.items()):
+        before = at_number.get(episode)
+        if before is None:
+            continue
+        after = _recognised(recognition.update, before, fingerprint, candidates, ids)
+        after = _without_withdrawn(recognition, after, fingerprint, down, reasons)
+        recognition.recordings[episode] = after.recording
+        recognition.stamps[episode] = after.stamp
+    return recognition
+
+
+def _recognised(
+    update: RecordingUpdate,
+    before: KnownRecording,
+    fingerprint: Fingerprint,
+    candidates: RecordingIndex,
+    ids: set[str],
+) -> KnownRecording:
+    """The recording of an episode that the listing took for `before`; what differs is noted in `update`."""
+    # The same files as when it was decoded last hold the same recording, however they are read by now
+    if before.decoded_stamp and before.decoded_stamp == before.stamp:
+        return before
+    like, _ = likeness(before.fingerprint, fingerprint)
+    is_other = not before.fingerprint.is_empty and like in (Likeness.PROBABLE, Likeness.OTHER)
+    if is_other:
+        present = _new_recording(update, before, fingerprint, ids)
+        found = RecordingIndex([before]).closest(fingerprint) or candidates.closest(fingerprint)
+    elif before.fingerprint.contents and before.resembles is None:
+        return before  # decoded before, and found to be itself
+    else:
+        present = before.changed(fingerprint=fingerprint.filled(before.fingerprint))
+        resembled = candidates.recordings.get(before.resembles or "")
+        found = RecordingIndex([resembled]).closest(fingerprint) if resembled else candidates.closest(fingerprint)
+    if found is None:
+        return _unlike(update, before, present, is_other=is_other)
+    former, like, why = found
+    if like == Likeness.SAME:
+        update.put(present.changed(is_here=False, resembles=None, why=f"it is the recording {former.recording}"))
+        placed = take_over(former, present)
+        candidates.remove(former)
+        update.put(placed)
+        update.put_fingerprint(placed)
+        update.note("moved" if former.source_id != placed.source_id else "back", former, placed, why)
+        return placed
+    if present.resembles != former.recording:
+        update.note("probable", former, present, why)
+    if present.resembles != former.recording or present.why != why or is_other:
+        present = present.changed(resembles=former.recording, why=why)
+        update.put(present)
+    return present
+
+
+def _new_recording(
+    update: RecordingUpdate, before: KnownRecording, fingerprint: Fingerprint, ids: set[str]
+) -> KnownRecording:
+    """A new recording in the place of one that was there; that one is gone from it."""
+    present = before.changed(
+        recording=new_id(before.dataset, before.source_id, ids | {before.recording}),
+        resembles=None,
+        why="",
+        fingerprint=fingerprint,
+    )
+    ids.add(present.recording)
+    update.put(before.changed(is_here=False))
+    update.put_fingerprint(before)
+    update.put(present)
+    update.put_fingerprint(present)
+    return present
+
+
+def _unlike(
+    update: RecordingUpdate, before: KnownRecording, present: KnownRecording, *, is_other: bool
+) -> KnownRecording:
+    """An episode that is like no known recording."""
+    if is_other:
+        update.note("changed", before, present, "rows and pictures are others")
+    elif present.resembles is not None and present.fingerprint.moments:
+        # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
+        update.note("changed", before, present, "rows and pictures are others")
+        present = present.changed(resembles=None, why="")
+        update.put(present)
+    return present
+
+
+def _without_withdrawn(
+    recognition: Recognition,
+    recording: KnownRecording,
+    fingerprint: Fingerprint,
+    withdrawn: RecordingIndex,
+    reasons: Mapping[str, str],
+) -> KnownRecording:
+    """Leave an episode out that is, or may be, a recording that was taken down anywhere."""
+    for name in (recording.recording, recording.resembles):
+        if name is not None and name in reasons:
+            is_sure = name == recording.recording
+            _leave_out(recognition, recording.episode_index, reasons[name], withdrawn.recordings[name], is_sure=is_sure)
+            return recording
+    found = withdrawn.closest(fingerprint)
+    if found is None:
+        return recording
+    former, like, why = found
+    reason = reasons[former.recording]
+    if like == Likeness.SAME:
+        text = f"the same recording as episode {former.episode_index} of {former.dataset}: {reason}"
+        recognition.takedowns.append(
+            {
+                "dataset": recording.dataset,
+                "episode_index": recording.episode_index,
+                "recording": recording.recording,
+                "reason": text,
+                "created_at": recognition.update.now,
+            }
+        )
+        _leave_out(recognition, recording.episode_index, text, former, is_sure=True)
+        return recording
+    recording = recording.changed(resembles=former.recording, why=why)
+    recognition.update.put(recording)
+    recognition.update.note("probable", former, recording, why)
+    _leave_out(recognition, recording.episode_index, reason, former, is_sure=False)
+    return recording
+
+
+def _leave_out(recognition: Recognition, episode: int, reason: str, former: KnownRecording, *, is_sure: bool) -> None:
+    """Keep an episode out of all tables, with the reason."""
+    text = reason
+    if not is_sure:
+        dataset = recognition.update.dataset
+        text = (
+            f"it is probably recording {former.recording} of {former.dataset}, which was taken down ({reason}): "
+            f"proccorpus recordings same {dataset} {episode}, or other {dataset} {episode}, decides"
+        )
+    recognition.withdrawn.add(episode)
+    recognition.findings.append(Finding("taken_down", text, episode_index=episode))

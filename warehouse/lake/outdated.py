@@ -1,0 +1,109 @@
+"""Labels of contents that are gone: one rule for the rows of all label runs, superseded and imported ones included."""
+
+from collections.abc import Collection, Mapping
+
+import pyarrow as pa
+
+from warehouse.lake.connection import LakeConnection, temp_table
+
+# Tables with rows of an episode's labels, by whatever label run
+LABEL_TABLES = (
+    "segments",
+    "episode_labels",
+    "progress",
+    "reasoning",
+    "label_quality",
+    "label_disagreement",
+    "alignments",
+    "active_runs",
+)
+COUNTED_TABLES = ("episode_labels", "active_runs")  # that have a row for each label of an episode
+IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")  # that an import writes
+SAMPLE_TABLES = ("samples", "sample_location", "shards")
+# Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
+WITHOUT_CONTENT = "(dataset, episode_index) NOT IN (SELECT (dataset, episode_index) FROM episode_content)"
+OTHER_LENGTH = (
+    "(dataset, episode_index, label_run) IN (SELECT (s.dataset, s.episode_index, s.label_run) FROM ("
+    "SELECT dataset, episode_index, label_run, max(end_frame) AS ends FROM segments GROUP BY ALL) s "
+    "JOIN episode_content e USING (dataset, episode_index) WHERE s.ends <> e.num_frames)"
+)
+
+
+def count_outdated(lake: LakeConnection) -> int:
+    """Labels whose episode has no contents any more, or other ones by their length: each label run of an episode."""
+    where = " OR ".join((WITHOUT_CONTENT, OTHER_LENGTH))
+    parts = [f"SELECT dataset, episode_index, label_run FROM {name} WHERE {where}" for name in COUNTED_TABLES]
+    return lake.rows(f"SELECT count(*) FROM ({' UNION '.join(parts)})")[0][0]
+
+
+def delete_outdated_sql() -> list[str]:
+    """Statements that delete all labels of contents that are gone, whatever left them."""
+    of_length = [name for name in LABEL_TABLES if name != "segments"]
+    return [
+        *(f"DELETE FROM {name} WHERE {WITHOUT_CONTENT}" for name in LABEL_TABLES),
+        # The segments last: the length of a label is told by them
+        *(f"DELETE FROM {name} WHERE {OTHER_LENGTH}" for name in (*of_length, "segments")),
+    ]
+
+
+def forget_labels(
+    lake: LakeConnection, dataset: str, outdated: Collection[int], moved: Mapping[int, int]
+) -> dict[str, pa.Table]:
+    """Delete the rows of all labels of some episodes of a dataset, and samples that show them, within a transaction.
+
+    moved: numbers that recordings had, and have now. Returns their imported labels, which no build makes again, by
+    table, with the present numbers: to be inserted.
+    """
+    indices = sorted(outdated)
+    carried = _imported_rows(lake, dataset, moved) if moved else {}
+    here = "dataset = ? AND list_contains(?, episode_index)"
+    for name in LABEL_TABLES:
+        lake.con.execute(f"DELETE FROM {name} WHERE {here}", [dataset, indices])
+    _forget_samples(lake, dataset, indices)
+    return carried
+
+
+def _imported_rows(lake: LakeConnection, dataset: str, moved: Mapping[int, int]) -> dict[str, pa.Table]:
+    """By table the rows of imported labels of the episodes that moved, with the numbers that they have now."""
+    runs = lake.column("SELECT label_run FROM label_runs WHERE annotator = 'imported'")
+    sizes = lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [dataset])
+    if not runs or not sizes:
+        return {}
+    pairs = pa.table({"former": list(moved), "present": list(moved.values())})
+    temp_table(lake.con, "moved_episodes", pairs)
+    carried = {}
+    for name in IMPORTED_TABLES:
+        rows = lake.arrow(
+            f"SELECT t.* REPLACE (m.present AS episode_index, (m.present // {int(sizes[0])})::INTEGER AS chunk) "
+            f"FROM {name} t JOIN moved_episodes m ON m.former = t.episode_index "
+            "WHERE t.dataset = ? AND list_contains(?, t.label_run)",
+            [dataset, runs],
+        )
+        if rows.num_rows:
+            carried[name] = rows
+            lake.con.execute(
+                f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, label_run) "
+                "AND episode_index IN (SELECT former FROM moved_episodes)",
+                [dataset, runs],
+            )
+    return carried
+
+
+def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]) -> None:
+    """Delete samples and shards of the chunks in which samples are of some episodes, or show them.
+
+    A tar holds a whole chunk. Without the line of `stage_runs` the next build makes samples and shards anew.
+    """
+    shown = "list_has_any(list_transform(pictures, lambda p: p.episode_index), $2)"
+    chunks = lake.column(
+        f"SELECT DISTINCT chunk FROM samples WHERE dataset = $1 AND (list_contains($2, episode_index) OR {shown})",
+        [dataset, list(indices)],
+    )
+    if not chunks:
+        return
+    for name in SAMPLE_TABLES:
+        lake.con.execute(f"DELETE FROM {name} WHERE dataset = ? AND list_contains(?, chunk)", [dataset, chunks])
+    lake.con.execute(
+        "DELETE FROM stage_runs WHERE stage IN ('samples', 'shards') AND dataset = ? AND list_contains(?, chunk)",
+        [dataset, chunks],
+    )

@@ -1,0 +1,410 @@
+"""Recordings in the lake: which one each episode holds, what happened to them, and what people decide of unsure ones.
+
+All that people say names the recording that it was said of (`Lake.append` adds it); the views current_... and
+located_... have it by the present numbers.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from core.tables import TABLES
+from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
+from warehouse.lake.connection import LakeConnection, literal
+from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
+from warehouse.lake.statements import CorrectionError, checked_text, take_down
+
+LISTING, FRAMES, PERSON = "listing", "frames", "person"  # who found a change
+# What a change is called, in the order of reports
+WHATS = ("moved", "gone", "back", "new", "changed", "probable", "same", "other")
+IN_WORDS = {
+    "moved": "moved",
+    "gone": "gone",
+    "back": "back",
+    "new": "new",
+    "changed": "recorded anew",
+    "probable": "unsure",
+    "same": "decided",
+    "other": "decided",
+}
+KNOWN = """
+SELECT r.*, f.stamp, f.source_stamp, e.file_stamp AS decoded_stamp,
+       coalesce(e.fingerprint_version, f.version) AS version,
+       coalesce(e.num_frames, f.num_frames) AS num_frames,
+       coalesce(e.rows_hash, f.rows_hash) AS rows_hash,
+       coalesce(e.times_hash, f.times_hash) AS times_hash,
+       coalesce(e.row_sketch, f.row_sketch) AS row_sketch,
+       coalesce(e.file_hash, f.file_hash) AS file_hash,
+       CASE WHEN e.moments IS NULL THEN f.cameras ELSE e.usable_cameras END AS cameras,
+       coalesce(e.moments, f.moments) AS moments,
+       list_concat(coalesce(f.content_hashes, []), coalesce(e.former_hashes, []),
+                   CASE WHEN e.content_hash IS NULL THEN [] ELSE [e.content_hash] END) AS content_hashes
+FROM recordings r LEFT JOIN fingerprints f USING (recording)
+LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording"""
+
+
+def known_recordings(
+    lake: LakeConnection, where: str, values: Sequence[Any], *, dataset: str | None = None, chunk: int | None = None
+) -> list[KnownRecording]:
+    """The recordings r that fit a condition, with what they are told by.
+
+    dataset, chunk: whose decoded contents are looked at, too; without a dataset only what was kept of recordings that
+    moved, left or were taken down.
+    """
+    contents = "false" if dataset is None else f"dataset = {literal(dataset)}"
+    if chunk is not None:
+        contents += f" AND chunk = {int(chunk)}"
+    sql = f"{KNOWN.format(contents)} WHERE {where} ORDER BY r.dataset, r.episode_index"
+    return [_known(row) for row in lake.dicts(sql, [*values])]
+
+
+def _known(row: Mapping[str, Any]) -> KnownRecording:
+    return KnownRecording(
+        recording=row["recording"],
+        dataset=row["dataset"],
+        episode_index=row["episode_index"],
+        source_id=row["source_id"],
+        is_here=row["left_at"] is None,
+        stamp=row["stamp"] or "",
+        source_stamp=row["source_stamp"] or "",
+        decoded_stamp=row["decoded_stamp"] or "",
+        group=row["group"] or "",
+        split=row["split"],
+        resembles=row["resembles"],
+        why=row["why"] or "",
+        fingerprint=_fingerprint(row),
+    )
+
+
+def _fingerprint(row: Mapping[str, Any]) -> Fingerprint:
+    """The layers of a row; of another version only those that do not depend on it."""
+    contents = frozenset(row["content_hashes"] or ())
+    if row["version"] != VERSION:
+        return Fingerprint(num_frames=row["num_frames"], file=row["file_hash"], contents=contents)
+    hashes = row["moments"] or []
+    by_camera: dict[str, tuple[int, ...]] = {
+        camera: tuple(hashes[k * MOMENTS : (k + 1) * MOMENTS]) for k, camera in enumerate(row["cameras"] or ())
+    }
+    return Fingerprint(
+        num_frames=row["num_frames"],
+        rows=row["rows_hash"],
+        times=row["times_hash"],
+        sketch=tuple(row["row_sketch"] or ()),
+        moments=by_camera,
+        file=row["file_hash"],
+        contents=contents,
+    )
+
+
+def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str]]:
+    """Every recording that was taken down, alone or with its dataset, and the reason."""
+    reasons = dict(
+        lake.rows(
+            "SELECT recording, reason FROM takedowns WHERE recording IS NOT NULL UNION ALL "
+            "SELECT r.recording, t.reason FROM takedowns t JOIN recordings r USING (dataset) "
+            "WHERE t.episode_index IS NULL"
+        )
+    )
+    if not reasons:
+        return []
+    known = known_recordings(lake, "list_contains(?, r.recording)", [list(reasons)])
+    return [(recording, reasons[recording.recording]) for recording in known]
+
+
+def recordings_with_words(lake: LakeConnection, dataset: str) -> set[str]:
+    """The recordings of a dataset of which people said anything."""
+    tables = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
+    parts = [f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL" for table in tables]
+    return set(lake.column(" UNION ".join(parts), [dataset]))
+
+
+# What a listing, or a pass over the pictures, makes of them
+
+
+@dataclass
+class RecordingUpdate:
+    """Rows to write of the recordings of a dataset: by the table each row's columns, and what happened."""
+
+    dataset: str
+    found_by: str
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+    recordings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)
+    changes: list[dict[str, Any]] = field(default_factory=list)
+
+    def put(self, recording: KnownRecording) -> None:
+        """The state that a recording has from now on."""
+        self.recordings[recording.recording] = {
+            "recording": recording.recording,
+            "dataset": recording.dataset,
+            "episode_index": recording.episode_index,
+            "source_id": recording.source_id,
+            "left_at": None if recording.is_here else self.now,
+            "group": recording.group,
+            "split": recording.split,
+            "resembles": recording.resembles,
+            "why": recording.why or None,
+        }
+
+    def put_fingerprint(self, recording: KnownRecording) -> None:
+        self.fingerprints[recording.recording] = fingerprint_row(recording)
+
+    def note(self, what: str, before: KnownRecording | None, after: KnownRecording | None, why: str = "") -> None:
+        """Write down what happened to a recording; `before` None: it is new, `after` None: it is gone."""
+        recording = after or before
+        assert recording is not None
+        self.changes.append(
+            {
+                "recording": recording.recording,
+                "dataset": self.dataset,
+                "what": what,
+                "found_by": self.found_by,
+                "from_episode": before and before.episode_index,
+                "to_episode": after and after.episode_index,
+                "from_source_id": before and before.source_id,
+                "to_source_id": after and after.source_id,
+                "why": why or None,
+                "created_at": self.now,
+            }
+        )
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """How often each thing happened, for people: recordings_moved and so on."""
+        counts = Counter(change["what"] for change in self.changes)
+        return {f"recordings_{what}": counts[what] for what in WHATS if counts[what]}
+
+    def upserts(self) -> dict[str, pa.Table]:
+        """The rows by table; tables without rows are left out."""
+        rows = {
+            "recordings": [*self.recordings.values()],
+            "fingerprints": [*self.fingerprints.values()],
+            "recording_changes": self.changes,
+        }
+        return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
+
+
+def fingerprint_row(recording: KnownRecording) -> dict[str, Any]:
+    """The row of the table fingerprints of a recording."""
+    fingerprint = recording.fingerprint
+    return {
+        "recording": recording.recording,
+        "stamp": recording.stamp,
+        "source_stamp": recording.source_stamp,
+        "content_hashes": sorted(fingerprint.contents),
+    } | fingerprint_columns(fingerprint, "version")
+
+
+def fingerprint_columns(fingerprint: Fingerprint, version: str = "fingerprint_version") -> dict[str, Any]:
+    """The layers as columns, as `fingerprints` and, but for cameras, `episode_content` have them."""
+    return {
+        version: VERSION,
+        "num_frames": fingerprint.num_frames,
+        "rows_hash": fingerprint.rows,
+        "times_hash": fingerprint.times,
+        "row_sketch": list(fingerprint.sketch),
+        "cameras": list(fingerprint.moments),
+        "moments": [moment for moments in fingerprint.moments.values() for moment in moments],
+        "file_hash": fingerprint.file,
+    }
+
+
+def new_id(dataset: str, source_id: str, taken: Collection[str]) -> str:
+    """The id of a recording that is seen for the first time at a name of its source; none of those that are taken."""
+    number = 0
+    while (recording := content_key("recording", dataset, source_id, str(number))[:16]) in taken:
+        number += 1
+    return recording
+
+
+# For people
+
+
+def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
+    """What happened to a dataset's recordings, by a stage's numbers; None: nothing.
+
+    Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
+    """
+    parts = []
+    for what in WHATS:
+        count = int(numbers.get(f"recordings_{what}", 0))
+        if count and what not in ("same", "other"):
+            parts.append(f"{count} {IN_WORDS[what]}")
+    if not parts:
+        return None
+    return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
+
+
+def review_sentence(dataset: str, count: int) -> str:
+    """What a person is asked. Example: "3 words wait for a person: proccorpus recordings review arm"."""
+    return (
+        f"{count} {'word waits' if count == 1 else 'words wait'} for a person: proccorpus recordings review {dataset}"
+    )
+
+
+def sentences(lake: LakeConnection) -> dict[str, str]:
+    """Of each dataset what happened to its recordings last, and what a person has to decide; of others nothing."""
+    rows = lake.rows(
+        "SELECT dataset, what, count(*), max(created_at) FROM recording_changes "
+        "SEMI JOIN (SELECT dataset, max(created_at) AS created_at FROM recording_changes GROUP BY 1) "
+        "USING (dataset, created_at) GROUP BY 1, 2"
+    )
+    numbers: dict[str, dict[str, int]] = {}
+    dates: dict[str, datetime] = {}
+    for dataset, what, count, created_at in rows:
+        numbers.setdefault(dataset, {})[f"recordings_{what}"] = count
+        dates[dataset] = created_at
+    texts: dict[str, list[str]] = {}
+    for dataset, counts in numbers.items():
+        text = sentence(dataset, counts)
+        if text:
+            texts.setdefault(dataset, []).append(f"on {dates[dataset]:%Y-%m-%d}, {text}")
+    for dataset, count in review_counts(lake).items():
+        texts.setdefault(dataset, []).append(review_sentence(dataset, count))
+    return {dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(texts.items())}
+
+
+def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
+    """What people said and a person has to decide about, by dataset, episode and kind."""
+    return lake.dicts(
+        "SELECT dataset, episode_index, kind, text, author, why, said_of FROM words_in_review "
+        "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index, kind, created_at",
+        [dataset],
+    )
+
+
+def review_counts(lake: LakeConnection) -> dict[str, int]:
+    """By dataset how many words wait for a person; only of datasets where some do."""
+    if not lake.rows("SELECT 1 FROM recordings WHERE resembles IS NOT NULL AND left_at IS NULL LIMIT 1"):
+        return {}
+    return dict(lake.rows("SELECT dataset, count(*) FROM words_in_review GROUP BY 1 ORDER BY 1"))
+
+
+def listed(lake: LakeConnection, dataset: str) -> list[dict[str, Any]]:
+    """The recordings of a dataset: where each is, or when it left."""
+    return lake.dicts(
+        "SELECT episode_index, source_id, recording, left_at, split, resembles, why FROM recordings "
+        "WHERE dataset = ? ORDER BY left_at IS NOT NULL, episode_index",
+        [dataset],
+    )
+
+
+def changes(lake: LakeConnection, dataset: str) -> list[dict[str, Any]]:
+    """What happened to the recordings of a dataset, the newest first."""
+    return lake.dicts(
+        "SELECT created_at, what, from_episode, to_episode, from_source_id, to_source_id, why, author, recording "
+        "FROM recording_changes WHERE dataset = ? ORDER BY created_at DESC, coalesce(to_episode, from_episode)",
+        [dataset],
+    )
+
+
+def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, author: str) -> str:
+    """Say whether an episode is the recording that it resembles; returns that recording.
+
+    Where it is, the recording takes the episode's place, and all that was said of it is in force. Raises
+    CorrectionError where there is nothing to decide.
+    """
+    author = checked_text("author", author, 100)
+    here = "r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL"
+    found = known_recordings(lake, here, [dataset, episode_index], dataset=dataset)
+    if not found:
+        raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
+    present = found[0]
+    if present.resembles is None:
+        raise CorrectionError(
+            f"episode {episode_index} of {dataset} is like no other recording: there is nothing to decide; proccorpus "
+            f"recordings review lists what is"
+        )
+    former = known_recordings(lake, "r.recording = ?", [present.resembles])[0]
+    update = RecordingUpdate(dataset, PERSON)
+    if is_same:
+        update.put(present.changed(is_here=False, resembles=None, why=f"{author} said that it is {former.recording}"))
+        placed = take_over(former, present)
+        update.put(placed)
+        update.put_fingerprint(placed)
+        update.note("same", former, placed, f"{author} said so")
+    else:
+        apart = present.changed(resembles=None, why=f"{author} said that it is not {former.recording}")
+        update.put(apart)
+        update.note("other", former, apart, f"{author} said so")
+    update.changes[-1]["author"] = author
+    lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
+    return former.recording
+
+
+def take_over(former: KnownRecording, present: KnownRecording) -> KnownRecording:
+    """A recording at the place of another one that turned out to be the same."""
+    return former.changed(
+        dataset=present.dataset,
+        episode_index=present.episode_index,
+        source_id=present.source_id,
+        is_here=True,
+        stamp=present.stamp,
+        source_stamp=present.source_stamp,
+        group=present.group,
+        fingerprint=present.fingerprint.filled(former.fingerprint),
+    )
+
+
+def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
+    """What a dataset's listing depends on, beside its source: what later passes and people found of its recordings."""
+    sql = (
+        "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
+        "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
+    )
+    found = lake.column(sql, [dataset, LISTING])
+    return content_key("recordings", *found) if found else ""
+
+
+def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[tuple[str, int]]:
+    """Take episodes down (None: the whole dataset), and every other episode of the corpus that is the same recording.
+
+    Returns the others. What they are told by is kept, so that they are known wherever they turn up later. Raises
+    UserError as `take_down` does.
+    """
+    numbers = episodes
+    if numbers is None:
+        numbers = lake.column("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])
+    places = {(dataset, episode) for episode in numbers}
+    copies = copies_of(lake, places)
+    kept = bank(lake, {*places, *copies})
+    take_down(lake, dataset, episodes, reason, copies)
+    if kept:
+        lake.upsert(f"recordings taken down of {dataset}", **kept)
+    return sorted(copies)
+
+
+def unsure_takedowns(lake: LakeConnection, datasets: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """Episodes that are probably a recording that was taken down, and of which nobody decided."""
+    rows = lake.dicts("SELECT dataset, episode_index, reason FROM current_takedowns WHERE NOT is_sure ORDER BY 1, 2")
+    return [row for row in rows if datasets is None or row["dataset"] in datasets]
+
+
+def bank(lake: Lake, places: Collection[tuple[str, int]]) -> dict[str, pa.Table]:
+    """Rows of `fingerprints` of the recordings at some places: what is withdrawn loses its rows elsewhere."""
+    rows = []
+    for dataset in sorted({dataset for dataset, _ in places}):
+        known = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
+        rows += [fingerprint_row(r) for r in known if (dataset, r.episode_index) in places]
+    return {"fingerprints": TABLES["fingerprints"].rows(rows)} if rows else {}
+
+
+def copies_of(lake: Lake, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], tuple[str, int]]:
+    """Episodes of the whole corpus that are certainly the same recording as one of some places: by each, that one."""
+    datasets = sorted({dataset for dataset, _ in places})
+    # Two joins of equal values: one with OR would compare all with all
+    pair = (
+        "SELECT a.dataset, a.episode_index, b.dataset, b.episode_index FROM episode_content a JOIN episode_content b "
+        "ON a.{0} = b.{0} AND a.num_frames = b.num_frames WHERE list_contains($1, a.dataset)"
+    )
+    rows = lake.rows(f"{pair.format('rows_hash')} UNION {pair.format('content_hash')}", [datasets])
+    found = {}
+    for dataset, episode, other_dataset, other_episode in rows:
+        if (dataset, episode) in places and (other_dataset, other_episode) not in places:
+            found[other_dataset, other_episode] = (dataset, episode)
+    return found
