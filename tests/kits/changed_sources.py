@@ -140,7 +140,7 @@ def reorder_tasks(root: Path) -> None:
 
     tasks = pd.read_parquet(root / "meta/tasks.parquet")
     index = {int(old): (int(old) - 1) % len(tasks) for old in tasks["task_index"]}
-    tasks["task_index"] = tasks["task_index"].map(index)
+    tasks["task_index"] = [index[old] for old in tasks["task_index"].tolist()]
     tasks.sort_values("task_index").to_parquet(root / "meta/tasks.parquet")
     for path in sorted((root / "data").glob("*/*.parquet")):
         table = pq.ParquetFile(path).read()

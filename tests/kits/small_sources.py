@@ -332,7 +332,9 @@ def _rlds_serials(root: Path) -> Iterator[tuple[str, int]]:
 
 def decoded(encoded: bytes) -> np.ndarray:
     """uint8 [height, width, 3] of a JPEG or PNG, in RGB."""
-    return cv2.cvtColor(cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    picture = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
+    assert picture is not None
+    return np.ascontiguousarray(picture[:, :, ::-1])
 
 
 def _video_serials(root: Path) -> Iterator[tuple[str, int]]:
