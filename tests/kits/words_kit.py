@@ -11,10 +11,11 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ from warehouse.lake.statements import mark
 
 DATASET = "arm"
 LICENCE = ("--allow-licence", "unknown")
-STEP = "a person's step"  # the name that the correction gives to the first segment
+STEP = "what a person calls it"  # the name that the correction gives to the first segment
 TAG, PERSON, NOTE = "never train on it", "ben", "dropped at the end"
 # Each word, the recording it was said of, and the numbers at which it is in force
 WORDS: Mapping[str, tuple[int, str]] = {
@@ -314,33 +315,54 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
     return found + _in_export(case, here)
 
 
-def _in_shards(case: Case, what: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
-    """By the pictures of shards; that each shows the recording which its number has in the source is told, too."""
-    found = []
-    assert shards, f"{what} has no shards: nothing can be seen by them"
+@dataclass(frozen=True)
+class Shown:
+    """A picture in a shard: the entry and the episode that its name says, and the serial that it shows.
+
+    serial: None for an edited picture that shows none.
+    """
+
+    where: str
+    dataset: str
+    episode: int
+    serial: int | None
+
+
+def shown_in(case: Case, shards: Sequence[tuple[str, str]]) -> Iterator[Shown]:
+    """Every picture in shards of (split, name)."""
     for split, shard in shards:
         with tarfile.open(case.workspace / "shards" / split / shard) as tar:
             for member in tar.getmembers():
-                # <dataset>-<episode>.<camera>.<frame>.jpg; those of other episodes and edited ones have more parts
+                # <dataset>-<episode>.<camera>.<frame>.jpg; another episode's has its number before the camera
                 key, _, name = member.name.partition(".")
-                if not name.endswith(".jpg"):
-                    continue
                 file = tar.extractfile(member)
-                assert file is not None
-                serial = serial_in(decoded(file.read()))
-                if serial == WITHDRAWN:
-                    found.append(f"{what}: {shard}, {member.name} shows the withdrawn recording")
+                if file is None or not name.endswith(".jpg"):
+                    continue
                 dataset, _, number = key.rpartition("-")
-                is_own = len(name.split(".")) == len(_camera(name).split(".")) + 2
-                if is_own and dataset == DATASET and serial is not None and serial_of.get(int(number)) != serial:
-                    found.append(f"{what}: {shard}, {member.name} shows recording {serial}")
+                other = re.match(r"e(\d{6})\.", name)
+                serial = serial_in(decoded(file.read()))
+                yield Shown(f"{shard}, {member.name}", dataset, int(other[1] if other else number), serial)
+
+
+def shown_in_release(case: Case, release: str) -> set[int | None]:
+    """The serials that the pictures of a release show."""
+    shards = case.rows("SELECT split, shard FROM release_shards WHERE name = ?", [release])
+    return {picture.serial for picture in shown_in(case, shards)}
+
+
+def _in_shards(case: Case, what: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
+    """Pictures of what is withdrawn, and of another recording than the one that has the number in the source."""
+    found = []
+    pictures = [*shown_in(case, shards)]
+    if not any(picture.serial for picture in pictures):
+        found.append(f"{what} has no pictures that show a recording: nothing can be seen by them")
+    for picture in pictures:
+        expected = serial_of.get(picture.episode) if picture.dataset == DATASET else picture.serial
+        if WITHDRAWN in (picture.serial, expected):
+            found.append(f"{what}: {picture.where} is of the withdrawn recording")
+        elif picture.serial not in (None, expected):
+            found.append(f"{what}: {picture.where} shows recording {picture.serial}, not {expected}")
     return found[:5]
-
-
-def _camera(name: str) -> str:
-    """The camera in the name of a picture without the key: `observation.images.front.000003.jpg`."""
-    parts = name.split(".")
-    return ".".join(parts[: next(k for k, part in enumerate(parts) if part.isdigit())])
 
 
 def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
