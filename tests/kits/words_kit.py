@@ -61,7 +61,11 @@ WORDS: Mapping[str, tuple[int, str]] = {
 EFFECTS: Mapping[str, str] = {
     "takedown": "SELECT episode_index FROM episodes WHERE dataset = ? AND reason = 'taken_down'",
     "outcome": "SELECT episode_index FROM episodes WHERE dataset = ? AND starts_with(success_source, 'person: ')",
-    "correction": f"SELECT DISTINCT episode_index FROM active_segments WHERE dataset = ? AND name = '{STEP}'",
+    # Other runs of the task may follow it; the person's own label is of this one alone
+    "correction": (
+        "SELECT DISTINCT episode_index FROM active_segments WHERE dataset = ? AND starts_with(label_run, 'human/') "
+        f"AND name = '{STEP}'"
+    ),
 }
 # Tables and views in which nothing of a withdrawn run may be
 DERIVED = (
@@ -319,7 +323,7 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
 class Shown:
     """A picture in a shard: the entry and the episode that its name says, and the serial that it shows.
 
-    serial: None for an edited picture that shows none.
+    serial: None for an edited picture.
     """
 
     where: str
@@ -340,7 +344,9 @@ def shown_in(case: Case, shards: Sequence[tuple[str, str]]) -> Iterator[Shown]:
                     continue
                 dataset, _, number = key.rpartition("-")
                 other = re.match(r"e(\d{6})\.", name)
-                serial = serial_in(decoded(file.read()))
+                # An edit may cover a part of the strip
+                is_edited = not name.split(".")[-2].isdigit()
+                serial = None if is_edited else serial_in(decoded(file.read()))
                 yield Shown(f"{shard}, {member.name}", dataset, int(other[1] if other else number), serial)
 
 
