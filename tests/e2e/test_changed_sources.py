@@ -1,0 +1,304 @@
+"""A source that moved, was corrected, was half away for a night, or is another one: what a build makes of it."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.kits import lerobot_writer as le
+from tests.kits import words_kit
+from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, write_configs
+from tests.kits.small_sources import (
+    CAMERA,
+    LATER,
+    NAMES,
+    RECORDINGS,
+    TASKS,
+    WRIST,
+    Recording,
+    pictures_of,
+    write_side_file,
+    write_v2,
+    write_videos,
+)
+from tests.kits.words_kit import LICENCE, Case, checked
+
+pytestmark = pytest.mark.slow
+
+SEGMENTS = (
+    "SELECT episode_index, segment_index, name, start_frame, end_frame, kind, completed FROM active_segments "
+    "WHERE dataset = ? ORDER BY 1, 2"
+)
+FEW = RECORDINGS[:6]
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """An empty workspace; the source is still to be written."""
+    return Case("lerobot_v2", tmp_path, tmp_path / "source")
+
+
+def built(case: Case, *words: object) -> Result:
+    return checked(case.run("build", *words, "--workers", 1))
+
+
+def build_first(case: Case, name: str = "arm") -> Result:
+    return built(case, "--source", case.source, "--name", name)
+
+
+def say_outcome(case: Case, column: str, value: object, dataset: str = "arm") -> None:
+    path = case.folder / "seen.csv"
+    path.write_text(f"{column},success,note\n{value},false,dropped\n")
+    checked(case.run("outcomes", "import", path, "--dataset", dataset, "--author", "anna"))
+
+
+def outcomes(case: Case, dataset: str = "arm") -> list[tuple]:
+    """Episode and name in the source of each run of which a person's outcome is shown."""
+    return case.rows(
+        "SELECT episode_index, source_id FROM episodes WHERE dataset = ? AND starts_with(success_source, 'person: ') "
+        "AND NOT success ORDER BY 1",
+        [dataset],
+    )
+
+
+def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
+    first, second = case.folder / "first disk/data", case.folder / "second disk/data"
+    write_v2(first, FEW)
+    built(case, "--source", first, "--name", "arm")
+    say_outcome(case, "episode_index", 1)
+    built(case, "--dataset", "arm")
+    digest = checked(case.run("digest")).out
+    second.parent.mkdir()
+    first.rename(second)
+    gone = case.run("build", "--dataset", "arm", "--workers", 1)
+    assert gone.code
+    assert "no such file or folder" in gone.err
+
+    built(case, "--source", second, "--name", "arm")
+    again = built(case, "--dataset", "arm")
+    assert "no such file" not in again.out + again.err
+    assert case.rows("SELECT source_uri FROM datasets") == [(str(second),)]
+    [(config,)] = case.rows("SELECT config FROM build_configs WHERE dataset = 'arm'")
+    assert str(second) in config
+    assert str(first) not in config
+    assert outcomes(case) == [(1, "episode_000001")]
+    assert checked(case.run("digest")).out == digest
+    checked(case.run("export", "lerobot", "--dataset", "arm", "--out", case.folder / "export", *LICENCE))
+    doctor = checked(case.run("doctor"))
+    assert str(first) not in doctor.out + doctor.err
+
+
+def reverse_state(root: Path) -> None:
+    """The columns of the state in the other order, and their names in info.json with them."""
+    info = json.loads((root / "meta/info.json").read_text())
+    info["features"]["observation.state"]["names"].reverse()
+    le.write_info(root, **info)
+    for path in sorted((root / "data").glob("*/*.parquet")):
+        rows = np.array(pq.ParquetFile(path).read()["observation.state"].to_pylist(), np.float32)
+        column = pa.array(rows[:, ::-1].tolist(), pa.list_(pa.float32(), len(NAMES)))
+        le.edit_parquet(path, **{"observation.state": column})
+
+
+def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
+    write_v2(case.source, RECORDINGS)
+    build_first(case)
+    signals = 'SELECT signal_index, "column", dimensions, names, closed, open FROM signals WHERE dataset = ? ORDER BY 1'
+    before = case.rows(SEGMENTS, ["arm"])
+    assert any("gripper" in str(row) for row in case.rows(signals, ["arm"])), "without a gripper nothing is tested"
+    reverse_state(case.source)
+    built(case, "--dataset", "arm", *accepted(case))
+    fresh = Case("lerobot_v2", case.folder / "fresh", case.source)
+    fresh.folder.mkdir()
+    build_first(fresh)
+    assert case.rows(signals, ["arm"]) == fresh.rows(signals, ["arm"])
+    assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"])
+    assert len(before) == len(fresh.rows(SEGMENTS, ["arm"]))
+    progress = "SELECT episode_index, frame_index, progress FROM active_progress ORDER BY 1, 2"
+    assert case.rows(progress) == fresh.rows(progress)
+
+
+def accepted(case: Case) -> Sequence[str]:
+    """The option that a build asks for, if it does."""
+    asked = case.run("build", "--dataset", "arm", "--workers", 1)
+    if asked.code == 0:
+        return ()
+    assert asked.code == USAGE, asked
+    assert "--accept-changes" in asked.err, asked
+    return ("--accept-changes",)
+
+
+def put_videos(case: Case, everything: Path, names: Sequence[str]) -> None:
+    """The source has these videos of a folder of all, and no others."""
+    case.source.mkdir(exist_ok=True)
+    for path in case.source.glob("*.mp4"):
+        if path.name not in names:
+            path.unlink()
+    for name in names:
+        if not (case.source / name).exists():
+            shutil.copy2(everything / name, case.source / name)
+
+
+def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case: Case) -> None:
+    runs = [Recording(40 + k, 36 + k % 3 * 4) for k in range(16)]
+    everything = write_videos(case.folder / "all", runs)
+    names = sorted(path.name for path in everything.glob("*.mp4"))
+    put_videos(case, everything, names[:6])
+    build_first(case)
+    put_videos(case, everything, names[:11])
+    built(case, "--dataset", "arm")
+    put_videos(case, everything, names)
+    built(case, "--dataset", "arm")
+    say_outcome(case, "source_id", names[3])
+    built(case, "--dataset", "arm")
+    splits = "SELECT e.episode_index, e.source_id, s.split FROM episodes e JOIN splits s USING (dataset, episode_index)"
+    before = sorted(case.rows(splits))
+    assert len({split for _, _, split in before}) > 1
+
+    put_videos(case, everything, [*names[1:4], *names[5:6]])
+    built(case, "--dataset", "arm", *accepted(case))
+    away = sorted(case.rows(splits))
+    assert {*away} < {*before}, "those that stay keep number and split"
+    put_videos(case, everything, names)
+    built(case, "--dataset", "arm", *accepted(case))
+    assert sorted(case.rows(splits)) == before
+    assert outcomes(case) == [(3, names[3])]
+
+
+def test_a_video_recorded_anew_under_its_name_has_not_what_was_said_of_the_former(case: Case) -> None:
+    write_videos(case.source, FEW)
+    build_first(case)
+    say_outcome(case, "source_id", "run_003.mp4")
+    built(case, "--dataset", "arm")
+    assert outcomes(case) == [(3, "run_003.mp4")]
+    le.write_video(case.source / "run_003.mp4", pictures_of(LATER[0]), options={"crf": "16", "g": "10"})
+    write_side_file(case.source, {f"run_{k:03d}.mp4": r for k, r in enumerate([*FEW[:3], LATER[0], *FEW[4:]])})
+    built(case, "--dataset", "arm", *accepted(case))
+    assert outcomes(case) == []
+    assert case.rows("FROM current_outcomes") == []
+    changes = case.rows("SELECT what FROM recording_changes WHERE what <> 'new' AND dataset = 'arm'")
+    assert changes, "nothing says that a recording is another one"
+    assert case.rows("SELECT count(*) FROM recordings WHERE left_at IS NOT NULL") == [(1,)]
+
+
+def add_references(case: Case, *episodes: int) -> None:
+    for episode in episodes:
+        checked(case.run("references", "add", "arm", episode, "--author", "ben"))
+
+
+LABELS = "SELECT episode_index, regexp_extract(label_run, '^[a-z]+') FROM active_runs WHERE dataset = 'arm' ORDER BY 1"
+CORRECTIONS = "SELECT episode_index, status FROM current_corrections WHERE dataset = 'arm' ORDER BY 1"
+
+
+@pytest.mark.parametrize("change", ["a camera is added", "a word of the instruction is corrected"])
+def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> None:
+    write_v2(case.source, RECORDINGS)
+    build_first(case)
+    add_references(case, 1, 2, 3)
+    built(case, "--dataset", "arm")
+    labels, corrections = case.rows(LABELS), case.rows(CORRECTIONS)
+    assert corrections == [(episode, "accepted") for episode in (1, 2, 3)]
+    if change == "a camera is added":
+        write_v2(case.source, RECORDINGS, cameras=(CAMERA, WRIST))
+    else:
+        for name in ("tasks", "episodes"):
+            path = case.source / f"meta/{name}.jsonl"
+            path.write_text(path.read_text().replace("red cube", "crimson cube"))
+    built(case, "--dataset", "arm")
+    texts = {task for (task,) in case.rows("SELECT DISTINCT task FROM episodes")}
+    assert (TASKS[0] in texts) == (change == "a camera is added")
+    assert case.rows(CORRECTIONS) == corrections
+    assert case.rows("FROM words_in_review") == []
+    assert case.rows(LABELS) == labels
+    [status] = checked(case.run("status", "--format", "json")).json["datasets"]
+    assert status["stale_chunks"] == 0, "one build does it all"
+
+
+def assert_released(case: Case, withdrawn: int | None = None) -> None:
+    """A release can be made, the doctor finds nothing, and no label run has a row of a withdrawn episode."""
+    if withdrawn is not None:
+        for table in words_kit.DERIVED:
+            held = case.rows(f"SELECT 1 FROM {table} WHERE dataset = 'arm' AND episode_index = ? LIMIT 1", [withdrawn])
+            assert held == [], f"{table} has rows of the withdrawn run"
+    assert "whole" in checked(case.run("doctor")).out
+    checked(case.run("release", "create", "after", *LICENCE))
+    if withdrawn is not None:
+        assert words_kit.shown_in_release(case, "after").isdisjoint({RECORDINGS[withdrawn].serial})
+
+
+def two_settings(case: Case) -> tuple[Path, Path]:
+    """Two configs of one dataset, which label differently."""
+    entry = {"arm": f"source: {case.source}\nchunk_size: 4\n"}
+    return (
+        write_configs(case.folder / "a", entry, 'annotator = "motion"'),
+        write_configs(case.folder / "b", entry, 'annotator = "motion"\n[motion]\nstep_min_s = 1.0'),
+    )
+
+
+@pytest.mark.parametrize("later", ["takedown", "shorter recording"])
+def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: str) -> None:
+    write_v2(case.source, FEW)
+    former, present = two_settings(case)
+    built(case, "--config", former)
+    built(case, "--config", present)
+    runs = case.rows("SELECT DISTINCT label_run FROM progress")
+    assert len(runs) == 2, "without two label runs nothing is tested"
+    if later == "takedown":
+        checked(case.run("takedown", "arm", "--episodes", 4, "--reason", "withdrawn"))
+    else:
+        write_v2(case.source, [*FEW[:4], Recording(LATER[0].serial, 30), *FEW[5:]])
+    built(case, "--config", present)
+    assert_released(case, 4 if later == "takedown" else None)
+
+
+@pytest.mark.parametrize("later", ["takedown", "shorter recording"])
+def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> None:
+    write_v2(case.source, FEW)
+    build_first(case)
+    signals = case.folder / "signals.parquet"
+    checked(case.run("export", "frame-signals", "--out", signals, "--dataset", "arm", *LICENCE))
+    checked(case.run("import", "frame-signals", signals, "--name", "arm"))
+    imported = case.rows("SELECT count(*) FROM episode_labels l JOIN label_runs USING (label_run) WHERE l.dataset = "
+                         "'arm' AND annotator = 'imported' AND episode_index = 4")  # fmt: skip
+    assert imported == [(1,)]
+    if later == "takedown":
+        checked(case.run("takedown", "arm", "--episodes", 4, "--reason", "withdrawn"))
+    else:
+        write_v2(case.source, [*FEW[:4], FEW[4].without_last(12), *FEW[5:]])
+    built(case, "--dataset", "arm")
+    assert_released(case, 4 if later == "takedown" else None)
+
+
+def another_robot(root: Path) -> Path:
+    """Five runs of a robot with other rows, other pictures and another name."""
+    le.write_v2(root, [24, 30, 26, 22, 28], tasks=("pick the cup", "place it"))
+    return root
+
+
+def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None:
+    write_v2(case.source, FEW)
+    build_first(case)
+    say_outcome(case, "episode_index", 1)
+    checked(case.run("takedown", "arm", "--episodes", 3, "--reason", "withdrawn"))
+    built(case, "--dataset", "arm")
+    before = checked(case.run("digest")).out
+    other = another_robot(case.folder / "other")
+    refused = case.run("build", "--source", other, "--name", "arm", "--workers", 1)
+    assert refused.code == USAGE, refused
+    assert "--accept-changes" in assert_one_error_line(refused)
+    assert checked(case.run("digest")).out == before, "nothing is changed until a person accepts it"
+
+    built(case, "--source", other, "--name", "arm", "--accept-changes")
+    shown = case.rows("SELECT episode_index, status, success, reason FROM episodes ORDER BY 1")
+    assert [row[0] for row in shown] == [0, 1, 2, 3, 4]
+    assert [row for row in shown if row[1] != "ok" or row[2] is not None] == []
+    assert case.rows("FROM current_outcomes") == []
+    assert case.rows("FROM current_takedowns") == []
+    fresh = Case("lerobot_v2", case.folder / "fresh", other)
+    fresh.folder.mkdir()
+    build_first(fresh)
+    assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"]), "another robot's grippers label these runs"

@@ -1,0 +1,182 @@
+"""What people say follows the recording it was said of, whatever people do to their dataset.
+
+Each change of `tests/kits/changed_sources.py` is applied to a corpus in which people said something of three runs. Each
+word is then in force on the right recording, or in review there with the reason, or gone with its recording; on another
+recording: never. `python -m tests.kits.words_kit --table` prints the table.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.kits import words_kit
+from tests.kits.changed_sources import (
+    CHANGES,
+    INDEX,
+    MOVED_ON,
+    SAID_OF,
+    V2,
+    WITHDRAWN,
+    Change,
+    folder_of,
+    is_by_lerobot,
+    make,
+    make_in_a_process,
+    trimmed,
+    without,
+    written,
+)
+from tests.kits.cli_kit import assert_one_error_line
+from tests.kits.small_sources import RECORDINGS, write_v2
+from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
+
+QUICK = {f"{V2}: delete a run, renumbered"}
+
+
+class Workshop:
+    """Changed sources and prepared corpora, each made when a test asks first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.place = folder / "place"
+        self.verdicts: list[Verdict] = []
+
+    def changed(self, change: Change) -> Path:
+        """The source after a change; all that LeRobot's tools make, they make at once."""
+        root = self.folder / folder_of(change) / "arm"
+        if not root.exists() and is_by_lerobot(change):
+            make_in_a_process(self.folder, [c for c in CHANGES if is_by_lerobot(c)])
+        elif not root.exists():
+            make(self.folder, [change])
+        return root
+
+    def prepared(self, form: str) -> Case:
+        """A corpus with words on three runs; not for changing."""
+        folder = self.folder / "said" / form
+        if not folder.exists():
+            some = next(change for change in CHANGES if change.form == form)
+            self.changed(some)
+            words_kit.prepared(form, self.folder / "base" / form, folder)
+        return Case(form, folder, folder / "source")
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
+    made = Workshop(tmp_path_factory.mktemp("workshop"))
+    yield made
+    if made.verdicts:
+        print(f"\n{words_kit.markdown(made.verdicts)}")
+
+
+@pytest.fixture
+def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
+    """A copy of the corpus of the LeRobot v2.1 dataset, whose source a function has written anew."""
+
+    def copied(write: Callable[[Path], object]) -> Case:
+        source = workshop.folder / "written"
+        write(source)
+        return words_kit.changed(workshop.prepared(V2), workshop.place, source)
+
+    return copied
+
+
+@pytest.mark.parametrize(
+    "change", [pytest.param(c, id=c.id, marks=[] if c.id in QUICK else [pytest.mark.slow]) for c in CHANGES]
+)
+def test_words_are_in_force_on_their_recording_or_in_review(workshop: Workshop, change: Change) -> None:
+    changed = workshop.changed(change)
+    verdict = words_kit.judge(change, workshop.prepared(change.form), workshop.place, changed)
+    workshop.verdicts.append(verdict)
+    assert verdict.fates.wrong == [], verdict.fates.words
+
+
+@pytest.mark.slow
+def test_a_recording_that_comes_back_has_its_words_and_its_split(
+    workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
+) -> None:
+    splits = words_kit.splits_of(workshop.prepared(V2))
+    case = said(written(V2, without(*SAID_OF)))
+    words_kit.rebuilt(case, None)
+    gone = words_kit.fates(case, splits)
+    assert gone.wrong == []
+    assert words_kit.unexpected(gone, GONE) == []
+    left = case.rows("SELECT count(*) FROM recordings WHERE dataset = ? AND left_at IS NOT NULL", [DATASET])
+    assert left == [(len(SAID_OF),)]
+    write_v2(case.source, RECORDINGS)
+    words_kit.rebuilt(case, None)
+    back = words_kit.fates(case, splits)
+    assert back.wrong + words_kit.leaks(case) == []
+    assert words_kit.unexpected(back, IN_FORCE) == []
+    whats = {what for (what,) in case.rows("SELECT what FROM recording_changes WHERE dataset = ?", [DATASET])}
+    assert {"gone", "back"} <= whats
+
+
+@pytest.mark.slow
+def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
+    said: Callable[[Callable[[Path], object]], Case],
+) -> None:
+    case = said(written(V2, RECORDINGS))
+    other = write_v2(case.folder / "other", MOVED_ON)
+    checked(case.run("build", "--source", other, "--name", "copy", "--workers", 1))
+    at = [r.serial for r in MOVED_ON].index(WITHDRAWN)
+    sure = case.rows("SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2")
+    assert sure == [(DATASET, INDEX[WITHDRAWN]), ("copy", at)]
+    status = case.rows("SELECT episode_index FROM episodes WHERE dataset = 'copy' AND reason = 'taken_down'")
+    assert status == [(at,)]
+    for table in words_kit.DERIVED:
+        held = case.rows(f"SELECT 1 FROM {table} WHERE dataset = 'copy' AND episode_index = ? LIMIT 1", [at])
+        assert held == [], f"{table} has rows of the withdrawn recording's copy"
+    assert words_kit.leaks(case, (DATASET, "copy")) == []
+
+
+@pytest.mark.slow
+def test_a_person_decides_of_recordings_that_only_resemble(
+    workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
+) -> None:
+    splits = words_kit.splits_of(workshop.prepared(V2))
+    case = said(written(V2, trimmed()))
+    words_kit.rebuilt(case, False)
+    assert words_kit.unexpected(words_kit.fates(case, splits), REVIEW) == []
+    assert "--accept-changes" not in assert_one_error_line(case.run("release", "create", "r", *words_kit.LICENCE))
+    listed = checked(case.run("recordings", "review", DATASET)).out
+    for word in WORDS:
+        assert word in listed
+    for episode in SAID_OF:
+        assert f" {episode} " in listed
+        checked(case.run("recordings", "same", DATASET, episode, "--author", "dora"))
+    words_kit.rebuilt(case, None)
+    decided = words_kit.fates(case, splits)
+    # A correction was made of frames that are not there any more: it may still wait for a person
+    correction = decided.words.pop("correction")
+    assert correction.startswith((IN_FORCE, REVIEW))
+    assert [word for word in decided.words if word in WORDS and decided.words[word] != IN_FORCE] in ([], ["reference"])
+    assert words_kit.leaks(case) == []
+
+
+@pytest.mark.slow
+def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[[Path], object]], Case]) -> None:
+    case = said(written(V2, trimmed()))
+    words_kit.rebuilt(case, False)
+    for episode in SAID_OF:
+        checked(case.run("recordings", "other", DATASET, episode, "--author", "dora"))
+    words_kit.rebuilt(case, None)
+    assert case.rows("FROM words_in_review") == []
+    for word, (_, sql) in WORDS.items():
+        assert case.rows(sql, [DATASET]) == [], f"the {word} is in force on a recording that it was not said of"
+    taken_down = case.rows("SELECT episode_index FROM episodes WHERE reason = 'taken_down'")
+    assert taken_down == []
+    checked(case.run("release", "create", "r", *words_kit.LICENCE))
+
+
+@pytest.mark.slow
+def test_recordings_and_their_changes_are_listed(said: Callable[[Callable[[Path], object]], Case]) -> None:
+    case = said(written(V2, without(2)))
+    words_kit.rebuilt(case, None)
+    recordings = checked(case.run("recordings", "list", DATASET, "--format", "json")).json
+    assert len(recordings) == len(RECORDINGS)
+    assert len([r for r in recordings if r["left_at"]]) == 1
+    changes = checked(case.run("recordings", "changes", DATASET, "--format", "json")).json
+    moved = {(c["from_episode"], c["to_episode"]) for c in changes if c["what"] == "moved"}
+    assert moved == {(k, k - 1) for k in range(3, len(RECORDINGS))}
+    assert [c["from_episode"] for c in changes if c["what"] == "gone"] == [2]

@@ -1,0 +1,440 @@
+"""What people say of three recordings, and what has become of it after their dataset has changed.
+
+    python -m tests.kits.words_kit --table    # changes as rows, words as columns, as Markdown; takes ten minutes
+
+Which recording lies under which number is read from the source's own files (`small_sources.serials`) and from the
+pictures of samples, never from the corpus.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from core.paths import Workspace
+from tests.kits.changed_sources import (
+    CHANGES,
+    INDEX,
+    JUDGED,
+    LABELLED,
+    MOVED,
+    WITHDRAWN,
+    Change,
+    folder_of,
+    is_by_lerobot,
+    make,
+    make_in_a_process,
+)
+from tests.kits.cli_kit import DONE, USAGE, Result, run_here, without_progress, write_configs
+from tests.kits.lake_kit import opened
+from tests.kits.small_sources import ENTRIES, decoded, serial_in, serials
+from warehouse.lake.statements import mark
+
+DATASET = "arm"
+LICENCE = ("--allow-licence", "unknown")
+STEP = "what a person calls it"  # the name that the correction gives to the first segment
+TAG, PERSON, NOTE = "never train on it", "ben", "dropped at the end"
+# Each word, the recording it was said of, and the numbers at which it is in force
+WORDS: Mapping[str, tuple[int, str]] = {
+    "takedown": (WITHDRAWN, "SELECT episode_index FROM current_takedowns WHERE dataset = ? AND is_sure"),
+    "outcome": (JUDGED, f"SELECT episode_index FROM current_outcomes WHERE dataset = ? AND note = '{NOTE}'"),
+    "tag": (JUDGED, f"SELECT episode_index FROM current_tags WHERE dataset = ? AND tag = '{TAG}'"),
+    "assignment": (JUDGED, f"SELECT episode_index FROM current_assignments WHERE dataset = ? AND person = '{PERSON}'"),
+    "correction": (
+        LABELLED,
+        "SELECT episode_index FROM current_corrections WHERE dataset = ? AND status = 'accepted' AND author = 'carl'",
+    ),
+    "reference": (LABELLED, "SELECT episode_index FROM current_references WHERE dataset = ? AND author = 'rita'"),
+}
+# What a build makes of words that are in force: each has to be so at the numbers of that recording alone
+EFFECTS: Mapping[str, str] = {
+    "takedown": "SELECT episode_index FROM episodes WHERE dataset = ? AND reason = 'taken_down'",
+    "outcome": "SELECT episode_index FROM episodes WHERE dataset = ? AND starts_with(success_source, 'person: ')",
+    # Other runs of the task may follow it; the person's own label is of this one alone
+    "correction": (
+        "SELECT DISTINCT episode_index FROM active_segments WHERE dataset = ? AND starts_with(label_run, 'human/') "
+        f"AND name = '{STEP}'"
+    ),
+}
+# Tables and views in which nothing of a withdrawn run may be
+DERIVED = (
+    "active_runs", "active_segments", "active_progress", "segments", "progress", "episode_labels", "samples", "frames",
+    "states", "keyframes",
+)  # fmt: skip
+
+
+def command(folder: Path, *words: object) -> Result:
+    """The command line in this process, started from a folder."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run_here(*words)
+    return Result(code, out.getvalue(), without_progress(err.getvalue()))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A dataset, the config that names it and the workspace it is built into, all below one folder."""
+
+    form: str
+    folder: Path
+    source: Path
+
+    @property
+    def workspace(self) -> Path:
+        return self.folder / "workspace"
+
+    @property
+    def config(self) -> Path:
+        project = self.folder / "project"
+        source = os.path.relpath(self.source, project / "registry")
+        return write_configs(project, {DATASET: f"source: {source}\nchunk_size: 4\n{ENTRIES.get(self.form, '')}"})
+
+    def run(self, *words: object) -> Result:
+        """A command on the workspace; in this process, since to start one costs more than most commands do."""
+        return command(self.folder, *words, "--workspace", self.workspace)
+
+    def build(self, *options: object) -> Result:
+        return self.run("build", "--config", self.config, "--workers", 1, *options)
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple]:
+        with opened(Workspace(self.workspace), read_only=True) as lake:
+            return lake.rows(sql, [*values])
+
+    def serial_of(self) -> dict[int, int]:
+        """The serial of each present number: the corpus gives the name in the source, the source's file the serial."""
+        by_name = serials(self.source, self.form)
+        named = self.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET])
+        if self.form.startswith("lerobot"):  # these have numbers of their own
+            return {episode: by_name[f"episode_{episode:06d}"] for episode, _ in named}
+        return {episode: by_name[source_id] for episode, source_id in named}
+
+
+# Saying
+
+
+def prepared(form: str, source: Path, folder: Path) -> Case:
+    """A corpus of one dataset in which people said something of three recordings, and a build has applied it."""
+    folder.mkdir(parents=True)
+    shutil.copytree(source, folder / "source")
+    case = Case(form, folder, folder / "source")
+    checked(case.build())
+    say_all(case, DATASET)
+    checked(case.build())
+    return case
+
+
+def say_all(case: Case, dataset: str) -> None:
+    """A takedown of one run; outcome, tag, assignment of another; a reference and a correction of a third."""
+    withdrawn, judged, labelled = (INDEX[serial] for serial in (WITHDRAWN, JUDGED, LABELLED))
+    checked(case.run("takedown", dataset, "--episodes", withdrawn, "--reason", "withdrawn by the person shown"))
+    outcomes = case.folder / "outcomes.csv"
+    outcomes.write_text(f"episode_index,success,note\n{judged},false,{NOTE}\n")
+    checked(case.run("outcomes", "import", outcomes, "--dataset", dataset, "--author", "anna"))
+    with opened(Workspace(case.workspace)) as lake:
+        mark(lake, [(dataset, judged)], "tag", TAG, author="anna")
+        mark(lake, [(dataset, judged)], "assigned", PERSON, author="anna")
+    checked(case.run("references", "add", dataset, labelled, "--author", "rita"))
+    correct(case, dataset, labelled)
+
+
+def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> None:
+    """A person gives the first step of the active label another name."""
+    columns = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+    found = case.rows(
+        f"SELECT {', '.join(columns)} FROM active_segments WHERE dataset = ? AND episode_index = ? "
+        "ORDER BY segment_index",
+        [dataset, episode],
+    )
+    segments = [dict(zip(columns, row, strict=True)) for row in found]
+    segments[0]["name"] = STEP
+    lines = case.folder / "corrections.jsonl"
+    lines.write_text(json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n")
+    checked(case.run("corrections", "import", lines, "--author", author))
+
+
+# Changing
+
+
+def changed(pristine: Case, place: Path, changed_source: Path) -> Case:
+    """A copy of a case in `place`, always the same folder, so that only what the change changes is another; then the
+    changed source takes the source's place, or lies elsewhere if it was moved."""
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(pristine.folder, place)
+    case = replace(pristine, folder=place, source=place / "source")
+    shutil.rmtree(case.source)
+    if (changed_source / MOVED).exists():
+        case = replace(case, source=place / "new disk/data")
+    shutil.copytree(changed_source, case.source, ignore=shutil.ignore_patterns(MOVED))
+    return case
+
+
+def rebuilt(case: Case, asks: bool | None) -> Result:
+    """Build what has changed; where most runs are elsewhere the build asks first, and changes nothing until then."""
+    if asks is not False:
+        refused = case.build()
+        if asks or refused.code:
+            assert refused.code == USAGE, f"most runs are elsewhere, and the build did not ask: {refused}"
+            assert "--accept-changes" in refused.err, refused
+            return checked(case.build("--accept-changes"))
+        return checked(refused)
+    return checked(case.build())
+
+
+def checked(result: Result) -> Result:
+    assert result.code == DONE, result
+    return result
+
+
+# Judging
+
+IN_FORCE, REVIEW, GONE = "in force", "review", "gone"
+
+
+@dataclass(frozen=True)
+class Fates:
+    """What has become of each word, in words; what is wrong, in sentences."""
+
+    words: dict[str, str]
+    wrong: list[str]
+
+
+def fates(case: Case, splits: Mapping[int, str]) -> Fates:
+    """Judge a built case; `splits`: of each serial before the change."""
+    serial_of = case.serial_of()
+    wrong: list[str] = []
+    review = reviews(case, serial_of, wrong)
+    found: dict[str, str] = {}
+    for word, (serial, sql) in WORDS.items():
+        numbers = [number for (number,) in case.rows(sql, [DATASET])]
+        wrong += misplaced(f"{word} is in force", numbers, serial, serial_of)
+        if word in EFFECTS:
+            numbers_shown = [number for (number,) in case.rows(EFFECTS[word], [DATASET])]
+            wrong += misplaced(f"the corpus shows the {word}", numbers_shown, serial, serial_of)
+            if numbers and sorted(numbers) != sorted(numbers_shown):
+                wrong.append(f"{word} is in force at {numbers}, the corpus shows it at {numbers_shown}")
+        if numbers:
+            found[word] = IN_FORCE
+        elif word in review:
+            found[word] = f"{REVIEW}: {review[word]}"
+        elif serial not in serial_of.values():
+            found[word] = GONE
+        else:
+            found[word] = "LOST"
+            wrong.append(f"the {word} of recording {serial}, which is in the source, is neither in force nor in review")
+    found["split"] = IN_FORCE
+    present = dict(case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET]))
+    for number, serial in serial_of.items():
+        if serial in splits and number in present and present[number] != splits[serial]:
+            found["split"] = "WRONG"
+            wrong.append(f"recording {serial}, now {number}, was in {splits[serial]} and is in {present[number]}")
+    return Fates(found, wrong)
+
+
+def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[str, str]:
+    """Words that wait for a person, with the reason; what waits at another recording's number goes to `wrong`."""
+    found: dict[str, str] = {}
+    for number, kind, why in case.rows(
+        "SELECT episode_index, kind, why FROM words_in_review WHERE dataset = ?", [DATASET]
+    ):
+        if not why:
+            wrong.append(f"{kind} is in review at {number}, and nothing says why")
+        if kind not in WORDS:
+            wrong.append(f"words_in_review has a {kind}, of which nothing is known here")
+        elif serial_of.get(number) != WORDS[kind][0]:
+            wrong.append(f"{kind} of recording {WORDS[kind][0]} is in review at {number}: {serial_of.get(number)}")
+        else:
+            found[kind] = why
+    return found
+
+
+def misplaced(what: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]) -> list[str]:
+    return [
+        f"{what} at {number}, which is recording {serial_of.get(number)}, not {serial}"
+        for number in numbers
+        if serial_of.get(number) != serial
+    ]
+
+
+def splits_of(case: Case) -> dict[int, str]:
+    """The split of each recording, by serial."""
+    serial_of = case.serial_of()
+    found = case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
+    return {serial_of[number]: split for number, split in found}
+
+
+# What is withdrawn is nowhere
+
+
+STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
+
+
+def statements(case: Case) -> dict[str, int]:
+    """How many rows each table of what people said has."""
+    return {table: case.rows(f"SELECT count(*) FROM {table}")[0][0] for table in STATEMENTS}
+
+
+def unexpected(found: Fates, fate: str) -> list[str]:
+    """Words with another fate than this one, in sentences."""
+    return [
+        f"the {word} is {found.words[word]}, not {fate}" for word in WORDS if not found.words[word].startswith(fate)
+    ]
+
+
+def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
+    """Everything in which the withdrawn recording still is: tables, shards, releases, exports; in sentences.
+
+    Where it is undecided whether an episode is that recording, no release may be made.
+    """
+    serial_of = case.serial_of()
+    here = [number for number, serial in serial_of.items() if serial == WITHDRAWN]
+    found = [
+        f"{table} has rows of the withdrawn recording, now {number}"
+        for number in here
+        for table in DERIVED
+        if case.rows(f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1", [DATASET, number])
+    ]
+    shards = case.rows("SELECT split, shard FROM shards WHERE list_contains(?, dataset)", [[*datasets]])
+    found += _in_shards(case, "the corpus", shards, serial_of)
+    made = case.run("release", "create", "after", *LICENCE)
+    undecided = case.rows("SELECT 1 FROM current_takedowns WHERE dataset = ? AND NOT is_sure", [DATASET])
+    if undecided:
+        if made.code != USAGE:
+            found.append(f"a release is made while it is undecided what is withdrawn: {made}")
+        return found
+    if made.code:
+        return [*found, f"no release can be made: {made.err}"]
+    shards = case.rows("SELECT split, shard FROM release_shards WHERE name = 'after'")
+    found += _in_shards(case, "the release", shards, serial_of)
+    return found + _in_export(case, here)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture in a shard: the entry and the episode that its name says, and the serial that it shows.
+
+    serial: None for an edited picture.
+    """
+
+    where: str
+    dataset: str
+    episode: int
+    serial: int | None
+
+
+def shown_in(case: Case, shards: Sequence[tuple[str, str]]) -> Iterator[Shown]:
+    """Every picture in shards of (split, name)."""
+    for split, shard in shards:
+        with tarfile.open(case.workspace / "shards" / split / shard) as tar:
+            for member in tar.getmembers():
+                # <dataset>-<episode>.<camera>.<frame>.jpg; another episode's has its number before the camera
+                key, _, name = member.name.partition(".")
+                file = tar.extractfile(member)
+                if file is None or not name.endswith(".jpg"):
+                    continue
+                dataset, _, number = key.rpartition("-")
+                other = re.match(r"e(\d{6})\.", name)
+                # An edit may cover a part of the strip
+                is_edited = not name.split(".")[-2].isdigit()
+                serial = None if is_edited else serial_in(decoded(file.read()))
+                yield Shown(f"{shard}, {member.name}", dataset, int(other[1] if other else number), serial)
+
+
+def shown_in_release(case: Case, release: str) -> set[int | None]:
+    """The serials that the pictures of a release show."""
+    shards = case.rows("SELECT split, shard FROM release_shards WHERE name = ?", [release])
+    return {picture.serial for picture in shown_in(case, shards)}
+
+
+def _in_shards(case: Case, what: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
+    """Pictures of what is withdrawn, and of another recording than the one that has the number in the source."""
+    found = []
+    pictures = [*shown_in(case, shards)]
+    if not any(picture.serial for picture in pictures):
+        found.append(f"{what} has no pictures that show a recording: nothing can be seen by them")
+    for picture in pictures:
+        expected = serial_of.get(picture.episode) if picture.dataset == DATASET else picture.serial
+        if WITHDRAWN in (picture.serial, expected):
+            found.append(f"{what}: {picture.where} is of the withdrawn recording")
+        elif picture.serial not in (None, expected):
+            found.append(f"{what}: {picture.where} shows recording {picture.serial}, not {expected}")
+    return found[:5]
+
+
+def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
+    out = case.folder / "signals.parquet"
+    checked(case.run("export", "frame-signals", "--out", out, "--dataset", DATASET, *LICENCE))
+    episodes = {*pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()}
+    return [f"an export has episode {number}, which is withdrawn" for number in withdrawn if number in episodes]
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class Verdict:
+    change: Change
+    fates: Fates
+
+
+def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> Verdict:
+    """Apply a change to a prepared case, build again, and look at everything. Raises AssertionError where a build does
+    not do what it has to."""
+    splits, before = splits_of(pristine), statements(pristine)
+    case = changed(pristine, place, changed_source)
+    rebuilt(case, change.asks)
+    found = fates(case, splits)
+    wrong = [*found.wrong, *unexpected(found, change.fate)]
+    after = statements(case)
+    wrong += [
+        f"{before[table] - after[table]} rows of {table} are lost" for table in after if after[table] < before[table]
+    ]
+    return Verdict(change, Fates(found.words, wrong + leaks(case)))
+
+
+def markdown(verdicts: Sequence[Verdict]) -> str:
+    """A row for each change, a column for each word."""
+    words = [*WORDS, "split"]
+    head = ["format", "change", *words]
+    lines = [head, ["---"] * len(head)]
+    for verdict in verdicts:
+        cells = [verdict.fates.words[word] for word in words]
+        lines.append(
+            [verdict.change.form, verdict.change.name, *("WRONG" if verdict.fates.wrong else c for c in cells)]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def all_verdicts(folder: Path, changes: Sequence[Change] = CHANGES) -> list[Verdict]:
+    """Each change on its format's prepared corpus."""
+    make_in_a_process(folder, [change for change in changes if is_by_lerobot(change)])
+    make(folder, [change for change in changes if not is_by_lerobot(change)])
+    forms = dict.fromkeys(change.form for change in changes)
+    pristine = {form: prepared(form, folder / "base" / form, folder / "said" / form) for form in forms}
+    return [
+        judge(change, pristine[change.form], folder / "place", folder / folder_of(change) / "arm") for change in changes
+    ]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--table", action="store_true", help="print the table of changes and words as Markdown")
+    parser.add_argument("--format", help="only changes of this format")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        chosen = [change for change in CHANGES if asked.format in (None, change.form)]
+        verdicts = all_verdicts(Path(scratch), chosen)
+    print(markdown(verdicts), end="")
+    for verdict in verdicts:
+        for sentence in verdict.fates.wrong:
+            print(f"\nWRONG after {verdict.change.id}: {sentence}")
