@@ -18,6 +18,17 @@ LABEL_TABLES = (
     "active_runs",
 )
 COUNTED_TABLES = ("episode_labels", "active_runs")  # that have a row for each label of an episode
+# What was measured of an episode's contents
+MEASURED_TABLES = (
+    "episode_content",
+    "frames",
+    "tiny_pictures",
+    "states",
+    "keyframes",
+    "demonstration_measures",
+    "embeddings",
+)
+CHANGED = "recordings changed"  # as input_hash: no plan ever wants it, so the stage is stale
 IMPORTED_TABLES = ("segments", "episode_labels", "progress", "label_quality")  # that an import writes
 SAMPLE_TABLES = ("samples", "sample_location", "shards")
 # Labels of a lake that are of no present contents: SQL conditions on rows of a table in LABEL_TABLES, by its name
@@ -49,16 +60,22 @@ def delete_outdated_sql() -> list[str]:
 def forget_labels(
     lake: LakeConnection, dataset: str, outdated: Collection[int], moved: Mapping[int, int]
 ) -> dict[str, pa.Table]:
-    """Delete the rows of all labels of some episodes of a dataset, and samples that show them, within a transaction.
+    """Delete what was measured and labelled of some episodes of a dataset, and samples that show them.
 
-    moved: numbers that recordings had, and have now. Returns their imported labels, which no build makes again, by
-    table, with the present numbers: to be inserted.
+    Within a transaction; their chunks' stages are stale then. moved: numbers that recordings had, and have now. Returns
+    their imported labels, which no build makes again, by table, with the present numbers: to be inserted.
     """
     indices = sorted(outdated)
     carried = _imported_rows(lake, dataset, moved) if moved else {}
     here = "dataset = ? AND list_contains(?, episode_index)"
-    for name in LABEL_TABLES:
+    chunks = lake.column(f"SELECT DISTINCT chunk FROM episode_facts WHERE {here}", [dataset, indices])
+    for name in (*LABEL_TABLES, *MEASURED_TABLES):
         lake.con.execute(f"DELETE FROM {name} WHERE {here}", [dataset, indices])
+    lake.con.execute(
+        f"UPDATE stage_runs SET input_hash = '{CHANGED}' WHERE dataset = ? AND list_contains(?, chunk) "
+        "AND stage NOT IN ('episodes', 'import')",
+        [dataset, chunks],
+    )
     _forget_samples(lake, dataset, indices)
     return carried
 
