@@ -279,6 +279,13 @@ def splits_of(case: Case) -> dict[int, str]:
 STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
 
 
+def unfinished(case: Case) -> list[str]:
+    """Chunks that one build left undone, in a sentence."""
+    listed = checked(case.run("status", "--format", "json")).json["datasets"]
+    stale = {status["dataset"]: status["stale_chunks"] for status in listed if status["stale_chunks"]}
+    return [f"a build leaves {count} chunks of {dataset} stale" for dataset, count in stale.items()]
+
+
 def statements(case: Case) -> dict[str, int]:
     """How many rows each table of what people said has."""
     return {table: case.rows(f"SELECT count(*) FROM {table}")[0][0] for table in STATEMENTS}
@@ -394,7 +401,7 @@ def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> 
     case = changed(pristine, place, changed_source)
     rebuilt(case, change.asks)
     found = fates(case, splits)
-    wrong = [*found.wrong, *unexpected(found, change.fate)]
+    wrong = [*found.wrong, *unexpected(found, change.fate), *unfinished(case)]
     after = statements(case)
     wrong += [
         f"{before[table] - after[table]} rows of {table} are lost" for table in after if after[table] < before[table]
