@@ -22,6 +22,7 @@ from core.files import DiskFullError, room_in
 from core.imports import leave_out_pandas, pandas_is_left_out
 from core.logs import RUN
 from core.paths import Workspace
+from core.tables import TABLES
 from core.wall import num_left_out
 from ingest.source import format_of
 from ingest.sources.files import NO_RIGHTS, Source
@@ -263,7 +264,11 @@ def _list_sources(
         if name not in failed and (config_hash != build.hash() or has_moved):
             changed[name] = build
     if changed:
-        lake.upsert(f"configuration of {', '.join(changed)}", build_configs=config_rows([*changed.values()]))
+        names = ", ".join(changed)
+        lake.upsert(f"configuration of {names}", build_configs=config_rows([*changed.values()]))
+        rows = lake.dicts("FROM datasets WHERE list_contains(?, dataset)", [list(changed)])
+        moved = [row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows]
+        lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(moved))
     return bool(changed or report.done)
 
 

@@ -19,6 +19,7 @@ from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
 from pipeline.stage import Stage, StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
+from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import forget_lakes, is_passing
 
 OWNERS = ["team:corpus"]
@@ -91,6 +92,8 @@ def _run(
     pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
+    except ChangedSourceError as e:
+        raise dg.Failure(str(e), allow_retries=False) from e
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
     finally:
