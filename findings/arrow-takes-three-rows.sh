@@ -5,7 +5,11 @@
 #   take() with a dictionary.
 # Versions: pyarrow 26.0.1, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   60,000,000 rows, 2.5 GiB
+#   three rows by take: offset overflow while concatenating arrays
+#   three rows by filter: 3
+#   three rows by take, dictionary: 3
+#   three rows by take, of 50 million rows: 3
 set -eu
 packages="pyarrow==26.0.1 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -4,7 +4,9 @@
 #   or takes an episode's own dict for the dict of episodes, in the corpus that has one episode yet.
 # Versions: dagster 1.13.27
 # Output on 27 November 2026:
-#   (not yet run)
+#   0 partitions: None
+#   1 partitions: {'frames': 100, 'end': 1.0}
+#   2 partitions: {'ep1': {'frames': 100, 'end': 1.0}, 'ep2': {'frames': 100, 'end': 1.0}}
 set -eu
 packages="dagster==1.13.27"
 python=${PYTHON:-python3}

@@ -5,7 +5,9 @@
 #   succeeds.
 # Versions: dagster 1.13.27
 # Output on 27 November 2026:
-#   (not yet run)
+#   ep1...ep3: success, done: ep1, ep2, ep3
+#   ep1...ep3, ep2 added again: success, done: ep1, ep3
+#   ep2...ep3: success, done: nothing
 set -eu
 packages="dagster==1.13.27"
 python=${PYTHON:-python3}

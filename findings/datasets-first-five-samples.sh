@@ -4,7 +4,9 @@
 #   0.5 is 0 where those five have whole numbers, in memory and streamed. Nothing warns of it.
 # Versions: datasets 4.8.5, pyarrow 26.0.1
 # Output on 27 November 2026:
-#   (not yet run)
+#   streaming False, the eighth sample: {'progress': 0}, fields ['json', 'txt']
+#   streaming True, the eighth sample: {'progress': 0}, fields ['json', 'txt']
+#   in the shard: {"progress": 0.5, "kind": "retry"}, fields json, txt, failure.txt
 set -eu
 packages="datasets==4.8.5 pyarrow==26.0.1"
 python=${PYTHON:-python3}

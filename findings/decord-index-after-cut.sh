@@ -5,7 +5,9 @@
 #   50 are there.
 # Versions: decord 0.6.0, av 19.0.2, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   PyAV: 50 frames; number 5 shows frame 15, number 20 shows frame 30 of the whole
+#   decord, in a row: 60 frames; number 5 shows frame 15, number 20 shows frame 30 of the whole
+#   decord, at once: 60 frames; number 5 shows frame 15, number 20 shows frame 20 of the whole
 set -eu
 packages="decord==0.6.0 av==19.0.2 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -5,7 +5,12 @@
 #   none; DuckDB finds one.
 # Versions: duckdb 1.5.5, pyarrow 26.0.1, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   labels on another frame by ASOF JOIN: 427
+#   frames they are off: -1
+#   labels that a plain join finds: 60
+#   ASOF JOIN, both float32: 0
+#   DuckDB, timestamp = 0.1: 1
+#   PyArrow, timestamp == 0.1: 0
 set -eu
 packages="duckdb==1.5.5 pyarrow==26.0.1 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -4,7 +4,8 @@
 #   ArrowInvalid for the whole file. As a list (FLOAT[]) the same rows are read.
 # Versions: duckdb 1.5.5, pyarrow 26.0.1
 # Output on 27 November 2026:
-#   (not yet run)
+#   FLOAT[3]: DuckDB reads 4 rows, 3 states; PyArrow: Length spanned by list offsets
+#   FLOAT[]: DuckDB reads 4 rows, 3 states; PyArrow: 4
 set -eu
 packages="duckdb==1.5.5 pyarrow==26.0.1"
 python=${PYTHON:-python3}

@@ -6,7 +6,8 @@
 #   skipped.
 # Versions: duckdb 1.5.5, pyarrow 26.0.1
 # Output on 27 November 2026:
-#   (not yet run)
+#   early.parquet: WHERE progress > 0.5: 0, FILTER: 2; WHERE progress = 'nan': 0
+#   whole.parquet: WHERE progress > 0.5: 3, FILTER: 3; WHERE progress = 'nan': 0
 set -eu
 packages="duckdb==1.5.5 pyarrow==26.0.1"
 python=${PYTHON:-python3}

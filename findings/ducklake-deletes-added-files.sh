@@ -5,7 +5,10 @@
 #   the dataset's files from their folder. A file may be added twice, and its rows then count twice.
 # Versions: duckdb 1.5.5, duckdb-extension-ducklake 1.5.5, pyarrow 26.0.1
 # Output on 27 November 2026:
-#   (not yet run)
+#   files before: 3
+#   rows: 12
+#   rows after one file was added again: 16
+#   files after upkeep: 0
 set -eu
 packages="duckdb==1.5.5 duckdb-extension-ducklake==1.5.5 pyarrow==26.0.1"
 python=${PYTHON:-python3}

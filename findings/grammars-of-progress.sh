@@ -6,7 +6,14 @@
 #   give.
 # Versions: xgrammar 0.2.8, llguidance 1.9.1, outlines-core 0.2.14, torch 2.11.0, transformers 5.23.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   progress: xgrammar, llguidance, outlines-core
+#   0.5: yes, yes, yes
+#   0.123456: yes, yes, yes
+#   0.1234567: no, yes, yes
+#   1.0000000: no, yes, yes
+#   5e-1: no, no, yes
+#   1.5: no, no, yes
+#   -0.2: no, no, yes
 set -eu
 packages="xgrammar==0.2.8 llguidance==1.9.1 outlines-core==0.2.14 torch==2.11.0 transformers==5.23.0 numpy==2.2.6"
 python=${PYTHON:-python3}

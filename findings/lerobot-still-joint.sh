@@ -2,11 +2,16 @@
 # Guess: a joint that stood still in all demonstrations is normalised to about 0, and to about 0 a thousandth beside
 #   it.
 # What happens: a thousandth of a radian beside it is 99,999 by mean and deviation, 199,996 by limits or quantiles: the
-#   smallest divisor is 1e-8, and nothing is clipped. At rest it is -1 by limits and quantiles, which the middle of no
-#   joint is.
+#   smallest divisor is 1e-8, and nothing is clipped. At rest it is -1 by limits or quantiles: the lower end of its
+#   range.
 # Versions: lerobot 0.6.1, torch 2.11.0, torchvision 0.26.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   MEAN_STD: a joint that stood at 0.25, now at 0.25: 0
+#   MEAN_STD: a joint that stood at 0.25, now at 0.251: 99999
+#   MIN_MAX: a joint that stood at 0.25, now at 0.25: -1
+#   MIN_MAX: a joint that stood at 0.25, now at 0.251: 199996
+#   QUANTILES: a joint that stood at 0.25, now at 0.25: -1
+#   QUANTILES: a joint that stood at 0.25, now at 0.251: 199996
 set -eu
 packages="lerobot==0.6.1 torch==2.11.0 torchvision==0.26.0 numpy==2.2.6"
 python=${PYTHON:-python3}

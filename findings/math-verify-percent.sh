@@ -4,7 +4,12 @@
 #   where 80 was. <answer>0.75</answer> is no answer at all: a right one gets nothing.
 # Versions: math-verify 0.9.0
 # Output on 27 November 2026:
-#   (not yet run)
+#   asked $80\%$, answered $0.8$: True
+#   asked $80\%$, answered $80$: True
+#   asked $80$, answered $80\%$: True
+#   asked $0.8$, answered $80$: False
+#   asked $0.75$, answered 0.75: True
+#   asked $0.75$, answered <answer>0.75</answer>: False
 set -eu
 packages="math-verify==0.9.0"
 python=${PYTHON:-python3}

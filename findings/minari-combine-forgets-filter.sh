@@ -4,7 +4,8 @@
 #   combining reads its folder.
 # Versions: minari 0.5.4, gymnasium 1.4.0, h5py 3.16.0, numpy 2.2.6, pillow 12.3.0
 # Output on 27 November 2026:
-#   (not yet run)
+#   filtered: [0, 2, 4]
+#   combined: [0, 1, 2, 3, 4, 5, 10]
 set -eu
 packages="minari==0.5.4 gymnasium==1.4.0 h5py==3.16.0 numpy==2.2.6 pillow==12.3.0"
 python=${PYTHON:-python3}

@@ -4,7 +4,9 @@
 #   14 times: six share theirs with the pair before, and a model cannot name them apart. Nothing warns of it.
 # Versions: transformers 5.23.0, tokenizers 0.23.3, torch 2.11.0, torchvision 0.26.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   10 frames a second: 20 pairs, 20 times: 0.1 0.2 0.5 0.6 0.9 1.1 1.2 1.4 ...
+#   20 frames a second: 20 pairs, 20 times: 0.0 0.1 0.2 0.3 0.4 0.5 0.6 0.7 ...
+#   30 frames a second: 20 pairs, 14 times: 0.0 0.1 0.1 0.2 0.3 0.3 0.4 0.5 ...
 set -eu
 packages="transformers==5.23.0 tokenizers==0.23.3 torch==2.11.0 torchvision==0.26.0 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -6,7 +6,12 @@
 #   not frame 10.
 # Versions: rerun-sdk 0.41.0, av 19.0.2, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   whole.mp4, PyAV: 60 frames, the first at 0.0 s
+#   whole.mp4, Rerun: 60 frames, the first at 0.0 s
+#   late.mp4, PyAV: 60 frames, the first at 0.5 s
+#   late.mp4, Rerun: 60 frames, the first at 0.0 s
+#   cut.mp4, PyAV: 50 frames, the first at 0.0 s
+#   cut.mp4, Rerun: 60 frames, the first at 0.0 s
 set -eu
 packages="rerun-sdk==0.41.0 av==19.0.2 numpy==2.2.6"
 python=${PYTHON:-python3}

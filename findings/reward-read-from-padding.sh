@@ -5,7 +5,11 @@
 #   batch. A log line says so.
 # Versions: transformers 5.23.0, torch 2.11.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   input_ids, alone: -0.1868
+#   input_ids, padded: -0.1868, the same
+#   input_ids, masked tokens of another kind: -0.0305, another score
+#   inputs_embeds, alone: -0.1868, the same
+#   inputs_embeds, padded and masked: -0.0836, another score
 set -eu
 packages="transformers==5.23.0 torch==2.11.0 numpy==2.2.6"
 python=${PYTHON:-python3}

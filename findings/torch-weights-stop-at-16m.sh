@@ -4,7 +4,9 @@
 #   weights at most, by 2.15 as well.
 # Versions: torch 2.11.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   16,777,216 weights: len() 4, drawn: 4
+#   16,777,217 weights: len() 4, drawn: number of categories cannot exceed 2^24
+#   60,000,000 weights: len() 4, drawn: number of categories cannot exceed 2^24
 set -eu
 packages="torch==2.11.0 numpy==2.2.6"
 python=${PYTHON:-python3}

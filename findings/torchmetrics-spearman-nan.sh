@@ -5,7 +5,8 @@
 #   for a constant answer it gives 0 (SciPy: NaN). Means over episodes by the two differ, and neither says so.
 # Versions: torchmetrics 1.9.0, scipy 1.18.1, torch 2.11.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   one of 20 unreadable: TorchMetrics 0.7955, SciPy nan
+#   always 0.3: TorchMetrics 0.0000, SciPy nan
 set -eu
 packages="torchmetrics==1.9.0 scipy==1.18.1 torch==2.11.0 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -4,7 +4,13 @@
 #   whole; datasets reads them with 16 bits.
 # Versions: webdataset 1.0.2, datasets 4.8.5, pillow 12.3.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   written: farthest pixel 4000 mm
+#   webdataset, pil: farthest pixel 255 mm
+#   webdataset, rgb8: farthest pixel 255 mm
+#   webdataset, l8: farthest pixel 255 mm
+#   webdataset, pill: farthest pixel 255 mm
+#   webdataset, bytes opened by Pillow: farthest pixel 4000 mm
+#   datasets: farthest pixel 4000 mm
 set -eu
 packages="webdataset==1.0.2 datasets==4.8.5 pillow==12.3.0 numpy==2.2.6"
 python=${PYTHON:-python3}

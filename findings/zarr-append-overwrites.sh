@@ -4,7 +4,10 @@
 #   append overwrites the episode before it. Nothing warns of it.
 # Versions: zarr 3.4.2, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   format 2: rows after 10 + 6: 10
+#   format 2: stored after 10 + 6 + 2: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3]
+#   format 3: rows after 10 + 6: 10
+#   format 3: stored after 10 + 6 + 2: [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 3, 3]
 set -eu
 packages="zarr==3.4.2 numpy==2.2.6"
 python=${PYTHON:-python3}

@@ -4,7 +4,8 @@
 #   episode stands behind the next one, if that is written in parts. h5py gives zeros.
 # Versions: zarr 3.4.2, h5py 3.16.0, numpy 2.2.6
 # Output on 27 November 2026:
-#   (not yet run)
+#   zarr: 12 rows, cut to 6, grown to 12: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0]
+#   h5py: 12 rows, cut to 6, grown to 12: [1, 2, 3, 4, 5, 6, 0, 0, 0, 0, 0, 0]
 set -eu
 packages="zarr==3.4.2 h5py==3.16.0 numpy==2.2.6"
 python=${PYTHON:-python3}
