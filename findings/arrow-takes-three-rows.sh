@@ -1,8 +1,8 @@
 #!/bin/sh
 # Guess: taking three rows of a table of 60 million frames needs three rows.
-# What happens: where the text of all rows together is above 2 GiB (a task of 40 letters a frame), take() and sort_by()
-#   raise ArrowInvalid, an overflow of offsets, for the whole column is joined first. filter() and slice() work; so does
-#   take() with a dictionary.
+# What happens: where the text of all rows together is above 2 GiB (a task of 40 letters a frame), take() raises
+#   ArrowInvalid, an overflow of offsets: it joins the whole column first. filter() works, and so does take() where the
+#   text is a dictionary.
 # Versions: pyarrow 26.0.1, numpy 2.2.6
 # Output on 27 November 2026:
 #   60,000,000 rows, 2.5 GiB

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Guess: a Parquet file that DuckDB writes, and reads, can be read by PyArrow.
-# What happens: not where a vector of fixed length (FLOAT[7]: a robot's state) is NULL in one row: PyArrow raises
-#   ArrowInvalid for the whole file. As a list (FLOAT[]) the same rows are read.
+# What happens: not where a vector of fixed length (FLOAT[3]; a robot's state may be FLOAT[7]) is NULL in one row:
+#   PyArrow raises ArrowInvalid for the whole file. As a list (FLOAT[]) the same rows are read.
 # Versions: duckdb 1.5.5, pyarrow 26.0.1
 # Output on 27 November 2026:
 #   FLOAT[3]: DuckDB reads 4 rows, 3 states; PyArrow: Length spanned by list offsets

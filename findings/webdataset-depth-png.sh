@@ -1,6 +1,6 @@
 #!/bin/sh
 # Guess: a depth picture of 16 bits (millimetres) in a shard comes back with 16 bits, or decoding says that it cannot.
-# What happens: every way of WebDataset to decode it gives 8 bits: all beyond 255 mm is 255. The bytes in the shard are
+# What happens: each image mode that was tried gives 8 bits: all beyond 255 mm is 255. The bytes in the shard are
 #   whole; datasets reads them with 16 bits.
 # Versions: webdataset 1.0.2, datasets 4.8.5, pillow 12.3.0, numpy 2.2.6
 # Output on 27 November 2026:

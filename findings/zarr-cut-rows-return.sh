@@ -1,7 +1,7 @@
 #!/bin/sh
 # Guess: rows cut off an array by resize() are gone. Grown again, the array has its fill value there, as in HDF5.
-# What happens: Zarr deletes whole chunks alone. The rows of a chunk cut in part come back: the end of a dropped
-#   episode stands behind the next one, if that is written in parts. h5py gives zeros.
+# What happens: Zarr deletes whole chunks alone. The rows of a chunk that was cut in part come back when the array
+#   grows: what was recorded in a dropped episode, as if it belonged to the next one. h5py gives zeros.
 # Versions: zarr 3.4.2, h5py 3.16.0, numpy 2.2.6
 # Output on 27 November 2026:
 #   zarr: 12 rows, cut to 6, grown to 12: [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 0, 0]
