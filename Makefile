@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -161,6 +161,14 @@ bench: setup
 constraints: setup
 	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.12 \
 	  --extra train --extra serve --extra rl --extra exports --extra phash --extra zarr --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
+
+# What libraries do otherwise than one would guess (findings/README.md), each in an environment of its own; one of them:
+# make findings NAME=zarr-append-overwrites
+findings: setup
+	@changed=; for script in findings/$(or $(NAME),*).sh; do \
+	  echo "== $$(basename $$script .sh)"; \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" sh $$script || changed="$$changed $$(basename $$script .sh)"; done; \
+	test -z "$$changed" || { echo "Not as described:$$changed" >&2; exit 1; }
 
 # What is installed, as a CycloneDX bill of materials: dist/sbom.json
 sbom: setup
