@@ -23,6 +23,7 @@ MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
 MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
+MAKE_ANEW = "make the stage anew: materialise that partition in Dagster (make ui)"  # a remedy
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
@@ -233,11 +234,14 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
-    where = f"dataset = {literal(scope.dataset)}" + ("" if scope.chunk is None else f" AND chunk = {int(scope.chunk)}")
+    of_dataset = f"dataset = {literal(scope.dataset)}"
+    of_chunk = of_dataset if scope.chunk is None else f"{of_dataset} AND chunk = {int(scope.chunk)}"
     rows: dict[str, float] = {}
     broken = []
     for name in STAGE_TABLES[scope.stage]:
-        rows[name], faults = _faults(lake, TABLES[name], [scope.dataset], where)
+        table = TABLES[name]
+        where = of_chunk if "chunk" in table.schema.names else of_dataset
+        rows[name], faults = _faults(lake, table, [scope.dataset], where)
         broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
@@ -349,13 +353,15 @@ def _repeated(lake: Lake, table: Table, datasets: list[str], where: str, *, at_o
 class Check:
     """A check of what some stages wrote; without any, of the corpus as a whole or some datasets, before a release.
 
-    One that blocks stops what is downstream, the release included; else it warns. refusal: of a release, by the detail.
+    One that blocks stops what is downstream, the release included (warehouse/lake/blocking.py); else it warns. refusal:
+    of a release, by the detail. remedy: of what one that blocks stopped.
     """
 
     run: Callable[..., CheckOutcome]
     stages: tuple[str, ...] = ()
     is_blocking: bool = False
     refusal: str = ""
+    remedy: str = ""
 
     @property
     def name(self) -> str:
@@ -368,9 +374,15 @@ class Check:
 
 
 CHECKS = (
-    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True),
-    Check(decodable_coverage, ("frames",), is_blocking=True),
-    Check(progress_sanity, ("progress",), is_blocking=True),
+    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True, remedy=MAKE_ANEW),
+    Check(
+        decodable_coverage,
+        ("frames",),
+        is_blocking=True,
+        remedy="mend the source (proccorpus quarantine says what is wrong), or take the broken episodes down: "
+        "proccorpus takedown DATASET --episodes N --reason TEXT",
+    ),
+    Check(progress_sanity, ("progress",), is_blocking=True, remedy=MAKE_ANEW),
     Check(label_coverage, ("progress",)),
     Check(label_agreement, ("progress",)),
     Check(label_drift, ("progress",)),
@@ -381,10 +393,6 @@ CHECKS = (
         refusal="no release while test data leaks into training: {}. Mend the splits (group_field in the registry "
         "entry), or take one of the two down: proccorpus takedown DATASET --episodes N --reason TEXT",
     ),
-    Check(
-        corpus_is_sound,
-        is_blocking=True,
-        refusal="no release of a corpus that is broken: {}. Build what is named again",
-    ),
+    Check(corpus_is_sound, is_blocking=True),
 )
 GUARDS = tuple(check for check in CHECKS if not check.stages)
