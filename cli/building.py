@@ -114,7 +114,7 @@ def nightly(
 ) -> None:
     """Bring every dataset up to date, release them, and score the newest model.
 
-    Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
+    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when only sources that were out of
     reach were not built: the rest was built, released and scored, and the next night tries again.
     """
     space = space_at(at.workspace)

@@ -55,7 +55,7 @@ class BuildReport:
     @property
     def is_partial(self) -> bool:
         """Were all datasets built but those whose source was out of reach?"""
-        return bool(self.failed) and all(failure.chunk is None for failure in self.failed)
+        return bool(self.failed) and all(failure.out_of_reach for failure in self.failed)
 
 
 def run_build(

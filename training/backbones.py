@@ -145,8 +145,14 @@ def add_adapter(backbone: Any, config: LoraConfig) -> None:
 
 
 def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
-    """peft's own form of our settings. Raises ModelError."""
+    """peft's own form of our settings. Raises ModelError, also where `all-linear` would not be all that there is."""
     modules = ((n, m) for n, m in backbone.named_modules() if "language_model." in n)
+    experts = {n for n, p in backbone.named_parameters() if "language_model." in n and ".experts." in n and p.ndim > 2}
+    if experts and config.targets == "all-linear":
+        raise ModelError(
+            "lora.targets: all-linear would leave out the experts of this mixture, whose weights are no linear layers; "
+            "name the layers to adapt, such as [q_proj, k_proj, v_proj, o_proj] for its attention"
+        )
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):

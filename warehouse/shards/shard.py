@@ -410,7 +410,7 @@ class ShardsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures that are made smaller")
+    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
     target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
     store: str | None = Field(
         default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"
