@@ -280,7 +280,8 @@ def _faults(
     sums, told = _rules(table)
     listed = (
         "SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS num_frames, true AS known FROM "
-        f"(FROM episode_facts WHERE {listed_where}) f LEFT JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL"
+        f"(FROM episode_facts WHERE {listed_where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
+        "GROUP BY ALL"
     )
     join = f"LEFT JOIN ({listed}) USING (dataset, episode_index)" if "episode_index" in owner else ""
     lines = lake.rows(

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from webdataset.compat import WebDataset
 
 from core.paths import Workspace
+from tests.kits.patience import PATIENCE_S
 from tests.kits.shard_kit import CAMERA, JPEGS, episode, pack, shown, write
 from warehouse.shards.check import check_shard
 from warehouse.shards.loader import Loader
@@ -223,7 +224,7 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     ours, theirs = fork.Pipe()
     worker = fork.Process(target=lambda: theirs.send([s.row for s in Loader(paths, ahead=2)]))
     worker.start()
-    assert ours.poll(30)
+    assert ours.poll(PATIENCE_S)
     assert ours.recv() == [s.row for s in Loader(local)]
     worker.join()
 
