@@ -114,9 +114,9 @@ def nightly(
 ) -> None:
     """Bring every dataset up to date, release them, and score the newest model.
 
-    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when only
-    sources that were out of reach were not built: the rest was built, released and scored, and the next night tries
-    again.
+    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
+    only sources that were out of reach were not built: the rest was built, released and scored, and the next night
+    tries again.
     """
     space = space_at(at.workspace)
     licences = read_build_file(config).release.licences if config else ()
