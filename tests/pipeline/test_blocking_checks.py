@@ -10,7 +10,9 @@ from assets.defs.corpus.jobs import build_job
 from assets.defs.models.assets import release
 from assets.defs.resources import CorpusResource, VlmServer
 from core.paths import Workspace
+from ingest.sources.types import SourceError
 from pipeline.build import BuildReport, run_build
+from pipeline.chunk import StepFailure
 from pipeline.config import DatasetBuild
 from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
 from tests.kits.cli_kit import proccorpus, write_configs
@@ -144,3 +146,17 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     made = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
     assert made.code == 0, made
     assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in made.err
+
+
+def test_a_build_is_partial_only_where_sources_were_out_of_reach():
+    gone = StepFailure.of("d", None, "episodes", SourceError("no such file or folder"))
+    wrong = StepFailure.of("d", None, "episodes", ValueError("a listing went wrong"))
+    assert BuildReport(failed=[gone]).is_partial
+    assert not BuildReport(failed=[wrong]).is_partial
+    assert not BuildReport(failed=[gone, wrong]).is_partial
+
+
+def test_the_help_of_nightly_names_its_section():
+    shown = proccorpus("nightly", "--help")
+    assert "licences under release." in " ".join(shown.out.replace("│", " ").split())
+    assert 'section "release" allows it' in " ".join(shown.out.replace("│", " ").split())
