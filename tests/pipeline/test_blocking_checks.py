@@ -156,7 +156,7 @@ def test_a_build_is_partial_only_where_sources_were_out_of_reach():
     assert not BuildReport(failed=[gone, wrong]).is_partial
 
 
-def test_the_help_of_nightly_names_its_section():
-    shown = proccorpus("nightly", "--help")
+def test_the_help_of_nightly_names_its_section(tmp_path: Path):
+    shown = proccorpus("nightly", "--help", cwd=tmp_path)
     assert "licences under release." in " ".join(shown.out.replace("│", " ").split())
     assert 'section "release" allows it' in " ".join(shown.out.replace("│", " ").split())
