@@ -165,7 +165,7 @@ FULL_CHROMA = np.clip(np.round((_LEVELS - 128) * 255 / 224 + 128), 0, 255).astyp
 class SharedPicture:
     """A picture that several look at: what they need of it is converted once.
 
-    half_luma: the first halving of its luma on the way to a grid (visual_change.halved); the luma where there is none.
+    half_luma: the first halving of its luma on the way to a grid (halved); the luma where there is none.
     """
 
     def __init__(self, picture: Picture, luma: np.ndarray, half_luma: np.ndarray) -> None:

@@ -106,7 +106,7 @@ def _say_outcomes(space: Workspace, outcomes: Sequence[StepOutcome]) -> None:
 
 @app.command()
 def nightly(
-    config: Annotated[Path | None, Option(help="TOML file that names datasets, and licences under [release].")] = None,
+    config: Annotated[Path | None, Option(help="TOML file that names datasets, and licences under release.")] = None,
     release: Annotated[str, Option(help="The release's name; it is replaced when the corpus changed.")] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
@@ -114,9 +114,9 @@ def nightly(
 ) -> None:
     """Bring every dataset up to date, release them, and score the newest model.
 
-    Datasets whose licence is not open stay out unless [release] allows it. Exits 3 when only sources that were out of
-    reach, or in which most recordings changed, were not built: these stay as they were, the rest was built, released
-    and scored, and the next night tries again.
+    Datasets whose licence is not open stay out unless the configuration's section "release" allows it. Exits 3 when
+    only sources that were out of reach, or in which most recordings changed, were not built: these stay as they were,
+    the rest was built, released and scored, and the next night tries again.
     """
     space = space_at(at.workspace)
     licences = read_build_file(config).release.licences if config else ()

@@ -58,8 +58,8 @@ class BuildReport:
 
     @property
     def is_partial(self) -> bool:
-        """Were all datasets built but those whose source was out of reach?"""
-        return bool(self.failed) and all(failure.chunk is None for failure in self.failed)
+        """Were all datasets built but those whose source was out of reach, or about which a person is asked?"""
+        return bool(self.failed) and all(failure.out_of_reach or failure.asks for failure in self.failed)
 
 
 def run_build(

@@ -16,6 +16,7 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, STAMPS, History, chunk_steps
+from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, stage_specs
 from warehouse.lake import open_lake, was_interrupted
@@ -31,11 +32,13 @@ class StepFailure:
     trace: str
     disk_full: str | None = None  # what is full: every other chunk would fail of it, too
     asks: bool = False  # a person has to say that it shall be so; nothing is broken
+    out_of_reach: bool = False  # the source could not be looked at, or not be listed
 
     @classmethod
     def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
         message = " ".join(f"{type(e).__name__}: {e}".split())
-        return cls(dataset, chunk, stage, message, "".join(traceback.format_exception(e)), full)
+        out_of_reach = chunk is None and isinstance(e, OUT_OF_REACH)
+        return cls(dataset, chunk, stage, message, "".join(traceback.format_exception(e)), full, out_of_reach)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from core.tables import STAGE_TABLES
 from pipeline.stage import StageSpec, Step
@@ -127,6 +128,7 @@ def chunk_steps(
     """
     listed = history.runs[specs[0].name, dataset, chunk, ""]
     present = {specs[0].name}
+    inputs: dict[str, tuple[str, ...]] = {specs[0].name: ()}
     for spec in specs[1:]:
         stage, recorded = spec.stage, history.runs.get((spec.name, dataset, chunk, spec.label_run))
         # Some chunks have a stage only because people said something of them. What it made while there was a reason
@@ -137,6 +139,7 @@ def chunk_steps(
             continue
         present.add(spec.name)
         upstream = [name for name in stage.upstream if name in present]
+        inputs[spec.name] = tuple(dict.fromkeys(chain.from_iterable((*inputs[name], name) for name in upstream)))
         # Its input is not settled yet
         if any(name not in outputs for name in upstream):
             yield Step(spec, dataset, chunk, WAITING, "")
@@ -152,7 +155,7 @@ def chunk_steps(
             status = STALE
         if recorded is not None and status == CURRENT:
             outputs[spec.name] = recorded["output_hash"]
-        yield Step(spec, dataset, chunk, status, wanted, stamp)
+        yield Step(spec, dataset, chunk, status, wanted, stamp, inputs[spec.name])
 
 
 def _status(recorded: Mapping[str, str] | None, wanted: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from core.errors import FailedError
 from core.figures import Figure
 from core.tables import STAGE_TABLES
 from ingest.episode import EpisodeRecord, Finding
@@ -24,6 +25,7 @@ from pipeline.config import DatasetBuild
 from pipeline.picture_cache import PictureCache
 from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
+from warehouse.lake.blocking import failed_check
 from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
 
 Numbers = Mapping[str, int | float | str]
@@ -119,7 +121,8 @@ class Step:
     """One stage on one partition, and whether it has to be run.
 
     chunk: None: the dataset as a whole. input_hash: empty while an upstream stage is not current. stamp: a hash of what
-    people said, where the chunk has the stage because of that.
+    people said, where the chunk has the stage because of that. inputs: stages whose output it rests on, directly or by
+    way of others.
     """
 
     spec: StageSpec
@@ -128,6 +131,7 @@ class Step:
     status: str
     input_hash: str
     stamp: str = ""
+    inputs: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:
@@ -203,10 +207,27 @@ class StageReport:
     numbers: Numbers = field(default_factory=dict)
 
 
+class BlockedError(FailedError):
+    """A stage that is not run, since a blocking check of what it reads failed."""
+
+
+def check_inputs(context: StageContext) -> None:
+    """Raises BlockedError where a blocking check of what the step rests on fails. The stages of a chunk ask once."""
+    step = context.step
+    asked = context.memory.setdefault("checks", {})
+    for name in step.inputs:
+        if name not in asked:
+            asked[name] = failed_check(context.lake, name, context.dataset, context.chunk)
+        if asked[name]:
+            why, remedy = asked[name]
+            raise BlockedError(f"{why}; until it passes, {step.stage.name} is not run: {remedy}")
+
+
 def run_stage(context: StageContext) -> StageReport:
-    """Run one planned step and publish what it made in one transaction."""
+    """Run one planned step and publish what it made in one transaction. Raises BlockedError."""
     lake, step = context.lake, context.step
     started = time.monotonic()
+    check_inputs(context)
     output = step.stage.run(context)
 
     # Findings are a part of what the stage made: a changed finding makes later stages run again

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 
 DATA = ("core", "ingest", "annotate", "warehouse")
 MODELS = (*DATA, "training", "eval")
@@ -122,5 +123,5 @@ LIGHT = {
 @pytest.mark.parametrize("used", LIGHT)
 def test_what_starts_often_starts_light(used: str):
     code = f"import sys, {used}; print(sorted(set(sys.modules) & set({LIGHT[used].split()!r})))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr

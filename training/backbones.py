@@ -15,14 +15,14 @@ from typing import Any
 import peft
 import torch
 import transformers
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoProcessor, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from training.attention import set_vision, text_attention
-from training.folder import ModelError
+from training.folder import CARD, ModelError
 from training.recipe import LoraConfig, TinyConfig, TrainConfig
 
 CLASSES = {
@@ -31,6 +31,7 @@ CLASSES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 PICKLED = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PRECISIONS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}  # as safetensors and torch call them
 ADAPTER_FILE = "adapter_model.safetensors"
 
 
@@ -50,6 +51,16 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def stored_dtype(folder: Path) -> torch.dtype | None:
+    """The precision of a checkpoint's weights, as their files have it; None where they have several, or none."""
+    dtypes = set[str]()
+    for path in folder.glob("model*.safetensors"):
+        with safe_open(path, "pt") as weights:
+            dtypes |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    floats = dtypes & PRECISIONS.keys()
+    return PRECISIONS[floats.pop()] if len(floats) == 1 else None
+
+
 def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     """A model in its transformers class, in the precision it is kept in unless `dtype` says another. ModelError."""
     logging.disable_progress_bar()  # one of ours is on the terminal already
@@ -58,6 +69,9 @@ def load_backbone(folder: Path, attention: str = "sdpa", **options: Any) -> Any:
     if _pickles(folder) and not any(folder.glob("*.safetensors")):
         raise ModelError(_pickled(folder))
     try:
+        # What was trained in bfloat16 by versions before 0.2 says that it is float32
+        if (folder / CARD).exists():
+            options = {"dtype": stored_dtype(folder) or "auto"} | options
         backbone = getattr(transformers, CLASSES[config["model_type"]]).from_pretrained(
             folder,
             local_files_only=True,
@@ -131,8 +145,14 @@ def add_adapter(backbone: Any, config: LoraConfig) -> None:
 
 
 def adapter_settings(backbone: Any, config: LoraConfig) -> Any:
-    """peft's own form of our settings. Raises ModelError."""
+    """peft's own form of our settings. Raises ModelError, also where `all-linear` would not be all that there is."""
     modules = ((n, m) for n, m in backbone.named_modules() if "language_model." in n)
+    experts = {n for n, p in backbone.named_parameters() if "language_model." in n and ".experts." in n and p.ndim > 2}
+    if experts and config.targets == "all-linear":
+        raise ModelError(
+            "lora.targets: all-linear would leave out the experts of this mixture, whose weights are no linear layers; "
+            "name the layers to adapt, such as [q_proj, k_proj, v_proj, o_proj] for its attention"
+        )
     linear = {n.rpartition(".")[2] for n, m in modules if isinstance(m, nn.Linear)}
     names = linear if config.targets == "all-linear" else set(config.targets)
     if unknown := sorted(names - linear):

@@ -10,7 +10,7 @@ the head if there is one, and card.json.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDe
 from transformers.utils import logging
 
 from training.attention import image_features, packed_inputs
-from training.backbones import has_adapter, load_adapter, load_backbone, load_processor
+from training.backbones import has_adapter, load_adapter, load_backbone, load_processor, stored_dtype
 from training.folder import ModelError, base_of, models_of, read_card, write_card
 from training.recipe import HeadConfig
 from training.transform import IGNORE, Batch
@@ -302,10 +302,10 @@ def save_model(
     """
     logging.disable_progress_bar()  # one of ours is on the terminal already
     folder.mkdir(parents=True, exist_ok=True)
-    backbone, head = (_within(weights, part) for part in ("backbone.", "head."))
+    backbone, head = (_within(weights and _tied(model, weights), part) for part in ("backbone.", "head."))
     model.backbone.save_pretrained(folder, state_dict=backbone)
-    if backbone and not has_adapter(model.backbone):
-        _state_dtype(folder, backbone)
+    if not has_adapter(model.backbone):
+        _state_dtype(folder)
     (folder / "README.md").unlink(missing_ok=True)  # peft's card, which knows nothing
     _index(folder)
     save_processor(processor, folder)
@@ -328,13 +328,22 @@ def _index(folder: Path) -> None:
         index.write_text(json.dumps({"metadata": {}, "weight_map": names}, indent=1) + "\n")
 
 
-def _state_dtype(folder: Path, weights: dict[str, torch.Tensor]) -> None:
+def _state_dtype(folder: Path) -> None:
     """Let config.json say the precision of the weights that were written, where transformers put the model's own."""
-    path = folder / "config.json"
-    dtypes = {w.dtype for w in weights.values() if w.is_floating_point()}
-    if len(dtypes) == 1:
-        name = str(dtypes.pop()).removeprefix("torch.")
+    path, dtype = folder / "config.json", stored_dtype(folder)
+    if dtype:
+        name = str(dtype).removeprefix("torch.")
         path.write_text(json.dumps(json.loads(path.read_text()) | {"dtype": name}, indent=2, sort_keys=True) + "\n")
+
+
+def _tied(model: ProgressModel, weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights that are one parameter of the model (a tied output layer) as one tensor, which is written once: gathered
+    from several processes each is a copy."""
+    first_names: dict[int, str] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        first_names.setdefault(id(parameter), name)
+    names = {name: first_names[id(p)] for name, p in model.named_parameters(remove_duplicate=False)}
+    return {name: weights[names.get(name, name)] for name in weights}
 
 
 def _within(weights: dict[str, torch.Tensor] | None, prefix: str) -> dict[str, torch.Tensor] | None:

@@ -25,7 +25,7 @@ from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked,
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
-from warehouse.shards.shard import entry_at, picture_name, picture_places, read_index, shown
+from warehouse.shards.shard import entry_at, named_picture, picture_places, read_index, shown
 
 SPLITS = {"procvqa-id": "test_id", "procvqa-ood": "test_ood"}
 SEGMENTS, ACTIONS, PROGRESS, SUCCESS = "procvqa_a", "procvqa_b", "procvqa_c", "success"
@@ -121,8 +121,9 @@ def goal_pictures(lake: Lake, release: Release) -> dict[tuple[str, str], Picture
         if shard not in paths or task is None:
             continue
         _, places = picture_places(paths[shard], entry_at(paths[shard], offset))
-        if place := places.get(picture_name(episode, picture)):
-            goals[dataset, task] = PictureFile(paths[shard], *place)
+        for name, place in places.items():
+            if named_picture(episode, name) == picture:
+                goals[dataset, task] = PictureFile(paths[shard], *place)
     return goals
 
 

@@ -243,6 +243,9 @@ def open_runner(
     settings = {"runner": "transformers", "model_hash": folder_hash(folder)}
     if is_ours:
         model, processor, card = load_model(folder)
+        # Without a GPU, as every other model: in float32, which a CPU multiplies several times as fast as bfloat16
+        if not torch.cuda.is_available():
+            model = model.float()
         how: dict[str, Any] = {"answer": answer, "reasoning": reasoning, "sampling": sampling, "limits": limits}
         return ModelRunner(model, processor, card, batch_size, **how, kind=kind, settings=settings)
     logging.disable_progress_bar()

@@ -24,6 +24,7 @@ from core.web import Access, listen
 from tests.kits.browser_kit import Served
 from tests.kits.made_corpus import Made
 from tests.kits.other_site import Wish, attacking, other_site
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import TASK, Pixels, running
 from warehouse.sql_process import SqlProcess
 
@@ -143,7 +144,7 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
                 yield f"http://127.0.0.1:{socket.getsockname()[1]}", instance
             finally:
                 server.should_exit = True
-                thread.join(20)
+                thread.join(PATIENCE_S)
 
 
 def test_dagsters_ui(page: Page, tmp_path: Path) -> None:

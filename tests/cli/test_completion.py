@@ -10,6 +10,7 @@ from cli.completion import KINDS
 from cli.names import names
 from core.paths import Workspace
 from tests.kits.cli_kit import PROGRAM
+from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake
 
 
@@ -43,7 +44,9 @@ def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
     line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
     said = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
     said |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
-    done = subprocess.run([PROGRAM], env=os.environ | said, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [PROGRAM], env=os.environ | said, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert done.stderr == ""
     return set(done.stdout.split())
 

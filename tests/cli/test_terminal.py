@@ -15,6 +15,7 @@ from cli.terminal import ShownText
 from core.values import shown
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus
 from tests.kits.lerobot_writer import write_video
+from tests.kits.patience import PATIENCE_S
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIC8=\x07"
 
@@ -53,7 +54,13 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> N
     (tmp_path / "d/b.mp4").write_text("no video")
     script = f"{PROGRAM} inspect d | true; echo ${{PIPESTATUS[0]}}"
     told = subprocess.run(
-        ["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment(), timeout=60, check=True
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=PATIENCE_S,
+        check=True,
     )
     assert (told.stdout.strip(), told.stderr) == ("0", "")
 

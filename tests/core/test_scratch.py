@@ -10,6 +10,7 @@ import pytest
 
 from core.files import ScratchFolder
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 
 HOLDING = """
 import sys, time
@@ -38,7 +39,7 @@ def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
             assert set(temporary.iterdir()) == {own, path, beside}
             assert (path / "large").stat().st_size == 1000
         held.send_signal(signal.SIGKILL)
-        held.wait(20)
+        held.wait(PATIENCE_S)
         assert path.is_dir()
         with ScratchFolder() as own:
             assert set(temporary.iterdir()) == {own, beside}

@@ -22,6 +22,7 @@ from tests.kits.cli_kit import PROGRAM
 from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.hostile_video import large_pictures, video_of_scans
 from tests.kits.lerobot_writer import write_video
+from tests.kits.patience import PATIENCE_S
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
     (tmp_path / "stuck.py").write_text(STUCK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     stuck = [sys.executable, tmp_path / "stuck.py"]
-    told = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    told = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert (told.returncode, told.stderr) == (7, 2 * "note: something takes too long to read: begun anew without it\n")
 
 

@@ -17,6 +17,7 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from core.web import LOOPBACK_NAMES, TOKENS, Guard, access_for, token_for
 from explorer.site import Options
+from tests.kits.patience import PATIENCE_S
 from tests.kits.visitor import HOME, csrf, visit
 
 TOKEN = "a-token-of-some-length"
@@ -192,5 +193,5 @@ def test_it_ends_within_ten_seconds_of_sigterm() -> None:
             time.sleep(2)
             began = time.monotonic()
             server.send_signal(signal.SIGTERM)
-            server.wait(30)
+            server.wait(PATIENCE_S)
             assert time.monotonic() - began < 10

@@ -33,6 +33,7 @@ from tests.kits.cli_kit import look_up, rows, run_here
 from tests.kits.docs_output import OutputError, check_lines, check_said, check_shown, console_parts
 from tests.kits.lake_kit import opened, query
 from tests.kits.pages_kit import PAGES, ROOT, Block, blocks, words
+from tests.kits.patience import PATIENCE_S
 from tests.kits.tiny_lerobot import make_dataset
 from training.recipe import Recipe, load_recipe
 from warehouse.releases.release import create_release, get_release
@@ -222,7 +223,7 @@ class Reader:
             process = subprocess.Popen(command, cwd=self.folder, stdout=out, stderr=subprocess.STDOUT)
         self.servers.callback(stopped, process)
         address = wait_for_address(log, process)
-        assert httpx.get(address, follow_redirects=True).status_code in (
+        assert httpx.get(address, follow_redirects=True, timeout=PATIENCE_S).status_code in (
             200,
             401,
         )  # a reward server prints its address bare
@@ -274,7 +275,7 @@ def wait_for_address(log: Path, process: subprocess.Popen) -> str:
         found = re.search(r"http://127\.0\.0\.1:\d+\S*", log.read_text())
         if found:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(found[0])
+                httpx.get(found[0], timeout=PATIENCE_S)
                 return found[0].rstrip("/.")
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -284,7 +285,7 @@ def wait_for_address(log: Path, process: subprocess.Popen) -> str:
 
 def stopped(process: subprocess.Popen) -> None:
     process.send_signal(signal.SIGINT)
-    process.wait(60)
+    process.wait(PATIENCE_S)
 
 
 @pytest.fixture

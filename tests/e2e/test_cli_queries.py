@@ -20,6 +20,7 @@ from tests.kits.cli_kit import (
     snapshot_of,
 )
 from tests.kits.embedded import embed
+from tests.kits.patience import PATIENCE_S
 from tests.kits.tiny_lerobot import CAMERA, FPS, LENGTHS, TASKS, rows_path, video_path
 from warehouse.lake import Lake
 
@@ -157,7 +158,7 @@ def test_parquet_to_a_file_and_to_a_pipe(built: Built, away: Path, ask: Ask) -> 
     assert table.num_rows == FRAMES
     assert str(table.schema.field("visual_change").type) == "float"
     redirected = f'"$0" sql "{query}" --format parquet --workspace "{built.workspace}" > piped.parquet'
-    subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=60)
+    subprocess.run(["sh", "-c", redirected, PROGRAM], cwd=away, env=environment(), check=True, timeout=PATIENCE_S)
     assert pq.read_table(away / "piped.parquet").equals(table)
 
 

@@ -15,6 +15,7 @@ from explorer.site import Options
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
 from tests.kits.lake_kit import FOREVER
+from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
 from tests.kits.visitor import serving, visit
 from warehouse.lake import Lake, LakeError
@@ -88,7 +89,7 @@ def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: 
         assert client.get("/releases").status_code == 200
         began = time.monotonic()
         server.terminate()
-        _, err = server.communicate(timeout=20)
+        _, err = server.communicate(timeout=PATIENCE_S)
         assert time.monotonic() - began < 10
         assert err == "note: no token: every user of this machine may do everything here\n"
         assert all("given up" in a.result().text for a in asked)

@@ -15,6 +15,7 @@ import pytest
 from tests.kits.cli_kit import ok, proccorpus, without_progress
 from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished
 from tests.kits.http_server import Answering, serving
+from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import postgres, s3
 
 BUSY, SLOW, SLOWEST_S = 0.06, 0.06, 1.0
@@ -50,7 +51,7 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
             if busy:
                 self.answer(SLOW_DOWN, 503, {"Content-Type": "application/xml"})
                 return
-            there = http.client.HTTPConnection(target, timeout=60)
+            there = http.client.HTTPConnection(target, timeout=PATIENCE_S)
             there.request(self.command, self.path, body, dict(self.headers))
             answer = there.getresponse()
             data = answer.read()

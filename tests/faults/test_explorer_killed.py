@@ -13,7 +13,8 @@ import httpx
 
 from core.paths import Workspace
 from tests.kits.cli_kit import rows, without_progress
-from tests.kits.fault_kit import PATIENCE_S, Corpus, Tally, Whole, errors, unfinished, wait_for
+from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished, wait_for
+from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
 from tests.kits.visitor import post, serving
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.kits.cli_kit import write_configs
-from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Tally, Whole, assert_same_end, errors
+from tests.kits.fault_kit import Corpus, Moment, Tally, Whole, assert_same_end, errors
 from tests.kits.fuzz_datasets import write_hostile
 from tests.kits.lerobot_writer import write_v2
+from tests.kits.patience import PATIENCE_S
 from tests.kits.spoil import write_outside
 
 # Of each format, with what a limit stops and what is left of the dataset

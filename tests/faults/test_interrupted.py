@@ -13,7 +13,8 @@ from core.files import sha256_file
 from core.paths import Workspace
 from pipeline.config import load_config
 from tests.kits.cli_kit import INTERRUPTED, Result, built_in_process, ok, proccorpus, rows, write_config
-from tests.kits.fault_kit import PATIENCE_S, Corpus, living, wait_for
+from tests.kits.fault_kit import Corpus, living, wait_for
+from tests.kits.patience import PATIENCE_S
 from tests.kits.tiny_lerobot import LENGTHS, make_dataset
 
 Moment = Callable[[Path], bool]

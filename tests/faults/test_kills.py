@@ -5,7 +5,8 @@ import random
 import shutil
 from pathlib import Path
 
-from tests.kits.fault_kit import PATIENCE_S, Corpus, Moment, Repeats, Tally, Whole, assert_same_and_once, errors
+from tests.kits.fault_kit import Corpus, Moment, Repeats, Tally, Whole, assert_same_and_once, errors
+from tests.kits.patience import PATIENCE_S
 
 KINDS = {
     "torn": "a worker killed amid a write",

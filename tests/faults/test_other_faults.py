@@ -18,8 +18,9 @@ import pytest
 from core.paths import Workspace
 from core.tables import TABLES
 from tests.kits.cli_kit import FAILED, INTERRUPTED, ok, proccorpus, rows, without_progress
-from tests.kits.fault_kit import PATIENCE_S, ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
+from tests.kits.fault_kit import ROOT, Corpus, Repeats, Tally, Whole, assert_same_end, errors, wait_for
 from tests.kits.files import flip_bit
+from tests.kits.patience import PATIENCE_S
 from warehouse.lake import Lake, connection, place
 from warehouse.lake.place import LakeError
 

@@ -14,6 +14,7 @@ from core.paths import Workspace
 from core.web import listen, server_config
 from explorer.app import create_app
 from explorer.site import Options
+from tests.kits.patience import PATIENCE_S
 
 # Of Chromium
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
@@ -41,7 +42,7 @@ class Served:
 
     def stop(self) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(PATIENCE_S)
         self._socket.close()
 
 

@@ -20,6 +20,7 @@ import httpx
 import yaml
 
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import Postgres, end, free_port, postgres, s3
 
 BIN = Path(sys.executable).parent
@@ -143,7 +144,7 @@ class Deployment:
 
     def post(self, sent: dict[str, Any], headers: dict[str, str]) -> httpx.Response:
         address = f"http://127.0.0.1:{self.ports['webserver']}/graphql"
-        return httpx.post(address, json=sent, headers=headers, timeout=30, trust_env=False)
+        return httpx.post(address, json=sent, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
     def wait(self, what: str, done: Callable[[], Any]) -> Any:
         """Until it is so; a server that is away for a moment is asked again."""

@@ -18,10 +18,10 @@ from annotate.model_client.responses import FILE, decode
 from core.paths import ROOT
 from tests.kits.cli_kit import PROGRAM, environment, proccorpus, without_progress, write_configs
 from tests.kits.files import hashes_of
+from tests.kits.patience import PATIENCE_S
 from warehouse.lake.doctor import ERROR
 
 INJECTED = ROOT / "tests" / "faults" / "injected"
-PATIENCE_S = 600.0  # a busy machine is slow, not broken
 SETTINGS = """
 frames = {{keyframe_interval_s = 0.5}}
 vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.5, max_attempts = 2, max_concurrency = 2}}
@@ -182,7 +182,7 @@ def in_replies(workspace: Path, table: str, query: str) -> list[tuple]:
     path = workspace / "responses" / FILE
     if not path.exists():
         return []
-    with closing(sqlite3.connect(path, timeout=60)) as db:
+    with closing(sqlite3.connect(path, timeout=PATIENCE_S)) as db:
         if not db.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone():
             return []
         return db.execute(query).fetchall()

@@ -16,6 +16,7 @@ from assets.lib.launch.job import Job, job_name
 from assets.lib.launch.run import AnyLauncher, launch
 from assets.lib.programs import FILE
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 from tests.kits.processes import alive
 
 CHILD = Path(__file__).with_name("reporting_job.py")
@@ -87,7 +88,7 @@ def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> 
     pids: list[int] = []
 
     def wait() -> None:
-        limit = time.monotonic() + 300
+        limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
             # Processes of several nodes write to one file: only a whole line counts
             told = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE) if log.exists() else None
@@ -106,7 +107,7 @@ def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> 
     assert error.cls_name == "DagsterExecutionInterruptedError"
     thread.join()
     assert len(pids) == 2
-    limit = time.monotonic() + 60
+    limit = time.monotonic() + PATIENCE_S
     while alive(pids) and time.monotonic() < limit:
         time.sleep(0.05)
     assert alive(pids) == []

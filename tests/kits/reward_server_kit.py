@@ -17,6 +17,7 @@ from eval.reward.scorer import CameraView, Reward, Scorer
 from eval.reward.stream import Window
 from eval.server.app import make_app
 from eval.server.limits import ServerLimits
+from tests.kits.patience import PATIENCE_S
 
 TASK = "Open the green drawer."
 FPS = 4.0
@@ -35,7 +36,7 @@ class Pixels(Scorer):
         self.gate.set()
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
-        assert self.gate.wait(30)
+        assert self.gate.wait(PATIENCE_S)
         if any(v.pictures[-1].rgb.min() == POISON for v in views):
             raise RuntimeError("the model broke")
         self.batches.append(len(views))
@@ -110,7 +111,7 @@ def running(
 def talking(url: str) -> Iterator[socket.socket]:
     """A bare connection, for what no client would say."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as s:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as s:
         yield s
 
 

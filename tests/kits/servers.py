@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-READY_S = 60.0
+from tests.kits.patience import PATIENCE_S
 
 
 def free_port() -> int:
@@ -50,7 +50,7 @@ class Postgres:
         self.process = subprocess.Popen(
             [str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        limit = time.monotonic() + READY_S
+        limit = time.monotonic() + PATIENCE_S
         while not self.answers():
             assert self.process.poll() is None, "Postgres has ended"
             assert time.monotonic() < limit, "Postgres does not get ready"

@@ -21,8 +21,8 @@ def jpeg(value: int, size: int = 24) -> bytes:
 JPEGS = [jpeg(value) for value in range(256)]
 
 
-def shown(episode: int, frame: int, edit: str | None = None) -> dict:
-    return {"camera": CAMERA, "episode_index": episode, "frame_index": frame, "edit": edit}
+def shown(episode: int, frame: int, edit: str | None = None, camera: str = CAMERA) -> dict:
+    return {"camera": camera, "episode_index": episode, "frame_index": frame, "edit": edit}
 
 
 def episode(

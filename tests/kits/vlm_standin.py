@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.kits.patience import PATIENCE_S
 from tests.kits.vlm_replies import IN_THE_REPLY, IN_THE_VALUE, answer, completion
 
 ON_THE_WIRE = ("429", "500", "drop", "hang", "gone", "refused")
@@ -174,13 +175,13 @@ def serving(server: StandIn) -> Iterator[StandIn]:
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(server.start(), loop).result(10)
+    asyncio.run_coroutine_threadsafe(server.start(), loop).result(PATIENCE_S)
     try:
         yield server
     finally:
-        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(10)
+        asyncio.run_coroutine_threadsafe(server.stop(), loop).result(PATIENCE_S)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(PATIENCE_S)
 
 
 def main() -> int:

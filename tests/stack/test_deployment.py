@@ -20,6 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from core.paths import ROOT
 from tests.kits.deployment import DATASETS, IS_WHOLE, LOCATIONS, NGINX, SERVED, TOKEN, TOKENS, USER, WORKERS, Deployment
+from tests.kits.patience import PATIENCE_S
 from tests.kits.servers import postgres
 
 pytestmark = pytest.mark.stack
@@ -73,7 +74,7 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
         deployed.wait(f"{name} is well", lambda name=name: deployed.is_well(name))
 
         def asked(url: str = url, headers: dict[str, str] | None = None, **how: Any) -> httpx.Response:
-            return httpx.get(url, headers=headers, trust_env=False, timeout=60, **how)
+            return httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE_S, **how)
 
         assert asked().status_code == 401
         assert asked(auth=(USER[0], "guessed")).status_code == 401
@@ -141,7 +142,9 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
 
 def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    page = httpx.get(f"http://127.0.0.1:{deployed.ports['webserver']}/metrics", headers=headers, timeout=60).text
+    page = httpx.get(
+        f"http://127.0.0.1:{deployed.ports['webserver']}/metrics", headers=headers, timeout=PATIENCE_S
+    ).text
     said = {
         s.name: s.value
         for f in text_string_to_metric_families(page)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Qwen3VLMoeConfig, Qwen3VLMoeForConditionalGeneration
 from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextDecoderLayer
 
 from core.errors import FailedError
@@ -15,6 +16,7 @@ from tests.kits.varlen_kernel import varlen_by_sdpa
 from training import attention
 from training.attention import set_attention
 from training.backbones import add_adapter, load_backbone
+from training.folder import ModelError
 from training.model import ProgressModel, losses, save_model
 from training.pictures import Item
 from training.pixels import byte_patches, normalised
@@ -189,3 +191,19 @@ def test_the_head_calculates_in_float32() -> None:
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         model(transform(make_items()))
     assert set(seen) == {torch.float32}
+
+
+def test_an_adapter_for_all_linear_layers_is_refused_where_these_are_not_all() -> None:
+    """Experts of a mixture are no linear layers: peft would adapt the attention alone, in silence."""
+    text = {
+        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 32, "moe_intermediate_size": 16, "num_experts": 4,
+        "num_experts_per_tok": 2, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 8,
+    }  # fmt: skip
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    config = Qwen3VLMoeConfig(text_config=text, vision_config=vision | {"deepstack_visual_indexes": [0]})
+    backbone = Qwen3VLMoeForConditionalGeneration(config)
+    with pytest.raises(ModelError, match=r"all-linear would leave out the experts .* \[q_proj"):
+        add_adapter(backbone, LoraConfig(rank=4, alpha=8))
+    add_adapter(backbone, LoraConfig(rank=4, alpha=8, targets=("q_proj", "k_proj", "v_proj", "o_proj")))
+    assert any("lora_A" in name and "self_attn" in name for name, _ in backbone.named_parameters())

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from tests.kits.negatives_kit import TASKS, runs, write_shards
+from tests.kits.patience import PATIENCE_S
 from tests.kits.training_kit import make_items, make_parts, make_release, recipe
 from training import batches, data
 from training.batches import BatchStream, Prepared, open_batches, open_stream, together
@@ -106,7 +107,7 @@ def test_workers_start_beside_threads_of_opencv(
 ) -> None:
     class InTime(batches.DataLoader):
         def __init__(self, *given: Any, **settings: Any) -> None:
-            super().__init__(*given, **settings, timeout=60)  # a worker that hangs is named
+            super().__init__(*given, **settings, timeout=PATIENCE_S)  # a worker that hangs is named
 
     monkeypatch.setattr(batches, "DataLoader", InTime)
     threads = cv2.getNumThreads()

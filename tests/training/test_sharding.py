@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from core.paths import Workspace
 from eval.held_out.within import scorer_of
@@ -16,7 +17,7 @@ from training import train as training
 from training.folder import ModelError, TrainingError, read_card
 from training.model import save_model
 from training.recipe import Recipe
-from training.runs import Point
+from training.runs import Point, TrainingRun
 from training.train import train
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, get_release
@@ -40,6 +41,11 @@ def evaluated(world: int, **more: Any) -> Recipe:
 
 def numbers(points: tuple[Point, ...]) -> list[list[float]]:
     return [[p.loss, p.gradient_norm, p.extra.get("held_out_mae", 0.0)] for p in points]
+
+
+def stored(run: TrainingRun) -> list[str]:
+    """The names of a trained model's weights."""
+    return sorted(load_file(run.checkpoint / "model.safetensors"))
 
 
 def of_two(home: Path) -> dict[str, Any]:
@@ -66,7 +72,9 @@ def of_two(home: Path) -> dict[str, Any]:
         return placed(parts, device)
 
     training.backbones.load_backbone, loop.placed = reads, noted
-    result["unseen"] = numbers(train(lake, release, seen_and_unseen(home, 2)).curve)
+    unseen = train(lake, release, seen_and_unseen(home, 2))
+    result["unseen"] = numbers(unseen.curve)
+    result["stored"] = stored(unseen)
     result["shown"] = gather_object([shown])
     training.backbones.load_backbone, loop.placed = read, placed
 
@@ -110,9 +118,11 @@ def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Rel
     # One process had pictures where the other had none, and no one waited: the losses are those of one process.
     first, second = said["shown"]
     assert any(one != other for one, other in zip(first, second, strict=True))
-    alone = numbers(train(lake, release, seen_and_unseen(home, 1)).curve)
-    for step, expected in zip(said["unseen"], alone, strict=True):
+    alone = train(lake, release, seen_and_unseen(home, 1))
+    for step, expected in zip(said["unseen"], numbers(alone.curve), strict=True):
         assert step == pytest.approx(expected, abs=1e-5)
+    # The output layer, which is the embedding of tokens, is stored once
+    assert said["stored"] == stored(alone)
     # Evaluation leaves the losses as they are to the last digit, and says what one process would.
     assert [step[:2] for step in said["evaluated"]] == [step[:2] for step in said["plain"]]
     of = evaluated(1, **EVERY)

@@ -1,5 +1,6 @@
 """Whole runs of tiny models: each class of recipe, killed and resumed; learning by heart; what goes wrong."""
 
+import json
 import pickle
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from scipy.stats import spearmanr
 
 from core.files import whole_folder
@@ -39,6 +41,7 @@ from training.folder import ModelError, TrainingError, base_of, read_card
 from training.loop import Trainer, batches_each, share_of_rate
 from training.model import ProgressModel, load_model, save_model
 from training.pictures import Item
+from training.published import merge
 from training.recipe import HeadConfig, Recipe, load_recipe
 from training.runs import Point, saved_steps
 from training.train import train
@@ -371,3 +374,32 @@ def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release])
     for words in ("random weights", "`bars1`", "held-out: mae 0.2, voc 0.91", "recipe `carded`"):
         assert words in text
     assert base_of(run.checkpoint) is None
+
+
+def weights_of(folder: Path) -> dict[str, str]:
+    """The precision of each of a checkpoint's weights, the head's apart, as its file has it."""
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        return {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+
+
+def test_a_checkpoint_says_its_precision_and_is_loaded_and_merged_in_it(corpus: tuple[Lake, Release], tmp_path: Path):
+    lake, release = corpus
+    whole = train(lake, release, recipe("halved", train={"dtype": "bfloat16", "steps": 1})).checkpoint
+    assert set(weights_of(whole).values()) == {"BF16"}
+    assert json.loads((whole / "config.json").read_text())["dtype"] == "bfloat16"
+    assert {p.dtype for p in load_model(whole)[0].backbone.parameters()} == {torch.bfloat16}
+    # As version 0.1.0 wrote it
+    config = json.loads((whole / "config.json").read_text())
+    (whole / "config.json").write_text(json.dumps(config | {"dtype": "float32"}))
+    assert {p.dtype for p in load_model(whole)[0].backbone.parameters()} == {torch.bfloat16}
+
+    # An adapter on it, and both as one model
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "name: r\nmodel: {}\nhead: {}\nlora: {rank: 4, alpha: 8}\n"
+        "train: {steps: 1, batch: 2, lr: 1.0e-3, dtype: bfloat16}\n"
+    )
+    adapter = train(lake, release, load_recipe(str(path), whole)).checkpoint
+    merge(adapter, tmp_path / "merged")
+    assert weights_of(tmp_path / "merged") == weights_of(whole)
+    assert json.loads((tmp_path / "merged/config.json").read_text())["dtype"] == "bfloat16"

@@ -12,6 +12,7 @@ import pytest
 from annotate.model_client.server import Server, default_python
 from core.errors import FailedError
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import MARK, NAME, eventually_gone, marked, tiny_config
 
 PROGRAM = Path(sys.executable).parent / "proccorpus"
@@ -32,11 +33,11 @@ def test_a_killed_serve_leaves_no_process(tiny_model: Path, tmp_path: Path):
         line = serve.stdout.readline()  # nothing is said before it is ready, or dead
         assert line.startswith("tiny is ready at http://127.0.0.1:"), serve.stderr.read()
         endpoint = line.split()[4].rstrip(",")
-        (card,) = httpx.get(f"{endpoint}/models", trust_env=False).json()["data"]
+        (card,) = httpx.get(f"{endpoint}/models", trust_env=False, timeout=PATIENCE_S).json()["data"]
         assert (card["id"], card["root"], card["max_model_len"]) == (NAME, str(tiny_model), 4096)
         assert len(marked(mark)) >= 3  # ours, the API's and the engine's
         serve.kill()
-        serve.wait(60)
+        serve.wait(PATIENCE_S)
         progress = serve.stderr.read()
     assert f"{endpoint} starting, " in progress
     assert eventually_gone(mark)
@@ -69,5 +70,5 @@ def test_vllm_accepts_the_flags_for_gpus():
         "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
         "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
     )
-    done = subprocess.run([default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.stdout.splitlines()[-1:] == ["fp8 4 32 xgrammar False"], done.stderr

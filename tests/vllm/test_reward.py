@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from eval.reward.open import ScorerConfig, open_scorer
 from eval.reward.scorer import Reward
 from eval.reward.stream import Window
+from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import VllmServer
 
 TASK = "open the drawer"
@@ -16,7 +17,7 @@ FRAMES, WINDOW = 6, 3
 
 
 def counters(server: VllmServer) -> dict[str, float]:
-    page = httpx.get(server.url.removesuffix("/v1") + "/metrics").text
+    page = httpx.get(server.url.removesuffix("/v1") + "/metrics", timeout=PATIENCE_S).text
     found = {s.name: s.value for f in text_string_to_metric_families(page) for s in f.samples}
     return {k: found[f"vllm:{k}_total"] for k in ("mm_cache_queries", "mm_cache_hits", "prefix_cache_hits")}
 

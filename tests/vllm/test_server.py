@@ -15,6 +15,7 @@ from annotate.model_client.client import Client
 from annotate.model_client.responses import ResponseStore
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.vlm import prompts
+from tests.kits.patience import PATIENCE_S
 from tests.kits.vllm_kit import VllmServer
 
 CONFIG = VlmConfig(model="tiny")
@@ -95,7 +96,7 @@ def test_questions_about_the_same_pictures_share_their_prefix(vllm_server: VllmS
     for question in ("What is to be done?", "When does it change?"):
         content = [*parts, {"type": "text", "text": question}]
         body = {"model": vllm_server.name, "max_tokens": 4, "messages": [{"role": "user", "content": content}]}
-        reply = httpx.post(f"{vllm_server.url}/chat/completions", json=body, timeout=120, trust_env=False)
+        reply = httpx.post(f"{vllm_server.url}/chat/completions", json=body, timeout=PATIENCE_S, trust_env=False)
         usage.append(reply.raise_for_status().json()["usage"])
     cached = [(u["prompt_tokens_details"] or {}).get("cached_tokens", 0) for u in usage]
     assert cached[0] < 0.2 * usage[0]["prompt_tokens"]
@@ -118,7 +119,7 @@ def test_whitespace_is_not_the_models_to_choose(vllm_server: VllmServer, picture
     }
     for seed in range(4):
         reply = httpx.post(
-            f"{vllm_server.url}/chat/completions", json=body | {"seed": seed}, timeout=120, trust_env=False
+            f"{vllm_server.url}/chat/completions", json=body | {"seed": seed}, timeout=PATIENCE_S, trust_env=False
         )
         (choice,) = reply.raise_for_status().json()["choices"]
         assert choice["finish_reason"] == "stop"

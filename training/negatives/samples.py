@@ -21,7 +21,7 @@ from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.lake.stored import dataset_gates, labels_of
 from warehouse.releases.release import Release
-from warehouse.shards.shard import Sample, read_index
+from warehouse.shards.shard import Sample, named_picture, read_index
 
 Row = Mapping[str, Any]
 # By dataset and episode
@@ -148,7 +148,7 @@ def _shown(kind: str, sample: Unread, shown: list[int], e: LabelledEpisode) -> U
 def _played(sample: Unread, speed: float) -> Unread | None:
     """The sample with pictures so many times as far apart: of those that its entry holds, the nearest."""
     row = sample.row
-    there = _frames_of(sample.entry, row["camera"])
+    there = _frames_of(sample.entry, row["episode_index"], row["camera"])
     count, now = len(row["frames"]), row["frames"][-1]
     if count < 2 or now not in there:
         return None
@@ -161,11 +161,11 @@ def _played(sample: Unread, speed: float) -> Unread | None:
     return unread(Sample({**row, **changes}, tuple(sample.entry[name] for name in names)))
 
 
-def _frames_of(entry: Mapping[str, bytes], camera: str) -> dict[int, str]:
-    """The unedited pictures of an entry's own episode by one camera: frame to name, as picture_name makes it."""
+def _frames_of(entry: Mapping[str, bytes], episode: int, camera: str) -> dict[int, str]:
+    """The unedited pictures of an entry's own episode by one camera: frame to name."""
     found = {}
     for name in entry:
-        number = name.removeprefix(f"{camera}.").removesuffix(".jpg")
-        if name == f"{camera}.{number}.jpg" and number.isdigit():
-            found[int(number)] = name
+        picture = named_picture(episode, name)
+        if picture and (picture["episode_index"], picture["camera"], picture["edit"]) == (episode, camera, ""):
+            found[picture["frame_index"]] = name
     return found

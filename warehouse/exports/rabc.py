@@ -3,7 +3,7 @@
 LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
 progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
 and keep the weight 1. Progress is the active label's, or a reward model's for the frames it was asked about, with
-straight lines between them.
+straight lines between them; an answer at the last frame that cannot be read is taken to be the one before it.
 """
 
 import json
@@ -26,6 +26,7 @@ from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.selection import ExportEpisode, Selected
 from warehouse.lake import Lake
 from warehouse.lake.stored import rows_of_episode
+from warehouse.releases.contents import MOST_LISTED
 from warehouse.releases.release import markdown_table
 
 FILE = "sarm_progress.parquet"
@@ -209,6 +210,13 @@ def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.nda
     return line
 
 
+def ends_unread(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> bool:
+    """Is an episode's last frame the only one of its scored `frames` [k], after one with a number, that has none?"""
+    if len(frames) < 2 or frames[-1] != num_frames - 1:
+        return False
+    return bool(np.isnan(progress[-1]) and np.isfinite(progress[-2]))
+
+
 class RabcExport(OneDatasetExport):
     """The file has a row for each frame of the dataset as its source numbers them, also of episodes that are not
     selected (NaN); one chunk of the lake is in memory at a time."""
@@ -217,6 +225,12 @@ class RabcExport(OneDatasetExport):
         # A model's rewards do not hang on labels
         notes = [] if self.options.rewards else self.selected.label_notes()
         facts = self.folder.part("progress", self._write)
+        if held := facts["held_ends"]:
+            listed = ", ".join(map(str, held[:MOST_LISTED])) + (" ..." if len(held) > MOST_LISTED else "")
+            notes = [
+                f"the model's answer at the last frame of {len(held)} episodes cannot be read, so their progress stays "
+                f"at the answer before it (episodes {listed})"
+            ]
         self.folder.write(README, self._readme(facts["suggested_kappa"], notes))
         return facts | {"notes": notes}
 
@@ -226,7 +240,9 @@ class RabcExport(OneDatasetExport):
             for chunk, episodes, lengths, starts in self.dataset_chunks()
             for progress in [self._progress(chunk, episodes)]
         )
-        return write_progress(self.folder.path(FILE), of_chunks, self.selected, self.options)
+        self.held_ends: list[int] = []
+        facts = write_progress(self.folder.path(FILE), of_chunks, self.selected, self.options)
+        return facts | {"held_ends": self.held_ends}
 
     def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
@@ -235,7 +251,13 @@ class RabcExport(OneDatasetExport):
             return {e: (label.ramp(), label.progress) for e, label in labels.items()}
         lengths = {e.episode_index: e.num_frames for e in episodes}
         scored = self.scored_frames(episodes)
-        lines = {e: between(frames, progress, lengths[e]) for e, (frames, progress, _) in scored.items()}
+        lines = {}
+        for e, (frames, progress, _) in scored.items():
+            # LeRobot takes a gain at most to the last frame: without a number there, a whole action chunk has no weight
+            if ends_unread(frames, progress, lengths[e]):
+                progress = np.r_[progress[:-1], progress[-2]]
+                self.held_ends.append(e)
+            lines[e] = between(frames, progress, lengths[e])
         return {e: (line, line) for e, line in lines.items()}
 
     def _readme(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:

@@ -1,6 +1,5 @@
 """Samples for export: which ones, out of which shards, and what each shows, one chunk and split at a time."""
 
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,9 +19,8 @@ from warehouse.lake.statements import taken_down
 from warehouse.releases.contents import ShardFile, lake_shards
 from warehouse.releases.release import get_release
 from warehouse.shards.progresslm import PROFILES, draw
-from warehouse.shards.shard import Sample, ShardError, entry_at, expand, read_entry
+from warehouse.shards.shard import Sample, ShardError, entry_at, expand, named_picture, read_entry
 
-PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
 DOWN = pa.schema({"dataset": pa.string(), "episodes": pa.list_(pa.int64())})
 
 
@@ -236,12 +234,12 @@ def shown_pictures(sample: Sample) -> list[dict[str, Any]]:
 def shown_path(row: Mapping, name: str) -> str:
     """The path of a picture in an export, by what it shows: a frame of an episode, maybe edited. `name`: of a picture
     of a sample in a shard. Raises ShardError."""
-    match = PICTURE_NAME.fullmatch(name)
-    if match is None:
+    picture = named_picture(row["episode_index"], name)
+    if picture is None:
         raise ShardError(f"sample {row['sample_id']} shows {name!r}, which is no picture's name")
-    other, camera, frame, edit = match.groups()
-    episode, edit = int(other or row["episode_index"]), f".{edit}" if edit else ""
-    return f"{row['dataset']}/{episode:06d}/{camera}/{int(frame):06d}{edit}.jpg"
+    edit = f".{picture['edit']}" if picture["edit"] else ""
+    folder = f"{row['dataset']}/{picture['episode_index']:06d}/{picture['camera']}"
+    return f"{folder}/{picture['frame_index']:06d}{edit}.jpg"
 
 
 def _check_profile(options: SampleOptions, selection: Selection) -> None:

@@ -24,6 +24,7 @@ MIN_DRIFT = 0.1  # of the mean that it was: less is no drift, however sure
 MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
+MAKE_ANEW = "make the stage anew: materialise that partition in Dagster (make ui)"  # a remedy
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
@@ -234,11 +235,16 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
     `numbers` has the rows of each table; the detail names what is broken.
     """
-    where = f"dataset = {literal(scope.dataset)}" + ("" if scope.chunk is None else f" AND chunk = {int(scope.chunk)}")
+    of_dataset = f"dataset = {literal(scope.dataset)}"
+    of_chunk = of_dataset if scope.chunk is None else f"{of_dataset} AND chunk = {int(scope.chunk)}"
     rows: dict[str, float] = {}
     broken = []
     for name in STAGE_TABLES[scope.stage]:
-        rows[name], faults = _faults(lake, TABLES[name], [scope.dataset], where)
+        table = TABLES[name]
+        where = of_chunk if "chunk" in table.schema.names else of_dataset
+        # A listing says of a chunk which other chunks' episodes it may show
+        listed = of_dataset if "episode_facts" in STAGE_TABLES[scope.stage] else where
+        rows[name], faults = _faults(lake, table, [scope.dataset], where, listed)
         broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
@@ -250,15 +256,17 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     where = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
     broken, rows = [], 0
     for name in STAGED_TABLES:
-        count, faults = _faults(lake, TABLES[name], names, where)
+        count, faults = _faults(lake, TABLES[name], names, where, where)
         rows += count
         broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
     detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
-def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> tuple[int, dict[str, list[str]]]:
-    """Rows of a table, and by dataset what is wrong with them.
+def _faults(
+    lake: Lake, table: Table, datasets: Sequence[str], where: str, listed_where: str
+) -> tuple[int, dict[str, list[str]]]:
+    """Rows of a table, and by dataset what is wrong with them; `listed_where`: of which episodes they may be.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
     """
@@ -273,7 +281,8 @@ def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> tu
     sums, told = _rules(table)
     listed = (
         "SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS num_frames, true AS known FROM "
-        f"(FROM episode_facts WHERE {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL"
+        f"(FROM episode_facts WHERE {listed_where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
+        "GROUP BY ALL"
     )
     join = f"LEFT JOIN ({listed}) USING (dataset, episode_index)" if "episode_index" in owner else ""
     lines = lake.rows(
@@ -350,13 +359,15 @@ def _repeated(lake: Lake, table: Table, datasets: list[str], where: str, *, at_o
 class Check:
     """A check of what some stages wrote; without any, of the corpus as a whole or some datasets, before a release.
 
-    One that blocks stops what is downstream, the release included; else it warns. refusal: of a release, by the detail.
+    One that blocks stops what is downstream, the release included (warehouse/lake/blocking.py); else it warns. refusal:
+    of a release, by the detail. remedy: of what one that blocks stopped.
     """
 
     run: Callable[..., CheckOutcome]
     stages: tuple[str, ...] = ()
     is_blocking: bool = False
     refusal: str = ""
+    remedy: str = ""
 
     @property
     def name(self) -> str:
@@ -377,9 +388,15 @@ def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -
 
 
 CHECKS = (
-    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True),
-    Check(decodable_coverage, ("frames",), is_blocking=True),
-    Check(progress_sanity, ("progress",), is_blocking=True),
+    Check(follows_schema, tuple(STAGE_TABLES), is_blocking=True, remedy=MAKE_ANEW),
+    Check(
+        decodable_coverage,
+        ("frames",),
+        is_blocking=True,
+        remedy="mend the source (proccorpus quarantine says what is wrong), or take the broken episodes down: "
+        "proccorpus takedown DATASET --episodes N --reason TEXT",
+    ),
+    Check(progress_sanity, ("progress",), is_blocking=True, remedy=MAKE_ANEW),
     Check(label_coverage, ("progress",)),
     Check(label_agreement, ("progress",)),
     Check(label_drift, ("progress",)),
@@ -396,10 +413,6 @@ CHECKS = (
         refusal="no release while it is not decided whether episodes are recordings that were taken down: {}. Say "
         "proccorpus recordings same DATASET EPISODE, or other DATASET EPISODE",
     ),
-    Check(
-        corpus_is_sound,
-        is_blocking=True,
-        refusal="no release of a corpus that is broken: {}. Build what is named again",
-    ),
+    Check(corpus_is_sound, is_blocking=True),
 )
 GUARDS = tuple(check for check in CHECKS if not check.stages)

@@ -13,6 +13,7 @@ from annotate.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
+from warehouse.lake.blocking import blocked_datasets
 from warehouse.lake.statements import taken_down
 
 OPEN, NON_COMMERCIAL, UNKNOWN = "open", "non-commercial", "unknown"
@@ -189,7 +190,8 @@ class Contents:
 
 
 def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | None = None) -> Contents:
-    """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down.
+    """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down, of datasets
+    of which no blocking check fails.
 
     `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
     ask. Raises ReleaseError for none.
@@ -205,13 +207,14 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
     wholly_down = {dataset for dataset, episodes in taken_down(lake).items() if episodes is None}
     showing = dict(lake.rows(WITHOUT_SAMPLES)) | dict(lake.rows(SHOWING))
     unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence])) if gate else {}
+    blocked = blocked_datasets(lake)
 
     # A dataset is left out as a whole, or only shards of it are
     held: list[ShardFile] = []
     left_out: list[LeftOut] = []
-    for dataset in sorted(shards_by_dataset.keys() | wholly_down):
+    for dataset in sorted(shards_by_dataset.keys() | wholly_down | blocked.keys()):
         shards = shards_by_dataset.get(dataset, [])
-        if why := _refusal(licences.get(dataset), allow, dataset in wholly_down):
+        if why := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(dataset):
             left_out.append(LeftOut(dataset, *why, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them

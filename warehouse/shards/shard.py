@@ -1,13 +1,14 @@
 """Shards: WebDataset tars, one entry per episode, written once and read by `webdataset` or by warehouse.shards.loader.
 
-An entry has the key <dataset>-<episode>, its pictures as <camera>.<frame>.jpg and its samples as samples.json, so a
-picture that twenty samples share is stored once; a picture of another episode, which a sample compares with, lies in
-the entry that shows it. A tar's name holds its content's hash; equal content, equal bytes. Beside each tar lies its
-index: where entries begin, and which samples they hold.
+An entry has the key <dataset>-<episode>, its pictures as <camera>.<frame>.jpg (see camera_name) and its samples as
+samples.json, so a picture that twenty samples share is stored once; a picture of another episode, which a sample
+compares with, lies in the entry that shows it. A tar's name holds its content's hash; equal content, equal bytes.
+Beside each tar lies its index: where entries begin, and which samples they hold.
 """
 
 import hashlib
 import json
+import re
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ from itertools import chain
 from pathlib import Path, PosixPath
 from tempfile import TemporaryFile
 from typing import IO, Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -26,8 +28,9 @@ from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-5"
+CODE_VERSION = "shards-6"
 SAMPLES = "samples.json"
+PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
 
 
 class ShardError(FailedError):
@@ -52,7 +55,37 @@ def picture_name(entry: int, picture: Mapping) -> str:
     """The name of a picture in an episode's entry; `picture` as in the column samples.pictures."""
     other = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
     edit = f".{picture['edit']}" if picture["edit"] else ""
-    return f"{other}{picture['camera']}.{picture['frame_index']:06d}{edit}.jpg"
+    return f"{other}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
+
+
+def named_picture(entry: int, name: str) -> dict[str, Any] | None:
+    """What a picture of an episode's entry shows, as in the column samples.pictures; None: this names no picture.
+
+    Shards of before `camera_name` have cameras as they are called: "Top" and "%54op" both name the camera Top.
+    """
+    match = PICTURE_NAME.fullmatch(name)
+    if match is None:
+        return None
+    other, written, frame, edit = match.groups()
+    camera = unquote(written)
+    if camera_name(camera) != written:
+        camera = written
+    episode_index = entry if other is None else int(other)
+    return {"episode_index": episode_index, "camera": camera, "frame_index": int(frame), "edit": edit or ""}
+
+
+def camera_name(camera: str) -> str:
+    """A camera as files in shards name it, so that webdataset gives the name back: it makes suffixes lower-case, takes
+    what is before a slash for the key, and decodes nothing that begins with two underscores.
+
+    Each byte of such characters, and of `%`, is written as `%` and two digits. Example: "arm/Left" is "arm%2f%4ceft".
+    """
+    escaped = "".join(_escaped(c) if c in "%/" or c.lower() != c else c for c in camera)
+    return _escaped("_") + escaped[1:] if escaped.startswith("__") else escaped
+
+
+def _escaped(character: str) -> str:
+    return "".join(f"%{byte:02x}" for byte in character.encode())
 
 
 @dataclass(frozen=True)
@@ -377,7 +410,7 @@ class ShardsConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     picture_max_px: int = Field(default=256, ge=32, description="longer side of a stored picture")
-    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures that are made smaller")
+    jpeg_quality: int = Field(default=90, ge=50, le=100, description="of pictures in shards")
     target_bytes: int = Field(default=256 << 20, ge=1, description="a tar is closed once it has so many")
     store: str | None = Field(
         default=None, description="bucket or folder for shards, such as s3://bucket/corpus; default: the workspace"

@@ -17,7 +17,7 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import Stage, StageContext, StageReport, run_stage
+from pipeline.stage import BlockedError, Stage, StageContext, StageReport, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
 from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import forget_lakes, is_passing
@@ -61,7 +61,7 @@ def _run(
 ) -> StageReport | str:
     """Run one stage on one partition; a text: why the partition has nothing of the stage.
 
-    Raises dg.Failure when its upstream is not up to date, or a model gives up.
+    Raises dg.Failure when its upstream is not up to date or did not pass a blocking check, or a model gives up.
     """
     lake = corpus.lake()
     build = corpus.build(dataset)
@@ -94,6 +94,8 @@ def _run(
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
     except ChangedSourceError as e:
         raise dg.Failure(str(e), allow_retries=False) from e
+    except BlockedError as e:
+        raise dg.Failure(f"{stage.name} of {context.partition_key} is not made: {e}", allow_retries=False) from e
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
     finally:

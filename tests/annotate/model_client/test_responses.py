@@ -14,6 +14,7 @@ import pytest
 from annotate.model_client.calls import VlmError
 from annotate.model_client.responses import FILE, PACK_HEAD, PACK_MARK, ResponseStore, StoredReply, encode
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 
 REPLY = StoredReply(
     text='{"step": "Grasp the \\u00e9clair"}', value={"step": "Grasp the éclair", "n": [1, 2.5, None, True]},
@@ -148,7 +149,7 @@ def test_what_was_under_way_in_a_killed_process_stays_counted(store: ResponseSto
         "ResponseStore(Path(sys.argv[1])).reserve(json.loads(sys.argv[2]), 0.25)\n"
         "os.kill(os.getpid(), 9)"
     )
-    subprocess.run([sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=120)
+    subprocess.run([sys.executable, "-c", code, store.root, json.dumps(CALL)], cwd=ROOT, timeout=PATIENCE_S)
     assert store.spent("b1") == (1, 0.25)
     assert [(r["status"], r["cost_usd"]) for r in store.calls("b1")] == [("sent", 0.25)]
 

@@ -15,6 +15,7 @@ import pytest
 from annotate.model_client.server import GUARD, Server, ServerConfig, command, serves
 from core.errors import FailedError
 from tests.kits.fault_kit import wait_for
+from tests.kits.patience import PATIENCE_S
 from tests.kits.processes import alive
 
 # Takes vLLM's place as an "interpreter": it has a child, as vLLM has its engine, and both heed no SIGTERM when told so
@@ -119,7 +120,7 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
         assert line.startswith("m is ready at http://127.0.0.1:")
         started = pids(tmp_path / "vllm-0.log")
         serve.send_signal(signal.SIGINT)
-        serve.wait(60)
+        serve.wait(PATIENCE_S)
         said = serve.stderr.read()
     assert not alive(started)
     assert (serve.returncode, said.endswith("stopped\n")) == (0, True)
@@ -215,7 +216,7 @@ class Guarded:
     def left(self) -> list[int]:
         """Processes that live on after a while that is long enough for all of them to end."""
         pids = [self.outer, self.inner, *self.pids]
-        limit = time.monotonic() + 30
+        limit = time.monotonic() + PATIENCE_S
         while alive(pids) and time.monotonic() < limit:
             time.sleep(0.05)
         return alive(pids)

@@ -20,6 +20,7 @@ from eval.rl.shaping import Shaper, Shaping
 from eval.rl.wrapper import ProgressReward
 from eval.server.client import RewardClient
 from eval.server.protocol import RewardRow
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import make_checkpoint
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, Playing, offline, pictures, png, running
 
@@ -137,7 +138,7 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
         unknown = read_message(source)
         write_message(sink, {"id": 4, "op": "shutdown"})
         ended = read_message(source)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=PATIENCE_S)
     finally:
         process.kill()
         process.communicate()

@@ -28,6 +28,7 @@ from eval.server.limits import ServerLimits
 from ingest.media.video import decode
 from tests.kits.fault_kit import wait_for
 from tests.kits.hostile_video import jpeg_of_scans, video_of_scans
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
 
@@ -114,7 +115,7 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         path = f"{url}/v1/sessions/{session.info.session}/frames"
 
         def send(frame: np.ndarray, first: int) -> httpx.Response:
-            return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first})
+            return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S)
 
         once, again = send(frames[0], 0), send(frames[0], 0)
         assert (once.status_code, once.json()) == (200, again.json())
@@ -130,8 +131,10 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
             answers = [b.result() for b in both]
         assert answers[0].json() == answers[1].json()
         assert served.state.pixels.batches == [1, 1]
-        assert httpx.post(path, files={"frames": png(frames[2])}).json()["rows"][0]["frame_index"] == 2
-    assert httpx.get(f"{url}/v1/sessions/{session.info.session}").status_code == 404
+        assert (
+            httpx.post(path, files={"frames": png(frames[2])}, timeout=PATIENCE_S).json()["rows"][0]["frame_index"] == 2
+        )
+    assert httpx.get(f"{url}/v1/sessions/{session.info.session}", timeout=PATIENCE_S).status_code == 404
 
 
 def session_of(served: Any) -> Any:
@@ -145,9 +148,9 @@ def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: 
         first = session.append(frames[0])
         path = f"{served.state.url}/v1/sessions/{session.info.session}/frames"
         files = [("frames", png(frames[1])), ("frames", b"no picture")]
-        refused = httpx.post(path, files=files, data={"first_frame": 1})
+        refused = httpx.post(path, files=files, data={"first_frame": 1}, timeout=PATIENCE_S)
         assert (refused.status_code, refused.json()["reason"]) == (415, "picture 1 is not a JPEG, PNG or WebP picture")
-        assert httpx.get(path.removesuffix("/frames")).json()["frames"] == 1
+        assert httpx.get(path.removesuffix("/frames"), timeout=PATIENCE_S).json()["frames"] == 1
         second = session.append(frames[1])
     assert [first.progress, second.progress] == [r.progress for r in offline(Pixels(), frames)]
 
@@ -163,7 +166,7 @@ def test_idle_sessions_expire_and_full_is_full():
         with pytest.raises(RewardServerError, match=r"closed, or not used for 0\.4 s"):
             gone.append(pictures(1)[0])
         gone.close()
-        assert "sessions_expired_total 2.0" in httpx.get(f"{app.state.url}/metrics").text
+        assert "sessions_expired_total 2.0" in httpx.get(f"{app.state.url}/metrics", timeout=PATIENCE_S).text
 
 
 def test_what_a_session_keeps_does_not_grow(served: Any):
@@ -236,7 +239,7 @@ def test_frames_that_cannot_be_scored(
     shared: str, files: list[bytes], fields: dict, status: int, reason: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("eval.server.limits.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
-    answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files])
+    answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S)
     told = answer.json()
     assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told
     assert any(words in told["reason"] for words in reason.split("|")), told
@@ -247,7 +250,7 @@ def test_frames_that_cannot_be_scored(
 def test_a_picture_of_many_empty_scans_is_given_up():
     with running(Pixels(), replace(SMALL, max_body_bytes=2**23)) as app:
         sent = {"frames": jpeg_of_scans(400_000, 120)}
-        answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files=sent, timeout=60)
+        answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files=sent, timeout=PATIENCE_S)
     assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (413, True), answer.text
 
 
@@ -267,15 +270,24 @@ def test_videos_that_cannot_be_scored(served: Any, tmp_path: Path):
         (good[: len(good) * 6 // 10], 422, "camera.video is cut off or damaged"),
         ((tmp_path / "large.mp4").read_bytes(), 413, "the video of camera is 256x256: more than 16384 pixels"),
     ]:
-        answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)})
+        answer = httpx.post(
+            f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": ("v.mp4", data)}, timeout=PATIENCE_S
+        )
         assert (answer.status_code, reason in answer.json()["reason"]) == (status, True), answer.text
     answer = httpx.post(
-        f"{served.state.url}/v1/videos", data={"task": TASK, "cameras": ["a", "b"]}, files={"videos": good}
+        f"{served.state.url}/v1/videos",
+        data={"task": TASK, "cameras": ["a", "b"]},
+        files={"videos": good},
+        timeout=PATIENCE_S,
     )
     assert answer.json()["reason"] == "1 videos for 2 cameras"
-    answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK, "fps": 30}, files={"videos": good})
+    answer = httpx.post(
+        f"{served.state.url}/v1/videos", data={"task": TASK, "fps": 30}, files={"videos": good}, timeout=PATIENCE_S
+    )
     assert "of which 30 cannot be scored" in answer.json()["reason"]
-    answer = httpx.post(f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": good})
+    answer = httpx.post(
+        f"{served.state.url}/v1/videos", data={"task": TASK}, files={"videos": good}, timeout=PATIENCE_S
+    )
     assert len(answer.json()["rows"]) == 8
 
 
@@ -299,7 +311,7 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
         batcher = app.state.service.batcher
         scorer.gate.clear()
         files = [("frames", png(f)) for f in pictures(8)]
-        with httpx.Client() as impatient, pytest.raises(httpx.ReadTimeout):
+        with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
             impatient.post(f"{app.state.url}/v1/frames", data=RUN, files=files, timeout=httpx.Timeout(30, read=0.2))
         wait_for(lambda: not app.state.server.server_state.connections)
         scorer.gate.set()
@@ -311,10 +323,10 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
 def test_decoding_ends_soon_after_its_client_has_gone(baseline: str, tmp_path: Path) -> None:
     video = video_of_scans(tmp_path / "run.avi", 15_000, 2000)
     with running(BaselineScorer(baseline), replace(SMALL, max_pixels=1 << 22)) as app:
-        assert httpx.get(f"{app.state.url}/readyz", timeout=60).is_success
+        assert httpx.get(f"{app.state.url}/readyz", timeout=PATIENCE_S).is_success
         before = set(active_children())
         files = [("videos", video.read_bytes())]
-        with httpx.Client() as impatient, pytest.raises(httpx.ReadTimeout):
+        with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
             impatient.post(f"{app.state.url}/v1/videos", data=RUN, files=files, timeout=httpx.Timeout(30, read=1))
         assert set(active_children()) > before
         wait_for(lambda: set(active_children()) == before)
@@ -330,7 +342,7 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
     def refused(video: Path, **limits: Any) -> str:
         with running(BaselineScorer("clock"), replace(SMALL, **limits)) as app:
             sent = [("videos", video.read_bytes())]
-            answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=sent, timeout=60)
+            answer = httpx.post(f"{app.state.url}/v1/videos", data=RUN, files=sent, timeout=PATIENCE_S)
         assert answer.status_code == 413
         return answer.json()["error"]
 
@@ -346,7 +358,7 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
 def misbehave(url: str, stop: threading.Event) -> set[object]:
     """What others ask for that cannot be had, over and over; the answers."""
     told: set[object] = set()
-    with httpx.Client(base_url=url, timeout=60) as c, RewardClient(url) as client:
+    with httpx.Client(base_url=url, timeout=PATIENCE_S) as c, RewardClient(url) as client:
         while not stop.wait(0.2):
             for content in (b"no picture", GOOD[: len(GOOD) // 2]):
                 told.add(c.post("/v1/frames", data=RUN, files={"frames": content}).status_code)
@@ -401,28 +413,36 @@ def test_who_may_ask():
     with running(Pixels(), SMALL, Access(token)) as app:
         url = app.state.url
         for path in ("/healthz", "/readyz", "/docs", "/openapi.json", "/static-offline-docs/swagger-ui.css"):
-            assert httpx.get(url + path).status_code == 200
+            assert httpx.get(url + path, timeout=PATIENCE_S).status_code == 200
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
-            answer = httpx.post(f"{url}/v1/sessions", json={"task": TASK}, headers=headers)
+            answer = httpx.post(f"{url}/v1/sessions", json={"task": TASK}, headers=headers, timeout=PATIENCE_S)
             assert (answer.status_code, answer.json()["error"]) == (401, "token")
-        assert httpx.get(f"{url}/metrics").status_code == 401
+        assert httpx.get(f"{url}/metrics", timeout=PATIENCE_S).status_code == 401
         with RewardClient(url, token) as client, client.session(TASK, fps=FPS) as session:
             assert session.append(pictures(1)[0]).progress is not None
         right = {"Authorization": f"Bearer {token}"}
         for host in ("evil.example", "[::1", "127.0.0.1.evil.example", ""):
-            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}).status_code == 421
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}).status_code == 403
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}).status_code == 403
-        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}).status_code == 200
+            assert httpx.get(f"{url}/v1/model", headers=right | {"Host": host}, timeout=PATIENCE_S).status_code == 421
+        assert (
+            httpx.get(
+                f"{url}/v1/model", headers=right | {"Origin": "http://evil.example"}, timeout=PATIENCE_S
+            ).status_code
+            == 403
+        )
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": "null"}, timeout=PATIENCE_S).status_code == 403
+        assert httpx.get(f"{url}/v1/model", headers=right | {"Origin": url}, timeout=PATIENCE_S).status_code == 200
     with running(Pixels(), SMALL, Access(token, hosts=None)) as app:
-        assert httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}).status_code == 200
+        assert (
+            httpx.get(f"{app.state.url}/healthz", headers={"Host": "rewards.example"}, timeout=PATIENCE_S).status_code
+            == 200
+        )
 
 
 def test_watchers_see_what_happens(served: Any, client: RewardClient):
     url = served.state.url
     client.reward_frames([*pictures(2), np.full((32, 32, 3), POISON, np.uint8)], TASK, FPS)
-    httpx.get(f"{url}/no/such/page")
-    page = httpx.get(f"{url}/metrics").text
+    httpx.get(f"{url}/no/such/page", timeout=PATIENCE_S)
+    page = httpx.get(f"{url}/metrics", timeout=PATIENCE_S).text
     for line in (
         'requests_total{endpoint="/v1/frames",method="POST",status="200"} 1.0',
         'requests_total{endpoint="other",method="other",status="404"} 1.0',
@@ -432,10 +452,10 @@ def test_watchers_see_what_happens(served: Any, client: RewardClient):
         "waiting 0.0",
     ):
         assert f"proccorpus_reward_{line}" in page
-    described = httpx.get(f"{url}/openapi.json").json()
+    described = httpx.get(f"{url}/openapi.json", timeout=PATIENCE_S).json()
     for path, methods in described["paths"].items():
         for method in methods.values():
             assert method["description"], path
     assert described["components"]["schemas"]["NewSession"]["examples"]
-    docs = httpx.get(f"{url}/docs").text
+    docs = httpx.get(f"{url}/docs", timeout=PATIENCE_S).text
     assert "https://" not in docs.replace("https://fastapi", "")  # all of the page comes from this server

@@ -21,6 +21,7 @@ from eval.reward.stream import Window
 from eval.server.chat import ChatRequest, Message, task_of
 from eval.server.limits import ServerLimits
 from tests.kits.laptop_kit import TASKS, make_checkpoint, scene
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import TASK, Pixels, pictures, png, running
 
 SUCCESS = Success("done", 1.0, 0.0, 0.4, 0.9, 5, 5)
@@ -81,8 +82,8 @@ def test_an_alias_is_answered_by_the_models_own_name():
     """What is the latest model now need not be it tomorrow."""
     with running(Pixels(), SMALL, names=("test", "latest")) as app:
         answer = ask(app.state.url, pictures(2), model="latest")
-        listed = httpx.get(f"{app.state.url}/v1/models").json()["data"]
-        one = httpx.get(f"{app.state.url}/v1/models/latest").json()
+        listed = httpx.get(f"{app.state.url}/v1/models", timeout=PATIENCE_S).json()["data"]
+        one = httpx.get(f"{app.state.url}/v1/models/latest", timeout=PATIENCE_S).json()
     assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == ("test", "test")
     assert [model["id"] for model in listed] == ["test", "latest"]
     assert one == listed[1]
@@ -125,7 +126,7 @@ class StandIn:
         parts = [{"type": "image_url", "image_url": {"url": url(f, "JPEG")}} for view in views for f in view]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         body = {"model": "test", "messages": messages, **self.sampling}
-        answer = httpx.post(f"{self.address}/v1/chat/completions", json=body)
+        answer = httpx.post(f"{self.address}/v1/chat/completions", json=body, timeout=PATIENCE_S)
         answer.raise_for_status()
         return str(answer.json()["choices"][0]["message"].get("content", ""))
 
@@ -198,7 +199,7 @@ def test_a_bad_request_is_refused_in_the_apis_shape(
     shared: str, body: dict[str, Any], status: int, code: str, told: str
 ):
     good = {"model": "test", "messages": [{"role": "user", "content": content(pictures(1))}]}
-    answer = httpx.post(f"{shared}/v1/chat/completions", json={**good, **body})
+    answer = httpx.post(f"{shared}/v1/chat/completions", json={**good, **body}, timeout=PATIENCE_S)
     assert answer.status_code == status
     error = answer.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
@@ -219,16 +220,16 @@ def test_a_bad_request_is_refused_in_the_apis_shape(
 def test_no_address_is_opened_and_no_rubbish_decoded(shared: str, address: str, code: str):
     part = {"type": "image_url", "image_url": {"url": address}}
     body = {"model": "test", "messages": [{"role": "user", "content": [part, {"type": "text", "text": TASK}]}]}
-    error = httpx.post(f"{shared}/v1/chat/completions", json=body).json()["error"]
+    error = httpx.post(f"{shared}/v1/chat/completions", json=body, timeout=PATIENCE_S).json()["error"]
     assert error["code"] == code
 
 
 def test_bodies_that_are_no_json_too_long_or_too_deep(shared: str):
     path = f"{shared}/v1/chat/completions"
     for body, status in ((b"{", 400), (b"[" * 100_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
-        answer = httpx.post(path, content=body)
+        answer = httpx.post(path, content=body, timeout=PATIENCE_S)
         assert (answer.status_code, set(answer.json()["error"])) == (status, {"message", "type", "param", "code"})
-    assert httpx.get(path).json()["error"]["message"] == "Method Not Allowed"
+    assert httpx.get(path, timeout=PATIENCE_S).json()["error"]["message"] == "Method Not Allowed"
 
 
 def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):

@@ -14,6 +14,7 @@ import pytest
 from core.paths import ROOT
 from eval.server.client import RewardClient, RewardServerError
 from tests.kits.cli_kit import called
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_server_kit import pictures, talking
 
 SESSION = {"session": "s", "task": "t", "cameras": ["camera"], "fps": 4.0, "frames": 0, "expires_after_s": 600.0}
@@ -115,7 +116,7 @@ def test_a_signal_ends_the_server_when_open_requests_are_answered(tmp_path: Path
             s.sendall(body[5:])
             answer = s.recv(65536)
         assert answer.startswith(b"HTTP/1.1 201")
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=PATIENCE_S)
         assert (process.returncode, out, err) == (0, "", "stopped\n")
     finally:
         process.kill()

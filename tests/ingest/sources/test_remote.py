@@ -24,6 +24,7 @@ from ingest.sources.types import DownloadError, SourceError
 from tests.kits.files import files_of
 from tests.kits.hub_server import Hub, serve
 from tests.kits.lerobot_writer import FRONT, edit_parquet, source_of, v3_meta, write_v2, write_v3
+from tests.kits.patience import PATIENCE_S
 
 REPO = "someone/toy"
 BIG = bytes(range(256)) * 4096  # 1 MiB
@@ -263,7 +264,7 @@ def test_processes_that_want_the_same_file(hub: Hub, source: Source) -> None:
     )
     command = [sys.executable, "-c", code, source.config.source, source.config.revision, str(source.cache)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    assert [p.communicate(timeout=60)[0] for p in both] == [f"{len(BIG)}\n"] * 2
+    assert [p.communicate(timeout=PATIENCE_S)[0] for p in both] == [f"{len(BIG)}\n"] * 2
     assert [a.start for a in hub.contents()] == [0], "one fetched, the other waited"
 
 

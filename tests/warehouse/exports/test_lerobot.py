@@ -14,6 +14,7 @@ import pytest
 
 from core.errors import UserError
 from core.paths import ROOT, Workspace
+from eval.scored import EvalPrediction, EvalRun, add_predictions
 from ingest.media.faces import FaceDetector
 from pipeline.config import source_build
 from tests.kits.files import files_of
@@ -23,7 +24,7 @@ from tests.kits.training_kit import KilledError
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import PARTIAL, ExportFolder
 from warehouse.exports.lerobot_plan import rate_of
-from warehouse.exports.options import LerobotOptions, Selection
+from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
 from warehouse.exports.rabc import FILE
 from warehouse.exports.selection import select
 from warehouse.exports.verify_lerobot import verify
@@ -247,3 +248,32 @@ def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made:
     dataset = opened(tmp_path / "out")
     assert [dataset.meta.episodes[k]["proccorpus_episode_index"] for k in range(len(NAMED))] == list(NAMED)
     assert all(dataset.meta.episodes[k]["dense_subtask_names"] for k in range(len(NAMED)))
+
+
+def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(corpus: Lake, tmp_path: Path):
+    """LeRobot takes a gain at most to the last frame. Answers in the middle, and many at the end, stay unknown."""
+    found = corpus.dicts("SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1")
+    predictions = []
+    for e in found:
+        last = e["num_frames"] - 1
+        # Of episode 0 the last answer is unread, of episode 1 those of the second half, of episode 2 one in the middle
+        unread = {0: {last}, 1: set(range(6, last + 1)), 2: {9}}.get(e["episode_index"], set())
+        for frame in sorted({*range(0, last, 3), last}):
+            value = None if frame in unread else frame / last
+            row = EvalPrediction("tiny", e["episode_index"], frame, value, content_hash=e["content_hash"])
+            predictions.append(row)
+    add_predictions(corpus, "rewards", EvalRun("run1", "m", "rewards", "{}", "rewards-1", predictions=predictions))
+    options = RabcOptions(rewards="run1", model="m")
+    done = RABC.export(corpus, ANY, tmp_path / "out", options)
+    progress = {
+        e: group["progress_dense"].to_numpy()
+        for e, group in pq.read_table(tmp_path / "out" / FILE).to_pandas().groupby("episode_index")
+    }
+    held = progress[0]
+    assert np.isfinite(held).all()
+    assert held[-1] == held[21] == np.float32(21 / 23)
+    assert np.isnan(progress[1][-1])
+    assert np.isnan(progress[2][9])
+    assert np.isfinite(progress[2][-1])
+    assert "at the last frame of 1 episodes cannot be read" in (tmp_path / "out/README.md").read_text()
+    assert "episodes 0" in str(done)

@@ -54,7 +54,7 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
 
 def test_no_release_of_a_broken_corpus(corpus: Lake) -> None:
     corpus.con.execute("UPDATE progress SET progress = 2 WHERE frame_index = 5")
-    with pytest.raises(ReleaseError, match=r"a corpus that is broken: progress of tiny: 5 rows against"):
+    with pytest.raises(ReleaseError, match=r"tiny .*the corpus is broken: progress of tiny: 5 rows against"):
         create_release(corpus, "r1", allow=["unknown"])
 
 

@@ -5,6 +5,7 @@ import io
 import multiprocessing
 import random
 import tarfile
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,15 +14,20 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from webdataset.compat import WebDataset
 
 from core.paths import Workspace
-from tests.kits.shard_kit import CAMERA, episode, pack, write
+from tests.kits.patience import PATIENCE_S
+from tests.kits.shard_kit import CAMERA, JPEGS, episode, pack, shown, write
 from warehouse.shards.check import check_shard
 from warehouse.shards.loader import Loader
 from warehouse.shards.shard import (
     ShardEpisode,
     ShardError,
+    camera_name,
     index_path,
+    named_picture,
+    picture_name,
     picture_places,
     read_entries,
     read_entry,
@@ -75,6 +81,66 @@ def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
     with pytest.raises(ShardError):
         stage(workspace, [("train", episode(0)), ("train", replace(episode(1), pictures={}))])
     assert not [p for p in (workspace.root / "shards").rglob("*") if p.is_file()]
+
+
+# Names
+
+
+ODD_CAMERAS = ("observation.images.Top", "arm/left", "camera/front.rgb", "__wrist", "100%", "Größe", "top", "top.rgb")
+
+
+def entry_of_cameras(index: int, cameras: Sequence[str], named: Callable[[str], str]) -> ShardEpisode:
+    """Sample k shows the frame k by camera k, then that of the next episode."""
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, bytes] = {}
+    for k, camera in enumerate(cameras):
+        pictures[f"{named(camera)}.{k:06d}.jpg"] = JPEGS[20 * k]
+        pictures[f"e{index + 1:06d}.{named(camera)}.{k:06d}.jpg"] = JPEGS[20 * k + 10]
+        both = [shown(index, k, camera=camera), shown(index + 1, k, camera=camera)]
+        facts = {"family": "procvqa_c", "episode_index": index, "question": "<image> <image>", "num_tokens": 1}
+        rows.append({"sample_id": f"{index}.{camera}", "pictures": both, **facts})
+    return ShardEpisode("sim", index, rows, pictures)
+
+
+def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path: Path):
+    tar = write(tmp_path, [entry_of_cameras(index, ODD_CAMERAS, camera_name) for index in (0, 1)])
+    read: Any = WebDataset([str(tar)], shardshuffle=False).decode("rgb8")
+    entries = list(read)
+    assert [entry["__key__"] for entry in entries] == ["sim-000000", "sim-000001"]
+    for entry in entries:
+        assert len(entry["samples.json"]) == len(ODD_CAMERAS)
+        for k, sample in enumerate(entry["samples.json"]):
+            pictures = [entry[name] for name in sample["pictures"]]
+            assert [round(float(picture.mean())) for picture in pictures] == [20 * k, 20 * k + 10]
+    # The loader gives the same pictures
+    given = {s.row["sample_id"]: s.pictures for s in Loader([tar])}
+    assert given["1.arm/left"] == (JPEGS[20], JPEGS[30])
+
+
+def test_a_name_says_which_camera_it_is():
+    names = [camera_name(camera) for camera in ODD_CAMERAS]
+    assert len({name.lower() for name in names}) == len(names)
+    assert names[:4] == ["observation.images.%54op", "arm%2fleft", "camera%2ffront.rgb", "%5f_wrist"]
+    for camera in (CAMERA, "front", "cam_high", "größe", "e000007x", "a b"):
+        assert camera_name(camera) == camera, "the name of a plain camera is what it was"
+    for camera in (*ODD_CAMERAS, CAMERA):
+        for number, edit in ((7, ""), (8, "occluded-5b9525f6")):
+            picture = {"episode_index": number, "camera": camera, "frame_index": 12, "edit": edit}
+            assert named_picture(7, picture_name(7, picture)) == picture
+    assert named_picture(7, "samples.json") is None
+
+
+def test_shards_from_before_cameras_had_other_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as before:
+        before.setattr("warehouse.shards.shard.camera_name", lambda camera: camera)
+        tar = write(tmp_path, [entry_of_cameras(0, ODD_CAMERAS, lambda camera: camera)])
+    with tarfile.open(tar) as opened:
+        assert "sim-000000.arm/left.000001.jpg" in opened.getnames()
+    assert check_shard(tar, read_index(tar).sha256, tar.stat().st_size) == []
+    for k, sample in enumerate(read_samples([tar])):
+        assert sample.pictures == (JPEGS[20 * k], JPEGS[20 * k + 10])
+        for number, name in enumerate(sample.row["pictures"]):
+            assert named_picture(0, name) == shown(number, k, "", ODD_CAMERAS[k])
 
 
 # Reading
@@ -158,7 +224,7 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     ours, theirs = fork.Pipe()
     worker = fork.Process(target=lambda: theirs.send([s.row for s in Loader(paths, ahead=2)]))
     worker.start()
-    assert ours.poll(30)
+    assert ours.poll(PATIENCE_S)
     assert ours.recv() == [s.row for s in Loader(local)]
     worker.join()
 

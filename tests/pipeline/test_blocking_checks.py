@@ -1,0 +1,162 @@
+"""A blocking check that fails: no shards and no release of that dataset, whoever asks for them; the others go on."""
+
+from pathlib import Path
+from typing import cast
+
+import dagster as dg
+import pytest
+
+from assets.defs.corpus.jobs import build_job
+from assets.defs.models.assets import release
+from assets.defs.resources import CorpusResource, VlmServer
+from core.paths import Workspace
+from ingest.sources.types import SourceError
+from pipeline.build import BuildReport, run_build
+from pipeline.chunk import StepFailure
+from pipeline.config import DatasetBuild
+from tests.assets.defs.corpus.test_assets import ASSETS, failure, materialize
+from tests.kits.cli_kit import proccorpus, write_configs
+from tests.kits.lake_kit import opened
+from tests.kits.made_corpus import Made, build_of
+from tests.kits.tiny_lerobot import LENGTHS, make_dataset, write_video
+from warehouse.lake.statements import take_down
+from warehouse.releases.contents import ReleaseError
+from warehouse.releases.release import create_release
+
+DECODABLE = "the check decodable_coverage of frames failed"
+
+
+def make_broken(folder: Path) -> Path:
+    """A dataset of which only two of five videos show all of their episode."""
+    source = make_dataset(folder)
+    for episode in (1, 2, 4):
+        write_video(source, episode, LENGTHS[episode] // 2)
+    return source
+
+
+def named(build: DatasetBuild, name: str) -> DatasetBuild:
+    """The build with all of its episodes in one chunk, and an open licence."""
+    facts = {"name": name, "license": "cc-by-4.0", "chunk_size": 10}
+    return build.model_copy(update={"dataset": build.dataset.model_copy(update=facts)})
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Made:
+    """A workspace into which the datasets `broken` and `sound` were built."""
+    make_broken(tmp_path / "broken")
+    make_dataset(tmp_path / "sound", [length + 3 for length in LENGTHS])
+    builds = [named(build_of(tmp_path / name), name) for name in ("broken", "sound")]
+    space = Workspace(tmp_path / "workspace")
+    return Made(space, builds[0], run_build(space, builds, workers=1))
+
+
+def in_shards(made: Made) -> list[str]:
+    return [dataset for (dataset,) in made.rows("SELECT DISTINCT dataset FROM shards ORDER BY 1")]
+
+
+def run_job(job: dg.JobDefinition, made: Made, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    resources = {"corpus": CorpusResource(root=str(made.space.root)), "vlm_server": VlmServer()}
+    return job.execute_in_process(
+        run_config={"workers": 1}, instance=instance, resources=resources, raise_on_error=False
+    )
+
+
+def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
+    (failed,) = both.report.failed
+    assert (failed.dataset, failed.stage) == ("broken", "demonstrations")
+    assert (
+        f"{DECODABLE}: 2 of 5 episodes with video decode; until it passes, demonstrations is not run" in failed.message
+    )
+    assert both.report.is_partial is False
+    assert both.rows("SELECT DISTINCT stage FROM stage_runs WHERE dataset = 'broken' ORDER BY 1") == [
+        ("episodes",),
+        ("frames",),
+    ]
+    assert in_shards(both) == ["sound"]
+    with opened(both.space) as lake:
+        assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"sound"}
+    card = (both.space.root / "releases/r1/card.md").read_text()
+    assert (
+        f"- broken with 0 samples: {DECODABLE} in chunk 0: 2 of 5 episodes with video decode; mend the source" in card
+    )
+
+
+def test_what_was_made_before_is_released_no_more(both: Made):
+    """Shards of before the check failed, of rows that somebody changed since."""
+    with opened(both.space) as lake:
+        lake.con.execute("UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0")
+        with pytest.raises(ReleaseError, match=r"nothing is left.*sound .*check progress_sanity of progress failed"):
+            create_release(lake, "r1")
+        lake.con.execute("UPDATE progress SET progress = 2 WHERE dataset = 'sound' AND frame_index = 5")
+        with pytest.raises(ReleaseError, match=r"nothing is left.*sound .*progress of sound: 5 rows against"):
+            create_release(lake, "r1")
+
+
+def test_the_remedy_is_one(both: Made):
+    with opened(both.space) as lake:
+        take_down(lake, "broken", [1, 2, 4], "videos are cut off")
+    report: BuildReport = run_build(both.space, [both.build], workers=1)
+    assert report.failed == []
+    assert in_shards(both) == ["broken", "sound"]
+
+
+def test_dagster_asks_too(both: Made, instance: dg.DagsterInstance):
+    """An asset alone, whose run holds no check; the job of ops; and the release."""
+    for name in ("demonstrations", "segments"):
+        said = failure(materialize([ASSETS[name]], "broken:00000", both, instance))
+        assert f"{name} of broken:00000 is not made: {DECODABLE}" in said
+    for name in ("progress", "samples", "shards"):
+        assert f"{name} of broken waits for" in failure(materialize([ASSETS[name]], "broken:00000", both, instance))
+    result = run_job(build_job, both, instance)
+    assert DECODABLE in failure(result)
+    assert in_shards(both) == ["sound"]
+
+    resources = {"corpus": CorpusResource(root=str(both.space.root))}
+    released = dg.materialize([cast(dg.AssetsDefinition, release)], instance=instance, resources=resources)
+    (made,) = released.asset_materializations_for_node("release")
+    assert DECODABLE in str(made.metadata["left_out"].value)
+    assert both.rows("SELECT DISTINCT dataset FROM release_shards") == [("sound",)]
+
+
+def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(both: Made, instance: dg.DagsterInstance):
+    """All inputs are up to date, and only the check speaks against it."""
+    with opened(both.space) as lake:
+        lake.con.execute("UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0")
+    for name in ("samples", "shards"):
+        said = failure(materialize([ASSETS[name]], "sound:00000", both, instance))
+        assert f"{name} of sound:00000 is not made: the check progress_sanity of progress failed" in said
+    # The remedy: the stage anew
+    assert materialize([ASSETS["progress"]], "sound:00000", both, instance).success
+    assert materialize([ASSETS["samples"]], "sound:00000", both, instance).success
+
+
+def test_commands_and_the_night_ask_too(tmp_path: Path):
+    make_broken(tmp_path / "broken")
+    make_dataset(tmp_path / "sound", [length + 3 for length in LENGTHS])
+    entries = {name: f"source: ../{name}\nlicense: cc-by-4.0\n" for name in ("broken", "sound")}
+    config = write_configs(tmp_path, entries)
+    space = Workspace(tmp_path / "w")
+    night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
+    assert night.code == 1, night
+    assert f"error: demonstrations of broken chunk 0 failed: BlockedError: {DECODABLE}: 2 of 5" in night.err
+    assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in night.err
+    with opened(space) as lake:
+        assert lake.column("SELECT DISTINCT dataset FROM shards") == ["sound"]
+        assert lake.column("SELECT DISTINCT dataset FROM release_shards") == ["sound"]
+    made = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
+    assert made.code == 0, made
+    assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in made.err
+
+
+def test_a_build_is_partial_only_where_sources_were_out_of_reach():
+    gone = StepFailure.of("d", None, "episodes", SourceError("no such file or folder"))
+    wrong = StepFailure.of("d", None, "episodes", ValueError("a listing went wrong"))
+    assert BuildReport(failed=[gone]).is_partial
+    assert not BuildReport(failed=[wrong]).is_partial
+    assert not BuildReport(failed=[gone, wrong]).is_partial
+
+
+def test_the_help_of_nightly_names_its_section(tmp_path: Path):
+    shown = proccorpus("nightly", "--help", cwd=tmp_path)
+    assert "licences under release." in " ".join(shown.out.replace("│", " ").split())
+    assert 'section "release" allows it' in " ".join(shown.out.replace("│", " ").split())

@@ -1,0 +1,52 @@
+"""What a failed blocking check stops: stages that read what it looked at, and releases of the dataset.
+
+Stages and releases ask for themselves, so it does not matter who starts them: a command, Dagster, a job, the night.
+"""
+
+from warehouse.lake.checks import CHECKS, CheckScope, corpus_is_sound, follows_schema
+from warehouse.lake.lake import Lake
+from warehouse.lake.publication import WHOLE_DATASET
+
+
+def failed_check(lake: Lake, stage: str, dataset: str, chunk: int) -> tuple[str, str] | None:
+    """The first blocking check of what a stage wrote of a chunk that fails, in words, and the remedy; None: none."""
+    scope = CheckScope(stage, dataset, chunk)
+    for check in CHECKS:
+        if not (check.is_blocking and stage in check.stages):
+            continue
+        outcome = check.run(lake, scope)
+        if not outcome.passed:
+            return f"the check {check.name} of {stage} failed: {outcome.detail}", check.remedy
+    return None
+
+
+def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
+    """Datasets of which a blocking check fails: the first that does, in words, and the remedy."""
+    # Rows of all datasets at once, which is quick; one by one only where some are not as they should be
+    blocked: dict[str, tuple[str, str]] = {}
+    if not corpus_is_sound(lake).passed:
+        blocked = _unsound(lake)
+    # The other checks of each chunk, where the stage has run
+    for check in CHECKS:
+        if not check.is_blocking or check.run is follows_schema:
+            continue
+        for stage in check.stages:
+            runs = "SELECT DISTINCT dataset, chunk FROM stage_runs WHERE stage = ? AND chunk <> ? ORDER BY ALL"
+            for dataset, chunk in lake.rows(runs, [stage, WHOLE_DATASET]):
+                outcome = check.run(lake, CheckScope(stage, dataset, chunk))
+                if not outcome.passed:
+                    why = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
+                    blocked.setdefault(dataset, (why, check.remedy))
+    return blocked
+
+
+def _unsound(lake: Lake) -> dict[str, tuple[str, str]]:
+    """Datasets with rows that are not as core/tables says."""
+    (check,) = (check for check in CHECKS if check.run is follows_schema)
+    datasets = lake.column("SELECT dataset FROM datasets ORDER BY 1")
+    outcomes = {dataset: corpus_is_sound(lake, [dataset]) for dataset in datasets}
+    return {
+        dataset: (f"the corpus is broken: {outcome.detail}", check.remedy)
+        for dataset, outcome in outcomes.items()
+        if not outcome.passed
+    }
