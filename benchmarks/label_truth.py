@@ -44,7 +44,7 @@ from annotate.transfer import annotate as transfer
 from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
-from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, hand_progress
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
 from eval.held_out.episodes import load_truth
 from pipeline.reading import by_task, chunk_signals, task_signals
 from warehouse.lake import Lake
@@ -138,7 +138,7 @@ def _signals(lake: Lake, dataset: str) -> list[Signals]:
 
 
 def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
-    curves = [hand_progress(segments, truth.num_frames) for segments in truth.passes]
+    curves = truth.pass_curves()
     apart = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
     return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], apart)
 
