@@ -35,6 +35,7 @@ import annotate.motion.observe as gripper_events
 import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
+import annotate.motion.way_home as way_home
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
@@ -69,14 +70,16 @@ CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
     "shortest grasp that is a step, s": (None, "step_min_s", (0.01, 1.6, 9.0)),
     "speed that is fast, percentile": (observe, "FAST_PERCENTILE", (75, 98)),
     "stirring that is none, s": (idle, "LEAST_S", (0.15, 0.6)),
-    "trembling of a gripper": (gripper_events, "MIN_RANGE", (0.0, 0.3)),
+    "an arm has set out after this share of its way": (gripper_events, "STARTED", (0.0, 0.1)),
+    "and after this time, s": (gripper_events, "STARTED_S", (0.0, 1.0)),
     "a gripper moves above this share of its speed": (gripper_events, "MOVING_SHARE", (0.1, 0.5)),
     "hands that close together, s": (gripper_events, "TOGETHER_S", (0.0, 1.5)),
-    "share of the farthest carrying": (structure, "CARRIED_SHARE", (0.25, 0.8)),
     "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
     "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
-    "steps count from this sureness on": (structure, "SURE", (0.0, 0.7, 1.1)),
-    "fewest episodes that vote": (votes, "MIN_EPISODES", (5, 99)),
+    "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (1, 5, 99)),
+    "an arm turns for its last way by this share": (way_home, "TURN", (0.05, 0.2)),
+    "a way home leads back to this share": (way_home, "HOME", (0.0, 0.5, 0.8)),
+    "a single run's likewise": (way_home, "HOME_ALONE", (0.0, 0.1, 0.4)),
     "most episodes that vote": (votes, "MOST_VOTERS", (5,)),
     "complete from": (motion, "COMPLETE", (0.0, 0.8, 2.0)),
     "to stay, in units of passing over": (engine, "STAY", (0.1, 1.0)),

@@ -11,6 +11,7 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from annotate.segments import DONE, IDLE, Segment
+from ingest.signals.gripper import STARTED, STARTED_S
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,6 @@ class Signals:
         return len(self.change)
 
 
-MIN_RANGE = 0.1  # of the dataset's range: a gripper that moves less in the whole episode only trembles
 MOVING_SHARE = 0.25  # of a move's highest speed: it begins and ends where the gripper is slower
 TOGETHER_S = 3.0  # two hands that close within this time act on one thing
 
@@ -113,12 +113,13 @@ def _together(first: Attempt, second: Attempt) -> Attempt:
 def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, int, bool]]:
     """Moves by at least `gripper_swing` of the episode's range, in time: last frame before, first after, closes?
 
+    None where the episode uses less than that of the dataset's range: its gripper only trembles.
     A hand that slowly yields while it holds has not opened: a move is where the gripper is fast.
 
     Example: at 10 fps, the openings 1, 1, 0.5, 0, 0, 0 give one closing from frame 1 to frame 3.
     """
     low, high = float(np.min(opening)), float(np.max(opening))
-    if high - low < MIN_RANGE:
+    if high - low < config.gripper_swing:
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
     window = max(1, round(config.smooth_s * fps))
@@ -326,7 +327,10 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     activity[0] = activity[min(1, n - 1)]
     fast = float(np.percentile(activity, FAST_PERCENTILE))
 
-    tries = attempts(signals.grippers, config, fps)
+    # Before the arm sets out a gripper only takes its first pose
+    way = np.cumsum(activity)
+    has_set_out = (np.arange(n) >= STARTED_S * fps) & (way >= STARTED * way[-1])
+    tries = [attempt for attempt in attempts(signals.grippers, config, fps) if has_set_out[attempt.closes]]
     # An arm that stands still while its gripper closes or opens is at work
     works = [(t.closes, max(t.closed, t.closes + round(LEAST_S * fps))) for t in tries]
     works += [

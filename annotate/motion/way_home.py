@@ -1,0 +1,72 @@
+"""Where the work of an episode is over by its arm's way: from there the arm goes back toward where it set out.
+
+Only runs that are labelled as one step need it: grippers show where steps end, an arm that presses or pushes does not.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from annotate.motion.observe import Observed
+from annotate.motion.structure import AGREES, MIN_EPISODES
+from ingest.signals.gripper import moving_dimensions
+
+TURN = 0.1  # of the longest distance to where it ends: an arm that goes away from there by less is on its last way
+HOME = 2 / 3  # of how far it was from its start: an arm that ends so near to it has gone home
+HOME_ALONE = 1 / 4  # the same, where too few runs show what is usual
+
+
+@dataclass(frozen=True)
+class WayHome:
+    """The last way of an episode's arm. start: its first frame. remoteness: how far from its first pose the arm ends, as
+    a share of how far it was when this way began; 0: it ends where the episode began."""
+
+    start: int
+    remoteness: float
+
+
+def ends_of_work(task: Sequence[Observed]) -> list[int]:
+    """For each episode of a task the frame from which on no work is done: its arm rests, or goes home.
+
+    The way home counts where it is a habit: more than half of the episodes turn at about the same share of their time.
+    An episode whose own way differs is then over at the usual share.
+    """
+    ways = [None if e.signals.state is None else way_home(e.signals.state) for e in task]
+    turning = [(way.start / len(e), way) for way, e in zip(ways, task, strict=True) if way]
+    rests = [e.final_rest for e in task]
+    if not turning:
+        return rests
+    usual = median(share for share, _ in turning)
+    num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
+    least = HOME if len(turning) >= MIN_EPISODES else HOME_ALONE
+    leads_home = median(way.remoteness for _, way in turning) <= least
+    if not leads_home or 2 * num_agreeing <= len(task):
+        return rests
+    ends = []
+    for way, episode in zip(ways, task, strict=True):
+        is_usual = way is not None and abs(way.start / len(episode) - usual) <= AGREES
+        ends.append(way.start if way is not None and is_usual else round(usual * len(episode)))
+    return ends
+
+
+def way_home(state: np.ndarray) -> WayHome | None:
+    """The last way of an arm to where it ends; `state` [n, d] is its pose. None where it does not move.
+
+    Example: an arm at 0, 1, 2, 3, 3, 2, 1, 0 goes home from frame 4 on, and ends where it began: remoteness 0.
+    """
+    moving, spread = moving_dimensions(state)
+    if not moving.any():
+        return None
+    pose = state[:, moving] / spread[moving]
+    to_end = np.linalg.norm(pose - pose[-1], axis=1)
+    # Where the arm later is farther from its end than now, it still has other things to do
+    farthest_later = np.maximum.accumulate(to_end[::-1])[::-1]
+    goes_away = np.flatnonzero(farthest_later - to_end > TURN * to_end.max())
+    first = int(goes_away[-1]) + 1 if goes_away.size else 0
+    # It waits where it is farthest, until it has gone a part of what counts as going away
+    is_far = to_end[first:] >= (1 - TURN / 2) * to_end[first:].max()
+    start = first + int(np.flatnonzero(is_far)[-1])
+    from_first_pose = np.linalg.norm(pose - pose[0], axis=1)
+    return WayHome(start, float(from_first_pose[-1] / max(from_first_pose[start], 1e-9)))
