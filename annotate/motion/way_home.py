@@ -4,13 +4,14 @@ Only runs that are labelled as one step need it: grippers show where steps end, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import numpy as np
 
 from annotate.motion.observe import Observed
 from annotate.motion.structure import AGREES, MIN_EPISODES
+from annotate.motion.task_text import leaves_things_behind
 from ingest.signals.gripper import moving_dimensions
 
 TURN = 0.1  # of the longest distance to where it ends: an arm that goes away from there by less is on its last way
@@ -33,22 +34,44 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     The way home counts where it is a habit: more than half of the episodes turn at about the same share of their time.
     An episode whose own way differs is then over at the usual share.
     """
-    ways = [None if e.signals.state is None else way_home(e.signals.state) for e in task]
+    ways = [_with_empty_hands(episode) for episode in task]
     turning = [(way.start / len(e), way) for way, e in zip(ways, task, strict=True) if way]
     rests = [e.final_rest for e in task]
     if not turning:
         return rests
     usual = median(share for share, _ in turning)
     num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
-    least = HOME if len(turning) >= MIN_EPISODES else HOME_ALONE
-    leads_home = median(way.remoteness for _, way in turning) <= least
+    most = HOME if len(turning) >= MIN_EPISODES else HOME_ALONE
+    leads_home = median(way.remoteness for _, way in turning) <= most
     if not leads_home or 2 * num_agreeing <= len(task):
         return rests
     ends = []
     for way, episode in zip(ways, task, strict=True):
         is_usual = way is not None and abs(way.start / len(episode) - usual) <= AGREES
-        ends.append(way.start if way is not None and is_usual else round(usual * len(episode)))
+        end = way.start if way is not None and is_usual else round(usual * len(episode))
+        ends.append(min(max(end, 1), episode.final_rest))
     return ends
+
+
+def _with_empty_hands(episode: Observed) -> WayHome | None:
+    """The way home of an episode, from where its gripper lets go; None where the arm may bring a thing along.
+
+    That nothing comes along is shown by grippers whose open end is known, or said by the text.
+    """
+    leaves_things = leaves_things_behind(episode.signals.task)
+    grippers = episode.signals.grippers
+    shows_hands = bool(grippers) and all(gripper.has_polarity for gripper in grippers)
+    is_shown = shows_hands and (leaves_things is not False or bool(episode.attempts))
+    if episode.signals.state is None or not (leaves_things or is_shown):
+        return None
+    way = way_home(episode.signals.state)
+    if way is None:
+        return None
+    held = [a for a in episode.attempts if a.closed < way.start and (a.opens is None or a.opens > way.start)]
+    lets_go = [a.opens for a in held if a.opens is not None]
+    if len(lets_go) < len(held):
+        return None
+    return replace(way, start=max(way.start, *lets_go)) if lets_go else way
 
 
 def way_home(state: np.ndarray) -> WayHome | None:
