@@ -19,12 +19,13 @@ import numpy as np
 
 from annotate.alignment import engine
 from annotate.config import MotionConfig
+from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
 from annotate.motion.structure import MIN_EPISODES, OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence
 from annotate.motion.way_home import ends_of_work
 from annotate.progress import MOST, ProgressConfig
-from annotate.segments import EpisodeLabel, Segment, plain_label
+from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
 from core.names import is_name, unnamed_step
 from core.values import spread
 
@@ -97,7 +98,7 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeL
         own.append(own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end))
     by_others = votes(task, own)
     return [
-        _by_others(episode, by_others[i], steps, work_ends[i]) if i in by_others else _by_itself(episode, own[i])
+        _by_others(episode, by_others[i], steps, work_ends[i]) if i in by_others else _by_itself(episode, own[i], steps)
         for i, episode in enumerate(task)
     ]
 
@@ -117,13 +118,14 @@ def one_step(episode: Observed, work_end: int) -> OwnLabel:
     return OwnLabel(segments, (name,), curve, ends, 0.0)
 
 
-def _by_itself(episode: Observed, own: OwnLabel) -> EpisodeLabel:
+def _by_itself(episode: Observed, own: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
     """The label by what an episode shows by itself."""
     curve = finished_curve(own.curve, episode.signals.success) if own.is_complete else np.minimum(own.curve, MOST)
     notes = [] if own.sureness else [BY_TIME]
-    return label_of(
+    label = label_of(
         episode, own.segments, own.plan, np.maximum.accumulate(curve), own.sureness or PRIOR_CONFIDENCE / 2, notes
     )
+    return with_sure_names(label, steps.name_confidence) if steps and own.sureness else label
 
 
 def _by_others(
@@ -142,12 +144,25 @@ def _by_others(
     ends = carried.completed() if steps else {0: end_of_one}
     ends = agreed_ends(ends, len(plan), curve, episode)
     strange = float(carried.is_strange.mean())
-    confidence = (steps.sureness if steps else PRIOR_CONFIDENCE) * max(0.0, 1 - carried.spread / SPREAD) * (1 - strange)
+    agreement = max(0.0, 1 - carried.spread / SPREAD) * (1 - strange)
+    confidence = (steps.sureness if steps else PRIOR_CONFIDENCE) * agreement
     notes = ["labelled by the other episodes of its task"] + ([] if steps else [BY_TIME])
     if strange:
         notes.append(f"unlike the others of its task in {strange:.0%} of its time")
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
-    return label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
+    label = label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
+    return with_sure_names(label, steps.name_confidence * agreement) if steps else label
+
+
+def with_sure_names(label: EpisodeLabel, name_confidence: float) -> EpisodeLabel:
+    """The label with how sure its steps' names are; where they are no surer than a toss, steps have placeholders."""
+    if name_confidence > MIN_NAME_CONFIDENCE:
+        segments = [replace(s, name_confidence=name_confidence) if s.kind == STEP else s for s in label.segments]
+        return replace(label, segments=segments)
+    plan = tuple(unnamed_step(step) for step in range(label.num_planned))
+    segments = [s if s.step is None else replace(s, name=plan[s.step], named=False) for s in label.segments]
+    notes = [*label.notes, f"too little shows that its steps are {', '.join(label.plan)}: they have no names"]
+    return replace(label, segments=segments, plan=plan, notes=notes)
 
 
 def label_of(

@@ -23,7 +23,6 @@ class GripperCurve:
 
     opening: np.ndarray
     has_polarity: bool = True
-    is_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -245,10 +244,26 @@ def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[S
             completed = step.completed and (end == step.end_frame or step.kind == DONE)
             parts.append(replace(step, start_frame=start, end_frame=end, completed=completed))
 
+    parts = _without_slivers(parts, LEAST_S * fps)
     # A completed step that ends with an idle span was complete when the arm came to rest
     if step.completed and parts[-1].kind == IDLE and len(parts) > 1:
         parts[-2] = replace(parts[-2], completed=True)
     return parts
+
+
+def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]:
+    """The parts of a step, those of less than `shortest` frames as a part of the idle span beside them; one stays."""
+    long_parts = [part for part in parts if part.kind != IDLE and len(part) >= shortest]
+    if not long_parts:
+        return list(parts)
+    found: list[Segment] = []
+    for part in parts:
+        kept = part if part in long_parts else replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
+        if found and found[-1].kind == IDLE == kept.kind:
+            found[-1] = replace(found[-1], end_frame=kept.end_frame)
+        else:
+            found.append(kept)
+    return found
 
 
 FAST_PERCENTILE = 90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach

@@ -35,13 +35,15 @@ MIN_EPISODES = 3  # fewer do not show what is usual
 class TaskSteps:
     """The planned steps of a task: the same parts for each of its transfers, one after the other.
 
-    stays_held: most of its episodes end with the thing in the gripper.
+    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely it is that these
+    deeds are done, 0..1.
     """
 
     transfers: tuple[Transfer, ...]
     parts: tuple[str, ...]
     sureness: float
     stays_held: bool
+    name_confidence: float
 
     def names(self, transfer: Transfer) -> list[str]:
         thing = transfer.object_name
@@ -101,7 +103,8 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
         if not sureness or not (is_asked_for or len(alike) >= MIN_EPISODES):
             found.append(None)
             continue
-        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes)))
+        names = _name_confidence(alike, len(own), is_asked_for=is_asked_for)
+        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes), names))
     return found
 
 
@@ -124,15 +127,36 @@ def _stay_held(episodes: Sequence[Observed]) -> bool:
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
-    finished = [e for e in episodes if not e.failed] or episodes
-    at = [_grasped_at(e, count) for e in finished if len(e.attempts) >= count]
-    middle = median(at or [0.0])
-    agree = sum(abs(share - middle) <= AGREES for share in at) * count
+    finished = _finished(episodes)
+    agree = _num_agreeing(finished, count) * count
     against = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
     for stopped in (len(e.attempts) for e in finished if 1 < len(e.attempts) < count):
         agree, against = agree + stopped, against - count
     return agree / (agree + against + 1)
+
+
+def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: bool) -> float:
+    """How likely it is that each of `count` objects is grasped and carried, 0..1, by the rule of succession.
+
+    Each episode is one observation, for it where its gripper closes at the usual time; a text that asks for it is one
+    more. So a single run without such a text, or a task half of whose runs do something else, has no names.
+    """
+    finished = _finished(episodes)
+    agree = _num_agreeing(finished, count) + is_asked_for
+    return agree / (len(finished) + is_asked_for + 1)
+
+
+def _finished(episodes: Sequence[Observed]) -> Sequence[Observed]:
+    """Those that are not known to have failed; all where each has."""
+    return [e for e in episodes if not e.failed] or episodes
+
+
+def _num_agreeing(episodes: Sequence[Observed], count: int) -> int:
+    """How many grasp `count` objects at about the same share of their moving time."""
+    at = [_grasped_at(e, count) for e in episodes if len(e.attempts) >= count]
+    middle = median(at or [0.0])
+    return sum(abs(share - middle) <= AGREES for share in at)
 
 
 def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:

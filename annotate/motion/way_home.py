@@ -10,13 +10,12 @@ from statistics import median
 import numpy as np
 
 from annotate.motion.observe import Observed
-from annotate.motion.structure import AGREES, MIN_EPISODES
+from annotate.motion.structure import AGREES
 from annotate.motion.task_text import leaves_things_behind
 from ingest.signals.gripper import moving_dimensions
 
 TURN = 0.1  # of the longest distance to where it ends: an arm that goes away from there by less is on its last way
 HOME = 2 / 3  # of how far it was from its start: an arm that ends so near to it has gone home
-HOME_ALONE = 1 / 4  # the same, where too few runs show what is usual
 
 
 @dataclass(frozen=True)
@@ -41,8 +40,7 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
         return rests
     usual = median(share for share, _ in turning)
     num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
-    most = HOME if len(turning) >= MIN_EPISODES else HOME_ALONE
-    leads_home = median(way.remoteness for _, way in turning) <= most
+    leads_home = median(way.remoteness for _, way in turning) <= HOME
     if not leads_home or 2 * num_agreeing <= len(task):
         return rests
     ends = []

@@ -20,12 +20,15 @@ segments: Subtask spans of an episode by one label run; they cover the episode w
   notes str: remarks of the annotator
   named bool: false: the name is a placeholder, because the annotator does not know what the step is
   pace str: a person's judgement of the pace: fast, slow, adjust or mistake; null: none given
+  name_confidence f32 since=15: how likely this deed was done at all, 0..1; null: the name was given, by the task's text,
+      the source, a model or a person
   check start_frame >= 0
   check end_frame > start_frame
   check kind IN ('step', 'idle', 'done')
   check (kind = 'step') = (step IS NOT NULL)
   check step BETWEEN 0 AND num_planned - 1
   check confidence BETWEEN 0 AND 1
+  check name_confidence BETWEEN 0 AND 1
   check name IS NOT NULL
   check named IS NOT NULL
   check pace IN ('fast', 'slow', 'adjust', 'mistake')
