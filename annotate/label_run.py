@@ -69,7 +69,8 @@ class LabelGate:
 
     def admits_names(self, confidence: float | None, *, named: bool) -> bool:
         """May the names of its steps be used? Only of a label that is surer, and of which each step has one."""
-        return named and (confidence is None or confidence > self.min_name_confidence)
+        least = self.min_name_confidence
+        return named and (confidence is None or not least or confidence > least)
 
 
 @dataclass(frozen=True)

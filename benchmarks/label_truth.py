@@ -76,7 +76,7 @@ CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
     "hands that close together, s": (gripper_events, "TOGETHER_S", (0.0, 1.5)),
     "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
     "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
-    "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (1, 5, 99)),
+    "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (2, 5, 99)),
     "an arm turns for its last way by this share": (way_home, "TURN", (0.05, 0.2)),
     "a way home leads back to this share": (way_home, "HOME", (0.0, 0.4, 0.9)),
     "most episodes that vote": (votes, "MOST_VOTERS", (5,)),

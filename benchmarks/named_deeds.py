@@ -52,9 +52,7 @@ def deeds(known: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
         done = [
             s
             for s in known.segments
-            if s.kind != IDLE
-            and re.search(rf"\b(?:{words})\b", s.name)
-            and (s.completed or not step.completed)
+            if s.kind != IDLE and re.search(rf"\b(?:{words})\b", s.name) and (s.completed or not step.completed)
         ]
         is_timed = any(s.start_frame < step.end_frame + near and s.end_frame > step.start_frame - near for s in done)
         yield Deed(known.signals.episode_index, step, bool(done) if step.completed else is_timed, is_timed)

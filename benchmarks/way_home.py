@@ -1,4 +1,4 @@
-"""Where the way home ends the work rightly, and where it would not: simulated arms of several kinds, by their way alone.
+"""Where the way home ends the work rightly, and where it would not: simulated arms of several kinds, by their ways.
 
     python -m benchmarks.way_home
 
@@ -46,6 +46,7 @@ def _shifted(point: Sequence[float], by: Sequence[float]) -> tuple[float, float,
 
 ABOVE = _shifted(FAR, UP)
 REACH = Leg(FAR, 3.0, "reach")
+GRASP = Leg(FAR, 0.6, "grasp", closed=True)
 PRESS = (Leg(_shifted(FAR, (0, 0, -0.03)), 0.5, "press"), Leg(FAR, 0.5, "press"))
 GO_HOME = Leg(HOME, 2.0)
 OPEN_DRAWER = (Leg(FAR, 0.5, "grip", closed=True), Leg(_shifted(FAR, (-0.22, 0, 0)), 2.0, "pull"))
@@ -56,9 +57,11 @@ KINDS: Mapping[str, tuple[str, Sequence[Leg], bool | None]] = {
     "presses, goes home, fingers close on the way": (
         "", (REACH, *PRESS, Leg(HOME, 2.0, closed=True)), True),
     "presses with a fist, goes home": (
-        "press the button", (Leg(HOME, 1.0, "reach", closed=True), REACH, *PRESS, Leg(HOME, 2.0), Leg(HOME, 1.0, closed=False)), True),
+        "press the button",
+        (Leg(HOME, 1.0, "reach", closed=True), REACH, *PRESS, GO_HOME, Leg(HOME, 1.0, closed=False)), True),
     "presses two, goes home": (
-        "press both buttons", (REACH, *PRESS, Leg(SIDE, 2.0, "second"), Leg(_shifted(SIDE, (0, 0, -0.03)), 0.5, "press 2"), GO_HOME), None),
+        "press both buttons",
+        (REACH, *PRESS, Leg(SIDE, 2.0, "second"), Leg(_shifted(SIDE, (0, 0, -0.03)), 0.5, "press 2"), GO_HOME), None),
     "presses and stays": ("press the button", (REACH, *PRESS), None),
     "pushes, is cut at success": ("push the block", (REACH, Leg(_shifted(FAR, (0.15, 0, 0)), 2.0, "push")), None),
     "wipes, goes home": ("wipe the table", (REACH, *STROKES, GO_HOME), None),
@@ -69,16 +72,16 @@ KINDS: Mapping[str, tuple[str, Sequence[Leg], bool | None]] = {
     "opens a drawer, lets go, goes home": (
         "open the drawer", (REACH, *OPEN_DRAWER, Leg(_shifted(FAR, (-0.22, 0, 0)), 0.5, closed=False), GO_HOME), True),
     "brings a thing to itself": (
-        "", (REACH, Leg(FAR, 0.6, "grasp", closed=True), Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), True),
+        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), True),
     "brings a thing to itself and keeps it": (
-        "", (REACH, Leg(FAR, 0.6, "grasp", closed=True), Leg(NEAR, 3.0, "carry")), True),
+        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry")), True),
     "drags a thing to itself, gripper unseen": ("drag the box here", (REACH, Leg(NEAR, 3.0, "drag")), None),
     "brings a thing to itself, open end unknown": (
-        "", (REACH, Leg(FAR, 0.6, "grasp", closed=True), Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), False),
+        "", (REACH, GRASP, Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release", closed=False)), False),
     "brings a thing to itself, gripper unseen": (
         "", (REACH, Leg(FAR, 0.6, "grasp"), Leg(NEAR, 3.0, "carry"), Leg(NEAR, 0.5, "release")), None),
     "carries a thing aside, goes home, open end unknown": (
-        "", (REACH, Leg(FAR, 0.6, "grasp", closed=True), Leg(ABOVE, 1.0, "lift"), Leg(SIDE, 3.0, "carry"),
+        "", (REACH, GRASP, Leg(ABOVE, 1.0, "lift"), Leg(SIDE, 3.0, "carry"),
              Leg(SIDE, 0.5, "release", closed=False), GO_HOME), False),
 }  # fmt: skip
 

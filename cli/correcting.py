@@ -170,10 +170,19 @@ def references_suggest(
     show([_suggestion_row(s) for s in suggestions], at.format, whole=[asdict(s) for s in suggestions])
     # In words: which run and why, what it was judged by, what to know
     for suggestion in suggestions:
+        if suggestion.ask_outcome:
+            _say_to_ask(suggestion)
+    for suggestion in suggestions:
         if suggestion.label_next is not None:
             _say_suggestion(suggestion)
     for why, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
         say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {why}")
+
+
+def _say_to_ask(s: TaskSuggestion) -> None:
+    runs = ", ".join(map(str, s.ask_outcome))
+    say(f"{s.task or 'runs without a text'}: first say how episodes {runs} ended (least like the others' ends first)")
+    say("  labels assume success until you do: proccorpus outcomes import FILE")
 
 
 def _say_suggestion(s: TaskSuggestion) -> None:

@@ -128,9 +128,7 @@ def _by_itself(episode: Observed, own: OwnLabel, steps: TaskSteps | None) -> Epi
     return with_sure_names(label, steps.name_confidence) if steps and own.sureness else label
 
 
-def _by_others(
-    episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int
-) -> EpisodeLabel:
+def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int) -> EpisodeLabel:
     """The label by what the other episodes of its task say."""
     plan = steps.plan if steps else one_step(episode, work_end).plan
     earned = carried.earned()

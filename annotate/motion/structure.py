@@ -91,8 +91,9 @@ class OwnLabel:
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
     """The planned steps of each of some tasks of one robot, each given by its episodes.
 
-    None where grippers do not show them, or the text asks for something else. Tasks of as many objects show together how
-    sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with itself.
+    None where grippers do not show them, or the text asks for something else. Tasks of as many objects show together
+    how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
+    itself.
     """
     wanted = [_wanted(episodes) for episodes in tasks]
     found: list[TaskSteps | None] = []

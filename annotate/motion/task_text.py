@@ -19,7 +19,21 @@ OTHER = (
     "chop", "slice", "peel", "zip", "unzip", "hook", "unhook", "erase", "write", "draw", "iron", "unpack", "wrap",
 )  # fmt: skip
 # Of these the deeds in which a thing may come along as the arm goes back
-PULL = ("open", "pull", "slide", "retract", "scoop", "sweep", "roll", "drag", "unplug", "hook", "unhook", "unzip", "peel")
+PULL = (
+    "open",
+    "pull",
+    "slide",
+    "retract",
+    "scoop",
+    "sweep",
+    "roll",
+    "drag",
+    "unplug",
+    "hook",
+    "unhook",
+    "unzip",
+    "peel",
+)
 # A text is split into clauses, a clause into its verb, its objects and where they are or go
 _VERBS = "|".join(sorted((*PLACE, *PICK, *OTHER), key=len, reverse=True))
 _CLAUSE = re.compile(rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I)

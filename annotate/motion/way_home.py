@@ -20,8 +20,11 @@ HOME = 2 / 3  # of how far it was from its start: an arm that ends so near to it
 
 @dataclass(frozen=True)
 class WayHome:
-    """The last way of an episode's arm. start: its first frame. remoteness: how far from its first pose the arm ends, as
-    a share of how far it was when this way began; 0: it ends where the episode began."""
+    """The last way of an episode's arm.
+
+    start: its first frame. remoteness: how far from its first pose the arm ends, as a share of how far it was when this
+    way began; 0: it ends where the episode began.
+    """
 
     start: int
     remoteness: float

@@ -255,7 +255,9 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
         fps = lake.rows("SELECT episode_index, fps FROM episodes WHERE dataset = ?", [dataset])
         return simulator_truth(folder, dataset, {episode: rate for episode, rate in fps if rate})
     rows = lake.rows("SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset])
-    numbered = [(int(match[1]), episode) for episode, source_id, _ in rows if (match := NUMBERED.search(source_id or ""))]
+    numbered = [
+        (int(match[1]), episode) for episode, source_id, _ in rows if (match := NUMBERED.search(source_id or ""))
+    ]
     times = Counter(number for number, _ in numbered)
     index_of = {number: episode for number, episode in numbered if times[number] == 1}
     truths = {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}

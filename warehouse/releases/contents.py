@@ -164,7 +164,7 @@ ANTI JOIN samples USING (dataset, chunk, sample_id)"""
 UNSURE = """
 SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s
 JOIN sample_location l USING (dataset, chunk, sample_id) JOIN episode_labels e USING (dataset, episode_index, label_run)
-WHERE e.confidence < $1 OR (s.names_steps AND e.confidence <= $2) GROUP BY 1"""
+WHERE e.confidence < $1 OR (s.names_steps AND $2 > 0 AND e.confidence <= $2) GROUP BY 1"""
 
 
 @dataclass(frozen=True)
