@@ -125,12 +125,16 @@ def real_sets(space: Workspace, data: Path, truth: Path, names: Sequence[str]) -
         build(space, data / name, name)
         lake = Lake(space, read_only=True)
         known = corpus_truth(lake, truth, name)
-        found[name] = [_of_person(s, known[s.episode_index]) for s in _signals(lake, name) if s.episode_index in known]
+        found[name] = [
+            _of_person(s, known[s.episode_index])
+            for s in signals_without_outcomes(lake, name)
+            if s.episode_index in known
+        ]
         lake.con.close()
     return found
 
 
-def _signals(lake: Lake, dataset: str) -> list[Signals]:
+def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
     """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
     chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
     episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
@@ -151,7 +155,7 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     assert policies is not None, f"no truth of {dataset} in {folder}"
     found = [
         Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
-        for s in _signals(lake, dataset)
+        for s in signals_without_outcomes(lake, dataset)
         if (t := truths.get(s.episode_index)) is not None
     ]
     lake.con.close()
