@@ -101,12 +101,28 @@ def runs_of(kind: str, *, arms: int = 1, base_m: float = 0.0) -> list[Run]:
 
 def _run(text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, arms: int, base_m: float) -> Run:
     rng = np.random.default_rng(seed)
+    pose, closed, segments = _gone(legs, rng)
+    n = len(pose)
+    others = [rng.normal(0, TREMBLE, (n, 3)) for _ in range(arms - 1)]
+    if base_m:
+        driven = base_m * np.clip(np.arange(n) / (0.3 * n), 0, 1)
+        others.append(np.stack([driven, np.zeros(n)], axis=1))
+    grippers = () if has_polarity is None else (GripperCurve(1 - closed, has_polarity),)
+    speed = np.linalg.norm(np.diff(pose, axis=0, prepend=pose[:1]), axis=1) * FPS
+    state = np.concatenate([pose, *others], axis=1)
+    signals = Signals(FPS, speed, speed, grippers, None, text or None, state, seed)
+    work_end = max(s.end_frame for s in segments if s.kind == STEP)
+    return Run(signals, hand_progress(segments, n), work_end)
+
+
+def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, list[Segment]]:
+    """The pose [n, 3], how closed the gripper is [n], and what is done, of an arm that goes along its legs."""
     shift = rng.normal(0, 0.03, 3)
-    where = np.asarray(HOME)
+    steps = list(dict.fromkeys(leg.step for leg in legs if leg.step))
+    where, is_closed = np.asarray(HOME), 0.0
     poses: list[np.ndarray] = []
     closed: list[np.ndarray] = []
     segments: list[Segment] = []
-    is_closed = 0.0
     for leg in legs:
         count = max(2, round(leg.seconds * rng.uniform(0.7, 1.3) * FPS))
         # Minimum jerk, as arms of people and planners go
@@ -118,24 +134,11 @@ def _run(text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, a
         is_closed = before if leg.closed is None else float(leg.closed)
         closed.append(before + (is_closed - before) * smooth)
         start = segments[-1].end_frame if segments else 0
-        kind = STEP if leg.step else DONE
-        segments.append(Segment(leg.step or "home", start, start + count, kind))
+        segments.append(Segment("home", start, start + count, DONE))
+        if leg.step:
+            segments[-1] = Segment(leg.step, start, start + count, STEP, True, steps.index(leg.step))
     pose = np.concatenate(poses)
-    pose += rng.normal(0, TREMBLE, pose.shape)
-    n = len(pose)
-    steps = list(dict.fromkeys(s.name for s in segments if s.kind == STEP))
-    numbered = [Segment(s.name, s.start_frame, s.end_frame, s.kind, True, steps.index(s.name)) if s.kind == STEP else s
-                for s in segments]  # fmt: skip
-    others = [rng.normal(0, TREMBLE, (n, 3)) for _ in range(arms - 1)]
-    if base_m:
-        driven = base_m * np.clip(np.arange(n) / (0.3 * n), 0, 1)
-        others.append(np.stack([driven, np.zeros(n)], axis=1))
-    grippers = () if has_polarity is None else (GripperCurve(1 - np.concatenate(closed), has_polarity),)
-    speed = np.linalg.norm(np.diff(pose, axis=0, prepend=pose[:1]), axis=1) * FPS
-    state = np.concatenate([pose, *others], axis=1)
-    signals = Signals(FPS, speed, speed, grippers, None, text or None, state, seed)
-    work_end = max(s.end_frame for s in segments if s.kind == STEP)
-    return Run(signals, hand_progress(numbered, n), work_end)
+    return pose + rng.normal(0, TREMBLE, pose.shape), np.concatenate(closed), segments
 
 
 def error(runs: Sequence[Run]) -> float:

@@ -94,8 +94,8 @@ active_progress: Progress of each episode's active label
         ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
            AND p.label_run = a.label_run
 
-active_outcomes: What the end of each episode's active label rests on
-  outcome_assumed: true: the label takes the run for complete, though nobody says how it ended
+active_outcomes: What the end of each active label rests on
+  outcome_assumed: true: the label assumes success
         SELECT q.dataset, q.episode_index, q.label_run, q.end_progress, q.end_by,
                q.end_by = 'assumed' AS outcome_assumed
         FROM label_quality q JOIN active_runs USING (dataset, episode_index, label_run)

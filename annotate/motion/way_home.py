@@ -37,15 +37,9 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     An episode whose own way differs is then over at the usual share.
     """
     ways = [_with_empty_hands(episode) for episode in task]
-    turning = [(way.start / len(e), way) for way, e in zip(ways, task, strict=True) if way]
-    rests = [e.final_rest for e in task]
-    if not turning:
-        return rests
-    usual = median(share for share, _ in turning)
-    num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
-    leads_home = median(way.remoteness for _, way in turning) <= HOME
-    if not leads_home or 2 * num_agreeing <= len(task):
-        return rests
+    usual = _usual_turn(ways, task)
+    if usual is None:
+        return [episode.final_rest for episode in task]
     ends = []
     for way, episode in zip(ways, task, strict=True):
         is_usual = way is not None and abs(way.start / len(episode) - usual) <= AGREES
@@ -54,16 +48,20 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     return ends
 
 
-def _with_empty_hands(episode: Observed) -> WayHome | None:
-    """The way home of an episode, from where its gripper lets go; None where the arm may bring a thing along.
+def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> float | None:
+    """The share of their time at which the episodes of a task turn home; None where they have no such habit."""
+    turning = [(way.start / len(episode), way) for way, episode in zip(ways, task, strict=True) if way]
+    if not turning:
+        return None
+    usual = median(share for share, _ in turning)
+    num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
+    leads_home = median(way.remoteness for _, way in turning) <= HOME
+    return usual if leads_home and 2 * num_agreeing > len(task) else None
 
-    That nothing comes along is shown by grippers whose open end is known, or said by the text.
-    """
-    leaves_things = leaves_things_behind(episode.signals.task)
-    grippers = episode.signals.grippers
-    shows_hands = bool(grippers) and all(gripper.has_polarity for gripper in grippers)
-    is_shown = shows_hands and (leaves_things is not False or bool(episode.attempts))
-    if episode.signals.state is None or not (leaves_things or is_shown):
+
+def _with_empty_hands(episode: Observed) -> WayHome | None:
+    """The way home of an episode, from where its gripper lets go; None where the arm may bring a thing along."""
+    if episode.signals.state is None or not _shows_what_is_held(episode):
         return None
     way = way_home(episode.signals.state)
     if way is None:
@@ -72,7 +70,18 @@ def _with_empty_hands(episode: Observed) -> WayHome | None:
     lets_go = [a.opens for a in held if a.opens is not None]
     if len(lets_go) < len(held):
         return None
-    return replace(way, start=max(way.start, *lets_go)) if lets_go else way
+    return replace(way, start=max(lets_go)) if lets_go else way
+
+
+def _shows_what_is_held(episode: Observed) -> bool:
+    """Is it known whether a thing comes along: by grippers whose open end is known, or by the text?"""
+    leaves_things = leaves_things_behind(episode.signals.task)
+    if leaves_things:
+        return True
+    grippers = episode.signals.grippers
+    shows_hands = bool(grippers) and all(gripper.has_polarity for gripper in grippers)
+    # Of a text that asks for carrying or pulling, a gripper that never closes has not seen all
+    return shows_hands and (leaves_things is None or bool(episode.attempts))
 
 
 def way_home(state: np.ndarray) -> WayHome | None:
