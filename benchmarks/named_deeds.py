@@ -58,26 +58,29 @@ def deeds(known: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
         yield Deed(known.signals.episode_index, step, bool(done) if step.completed else is_timed, is_timed)
 
 
+def judged(name: str, episodes: Sequence[Known]) -> list[str]:
+    """The counts of a set; prints each step that did not happen, or is mistimed."""
+    labels = motion.annotate([known.signals for known in episodes], MotionConfig())
+    named = [deed for known, label in zip(episodes, labels, strict=True) for deed in deeds(known, label.segments)]
+    false = [deed for deed in named if not deed.happened]
+    mistimed = [deed for deed in named if deed.happened and not deed.is_timed]
+    for deed in (*false, *mistimed):
+        step = deed.step
+        how = "completed" if step.completed else "attempted"
+        what = "mistimed" if deed.happened else "did not happen"
+        frames = f"frames {step.start_frame} to {step.end_frame}"
+        print(f"{name} episode {deed.episode_index}: {step.name!r}, {how}, {frames}: {what}")
+    return [name, *map(str, map(len, (named, false, mistimed)))]
+
+
 def main() -> int:
     asked = hand_labelled(__doc__).parse_args()
     with trial_workspace(asked.workspace) as space:
         sets = real_sets(space, asked.data, TRUTH, names(asked))
-    rows = []
-    for name, episodes in sets.items():
-        labels = motion.annotate([known.signals for known in episodes], MotionConfig())
-        named = [deed for known, label in zip(episodes, labels, strict=True) for deed in deeds(known, label.segments)]
-        false = [deed for deed in named if not deed.happened]
-        mistimed = [deed for deed in named if deed.happened and not deed.is_timed]
-        rows.append((name, len(named), len(false), len(mistimed)))
-        for deed in (*false, *mistimed):
-            step = deed.step
-            how = "completed" if step.completed else "attempted"
-            what = "mistimed" if deed.happened else "did not happen"
-            frames = f"frames {step.start_frame} to {step.end_frame}"
-            print(f"{name} episode {deed.episode_index}: {step.name!r}, {how}, {frames}: {what}")
-    rows.append(("all", *(sum(row[column] for row in rows) for column in (1, 2, 3))))
+    rows = [judged(name, episodes) for name, episodes in sets.items()]
+    rows.append(["all", *(str(sum(int(row[column]) for row in rows)) for column in (1, 2, 3))])
     print()
-    table(["set", "named deeds", "did not happen", "mistimed"], [[str(cell) for cell in row] for row in rows])
+    table(["set", "named deeds", "did not happen", "mistimed"], rows)
     return 0
 
 
