@@ -164,7 +164,7 @@ review_queue: Suspicious labels that nobody has reviewed, most suspicious first
             {{'why': 'the annotator asks for a person', 'score': 1.0, 'holds': needs_review}},
             {{'why': 'label and source contradict each other about success', 'score': 0.9, 'holds': contradicts}},
             {{'why': CASE WHEN unfinished >= {LOOKS_UNFINISHED} THEN 'looks unfinished' ELSE 'may be unfinished' END,
-             'score': least(unfinished, {LOOKS_UNFINISHED}), 'holds': unfinished >= {MAY_BE_UNFINISHED}}},
+             'score': unfinished, 'holds': unfinished >= {MAY_BE_UNFINISHED}}},
             {{'why': 'the annotator is unsure', 'score': doubt, 'holds': confidence < {MIN_CONFIDENCE}}},
             {{'why': 'labels of two runs disagree', 'score': least(1.0, disagreement * 2.5),
              'holds': disagreement > {MAX_MEAN_DIFFERENCE}}},
