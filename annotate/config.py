@@ -115,7 +115,7 @@ class SamplesConfig(Settings):
         default=MIN_NAME_CONFIDENCE,
         ge=0,
         le=1,
-        description="labels that are no surer make samples of progress, but none with names of steps",
+        description="labels of lower confidence make samples of progress, but none with names of steps",
     )
     image_editor: str | None = Field(
         default=None, description="name of an entry point in proccorpus.image_editors that edits unanswerable pictures"

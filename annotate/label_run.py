@@ -68,9 +68,8 @@ class LabelGate:
         return confidence is None or confidence >= self.min_confidence
 
     def admits_names(self, confidence: float | None, *, named: bool) -> bool:
-        """May the names of its steps be used? Only of a label that is surer, and of which each step has one."""
-        least = self.min_name_confidence
-        return named and (confidence is None or not least or confidence > least)
+        """May the names of its steps be used? Not of a label with a step that has none."""
+        return named and (confidence is None or confidence >= self.min_name_confidence)
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class GateCounts:
         reasons = (
             f"are less sure than {least:g} (min_confidence): they are left out",
             "have unnamed steps: they give progress alone",
-            f"are no surer than {least_for_names:g} (min_name_confidence): they give no names of steps",
+            f"are less sure than {least_for_names:g} (min_name_confidence): they give no names of steps",
         )
         counts = zip(self.numbers().values(), reasons, strict=True)
         return [f"{count} of {len(self.labels)} labels {why}" for count, why in counts if count]

@@ -18,7 +18,7 @@ from annotate.samples.labelled_episode import LabelledEpisode
 from annotate.samples.unanswerable import Stranger
 from core.tables import TABLES
 
-CODE_VERSION = "samples-6"
+CODE_VERSION = "samples-5"
 
 
 def samples_stage(

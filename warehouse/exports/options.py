@@ -47,7 +47,7 @@ class Selection(_Options):
     )
     min_confidence: float | None = _option(None, "Leave out labels with a lower confidence.", ge=0, le=1)
     min_name_confidence: float | None = _option(
-        None, "Leave out the step names of labels that are no surer.", ge=0, le=1
+        None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
     )
 
 

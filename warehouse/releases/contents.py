@@ -159,12 +159,11 @@ JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.samp
 WITHOUT_SAMPLES = """
 SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN takedowns USING (dataset)
 ANTI JOIN samples USING (dataset, chunk, sample_id)"""
-# Shards with samples of labels that are less sure than $1, or of names that are no surer than $2, and the episodes of
-# these
+# Shards with samples of labels that are less sure than $1, or of names than $2, and the episodes of these
 UNSURE = """
 SELECT l.shard, list_sort(list(DISTINCT s.episode_index)) FROM samples s
 JOIN sample_location l USING (dataset, chunk, sample_id) JOIN episode_labels e USING (dataset, episode_index, label_run)
-WHERE e.confidence < $1 OR (s.names_steps AND $2 > 0 AND e.confidence <= $2) GROUP BY 1"""
+WHERE e.confidence < $1 OR (s.names_steps AND e.confidence < $2) GROUP BY 1"""
 
 
 @dataclass(frozen=True)

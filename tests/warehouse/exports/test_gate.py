@@ -72,7 +72,7 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
     text = (tmp_path / "out/README.md").read_text()
     for note in (
         "tiny: 1 of 5 labels have unnamed steps: they give progress alone",
-        "tiny: 1 of 5 labels are no surer than 0.5 (min_name_confidence): they give no names of steps",
+        "tiny: 1 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
     ):
         assert note in done.notes
         assert note in text
