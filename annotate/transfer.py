@@ -32,11 +32,12 @@ from annotate.alignment.engine import (
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.annotator import SPREAD, agreed_ends, finished_curve, label_of
 from annotate.motion.observe import Signals, observe, split_at_idle
-from annotate.motion.structure import SURE, segments_to
+from annotate.motion.structure import segments_to
 from annotate.segments import EpisodeLabel, Segment
 from core.values import spread
 
-CODE_VERSION = "transfer-3"
+CODE_VERSION = "transfer-4"
+BY_PICTURES = 0.5  # most confidence of a label by pictures alone, where nobody says how the run ended
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
     # Pictures alone do not tell a thing that was lost from one that was placed
     shows_arm = carried.own.state is not None or carried.own.openings is not None
     if not shows_arm and signals.success is None:
-        confidence = min(confidence, SURE)
+        confidence = min(confidence, BY_PICTURES)
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
     notes = [f"unlike its references in {strange:.0%} of its time"] if strange else []
     return label_of(episode, segments, plan, curve, confidence, notes)

@@ -35,6 +35,7 @@ import annotate.motion.observe as gripper_events
 import annotate.motion.observe as idle
 import annotate.motion.observe as observe
 import annotate.motion.structure as structure
+import annotate.motion.way_home as way_home
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, Segment
@@ -44,7 +45,7 @@ from annotate.transfer import annotate as transfer
 from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
-from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth, hand_progress
+from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
 from eval.held_out.episodes import load_truth
 from pipeline.reading import by_task, chunk_signals, task_signals
 from warehouse.lake import Lake
@@ -69,22 +70,22 @@ CHOICES: Mapping[str, tuple[ModuleType | None, str, Sequence[Any]]] = {
     "shortest grasp that is a step, s": (None, "step_min_s", (0.01, 1.6, 9.0)),
     "speed that is fast, percentile": (observe, "FAST_PERCENTILE", (75, 98)),
     "stirring that is none, s": (idle, "LEAST_S", (0.15, 0.6)),
-    "trembling of a gripper": (gripper_events, "MIN_RANGE", (0.0, 0.3)),
+    "an arm has set out after this share of its way": (gripper_events, "STARTED", (0.0, 0.1)),
+    "and after this time, s": (gripper_events, "STARTED_S", (0.0, 1.0)),
     "a gripper moves above this share of its speed": (gripper_events, "MOVING_SHARE", (0.1, 0.5)),
     "hands that close together, s": (gripper_events, "TOGETHER_S", (0.0, 1.5)),
-    "share of the farthest carrying": (structure, "CARRIED_SHARE", (0.25, 0.8)),
     "comes down from": (structure, "OVER_GOAL", (0.7, 1.0)),
     "episodes agree within": (structure, "AGREES", (0.1, 0.4)),
-    "steps count from this sureness on": (structure, "SURE", (0.0, 0.7, 1.1)),
-    "fewest episodes that vote": (votes, "MIN_EPISODES", (5, 99)),
+    "fewest episodes that show what is usual": (structure, "MIN_EPISODES", (2, 5, 99)),
+    "an arm turns for its last way by this share": (way_home, "TURN", (0.05, 0.2)),
+    "a way home leads back to this share": (way_home, "HOME", (0.0, 0.4, 0.9)),
     "most episodes that vote": (votes, "MOST_VOTERS", (5,)),
     "complete from": (motion, "COMPLETE", (0.0, 0.8, 2.0)),
     "to stay, in units of passing over": (engine, "STAY", (0.1, 1.0)),
     "a usual distance, likewise": (engine, "DISTANCE", (0.8, 3.0)),
     "flatness of the references' weights": (engine, "FLATNESS", (0.1, 1.0, 9.0)),
     "moments a second": (moments, "HZ", (2.5,)),
-    "openings that are the same, gripper": (moments, "GRIPPER", (0.08, 0.3)),
-    "openings that are the same, hand": (moments, "HAND", (0.15, 0.6)),
+    "openings that are the same": (moments, "OPENING", (0.1, 0.5)),
     "references that show what is followed": (carrying, "FOLLOWS", (1, 4)),
     "share of moments that is usual": (carrying, "USUAL_SHARE", (0.9, 0.97, 1.0)),
 }
@@ -124,12 +125,16 @@ def real_sets(space: Workspace, data: Path, truth: Path, names: Sequence[str]) -
         build(space, data / name, name)
         lake = Lake(space, read_only=True)
         known = corpus_truth(lake, truth, name)
-        found[name] = [_of_person(s, known[s.episode_index]) for s in _signals(lake, name) if s.episode_index in known]
+        found[name] = [
+            _of_person(s, known[s.episode_index])
+            for s in signals_without_outcomes(lake, name)
+            if s.episode_index in known
+        ]
         lake.con.close()
     return found
 
 
-def _signals(lake: Lake, dataset: str) -> list[Signals]:
+def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
     """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
     chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
     episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
@@ -138,7 +143,7 @@ def _signals(lake: Lake, dataset: str) -> list[Signals]:
 
 
 def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
-    curves = [hand_progress(segments, truth.num_frames) for segments in truth.passes]
+    curves = truth.pass_curves()
     apart = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
     return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], apart)
 
@@ -150,7 +155,7 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     assert policies is not None, f"no truth of {dataset} in {folder}"
     found = [
         Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
-        for s in _signals(lake, dataset)
+        for s in signals_without_outcomes(lake, dataset)
         if (t := truths.get(s.episode_index)) is not None
     ]
     lake.con.close()

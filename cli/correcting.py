@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -169,11 +170,20 @@ def references_suggest(
     suggestions = suggest(lake_to_read(at.workspace), dataset, task)
     show([_suggestion_row(s) for s in suggestions], at.format, whole=[asdict(s) for s in suggestions])
     # In words: which run and why, what it was judged by, what to know
+    _say_to_ask(suggestions)
     for suggestion in suggestions:
         if suggestion.label_next is not None:
             _say_suggestion(suggestion)
     for why, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
         say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {why}")
+
+
+def _say_to_ask(suggestions: Sequence[TaskSuggestion]) -> None:
+    for s in suggestions:
+        if s.ask_outcome:
+            runs = ", ".join(map(str, s.ask_outcome))
+            say(f"{s.task or 'runs without a text'}: first say how episodes {runs} ended (least like other ends first)")
+            say("  labels assume success until you do: proccorpus outcomes import FILE")
 
 
 def _say_suggestion(s: TaskSuggestion) -> None:

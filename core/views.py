@@ -36,7 +36,7 @@ MAX_ORDER_RARITY = 0.8  # share of the task's runs whose steps follow each other
 MAX_MEAN_DIFFERENCE = 0.1  # mean difference to the progress of another label run
 MAX_LENGTH_Z = 3  # robust standard deviations of the log duration from the task's median
 MIN_STEP_S = 0.3  # nothing is done in a shorter step
-LOOKS_UNFINISHED, MAY_BE_UNFINISHED = 0.5, 0.2  # probability that a run failed whose outcome nobody says
+LOOKS_UNFINISHED, MAY_BE_UNFINISHED = 0.5, 0.2  # how odd a run's end is whose outcome nobody says (p_failure)
 
 MOMENTS = 8  # evenly spread over a run: by them other runs are like it
 
@@ -129,6 +129,12 @@ active_progress: Progress of each episode's active label
         SELECT p.* FROM progress p JOIN active_runs a
         ON p.dataset = a.dataset AND p.chunk = a.chunk AND p.episode_index = a.episode_index
            AND p.label_run = a.label_run
+
+active_outcomes: What the end of each active label rests on
+  outcome_assumed: true: the label assumes success
+        SELECT q.dataset, q.episode_index, q.label_run, q.end_progress, q.end_by,
+               q.end_by = 'assumed' AS outcome_assumed
+        FROM label_quality q JOIN active_runs USING (dataset, episode_index, label_run)
 
 frame_embeddings: Embeddings of pictures by a frozen encoder, a few per second; use array_cosine_similarity to compare
     them

@@ -194,7 +194,7 @@ def _curves(
         closing_s, opening_s = (lags_s.get(f"{signal.title}: {move}") for move in ("closing", "opening"))
         if closing_s is not None and opening_s is not None:
             opening = without_lag(opening, fps, closing_s, opening_s)
-        curves.append(GripperCurve(opening, signal.has_polarity, signal.kind == "hand"))
+        curves.append(GripperCurve(opening, signal.has_polarity))
     return tuple(curves)
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
+from annotate.alignment.run_ends import worst_first
+from annotate.motion.observe import Signals
 from annotate.transfer import BETWEEN, Suggested, suggested
 from core.errors import UserError
 from core.values import spread
@@ -19,6 +21,7 @@ MOST_PAIRS = 2 * MOST_RUNS**2  # of a dataset: of each of many tasks fewer runs 
 FEWEST_RUNS = 6
 MOST_REFERENCES = 10  # of these
 MOST_NAMED = 5  # texts, in a sentence
+MOST_ASKED = 5  # runs, how they ended
 FEW_FOLLOWERS = 2  # runs nearest to a suggested one: fewer are no reason for it
 CONTRADICT_AT = 0.1  # error of references that are labelled by each other; of real ones it is 0.02 to 0.07
 # Signs of the review queue against a run itself: one that shows others how it goes is complete and ordinary
@@ -40,9 +43,11 @@ class ExpectedError:
 class TaskSuggestion:
     """The run of a task to label next, by its episode_index; None where there is none: `why` says so, for people.
 
-    runs: how many are usable. references: those of them that are. then: the next ones, the best first.
-    expected: by the number of references. measured: the error of the references there are, each labelled by the
-    others; None where fewer than two could be. judged_by: what the runs were compared by. caveats: what else to know.
+    ask_outcome: runs of which nobody says how they ended, to be asked about before anything is labelled; first those
+    that stay farthest from how the others end. runs: how many are usable. references: those of them that are. then: the
+    next ones, the best first. expected: by the number of references. measured: the error of the references there are,
+    each labelled by the others; None where fewer than two could be. judged_by: what the runs were compared by. caveats:
+    what else to know.
     """
 
     dataset: str
@@ -56,6 +61,7 @@ class TaskSuggestion:
     measured: float | None = None
     judged_by: str = ""
     caveats: tuple[str, ...] = ()
+    ask_outcome: tuple[int, ...] = ()
 
 
 type Run = dict[str, Any]  # a usable one: its episode_index, chunk, success, doubts, and whether its source has_steps
@@ -122,6 +128,7 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
     shown = shown_task(lake, build, episodes, kept)
     seen = [*(reference.signals for reference in shown.references), *shown.signals]
+    nothing = replace(nothing, ask_outcome=_to_ask(seen, runs, build))
     if len(seen) < 2:
         return replace(nothing, why="its other runs cannot be read")
     of_task = suggested(
@@ -139,6 +146,14 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
         judged_by=" and ".join(filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])),
         caveats=_caveats(build, of_task, runs, len(seen)),
     )
+
+
+def _to_ask(seen: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild) -> tuple[int, ...]:
+    """The runs of which nobody says how they ended, of those that were looked at, the worst first."""
+    unknown = {run["episode_index"] for run in runs if run["success"] is None}
+    if not unknown:
+        return ()
+    return tuple(episode for episode in worst_first(seen, build.stages.motion) if episode in unknown)[:MOST_ASKED]
 
 
 def _why_none(runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]) -> str:

@@ -119,7 +119,7 @@ def spread(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 HZ = 5.0  # moments per second
 MOST = 600  # moments of an episode: a longer one is looked at less often
 LEAST = 1e-3  # of a usual distance: nothing is divided by less
-GRIPPER, HAND = 0.15, 0.3  # of its range: so far apart is the opening at the same moment of two episodes
+OPENING = 0.25  # of its range: so far apart is a gripper or hand at the same moment of two episodes
 MAX_PAIRS = 60  # of episodes that show how far apart moments usually are
 
 
@@ -229,7 +229,7 @@ def _openings(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
     if len(counts) != 1 or counts == {0}:
         return [None] * len(episodes)
     return [
-        np.stack([g.opening[at] / (HAND if g.is_hand else GRIPPER) for g in e.signals.grippers], axis=1)
+        np.stack([g.opening[at] / OPENING for g in e.signals.grippers], axis=1)
         for e, at in zip(episodes, frames, strict=True)
     ]
 

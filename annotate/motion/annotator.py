@@ -3,8 +3,8 @@
 How a label comes about:
 
 1. Each episode is observed: how fast the arm moves, where it is idle, when its gripper closes and opens (`observe`).
-2. Where grippers show the steps of the task surely, each episode has them (`structure`). Else it is one step, and
-   progress is the share of the moving time so far.
+2. Where grippers show the steps of the task, each episode has them (`structure`). Else it is one step, and progress
+   rises evenly from when the arm sets out until it has done its work (`way_home`).
 3. Episodes without sure steps of their own, and failed ones, are labelled by the others of their task: each is
    laid beside those whose labels are sure, or, where there are none, beside all, and its progress is the mean of what
    these say of each of its moments. An episode that failed is laid beside those that did not (`votes`).
@@ -19,15 +19,16 @@ import numpy as np
 
 from annotate.alignment import engine
 from annotate.config import MotionConfig
+from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Observed, Signals, observe, split_at_idle
-from annotate.motion.structure import OwnLabel, TaskSteps, own_label, segments_to, task_steps
+from annotate.motion.structure import MIN_EPISODES, OwnLabel, TaskSteps, own_label, segments_to, task_steps
 from annotate.motion.task_text import task_sentence
+from annotate.motion.way_home import ends_of_work
 from annotate.progress import MOST, ProgressConfig
-from annotate.segments import EpisodeLabel, Segment, plain_label
+from annotate.segments import STEP, EpisodeLabel, Segment, plain_label
 from core.names import is_name, unnamed_step
 from core.values import spread
 
-MIN_EPISODES = 3  # of a task: fewer do not show what is usual for it
 MOST_VOTERS = 12  # more make it slow and say little that is new
 
 
@@ -66,7 +67,7 @@ def _voted(
     return found
 
 
-CODE_VERSION = "motion-10"
+CODE_VERSION = "motion-11"
 BY_TIME = "nothing shows when the parts of its task begin: one step, by the time that the arm moves"
 COMPLETE = 0.9  # of progress: an episode whose outcome nobody says, and which comes so far, is complete
 SPREAD = 0.2  # of progress: others that are so far apart say nothing
@@ -90,47 +91,76 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeL
     """The labels of the episodes of one task, in order."""
     # A run shows its own steps by two attempts; by one where its task has one, or where it failed on the way
     few = min(2, len(steps.transfers)) if steps else 0
-    own = [own_label(e, steps) if steps and len(e.attempts) >= (1 if e.failed else few) else one_step(e) for e in task]
+    work_ends = ends_of_work(task)
+    own = []
+    for episode, work_end in zip(task, work_ends, strict=True):
+        shows_steps = steps is not None and len(episode.attempts) >= (1 if episode.failed else few)
+        own.append(own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end))
     by_others = votes(task, own)
     return [
-        _by_others(episode, by_others[i], steps) if i in by_others else _by_itself(episode, own[i])
+        _by_others(episode, by_others[i], steps, work_ends[i]) if i in by_others else _by_itself(episode, own[i], steps)
         for i, episode in enumerate(task)
     ]
 
 
-def one_step(episode: Observed) -> OwnLabel:
-    """The whole episode as one step, by the share of the moving time."""
+def one_step(episode: Observed, work_end: int) -> OwnLabel:
+    """The whole episode as one step; progress rises evenly from when the arm sets out until `work_end`.
+
+    Pauses between count as work: nothing says what is done, so nothing says that it is not.
+    """
     text = task_sentence(episode.signals.task)
-    name = text if is_name(text) else unnamed_step(0)
-    ends = () if episode.failed else (episode.final_rest,)
-    curve = episode.moving_share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
+    name = text if text and is_name(text) else unnamed_step(0)
+    ends = () if episode.failed else (work_end,)
+    sets_out = next((stop for start, stop in episode.idle if start == 0 and stop < work_end), 0)
+    share = ((np.arange(len(episode)) + 1 - sets_out) / (work_end - sets_out)).clip(0.0, 1.0)
+    curve = share * (ProgressConfig().incomplete_share if episode.failed else 1.0)
     segments = split_at_idle(segments_to(episode, (name,), dict(enumerate(ends))), episode.idle, episode.fps)
     return OwnLabel(segments, (name,), curve, ends, 0.0)
 
 
-def _by_itself(episode: Observed, own: OwnLabel) -> EpisodeLabel:
+def _by_itself(episode: Observed, own: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
     """The label by what an episode shows by itself."""
     curve = finished_curve(own.curve, episode.signals.success) if own.is_complete else np.minimum(own.curve, MOST)
     notes = [] if own.sureness else [BY_TIME]
-    return label_of(
+    label = label_of(
         episode, own.segments, own.plan, np.maximum.accumulate(curve), own.sureness or PRIOR_CONFIDENCE / 2, notes
     )
+    return with_sure_names(label, steps.name_confidence) if steps and own.sureness else label
 
 
-def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None) -> EpisodeLabel:
+def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int) -> EpisodeLabel:
     """The label by what the other episodes of its task say."""
-    plan = steps.plan if steps else one_step(episode).plan
-    curve = finished_curve(carried.earned(), episode.signals.success)
+    plan = steps.plan if steps else one_step(episode, work_end).plan
+    earned = carried.earned()
+    if not steps:
+        # Nothing is earned after the work is over
+        earned[work_end:] = earned[work_end - 1]
+    curve = finished_curve(earned, episode.signals.success)
     # One step is over where all is earned
-    ends = carried.completed() if steps else {0: min(int(np.argmax(curve >= 1.0)) + 1, len(episode))}
+    is_over = np.flatnonzero(curve >= 1.0)
+    end_of_one = int(is_over[0]) + 1 if is_over.size else len(episode)
+    ends = carried.completed() if steps else {0: end_of_one}
     ends = agreed_ends(ends, len(plan), curve, episode)
     strange = float(carried.is_strange.mean())
-    confidence = (steps.sureness if steps else PRIOR_CONFIDENCE) * max(0.0, 1 - carried.spread / SPREAD) * (1 - strange)
+    agreement = max(0.0, 1 - carried.spread / SPREAD) * (1 - strange)
+    confidence = (steps.sureness if steps else PRIOR_CONFIDENCE) * agreement
     notes = ["labelled by the other episodes of its task"] + ([] if steps else [BY_TIME])
     if strange:
         notes.append(f"unlike the others of its task in {strange:.0%} of its time")
     segments = split_at_idle(segments_to(episode, plan, ends), episode.idle, episode.fps)
-    return label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
+    label = label_of(episode, segments, plan, np.maximum.accumulate(curve), confidence, notes)
+    return with_sure_names(label, steps.name_confidence * agreement) if steps else label
+
+
+def with_sure_names(label: EpisodeLabel, name_confidence: float) -> EpisodeLabel:
+    """The label with how sure its steps' names are; where they are no surer than a toss, steps have placeholders."""
+    if name_confidence > MIN_NAME_CONFIDENCE:
+        segments = [replace(s, name_confidence=name_confidence) if s.kind == STEP else s for s in label.segments]
+        return replace(label, segments=segments)
+    plan = tuple(unnamed_step(step) for step in range(label.num_planned))
+    segments = [s if s.step is None else replace(s, name=plan[s.step], named=False) for s in label.segments]
+    notes = [*label.notes, f"too little shows that its steps are {', '.join(label.plan)}: they have no names"]
+    return replace(label, segments=segments, plan=plan, notes=notes)
 
 
 def label_of(

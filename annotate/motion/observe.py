@@ -11,6 +11,7 @@ import numpy as np
 
 from annotate.config import MotionConfig
 from annotate.segments import DONE, IDLE, Segment
+from ingest.signals.gripper import STARTED, STARTED_S
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,6 @@ class GripperCurve:
 
     opening: np.ndarray
     has_polarity: bool = True
-    is_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,6 @@ class Signals:
         return len(self.change)
 
 
-MIN_RANGE = 0.1  # of the dataset's range: a gripper that moves less in the whole episode only trembles
 MOVING_SHARE = 0.25  # of a move's highest speed: it begins and ends where the gripper is slower
 TOGETHER_S = 3.0  # two hands that close within this time act on one thing
 
@@ -113,12 +112,13 @@ def _together(first: Attempt, second: Attempt) -> Attempt:
 def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list[tuple[int, int, bool]]:
     """Moves by at least `gripper_swing` of the episode's range, in time: last frame before, first after, closes?
 
+    None where the episode uses less than that of the dataset's range: its gripper only trembles.
     A hand that slowly yields while it holds has not opened: a move is where the gripper is fast.
 
     Example: at 10 fps, the openings 1, 1, 0.5, 0, 0, 0 give one closing from frame 1 to frame 3.
     """
     low, high = float(np.min(opening)), float(np.max(opening))
-    if high - low < MIN_RANGE:
+    if high - low < config.gripper_swing:
         return []
     relative = (np.asarray(opening, np.float64) - low) / (high - low)
     window = max(1, round(config.smooth_s * fps))
@@ -244,10 +244,26 @@ def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[S
             completed = step.completed and (end == step.end_frame or step.kind == DONE)
             parts.append(replace(step, start_frame=start, end_frame=end, completed=completed))
 
+    parts = _without_slivers(parts, LEAST_S * fps)
     # A completed step that ends with an idle span was complete when the arm came to rest
     if step.completed and parts[-1].kind == IDLE and len(parts) > 1:
         parts[-2] = replace(parts[-2], completed=True)
     return parts
+
+
+def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]:
+    """The parts of a step, those of less than `shortest` frames as a part of the idle span beside them; one stays."""
+    long_parts = [part for part in parts if part.kind != IDLE and len(part) >= shortest]
+    if not long_parts:
+        return list(parts)
+    found: list[Segment] = []
+    for part in parts:
+        kept = part if part in long_parts else replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
+        if found and found[-1].kind == IDLE == kept.kind:
+            found[-1] = replace(found[-1], end_frame=kept.end_frame)
+        else:
+            found.append(kept)
+    return found
 
 
 FAST_PERCENTILE = 90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
@@ -326,7 +342,10 @@ def observe(signals: Signals, config: MotionConfig) -> Observed:
     activity[0] = activity[min(1, n - 1)]
     fast = float(np.percentile(activity, FAST_PERCENTILE))
 
-    tries = attempts(signals.grippers, config, fps)
+    # Before the arm sets out a gripper only takes its first pose
+    way = np.cumsum(activity)
+    has_set_out = (np.arange(n) >= STARTED_S * fps) & (way >= STARTED * way[-1])
+    tries = [attempt for attempt in attempts(signals.grippers, config, fps) if has_set_out[attempt.closes]]
     # An arm that stands still while its gripper closes or opens is at work
     works = [(t.closes, max(t.closed, t.closes + round(LEAST_S * fps))) for t in tries]
     works += [

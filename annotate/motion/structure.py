@@ -26,23 +26,24 @@ from annotate.motion.task_text import Transfer, asks_for_other_deeds, transfers
 from annotate.progress import ProgressConfig
 from annotate.segments import DONE, IDLE, STEP, Segment
 
-CARRIED_SHARE = 0.5  # of an episode's farthest carrying: an attempt that carried as far carried an object
 OVER_GOAL = 0.9  # of how far the arm goes out of the straight line to the goal: from there it comes down
 AGREES = 0.2  # of the moving time: episodes that grasp within it of the task's median agree
-SURE = 0.5  # from which on the steps count
+MIN_EPISODES = 3  # fewer do not show what is usual
 
 
 @dataclass(frozen=True)
 class TaskSteps:
     """The planned steps of a task: the same parts for each of its transfers, one after the other.
 
-    stays_held: most of its episodes end with the thing in the gripper.
+    stays_held: most of its episodes end with the thing in the gripper. name_confidence: how likely it is that these
+    deeds are done, 0..1.
     """
 
     transfers: tuple[Transfer, ...]
     parts: tuple[str, ...]
     sureness: float
     stays_held: bool
+    name_confidence: float
 
     def names(self, transfer: Transfer) -> list[str]:
         thing = transfer.object_name
@@ -90,16 +91,21 @@ class OwnLabel:
 def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> list[TaskSteps | None]:
     """The planned steps of each of some tasks of one robot, each given by its episodes.
 
-    None where grippers do not show them surely, or the text asks for something else. Tasks of as many objects show
-    together how sure their grippers are.
+    None where grippers do not show them, or the text asks for something else. Tasks of as many objects show together
+    how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
+    itself.
     """
     wanted = [_wanted(episodes) for episodes in tasks]
     found: list[TaskSteps | None] = []
     for episodes, own in zip(tasks, wanted, strict=True):
         alike = [e for others, its in zip(tasks, wanted, strict=True) if len(its) == len(own) for e in others]
         sureness = _sureness(alike, len(own)) if own else 0.0
-        is_sure = bool(own) and sureness >= SURE
-        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes)) if is_sure else None)
+        is_asked_for = bool(transfers(episodes[0].signals.task))
+        if not sureness or not (is_asked_for or len(alike) >= MIN_EPISODES):
+            found.append(None)
+            continue
+        names = _name_confidence(alike, len(own), is_asked_for=is_asked_for)
+        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes), names))
     return found
 
 
@@ -122,12 +128,8 @@ def _stay_held(episodes: Sequence[Observed]) -> bool:
 
 def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
-    finished = [e for e in episodes if not e.failed]
-    if not finished:
-        return SURE  # only the text speaks
-    at = [_grasped_at(e, count) for e in finished if len(e.attempts) >= count]
-    middle = median(at or [0.0])
-    agree = sum(abs(share - middle) <= AGREES for share in at) * count
+    finished = _finished(episodes)
+    agree = _num_agreeing(finished, count) * count
     against = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
     for stopped in (len(e.attempts) for e in finished if 1 < len(e.attempts) < count):
@@ -135,11 +137,36 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
     return agree / (agree + against + 1)
 
 
+def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: bool) -> float:
+    """How likely it is that each of `count` objects is grasped and carried, 0..1, by the rule of succession.
+
+    Each episode is one observation, for it where its gripper closes at the usual time; a text that asks for it is one
+    more. So a single run without such a text, or a task half of whose runs do something else, has no names.
+    """
+    finished = _finished(episodes)
+    agree = _num_agreeing(finished, count) + is_asked_for
+    return agree / (len(finished) + is_asked_for + 1)
+
+
+def _finished(episodes: Sequence[Observed]) -> Sequence[Observed]:
+    """Those that are not known to have failed; all where each has."""
+    return [e for e in episodes if not e.failed] or episodes
+
+
+def _num_agreeing(episodes: Sequence[Observed], count: int) -> int:
+    """How many grasp `count` objects at about the same share of their moving time."""
+    at = [_grasped_at(e, count) for e in episodes if len(e.attempts) >= count]
+    middle = median(at or [0.0])
+    return sum(abs(share - middle) <= AGREES for share in at)
+
+
 def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:
-    """Transfers of objects that no text names: as many as attempts usually carry far."""
+    """Transfers of objects that no text names: as many as are usually let go again.
+
+    Fingers that close and stay closed may be a fist, or a hand's pose on its way home.
+    """
     seen = [e for e in seen if not e.failed] or seen
-    counts = [sum(e.carried(a) >= CARRIED_SHARE * max(map(e.carried, e.attempts)) for a in e.attempts) for e in seen]
-    count = int(median(counts)) if counts else 0
+    count = int(median(sum(a.opens is not None for a in e.attempts) for e in seen))
     names = ["the object"] if count == 1 else [f"object {k + 1}" for k in range(count)]
     return tuple(Transfer(name) for name in names)
 

@@ -18,6 +18,22 @@ OTHER = (
     "tap", "knock", "hit", "scrub", "spread", "shove", "nudge", "poke", "tip", "dump", "wash", "clean", "dry", "mix",
     "chop", "slice", "peel", "zip", "unzip", "hook", "unhook", "erase", "write", "draw", "iron", "unpack", "wrap",
 )  # fmt: skip
+# Of these the deeds in which a thing may come along as the arm goes back
+PULL = (
+    "open",
+    "pull",
+    "slide",
+    "retract",
+    "scoop",
+    "sweep",
+    "roll",
+    "drag",
+    "unplug",
+    "hook",
+    "unhook",
+    "unzip",
+    "peel",
+)
 # A text is split into clauses, a clause into its verb, its objects and where they are or go
 _VERBS = "|".join(sorted((*PLACE, *PICK, *OTHER), key=len, reverse=True))
 _CLAUSE = re.compile(rf"(?:\s*[,;]\s*|\s+)(?:and\s+then|then|and)\s+(?=(?:{_VERBS})\b)|\s*;\s*", re.I)
@@ -85,6 +101,17 @@ def asks_for_other_deeds(task: str | None) -> bool:
     """Does a text ask for deeds that are no carrying, and for nothing else: to press, to open, to turn something?"""
     clauses = _clauses(task)
     return bool(clauses) and all(clause is not None and clause.verb in OTHER for clause in clauses)
+
+
+def leaves_things_behind(task: str | None) -> bool | None:
+    """Does nothing come along when the arm goes back from its work? None where the text does not say what is done.
+
+    Example: of pressing a button True, of opening a drawer or fetching a cup False.
+    """
+    clauses = _clauses(task)
+    if not clauses or None in clauses:
+        return None
+    return all(clause is not None and clause.verb in OTHER and clause.verb not in PULL for clause in clauses)
 
 
 def task_sentence(task: str | None) -> str:

@@ -20,12 +20,14 @@ segments: Subtask spans of an episode by one label run; they cover the episode w
   notes str: remarks of the annotator
   named bool: false: the name is a placeholder, because the annotator does not know what the step is
   pace str: a person's judgement of the pace: fast, slow, adjust or mistake; null: none given
+  name_confidence f32 since=15: how likely this deed was done, 0..1; null: its name was given
   check start_frame >= 0
   check end_frame > start_frame
   check kind IN ('step', 'idle', 'done')
   check (kind = 'step') = (step IS NOT NULL)
   check step BETWEEN 0 AND num_planned - 1
   check confidence BETWEEN 0 AND 1
+  check name_confidence BETWEEN 0 AND 1
   check name IS NOT NULL
   check named IS NOT NULL
   check pace IN ('fast', 'slow', 'adjust', 'mistake')
@@ -81,7 +83,8 @@ label_quality: Signs that a label may be wrong, from comparing the runs of a tas
   contradicts bool: true: the source says success and the label ends below 1, or the reverse
   shortest_step_s f64: duration of the shortest step, in seconds; null: no step
   end_by str: origin of the outcome: source, person, label (the annotator saw it) or assumed
-  p_failure f64: probability that the run failed; null: its outcome is known, or there are too few runs to compare
+  p_failure f64: how odd the run's end is, 0..1; no probability on real robots; null: its outcome is known, or there are
+      too few runs to compare
   failure_signs list[str]: signs of a failure, the strongest first
   check order_rarity BETWEEN 0 AND 1
   check jump BETWEEN 0 AND 1

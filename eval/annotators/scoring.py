@@ -12,7 +12,7 @@ import numpy as np
 
 from annotate.segments import DONE, STEP, Segment
 from core.errors import UserError
-from eval.annotators.truth import NEAR_S, EpisodeTruth, hand_progress
+from eval.annotators.truth import NEAR_S, EpisodeTruth
 from eval.metrics.published import boundary_hits, first_and_last
 from eval.metrics.segments import Span, best_overlaps, boundary_f1, edit_score, matched, plain_name, segment_iou
 from warehouse.lake import Lake
@@ -168,7 +168,7 @@ def score_baselines(truth: EpisodeTruth) -> dict[str, dict[str, float]]:
     the error of progress."""
     count, length = len(truth.boundaries), truth.num_frames
     draws = [score_cuts(cuts, truth) for cuts in random_cuts(count, length, truth.episode_index)]
-    curves = [hand_progress(one_pass, length) for one_pass in truth.passes]
+    curves = truth.pass_curves()
     return {
         UNIFORM: score_cuts(even_cuts(count, length), truth),
         RANDOM: {metric: float(np.mean([draw[metric] for draw in draws])) for metric in draws[0]},

@@ -8,7 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,7 +37,11 @@ class TruthEvent:
 
 @dataclass(frozen=True)
 class EpisodeTruth:
-    """Ground truth of one episode, to compare labels with; `passes`: the segments of each person."""
+    """Ground truth of one episode, to compare labels with.
+
+    passes: the segments of each person. num_planned: how many steps its task has by other runs; 0: as many as its own
+    segments have.
+    """
 
     dataset: str
     episode_index: int
@@ -48,12 +52,17 @@ class EpisodeTruth:
     events: tuple[TruthEvent, ...]
     passes: tuple[tuple[Segment, ...], ...]
     curve: np.ndarray | None = None  # progress, float64 [num_frames], where more is known of it than the segments say
+    num_planned: int = 0
+
+    def pass_curves(self) -> list[np.ndarray]:
+        """Progress per frame by each pass, float64 [num_frames]."""
+        return [hand_progress(segments, self.num_frames, self.num_planned) for segments in self.passes]
 
     def progress(self) -> np.ndarray:
         """Progress per frame, float64 [num_frames]: the curve, else the mean of what the passes give."""
         if self.curve is not None:
             return self.curve
-        return np.mean([hand_progress(p, self.num_frames) for p in self.passes], axis=0)
+        return np.mean(self.pass_curves(), axis=0)
 
     def frames_of(self, *kinds: str) -> list[int]:
         return [event.frame for event in self.events if event.kind in kinds]
@@ -62,24 +71,28 @@ class EpisodeTruth:
 # Progress by hand
 
 
-def hand_progress(segments: Sequence[Segment], num_frames: int) -> np.ndarray:
+def hand_progress(segments: Sequence[Segment], num_frames: int, num_planned: int = 0) -> np.ndarray:
     """Progress by a person's segments, float64 [num_frames]: every planned step has the same budget.
 
     A step earns evenly while it is done; what is done in parts earns a part in each. An attempt that failed comes
-    half-way, and all of that is lost when it ends. Nothing is earned between steps.
+    half-way, and all of that is lost when it ends. Nothing is earned between steps. `num_planned`: steps of the whole
+    task, where the run may not have come to all of them.
+
+    Example: a failed run completed 3 steps of a task of 5, and stands still: it ends at 0.6.
     """
     steps = [s for s in segments if s.kind == STEP]
     parts = Counter(planned_step(s) for s in steps if s.completed)
     earned = {planned_step(s): 0.0 for s in steps}  # share of each step, 0..1
+    total = max(1, num_planned, len(earned))
     curve = np.zeros(num_frames)
     for s in segments:
         span = slice(s.start_frame, s.end_frame)
-        curve[span] = sum(earned.values()) / max(1, len(earned))
+        curve[span] = sum(earned.values()) / total
         if s.kind != STEP:
             continue
         before = earned[planned_step(s)]
         after = min(1.0, before + 1 / parts[planned_step(s)]) if s.completed else 0.5
-        curve[span] += (after - before) * np.arange(len(s)) / len(s) / len(earned)
+        curve[span] += (after - before) * np.arange(len(s)) / len(s) / total
         if s.completed:
             earned[planned_step(s)] = after
     return curve.clip(0, 1)
@@ -241,10 +254,28 @@ def corpus_truth(lake: Lake, folder: Path, dataset: str) -> dict[int, EpisodeTru
     if (folder / dataset / SEGMENTS).exists():
         fps = lake.rows("SELECT episode_index, fps FROM episodes WHERE dataset = ?", [dataset])
         return simulator_truth(folder, dataset, {episode: rate for episode, rate in fps if rate})
-    rows = lake.rows(
-        "SELECT episode_index, source_id FROM episode_facts WHERE dataset = ? AND source_id IS NOT NULL", [dataset]
-    )
-    numbered = [(int(match[1]), episode) for episode, source_id in rows if (match := NUMBERED.search(source_id))]
+    rows = lake.rows("SELECT episode_index, source_id, task FROM episode_facts WHERE dataset = ?", [dataset])
+    numbered = [
+        (int(match[1]), episode) for episode, source_id, _ in rows if (match := NUMBERED.search(source_id or ""))
+    ]
     times = Counter(number for number, _ in numbered)
     index_of = {number: episode for number, episode in numbered if times[number] == 1}
-    return {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
+    truths = {index_of.get(number, number): truth for number, truth in read_truth(folder, dataset).items()}
+    return planned_by_task(truths, {episode: task for episode, _, task in rows})
+
+
+def planned_by_task(truths: Mapping[int, EpisodeTruth], tasks: Mapping[int, str | None]) -> dict[int, EpisodeTruth]:
+    """The same, runs that failed with as many planned steps as the longest finished run of their task has.
+
+    A failed run's own segments have only the steps that it came to: by them alone its progress would end near 1.
+    """
+    longest: dict[str | None, int] = {}
+    for episode, truth in truths.items():
+        if truth.success is not False:
+            counts = [len({planned_step(s) for s in segments if s.kind == STEP}) for segments in truth.passes]
+            task = tasks.get(episode)
+            longest[task] = max(longest.get(task, 0), *counts)
+    return {
+        episode: replace(truth, num_planned=longest.get(tasks.get(episode), 0)) if truth.success is False else truth
+        for episode, truth in truths.items()
+    }

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.alignment.engine import GRIPPER, HAND, HZ
+from annotate.alignment.engine import HZ, OPENING
 from annotate.alignment.live import Following, Guide, Where
 from annotate.embeddings.projection import Encoder
 from eval.reward.laptop import look
@@ -127,4 +127,4 @@ def _opening(gripper: GripperSignal, row: np.ndarray) -> float:
             f"not {row.tolist()}"
         )
     opened = float(combined(gripper, row[None])[0] - gripper.closed) / (gripper.open - gripper.closed)
-    return min(max(opened, 0.0), 1.0) / (HAND if gripper.kind == "hand" else GRIPPER)
+    return min(max(opened, 0.0), 1.0) / OPENING

@@ -4,9 +4,11 @@ import hashlib
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from annotate.config import MotionConfig
 from benchmarks.label_truth import CHOICES, best_elsewhere
 from benchmarks.real_truth.fetch import fetch
 
@@ -47,8 +49,17 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
 
 
 def test_what_is_chosen_for_a_robot_does_not_know_it():
-    errors = {("", None): {"a": 0.1, "b": 0.1}}
+    errors: dict[tuple[str, Any], dict[str, float]] = {("", None): {"a": 0.1, "b": 0.1}}
     errors |= {(name, value): {"a": 0.1, "b": 0.1} for name, (_, _, others) in CHOICES.items() for value in others}
     errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
     assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}
     assert best_elsewhere(errors, "b") == {}
+
+
+def test_few_numbers_decide_a_label():
+    """Each in the ablation; a rule that needs one more has to take another's place."""
+    assert len(CHOICES) <= 28
+    for name, (module, attribute, others) in CHOICES.items():
+        value = getattr(MotionConfig() if module is None else module, attribute)
+        assert others, name
+        assert value not in others, name

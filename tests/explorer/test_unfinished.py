@@ -46,7 +46,7 @@ def test_an_episode_says_what_its_end_rests_on(own: Made):
         page = client.get("/episode/tiny/2").text
         assert "assumed complete: nobody says how the run ended" in page
         assert "outcome unknown (assumed complete)" in page
-        assert "probability that it failed 0.9 (the arm stops elsewhere)" in page
+        assert "unlike the task's other runs: the arm stops elsewhere" in page
         assert "probability that it failed" not in client.get("/episode/tiny/0").text
         [run] = client.get("/api/episode/tiny/2").json()["runs"]
         assert (run["quality"]["end_by"], run["quality"]["p_failure"]) == ("assumed", 0.9)

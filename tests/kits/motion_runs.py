@@ -34,7 +34,7 @@ def episodes(draw: st.DrawFn, cameras: int = 0) -> Signals:
     optional = st.one_of(st.none(), signals(n))
     success = draw(st.sampled_from([None, True, False]))
     state = draw(st.one_of(st.none(), st.tuples(signals(n), signals(n)).map(np.column_stack)))
-    curve = st.builds(GripperCurve, signals(n).map(lambda values: values / 10), st.booleans(), st.booleans())
+    curve = st.builds(GripperCurve, signals(n).map(lambda values: values / 10), st.booleans())
     grippers = draw(st.lists(curve, max_size=2))
     seen = np.arange(0, n, draw(st.integers(1, 4)))
     pictures = [draw(st.tuples(*[signals(len(seen))] * 5)) for _ in range(cameras)]

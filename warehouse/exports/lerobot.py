@@ -105,7 +105,8 @@ class LerobotExport(LerobotPlan):
         """Of each chunk's episodes, by their numbers in the export."""
         for dataset, chunk, episodes in self.selected.chunks():
             labels = chunk_labels(self.selected, dataset, chunk, episodes)
-            progress = {number: (label.ramp(), label.progress) for number, label in labels.items()}
+            assumed = {e.episode_index: e.outcome_assumed for e in episodes}
+            progress = {e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()}
             numbers = [self.index[e.key] for e in episodes]
             yield [
                 (self.starts[number], number, e.num_frames, progress.get(e.episode_index))

@@ -227,6 +227,7 @@ def _episode_row(
         "proccorpus_as_far_as_episode": (WHOLE, as_far_as and as_far_as.episode_index),
         "proccorpus_as_far_as_frame": (WHOLE, as_far_as and as_far_as.frame_index),
         "success": (pa.bool_(), e.success),
+        "outcome_assumed": (pa.bool_(), e.outcome_assumed),
         "label_confidence": (pa.float32(), of_label.get("confidence")),
         "needs_review": (pa.bool_(), of_label.get("needs_review")),
         "end_progress": (NUMBER, of_label.get("end")),

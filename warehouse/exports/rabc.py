@@ -34,7 +34,8 @@ USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
 KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
 INDEX, PROGRESS = ("index", "episode_index", "frame_index"), ("progress_sparse", "progress_dense")
-SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()))
+ASSUMED = "outcome_assumed"
+SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()) | {ASSUMED: pa.bool_()})
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames int64 [k], progress and probability of success [k]
 
 
@@ -76,8 +77,10 @@ def the_dataset(selected: Selected) -> tuple[str, str, float]:
     return dataset, kind, fps
 
 
-# The global index of an episode's first frame, its number, its frames, and both columns of its progress, if it has one
-EpisodeProgress = tuple[int, int, int, tuple[np.ndarray, np.ndarray] | None]
+# Both columns of an episode's progress, and whether it assumes an outcome that nobody says; None: it is no label
+FrameProgress = tuple[np.ndarray, np.ndarray, bool | None]
+# The global index of an episode's first frame, its number, its frames, and its progress, if it has one
+EpisodeProgress = tuple[int, int, int, FrameProgress | None]
 
 
 def write_progress(
@@ -106,10 +109,12 @@ def write_progress(
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
-def episode_rows(index: int, episode: int, n: int, progress: tuple[np.ndarray, np.ndarray] | None) -> pa.Table:
+def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | None) -> pa.Table:
     """The file's rows of one episode."""
     frames, unknown = np.arange(n), np.full(n, np.nan, np.float32)
-    return pa.table([frames + index, np.full(n, episode), frames, *(progress or (unknown, unknown))], schema=SCHEMA)
+    sparse, dense, assumed = progress or (unknown, unknown, None)
+    is_assumed = pa.array([assumed] * n, pa.bool_())
+    return pa.table([frames + index, np.full(n, episode), frames, sparse, dense, is_assumed], schema=SCHEMA)
 
 
 class OneDatasetExport(Export):
@@ -244,11 +249,12 @@ class RabcExport(OneDatasetExport):
         facts = write_progress(self.folder.path(FILE), of_chunks, self.selected, self.options)
         return facts | {"held_ends": self.held_ends}
 
-    def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, FrameProgress]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
         if self.options.rewards is None:
             labels = chunk_labels(self.selected, self.dataset, chunk, episodes)
-            return {e: (label.ramp(), label.progress) for e, label in labels.items()}
+            assumed = {e.episode_index: e.outcome_assumed for e in episodes}
+            return {e: (label.ramp(), label.progress, assumed[e]) for e, label in labels.items()}
         lengths = {e.episode_index: e.num_frames for e in episodes}
         scored = self.scored_frames(episodes)
         lines = {}
@@ -258,13 +264,14 @@ class RabcExport(OneDatasetExport):
                 progress = np.r_[progress[:-1], progress[-2]]
                 self.held_ends.append(e)
             lines[e] = between(frames, progress, lengths[e])
-        return {e: (line, line) for e, line in lines.items()}
+        return {e: (line, line, None) for e, line in lines.items()}
 
     def _readme(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
         size = example_size(kappas)
         columns = (
             "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows "
-            "the motion. NaN: no label\nthat is sure enough, the frame keeps weight 1."
+            "the motion. NaN: no label\nthat is sure enough, the frame keeps weight 1. "
+            "`outcome_assumed`: the label takes the run\nfor complete, and nobody says how it ended."
             if self.options.rewards is None
             else f"Both columns are what the\nreward model `{self.options.model}` said, with straight lines between "
             "the frames it was asked about. NaN: it gave\nno number, the frame keeps weight 1."

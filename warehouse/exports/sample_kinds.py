@@ -36,12 +36,25 @@ class DatasetsExport(ParquetSampleExport):
     and `load_dataset` look.
     """
 
-    schema = pa.schema([*(TABLES["samples"].schema.field(c) for c in COLUMNS), pa.field("images", pa.list_(PICTURE))])
+    schema = pa.schema(
+        [
+            *(TABLES["samples"].schema.field(c) for c in COLUMNS),
+            pa.field("outcome_assumed", pa.bool_()),
+            pa.field("images", pa.list_(PICTURE)),
+        ]
+    )
     place = "samples/"
 
     def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
+        # A sample of a label whose end rests on no stated outcome says so
+        assumed = {e.key: e.outcome_assumed for e in self.selected.episodes}
         for episode in self.read(part):
-            yield [{c: s.row[c] for c in COLUMNS} | {"images": shown_pictures(s)} for s in episode]
+            yield [
+                {c: s.row[c] for c in COLUMNS}
+                | {"outcome_assumed": assumed.get((s.row["dataset"], s.row["episode_index"]))}
+                | {"images": shown_pictures(s)}
+                for s in episode
+            ]
 
     def write_rest(self) -> Mapping[str, Any]:
         """The labels, and the card."""

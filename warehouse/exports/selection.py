@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from annotate.label_run import GateCounts, LabelGate
+from annotate.quality import ASSUMED
 from core.errors import UserError
 from core.tables import SPLITS
 from ingest.episode import EpisodeData, EpisodeRecord, record_from_row
@@ -38,11 +39,14 @@ WHERE_MEMORY, WHERE_S = "4GB", 600.0  # of a user's condition on episodes
 
 EPISODES_SQL = """
     SELECT e.dataset, e.episode_index, e.chunk, e.source_id, e.task, e.tasks, e.num_frames, e.fps, e.cameras,
-           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why, COLUMNS('^(confidence|named)$')
+           e.success, e.content_hash, s.split, a.label_run, a.why AS label_why,
+           COLUMNS('^(confidence|named|end_by)$')
     FROM episodes e LEFT JOIN splits s USING (dataset, episode_index)
     LEFT JOIN active_runs a USING (dataset, episode_index)
     LEFT JOIN episode_labels l
       ON l.dataset = e.dataset AND l.episode_index = e.episode_index AND l.label_run = a.label_run
+    LEFT JOIN label_quality q
+      ON q.dataset = e.dataset AND q.episode_index = e.episode_index AND q.label_run = a.label_run
     WHERE e.status = 'ok'"""
 FITTING_SQL = f"""
     SELECT * FROM ({EPISODES_SQL})
@@ -57,7 +61,8 @@ class ExportEpisode:
     """One episode and what is known of it; `label_run` None: nobody labelled it, or the label is not sure enough.
 
     `confidence` of its label, 0..1; `named`: has every step of it a name? `sure_of_names`: is it sure enough of them?
-    `is_unsure`: there is a label, and it is not sure enough to count.
+    `end_by`: what its label's end rests on, as the table label_quality has it. `is_unsure`: there is a label, and it is
+    not sure enough to count.
     """
 
     dataset: str
@@ -76,12 +81,18 @@ class ExportEpisode:
     label_why: str | None
     confidence: float | None = None
     named: bool | None = None
+    end_by: str | None = None
     sure_of_names: bool = True
     is_unsure: bool = False
 
     @property
     def key(self) -> tuple[str, int]:
         return self.dataset, self.episode_index
+
+    @property
+    def outcome_assumed(self) -> bool | None:
+        """Does its label take it for complete though nobody says how it ended? None without a label."""
+        return None if self.label_run is None else self.end_by == ASSUMED
 
     def as_sure(self, gate: LabelGate) -> "ExportEpisode":
         """The episode with what of its label is sure enough."""
@@ -176,8 +187,15 @@ class Selected:
         return replace(self, episodes=episodes, left_out=(*self.left_out, left_out))
 
     def label_notes(self) -> list[str]:
-        """How many labels are left out, or give no names of steps, and why, in sentences."""
-        return [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]
+        """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
+        notes = [f"{dataset}: {text}" for dataset in self.datasets for text in self._counts(dataset).sentences()]
+        for dataset in self.datasets:
+            labelled = [e for e in self.episodes if e.dataset == dataset and e.label_run is not None]
+            assumed = sum(e.outcome_assumed is True for e in labelled)
+            if assumed:
+                what = "labels take for complete what nobody says the outcome of (outcome_assumed)"
+                notes.append(f"{dataset}: {assumed} of {len(labelled)} {what}")
+        return notes
 
 
 def select(lake: Lake, selection: Selection) -> Selected:

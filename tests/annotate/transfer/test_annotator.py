@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from annotate.config import MotionConfig, TransferConfig
 from annotate.motion.observe import Signals
-from annotate.motion.structure import SURE
 from annotate.segments import check_tiling
-from annotate.transfer import Reference, Transferred, annotate, suggested
+from annotate.transfer import BY_PICTURES, Reference, Transferred, annotate, suggested
 from tests.kits.motion_runs import episodes, tilings
 from tests.kits.transfer_runs import FPS, PLAN, cuts_of, pace, run_along, shown_by, steps_of
 
@@ -55,7 +54,7 @@ def test_pictures_alone_do_not_say_how_an_episode_ended():
     )
     assert untold.label is not None
     assert told.label is not None
-    assert untold.label.confidence <= SURE < told.label.confidence
+    assert untold.label.confidence <= BY_PICTURES < told.label.confidence
 
 
 def test_a_step_that_was_done_twice_ends_with_the_second_time():

@@ -16,7 +16,7 @@ from core.paths import ROOT, Workspace
 from core.tables import TABLES
 from eval.annotators.compare import AnnotatorComparison, compare, differences, gain
 from eval.annotators.scoring import CLOCK, ComparedLabel, published_counts, random_cuts, score_label, score_steps
-from eval.annotators.truth import hand_progress, read_truth, simulator_truth
+from eval.annotators.truth import hand_progress, planned_by_task, read_truth, simulator_truth
 from warehouse.lake import Lake
 
 SAMPLES = ROOT / "samples" / "truth"
@@ -231,3 +231,28 @@ def test_a_wrong_file_is_named_with_what_is_wrong(tmp_path: Path, changes: dict,
     write_by_hand(tmp_path, 0, **changes)
     with pytest.raises(UserError, match=message):
         read_truth(tmp_path, "arm")
+
+
+def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path: Path) -> None:
+    """It came to three steps of five: by its own segments alone it would end at 1."""
+    folder = tmp_path / "arm"
+    folder.mkdir()
+
+    def write(episode: int, success: bool, steps: int) -> None:
+        ends = [10 * (step + 1) for step in range(steps)]
+        segments = [
+            {"name": f"step {step}", "start_frame": end - 10, "end_frame": end, "step": step}
+            for step, end in enumerate(ends)
+        ]
+        rest = {"name": "stand still", "start_frame": ends[-1], "end_frame": 100, "kind": "idle"}
+        content = {"episode_index": episode, "num_frames": 100, "fps": 10, "success": success}
+        (folder / f"{episode}.json").write_text(json.dumps(content | {"pass_a": [*segments, rest]}))
+
+    write(0, True, 4)
+    write(1, True, 5)
+    write(2, False, 3)
+    write(3, False, 3)
+    tasks = {0: "fold", 1: "fold", 2: "fold", 3: "pour"}
+    truths = planned_by_task(read_truth(tmp_path, "arm"), tasks)
+    ends = {episode: float(truth.progress()[-1]) for episode, truth in truths.items()}
+    assert ends == pytest.approx({0: 1.0, 1: 1.0, 2: 0.6, 3: 1.0})
