@@ -236,13 +236,14 @@ current_corrections: Corrections in force: the accepted label of each episode, c
           FROM corrections c JOIN recordings r ON r.resembles = c.recording WHERE r.left_at IS NULL),
         stated AS (
           SELECT c.* EXCLUDE (status, is_same), (c.episode_index // d.chunk_size)::INTEGER AS chunk,
-                 -- Of the recording that is decoded here, or will be; before recordings were known: of its contents
-                 is_same AND (coalesce(e.recording = c.recording, false)
-                   OR c.recording IS NOT NULL AND e.dataset IS NULL
-                   OR c.base_content_hash IS NOT DISTINCT FROM e.content_hash
-                   OR coalesce(list_contains(e.former_hashes, c.base_content_hash), false)) AS fits,
+                 -- Of contents that the recording has, or had; one that is not decoded here yet had those that are kept
+                 is_same AND (c.base_content_hash IS NOT DISTINCT FROM e.content_hash
+                   OR coalesce(list_contains(e.former_hashes, c.base_content_hash), false)
+                   OR e.dataset IS NULL AND coalesce(list_contains(p.content_hashes, c.base_content_hash), false))
+                   AS fits,
                  CASE WHEN c.status = 'accepted' AND NOT fits THEN 'review' ELSE c.status END AS status
           FROM said c JOIN datasets d USING (dataset) LEFT JOIN episode_content e USING (dataset, episode_index)
+          LEFT JOIN fingerprints p ON p.recording = c.recording
           WHERE c.rejects IS NULL AND NOT EXISTS (FROM corrections g WHERE g.rejects = c.correction_id)
             AND (c.status <> 'rejected' OR fits))
         SELECT correction_id, dataset, episode_index, chunk, status, base_label_run, base_content_hash, follows,

@@ -274,33 +274,34 @@ def place(
     read: the rows' layers of an episode, or the bytes of its video; asked only where files changed. Linear in the
     number of recordings.
     """
-    placed: dict[str, Placement] = {}
+    placed = _unchanged(known, addresses)
+    unplaced = _Unplaced(known, {p.known.recording for p in placed.values() if p.known})
+    waiting = [address for address in addresses if address.source_id not in placed]
+    fingerprints = dict[str, Fingerprint]()
+    # Where no recording is missing, what is not placed is new
+    if unplaced.recordings:
+        fingerprints = {address.source_id: read(address.record) for address in waiting}
+    # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
+    for find in (unplaced.equal, unplaced.similar, unplaced.of_this_name):
+        for address in waiting:
+            fingerprint = fingerprints.get(address.source_id, Fingerprint())
+            found = None if address.source_id in placed else find(address, fingerprint)
+            if found is not None:
+                placed[address.source_id] = found.with_fingerprint(fingerprint)
+    new = {a.source_id: Placement(a, None, fingerprint=fingerprints.get(a.source_id, Fingerprint())) for a in waiting}
+    return [placed.get(address.source_id) or new[address.source_id] for address in addresses]
+
+
+def _unchanged(known: Sequence[KnownRecording], addresses: Sequence[Address]) -> dict[str, Placement]:
+    """By name the addresses whose files did not change: they hold what they held."""
     by_name = {recording.source_id: recording for recording in known if not recording.is_here}
     by_name |= {recording.source_id: recording for recording in known if recording.is_here}
-    # Files that did not change hold what they held
+    placed: dict[str, Placement] = {}
     for address in addresses:
         before = by_name.get(address.source_id)
         if before is not None and is_unchanged(before, address):
             placed[address.source_id] = Placement(address, before)
-    open_recordings = _Unplaced(known, {p.known.recording for p in placed.values() if p.known})
-    waiting = [address for address in addresses if address.source_id not in placed]
-    if not open_recordings.recordings:
-        return [placed.get(address.source_id, Placement(address, None)) for address in addresses]
-
-    # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
-    fingerprints = {address.source_id: read(address.record) for address in waiting}
-    for find in (open_recordings.equal, open_recordings.similar, open_recordings.of_this_name):
-        for address in waiting:
-            if address.source_id in placed:
-                continue
-            found = find(address, fingerprints[address.source_id])
-            if found is not None:
-                placed[address.source_id] = replace(found, fingerprint=fingerprints[address.source_id])
-    return [
-        placed.get(address.source_id)
-        or Placement(address, None, fingerprint=fingerprints.get(address.source_id, Fingerprint()))
-        for address in addresses
-    ]
+    return placed
 
 
 def is_unchanged(before: KnownRecording, address: Address) -> bool:

@@ -116,17 +116,27 @@ def run_build(
     to_run = _largest_first(lake, _chunks_to_run(outdated, report.failed))
     report.left = [] if chunks is None else [chunk for chunk in to_run if chunk not in chunks]
     run([chunk for chunk in to_run if chunk not in report.left])
-    # A pass over the pictures may have found that a recording is another one: what people said of it is listed anew
-    for _ in range(MAX_LISTINGS):
-        steps = _planned(lake, report.builds, fingerprints)
-        if not _are_recognised_anew(report) or not list_sources(steps):
-            break
-        outdated = [step for step in _planned(lake, report.builds, fingerprints) if step.chunk is not None]
-        again = _chunks_to_run([step for step in outdated if step.status != CURRENT], report.failed)
-        run([chunk for chunk in again if chunk not in report.left])
+    _list_recognised(lake, report, fingerprints, list_sources, run)
     _note_recordings(lake, report, on_note)
     lake.back_up()
     return report
+
+
+def _list_recognised(
+    lake: Lake,
+    report: BuildReport,
+    fingerprints: Mapping[str, str],
+    list_sources: Callable[[Sequence[Step]], bool],
+    run: Callable[[Sequence[tuple[str, int]]], None],
+) -> None:
+    """List anew, and build, where a pass over the pictures found a recording to be another one than was listed."""
+    for _ in range(MAX_LISTINGS):
+        if not _are_recognised_anew(report):
+            return
+        list_sources(_planned(lake, report.builds, fingerprints))
+        steps = [step for step in _planned(lake, report.builds, fingerprints) if step.chunk is not None]
+        outdated = _chunks_to_run([step for step in steps if step.status != CURRENT], report.failed)
+        run([chunk for chunk in outdated if chunk not in report.left])
 
 
 def _are_recognised_anew(report: BuildReport) -> bool:

@@ -27,13 +27,14 @@ from warehouse.lake.recordings import (
 class Recognition:
     """The recordings of the decoded episodes of a chunk.
 
-    recordings, stamps: by episode its recording, and the stamp of its files. withdrawn: episodes that are, or may be, a
-    recording that was taken down. takedowns: marks to add, since a withdrawn recording turned up at another place.
+    recordings, stamps, contents: by episode its recording, the stamp of its files, and the content hashes that it has
+    had. withdrawn: episodes that are, or may be, a recording that was taken down. takedowns: marks to add, since a withdrawn recording turned up at another place.
     """
 
     update: RecordingUpdate
     recordings: dict[int, str] = field(default_factory=dict)
     stamps: dict[int, str] = field(default_factory=dict)
+    contents: dict[int, frozenset[str]] = field(default_factory=dict)
     withdrawn: set[int] = field(default_factory=set)
     findings: list[Finding] = field(default_factory=list)
     takedowns: list[dict] = field(default_factory=list)
@@ -70,6 +71,7 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         after = _without_withdrawn(recognition, after, fingerprint, down, reasons)
         recognition.recordings[episode] = after.recording
         recognition.stamps[episode] = after.stamp
+        recognition.contents[episode] = after.fingerprint.contents
     return recognition
 
 

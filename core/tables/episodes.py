@@ -84,7 +84,8 @@ episode_content: One row per decoded episode: its length, rate and usable camera
   max_drift_s f64: largest difference between a row's time and frame_index / fps; null: the rows have no times
   usable_cameras list[str]: cameras that decode in full and are neither black nor frozen, the preferred one first
   content_hash str: sha256 over rows and pictures (area-averaged luma)
-  former_hashes list[str] unhashed: content_hash of the same contents, as earlier versions computed it
+  former_hashes list[str] unhashed: content_hash of the same recording as earlier versions computed it, or with other
+      cameras or texts, or encoded otherwise
   recording str unhashed since=15: recording that was decoded, see recordings; null: decoded before there were any
   file_stamp str unhashed since=15: hash over sizes and versions of the files that it was decoded from
   fingerprint_version i32 unhashed since=15: as `version` in fingerprints; so are the columns that follow

@@ -1,10 +1,11 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -95,9 +96,16 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
         of_recording = {
             "recording": recognition.recordings.get(row["episode_index"]),
             "file_stamp": recognition.stamps.get(row["episode_index"]),
+            "former_hashes": sorted(_former_hashes(row, recognition)),
         }
         contents.append(row | layers | of_recording)
     return tables | {"episode_content": TABLES["episode_content"].rows(contents)}
+
+
+def _former_hashes(row: Mapping[str, Any], recognition: Recognition) -> set[str]:
+    """Content hashes by which people may have named the contents of a row of episode_content."""
+    known = recognition.contents.get(row["episode_index"], frozenset())
+    return {*row["former_hashes"], *known} - {row["content_hash"]}
 
 
 def _without(table: pa.Table, episodes: Collection[int]) -> pa.Table:

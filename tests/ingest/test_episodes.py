@@ -5,11 +5,17 @@ from pathlib import Path
 import pytest
 
 from ingest.episode import REASONS, Finding
-from ingest.episodes import MAX_DETAILS, episodes_stage, findings_table
+from ingest.episodes import MAX_DETAILS, EpisodesResult, episodes_stage, findings_table, settled_listing
+from ingest.sources.files import Source
 from ingest.splits import SplitConfig
 from tests.kits.lerobot_writer import said, source_of, write_v2
 
 UNUSED = ("gripper_unused", "warning", None, None)  # the gripper of the writer's rows goes to and fro in each frame
+
+
+def listed(source: Source) -> EpisodesResult:
+    """The stage on a source that nothing is known of."""
+    return episodes_stage(source, settled_listing(source, {}), SplitConfig(), {})
 
 
 # Findings
@@ -49,7 +55,7 @@ def test_findings_are_of_known_kinds() -> None:
 def test_texts_that_the_lake_cannot_hold(tmp_path: Path) -> None:
     """A NUL character anywhere in an episode: it is shown as another, and the episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("a\0b", "pick"))
-    result = episodes_stage(source_of(root), SplitConfig(), {}, {})
+    result = listed(source_of(root))
     assert said(result.findings) == [("unreadable_data", "unusable", 0, None), UNUSED]
     assert [r.task for r in result.records] == ["a\ufffdb", "pick"]
     (row,) = findings_table("toy", "frames", [Finding("no_video", "\0", camera="\0", file="\0")], 500).to_pylist()
@@ -60,7 +66,7 @@ def test_texts_beyond_the_limit(tmp_path: Path) -> None:
     """A task of 50 MB ended a build: it is cut off, and its episode is not used."""
     root = write_v2(tmp_path, [6, 7], tasks=("x" * 101, "place it"))
     source = source_of(root, limits={"max_text": 100})
-    result = episodes_stage(source, SplitConfig(), {}, {})
+    result = listed(source)
     (finding,) = [f for f in result.findings if f.reason == "over_limit"]
     assert (finding.severity, finding.episode_index) == ("unusable", 0)
     assert finding.detail.startswith("characters of one of its texts: 101, over the limit of 100 (limits.max_text")

@@ -92,9 +92,7 @@ def _run(
     pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
         return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
-    except ChangedSourceError as e:
-        raise dg.Failure(str(e), allow_retries=False) from e
-    except BlockedError as e:
+    except (ChangedSourceError, BlockedError) as e:
         raise dg.Failure(f"{stage.name} of {context.partition_key} is not made: {e}", allow_retries=False) from e
     except VlmError as e:
         raise dg.Failure(str(e), allow_retries=e.reason == "server_gone") from e
