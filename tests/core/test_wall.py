@@ -31,7 +31,7 @@ from tests.kits.standins import stay_busy, take_memory
     [
         (partial(take_memory, 1 << 28), {"max_memory_bytes": 1 << 26}, "a.mp4 cannot be decoded"),
         (
-            partial(stay_busy, 0.1),
+            partial(stay_busy, cpu_s=0.1),
             {"max_cpu_s": 0.05, "max_cpu_s_per_mb": 0},
             "a.mp4: its pictures take more than 0 s of CPU",
         ),

@@ -11,11 +11,16 @@ import time
 LONG_S = 15.0  # longer than any limit of a test
 
 
-def sleep() -> None:
+def sleep(*_: object) -> None:
     time.sleep(LONG_S)
 
 
-def stay_busy(cpu_s: float = LONG_S) -> None:
+def sleep_for_minutes(*_: object) -> None:
+    """Longer than a test is patient."""
+    time.sleep(900)
+
+
+def stay_busy(*_: object, cpu_s: float = LONG_S) -> None:
     """Python runs beside it."""
     ends_s = time.thread_time() + cpu_s
     while time.thread_time() < ends_s:
@@ -33,6 +38,10 @@ def take_memory(num_bytes: int) -> list[bytearray]:
     """In parts, as a decoder does. Raises MemoryError."""
     part = 1 << 24
     return [bytearray(b"x") * part for _ in range(-(-num_bytes // part))]
+
+
+def take_a_gigabyte(*_: object) -> list[bytearray]:
+    return take_memory(1 << 30)
 
 
 def end_by_signal() -> None:
