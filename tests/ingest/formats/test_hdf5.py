@@ -149,7 +149,7 @@ def test_what_leads_elsewhere_or_claims_too_much(new: New) -> Told:
         images.create_dataset("never", (6, 64, 64, 3), np.uint8)
         # A chunk that stores more than its 192 bytes need, and one that is said to be larger than the limit
         packed = images.create_dataset("packed", (1, 8, 8, 3), np.uint8, chunks=(1, 8, 8, 3), compression="gzip")
-        packed.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(np.random.default_rng(0).bytes(1 << 12)))
+        packed.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(np.random.default_rng(0).bytes(1 << 13)))
         wide = images.create_dataset("wide", (1, 128, 128, 3), np.uint8, chunks=(1, 128, 128, 3))
         wide.id.write_direct_chunk((0, 0, 0, 0), b"x")
         plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
