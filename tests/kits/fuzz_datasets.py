@@ -174,7 +174,7 @@ EXCESSES = {
     "rlds_keys": Excess("rlds", "limits.max_features", {"max_features": 20}),
     "mcap_claims": Excess("", "cut_off"),
     "mcap_topics": Excess("", "limits.max_features", {"max_features": 10}),
-    "zarr_pickle": Excess("zarr", "unknown_codec"),
+    "zarr_pickle": Excess("zarr", "data/robot0_gripper_width: No Zarr data type"),
     "zarr_large": Excess("zarr", "limits.max_chunk_bytes", {"max_chunk_bytes": 20_000}),
     "zarr_up": Excess("zarr", "no_task"),
     "table30_wide": Excess("table30", "limits.max_values", {"max_values": 200}),
