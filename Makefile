@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints newest sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -86,7 +86,7 @@ cluster: setup postgres nginx
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kits.deployment
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
-# each parser of ours; odd paths and names; datasets made to harm. The same bytes again: make fuzz FUZZ_SEED=7
+# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup
 	@echo "Seed of the parsers' random bytes: $(strip $(FUZZ_SEED))"
@@ -156,10 +156,10 @@ bench: setup
 	  $(BIN)/python -m benchmarks.$$what --check || missed="$$missed, $$what"; done; \
 	test -z "$$missed" || { echo "Goals missed by more than 15 %: $${missed#, }" >&2; exit 1; }
 
-# Pins, after a change of pyproject.toml
+# Pins, after a change of pyproject.toml; to move some: make constraints UPGRADE="openai ruff"
 # With the hash of every file that an index has for each pin: another file of that name is not installed
 constraints: setup
-	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.12 \
+	$(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --python-version 3.12 $(UPGRADE:%=--upgrade-package %) \
 	  --extra train --extra serve --extra rl --extra exports --extra phash --extra zarr --extra cloud --extra scale --extra dev pyproject.toml -o constraints.txt
 
 # What libraries do otherwise than one would guess (findings/README.md), each in an environment of its own; one of them:
@@ -169,6 +169,12 @@ findings: setup
 	  echo "== $$(basename $$script .sh)"; \
 	  PATH="$(CURDIR)/$(BIN):$$PATH" sh $$script || changed="$$changed $$(basename $$script .sh)"; done; \
 	test -z "$$changed" || { echo "Not as described:$$changed" >&2; exit 1; }
+
+# Which newer releases work: the newest of each main dependency in .venv-newest (7 GB), the quick tests there, and what
+# each package broke; an hour. docs/dependencies.md has the last table. NEWEST="--hold av tests/eval": with the pin of
+# av, some tests; NEWEST=--list installs nothing
+newest: setup
+	OMP_NUM_THREADS=1 nice $(BIN)/python -m tests.newest $(NEWEST)
 
 # What is installed, as a CycloneDX bill of materials: dist/sbom.json
 sbom: setup

@@ -28,7 +28,8 @@ class Recognition:
     """The recordings of the decoded episodes of a chunk.
 
     recordings, stamps, contents: by episode its recording, the stamp of its files, and the content hashes that it has
-    had. withdrawn: episodes that are, or may be, a recording that was taken down. takedowns: marks to add, since a withdrawn recording turned up at another place.
+    had. withdrawn: episodes that are, or may be, a recording that was taken down. takedowns: marks to add, since a
+    withdrawn recording turned up at another place.
     """
 
     update: RecordingUpdate

@@ -19,7 +19,9 @@ from safetensors import SafetensorError, safe_open
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import AutoProcessor, PreTrainedTokenizerFast
+from transformers.integrations.peft import MIN_PEFT_VERSION
 from transformers.utils import logging
+from transformers.utils.peft_utils import check_peft_version
 
 from training.attention import set_vision, text_attention
 from training.folder import CARD, ModelError
@@ -142,6 +144,18 @@ def add_adapter(backbone: Any, config: LoraConfig) -> None:
     for parameter in backbone.parameters():
         if parameter.requires_grad and parameter.is_floating_point():
             parameter.data = parameter.data.float()
+
+
+def check_adapters_can_be_saved() -> None:
+    """transformers loads and trains adapters with any peft, and asks for a version only when one is saved: after the
+    training. Raises ModelError."""
+    try:
+        check_peft_version(MIN_PEFT_VERSION)
+    except (ImportError, ValueError) as e:
+        raise ModelError(
+            f"transformers {transformers.__version__} saves adapters only with peft {MIN_PEFT_VERSION} or newer, and "
+            f"{peft.__version__} is installed: install the versions of constraints.txt (docs/dependencies.md)"
+        ) from e
 
 
 def adapter_settings(backbone: Any, config: LoraConfig) -> Any:

@@ -126,13 +126,16 @@ def _start(
 
 
 def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: CheckpointScorer | None) -> None:
-    """Raises TrainingError for a recipe that cannot be trained on this release."""
+    """Raises TrainingError for a recipe that cannot be trained on this release, ModelError for one whose adapter could
+    not be saved."""
     path = recipe.model.path
     if path and is_laptop(path):
         raise TrainingError(
             f"{path.name} is a laptop model: train one from the start by the recipe laptop, or go on with this one by "
             "proccorpus adapt"
         )
+    if recipe.lora:
+        backbones.check_adapters_can_be_saved()
     if not recipe.data.jsonl and not release.paths(lake.workspace, "train"):
         raise TrainingError(f"release {release.name} has no train split")
     if recipe.train.evaluate_every and scorer is None:

@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 
 from tests.kits.browser_kit import Watched
 from tests.kits.explorer_kit import FAILED, UNLABELLED
+from tests.kits.lake_kit import SLOW
 
 pytestmark = pytest.mark.browser
 PAGES = (
@@ -131,7 +132,7 @@ def test_sql_runs_saves_and_cancels(watched: Watched):
     expect(page.locator("#result td").nth(1)).to_have_text("5")
     page.get_by_role("button", name="Delete how many").click()
     expect(page.locator("#saved")).to_have_text("none yet")
-    page.locator("#sql").fill("SELECT count(*) FROM range(100000000000) a, range(1000) b")
+    page.locator("#sql").fill(SLOW)
     page.locator("#run").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#told")).to_have_text("stopped")

@@ -15,7 +15,7 @@ from prompt_toolkit.output import DummyOutput
 
 import warehouse
 from cli.sql_shell import complete, shell
-from tests.kits.lake_kit import FOREVER
+from tests.kits.lake_kit import SLOW
 from warehouse.lake.schema import columns
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -78,12 +78,12 @@ def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.Capt
 
     class Impatient(Asked):
         def ask(self, text: str) -> pa.Table:
-            if text.startswith(FOREVER):
+            if text.startswith(SLOW):
                 threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
             return super().ask(text)
 
     impatient = Impatient(asked.process, asked.corpus)
-    assert typed(impatient, f"{FOREVER};\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
+    assert typed(impatient, f"{SLOW};\rSELECT 3 AS a;\r\x04") == [([{"a": 3}], "table")]
     assert capsys.readouterr().err.splitlines()[0] == "stopped"
 
 

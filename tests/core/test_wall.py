@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -14,27 +16,42 @@ import pytest
 from annotate.frames import FramesConfig, frames_stage
 from core.paths import ROOT
 from core.wall import Walled, memory_wall
+from ingest.media import video
 from ingest.reasons import Limits
 from ingest.registry import DatasetConfig
 from ingest.source import list_episodes
 from ingest.sources.files import Source
 from tests.kits.cli_kit import PROGRAM
-from tests.kits.fuzz_datasets import write_hostile
-from tests.kits.hostile_video import large_pictures, video_of_scans
 from tests.kits.lerobot_writer import write_video
 from tests.kits.patience import PATIENCE_S
+from tests.kits.standins import stay_busy, take_memory
 
 
 @pytest.mark.parametrize(
-    ("limits", "words"),
+    ("standin", "limits", "words"),
     [
-        ({"max_memory_bytes": 1 << 26}, "memory"),
-        ({"max_cpu_s": 0.05, "max_cpu_s_per_mb": 0}, "a.mov: its pictures take more than 0 s of CPU"),
+        (partial(take_memory, 1 << 28), {"max_memory_bytes": 1 << 26}, "a.mp4 cannot be decoded"),
+        (
+            partial(stay_busy, cpu_s=0.1),
+            {"max_cpu_s": 0.05, "max_cpu_s_per_mb": 0},
+            "a.mp4: its pictures take more than 0 s of CPU",
+        ),
     ],
 )
-def test_the_next_episode_goes_on(tmp_path: Path, limits: dict[str, Any], words: str) -> None:
-    large_pictures(tmp_path / "a.mov", 5000)
-    write_video(tmp_path / "b.mp4", range(6))
+def test_the_next_episode_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, standin: Callable[[], object], limits: dict[str, Any], words: str
+) -> None:
+    for name in ("a.mp4", "b.mp4"):
+        write_video(tmp_path / name, range(6))
+    play = video.play
+
+    def dear(container: Any, stream: Any) -> Iterator[Any]:
+        for picture in play(container, stream):
+            if container.name.endswith("a.mp4"):
+                standin()
+            yield picture
+
+    monkeypatch.setattr(video, "play", dear)
     source = Source(DatasetConfig(name="d", source=str(tmp_path), fps=10, limits=Limits(**limits)))
     records = list_episodes(source).records
     measured = frames_stage(source, records, 0, FramesConfig(), lambda sha256, jpeg: None)
@@ -64,14 +81,15 @@ def test_a_process_that_could_not_be_started_is_later(monkeypatch: pytest.Monkey
 
 
 STUCK = """
-import re, sys, time
+import sys
 from core import wall
 from core.wall import begin_anew, is_left_out, time_wall
+from tests.kits.standins import sleep, stay_in_one_call
 wall.WAITING = 2  # not 40 s
 begin_anew()
 with time_wall("the first") as within, within(0):
     pass
-for name, stay in {"busy": lambda: re.match("(a+)+$", "a" * 60 + "b"), "waiting": lambda: time.sleep(60)}.items():
+for name, stay in {"busy": stay_in_one_call, "waiting": sleep}.items():
     if not is_left_out(name):
         with time_wall("round it") as within, within(100), time_wall(name) as within, within(-1.9):
             stay()
@@ -91,16 +109,15 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: str) -> None:
     """A list of episodes, and a picture of a camera, each in one call."""
-    write_hostile("mcap_records", tmp_path / "m")
-    (tmp_path / "v").mkdir()
-    video_of_scans(tmp_path / "v" / "a.avi", 20_000, 2_000)
-    write_video(tmp_path / "v" / "b.mp4", range(8))
+    for name in ("m/stuck_when_listed.mp4", "v/stuck_when_decoded.mp4", "v/then.mp4"):
+        write_video(tmp_path / name, range(8))
     for name, more in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():
         limits = "limits: {max_cpu_s: 0.2, max_cpu_s_per_mb: 0}\n"
         (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {tmp_path / name}\n{limits}{more}")
     (tmp_path / "b.toml").write_text(f'datasets = ["m", "v"]\nregistry = ["{tmp_path}"]\nannotator = "motion"\n')
     build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
-    told = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True, check=False)
+    environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests/kits/stuck'}:{ROOT}"}
+    told = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert told.returncode == 3, told.stderr
     assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in told.stderr
     sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"

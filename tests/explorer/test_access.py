@@ -14,7 +14,7 @@ from explorer.app import create_app
 from explorer.site import Options
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.fault_kit import wait_for
-from tests.kits.lake_kit import FOREVER
+from tests.kits.lake_kit import SLOW
 from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
 from tests.kits.visitor import serving, visit
@@ -53,7 +53,7 @@ def test_pages_follow_the_lake_and_a_release_stays(furnished, made, tmp_path: Pa
 def test_a_page_that_takes_too_long_is_stopped(furnished: Workspace):
     corpus = CorpusView(furnished)
     with pytest.raises(PageError, match=r"longer than 0\.1 s"), corpus.reading(0.1) as reader:
-        reader.rows("SELECT count(*) FROM range(100000000000) a, range(100) b")
+        reader.rows(SLOW)
     with corpus.reading() as reader:
         assert reader.row("SELECT 1") == (1,)
 
@@ -80,10 +80,10 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
             assert (answer.status_code, says in answer.text) == (200, True), url
 
 
-def test_told_to_end_while_queries_run_for_ever(furnished: Workspace, tmp_path: Path):
+def test_told_to_end_while_queries_run(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
     with serving(furnished, TMPDIR=str(tmp_path)) as (client, server), ThreadPoolExecutor(2) as asking:
-        asked = [asking.submit(client.get, "/sql", params={"q": FOREVER}) for _ in range(2)]
+        asked = [asking.submit(client.get, "/sql", params={"q": SLOW}) for _ in range(2)]
         wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
         queries = below(server.pid)
         assert client.get("/releases").status_code == 200

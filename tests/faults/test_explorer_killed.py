@@ -14,11 +14,11 @@ import httpx
 from core.paths import Workspace
 from tests.kits.cli_kit import rows, without_progress
 from tests.kits.fault_kit import Corpus, Tally, Whole, errors, unfinished, wait_for
+from tests.kits.lake_kit import SLOW
 from tests.kits.patience import PATIENCE_S
 from tests.kits.sql_attacks import below
 from tests.kits.visitor import post, serving
 
-ENDLESS = "SELECT sum(hash(a.range + b.range)) FROM range(10000000) a, range(10000000) b"
 SAVED_BY_PAGES = {"episode_marks"}  # the only table that a build does not write
 
 
@@ -89,7 +89,7 @@ def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_k
     rng, fault = random.Random(seed + 9), "a query's process killed"
     with serving(Workspace(reference)) as (client, server), ThreadPoolExecutor() as pool:
         for _ in range(server_kills):
-            asked = pool.submit(client.get, "/sql", params={"q": ENDLESS})
+            asked = pool.submit(client.get, "/sql", params={"q": SLOW})
             wait_for(lambda a=asked: bool(querying(server.pid)) or a.done(), "a process for the query")
             time.sleep(rng.uniform(0, 3))
             assert not asked.done(), asked.result().text

@@ -1,5 +1,6 @@
-"""Builds of datasets that were made to harm, killed at moments that a seed chooses."""
+"""Builds of datasets that are over a limit, killed at moments that a seed chooses."""
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -7,33 +8,35 @@ from typing import Any
 
 from tests.kits.cli_kit import write_configs
 from tests.kits.fault_kit import Corpus, Moment, Tally, Whole, assert_same_end, errors
-from tests.kits.fuzz_datasets import write_hostile
+from tests.kits.fuzz_datasets import EXCESSES, write_excess
 from tests.kits.lerobot_writer import write_v2
 from tests.kits.patience import PATIENCE_S
 from tests.kits.spoil import write_outside
 
 # Of each format, with what a limit stops and what is left of the dataset
-HOSTILE = ("v2_rows", "v3_dictionary", "video_edits", "hdf5_rows", "rlds_keys", "tar_size")
+OVER = ("v2_rows", "v3_dictionary", "video_frames", "hdf5_rows", "rlds_keys", "tar_size")
 KINDS = ("worker", "group", "torn")
 MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its moment
-FAULT = "hostile datasets, killed"
+FAULT = "datasets over a limit, killed"
 
 
-def hostile_corpus(folder: Path) -> Corpus:
+def corpus_over_limits(folder: Path) -> Corpus:
     """The datasets with an entry of each, beside a sound one."""
     folder.mkdir()
     write_outside(folder / "outside")
     sources = {"sound": write_v2(folder / "sources" / "sound", [6, 7])}
-    for name in HOSTILE:
+    limits = {"sound": "{}"} | {name: json.dumps(EXCESSES[name].limits) for name in OVER}
+    for name in OVER:
         sources[name] = folder / "sources" / name
-        write_hostile(name, sources[name])
-    entries = {name: f"source: {source}\nannotator: motion\n" for name, source in sources.items()}
+        write_excess(name, sources[name])
+    entry = "source: {}\nannotator: motion\nlimits: {}\n"
+    entries = {name: entry.format(source, limits[name]) for name, source in sources.items()}
     return Corpus(write_configs(folder, entries))
 
 
-def test_builds_of_hostile_datasets_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:
+def test_builds_of_datasets_over_a_limit_are_killed(tally: Tally, kills: int, seed: int, tmp_path: Path) -> None:
     """The end is the uninterrupted one, and the dataset beside them is labelled."""
-    corpus, rng, mark = hostile_corpus(tmp_path / "corpus"), random.Random(seed + 7), tmp_path / "mark"
+    corpus, rng, mark = corpus_over_limits(tmp_path / "corpus"), random.Random(seed + 7), tmp_path / "mark"
     untouched = corpus.build(tmp_path / "untouched")
     assert "Traceback" not in untouched.stderr
     assert errors(tmp_path / "untouched", hashes=True) == []

@@ -1,5 +1,5 @@
-"""What the fuzz tests build, and where: a tiny dataset of each format, to be spoilt (spoil.py); datasets that hold
-little and claim or become much, bombs that no change of a file comes to by chance; and a process with limits."""
+"""What the fuzz tests build, and where: a tiny dataset of each format, to be spoilt (spoil.py); datasets that are over
+a limit, or reach for more than is theirs, as no change of a file comes to by chance; and a process with limits."""
 
 import csv
 import ctypes
@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 import zstandard
 
 from core.paths import ROOT, Workspace
-from ingest.reasons import REASONS
+from ingest.reasons import REASONS, Limits
 from ingest.registry import DatasetConfig
 from ingest.source import format_of
 from ingest.sources.files import Source
@@ -39,7 +39,7 @@ from tests.kits import agibot_writer as agibot
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
 from tests.kits import rlds_writer as rlds
-from tests.kits.hostile_video import playlists, shown_often
+from tests.kits.hostile_video import playlists
 from tests.kits.processes import own_peak_mb
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.step_forms import V2_FORMS, V3_FORMS
@@ -143,21 +143,43 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
     return FIELDS.get(name, {})
 
 
-# Made to harm: by kind, and by the base of which one file is another, if any
+# Beyond what is allowed. Real ones had millions of rows, episodes or objects, texts of gigabytes in a few KB, pictures
+# larger than memory. These are tiny, and the limits lower
 
-MANY = 2 << 20
-KINDS = {
-    ("v2", "lerobot_v2"): "cameras wide rows",
-    ("v3", "lerobot_v3"): "dictionary tasks listed equal digits",
-    ("video", ""): "playlists edits",
-    ("hdf5", "aloha"): "rows pictures objects",
-    ("rlds", "rlds"): "picture keys",
-    ("mcap", ""): "claims records topics",
-    ("zarr", "zarr"): "pickle bomb up",
-    ("table30", "table30"): "wide",
-    ("tar", "agibot_tars"): "size",
+
+@dataclass(frozen=True)
+class Excess:
+    """A dataset, the lowered limits of its registry entry, and words of the finding that says so."""
+
+    base: str  # of which one file is another, if any
+    words: str
+    limits: Mapping[str, int] = field(default_factory=dict)
+
+
+EXCESSES = {
+    "v2_cameras": Excess("lerobot_v2", "no_video"),
+    "v2_wide": Excess("lerobot_v2", "limits.max_values", {"max_values": 50}),
+    "v2_rows": Excess("lerobot_v2", "limits.max_rows", {"max_rows": 40}),
+    "v3_dictionary": Excess("lerobot_v3", "limits.max_bytes", {"max_bytes": 100_000}),
+    "v3_tasks": Excess("lerobot_v3", "limits.max_rows", {"max_rows": 40}),
+    "v3_listed": Excess("lerobot_v3", "limits.max_episodes", {"max_episodes": 10}),
+    "v3_equal": Excess("lerobot_v3", "limits.max_rows", {"max_rows": 40}),
+    "v3_digits": Excess("lerobot_v3", "path_template"),
+    "video_playlists": Excess("", "undecodable_video"),
+    "video_frames": Excess("video", "limits.max_frames", {"max_frames": 5}),
+    "hdf5_rows": Excess("aloha", "limits.max_values", {"max_values": 50}),
+    "hdf5_pictures": Excess("aloha", "limits.max_chunk_bytes", {"max_chunk_bytes": 1000}),
+    "hdf5_objects": Excess("aloha", "limits.max_features", {"max_features": 20}),
+    "rlds_picture": Excess("rlds", "limits.max_pixels", {"max_pixels": 64 * 64}),
+    "rlds_keys": Excess("rlds", "limits.max_features", {"max_features": 20}),
+    "mcap_claims": Excess("", "cut_off"),
+    "mcap_topics": Excess("", "limits.max_features", {"max_features": 10}),
+    "zarr_pickle": Excess("zarr", "data/robot0_gripper_width: No Zarr data type"),
+    "zarr_large": Excess("zarr", "limits.max_chunk_bytes", {"max_chunk_bytes": 20_000}),
+    "zarr_up": Excess("zarr", "no_task"),
+    "table30_wide": Excess("table30", "limits.max_values", {"max_values": 200}),
+    "tar_size": Excess("agibot_tars", "more than the file has"),
 }
-HOSTILE = {f"{kind}_{name}": base for (kind, base), names in KINDS.items() for name in names.split()}
 
 
 def says(path: Path, **members: Any) -> None:
@@ -200,77 +222,71 @@ def zipped(root: Path, name: str, size: int) -> None:
         file.writestr(name, bytes(size))
 
 
-def write_hostile(name: str, root: Path) -> None:
+def write_excess(name: str, root: Path) -> None:
     """The dataset of a name in a new folder; in ../../outside of it is what it must not read."""
     root.mkdir(parents=True)
-    if HOSTILE[name]:
-        write_base(HOSTILE[name], root)
+    if EXCESSES[name].base:
+        write_base(EXCESSES[name].base, root)
     info, tasks = root / "meta/info.json", root / "meta/tasks.parquet"
     arm, films, gripper = "observations/qpos", "observations/images/cam_high", "data/robot0_gripper_width"
     match name:
         case "v2_cameras":
-            says(info, features=le.features([f"cam{k}" for k in range(2000)], 10))
+            says(info, features=le.features([f"cam{k}" for k in range(20)], 10))
         case "v2_wide":
-            state = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(3000 * 6000, np.float32)), 6000)
-            columns = {"observation.state": state, "timestamp": np.arange(3000) / 10}
-            columns |= dict.fromkeys(("episode_index", "task_index"), np.zeros(3000, np.int64))
+            state = pa.FixedSizeListArray.from_arrays(pa.array(np.zeros(6 * 20, np.float32)), 20)
+            columns = {"observation.state": state, "timestamp": np.arange(6) / 10}
+            columns |= dict.fromkeys(("episode_index", "task_index"), np.zeros(6, np.int64))
             le.write_parquet(le.v2_data(root, 0), columns, compression="zstd")
         case "v2_rows":
-            repeated(le.v2_data(root, 0), MANY)
-        case "v3_dictionary":  # 5 KB took 18.6 GB
-            indices = pa.repeat(pa.scalar(0, pa.int32()), 1024)
-            texts = pa.DictionaryArray.from_arrays(indices, pa.array(["A" * 20_000_000]))
-            packed = {"compression": "zstd", "dictionary_pagesize_limit": 1 << 30, "store_schema": False}
-            le.write_parquet(tasks, {"task_index": np.arange(1024), "task": texts}, **packed)
+            repeated(le.v2_data(root, 0), 50)
+        case "v3_dictionary":  # one text, which every row repeats
+            indices = pa.repeat(pa.scalar(0, pa.int32()), 32)
+            texts = pa.DictionaryArray.from_arrays(indices, pa.array(["A" * 10_000]))
+            packed = {"compression": "zstd", "store_schema": False}
+            le.write_parquet(tasks, {"task_index": np.arange(32), "task": texts}, **packed)
         case "v3_tasks":
-            repeated(tasks, MANY)
-        case "v3_listed":  # a million episodes that are nowhere
-            repeated(le.v3_meta(root), 1_000_000, episode_index=np.arange(1_000_000))
+            repeated(tasks, 50)
+        case "v3_listed":  # episodes that are nowhere
+            repeated(le.v3_meta(root), 50, episode_index=np.arange(50))
         case "v3_equal":
-            zeros = np.zeros(400_000, np.int64)
+            zeros = np.zeros(50, np.int64)
             le.write_parquet(le.v3_data(root, 0), dict.fromkeys(("episode_index", "task_index"), zeros))
-        case "v3_digits":
-            says(info, data_path="data/" + "{chunk_index}{file_index}" * 4 + "x.parquet")
-            (root / "data" / ("1" * 220 + ".txt")).write_text("")
+        case "v3_digits":  # where one number ends and the other begins nobody knows
+            says(info, data_path="data/{chunk_index}{file_index}x.parquet")
         case "video_playlists":  # of a link, which leads to a film outside
             (root / "clip.link").symlink_to("../../outside/secret.mp4")
             for kind, text in playlists("clip.link").items():
                 for suffix in ("mp4", "mkv"):
                     (root / f"{kind}.{suffix}").write_text(text)
-        case "video_edits":
-            shown_often(root / "a.mp4", 1000, 10_000)
         case "hdf5_rows" | "hdf5_pictures":
-            array, *size = (arm, MANY, 14) if name == "hdf5_rows" else (films, 6, MANY, MANY, 3)
+            array, *size = (arm, 6, 14) if name == "hdf5_rows" else (films, 6, 64, 64, 3)
             with h5py.File(root / "episode_0.hdf5", "r+") as file:
                 kind = file.pop(array).dtype
                 file.create_dataset(array, size, kind, chunks=tuple(min(n, 14) for n in size))
         case "hdf5_objects":
             with h5py.File(root / "episode_0.hdf5", "r+") as file:
-                for k in range(12_000):
+                for k in range(30):
                     file.create_group(f"g{k}")
-        case "rlds_picture" | "rlds_keys":  # a megabyte that is one of 900 MB; many features
-            bomb = {"steps/observation/image": [rlds.png(np.zeros((17_000, 17_000, 3), np.uint8))] * 6}
-            more = bomb if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(20_000)}
+        case "rlds_picture" | "rlds_keys":
+            large = {"steps/observation/image": [rlds.png(np.zeros((70, 70, 3), np.uint8))] * 6}
+            more = large if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(30)}
             rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=more)])
         case "mcap_claims":
-            mcap(root, chunk(b"x", 1 << 40))
-        case "mcap_records":
-            messages = channel(0) + record(5, bytes(22)) * 3_000_000
-            mcap(root, chunk(messages, len(messages)), record(128, bytes(100_000)))
+            mcap(root, chunk(b"x", 2000))
         case "mcap_topics":
-            mcap(root, *map(channel, range(20_000)))
+            mcap(root, *map(channel, range(20)))
         case "zarr_pickle":
             says(root / "more.zarr" / gripper / ".zarray", filters=[{"id": "pickle"}])
-        case "zarr_bomb":
-            zipped(root, f"{gripper}/0.0", 1 << 28)
+        case "zarr_large":
+            zipped(root, f"{gripper}/0.0", 30_000)
         case "zarr_up":
             zipped(root, "../../outside/secret.json", 2)
         case "table30_wide":
             states = root / "fold_towel/data/episode_000000/states/states.jsonl"
-            le.write_json_lines(states, [{"joint_positions": [0] * 300_000}] * 100)
-        case "tar_size":  # a member of more bytes than there are anywhere
+            le.write_json_lines(states, [{"joint_positions": [0] * 100}] * 6)
+        case "tar_size":  # a member of more bytes than the file has
             member = tarfile.TarInfo("648642/videos/head_color.mp4")
-            member.size = 1 << 60
+            member.size = 1 << 20
             tar = root / "observations/327/648642-648649.tar"
             tar.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
 
@@ -359,12 +375,15 @@ WHERE dataset NOT IN (SELECT dataset FROM findings WHERE severity = 'unusable'
 """
 
 
-def build(folder: Path, mutants: Path, names: list[str], fields: Mapping[str, Any]) -> dict[str, Outcome]:
-    """Outcomes by name of datasets in a folder that are built in one workspace."""
+def build(
+    folder: Path, mutants: Path, names: list[str], fields: Mapping[str, Any], limits: Mapping[str, Any] | None = None
+) -> dict[str, Outcome]:
+    """Outcomes by name of datasets in a folder that are built in one workspace; `limits` of their entries by name."""
     outcomes, builds = {name: Outcome() for name in names}, []
     for name in names:
         alive()
-        builds.append(DatasetBuild(dataset=DatasetConfig(name=name, source=str(mutants / name), **fields)))
+        entry = dict(fields) | {"limits": Limits(**(limits or {}).get(name, {}))}
+        builds.append(DatasetBuild(dataset=DatasetConfig(name=name, source=str(mutants / name), **entry)))
         try:
             format_of(Source(builds[-1].dataset))
         except SourceError as e:

@@ -11,6 +11,7 @@ import pytest
 from annotate.imported import Annotation, ImportedError, read_annotations
 from core.errors import UserError
 from ingest.episode import NativeStep
+from ingest.reasons import LIMITS
 from pipeline.imports import import_annotations
 from tests.kits.lerobot_writer import edit_parquet, v3_data, v3_meta, write_v3
 from tests.kits.made_corpus import Made
@@ -90,7 +91,7 @@ def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
     with pytest.raises(ImportedError, match="holds no annotations"):
         read_annotations(tmp_path)
     with (tmp_path / "c.jsonl").open("wb") as file:
-        file.truncate(1 << 36)
+        file.truncate(LIMITS.max_file_bytes + 1)
     with pytest.raises(ImportedError, match="over the limit of"):
         read_annotations(tmp_path)
 

@@ -25,6 +25,7 @@ from tests.kits.training_kit import (  # isort
     recipe,
     small,
 )
+from training import backbones
 from training.batches import BatchStream
 from training.card import add_scores, card_text
 from training.checkpoint import (
@@ -58,6 +59,21 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 
 def kinds(folder: Path) -> set[str]:
     return {p.suffix for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_adapter_that_could_not_be_saved_is_said_before_training(
+    corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over."""
+    monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
+    steps: list[Point] = []
+    of = recipe("unsaved", lora={"rank": 4, "alpha": 8})
+    with pytest.raises(ModelError, match=r"^transformers [\d.]+ saves adapters only with peft 99\.0 or newer, and "):
+        train(*corpus, of, steps.append)
+    assert steps == []
+    # What has no adapter is trained
+    train(*corpus, recipe("saved", train={"steps": 1}), steps.append)
+    assert len(steps) == 1
 
 
 MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "tiny_qwen2_5")]

@@ -83,12 +83,19 @@ def row_by_row(column: str) -> str:
 
 
 def extension_path(name: str) -> str:
-    """The extension file inside its installed package: loaded from disk, nothing is fetched."""
+    """The extension file inside its installed package: loaded from disk, nothing is fetched. Raises LakeError."""
     spec = importlib.util.find_spec(f"duckdb_extension_{name}")
     if spec is None or not spec.submodule_search_locations:
         raise LakeError(f"the package duckdb-extension-{name.replace('_', '-')} is not installed: run make setup")
     folder = next(iter(spec.submodule_search_locations))
-    return os.path.join(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
+    path = os.path.join(folder, "extensions", f"v{duckdb.__version__}", f"{name}.duckdb_extension")
+    if not os.path.isfile(path):
+        versions = ", ".join(v.removeprefix("v") for v in sorted(os.listdir(os.path.join(folder, "extensions"))))
+        raise LakeError(
+            f"DuckDB {duckdb.__version__} is installed, and its extension {name} for DuckDB {versions}: install the "
+            "versions of constraints.txt (docs/dependencies.md says what newer ones wait for)"
+        )
+    return path
 
 
 def connect(

@@ -2,9 +2,7 @@
 
 import io
 import json
-import struct
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -15,6 +13,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import reward_server as bench
 from core.web import Access
@@ -22,15 +21,16 @@ from eval.reward.model import ModelScorer
 from eval.reward.open import BaselineScorer, open_checkpoint
 from eval.reward.scorer import TOLERANCE, CameraView, Reward
 from eval.reward.video import open_clip, score_clip
+from eval.server import limits as server_limits
 from eval.server import service, videos
 from eval.server.client import RewardClient, RewardServerError
 from eval.server.limits import ServerLimits
 from ingest.media.video import decode
 from tests.kits.fault_kit import wait_for
-from tests.kits.hostile_video import jpeg_of_scans, video_of_scans
 from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import make_checkpoint, write_video
 from tests.kits.reward_server_kit import FPS, POISON, TASK, Pixels, heard, offline, pictures, png, running, talking
+from tests.kits.standins import sleep, sleep_for_minutes, stay_busy, take_a_gigabyte
 
 SMALL = ServerLimits(max_body_bytes=2**20, max_pixels=128 * 128, max_frames=8, max_sessions=80)
 
@@ -202,10 +202,6 @@ def test_what_a_session_keeps_does_not_grow(served: Any):
 GOOD = png(pictures(1)[0])
 ARRAYS = io.BytesIO()
 np.save(ARRAYS, np.array([{"a": 1}]), allow_pickle=True)
-# A header that says 30,000 x 30,000 pixels, with the right CRC
-BOMB = bytearray(GOOD)
-struct.pack_into(">II", BOMB, 16, 30_000, 30_000)
-struct.pack_into(">I", BOMB, 29, zlib.crc32(BOMB[12:29]))
 RUN = {"task": TASK, "fps": "4"}
 
 
@@ -219,7 +215,6 @@ RUN = {"task": TASK, "fps": "4"}
         ([png(np.zeros((8, 8), np.uint16))], RUN, 415, "more than 8 bits a channel"),
         ([GOOD[: len(GOOD) // 2]], RUN, 400, "picture 0 cannot be decoded"),
         ([GOOD[:20]], RUN, 400, "picture 0 cannot be decoded"),
-        ([bytes(BOMB)], RUN, 413, "picture 0 has more than 16384 pixels|picture 0 is 30000x30000"),
         ([png(pictures(1, size=130)[0])], RUN, 413, "picture 0 is 130x130: more than 16384 pixels"),
         ([GOOD] * 9, RUN, 413, "9 pictures in one request: at most 8"),
         ([GOOD] * 3, {**RUN, "cameras": ["a", "b"]}, 422, "3 pictures are no whole number of moments of 2 cameras"),
@@ -235,22 +230,29 @@ RUN = {"task": TASK, "fps": "4"}
         ([GOOD], {**RUN, "fps": "900"}, 422, "a window reaches back 900 frames"),
     ],
 )  # fmt: skip
-def test_frames_that_cannot_be_scored(
-    shared: str, files: list[bytes], fields: dict, status: int, reason: str, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setattr("eval.server.limits.CPU_S", 0.1)  # a quick machine decodes all of those scans in 0.3 s
+def test_frames_that_cannot_be_scored(shared: str, files: list[bytes], fields: dict, status: int, reason: str):
     answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S)
     told = answer.json()
     assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told
-    assert any(words in told["reason"] for words in reason.split("|")), told
+    assert reason in told["reason"], told
     with RewardClient(shared) as client:
         assert client.reward_frames(pictures(1), TASK, FPS)[0].progress == offline(Pixels(), pictures(1))[0].progress
 
 
-def test_a_picture_of_many_empty_scans_is_given_up():
-    with running(Pixels(), replace(SMALL, max_body_bytes=2**23)) as app:
-        sent = {"frames": jpeg_of_scans(400_000, 120)}
-        answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files=sent, timeout=PATIENCE_S)
+def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.MonkeyPatch):
+    """Which Pillow refuses itself, before its header is looked at."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    answer = httpx.post(f"{shared}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
+    assert (answer.status_code, answer.json()["reason"]) == (413, "picture 0 has more than 16384 pixels")
+
+
+@pytest.mark.parametrize("standin", [stay_busy, sleep, take_a_gigabyte])
+def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: pytest.MonkeyPatch):
+    """As one of many empty scans does: some MB took minutes."""
+    monkeypatch.setattr(server_limits, "_decoded", standin)
+    monkeypatch.setattr(server_limits, "WALL_S", 2.0)
+    with running(Pixels(), SMALL) as app:
+        answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
     assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (413, True), answer.text
 
 
@@ -320,9 +322,14 @@ def test_a_run_is_not_scored_on_for_a_client_that_is_gone():
 
 
 @pytest.mark.parametrize("baseline", ["clock", "visual"])
-def test_decoding_ends_soon_after_its_client_has_gone(baseline: str, tmp_path: Path) -> None:
-    video = video_of_scans(tmp_path / "run.avi", 15_000, 2000)
-    with running(BaselineScorer(baseline), replace(SMALL, max_pixels=1 << 22)) as app:
+def test_decoding_ends_soon_after_its_client_has_gone(
+    baseline: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(videos, "_next_s", sleep_for_minutes)
+    monkeypatch.setattr(videos, "WALL_S", 900.0)
+    video = tmp_path / "run.mp4"
+    write_video(video, pictures(8, size=64), fps=4)
+    with running(BaselineScorer(baseline), SMALL) as app:
         assert httpx.get(f"{app.state.url}/readyz", timeout=PATIENCE_S).is_success
         before = set(active_children())
         files = [("videos", video.read_bytes())]
@@ -337,7 +344,7 @@ def test_decoding_ends_soon_after_its_client_has_gone(baseline: str, tmp_path: P
 def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To find out of the large one took 19 s and 0.8 GB."""
+    """One whose pictures have thousands of scans took minutes; to find out of a large one took 19 s and 0.8 GB."""
 
     def refused(video: Path, **limits: Any) -> str:
         with running(BaselineScorer("clock"), replace(SMALL, **limits)) as app:
@@ -347,7 +354,11 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
         return answer.json()["error"]
 
     monkeypatch.setattr(service, "VIDEO_S", 0.1)
-    assert refused(video_of_scans(tmp_path / "run.avi", 15_000, 2000), max_pixels=1 << 22) == "video_too_costly"
+    with monkeypatch.context() as patched:
+        patched.setattr(videos, "_next_s", stay_busy)
+        video = tmp_path / "run.mp4"
+        write_video(video, pictures(8, size=64), fps=4)
+        assert refused(video) == "video_too_costly"
     monkeypatch.setattr(videos, "_next_s", abs)  # which fails
     for side, limits, error in ((64, {"max_video_s": 1.0}, "video_too_long"), (256, {}, "picture_too_large")):
         video = tmp_path / f"{side}.mp4"

@@ -226,7 +226,7 @@ def test_no_address_is_opened_and_no_rubbish_decoded(shared: str, address: str, 
 
 def test_bodies_that_are_no_json_too_long_or_too_deep(shared: str):
     path = f"{shared}/v1/chat/completions"
-    for body, status in ((b"{", 400), (b"[" * 100_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
+    for body, status in ((b"{", 400), (b"[" * 3_000, 400), (b"x" * (2**20 + 1), 413), (b"", 400)):
         answer = httpx.post(path, content=body, timeout=PATIENCE_S)
         assert (answer.status_code, set(answer.json()["error"])) == (status, {"message", "type", "param", "code"})
     assert httpx.get(path, timeout=PATIENCE_S).json()["error"]["message"] == "Method Not Allowed"

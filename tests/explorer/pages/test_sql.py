@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 
 from explorer.pages import episodes, sql
 from tests.kits.explorer_kit import write_queries
+from tests.kits.lake_kit import SLOW
 from tests.kits.visitor import delete, post
 
 
@@ -51,7 +52,7 @@ def test_rows_are_cut_and_said_to_be(client: TestClient):
 
 def test_a_long_query_is_stopped_and_the_page_goes_on(client: TestClient, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sql, "TIME_S", 0.2)
-    text = ask(client, "SELECT count(*) FROM range(100000000000) a, range(1000) b").text
+    text = ask(client, SLOW).text
     assert "took longer than 0.2 s and was stopped" in text
     monkeypatch.undo()
     assert "1 rows" in ask(client, "SELECT 1").text

@@ -200,9 +200,9 @@ def test_arrays_that_cannot_be_used(new: New) -> Told:
         "empty": b"",
         "no archive": b"PK\x03\x04 no archive",
         "damaged": damaged,
-        "more than anybody's rows": packed(claiming(1 << 26, 1) + bytes(1 << 20)),
-        # NumPy would read it whole before it looks at it
-        "a header of 64 MB": packed(b"\x93NUMPY\x02\x00" + (1 << 26).to_bytes(4, "little") + b" " * (1 << 26)),
+        "more than anybody's rows": packed(claiming(20_000, 1) + bytes(20_000)),
+        # NumPy would read it whole, of whatever size, before it looks at it
+        "a long header": packed(b"\x93NUMPY\x02\x00" + (1 << 17).to_bytes(4, "little") + b" " * (1 << 17)),
         "a header that lies about its size": packed(claiming(6, 1000) + struct.pack("<d", 1.0)),
         "no array": packed(b"no array"),
         "notes": packed(b"x", "notes.txt"),
@@ -211,7 +211,7 @@ def test_arrays_that_cannot_be_used(new: New) -> Told:
     }.items():
         root = write_run(new() / "a.mp4")
         (root / "a.npz").write_bytes(data)
-        yield title, source_of(root)
+        yield title, source_of(root, limits={"max_values": 10_000})
     objects = np.array([Trap(sprung := new() / "sprung")] * 6, dtype=object)
     for name, beside in (("a.npz", {}), ("a.npy", {}), ("a.npz", {"action": rows(2)})):
         root = write_run(new() / "a.mp4")

@@ -62,7 +62,7 @@ def test_layout(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)], [episode(1)]]})
     write_info(root / "1.0.0", {"train": [1, 1, 1]})
     yield "another number of shards than stated", source_of(root, fps=5)
-    contents = (None, "", "nonsense", "[1]", "[" * 100_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}')
+    contents = (None, "", "nonsense", "[1]", "[" * 3_000, '{"\\ud800": 1}', '{"featuresDict": {"features": 3}}')
     for content in contents:
         root = write_dataset(new(), {"train": [[episode(0), episode(1, 7)]]})
         (root / "1.0.0/features.json").unlink()
@@ -198,7 +198,7 @@ def test_cameras(new: New) -> Told:
     for encoding, values in raw.items():
         features = features_json({"image": tensor("uint8", 64, 64, 3, encoding=encoding), "wrist_image": None})
         yield f"raw, {encoding}", of(new, episode(0, steps__observation__image=values), features=features)
-    for shape in ((-1, -1, 3), (1 << 20, 1 << 20, 3), (0, 64, 3)):
+    for shape in ((-1, -1, 3), (1 << 13, 1 << 13, 3), (0, 64, 3)):
         features = features_json({"image": tensor("uint8", *shape), "wrist_image": None})
         yield f"raw, claims {shape}", of(new, episode(0, steps__observation__image=stack), features=features)
 

@@ -53,6 +53,13 @@ def test_a_missing_extension_is_named():
         extension_path("no_such")
 
 
+def test_a_duckdb_without_its_extension_is_a_sentence(workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(duckdb, "__version__", "2.0.1")
+    words = r"^DuckDB 2\.0\.1 is installed, and its extension ducklake for DuckDB 1\.[\d.]+: install the versions of "
+    with pytest.raises(LakeError, match=words):
+        Lake(workspace)
+
+
 # Publishing
 
 
