@@ -139,7 +139,7 @@ def chunk_steps(
             continue
         present.add(spec.name)
         upstream = [name for name in stage.upstream if name in present]
-        inputs[spec.name] = tuple(dict.fromkeys(chain.from_iterable((*inputs[name], name) for name in upstream)))
+        inputs[spec.name] = _all_inputs(inputs, upstream)
         # Its input is not settled yet
         if any(name not in outputs for name in upstream):
             yield Step(spec, dataset, chunk, WAITING, "")
@@ -156,6 +156,11 @@ def chunk_steps(
         if recorded is not None and status == CURRENT:
             outputs[spec.name] = recorded["output_hash"]
         yield Step(spec, dataset, chunk, status, wanted, stamp, inputs[spec.name])
+
+
+def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) -> tuple[str, ...]:
+    """The stages that some stages read, whatever lies between, and these themselves, each once."""
+    return tuple(dict.fromkeys(chain.from_iterable((*inputs[name], name) for name in upstream)))
 
 
 def _status(recorded: Mapping[str, str] | None, wanted: str) -> str:

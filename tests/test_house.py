@@ -13,19 +13,20 @@ import pytest
 
 from core.paths import ROOT
 
-# Statements of Python, those inside of others counted too
+# Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
+# blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones
 STATEMENTS = {
-    "core": 1206,
-    "ingest": 7077,
-    "annotate": 6400,
-    "warehouse": 7601,
-    "eval": 6825,
-    "training": 4414,
-    "pipeline": 3943,
-    "explorer": 2735,
-    "cli": 2210,
-    "assets": 1620,
-    "benchmarks": 5090,
+    "core": 1211,
+    "ingest": 7413,
+    "annotate": 6577,
+    "warehouse": 8103,
+    "eval": 6843,
+    "training": 4443,
+    "pipeline": 4343,
+    "explorer": 2738,
+    "cli": 2258,
+    "assets": 1630,
+    "benchmarks": 5344,
 }
 PAGES = 2999  # of the explorer's scripts, styles and templates; 3,000
 MOST_OF_A_FILE = 600
@@ -33,9 +34,9 @@ LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
 FOR_THE_TYPE_CHECKER = 5  # blocks
 DATACLASSES = 316
-ERRORS = 29
+ERRORS = 31  # 29 before a source that changed, and a check that blocks, had their own
 MOST_COMPLEX = 20
-OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.03
+OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.033  # 0.03 before recordings are told by several layers
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time came
 BRANCHES_PER_10_LINES = 2.24  # 1.9, of functions of 12 lines or more
 OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}

@@ -20,7 +20,7 @@ def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> 
     folder.mkdir(parents=True, exist_ok=True)
     with pq.ParquetWriter(path, SCHEMA) as writer:
         for episode, curve in enumerate(curves):
-            writer.write_table(episode_rows(first, episode, len(curve), (curve, curve)))
+            writer.write_table(episode_rows(first, episode, len(curve), (curve, curve, None)))
             first += len(curve)
         writer.add_key_value_metadata({"proccorpus": json.dumps({"suggested_kappa": kappas.suggested()})})
     return path

@@ -23,6 +23,7 @@ IN_FORCE = {
     "current_references": "episode_index, author, origin",
     "current_joined_tasks": "task, same_as",
 }
+SPLITS = "SELECT episode_index, split FROM splits ORDER BY 1"
 LABELS = (
     "SELECT episode_index, name, start_frame, end_frame FROM active_segments "
     "WHERE label_run LIKE 'human/%' ORDER BY 1, 3"
@@ -55,6 +56,7 @@ def build(folder: Path) -> Lake:
 def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     lake = Lake(Workspace(kept / "workspace"), read_only=True)
     said, in_force, labels = rows(lake, PEOPLE), rows(lake, IN_FORCE), lake.rows(LABELS)
+    splits = lake.rows(SPLITS)
     assert said["corrections"]
     assert said["takedowns"]
     assert [(episode, end) for episode, name, _, end in labels if name == "reach"] == list(CUTS.items())
@@ -63,11 +65,12 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     lake = build(kept)
     now = rows(lake, PEOPLE)
     for table, before in said.items():
-        # Columns may be added, and are empty then
+        # Columns may be added; each row says which recording it is of
         assert [{name: row[name] for name in old} for old, row in zip(before, now[table], strict=True)] == before, table
-        assert not any(row[name] for row in now[table] for name in row.keys() - before[0].keys()) if before else True
+        assert all(row["recording"] for row in now[table] if row.get("episode_index") is not None), table
     assert {view: found for view, found in rows(lake, IN_FORCE).items() if view in in_force} == in_force
     assert lake.rows(LABELS) == labels
+    assert lake.rows(SPLITS) == splits
     assert lake.rows("SELECT episode_index FROM active_runs ORDER BY 1") == [(episode,) for episode in (0, 1, 2, 4)]
     assert lake.rows("SELECT reason FROM quarantine") == [("taken_down",)]
     assert lake.rows("FROM pending_corrections") == []

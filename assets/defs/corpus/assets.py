@@ -3,7 +3,7 @@
 What belongs here: what Dagster has to know. What a stage does and needs is in pipeline/stages/.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from core.paths import Workspace
 from pipeline.config import DatasetBuild, with_annotator
 from pipeline.picture_cache import PictureCache
 from pipeline.plan import CURRENT, WAITING, plan
-from pipeline.stage import BlockedError, Stage, StageContext, StageReport, run_stage
+from pipeline.stage import BlockedError, Stage, StageContext, StageReport, Step, run_stage
 from pipeline.stages import LISTING, STAGES, stage_specs
 from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import forget_lakes, is_passing
@@ -79,14 +79,10 @@ def _run(
     if step is None and why_not(stage) and of_chunk:
         return why_not(stage)
 
-    # What cannot be run now says what to do first; trying again would not help
     if step is None:
         why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
         raise dg.Failure(why, allow_retries=False)
-    if step.status == WAITING:
-        late = next(step.stage.name for step in steps if step.status not in (CURRENT, WAITING))
-        why = f"{stage.name} of {dataset} waits for {late}, which is not up to date: materialise that first"
-        raise dg.Failure(why, allow_retries=False)
+    _check_is_ready(step, steps)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
     pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
@@ -99,6 +95,14 @@ def _run(
     finally:
         if stage.name == DECODING[-1]:
             _let_go()
+
+
+def _check_is_ready(step: Step, steps: Sequence[Step]) -> None:
+    """Raises dg.Failure, which says what to do first; trying again would not help."""
+    if step.status == WAITING:
+        late = next(other.stage.name for other in steps if other.status not in (CURRENT, WAITING))
+        why = f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise that first"
+        raise dg.Failure(why, allow_retries=False)
 
 
 # What the stages of one chunk keep for one another where one process runs them all: a video is decoded once. Of a run,

@@ -250,7 +250,9 @@ def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.M
 def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: pytest.MonkeyPatch):
     """As one of many empty scans does: some MB took minutes."""
     monkeypatch.setattr(server_limits, "_decoded", standin)
-    monkeypatch.setattr(server_limits, "WALL_S", 2.0)
+    # Each is ended by the one limit that it is beyond
+    monkeypatch.setattr(server_limits, "WALL_S", 2.0 if standin is sleep else 60.0)
+    monkeypatch.setattr(server_limits, "CPU_S", 0.5 if standin is stay_busy else 60.0)
     with running(Pixels(), SMALL) as app:
         answer = httpx.post(f"{app.state.url}/v1/frames", data=RUN, files={"frames": GOOD}, timeout=PATIENCE_S)
     assert (answer.status_code, "takes more CPU or memory" in answer.json()["reason"]) == (413, True), answer.text

@@ -36,6 +36,10 @@ def told(corpus: Lake) -> Lake:
     return corpus
 
 
+def without_recording(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "recording"}
+
+
 def empty(lake: Lake) -> None:
     lake.con.execute("DELETE FROM corrections")
 
@@ -44,7 +48,8 @@ def test_json_lines_bring_every_row_back(told: Lake):
     before, text = rows(told), to_lines(rows(told))
     assert len(before) == len(text.splitlines()) == 4
     read = from_lines(told, text, "somebody")
-    assert (read.rows, read.refused, read.waiting) == (before, [], [])
+    # The lake gives each row its recording
+    assert (read.rows, read.refused, read.waiting) == ([*map(without_recording, before)], [], [])
     assert add_rows(told, read.rows) == 0
     empty(told)
     assert add_rows(told, from_lines(told, text, "somebody").rows) == 4
