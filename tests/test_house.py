@@ -20,7 +20,7 @@ STATEMENTS = {
     "ingest": 7413,
     "annotate": 6577,
     "warehouse": 8103,
-    "eval": 6843,
+    "eval": 6844,
     "training": 4443,
     "pipeline": 4343,
     "explorer": 2738,

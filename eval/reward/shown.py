@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from annotate.alignment.engine import HZ, OPENING
+from annotate.alignment.engine import HZ
 from annotate.alignment.live import Following, Guide, Where
 from annotate.embeddings.projection import Encoder
 from eval.reward.laptop import look
@@ -20,6 +20,9 @@ SURE_END = 0.8  # probability of the end, from which on a moment is one at the e
 MOST_SPREAD = 0.2  # of progress: what shown episodes say so differently is unsure
 UNLIKE = "the picture is unlike everything shown"
 APART = "what is shown says different things"
+
+# So far apart, of its range, is an opening at the same moment of two runs: what live rewards were measured with
+GRIPPER, HAND = 0.15, 0.3
 
 
 @dataclass
@@ -127,4 +130,4 @@ def _opening(gripper: GripperSignal, row: np.ndarray) -> float:
             f"not {row.tolist()}"
         )
     opened = float(combined(gripper, row[None])[0] - gripper.closed) / (gripper.open - gripper.closed)
-    return min(max(opened, 0.0), 1.0) / OPENING
+    return min(max(opened, 0.0), 1.0) / (HAND if gripper.kind == "hand" else GRIPPER)

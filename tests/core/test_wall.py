@@ -118,10 +118,11 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
     build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests/kits/stuck'}:{ROOT}"}
     told = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert told.returncode == 3, told.stderr
+    # A dataset whose only episode cannot be used fails its check, so that nothing is made of it
+    assert told.returncode == 1, told.stderr
     # For the list, and of one worker for the picture, too; several begin anew by themselves
     assert told.stderr.count("begun anew without it") == (2 if workers == "1" else 1)
-    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in told.stderr
+    assert "m: the list of its episodes takes more than 0.2 s of CPU" in told.stderr
     sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"
     asked = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
     found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

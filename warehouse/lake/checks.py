@@ -65,12 +65,17 @@ def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
 
 def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0."""
+    """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0.
+
+    But for those whose label a person rejected.
+    """
     unlabelled, outside, not_zero = scope.row(
         lake,
         "SELECT (SELECT count(*) FROM episodes e WHERE dataset = $1 AND chunk = $2 AND status = 'ok' AND num_frames <> "
         "(SELECT count(*) FROM active_progress p WHERE p.dataset = e.dataset AND p.chunk = e.chunk "
-        "AND p.episode_index = e.episode_index)), "
+        "AND p.episode_index = e.episode_index) AND episode_index NOT IN ("
+        "SELECT episode_index FROM current_corrections WHERE dataset = $1 AND status = 'rejected' EXCEPT "
+        "SELECT episode_index FROM active_runs WHERE dataset = $1)), "
         "count(*) FILTER (NOT coalesce(progress BETWEEN 0 AND 1, false) OR isnan(progress)), "
         "count(*) FILTER (frame_index = 0 AND progress <> 0) FROM active_progress WHERE dataset = $1 AND chunk = $2",
     )
