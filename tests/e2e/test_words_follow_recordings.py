@@ -5,6 +5,7 @@ word is then in force on the right recording, or in review there with the reason
 recording: never. `python -m tests.kits.words_kit --table` prints the table.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -81,9 +82,18 @@ def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
     return copied
 
 
-@pytest.mark.parametrize(
-    "change", [pytest.param(c, id=c.id, marks=[] if c.id in QUICK else [pytest.mark.slow]) for c in CHANGES]
-)
+# LeRobot's formats each time; the others take as long again: PROCCORPUS_CHANGES=whole
+whole = pytest.mark.skipif(os.environ.get("PROCCORPUS_CHANGES") != "whole", reason="PROCCORPUS_CHANGES=whole runs it")
+
+
+def marks_of(change: Change) -> list[pytest.MarkDecorator]:
+    if change.id in QUICK:
+        return []
+    is_lerobot = change.form.startswith("lerobot")
+    return [pytest.mark.slow] if is_lerobot else [pytest.mark.slow, whole]
+
+
+@pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
 def test_words_are_in_force_on_their_recording_or_in_review(workshop: Workshop, change: Change) -> None:
     changed = workshop.changed(change)
     verdict = words_kit.judge(change, workshop.prepared(change.form), workshop.place, changed)
@@ -91,6 +101,7 @@ def test_words_are_in_force_on_their_recording_or_in_review(workshop: Workshop, 
     assert verdict.fates.wrong == [], verdict.fates.words
 
 
+@whole
 @pytest.mark.slow
 def test_a_recording_that_comes_back_has_its_words_and_its_split(
     workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
@@ -112,6 +123,7 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
     assert {"gone", "back"} <= whats
 
 
+@whole
 @pytest.mark.slow
 def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     said: Callable[[Callable[[Path], object]], Case],
@@ -130,6 +142,7 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     assert words_kit.leaks(case, (DATASET, "copy")) == []
 
 
+@whole
 @pytest.mark.slow
 def test_a_person_decides_of_recordings_that_only_resemble(
     workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
@@ -154,6 +167,7 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     assert words_kit.leaks(case) == []
 
 
+@whole
 @pytest.mark.slow
 def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[[Path], object]], Case]) -> None:
     case = said(written(V2, trimmed()))
@@ -169,6 +183,7 @@ def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[
     checked(case.run("release", "create", "r", *words_kit.LICENCE))
 
 
+@whole
 @pytest.mark.slow
 def test_recordings_and_their_changes_are_listed(said: Callable[[Callable[[Path], object]], Case]) -> None:
     case = said(written(V2, without(2)))
