@@ -4,8 +4,9 @@ The listing goes by names, files and rows; here the pictures are known, too. Wha
 turns up, before anything of it is stored.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import pyarrow as pa
 
@@ -59,11 +60,16 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
             [dataset, sorted(resembled)],
         )
         withdrawn = withdrawn_recordings(lake)
-        ids = set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset])) if left else set[str]()
     at_number = {recording.episode_index: recording for recording in present}
     candidates = RecordingIndex(left)
     down = RecordingIndex(recording for recording, _ in withdrawn)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
+
+    @cache
+    def ids() -> set[str]:
+        # Also of recordings that are at other places now: an id is never given again
+        return set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
+
     for episode, fingerprint in sorted(decoded.items()):
         before = at_number.get(episode)
         if before is None:
@@ -81,7 +87,7 @@ def _recognised(
     before: KnownRecording,
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
-    ids: set[str],
+    ids: Callable[[], set[str]],
 ) -> KnownRecording:
     """The recording of an episode that the listing took for `before`; what differs is noted in `update`."""
     # The same files as when it was decoded last hold the same recording, however they are read by now
@@ -118,16 +124,16 @@ def _recognised(
 
 
 def _new_recording(
-    update: RecordingUpdate, before: KnownRecording, fingerprint: Fingerprint, ids: set[str]
+    update: RecordingUpdate, before: KnownRecording, fingerprint: Fingerprint, ids: Callable[[], set[str]]
 ) -> KnownRecording:
     """A new recording in the place of one that was there; that one is gone from it."""
     present = before.changed(
-        recording=new_id(before.dataset, before.source_id, ids | {before.recording}),
+        recording=new_id(before.dataset, before.source_id, ids()),
         resembles=None,
         why="",
         fingerprint=fingerprint,
     )
-    ids.add(present.recording)
+    ids().add(present.recording)
     update.put(before.changed(is_here=False))
     update.put_fingerprint(before)
     update.put(present)

@@ -128,14 +128,12 @@ def _with_missing_fingerprints(
 
     A lake of an earlier version has none; they are read while the files are still those that people spoke of.
     """
-    lacking = [p for p in placements if p.known and p.is_sure and not (p.known.fingerprint.rows or p.fingerprint.rows)]
-    if not lacking:
-        return list(placements)
     spoken_of = recordings_with_words(lake, dataset)
     filled = []
     for placement in placements:
         known = placement.known
-        if placement in lacking and known and known.recording in spoken_of and is_unchanged(known, placement.address):
+        is_lacking = known is not None and not (known.fingerprint.rows or placement.fingerprint.rows)
+        if known and is_lacking and known.recording in spoken_of and is_unchanged(known, placement.address):
             filled.append(placement.with_fingerprint(read(placement.address.record)))
         else:
             filled.append(placement)
