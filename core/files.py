@@ -38,7 +38,8 @@ REMEDIES = {
     errno.EPERM: "ask whoever owns it for the right, or use a place (for one, a copy of the workspace) of your own",
     errno.ENAMETOOLONG: "a name may have 255 bytes, a path 4,095: choose a shorter one",
 }
-PREFIX, LOCK = "proccorpus-", ".lock"
+# Of scratch folders. No other folder has both: a workspace named /tmp/proccorpus-scratch-mine has another lock
+PREFIX, LOCK = "proccorpus-scratch-", ".scratch-lock"
 
 
 class DiskFullError(FailedError):

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from core.files import ScratchFolder
-from core.paths import ROOT
+from core.files import LOCK, PREFIX, ScratchFolder
+from core.paths import ROOT, Workspace
 from tests.kits.patience import PATIENCE_S
+from warehouse.lake import Lake
 
 HOLDING = """
 import sys, time
@@ -47,7 +48,21 @@ def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
 
 def test_a_link_is_not_followed(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     other = tmp_path_factory.mktemp("other")
-    (other / ".lock").write_text("")
-    (temporary / "proccorpus-link").symlink_to(other)
+    (other / LOCK).write_text("")
+    (temporary / f"{PREFIX}link").symlink_to(other)
     ScratchFolder().close()
-    assert (other / ".lock").exists()
+    assert (other / LOCK).exists()
+
+
+@pytest.mark.parametrize("name", ["proccorpus-trial", f"{PREFIX}trial"])
+def test_a_workspace_is_no_scratch_folder(temporary: Path, name: str) -> None:
+    """One in the temporary place, called like ours, was deleted by the next command: both locks were called `.lock`."""
+    workspace = Workspace(temporary / name)
+    lake = Lake(workspace)
+    with lake.lock():
+        pass
+    workspace.lock.touch()  # filelock may take it away
+    ScratchFolder().close()
+    lake.con.close()
+    assert workspace.lock.is_file()
+    assert workspace.catalog.is_file()
