@@ -103,6 +103,11 @@ def explorer_of(request: Request) -> Explorer:
     return request.app.state.explorer
 
 
+def author_of(request: Request, given: str | None) -> str:
+    """Who says something: the name that a proxy gives counts before the one that they give themselves."""
+    return request.state.user or (explorer_of(request).options.access.author if given is None else given)
+
+
 @dataclass(frozen=True)
 class Visit:
     """A request that reads the corpus, in one state: what the routes of pages take as `at`."""

@@ -79,6 +79,7 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         recognition.recordings[episode] = after.recording
         recognition.stamps[episode] = after.stamp
         recognition.contents[episode] = after.fingerprint.contents
+    recognition.update.keep_pictures(lake)
     return recognition
 
 

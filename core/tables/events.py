@@ -64,6 +64,8 @@ fingerprints: What recordings that moved, changed or left are told by; of others
   moments list[u64]: perceptual hashes of pictures at evenly spread moments, camera by camera
   file_hash str: hash over the bytes of a video that holds this run alone; null: it has rows, or shares a file
   content_hashes list[str]: every content_hash that it has had
+  pictures list[bytes]: tiny_pictures of its first camera at the moments; of one that left its place and of which people
+      said something
 
 recording_changes: What happened to recordings since they were first listed
   key recording, created_at, what

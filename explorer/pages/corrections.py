@@ -11,7 +11,7 @@ from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.site import Explorer, Visiting, explorer_of, writing
+from explorer.site import Explorer, Visiting, author_of, explorer_of, writing
 from warehouse.lake import Lake, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
 from warehouse.lake.statements import Kind, mark
@@ -91,7 +91,7 @@ def change(
 
 def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, said: Said) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
-    judgement = {"author": _author(request, said.author), "comment": said.comment, "follows": said.follows}
+    judgement = {"author": author_of(request, said.author), "comment": said.comment, "follows": said.follows}
     run, content, correction = said.base_label_run, said.base_content_hash, said.correction_id or ""
     if act == "reject":
         return corrections.reject_label(lake, dataset, episode_index, run or "", **judgement)["correction_id"]
@@ -125,11 +125,6 @@ def _check_replaces_nothing(lake: Lake, dataset: str, episode_index: int, run: s
         )
 
 
-def _author(request: Request, said: str | None) -> str:
-    """A proxy's name counts before their own."""
-    return request.state.user or (explorer_of(request).options.access.author if said is None else said)
-
-
 def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> corrections.Corrected:
     rows = lake.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
@@ -145,7 +140,7 @@ def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> c
 def tag(request: Request, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
     seen = {(dataset, episode): assignment for dataset, episode, assignment in marking.episodes}
-    who = {"author": _author(request, marking.author), "is_on": marking.on, "follows": seen}
+    who = {"author": author_of(request, marking.author), "is_on": marking.on, "follows": seen}
     try:
         with writing(explorer_of(request)) as lake:
             rows = mark(lake, [*seen], marking.kind, marking.value, **who)

@@ -12,6 +12,8 @@ from explorer.facets import places_by_value
 from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
+from warehouse.lake.connection import LakeConnection
+from warehouse.lake.recordings import review_counts
 from warehouse.lake.stored import labels_of_episode
 
 router = APIRouter()
@@ -80,6 +82,7 @@ def page(
         page=page,
         pages=max(1, -(-left // PER_PAGE)),
         can_act=kind != QUARANTINED,
+        num_words=sum(review_counts(LakeConnection(at.explorer.space, at.reader.con)).values()),
     )
 
 

@@ -79,6 +79,7 @@ def run(context: StageContext) -> Output:
 
     # The configuration is kept beside the rows, so that the dataset can be built again without its file
     update = recording_update(placed, listing.split_by_group, build.name)
+    update.keep_pictures(lake)
     upserts = {"build_configs": config_rows([build]), "episode_ids": listing.ids} | update.upserts()
     numbers = {
         "episodes": len(listing.records),

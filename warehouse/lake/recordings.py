@@ -136,6 +136,7 @@ class RecordingUpdate:
     recordings: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
+    pictures: dict[str, list[bytes]] = field(default_factory=dict)
 
     def put(self, recording: KnownRecording) -> None:
         """The state that a recording has from now on."""
@@ -173,6 +174,16 @@ class RecordingUpdate:
             }
         )
 
+    def keep_pictures(self, lake: LakeConnection) -> None:
+        """Keep pictures of recordings that leave their place and of which people said something: a person who is asked
+        later whether another one is the same sees both. Of one that was taken down nothing is kept."""
+        leaving = {row["recording"]: row["episode_index"] for row in self.recordings.values() if row["left_at"]}
+        if not leaving:
+            return
+        spoken_of = recordings_with_words(lake, self.dataset) - {r.recording for r, _ in withdrawn_recordings(lake)}
+        for recording in spoken_of & leaving.keys() & self.fingerprints.keys():
+            self.pictures[recording] = moment_pictures(lake, self.dataset, leaving[recording])
+
     @property
     def numbers(self) -> dict[str, int]:
         """How often each thing happened, for people: recordings_moved and so on."""
@@ -183,7 +194,7 @@ class RecordingUpdate:
         """The rows by table; tables without rows are left out."""
         rows = {
             "recordings": [*self.recordings.values()],
-            "fingerprints": [*self.fingerprints.values()],
+            "fingerprints": [row | {"pictures": self.pictures.get(r)} for r, row in self.fingerprints.items()],
             "recording_changes": self.changes,
         }
         return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
@@ -212,6 +223,17 @@ def fingerprint_columns(fingerprint: Fingerprint, version: str = "fingerprint_ve
         "moments": [moment for moments in fingerprint.moments.values() for moment in moments],
         "file_hash": fingerprint.file,
     }
+
+
+def moment_pictures(lake: LakeConnection, dataset: str, episode_index: int) -> list[bytes]:
+    """The tiny pictures of an episode's first camera at MOMENTS evenly spread moments, 16 x 16 bytes of luma each."""
+    pictures = lake.column(
+        "SELECT luma FROM tiny_pictures WHERE dataset = $1 AND episode_index = $2 AND camera = ("
+        "  SELECT usable_cameras[1] FROM episode_content WHERE dataset = $1 AND episode_index = $2) "
+        "ORDER BY frame_index",
+        [dataset, episode_index],
+    )
+    return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)] if pictures else []
 
 
 def new_id(dataset: str, source_id: str, taken: Collection[str]) -> str:
@@ -276,6 +298,20 @@ def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str
         "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, episode_index, kind, created_at",
         [dataset],
     )
+
+
+def pictures_in_review(lake: LakeConnection, dataset: str, episode_index: int) -> tuple[list[bytes], list[bytes]]:
+    """The tiny pictures of the recording that an episode resembles, and of the episode; empty where none are kept."""
+    resembled = lake.rows(
+        "SELECT s.dataset, s.episode_index, s.left_at IS NULL, f.pictures FROM recordings r "
+        "JOIN recordings s ON r.resembles = s.recording LEFT JOIN fingerprints f ON f.recording = s.recording "
+        "WHERE r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL",
+        [dataset, episode_index],
+    )
+    former: list[bytes] = []
+    for its_dataset, its_episode, is_here, kept in resembled:
+        former = moment_pictures(lake, its_dataset, its_episode) if is_here else kept or []
+    return former, moment_pictures(lake, dataset, episode_index)
 
 
 def review_counts(lake: LakeConnection) -> dict[str, int]:
@@ -372,7 +408,7 @@ def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason:
         numbers = lake.column("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])
     places = {(dataset, episode) for episode in numbers}
     copies = copies_of(lake, places)
-    kept = bank(lake, {*places, *copies})
+    kept = bank(lake, {*places, *copies}, dataset if episodes is None else None)
     take_down(lake, dataset, episodes, reason, copies)
     if kept:
         lake.upsert(f"recordings taken down of {dataset}", **kept)
@@ -385,9 +421,12 @@ def unsure_takedowns(lake: LakeConnection, datasets: Collection[str] | None = No
     return [row for row in rows if datasets is None or row["dataset"] in datasets]
 
 
-def bank(lake: Lake, places: Collection[tuple[str, int]]) -> dict[str, pa.Table]:
-    """Rows of `fingerprints` of the recordings at some places: what is withdrawn loses its rows elsewhere."""
+def bank(lake: Lake, places: Collection[tuple[str, int]], whole: str | None = None) -> dict[str, pa.Table]:
+    """Rows of `fingerprints`, without pictures, of the recordings at some places: what is withdrawn loses its rows
+    elsewhere. whole: a dataset, of which those that left are among them."""
     rows = []
+    if whole is not None:
+        rows += [fingerprint_row(r) for r in known_recordings(lake, "r.dataset = ? AND r.left_at IS NOT NULL", [whole])]
     for dataset in sorted({dataset for dataset, _ in places}):
         known = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
         rows += [fingerprint_row(r) for r in known if (dataset, r.episode_index) in places]

@@ -1,0 +1,83 @@
+"""Recordings in review: an episode beside the recording that it resembles, and a person says whether it is the same."""
+
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import cv2
+import numpy as np
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from pydantic import BaseModel, StrictBool
+
+from annotate.pictures import TINY
+from explorer.access import PageError
+from explorer.episode import EpisodeIndex
+from explorer.site import Visit, Visiting, author_of, explorer_of, writing
+from warehouse.lake import recordings
+from warehouse.lake.connection import LakeConnection
+from warehouse.lake.statements import CorrectionError
+
+router = APIRouter()
+PICTURE_PX = 128  # a tiny picture on the page, on each side
+MOST_LISTED = 50  # episodes
+
+
+class Decision(BaseModel):
+    """Whether an episode is the recording that it resembles, and who says so."""
+
+    is_same: StrictBool
+    author: str | None = None
+
+
+@router.get("/recordings")
+def page(at: Visiting) -> HTMLResponse:
+    """What people said of recordings that episodes only resemble, episode by episode."""
+    words = recordings.in_review(_lake(at))
+    episodes = [_episode(place, [*of_episode]) for place, of_episode in groupby(words, _place)]
+    return at.page(
+        "recordings.html",
+        title="Recordings in review",
+        episodes=episodes[:MOST_LISTED],
+        num_more=max(0, len(episodes) - MOST_LISTED),
+    )
+
+
+def _place(word: dict[str, Any]) -> tuple[str, int]:
+    return word["dataset"], word["episode_index"]
+
+
+def _episode(place: tuple[str, int], words: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"dataset": place[0], "episode_index": place[1], "why": words[0]["why"], "words": words}
+
+
+def _lake(at: Visit) -> LakeConnection:
+    return LakeConnection(at.explorer.space, at.reader.con)
+
+
+@router.get("/recordings/{dataset}/{episode_index}/{side}.png")
+def strip(
+    at: Visiting, dataset: str, episode_index: EpisodeIndex, side: Annotated[Literal["former", "present"], Path()]
+) -> Response:
+    """Pictures of the moments of an episode, or of the recording that it resembles, from left to right.
+
+    Raises PageError: none are kept.
+    """
+    former, present = recordings.pictures_in_review(_lake(at), dataset, episode_index)
+    pictures = former if side == "former" else present
+    if not pictures:
+        raise PageError("no pictures of it are kept")
+    tiny = np.frombuffer(b"".join(pictures), np.uint8).reshape(len(pictures), TINY, TINY)
+    large = cv2.resize(np.concatenate([*tiny], axis=1), (PICTURE_PX * len(tiny), PICTURE_PX), interpolation=cv2.INTER_CUBIC)
+    return Response(cv2.imencode(".png", large)[1].tobytes(), media_type="image/png")
+
+
+@router.post("/api/recordings/{dataset}/{episode_index}")
+def decide(request: Request, dataset: str, episode_index: EpisodeIndex, decision: Decision) -> JSONResponse:
+    """What a person decides; 422 where there is nothing to decide."""
+    author = author_of(request, decision.author)
+    try:
+        with writing(explorer_of(request)) as lake:
+            recording = recordings.decide(lake, dataset, episode_index, is_same=decision.is_same, author=author)
+    except CorrectionError as e:
+        raise PageError(str(e), 422) from e
+    return JSONResponse({"recording": recording})

@@ -1,0 +1,63 @@
+"""Recordings in review: what was said of them, pictures of both beside one another, and what a person decides."""
+
+
+import numpy as np
+import pytest
+
+from core.paths import Workspace
+from tests.kits.changed_sources import INDEX, JUDGED, V2, WITHDRAWN, trimmed, written
+from tests.kits.lake_kit import opened
+from tests.kits.small_sources import RECORDINGS, write_v2
+from tests.kits.visitor import picture, post, visit
+from tests.kits.words_kit import DATASET, TAG, Case, checked
+from warehouse.lake.statements import mark
+
+WITHHELD = INDEX[WITHDRAWN]
+TAGGED = INDEX[JUDGED]
+
+
+@pytest.fixture(scope="module")
+def trimmed_corpus(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    """A run with a tag and one that was taken down, of which 20 rows each are gone since."""
+    folder = tmp_path_factory.mktemp("recordings")
+    case = Case(V2, folder, folder / "source")
+    write_v2(case.source, RECORDINGS)
+    checked(case.build())
+    checked(case.run("takedown", DATASET, "--episodes", WITHHELD, "--reason", "withdrawn by the person shown"))
+    with opened(Workspace(case.workspace)) as lake:
+        mark(lake, [(DATASET, TAGGED)], "tag", TAG, author="anna")
+    checked(case.build())
+    written(V2, trimmed())(case.source)
+    checked(case.build())
+    return case
+
+
+def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
+    with visit(Workspace(trimmed_corpus.workspace)) as client:
+        assert "2 words of people wait" in client.get("/review").text
+        page = client.get("/recordings").text
+        assert f"tag: {TAG}" in page
+        assert "of the rows are equal" in page
+        strips = [picture(client, f"/recordings/{DATASET}/{TAGGED}/{side}.png") for side in ("former", "present")]
+        assert [strip.shape for strip in strips] == [(128, 1024, 3)] * 2
+        # The same scene, some frames later
+        assert 0 < np.abs(strips[0] - strips[1]).mean() < 20
+        for side in ("former", "present"):
+            withheld = client.get(f"/recordings/{DATASET}/{WITHHELD}/{side}.png")
+            assert withheld.status_code == 404, "pictures of a run that may be one that was taken down"
+        address = f"/api/recordings/{DATASET}/{TAGGED}"
+        assert post(client, address, {"is_same": True, "author": "dora"}).status_code == 200
+        again = post(client, address, {"is_same": True, "author": "dora"})
+        assert again.status_code == 422
+        assert "nothing to decide" in again.json()["error"]
+        assert f"tag: {TAG}" not in client.get("/recordings").text
+    assert trimmed_corpus.rows("SELECT episode_index, tag FROM current_tags") == [(TAGGED, TAG)]
+    kept = "SELECT count(*) FROM fingerprints WHERE len(pictures) > 0"
+    assert trimmed_corpus.rows(kept) == [(0,)], "the pictures of both stay where the episode is"
+
+
+def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus: Case) -> None:
+    from explorer.site import Options
+
+    with visit(Workspace(trimmed_corpus.workspace), Options(snapshot=1)) as client:
+        assert "You cannot decide here" in client.get("/recordings").text
