@@ -37,7 +37,7 @@ from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
-from warehouse.lake.recordings import FRAMES, review_counts, review_sentence, sentence
+from warehouse.lake.recordings import FRAMES, copies_sentences, review_counts, review_sentence, sentence
 from warehouse.lake.references import chunks_of_references
 
 Chunks = Collection[tuple[str, int]]  # (dataset, chunk)
@@ -229,6 +229,10 @@ def _note_recordings(lake: Lake, report: BuildReport, on_note: Callable[[str], N
     for dataset, count in review_counts(lake).items():
         if dataset in report.builds:
             on_note(f"{dataset}: {review_sentence(dataset, count)}")
+    decoded = {done.run.dataset for done in report.done if done.run.stage == FRAMES}
+    for dataset, text in copies_sentences(lake).items() if decoded else ():
+        if dataset in decoded:
+            on_note(f"{dataset}: {text}")
 
 
 def _note_result(report: BuildReport, on_stage: Callable[[StageReport], None], result: ChunkResult) -> None:

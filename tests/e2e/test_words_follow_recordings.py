@@ -130,7 +130,9 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
 ) -> None:
     case = said(written(V2, RECORDINGS))
     other = write_v2(case.folder / "other", MOVED_ON)
-    checked(case.run("build", "--source", other, "--name", "copy", "--workers", 1))
+    built = checked(case.run("build", "--source", other, "--name", "copy", "--workers", 1))
+    assert "runs have the rows of another run" in built.out + built.err
+    assert "runs have the rows of another run" in checked(case.run("status")).out
     at = [r.serial for r in MOVED_ON].index(WITHDRAWN)
     sure = case.rows("SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2")
     assert sure == [(DATASET, INDEX[WITHDRAWN]), ("copy", at)]

@@ -1,6 +1,5 @@
 """Recordings in review: what was said of them, pictures of both beside one another, and what a person decides."""
 
-
 import numpy as np
 import pytest
 

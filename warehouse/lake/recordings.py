@@ -288,7 +288,23 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
             texts.setdefault(dataset, []).append(f"on {dates[dataset]:%Y-%m-%d}, {text}")
     for dataset, count in review_counts(lake).items():
         texts.setdefault(dataset, []).append(review_sentence(dataset, count))
+    for dataset, text in copies_sentences(lake).items():
+        texts.setdefault(dataset, []).append(text)
     return {dataset: "; ".join(of_dataset) for dataset, of_dataset in sorted(texts.items())}
+
+
+def copies_sentences(lake: LakeConnection) -> dict[str, str]:
+    """Of each dataset how many of its runs have the rows of another run, there or elsewhere; of others nothing."""
+    rows = lake.rows(
+        "SELECT dataset, count(*) FROM episode_content SEMI JOIN ("
+        "  SELECT rows_hash, num_frames FROM episode_content WHERE rows_hash IS NOT NULL GROUP BY ALL "
+        "  HAVING count(*) > 1) USING (rows_hash, num_frames) GROUP BY 1 ORDER BY 1"
+    )
+    return {
+        dataset: f"{count} {'run has' if count == 1 else 'runs have'} the rows of another run: "
+        'proccorpus sql "FROM copies"'
+        for dataset, count in rows
+    }
 
 
 def in_review(lake: LakeConnection, dataset: str | None = None) -> list[dict[str, Any]]:
