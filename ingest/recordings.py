@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -320,12 +321,18 @@ class RecordingIndex:
     def __init__(self, recordings: Iterable[KnownRecording]) -> None:
         self.recordings = {recording.recording: recording for recording in recordings}
         self._whole: dict[str, list[str]] = defaultdict(list)
-        self._parts: dict[tuple[str, int, int], list[str]] = defaultdict(list)
         for recording in self.recordings.values():
             for key in whole_keys(recording.fingerprint):
                 self._whole[key].append(recording.recording)
+
+    @cached_property
+    def _parts(self) -> dict[tuple[str, int, int], list[str]]:
+        """Of those that are left when a part is looked up first: mostly few, since those that are equal are gone."""
+        parts: dict[tuple[str, int, int], list[str]] = defaultdict(list)
+        for recording in self.recordings.values():
             for key in part_keys(recording.fingerprint):
-                self._parts[key].append(recording.recording)
+                parts[key].append(recording.recording)
+        return parts
 
     def remove(self, recording: KnownRecording) -> None:
         self.recordings.pop(recording.recording, None)

@@ -32,7 +32,16 @@ from tests.kits.cli_kit import assert_one_error_line
 from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
-QUICK = {f"{V2}: delete a run, renumbered"}
+# One of each kind each time; the others take half an hour: PROCCORPUS_CHANGES=whole
+EACH_TIME = {
+    "lerobot_v3: delete_episodes [2]",
+    "lerobot_v3: merge, another dataset first",
+    "lerobot_v3: trim 20 rows",
+    "lerobot_v2: delete a run, renumbered",
+    "lerobot_v2: convert v2.1 to v3.0",
+    "hdf5: reorder runs",
+    "videos: replace runs",
+}
 
 
 class Workshop:
@@ -82,15 +91,11 @@ def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
     return copied
 
 
-# LeRobot's formats each time; the others take as long again: PROCCORPUS_CHANGES=whole
 whole = pytest.mark.skipif(os.environ.get("PROCCORPUS_CHANGES") != "whole", reason="PROCCORPUS_CHANGES=whole runs it")
 
 
 def marks_of(change: Change) -> list[pytest.MarkDecorator]:
-    if change.id in QUICK:
-        return []
-    is_lerobot = change.form.startswith("lerobot")
-    return [pytest.mark.slow] if is_lerobot else [pytest.mark.slow, whole]
+    return [pytest.mark.slow] if change.id in EACH_TIME else [pytest.mark.slow, whole]
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
