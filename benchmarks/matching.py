@@ -1,0 +1,120 @@
+"""Which recording each listed episode holds: CPU time and memory by the number of recordings.
+
+    python -m benchmarks.matching [--recordings N ...] [--check]
+
+Made recordings with 32 row hashes and 8 pictures of two cameras each. Three listings: nothing changed; one run was
+deleted and all behind it have other numbers and files; all runs lost some rows. `--check` exits 1 when the time for one
+recording grows by more than 2.5 times from the smallest to the largest number: what no cache holds costs as much.
+"""
+
+import random
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from benchmarks.harness import arguments, exit_code, machine, table
+from ingest.episode import EpisodeRecord
+from ingest.recordings import MOMENTS, SKETCH, Address, Fingerprint, KnownRecording, Placement, place
+
+CAMERAS = ("front", "wrist")
+NUM_FRAMES, CUT_ROWS = 300, 8  # rows of a sketch that a cut takes away
+MOST_GROWTH = 2.5  # of the time for one recording, from the smallest number to the largest
+Listing = Callable[[Sequence[KnownRecording]], tuple[list[Address], dict[str, Fingerprint]]]
+
+
+def made_fingerprint(randoms: random.Random) -> Fingerprint:
+    return Fingerprint(
+        num_frames=NUM_FRAMES,
+        rows=f"{randoms.getrandbits(64):016x}",
+        sketch=tuple(sorted(randoms.getrandbits(63) for _ in range(SKETCH))),
+        moments={camera: tuple(randoms.getrandbits(64) for _ in range(MOMENTS)) for camera in CAMERAS},
+    )
+
+
+def made_recordings(count: int) -> list[KnownRecording]:
+    randoms = random.Random(count)
+    return [
+        KnownRecording(
+            f"{k:016x}", "arm", k, f"episode_{k:06d}", True, f"stamp {k}", fingerprint=made_fingerprint(randoms)
+        )
+        for k in range(count)
+    ]
+
+
+def address(number: int, stamp: str) -> Address:
+    return Address(EpisodeRecord(number, f"episode_{number:06d}", fps=30.0, task=None), stamp)
+
+
+def unchanged(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+    return [address(recording.episode_index, recording.stamp) for recording in known], {}
+
+
+def renumbered(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+    """The first run is gone."""
+    addresses = [address(k, f"new stamp {k}") for k in range(len(known) - 1)]
+    fingerprints = {there.source_id: after.fingerprint for there, after in zip(addresses, known[1:], strict=True)}
+    return addresses, fingerprints
+
+
+def cut(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+    """Each run lost some rows, and with them the hash over all of them."""
+    addresses = [address(k, f"new stamp {k}") for k in range(len(known))]
+    fingerprints = {
+        address.source_id: replace(
+            before.fingerprint, num_frames=NUM_FRAMES - 1, rows=f"cut {before.recording}",
+            sketch=before.fingerprint.sketch[:-CUT_ROWS], moments={},
+        )
+        for address, before in zip(addresses, known, strict=True)
+    }  # fmt: skip
+    return addresses, fingerprints
+
+
+LISTINGS: dict[str, tuple[Listing, Callable[[KnownRecording, Placement], bool]]] = {
+    "nothing changed": (unchanged, lambda known, placement: placement.known is known),
+    "one deleted, all behind it moved": (renumbered, lambda known, placement: placement.known is known),
+    "all lost rows": (cut, lambda known, placement: placement.resembles is known),
+}
+
+
+def measured(name: str, count: int) -> tuple[float, float]:
+    """CPU seconds and megabytes of placing `count` recordings. Raises SystemExit where one is placed wrongly."""
+    change, is_right = LISTINGS[name]
+    known = made_recordings(count)
+    addresses, fingerprints = change(known)
+    begin = time.process_time()
+    placements = place(known, addresses, lambda record: fingerprints[record.source_id])
+    cpu_s = time.process_time() - begin
+    expected = known[len(known) - len(placements) :]
+    if not all(map(is_right, expected, placements)):
+        sys.exit(f"{name}, {count} recordings: some are placed wrongly")
+    del placements
+    tracemalloc.start()
+    place(known, addresses, lambda record: fingerprints[record.source_id])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return cpu_s, peak / 1e6
+
+
+def main() -> int:
+    parser = arguments(__doc__, check=True)
+    parser.add_argument("--recordings", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    args = parser.parse_args()
+    rows, missed = [], []
+    for name in LISTINGS:
+        found = {count: measured(name, count) for count in sorted(args.recordings)}
+        rows += [
+            [name, f"{count:,}", f"{cpu_s:.2f}", f"{1e6 * cpu_s / count:.0f}", f"{megabytes:.0f}"]
+            for count, (cpu_s, megabytes) in found.items()
+        ]
+        of_one = [cpu_s / count for count, (cpu_s, _) in found.items()]
+        if of_one[-1] > MOST_GROWTH * of_one[0]:
+            missed.append(f"{name}: {of_one[-1] / of_one[0]:.2f} times the time for one recording")
+    table(["listing", "recordings", "CPU s", "µs for each", "MB"], rows)
+    print(machine())
+    return exit_code(missed, args.check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
