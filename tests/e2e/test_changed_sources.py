@@ -35,6 +35,8 @@ SEGMENTS = (
     "WHERE dataset = ? ORDER BY 1, 2"
 )
 FEW = RECORDINGS[:6]
+NIGHT = '[release]\nlicences = ["unknown"]'
+ASKED = 3  # exit code of a night that left a dataset as it was
 
 
 @pytest.fixture
@@ -49,6 +51,16 @@ def built(case: Case, *words: object) -> Result:
 
 def build_first(case: Case, name: str = "arm") -> Result:
     return built(case, "--source", case.source, "--name", name)
+
+
+def a_night(case: Case, config: Path) -> None:
+    """A night's run builds what changed and releases it."""
+    checked(case.run("nightly", "--config", config, "--workers", 1))
+    assert case.rows("SELECT name FROM releases") == [("nightly",)]
+
+
+def night_config(case: Case, source: Path) -> Path:
+    return write_configs(case.folder / "night", {"arm": f"source: {source}\n"}, NIGHT)
 
 
 def say_outcome(case: Case, column: str, value: object, dataset: str = "arm") -> None:
@@ -234,8 +246,8 @@ def two_settings(case: Case) -> tuple[Path, Path]:
     """Two configs of one dataset, which label differently."""
     entry = {"arm": f"source: {case.source}\nchunk_size: 4\n"}
     return (
-        write_configs(case.folder / "a", entry, 'annotator = "motion"'),
-        write_configs(case.folder / "b", entry, 'annotator = "motion"\n[motion]\nstep_min_s = 1.0'),
+        write_configs(case.folder / "a", entry, f'annotator = "motion"\n{NIGHT}'),
+        write_configs(case.folder / "b", entry, f'annotator = "motion"\n[motion]\nstep_min_s = 1.0\n{NIGHT}'),
     )
 
 
@@ -251,7 +263,7 @@ def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: st
         checked(case.run("takedown", "arm", "--episodes", 4, "--reason", "withdrawn"))
     else:
         write_v2(case.source, [*FEW[:4], Recording(LATER[0].serial, 30), *FEW[5:]])
-    built(case, "--config", present)
+    a_night(case, present)
     assert_released(case, 4 if later == "takedown" else None)
 
 
@@ -269,7 +281,7 @@ def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> No
         checked(case.run("takedown", "arm", "--episodes", 4, "--reason", "withdrawn"))
     else:
         write_v2(case.source, [*FEW[:4], FEW[4].without_last(12), *FEW[5:]])
-    built(case, "--dataset", "arm")
+    a_night(case, night_config(case, case.source))
     assert_released(case, 4 if later == "takedown" else None)
 
 
@@ -290,6 +302,9 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     refused = case.run("build", "--source", other, "--name", "arm", "--workers", 1)
     assert refused.code == USAGE, refused
     assert "--accept-changes" in assert_one_error_line(refused)
+    night = case.run("nightly", "--config", night_config(case, other), "--workers", 1)
+    assert night.code == ASKED, night
+    assert "--accept-changes" in night.err
     assert checked(case.run("digest")).out == before, "nothing is changed until a person accepts it"
 
     built(case, "--source", other, "--name", "arm", "--accept-changes")

@@ -2,7 +2,7 @@
 
 Each change of `tests/kits/changed_sources.py` is applied to a corpus in which people said something of three runs. Each
 word is then in force on the right recording, or in review there with the reason, or gone with its recording; on another
-recording: never. `python -m tests.kits.words_kit --table` prints the table.
+recording: never. `python -m tests.kits.words_kit --page` writes the table.
 """
 
 import os

@@ -1,6 +1,6 @@
 """What people say of three recordings, and what has become of it after their dataset has changed.
 
-    python -m tests.kits.words_kit --table    # changes as rows, words as columns, as Markdown; takes ten minutes
+    python -m tests.kits.words_kit    # changes as rows, words as columns, as Markdown; takes an hour
 
 Which recording lies under which number is read from the source's own files (`small_sources.serials`) and from the
 pictures of samples, never from the corpus.
@@ -23,7 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from tests.kits.changed_sources import (
     CHANGES,
     INDEX,
@@ -384,9 +384,16 @@ def _in_shards(case: Case, what: str, shards: Sequence[tuple[str, str]], serial_
 
 
 def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
-    out = case.folder / "signals.parquet"
-    checked(case.run("export", "frame-signals", "--out", out, "--dataset", DATASET, *LICENCE))
-    episodes = {*pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()}
+    """Signals of frames, which are for LeRobot's datasets; of others a recording for Rerun of each episode."""
+    is_lerobot = case.form.startswith("lerobot")
+    out = case.folder / ("signals.parquet" if is_lerobot else "rerun")
+    kind = "frame-signals" if is_lerobot else "rerun"
+    checked(case.run("export", kind, "--out", out, "--dataset", DATASET, *LICENCE))
+    if is_lerobot:
+        episodes = {*pq.ParquetFile(out).read(columns=["episode_index"])["episode_index"].to_pylist()}
+    else:
+        episodes = {int(path.stem.rpartition("-")[2]) for path in out.rglob("*.rrd")}
+        assert episodes, "the export is empty"
     return [f"an export has episode {number}, which is withdrawn" for number in withdrawn if number in episodes]
 
 
@@ -414,16 +421,26 @@ def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> 
     return Verdict(change, Fates(found.words, wrong + leaks(case)))
 
 
+HEAD = """<!-- Made by `python -m tests.kits.words_kit --page`. -->
+# Changes of a source, and what people said
+
+Each change was made to a dataset in which people had said something of three runs, and the dataset was built again.
+*In force*: on the right recording, under its number of now. *Review*: a person decides. *Gone*: with its recording,
+and back with it. On another recording: never. [Recordings](recordings.md) has the rules.
+
+"""
+
+
 def markdown(verdicts: Sequence[Verdict]) -> str:
-    """A row for each change, a column for each word."""
+    """A row for each change, a column for each word; formats in which all is equal share a row."""
     words = [*WORDS, "split"]
-    head = ["format", "change", *words]
-    lines = [head, ["---"] * len(head)]
+    forms: dict[tuple[str, ...], list[str]] = {}
     for verdict in verdicts:
-        cells = [verdict.fates.words[word] for word in words]
-        lines.append(
-            [verdict.change.form, verdict.change.name, *("WRONG" if verdict.fates.wrong else c for c in cells)]
-        )
+        fates = ["WRONG" if verdict.fates.wrong else verdict.fates.words[word] for word in words]
+        forms.setdefault((verdict.change.name, *fates), []).append(verdict.change.form)
+    head = ["change", "formats", *words]
+    lines = [head, ["---"] * len(head)]
+    lines += [[change, ", ".join(of_change), *fates] for (change, *fates), of_change in forms.items()]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -440,13 +457,15 @@ def all_verdicts(folder: Path, changes: Sequence[Change] = CHANGES) -> list[Verd
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--table", action="store_true", help="print the table of changes and words as Markdown")
+    parser.add_argument("--page", action="store_true", help="write the table to docs/recording_changes.md, too")
     parser.add_argument("--format", help="only changes of this format")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         chosen = [change for change in CHANGES if asked.format in (None, change.form)]
         verdicts = all_verdicts(Path(scratch), chosen)
     print(markdown(verdicts), end="")
+    if asked.page:
+        (ROOT / "docs/recording_changes.md").write_text(HEAD + markdown(verdicts))
     for verdict in verdicts:
         for sentence in verdict.fates.wrong:
             print(f"\nWRONG after {verdict.change.id}: {sentence}")
