@@ -26,6 +26,7 @@ MAX_SHARING = 64  # recordings with one row or picture, above which it tells non
 MOMENTS = 8  # pictures of a camera, evenly spread
 BLOCK_BYTES = 1 << 20
 MAX_BITS_APART = 6.0  # mean over the moments, of 64: the same pictures encoded anew differ by less
+MAX_BITS_OF_A_SCENE = 16.0  # mean to the nearest moment: pictures of other scenes differ by half of all bits
 
 
 class Likeness(StrEnum):
@@ -135,6 +136,8 @@ def likeness(one: Fingerprint, other: Fingerprint) -> tuple[Likeness, str]:
         return Likeness.PROBABLE, why if rows_compared else "the pictures look alike and the length is equal"
     if (share := shared_rows(one.sketch, other.sketch)) >= MIN_SHARED_ROWS:
         return Likeness.PROBABLE, f"{share:.0%} of the rows are equal, the length is another"
+    if not lengths_equal and is_of_one_scene(one, other):
+        return Likeness.PROBABLE, "there are no rows, the pictures are of one scene, and the length is another"
     is_compared = rows_compared or pictures is not None or bool(one.file and other.file)
     return (Likeness.OTHER if is_compared else Likeness.UNKNOWN), ""
 
@@ -150,6 +153,19 @@ def pictures_alike(one: Fingerprint, other: Fingerprint) -> bool | None:
         pairs = [(a, b) for a in one.moments.values() for b in other.moments.values()]
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
     return min(distances) <= MAX_BITS_APART if distances else None
+
+
+def is_of_one_scene(one: Fingerprint, other: Fingerprint) -> bool:
+    """May one video be a part of the other? Asked where neither has rows: at which moments it was cut is not known."""
+    if one.sketch or other.sketch:
+        return False
+    for camera in one.moments.keys() & other.moments.keys():
+        distances = [
+            min((moment ^ of_other).bit_count() for of_other in other.moments[camera]) for moment in one.moments[camera]
+        ]
+        if distances and sum(distances) / len(distances) <= MAX_BITS_OF_A_SCENE:
+            return True
+    return False
 
 
 def bits_apart(one: Sequence[int], other: Sequence[int]) -> float:

@@ -98,13 +98,13 @@ def _recognised(
     is_other = not before.fingerprint.is_empty and like in (Likeness.PROBABLE, Likeness.OTHER)
     if is_other:
         present = _new_recording(update, before, fingerprint, ids)
-        found = RecordingIndex([before]).closest(fingerprint) or candidates.closest(fingerprint)
+        found = _compared(before, fingerprint) or candidates.closest(fingerprint)
     elif before.fingerprint.contents and before.resembles is None:
         return before  # decoded before, and found to be itself
     else:
         present = before.changed(fingerprint=fingerprint.filled(before.fingerprint))
         resembled = candidates.recordings.get(before.resembles or "")
-        found = RecordingIndex([resembled]).closest(fingerprint) if resembled else candidates.closest(fingerprint)
+        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint)
     if found is None:
         return _unlike(update, before, present, is_other=is_other)
     former, like, why = found
@@ -122,6 +122,12 @@ def _recognised(
         present = present.changed(resembles=former.recording, why=why)
         update.put(present)
     return present
+
+
+def _compared(candidate: KnownRecording, fingerprint: Fingerprint) -> tuple[KnownRecording, Likeness, str] | None:
+    """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
+    like, why = likeness(candidate.fingerprint, fingerprint)
+    return (candidate, like, why) if like in (Likeness.SAME, Likeness.PROBABLE) else None
 
 
 def _new_recording(

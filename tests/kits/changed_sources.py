@@ -262,7 +262,7 @@ CHANGES: tuple[Change, ...] = (
     Change("rlds", "rename files", written("rlds", RECORDINGS, name="kitchen"), asks=True),
     *_usual("videos"),
     Change("videos", "rename files", written("videos", RECORDINGS, name="clip"), asks=True),
-    Change("videos", "encode videos by hand", encode_by_hand, "review"),
+    Change("videos", "encode videos by hand", encode_by_hand, "review", asks=True),
     Change("videos", "trim 20 frames", written("videos", trimmed()), "review"),
 )
 # Their changes are made by LeRobot, whose import alone takes many seconds
