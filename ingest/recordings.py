@@ -7,7 +7,7 @@ it the same one; one layer alone makes it probably the same, which a person deci
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -368,10 +368,17 @@ class RecordingIndex:
         ordered = sorted(shared, key=lambda name: (-shared[name], name))
         return [self.recordings[name] for name in ordered if name in self.recordings]
 
-    def closest(self, fingerprint: Fingerprint) -> tuple[KnownRecording, Likeness, str] | None:
-        """The recording that a fingerprint is of, for sure or else probably; None where it is of none."""
+    def closest(
+        self, fingerprint: Fingerprint, without: Collection[str] = ()
+    ) -> tuple[KnownRecording, Likeness, str] | None:
+        """The recording that a fingerprint is of, for sure or else probably; None where it is of none.
+
+        without: ids of recordings that it is not, as a person said.
+        """
         probable = None
         for candidate in (*self.equal(fingerprint), *self.similar(fingerprint)):
+            if candidate.recording in without:
+                continue
             like, why = likeness(candidate.fingerprint, fingerprint)
             if like == Likeness.SAME:
                 return candidate, like, why

@@ -4,7 +4,7 @@ The listing goes by names, files and rows; here the pictures are known, too. Wha
 turns up, before anything of it is stored.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -17,6 +17,7 @@ from warehouse.lake import Lake
 from warehouse.lake.recordings import (
     FRAMES,
     RecordingUpdate,
+    decided_apart,
     known_recordings,
     new_id,
     take_over,
@@ -60,6 +61,7 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
             [dataset, sorted(resembled)],
         )
         withdrawn = withdrawn_recordings(lake)
+        apart = decided_apart(lake, dataset)
     at_number = {recording.episode_index: recording for recording in present}
     candidates = RecordingIndex(left)
     down = RecordingIndex(recording for recording, _ in withdrawn)
@@ -74,8 +76,9 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         before = at_number.get(episode)
         if before is None:
             continue
-        after = _recognised(recognition.update, before, fingerprint, candidates, ids)
-        after = _without_withdrawn(recognition, after, fingerprint, down, reasons)
+        others = apart.get(before.recording, frozenset())
+        after = _recognised(recognition.update, before, fingerprint, candidates, ids, others)
+        after = _without_withdrawn(recognition, after, fingerprint, down, reasons, others)
         recognition.recordings[episode] = after.recording
         recognition.stamps[episode] = after.stamp
         recognition.contents[episode] = after.fingerprint.contents
@@ -89,8 +92,12 @@ def _recognised(
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
     ids: Callable[[], set[str]],
+    others: Collection[str],
 ) -> KnownRecording:
-    """The recording of an episode that the listing took for `before`; what differs is noted in `update`."""
+    """The recording of an episode that the listing took for `before`; what differs is noted in `update`.
+
+    others: recordings that it is not, as a person said.
+    """
     # The same files as when it was decoded last hold the same recording, however they are read by now
     if before.decoded_stamp and before.decoded_stamp == before.stamp:
         return before
@@ -98,13 +105,13 @@ def _recognised(
     is_other = not before.fingerprint.is_empty and like in (Likeness.PROBABLE, Likeness.OTHER)
     if is_other:
         present = _new_recording(update, before, fingerprint, ids)
-        found = _compared(before, fingerprint) or candidates.closest(fingerprint)
+        found = _compared(before, fingerprint) or candidates.closest(fingerprint, others)
     elif before.fingerprint.contents and before.resembles is None:
         return before  # decoded before, and found to be itself
     else:
         present = before.changed(fingerprint=fingerprint.filled(before.fingerprint))
         resembled = candidates.recordings.get(before.resembles or "")
-        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint)
+        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, others)
     if found is None:
         return _unlike(update, before, present, is_other=is_other)
     former, like, why = found
@@ -168,14 +175,15 @@ def _without_withdrawn(
     fingerprint: Fingerprint,
     withdrawn: RecordingIndex,
     reasons: Mapping[str, str],
+    others: Collection[str],
 ) -> KnownRecording:
-    """Leave an episode out that is, or may be, a recording that was taken down anywhere."""
+    """Leave an episode out that is, or may be, a recording that was taken down anywhere; not one of `others`."""
     for name in (recording.recording, recording.resembles):
         if name is not None and name in reasons:
             is_sure = name == recording.recording
             _leave_out(recognition, recording.episode_index, reasons[name], withdrawn.recordings[name], is_sure=is_sure)
             return recording
-    found = withdrawn.closest(fingerprint)
+    found = withdrawn.closest(fingerprint, others)
     if found is None:
         return recording
     former, like, why = found

@@ -72,6 +72,7 @@ recording_changes: What happened to recordings since they were first listed
   recording str: see recordings
   dataset
   what str: moved, gone, back, new, changed, probable, copy, same or other (what a person decided)
+  former str: another recording, that it resembles, or that was there before; null: none
   found_by str: listing, frames (the pass over rows and pictures) or person
   from_episode i64: its number before
   to_episode i64: its number after

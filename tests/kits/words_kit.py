@@ -249,9 +249,14 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
 def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[str, str]:
     """Words that wait for a person, with the reason; what waits at another recording's number goes to `wrong`."""
     found: dict[str, str] = {}
-    for number, kind, why in case.rows(
-        "SELECT episode_index, kind, why FROM words_in_review WHERE dataset = ?", [DATASET]
-    ):
+    # A correction waits also where it is clear which recording it was made of, and the frames are others
+    waiting = case.rows(
+        "SELECT episode_index, kind, why FROM words_in_review WHERE dataset = $1 UNION ALL BY NAME "
+        "SELECT episode_index, 'correction' AS kind, 'its frames are others' AS why FROM current_corrections "
+        "WHERE dataset = $1 AND status = 'review' ORDER BY why",
+        [DATASET],
+    )
+    for number, kind, why in waiting:
         if not why:
             wrong.append(f"{kind} is in review at {number}, and nothing says why")
         if kind not in WORDS:

@@ -71,13 +71,18 @@ def forget_labels(
     chunks = lake.column(f"SELECT DISTINCT chunk FROM episode_facts WHERE {here}", [dataset, indices])
     for name in (*LABEL_TABLES, *MEASURED_TABLES):
         lake.con.execute(f"DELETE FROM {name} WHERE {here}", [dataset, indices])
+    make_stale(lake, dataset, chunks)
+    _forget_samples(lake, dataset, indices)
+    return carried
+
+
+def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> None:
+    """Let the next build make some chunks anew. Within a transaction."""
     lake.con.execute(
         f"UPDATE stage_runs SET input_hash = '{CHANGED}' WHERE dataset = ? AND list_contains(?, chunk) "
         "AND stage NOT IN ('episodes', 'import')",
-        [dataset, chunks],
+        [dataset, list(chunks)],
     )
-    _forget_samples(lake, dataset, indices)
-    return carried
 
 
 def _imported_rows(lake: LakeConnection, dataset: str, moved: Mapping[int, int]) -> dict[str, pa.Table]:

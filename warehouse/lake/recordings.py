@@ -16,6 +16,7 @@ from core.tables import TABLES
 from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
+from warehouse.lake.outdated import make_stale
 from warehouse.lake.publication import content_key
 from warehouse.lake.statements import CorrectionError, checked_text, take_down
 
@@ -164,6 +165,7 @@ class RecordingUpdate:
                 "recording": recording.recording,
                 "dataset": self.dataset,
                 "what": what,
+                "former": before.recording if before and before.recording != recording.recording else None,
                 "found_by": self.found_by,
                 "from_episode": before and before.episode_index,
                 "to_episode": after and after.episode_index,
@@ -385,8 +387,28 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         update.put(apart)
         update.note("other", former, apart, f"{author} said so")
     update.changes[-1]["author"] = author
+    if not is_same and former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
+        _admit(lake, dataset, episode_index)
     lake.upsert(f"recording of {dataset} {episode_index}", **update.upserts())
     return former.recording
+
+
+def decided_apart(lake: LakeConnection, dataset: str) -> dict[str, frozenset[str]]:
+    """By recording of a dataset those of which a person said that it is not the same."""
+    rows = lake.rows(
+        "SELECT recording, list(former) FROM recording_changes WHERE dataset = ? AND what = 'other' GROUP BY 1",
+        [dataset],
+    )
+    return {recording: frozenset(formers) for recording, formers in rows}
+
+
+def _admit(lake: Lake, dataset: str, episode_index: int) -> None:
+    """Let the next build take in an episode that was left out, since it might have been taken down."""
+    chunks = lake.column(
+        "SELECT chunk FROM episode_facts WHERE dataset = ? AND episode_index = ?", [dataset, episode_index]
+    )
+    with lake.lock(), lake.transaction(f"episode {episode_index} of {dataset} is not one that was taken down"):
+        make_stale(lake, dataset, chunks)
 
 
 def take_over(former: KnownRecording, present: KnownRecording) -> KnownRecording:
