@@ -211,6 +211,11 @@ REASONS = {
         "the source's subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
         "correct the spans at the source; until then the annotator motion labels the episode",
     ),
+    "steps_lost": R(
+        "an edit of the dataset has lost what names its steps, as LeRobot's tools do; such steps are not used",
+        "copy the file of texts from the dataset before the edit (after a merge only if all parts had the same), or "
+        "write the column's numbers and stats/task_index of meta/episodes anew by meta/tasks.parquet; or export again",
+    ),
     "no_steps": R(
         "the annotator is native, but the source has no usable subtask spans for the episode: motion labels it",
         "nothing to do, or add the spans at the source",

@@ -39,6 +39,7 @@ from warehouse.lake import Lake
 _TEXTS = [pa.field("content", pa.string()), pa.field("style", pa.string())]
 SEGMENT_COLUMNS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "confidence", "notes", "named")
 SEGMENT = pa.struct([TABLES["segments"].schema.field(name) for name in SEGMENT_COLUMNS])
+NO_STEP = -1  # of an idle or done segment: LeRobot's merge_datasets would make floats of whole numbers with nulls
 SPARSE_STAGE = "task"
 Stage = tuple[str, int, int]  # name, first frame, last frame, as SARM takes it
 

@@ -21,6 +21,7 @@ from warehouse.exports.labels import ActiveLabel, chunk_labels
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     EPISODES_PATH,
+    NO_STEP,
     SEGMENT,
     STATE,
     TYPES,
@@ -213,6 +214,8 @@ def _episode_row(
     of_label: dict[str, Any] = {}
     if label:
         segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
+        for segment in segments:
+            segment["step"] = NO_STEP if segment["step"] is None else segment["step"]
         of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
     as_far_as = of_label.get("as_far_as")
     row |= {
