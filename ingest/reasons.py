@@ -113,7 +113,8 @@ REASONS = {
         "check the recorder's list of topics; correct `keys` in the registry entry if the name has changed",
     ),
     "unsorted_stamps": R(
-        "messages of a topic are not in order of time: late messages are left out, or the recorder's times are used",
+        "messages of a topic are not in order of time, or share their times: late messages are left out, the "
+        "recorder's times are used, or messages of one time are spread evenly",
         "nothing to do for a few; else stamp the messages by one clock",
     ),
     "clock_gap": R(

@@ -82,9 +82,9 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
 def _difference(used: Stated, other: Stated, fps: float) -> str | None:
     """Where another form says something else of what is not idle or done, in words; None where both say the same."""
     # Spans that are idle or done have names, too, which other forms may repeat
-    not_steps = {(n.name, n.start_frame) for n in used.steps if n.kind not in (None, "step")}
-    ours, theirs = ([n for n in s.steps if n.kind in (None, "step") and is_step(n.name)] for s in (used, other))
-    theirs = [n for n in theirs if (n.name, n.start_frame) not in not_steps]
+    not_steps = {(n.name, n.start_frame) for n in used.steps if not _under_way(n)}
+    ours = [n for n in used.steps if _under_way(n)]
+    theirs = [n for n in other.steps if _under_way(n) and (n.name, n.start_frame) not in not_steps]
     if len(ours) != len(theirs):
         return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
     for a, b in zip(ours, theirs, strict=True):
@@ -93,6 +93,10 @@ def _difference(used: Stated, other: Stated, fps: float) -> str | None:
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
             return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
     return None
+
+
+def _under_way(step: NativeStep) -> bool:
+    return step.kind in (None, "step") and is_step(step.name)
 
 
 # Spans as forms state them, to steps
@@ -348,17 +352,17 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
     columns = sorted(_annotated_columns(dataset) & columns_of(dataset, episodes))
-    texts = lerobot_meta.task_texts(dataset) if columns else {}
-    by_column = {column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in columns}
     # A column that is the same in all rows of every episode is another text of the task
-    by_column = {column: s for column, s in by_column.items() if changing_episodes(dataset, episodes, column)}
-    finest = max(by_column, key=lambda column: _count_changes(by_column[column]), default=None)
+    changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
+    texts = lerobot_meta.task_texts(dataset) if changing else {}
+    by_column = {column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing}
+    finest = max(changing, key=lambda column: _count_changes(by_column[column]), default=None)
     if finest is None or report_renumbered_tasks(dataset, episodes, finest):
         return {}
     stated = by_column.pop(finest)
     for column, of_column in by_column.items():
         _report_broken(dataset, column, of_column)
-    constant = [column for column in columns if column != finest and column not in by_column]
+    constant = sorted({*columns}.difference(changing))
     doubtful = episodes_named_otherwise(dataset, episodes, constant, finest)
     return {index: of_episode for index, of_episode in stated.items() if index not in doubtful}
 

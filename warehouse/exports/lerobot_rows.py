@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from annotate.segments import Segment
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns
@@ -213,9 +214,7 @@ def _episode_row(
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
-        segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
-        for segment in segments:
-            segment["step"] = NO_STEP if segment["step"] is None else segment["step"]
+        segments = list(map(_segment_row, label.segments))
         of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
     as_far_as = of_label.get("as_far_as")
     row |= {
@@ -237,6 +236,11 @@ def _episode_row(
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
+
+
+def _segment_row(segment: Segment) -> dict[str, Any]:
+    row = {field.name: getattr(segment, field.name) for field in SEGMENT}
+    return row | {"step": NO_STEP if segment.step is None else segment.step}
 
 
 def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:

@@ -28,7 +28,7 @@ def recorded(root: Path, column: str) -> Any:
     dataset = LeRobotDataset.create("local/recorded", 10, features, root=root, robot_type="toy")
     for length, task in zip(LENGTHS, TASKS, strict=True):
         for k in range(length):
-            row = {STATE: np.float32([k]), column: np.int64([k >= 12]), "task": task}
+            row = {STATE: np.array([k], np.float32), column: np.array([k >= 12], np.int64), "task": task}
             dataset.add_frame(row)
         dataset.save_episode()
     dataset.finalize()
