@@ -83,6 +83,10 @@ REASONS = {
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
         "convert the dataset to a layout of docs/formats.md; nothing to do if the pictures are enough",
     ),
+    "other_layout": R(
+        "the files are in a layout that is not read; the detail names it",
+        "convert them, by the layout's own tools, to one that docs/formats.md describes",
+    ),
     "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
     "not_in_metadata": R(
         "there are rows of an episode that the metadata does not list",
