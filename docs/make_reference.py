@@ -49,7 +49,7 @@ UNUSABLE = {"no_episodes", "row_order", "nan_state", "no_video", "too_short", "k
 WARNING = {
     "camera_without_files", "index_gap", "stray_file", "path_template", "not_in_metadata", "length_differs",
     "timestamp_drift", "frame_rate", "missing_camera", "bad_video_pointer", "no_task", "uninformative_task",
-    "bad_steps", "no_steps", "steps_differ", "rows_not_read", "never_ends",
+    "bad_steps", "no_steps", "steps_lost", "steps_differ", "rows_not_read", "never_ends",
     "no_gripper", "gripper_unused", "polarity_unknown", "hand_without_polarity", "signal_lag",
 }  # fmt: skip
 

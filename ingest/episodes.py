@@ -24,7 +24,7 @@ from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
 from ingest.task_texts import other_tasks
 
-CODE_VERSION = "episodes-5"
+CODE_VERSION = "episodes-6"
 UNKNOWN = "\ufffd"  # in the place of a NUL character
 MAX_DETAILS = 20  # of one thing, in one finding
 NOBODY: Mapping[int, Outcome] = {}  # said how a run ended

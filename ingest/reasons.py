@@ -83,6 +83,10 @@ REASONS = {
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
         "convert the dataset to a layout of docs/formats.md; nothing to do if the pictures are enough",
     ),
+    "other_layout": R(
+        "the files are in a layout that is not read; the detail names it",
+        "convert them, by the layout's own tools, to one that docs/formats.md describes",
+    ),
     "lfs_pointer": R("the file is a git-LFS pointer, not the file itself", "run `git lfs pull` in the dataset"),
     "not_in_metadata": R(
         "there are rows of an episode that the metadata does not list",
@@ -113,7 +117,8 @@ REASONS = {
         "check the recorder's list of topics; correct `keys` in the registry entry if the name has changed",
     ),
     "unsorted_stamps": R(
-        "messages of a topic are not in order of time: late messages are left out, or the recorder's times are used",
+        "messages of a topic are not in order of time, or share their times: late messages are left out, the "
+        "recorder's times are used, or messages of one time are spread evenly",
         "nothing to do for a few; else stamp the messages by one clock",
     ),
     "clock_gap": R(
@@ -210,6 +215,11 @@ REASONS = {
     "bad_steps": R(
         "the source's subtask spans overlap, run backwards, leave the episode or have no text; they are not used",
         "correct the spans at the source; until then the annotator motion labels the episode",
+    ),
+    "steps_lost": R(
+        "an edit of the dataset has lost what names its steps, as LeRobot's tools do; such steps are not used",
+        "copy the file of texts from the dataset before the edit (after a merge only if all parts had the same), or "
+        "write the column's numbers and stats/task_index of meta/episodes anew by meta/tasks.parquet; or export again",
     ),
     "no_steps": R(
         "the annotator is native, but the source has no usable subtask spans for the episode: motion labels it",

@@ -20,10 +20,12 @@ from ingest.formats.hdf5_file import values
 from ingest.formats.listing import ListingBuilder, texts_among
 from ingest.formats.side_files import parse_json
 from ingest.formats.tables import rate_of
+from ingest.media.frames import VIDEO_SUFFIXES
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 EPISODE_GROUP = re.compile(r"(demo|episode|ep|traj|trajectory)?_?[0-9]+")
 STATE_KEYS = (
     ("obs/ee_states", "obs/gripper_states"),  # LIBERO
@@ -104,7 +106,19 @@ def list_episodes(source: Source) -> Listing:
     if num_named:
         detail = f"the instruction of {num_named} episodes is read from the names of their files, as LIBERO writes it"
         listing.warn("task_from_name", detail)
+    _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
+
+
+def _report_pictures_beside(listing: ListingBuilder) -> None:
+    """Say where the pictures may be that no HDF5 file has."""
+    beside = sorted(uri for uri in listing.source.files if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)))
+    if beside and listing.records and not listing.cameras_in_use():
+        detail = (
+            f"{len(beside)} videos or pictures lie beside the HDF5 files (first: {beside[0]}), as AgiBot DigitalWorld "
+            "has them; they are not read"
+        )
+        listing.warn("other_layout", detail)
 
 
 def _episode_keys(file: h5py.File) -> list[str]:

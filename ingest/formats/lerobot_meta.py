@@ -30,6 +30,7 @@ DATA_FILE = re.compile(r"^data/chunk-\d+/file-\d+\.parquet$")
 META_EPISODES = re.compile(r"^meta/episodes/chunk-\d+/file-\d+\.parquet$")
 PANDAS_INDEX = "__index_level_0__"  # where a table was written from a frame whose index holds its texts
 INFO = "meta/info.json"
+LANCE_TABLE = re.compile(r"((?:[^/]+/)?[^/]+\.lance)/")  # of lerobot-lancedb, which are folders
 DEFAULT_CHUNK = 1000
 MAX_EPISODE = 2**31  # so that chunks are numbers that the lake can hold
 META_BATCH = 1 << 10  # rows of metadata read at a time
@@ -86,6 +87,10 @@ def read_info(source: Source) -> dict[str, Any]:
     # The registry's rate overrules the stated one, which may then be absent
     if not source.config.fps and rate_of(info.get("fps")) is None:
         raise DataError(f"{INFO} has no fps", "no_metadata")
+    if tables := sorted({match[1] for uri in source.files if (match := LANCE_TABLE.match(uri))}):
+        stored = info.get("storage_format", "none stated")
+        detail = f"rows and pictures lie in Lance tables ({', '.join(tables)}; storage_format: {stored})"
+        raise DataError(detail, "other_layout")
     source.noted[INFO] = info
     return info
 

@@ -16,6 +16,7 @@ from ingest.episode import EpisodeFrame, NativeStep
 from ingest.formats import folders, lerobot_meta
 from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of, span_objects
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
+from ingest.formats.lerobot_edits import changing_episodes, episodes_named_otherwise, report_renumbered_tasks
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
 from ingest.formats.lerobot_rows import MODALITY
 from ingest.formats.side_files import parse_json, read_json
@@ -26,8 +27,10 @@ VISUALIZER_FILE = "meta/lerobot_annotations.json"
 SUBTASKS_FILE = "meta/subtasks.parquet"
 ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
 LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
+EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}  # of rows, in exports of ours
 ANNOTATION_PREFIX = "annotation."
 NOT_TEXTS = re.compile("valid|quality")  # GR00T: quality labels of episodes are no steps
+NOT_INDICES = re.compile("bool|float")  # dtypes of measures and flags
 SARM_HEADS = ("dense_", "", "sparse_")  # the columns without a prefix are those of older versions
 SARM_WHOLE_TASK = "task"  # SARM's name for the only stage of a run that nobody divided
 FRAME_FILE = re.compile(r"(\d+)\.\w+$")  # RoboMIND names frames by pictures: camera_top_0023.jpg
@@ -78,7 +81,10 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
 
 def _difference(used: Stated, other: Stated, fps: float) -> str | None:
     """Where another form says something else of what is not idle or done, in words; None where both say the same."""
-    ours, theirs = ([n for n in s.steps if n.kind in (None, "step") and is_step(n.name)] for s in (used, other))
+    # Spans that are idle or done have names, too, which other forms may repeat
+    not_steps = {(n.name, n.start_frame) for n in used.steps if not _under_way(n)}
+    ours = [n for n in used.steps if _under_way(n)]
+    theirs = [n for n in other.steps if _under_way(n) and (n.name, n.start_frame) not in not_steps]
     if len(ours) != len(theirs):
         return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
     for a, b in zip(ours, theirs, strict=True):
@@ -87,6 +93,10 @@ def _difference(used: Stated, other: Stated, fps: float) -> str | None:
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
             return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
     return None
+
+
+def _under_way(step: NativeStep) -> bool:
+    return step.kind in (None, "step") and is_step(step.name)
 
 
 # Spans as forms state them, to steps
@@ -115,6 +125,7 @@ def _stated(
 def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`proccorpus_segments` of meta/episodes: attempts, completion, idle and done spans, the plan."""
     ours = {_exported_from(episode.meta, "proccorpus_episode_index"): index for index, episode in episodes.items()}
+    _report_lost_segments(dataset, episodes)
     stated = {}
     for index, episode in episodes.items():
         if not (rows := episode.meta.get("proccorpus_segments")):
@@ -134,20 +145,35 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     return stated
 
 
+def _report_lost_segments(dataset: LerobotListing, episodes: Episodes) -> None:
+    """Say where an export of ours has lost its labels: LeRobot's tools that delete and split drop their columns."""
+    is_ours = dataset.info["features"].keys() >= EXPORTED_COLUMNS
+    if is_ours and not any("proccorpus_segments" in episode.meta for episode in episodes.values()):
+        detail = (
+            f"{len(episodes)} episodes have the columns of an export of proccorpus, and meta/episodes lacks its column "
+            "proccorpus_segments, which LeRobot's tools that delete and split leave out: attempts, completion and plan "
+            "of each step are lost; names and times are read from the rows"
+        )
+        dataset.warn("steps_lost", detail)
+
+
 def _segment(row: Mapping[str, Any]) -> NativeStep:
     """Raises ValueError for values of other types than a segment's."""
     [step] = checked_steps([StatedSpan(row.get("name"), row.get("start_frame"), row.get("end_frame"))], None)
-    kind, completed, number = row.get("kind"), row.get("completed"), row.get("step")
+    kind, completed = row.get("kind"), row.get("completed")
     if kind not in ("step", "idle", "done") or not isinstance(completed, bool):
         raise ValueError(f"{step.name} is of kind {kind!r}, completed: {completed!r}")
-    if (kind == "step") != (type(number) is int and number >= 0):
-        raise ValueError(f"{step.name}, of kind {kind}, is an attempt at the planned step {number!r}")
+    # LeRobot's merge_datasets makes floats of a column with nulls; none is null or NaN, or in newer exports -1
+    number = whole(row.get("step"))
+    is_attempt = number is not None and number >= 0
+    if (kind == "step") != is_attempt:
+        raise ValueError(f"{step.name}, of kind {kind}, is an attempt at the planned step {row.get('step')!r}")
     confidence, notes = finite(row.get("confidence")), row.get("notes")
     return replace(
         step,
         kind=kind,
         completed=completed,
-        step=number,
+        step=number if is_attempt else None,
         confidence=confidence if confidence is not None and 0 <= confidence <= 1 else None,
         notes=notes if isinstance(notes, str) else None,
     )
@@ -303,26 +329,55 @@ def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedS
 
 def _with_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> dict[int, Stated]:
     """Indices with a file of their texts. RoboCOIN has slots of them, for all that is done at a time, some `null`."""
-    if uri not in dataset.source.files or column not in columns_of(dataset, episodes):
+    if column not in columns_of(dataset, episodes):
+        return {}
+    if uri not in dataset.source.files:
+        _report_lost_texts(dataset, episodes, column, uri)
         return {}
     return _of_indices(
         dataset, episodes, column, lerobot_meta.texts_by_index(metadata_rows(dataset, uri), "subtask"), uri
     )
 
 
+def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str, uri: str) -> None:
+    """Say where indices have lost the file of their texts."""
+    if count := changing_episodes(dataset, episodes, column):
+        detail = (
+            f"{column} numbers the steps of {count} episodes, and {uri}, which has their texts, is not there: "
+            "LeRobot's tools that delete, split and merge leave it out"
+        )
+        dataset.warn("steps_lost", detail, file=uri)
+
+
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
-    columns = _annotated_columns(dataset) & columns_of(dataset, episodes)
-    texts = lerobot_meta.task_texts(dataset) if columns else {}
-    finest: dict[int, Stated] = {}
-    most = 0
-    for column in sorted(columns):
-        stated = _of_indices(dataset, episodes, column, texts, "the tasks")
-        # A column that is the same in all rows of every episode is another text of the task
-        changes = sum(max(0, len(s.steps) - 1) for s in stated.values())
-        if changes > most:
-            finest, most = stated, changes
-    return finest
+    columns = sorted(_annotated_columns(dataset) & columns_of(dataset, episodes))
+    # A column that is the same in all rows of every episode is another text of the task
+    changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
+    texts = lerobot_meta.task_texts(dataset) if changing else {}
+    by_column = {column: _of_indices(dataset, episodes, column, texts, "the tasks") for column in changing}
+    finest = max(changing, key=lambda column: _count_changes(by_column[column]), default=None)
+    if finest is None or report_renumbered_tasks(dataset, episodes, finest):
+        return {}
+    stated = by_column.pop(finest)
+    for column, of_column in by_column.items():
+        _report_broken(dataset, column, of_column)
+    constant = sorted({*columns}.difference(changing))
+    doubtful = episodes_named_otherwise(dataset, episodes, constant, finest)
+    return {index: of_episode for index, of_episode in stated.items() if index not in doubtful}
+
+
+def _count_changes(stated: Mapping[int, Stated]) -> int:
+    return sum(max(0, len(of_episode.steps) - 1) for of_episode in stated.values())
+
+
+def _report_broken(dataset: LerobotListing, column: str, stated: Mapping[int, Stated]) -> None:
+    """Say what is wrong with the steps of a column beside the one that is used."""
+    problems = {index: of_episode.problem for index, of_episode in stated.items() if of_episode.problem}
+    if problems:
+        first = min(problems)
+        detail = f"{column}: in {len(problems)} of {len(stated)} episodes, first in {first}: {problems[first]}"
+        dataset.warn("bad_steps", detail)
 
 
 def _annotated_columns(dataset: LerobotListing) -> set[str]:
@@ -332,7 +387,9 @@ def _annotated_columns(dataset: LerobotListing) -> set[str]:
         for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
             original = object_of(how).get("original_key")
             named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
-    return {column for name, column in named.items() if not NOT_TEXTS.search(name)}
+    features = dataset.info["features"]
+    dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in named.values()}
+    return {c for name, c in named.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
 
 
 def _of_indices(

@@ -2,27 +2,31 @@
 
 Topics come at times and rates of their own; frames are made of them on one clock. It ticks at the rate of the first
 camera (or the registry's `fps`), from the first moment at which every topic has spoken to the last at which none has
-ended. At each tick every topic gives the message that is nearest in time, of two that are equally near the earlier one.
-A message's time is that of its header; where headers of a topic are missing, all zero or mostly out of order, it is the
-time at which the recorder wrote it down.
+ended, give or take half a tick. At each tick every topic gives the message that is nearest in time, of two that are
+equally near the earlier one. Messages are taken in the order of the recorder's times, whatever the file's order. A
+message's time is that of its header; where headers of a topic are missing, all zero, out of order or shared by many, it
+is the time at which the recorder wrote it down, else that at which it was published.
 """
 
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
-from ingest.formats.mcap_file import CutOff, Decoder, Kind, Metadata, RawMessage, records
+from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
+from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import OutcomeEvidence
-from ingest.reasons import DataError
+from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
@@ -37,21 +41,26 @@ COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", 
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")
 MAX_TASKS = 100
-SPLIT = re.compile(r"(.+)_(\d+)\.mcap")
-MAX_LATE = 0.1  # share of a topic's messages that may be out of order
+SPLIT = re.compile(r"(.+)_(\d+)\.mcap(?:\.zstd)?")
+# Share of a topic's messages that may have the time of the one before: two drivers may speak of their joints at a time
+MAX_SHARED_PICTURES, MAX_SHARED_NUMBERS = 0.1, 0.5
 GAP_TICKS, GAP_S = 3.0, 0.25  # a topic that is silent for longer is told
-SLACK = 1e-6  # of a tick
+WAITING_CHUNKS = 8  # times limits.max_chunk_bytes: pictures that wait because they stand in the file before their turn
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folder above the recordings: `ros2 bag` makes a folder of each."""
-    return {_session(uri).rpartition("/")[0]: "" for uri in uris if uri.lower().endswith(SUFFIX)}
+    return {_session(uri).rpartition("/")[0]: "" for uri in uris if _is_recording(uri)}
+
+
+def _is_recording(uri: str) -> bool:
+    return uri.lower().removesuffix(PACKED).endswith(SUFFIX)
 
 
 def _session(uri: str) -> str:
     """What a recording is called: its folder where that is named as `ros2 bag` names it, else the file."""
     folder, _, name = uri.rpartition("/")
-    stem = name[: -len(SUFFIX)]
+    stem = name.removesuffix(PACKED)[: -len(SUFFIX)]
     return folder if re.fullmatch(re.escape(folder.rpartition("/")[2]) + r"_\d+", stem) else uri
 
 
@@ -66,38 +75,29 @@ class Topic:
     kind: Kind
     type: str
     log_ns: list[int] = field(default_factory=list)
+    publish_ns: list[int] = field(default_factory=list)
     header_ns: list[int | None] = field(default_factory=list)
 
     @cached_property
-    def stamps(self) -> tuple[np.ndarray, str]:
-        """Times of all messages, int64 [n] in nanoseconds, and where they are from: header or log."""
-        headers = np.array([h or 0 for h in self.header_ns], np.int64)
-        if None not in self.header_ns and headers.any() and _late(headers).mean() <= MAX_LATE:
-            return headers, "header"
-        return np.array(self.log_ns, np.int64), "log"
+    def stamps(self) -> Stamps:
+        max_shared = MAX_SHARED_PICTURES if self.kind in PICTURES else MAX_SHARED_NUMBERS
+        return stamps_of(self.log_ns, self.publish_ns, self.header_ns, max_shared)
 
     def fps(self) -> float:
         """Messages a second. Raises DataError."""
-        steps = np.diff(self.used[0])
-        if not steps.any():
+        rate = rate_of(self.used[0])
+        if rate is None:
             raise DataError(f"{self.name}: its pictures are all of one moment", "unsorted_stamps")
-        return round(1e9 / float(np.median(steps[steps > 0])), 3)
+        return rate
 
     @property
     def told(self) -> str:
-        stamps, by = self.stamps
-        return f"{self.name} {stamps[0] / 1e9:.3f} to {stamps[-1] / 1e9:.3f} s ({by})"
+        used, _ = self.used
+        return f"{self.name} {used[0] / 1e9:.3f} to {used[-1] / 1e9:.3f} s ({self.stamps.by})"
 
     @cached_property
     def used(self) -> tuple[np.ndarray, np.ndarray]:
-        """Times of the messages in order, and their numbers in the file; late ones are left out."""
-        numbers = np.flatnonzero(~_late(self.stamps[0]))
-        return self.stamps[0][numbers], numbers
-
-
-def _late(stamps: np.ndarray) -> np.ndarray:
-    """Which messages are older than one that came before them, bool [n]."""
-    return stamps < np.maximum.accumulate(stamps)
+        return self.stamps.used
 
 
 @dataclass
@@ -122,6 +122,7 @@ class Recording:
         name, type_ = message.channel.topic, message.schema.name if message.schema else "no type"
         topic = self.topics.setdefault(name, Topic(name, message.kind, type_))
         topic.log_ns.append(message.log_ns)
+        topic.publish_ns.append(message.publish_ns)
         try:
             topic.header_ns.append(message.stamp_ns())
         except DataError:
@@ -177,26 +178,6 @@ def look_into(source: Source, uri: str) -> Recording:
 # One clock
 
 
-@dataclass(frozen=True)
-class Clock:
-    """Ticks that frames are made at: `start_ns`, then `fps` a second."""
-
-    start_ns: int
-    fps: float
-    ticks: int
-
-    def times_ns(self) -> np.ndarray:
-        """int64 [ticks]"""
-        return self.start_ns + np.round(np.arange(self.ticks) * (1e9 / self.fps)).astype(np.int64)
-
-    def nearest(self, stamps: np.ndarray) -> np.ndarray:
-        """Of ordered stamps [n], the place of the one nearest to each tick, int64 [ticks]; of two the earlier."""
-        times = self.times_ns()
-        after = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
-        before = np.maximum(after - 1, 0)
-        return np.where(np.abs(times - stamps[before]) <= np.abs(stamps[after] - times), before, after)
-
-
 def clock_of(recording: Recording, fps: float | None) -> Clock:
     """Raises DataError where the topics share no time, or the first camera has none that goes on."""
     first = next(iter(recording.cameras.values()))
@@ -205,9 +186,7 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
     begin, end = max(firsts), min(lasts)
     if end < begin or not 0 < fps <= 1000:
         raise DataError(f"its topics share no time: {named([topic.told for topic in recording.used])}", "clock_gap")
-    # Ticks fall on pictures of the first camera, so that jitter moves no picture to its neighbour's tick
-    start = next((stamp for stamp in first.used[0].tolist() if begin <= stamp <= end), begin)
-    return Clock(start, fps, int((end - start) * fps / 1e9 + SLACK) + 1)
+    return Clock.within(begin, end, first.used[0], fps)
 
 
 # Listing
@@ -216,7 +195,10 @@ def clock_of(recording: Recording, fps: float | None) -> Clock:
 def list_episodes(source: Source) -> Listing:
     listing = ListingBuilder(source)
     _find_split(listing)
-    for uri in sorted(u for u in source.files if u.lower().endswith(SUFFIX)):
+    for uri in sorted(filter(_is_recording, source.files)):
+        if uri.endswith(PACKED) and uri.removesuffix(PACKED) in source.files:
+            listing.warn("duplicate_episode", f"{uri.removesuffix(PACKED)} beside it is used", file=uri)
+            continue
         try:
             _add(listing, uri, look_into(source, uri))
         except (DataError, OSError) as e:
@@ -281,16 +263,21 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
     names = {topic.name: camera for camera, topic in recording.cameras.items()}
     longest = max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     for topic in recording.used:
-        stamps, by = topic.stamps
-        late = int(_late(stamps).sum())
+        stamps = topic.stamps
+        late, count, by = int(stamps.late.sum()), len(stamps.times), stamps.by
         camera = names.get(topic.name)
-        if by == "log" and all(topic.header_ns):
-            told = f"{topic.name}: headers are out of order; the recorder's own times are used"
+        if by != "header" and all(topic.header_ns):
+            told = f"{topic.name}: headers are out of order, or share their times; those of the {by} are used"
+            yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
+        if stamps.shared:
+            told = (
+                f"{topic.name}: {stamps.shared} of {count} messages have the time of the one before, by the {by}; they "
+                "are spread evenly from the time before theirs up to it"
+            )
             yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
         if late:
-            told = f"{topic.name}: {late} of {len(stamps)} messages are older than one before them, and left out"
-            severity = "warning" if late <= MAX_LATE * len(stamps) else "unusable"
-            yield Finding("unsorted_stamps", told, severity, index, None if severity == "unusable" else camera, uri)
+            told = f"{topic.name}: {late} of {count} messages are older than one before them, and left out"
+            yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
         used, _ = topic.used
         away = np.abs(used[clock.nearest(used)] - times)
         if away.max() > longest:
@@ -339,8 +326,14 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
         seen[topic] += 1
         limits.check("max_features", len(series), f"{uri}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
-    columns = [np.array(v)[clock.nearest(np.array(stamps, np.int64))] for stamps, v in series.values()]
+    columns = [_at_ticks(clock, np.array(stamps, np.int64), np.array(values)) for stamps, values in series.values()]
     return numbers(np.stack(columns, axis=1), _names(series))
+
+
+def _at_ticks(clock: Clock, stamps: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Of values [n] with times, in the file's order, the one nearest to each tick."""
+    in_time = np.argsort(stamps, kind="stable")
+    return values[in_time][clock.nearest(stamps[in_time])]
 
 
 def _names(series: Iterable[str]) -> list[str]:
@@ -351,19 +344,37 @@ def _names(series: Iterable[str]) -> list[str]:
 
 def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> FrameReader:
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
-        topic = recording.cameras[camera]
+        topic, limits = recording.cameras[camera], source.config.limits
         stamps, numbers = topic.used
-        wanted = numbers[clock.nearest(stamps)]  # numbers of messages, which never go down
-        decoder, number, tick = Decoder(source.config.limits), -1, 0
-        for message in records(source, uri):
-            if not isinstance(message, RawMessage) or message.channel.topic != topic.name:
-                continue
-            number += 1
-            picture = decoder.picture(message) if wanted[tick] == number else None
-            while picture and wanted[tick] == number:
-                yield tick, tick / clock.fps, picture
-                tick += 1
-                if tick == len(wanted):
-                    return
+        messages = (m for m in records(source, uri) if isinstance(m, RawMessage) and m.channel.topic == topic.name)
+        wanted = numbers[clock.nearest(stamps)].tolist()
+        decoder = Decoder(limits)
+        for ticks, message in _in_turn(messages, wanted, limits, f"{uri}: pictures of {camera} before their turn"):
+            picture = decoder.picture(message)
+            yield from ((tick, tick / clock.fps, picture) for tick in ticks)
 
     return frames
+
+
+def _in_turn(
+    messages: Iterable[RawMessage], wanted: Sequence[int], limits: Limits, what: str
+) -> Iterator[tuple[list[int], RawMessage]]:
+    """The messages that are wanted at each tick, by their numbers in the file, with their ticks.
+
+    One that stands in the file before its turn waits. Raises DataError where too many do.
+    """
+    turns = deque((number, [tick for tick, _ in group]) for number, group in groupby(enumerate(wanted), itemgetter(1)))
+    needed, waiting, waiting_bytes = {*wanted}, dict[int, RawMessage](), 0
+    for number, message in enumerate(messages):
+        if number not in needed:
+            continue
+        waiting[number] = message
+        waiting_bytes += len(message.data)
+        limits.check("max_chunk_bytes", waiting_bytes, what, WAITING_CHUNKS)
+        while turns and turns[0][0] in waiting:
+            turn, ticks = turns.popleft()
+            message = waiting.pop(turn)
+            waiting_bytes -= len(message.data)
+            yield ticks, message
+        if not turns:
+            return

@@ -24,6 +24,7 @@ from ingest.media.picture import ArrayPicture, array_picture, check_size, decode
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
+PACKED = ".zstd"  # `ros2 bag` can pack its files as a whole
 # What the libraries raise for damaged records
 DAMAGED = (LibraryError, struct.error, zstandard.ZstdError, ValueError, KeyError, TypeError, AttributeError)
 DAMAGED += (OverflowError, MemoryError, RuntimeError, RecursionError, EOFError, OSError, AssertionError, IndexError)
@@ -46,11 +47,12 @@ NO_VALUES = ("header", "layout", "time_from_start")  # fields of messages
 
 @dataclass(frozen=True)
 class RawMessage:
-    """A message as it is stored, with when it was written down."""
+    """A message as it is stored, with when it was written down, and when its publisher says it was sent."""
 
     channel: Channel
     schema: Schema | None
     log_ns: int
+    publish_ns: int
     data: bytes
 
     @property
@@ -88,6 +90,8 @@ def records(source: Source, uri: str) -> Iterator[RawMessage | Metadata | CutOff
         size = source.size(uri) or 1
         try:
             # A record longer than the whole file was being written when the recorder was stopped
+            if uri.endswith(PACKED):
+                file, size = zstandard.ZstdDecompressor().stream_reader(file), source.config.limits.max_file_bytes
             reader = StreamReader(file, emit_chunks=True, record_size_limit=size)
             yield from _in_order(reader.records, uri, source.config.limits)
         except InvalidMagic as e:
@@ -113,7 +117,8 @@ def _in_order(stored: Iterable[Any], uri: str, limits: Limits) -> Iterator[RawMe
                 limits.check("max_features", len(schemas) + len(channels), f"{uri}: topics and types")
             elif isinstance(record, Message):
                 channel = channels[record.channel_id]
-                yield RawMessage(channel, schemas.get(channel.schema_id), record.log_time, record.data)
+                schema = schemas.get(channel.schema_id)
+                yield RawMessage(channel, schema, record.log_time, record.publish_time, record.data)
             elif isinstance(record, Metadata):
                 yield record
             elif isinstance(record, Footer):

@@ -29,7 +29,7 @@ from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.side_files import read_table
 from ingest.formats.tables import numbered, numbers, rate_of, read_npy, read_npz, side_by_side
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
-from ingest.media.video import VideoInfo
+from ingest.media.video import VideoInfo, open_video
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError
 from ingest.registry import Keys
@@ -37,6 +37,7 @@ from ingest.signals.naming import Column, words
 from ingest.sources.files import Source
 
 CAMERA = "video"  # where no row names it
+ROBODM_SUFFIX = ".mkv"
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 ROWS = (".npz", ".npy", ".parquet", ".arrow", ".feather", ".hdf5", ".h5", ".hdf", ".tfrecord", ".pkl", ".mcap", ".bag")
 FILE_COLUMNS = ("file", "file_name", "video")
@@ -157,6 +158,7 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
         notes |= row
     for uri in draft.videos.values():
         notes |= listing.read_object(posixpath.splitext(uri)[0] + ".json", listing.next_index)
+        _report_robodm(listing, uri)
     stated_fps = config.fps or _stated_fps(listing, notes)
     # Headers show a rate that nothing states, whether spans lie in the episode, and whether cameras agree
     infos = _probed(listing, draft) if has_several or not stated_fps or "steps" in notes else {}
@@ -190,6 +192,27 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
     if draft.rows:
         stamp = hashlib.sha256(f"{stamp} {json.dumps(draft.rows, sort_keys=True)}".encode()).hexdigest()[:16]
     listing.change_last(source_stamp=stamp)
+
+
+def _report_robodm(listing: ListingBuilder, uri: str) -> None:
+    """Say where a file holds a trajectory of Robo-DM, whose streams are states and pictures, some of them pickled."""
+    source = listing.source
+    # The headers of remote files would be fetched with all of the file
+    if source.config.is_remote or not uri.lower().endswith(ROBODM_SUFFIX):
+        return
+    try:
+        with open_video(source.resolve(uri), source.config.limits) as container:
+            features = [name for stream in container.streams if (name := stream.metadata.get("FEATURE_NAME"))]
+            codec = container.streams.video[0].codec_context.name
+    except VideoError:
+        return  # what cannot be opened has a finding when it is decoded
+    if not features:
+        return
+    detail = f"a trajectory of Robo-DM with the streams {named(features)}"
+    if codec == "rawvideo":
+        listing.unusable_next("other_layout", f"{detail}: its pictures are pickled, which is not read", uri)
+    else:
+        listing.warn_next("other_layout", f"{detail}: only the pictures of its first video stream are read", uri)
 
 
 def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:

@@ -65,6 +65,7 @@ EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
 NOT_SEEN = re.compile("depth|segmentation|mask", re.I)  # stored as pictures, and none
 PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")  # DROID's lie in success or failure
 REWARD, TERMINAL = "reward", "is_terminal"
+OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")  # other formats of files that TFDS writes
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -95,7 +96,10 @@ def list_episodes(source: Source) -> Listing:
 def _find_in_all(listing: ListingBuilder) -> None:
     """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
     if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
-        listing.lists_nothing("no TFRecord shard with records")
+        if other := [uri for uri in listing.source.files if OTHER_SHARD.search(uri)]:
+            listing.unusable("other_layout", f"its {len(other)} shards are not TFRecord files (first: {other[0]})")
+        else:
+            listing.lists_nothing("no TFRecord shard with records")
     if listing.records and not listing.source.config.fps:
         detail = f"RLDS does not say it and the registry entry has no fps; {DEFAULT_FPS:g} per second is used"
         listing.warn("no_frame_rate", detail)

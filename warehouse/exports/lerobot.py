@@ -18,11 +18,13 @@ from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.listing import named
 from ingest.media.faces import Hidden, without_faces
+from warehouse.exports.export import counted
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.lerobot_plan import (
     DATA_PATH,
     FILES_PER_CHUNK,
+    LANGUAGE,
     OWN,
     SPARSE_STAGE,
     VIDEO_PATH,
@@ -91,14 +93,19 @@ class LerobotExport(LerobotPlan):
 
     def _write_video(self, file: VideoFile) -> Facts:
         out = self.folder.path(VIDEO_PATH.format(video_key=file.camera, **place(file.number)))
+        reader = file.clips[0].reader
+
+        def frames(e: ExportEpisode) -> Iterator[TimedPicture]:
+            return reader.episode(e).frames(self.cameras_of(e)[file.camera])
+
         if not self.options.blur:
-            return write_video(file, out, self.fps, self.options.codec)
-        hidden, reader = Hidden(), file.clips[0].reader
+            return write_video(file, out, self.fps, self.options.codec, read=frames)
+        hidden = Hidden()
 
-        def read(e: ExportEpisode) -> Iterator[TimedPicture]:
-            return without_faces(reader.episode(e).frames(file.camera), e.fps, self.detector, hidden)
+        def without(e: ExportEpisode) -> Iterator[TimedPicture]:
+            return without_faces(frames(e), e.fps, self.detector, hidden)
 
-        facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", read)
+        facts = write_video(file, out, self.fps, self.options.codec, "faces are hidden", without)
         return facts | {"hidden": asdict(hidden)}
 
     def _progress(self) -> Iterator[list[EpisodeProgress]]:
@@ -131,6 +138,9 @@ class LerobotExport(LerobotPlan):
         why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
         notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []
         notes += self._without_stages(of_chunks["no_stages"])
+        notes += counted(
+            sum(of_chunks["without_action"]), "rows have no action: NaN stands there, which no policy learns"
+        )
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
         self.folder.write(README, self._card(kappas, notes))
@@ -166,7 +176,7 @@ class LerobotExport(LerobotPlan):
                 "info": {f"video.{name}": value for name, value in about.items()} | {"is_depth_map": False},
             }
         types = {"timestamp": "float32", **dict.fromkeys(OWN[1:], "int64"), "progress": "float32", "subtask": "string"}
-        types |= dict.fromkeys(("language_persistent", "language_events"), "language")
+        types |= {} if self.options.plain else dict.fromkeys(LANGUAGE, "language")
         features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()}
         return {
             "codebase_version": "v3.0",

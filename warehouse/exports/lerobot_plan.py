@@ -1,7 +1,8 @@
 """What a LeRobot export is to have, from metadata alone: episodes, rate, cameras, features, tasks, files; and labels in
 the forms that LeRobot's tools read: language columns, names of steps, SARM's stages.
 
-Low-dimensional features are those of a LeRobot source as they are, else state and gripper.
+Low-dimensional features are those of a LeRobot source as they are, else state and action. Cameras of other sources than
+LeRobot's are called observation.images.<camera>, as LeRobot's policies look for them.
 
 Language columns (lerobot 0.6.1, datasets/language.py) hold what labels and samples say, in its styles.
 `language_persistent`: rows that hold until the next one of their style: `subtask`, and, as its own annotator writes
@@ -27,6 +28,7 @@ from annotate.segments import STEP, completed_steps
 from core.errors import UserError
 from core.names import is_name
 from core.tables import TABLES
+from ingest.episode import EpisodeData
 from ingest.formats.lerobot_rows import picture_columns
 from ingest.media.faces import FaceDetector, weights_file
 from warehouse.exports.export import Export, counted
@@ -39,6 +41,7 @@ from warehouse.lake import Lake
 _TEXTS = [pa.field("content", pa.string()), pa.field("style", pa.string())]
 SEGMENT_COLUMNS = ("name", "start_frame", "end_frame", "kind", "completed", "step", "confidence", "notes", "named")
 SEGMENT = pa.struct([TABLES["segments"].schema.field(name) for name in SEGMENT_COLUMNS])
+NO_STEP = -1  # of an idle or done segment: LeRobot's merge_datasets would make floats of whole numbers with nulls
 SPARSE_STAGE = "task"
 Stage = tuple[str, int, int]  # name, first frame, last frame, as SARM takes it
 
@@ -59,7 +62,7 @@ Question = tuple[int, str]  # a frame and a camera, of whose picture a sample as
 
 
 def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[str]) -> dict[int, list[Question]]:
-    """By episode, the moments and cameras that samples of progress were made of, of the active labels."""
+    """By episode, the moments and the source's cameras that samples of progress were made of, of the active labels."""
     rows = selected.lake.rows(
         "SELECT DISTINCT s.episode_index, s.frames[-1], s.camera FROM samples s "
         "JOIN active_runs a USING (dataset, episode_index, label_run) WHERE s.dataset = ? AND s.chunk = ? "
@@ -204,15 +207,17 @@ def proportions(total: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 FILES_PER_CHUNK = 1000  # of data, and of each camera
 RATE_TOLERANCE = 0.02  # measured frame rates that differ by less, as a share, are taken for one
+STAMP_TOLERANCE = 0.1  # how far, as a share, rows may be from the rate at which they are stamped
 DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 EPISODES_PATH = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 OWN = ("timestamp", "frame_index", "episode_index", "index", "task_index")  # LeRobot's, made anew for an export
-OURS = ("progress", "subtask", "language_persistent", "language_events")  # our labels
+LANGUAGE = {"language_persistent": PERSISTENT, "language_events": EVENTS}
+OURS = ("progress", "subtask", *LANGUAGE)  # our labels
 NOT_IN_ROWS = ("video", "image", "language")  # kinds of features that are not numbers in the rows
 NAMES = ("float32", "float64", "int64", "int32", "int16", "int8", "uint8", "bool", "string")
 TYPES = {name: pa.type_for_alias(name) for name in NAMES}
-STATE = "observation.state"
+STATE, ACTION, PICTURES = "observation.state", "action", "observation.images."
 
 Feature = dict[str, Any]  # dtype, shape, names, as info.json has it
 
@@ -222,7 +227,7 @@ def place(number: int) -> dict[str, int]:
     return {"chunk_index": number // FILES_PER_CHUNK, "file_index": number % FILES_PER_CHUNK}
 
 
-def rate_of(rates: set[float]) -> float:
+def rate_of(rates: set[float], remedy: str = "add --where 'fps = ...'") -> float:
     """The one frame rate of some episodes; measured ones that differ by a hair come to a whole number.
 
     Examples: rate_of({29.97}) == 29.97; rate_of({29.9, 30.1}) == 30.0; rate_of({15.0, 30.0}) raises UserError
@@ -233,13 +238,32 @@ def rate_of(rates: set[float]) -> float:
     # Rates that were measured from times scatter around the true one
     if whole and all(abs(rate / whole - 1) < RATE_TOLERANCE for rate in rates):
         return whole
-    span = f"{min(rates):g} to {max(rates):g}"
-    raise UserError(f"a LeRobot dataset has one frame rate, these episodes have {span}: add --where 'fps = ...'")
+    raise UserError(f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy}")
+
+
+def stamping_rate(rates: set[float], wanted: float | None) -> float:
+    """The rate at which rows are stamped: the one that is wanted, where all are near, else `rate_of`. Raises UserError.
+
+    Examples: stamping_rate({18.4, 18.6}, 20.0) == 20.0; stamping_rate({30.0}, 10.0) raises UserError
+    """
+    if wanted is None:
+        return rate_of(rates, "stamp all rows at one by --fps, or add --where 'fps = ...'")
+    if any(abs(wanted / rate - 1) > STAMP_TOLERANCE for rate in rates):
+        raise UserError(
+            f"these episodes have {_span(rates)} frames per second: at {wanted:g} they would be more than a tenth too "
+            "fast or too slow; give another --fps, or choose episodes by --where 'fps > ...'"
+        )
+    return wanted
+
+
+def _span(rates: set[float]) -> str:
+    return f"{min(rates):g} to {max(rates):g}" if len(rates) > 1 else f"{min(rates):g}"
 
 
 class LerobotPlan(Export):
     """What all parts of an export need to know. Raises UserError for episodes that cannot be one dataset.
 
+    `cameras`: those that all episodes have, as the export calls them.
     `index`: number of each episode in the export. `starts`: the global index of its first frame, and last the number
     of frames. Filled as videos are written: `sizes`, (height, width) of each camera; `codecs`, of its first file;
     `places`, by camera, dataset and episode, the number of the video's file and the seconds at which pictures begin.
@@ -257,11 +281,11 @@ class LerobotPlan(Export):
     def __init__(self, *what: Any) -> None:
         super().__init__(*what)
         self.episodes = self.selected.episodes
-        in_all = set.intersection(*(set(e.cameras) for e in self.episodes))
+        in_all = set.intersection(*(set(self.cameras_of(e)) for e in self.episodes))
         if not in_all:
             raise UserError("the episodes have no camera in common: choose with --dataset or --where")
-        self.cameras = [camera for camera in self.episodes[0].cameras if camera in in_all]  # those that all have
-        self.fps = rate_of({e.fps for e in self.episodes})
+        self.cameras = [camera for camera in self.cameras_of(self.episodes[0]) if camera in in_all]
+        self.fps = stamping_rate({e.fps for e in self.episodes}, self.options.fps)
         self.index = {e.key: number for number, e in enumerate(self.episodes)}
         self.starts = [0, *accumulate(e.num_frames for e in self.episodes)]
         self.sizes: dict[str, tuple[int, int]] = {}
@@ -269,6 +293,19 @@ class LerobotPlan(Export):
         self.places: dict[tuple[str, str, int], tuple[int, float]] = {}
         if self.options.blur:
             weights_file()  # they may not be there
+
+    def cameras_of(self, e: ExportEpisode) -> dict[str, str]:
+        """An episode's cameras in its source, by the names that they have in the export."""
+        if self.readers[e.dataset].info is not None:
+            return {camera: camera for camera in e.cameras}
+        cameras: dict[str, str] = {}
+        for camera in e.cameras:
+            name = picture_feature(camera)
+            # "camera/front" and "camera_front" may both be there
+            while name in cameras:
+                name += "_"
+            cameras[name] = camera
+        return cameras
 
     @cached_property
     def detector(self) -> FaceDetector:
@@ -292,21 +329,30 @@ class LerobotPlan(Export):
 
     def plan_notes(self) -> list[str]:
         """What a user should know of this export, as far as metadata says it."""
-        cameras = dict.fromkeys(chain.from_iterable(e.cameras for e in self.episodes))
+        cameras = dict.fromkeys(chain.from_iterable(self.cameras_of(e) for e in self.episodes))
         lost = [camera for camera in cameras if camera not in self.cameras]
         notes = [f"the camera {camera} is left out: not every episode has it" for camera in lost]
         if any(e.fps != self.fps for e in self.episodes):
-            notes.append(f"frame rates of about {self.fps:g} were measured, and are taken as that")
+            notes.append(self._stamped())
         if self.fps != round(self.fps):
             notes.append(f"the frame rate is {self.fps}: LeRobot's metadata means a whole number")
         notes += self._features[1]
         return notes + counted(sum(not e.task for e in self.episodes), "episodes have no instruction")
 
+    def _stamped(self) -> str:
+        """How far times by the export's rate are off those of the episodes."""
+        rates = [e.fps for e in self.episodes]
+        off_s = max(abs(e.num_frames / self.fps - e.num_frames / e.fps) for e in self.episodes)
+        return (
+            f"rows are stamped at {self.fps:g} frames per second, though {_span({*rates})} were measured: times are up "
+            f"to {off_s:.2f} s off at the end of an episode"
+        )
+
     @cached_property
     def schema(self) -> pa.Schema:
         own = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
         ours = {"progress": pa.float32(), "subtask": pa.string()}
-        language = {"language_persistent": PERSISTENT, "language_events": EVENTS}
+        language = {} if self.options.plain else LANGUAGE
         sizes = {name: (TYPES[feature["dtype"]], prod(feature["shape"])) for name, feature in self.features.items()}
         of_source = {name: value if size == 1 else pa.list_(value, size) for name, (value, size) in sizes.items()}
         return pa.schema([*of_source.items(), *(own | ours | language).items()])
@@ -327,8 +373,10 @@ class LerobotPlan(Export):
 
     @cached_property
     def files(self) -> list[VideoFile]:
-        clips = {c: [Clip.of(self.readers[e.dataset], c, e) for e in self.episodes] for c in self.cameras}
-        return list(chain.from_iterable(plan_files(camera, of_camera) for camera, of_camera in clips.items()))
+        return list(chain.from_iterable(plan_files(camera, self._clips(camera)) for camera in self.cameras))
+
+    def _clips(self, camera: str) -> list[Clip]:
+        return [Clip.of(self.readers[e.dataset], self.cameras_of(e)[camera], e) for e in self.episodes]
 
 
 def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feature], list[str]]:
@@ -336,16 +384,31 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
 
     `first`: the dataset's first episode, whose rows are looked at.
     """
-    dataset = reader.dataset
-    if reader.info is None:
-        episode = reader.episode(first)
-        if episode.state is None:
-            return {}, [f"{dataset}: its source has no state; actions are only taken from LeRobot sources"]
-        width = episode.state.shape[1]
-        names = list(episode.state_names) or [f"state_{k}" for k in range(width)]
-        feature = {"dtype": "float32", "shape": [width], "names": names}
-        return {STATE: feature}, [f"{dataset}: actions are only taken from LeRobot sources"]
-    return _of_lerobot(reader, reader.info["features"], first)
+    if reader.info is not None:
+        return _of_lerobot(reader, reader.info["features"], first)
+    episode = reader.episode(first)
+    found: dict[str, Feature] = {}
+    notes = []
+    for name, values, named in rows_of(episode):
+        if values is None:
+            notes.append(f"{reader.dataset}: its source has no {name}")
+            continue
+        width = values.shape[1]
+        names = list(named) or [f"{name.rpartition('.')[2]}_{k}" for k in range(width)]
+        found[name] = {"dtype": "float32", "shape": [width], "names": names}
+    return found, notes
+
+
+def rows_of(episode: EpisodeData) -> tuple[tuple[str, np.ndarray | None, Sequence[str]], ...]:
+    """State and action of an episode that is no LeRobot source's, by the names of their features: values float64 [n, d]
+    and the names of their dimensions."""
+    state, action = (episode.state, episode.state_names), (episode.action, episode.action_names)
+    return (STATE, *state), (ACTION, *action)
+
+
+def picture_feature(camera: str) -> str:
+    """What a camera is called among LeRobot's features. Example: "camera/front" is observation.images.camera_front."""
+    return camera if camera.startswith(PICTURES) else PICTURES + camera.replace("/", "_")
 
 
 def _of_lerobot(

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from annotate.segments import Segment
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns
@@ -19,10 +20,12 @@ from ingest.media.video import decode
 from ingest.reasons import DataError
 from warehouse.exports.labels import ActiveLabel, chunk_labels
 from warehouse.exports.lerobot_plan import (
+    ACTION,
     DATA_PATH,
     EPISODES_PATH,
+    LANGUAGE,
+    NO_STEP,
     SEGMENT,
-    STATE,
     TYPES,
     VIDEO_PATH,
     Feature,
@@ -31,6 +34,7 @@ from warehouse.exports.lerobot_plan import (
     language_columns,
     place,
     questions,
+    rows_of,
     sarm_columns,
     sarm_shares,
     step_names,
@@ -64,23 +68,28 @@ def write_rows(
             [dataset, chunk],
         )
     }
-    asked = questions(plan.selected, dataset, chunk, plan.cameras)
+    cameras = plan.cameras_of(episodes[0])
+    exported = {cameras[camera]: camera for camera in plan.cameras}
+    asked = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     rows: list[dict[str, tuple[pa.DataType, Any]]] = []
     all_stats: list[dict[str, Stats]] = []
     shares: list[dict[str, list[float]]] = []
+    without_action = 0
     with pq.ParquetWriter(
         plan.folder.path(DATA_PATH.format(**place(number))), plan.schema, compression="snappy"
     ) as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
-            table = _episode_table(plan, e, label, asked.get(e.episode_index, []))
+            of_episode = [(frame, exported[camera]) for frame, camera in asked.get(e.episode_index, [])]
+            table = _episode_table(plan, e, label, of_episode)
             writer.write_table(table, row_group_size=len(table))
             stats = _statistics(plan, e, table, pictures)
             row = _episode_row(plan, e, label, number, table, quality.get(e.episode_index, {}))
             rows.append(row | _stats_columns(plan, stats))
             all_stats.append(stats)
             shares.append(sarm_shares(label, e.num_frames))
+            without_action += _without_action(table)
     schema = pa.schema([(name, type_) for name, (type_, _) in rows[0].items()])
     values = [{name: value for name, (_, value) in row.items()} for row in rows]
     meta = plan.folder.path(EPISODES_PATH.format(**place(number)))
@@ -90,7 +99,19 @@ def write_rows(
         "shares": sum_shares(shares),
         "no_stages": {index: why for index, label in sorted(labels.items()) if (why := why_no_stages(label))},
         "labelled": len(labels),
+        "without_action": without_action,
     }
+
+
+def _without_action(table: pa.Table) -> int:
+    """Rows whose action is no number, such as the last one where a source has an observation more than actions."""
+    if ACTION not in table.schema.names:
+        return 0
+    values = table[ACTION].combine_chunks()
+    flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
+    if not pa.types.is_floating(flat.type):
+        return 0
+    return int(np.isnan(flat.to_numpy(zero_copy_only=False).reshape(len(table), -1)).any(axis=1).sum())
 
 
 def _episode_table(
@@ -104,7 +125,9 @@ def _episode_table(
     # The task of each frame: the episode's instruction, or the step under way where the export says so
     instruction = plan.tasks[e.task or ""]
     by_step = plan.options.flavour == "subtask"
-    persistent, events = language_columns(e, label, timestamps, asked)
+    language = {}
+    if not plan.options.plain:
+        language = dict(zip(LANGUAGE, language_columns(e, label, timestamps, asked), strict=True))
     own = {
         "timestamp": timestamps,
         "frame_index": frames,
@@ -113,8 +136,7 @@ def _episode_table(
         "task_index": [plan.tasks[step] if by_step and step else instruction for step in steps],
         "progress": label.progress if label else np.full(n, np.nan, np.float32),
         "subtask": steps,
-        "language_persistent": persistent,
-        "language_events": events,
+        **language,
     }
     return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)
 
@@ -125,10 +147,18 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
         return _stored(reader, e, wanted)
     if not wanted:
         return {}
-    state, shape = reader.episode(e).state, wanted[STATE]["shape"]
-    if state is None or state.shape != (e.num_frames, shape[0]):
-        raise UserError(f"the state of {e.dataset} episode {e.episode_index} has another shape than the first's")
-    return {STATE: _fixed(pa.array(state.astype(np.float32).ravel()), shape)}
+    rows: dict[str, pa.Array] = {}
+    for name, values, _ in rows_of(reader.episode(e)):
+        if name not in wanted:
+            continue
+        shape = wanted[name]["shape"]
+        if values is None or values.shape != (e.num_frames, *shape):
+            raise UserError(
+                f"{name} of {e.dataset} episode {e.episode_index} has another shape than the first's "
+                f"({shape[0]} numbers in each of {e.num_frames} rows): choose episodes by --episodes or --where"
+            )
+        rows[name] = _fixed(pa.array(values.astype(np.float32).ravel()), shape)
+    return rows
 
 
 def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
@@ -170,7 +200,8 @@ def _statistics(
     # Stored keyframes are spread over the episode; the first picture stands in only where none is stored
     space = plan.lake.workspace
     for camera in plan.cameras:
-        hashes = spread([*pictures.get((e.episode_index, camera), {}).values()], STAT_PICTURES)
+        in_source = plan.cameras_of(e)[camera]
+        hashes = spread([*pictures.get((e.episode_index, in_source), {}).values()], STAT_PICTURES)
         keyframes = [load_keyframe(space, sha256) for sha256 in hashes if space.keyframe(sha256).exists()]
         stats[camera] = picture_statistics(keyframes or [_first_picture(plan, camera, e)])
     return {name: of_feature for name, of_feature in stats.items() if of_feature is not None}
@@ -212,7 +243,7 @@ def _episode_row(
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
-        segments = [{field.name: getattr(segment, field.name) for field in SEGMENT} for segment in label.segments]
+        segments = list(map(_segment_row, label.segments))
         of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
     as_far_as = of_label.get("as_far_as")
     row |= {
@@ -234,6 +265,11 @@ def _episode_row(
     }
     row |= {name: (type_, quality.get(name)) for name, type_ in QUALITY.items()}
     return row | sarm_columns(label, e.num_frames, plan.fps)
+
+
+def _segment_row(segment: Segment) -> dict[str, Any]:
+    row = {field.name: getattr(segment, field.name) for field in SEGMENT}
+    return row | {"step": NO_STEP if segment.step is None else segment.step}
 
 
 def _stats_columns(plan: LerobotPlan, stats: Mapping[str, Stats]) -> dict[str, tuple[pa.DataType, Any]]:

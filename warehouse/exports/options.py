@@ -120,9 +120,13 @@ class LerobotOptions(KindOptions):
     chunk_sizes: tuple[int, ...] = (16, 32, 50, 100)
     blur: Literal["faces"] | None = _option(None, "Blur these in all pictures, which are then encoded again.")
 
+    plain: bool = _option(False, "Leave out the columns language_*, which other tools may not read.")
+    fps: float | None = _option(None, "Stamp rows at this rate, up to a tenth from theirs; default: their rate.", gt=0)
+
     def stated(self) -> dict[str, Any]:
-        """Without `only_complete` where it is not asked for: earlier exports, which had it not, stay the same."""
-        return self.model_dump(exclude=None if self.only_complete else {"only_complete"})
+        """Without options that earlier exports had not, where they are not asked for: so these stay the same."""
+        newer = {"only_complete": False, "plain": False, "fps": None}
+        return {name: value for name, value in self.model_dump().items() if newer.get(name, ...) != value}
 
 
 class LabelOptions(KindOptions):

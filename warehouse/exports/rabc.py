@@ -2,8 +2,9 @@
 
 LeRobot (0.6) reads one row per frame, keyed by the dataset's global frame index, and weighs a frame by how much
 progress the next action chunk brings: more than kappa counts in full, a loss not at all. Frames without a label are NaN
-and keep the weight 1. Progress is the active label's, or a reward model's for the frames it was asked about, with
-straight lines between them; an answer at the last frame that cannot be read is taken to be the one before it.
+and count in full, too; then LeRobot scales the weights of a batch to a mean of 1. Progress is the active label's, or a
+reward model's for the frames it was asked about, with straight lines between them; an answer at the last frame that
+cannot be read is taken to be the one before it.
 """
 
 import json
@@ -270,11 +271,11 @@ class RabcExport(OneDatasetExport):
         size = example_size(kappas)
         columns = (
             "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows "
-            "the motion. NaN: no label\nthat is sure enough, the frame keeps weight 1. "
+            "the motion. NaN: no label\nthat is sure enough; the frame counts in full. "
             "`outcome_assumed`: the label takes the run\nfor complete, and nobody says how it ended."
             if self.options.rewards is None
             else f"Both columns are what the\nreward model `{self.options.model}` said, with straight lines between "
-            "the frames it was asked about. NaN: it gave\nno number, the frame keeps weight 1."
+            "the frames it was asked about. NaN: it gave\nno number; the frame counts in full."
         )
         noted = "".join(f"\n{note}.\n" for note in notes)
         return f"""# Progress of {self.dataset} for LeRobot's RA-BC

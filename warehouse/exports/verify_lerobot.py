@@ -150,7 +150,7 @@ def _compare_pictures(plan: LerobotPlan, pictures: Mapping[str, np.ndarray], lim
     """The largest mean difference of a picture to that of the source, of 255; and which are another picture."""
     wanted, off = _shown(plan), dict[str, float]()
     for (number, e), camera in product(enumerate(plan.episodes), plan.cameras):
-        for frame, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(camera)):
+        for frame, (_, _, picture) in enumerate(plan.readers[e.dataset].episode(e).frames(plan.cameras_of(e)[camera])):
             if plan.starts[number] + frame in wanted:
                 ours, theirs = picture.rgb(), pictures[f"{plan.starts[number] + frame}/{camera}"]
                 mean = float(np.abs(theirs.astype(np.int16) - ours).mean()) if ours.shape == theirs.shape else 255.0

@@ -2,18 +2,25 @@
 
 import json
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from mcap_ros2.writer import Writer
+import pytest
+import zstandard
 
 from ingest.source import list_episodes, read_episode
 from tests.kits.files import Trap
-from tests.kits.lerobot_writer import LFS_POINTER, number, picture, source_of, write_json_lines, write_video
+from tests.kits.lerobot_writer import (
+    LFS_POINTER,
+    number,
+    read_number,
+    source_of,
+    write_json_lines,
+    write_video,
+)
+from tests.kits.mcap_writer import FRAMES, RATE, SECOND, START, record, recorder
 from tests.kits.rh20t_writer import write_scene, write_texts
 from tests.kits.table30_writer import frame, write_task
 from tests.kits.told import New, Told, golden
@@ -102,58 +109,7 @@ def test_robo_dopamine(new: New) -> Told:
         yield f"keyframes {text}", source_of(root)
 
 
-# MCAP: real containers with real CDR messages
-
-SECOND = 10**9
-START = 1_700_000_000 * SECOND
-FRAMES, RATE = 10, 10  # pictures of a recording, and how many a second
-JOINTS_PER_FRAME = 10
-HEADER = (
-    f"std_msgs/Header header\n{{}}{'=' * 80}\nMSG: std_msgs/Header\nbuiltin_interfaces/Time stamp\nstring frame_id\n"
-)
-IMAGE = HEADER.format("string format\nuint8[] data\n")
-JOINTS = HEADER.format("string[] name\nfloat64[] position\nfloat64[] velocity\nfloat64[] effort\n")
-
-
-class Recorder:
-    """Writes messages of three topics as a ROS 2 recorder does."""
-
-    def __init__(self, writer: Writer) -> None:
-        self.writer = writer
-        self.image = writer.register_msgdef("sensor_msgs/msg/CompressedImage", IMAGE)
-        self.joints = writer.register_msgdef("sensor_msgs/msg/JointState", JOINTS)
-        self.text = writer.register_msgdef("std_msgs/msg/String", "string data\n")
-
-    def write(self, topic: str, kind: Any, message: dict[str, Any], at: int) -> None:
-        header = {"stamp": {"sec": at // SECOND, "nanosec": at % SECOND}, "frame_id": "x"}
-        self.writer.write_message(topic, kind, {"header": header} | message, at)
-
-    def show(self, frame: int, at: int) -> None:
-        data = cv2.imencode(".png", picture(number(0, 0, frame)))[1].tobytes()
-        self.write("/front/image_raw/compressed", self.image, {"format": "png", "data": data}, at)
-
-    def move(self, position: float, gripper: float, at: int) -> None:
-        message = {"name": ["j0", "gripper"], "position": [position, gripper], "velocity": [], "effort": []}
-        self.write("/joint_states", self.joints, message, at)
-
-
-@contextmanager
-def recorder(path: Path, **how: Any) -> Iterator[Recorder]:
-    with path.open("wb") as file, Writer(file, **how) as writer:
-        yield Recorder(writer)
-
-
-def record(folder: Path, joints: bool = True, backwards: bool = False) -> Path:
-    """A second of a robot: a picture every 100 ms, 1 ms after a message of the joints, which come every 10 ms."""
-    with recorder(folder / "run.mcap") as r:
-        r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
-        for k in range(FRAMES * JOINTS_PER_FRAME):
-            at = START + k * SECOND // (RATE * JOINTS_PER_FRAME)
-            if joints:
-                r.move(k / 100, k // 50, START + 7 * SECOND // 100 if backwards and k == 90 else at)
-            if k % JOINTS_PER_FRAME == 0:
-                r.show(k // JOINTS_PER_FRAME, at + SECOND // 1000)
-    return folder
+# MCAP
 
 
 @golden
@@ -162,7 +118,13 @@ def test_mcap(new: New) -> Told:
         "a topic that the registry names and the file lacks",
         source_of(record(new(), joints=False), keys={"state": ["/joint_states"]}),
     )
-    yield "a message that comes late is left out and said", source_of(record(new(), backwards=True))
+    yield "a message that stands late in the file", source_of(record(new(), backwards=True))
+    root = new()
+    with recorder(root / "run.mcap") as r:
+        for k in range(2 * FRAMES):
+            at = START + k * SECOND // RATE
+            r.show(k, at, at - SECOND if k == FRAMES else at)
+    yield "a message whose header is late is left out and said", source_of(root)
     root = new()
     with recorder(root / "run.mcap", chunk_size=2000) as r:
         for k in range(FRAMES):
@@ -175,6 +137,57 @@ def test_mcap(new: New) -> Told:
         yield title, source_of(path.parent)
     (root := new()).joinpath("a.mcap").write_bytes(b"not at all" * 100)
     yield "no recording", source_of(root)
+    packed = zstandard.ZstdCompressor().compress((record(root := new()) / "run.mcap").read_bytes())
+    (root / "other.mcap.zstd").write_bytes(packed)
+    (root / "run.mcap.zstd").write_bytes(packed)
+    (root / "short.mcap.zstd").write_bytes(packed[: len(packed) // 2])
+    yield "packed files beside a plain one", source_of(root)
+
+
+@golden
+def test_mcap_is_read_in_order_of_time(new: New) -> Told:
+    """As the library mcap gives messages. Recorders may write a chunk late, or flush several messages at a time."""
+
+    def shown(order: Callable[[int], float] = float, together: int = 1, stamp: int | None = None) -> Path:
+        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `together`."""
+        with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
+            for k in sorted(range(2 * FRAMES), key=order):
+                flushed = together - 1 - k % together  # messages that come until the recorder writes
+                r.show(k, at := START + (k + flushed) * SECOND // RATE, stamp)
+                r.move(k / 100, k // FRAMES, at, stamp)
+        return root
+
+    def by_topic() -> Path:
+        with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
+            for k in range(2 * FRAMES):
+                r.move(k / 100, k // FRAMES, START + k * SECOND // RATE)
+            for k in range(2 * FRAMES):
+                r.show(k, START + k * SECOND // RATE)
+        return root
+
+    yield "by topic", source_of(by_topic())
+    yield "half a second is written after the next one", source_of(shown(lambda k: k + 10.5 * (5 <= k < 10)))
+    yield "backwards", source_of(shown(lambda k: -k))
+    yield "four at a time, without stamps in headers", source_of(shown(together=4, stamp=0))
+    yield "headers of whole seconds", source_of(shown(stamp=START))
+    yield "all at once", source_of(shown(together=2 * FRAMES, stamp=0))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_jitter_loses_no_frame_of_a_recording(seed: int, tmp_path: Path) -> None:
+    """Pictures and joints are each up to 2 ms early or late; 60 pictures at 30 a second."""
+    rng = np.random.default_rng(seed)
+    with recorder(tmp_path / "run.mcap") as r:
+        for k in range(60):
+            early, late = np.sort(rng.integers(-2_000_000, 2_000_000, 2)).tolist()
+            r.move(k / 100, 0, START + k * SECOND // 30 + late)
+            r.show(k, START + k * SECOND // 30 + early)
+    source = source_of(tmp_path)
+    [episode] = list_episodes(source).records
+    read = read_episode(source, episode)
+    assert [read_number(picture.luma()) for _, _, picture in read.frames("front")] == list(range(60))
+    assert read.state is not None
+    assert np.array_equal(read.state[:, 0], np.arange(60) / 100)
 
 
 def test_frames_and_numbers_of_mcap_are_put_on_one_clock(tmp_path: Path) -> None:

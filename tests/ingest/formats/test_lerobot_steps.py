@@ -9,7 +9,19 @@ from typing import Any
 import pyarrow as pa
 
 from tests.kits import step_forms
-from tests.kits.lerobot_writer import edit_parquet, source_of, v2_data, v3_meta, write_json_lines, write_v2, write_v3
+from tests.kits.lerobot_writer import (
+    edit_info,
+    edit_parquet,
+    features,
+    source_of,
+    v2_data,
+    v3_data,
+    v3_meta,
+    write_json_lines,
+    write_parquet,
+    write_v2,
+    write_v3,
+)
 from tests.kits.step_forms import SPANS, V2_FORMS, V3_FORMS, episode_lines
 from tests.kits.told import New, Told, golden
 
@@ -118,4 +130,85 @@ def test_exports_of_ours(new: New) -> Told:
         columns["segments"] = [SEGMENTS, None]
         edit_parquet(v3_meta(root), **{f"proccorpus_{name}": pa.array(cells) for name, cells in columns.items()})
 
-    yield from spread(new, {"segments": export}, write_v3)
+    def merged(root: Path) -> None:
+        """LeRobot's merge_datasets takes the table through pandas, which makes floats of numbers with nulls."""
+        export(root)
+        rows = [row | {"step": None if row["step"] is None else float(row["step"])} for row in SEGMENTS]
+        edit_parquet(v3_meta(root), proccorpus_segments=pa.array([rows, None]))
+
+    def numbered(root: Path) -> None:
+        export(root)
+        rows = [row | {"step": -1 if row["step"] is None else row["step"]} for row in SEGMENTS]
+        edit_parquet(v3_meta(root), proccorpus_segments=pa.array([rows, None]))
+
+    def split(root: Path) -> None:
+        columns = ("progress", "subtask", "language_persistent", "language_events")
+        edit_info(root, features=features([], 10) | {name: {"dtype": "string", "shape": [1]} for name in columns})
+
+    cases: dict[str, Change] = {"segments": export, "merged": merged, "without nulls": numbered, "split": split}
+    yield from spread(new, cases, write_v3)
+
+
+TASK_COLUMN, STEP_COLUMN = "annotation.human.action.task_description", "annotation.human.fine_action"
+
+
+@golden
+def test_edits_by_tools_of_lerobot(new: New) -> Told:
+    """Tasks are numbered anew and columns beside task_index are not; files of texts are left out."""
+
+    def annotated(root: Path, tasks: tuple[int, int], texts: tuple[int, int], stored: tuple[int, int] | None) -> None:
+        """`tasks`: of the rows; `texts`: what the column says that names them; `stored`: what statistics know."""
+        edit_info(root, features=features([], 10) | {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)})
+        for episode, length in enumerate((24, 30)):
+            steps = [0] * 10 + [1] * (length - 10)
+            named = {
+                TASK_COLUMN: [texts[episode]] * length,
+                STEP_COLUMN: steps,
+                "task_index": [tasks[episode]] * length,
+            }
+            edit_parquet(v3_data(root, episode), **{name: pa.array(cells) for name, cells in named.items()})
+        write_parquet(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": ["open", "close"]})
+        if stored:
+            of_episodes = pa.array([[float(n)] for n in stored])
+            edit_parquet(v3_meta(root), **{f"stats/task_index/{name}": of_episodes for name in ("min", "max")})
+
+    def lost(form: str, uri: str) -> Change:
+        def change(root: Path) -> None:
+            V2_FORMS[form](root)
+            (root / uri).unlink()
+
+        return change
+
+    whole = partial(annotated, tasks=(0, 1), texts=(0, 1))
+    cases: dict[str, Change] = {
+        "as recorded": partial(whole, stored=(0, 1)),
+        "without statistics": partial(whole, stored=None),
+        "deleted": partial(annotated, tasks=(1, 0), texts=(0, 1), stored=(0, 1)),
+        "deleted, without statistics": partial(annotated, tasks=(1, 0), texts=(0, 1), stored=None),
+        "merged": partial(annotated, tasks=(0, 1), texts=(0, 0), stored=(0, 1)),
+        "another wording": partial(annotated, tasks=(0, 0), texts=(1, 1), stored=(0, 0)),
+        "no subtasks.parquet": lost("subtask_index", "meta/subtasks.parquet"),
+        "no subtask_annotations.jsonl": lost("robocoin", "annotations/subtask_annotations.jsonl"),
+    }
+    yield from spread(new, cases, partial(write_v3, per_data_file=1))
+
+
+@golden
+def test_an_annotation_column_of_which_an_index_has_no_text(new: New) -> Told:
+    """It is told where nothing better is there, and beside a column that is used; a flag is no index."""
+
+    def fine_action(root: Path) -> None:
+        step_forms.annotation(root)
+        edit_parquet(v2_data(root, 0), **{STEP_COLUMN: pa.array([50] * 10 + [51] * 14)})
+
+    def alone(root: Path) -> None:
+        fine_action(root)
+        edit_parquet(v2_data(root, 0), **{"annotation.human.coarse_action": None})
+
+    def flag(root: Path) -> None:
+        step_forms.annotation(root)
+        step_forms.add_column(
+            v2_data(root, 0), "annotation.human.held", [k > 9 for k in range(24)], pa.bool_(), "bool", [1]
+        )
+
+    yield from spread(new, {"beside another": fine_action, "alone": alone, "flag": flag})

@@ -16,8 +16,10 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from eval.scored import EvalPrediction, EvalRun, add_predictions
 from ingest.media.faces import FaceDetector
+from ingest.source import list_episodes
 from pipeline.config import source_build
 from tests.kits.files import files_of
+from tests.kits.lerobot_writer import edit_parquet, said, source_of
 from tests.kits.made_corpus import Made, built
 from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
 from tests.kits.training_kit import KilledError
@@ -87,6 +89,34 @@ def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, 
     assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
         "SELECT content_hash FROM episodes ORDER BY ALL"
     )
+
+
+@pytest.mark.slow
+def test_segments_survive_a_merge_by_lerobot_and_a_deletion_that_loses_them_is_told(tiny_export: Path, tmp_path: Path):
+    from lerobot.datasets.dataset_tools import delete_episodes, merge_datasets
+
+    # The tiny corpus has no idle segment. An older export has null in the place of its number, which makes floats
+    for name, number in (("now", -1), ("earlier", None)):
+        root = Path(shutil.copytree(tiny_export, tmp_path / name))
+        meta = min((root / "meta/episodes").rglob("*.parquet"))
+        column = pq.ParquetFile(meta).read()["proccorpus_segments"]
+        cells = column.to_pylist()
+        cells[0][-1] |= {"kind": "idle", "step": number, "completed": False}
+        edit_parquet(meta, proccorpus_segments=pa.array(cells, column.type))
+        out, parts = tmp_path / f"{name} merged", [opened(root), opened(root)]
+        merge_datasets(parts, output_repo_id="local/merged", output_dir=out)
+        as_exported, merged = [list_episodes(source_of(folder)) for folder in (root, out)]
+        steps = [(record.steps_from, record.steps, record.plan) for record in as_exported.records]
+        assert steps[0][1][-1].step is None
+        assert [(record.steps_from, record.steps, record.plan) for record in merged.records] == [*steps, *steps]
+        assert said(merged, reason="bad_steps") == said(merged, reason="steps_lost") == []
+        table = pq.ParquetFile(min((out / "meta/episodes").rglob("*.parquet"))).read()
+        whole = table.schema.field("proccorpus_segments").type.value_type.field("step").type == pa.int64()
+        assert whole == (name == "now")
+
+    delete_episodes(opened(tiny_export), [0], output_dir=tmp_path / "deleted", repo_id="local/deleted")
+    [finding] = [f for f in list_episodes(source_of(tmp_path / "deleted")).findings if f.reason == "steps_lost"]
+    assert finding.detail.startswith(f"{len(LENGTHS) - 1} episodes have the columns of an export of proccorpus")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,117 @@
+"""Traces of edits after which the numbers of steps lead to no text, or to another one.
+
+LeRobot's tools that delete, split and merge number the tasks anew, in the rows' `task_index` alone: columns such as
+`annotation.*`, which count by the same texts, keep the old numbers. Their files of steps' texts, and further columns of
+meta/episodes, they leave out. Not every such edit leaves a trace.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from ingest.formats.lerobot_cells import Episodes, cells_of
+from ingest.formats.lerobot_meta import META_BATCH, META_EPISODES, LerobotListing, whole
+from ingest.formats.tables import batches, opened
+from ingest.reasons import DataError
+
+# LeRobot 0.6.1 copies these as they are when it deletes or splits
+LEAST, MOST = "stats/task_index/min", "stats/task_index/max"
+
+
+def changing_episodes(dataset: LerobotListing, episodes: Episodes, column: str) -> int:
+    """In how many episodes a column has several values: what is the same in all rows is no step."""
+    return sum(_changes(cells) for _, cells in cells_of(dataset, episodes, column))
+
+
+def _changes(cells: pa.ChunkedArray) -> bool:
+    if pa.types.is_nested(cells.type):
+        return len({*map(str, cells.to_pylist())}) > 1
+    return len(cells.unique()) > 1
+
+
+def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column: str) -> bool:
+    """Were the tasks numbered anew after a column was filled with their numbers? Then a finding says so."""
+    before = {index: number for index, number in _stored_numbers(dataset) if index in episodes}
+    renumbered = {index: n for index, n in before.items() if _tasks_of(episodes, index) not in ((), (n,))}
+    if renumbered:
+        index, number = min(renumbered.items())
+        dataset.warn(
+            "steps_lost",
+            f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(before)} episodes "
+            f"(episode {index}: task_index is {_tasks_of(episodes, index)[0]}, and was {number} when its statistics "
+            "were made), as LeRobot's tools do that delete and split; this column keeps the old numbers",
+        )
+    return bool(renumbered)
+
+
+def _stored_numbers(dataset: LerobotListing) -> Iterator[tuple[int, int]]:
+    """Episodes of one task each, and its number by the stored statistics of the episode."""
+    for uri in filter(META_EPISODES.match, dataset.source.files):
+        try:
+            with opened(dataset.source.resolve(uri)) as file:
+                if {LEAST, MOST} <= {*file.schema_arrow.names}:
+                    for batch in batches(file, ["episode_index", LEAST, MOST], META_BATCH):
+                        yield from _single_numbers(batch.to_pylist())
+        except DataError as e:
+            dataset.warn(e.reason, str(e), file=uri)
+
+
+def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
+    for row in rows:
+        # Statistics of one number are lists of one, too
+        least, most = (value[0] if isinstance(value, list) and value else value for value in (row[LEAST], row[MOST]))
+        index, number = whole(row["episode_index"]), whole(least)
+        if index is not None and number is not None and number == whole(most):
+            yield index, number
+
+
+def _tasks_of(episodes: Episodes, index: int) -> tuple[int, ...]:
+    rows = episodes[index].rows
+    return rows.task_indices if rows else ()
+
+
+def episodes_named_otherwise(
+    dataset: LerobotListing, episodes: Episodes, columns: Collection[str], steps_from: str
+) -> set[int]:
+    """Episodes of which a column that names the task names another one than the rows' `task_index` does; a finding says
+    so. The numbers of `steps_from` are then not those of the tasks' texts either.
+
+    Such a column is the same in all rows of an episode. It is held against `task_index` only where the two agree in
+    other episodes, or have the same numbers in another order: else it holds other wordings.
+    """
+    doubtful: set[int] = set()
+    for column in columns:
+        pairs = _task_numbers(dataset, episodes, column)
+        other = sorted(index for index, (task, number) in pairs.items() if task != number)
+        agreeing = len(pairs) - len(other)
+        if other and (agreeing or _is_other_order(pairs)):
+            task, number = pairs[other[0]]
+            dataset.warn(
+                "steps_lost",
+                f"{steps_from} is not used for {len(other)} of {len(pairs)} episodes: there {column} has another task "
+                f"than task_index (episode {other[0]}: {number}, not {task}), and the same in the other {agreeing}; "
+                "the tasks were numbered anew, as LeRobot's tools do, and these columns keep the old numbers",
+            )
+            doubtful |= {*other}
+    return doubtful
+
+
+def _task_numbers(dataset: LerobotListing, episodes: Episodes, column: str) -> dict[int, tuple[int, int]]:
+    """By episode of one task, its `task_index` and its number in a column; none where the column changes."""
+    pairs: dict[int, tuple[int, int]] = {}
+    for index, cells in cells_of(dataset, episodes, column):
+        numbers = cells.unique().to_pylist() if pa.types.is_integer(cells.type) else []
+        if len(numbers) != 1 or numbers[0] is None:
+            return {}
+        tasks = _tasks_of(episodes, index)
+        if len(tasks) == 1:
+            pairs[index] = tasks[0], numbers[0]
+    return pairs
+
+
+def _is_other_order(pairs: Mapping[int, tuple[int, int]]) -> bool:
+    """Are the columns' numbers those of the tasks, one to one?"""
+    mapping = {*pairs.values()}
+    tasks = {task for task, _ in mapping}
+    return len(mapping) == len(tasks) and tasks == {number for _, number in mapping}

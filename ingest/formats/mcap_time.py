@@ -1,0 +1,127 @@
+"""When messages of an MCAP topic were made, and one clock for the topics of a recording."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+MAX_LATE = 0.1  # share of a topic's messages that may be out of order
+
+
+class Stamps(NamedTuple):
+    """Times of a topic's messages in the order of the recorder's times, which need not be the file's.
+
+    `times`: int64 [n], nanoseconds. `places`: int64 [n], their numbers in the file. `by`: what tells the times (header,
+    recorder or publisher). `late`: bool [n], older than one before it. `shared`: how many that are not late had the
+    time of the one before, and were spread from the time before theirs up to it.
+    """
+
+    times: np.ndarray
+    places: np.ndarray
+    by: str
+    late: np.ndarray
+    shared: int
+
+    @property
+    def used(self) -> tuple[np.ndarray, np.ndarray]:
+        """Times in order, and their messages' numbers in the file; late ones are left out."""
+        return self.times[~self.late], self.places[~self.late]
+
+
+def stamps_of(
+    recorder_ns: Sequence[int], publisher_ns: Sequence[int], header_ns: Sequence[int | None], max_shared: float
+) -> Stamps:
+    """The first of header, recorder and publisher by which messages are in order and have times of their own: at most a
+    share of `max_shared` has the time of the one before. Where none is such, the one with most different times, spread.
+    """
+    places = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
+    ordered = {by: times[places] for by, times in _clocks(recorder_ns, publisher_ns, header_ns).items()}
+    usable = {by: times for by, times in ordered.items() if is_late(times).mean() <= MAX_LATE}
+    shares = {by: _shared(times[~is_late(times)]) / len(times) for by, times in usable.items()}
+    by = next((by for by, share in shares.items() if share <= max_shared), min(shares, key=shares.__getitem__))
+    times, late = usable[by], is_late(usable[by])
+    if shares[by] <= max_shared:
+        return Stamps(times, places, by, late, 0)
+    shared, times = _shared(times[~late]), times.copy()
+    times[~late] = spread(times[~late])
+    return Stamps(times, places, by, late, shared)
+
+
+def _clocks(
+    recorder_ns: Sequence[int], publisher_ns: Sequence[int], header_ns: Sequence[int | None]
+) -> dict[str, np.ndarray]:
+    """Times of all messages, int64 [n], by those who tell them; headers that are missing or all zero tell none."""
+    clocks = {"recorder": np.array(recorder_ns, np.int64), "publisher": np.array(publisher_ns, np.int64)}
+    headers = np.array([stamp or 0 for stamp in header_ns], np.int64)
+    has_headers = None not in header_ns and bool(headers.any())
+    return {"header": headers} | clocks if has_headers else clocks
+
+
+def is_late(stamps: np.ndarray) -> np.ndarray:
+    """Which messages are older than one that came before them, bool [n]."""
+    return stamps < np.maximum.accumulate(stamps)
+
+
+def _shared(ordered: np.ndarray) -> int:
+    return int((np.diff(ordered) == 0).sum())
+
+
+def spread(ordered: np.ndarray) -> np.ndarray:
+    """Times of messages that were written down together, evenly from the time before theirs up to it, int64 [n].
+
+    Those of the first time go as far back as they do forward from it. Example: spread([4, 4, 8, 8]) is [2, 4, 6, 8].
+    """
+    moments, counts = np.unique(ordered, return_counts=True)
+    if len(moments) == 1:
+        return ordered
+    steps = np.diff(moments, prepend=2 * moments[0] - moments[1])
+    # Of k messages of a moment, the j-th lies k - 1 - j parts before it
+    behind = np.concatenate([np.arange(count)[::-1] for count in counts])
+    return ordered - np.round(behind * np.repeat(steps / counts, counts)).astype(np.int64)
+
+
+def rate_of(ordered: np.ndarray) -> float | None:
+    """Messages a second, of times [n] in nanoseconds; None where all are of one moment.
+
+    Each step counts for the whole number of median steps that it is nearest to, so that neither jitter nor a gap moves
+    the rate.
+    """
+    steps = np.diff(ordered)
+    if not steps.any():
+        return None
+    count = int(np.round(steps / np.median(steps[steps > 0])).sum())
+    return round(count * 1e9 / float(ordered[-1] - ordered[0]), 3)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Ticks that frames are made at: `start_ns`, then `fps` a second."""
+
+    start_ns: int
+    fps: float
+    ticks: int
+
+    @classmethod
+    def within(cls, begin_ns: int, end_ns: int, pictures_ns: np.ndarray, fps: float) -> "Clock":
+        """From the first picture to the end; either may be half a picture or tick outside, so jitter loses no frame.
+
+        Ticks fall on pictures, so that jitter moves none to its neighbour's tick.
+        """
+        slack_s = 0.5 / max(fps, rate_of(pictures_ns) or 0.0)
+        inside = pictures_ns[(pictures_ns > begin_ns - slack_s * 1e9) & (pictures_ns <= end_ns)]
+        start_ns = int(inside[0]) if len(inside) else begin_ns
+        # The last tick lies before the end and its slack
+        return cls(start_ns, fps, max(1, math.ceil(((end_ns - start_ns) / 1e9 + slack_s) * fps)))
+
+    def times_ns(self) -> np.ndarray:
+        """int64 [ticks]"""
+        return self.start_ns + np.round(np.arange(self.ticks) * (1e9 / self.fps)).astype(np.int64)
+
+    def nearest(self, stamps: np.ndarray) -> np.ndarray:
+        """Of ordered stamps [n], the place of the one nearest to each tick, int64 [ticks]; of two the earlier."""
+        times = self.times_ns()
+        after = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
+        before = np.maximum(after - 1, 0)
+        return np.where(np.abs(times - stamps[before]) <= np.abs(stamps[after] - times), before, after)
