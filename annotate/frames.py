@@ -83,7 +83,7 @@ def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) ->
     return h.hexdigest()
 
 
-CODE_VERSION = "frames-7"
+CODE_VERSION = "frames-8"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
@@ -180,6 +180,8 @@ def frames_stage(
             continue
         for reason, detail in off:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
+        # Rows that do not follow any rate have their finding; else it is the video that is off
+        findings += [] if off else _apart(episode, usable)
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
@@ -252,6 +254,17 @@ def _cameras(
     # A camera's trouble costs an episode only when no other camera is left
     severity, index = "warning" if usable else "unusable", record.episode_index
     return usable, [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems], decoded
+
+
+def _apart(episode: EpisodeData, usable: Sequence[Measured]) -> list[Finding]:
+    """Of each usable camera, whose pictures are not at the times of the rows, how far they are apart."""
+    record = episode.record
+    doubts = {camera.camera: episode.match(camera.camera).doubt for camera in usable}
+    return [
+        Finding("video_times", doubts[video.camera], "warning", record.episode_index, video.camera, video.uri)
+        for video in record.videos
+        if doubts.get(video.camera)
+    ]
 
 
 def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns
-from ingest.media.video import decode
+from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
 from warehouse.exports.labels import ActiveLabel, chunk_labels
 from warehouse.exports.lerobot_plan import (
@@ -179,7 +179,8 @@ def _statistics(
 def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarray:
     file, start_s = plan.places[(camera, *e.key)]
     path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
-    return next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()
+    first = frame_times(path).nearest(np.array([start_s]))[0]
+    return next(decode(path, int(first), 1)).rgb()
 
 
 def _episode_row(

@@ -22,10 +22,9 @@ from av.error import FFmpegError
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
-from ingest.formats.lerobot_meta import video_rate
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
 from ingest.media.video import decode, open_video, probe
-from ingest.reasons import LIMITS, Limits
+from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportEpisode, SourceReader
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
@@ -42,19 +41,19 @@ ENCODERS = {
 class Clip:
     """An episode to be shown by one camera. `uri` None: there is no file to copy from.
 
-    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins. `rate`: frames per
-    second by which times in the file count.
+    `shared`: the file may hold other episodes. `places`: which picture of the file each of the episode's frames is, in
+    order of showing; None: those of the whole file, one after the other.
     """
 
     reader: SourceReader
     episode: ExportEpisode
     uri: str | None
     shared: bool
-    start_frame: int
-    rate: float
+    places: np.ndarray | None
 
     @classmethod
     def of(cls, reader: SourceReader, camera: str, e: ExportEpisode) -> "Clip":
+        """Raises UserError where the source is not as it was."""
         record = reader.record(e)
         video = next(v for v in record.videos if v.camera == camera)
         # Frames may be copied from a video file that has them one by one, as they are
@@ -64,11 +63,24 @@ class Clip:
             and video.uri != record.data_uri
             and camera not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         )
-        # A LeRobot source says at what rate a camera films, and which files hold several episodes
-        shared, rate = False, record.fps
-        if reader.info is not None:
-            shared, rate = holds_other_episodes(reader.info, video.uri), video_rate(reader.info, camera, record.fps)
-        return cls(reader, e, video.uri if copyable else None, shared, video.start_frame, rate)
+        if not copyable:
+            return cls(reader, e, None, False, None)
+        # A LeRobot source says which files hold several episodes
+        shared = reader.info is not None and holds_other_episodes(reader.info, video.uri)
+        try:
+            places = reader.episode(e).match(camera).places
+        except DataError as error:
+            raise UserError(f"{video.uri} of {e.dataset} cannot be read ({error}): build the dataset again") from error
+        return cls(reader, e, video.uri, shared, places)
+
+    @property
+    def begin(self) -> int:
+        return int(self.places[0]) if self.places is not None and len(self.places) else 0
+
+    @property
+    def is_whole_stretch(self) -> bool:
+        """Does each frame follow the one before it in the file?"""
+        return self.places is None or bool((np.diff(self.places) == 1).all())
 
 
 @dataclass(frozen=True)
@@ -91,7 +103,7 @@ def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group):
-            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.start_frame))))
+            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.begin))))
         else:
             files += [VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)]
     return files
@@ -101,8 +113,10 @@ def _is_whole_file(clips: Sequence[Clip]) -> bool:
     """Are clips of one file of the source all that it holds? What the lake knows does not tell: it may have been built
     from some of the episodes."""
     first, source = clips[0], clips[0].reader.source
-    if first.uri is None or not first.shared:
-        return first.uri is not None
+    if first.uri is None or not all(clip.is_whole_stretch for clip in clips):
+        return False
+    if not first.shared and first.places is None:
+        return True
     return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
 
 
@@ -164,6 +178,8 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
+    if not all(clip.is_whole_stretch for clip in file.clips):
+        return ENCODED, None, "its rows leave out frames"
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
@@ -218,15 +234,13 @@ class Packets:
         return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
 
     def span(self, clip: Clip, path: Path) -> range:
-        """The frames of a clip in its file, counted as ingest does. Raises UserError where the file lacks them."""
-        first, e = 0, clip.episode
-        if clip.start_frame > 0:
-            numbers = np.round((self.times_s - self.times_s[0]) * clip.rate)
-            first = int(np.searchsorted(numbers, clip.start_frame))
-        if first + e.num_frames > len(self.times_s):
+        """The frames of a clip in its file. Raises UserError where the file lacks them."""
+        first, e = clip.begin, clip.episode
+        is_lacking = clip.places is not None and len(clip.places) < e.num_frames
+        if is_lacking or first + e.num_frames > len(self.times_s):
             raise UserError(
                 f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
-                f"{clip.start_frame} on: build the dataset again"
+                f"{first} on: build the dataset again"
             )
         return range(first, first + e.num_frames)
 
@@ -256,7 +270,8 @@ class Packets:
         clock = Fraction(1, round(fps * TICKS))
         with open_video(path, self.limits) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
             stream = source.streams.video[0]
-            copy = target.add_stream_from_template(stream)
+            # The decoder of AV1 is no encoder, which a copy does not need
+            copy = target.add_stream_from_template(stream, opaque=True)
             copy.time_base = stream.time_base if keep_times else clock
             start: int | None = None
             for number, packet in enumerate(islice(filter(_is_shown, source.demux(stream)), first, last + 1)):
@@ -275,7 +290,7 @@ class Packets:
 
 def _is_shown(packet: av.Packet) -> bool:
     """Is it a frame? A stream's end is a packet, too."""
-    return packet.pts is not None and packet.size > 0
+    return packet.pts is not None and packet.size > 0 and not packet.is_discard
 
 
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
