@@ -129,11 +129,13 @@ class Match:
     """The picture of each row in its video, counted in the order in which the file shows them.
 
     `places`: int64 [n], fewer than rows where pictures lack; None: those of the whole file, one after the other.
-    `doubt`: how far the times of rows and pictures are apart, in words; empty: they meet.
+    `doubt`: how far the times of rows and pictures are apart, or how many pictures have no row, in words; its code is
+    `reason`. Empty: each picture meets its row.
     """
 
     places: np.ndarray | None = None
     doubt: str = ""
+    reason: str = "video_times"
 
 
 def in_order(_: str) -> Match:

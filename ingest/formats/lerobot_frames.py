@@ -51,7 +51,9 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Sp
     """
     pair = _Pair(video, times_s if times_s is not None and np.isfinite(times_s).all() else None, num_rows, span)
     if pair.meets_all():
-        return Match(pair.by_time)
+        spare = 0 if span.is_shared else len(video.ticks) - num_rows
+        doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
+        return Match(pair.by_time, doubt if spare else "", "frame_count")
     if not span.is_shared:
         if len(video.ticks) == num_rows:
             return pair.told(np.arange(num_rows), "row by row")
