@@ -128,7 +128,9 @@ class _Pair:
         if not refused and not others:
             return Match(places)
         size = f"up to {off_s.max():.4f} s ({off_s.max() / self.period_s:.2f} frames)"
-        reads = f"LeRobot refuses {refused} of {self.num_rows} rows and would show another picture for {others}"
+        reads = f"LeRobot refuses {refused} of {self.num_rows} rows"
+        if others:
+            reads += f" and would show another picture for {others}"
         return Match(places, f"pictures are {size} from their rows' times: matched {how}; {reads}")
 
 

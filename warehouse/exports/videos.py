@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, cast
@@ -41,19 +42,18 @@ ENCODERS = {
 class Clip:
     """An episode to be shown by one camera. `uri` None: there is no file to copy from.
 
-    `shared`: the file may hold other episodes. `places`: which picture of the file each of the episode's frames is, in
-    order of showing; None: those of the whole file, one after the other.
+    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins, by the listing.
     """
 
     reader: SourceReader
+    camera: str
     episode: ExportEpisode
     uri: str | None
     shared: bool
-    places: np.ndarray | None
+    start_frame: int
 
     @classmethod
     def of(cls, reader: SourceReader, camera: str, e: ExportEpisode) -> "Clip":
-        """Raises UserError where the source is not as it was."""
         record = reader.record(e)
         video = next(v for v in record.videos if v.camera == camera)
         # Frames may be copied from a video file that has them one by one, as they are
@@ -63,24 +63,31 @@ class Clip:
             and video.uri != record.data_uri
             and camera not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         )
-        if not copyable:
-            return cls(reader, e, None, False, None)
         # A LeRobot source says which files hold several episodes
         shared = reader.info is not None and holds_other_episodes(reader.info, video.uri)
+        return cls(reader, camera, e, video.uri if copyable else None, shared, video.start_frame)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Which picture of the file each of the episode's frames is, in the order of showing: int64 [num_frames].
+
+        Raises UserError where the source is not as it was.
+        """
+        e = self.episode
         try:
-            places = reader.episode(e).match(camera).places
+            places = self.reader.episode(e).match(self.camera).places
         except DataError as error:
-            raise UserError(f"{video.uri} of {e.dataset} cannot be read ({error}): build the dataset again") from error
-        return cls(reader, e, video.uri, shared, places)
+            where = f"{e.dataset} episode {e.episode_index}"
+            raise UserError(f"{error}: the files of {where} have changed: build the dataset again") from error
+        places = np.arange(e.num_frames) if places is None else places
+        if len(places) < e.num_frames:
+            raise UserError(f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again")
+        return places[: e.num_frames]
 
     @property
-    def begin(self) -> int:
-        return int(self.places[0]) if self.places is not None and len(self.places) else 0
-
-    @property
-    def is_whole_stretch(self) -> bool:
+    def is_stretch(self) -> bool:
         """Does each frame follow the one before it in the file?"""
-        return self.places is None or bool((np.diff(self.places) == 1).all())
+        return bool((np.diff(self.places) == 1).all())
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def plan_files(camera: str, clips: Iterable[Clip]) -> list[VideoFile]:
     for group in groups.values():
         # A whole file keeps the source's order of episodes, so its bytes can be copied
         if _is_whole_file(group):
-            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.begin))))
+            files.append(VideoFile(camera, len(files), True, tuple(sorted(group, key=lambda clip: clip.start_frame))))
         else:
             files += [VideoFile(camera, len(files) + k, False, (clip,)) for k, clip in enumerate(group)]
     return files
@@ -113,10 +120,8 @@ def _is_whole_file(clips: Sequence[Clip]) -> bool:
     """Are clips of one file of the source all that it holds? What the lake knows does not tell: it may have been built
     from some of the episodes."""
     first, source = clips[0], clips[0].reader.source
-    if first.uri is None or not all(clip.is_whole_stretch for clip in clips):
-        return False
-    if not first.shared and first.places is None:
-        return True
+    if first.uri is None or not first.shared:
+        return first.uri is not None
     return sum(c.episode.num_frames for c in clips) == probe(source.resolve(first.uri), source.config.limits).num_frames
 
 
@@ -178,12 +183,13 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
-    if not all(clip.is_whole_stretch for clip in file.clips):
+    if not all(clip.is_stretch for clip in file.clips):
         return ENCODED, None, "its rows leave out frames"
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
-    if file.whole and is_even and path.suffix == ".mp4":
+    is_whole = file.whole and sum(map(len, spans)) == len(packets.times_s)
+    if is_whole and is_even and path.suffix == ".mp4":
         shutil.copyfile(path, out)
         return COPIED, [float(packets.times_s[span.start]) for span in spans], ""
     # One clip out of a file is cut, unless new times would not be in the order of packets
@@ -234,10 +240,9 @@ class Packets:
         return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
 
     def span(self, clip: Clip, path: Path) -> range:
-        """The frames of a clip in its file. Raises UserError where the file lacks them."""
-        first, e = clip.begin, clip.episode
-        is_lacking = clip.places is not None and len(clip.places) < e.num_frames
-        if is_lacking or first + e.num_frames > len(self.times_s):
+        """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
+        first, e = int(clip.places[0]), clip.episode
+        if first + e.num_frames > len(self.times_s):
             raise UserError(
                 f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
                 f"{first} on: build the dataset again"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -52,7 +53,7 @@ def take_rows_away(root: Path, rows: slice) -> None:
         table = pq.ParquetFile(path).read()
         parts = []
         for episode in table["episode_index"].unique().to_pylist():
-            of_episode = table.filter(pa.compute.equal(table["episode_index"], episode))
+            of_episode = table.filter(pc.equal(table["episode_index"], episode))
             left = np.delete(np.arange(of_episode.num_rows), rows)
             at = table.schema.get_field_index("frame_index")
             parts.append(of_episode.take(left).set_column(at, "frame_index", pa.array(np.arange(len(left)))))
@@ -130,7 +131,7 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
     table = table.set_column(table.schema.get_field_index(STARTS), STARTS, pa.array([0.0, 1.62, 3.63]))
     pq.write_table(table.slice(1), v3_meta(root))
     rows = pq.ParquetFile(v3_data(root, 0)).read()
-    pq.write_table(rows.filter(pa.compute.equal(rows["episode_index"], 1)), v3_data(root, 0))
+    pq.write_table(rows.filter(pc.equal(rows["episode_index"], 1)), v3_data(root, 0))
     source = source_of(root)
     for record in list_episodes(source).records:
         episode = read_episode(source, record)
