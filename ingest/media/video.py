@@ -32,6 +32,12 @@ from ingest.sources.types import LFS_MARK
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
+YUV_FORMATS = ("yuv", "nv", "p0")
+# Colour matrices that a file may state, by FFmpeg's numbers, as its scaler knows them; all others are BT.601's, which
+# is that of files without a statement, too
+MATRICES = {1: 1, 7: 7, 9: 9, 10: 9}  # BT.709, SMPTE 240M, BT.2020 (two of them)
+BT601 = 5
+LIMITED, FULL = 1, 2  # 16 to 235, 0 to 255
 # Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
@@ -45,26 +51,51 @@ READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for t
 
 @dataclass(frozen=True)
 class Frame(Picture):
-    """A picture as a video decoder hands it over."""
+    """A picture as a video decoder hands it over: in the colours that the file states, and upright."""
 
     picture: Decoded
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
         if self.picture.format.name not in LUMA_FORMATS:
-            return self.picture.to_ndarray(format="gray")
-        return _view(self.picture.planes[0])
+            return self._upright(self.picture.to_ndarray(format="gray"))
+        return self._upright(_view(self.picture.planes[0]))
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
-        return self.picture.to_ndarray(format="rgb24")
+        matrix, is_full = MATRICES.get(self.picture.colorspace), self._is_full_range
+        is_usual = matrix is None and is_full == self.picture.format.name.startswith("yuvj")
+        if is_usual or not self.picture.format.name.startswith(YUV_FORMATS):
+            return self._upright(self.picture.to_ndarray(format="rgb24"))
+        # PyAV before 16 takes neither from the frame, and looks at neither unless something differs: RGB has no range
+        rgb = self.picture.reformat(
+            format="rgb24",
+            src_colorspace=matrix or BT601,
+            dst_colorspace=BT601,
+            src_color_range=FULL if is_full else LIMITED,
+            dst_color_range=LIMITED if is_full else FULL,
+        )
+        return self._upright(rgb.to_ndarray())
 
     def planes(self) -> Planes | None:
-        name = self.picture.format.name
-        if name not in PLANE_FORMATS:
+        # Pictures are stored by BT.601, as JPEG is
+        if self.picture.format.name not in PLANE_FORMATS or self.picture.colorspace in MATRICES:
             return None
-        y, u, v = map(_view, self.picture.planes)
-        return Planes(y, u, v, is_full_range=name == "yuvj420p")
+        y, u, v = (self._upright(_view(plane)) for plane in self.picture.planes)
+        return Planes(y, u, v, self._is_full_range)
+
+    @property
+    def _is_full_range(self) -> bool:
+        return self.picture.color_range == FULL or self.picture.format.name.startswith("yuvj")
+
+    @property
+    def quarter_turns(self) -> int:
+        """By how many quarters, anticlockwise, what is stored is turned to be shown, as phones' videos state it."""
+        return round(self.picture.rotation / 90) % 4
+
+    def _upright(self, pixels: np.ndarray) -> np.ndarray:
+        turns = self.quarter_turns
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
     @property
     def is_damaged(self) -> bool:

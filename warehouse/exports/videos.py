@@ -24,7 +24,7 @@ from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
-from ingest.media.video import decode, open_video, probe
+from ingest.media.video import Frame, decode, open_video, probe
 from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportEpisode, SourceReader
 
@@ -185,6 +185,10 @@ def _without_encoding(
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
     if not all(clip.is_stretch for clip in file.clips):
         return ENCODED, None, "its rows leave out frames"
+    # Not all players turn a video as it says
+    first = next(decode(path, options=DecodeOptions(limits=limits)), None)
+    if isinstance(first, Frame) and first.quarter_turns:
+        return ENCODED, None, "it is stored turned"
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
