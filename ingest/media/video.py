@@ -63,10 +63,9 @@ class Frame(Picture):
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
-        matrix, is_full = MATRICES.get(self.picture.colorspace), self._is_full_range
-        is_usual = matrix is None and is_full == self.picture.format.name.startswith("yuvj")
-        if is_usual or not self.picture.format.name.startswith(YUV_FORMATS):
+        if self.has_usual_colours:
             return self._upright(self.picture.to_ndarray(format="rgb24"))
+        matrix, is_full = MATRICES.get(self.picture.colorspace), self._is_full_range
         # PyAV before 16 takes neither from the frame, and looks at neither unless something differs: RGB has no range
         rgb = self.picture.reformat(
             format="rgb24",
@@ -83,6 +82,13 @@ class Frame(Picture):
             return None
         y, u, v = (self._upright(_view(plane)) for plane in self.picture.planes)
         return Planes(y, u, v, self._is_full_range)
+
+    @property
+    def has_usual_colours(self) -> bool:
+        """Are they those that PyAV takes all pictures to have? Other readers show it otherwise if they are not."""
+        is_usual_range = self._is_full_range == self.picture.format.name.startswith("yuvj")
+        is_usual = self.picture.colorspace not in MATRICES and is_usual_range
+        return is_usual or not self.picture.format.name.startswith(YUV_FORMATS)
 
     @property
     def _is_full_range(self) -> bool:
