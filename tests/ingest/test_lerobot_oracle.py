@@ -1,5 +1,5 @@
-"""LeRobot's own reader beside ours, over datasets that its tools and people made: each frame's number, time, state, task
-and pictures are those of LeRobotDataset, or a finding names the episode whose pictures are not.
+"""LeRobot's own reader beside ours, over datasets that its tools and people made: each frame's number, time, state,
+task and pictures are those of LeRobotDataset, or a finding names the episode whose pictures are not.
 
 LeRobot does not open v2.1 any more: there its function that finds pictures by time is asked.
 """
