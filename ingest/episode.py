@@ -6,7 +6,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -124,8 +124,7 @@ class FrameReader(Protocol):
     def __call__(self, camera: str, options: DecodeOptions = DECODE_ALL, /) -> Iterator[TimedPicture]: ...
 
 
-@dataclass(frozen=True)
-class Match:
+class Match(NamedTuple):
     """The picture of each row in its video, counted in the order in which the file shows them.
 
     `places`: int64 [n], fewer than rows where pictures lack; None: those of the whole file, one after the other.

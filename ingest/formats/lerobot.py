@@ -19,7 +19,7 @@ import numpy as np
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, Match, TimedPicture, timed
 from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cells import Annotated, Episodes
-from ingest.formats.lerobot_frames import Span, match, span_of
+from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
@@ -321,7 +321,7 @@ def _match(
         return Match()
     rate = lerobot_meta.video_rate(info, camera, record.fps)
     is_shared = holds_other_episodes(info, video.uri)
-    span = span_of(source, camera, record.episode_index, video.start_frame / rate) if is_shared else Span()
+    span = span_of(source, camera, record.episode_index, video.start_frame / rate) if is_shared else VideoSpan()
     try:
         times = frame_times(source.resolve(video.uri), source.config.limits)
     except VideoError:

@@ -7,8 +7,7 @@ picture. What does not meet is said, with its size.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,15 +16,13 @@ from ingest.episode import Match
 from ingest.formats.lerobot_meta import META_EPISODES
 from ingest.formats.tables import batches, opened
 from ingest.media.video import FrameTimes
-from ingest.reasons import DataError
 from ingest.sources.files import Source
 
 TOLERANCE_S = 1e-4  # what LeRobot's reader allows
 CLAIMS = "lerobot_frames.claims"
 
 
-@dataclass(frozen=True)
-class Span:
+class VideoSpan(NamedTuple):
     """Where an episode is in a video, as the metadata says; `start_s` counts as the file's own times do.
 
     `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins; infinite: not known, or the
@@ -43,7 +40,7 @@ class Span:
     starts_s: np.ndarray | None = None
 
 
-def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Span) -> Match:
+def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> Match:
     """The pictures of an episode's rows. `times_s`: those of the rows, float64 [num_rows], or None.
 
     Of a file of its own that has too many or too few pictures, and other times than the rows: None, so that its
@@ -75,7 +72,7 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Sp
 class _Pair:
     """Rows and pictures beside each other."""
 
-    def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Span) -> None:
+    def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> None:
         self.shown_s, self.num_rows, self.span = video.seconds, num_rows, span
         self.period_s = float(np.median(np.diff(self.shown_s))) if len(self.shown_s) > 1 else 1.0
         self.wanted_s = None if times_s is None else span.start_s + times_s
@@ -134,7 +131,7 @@ class _Pair:
         return Match(places, f"pictures are {size} from their rows' times: matched {how}; {reads}")
 
 
-def _is_even(video: FrameTimes, span: Span) -> bool:
+def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
     """Does each episode of the file begin exactly at a picture? Else its starts drift, and none of them is believed."""
     if span.starts_s is None:
         return True
@@ -146,8 +143,7 @@ def _is_even(video: FrameTimes, span: Span) -> bool:
 # What the metadata of v3.0 says of each file
 
 
-@dataclass(frozen=True)
-class _Claims:
+class _Claims(NamedTuple):
     """What the episodes say of one camera's files; arrays with one entry for each, NaN where it says nothing."""
 
     episode: np.ndarray
@@ -157,7 +153,7 @@ class _Claims:
     end_s: np.ndarray
 
 
-def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> Span:
+def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
     """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not say.
 
     Raises DataError where the metadata cannot be read any more.
@@ -165,7 +161,7 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     claims = _claims(source, camera)
     at = np.flatnonzero(claims.episode == episode_index)
     if not len(at) or not np.isfinite(claims.start_s[at[-1]]):
-        return Span(start_s, is_shared=True)
+        return VideoSpan(start_s, is_shared=True)
     own = at[-1]
     beside = claims.file == claims.file[own]
     starts_s = claims.start_s[beside]
@@ -173,7 +169,7 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     lengths = claims.length[beside]
     later_s = starts_s[starts_s > begin_s]
     end_s = claims.end_s[own]
-    return Span(
+    return VideoSpan(
         float(begin_s),
         end_s=float(end_s) if np.isfinite(end_s) else np.inf,
         next_s=float(later_s.min()) if len(later_s) else np.inf,
@@ -211,8 +207,6 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
     for name in there:
         values = table[name].combine_chunks().cast(pa.float64(), safe=False)
         columns[name] = values.to_numpy(zero_copy_only=False)
-    if any(len(values) != count for values in columns.values()):
-        raise DataError(f"{uri}: its columns differ in length")
     return columns
 
 

@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -129,8 +129,7 @@ class VideoInfo:
     duration_s: float | None = None  # as the container says; None when it does not
 
 
-@dataclass(frozen=True)
-class FrameTimes:
+class FrameTimes(NamedTuple):
     """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each."""
 
     ticks: np.ndarray

@@ -10,11 +10,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,8 +27,7 @@ NUMBERS = ("float", "int", "uint", "bool")
 type Place = tuple[int, int]  # episode and frame
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(NamedTuple):
     """`facts`: version, fps, cameras, episodes, frames, tasks. `rows`: arrays [frames, ...] by feature. `pictures`:
     uint8 [h, w, 3] by episode, frame and camera. `refused`: what LeRobot said of frames that it does not show."""
 

@@ -231,9 +231,8 @@ def _compare_pictures(
     off, wrong, by_lerobot = [0.0], list[str](), 0
     for number in range(len(plan.episodes)):
         shown, count = sources.pictures(number)
-        for (of, frame, camera), picture in export.pictures.items():
-            if of != number or camera not in plan.cameras:
-                continue
+        of_episode = {at: p for at, p in export.pictures.items() if at[0] == number and at[2] in plan.cameras}
+        for (_, frame, camera), picture in of_episode.items():
             by_lerobot += bool(count)
             beside = [shown[at, camera] for at in (frame - 1, frame + 1) if (at, camera) in shown]
             mean, problem = _difference(picture, shown.get((frame, camera)), beside, was_encoded=was_encoded)

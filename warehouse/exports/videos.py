@@ -183,12 +183,8 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
-    if not all(clip.is_stretch for clip in file.clips):
-        return ENCODED, None, "its rows leave out frames"
-    # Not all players turn a video as it says
-    first = next(decode(path, options=DecodeOptions(limits=limits)), None)
-    if isinstance(first, Frame) and first.quarter_turns:
-        return ENCODED, None, "it is stored turned"
+    if why := _why_encoded(file, path, limits):
+        return ENCODED, None, why
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
@@ -205,6 +201,15 @@ def _without_encoding(
             return CUT, [float(cut.times_s[0])], ""
     why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
     return ENCODED, None, why
+
+
+def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
+    """Why a file's pictures have to be encoded anew whatever its packets are; "": they need not."""
+    # Not all players turn a video as it says
+    first = next(decode(path, options=DecodeOptions(limits=limits)), None)
+    if isinstance(first, Frame) and first.quarter_turns:
+        return "it is stored turned"
+    return "" if all(clip.is_stretch for clip in file.clips) else "its rows leave out frames"
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
