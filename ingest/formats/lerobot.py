@@ -92,7 +92,20 @@ def _video(
         if num_frames != num_rows:
             detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
             dataset.warn("length_differs", detail, index, camera=camera, file=uri)
+        # Rows may have been taken away at the start
+        later_s = _first_time(dataset, rows) if num_frames > num_rows else 0.0
+        start_s += later_s if 0 < round(later_s * rate) <= num_frames - num_rows else 0.0
     return CameraVideo(camera, uri, round(start_s * rate))
+
+
+def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
+    """The time of an episode's first row, in seconds; 0 where it cannot be read, which is found when all are."""
+    try:
+        first = read_columns(dataset.source.resolve(rows.uri), rows.row_start, 1, (TIME,), dataset.source.config.limits)
+        times = vectors(first[TIME], TIME) if TIME in first.column_names else None
+    except DataError:
+        return 0.0
+    return 0.0 if times is None or not np.isfinite(times).all() else float(times[0, 0])
 
 
 def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
