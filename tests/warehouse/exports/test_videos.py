@@ -127,14 +127,11 @@ def test_arrays_become_videos(hdf5: Lake, tmp_path: Path):
         assert np.mean(np.abs(np.array(shown, np.float64) - np.array(frames(n, file)))) < 5
 
 
-@pytest.mark.parametrize("codec", ["h264", "av1"])
-def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path, codec: str):
-    """Each row has the picture that LeRobot shows, whether the others are copied or encoded."""
+def test_a_part_of_a_shared_file_whose_rows_leave_out_frames(tmp_path: Path):
+    """Each row has the picture that LeRobot shows, whether an episode is cut out or encoded."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
     every = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
-    write_video(
-        v3_video(source, FRONT, 0), every, codec, options={"g": "2"} | ({"crf": "12"} if codec == "av1" else {})
-    )
+    write_video(v3_video(source, FRONT, 0), every, "av1", options={"g": "2", "crf": "12", "preset": "10"})
     left = [k for k in range(18) if not 5 <= k < 9]
     rows = pq.ParquetFile(v3_data(source, 0)).read()
     pq.write_table(rows.take([*range(16), *(16 + k for k in left)]), v3_data(source, 0))
