@@ -22,7 +22,7 @@ from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
 from core.tables import TABLES
 from core.wall import memory_wall
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
 from ingest.episodes import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
@@ -83,11 +83,12 @@ def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) ->
     return h.hexdigest()
 
 
-CODE_VERSION = "frames-7"
+CODE_VERSION = "frames-8"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
 MAX_DAMAGED = 0.1  # share of damaged frames above which a camera is not used
+NO_DOUBT = Match()
 MIN_TIMES = 5  # rows that a frame rate is measured on
 TINY_HZ = 5.0  # tiny pictures a second, at most: as often as episodes are compared
 
@@ -180,6 +181,7 @@ def frames_stage(
             continue
         for reason, detail in off:
             findings.append(Finding(reason, detail, "warning", record.episode_index, file=record.data_uri))
+        findings += _apart(episode, usable, bool(off))
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
@@ -252,6 +254,18 @@ def _cameras(
     # A camera's trouble costs an episode only when no other camera is left
     severity, index = "warning" if usable else "unusable", record.episode_index
     return usable, [Finding(*p, severity, index, video.camera, video.uri) for video, p in problems], decoded
+
+
+def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool) -> list[Finding]:
+    """Of each usable camera, how far its pictures are from the times of the rows, unless these are irregular, which has
+    a finding of its own; and how many have no row."""
+    findings, names = list[Finding](), {camera.camera for camera in usable}
+    for video in episode.record.videos:
+        matched = episode.match(video.camera) if video.camera in names else NO_DOUBT
+        if matched.doubt and not (is_irregular and matched.reason == "video_times"):
+            where = episode.record.episode_index, video.camera, video.uri
+            findings.append(Finding(matched.reason, matched.doubt, "warning", *where))
+    return findings
 
 
 def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:

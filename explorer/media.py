@@ -22,7 +22,7 @@ from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
-from ingest.media.video import decode
+from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
 
 SHEET = 8  # pictures of a contact sheet
@@ -32,7 +32,7 @@ MEMORY_BYTES, CPU_S, WALL_S = 1 << 31, 20.0, 60.0  # that finding a frame of a v
 DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
 NO_PICTURE = "no picture of this episode is stored, and it has no video"
 MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
-CODE_VERSION = "h264-1"  # files of another are made anew
+CODE_VERSION = "h264-2"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
 FRAME_S = 0.5  # CPU that one may take, beside what a build's may
@@ -160,8 +160,18 @@ def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> 
 
 
 def _decoded(path: Path, frame_index: int, fps: float, limits: Limits) -> np.ndarray | None:
-    frame = next(decode(path, frame_index, 1, fps, DecodeOptions(limits=limits)), None)
+    frame = next(decode(path, _place(path, frame_index, fps, limits), 1, DecodeOptions(limits=limits)), None)
     return None if frame is None else cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
+
+
+def _place(path: Path, frame_index: int, fps: float, limits: Limits) -> int:
+    """The picture of a file that is shown when frame `frame_index` is, by the file's rate. Raises VideoError."""
+    if frame_index == 0:
+        return 0
+    times = frame_times(path, limits)
+    wanted_s = times.seconds[0] + frame_index / fps
+    is_behind = wanted_s > times.seconds[-1] + 0.5 / fps
+    return len(times.ticks) if is_behind else int(times.nearest(np.array([wanted_s]))[0])
 
 
 def _read(path: Path, height: int) -> np.ndarray:
@@ -223,7 +233,8 @@ def _encode(path: Path, start_frame: int, num_frames: int, fps: float, limits: L
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=rate, options=ENCODER)
         stream.pix_fmt = "yuv420p"
-        count, pictures = 0, decode(path, start_frame, num_frames, fps, DecodeOptions(limits=limits))
+        options = DecodeOptions(limits=limits)
+        count, pictures = 0, decode(path, _place(path, start_frame, fps, limits), num_frames, options)
         for count, picture in enumerate(pictures, 1):
             scaled = _even(picture.rgb())
             if count == 1:

@@ -3,10 +3,10 @@
 `episode_index` counts episodes of one dataset; row k of an episode belongs to frame k of every camera.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -124,6 +124,23 @@ class FrameReader(Protocol):
     def __call__(self, camera: str, options: DecodeOptions = DECODE_ALL, /) -> Iterator[TimedPicture]: ...
 
 
+class Match(NamedTuple):
+    """The picture of each row in its video, counted in the order in which the file shows them.
+
+    `places`: int64 [n], fewer than rows where pictures lack; None: those of the whole file, one after the other.
+    `doubt`: how far the times of rows and pictures are apart, or how many pictures have no row, in words; its code is
+    `reason`. Empty: each picture meets its row.
+    """
+
+    places: np.ndarray | None = None
+    doubt: str = ""
+    reason: str = "video_times"
+
+
+def in_order(_: str) -> Match:
+    return Match()
+
+
 def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
     """Frames with their index and the time of their row."""
     for k, picture in enumerate(pictures):
@@ -136,7 +153,7 @@ class EpisodeData:
 
     `states` and `actions` have one row per frame and one column of float64 per dimension, in the source's units,
     grippers and hands among them (`ingest.signals` knows where); None when the source has none, or the format's reader
-    does not read it. `names_by` says where the names are from.
+    does not read it. `names_by` says where the names are from. `match` gives the pictures of a camera's video file.
     Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
     """
 
@@ -146,6 +163,7 @@ class EpisodeData:
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
+    match: Callable[[str], Match] = in_order
 
     @cached_property
     def state(self) -> np.ndarray | None:

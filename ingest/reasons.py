@@ -102,8 +102,14 @@ REASONS = {
         "record the episode again, or correct the values at the source",
     ),
     "timestamp_drift": R(
-        "the rows' times do not follow the frame rate; frames are matched by row number",
+        "the rows' times do not follow the frame rate; pictures of a LeRobot video are matched by time where each row "
+        "meets one, all others by row number",
         "nothing to do when frames were dropped in recording; the drift is in episodes.max_drift_s",
+    ),
+    "video_times": R(
+        "the pictures of a LeRobot video are not at the times of its rows, so that LeRobot refuses or confuses some; "
+        "the detail says how far they are apart, and how they were matched",
+        "nothing to do for labels; `proccorpus export lerobot` writes pictures and rows at equal times",
     ),
     "frame_rate": R(
         "the rows' times give another frame rate than the metadata states; the measured rate is used",

@@ -27,7 +27,7 @@ from warehouse.exports.rabc import the_dataset
 from warehouse.exports.selection import EPISODES_SQL, ExportEpisode, export_episode, select
 from warehouse.lake import Lake, content_key
 
-CODE_VERSION = "rewards-1"
+CODE_VERSION = "rewards-2"
 BENCHMARK = "rewards"
 COMMITTED_TOGETHER = 8  # episodes whose rewards land in the lake at a time
 

@@ -67,7 +67,9 @@ def strip(
     if not pictures:
         raise PageError("no pictures of it are kept")
     tiny = np.frombuffer(b"".join(pictures), np.uint8).reshape(len(pictures), TINY, TINY)
-    large = cv2.resize(np.concatenate([*tiny], axis=1), (PICTURE_PX * len(tiny), PICTURE_PX), interpolation=cv2.INTER_CUBIC)
+    large = cv2.resize(
+        np.concatenate([*tiny], axis=1), (PICTURE_PX * len(tiny), PICTURE_PX), interpolation=cv2.INTER_CUBIC
+    )
     return Response(cv2.imencode(".png", large)[1].tobytes(), media_type="image/png")
 
 

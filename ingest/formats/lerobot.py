@@ -8,22 +8,25 @@ standard ones; a file that neither names is searched for by its own name. Length
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from pathlib import PurePosixPath
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, TimedPicture, timed
+import numpy as np
+
+from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, Match, TimedPicture, timed
 from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cells import Annotated, Episodes
+from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
-from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.media.video import decode
+from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
+from ingest.media.video import decode, frame_times
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, stated
 from ingest.reasons import DataError
 from ingest.sources.files import Source
@@ -37,6 +40,7 @@ ROOT = re.compile(
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
 MAX_START_S = 1e9  # no video is so long
+LAST_FRAME = 2**62  # beyond every file's
 
 Videos = dict[int, dict[str, CameraVideo]]  # by episode and camera
 Doubts = dict[int, dict[str, str]]  # what is wrong with the metadata's pointer to a video, by episode and camera
@@ -51,7 +55,7 @@ def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str])
         videos[index] = {video.camera: video for video in found if video}
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
-        _drop_shared_frames(videos, episodes, doubts)
+        _drop_shared_frames(dataset, videos, episodes, doubts)
     # Rows of a remote episode that is not asked for are not looked for: no finding would be sure
     for index in filter(dataset.wants, videos):
         files = {camera: lerobot_meta.expected(dataset, index, episodes[index].meta, camera) for camera in cameras}
@@ -88,16 +92,30 @@ def _video(
         if num_frames != num_rows:
             detail = f"metadata gives it {num_frames} frames of video, its rows are {num_rows}"
             dataset.warn("length_differs", detail, index, camera=camera, file=uri)
+        # Rows may have been taken away at the start
+        later_s = _first_time(dataset, rows) if num_frames > num_rows else 0.0
+        start_s += later_s if 0 < round(later_s * rate) <= num_frames - num_rows else 0.0
     return CameraVideo(camera, uri, round(start_s * rate))
 
 
-def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
+def _first_time(dataset: LerobotListing, rows: EpisodeRows) -> float:
+    """The time of an episode's first row, in seconds; 0 where it cannot be read, which is found when all are."""
+    try:
+        first = read_columns(dataset.source.resolve(rows.uri), rows.row_start, 1, (TIME,), dataset.source.config.limits)
+        times = vectors(first[TIME], TIME) if TIME in first.column_names else None
+    except DataError:
+        return 0.0
+    return 0.0 if times is None or not np.isfinite(times).all() else float(times[0, 0])
+
+
+def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episodes, doubts: Doubts) -> None:
     """Take a video from all episodes that claim the same frames of it: at most one of them is right, and unknown."""
     claims: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)  # frames, half-open, and episode
     for index, by_camera in videos.items():
         for camera, video in by_camera.items():
             if rows := episodes[index].rows:
-                claims[camera, video.uri].append((video.start_frame, video.start_frame + rows.num_rows, index))
+                end_frame = min(video.start_frame + rows.num_rows, _stated_end(dataset, episodes[index].meta, video))
+                claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
         _, furthest, other = min(of_file)
@@ -108,6 +126,14 @@ def _drop_shared_frames(videos: Videos, episodes: Episodes, doubts: Doubts) -> N
                     videos[one].pop(camera, None)
             if end_frame > furthest:
                 furthest, other = end_frame, episode
+
+
+def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
+    """The frame of its file at which an episode ends by the metadata; without a sensible one any is."""
+    end_s = finite(meta.get(f"videos/{video.camera}/to_timestamp"))
+    rate = lerobot_meta.video_rate(dataset.info, video.camera, dataset.rate)
+    end_frame = round(end_s * rate) if end_s is not None and 0 <= end_s < MAX_START_S else 0
+    return end_frame if end_frame > video.start_frame else LAST_FRAME
 
 
 def _report(
@@ -294,21 +320,57 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
     state, action, names_by = read_signals(source, info, rows)
     times_s = None if times is None else times[:, 0]
-    return EpisodeData(record, state, action, times_s, partial(_frames, source, info, record), names_by)
+    matching = cache(partial(_match, source, info, record, times_s))
+    frames = partial(_frames, source, record, matching)
+    return EpisodeData(record, state, action, times_s, frames, names_by, matching)
+
+
+def _match(
+    source: Source, info: dict[str, Any], record: EpisodeRecord, times_s: np.ndarray | None, camera: str
+) -> Match:
+    """EpisodeData.match of a record. Raises DataError where the metadata cannot be read."""
+    video = next(v for v in record.videos if v.camera == camera)
+    if video.uri == record.data_uri:
+        return Match()
+    rate = lerobot_meta.video_rate(info, camera, record.fps)
+    is_shared = holds_other_episodes(info, video.uri)
+    span = span_of(source, camera, record.episode_index, video.start_frame / rate) if is_shared else VideoSpan()
+    try:
+        times = frame_times(source.resolve(video.uri), source.config.limits)
+    except VideoError:
+        # Decoding it says what is wrong; a file that only lacks times is read from its beginning
+        return Match(np.arange(record.num_rows or 0)) if is_shared and not video.start_frame else Match()
+    return match(times, times_s, record.num_rows or 0, span)
 
 
 def _frames(
-    source: Source, info: dict[str, Any], record: EpisodeRecord, camera: str, options: DecodeOptions = DECODE_ALL
+    source: Source,
+    record: EpisodeRecord,
+    matching: Callable[[str], Match],
+    camera: str,
+    options: DecodeOptions = DECODE_ALL,
 ) -> Iterator[TimedPicture]:
     """Episode.frames of a record: from a video of its own, from one that it shares, or from its rows."""
     video = next(v for v in record.videos if v.camera == camera)
-    num_rows = record.num_rows or 0
     if video.uri == record.data_uri:
         # The table itself holds the pictures, or names their files
-        pictures: Iterable[Picture] = read_pictures(source, video.uri, video.start_frame, num_rows, camera)
+        pictures: Iterable[Picture] = read_pictures(source, video.uri, video.start_frame, record.num_rows or 0, camera)
     else:
-        # A file of its own is decoded to its end, so that one that is too long is noticed
-        limit = num_rows if holds_other_episodes(info, video.uri) else None
-        rate = lerobot_meta.video_rate(info, camera, record.fps)
-        pictures = decode(source.resolve(video.uri), video.start_frame, limit, rate, options)
+        pictures = _of_places(source.resolve(video.uri), matching(camera).places, video.start_frame, options)
     yield from timed(pictures, record.fps)
+
+
+def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options: DecodeOptions) -> Iterator[Picture]:
+    """The pictures of a file at some places, in order; None: all from a frame on, so that too many are noticed."""
+    if places is None:
+        yield from decode(path, start_frame, options=options)
+        return
+    if not len(places):
+        return
+    offsets = (places - places[0]).tolist()
+    wanted = options.wanted
+    if wanted is not None:
+        wanted = frozenset(offsets[row] for row in wanted if row < len(offsets))
+    pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=wanted))
+    used = frozenset(offsets)
+    yield from (picture for offset, picture in enumerate(pictures) if offset in used)

@@ -7,21 +7,21 @@ only within `ingest.reasons`.
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain, dropwhile, islice
 from pathlib import Path
 from queue import SimpleQueue
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
 from av.error import FFmpegError
 from av.video.codeccontext import VideoCodecContext
 from av.video.plane import VideoPlane
-from av.video.stream import VideoStream
 
 from core.wall import is_left_out, memory_wall, time_wall
 from ingest.media.frames import DECODE_ALL, SKIPPED, DecodeOptions, Picture, Planes, SkippedFrame, VideoError
@@ -32,6 +32,12 @@ from ingest.sources.types import LFS_MARK
 # Pixel formats whose first plane is 8-bit luma
 LUMA_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "nv12", "gray")
 PLANE_FORMATS = ("yuv420p", "yuvj420p")
+YUV_FORMATS = ("yuv", "nv", "p0")
+# Colour matrices that a file may state, by FFmpeg's numbers, as its scaler knows them; all others are BT.601's, which
+# is that of files without a statement, too
+MATRICES = {1: 1, 7: 7, 9: 9, 10: 9}  # BT.709, SMPTE 240M, BT.2020 (two of them)
+BT601 = 5
+LIMITED, FULL = 1, 2  # 16 to 235, 0 to 255
 # Containers that are read, as FFmpeg calls them, by first bytes; MP4 and MOV are the rest. None names other files
 CONTAINERS = {b"\x1a\x45\xdf\xa3": "matroska", b"RIFF": "avi"}
 MP4 = "mov"
@@ -45,26 +51,57 @@ READ_TIMEOUT_S = 30.0  # for one packet: in a damaged file FFmpeg searches for t
 
 @dataclass(frozen=True)
 class Frame(Picture):
-    """A picture as a video decoder hands it over."""
+    """A picture as a video decoder hands it over: in the colours that the file states, and upright."""
 
     picture: Decoded
 
     def luma(self) -> np.ndarray:
         """uint8 [h, w]; a view of the decoder's buffer where the format allows: do not keep it."""
         if self.picture.format.name not in LUMA_FORMATS:
-            return self.picture.to_ndarray(format="gray")
-        return _view(self.picture.planes[0])
+            return self._upright(self.picture.to_ndarray(format="gray"))
+        return self._upright(_view(self.picture.planes[0]))
 
     def rgb(self) -> np.ndarray:
         """uint8 [h, w, 3]"""
-        return self.picture.to_ndarray(format="rgb24")
+        if self.has_usual_colours:
+            return self._upright(self.picture.to_ndarray(format="rgb24"))
+        matrix, is_full = MATRICES.get(self.picture.colorspace), self._is_full_range
+        # PyAV before 16 takes neither from the frame, and looks at neither unless something differs: RGB has no range
+        rgb = self.picture.reformat(
+            format="rgb24",
+            src_colorspace=matrix or BT601,
+            dst_colorspace=BT601,
+            src_color_range=FULL if is_full else LIMITED,
+            dst_color_range=LIMITED if is_full else FULL,
+        )
+        return self._upright(rgb.to_ndarray())
 
     def planes(self) -> Planes | None:
-        name = self.picture.format.name
-        if name not in PLANE_FORMATS:
+        # Pictures are stored by BT.601, as JPEG is
+        if self.picture.format.name not in PLANE_FORMATS or self.picture.colorspace in MATRICES:
             return None
-        y, u, v = map(_view, self.picture.planes)
-        return Planes(y, u, v, is_full_range=name == "yuvj420p")
+        y, u, v = (self._upright(_view(plane)) for plane in self.picture.planes)
+        return Planes(y, u, v, self._is_full_range)
+
+    @property
+    def has_usual_colours(self) -> bool:
+        """Are they those that PyAV takes all pictures to have? Other readers show it otherwise if they are not."""
+        is_usual_range = self._is_full_range == self.picture.format.name.startswith("yuvj")
+        is_usual = self.picture.colorspace not in MATRICES and is_usual_range
+        return is_usual or not self.picture.format.name.startswith(YUV_FORMATS)
+
+    @property
+    def _is_full_range(self) -> bool:
+        return self.picture.color_range == FULL or self.picture.format.name.startswith("yuvj")
+
+    @property
+    def quarter_turns(self) -> int:
+        """By how many quarters, anticlockwise, what is stored is turned to be shown, as phones' videos state it."""
+        return round(self.picture.rotation / 90) % 4
+
+    def _upright(self, pixels: np.ndarray) -> np.ndarray:
+        turns = self.quarter_turns
+        return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
 
     @property
     def is_damaged(self) -> bool:
@@ -90,6 +127,25 @@ class VideoInfo:
     height_px: int
     codec: str
     duration_s: float | None = None  # as the container says; None when it does not
+
+
+class FrameTimes(NamedTuple):
+    """When each picture of a file is shown, in this order. `ticks`: int64 [n], of `tick_s` seconds each."""
+
+    ticks: np.ndarray
+    tick_s: float
+
+    @property
+    def seconds(self) -> np.ndarray:
+        """float64 [n]"""
+        return self.ticks * self.tick_s
+
+    def nearest(self, times_s: np.ndarray) -> np.ndarray:
+        """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
+        shown_s = self.seconds
+        after = np.searchsorted(shown_s, times_s).clip(1, max(1, len(shown_s) - 1))
+        is_before = times_s - shown_s[after - 1] <= shown_s[after.clip(max=len(shown_s) - 1)] - times_s
+        return np.where(is_before, after - 1, after).clip(max=len(shown_s) - 1)
 
 
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
@@ -178,35 +234,83 @@ def probe(path: Path, limits: Limits = LIMITS) -> VideoInfo:
     return info
 
 
+def frame_times(path: Path, limits: Limits = LIMITS) -> FrameTimes:
+    """When the pictures of a file are shown; decodes nothing. Those of the last few files are kept.
+
+    Raises VideoError, also for a frame without a time, and for more frames than the limits allow.
+    """
+    try:
+        status = path.stat()
+    except OSError as e:
+        raise VideoError(f"cannot read {path.name}: {e.strerror}") from e
+    return _frame_times(path, status.st_size, status.st_mtime_ns, limits)
+
+
+@lru_cache(maxsize=16)
+def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
+    most, ticks = size // FRAME_BYTES, list[int]()
+    try:
+        with open_video(path, limits) as container:
+            stream = container.streams.video[0]
+            for packet in container.demux(stream):
+                # The end is a packet, too, and an edit may leave out what only others need
+                if packet.size and not packet.is_discard:
+                    ticks.append(time_of(packet))
+                if len(ticks) > most:
+                    _check(f"{path.name}: over {most:,} frames in {size:,} bytes")
+            _check(limits.excess("max_frames", len(ticks), f"{path.name}: frames"))
+            tick_s = float(stream.time_base or 0)
+    except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
+        reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
+        raise VideoError(f"{path.name} cannot be read ({_short(e)})", reason) from e
+    if not ticks or not tick_s:
+        raise VideoError(f"{path.name} does not say when its frames are shown")
+    return FrameTimes(np.sort(np.array(ticks, np.int64)), tick_s)
+
+
 def decode(
-    path: Path,
-    start_frame: int = 0,
-    num_frames: int | None = None,
-    rate: float | None = None,
-    options: DecodeOptions = DECODE_ALL,
+    path: Path, start_frame: int = 0, num_frames: int | None = None, options: DecodeOptions = DECODE_ALL
 ) -> Iterator[Frame | SkippedFrame]:
     """Frames start_frame, start_frame + 1, ... of a file, at most num_frames of them, in one streaming pass.
 
-    A frame's number is its presentation time in a file times `rate` (that which start_frame was computed with; default
-    the file's average, which gaps between joined recordings falsify), so a file that holds many episodes is entered by
-    one seek to the key frame before. Raises VideoError; ends early, without error, where the file does.
+    Frames are counted in the order in which they are shown. One that cannot be decoded is left out, and none that
+    comes after the last asked for takes its place. A file that holds many episodes is entered by one seek to the key
+    frame before. Raises VideoError; ends early, without error, where the file does.
     """
     # Of several threads it is chance how they conceal damage, and whether they report it: they stop at it instead
     count = 0
     if options.threads > 1:
         with suppress(VideoError):
-            for frame in _decode(path, start_frame, num_frames, rate, options):
+            for frame in _decode(path, start_frame, num_frames, options):
                 yield frame
                 count += 1
             return
     # One thread does the same each time: it goes on behind what several have decoded before the damage
-    yield from islice(_decode(path, start_frame, num_frames, rate, replace(options, threads=1)), count, None)
+    yield from islice(_decode(path, start_frame, num_frames, replace(options, threads=1)), count, None)
+
+
+def _ends(path: Path, start_frame: int, num_frames: int | None, limits: Limits) -> tuple[int | None, int | None]:
+    """The ticks at which the first and the last of some frames are shown; None: that of the file. Raises VideoError."""
+    if start_frame == 0 and num_frames is None:
+        return None, None
+    try:
+        ticks = frame_times(path, limits).ticks
+    except VideoError:
+        # From the file's beginning on no frame has to be found by its time
+        if start_frame == 0:
+            return None, None
+        raise
+    if start_frame >= len(ticks):
+        return int(ticks[-1]) + 1, int(ticks[-1])
+    end = len(ticks) if num_frames is None else min(len(ticks), start_frame + num_frames)
+    return (int(ticks[start_frame]) if start_frame else None), int(ticks[max(end - 1, start_frame)])
 
 
 def _decode(
-    path: Path, start_frame: int, num_frames: int | None, rate: float | None, options: DecodeOptions
+    path: Path, start_frame: int, num_frames: int | None, options: DecodeOptions
 ) -> Iterator[Frame | SkippedFrame]:
     """As `decode`; with several threads, damage raises VideoError."""
+    first, last = _ends(path, start_frame, num_frames, options.limits)
     try:
         with open_video(path, options.limits) as container:
             codec = container.streams.video[0].codec_context
@@ -216,12 +320,12 @@ def _decode(
                 codec.options |= {"err_detect": "explode"}
             # Only callers that name the frames they need get the faster way, which not every file allows
             if options.wanted is not None:
-                frames: Iterator[Frame | SkippedFrame] = _wanted_frames(container, start_frame, rate, options.wanted)
+                frames: Iterator[Frame | SkippedFrame] = _wanted_frames(container, first, options.wanted)
             elif options.threads > 1 and _has_short_groups(path, num_frames, options.limits):
                 codec.thread_count = 1
-                frames = _frames_of_blocks(path, container, start_frame, rate, options)
+                frames = _frames_of_blocks(path, container, first, options)
             else:
-                frames = map(Frame, _pictures_from(container, start_frame, rate))
+                frames = map(Frame, _pictures_from(container, first))
             most = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
@@ -229,86 +333,67 @@ def _decode(
                 # These are shown again and again
                 if count > most:
                     _check(f"{path.name}: over {most:,} frames in {container.size:,} bytes")
-                # Some decoders report damage in no other way
-                if options.threads > 1 and isinstance(frame, Frame) and frame.is_damaged:
-                    raise VideoError(f"{path.name} has a damaged frame")
+                if isinstance(frame, Frame):
+                    # Some decoders report damage in no other way
+                    if options.threads > 1 and frame.is_damaged:
+                        raise VideoError(f"{path.name} has a damaged frame")
+                    if last is not None and frame.picture.pts is not None and frame.picture.pts > last:
+                        return
                 yield frame
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
         reason = "too_costly" if isinstance(e, MemoryError) else "undecodable_video"
         raise VideoError(f"{path.name} cannot be decoded ({_short(e)})", reason) from e
 
 
-def _pictures_from(container: Container, start_frame: int, rate: float | None) -> Iterator[Decoded]:
-    """Every picture of the file from start_frame on."""
+def _pictures_from(container: Container, first: int | None) -> Iterator[Decoded]:
+    """Every picture of the file from that on which is shown at a tick; None: all, whose times may be absent."""
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
-    # At the file's beginning no frame has to be found by its time, which may be absent
-    if start_frame == 0:
+    if first is None:
         yield from play(container, stream)
         return
-    number = _numbering(stream, rate)
-    _seek(container, stream, start_frame, rate)
+    container.seek(first, stream=stream, backward=True)
     pictures = play(container, stream)
-    first = next(pictures, None)
+    picture = next(pictures, None)
     # Where the index led past the frame, the file is read from its beginning
-    if first is not None and number(first) > start_frame:
+    if picture is not None and _tick(picture) > first:
         container.seek(stream.start_time or 0, stream=stream, backward=True)
         pictures = play(container, stream)
-        first = next(pictures, None)
+        picture = next(pictures, None)
     # The key frame may lie before the episode: what is between them is decoded and dropped
-    if first is not None:
-        yield from dropwhile(lambda p: number(p) < start_frame, chain([first], pictures))
+    if picture is not None:
+        yield from dropwhile(lambda p: _tick(p) < first, chain([picture], pictures))
 
 
-def _numbering(stream: VideoStream, rate: float | None) -> Callable[[Decoded | Packet], int]:
-    """Which frame of its file a picture, or the packet it comes from, is. Raises VideoError."""
-    # Times count in units of time_base, and a file's first one need not be 0
-    rate, time_base, first = rate or float(stream.average_rate or 0), stream.time_base, stream.start_time or 0
-    if not rate or not time_base:
-        raise VideoError("the video does not say its frame rate, so an episode inside it cannot be found")
-
-    def number(picture: Decoded | Packet) -> int:
-        if picture.pts is None:
-            raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
-        return round(float((picture.pts - first) * time_base) * rate)
-
-    return number
+def _tick(picture: Decoded) -> int:
+    """Raises VideoError."""
+    if picture.pts is None:
+        raise VideoError("a frame has no presentation time, so an episode inside the file cannot be found")
+    return picture.pts
 
 
-def _seek(container: Container, stream: VideoStream, start_frame: int, rate: float | None) -> None:
-    """Go to the last key frame before a frame."""
-    time_s = start_frame / (rate or float(stream.average_rate or 0))
-    container.seek((stream.start_time or 0) + int(time_s / (stream.time_base or 1)), stream=stream, backward=True)
-
-
-def _groups_from(
-    container: Container, start_frame: int, rate: float | None
-) -> Iterator[tuple[list[Packet], list[Packet]]]:
+def _groups_from(container: Container, first: int | None) -> Iterator[tuple[list[Packet], list[Packet]]]:
     """Groups of pictures from that which holds a frame on: the packets of each, and in the order of showing those of
     them from the frame on. Raises VideoError."""
     stream, num_shown = container.streams.video[0], 0
-    # Frames are counted from the file's beginning, or by their times where the episode begins further on
-    number = _numbering(stream, rate) if start_frame else None
-    if start_frame:
-        _seek(container, stream, start_frame, rate)
+    if first is not None:
+        container.seek(first, stream=stream, backward=True)
     for group in groups(container, stream):
         shown = sorted(group, key=time_of)
-        if number:
-            if not num_shown and number(shown[0]) > start_frame:
+        if first is not None:
+            if not num_shown and time_of(shown[0]) > first:
                 raise VideoError("the index leads past the episode")
             # The first group begins at a key frame before the episode
-            shown = [p for p in shown if number(p) >= start_frame]
+            shown = [p for p in shown if time_of(p) >= first]
         num_shown += len(shown)
         yield group, shown
 
 
-def _wanted_frames(
-    container: Container, start_frame: int, rate: float | None, wanted: frozenset[int]
-) -> Iterator[Frame | SkippedFrame]:
-    """The wanted frames (counted from start_frame) and those that they need; SkippedFrame in place of the others."""
+def _wanted_frames(container: Container, first: int | None, wanted: frozenset[int]) -> Iterator[Frame | SkippedFrame]:
+    """The wanted frames (counted from the first) and those that they need; SkippedFrame in place of the others."""
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
     next_frame, codec = 0, container.streams.video[0].codec_context
-    for group, shown in _groups_from(container, start_frame, rate):
+    for group, shown in _groups_from(container, first):
         # The order of decoding need not be that of showing: pictures are matched by their times
         wanted_times = {time_of(p) for k, p in enumerate(shown, next_frame) if k in wanted}
         pictures = decode_group(codec, group, wanted_times)
@@ -328,10 +413,8 @@ def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> boo
     return is_short
 
 
-def _frames_of_blocks(
-    path: Path, container: Container, start_frame: int, rate: float | None, options: DecodeOptions
-) -> Iterator[Frame]:
-    """Every picture from start_frame on: blocks of whole groups are decoded side by side, each by one thread.
+def _frames_of_blocks(path: Path, container: Container, first: int | None, options: DecodeOptions) -> Iterator[Frame]:
+    """Every picture from the first on: blocks of whole groups are decoded side by side, each by one thread.
 
     The decoder's own threads wait for one another, since each picture of a group needs the one before: of two cores
     they used two thirds. Raises VideoError where groups cannot be told apart, or do not decode by themselves.
@@ -347,7 +430,7 @@ def _frames_of_blocks(
     waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
         ending.callback(pool.shutdown, cancel_futures=True)
-        for block, num_shown in _blocks(container, start_frame, rate):
+        for block, num_shown in _blocks(container, first):
             waiting.append(pool.submit(_decode_block, codecs, block, num_shown))
             if len(waiting) > options.threads + 1:
                 yield from map(Frame, waiting.popleft().result())
@@ -366,11 +449,11 @@ def _decode_block(codecs: SimpleQueue[VideoCodecContext], block: list[Packet], n
     return pictures[len(pictures) - num_shown :]
 
 
-def _blocks(container: Container, start_frame: int, rate: float | None) -> Iterator[tuple[list[Packet], int]]:
+def _blocks(container: Container, first: int | None) -> Iterator[tuple[list[Packet], int]]:
     """Whole groups, as many as make BLOCK pictures, or as may be held; and how many of each block are shown."""
     stream, block, num_shown = container.streams.video[0], list[Packet](), 0
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
-    for group, shown in _groups_from(container, start_frame, rate):
+    for group, shown in _groups_from(container, first):
         block, num_shown = [*block, *group], num_shown + len(shown)
         if len(block) >= enough:
             yield block, num_shown

@@ -151,11 +151,14 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
 # Which cameras and episodes are usable
 
 
-@pytest.mark.parametrize("frames", [1, 6, 8, 30])
-def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int) -> None:
+@pytest.mark.parametrize(("frames", "has_times"), [(1, True), (6, True), (8, False), (30, False)])
+def test_another_number_of_frames_than_rows(tmp_path: Path, frames: int, has_times: bool) -> None:
+    """Where rows have times a longer video has a picture for each (tests/ingest/formats/test_lerobot_frames.py)."""
     root = write_v2(tmp_path, [7, 7], cameras=[FRONT, WRIST])
     for episode, camera in ((0, WRIST), (1, FRONT), (1, WRIST)):
         write_video(v2_video(root, camera, episode), [number(0, episode, k) for k in range(frames)])
+        if not has_times:
+            edit_parquet(v2_data(root, episode), timestamp=None)
     result = measure(root)
     assert usable(result) == {0: (7, [FRONT])}
     assert said(result.findings) == [

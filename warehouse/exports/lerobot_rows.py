@@ -16,7 +16,7 @@ from annotate.segments import Segment
 from core.errors import UserError
 from core.values import spread
 from ingest.formats.tables import read_columns
-from ingest.media.video import decode
+from ingest.media.video import decode, frame_times
 from ingest.reasons import DataError
 from warehouse.exports.labels import ActiveLabel, chunk_labels
 from warehouse.exports.lerobot_plan import (
@@ -210,7 +210,8 @@ def _statistics(
 def _first_picture(plan: LerobotPlan, camera: str, e: ExportEpisode) -> np.ndarray:
     file, start_s = plan.places[(camera, *e.key)]
     path = plan.folder.root / VIDEO_PATH.format(video_key=camera, **place(file))
-    return next(decode(path, round(start_s * plan.fps), 1, plan.fps)).rgb()
+    first = frame_times(path).nearest(np.array([start_s]))[0]
+    return next(decode(path, int(first), 1)).rgb()
 
 
 def _episode_row(
@@ -243,7 +244,7 @@ def _episode_row(
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
-        segments = list(map(_segment_row, label.segments))
+        segments = list(map(segment_row, label.segments))
         of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
     as_far_as = of_label.get("as_far_as")
     row |= {
@@ -267,7 +268,8 @@ def _episode_row(
     return row | sarm_columns(label, e.num_frames, plan.fps)
 
 
-def _segment_row(segment: Segment) -> dict[str, Any]:
+def segment_row(segment: Segment) -> dict[str, Any]:
+    """A segment as the column proccorpus_segments has it."""
     row = {field.name: getattr(segment, field.name) for field in SEGMENT}
     return row | {"step": NO_STEP if segment.step is None else segment.step}
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, cast
@@ -22,10 +23,9 @@ from av.error import FFmpegError
 from core.errors import UserError
 from ingest.episode import TimedPicture
 from ingest.formats.lerobot import holds_other_episodes
-from ingest.formats.lerobot_meta import video_rate
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
-from ingest.media.video import decode, open_video, probe
-from ingest.reasons import LIMITS, Limits
+from ingest.media.video import Frame, decode, open_video, probe
+from ingest.reasons import LIMITS, DataError, Limits
 from warehouse.exports.selection import ExportEpisode, SourceReader
 
 COPIED, CUT, ENCODED = "copied", "cut", "encoded"
@@ -42,16 +42,15 @@ ENCODERS = {
 class Clip:
     """An episode to be shown by one camera. `uri` None: there is no file to copy from.
 
-    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins. `rate`: frames per
-    second by which times in the file count.
+    `shared`: the file may hold other episodes. `start_frame`: where in the file the episode begins, by the listing.
     """
 
     reader: SourceReader
+    camera: str
     episode: ExportEpisode
     uri: str | None
     shared: bool
     start_frame: int
-    rate: float
 
     @classmethod
     def of(cls, reader: SourceReader, camera: str, e: ExportEpisode) -> "Clip":
@@ -64,11 +63,31 @@ class Clip:
             and video.uri != record.data_uri
             and camera not in reader.source.config.cameras.bgr  # its colours are put right when it is decoded
         )
-        # A LeRobot source says at what rate a camera films, and which files hold several episodes
-        shared, rate = False, record.fps
-        if reader.info is not None:
-            shared, rate = holds_other_episodes(reader.info, video.uri), video_rate(reader.info, camera, record.fps)
-        return cls(reader, e, video.uri if copyable else None, shared, video.start_frame, rate)
+        # A LeRobot source says which files hold several episodes
+        shared = reader.info is not None and holds_other_episodes(reader.info, video.uri)
+        return cls(reader, camera, e, video.uri if copyable else None, shared, video.start_frame)
+
+    @cached_property
+    def places(self) -> np.ndarray:
+        """Which picture of the file each of the episode's frames is, in the order of showing: int64 [num_frames].
+
+        Raises UserError where the source is not as it was.
+        """
+        e = self.episode
+        try:
+            places = self.reader.episode(e).match(self.camera).places
+        except DataError as error:
+            where = f"{e.dataset} episode {e.episode_index}"
+            raise UserError(f"{error}: the files of {where} have changed: build the dataset again") from error
+        places = np.arange(e.num_frames) if places is None else places
+        if len(places) < e.num_frames:
+            raise UserError(f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again")
+        return places[: e.num_frames]
+
+    @property
+    def is_stretch(self) -> bool:
+        """Does each frame follow the one before it in the file?"""
+        return bool((np.diff(self.places) == 1).all())
 
 
 @dataclass(frozen=True)
@@ -164,10 +183,13 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
+    if why := _why_encoded(file, path, limits):
+        return ENCODED, None, why
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
-    if file.whole and is_even and path.suffix == ".mp4":
+    is_whole = file.whole and sum(map(len, spans)) == len(packets.times_s)
+    if is_whole and is_even and path.suffix == ".mp4":
         shutil.copyfile(path, out)
         return COPIED, [float(packets.times_s[span.start]) for span in spans], ""
     # One clip out of a file is cut, unless new times would not be in the order of packets
@@ -179,6 +201,15 @@ def _without_encoding(
             return CUT, [float(cut.times_s[0])], ""
     why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
     return ENCODED, None, why
+
+
+def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
+    """Why a file's pictures have to be encoded anew whatever its packets are; "": they need not."""
+    # Not all players turn a video as it says
+    first = next(decode(path, options=DecodeOptions(limits=limits)), None)
+    if isinstance(first, Frame) and first.quarter_turns:
+        return "it is stored turned"
+    return "" if all(clip.is_stretch for clip in file.clips) else "its rows leave out frames"
 
 
 def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPicture]] | None) -> Iterator[np.ndarray]:
@@ -218,15 +249,12 @@ class Packets:
         return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)
 
     def span(self, clip: Clip, path: Path) -> range:
-        """The frames of a clip in its file, counted as ingest does. Raises UserError where the file lacks them."""
-        first, e = 0, clip.episode
-        if clip.start_frame > 0:
-            numbers = np.round((self.times_s - self.times_s[0]) * clip.rate)
-            first = int(np.searchsorted(numbers, clip.start_frame))
+        """The frames of a clip, which is one stretch, in its file. Raises UserError where the file lacks them."""
+        first, e = int(clip.places[0]), clip.episode
         if first + e.num_frames > len(self.times_s):
             raise UserError(
                 f"{path} does not hold the {e.num_frames} frames of {e.dataset} episode {e.episode_index} from frame "
-                f"{clip.start_frame} on: build the dataset again"
+                f"{first} on: build the dataset again"
             )
         return range(first, first + e.num_frames)
 
@@ -256,7 +284,8 @@ class Packets:
         clock = Fraction(1, round(fps * TICKS))
         with open_video(path, self.limits) as source, av.open(str(out), "w", options={"fflags": "+bitexact"}) as target:
             stream = source.streams.video[0]
-            copy = target.add_stream_from_template(stream)
+            # The decoder of AV1 is no encoder, which a copy does not need
+            copy = target.add_stream_from_template(stream, opaque=True)
             copy.time_base = stream.time_base if keep_times else clock
             start: int | None = None
             for number, packet in enumerate(islice(filter(_is_shown, source.demux(stream)), first, last + 1)):
@@ -275,7 +304,7 @@ class Packets:
 
 def _is_shown(packet: av.Packet) -> bool:
     """Is it a frame? A stream's end is a packet, too."""
-    return packet.pts is not None and packet.size > 0
+    return packet.pts is not None and packet.size > 0 and not packet.is_discard
 
 
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:

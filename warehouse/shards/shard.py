@@ -28,7 +28,7 @@ from core.files import write_file, write_from
 from core.paths import Workspace
 from core.tables import TABLES
 
-CODE_VERSION = "shards-6"
+CODE_VERSION = "shards-7"
 SAMPLES = "samples.json"
 PICTURE_NAME = re.compile(r"(?:e(?P<other>\d{6,})\.)?(?P<camera>.+)\.(?P<frame>\d{6,})(?:\.(?P<edit>[^.]+))?\.jpg")
 

@@ -16,8 +16,8 @@ SAMPLE = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/fil
 NUMBERS = [n * 37 % 65536 for n in range(20)]
 
 
-def numbers(path: Path, start: int = 0, count: int | None = None, rate: float | None = None) -> list[int]:
-    return [read_number(f.luma()) for f in decode(path, start, count, rate=rate)]
+def numbers(path: Path, start: int = 0, count: int | None = None) -> list[int]:
+    return [read_number(f.luma()) for f in decode(path, start, count)]
 
 
 OPEN_GROUPS = {

@@ -235,7 +235,8 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
     right = verify(lake, ANY, tiny_export, LerobotOptions())
     assert right.problems == ()
     assert (right.episodes, right.frames, right.cameras) == (len(LENGTHS), sum(LENGTHS), 1)
-    assert (right.pictures, right.most_off) == (3 * len(LENGTHS), 0.0)  # copied videos lose nothing
+    assert right.pictures >= 3 * len(LENGTHS)
+    assert (right.most_off, right.by_lerobot) == (0.0, 0)  # copied videos lose nothing; LeRobot does not open v2
     assert f"opens {len(LENGTHS)} episodes, {sum(LENGTHS)} frames" in right.sentence()
     # Another run's video, times that are off, and a task that is another text
     spoilt = tmp_path / "spoilt"

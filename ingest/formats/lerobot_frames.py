@@ -1,0 +1,214 @@
+"""Which picture of a video belongs to each row of a LeRobot episode.
+
+By time, as LeRobot's own reader takes it: the picture that is shown `from_timestamp + timestamp` into the file, which
+LeRobot allows to be a ten-thousandth of a second off. Where times do not meet pictures so well, the lengths of the
+episodes that share the file decide, then the number of pictures before the next episode begins, then the nearest
+picture. What does not meet is said, with its size.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from ingest.episode import Match
+from ingest.formats.lerobot_meta import META_EPISODES
+from ingest.formats.tables import batches, opened
+from ingest.media.video import FrameTimes
+from ingest.sources.files import Source
+
+TOLERANCE_S = 1e-4  # what LeRobot's reader allows
+CLAIMS = "lerobot_frames.claims"
+
+
+class VideoSpan(NamedTuple):
+    """Where an episode is in a video, as the metadata says; `start_s` counts as the file's own times do.
+
+    `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins; infinite: not known, or the
+    file's end. `is_shared`: may the file hold other episodes? `before`, `length` and `total`: rows of the episodes
+    before it in the file, its own, and of all; NaN where one is not known. `starts_s`: of all episodes of the file.
+    """
+
+    start_s: float = 0.0
+    end_s: float = np.inf
+    next_s: float = np.inf
+    is_shared: bool = False
+    before: float = 0.0
+    length: float = np.nan
+    total: float = np.nan
+    starts_s: np.ndarray | None = None
+
+
+def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> Match:
+    """The pictures of an episode's rows. `times_s`: those of the rows, float64 [num_rows], or None.
+
+    Of a file of its own that has too many or too few pictures, and other times than the rows: None, so that its
+    length is found when it is decoded.
+    """
+    pair = _Pair(video, times_s if times_s is not None and np.isfinite(times_s).all() else None, num_rows, span)
+    if pair.meets_all():
+        spare = 0 if span.is_shared else len(video.ticks) - num_rows
+        doubt = f"{len(video.ticks)} frames, {num_rows} rows: each row has its own by time, {spare} frames have no row"
+        return Match(pair.by_time, doubt if spare else "", "frame_count")
+    if not span.is_shared:
+        if len(video.ticks) == num_rows:
+            return pair.told(np.arange(num_rows), "row by row")
+        return pair.told(pair.by_time, "by the nearest time") if pair.is_near() else Match(None)
+    if (first := pair.first_by_lengths()) is not None:
+        return pair.told(first + np.arange(num_rows), "by the lengths of the file's episodes")
+    begin, count = pair.within_span()
+    if count == num_rows:
+        return pair.told(begin + np.arange(num_rows), "row by row")
+    if pair.is_near():
+        return pair.told(pair.by_time, "by the nearest time")
+    # Some rows have no picture of their own: those before the first of them are shown, and the length is a finding
+    if times_s is None:
+        return Match(begin + np.arange(min(count, num_rows)))
+    is_there = pair.is_in_span & (pair.off_s <= pair.period_s / 2)
+    return Match(pair.by_time[: num_rows if is_there.all() else int(is_there.argmin())])
+
+
+class _Pair:
+    """Rows and pictures beside each other."""
+
+    def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> None:
+        self.shown_s, self.num_rows, self.span = video.seconds, num_rows, span
+        self.period_s = float(np.median(np.diff(self.shown_s))) if len(self.shown_s) > 1 else 1.0
+        self.wanted_s = None if times_s is None else span.start_s + times_s
+        self.start = int(video.nearest(np.array([span.start_s]))[0])
+        self.is_even = _is_even(video, span)
+        if self.wanted_s is not None:
+            self.by_time = video.nearest(self.wanted_s)
+            self.off_s = np.abs(self.shown_s[self.by_time] - self.wanted_s)
+            end_s = span.end_s if span.start_s < span.end_s <= span.next_s + self.period_s / 2 else span.next_s
+            self.is_in_span = self.wanted_s < end_s - self.period_s / 2
+
+    def meets_all(self) -> bool:
+        """Does each row meet a picture, as LeRobot sees it?"""
+        return self.is_even and self._is_within(TOLERANCE_S)
+
+    def is_near(self) -> bool:
+        """Is there a picture of its own at most half a frame from each row?"""
+        return self._is_within(self.period_s / 2)
+
+    def _is_within(self, most_s: float) -> bool:
+        if self.wanted_s is None:
+            return False
+        is_own = bool((np.diff(self.by_time) > 0).all() and self.is_in_span.all())
+        return is_own and float(self.off_s.max(initial=0.0)) < most_s
+
+    def first_by_lengths(self) -> int | None:
+        """The first picture by the lengths of the episodes before it, where these are what the file holds."""
+        span = self.span
+        if span.total != len(self.shown_s) or span.length != self.num_rows:
+            return None
+        # A start that is exactly a picture's is believed before lengths
+        return int(span.before) if not self.is_even or self.start == span.before else None
+
+    def within_span(self) -> tuple[int, int]:
+        """The first picture from the start on, and how many there are until the next episode, or this one's end."""
+        counts = [self._count(end_s) for end_s in (self.span.next_s, self.span.end_s) if end_s > self.span.start_s]
+        return self.start, self.num_rows if self.num_rows in counts else min(counts, default=0)
+
+    def _count(self, end_s: float) -> int:
+        end = np.searchsorted(self.shown_s, end_s - self.period_s / 2)
+        return int(end) - self.start
+
+    def told(self, places: np.ndarray, how: str) -> Match:
+        """These pictures, and how far they are from the rows' times."""
+        if self.wanted_s is None:
+            return Match(places)
+        off_s = np.abs(self.shown_s[places] - self.wanted_s)
+        refused = int((self.off_s >= TOLERANCE_S).sum())
+        others = int((self.by_time != places).sum())
+        if not refused and not others:
+            return Match(places)
+        size = f"up to {off_s.max():.4f} s ({off_s.max() / self.period_s:.2f} frames)"
+        reads = f"LeRobot refuses {refused} of {self.num_rows} rows"
+        if others:
+            reads += f" and would show another picture for {others}"
+        return Match(places, f"pictures are {size} from their rows' times: matched {how}; {reads}")
+
+
+def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
+    """Does each episode of the file begin exactly at a picture? Else its starts drift, and none of them is believed."""
+    if span.starts_s is None:
+        return True
+    starts_s = span.starts_s[span.starts_s <= video.seconds[-1]]
+    off_s = np.abs(video.seconds[video.nearest(starts_s)] - starts_s)
+    return bool((off_s < TOLERANCE_S).all())
+
+
+# What the metadata of v3.0 says of each file
+
+
+class _Claims(NamedTuple):
+    """What the episodes say of one camera's files; arrays with one entry for each, NaN where it says nothing."""
+
+    episode: np.ndarray
+    length: np.ndarray
+    file: np.ndarray  # chunk and file in one number
+    start_s: np.ndarray
+    end_s: np.ndarray
+
+
+def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> VideoSpan:
+    """Where an episode of a v3.0 dataset is in its video; `start_s`: where the metadata does not say.
+
+    Raises DataError where the metadata cannot be read any more.
+    """
+    claims = _claims(source, camera)
+    at = np.flatnonzero(claims.episode == episode_index)
+    if not len(at) or not np.isfinite(claims.start_s[at[-1]]):
+        return VideoSpan(start_s, is_shared=True)
+    own = at[-1]
+    beside = claims.file == claims.file[own]
+    starts_s = claims.start_s[beside]
+    begin_s = claims.start_s[own]
+    lengths = claims.length[beside]
+    later_s = starts_s[starts_s > begin_s]
+    end_s = claims.end_s[own]
+    return VideoSpan(
+        float(begin_s),
+        end_s=float(end_s) if np.isfinite(end_s) else np.inf,
+        next_s=float(later_s.min()) if len(later_s) else np.inf,
+        is_shared=True,
+        before=float(lengths[starts_s < begin_s].sum()),
+        length=float(claims.length[own]),
+        # Episodes that begin at one time are not in an order
+        total=float(lengths.sum()) if len(np.unique(starts_s)) == len(starts_s) else np.nan,
+        starts_s=starts_s,
+    )
+
+
+def _claims(source: Source, camera: str) -> _Claims:
+    known: dict[str, _Claims] = source.noted.setdefault(CLAIMS, {})
+    if camera not in known:
+        prefix = f"videos/{camera}/"
+        names = ["episode_index", "length"]
+        names += [prefix + name for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
+        tables = [_read(source, uri, names) for uri in source.files if META_EPISODES.match(uri)]
+        columns = {name: np.concatenate([table[name] for table in tables] or [np.zeros(0)]) for name in names}
+        episode, length, chunk, file, start_s, end_s = columns.values()
+        known[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
+    return known[camera]
+
+
+def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray]:
+    """Columns of numbers, float64; NaN for nulls, and for all of a column that has no numbers. Raises DataError."""
+    path = source.resolve(uri)
+    with opened(path) as file:
+        count, schema = file.metadata.num_rows, file.schema_arrow
+        source.config.limits.check("max_rows", count, f"{uri}: rows")
+        there = [name for name in names if schema.names.count(name) == 1 and _is_number(schema.field(name).type)]
+        table = pa.Table.from_batches(batches(file, there), pa.schema([schema.field(name) for name in there]))
+    columns: dict[str, Any] = dict.fromkeys(names, np.full(count, np.nan))
+    for name in there:
+        values = table[name].combine_chunks().cast(pa.float64(), safe=False)
+        columns[name] = values.to_numpy(zero_copy_only=False)
+    return columns
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return pa.types.is_integer(type_) or pa.types.is_floating(type_)
