@@ -171,8 +171,8 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     end_s = claims.end_s[own]
     return VideoSpan(
         float(begin_s),
-        end_s=float(end_s) if np.isfinite(end_s) else np.inf,
-        next_s=float(later_s.min()) if len(later_s) else np.inf,
+        end_s=float(np.nan_to_num(end_s, nan=np.inf)),
+        next_s=float(later_s.min(initial=np.inf)),
         is_shared=True,
         before=float(lengths[starts_s < begin_s].sum()),
         length=float(claims.length[own]),
