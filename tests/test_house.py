@@ -14,21 +14,22 @@ import pytest
 from core.paths import ROOT
 
 # Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
-# blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones
+# blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
+# then for pictures by time, steps after LeRobot's edits, MCAP in order of time, actions in exports, recordings in review
 STATEMENTS = {
     "core": 1211,
-    "ingest": 7413,
-    "annotate": 6577,
-    "warehouse": 8103,
+    "ingest": 7925,
+    "annotate": 6590,
+    "warehouse": 8410,
     "eval": 6844,
     "training": 4443,
-    "pipeline": 4343,
-    "explorer": 2738,
+    "pipeline": 4360,
+    "explorer": 2800,
     "cli": 2258,
     "assets": 1630,
-    "benchmarks": 5344,
+    "benchmarks": 5415,
 }
-PAGES = 2999  # of the explorer's scripts, styles and templates; 3,000
+PAGES = 3035  # of the explorer's scripts, styles and templates; 2,999 before recordings in review had a page
 MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
@@ -37,8 +38,9 @@ DATACLASSES = 316
 ERRORS = 31  # 29 before a source that changed, and a check that blocks, had their own
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.033  # 0.03 before recordings are told by several layers
-# 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time came
-BRANCHES_PER_10_LINES = 2.24  # 1.9, of functions of 12 lines or more
+# 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time
+# came; 2.25: a picture has several ways to meet its row
+BRANCHES_PER_10_LINES = 2.25  # 1.9, of functions of 12 lines or more
 OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 
