@@ -15,7 +15,7 @@ from core.paths import ROOT
 
 # Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
 # blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
-# then for pictures by time, steps after LeRobot's edits, MCAP in order of time, actions in exports, recordings in review
+# then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review
 STATEMENTS = {
     "core": 1211,
     "ingest": 7925,
@@ -29,7 +29,7 @@ STATEMENTS = {
     "assets": 1630,
     "benchmarks": 5415,
 }
-PAGES = 3035  # of the explorer's scripts, styles and templates; 2,999 before recordings in review had a page
+PAGES = 3035  # of the scripts, styles and templates; 2,999 before recordings in review had a page
 MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
