@@ -32,13 +32,13 @@ class Decision(BaseModel):
 @router.get("/recordings")
 def page(at: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
-    words = recordings.in_review(_lake(at))
-    episodes = [_episode(place, [*of_episode]) for place, of_episode in groupby(words, _place)]
+    lake = _lake(at)
+    words_by_place = {place: [*words] for place, words in groupby(recordings.in_review(lake), _place)}
     return at.page(
         "recordings.html",
         title="Recordings in review",
-        episodes=episodes[:MOST_LISTED],
-        num_more=max(0, len(episodes) - MOST_LISTED),
+        episodes=[_episode(lake, place, words_by_place[place]) for place in [*words_by_place][:MOST_LISTED]],
+        num_more=max(0, len(words_by_place) - MOST_LISTED),
     )
 
 
@@ -46,8 +46,17 @@ def _place(word: dict[str, Any]) -> tuple[str, int]:
     return word["dataset"], word["episode_index"]
 
 
-def _episode(place: tuple[str, int], words: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"dataset": place[0], "episode_index": place[1], "why": words[0]["why"], "words": words}
+def _episode(lake: LakeConnection, place: tuple[str, int], words: list[dict[str, Any]]) -> dict[str, Any]:
+    """An episode in review; `former` and `present`: are there pictures of that side?"""
+    former, present = recordings.pictures_in_review(lake, *place)
+    return {
+        "dataset": place[0],
+        "episode_index": place[1],
+        "why": words[0]["why"],
+        "words": words,
+        "former": bool(former),
+        "present": bool(present),
+    }
 
 
 def _lake(at: Visit) -> LakeConnection:
