@@ -123,7 +123,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     table = pq.read_table(folder / "sarm_progress.parquet")
     assert {f.name: str(f.type) for f in table.schema} == {
         "index": "int64", "episode_index": "int64", "frame_index": "int64", "progress_sparse": "float",
-        "progress_dense": "float",
+        "progress_dense": "float", "outcome_assumed": "bool",
     }  # fmt: skip
     assert table["index"].to_pylist() == list(range(sum(LENGTHS)))
     progress = table["progress_sparse"].to_numpy()

@@ -75,7 +75,7 @@ def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_pat
     assert scored.failures == 0
     # The video holds runs of other tasks, too: what training never saw is told by its change, and has no end state
     rows = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
-    assert rows[0]["source"] == "head"
+    assert "head" in {row["source"] for row in rows if row["frame_index"] < 57}, "the first run is of the task"
     assert {r["source"] for r in rows} == {"head", "change"}
     assert all((r["success"] is None) == (r["source"] == "change") for r in rows)
 
