@@ -10,17 +10,7 @@ import numpy as np
 import pytest
 
 from annotate.segments import Segment, check_tiling
-from tests.kits.cli_kit import (
-    FAILED,
-    Built,
-    Result,
-    assert_one_error_line,
-    digest_of,
-    ok,
-    proccorpus,
-    rows,
-    write_config,
-)
+from tests.kits.cli_kit import FAILED, Built, Result, digest_of, ok, proccorpus, rows, write_config
 from tests.kits.fault_kit import ModelServer, serving_model
 from tests.kits.lerobot_writer import write_json_lines as write_lines
 from tests.kits.lerobot_writer import write_video
@@ -207,10 +197,7 @@ def test_no_pictures_no_call(server: ModelServer, annotate: Annotate, own: Built
     """Undecodable and black videos are quarantined; nothing is asked about them."""
     video_path(own.source, 0).write_bytes(b"no video")
     write_video(video_path(own.source, 1), [np.zeros((48, 64, 3), np.uint8)] * LENGTHS[1])
-    # A chunk none of whose episodes decodes is not built on; the others are
-    built = annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source)
-    assert built.code == FAILED
-    assert "decodable_coverage of frames failed: 0 of 2 episodes" in assert_one_error_line(built)
+    ok(annotate(server, tmp_path / "workspace", "--workers", 1, of=own.source))
     assert [
         r[0] for r in rows(tmp_path / "workspace", "SELECT DISTINCT episode_index FROM vlm_calls ORDER BY 1")
     ] == EVERY[2:]

@@ -81,6 +81,20 @@ def test_a_build_and_a_release_leave_it_out_and_say_why(both: Made):
     )
 
 
+def test_a_bad_episode_alone_in_a_chunk_stops_nothing(tmp_path: Path):
+    """The last chunk of a dataset may hold one episode alone, which is in quarantine then."""
+    source = make_dataset(tmp_path / "source")
+    last = len(LENGTHS) - 1
+    write_video(source, last, LENGTHS[last] // 2)
+    build = named(build_of(source), "tiny")
+    build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": last})})
+    space = Workspace(tmp_path / "workspace")
+    assert run_build(space, [build], workers=1).failed == []
+    with opened(space) as lake:
+        assert lake.rows("SELECT episode_index FROM quarantine") == [(last,)]
+        assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"tiny"}
+
+
 def test_what_was_made_before_is_released_no_more(both: Made):
     """Shards of before the check failed, of rows that somebody changed since."""
     with opened(both.space) as lake:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import batched, chain
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from warehouse.lake.near_duplicates import USABLE, Run, look_alikes, near_copies
 from warehouse.lake.recordings import unsure_takedowns
 
 MIN_DECODABLE = 0.5  # share of a chunk's episodes with video that must decode
+FEW_EPISODES = 3  # so few of a chunk say nothing of the source: each is in quarantine by itself
 MIN_LABELLED = 0.9  # share of a chunk's episodes with pictures that should have a label
 MAX_DISAGREEMENT = 0.15  # mean |difference of progress| between annotators of a chunk
 MAX_Z = 4.0  # standard errors that a chunk's labels may be from those of the last release
@@ -55,13 +56,17 @@ class CheckScope(NamedTuple):
 
 
 def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
-    """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck."""
+    """At least half of a chunk's episodes that have video and rows decode: less is a broken source, not bad luck.
+
+    Of a chunk of FEW_EPISODES or fewer none has to.
+    """
     sql = (
         "SELECT count(*), count(*) FILTER (status = 'ok') FROM episodes e WHERE dataset = $1 AND chunk = $2 "
         "AND NOT EXISTS (SELECT 1 FROM findings f WHERE f.dataset = e.dataset AND f.episode_index = e.episode_index "
         "AND f.stage = 'episodes' AND f.severity = 'unusable')"
     )
-    return scope.share(lake, sql, "decodable", "episodes with video decode", MIN_DECODABLE)
+    outcome = scope.share(lake, sql, "decodable", "episodes with video decode", MIN_DECODABLE)
+    return replace(outcome, passed=outcome.passed or outcome.numbers["episodes"] <= FEW_EPISODES)
 
 
 def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
