@@ -8,6 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.kits.browser_kit import Watched, watching
+from tests.kits.explorer_kit import UNLABELLED
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import FPS
 
@@ -83,6 +85,12 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     say(page, "follow with the next build")
     assert page.evaluate("[window.stays, scrollY]") == [True, y]  # nothing was loaded anew, nothing moved
 
+    # A usable run without a label would stop the chunk
+    change(
+        own.space,
+        "INSERT INTO findings (dataset, episode_index, chunk, stage, reason, detail, severity) "
+        f"VALUES ('tiny', {UNLABELLED}, 1, 'frames', 'black_video', 'front is black', 'unusable')",
+    )
     # No other run has its task, so nothing else is labelled like it
     assert own.rebuild() == [(stage, 1) for stage in ("corrections", "progress", "samples", "shards")]
     rows = own.rows(

@@ -65,7 +65,7 @@ def suggest(dataset: str) -> list[dict[str, Any]]:
     """As pipeline.suggesting, which has tests of its own."""
     expected = [{"references": 1, "error": 0.034, "low": 0.01, "high": 0.06}]
     why = "It is most like the others."
-    return [{"task": TASK, "references": [], "label_next": 0, "why": why, "expected": expected}]
+    return [{"task": TASK, "references": [], "label_next": 0, "why": why, "expected": expected, "ask_outcome": ()}]
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ class Made:
 def built(build: DatasetBuild, space: Workspace) -> Made:
     """By one worker; nothing fails."""
     report = run_build(space, [build], workers=1)
-    assert report.failed == []
+    assert report.failed == [], report.failed
     return Made(space, build, report)
 
 
