@@ -294,18 +294,18 @@ def place(
     placed = _unchanged(known, addresses)
     unplaced = _Unplaced(known, {p.known.recording for p in placed.values() if p.known})
     waiting = [address for address in addresses if address.source_id not in placed]
-    fingerprints = dict[str, Fingerprint]()
-    # Where no recording is missing, what is not placed is new
-    if unplaced.recordings:
-        fingerprints = {address.source_id: read(address.record) for address in waiting}
+    # Where no recording is missing, as at the first listing, what is not placed is new
+    if not unplaced.recordings:
+        return [placed.get(address.source_id) or Placement(address, None) for address in addresses]
+    fingerprints = {address.source_id: read(address.record) for address in waiting}
     # What changed is told by what its rows say; first those that are equal, so that none is taken for a part of another
     for find in (unplaced.equal, unplaced.similar, unplaced.of_this_name):
         for address in waiting:
-            fingerprint = fingerprints.get(address.source_id, Fingerprint())
+            fingerprint = fingerprints[address.source_id]
             found = None if address.source_id in placed else find(address, fingerprint)
             if found is not None:
                 placed[address.source_id] = found.with_fingerprint(fingerprint)
-    new = {a.source_id: Placement(a, None, fingerprint=fingerprints.get(a.source_id, Fingerprint())) for a in waiting}
+    new = {a.source_id: Placement(a, None, fingerprint=fingerprints[a.source_id]) for a in waiting}
     return [placed.get(address.source_id) or new[address.source_id] for address in addresses]
 
 
