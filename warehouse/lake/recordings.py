@@ -137,7 +137,6 @@ class RecordingUpdate:
     recordings: dict[str, dict[str, Any]] = field(default_factory=dict)
     fingerprints: dict[str, dict[str, Any]] = field(default_factory=dict)
     changes: list[dict[str, Any]] = field(default_factory=list)
-    pictures: dict[str, list[bytes]] = field(default_factory=dict)
 
     def put(self, recording: KnownRecording) -> None:
         """The state that a recording has from now on."""
@@ -184,7 +183,8 @@ class RecordingUpdate:
             return
         spoken_of = recordings_with_words(lake, self.dataset) - {r.recording for r, _ in withdrawn_recordings(lake)}
         for recording in spoken_of & leaving.keys() & self.fingerprints.keys():
-            self.pictures[recording] = moment_pictures(lake, self.dataset, leaving[recording])
+            pictures = moment_pictures(lake, self.dataset, leaving[recording])
+            self.fingerprints[recording]["pictures"] = pictures
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -196,7 +196,7 @@ class RecordingUpdate:
         """The rows by table; tables without rows are left out."""
         rows = {
             "recordings": [*self.recordings.values()],
-            "fingerprints": [row | {"pictures": self.pictures.get(r)} for r, row in self.fingerprints.items()],
+            "fingerprints": [*self.fingerprints.values()],
             "recording_changes": self.changes,
         }
         return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}
