@@ -103,12 +103,12 @@ def main() -> int:
     args = parser.parse_args()
     rows, missed = [], []
     for name in LISTINGS:
-        found = {count: measured(name, count) for count in sorted(args.recordings)}
+        figures = {count: measured(name, count) for count in sorted(args.recordings)}
         rows += [
             [name, f"{count:,}", f"{cpu_s:.2f}", f"{1e6 * cpu_s / count:.0f}", f"{megabytes:.0f}"]
-            for count, (cpu_s, megabytes) in found.items()
+            for count, (cpu_s, megabytes) in figures.items()
         ]
-        of_one = [cpu_s / count for count, (cpu_s, _) in found.items()]
+        of_one = [cpu_s / count for count, (cpu_s, _) in figures.items()]
         if of_one[-1] > MOST_GROWTH * of_one[0]:
             missed.append(f"{name}: {of_one[-1] / of_one[0]:.2f} times the time for one recording")
     table(["listing", "recordings", "CPU s", "µs for each", "MB"], rows)

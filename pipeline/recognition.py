@@ -76,9 +76,9 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         before = at_number.get(episode)
         if before is None:
             continue
-        others = apart.get(before.recording, frozenset())
-        after = _recognised(recognition.update, before, fingerprint, candidates, ids, others)
-        after = _without_withdrawn(recognition, after, fingerprint, down, reasons, others)
+        other_recordings = apart.get(before.recording, frozenset())
+        after = _recognised(recognition.update, before, fingerprint, candidates, ids, other_recordings)
+        after = _without_withdrawn(recognition, after, fingerprint, down, reasons, other_recordings)
         recognition.recordings[episode] = after.recording
         recognition.stamps[episode] = after.stamp
         recognition.contents[episode] = after.fingerprint.contents
@@ -92,11 +92,11 @@ def _recognised(
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
     ids: Callable[[], set[str]],
-    others: Collection[str],
+    other_recordings: Collection[str],
 ) -> KnownRecording:
     """The recording of an episode that the listing took for `before`; what differs is noted in `update`.
 
-    others: recordings that it is not, as a person said.
+    other_recordings: recordings that it is not, as a person said.
     """
     # The same files as when it was decoded last hold the same recording, however they are read by now
     if before.decoded_stamp and before.decoded_stamp == before.stamp:
@@ -105,13 +105,13 @@ def _recognised(
     is_other = not before.fingerprint.is_empty and like in (Likeness.PROBABLE, Likeness.OTHER)
     if is_other:
         present = _new_recording(update, before, fingerprint, ids)
-        found = _compared(before, fingerprint) or candidates.closest(fingerprint, others)
+        found = _compared(before, fingerprint) or candidates.closest(fingerprint, other_recordings)
     elif before.fingerprint.contents and before.resembles is None:
         return before  # decoded before, and found to be itself
     else:
         present = before.changed(fingerprint=fingerprint.filled(before.fingerprint))
         resembled = candidates.recordings.get(before.resembles or "")
-        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, others)
+        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, other_recordings)
     if found is None:
         return _unlike(update, before, present, is_other=is_other)
     former, like, why = found
@@ -160,10 +160,10 @@ def _unlike(
 ) -> KnownRecording:
     """An episode that is like no known recording."""
     if is_other:
-        update.note("changed", before, present, "rows and pictures are others")
+        update.note("changed", before, present, "rows and pictures are other_recordings")
     elif present.resembles is not None and present.fingerprint.moments:
         # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-        update.note("changed", before, present, "rows and pictures are others")
+        update.note("changed", before, present, "rows and pictures are other_recordings")
         present = present.changed(resembles=None, why="")
         update.put(present)
     return present
@@ -175,15 +175,18 @@ def _without_withdrawn(
     fingerprint: Fingerprint,
     withdrawn: RecordingIndex,
     reasons: Mapping[str, str],
-    others: Collection[str],
+    other_recordings: Collection[str],
 ) -> KnownRecording:
-    """Leave an episode out that is, or may be, a recording that was taken down anywhere; not one of `others`."""
+    """Leave an episode out that is, or may be, a recording that was taken down anywhere.
+
+    other_recordings: recordings that it is not, as a person said.
+    """
     for name in (recording.recording, recording.resembles):
         if name is not None and name in reasons:
             is_sure = name == recording.recording
             _leave_out(recognition, recording.episode_index, reasons[name], withdrawn.recordings[name], is_sure=is_sure)
             return recording
-    found = withdrawn.closest(fingerprint, others)
+    found = withdrawn.closest(fingerprint, other_recordings)
     if found is None:
         return recording
     former, like, why = found

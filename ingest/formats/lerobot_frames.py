@@ -26,7 +26,7 @@ class VideoSpan(NamedTuple):
     """Where an episode is in a video, as the metadata says; `start_s` counts as the file's own times do.
 
     `end_s`: where it ends, by itself; `next_s`: where the next episode of the file begins; infinite: not known, or the
-    file's end. `is_shared`: may the file hold other episodes? `before`, `length` and `total`: rows of the episodes
+    file's end. `is_shared`: may the file hold other episodes? `rows_before`, `length` and `total`: rows of the episodes
     before it in the file, its own, and of all; NaN where one is not known. `starts_s`: of all episodes of the file.
     """
 
@@ -34,7 +34,7 @@ class VideoSpan(NamedTuple):
     end_s: float = np.inf
     next_s: float = np.inf
     is_shared: bool = False
-    before: float = 0.0
+    rows_before: float = 0.0
     length: float = np.nan
     total: float = np.nan
     starts_s: np.ndarray | None = None
@@ -53,15 +53,15 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
         return Match(pair.by_time, doubt if spare else "", "frame_count")
     if not span.is_shared:
         if len(video.ticks) == num_rows:
-            return pair.told(np.arange(num_rows), "row by row")
-        return pair.told(pair.by_time, "by the nearest time") if pair.is_near() else Match(None)
+            return pair.match_at(np.arange(num_rows), "row by row")
+        return pair.match_at(pair.by_time, "by the nearest time") if pair.is_near() else Match(None)
     if (first := pair.first_by_lengths()) is not None:
-        return pair.told(first + np.arange(num_rows), "by the lengths of the file's episodes")
+        return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")
     begin, count = pair.within_span()
     if count == num_rows:
-        return pair.told(begin + np.arange(num_rows), "row by row")
+        return pair.match_at(begin + np.arange(num_rows), "row by row")
     if pair.is_near():
-        return pair.told(pair.by_time, "by the nearest time")
+        return pair.match_at(pair.by_time, "by the nearest time")
     # Some rows have no picture of their own: those before the first of them are shown, and the length is a finding
     if times_s is None:
         return Match(begin + np.arange(min(count, num_rows)))
@@ -73,16 +73,16 @@ class _Pair:
     """Rows and pictures beside each other."""
 
     def __init__(self, video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: VideoSpan) -> None:
-        self.shown_s, self.num_rows, self.span = video.seconds, num_rows, span
-        self.period_s = float(np.median(np.diff(self.shown_s))) if len(self.shown_s) > 1 else 1.0
-        self.wanted_s = None if times_s is None else span.start_s + times_s
+        self.picture_times_s, self.num_rows, self.span = video.seconds, num_rows, span
+        self.period_s = float(np.median(np.diff(self.picture_times_s))) if len(self.picture_times_s) > 1 else 1.0
+        self.row_times_s = None if times_s is None else span.start_s + times_s
         self.start = int(video.nearest(np.array([span.start_s]))[0])
         self.is_even = _is_even(video, span)
-        if self.wanted_s is not None:
-            self.by_time = video.nearest(self.wanted_s)
-            self.off_s = np.abs(self.shown_s[self.by_time] - self.wanted_s)
+        if self.row_times_s is not None:
+            self.by_time = video.nearest(self.row_times_s)
+            self.off_s = np.abs(self.picture_times_s[self.by_time] - self.row_times_s)
             end_s = span.end_s if span.start_s < span.end_s <= span.next_s + self.period_s / 2 else span.next_s
-            self.is_in_span = self.wanted_s < end_s - self.period_s / 2
+            self.is_in_span = self.row_times_s < end_s - self.period_s / 2
 
     def meets_all(self) -> bool:
         """Does each row meet a picture, as LeRobot sees it?"""
@@ -93,7 +93,7 @@ class _Pair:
         return self._is_within(self.period_s / 2)
 
     def _is_within(self, most_s: float) -> bool:
-        if self.wanted_s is None:
+        if self.row_times_s is None:
             return False
         is_own = bool((np.diff(self.by_time) > 0).all() and self.is_in_span.all())
         return is_own and float(self.off_s.max(initial=0.0)) < most_s
@@ -101,10 +101,10 @@ class _Pair:
     def first_by_lengths(self) -> int | None:
         """The first picture by the lengths of the episodes before it, where these are what the file holds."""
         span = self.span
-        if span.total != len(self.shown_s) or span.length != self.num_rows:
+        if span.total != len(self.picture_times_s) or span.length != self.num_rows:
             return None
         # A start that is exactly a picture's is believed before lengths
-        return int(span.before) if not self.is_even or self.start == span.before else None
+        return int(span.rows_before) if not self.is_even or self.start == span.rows_before else None
 
     def within_span(self) -> tuple[int, int]:
         """The first picture from the start on, and how many there are until the next episode, or this one's end."""
@@ -112,23 +112,23 @@ class _Pair:
         return self.start, self.num_rows if self.num_rows in counts else min(counts, default=0)
 
     def _count(self, end_s: float) -> int:
-        end = np.searchsorted(self.shown_s, end_s - self.period_s / 2)
+        end = np.searchsorted(self.picture_times_s, end_s - self.period_s / 2)
         return int(end) - self.start
 
-    def told(self, places: np.ndarray, how: str) -> Match:
+    def match_at(self, places: np.ndarray, method: str) -> Match:
         """These pictures, and how far they are from the rows' times."""
-        if self.wanted_s is None:
+        if self.row_times_s is None:
             return Match(places)
-        off_s = np.abs(self.shown_s[places] - self.wanted_s)
+        off_s = np.abs(self.picture_times_s[places] - self.row_times_s)
         refused = int((self.off_s >= TOLERANCE_S).sum())
-        others = int((self.by_time != places).sum())
-        if not refused and not others:
+        num_other = int((self.by_time != places).sum())
+        if not refused and not num_other:
             return Match(places)
         size = f"up to {off_s.max():.4f} s ({off_s.max() / self.period_s:.2f} frames)"
         reads = f"LeRobot refuses {refused} of {self.num_rows} rows"
-        if others:
-            reads += f" and would show another picture for {others}"
-        return Match(places, f"pictures are {size} from their rows' times: matched {how}; {reads}")
+        if num_other:
+            reads += f" and would show another picture for {num_other}"
+        return Match(places, f"pictures are {size} from their rows' times: matched {method}; {reads}")
 
 
 def _is_even(video: FrameTimes, span: VideoSpan) -> bool:
@@ -159,23 +159,23 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
     Raises DataError where the metadata cannot be read any more.
     """
     claims = _claims(source, camera)
-    at = np.flatnonzero(claims.episode == episode_index)
-    if not len(at) or not np.isfinite(claims.start_s[at[-1]]):
+    entries = np.flatnonzero(claims.episode == episode_index)
+    if not len(entries) or not np.isfinite(claims.start_s[entries[-1]]):
         return VideoSpan(start_s, is_shared=True)
-    own = at[-1]
-    beside = claims.file == claims.file[own]
-    starts_s = claims.start_s[beside]
-    begin_s = claims.start_s[own]
-    lengths = claims.length[beside]
+    entry = entries[-1]
+    is_in_file = claims.file == claims.file[entry]
+    starts_s = claims.start_s[is_in_file]
+    begin_s = claims.start_s[entry]
+    lengths = claims.length[is_in_file]
     later_s = starts_s[starts_s > begin_s]
-    end_s = claims.end_s[own]
+    end_s = claims.end_s[entry]
     return VideoSpan(
         float(begin_s),
         end_s=float(np.nan_to_num(end_s, nan=np.inf)),
         next_s=float(later_s.min(initial=np.inf)),
         is_shared=True,
-        before=float(lengths[starts_s < begin_s].sum()),
-        length=float(claims.length[own]),
+        rows_before=float(lengths[starts_s < begin_s].sum()),
+        length=float(claims.length[entry]),
         # Episodes that begin at one time are not in an order
         total=float(lengths.sum()) if len(np.unique(starts_s)) == len(starts_s) else np.nan,
         starts_s=starts_s,

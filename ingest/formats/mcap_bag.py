@@ -267,17 +267,17 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
         late, count, by = int(stamps.late.sum()), len(stamps.times), stamps.by
         camera = names.get(topic.name)
         if by != "header" and all(topic.header_ns):
-            told = f"{topic.name}: headers are out of order, or share their times; those of the {by} are used"
-            yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
+            detail = f"{topic.name}: headers are out of order, or share their times; those of the {by} are used"
+            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
         if stamps.shared:
-            told = (
+            detail = (
                 f"{topic.name}: {stamps.shared} of {count} messages have the time of the one before, by the {by}; they "
                 "are spread evenly from the time before theirs up to it"
             )
-            yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
+            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
         if late:
-            told = f"{topic.name}: {late} of {count} messages are older than one before them, and left out"
-            yield Finding("unsorted_stamps", told, "warning", index, camera, uri)
+            detail = f"{topic.name}: {late} of {count} messages are older than one before them, and left out"
+            yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
         used, _ = topic.used
         away = np.abs(used[clock.nearest(used)] - times)
         if away.max() > longest:

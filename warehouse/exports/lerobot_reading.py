@@ -61,11 +61,11 @@ def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
     rows, pictures = dict[str, np.ndarray](), dict[tuple[int, int, str], np.ndarray]()
     with np.load(arrays) as stored:
         for name in stored.files:
-            what, _, of = name.partition(" ")
-            if what == "rows":
-                rows[of] = stored[name]
+            kind, _, key = name.partition(" ")
+            if kind == "rows":
+                rows[key] = stored[name]
             else:
-                episode, frame, camera = of.split(" ", 2)
+                episode, frame, camera = key.split(" ", 2)
                 pictures[int(episode), int(frame), camera] = stored[name]
     refused = {(episode, frame): why for episode, frame, why in facts.pop("refused")}
     return Reading(facts, rows, pictures, refused)

@@ -39,6 +39,8 @@ MOST_OFF_COPIED, MOST_OFF_ENCODED = 0.5, 12.0
 BLOCK_PX, BLOCK_OFF, BLOCK_SHARE, MOVED_BLOCKS = 8, 12.0, 0.05, 3
 COLOURS_OFF, FEW_BLOCKS = 3.0, 400
 
+type Moment = tuple[int, str]  # frame and camera
+
 
 @dataclass(frozen=True)
 class Verified:
@@ -96,8 +98,8 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
     most_off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
-    found = export.facts["version"], *shape, len(export.pictures), most_off
-    return Verified(*found, (*problems, *wrong), by_lerobot)
+    facts = export.facts["version"], *shape, len(export.pictures), most_off
+    return Verified(*facts, (*problems, *wrong), by_lerobot)
 
 
 def _looked_at(lake: Lake, e: ExportEpisode) -> list[int]:
@@ -116,20 +118,20 @@ class _Sources:
 
     def __init__(self, plan: LerobotPlan, places: list[Place]) -> None:
         self.plan = plan
-        self.wanted: dict[int, set[int]] = {}
+        self.frames: dict[int, set[int]] = {}
         for number, frame in places:
-            beside = {frame - 1, frame, frame + 1} & {*range(plan.episodes[number].num_frames)}
-            self.wanted.setdefault(number, set()).update(beside)
+            neighbours = {frame - 1, frame, frame + 1} & {*range(plan.episodes[number].num_frames)}
+            self.frames.setdefault(number, set()).update(neighbours)
         self.readings = {dataset: self._read(dataset, reader) for dataset, reader in plan.readers.items()}
 
     def _read(self, dataset: str, reader: SourceReader) -> Reading | None:
         if reader.info is None:
             return None
-        of = {number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset}
-        places = [(e.episode_index, frame) for number, e in of.items() for frame in self.wanted[number]]
+        episodes = {number: e for number, e in enumerate(self.plan.episodes) if e.dataset == dataset}
+        places = [(e.episode_index, frame) for number, e in episodes.items() for frame in self.frames[number]]
         with TemporaryDirectory(prefix="proccorpus-verify-") as scratch:
-            found = read(reader.source.root, places, Path(scratch))
-        return None if isinstance(found, str) else found
+            reading = read(reader.source.root, places, Path(scratch))
+        return None if isinstance(reading, str) else reading
 
     def feature(self, e: ExportEpisode, name: str) -> np.ndarray:
         """[num_frames, d]"""
@@ -140,23 +142,22 @@ class _Sources:
         flat = values.flatten() if pa.types.is_fixed_size_list(values.type) else values
         return flat.to_numpy(zero_copy_only=False).reshape(e.num_frames, -1)
 
-    def pictures(self, number: int) -> tuple[dict[tuple[int, str], np.ndarray], int]:
-        """Those of an episode by frame and camera, and how many of them LeRobot showed."""
+    def pictures(self, number: int) -> tuple[dict[Moment, np.ndarray], set[Moment]]:
+        """Those of an episode, and which of them LeRobot shows; of the others our own reader's."""
         e = self.plan.episodes[number]
-        reading, wanted = self.readings[e.dataset], self.wanted[number]
-        shown = dict[tuple[int, str], np.ndarray]()
+        moments = [*product(self.frames[number], self.plan.cameras)]
+        reading = self.readings[e.dataset]
+        pictures: dict[Moment, np.ndarray] = {}
         if reading is not None:
-            for frame, camera in product(wanted, self.plan.cameras):
+            for frame, camera in moments:
                 if (picture := reading.pictures.get((e.episode_index, frame, camera))) is not None:
-                    shown[frame, camera] = picture
-        by_lerobot = len(shown)
-        for camera in self.plan.cameras:
-            if all((frame, camera) in shown for frame in wanted):
-                continue
+                    pictures[frame, camera] = picture
+        by_lerobot = {*pictures}
+        for camera in dict.fromkeys(camera for frame, camera in moments if (frame, camera) not in pictures):
             for frame, _, picture in self.plan.readers[e.dataset].episode(e).frames(self.plan.cameras_of(e)[camera]):
-                if frame in wanted:
-                    shown.setdefault((frame, camera), picture.rgb().copy())
-        return shown, by_lerobot
+                if frame in self.frames[number]:
+                    pictures.setdefault((frame, camera), picture.rgb().copy())
+        return pictures, by_lerobot
 
 
 def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
@@ -228,24 +229,27 @@ def _compare_pictures(
 ) -> tuple[float, list[str], int]:
     """The largest mean difference of a picture to that of the source, of 255; which are another picture; and how many
     were compared with what LeRobot shows of the source."""
-    off, wrong, by_lerobot = [0.0], list[str](), 0
-    for number in range(len(plan.episodes)):
-        shown, count = sources.pictures(number)
-        of_episode = {at: p for at, p in export.pictures.items() if at[0] == number and at[2] in plan.cameras}
-        for (_, frame, camera), picture in of_episode.items():
-            by_lerobot += bool(count)
-            beside = [shown[at, camera] for at in (frame - 1, frame + 1) if (at, camera) in shown]
-            mean, problem = _difference(picture, shown.get((frame, camera)), beside, was_encoded=was_encoded)
+    off, wrong, num_by_lerobot = [0.0], list[str](), 0
+    exported: dict[int, dict[Moment, np.ndarray]] = {}
+    for (number, frame, camera), picture in export.pictures.items():
+        if camera in plan.cameras:
+            exported.setdefault(number, {})[frame, camera] = picture
+    for number, of_episode in exported.items():
+        pictures, by_lerobot = sources.pictures(number)
+        num_by_lerobot += len(by_lerobot & of_episode.keys())
+        for (frame, camera), picture in of_episode.items():
+            neighbours = [pictures[k, camera] for k in (frame - 1, frame + 1) if (k, camera) in pictures]
+            mean, problem = _difference(picture, pictures.get((frame, camera)), neighbours, was_encoded=was_encoded)
             off.append(mean)
             if problem:
                 wrong.append(f"{problem} at frame {frame} of episode {number} by {camera} ({mean:.1f} of 255 off)")
-    return max(off), wrong, by_lerobot
+    return max(off), wrong, num_by_lerobot
 
 
 def _difference(
-    picture: np.ndarray, source: np.ndarray | None, beside: list[np.ndarray], *, was_encoded: bool
+    picture: np.ndarray, source: np.ndarray | None, neighbours: list[np.ndarray], *, was_encoded: bool
 ) -> tuple[float, str]:
-    """How far a picture is off on average, of 255, and what is wrong with it, or nothing. `beside`: the source's
+    """How far a picture is off on average, of 255, and what is wrong with it, or nothing. `neighbours`: the source's
     pictures before and after."""
     if source is None or picture.shape != source.shape:
         return 255.0, "another picture"
@@ -253,7 +257,7 @@ def _difference(
     if mean > (MOST_OFF_ENCODED if was_encoded else MOST_OFF_COPIED):
         return mean, "another picture"
     blocks, right = _blocks(picture), _blocks(source)
-    for other in map(_blocks, beside):
+    for other in map(_blocks, neighbours):
         has_moved = np.abs(other - right).max(axis=2) > BLOCK_OFF
         is_nearer = np.abs(blocks - other)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()
         if has_moved.sum() >= MOVED_BLOCKS and is_nearer:
