@@ -15,8 +15,6 @@ from core.paths import Workspace
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["so101_bimanual_cloth", "gr1_pick_place"])
 def test_labels_are_better_than_the_clock_and_better_still_where_one_is_shown(name: str, tmp_path: Path):
-    if not (SHARED / "data" / name).is_dir():
-        pytest.skip("the shared datasets are not here")
     known = real_sets(Workspace(tmp_path), SHARED / "data", TRUTH, [name])[name]
     labels = annotate([k.signals for k in known], MotionConfig())
     clock = np.mean([k.error(np.linspace(0, 1, len(k.signals))) for k in known])
