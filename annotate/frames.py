@@ -8,8 +8,9 @@ former way, or all that people said waits for review; tests/data/workspaces has 
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol
 
@@ -19,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
 from annotate.pictures import SharedPicture, encode_jpeg
-from annotate.signal_lag import LagMeter, Proprioception, lag_row, proprioception
+from annotate.signal_lag import Lag, LagMeter, Proprioception, lag_row, proprioception
 from core.tables import TABLES
 from core.wall import memory_wall
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Match
@@ -104,12 +105,45 @@ class FramesConfig(BaseModel):
 
 @dataclass(frozen=True)
 class FramesResult:
-    """What was measured of a chunk; `fingerprints`: of each episode with contents, by what its recording is told."""
+    """What was measured of a chunk.
 
-    tables: dict[str, pa.Table]
-    findings: list[Finding]
+    place: its dataset and chunk. episode_tables, episode_findings: of single episodes; the lags are of all together.
+    fingerprints: of each episode with contents, by what its recording is told.
+    """
+
+    place: dict[str, Any]
+    episode_tables: dict[str, pa.Table]
+    episode_findings: list[Finding]
+    meter: LagMeter
     decoded_frames: int
     fingerprints: dict[int, Fingerprint]
+
+    @cached_property
+    def lags(self) -> list[Lag]:
+        return self.meter.lags()
+
+    @property
+    def tables(self) -> dict[str, pa.Table]:
+        """All tables of the stage, by name."""
+        lags = TABLES["signal_lags"].rows([self.place | lag_row(lag) for lag in self.lags])
+        return self.episode_tables | {"signal_lags": lags}
+
+    @property
+    def findings(self) -> list[Finding]:
+        return [*self.episode_findings, *self.meter.findings(self.lags)]
+
+    def without(self, episodes: Collection[int]) -> "FramesResult":
+        """What would have been measured had some episodes not been there; their fingerprints stay."""
+        left_out = sorted(episodes)
+        return replace(
+            self,
+            episode_tables={
+                name: table.filter(~np.isin(table["episode_index"].to_numpy(), left_out))
+                for name, table in self.episode_tables.items()
+            },
+            episode_findings=[f for f in self.episode_findings if f.episode_index not in episodes],
+            meter=self.meter.without(episodes),
+        )
 
 
 class Keeper(Protocol):
@@ -160,7 +194,7 @@ def frames_stage(
     """Measure the usable episodes of one chunk."""
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
     contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
-    lags, main = LagMeter(signals), main_signal(signals)
+    meter, main = LagMeter(signals), main_signal(signals)
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
@@ -189,24 +223,21 @@ def frames_stage(
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
             states.append(rows_of("states", where, len(rows.state), state=lists_of(rows.state)))
-        lags.add(episode, rows, usable[0].measures.change, fps)
+        meter.add(episode, rows, usable[0].measures.change, fps)
         for camera in usable:
             frames.append(_frame_rows(where, rows, main, camera, fps))
             tiny.append(_tiny_rows(where, camera))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
             keyframes += [where | made_for | keyframe for keyframe in camera.keyframes]
-    measured_lags = lags.lags()
-    findings += lags.findings(measured_lags)
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
         "tiny_pictures": pa.concat_tables([TABLES["tiny_pictures"].empty(), *tiny]),
         "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
-        "signal_lags": TABLES["signal_lags"].rows([of_chunk | lag_row(lag) for lag in measured_lags]),
     }
-    return FramesResult(tables, findings, decoded, fingerprints)
+    return FramesResult(of_chunk, tables, findings, meter, decoded, fingerprints)
 
 
 def _fingerprint(

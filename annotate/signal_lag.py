@@ -6,7 +6,7 @@ change only by the gripper: over many moves, what is seen about each adds up at 
 For the state and the action, their speed is compared with the visual change at all lags: the best one counts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -59,6 +59,8 @@ class Lag:
 
 # An episode, and the visual change at each lag about one move of a gripper, [offsets]; NaN outside of the episode
 LagCurve = tuple[int, np.ndarray]
+# An episode, lags in seconds, and the correlation of visual change with the arm's speed at each of them
+Correlation = tuple[int, np.ndarray, np.ndarray]
 
 
 @dataclass
@@ -66,18 +68,17 @@ class LagMeter:
     """Gathers what is seen about the moves of each signal, an episode at a time."""
 
     signals: Sequence[GripperSignal]
-    correlations: dict[str, list[tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)  # lags in s, values
+    correlations: dict[str, list[Correlation]] = field(default_factory=dict)
     seen: dict[tuple[int, Direction], list[LagCurve]] = field(default_factory=dict)
-    first_episode: int | None = None
+    episodes: list[int] = field(default_factory=list)
 
     def add(self, episode: EpisodeData, rows: Proprioception, change: np.ndarray, fps: float) -> None:
         """`change` [n]: visual change of the episode's preferred camera."""
-        if self.first_episode is None:
-            self.first_episode = episode.record.episode_index
+        self.episodes.append(episode.record.episode_index)
         for name, values in (("state", rows.state), ("action", episode.action)):
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
-                correlation = _correlations(change, speed, fps)
+                correlation = episode.record.episode_index, *_correlations(change, speed, fps)
                 self.correlations.setdefault(name, []).append(correlation)
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
@@ -91,8 +92,17 @@ class LagMeter:
                     seen = episode.record.episode_index, around
                     self.seen.setdefault((number, direction), []).append(seen)
 
+    def without(self, episodes: Collection[int]) -> "LagMeter":
+        """What was gathered about all other episodes."""
+        return LagMeter(
+            self.signals,
+            _without(self.correlations, episodes),
+            _without(self.seen, episodes),
+            [episode for episode in self.episodes if episode not in episodes],
+        )
+
     def lags(self) -> list[Lag]:
-        lags = [_lag_of_arm(name, pairs) for name, pairs in sorted(self.correlations.items())]
+        lags = [_lag_of_arm(name, correlations) for name, correlations in sorted(self.correlations.items())]
         for number, signal in enumerate(self.signals):
             lags += _lags_of_gripper(
                 signal, self.seen.get((number, "closing"), []), self.seen.get((number, "opening"), [])
@@ -104,7 +114,15 @@ class LagMeter:
         if not (parts := [_in_words(lag) for lag in lags if lag.is_corrected]):
             return []
         detail = f"{'; '.join(parts)}: labels are corrected by it"
-        return [Finding("signal_lag", detail, "warning", self.first_episode)]
+        return [Finding("signal_lag", detail, "warning", self.episodes[0])]
+
+
+def _without[Key, Seen: tuple[Any, ...]](
+    gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
+) -> dict[Key, list[Seen]]:
+    """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
+    kept = {key: [one for one in seen if one[0] not in episodes] for key, seen in gathered.items()}
+    return {key: seen for key, seen in kept.items() if seen}
 
 
 def _in_words(lag: Lag) -> str:
@@ -138,10 +156,10 @@ def _correlations(change: np.ndarray, speed: np.ndarray, fps: float) -> tuple[np
     return shifts / fps, np.array(values)
 
 
-def _lag_of_arm(name: str, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> Lag | None:
+def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:
     """The lag at which the mean correlation over the episodes is highest; None where no episode shows one."""
     grid = np.round(np.arange(-MAX_LAG_S, MAX_LAG_S + 1e-9, 0.05), 2)
-    curves = [np.interp(grid, lags, values) for lags, values in pairs if len(lags) > 1]
+    curves = [np.interp(grid, lags, values) for _, lags, values in correlations if len(lags) > 1]
     if not curves:
         return None
     mean = np.mean(curves, axis=0)

@@ -264,7 +264,7 @@ def _list_sources(
             try:
                 result = ChunkResult([run_stage(context)], None)
             except ChangedSourceError as e:
-                result = ChunkResult([], StepFailure(build.name, None, LISTING.name, str(e), "", asks=True))
+                result = ChunkResult([], _asked(build.name, e))
             except Exception as e:
                 result = failed_step(context, e)
             note(result)
@@ -284,6 +284,11 @@ def _list_sources(
         moved = [row | {"source_uri": changed[row["dataset"]].dataset.source} for row in rows]
         lake.upsert(f"place of {names}", datasets=TABLES["datasets"].rows(moved))
     return bool(changed or report.done)
+
+
+def _asked(dataset: str, e: ChangedSourceError) -> StepFailure:
+    """A source that waits until a person accepts how it changed."""
+    return StepFailure(dataset=dataset, chunk=None, stage=LISTING.name, message=str(e), trace="", asks=True)
 
 
 def _planned(lake: Lake, builds: Mapping[str, DatasetBuild], fingerprints: Mapping[str, str]) -> list[Step]:
@@ -385,7 +390,9 @@ def _result(future: Future[ChunkResult], task: ChunkTask) -> ChunkResult:
         return future.result()
     except BrokenProcessPool as e:
         why = "a worker process died; run the build again"
-        return ChunkResult([], StepFailure(task.build.name, task.chunk, "worker", why, str(e)))
+        return ChunkResult(
+            [], StepFailure(dataset=task.build.name, chunk=task.chunk, stage="worker", message=why, trace=str(e))
+        )
 
 
 def _pass_on(reader: Connection, tell: Tell) -> None:

@@ -23,7 +23,7 @@ from warehouse.lake import open_lake, was_interrupted
 from warehouse.lake.recordings import FRAMES, sentence
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StepFailure:
     dataset: str
     chunk: int | None
@@ -36,9 +36,15 @@ class StepFailure:
 
     @classmethod
     def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
-        message = " ".join(f"{type(e).__name__}: {e}".split())
-        out_of_reach = chunk is None and isinstance(e, OUT_OF_REACH)
-        return cls(dataset, chunk, stage, message, "".join(traceback.format_exception(e)), full, out_of_reach)
+        return cls(
+            dataset=dataset,
+            chunk=chunk,
+            stage=stage,
+            message=" ".join(f"{type(e).__name__}: {e}".split()),
+            trace="".join(traceback.format_exception(e)),
+            disk_full=full,
+            out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
+        )
 
 
 @dataclass(frozen=True)

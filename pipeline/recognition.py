@@ -160,10 +160,10 @@ def _unlike(
 ) -> KnownRecording:
     """An episode that is like no known recording."""
     if is_other:
-        update.note("changed", before, present, "rows and pictures are other_recordings")
+        update.note("changed", before, present, "rows and pictures are those of another recording")
     elif present.resembles is not None and present.fingerprint.moments:
         # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-        update.note("changed", before, present, "rows and pictures are other_recordings")
+        update.note("changed", before, present, "rows and pictures are those of another recording")
         present = present.changed(resembles=None, why="")
         update.put(present)
     return present

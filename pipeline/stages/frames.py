@@ -1,13 +1,12 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from annotate.frames import CODE_VERSION, FramesResult, frames_stage
@@ -72,6 +71,8 @@ def run(context: StageContext) -> Output:
         measured = frames_stage(context.source, episodes, context.chunk, config, store, keepers, signals)
     chunk_size = build.dataset.chunk_size
     recognition = recognise(lake, build.name, chunk_size, context.chunk, measured.fingerprints)
+    if recognition.withdrawn:
+        measured = measured.without(recognition.withdrawn)
     tables = _stored_tables(measured, recognition)
     numbers = {"decoded_frames": measured.decoded_frames, "keyframe_bytes": sum(stored.values())}
     return Output(
@@ -84,11 +85,8 @@ def run(context: StageContext) -> Output:
 
 
 def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str, pa.Table]:
-    """What was measured, without episodes that are withdrawn; contents say which recording they are of."""
-    tables = measured.tables
-    if recognition.withdrawn:
-        tables = {name: _without(table, recognition.withdrawn) for name, table in tables.items()}
-    contents = []
+    """What was measured; contents say which recording they are of."""
+    tables, contents = measured.tables, []
     for row in tables["episode_content"].to_pylist():
         fingerprint = measured.fingerprints[row["episode_index"]]
         layers = fingerprint_columns(fingerprint)
@@ -106,13 +104,6 @@ def _former_hashes(row: Mapping[str, Any], recognition: Recognition) -> set[str]
     """Content hashes by which people may have named the contents of a row of episode_content."""
     known = recognition.contents.get(row["episode_index"], frozenset())
     return {*row["former_hashes"], *known} - {row["content_hash"]}
-
-
-def _without(table: pa.Table, episodes: Collection[int]) -> pa.Table:
-    """A table without the rows of some episodes; one that is not of episodes as it is."""
-    if "episode_index" not in table.schema.names:
-        return table
-    return table.filter(~np.isin(table["episode_index"].to_numpy(), sorted(episodes)))
 
 
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:

@@ -89,13 +89,16 @@ def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
         asked.append(dataset)
         if len(asked) == 2:
             raise UserError("no frames are measured: build it first")
-        return [{"task": "put the cube on the plate", "label_next": 4, "why": "it is like the others", "expected": []}]
+        why = {"why": "it is like the others", "expected": [], "ask_outcome": [2]}
+        return [{"task": "put the cube on the plate", "label_next": 4} | why]
 
     with visit(own.space, Options(suggest=suggest)) as client:
         assert "Show it once" in client.get("/review").text
         assert asked == []  # no page waits for them
         for _ in range(2):
-            assert "Episode 4</a>\nit is like the others." in client.get(f"{URL}/suggestions").text
+            page = client.get(f"{URL}/suggestions").text
+            assert "Episode 4</a>\nit is like the others." in page
+            assert "First say how" in page
         assert asked == ["tiny"]
         assert client.get("/labelling/nobody/suggestions").status_code == 404
         show(client)
