@@ -79,7 +79,12 @@ osmesa:
 # What only real software of others can show: Ray, Postgres, nginx, Dagster's webserver and daemon, pages in Chromium; and
 # a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres nginx browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'stack or browser or slow' -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(stack or browser or slow) and not long' -n 2 --dist loadfile --no-loadscope-reorder
+
+# What takes minutes each, for those who change what it looks at: every change of a source and every word on its runs,
+# a backfill whose worker and Postgres are killed, partitions on Ray. An hour and more
+long: setup postgres nginx browser
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long -n 2 --dist loadfile --no-loadscope-reorder
 
 # All services of deploy/ on this machine, with two workers, Postgres and a server of the S3 protocol; Ctrl-C ends them
 cluster: setup postgres nginx

@@ -19,7 +19,7 @@ from core.paths import ROOT
 STATEMENTS = {
     "core": 1211,
     "ingest": 7925,
-    "annotate": 6590,
+    "annotate": 6610,
     "warehouse": 8410,
     "eval": 6844,
     "training": 4443,

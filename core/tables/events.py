@@ -43,6 +43,8 @@ recordings: What episodes are known by: all that people say of an episode, and i
   dataset, episode_index
   episode_index i64: number of the recording in its dataset now, or the last one that it had
   source_id str: record or path of the recording in the source, or the last one that it had
+  stamp str: hash over sizes and versions of its files when it was listed last
+  source_stamp str: hash over the sizes of its files alone
   left_at time: time when a listing did not have it any more; null: it is in the source
   group str: its group, see splits
   split str: the split that it was given first; it keeps it, whatever leaves the source meanwhile
@@ -53,8 +55,6 @@ recordings: What episodes are known by: all that people say of an episode, and i
 fingerprints: What recordings that moved, changed or left are told by; of others the table episode_content has it
   key recording
   recording str: see recordings
-  stamp str: hash over sizes and versions of its files when it was listed last
-  source_stamp str: hash over the sizes of its files alone
   version i32: version of how rows and moments are computed; those of two versions are not compared
   num_frames i64: number of frames
   rows_hash str: hash over state and action of all rows; null: there are none, or they do not tell runs apart

@@ -255,7 +255,19 @@ def _record(
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.evidence[index] = _evidence(dataset, meta, rows)
-    record = EpisodeRecord(
+    uris = [video.uri for video in videos]
+    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
+    if rows is None:
+        of_rows = {"source_stamp": dataset.source.stamp(uris, None)}
+    else:
+        stamp = dataset.source.stamp([*uris, rows.uri], rows.num_rows)
+        of_rows = {
+            "num_rows": rows.num_rows,
+            "data_uri": rows.uri,
+            "row_start": rows.row_start,
+            "source_stamp": stamp,
+        }
+    return EpisodeRecord(
         episode_index=index,
         source_id=f"episode_{index:06d}",
         fps=dataset.rate,
@@ -263,17 +275,7 @@ def _record(
         tasks=tasks,
         videos=videos,
         group=dataset.group(facts, f"episode {index}"),
-    )
-    video_uris = [video.uri for video in videos]
-    # Without rows (lost, or remote and not asked for) there are only videos to be stamped
-    if rows is None:
-        return replace(record, source_stamp=dataset.source.stamp(video_uris, None))
-    return replace(
-        record,
-        num_rows=rows.num_rows,
-        data_uri=rows.uri,
-        row_start=rows.row_start,
-        source_stamp=dataset.source.stamp([*video_uris, rows.uri], rows.num_rows),
+        **of_rows,
     )
 
 

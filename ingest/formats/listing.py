@@ -161,11 +161,12 @@ class ListingBuilder:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells
             folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
-            evidence[record.episode_index] = replace(of_record, folder=folder)
+            is_known = folder == of_record.folder
+            evidence[record.episode_index] = of_record if is_known else replace(of_record, folder=folder)
         outcomes, never_set = decide(evidence)
         found = [outcomes[record.episode_index] for record in self.records]
         records = (
-            replace(record, success=outcome and outcome.success, success_source=outcome and outcome.source)
+            replace(record, success=outcome.success, success_source=outcome.source) if outcome else record
             for record, outcome in zip(self.records, found, strict=True)
         )
         return tuple(records), never_set

@@ -181,7 +181,8 @@ def recording_update(placed: PlacedListing, split_by_group: Mapping[str, str], d
         ids.add(after.recording)
         if before is None or before != after:
             update.put(after)
-        if before is None or before.stamp != after.stamp or placement.is_moved or placement.is_back:
+        is_changed = before is None or before.stamp != after.stamp or placement.is_moved or placement.is_back
+        if is_changed and not after.fingerprint.is_empty:
             update.put_fingerprint(after)
         if placed.known:
             _note_change(update, placement, after)

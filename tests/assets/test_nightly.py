@@ -161,6 +161,7 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == [("weekly-2030-01-07",)]
 
 
+@pytest.mark.long
 def test_on_a_cluster_steps_build_some_chunks_each(space: Workspace, lake: Lake, tmp_path: Path) -> None:
     """The same rows as those of one process."""
     here = Workspace(tmp_path / "here")

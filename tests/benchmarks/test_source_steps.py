@@ -60,6 +60,7 @@ def test_an_id_that_is_a_path_is_refused(tmp_path: Path):
     assert not list(tmp_path.glob("*.mp4")) or [f.name for f in tmp_path.glob("*.mp4")] == ["one.mp4"]
 
 
+@pytest.mark.slow
 def test_labels_are_scored_on_the_steps_of_each_layout(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

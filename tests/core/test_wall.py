@@ -106,7 +106,7 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
     assert (told.returncode, told.stderr) == (7, 2 * "note: something takes too long to read: begun anew without it\n")
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
 def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: str) -> None:
     """A list of episodes, and a picture of a camera, each in one call."""
     for name in ("m/stuck_when_listed.mp4", "v/stuck_when_decoded.mp4", "v/then.mp4"):
@@ -118,11 +118,10 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
     build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests/kits/stuck'}:{ROOT}"}
     told = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    # One of the two cannot be listed, and is no source that is only out of reach
-    assert told.returncode == 2, told.stderr
+    assert told.returncode == 3, told.stderr
     # For the list, and of one worker for the picture, too; several begin anew by themselves
     assert told.stderr.count("begun anew without it") == (2 if workers == "1" else 1)
-    assert "m: the list of its episodes takes more than 0.2 s of CPU" in told.stderr
+    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in told.stderr
     sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"
     asked = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
     found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tarfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from tests.kits import lerobot_writer as le
 from tests.kits import words_kit
 from tests.kits.cli_kit import USAGE, Result, assert_one_error_line, write_configs
+from tests.kits.kept_workspaces import FOLDER, KEPT
 from tests.kits.small_sources import (
     CAMERA,
     LATER,
@@ -206,7 +208,9 @@ LABELS = "SELECT episode_index, regexp_extract(label_run, '^[a-z]+') FROM active
 CORRECTIONS = "SELECT episode_index, status FROM current_corrections WHERE dataset = 'arm' ORDER BY 1"
 
 
-@pytest.mark.parametrize("change", ["a camera is added", "a word of the instruction is corrected"])
+@pytest.mark.parametrize(
+    "change", [pytest.param("a camera is added", marks=pytest.mark.long), "a word of the instruction is corrected"]
+)
 def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> None:
     write_v2(case.source, RECORDINGS)
     build_first(case)
@@ -230,12 +234,17 @@ def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> N
     assert status["stale_chunks"] == 0, "one build does it all"
 
 
+def assert_nothing_left(case: Case, withdrawn: int) -> None:
+    """No label run of the only dataset has a row of an episode."""
+    for table in words_kit.DERIVED:
+        held = case.rows(f"SELECT 1 FROM {table} WHERE episode_index = ? LIMIT 1", [withdrawn])
+        assert held == [], f"{table} has rows of the withdrawn run"
+
+
 def assert_released(case: Case, withdrawn: int | None = None) -> None:
     """A release can be made, the doctor finds nothing wrong, and no label run has a row of a withdrawn episode."""
     if withdrawn is not None:
-        for table in words_kit.DERIVED:
-            held = case.rows(f"SELECT 1 FROM {table} WHERE dataset = 'arm' AND episode_index = ? LIMIT 1", [withdrawn])
-            assert held == [], f"{table} has rows of the withdrawn run"
+        assert_nothing_left(case, withdrawn)
     checked(case.run("doctor"))
     checked(case.run("release", "create", "after", *LICENCE))
     if withdrawn is not None:
@@ -251,7 +260,7 @@ def two_settings(case: Case) -> tuple[Path, Path]:
     )
 
 
-@pytest.mark.parametrize("later", ["takedown", "shorter recording"])
+@pytest.mark.parametrize("later", ["takedown", pytest.param("shorter recording", marks=pytest.mark.long)])
 def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: str) -> None:
     write_v2(case.source, FEW)
     former, present = two_settings(case)
@@ -267,7 +276,7 @@ def test_a_release_can_be_made_after_a_changed_setting_and(case: Case, later: st
     assert_released(case, 4 if later == "takedown" else None)
 
 
-@pytest.mark.parametrize("later", ["takedown", "shorter recording"])
+@pytest.mark.parametrize("later", [pytest.param("takedown", marks=pytest.mark.long), "shorter recording"])
 def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> None:
     write_v2(case.source, FEW)
     build_first(case)
@@ -283,6 +292,19 @@ def test_a_release_can_be_made_after_an_import_and(case: Case, later: str) -> No
         write_v2(case.source, [*FEW[:4], FEW[4].without_last(12), *FEW[5:]])
     a_night(case, night_config(case, case.source))
     assert_released(case, 4 if later == "takedown" else None)
+
+
+@pytest.mark.parametrize("version", KEPT)
+def test_a_release_can_be_made_after_an_upgrade_and_a_takedown(tmp_path: Path, version: str) -> None:
+    with tarfile.open(FOLDER / f"{version}.tar.xz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    case = Case("lerobot_v2", tmp_path, tmp_path / "source")
+    checked(case.run("upgrade"))
+    checked(case.run("takedown", "tiny", "--episodes", 1, "--reason", "withdrawn"))
+    a_night(case, write_configs(tmp_path / "night", {"tiny": f"source: {case.source}\n"}, NIGHT))
+    assert_nothing_left(case, 1)
+    checked(case.run("doctor"))
+    checked(case.run("release", "create", "after", *LICENCE))
 
 
 def another_robot(root: Path) -> Path:

@@ -5,7 +5,6 @@ word is then in force on the right recording, or in review there with the reason
 recording: never. `python -m tests.kits.words_kit --page` writes the table.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -32,16 +31,8 @@ from tests.kits.cli_kit import assert_one_error_line
 from tests.kits.small_sources import RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, GONE, IN_FORCE, REVIEW, WORDS, Case, Verdict, checked
 
-# One of each kind each time; the others take half an hour: PROCCORPUS_CHANGES=whole
-EACH_TIME = {
-    "lerobot_v3: delete_episodes [2]",
-    "lerobot_v3: merge, another dataset first",
-    "lerobot_v3: trim 20 rows",
-    "lerobot_v2: delete a run, renumbered",
-    "lerobot_v2: convert v2.1 to v3.0",
-    "hdf5: reorder runs",
-    "videos: replace runs",
-}
+# Tried each time; `make long` tries the others, which take half an hour
+EACH_TIME = {"lerobot_v3: delete_episodes [2]", "videos: replace runs"}
 
 
 class Workshop:
@@ -91,11 +82,8 @@ def said(workshop: Workshop) -> Callable[[Callable[[Path], object]], Case]:
     return copied
 
 
-whole = pytest.mark.skipif(os.environ.get("PROCCORPUS_CHANGES") != "whole", reason="PROCCORPUS_CHANGES=whole runs it")
-
-
 def marks_of(change: Change) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.slow] if change.id in EACH_TIME else [pytest.mark.slow, whole]
+    return [pytest.mark.slow] if change.id in EACH_TIME else [pytest.mark.long]
 
 
 @pytest.mark.parametrize("change", [pytest.param(c, id=c.id, marks=marks_of(c)) for c in CHANGES])
@@ -106,8 +94,7 @@ def test_words_are_in_force_on_their_recording_or_in_review(workshop: Workshop, 
     assert verdict.fates.wrong == [], verdict.fates.words
 
 
-@whole
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_recording_that_comes_back_has_its_words_and_its_split(
     workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
 ) -> None:
@@ -128,8 +115,7 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
     assert {"gone", "back"} <= whats
 
 
-@whole
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     said: Callable[[Callable[[Path], object]], Case],
 ) -> None:
@@ -153,8 +139,7 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     assert "in more than one split" in assert_one_error_line(refused)
 
 
-@whole
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_person_decides_of_recordings_that_only_resemble(
     workshop: Workshop, said: Callable[[Callable[[Path], object]], Case]
 ) -> None:
@@ -178,8 +163,7 @@ def test_a_person_decides_of_recordings_that_only_resemble(
     assert words_kit.leaks(case) == []
 
 
-@whole
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[[Path], object]], Case]) -> None:
     case = said(written(V2, trimmed()))
     words_kit.rebuilt(case, False)
@@ -194,8 +178,7 @@ def test_a_person_may_say_that_it_is_another_recording(said: Callable[[Callable[
     checked(case.run("release", "create", "r", *words_kit.LICENCE))
 
 
-@whole
-@pytest.mark.slow
+@pytest.mark.long
 def test_recordings_and_their_changes_are_listed(said: Callable[[Callable[[Path], object]], Case]) -> None:
     case = said(written(V2, without(2)))
     words_kit.rebuilt(case, None)

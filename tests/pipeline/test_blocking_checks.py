@@ -95,6 +95,7 @@ def test_a_bad_episode_alone_in_a_chunk_stops_nothing(tmp_path: Path):
         assert {shard.dataset for shard in create_release(lake, "r1").shard_list} == {"tiny"}
 
 
+@pytest.mark.slow
 def test_what_was_made_before_is_released_no_more(both: Made):
     """Shards of before the check failed, of rows that somebody changed since."""
     with opened(both.space) as lake:
@@ -106,6 +107,7 @@ def test_what_was_made_before_is_released_no_more(both: Made):
             create_release(lake, "r1")
 
 
+@pytest.mark.slow
 def test_the_remedy_is_one(both: Made):
     with opened(both.space) as lake:
         take_down(lake, "broken", [1, 2, 4], "videos are cut off")
@@ -132,6 +134,7 @@ def test_dagster_asks_too(both: Made, instance: dg.DagsterInstance):
     assert both.rows("SELECT DISTINCT dataset FROM release_shards") == [("sound",)]
 
 
+@pytest.mark.slow
 def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(both: Made, instance: dg.DagsterInstance):
     """All inputs are up to date, and only the check speaks against it."""
     with opened(both.space) as lake:

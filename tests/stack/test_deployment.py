@@ -86,6 +86,7 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
         assert "somebody else" not in page.text
 
 
+@pytest.mark.long
 def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: Deployment, tmp_path: Path):
     """Two partitions at a time; rows are those of one process. PROCCORPUS_BACKFILL=whole: of 68 partitions."""
     local = ("--workspace", tmp_path / "local", "--config", deployed.folder / "corpus.toml")
@@ -140,6 +141,7 @@ def test_a_first_backfill_outlives_kills_of_a_worker_and_of_postgres(deployed: D
     assert json.loads(deployed.run("digest", "--format", "json")) == expected
 
 
+@pytest.mark.long
 def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     headers = {"Authorization": f"Bearer {TOKEN}"}
     page = httpx.get(
@@ -161,6 +163,7 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     assert all(line["run"] and line.keys() >= {"time", "level", "chunk", "message"} for line in lines)
 
 
+@pytest.mark.long
 def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
     """By deploy/upkeep.sh and deploy/restore.sh, after the databases, the bucket and the workspace were lost."""
     before = deployed.run("digest", "--format", "json")

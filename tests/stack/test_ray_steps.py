@@ -14,7 +14,7 @@ from tests.kits.ray_kit import StepsOnRay
 from tests.kits.tiny_lerobot import make_dataset
 from warehouse.lake import Lake, digest
 
-pytestmark = pytest.mark.stack
+pytestmark = pytest.mark.long
 STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 

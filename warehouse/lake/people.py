@@ -20,6 +20,7 @@ from core.tables import TABLES, Table
 
 SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
+ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)  # json.dumps makes one for each line
 type Key = tuple[Any, ...]
 
 
@@ -29,9 +30,7 @@ def key_of(table: Table, row: Mapping[str, Any]) -> Key:
 
 def lines_of(name: str, rows: Iterable[Mapping[str, Any]], what: str = "row") -> list[str]:
     """Rows of a table as lines; what: `row`, or `gone` for rows that are deleted."""
-    return [
-        json.dumps({"table": name, what: row}, ensure_ascii=False, default=datetime.isoformat) + "\n" for row in rows
-    ]
+    return [f"{ENCODER.encode({'table': name, what: row})}\n" for row in rows]
 
 
 def all_lines(ask: Callable[[str], pa.Table]) -> list[str]:

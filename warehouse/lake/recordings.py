@@ -34,7 +34,7 @@ IN_WORDS = {
     "other": "decided",
 }
 KNOWN = """
-SELECT r.*, f.stamp, f.source_stamp, e.file_stamp AS decoded_stamp,
+SELECT r.*, e.file_stamp AS decoded_stamp,
        coalesce(e.fingerprint_version, f.version) AS version,
        coalesce(e.num_frames, f.num_frames) AS num_frames,
        coalesce(e.rows_hash, f.rows_hash) AS rows_hash,
@@ -145,6 +145,8 @@ class RecordingUpdate:
             "dataset": recording.dataset,
             "episode_index": recording.episode_index,
             "source_id": recording.source_id,
+            "stamp": recording.stamp,
+            "source_stamp": recording.source_stamp,
             "left_at": None if recording.is_here else self.now,
             "group": recording.group,
             "split": recording.split,
@@ -207,8 +209,6 @@ def fingerprint_row(recording: KnownRecording) -> dict[str, Any]:
     fingerprint = recording.fingerprint
     return {
         "recording": recording.recording,
-        "stamp": recording.stamp,
-        "source_stamp": recording.source_stamp,
         "content_hashes": sorted(fingerprint.contents),
     } | fingerprint_columns(fingerprint, "version")
 

@@ -47,7 +47,7 @@ SELECT dataset, episode_index, any_value(source_id) AS source_id FROM (
 RECORDINGS = f"""
 INSERT INTO recordings BY NAME
 SELECT left(sha256(p.dataset || chr(0) || p.source_id || chr(0) || p.episode_index), 16) AS recording, p.dataset,
-       p.episode_index, p.source_id, f."group", s.split,
+       p.episode_index, p.source_id, f.source_stamp, f."group", s.split,
        CASE WHEN f.dataset IS NULL AND json_extract_string(b.config, '$.episodes') IS NULL THEN now() END AS left_at
 FROM ({PLACES}) p LEFT JOIN episode_facts f USING (dataset, episode_index)
 LEFT JOIN splits s USING (dataset, episode_index) LEFT JOIN build_configs b USING (dataset)"""
@@ -61,7 +61,7 @@ WITH moments AS (
 cameras AS (
   SELECT dataset, episode_index, list(camera ORDER BY camera) AS cameras,
          flatten(list(moments ORDER BY camera)) AS moments FROM moments GROUP BY ALL)
-SELECT r.recording, f.source_stamp, {VERSION_OF_FINGERPRINTS} AS version, e.num_frames, c.cameras, c.moments,
+SELECT r.recording, {VERSION_OF_FINGERPRINTS} AS version, e.num_frames, c.cameras, c.moments,
        list_append(coalesce(e.former_hashes, []), e.content_hash) AS content_hashes
 FROM recordings r JOIN episode_facts f USING (dataset, episode_index)
 LEFT JOIN episode_content e USING (dataset, episode_index) LEFT JOIN cameras c USING (dataset, episode_index)"""

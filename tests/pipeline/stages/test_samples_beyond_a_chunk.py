@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from annotate.config import SamplesConfig
 from core.paths import Workspace
 from ingest.splits import SplitConfig
@@ -19,6 +21,7 @@ def beyond(lake: Lake) -> dict[int, set[int]]:
     return {chunk: set(episodes) for chunk, episodes in rows}
 
 
+@pytest.mark.slow
 def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
     # Chunks of two episodes, one of each task, all for training
     build, samples = build_of(make_dataset(tmp_path / "source", [20] * 6)), SamplesConfig(unanswerable_per_episode=6)
