@@ -257,16 +257,8 @@ def _record(
     dataset.evidence[index] = _evidence(dataset, meta, rows)
     uris = [video.uri for video in videos]
     # Without rows (lost, or remote and not asked for) there are only videos to be stamped
-    if rows is None:
-        of_rows = {"source_stamp": dataset.source.stamp(uris, None)}
-    else:
-        stamp = dataset.source.stamp([*uris, rows.uri], rows.num_rows)
-        of_rows = {
-            "num_rows": rows.num_rows,
-            "data_uri": rows.uri,
-            "row_start": rows.row_start,
-            "source_stamp": stamp,
-        }
+    files = uris if rows is None else [*uris, rows.uri]
+    num_rows = None if rows is None else rows.num_rows
     return EpisodeRecord(
         episode_index=index,
         source_id=f"episode_{index:06d}",
@@ -275,7 +267,10 @@ def _record(
         tasks=tasks,
         videos=videos,
         group=dataset.group(facts, f"episode {index}"),
-        **of_rows,
+        num_rows=num_rows,
+        data_uri=None if rows is None else rows.uri,
+        row_start=0 if rows is None else rows.row_start,
+        source_stamp=dataset.source.stamp(files, num_rows),
     )
 
 
