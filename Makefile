@@ -91,11 +91,12 @@ cluster: setup postgres nginx
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.kits.deployment
 
 # Datasets of every format, spoilt in every way known: built, quarantined with a reason, or refused; random bytes for
-# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7
+# each parser of ours; odd paths and names; datasets over a limit. The same bytes again: make fuzz FUZZ_SEED=7; a third of
+# it, in a few minutes: FUZZ=short
 FUZZ_SEED := $(or $(FUZZ_SEED),$(shell od -An -N4 -tu4 /dev/urandom))
 fuzz: setup
 	@echo "Seed of the parsers' random bytes: $(strip $(FUZZ_SEED))"
-	OMP_NUM_THREADS=1 PROCCORPUS_FUZZ_SEED=$(strip $(FUZZ_SEED)) \
+	OMP_NUM_THREADS=1 PROCCORPUS_FUZZ=$(FUZZ) PROCCORPUS_FUZZ_SEED=$(strip $(FUZZ_SEED)) \
 	  $(BIN)/python -m pytest -m fuzz -n 2 tests/ingest tests/e2e/test_cli_places.py
 
 # Builds and servers killed at seeded moments, disks filled, files cut off, clocks turned; 15 minutes. Longer:

@@ -26,7 +26,8 @@ from pipeline.picture_cache import PictureCache
 from pipeline.reading import EpisodeSignals, chunk_signals, usable_records
 from warehouse.lake import Lake, StageRun, content_key, output_hash
 from warehouse.lake.blocking import failed_check
-from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope
+from warehouse.lake.checks import CHECKS, Check, CheckOutcome, CheckScope, listed_episodes
+from warehouse.lake.connection import literal
 
 Numbers = Mapping[str, int | float | str]
 TOLD_EVERY_S = 1.0
@@ -217,10 +218,29 @@ def check_inputs(context: StageContext) -> None:
     asked = context.memory.setdefault("checks", {})
     for name in step.inputs:
         if name not in asked:
-            asked[name] = failed_check(context.lake, name, context.dataset, context.chunk)
+            asked[name] = failed_check(context.lake, _scope(context, name))
         if asked[name]:
             why, remedy = asked[name]
             raise BlockedError(f"{why}; until it passes, {step.stage.name} is not run: {remedy}")
+
+
+def _scope(context: StageContext, stage: str) -> CheckScope:
+    """What is checked of a stage of the chunk: rows that were published just now are still here."""
+    scope = CheckScope(stage, context.dataset, context.chunk)
+    written = context.memory.get("written", {}).pop(stage, None)
+    if written is None:
+        return scope
+    if "listed" not in context.memory:
+        where = f"dataset = {literal(context.dataset)} AND chunk = {context.chunk}"
+        context.memory["listed"] = listed_episodes(context.lake, where)
+    return scope._replace(written=written, listed=context.memory["listed"])
+
+
+def _keep_written(context: StageContext, stage: str, tables: Mapping[str, pa.Table]) -> None:
+    """Keep what a stage of the chunk published for the checks of those that rest on it."""
+    context.memory.setdefault("written", {})[stage] = tables
+    if stage == "frames":
+        context.memory.pop("listed", None)  # lengths of episodes are others
 
 
 def run_stage(context: StageContext) -> StageReport:
@@ -267,6 +287,8 @@ def run_stage(context: StageContext) -> StageReport:
         outdated=output.outdated,
         moved=output.moved,
     )
+    if step.chunk is not None:
+        _keep_written(context, step.stage.name, output.tables)
     return StageReport(run, snapshot, numbers)
 
 

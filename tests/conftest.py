@@ -39,7 +39,12 @@ LONG = (
     "pipeline/stages/test_embeddings.py", "e2e/test_incremental.py",
 )  # fmt: skip
 TESTS = Path(__file__).parent
-OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")  # what is asked of tests themselves
+OF_TESTS = (
+    "PROCCORPUS_BROWSER",
+    "PROCCORPUS_FUZZ",
+    "PROCCORPUS_FUZZ_SEED",
+    "PROCCORPUS_BACKFILL",
+)  # what is asked of tests themselves
 
 numbers = itertools.count()
 

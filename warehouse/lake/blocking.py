@@ -8,15 +8,14 @@ from warehouse.lake.lake import Lake
 from warehouse.lake.publication import WHOLE_DATASET
 
 
-def failed_check(lake: Lake, stage: str, dataset: str, chunk: int) -> tuple[str, str] | None:
-    """The first blocking check of what a stage wrote of a chunk that fails, in words, and the remedy; None: none."""
-    scope = CheckScope(stage, dataset, chunk)
+def failed_check(lake: Lake, scope: CheckScope) -> tuple[str, str] | None:
+    """The first blocking check of what a stage wrote that fails, in words, and the remedy; None: none."""
     for check in CHECKS:
-        if not (check.is_blocking and stage in check.stages):
+        if not (check.is_blocking and scope.stage in check.stages):
             continue
         outcome = check.run(lake, scope)
         if not outcome.passed:
-            return f"the check {check.name} of {stage} failed: {outcome.detail}", check.remedy
+            return f"the check {check.name} of {scope.stage} failed: {outcome.detail}", check.remedy
     return None
 
 

@@ -3,12 +3,15 @@
 `CHECKS`, at the end, lists them: Dagster's assets run those of their stage; releases, the doctor those of the corpus.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import batched, chain
 from typing import NamedTuple
 
 import duckdb
+import pyarrow as pa
 
 from core.tables import STAGE_TABLES, STAGED_TABLES, TABLES, Table
 from warehouse.lake.connection import literal, quoted
@@ -26,6 +29,8 @@ MIN_EPISODES = 5  # of both, for means to be compared
 EXAMPLES = 3  # of each kind of leak, in words
 IN_TWO_SPLITS = "GROUP BY ALL HAVING min(split) <> max(split)"
 MAKE_ANEW = "make the stage anew: materialise that partition in Dagster (make ui)"  # a remedy
+# Rows of a table, and by dataset what is wrong with them
+type Faults = tuple[int, dict[str, list[str]]]
 DISTINCT_AT_ONCE = 20_000_000  # rows whose keys are compared at once, in some 600 MB
 
 
@@ -37,12 +42,18 @@ class CheckOutcome:
 
 
 class CheckScope(NamedTuple):
-    """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost."""
+    """What is checked: what a stage wrote of a chunk (None: of the dataset); and what its build may cost.
+
+    written: the tables that the stage has published just now, which need not be read again; None: those of the lake.
+    listed: the episodes that they may be of, see `listed_episodes`; None: as the lake says.
+    """
 
     stage: str
     dataset: str
     chunk: int | None = 0
     budget_usd: float | None = None
+    written: Mapping[str, pa.Table] | None = None
+    listed: pa.Table | None = None
 
     def row(self, lake: Lake, sql: str) -> tuple:
         """The one row of a query with dataset and chunk as its parameters $1 and $2."""
@@ -247,15 +258,14 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """
     of_dataset = f"dataset = {literal(scope.dataset)}"
     of_chunk = of_dataset if scope.chunk is None else f"{of_dataset} AND chunk = {int(scope.chunk)}"
-    rows: dict[str, float] = {}
-    broken = []
-    for name in STAGE_TABLES[scope.stage]:
-        table = TABLES[name]
-        where = of_chunk if "chunk" in table.schema.names else of_dataset
-        # A listing says of a chunk which other chunks' episodes it may show
-        listed = of_dataset if "episode_facts" in STAGE_TABLES[scope.stage] else where
-        rows[name], faults = _faults(lake, table, [scope.dataset], where, listed)
-        broken += [f"{name}: {fault}" for fault in faults.get(scope.dataset, ())]
+    if scope.written is not None:
+        found = _faults_of_written(
+            lake, scope, listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
+        )
+    else:
+        found = _faults_of_stage(lake, scope, of_dataset, of_chunk)
+    broken = [f"{name}: {fault}" for name, (_, faults) in found.items() for fault in faults.get(scope.dataset, ())]
+    rows: dict[str, float] = {name: count for name, (count, _) in found.items()}
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
 
@@ -265,44 +275,113 @@ def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckO
     names, of_all = chosen_datasets(lake, datasets)
     where = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
     broken, rows = [], 0
-    for name in STAGED_TABLES:
-        count, faults = _faults(lake, TABLES[name], names, where, where)
-        rows += count
-        broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
+    with _registered(lake.con, listed_episodes=listed_episodes(lake, where), known_runs=_known_runs(lake)):
+        for name in STAGED_TABLES:
+            count, faults = _faults(lake, TABLES[name], names, where)
+            rows += count
+            broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
     detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
-def _faults(
-    lake: Lake, table: Table, datasets: Sequence[str], where: str, listed_where: str
-) -> tuple[int, dict[str, list[str]]]:
-    """Rows of a table, and by dataset what is wrong with them; `listed_where`: of which episodes they may be.
+def listed_episodes(lake: Lake, where: str) -> pa.Table:
+    """Dataset, episode_index, num_frames (null: it was not decoded) and `known`, true, of the episodes that a listing
+    has and that fit a condition on episode_facts."""
+    return lake.arrow(
+        "SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS num_frames, true AS known FROM "
+        f"(FROM episode_facts WHERE {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL"
+    )
+
+
+def _known_runs(lake: Lake) -> pa.Table:
+    return lake.arrow("SELECT label_run FROM label_runs WHERE label_run IS NOT NULL")
+
+
+@cache
+def _memory() -> duckdb.DuckDBPyConnection:
+    """A database of this process for rows that are in memory: a relation of the lake's own connection costs 7 ms."""
+    return duckdb.connect(config={"threads": 1})
+
+
+@contextmanager
+def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[None]:
+    """Arrow tables as relations of these names."""
+    for name, table in tables.items():
+        con.register(name, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            con.unregister(name)
+
+
+def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[str, Faults]:
+    """By table that a stage has just written its rows, and what is wrong with them."""
+    tables = {name: table for name, table in (scope.written or {}).items() if name in STAGE_TABLES[scope.stage]}
+    found: dict[str, Faults] = {}
+    con = _memory().cursor()  # threads share none
+    with _registered(con, listed_episodes=listed, known_runs=_known_runs(lake), **tables):
+        for name, table in tables.items():
+            if wrong := _other_columns(TABLES[name], table.schema):
+                found[name] = 0, {scope.dataset: [wrong]}
+            else:
+                found[name] = _faults_of_rows(lambda sql: con.execute(sql).fetchall(), TABLES[name], "true")
+    con.close()
+    return found
+
+
+def _faults_of_stage(lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str) -> dict[str, Faults]:
+    """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
+    names = STAGE_TABLES[scope.stage]
+    # A listing says of a chunk which other chunks' episodes it may show
+    has_chunks = all("chunk" in TABLES[name].schema.names for name in names) and "episode_facts" not in names
+    listed = listed_episodes(lake, of_chunk if has_chunks else of_dataset)
+    with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
+        return {
+            name: _faults(
+                lake,
+                TABLES[name],
+                [scope.dataset],
+                of_chunk if "chunk" in TABLES[name].schema.names else of_dataset,
+            )
+            for name in names
+        }
+
+
+def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> Faults:
+    """Of rows of a table that fit a condition."""
+    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
+    if wrong := _other_columns(table, stored):
+        return 0, {dataset: [wrong] for dataset in datasets}
+    return _faults_of_rows(lake.rows, table, where)
+
+
+def _other_columns(table: Table, stored: pa.Schema) -> str:
+    """Names of columns that are not as the schema says, in words; empty: all are."""
+    wrong = sorted(set(table.schema.names) ^ set(stored.names))
+    wrong = wrong or [f.name for f in table.schema if stored.field(f.name).type != f.type]
+    return f"other columns than the schema's: {', '.join(wrong)}" if wrong else ""
+
+
+def _faults_of_rows(ask: Callable[[str], list[tuple]], table: Table, where: str) -> Faults:
+    """Of rows of a table that fit a condition, by what answers queries.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
     """
-    stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
-    wrong = sorted(set(table.schema.names) ^ set(stored.names))
-    if wrong := wrong or [f.name for f in table.schema if stored.field(f.name).type != f.type]:
-        return 0, {dataset: [f"other columns than the schema's: {', '.join(wrong)}"] for dataset in datasets}
     # Whose rows they are: of the episode, and the label and camera where the table has them
     owner = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)
     owner += ("camera",) if "camera" in table.key else ()
     key_sums, may_repeat = _key_sums(table, owner)
     sums, told = _rules(table)
-    listed = (
-        "SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS num_frames, true AS known FROM "
-        f"(FROM episode_facts WHERE {listed_where}) f LEFT JOIN episode_content c USING (dataset, episode_index) "
-        "GROUP BY ALL"
-    )
-    join = f"LEFT JOIN ({listed}) USING (dataset, episode_index)" if "episode_index" in owner else ""
-    lines = lake.rows(
+    join = "LEFT JOIN listed_episodes USING (dataset, episode_index)" if "episode_index" in owner else ""
+    lines = ask(
         f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(told.values())} FROM (SELECT "
         f"{quoted(owner)}, count(*) AS n, {', '.join(sums + key_sums)} FROM {table.name} WHERE {where} GROUP BY ALL) "
         f"{join} GROUP BY dataset"
     )
     count = sum(rows for _, rows, *_ in lines)
     unsure = [line[0] for line in lines if line[2]]
-    repeated = _repeated(lake, table, unsure, where, at_once=count < DISTINCT_AT_ONCE)
+    repeated = _repeated(ask, table, unsure, where, at_once=count < DISTINCT_AT_ONCE)
     told = {f"rows of one key ({', '.join(table.key)})": "", **told}
     faults = {}
     for dataset, _, _, *counts in lines:
@@ -322,8 +401,7 @@ def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
     if "episode_index" in table.schema.names:
         told["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
     if "label_run" in table.schema.names:
-        known_runs = "SELECT label_run FROM label_runs WHERE label_run IS NOT NULL"
-        unknown = f"label_run <> '' AND label_run NOT IN ({known_runs})"
+        unknown = "label_run <> '' AND label_run NOT IN (FROM known_runs)"
         told["rows of label runs that are not known"] = f"sum(n) FILTER ({unknown})"
     if table.name == "segments":
         # The segments are one path from (0, 0) to (n, num_frames): where each ends the next one begins. So the points
@@ -352,16 +430,18 @@ def _key_sums(table: Table, owner: tuple[str, ...]) -> tuple[list[str], str]:
     return [], "true"
 
 
-def _repeated(lake: Lake, table: Table, datasets: list[str], where: str, *, at_once: bool) -> dict[str, int]:
+def _repeated(
+    ask: Callable[[str], list[tuple]], table: Table, datasets: list[str], where: str, *, at_once: bool
+) -> dict[str, int]:
     """Of some datasets the rows with a key that stands twice; of those that have any."""
     key = quoted(table.key)
     repeated: dict[str, int] = {}
     for some in [datasets] if at_once and datasets else [[dataset] for dataset in datasets]:
         of_some = f"FROM {table.name} {in_datasets(some)} AND {where} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
-        if lake.rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
+        if ask(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
             sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
-            repeated |= dict(lake.rows(sql))
+            repeated |= dict(ask(sql))
     return repeated
 
 
