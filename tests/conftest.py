@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 # Files that take longest, below tests/
 LONG = (
-    "faults/test_ray_killed.py", "faults/test_kills.py", "faults/test_other_faults.py", "stack/test_ui.py",
+    "faults/test_ray_killed.py", "faults/test_kills.py", "faults/test_other_faults.py",
+    "e2e/test_words_follow_recordings.py", "e2e/test_changed_sources.py", "stack/test_ui.py",
     "stack/test_deployment.py", "ingest/test_fuzz.py", "pipeline/stages/test_transfer.py",
     "training/test_processes.py", "pipeline/test_release_cycle.py", "warehouse/exports/test_lerobot.py",
     "warehouse/releases/test_release.py", "e2e/test_cli_reward.py", "e2e/test_vlm_build.py", "e2e/test_cli_export.py",
