@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints newest sbom clean mutants vllm test-vllm policy osmesa stack-test cluster fuzz faults postgres nginx browser faketime
+.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints newest sbom clean mutants vllm test-vllm policy osmesa stack-test long oracle cluster fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -80,6 +80,10 @@ osmesa:
 # a night's schedule; with them what is slow. All on free ports of this machine, started and stopped by the tests
 stack-test: setup postgres nginx browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(stack or browser or slow) and not long' -n 2 --dist loadfile --no-loadscope-reorder
+
+# LeRobot itself as a second reader: 34 datasets made with its tools, each frame and row as it gives them
+oracle: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or not slow' tests/ingest/test_lerobot_oracle.py
 
 # What takes minutes each, for those who change what it looks at: every change of a source and every word on its runs,
 # a backfill whose worker and Postgres are killed, partitions on Ray. An hour and more

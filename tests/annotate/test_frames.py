@@ -87,6 +87,20 @@ def test_the_published_hash_on_request(tmp_path: Path):
     assert measure(root, published_phash=True).tables["frames"]["phash"].to_pylist() == expected
 
 
+def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
+    write_v2(tmp_path, [40, 36, 44])
+    source = source_of(tmp_path)
+    records = list_episodes(source).records
+    without, present = (
+        frames_stage(source, some, 7, FramesConfig(), keep, signals=[signal_at(2)])
+        for some in ([records[0], records[2]], records)
+    )
+    assert present.tables["signal_lags"] != without.tables["signal_lags"]
+    left_out = present.without([1])
+    assert left_out.tables == without.tables
+    assert left_out.findings == without.findings
+
+
 # What is refused
 
 
