@@ -2,7 +2,7 @@
 
 import pytest
 
-from core.tables import TABLES
+from core.tables import STAGE_TABLES, TABLES
 from warehouse.lake import Lake
 from warehouse.lake.checks import (
     CheckOutcome,
@@ -47,6 +47,9 @@ def test_a_fault_is_named(corpus: Lake, stage: str, fault: str, named: str) -> N
     outcome = follows_schema(corpus, CheckScope(stage, "tiny"))
     assert not outcome.passed
     assert named in outcome.detail
+    # Rows that were published just now are looked at in memory
+    written = {name: corpus.arrow(f"FROM {name} WHERE dataset = 'tiny' AND chunk = 0") for name in STAGE_TABLES[stage]}
+    assert follows_schema(corpus, CheckScope(stage, "tiny", written=written)).detail == outcome.detail
     whole = corpus_is_sound(corpus)
     assert not whole.passed
     assert f"{outcome.detail.split(':')[0]} of tiny" in whole.detail
