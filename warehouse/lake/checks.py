@@ -80,24 +80,37 @@ def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
     return replace(outcome, passed=outcome.passed or outcome.numbers["episodes"] <= FEW_EPISODES)
 
 
+# Usable episodes of a chunk without as many active labels as frames, labels outside 0..1, and first ones that are not 0
+SANITY = """
+WITH usable AS (
+  SELECT episode_index, num_frames FROM episodes WHERE dataset = $1 AND chunk = $2 AND status = 'ok'),
+labels AS (
+  SELECT episode_index, count(*) AS frames,
+         count(*) FILTER (NOT coalesce(progress BETWEEN 0 AND 1, false) OR isnan(progress)) AS outside,
+         count(*) FILTER (frame_index = 0 AND progress <> 0) AS not_zero
+  FROM active_progress WHERE dataset = $1 AND chunk = $2 GROUP BY 1)
+SELECT coalesce(list(episode_index) FILTER (num_frames <> coalesce(frames, 0)), []),
+       coalesce(sum(outside), 0)::BIGINT, coalesce(sum(not_zero), 0)::BIGINT
+FROM usable FULL JOIN labels USING (episode_index)"""
+# Episodes whose label a person rejected, and that have no other
+REJECTED = """
+SELECT episode_index FROM current_corrections WHERE dataset = $1 AND status = 'rejected'
+EXCEPT SELECT episode_index FROM active_runs WHERE dataset = $1"""
+
+
 def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """Every usable episode of a chunk has an active label for each frame, in 0..1, that starts at 0.
 
     But for those whose label a person rejected.
     """
-    unlabelled, outside, not_zero = scope.row(
-        lake,
-        "SELECT (SELECT count(*) FROM episodes e WHERE dataset = $1 AND chunk = $2 AND status = 'ok' AND num_frames <> "
-        "(SELECT count(*) FROM active_progress p WHERE p.dataset = e.dataset AND p.chunk = e.chunk "
-        "AND p.episode_index = e.episode_index) AND episode_index NOT IN ("
-        "SELECT episode_index FROM current_corrections WHERE dataset = $1 AND status = 'rejected' EXCEPT "
-        "SELECT episode_index FROM active_runs WHERE dataset = $1)), "
-        "count(*) FILTER (NOT coalesce(progress BETWEEN 0 AND 1, false) OR isnan(progress)), "
-        "count(*) FILTER (frame_index = 0 AND progress <> 0) FROM active_progress WHERE dataset = $1 AND chunk = $2",
-    )
-    detail = f"{unlabelled} episodes not labelled in full, {outside} labels outside 0..1, {not_zero} starts not at 0"
-    numbers = {"unlabelled": unlabelled, "outside": outside, "starts_not_at_zero": not_zero}
-    return CheckOutcome(unlabelled + outside + not_zero == 0, detail, numbers)
+    unlabelled, outside, not_zero = scope.row(lake, SANITY)
+    if unlabelled:
+        rejected = lake.column(REJECTED, [scope.dataset])
+        unlabelled = [episode for episode in unlabelled if episode not in rejected]
+    count = len(unlabelled)
+    detail = f"{count} episodes not labelled in full, {outside} labels outside 0..1, {not_zero} starts not at 0"
+    numbers = {"unlabelled": count, "outside": outside, "starts_not_at_zero": not_zero}
+    return CheckOutcome(count + outside + not_zero == 0, detail, numbers)
 
 
 def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
