@@ -83,7 +83,7 @@ stack-test: setup postgres nginx browser
 
 # LeRobot itself as a second reader: 34 datasets made with its tools, each frame and row as it gives them
 oracle: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or not slow' tests/ingest/test_lerobot_oracle.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or long' tests/ingest/test_lerobot_oracle.py
 
 # What takes minutes each, for those who change what it looks at: every change of a source and every word on its runs,
 # a backfill whose worker and Postgres are killed, partitions on Ray. An hour and more

@@ -40,6 +40,7 @@ def test_a_failed_job_tells_its_error_and_last_lines(address: str, tmp_path: Pat
     assert "__dagster_pipes_version" not in lines
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("nodes", "make"), [(1, interpreter), (2, group_interpreter)])
 def test_cancelling_the_run_ends_the_job(address: str, tmp_path: Path, nodes: int, make: Callable[[Path], str]) -> None:
     log, noted = tmp_path / "told", tmp_path / "noted"  # what the job prints is Ray's; it is written to a file, too
@@ -59,6 +60,7 @@ def test_two_nodes_are_one_group_of_processes(address: str, tmp_path: Path) -> N
     assert made.metadata["sum"].value == 1 + 2
 
 
+@pytest.mark.long
 def test_two_nodes_fail_with_the_error_of_one(address: str, tmp_path: Path) -> None:
     launcher = RayLauncher(address=address, nodes=2, python=group_interpreter(tmp_path))
     described, _ = failure(materialize(launcher, tmp_path, "fails"))

@@ -125,7 +125,7 @@ def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkey
         train(*corpus, load_recipe("tiny_head"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     told = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
     fits = ok(proccorpus(*told, cwd=tmp_path)).json

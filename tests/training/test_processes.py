@@ -111,7 +111,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release, Path]
     return *make_release(folder / "w", moments=24), teach(folder)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> None:
     lake, release, taught = made
     with pytest.MonkeyPatch.context() as patch:
