@@ -40,12 +40,8 @@ LONG = (
     "pipeline/stages/test_embeddings.py", "e2e/test_incremental.py",
 )  # fmt: skip
 TESTS = Path(__file__).parent
-OF_TESTS = (
-    "PROCCORPUS_BROWSER",
-    "PROCCORPUS_FUZZ",
-    "PROCCORPUS_FUZZ_SEED",
-    "PROCCORPUS_BACKFILL",
-)  # what is asked of tests themselves
+# What is asked of tests themselves
+OF_TESTS = ("PROCCORPUS_BROWSER", "PROCCORPUS_FUZZ", "PROCCORPUS_FUZZ_SEED", "PROCCORPUS_BACKFILL")
 
 numbers = itertools.count()
 

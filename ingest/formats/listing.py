@@ -161,8 +161,9 @@ class ListingBuilder:
             of_record = self.evidence.get(record.episode_index, NO_EVIDENCE)
             # Whatever the format, files may lie in a folder that tells
             folder = of_record.folder or folder_outcome(record.data_uri or "", *(video.uri for video in record.videos))
-            is_known = folder == of_record.folder
-            evidence[record.episode_index] = of_record if is_known else replace(of_record, folder=folder)
+            if folder != of_record.folder:
+                of_record = replace(of_record, folder=folder)
+            evidence[record.episode_index] = of_record
         outcomes, never_set = decide(evidence)
         found = [outcomes[record.episode_index] for record in self.records]
         records = (

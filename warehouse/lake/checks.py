@@ -271,14 +271,13 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
     """
     of_dataset = f"dataset = {literal(scope.dataset)}"
     of_chunk = of_dataset if scope.chunk is None else f"{of_dataset} AND chunk = {int(scope.chunk)}"
-    if scope.written is not None:
-        found = _faults_of_written(
-            lake, scope, listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
-        )
+    if scope.written is None:
+        by_table = _faults_of_stage(lake, scope, of_dataset, of_chunk)
     else:
-        found = _faults_of_stage(lake, scope, of_dataset, of_chunk)
-    broken = [f"{name}: {fault}" for name, (_, faults) in found.items() for fault in faults.get(scope.dataset, ())]
-    rows: dict[str, float] = {name: count for name, (count, _) in found.items()}
+        listed = listed_episodes(lake, of_chunk) if scope.listed is None else scope.listed
+        by_table = _faults_of_written(lake, scope, listed)
+    broken = [f"{name}: {fault}" for name, (_, faults) in by_table.items() for fault in faults.get(scope.dataset, ())]
+    rows: dict[str, float] = {name: count for name, (count, _) in by_table.items()}
     detail = "; ".join(broken) if broken else f"{sum(rows.values())} rows as the schema says"
     return CheckOutcome(not broken, detail, rows)
 
@@ -311,7 +310,7 @@ def _known_runs(lake: Lake) -> pa.Table:
 
 
 @cache
-def _memory() -> duckdb.DuckDBPyConnection:
+def _database_in_memory() -> duckdb.DuckDBPyConnection:
     """A database of this process for rows that are in memory: a relation of the lake's own connection costs 7 ms."""
     return duckdb.connect(config={"threads": 1})
 
@@ -329,36 +328,29 @@ def _registered(con: duckdb.DuckDBPyConnection, **tables: pa.Table) -> Iterator[
 
 
 def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[str, Faults]:
-    """By table that a stage has just written its rows, and what is wrong with them."""
+    """How many rows each table has that a stage has just written, and what is wrong with them."""
     tables = {name: table for name, table in (scope.written or {}).items() if name in STAGE_TABLES[scope.stage]}
-    found: dict[str, Faults] = {}
-    con = _memory().cursor()  # threads share none
+    faults: dict[str, Faults] = {}
+    con = _database_in_memory().cursor()  # threads share none
     with _registered(con, listed_episodes=listed, known_runs=_known_runs(lake), **tables):
         for name, table in tables.items():
             if wrong := _other_columns(TABLES[name], table.schema):
-                found[name] = 0, {scope.dataset: [wrong]}
+                faults[name] = 0, {scope.dataset: [wrong]}
             else:
-                found[name] = _faults_of_rows(lambda sql: con.execute(sql).fetchall(), TABLES[name], "true")
+                faults[name] = _faults_of_rows(lambda sql: con.execute(sql).fetchall(), TABLES[name], "true")
     con.close()
-    return found
+    return faults
 
 
 def _faults_of_stage(lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str) -> dict[str, Faults]:
     """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
-    names = STAGE_TABLES[scope.stage]
+    tables = [TABLES[name] for name in STAGE_TABLES[scope.stage]]
+    where = {table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables}
     # A listing says of a chunk which other chunks' episodes it may show
-    has_chunks = all("chunk" in TABLES[name].schema.names for name in names) and "episode_facts" not in names
-    listed = listed_episodes(lake, of_chunk if has_chunks else of_dataset)
+    is_of_chunk = of_dataset not in where.values() and "episode_facts" not in where
+    listed = listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
     with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-        return {
-            name: _faults(
-                lake,
-                TABLES[name],
-                [scope.dataset],
-                of_chunk if "chunk" in TABLES[name].schema.names else of_dataset,
-            )
-            for name in names
-        }
+        return {table.name: _faults(lake, table, [scope.dataset], where[table.name]) for table in tables}
 
 
 def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> Faults:
