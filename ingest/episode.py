@@ -96,13 +96,37 @@ class EpisodeRecord:
         return [v.camera for v in self.videos]
 
 
+PartKind = Literal["array", "camera", "column", "file", "text", "topic"]
+
+
+@dataclass(frozen=True)
+class SourcePart:
+    """One thing that a source holds, and what it is used for.
+
+    `name`: its path in an episode, or in the dataset, as people find it there. `status`: used, as `use`; known, and
+    left out on purpose; or unknown, and used for nothing. `why` says what shows that, or why not. `shape`: that of one
+    episode, None for a dimension that differs. `file`: the first that has it. `num_times`: in how many episodes or
+    files.
+    """
+
+    kind: PartKind
+    name: str
+    status: Literal["used", "known", "unknown"]
+    use: str
+    why: str
+    shape: tuple[int | None, ...] = ()
+    dtype: str = ""
+    file: str | None = None
+    num_times: int = 1
+
+
 @dataclass(frozen=True)
 class Listing:
     """A dataset's facts, its episodes in order of episode_index, and what is wrong with them.
 
     `numbered`: the source has episode indices of its own. Else they count records in order of source_id, and
     `ingest.episodes` gives each the index that it had before. `never_set`: columns that could tell success, and are
-    0 in every row of every episode.
+    0 in every row of every episode. `parts`: what the source holds, and what is used of it.
     """
 
     format: str
@@ -113,6 +137,7 @@ class Listing:
     findings: tuple[Finding, ...]
     numbered: bool = True
     never_set: tuple[str, ...] = ()
+    parts: tuple[SourcePart, ...] = ()
 
 
 TimedPicture = tuple[int, float, Picture]  # frame_index, timestamp_s, frame

@@ -83,6 +83,11 @@ REASONS = {
         "files that may hold rows are beside the videos, but in an unknown layout: only the pictures are used",
         "convert the dataset to a layout of docs/formats.md; nothing to do if the pictures are enough",
     ),
+    "part_not_used": R(
+        "the source holds something that is not read; the detail names it, its shape and why",
+        "if it is the state, the action, a camera or a text of the run, name it in the registry entry (keys, cameras, "
+        "gripper); else nothing to do",
+    ),
     "other_layout": R(
         "the files are in a layout that is not read; the detail names it",
         "convert them, by the layout's own tools, to one that docs/formats.md describes",

@@ -10,6 +10,7 @@ from ingest.formats.side_files import read_json
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
 from ingest.reasons import DataError
 from ingest.registry import Cameras
+from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 
 MAX_NAMED = 5  # files or cameras, in one message
@@ -25,6 +26,7 @@ class ListingBuilder:
     findings: list[Finding] = field(default_factory=list)
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)  # of outcomes, by episode_index
     without_rate: int = 0  # episodes
+    parts: PartCensus = field(default_factory=PartCensus)  # of the source: what is read, and what is not
 
     @property
     def next_index(self) -> int:
@@ -152,7 +154,9 @@ class ListingBuilder:
         records, never_set = self._with_outcomes()
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
-        return Listing(format_, fps, robot, tuple(cameras), records, tuple(self.findings), numbered, never_set)
+        findings = (*self.findings, *self.parts.findings())
+        parts = self.parts.listed()
+        return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""

@@ -1,0 +1,93 @@
+"""What a source holds, part by part: what each part is used for, or why it is not used.
+
+A reader records every column, array, topic, picture stream, file and text that it comes upon. What carries data and is
+used for nothing is a finding, so that "No findings" means that all of it was understood.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+from ingest.episode import Finding, PartKind, SourcePart
+
+
+@dataclass
+class PartCensus:
+    """The parts of a dataset, as a reader comes upon them; each is kept once, with the number of its episodes."""
+
+    parts: dict[tuple[PartKind, str, str], SourcePart] = field(default_factory=dict)
+
+    def used(
+        self,
+        kind: PartKind,
+        name: str,
+        use: str,
+        why: str,
+        *,
+        shape: Iterable[int | None] = (),
+        dtype: str = "",
+        file: str | None = None,
+    ) -> None:
+        """A part that is read as `use` (state, action, time, camera, instruction, outcome, steps, rate, length, group).
+
+        `why`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry names it". `shape`:
+        that of one episode, None for what differs from one to the next. `file`: the first that has it.
+        """
+        self._count(SourcePart(kind, name, "used", use, why, tuple(shape), dtype, file))
+
+    def known(
+        self,
+        kind: PartKind,
+        name: str,
+        why: str,
+        *,
+        shape: Iterable[int | None] = (),
+        dtype: str = "",
+        file: str | None = None,
+    ) -> None:
+        """A part that is understood and left out on purpose: a copy of another part, depth, bookkeeping. No finding."""
+        self._count(SourcePart(kind, name, "known", "", why, tuple(shape), dtype, file))
+
+    def unknown(
+        self,
+        kind: PartKind,
+        name: str,
+        why: str = "no key of this format is called so",
+        *,
+        shape: Iterable[int | None] = (),
+        dtype: str = "",
+        file: str | None = None,
+    ) -> None:
+        """A part that carries numbers, pictures or texts, and that is used for nothing: a finding of the dataset."""
+        self._count(SourcePart(kind, name, "unknown", "", why, tuple(shape), dtype, file))
+
+    def _count(self, part: SourcePart) -> None:
+        key = (part.kind, part.name, f"{part.status} {part.use}")
+        before = self.parts.get(key)
+        if before is None:
+            self.parts[key] = part
+            return
+        shape = before.shape if before.shape == part.shape else _common_shape(before.shape, part.shape)
+        self.parts[key] = replace(before, shape=shape, num_times=before.num_times + part.num_times)
+
+    def listed(self) -> tuple[SourcePart, ...]:
+        """All parts, by kind and name."""
+        return tuple(self.parts[key] for key in sorted(self.parts))
+
+    def findings(self) -> list[Finding]:
+        """A finding for each part that is used for nothing."""
+        unknown = [part for part in self.listed() if part.status == "unknown"]
+        return [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
+
+
+def part_text(part: SourcePart) -> str:
+    """A part and why it is not used, in a line. Example: "array obs/tactile (100 x 16 float32): no key is ..."."""
+    size = " x ".join("?" if n is None else str(n) for n in part.shape)
+    form = " ".join(filter(None, (size, part.dtype)))
+    return f"{part.kind} {part.name}{f' ({form})' if form else ''}: {part.why}"
+
+
+def _common_shape(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    """The dimensions that two shapes share, None for those that differ; () for shapes of unlike rank."""
+    if len(first) != len(second):
+        return ()
+    return tuple(a if a == b else None for a, b in zip(first, second, strict=True))
