@@ -300,10 +300,7 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     )
     max_files: int = _limit(1 << 21, "files of a remote source, or of one tar")
     max_pages: int = _limit(20_000, "folders of a web server")
-    max_header_bytes: int = _limit(
-        1 << 20,
-        "bytes of the headers of one member of a tar, such as its name; of one description in a Zarr store",
-    )
+    max_header_bytes: int = _limit(1 << 20, "bytes of one description (`.zarray`, `.zattrs`) in a Zarr store")
     max_unpacked_bytes: int = _limit(
         16 << 30, "bytes of unpacked members of tars that are kept; the least recently used are deleted first"
     )

@@ -105,3 +105,12 @@ def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
     said = {f.reason: f.detail for f in list_episodes(source_of(tmp_path)).findings}
     assert "imagecodecs" in said["unknown_codec"]
+
+
+@pytest.mark.parametrize("name", ["umi.zarr", "umi.zarr.zip"])
+def test_a_description_over_the_limit_is_not_read(tmp_path: Path, name: str) -> None:
+    write_replay(tmp_path / name, [6])
+    assert list_episodes(source_of(tmp_path)).records[0].num_rows == 6
+    listing = list_episodes(source_of(tmp_path, limits={"max_header_bytes": 1}))
+    assert [finding.reason for finding in listing.findings] == ["over_limit"]
+    assert "limits.max_header_bytes" in listing.findings[0].detail

@@ -73,6 +73,12 @@ def test_a_web_server(web: str, tmp_path: Path) -> None:
     assert listed.files == source.files
 
 
+@pytest.mark.parametrize("limit", ["max_pages", "max_files", "max_bytes"])
+def test_more_than_the_limits_of_a_web_server(web: str, tmp_path: Path, limit: str) -> None:
+    with pytest.raises(DownloadError, match=f"over the limit of 1 .limits.{limit} of the registry entry"):
+        _ = at(tmp_path, f"{web}my%20set/", **{limit: 1}).files
+
+
 def test_one_file_of_a_web_server(web: str, tmp_path: Path) -> None:
     source = at(tmp_path, f"{web}my%20set/a%20b.json")
     assert list(source.files) == ["a b.json"]
