@@ -248,7 +248,7 @@ def test_a_picture_beyond_the_limit_of_pillow(shared: str, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("standin", [stay_busy, sleep, take_a_gigabyte])
 def test_a_picture_that_takes_too_much_is_given_up(standin: Any, monkeypatch: pytest.MonkeyPatch):
-    """As one of many empty scans does: some MB took minutes."""
+    """Some of a few MB took minutes."""
     monkeypatch.setattr(server_limits, "_decoded", standin)
     # Each is ended by the one limit that it is beyond
     monkeypatch.setattr(server_limits, "WALL_S", 2.0 if standin is sleep else 60.0)

@@ -100,6 +100,23 @@ def test_a_chunk_that_claims_more_than_its_array_is_not_read(tmp_path: Path, cod
         list(frames)
 
 
+def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blosc by itself reads as many bytes as a header says."""
+
+    class StandIn(numcodecs.Blosc):
+        def decode(self, buf: Any, out: Any = None) -> Any:
+            raise AssertionError("it was asked to decode")
+
+    chunk = write_replay(tmp_path / "umi.zarr", LENGTHS, BLOSC, 3) / "data" / CAMERA / "0.0.0.0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    source = source_of(tmp_path)
+    record = list_episodes(source).records[0]
+    data = read_episode(source, record)
+    monkeypatch.setattr(numcodecs, "Blosc", StandIn)
+    with pytest.raises(DataError, match="a chunk of it is cut off"):
+        list(data.frames(CAMERA))
+
+
 def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_replay(tmp_path / "umi.zarr", LENGTHS)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
