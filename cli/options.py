@@ -47,6 +47,7 @@ NoTokenOption = Annotated[
 PortOption = Annotated[int, Option(min=0, max=65535, help="Port; 0: any free one.")]
 SentDryRunOption = Annotated[bool, Option(help="List what would be sent; send nothing.")]
 PrivateOption = Annotated[bool, Option(help="Make a new hub repository private.")]
+ReplaceOption = Annotated[bool, Option(help="Delete what else the place holds; --dry-run counts it.")]
 YesOption = Annotated[bool, Option("--yes", "-y", help="Do not ask before deleting.")]
 
 

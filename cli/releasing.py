@@ -18,6 +18,7 @@ from cli.options import (
     MinNameConfidenceOption,
     PrivateOption,
     ReleaseOption,
+    ReplaceOption,
     SentDryRunOption,
     YesOption,
     confirm,
@@ -158,11 +159,16 @@ def release_publish(
     to: Annotated[str, Option(help="hf://datasets/OWNER/NAME, s3://..., gs://... or a folder.")],
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
+    replace: ReplaceOption = False,
     at: At = At(),
 ) -> None:
-    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload."""
+    """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload.
+
+    Afterwards the place holds this release alone. A place with other files, or another release, is refused.
+    """
     lake = lake_to_read(at.workspace)
-    done = publish(lake, get_release(lake, name), to, dry_run=dry_run, private=private, on_file=tell_sent)
+    release = get_release(lake, name)
+    done = publish(lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent)
     show_facts({"release": name} | done.__dict__ | {"dry_run": dry_run}, at.format)
 
 

@@ -22,6 +22,7 @@ from cli.options import (
     FormatOption,
     PrivateOption,
     ReleaseOption,
+    ReplaceOption,
     SentDryRunOption,
     say_next,
     space_at,
@@ -292,6 +293,7 @@ def model_publish(
     ] = None,
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
+    replace: ReplaceOption = False,
     at: At = At(),
 ) -> None:
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
@@ -299,5 +301,6 @@ def model_publish(
 
     folder, lake = model_folder(space_at(at.workspace), model), lake_to_read(at.workspace)
     allow = allow_licence or ()
-    done = publish_model(lake, folder, to, allow=allow, dry_run=dry_run, private=private, on_file=tell_sent)
+    options = {"dry_run": dry_run, "private": private, "replace": replace}
+    done = publish_model(lake, folder, to, allow=allow, on_file=tell_sent, **options)
     show_facts({"model": folder.name} | done.__dict__ | {"dry_run": dry_run}, at.format)

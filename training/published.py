@@ -28,7 +28,8 @@ from training.model import Head, ProgressModel, load_head, make_head, save_model
 from training.recipe import WIDEST_PX, HeadConfig
 from warehouse.lake import Lake
 from warehouse.releases.contents import UNKNOWN, ReleaseError, classify, hub_licence
-from warehouse.releases.publish import OutgoingFile, Publication, item_of, listed, open_target, send, stated_licences
+from warehouse.releases.places import OutgoingFile, Publication, item_of, listed, open_target, send
+from warehouse.releases.publish import stated_licences
 from warehouse.releases.release import get_release
 
 HEADS = ("procvlm_extra/procvlm_head.pt", "procvlm_head.pt", "procvlm_head.bin")
@@ -286,6 +287,7 @@ def publish_model(
     allow: Collection[str] = (),
     dry_run: bool = False,
     private: bool = False,
+    replace: bool = False,
     on_file: Callable[[OutgoingFile], None] = lambda item: None,
 ) -> Publication:
     """Send a checkpoint to hf://OWNER/NAME, s3://, gs:// or a folder. Raises ReleaseError or ModelError.
@@ -297,12 +299,7 @@ def publish_model(
     licences = _licences(lake, folder, card, allow)
     target = open_target(to, private=private, kind="model")
     made = {"model": folder.name, "weights_sha256": weights_hash(folder)}
-    # These very weights may be sent again, say with a new card; other weights are never overwritten.
-    there = target.manifest()
-    if there is not None and any(there.get(k) != v for k, v in made.items()):
-        raise ReleaseError(
-            f"{to} holds the model {there.get('model')} with other weights: publish to another place, or empty it first"
-        )
+    # These very weights may be sent again, say with a new card; other weights are never overwritten
     with TemporaryDirectory(prefix="proccorpus-publish-") as spare:
         changed = _changed(folder, card, licences)
         for name, text in changed.items():
@@ -311,7 +308,7 @@ def publish_model(
         kept = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
         items = [item_of(p, p.name) for p in (*kept, *(Path(spare) / name for name in sorted(changed)))]
         manifest = {"format": 1, **made, "files": listed(items)}
-        return send(target, items, manifest, dry_run=dry_run, on_file=on_file)
+        return send(target, items, manifest, made, dry_run=dry_run, replace=replace, on_file=on_file)
 
 
 def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]) -> list[str | None]:

@@ -253,7 +253,9 @@ class _Handler(Answering):
         values = [(line["key"], line["value"]) for line in lines]
         files = {v["path"]: base64.b64decode(v["content"]) for kind, v in values if kind == "file"}
         files |= {v["path"]: hub.objects[v["oid"]] for kind, v in values if kind == "lfsFile"}
-        oid = hub.commit(hub.files | files)
+        deleted = {v["path"] for kind, v in values if kind == "deletedFile"}
+        kept = {path: data for path, data in hub.files.items() if path not in deleted}
+        oid = hub.commit(kept | files)
         return self.answer({"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid})
 
     def _error(self, status: int, code: str, message: str) -> None:
