@@ -127,6 +127,7 @@ releases: One row per release: a corpus frozen under a name
   snapshot i64: lake snapshot that it froze; proccorpus sql --release reads it
   config_hash str: hash over its contents
   created_at time: time when it was frozen
+  card_sha256 str unhashed since=16: sha256 of its card; null: frozen by an earlier version
 
 release_shards: Shards of a release
   key name, shard

@@ -91,7 +91,7 @@ def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
     lake, release = released
     folder = saved(lake, release)
     with hub_of("robots/reward", "models") as hub:
-        hub.fail_at_commit = 2
+        hub.fail_at_commit = 3
         with pytest.raises(FailedError, match=r"not now.*run again to go on"):
             publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
         assert "manifest.json" not in hub.files

@@ -231,17 +231,23 @@ class Lake(LakeConnection):
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
-    def freeze(self, release: dict[str, Any], shards: pa.Table, write: Callable[[int], None] = lambda _: None) -> int:
+    def freeze(
+        self,
+        release: dict[str, Any],
+        shards: pa.Table,
+        write: Callable[[int], dict[str, Any]] = lambda _: {},
+    ) -> int:
         """Record a release and its shards in a snapshot of their own; returns that snapshot.
 
-        `write` puts down, before the release is recorded, what belongs to it; where it raises there is no release.
+        `write` puts down, before the release is recorded, what belongs to it, and returns further columns of its row;
+        where it raises there is no release.
         """
         with self.lock(), self.transaction(f"release {release['name']}"):
             snapshot = self.snapshot() + 1
             self.con.execute("DELETE FROM release_shards WHERE name = ?", [release["name"]])
             self._add(TABLES["release_shards"], shards)
-            self._upsert(TABLES["releases"], TABLES["releases"].rows([release | {"snapshot": snapshot}]))
-            write(snapshot)
+            row = release | {"snapshot": snapshot} | write(snapshot)
+            self._upsert(TABLES["releases"], TABLES["releases"].rows([row]))
         return snapshot
 
     def back_up(self) -> None:

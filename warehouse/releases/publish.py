@@ -26,7 +26,7 @@ from warehouse.releases.places import (
     send,
     strangers,
 )
-from warehouse.releases.release import Failure, Release, card_path, file_failure
+from warehouse.releases.release import Failure, Release, card_fault, card_path, file_failure, use_here
 from warehouse.shards.shard import index_path
 
 LABELS = {
@@ -62,6 +62,13 @@ DOWN = """
 SELECT dataset, episode_index, recording FROM takedowns UNION
 SELECT r.dataset, r.episode_index, r.recording FROM recordings r JOIN takedowns t ON t.recording = r.resembles
 WHERE r.left_at IS NULL"""
+
+# How to read and check a published release without the workspace that froze it, run in its folder
+USE_THERE = (
+    "`manifest.json` lists every file; `proccorpus release verify --at .` compares them with it. Samples are in the "
+    "shards that it lists, as WebDataset; labels are tables: "
+    "`duckdb -c \"FROM 'labels/segments.parquet' LIMIT 5\"`."
+)
 
 
 def publish(
@@ -117,6 +124,8 @@ def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
 
 def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     """All files of the published release but the manifest; those that are made now are written to `folder`."""
+    if wrong := card_fault(lake.workspace, release):
+        raise ReleaseError(f"{wrong}: proccorpus release verify {release.name}")
     items = []
     for shard in release.shard_list:
         tar = shard.path(lake.workspace)
@@ -138,7 +147,8 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     head = f"---\nlicense: {licence}\ntask_categories: [robotics]\npretty_name: {json.dumps(release.name)}\n"
     head += f"license_name: {json.dumps(names)}\n" if names else ""
     readme = folder / "README.md"
-    readme.write_text(f"{head}---\n\n{card_path(lake.workspace, release.name).read_text()}")
+    card = card_path(lake.workspace, release.name).read_text()
+    readme.write_text(f"{head}---\n\n{card.replace(use_here(release.name), USE_THERE)}")
     return [*items, item_of(readme, "README.md")]
 
 

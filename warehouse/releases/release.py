@@ -1,5 +1,6 @@
 """Releases: a corpus frozen under a name: a lake snapshot, a shard list and a card; and is all of it still so?"""
 
+import hashlib
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -15,12 +16,22 @@ from core.names import LATEST, did_you_mean
 from core.paths import Workspace
 from core.tables import TABLES
 from core.version import VERSION
+from core.views import UNFINISHED
 from warehouse.lake import Lake, LakeError, content_key
 from warehouse.lake.checks import GUARDS, corpus_is_sound
 from warehouse.lake.near_duplicates import not_looked_at
 from warehouse.lake.outcomes import question
 from warehouse.lake.stored import gate_counts
-from warehouse.releases.contents import LOCAL, SHARD_COLUMNS, Contents, ReleaseError, ShardFile, classify, contents
+from warehouse.releases.contents import (
+    LOCAL,
+    SHARD_COLUMNS,
+    Contents,
+    ReleaseError,
+    ShardFile,
+    classify,
+    contents,
+    held_episodes_sql,
+)
 from warehouse.shards.check import check_shard, glance
 
 
@@ -28,8 +39,7 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
     """Of a release that was just made: the lake must be at its snapshot."""
     parts = [
         f"# Release {name}",
-        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. "
-        f"Read it with `proccorpus sql --release {name}`, check it with `proccorpus release verify {name}`.",
+        f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. " + use_here(name),
         _datasets(lake, held),
         _splits(lake, held),
         "Labels come from these label runs:\n\n" + _label_runs(lake, held),
@@ -43,6 +53,11 @@ def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents)
     if held.left_out:
         parts.append("## Left out\n\n" + _bullets(map(str, held.left_out)))
     return "\n\n".join(parts) + "\n"
+
+
+def use_here(name: str) -> str:
+    """How to read and check a release in the workspace that froze it."""
+    return f"Read it with `proccorpus sql --release {name}`, check it with `proccorpus release verify {name}`."
 
 
 def _bullets(lines: Iterable[str]) -> str:
@@ -60,38 +75,57 @@ def _rows(lake: Lake, held: Contents, sql: str) -> list[tuple]:
     return lake.rows(sql, [held.datasets])
 
 
+# Common table expression: the episodes with samples in the shards $1
+HELD = f"WITH held AS ({held_episodes_sql(parameter='$1')})"
+# Per dataset what a release holds, of how many episodes its source lists. A folder of the machine that built it says
+# nothing to others
+HELD_DATASETS = f"""
+{HELD}, counted AS (
+  SELECT dataset, count(*) AS episodes, sum(num_frames)::BIGINT AS frames, sum(duration_s) / 3600 AS hours
+  FROM episodes SEMI JOIN held USING (dataset, episode_index) GROUP BY dataset)
+SELECT dataset, coalesce(d.title, '') AS title, coalesce(d.license, 'not stated') AS licence,
+       CASE WHEN contains(d.source_uri, '://') THEN concat_ws(' at ', d.source_uri, d.source_revision)
+       ELSE 'local files' END AS source, d.role, c.episodes,
+       (SELECT count(*) FROM episode_facts f WHERE f.dataset = d.dataset) AS listed,
+       c.frames, format('{{:.2f}}', c.hours) AS hours,
+       (SELECT sum(samples)::BIGINT FROM shards s WHERE s.dataset = d.dataset AND list_contains($1, s.shard)) AS samples
+FROM counted c JOIN datasets d USING (dataset) ORDER BY 1"""
+# Label runs of the episodes that a release holds; followers: labels that came from runs like them
+HELD_LABEL_RUNS = f"""
+{HELD}
+SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes,
+       count(*) FILTER (r.annotator = 'vlm' AND (a.dataset, a.episode_index, a.label_run) IN
+         (SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers
+FROM active_runs a SEMI JOIN held USING (dataset, episode_index) JOIN label_runs r USING (label_run)
+GROUP BY ALL ORDER BY 1, 2"""
+# Of how many held episodes the end is assumed, or looks unfinished
+HELD_OUTCOMES = f"""
+{HELD}
+SELECT dataset, count(*), count(*) FILTER (q.end_by = 'assumed'), count(*) FILTER (e.success IS NULL AND {UNFINISHED})
+FROM held JOIN episodes e USING (dataset, episode_index) JOIN active_runs USING (dataset, episode_index)
+LEFT JOIN label_quality q USING (dataset, episode_index, label_run) GROUP BY 1 ORDER BY 1"""
+
+
 def _datasets(lake: Lake, held: Contents) -> str:
-    datasets = lake.dicts(
-        "SELECT d.dataset, coalesce(d.title, '') AS title, coalesce(d.license, 'not stated') AS licence, "
-        # An address; a folder of the machine that built it says nothing to others
-        "CASE WHEN contains(d.source_uri, '://') THEN concat_ws(' at ', d.source_uri, d.source_revision) "
-        "ELSE 'local files' END AS source, c.role, c.ok AS episodes, c.quarantined, c.frames, "
-        "format('{:.2f}', c.hours) AS hours, (SELECT sum(samples)::BIGINT FROM shards s WHERE s.dataset = d.dataset "
-        "AND list_contains($2, s.shard)) AS samples FROM coverage c "
-        "JOIN datasets d USING (dataset) WHERE list_contains($1, d.dataset) ORDER BY 1",
-        [held.datasets, [s.shard for s in held.shards]],
-    )
+    datasets = lake.dicts(HELD_DATASETS, [_shard_names(held)])
     return markdown_table(datasets[0], map(dict.values, datasets))
+
+
+def _shard_names(held: Contents) -> list[str]:
+    return [shard.shard for shard in held.shards]
 
 
 def _splits(lake: Lake, held: Contents) -> str:
     rows = lake.rows(
         "SELECT dataset, split, count(*), sum(episodes), sum(samples), format('{:.1f}', sum(bytes) / 1e6) FROM shards "
         "WHERE list_contains(?, shard) GROUP BY ALL ORDER BY 1, 2",
-        [[s.shard for s in held.shards]],
+        [_shard_names(held)],
     )
     return markdown_table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
 
 
 def _label_runs(lake: Lake, held: Contents) -> str:
-    runs = lake.dicts(
-        "SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes, "
-        "count(*) FILTER (r.annotator = 'vlm' AND (a.dataset, a.episode_index, a.label_run) IN "
-        "(SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers "
-        "FROM active_runs a JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) GROUP BY ALL "
-        "ORDER BY 1, 2",
-        [held.datasets],
-    )
+    runs = lake.dicts(HELD_LABEL_RUNS, [_shard_names(held)])
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
         f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
@@ -136,10 +170,7 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
-    sql = (
-        "SELECT dataset, ok, assumed_complete, look_unfinished FROM coverage WHERE list_contains(?, dataset) ORDER BY 1"
-    )
-    for dataset, episodes, assumed, unfinished in _rows(lake, held, sql):
+    for dataset, episodes, assumed, unfinished in lake.rows(HELD_OUTCOMES, [_shard_names(held)]):
         if assumed:
             share = f"{assumed} of {episodes} episodes"
             yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
@@ -175,12 +206,16 @@ NAME = re.compile(r"^[a-z0-9][a-z0-9._-]*$")
 
 @dataclass(frozen=True)
 class Release:
-    """`config_hash` is over the shards and the configurations behind them: equal content, equal hash."""
+    """`config_hash` is over the shards and the configurations behind them: equal content, equal hash.
+
+    `card_sha256`: None of a release that an earlier version froze.
+    """
 
     name: str
     snapshot: int
     config_hash: str
     shard_list: tuple[ShardFile, ...]
+    card_sha256: str | None = None
 
     def shards(self, *splits: str) -> list[ShardFile]:
         """Those of some splits, in order of name."""
@@ -203,13 +238,14 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     """A release by name, or the newest one (no name, or `latest`); None when there is none."""
     where, values = ("WHERE name = ?", [name]) if name not in (None, "", LATEST) else ("", [])
     rows = lake.rows(
-        f"SELECT name, snapshot, config_hash FROM releases {where} ORDER BY created_at DESC LIMIT 1", values
+        f"SELECT name, snapshot, config_hash, card_sha256 FROM releases {where} ORDER BY created_at DESC LIMIT 1",
+        values,
     )
     if not rows:
         return None
-    [(release, snapshot, config_hash)] = rows
+    [(release, snapshot, config_hash, card_sha256)] = rows
     shards = lake.rows(f"SELECT {SHARD_COLUMNS} FROM release_shards WHERE name = ? ORDER BY shard", [release])
-    return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards))
+    return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards), card_sha256)
 
 
 def get_release(lake: Lake, name: str | None = None) -> Release:
@@ -257,17 +293,18 @@ def create_release(
     config_hash = content_hash(lake, held)
 
     # The card names its snapshot, which is known only inside the commit that freezes the release
-    def write(snapshot: int) -> None:
-        text = card(lake, name, snapshot, config_hash, held)
-        write_file(card_path(lake.workspace, name), text.encode())
+    def write(snapshot: int) -> dict[str, str]:
+        data = card(lake, name, snapshot, config_hash, held).encode()
+        write_file(card_path(lake.workspace, name), data)
+        return {"card_sha256": hashlib.sha256(data).hexdigest()}
 
-    snapshot = lake.freeze(
+    lake.freeze(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
         shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
         write=write,
     )
     lake.back_up()
-    return Release(name, snapshot, config_hash, held.shards)
+    return get_release(lake, name)
 
 
 def _check(lake: Lake, held: Contents) -> None:
@@ -316,10 +353,19 @@ def verify_release(lake: Lake, release: Release) -> list[Failure]:
     for shard in release.shard_list:
         path = shard.path(lake.workspace)
         failures += [Failure(str(path), wrong) for wrong in check_shard(path, shard.sha256, shard.bytes)]
-    card = card_path(lake.workspace, release.name)
-    if not card.exists():
-        failures.append(Failure(str(card), "the card is missing"))
+    if wrong := card_fault(lake.workspace, release):
+        failures.append(Failure(str(card_path(lake.workspace, release.name)), wrong))
     return failures + list(_lake_failures(lake, release))
+
+
+def card_fault(workspace: Workspace, release: Release) -> str | None:
+    """What is wrong with a release's card; None: it is as it was frozen."""
+    path = card_path(workspace, release.name)
+    if not path.exists():
+        return "the card is missing"
+    if release.card_sha256 not in (None, sha256_file(path)):
+        return "the card was changed since the release was frozen"
+    return None
 
 
 def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
