@@ -25,7 +25,7 @@ from cli.options import (
     say_stale,
     warn,
 )
-from cli.output import show, show_facts
+from cli.output import progress, show, show_facts
 from cli.terminal import FAILED
 from core.errors import UserError
 from core.files import write_file
@@ -122,7 +122,9 @@ def corrections_import(
     else:
         read = (from_lines if form == "jsonl" else from_tasks)(lake, text, by)
     # What can be used is saved even where other rows are refused; the exit code tells of those
-    new = corrections.add_rows(lake, read.rows)
+    with progress() as report:
+        report("corrections", 0, len(read.rows))
+        new = corrections.add_rows(lake, read.rows, lambda done: report("corrections", done, len(read.rows)))
     warn(read.refused, "left out")
     warn(read.waiting, "for review")
     facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}

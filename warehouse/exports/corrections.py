@@ -28,7 +28,8 @@ from warehouse.lake.corrections import (
     REJECTED,
     SAID_LATER,
     as_said,
-    episode_facts,
+    checked_facts,
+    facts_by_episode,
     parsed,
     row_id,
     segments_of,
@@ -117,24 +118,58 @@ def to_lines(rows: Iterable[dict[str, Any]]) -> str:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
+class KnownEpisodes:
+    """What a corpus knows of the episodes that a file speaks of; asked once for each dataset."""
+
+    def __init__(self, lake: Lake) -> None:
+        self._lake = lake
+        self._facts: dict[str, dict[int, dict[str, Any]]] = {}
+        self._contents: dict[str, dict[str, set[int]]] = {}
+
+    def facts(self, dataset: str, episode_index: int) -> dict[str, Any]:
+        """As `episode_facts`. Raises CorrectionError."""
+        if dataset not in self._facts:
+            self._facts[dataset] = facts_by_episode(self._lake, dataset)
+        return checked_facts(dataset, episode_index, self._facts[dataset].get(episode_index))
+
+    def contents(self, dataset: str) -> dict[str, set[int]]:
+        """As `_episodes_by_content`."""
+        if dataset not in self._contents:
+            self._contents[dataset] = _episodes_by_content(self._lake, dataset)
+        return self._contents[dataset]
+
+    def present_index(self, said: CorrectionLine) -> int:
+        """The number that the recording of a line has now; the line's own where nothing knows its contents.
+
+        Raises CorrectionError: the recording left the source.
+        """
+        if said.base_content_hash is None:
+            return said.episode_index
+        known = self.contents(said.dataset).get(said.base_content_hash, {said.episode_index})
+        if not known:
+            raise CorrectionError(f"the recording that it is of left {said.dataset}")
+        return said.episode_index if said.episode_index in known else min(known)
+
+
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
     segments, and is by `author`, made now, of the contents that the episode has."""
     values, errors = parse_json_lines(text)
+    known = KnownEpisodes(lake)
     read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
     for number, value in values:
-        read.add(f"line {number}", partial(row_of, lake, value, author))
+        read.add(f"line {number}", partial(row_of, known, value, author))
     return read
 
 
-def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
+def row_of(known: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
     said = validated(CorrectionLine, data)
-    index = _present_index(lake, said)
-    facts = episode_facts(lake, said.dataset, index)
+    index = known.present_index(said)
+    facts = known.facts(said.dataset, index)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     content_hash = said.base_content_hash or facts["content_hash"]
-    fits = index in _contents(lake, said.dataset).get(content_hash, ())
+    fits = index in known.contents(said.dataset).get(content_hash, ())
     row = said.model_dump(exclude={"correction_id"})
     row |= {"author": said.author or checked_text("author", author, 100), "base_content_hash": content_hash}
     is_rejection = said.status == REJECTED
@@ -152,24 +187,6 @@ def row_of(lake: Lake, data: Any, author: str) -> tuple[dict[str, Any], bool]:
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
     return row | {"episode_index": index}, fits or is_rejection
-
-
-def _present_index(lake: Lake, said: CorrectionLine) -> int:
-    """The number that the recording of a line has now; the line's own where nothing knows its contents.
-
-    Raises CorrectionError: the recording left the source.
-    """
-    if said.base_content_hash is None:
-        return said.episode_index
-    known = _contents(lake, said.dataset).get(said.base_content_hash, {said.episode_index})
-    if not known:
-        raise CorrectionError(f"the recording that it is of left {said.dataset}")
-    return said.episode_index if said.episode_index in known else min(known)
-
-
-def _contents(lake: Lake, dataset: str) -> dict[str, set[int]]:
-    """As `_episodes_by_content`; asked once for all lines of a file."""
-    return lake.once(("contents", dataset), partial(_episodes_by_content, lake, dataset))
 
 
 def _episodes_by_content(lake: Lake, dataset: str) -> dict[str, set[int]]:
@@ -199,12 +216,13 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     except ImportedError as e:
         raise CorrectionError(str(e)) from e
     read = ReadCorrections()
+    known = KnownEpisodes(lake)
 
     def row(said: OpensarmLine) -> tuple[dict[str, Any], bool]:
         of, index = said.annotation.of or (dataset, said.annotation.episode_index)
         if of is None:
             raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")
-        facts = episode_facts(lake, of, index)
+        facts = known.facts(of, index)
         try:
             label = said.annotation.label(facts["num_frames"], facts["fps"], None)
         except ImportedError as e:
@@ -218,7 +236,7 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
             "segments": list(map(as_said, label.segments)),
             **vars(label.end),
         }
-        return row_of(lake, data, author)
+        return row_of(known, data, author)
 
     for said in lines:
         read.add(f"episode {said.annotation.episode_index}", partial(row, said))
@@ -321,6 +339,7 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     if not isinstance(tasks, list):
         raise CorrectionError(f"the file is no list of tasks: {how}")
     read = ReadCorrections()
+    known = KnownEpisodes(lake)
     for number, task in enumerate(tasks, 1):
         # One bad task does not spoil the file: it is named, and the others are read
         where = f"task {number}"
@@ -329,11 +348,11 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
             read.refused.append(f"{where}: it has no data with a list of annotations")
             continue
         for annotation in annotations:
-            read.add(where, partial(_row_of_annotation, lake, task["data"], annotation, author))
+            read.add(where, partial(_row_of_annotation, known, task["data"], annotation, author))
     return read
 
 
-def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
+def _row_of_annotation(known: KnownEpisodes, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
     """The row of an annotation in a task's `data`. Raises CorrectionError."""
     _check_annotation(data, annotation)
     drawn = {
@@ -350,12 +369,12 @@ def _row_of_annotation(lake: Lake, data: dict, annotation: Any, author: str) -> 
     drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
-        return row_of(lake, unchanged, author)
+        return row_of(known, unchanged, author)
     except CorrectionError:
         if "correction_id" not in meta:
             raise
     # It was changed in Label Studio: a correction of its own
-    return row_of(lake, drawn, author)
+    return row_of(known, drawn, author)
 
 
 def _completed_by(user: Any) -> str | None:

@@ -5,8 +5,9 @@ them, and progress, samples and shards of their chunks. Spans are half-open, in 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import batched
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -269,20 +270,32 @@ def row_id(row: dict[str, Any]) -> str:
 # Reading
 
 
+FACTS = (
+    "SELECT episode_index, e.num_frames, e.content_hash, e.fps, status, reason, former_hashes FROM episodes e "
+    "LEFT JOIN episode_content USING (dataset, episode_index) WHERE dataset = ?"
+)
+
+
 def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
     """num_frames and content_hash of a usable episode. Raises CorrectionError."""
-    rows = lake.dicts(
-        "SELECT e.num_frames, e.content_hash, e.fps, status, reason, former_hashes FROM episodes e "
-        "LEFT JOIN episode_content USING (dataset, episode_index) WHERE dataset = ? AND episode_index = ?",
-        [dataset, episode_index],
-    )
-    if not rows:
+    rows = lake.dicts(f"{FACTS} AND episode_index = ?", [dataset, episode_index])
+    return checked_facts(dataset, episode_index, rows[0] if rows else None)
+
+
+def facts_by_episode(lake: Lake, dataset: str) -> dict[int, dict[str, Any]]:
+    """What `checked_facts` checks, of all episodes of a dataset in one question."""
+    return {facts["episode_index"]: facts for facts in lake.dicts(FACTS, [dataset])}
+
+
+def checked_facts(dataset: str, episode_index: int, facts: dict[str, Any] | None) -> dict[str, Any]:
+    """The facts of an episode that can be used. Raises CorrectionError for another, and for none."""
+    if facts is None:
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     # Without a content hash a correction could not say which pictures it was made of
-    if rows[0]["status"] != "ok" or rows[0]["content_hash"] is None:
-        why = rows[0]["reason"] or "it was not decoded yet; build it first"
+    if facts["status"] != "ok" or facts["content_hash"] is None:
+        why = facts["reason"] or "it was not decoded yet; build it first"
         raise CorrectionError(f"episode {episode_index} of {dataset} cannot be used: {why}")
-    return rows[0]
+    return facts
 
 
 def newest_id(lake: Lake, dataset: str, episode_index: int) -> str | None:
@@ -331,11 +344,26 @@ def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) 
     )
 
 
-def add_rows(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
-    """Add whole rows from elsewhere, but for those that the lake has; returns how many were new."""
+IMPORTED_AT_ONCE = 500  # rows: what is in the lake stays where an import is ended
 
+
+def add_rows(lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int], None] = lambda count: None) -> int:
+    """Add whole rows from elsewhere, but for those that the lake has; returns how many were new.
+
+    Many are added in parts; `on_rows` is told after each how many are done.
+    """
+    added = done = 0
+    for part in batched(rows, IMPORTED_AT_ONCE):
+        added += _add_part(lake, part)
+        done += len(part)
+        on_rows(done)
+    return added
+
+
+def _add_part(lake: Lake, rows: Sequence[dict[str, Any]]) -> int:
     def new_rows() -> list[dict[str, Any]]:
-        present = set(lake.column("SELECT correction_id FROM corrections"))
+        ids = [row["correction_id"] for row in rows]
+        present = set(lake.column("SELECT correction_id FROM corrections WHERE list_contains(?, correction_id)", [ids]))
         return list({row["correction_id"]: row for row in rows if row["correction_id"] not in present}.values())
 
     return len(lake.append("import corrections", "corrections", new_rows))
