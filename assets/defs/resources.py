@@ -125,23 +125,28 @@ class CorpusResource(dg.ConfigurableResource):
         return open_lake(self.workspace())
 
     def build(self, dataset: str) -> DatasetBuild:
-        """What a dataset was last built with in this workspace, else what PROCCORPUS_CONFIG (the demo) says of it."""
-        # What built it last counts: a configuration may have been edited since, or be another one's
+        """What PROCCORPUS_CONFIG says of a dataset, else what it was last built with in this workspace, else what the
+        demo says: as `all_builds`, for one dataset. Raises Failure for a dataset that none of them names.
+        """
         lake = self.lake()
-        known = stored_build(lake, dataset)
-        if known:
-            return resolve(lake, known)
-        # A dataset that was never built here has only its configuration
-        path = Path(os.environ.get("PROCCORPUS_CONFIG") or DEFAULT_CONFIG)
-        # It may be one of the folders of an entry
+        path = _configured("")
+        found = path and self._configured_build(lake, path, dataset)
+        found = found or stored_build(lake, dataset)
+        if not found and not path:
+            path = DEFAULT_CONFIG
+            found = self._configured_build(lake, path, dataset)
+        if not found:
+            raise dg.Failure(
+                f"dataset {dataset!r} is neither in this workspace nor in {path}: build it once with proccorpus build "
+                "--source PATH --name NAME, or name it in the configuration"
+            )
+        return resolve(lake, found)
+
+    def _configured_build(self, lake: Lake, path: Path, dataset: str) -> DatasetBuild | None:
+        """What a TOML file says of a dataset, which may be one of the folders of an entry."""
         entries = [b for b in load_config(path) if dataset == b.name or dataset.startswith(f"{b.name}-")]
-        for build in with_folders(self.workspace(), lake, entries):
-            if build.name == dataset:
-                return resolve(lake, build)
-        raise dg.Failure(
-            f"dataset {dataset!r} is neither in this workspace nor in {path}: build it once with proccorpus build "
-            "--source PATH --name NAME, or name it in the configuration"
-        )
+        builds = with_folders(self.workspace(), lake, entries)
+        return next((build for build in builds if build.name == dataset), None)
 
     def all_builds(self, config: str = "", *, update: bool = False) -> list[DatasetBuild]:
         """The datasets of a configuration, and those that the workspace holds besides; the demo's where it holds none.

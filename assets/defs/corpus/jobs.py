@@ -22,6 +22,7 @@ from pydantic import Field
 from assets.defs.resources import CorpusResource, is_one_process
 from assets.lib.events import materialization
 from assets.lib.tell import tell_stages
+from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import BuildReport, Chunks, run_build
 from pipeline.config import resolve
@@ -84,6 +85,8 @@ def _build(
         chunks=chunks,
     )
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
+    for failure in _failed(report):
+        context.log.error(_failure_text(failure))
     return report
 
 
@@ -92,6 +95,10 @@ def _failed(report: BuildReport) -> Failed:
         {"dataset": f.dataset, "chunk": "all" if f.chunk is None else str(f.chunk), "stage": f.stage, "why": f.message}
         for f in report.failed
     ]
+
+
+def _failure_text(failure: dict[str, str]) -> str:
+    return f"{failure['stage']} of {failure['dataset']} chunk {failure['chunk']}: {failure['why']}"
 
 
 @dg.op(out={"failed": dg.Out(Failed), "chunks": dg.DynamicOut(list)})
@@ -124,16 +131,23 @@ def build_all() -> Any:
 def close_corpus(
     context: dg.OpExecutionContext, corpus: CorpusResource, config: CorpusConfig, failed: Failed
 ) -> Failed:
-    """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release."""
+    """Release, train, evaluate, rank; a leak between splits, or rows against the schema, stop it before the release.
+
+    What stops it comes to what was not built, so that the run's one error has the reasons of both halves.
+    """
     from pipeline.reward_model import closing_steps, scoring_steps  # imports torch
 
-    licences = corpus.licences(config.config)
-    if config.train:
-        outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe), licences=licences)
-    else:
-        outcomes = scoring_steps(corpus.lake(), config.release, licences)
-    for outcome in outcomes:
-        context.log_event(materialization(outcome))
+    try:
+        licences = corpus.licences(config.config)
+        if config.train:
+            outcomes = closing_steps(corpus.lake(), config.release, load_recipe(config.recipe), licences=licences)
+        else:
+            outcomes = scoring_steps(corpus.lake(), config.release, licences)
+        for outcome in outcomes:
+            context.log_event(materialization(outcome))
+    except UserError as e:
+        context.log.error(str(e))
+        return [*failed, {"dataset": "the corpus", "chunk": "all", "stage": config.release, "why": str(e)}]
     return failed
 
 
@@ -141,9 +155,9 @@ def close_corpus(
 def say_failed(failed: Failed) -> None:
     """Fails where something was not built: who is told of runs that fail hears of it, and all else is done."""
     if failed:
-        lines = "; ".join(f"{f['stage']} of {f['dataset']} chunk {f['chunk']}: {f['why']}" for f in failed)
+        lines = "; ".join(map(_failure_text, failed))
         raise dg.Failure(
-            f"partial: {len(failed)} partitions failed; the rest was built. The next run tries again. {lines}",
+            f"partial: {len(failed)} failed; the rest was done. The next run tries again. {lines}",
             metadata={"failed": dg.MetadataValue.table([dg.TableRecord({**f}) for f in failed])},
             allow_retries=False,
         )
