@@ -19,6 +19,7 @@ from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
 from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
+from pipeline.trained_on import held_out_text, seen_in_training
 from training.card import add_scores
 from training.folder import read_card
 from training.recipe import Recipe
@@ -108,10 +109,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     validation = held_out(lake, release, (VALIDATION,))
     results = evaluate_all(run, runner, episodes, validation)
     store(lake, release.name, release.config_hash, results, episodes, runner.settings)
-    notes = [
-        f"Release {release.name}, snapshot {release.snapshot}; held-out episodes that training never saw "
-        f"({len(episodes)}); {model_card['parameters']:,} parameters.",
-    ]
+    seen = seen_in_training(lake, model_card, [(e.dataset, e.episode_index) for e in episodes])
+    known = held_out_text(len(episodes), seen, model_card.get("release"))
+    notes = [f"Release {release.name}, snapshot {release.snapshot}; {known}; {model_card['parameters']:,} parameters."]
     if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
         notes.append(
             "A model this small has learnt from nothing but this corpus: it knows these scenes from "
@@ -127,7 +127,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     rows = score_rows(report.entries, report.parts)
     scores = main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
-    numbers = scores | {"rows": len(rows)}
+    numbers = scores | {"rows": len(rows)} | ({} if seen is None else {"seen_in_training": len(seen)})
     picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
     return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
