@@ -57,7 +57,7 @@ class Encoded:
     seek_ms: float
 
     @classmethod
-    def of(cls, path: Path, pictures: Sequence[np.ndarray]) -> "Encoded":
+    def measure(cls, path: Path, pictures: Sequence[np.ndarray]) -> "Encoded":
         """Raises ValueError where the file does not show as many pictures."""
         losses = [
             np.abs(shown.rgb().astype(np.int16) - picture)
@@ -99,11 +99,11 @@ def main() -> int:
         with TemporaryDirectory() as scratch:
             ours_file = Path(scratch) / "ours.mp4"
             encode(iter(pictures), ours_file, FPS, options.codec)
-            ours = Encoded.of(ours_file, pictures)
+            ours = Encoded.measure(ours_file, pictures)
             if options.forge is None:
                 print(f"| {name} | {ours.cells()} |")
                 continue
-            theirs = Encoded.of(_by_forge(options.forge, pictures, Path(scratch)), pictures)
+            theirs = Encoded.measure(_by_forge(options.forge, pictures, Path(scratch)), pictures)
         ratio = ours.size / theirs.size
         print(f"| {name} | {ours.cells()} | {theirs.cells()} | {ratio:.2f} |", flush=True)
         if ratio > MOST_BYTES:
