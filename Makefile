@@ -81,8 +81,10 @@ osmesa:
 stack-test: setup postgres nginx browser
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m '(stack or browser or slow) and not long' -n 2 --dist loadfile --no-loadscope-reorder
 
-# LeRobot itself as a second reader: 34 datasets made with its tools, each frame and row as it gives them
+# LeRobot itself as a second reader: 34 datasets made with its tools, each frame and row as it gives them; then mcap's
+# reader, h5py and webdataset
 oracle: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/ingest/test_reader_oracles.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m 'slow or long' tests/ingest/test_lerobot_oracle.py
 
 # What takes minutes each, for those who change what it looks at: every change of a source and every word on its runs,

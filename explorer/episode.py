@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import quote
 
 from fastapi import Path
@@ -285,18 +285,45 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
     Raises PageError: the source is not on this machine, or cannot be read.
     """
     where = f"the actions of {episode.dataset} {episode.episode_index}"
-    # The source is opened as the last build opened it, so that frames are counted alike
-    configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
-    if configured is None:
+    listing = listing_of(reader, episode)
+    if listing is None:
         raise PageError(f"{where} cannot be read: the lake does not know the source of the dataset")
-    source = _source(configured[0])
     # A page must not wait for a download
-    if source.config.is_remote:
+    if (source := _source(listing.config)).config.is_remote:
         raise PageError(f"{where} are at {source.config.source}: a page does not download them")
-    (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
     try:
-        read = read_episode(source, record_from_row(row))
+        read = read_episode(source, record_from_row(listing.row))
     except (DataError, SourceError, OSError) as e:
         raise PageError(f"{where} cannot be read: {e}") from e
     has_actions = read.action is not None and len(read.action) > 0
     return read if has_actions else replace(read, actions=None)
+
+
+class Listed(NamedTuple):
+    """What an episode is read by: its dataset's configuration, as the last build had it, and its row of the listing."""
+
+    config: str
+    row: dict[str, Any]
+
+
+def listing_of(reader: LakeReader, episode: LakeEpisode) -> Listed | None:
+    """None: the lake does not know the source of the dataset."""
+    # The source is opened as the last build opened it, so that frames are counted alike
+    configured = reader.row("SELECT config FROM build_configs WHERE dataset = ?", episode.dataset)
+    if configured is None:
+        return None
+    (row,) = reader.dicts(f"SELECT * FROM episode_facts {OF_EPISODE}", *episode.key)
+    return Listed(configured[0], row)
+
+
+def row_pictures(listing: Listed, camera: str) -> list[int] | None:
+    """Which picture of its camera's video each row of an episode has; None where the format has them one by one, the
+    source is not on this machine, or it cannot be read any more."""
+    source = _source(listing.config)
+    if source.config.is_remote:
+        return None
+    try:
+        places = read_episode(source, record_from_row(listing.row)).match(camera).places
+    except (DataError, SourceError, OSError):
+        return None
+    return None if places is None else places.tolist()

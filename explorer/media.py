@@ -6,7 +6,7 @@ Videos that a browser cannot play, as H.264: a camera's pictures of one episode,
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache, partial
@@ -20,8 +20,17 @@ from core.files import whole_file
 from core.paths import Workspace
 from core.wall import TOO_MUCH, Pool, Walled
 from explorer.access import CorpusView, LakeReader, PageError
-from explorer.episode import OF_EPISODE, LakeEpisode, cameras, chunk_of, find_episode, keyframes
-from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, VideoError
+from explorer.episode import (
+    OF_EPISODE,
+    LakeEpisode,
+    cameras,
+    chunk_of,
+    find_episode,
+    keyframes,
+    listing_of,
+    row_pictures,
+)
+from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
 
@@ -32,7 +41,7 @@ MEMORY_BYTES, CPU_S, WALL_S = 1 << 31, 20.0, 60.0  # that finding a frame of a v
 DECODERS = Pool(partial(Walled, MEMORY_BYTES, __name__))
 NO_PICTURE = "no picture of this episode is stored, and it has no video"
 MEDIA_TYPES = {".mp4": "video/mp4", ".webm": "video/webm", ".mkv": "video/x-matroska", ".mov": "video/quicktime"}
-CODE_VERSION = "h264-2"  # files of another are made anew
+CODE_VERSION = "h264-3"  # files of another are made anew
 MAX_HEIGHT_PX = 720
 MAX_FRAMES = 36_000  # of an episode: 20 minutes at 30 frames a second
 FRAME_S = 0.5  # CPU that one may take, beside what a build's may
@@ -82,24 +91,45 @@ def limits_of(reader: LakeReader, dataset: str) -> Limits:
     return reader.once(("limits", dataset), found)
 
 
+@lru_cache(maxsize=200)
+def places(corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str) -> list[int] | None:
+    """Which picture of its video each of an episode's rows has; None: they follow each other, as far as is known.
+
+    Raises PageError: no such episode, or its source takes too long to be read.
+    """
+    with corpus.reading() as reader:
+        listing = listing_of(reader, find_episode(reader, dataset, episode_index))
+    if listing is None:
+        return None
+    try:
+        with DECODERS.one() as decoder:
+            return decoder(row_pictures, listing, camera, cpu_s=CPU_S, wall_s=WALL_S)
+    except (VideoError, *TOO_MUCH) as e:
+        raise PageError(f"{dataset} {episode_index}: {e}") from e
+
+
 # Pictures are made when they are asked for; the last ones are kept, by the snapshot (a number) that they are of
 @lru_cache(maxsize=2000)
-def moment(corpus: CorpusView, _: int, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
+def moment(corpus: CorpusView, snapshot: int, dataset: str, episode_index: int, camera: str, frame_index: int) -> bytes:
     """What a camera shows at a frame, as JPEG: out of its video, else the stored picture nearest to it.
 
     Raises PageError: no such frame, or no picture of that camera can be had.
     """
     with corpus.reading() as reader:
         episode = find_episode(reader, dataset, episode_index)
-        listed, limits = cameras(episode, keyframes(reader, episode.key)), limits_of(reader, dataset)
-    number = next((n for n, shown in enumerate(listed) if shown["camera"] == camera), None)
+        views = cameras(episode, keyframes(reader, episode.key))
+        limits = limits_of(reader, dataset)
+    number = next((n for n, view in enumerate(views) if view["camera"] == camera), None)
     if number is None or not 0 <= frame_index < episode.num_frames:
         raise PageError(f"{dataset} {episode_index} has no frame {frame_index} of a camera {camera[:60]!r}")
-    video, stored = listed[number]["video"], listed[number]["keyframes"]
+    video, stored = views[number]["video"], views[number]["keyframes"]
     path = None
     with suppress(PageError):  # it is not on this machine
         path = video_file(corpus.space, episode, number)
-    picture = None if path is None else _of_video(path, video, limits, frame_index)
+    picture = None
+    if path is not None:
+        pictures = places(corpus, snapshot, dataset, episode_index, camera)
+        picture = _of_video(path, video, limits, frame_index, pictures)
     if picture is not None:
         return _jpeg(_scaled(picture, THUMB_PX))
     # The video is elsewhere, or there never was one
@@ -146,21 +176,30 @@ def _first_frame(space: Workspace, episode: LakeEpisode | None, limits: Limits, 
     raise PageError(NO_PICTURE)
 
 
-def _of_video(path: Path, video: dict, limits: Limits, frame_index: int = 0) -> np.ndarray | None:
-    """A frame of an episode out of a video, BGR; None where the video ends before it.
+def _of_video(
+    path: Path, video: dict, limits: Limits, frame_index: int = 0, pictures: list[int] | None = None
+) -> np.ndarray | None:
+    """A frame of an episode out of a video, BGR; None where the video ends before it. `pictures`: as `places` has them.
 
     Raises PageError where it cannot be decoded.
     """
     try:
         with DECODERS.one() as decoder:
-            first = video["start_frame"] + frame_index
-            return decoder(_decoded, path, first, video["fps"], limits, cpu_s=CPU_S, wall_s=WALL_S)
+            return decoder(_decoded, path, frame_index, video, pictures, limits, cpu_s=CPU_S, wall_s=WALL_S)
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{path.name}: {e}") from e
 
 
-def _decoded(path: Path, frame_index: int, fps: float, limits: Limits) -> np.ndarray | None:
-    frame = next(decode(path, _place(path, frame_index, fps, limits), 1, DecodeOptions(limits=limits)), None)
+def _decoded(
+    path: Path, frame_index: int, video: dict, pictures: list[int] | None, limits: Limits
+) -> np.ndarray | None:
+    if pictures is None:
+        place = _place(path, video["start_frame"] + frame_index, video["fps"], limits)
+    elif frame_index < len(pictures):
+        place = pictures[frame_index]
+    else:
+        return None
+    frame = next(decode(path, place, 1, DecodeOptions(limits=limits)), None)
     return None if frame is None else cv2.cvtColor(frame.rgb(), cv2.COLOR_RGB2BGR)
 
 
@@ -193,10 +232,17 @@ def _jpeg(picture: np.ndarray) -> bytes:
     return cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
 
 
-def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits, given_up: Callable[[], bool]) -> Path:
+def playable(
+    space: Workspace,
+    episode: LakeEpisode,
+    camera: int,
+    limits: Limits,
+    given_up: Callable[[], bool],
+    pictures: list[int] | None = None,
+) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
 
-    `limits`: what the dataset's files may claim.
+    `limits`: what the dataset's files may claim. `pictures`: as `places` has them.
     """
     path = video_file(space, episode, camera)
     video = cameras(episode, {})[camera]["video"]
@@ -208,7 +254,7 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits
 
     # A source that is fetched anew, or an episode that begins elsewhere in it, is another video
     status = path.stat()
-    about = (CODE_VERSION, path, status.st_size, status.st_mtime_ns, video, episode.num_frames)
+    about = (CODE_VERSION, path, status.st_size, status.st_mtime_ns, video, episode.num_frames, pictures)
     kept = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
     if kept.is_file():
         with suppress(OSError):
@@ -217,7 +263,7 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits
     try:
         most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
         with whole_file(kept, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
-            asked = path, video["start_frame"], episode.num_frames, video["fps"], limits, half
+            asked = path, video, episode.num_frames, pictures, limits, half
             decoder(_encode, *asked, cpu_s=most_s, wall_s=most_s, given_up=given_up)
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{where}: {e}", 503 if given_up() else 404) from e
@@ -227,15 +273,19 @@ def playable(space: Workspace, episode: LakeEpisode, camera: int, limits: Limits
     return kept
 
 
-def _encode(path: Path, start_frame: int, num_frames: int, fps: float, limits: Limits, target: Path) -> None:
+def _encode(path: Path, video: dict, num_frames: int, pictures: list[int] | None, limits: Limits, target: Path) -> None:
     """Write frames of a video to an MP4 file. Raises VideoError, also where there are none."""
-    rate = Fraction(fps).limit_denominator(1001)
+    rate = Fraction(video["fps"]).limit_denominator(1001)
+    options = DecodeOptions(limits=limits)
+    if pictures is None:
+        frames = decode(path, _place(path, video["start_frame"], video["fps"], limits), num_frames, options)
+    else:
+        frames = _at(path, pictures[:num_frames], options)
     with av.open(str(target), "w", format="mp4", options={"movflags": "faststart"}) as out:
         stream = out.add_stream("libx264", rate=rate, options=ENCODER)
         stream.pix_fmt = "yuv420p"
-        options = DecodeOptions(limits=limits)
-        count, pictures = 0, decode(path, _place(path, start_frame, fps, limits), num_frames, options)
-        for count, picture in enumerate(pictures, 1):
+        count = 0
+        for count, picture in enumerate(frames, 1):
             scaled = _even(picture.rgb())
             if count == 1:
                 stream.height, stream.width = scaled.shape[:2]
@@ -245,6 +295,16 @@ def _encode(path: Path, start_frame: int, num_frames: int, fps: float, limits: L
         if not count:
             raise VideoError("the video ends before the episode begins")
         out.mux(stream.encode(None))
+
+
+def _at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Picture]:
+    """The pictures of a file at some places, which ascend."""
+    if pictures:
+        first = pictures[0]
+        wanted = {*pictures}
+        for place, picture in enumerate(decode(path, first, pictures[-1] - first + 1, options), first):
+            if place in wanted:
+                yield picture
 
 
 def _even(picture: np.ndarray) -> np.ndarray:

@@ -5,11 +5,11 @@ from collections.abc import Callable
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import FileResponse, JSONResponse, Response
 
 from explorer import media
 from explorer.access import PageError
-from explorer.episode import EpisodeIndex, chunk_of, find_episode, keyframes
+from explorer.episode import EpisodeIndex, cameras, chunk_of, find_episode, keyframes
 from explorer.jobs import while_wanted
 from explorer.site import Visiting, explorer_of
 
@@ -28,6 +28,19 @@ def video(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camer
     return FileResponse(path, media_type=kind, headers=SHORT)
 
 
+@router.get("/video/{camera}/in_order")
+def in_order(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> JSONResponse:
+    """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
+    converted video, whose frames are those of the rows."""
+    episode = find_episode(at.reader, dataset, episode_index)
+    media.video_file(at.explorer.space, episode, camera)
+    view = cameras(episode, {})[camera]
+    snapshot = at.reader.snapshot.number
+    pictures = media.places(at.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
+    first = view["video"]["start_frame"]
+    return JSONResponse(pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT)
+
+
 @router.get("/video/{camera}/h264")
 async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The episode's part of a camera's video in a codec that every browser plays; made where it is not yet."""
@@ -36,7 +49,11 @@ async def playable(request: Request, dataset: str, episode_index: EpisodeIndex, 
         explorer = explorer_of(request)
         with explorer.corpus.reading() as reader:
             episode, limits = find_episode(reader, dataset, episode_index), media.limits_of(reader, dataset)
-        return media.playable(explorer.space, episode, camera, limits, given_up)
+            snapshot = reader.snapshot.number
+        media.video_file(explorer.space, episode, camera)
+        name = cameras(episode, {})[camera]["camera"]
+        pictures = media.places(explorer.corpus, snapshot, dataset, episode_index, name)
+        return media.playable(explorer.space, episode, camera, limits, given_up, pictures)
 
     async with request.app.state.converting:
         path = await while_wanted(request, convert)

@@ -22,7 +22,14 @@ export class Camera {
       this.video.addEventListener("loadedmetadata", () => this.ready());
       if (this.video.error) this.failed();
       else if (this.video.readyState >= 1) this.ready();
+      this.followRows();
     }
+  }
+
+  // Where rows leave out pictures of the file, only a video that the server makes has theirs
+  async followRows() {
+    const answer = await fetch(`${this.about.video.url}/in_order`).catch(() => null);
+    if (answer?.ok && !(await answer.json()) && !this.converted) this.convert();
   }
 
   // The box has the picture's own shape: no bars
@@ -52,7 +59,7 @@ export class Camera {
     this.fall(why);
   }
 
-  // A codec that this browser does not know: the server makes the episode's part of it anew
+  // A codec that this browser does not know, or pictures that have no row: the server makes the episode's part anew
   convert() {
     this.converted = true;
     this.message.textContent = "The video is being converted for this browser; this takes a moment.";

@@ -176,6 +176,19 @@ def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched,
         assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - seen).mean())) == number
 
 
+def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, made: Made):
+    page = watched.page
+    page.route(re.compile(r"/video/0/in_order$"), lambda route: route.fulfill(json=False))
+    watched.open(f"/episode/tiny/0?t={7 / FPS}")
+    expect(page.locator("video").first).to_have_attribute("src", re.compile(r"/video/0/h264$"))
+    at_frame(page, 7)
+    expect(page.locator(".camera .message").first).to_be_hidden()
+    frames = decoded(made, 0)
+    page.locator("#scrub").fill("12")
+    at_frame(page, 12)
+    assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - pixels(page)).mean())) == 12
+
+
 def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watched: Watched):
     page = watched.open("/episode/tiny/0")
     at_frame(page, 0)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
@@ -15,9 +16,23 @@ from explorer import media
 from explorer.access import CorpusView, PageError
 from explorer.episode import find_episode
 from explorer.media import playable
+from ingest.media.video import decode
 from ingest.reasons import LIMITS
+from pipeline.build import run_build
+from pipeline.config import source_build
 from tests.kits.explorer_kit import copy_furnished
 from tests.kits.lake_kit import change as change_lake
+from tests.kits.lerobot_writer import (
+    FRONT,
+    edit_parquet,
+    number,
+    read_number,
+    v3_data,
+    v3_meta,
+    v3_video,
+    write_v3,
+    write_video,
+)
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
 from tests.kits.visitor import picture, visit
@@ -122,3 +137,27 @@ def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.
         os.utime(tmp_path / f"{k}.mp4", (k, k))
     media.forget(tmp_path / "3.mp4")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["2.mp4", "3.mp4"]
+
+
+def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_path: Path):
+    """Pictures 0 to 2 and 8 to 10 of the second run of a file have no row."""
+    source = write_v3(tmp_path / "source", [16, 18, 14])
+    every = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
+    write_video(v3_video(source, FRONT, 0), every, options={"g": "2", "crf": "12"})
+    left = [k for k in range(3, 18) if not 8 <= k < 11]
+    rows = pq.ParquetFile(v3_data(source, 0)).read()
+    pq.write_table(rows.take([*range(16), *(16 + k for k in left)]), v3_data(source, 0))
+    edit_parquet(v3_meta(source), length=[16, len(left), 14])
+    space = Workspace(tmp_path / "workspace")
+    assert not run_build(space, [source_build(source, "cut", None, None)], workers=1).failed
+
+    def video_of(episode: int) -> str:
+        data = client.get(f"/api/episode/cut/{episode}").json()
+        return next(c["video"]["url"] for c in data["cameras"] if c["camera"] == FRONT)
+
+    with visit(space) as client:
+        assert [client.get(f"{video_of(episode)}/in_order").json() for episode in (0, 1)] == [True, False]
+        (tmp_path / "converted.mp4").write_bytes(client.get(f"{video_of(1)}/h264").content)
+        small = [picture(client, f"/media/cut/1/frames/{k}.jpg?camera={FRONT}") for k in range(len(left))]
+    assert [read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")] == left
+    assert [read_number(shown.mean(axis=2)) & 63 for shown in small] == left

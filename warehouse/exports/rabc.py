@@ -141,7 +141,10 @@ class OneDatasetExport(Export):
         chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
         counted = self._counted_starts()
         for chunk, lengths in facts:
-            starts = counted | self._stated_starts(chunk)
+            stated = self._stated_starts(chunk)
+            # Each file of v2 may count anew, from 0: then its rows state no place in the dataset
+            is_global = self.format == "lerobot_v3.0" or all(start >= counted[e] for e, start in stated.items())
+            starts = counted | stated if is_global else counted
             yield chunk, chosen.get(chunk, []), lengths, starts
 
     def _counted_starts(self) -> dict[int, int]:
@@ -161,9 +164,7 @@ class OneDatasetExport(Export):
         return dict(zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False))
 
     def _stated_starts(self, chunk: int) -> dict[int, int]:
-        """As the rows of the source state them, which those of LeRobot v3.0 do; else empty."""
-        if self.format != "lerobot_v3.0":
-            return {}
+        """As the rows of the source state them, by which LeRobot finds a frame's progress; else empty."""
         reader, starts = self.readers[self.dataset], dict[int, int]()
 
         @lru_cache(maxsize=2)

@@ -3,14 +3,17 @@
 A source that LeRobot's reader does not open, as one of another format, is read as the build reads it.
 """
 
+import filecmp
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,14 +22,16 @@ import pyarrow.parquet as pq
 
 from core.errors import UserError, install_hint
 from ingest.formats.listing import named
+from ingest.media.frames import DecodeOptions, VideoError
+from ingest.media.video import decode, frame_times
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.labels import each_label
-from warehouse.exports.lerobot_plan import SEGMENT, LerobotPlan
+from warehouse.exports.lerobot_plan import SEGMENT, VIDEO_PATH, LerobotPlan
 from warehouse.exports.lerobot_reading import Place, Reading, read
 from warehouse.exports.lerobot_rows import columns, segment_row
 from warehouse.exports.options import LerobotOptions, Selection
 from warehouse.exports.selection import ExportEpisode, SourceReader
-from warehouse.exports.videos import ENCODED
+from warehouse.exports.videos import ENCODED, Clip
 from warehouse.lake import Lake
 
 TIME_S = 1e-4  # what LeRobot lets a frame's time be off
@@ -47,7 +52,8 @@ class Verified:
     """What LeRobot's reader found; `problems` is empty where all of it is as in the source.
 
     `most_off`: the largest mean difference of a picture to the source's, of 255; None where none were compared.
-    `by_lerobot`: how many pictures were compared with what LeRobot shows of the source itself.
+    `by_lerobot`: how many pictures were compared with what LeRobot shows of the source itself. `each`: of how many
+    pictures, all of the videos that are no copies of the source's, our own reader shows the same.
     """
 
     lerobot: str
@@ -58,6 +64,7 @@ class Verified:
     most_off: float | None
     problems: tuple[str, ...]
     by_lerobot: int = 0
+    each: int = 0
 
     def sentence(self) -> str:
         """The outcome in one line."""
@@ -66,14 +73,17 @@ class Verified:
         compared = self.most_off is not None
         off = f", at most {self.most_off:.1f} of 255 off" if compared else ", faces hidden: not compared"
         by = f"; {self.by_lerobot} of them as LeRobot shows the source" if self.by_lerobot else ""
+        each = f"; all {self.each} of the videos that are no copies, by our own reader" if self.each else ""
         return (
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
-            f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded{off}{by}."
+            f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded"
+            f"{off}{by}{each}."
         )
 
 
 def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions) -> Verified:
-    """Of each episode all rows, and the pictures of its first, middle and last frame, and where most changes.
+    """Of each episode all rows, and, as LeRobot shows them, the pictures of its first, middle and last frame, and where
+    most changes; and all pictures of videos that are no copies of the source's, as our own reader shows them.
 
     Raises UserError where there is no whole export in the folder or LeRobot is not installed, and what readers of
     sources raise.
@@ -98,8 +108,10 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
     most_off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
-    facts = export.facts["version"], *shape, len(export.pictures), most_off
-    return Verified(*facts, (*problems, *wrong), by_lerobot)
+    each = _compare_each(plan, out, was_encoded=was_encoded)
+    problems = [*dict.fromkeys((*problems, *wrong, *each.problems))]
+    facts = export.facts["version"], *shape, len(export.pictures), max(most_off, each.most_off)
+    return Verified(*facts, tuple(problems), by_lerobot, each.pictures)
 
 
 def _looked_at(lake: Lake, e: ExportEpisode) -> list[int]:
@@ -244,6 +256,85 @@ def _compare_pictures(
             if problem:
                 wrong.append(f"{problem} at frame {frame} of episode {number} by {camera} ({mean:.1f} of 255 off)")
     return max(off), wrong, num_by_lerobot
+
+
+class _Each(NamedTuple):
+    """How many pictures were compared, the largest mean difference, of 255, and what is wrong."""
+
+    pictures: int
+    most_off: float
+    problems: list[str]
+
+
+def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
+    """All pictures of the videos that are no copies, as our own reader shows them and the source's; of each episode and
+    camera the first that is wrong."""
+    rows = _video_rows(out)
+    is_copy = lru_cache(maxsize=None)(partial(filecmp.cmp, shallow=False))
+    count = 0
+    most_off = 0.0
+    problems = list[str]()
+    for camera, (number, e) in product(plan.cameras, enumerate(plan.episodes)):
+        if number not in rows:
+            continue  # that it lacks is said of the rows
+        row = {name.removeprefix(f"videos/{camera}/"): value for name, value in rows[number].items()}
+        reader = plan.readers[e.dataset]
+        clip = Clip.of(reader, plan.cameras_of(e)[camera], e)
+        path = out / VIDEO_PATH.format(video_key=camera, **row)
+        times_s = row["from_timestamp"] + np.arange(e.num_frames) / plan.fps
+        try:
+            if clip.uri is not None and is_copy(reader.source.resolve(clip.uri), path):
+                continue
+            off = [_difference(*pictures, was_encoded=was_encoded) for pictures in _beside(clip, path, times_s)]
+        except (OSError, VideoError) as error:
+            problems.append(f"the video of episode {number} by {camera}: {error}")
+            continue
+        count += len(off)
+        most_off = max([most_off, *(mean for mean, _ in off)])
+        problems += _first_problem(off, e.num_frames, f"episode {number} by {camera}")
+    return _Each(count, most_off, problems)
+
+
+def _first_problem(off: list[tuple[float, str]], num_frames: int, where: str) -> list[str]:
+    """What is wrong with the pictures of an episode, of which `off` has one entry each."""
+    problems = [f"{len(off)} of {num_frames} frames of {where}"] if len(off) < num_frames else []
+    wrong = next((k for k, (_, problem) in enumerate(off) if problem), None)
+    if wrong is not None:
+        mean, problem = off[wrong]
+        problems.append(f"{problem} at frame {wrong} of {where} ({mean:.1f} of 255 off)")
+    return problems
+
+
+def _video_rows(out: Path) -> dict[int, dict[str, Any]]:
+    """By episode, what meta/episodes says of its videos."""
+    rows = dict[int, dict[str, Any]]()
+    for path in sorted((out / "meta/episodes").rglob("*.parquet")):
+        with pq.ParquetFile(path) as file:
+            names = [name for name in file.schema_arrow.names if name.startswith("videos/")]
+            for row in file.read(columns=["episode_index", *names]).to_pylist():
+                rows[row.pop("episode_index")] = row
+    return rows
+
+
+def _beside(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, list[np.ndarray]]]:
+    """Each picture of an export at the times of its rows, the source's, and those beside that; ends where one does, or
+    where pictures do not follow one another."""
+    reader = clip.reader
+    options = DecodeOptions(limits=reader.source.config.limits)
+    places = frame_times(path, options.limits).nearest(times_s)
+    follow = np.diff(places) == 1
+    count = len(times_s) if follow.all() else int(follow.argmin()) + 1
+    frames = reader.episode(clip.episode).frames(clip.camera)
+    source = (picture.rgb() for _, _, picture in islice(frames, len(times_s)))
+    before: np.ndarray | None = None
+    now = next(source, None)
+    for frame in decode(path, int(places[0]), count, options):
+        if now is None:
+            return
+        after = next(source, None)
+        yield frame.rgb(), now, [picture for picture in (before, after) if picture is not None]
+        before = now
+        now = after
 
 
 def _difference(

@@ -32,9 +32,11 @@ COPIED, CUT, ENCODED = "copied", "cut", "encoded"
 TOLERANCE_S = 5e-5  # half of what LeRobot lets a frame's time be off
 TICKS = 1000  # of the clock of a file that is written here, per frame
 BITEXACT = 1 << 23  # AV_CODEC_FLAG_BITEXACT
+KEY_FRAMES = "8"  # every so many frames: a frame is found by decoding eight at most
+# benchmarks/export_videos.py has the bytes and the loss of these
 ENCODERS = {
-    "h264": ("libx264", {"crf": "18", "preset": "veryfast", "g": "2", "bf": "0"}),
-    "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": "2"}),
+    "h264": ("libx264", {"crf": "19.5", "preset": "veryfast", "g": KEY_FRAMES, "bf": "0"}),
+    "av1": ("libsvtav1", {"crf": "30", "preset": "10", "g": KEY_FRAMES}),
 }
 
 
@@ -308,7 +310,7 @@ def _is_shown(packet: av.Packet) -> bool:
 
 
 def encode(pictures: Iterator[np.ndarray], out: Path, fps: float, codec: str) -> None:
-    """Encode uint8 [h, w, 3] pictures; every second one is a key frame, so that any frame is found quickly.
+    """Encode uint8 [h, w, 3] pictures; every eighth one is a key frame, so that any frame is found quickly.
 
     One thread and no text of the encoder's own in the file: equal pictures, equal bytes.
     """

@@ -21,7 +21,7 @@ from pipeline.config import source_build
 from tests.kits.files import files_of
 from tests.kits.lerobot_writer import edit_parquet, said, source_of
 from tests.kits.made_corpus import Made, built
-from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED
+from tests.kits.tiny_lerobot import CAMERA, LENGTHS, NAMED, make_dataset, rows_path
 from tests.kits.training_kit import KilledError
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import PARTIAL, ExportFolder
@@ -76,6 +76,19 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert table["progress_sparse"].null_count == 0
     told = pq.read_metadata(tmp_path / "out" / FILE).metadata
     assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
+
+
+def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(tmp_path: Path):
+    source = make_dataset(tmp_path / "source", (16, 18, 14))
+    begins = (0, 100, 250)
+    for episode, begin in enumerate(begins):
+        path = rows_path(source, episode)
+        table = pq.ParquetFile(path).read()
+        pq.write_table(table.append_column("index", pa.array(begin + np.arange(table.num_rows))), path)
+    space = built(source_build(source, "taken", None, None), Workspace(tmp_path / "workspace")).space
+    RABC.export(Lake(space, read_only=True), ANY, tmp_path / "out")
+    index = pq.read_table(tmp_path / "out" / FILE)["index"].to_pylist()
+    assert index == [begin + k for begin, n in zip(begins, (16, 18, 14), strict=True) for k in range(n)]
 
 
 def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, tiny_export: Path, tmp_path: Path):
