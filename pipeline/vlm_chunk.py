@@ -192,6 +192,12 @@ def ask_chunk[T](
         # Also after an error: what was sent is paid for
         calls = _recorded(context, store.calls(build_id, build.name), albums)
 
+    # A server or a model that gives nothing is no finding about episodes. What was paid is in the message
+    if findings and not answers and not answered_before and not store.has_answer(build_id):
+        kinds = ", ".join(sorted({finding.reason for finding in findings}))
+        what = f"no reply could be used ({kinds}); the last: {findings[-1].detail}; {store.bill(build_id)}"
+        raise VlmError("refused", what, is_fatal=True)
+
     # What the calls took: tokens, seconds, money. A call that failed has none of them
     numbers: dict[str, int | float | str] = {
         "model": build.stages.vlm.model,

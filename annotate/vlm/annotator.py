@@ -6,15 +6,16 @@ each of S - 1 boundaries as many as narrow it to one frame (2 at 30 fps and a pi
 per window and 12 attempts or moments. Plan, segment, verify and reason of one window begin with the same bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise, starmap
+from itertools import compress, pairwise, starmap
+from operator import not_
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Reply
+from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, completed_steps, finished
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from core.values import spread
@@ -77,6 +78,17 @@ class _Annotation:
             notes=list(dict.fromkeys(self.notes)),
             plan=tuple(self.plan),
         )
+
+    async def _is_answered(self, stage: str, answer: Awaitable[None]) -> bool:
+        """What a stage adds to a label that is there without it; where it fails, the label stays and says so."""
+        try:
+            await answer
+        except VlmError as e:
+            if e.is_fatal:
+                raise
+            self.notes.append(f"{stage} failed, so the label is coarser ({e.reason}): {e}")
+            return False
+        return True
 
     async def _question(
         self, stage: str, pictures: prompts.Pictures, schema: prompts.Schema, **values: object
@@ -186,7 +198,12 @@ class _Annotation:
         while wide := [k for k, (low, high) in enumerate(ranges) if low < high]:
             dense = {k: windows.dense_frames(*ranges[k], self.config.refine_images) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
-            await all_results(*(narrow(k, window, pictures[window]) for k, window in dense.items()))
+            asked = (narrow(k, window, pictures[window]) for k, window in dense.items())
+            are_answered = await all_results(*(self._is_answered("refine", answer) for answer in asked))
+            # Where the pictures are known to lie, no more than that: the middle
+            for k in compress(wide, map(not_, are_answered)):
+                middle = sum(ranges[k]) // 2
+                ranges[k] = (middle, middle)
         return [0, *(low for low, _ in ranges)]
 
     async def _verified(
@@ -217,7 +234,8 @@ class _Annotation:
                     verified = replace(segments[k], completed=completed)
                     judged[k] = _noted(verified, f"seen as {before} before it was verified")
 
-        await all_results(*starmap(judge, windows.in_batches(attempts_in, ATTEMPTS_PER_CALL)))
+        asked = starmap(judge, windows.in_batches(attempts_in, ATTEMPTS_PER_CALL))
+        await all_results(*(self._is_answered("verify", answer) for answer in asked))
         return judged
 
 

@@ -9,6 +9,7 @@ labelled episodes before, these calibrate the expectation (`calibrated`).
 import asyncio
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,11 +18,11 @@ import numpy as np
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request
+from annotate.model_client.reading import max_chars
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import EpisodeView
-from annotate.vlm.prompts import max_chars
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")
@@ -101,12 +102,19 @@ class Prediction:
         return [{"stage": stage} | {k: round(v) for k, v in cost._asdict().items()} for stage, cost in costs.items()]
 
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error."""
-        true = costs_by_stage(calls)
+        """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error.
+
+        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts these.
+        """
+        paid = [call for call in calls if call["status"] != "sent"]
+        true = costs_by_stage(paid)
+        lost = Counter(call["stage"] for call in paid if call["status"] != "ok")
+        lost["all"] = lost.total()
         true["all"] = total_of(true.values())
         rows = []
-        for stage, predicted in {**self.stages, "all": self.total}.items():
-            row: dict[str, Any] = {"stage": stage}
+        asked = {stage: self.stages.get(stage, CallCost()) for stage in STAGES if stage in {*self.stages, *true}}
+        for stage, predicted in {**asked, "all": self.total}.items():
+            row: dict[str, Any] = {"stage": stage, "lost": lost[stage]}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
                 expected, actual = getattr(predicted, name), getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
@@ -163,7 +171,7 @@ def calibrated(
     first = Expected(steps, changes)
     predicted = predict(config, episodes, first, meter).stages
     corrections = {}
-    for stage, true in costs_by_stage(calls).items():
+    for stage, true in costs_by_stage(call for call in calls if call["status"] == "ok").items():
         if stage in predicted:
             more_calls = true.calls / predicted[stage].calls
             factors = (t / p for t, p in zip(true[3:], predicted[stage][3:], strict=True))
@@ -172,9 +180,9 @@ def calibrated(
 
 
 def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
-    """Rows of vlm_calls summed by stage. A call that several builds sent counts once, as it was answered."""
+    """Rows of vlm_calls summed by stage. A call that several builds sent counts once."""
     costs: dict[str, CallCost] = {}
-    for call in {call["call_key"]: call for call in calls if call["status"] == "ok"}.values():
+    for call in {call["call_key"]: call for call in calls}.values():
         if call["stage"] in STAGES:
             numbers = (call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens"))
             images, prompt, completion = numbers

@@ -38,7 +38,7 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
     elif fault in IN_THE_VALUE:
         value = spoil(value, fault)
     elif fault == "off_schema":
-        value = {"surprise": value}
+        value = {"surprise": value, "more": 1}
     text = "I think that the robot" if fault == "not_json" else json.dumps(value)
     finish, tokens = "stop", max(1, len(text) // 4)
     if fault == "cut" or tokens > request["max_tokens"]:
