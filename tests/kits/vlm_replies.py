@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
+IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence")
 IN_THE_VALUE = ("out_of_range", "empty_list", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
@@ -40,6 +40,7 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
     elif fault == "off_schema":
         value = {"surprise": value, "more": 1}
     text = "I think that the robot" if fault == "not_json" else json.dumps(value)
+    text = f"Here is the JSON:\n```json\n{text}\n```" if fault == "fence" else text
     finish, tokens = "stop", max(1, len(text) // 4)
     if fault == "cut" or tokens > request["max_tokens"]:
         tokens = min(tokens, request["max_tokens"])
