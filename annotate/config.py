@@ -139,7 +139,7 @@ class SamplesConfig(Settings):
         return self.profile == "procvlm"
 
 
-VLM_VERSION = "vlm-1"  # of what is made of the model's replies
+VLM_VERSION = "vlm-2"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
     "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",
@@ -194,15 +194,21 @@ class VlmConfig(Settings):
     vocabulary: tuple[str, ...] = Field(
         default=VERBS, min_length=1, description="verbs that a step's name may begin with"
     )
-    max_steps: int = Field(default=8, ge=2, le=16, description="most planned steps of a task")
-    max_images: int = Field(default=24, ge=4, description="most pictures in one request")
+    max_steps: int = Field(default=16, ge=2, le=32, description="most planned steps of a task")
+    pictures_per_s: float = Field(
+        default=2.0, gt=0, le=10, description="pictures a second that segment is shown; a shorter step may be missed"
+    )
+    max_images: int = Field(default=48, ge=4, description="most pictures in one request")
     overlap_images: int = Field(
         default=6, ge=1, description="pictures that neighbouring windows of a long episode share"
     )
     contact_sheet: bool = Field(
-        default=False, description="send several pictures as one image: fewer tokens, less detail"
+        default=True, description="send nine pictures as one image: a quarter of the tokens, less detail"
     )
-    refine: bool = Field(default=True, description="look again at pictures close to each boundary")
+    refine: bool | Literal["doubtful"] = Field(
+        default="doubtful",
+        description="look again, closely, at boundaries: at all, none, or those that two passes put apart",
+    )
     refine_images: int = Field(default=8, ge=3, description="pictures in one request of refine")
     verify: bool = Field(default=True, description="ask for each attempt whether it was completed")
     reason: bool = Field(default=True, description="ask the model to explain the progress, for samples with reasoning")

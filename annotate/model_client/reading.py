@@ -175,7 +175,7 @@ def _for_people(schema: Schema) -> dict[str, Any]:
 def in_words(schema: Schema) -> str:
     """The form of a reply for a prompt: an object as JSON, with what may stand in place of each value.
 
-    Example: {"seen": "text, at most 100 characters", "picture": whole number from 2 to 8}
+    Example: {"seen": "text, at most 100 characters", "picture": the number of a picture, from 15 to 300}
     """
     if "enum" in schema:
         return _choices_in_words(schema["enum"])
@@ -199,7 +199,9 @@ def _properties_in_words(properties: Mapping[str, Schema]) -> Iterator[str]:
 
 def _choices_in_words(choices: Sequence[Any]) -> str:
     if isinstance(choices[0], int):
-        return f"whole number from {choices[0]} to {choices[-1]}"
+        is_range = choices[-1] - choices[0] == len(choices) - 1
+        words = "a whole number" if is_range else "the number of a picture,"
+        return f"{words} from {choices[0]} to {choices[-1]}"
     # Numbers of steps as a range
     digits = [choice for choice in choices if choice.isdecimal()]
     steps = [f'"{digits[0]}" to "{digits[-1]}"'] if digits else []

@@ -139,20 +139,20 @@ def plan_reply(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -
     return _object(scene=_thought(SCENE_CHARS), **task, steps=steps)
 
 
-def segment_reply(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
-    """Pictures are numbered from 1, and the first one cannot be a change."""
+def segment_reply(pictures: Sequence[int], num_steps: int, *, min_changes: int) -> Schema:
+    """pictures: their numbers; the first one cannot be a change."""
     activity = {
         "label": {"type": "string", "enum": [*(str(k + 1) for k in range(num_steps)), IDLE, DONE]},
         "outcome": {"type": "string", "enum": [ACHIEVED, "not_achieved"]},
     }
-    change = _object(picture=_number(range(2, num_pictures + 1)), **activity)
-    most = min(num_pictures - 1, 2 * num_steps + 6)
+    change = _object(picture=_number(pictures[1:]), **activity)
+    most = min(len(pictures) - 1, 2 * num_steps + 6)
     changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": most}
     return _object(seen=_thought(SEEN_CHARS), first=_object(**activity), changes=changes)
 
 
-def refine_reply(num_pictures: int) -> Schema:
-    return _object(seen=_thought(EVENT_CHARS), picture=_number(range(2, num_pictures + 1)))
+def refine_reply(pictures: Sequence[int]) -> Schema:
+    return _object(seen=_thought(EVENT_CHARS), picture=_number(pictures[1:]))
 
 
 def verify_reply(num_attempts: int) -> Schema:
