@@ -67,7 +67,7 @@ class _Annotation:
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
-        if doubts := implausible(segments, self.plan, view.fps, view.success):
+        if doubts := implausible(segments, self.plan, view.success):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
         known = with_outcome(segments, self.plan, view.success, shown)

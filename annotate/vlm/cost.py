@@ -9,6 +9,7 @@ labelled episodes before, these calibrate the expectation (`calibrated`).
 import asyncio
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,8 +29,7 @@ from core.values import spread
 STAGES = ("plan", "segment", "refine", "verify", "reason")
 MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
 GOLDEN = 0.618033988749895  # golden section: its multiples spread evenly over 0 .. 1, however many there are
-LETTERS = "abcdefghijklmnop"  # as many as planned steps at most
-STRETCH = re.compile(r"from ([\d.]+) s to ([\d.]+) s")  # how a request's first text begins
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEF"  # as many as planned steps at most
 # The text of a typical reply, as often as its length needs
 WORDS = "the gripper closes on the red block and lifts it above the table near the plate "
 
@@ -224,7 +224,7 @@ async def replay(
     async def ask(request: Request) -> Reply:
         assert request.schema is not None
         if request.stage == "segment":
-            value = _segments(request, cuts, steps, episode.num_frames / episode.fps, expected.text_share)
+            value = _segments(request, cuts, steps, episode.num_frames, expected.text_share)
         else:
             value = _typical(request.schema, expected.text_share, steps)
         asked.append((request, value))
@@ -257,15 +257,13 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
     return True
 
 
-def _segments(request: Request, cuts: int, steps: int, duration_s: float, share: float) -> dict[str, Any]:
+def _segments(request: Request, cuts: int, steps: int, num_frames: int, share: float) -> dict[str, Any]:
     """A reply that sees changes at even distances over the episode: windows of one episode agree."""
     assert request.schema is not None
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
-    num_pictures = change["picture"]["enum"][-1]
-    # It shows all of the episode, unless its first text says otherwise
-    stretch = STRETCH.search(str(request.content[0]))
-    start, end = map(float, stretch.groups()) if stretch else (0.0, duration_s)
+    pictures = change["picture"]["enum"]  # their numbers are frames; the first one is not among them
+    first = int(re.findall(r"\d+", str(request.content[1]))[0])
 
     def activity(number: int) -> dict[str, str]:
         """After that many changes: the steps in their order, again and again; done at the end."""
@@ -276,14 +274,14 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
     change_at: dict[int, dict[str, Any]] = {}  # by picture
     before = 0  # changes before the window
     for number in range(1, cuts + 1):
-        time = duration_s * number / (cuts + 1)
-        if time <= start:
+        frame = num_frames * number / (cuts + 1)
+        if frame <= first:
             before = number
-        elif time <= end:
-            picture = math.ceil((time - start) / (end - start) * (num_pictures - 1)) + 1
+        elif frame <= pictures[-1]:
+            picture = pictures[bisect_left(pictures, frame)]
             change_at[picture] = {"picture": picture} | activity(number)
     # A reply that needs a change has one at its last picture
     if not change_at and properties["changes"]["minItems"]:
-        change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
+        change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(before + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
     return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}

@@ -10,13 +10,13 @@ import numpy as np
 from annotate.segments import DONE, IDLE, STEP, Segment, completed_steps, finished
 
 DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its names are not used
-EVEN = 0.2  # spread of the lengths over their mean: what people divide is less even
-LEAST_FOR_EVEN = 3  # segments
+EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even
+LEAST_FOR_EVEN, LEAST_INNER = 3, 6  # segments: of a run, and of one without its first or its last
 LEAST_SEEN = 0.6  # share of the planned steps that a run shows
 LEAST_IN_ORDER = 0.6  # share of the changes from step to step that go on to the next step, or try one anew
 
 
-def implausible(segments: Sequence[Segment], plan: Sequence[str], fps: float, success: bool | None) -> list[str]:
+def implausible(segments: Sequence[Segment], plan: Sequence[str], success: bool | None) -> list[str]:
     """In which ways a division is one that runs do not have, in words; nothing where it may be true.
 
     A run that failed may lack steps.
@@ -32,18 +32,18 @@ def implausible(segments: Sequence[Segment], plan: Sequence[str], fps: float, su
     in_order = sum(b in (a, a + 1) for a, b in changes)
     if changes and in_order < LEAST_IN_ORDER * len(changes):
         doubts.append("the model sees the steps in another order than it planned them")
-    if _are_even(segments, fps):
+    if _are_even(segments):
         doubts.append("the model divides the run into equal parts")
     if any("several changes at picture" in (s.notes or "") for s in segments):
         doubts.append("the model sees several changes at one moment")
     return doubts
 
 
-def _are_even(segments: Sequence[Segment], fps: float) -> bool:
-    """Are the segments equally long, all, or all but the first or the last?"""
-    lengths = np.array([len(s) / fps for s in segments])
-    parts = (lengths, lengths[1:], lengths[:-1])
-    return any(len(part) >= LEAST_FOR_EVEN and part.std() < EVEN * part.mean() for part in parts)
+def _are_even(segments: Sequence[Segment]) -> bool:
+    """Are the segments equally long: all, or all but the first or the last?"""
+    lengths = np.array([len(s) for s in segments])
+    parts = [(lengths, LEAST_FOR_EVEN), (lengths[1:], LEAST_INNER), (lengths[:-1], LEAST_INNER)]
+    return any(len(part) >= least and part.std() < EVEN * part.mean() for part, least in parts)
 
 
 @dataclass(frozen=True)

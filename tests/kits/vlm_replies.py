@@ -107,9 +107,9 @@ def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     if "steps" in properties:
         return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
     if "changes" in properties:
-        pictures = properties["changes"]["items"]["properties"]["picture"]["enum"][-1]
+        pictures = properties["changes"]["items"]["properties"]["picture"]["enum"]
         seen = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
-        changes = [{"picture": 1 + round(k * (pictures - 1) / 3)} | seen[k] for k in (1, 2)]
+        changes = [{"picture": pictures[round(k * (len(pictures) - 1) / 3)]} | seen[k] for k in (1, 2)]
         return value | {"first": seen[0], "changes": changes}
     if "picture" in properties:
         return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}

@@ -25,7 +25,7 @@ from tests.kits.vlm_standin import StandIn, respond
 pytestmark = pytest.mark.usefixtures("short_pauses")
 
 PLAN = prompts.plan_reply(VERBS, 8, infer_task=False)
-SEGMENT = prompts.segment_reply(24, 3, min_changes=1)
+SEGMENT = prompts.segment_reply(range(1, 25), 3, min_changes=1)
 PLANNED = {"scene": "An arm", "steps": [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it"}]}
 DIVIDED = {
     "seen": "It moves",
