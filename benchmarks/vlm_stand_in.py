@@ -28,7 +28,7 @@ from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
-from annotate.vlm.annotator import annotate_episode
+from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import EpisodeView
 from benchmarks.harness import table_text
 from benchmarks.label_truth import TRUTH
@@ -119,6 +119,7 @@ class StandIn:
             assert request.schema is not None
             answers = {
                 "plan": self._planned, "segment": self._divided, "refine": self._refined, "verify": self._verified,
+                "reason": self._explained,
             }  # fmt: skip
             value = answers[request.stage](request)
             self.tokens += METER.prompt(request) + METER.reply(value)
@@ -163,6 +164,9 @@ class StandIn:
     def _verified(self, request: Request) -> dict[str, Any]:
         listed = re.findall(r"(attempt_\d+): step (\d+), .*?, from ([\d.]+) s to ([\d.]+) s", str(request.content[-1]))
         return {key: self._verdict(int(step) - 1, float(a), float(b)) for key, step, a, b in listed}
+
+    def _explained(self, request: Request) -> dict[str, Any]:
+        return dict.fromkeys((request.schema or {})["properties"], WORDS)
 
     def _verdict(self, step: int, start_s: float, end_s: float) -> dict[str, Any]:
         middle = (start_s + end_s) / 2 * self.truth.fps
@@ -226,7 +230,7 @@ def view_of(truth: EpisodeTruth, *, success: bool | None) -> EpisodeView:
         success=success,
         frames=tuple(range(0, n, every)),
         load=lambda frames: dict.fromkeys(frames, picture()),
-        phash=np.zeros(n, np.uint64),
+        phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
     )
 
 
@@ -234,7 +238,10 @@ def trial(truth: EpisodeTruth, mistakes: Mistakes, config: VlmConfig, seed: int)
     rng = np.random.default_rng([seed, truth.episode_index])
     model = StandIn(truth, mistakes, rng)
     try:
-        label = asyncio.run(annotate_episode(view_of(truth, success=truth.success), model, config))
+        view = view_of(truth, success=truth.success)
+        label = asyncio.run(annotate_episode(view, model, config))
+        if config.reason:
+            asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
     except VlmError:
         label = None
     return outcome(truth, label, model)
@@ -283,6 +290,7 @@ WAYS: Mapping[str, VlmConfig] = {
     "every boundary refined": VlmConfig(refine=True),
     "two passes": VlmConfig(passes=2, gate_tolerance_s=NEAR_S),
     "no verify": VlmConfig(verify=False),
+    "no reason": VlmConfig(reason=False),
 }
 
 
@@ -316,7 +324,7 @@ def main() -> None:
     asked = parser.parse_args()
     folders = [folder for folder in sorted(asked.truth.iterdir()) if folder.is_dir()]
     truths = [truth for folder in folders for truth in read_truth(asked.truth, folder.name).values()]
-    default = VlmConfig(reason=False)
+    default = VlmConfig()
     trials = [(name, mistakes, default) for name, mistakes in MODELS.items()]
     trials += [(name, Mistakes(), config) for name, config in WAYS.items()]
     rows = [

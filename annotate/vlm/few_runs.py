@@ -60,7 +60,9 @@ def label_task(
     # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
     complete = [k for k in asked if _is_complete(said.get(k))]
     shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
-    labels, alignments = _followed(whole, shown, curve_of, transfer, motion, are_sure=bool(sure))
+    # What the model said of a run stays, be it doubtful: no other run's label takes its place
+    others = [e for e in whole if e.episode_index in shown or e.episode_index not in asked]
+    labels, alignments = _followed(others, shown, curve_of, transfer, motion, are_sure=bool(sure))
     yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked}}
     return labels, alignments
 

@@ -249,10 +249,24 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
     A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
+    An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
     """
-    if [s.label for s in a] != [s.label for s in b]:
+    here, there = _without_missed(a, b, tolerance), _without_missed(b, a, tolerance)
+    if [s.label for s in here] != [s.label for s in there]:
         return False
-    return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in zip(a[1:], b[1:], strict=True))
+    pairs = zip(here[1:], there[1:], strict=True)
+    return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in pairs)
+
+
+def _without_missed(spans: Sequence[Span], other: Sequence[Span], tolerance: float) -> list[Span]:
+    """A look without its short activities that another look lacks; the first and the last one stay."""
+    kept = []
+    for k, span in enumerate(spans):
+        is_inner = 0 < k < len(spans) - 1
+        is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
+        if not (is_short and not is_met(span, other, tolerance)):
+            kept.append(span)
+    return _joined(kept)
 
 
 def is_met(span: Span, other: Sequence[Span], tolerance: float) -> bool:
