@@ -285,6 +285,9 @@ MODELS: Mapping[str, Mistakes] = {
     "nonsense: seconds for pictures": Mistakes(in_seconds=True),
 }
 WAYS: Mapping[str, VlmConfig] = {
+    "a picture a second by itself, every boundary refined": VlmConfig(
+        pictures_per_s=1.0, max_images=24, contact_sheet=False, refine=True
+    ),
     "a picture a second": VlmConfig(pictures_per_s=1.0),
     "pictures by themselves, no sheets": VlmConfig(contact_sheet=False),
     "every boundary refined": VlmConfig(refine=True),

@@ -44,7 +44,7 @@ async def all_results[T](*calls: Awaitable[T]) -> list[T]:
 
 
 COLUMNS = 3  # of a contact sheet
-TILE_PX = 224  # longer side of a picture in it, by each camera
+TILE_PX = 256  # longer side of a picture in it, by each camera: a multiple of what processors cut pictures into
 GAP_PX = 4  # between pictures of several cameras
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 

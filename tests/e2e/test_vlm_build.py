@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = """annotator = "vlm"
 frames = {{keyframe_interval_s = 0.4}}
-vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
+vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3, refine = true{more}}}"""
 
 
 @pytest.fixture

@@ -103,13 +103,13 @@ def fill(schema: dict[str, Any], rng: random.Random) -> Any:
 
 
 def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a model that sees the same three steps in every run, each a third of it, and all completed."""
+    """The answer of a model that sees the same three steps in every run, none as long as another, all completed."""
     if "steps" in properties:
         return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
     if "changes" in properties:
         pictures = properties["changes"]["items"]["properties"]["picture"]["enum"]
         seen = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
-        changes = [{"picture": pictures[round(k * (len(pictures) - 1) / 3)]} | seen[k] for k in (1, 2)]
+        changes = [{"picture": pictures[round(at * (len(pictures) - 1))]} | seen[k] for k, at in ((1, 0.25), (2, 0.55))]
         return value | {"first": seen[0], "changes": changes}
     if "picture" in properties:
         return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}

@@ -151,9 +151,9 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
     request = model.of("segment")[0]
     assert len(model.of("plan")[0].images) == 3, "24 of the pictures"
     sheets = [pixels(i) for i in request.images]
-    assert [s.shape[:2] for s in sheets] == [(504, 672)] * 4 + [(336, 672)]
+    assert [s.shape[:2] for s in sheets] == [(576, 768)] * 4 + [(384, 768)]
     # the fifth picture shows frame 60, so luma 100, below its caption; the caption is white on black
-    tile = sheets[0][168:336, 224:448]
+    tile = sheets[0][192:384, 256:512]
     assert abs(float(tile[60:].mean()) - 100) < 2
     assert tile[:20, :60].min() < 60
     assert tile[:20, :60].max() > 200
@@ -288,7 +288,7 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
         )
     # In a sheet of three columns each camera has as much room as one alone has
     shown = pixels(model.of("segment")[0].images[0])
-    assert shown.shape[1] == (3 * 2 * 224 if sheets else 184)
+    assert shown.shape[1] == (3 * 2 * 256 if sheets else 184)
 
 
 def test_pictures_side_by_side_are_as_high_as_the_first() -> None:
