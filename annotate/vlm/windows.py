@@ -56,7 +56,8 @@ def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: Vlm
     frames = {0, num_frames - 1}
     for frame in wanted:
         nearest = stored[np.abs(stored - frame).argmin()] if stored.size else -np.inf
-        frames.add(int(nearest if abs(nearest - frame) <= spacing * NEAR_SHARE else round(frame)))
+        is_near = abs(nearest - frame) <= spacing * NEAR_SHARE
+        frames.add(int(nearest) if is_near else min(num_frames - 1, round(frame)))
     least = min(MIN_SHOWN, limit, num_frames)
     if len(frames) < least:
         return tuple(spread(range(num_frames), least))

@@ -180,7 +180,8 @@ def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
     with serving_model(tmp_path, *faults) as server:
         ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
     assert labelled(tmp_path / "workspace") == EVERY
-    assert findings(tmp_path / "workspace") == set()
+    # The stand-in answers at random: what no run looks like is for review, and nothing else is found
+    assert {reason for reason, *_ in findings(tmp_path / "workspace")} <= {"needs_review"}
 
 
 def test_fenced_replies_are_read(annotate: Annotate, tmp_path: Path) -> None:

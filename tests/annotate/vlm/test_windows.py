@@ -21,6 +21,13 @@ def test_two_pictures_a_second_are_shown_and_stored_ones_where_they_are_near():
     assert shown_frames(range(0, 300, 12), 300, 30.0, CONFIG)[:4] == (0, 12, 30, 48)
 
 
+@given(st.integers(2, 400), st.integers(1, 40), st.floats(0.5, 60))
+def test_shown_frames_are_frames_of_the_episode(num_frames, every, fps):
+    shown = shown_frames(range(0, num_frames, every), num_frames, fps, CONFIG)
+    assert list(shown) == sorted(set(shown))
+    assert (shown[0], shown[-1]) == (0, num_frames - 1)
+
+
 @settings(max_examples=200)
 @given(st.integers(2, 400), st.integers(1, 40))
 def test_shifted_pictures_are_no_more_and_others(num_frames, every):
