@@ -1,6 +1,7 @@
 """Settings of annotators, embeddings and samples, with every default. Those of an annotator are part of the identity of
 its label runs."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -186,6 +187,13 @@ class VlmConfig(Settings):
         description="addresses of servers with that model; requests go to all of them",
     )
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
+    server: Literal["auto", "vllm", "openai", "gemini", "json_mode"] = Field(
+        default="auto", description="which fields the servers take; auto: by their address and by what they refuse"
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further fields of each request, as chat_template_kwargs or reasoning_effort",
+    )
     max_concurrency: int = Field(default=16, ge=1, description="simultaneous requests per process")
     timeout_s: float = Field(default=180.0, gt=0, description="longest wait for a whole answer")
     max_attempts: int = Field(default=5, ge=1, description="attempts at one request, the first included")
@@ -233,14 +241,15 @@ class VlmConfig(Settings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for address in map(checked_address, value):
-            if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
-                raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
+            if not re.fullmatch(r"https?://[^/]+/.*[^/].*", address):
+                example = "http://HOST:PORT/v1, or another path of a service"
+                raise ValueError(f"{address} is no OpenAI-compatible base: {example}")
         return tuple(address.rstrip("/") for address in value)
 
     def identity(self) -> dict[str, Any]:
         """What changes labels: not where they are asked for, how patiently, or for how much."""
         left_out = {
-            "model", "revision", "endpoints", "api_key_env", "max_concurrency", "timeout_s", "max_attempts",
+            "model", "revision", "endpoints", "api_key_env", "server", "max_concurrency", "timeout_s", "max_attempts",
             "max_calls", "max_cost_usd", "price",
         }  # fmt: skip
         # Where each run is asked about, labels are what they were before there was a choice

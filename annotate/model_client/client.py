@@ -4,7 +4,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 from annotate.config import VlmConfig
 from annotate.model_client import endpoints
 from annotate.model_client.calls import Reason, Reply, Request, VlmError
+from annotate.model_client.profiles import Profile, profile_of
 from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
@@ -69,6 +70,7 @@ class Client:
         self._is_spent = False  # the budget had no room for a request
         self._has_answer = False  # a reply of this build could be used
         self._first_slots = asyncio.Semaphore(min(FIRST_AT_ONCE, config.max_concurrency))
+        self.profile = profile_of(config.endpoints[0], config.server)  # what the servers take, as far as is known
         self._room = 0  # tokens that each reply gets beyond its own length: the model thinks
 
     async def __aenter__(self) -> Self:
@@ -122,7 +124,7 @@ class Client:
         return next(iter(cards.values()))
 
     def _card(self, name: str, url: str, listed: list[endpoints.Served]) -> endpoints.Served:
-        card = next((c for c in listed if c.name == name), None)
+        card = next((c for c in listed if c.name.removeprefix("models/") == name.removeprefix("models/")), None)
         if card is None:
             names = ", ".join(c.name for c in listed[:5]) or "nothing"
             raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
@@ -215,6 +217,8 @@ class Client:
                 return await self._try(call, request, problems)
             except endpoints.TryError as e:
                 error = e
+            if error.kind == "adapted":
+                continue
             if error.kind in endpoints.BAD_REPLIES:
                 problems.append(str(error))
                 if len(problems) >= min(MAX_BAD_REPLIES, self.config.max_attempts):
@@ -232,6 +236,12 @@ class Client:
                 self._check_hope(failures, began, error)
                 pause_s = _pause_s(failures)
             await asyncio.sleep(pause_s)
+
+    def _is_adapted(self, sent: Profile, refusal: str) -> bool:
+        """May the server take the request as the profile is now? It is changed by the refusal, if no other one was."""
+        if self.profile == sent:
+            self.profile = sent.without(refusal) or sent
+        return self.profile != sent
 
     def _check_hope(self, failures: int, began: float, error: endpoints.TryError) -> None:
         """Raises VlmError when no server answers, or none answers this one request while others are answered."""
@@ -285,17 +295,16 @@ class Client:
     async def _try(self, call: dict[str, Any], request: Request, problems: Sequence[str]) -> Reply:
         """One request, settled in the ledger, its reply stored. Raises TryError and VlmError.
 
-        `problems`: of the bad replies so far; after a failure the same bytes are sent again. A seed goes with
-        temperature 0 alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        `problems`: of the bad replies so far; after a failure the same bytes are sent again.
         """
         config, model = self.config, call["model"]
         temperature = max(request.temperature, RETRY_TEMPERATURE) if problems else request.temperature
         root = self.served[model].root if model in self.served else None
         async with self._slots, self._first_slot(request):
             max_tokens = request.max_tokens + (self._room if request.schema is not None else 0)
-            sampling: dict[str, Any] = {"max_tokens": max_tokens, "temperature": temperature}
-            sampling |= {} if temperature else {"seed": request.seed}
-            body = endpoints.body_of(request, model, sampling, problems[-1] if problems else "")
+            profile = self.profile
+            fields = profile.fields(request, max_tokens, temperature)
+            body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
             estimate_usd = self._most_usd(request, max_tokens)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
@@ -305,15 +314,17 @@ class Client:
             answer, told, error, usage, doubt = None, None, None, (0, 0), None
             try:
                 answer, usage = await endpoint.chat(body, config.timeout_s), None
-                fields = endpoints.parsed(answer)
-                usage = endpoints.usage_of(fields)
-                told = endpoints.completion(fields, request, {model, root or model})
+                said = endpoints.parsed(answer)
+                usage = endpoints.usage_of(said)
+                told = endpoints.completion(said, request, {model, root or model})
             except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
                 busy_s, latency_s = endpoint.end(begun), time.monotonic() - started
             status = "ok" if error is None else error.reason if isinstance(error, VlmError) else error.kind
-            if status in ("busy", "unsent", "quota"):
+            if status == "wrong_request" and self._is_adapted(profile, str(error)):
+                status, error = "adapted", endpoints.TryError("adapted", str(error))
+            if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
                 # Tokens are what the server tells, where that can be true; else as we count them, at the high estimate
@@ -339,7 +350,7 @@ class Client:
                             stage=request.stage,
                             prompt_version=call["prompt_version"],
                             images=tuple(image.sha256 for image in request.images),
-                            params={**sampling, "attempt": len(problems)},
+                            params={**sampling_of(fields), "attempt": len(problems)},
                             created_at=datetime.now(UTC).isoformat(),
                             system=request.system,
                             content=tuple(request.parts),
@@ -374,6 +385,11 @@ class Client:
             return 0.0
         tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), max_tokens
         return price.usd(*tokens, price.busy_s(*tokens))
+
+
+def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored reply keeps of a request's fields."""
+    return {name: value for name, value in fields.items() if name != "response_format"}
 
 
 def _pause_s(failures: int) -> float:

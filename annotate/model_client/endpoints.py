@@ -17,6 +17,7 @@ import aiohttp
 
 from annotate.model_client import reading
 from annotate.model_client.calls import Image, Request, VlmError
+from annotate.model_client.profiles import is_same_model
 from annotate.model_client.reading import shown
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
@@ -39,15 +40,14 @@ class TryError(Exception):
         self.kind, self.weight, self.after_s = kind, weight, after_s
 
 
-def body_of(request: Request, model: str, sampling: Mapping[str, Any], problem: str = "") -> bytes:
-    """The JSON of a request; `problem`: what was wrong with the reply before. Raises VlmError for a damaged picture."""
+def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
+    """The JSON of a request. `fields`: beside model and messages, by the server's profile; `problem`: what was wrong
+    with the reply before. Raises VlmError for a damaged picture."""
     parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
     content = [_picture(part) if isinstance(part, Image) else {"type": "text", "text": part} for part in parts]
     system = [{"role": "system", "content": request.system}] if request.system else []
-    body = {"model": model, "messages": [*system, {"role": "user", "content": content}], **sampling, **request.extra}
-    if request.schema is not None:
-        schema = {"name": request.stage, "strict": True, "schema": request.schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    messages = [*system, {"role": "user", "content": content}]
+    body = {"model": model, "messages": messages, **fields, **request.extra}
     return json.dumps(body).encode()
 
 
@@ -105,7 +105,7 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
         finish = choice.get("finish_reason")
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryError("bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}") from None
-    if model not in names:
+    if not is_same_model(model, names):
         who = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
         raise VlmError("wrong_model", f"{who}: serve the configured model, or configure the served one")
     text = _text_of(message.get("content"))

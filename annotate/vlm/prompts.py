@@ -88,6 +88,7 @@ def request(
         temperature=config.temperature,
         seed=config.seed,
         model=model,
+        extra=config.extra_body,
     )
 
 
