@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -105,7 +105,7 @@ class StandIn:
             known = [*known[:k], *halves, *known[k + 1 :]]
         if m.shuffled:
             places = [k for k, s in enumerate(known) if s.kind == STEP]
-            order = [int(k) for k in self.rng.permutation([known[k].step for k in places])]
+            order = [int(k) for k in self.rng.permutation([known[k].step or 0 for k in places])]
             known = [replace(s, step=order[places.index(k)]) if k in places else s for k, s in enumerate(known)]
         off = m.off_s * fps * self.rng.choice([-1, 1], len(known) - 1)
         ends = np.clip([s.end_frame for s in known[:-1]] + off, 1, n - 1).round().astype(int)
@@ -204,8 +204,7 @@ def _numbered(truth: EpisodeTruth) -> list[Segment]:
 # Trials
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one run."""
 
     f1: float = 0.0

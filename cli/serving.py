@@ -40,6 +40,7 @@ from core.paths import Workspace
 from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
+from pipeline.model_probe import probe
 from pipeline.suggesting import suggest
 from pipeline.vlm_chunk import cache_rows
 from warehouse.lake import Lake
@@ -152,8 +153,6 @@ def vlm_check(
     format: FormatOption = "table",
 ) -> None:
     """Ask a server one small question about one small picture: which fields it takes, and what it answers."""
-    from annotate.model_client.probe import probe  # slow to import
-
     try:
         config = VlmConfig(endpoints=(endpoint,), model=model, api_key_env=api_key_env)
     except ValidationError as e:

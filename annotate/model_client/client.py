@@ -301,7 +301,7 @@ class Client:
         temperature = max(request.temperature, RETRY_TEMPERATURE) if problems else request.temperature
         root = self.served[model].root if model in self.served else None
         async with self._slots, self._first_slot(request):
-            max_tokens = request.max_tokens + (self._room if request.schema is not None else 0)
+            max_tokens = request.max_tokens + self._room * (request.schema is not None)
             profile = self.profile
             fields = profile.fields(request, max_tokens, temperature)
             body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
@@ -327,13 +327,10 @@ class Client:
             if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
-                # Tokens are what the server tells, where that can be true; else as we count them, at the high estimate
                 cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
-                if answer is not None:
-                    counted = TokenMeter().prompt(request)
-                    doubt = endpoints.usage_doubt(usage, counted, max_tokens)
-                    usage = (counted, min(max_tokens, len(answer) // 4)) if doubt else usage
-                    cost_usd = estimate_usd if doubt else cost_usd
+                if answer is not None and (doubt := endpoints.usage_doubt(usage, request, max_tokens)):
+                    # Tokens that cannot be true are as we count them, at the high estimate
+                    cost_usd, usage = estimate_usd, endpoints.counted(request, answer, max_tokens)
                 tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
                 with self.store.transaction():
                     self.store.settle(
@@ -356,15 +353,19 @@ class Client:
                             content=tuple(request.parts),
                         )
                         self.store.put(call["call_key"], stored)
+        self._learn(status)
+        if error:
+            raise error
+        assert told is not None
+        return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
+
+    def _learn(self, status: str) -> None:
+        """What a request's end says of later ones. Raises VlmError where replies cannot be used."""
+        self._has_answer = self._has_answer or status == "ok"
         if status == "cut":
             self._room = THINKING_TOKENS
         if status in UNUSABLE:
             self._check_replies()
-        if error:
-            raise error
-        assert told is not None
-        self._has_answer = True
-        return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
 
     async def _open_endpoint(self) -> endpoints.Endpoint:
         """One that is open, of these one that works, of these the idlest; waits until one is open."""

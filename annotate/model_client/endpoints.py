@@ -19,9 +19,11 @@ from annotate.model_client import reading
 from annotate.model_client.calls import Image, Request, VlmError
 from annotate.model_client.profiles import is_same_model
 from annotate.model_client.reading import shown
+from annotate.model_client.tokens import TokenMeter
 
 # Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
 LEAST_SHARE, MOST_SHARE, SLACK_TOKENS = 1 / 32, 20.0, 2000
+BYTES_PER_TOKEN = 4
 # Ways in which a reply can be of no use, though the server worked for it
 BAD_REPLIES = ("bad_reply", "cut", "refusal", "filtered")
 RETRY = "An earlier reply could not be used: {problem}. Reply once more, with the one JSON object and no other text."
@@ -79,13 +81,19 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     return (counts[0], counts[1]) if len(counts) == 2 else None
 
 
-def usage_doubt(usage: tuple[int, int] | None, prompt_tokens: int, max_tokens: int) -> str | None:
+def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
+    """Prompt and reply tokens, as we count them."""
+    return TokenMeter().prompt(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
+
+
+def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int) -> str | None:
     """Why tokens as a server tells them are not believed; None where they may be true.
 
-    prompt_tokens: of what was sent, as we count. max_tokens: the longest reply that was asked for.
+    max_tokens: the longest reply that was asked for.
     """
     if usage is None:
         return "the server tells no tokens"
+    prompt_tokens = TokenMeter().prompt(request)
     least = (math.floor(LEAST_SHARE * prompt_tokens), 0)
     most = (math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS, 2 * max_tokens + SLACK_TOKENS)
     if all(low <= count <= high for low, count, high in zip(least, usage, most, strict=True)):

@@ -2,8 +2,9 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -46,13 +47,12 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     return any(len(part) >= least and part.std() < EVEN * part.mean() for part, least in parts)
 
 
-@dataclass(frozen=True)
-class KnownOutcome:
+class KnownOutcome(NamedTuple):
     """Segments that agree with what is known of the whole run."""
 
     segments: list[Segment]
-    notes: list[str] = field(default_factory=list)
-    contradictions: list[str] = field(default_factory=list)  # for a person to look at
+    notes: list[str]
+    contradictions: list[str]  # for a person to look at
 
 
 def with_outcome(

@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from annotate.config import VlmConfig
 from annotate.model_client.endpoints import body_of
-from annotate.model_client.probe import probe
 from annotate.model_client.profiles import PROFILES, is_same_model, profile_of
 from annotate.model_client.responses import ResponseStore
 from annotate.vlm import prompts
+from pipeline.model_probe import probe
 from tests.annotate.model_client.test_reading import GOOD, PLAN, PLANNED, QUESTION, Speaker, asked, message
 from tests.kits.vlm_standin import serving
 

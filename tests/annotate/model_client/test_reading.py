@@ -289,6 +289,5 @@ def test_tokens_that_cannot_be_true_are_counted_by_us(usage: Any, tmp_path: Path
 
 
 def test_true_tokens_are_believed() -> None:
-    assert usage_doubt((900, 60), 1000, 500) is None
-    assert usage_doubt((150, 0), 1000, 500) is None
-    assert usage_doubt((12_000, 900), 1000, 500) is None
+    for usage in ((400, 60), (60, 0), (5_000, 900)):
+        assert usage_doubt(usage, QUESTION, 500) is None

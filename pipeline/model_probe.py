@@ -11,9 +11,9 @@ from PIL import Image as Pillow
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
-from annotate.model_client.client import Client
 from annotate.model_client.reading import THOUGHT, in_words
 from annotate.model_client.responses import ResponseStore
+from pipeline.vlm_chunk import client_for
 
 SIDE_PX = 64
 COLOURS = ("red", "green", "blue")
@@ -45,7 +45,7 @@ def probe(config: VlmConfig) -> dict[str, Any]:
 
 async def _asked(config: VlmConfig, request: Request, store: ResponseStore) -> dict[str, Any]:
     began = time.monotonic()
-    async with Client(config, store, build_id="", dataset="", label_run="", prompt_version="") as client:
+    async with client_for(config, store, build_id="", dataset="", label_run="", prompt_version="") as client:
         reply = await client.ask(request, 0)
     [call] = store.calls("")
     sees = "yes" if reply.value["colour"] == SHOWN else f"no: it calls a {SHOWN} picture {reply.value['colour']}"
