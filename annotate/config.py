@@ -1,6 +1,7 @@
 """Settings of annotators, embeddings and samples, with every default. Those of an annotator are part of the identity of
 its label runs."""
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -139,7 +140,7 @@ class SamplesConfig(Settings):
         return self.profile == "procvlm"
 
 
-VLM_VERSION = "vlm-1"  # of what is made of the model's replies
+VLM_VERSION = "vlm-2"  # of what is made of the model's replies
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
     "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",
@@ -186,6 +187,13 @@ class VlmConfig(Settings):
         description="addresses of servers with that model; requests go to all of them",
     )
     api_key_env: str | None = Field(default=None, description="environment variable that holds the key")
+    server: Literal["auto", "vllm", "openai", "gemini", "json_mode"] = Field(
+        default="auto", description="which fields the servers take; auto: by their address and by what they refuse"
+    )
+    extra_body: dict[str, Any] = Field(
+        default_factory=dict,
+        description="further fields of each request, as chat_template_kwargs or reasoning_effort",
+    )
     max_concurrency: int = Field(default=16, ge=1, description="simultaneous requests per process")
     timeout_s: float = Field(default=180.0, gt=0, description="longest wait for a whole answer")
     max_attempts: int = Field(default=5, ge=1, description="attempts at one request, the first included")
@@ -194,15 +202,21 @@ class VlmConfig(Settings):
     vocabulary: tuple[str, ...] = Field(
         default=VERBS, min_length=1, description="verbs that a step's name may begin with"
     )
-    max_steps: int = Field(default=8, ge=2, le=16, description="most planned steps of a task")
-    max_images: int = Field(default=24, ge=4, description="most pictures in one request")
+    max_steps: int = Field(default=16, ge=2, le=32, description="most planned steps of a task")
+    pictures_per_s: float = Field(
+        default=2.0, gt=0, le=10, description="pictures a second that segment is shown; a shorter step may be missed"
+    )
+    max_images: int = Field(default=48, ge=4, description="most pictures in one request")
     overlap_images: int = Field(
         default=6, ge=1, description="pictures that neighbouring windows of a long episode share"
     )
     contact_sheet: bool = Field(
-        default=False, description="send several pictures as one image: fewer tokens, less detail"
+        default=True, description="send nine pictures as one image: a quarter of the tokens, less detail"
     )
-    refine: bool = Field(default=True, description="look again at pictures close to each boundary")
+    refine: bool | Literal["doubtful"] = Field(
+        default="doubtful",
+        description="look again, closely, at boundaries: at all, none, or those that two passes put apart",
+    )
     refine_images: int = Field(default=8, ge=3, description="pictures in one request of refine")
     verify: bool = Field(default=True, description="ask for each attempt whether it was completed")
     reason: bool = Field(default=True, description="ask the model to explain the progress, for samples with reasoning")
@@ -227,14 +241,15 @@ class VlmConfig(Settings):
     @classmethod
     def _addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for address in map(checked_address, value):
-            if not address.startswith(("http://", "https://")) or not address.rstrip("/").endswith("/v1"):
-                raise ValueError(f"{address} is no OpenAI-compatible base: http://HOST:PORT/v1")
+            if not re.fullmatch(r"https?://[^/]+/.*[^/].*", address):
+                example = "http://HOST:PORT/v1, or another path of a service"
+                raise ValueError(f"{address} is no OpenAI-compatible base: {example}")
         return tuple(address.rstrip("/") for address in value)
 
     def identity(self) -> dict[str, Any]:
         """What changes labels: not where they are asked for, how patiently, or for how much."""
         left_out = {
-            "model", "revision", "endpoints", "api_key_env", "max_concurrency", "timeout_s", "max_attempts",
+            "model", "revision", "endpoints", "api_key_env", "server", "max_concurrency", "timeout_s", "max_attempts",
             "max_calls", "max_cost_usd", "price",
         }  # fmt: skip
         # Where each run is asked about, labels are what they were before there was a choice

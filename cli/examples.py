@@ -84,6 +84,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         'proccorpus reward run.mp4 --task "Open the drawer" --overlay run.overlay.mp4',
     ),
     "serve": ("proccorpus serve --model latest --port 8700",),
+    "vlm check": ("proccorpus vlm check http://127.0.0.1:8000/v1 --model Qwen/Qwen3-VL-8B-Instruct",),
     "vlm serve": ("proccorpus vlm serve --model /models/Qwen3-VL-8B-Instruct",),
     "workspace create": ("proccorpus workspace create --catalog postgresql://me@db:5432/lake --data s3://bucket/lake",),
     "doctor": ("proccorpus doctor", "proccorpus doctor --hashes", "proccorpus doctor --repair"),

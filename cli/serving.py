@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer import Option
+from pydantic import ValidationError
+from typer import Argument, Option
 
 from annotate.config import VlmConfig
 from annotate.model_client.responses import ResponseStore
@@ -20,6 +21,7 @@ from annotate.vlm.prompts import prompt_version
 from cli.lakes import lake_to_read
 from cli.options import (
     At,
+    FormatOption,
     Here,
     HostOption,
     NoTokenOption,
@@ -32,12 +34,13 @@ from cli.options import (
 )
 from cli.output import progress, show
 from cli.terminal import note
-from core.errors import UserError
+from core.errors import UserError, validation_message
 from core.names import whoami
 from core.paths import Workspace
 from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
+from pipeline.model_probe import probe
 from pipeline.suggesting import suggest
 from pipeline.vlm_chunk import cache_rows
 from warehouse.lake import Lake
@@ -138,6 +141,23 @@ def vlm_cache(
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         note(f"{store.prune(keep, limit)} replies deleted.")
     show(cache_rows(store), at.format, empty="No reply is kept.")
+
+
+@vlm_app.command("check")
+def vlm_check(
+    endpoint: Annotated[
+        str, Argument(help="Address of an OpenAI-compatible server: its base, as http://HOST:PORT/v1.")
+    ],
+    model: Annotated[str, Option(help="Name of the model at the server.")] = VlmConfig().model,
+    api_key_env: Annotated[str | None, Option(help="Environment variable that holds the key.")] = None,
+    format: FormatOption = "table",
+) -> None:
+    """Ask a server one small question about one small picture: which fields it takes, and what it answers."""
+    try:
+        config = VlmConfig(endpoints=(endpoint,), model=model, api_key_env=api_key_env)
+    except ValidationError as e:
+        raise UserError(validation_message(e)) from e
+    show([probe(config)], format)
 
 
 @vlm_app.command("serve")

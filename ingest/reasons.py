@@ -242,12 +242,28 @@ REASONS = {
     ),
     # The annotator
     "bad_reply": R(
-        "all of the model's replies broke the schema or were cut off; the episode has no label",
-        "build again with another model or a larger max_attempts",
+        "both of the model's replies to a question could not be read; the episode has no label",
+        "see whether the server honours response_format, or try another model; build again",
+    ),
+    "cut": R(
+        "the model's replies were cut off, also with room for thinking; the episode has no label",
+        "switch the model's thinking off at its server, and build again",
+    ),
+    "refusal": R(
+        "the model declined to answer; the episode has no label",
+        "look at the task's text and the pictures, or try another model",
+    ),
+    "filtered": R(
+        "the server's content filter took the model's replies away; the episode has no label",
+        "look at the task's text and the pictures, or try another server",
+    ),
+    "wrong_request": R(
+        "the model's server does not take the request; the episode has no label",
+        "read the detail: often there are too many pictures or tokens",
     ),
     "refused": R(
-        "the model's server refused the question; the episode has no label",
-        "read the detail: often there are too many pictures or tokens",
+        "the model's server does not answer this question; the episode has no label",
+        "read the detail, and build again",
     ),
     "task_inferred": R(
         "the source has no instruction; the annotator guessed one from the pictures",

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from annotate.config import EmbeddingsConfig, VlmConfig
+from annotate.config import EmbeddingsConfig
 from annotate.embeddings.projection import CELL, WHOLE
 from annotate.frames import every_nth
 from annotate.model_client.tokens import TokenMeter
 from annotate.vlm.cost import EpisodeShape, Expected, Prediction, calibrated, predict
-from annotate.vlm.few_runs import asked_about, looked_at_twice
+from annotate.vlm.few_runs import asked_about
 from annotate.vlm.pictures import size_beside
 from core.values import spread
 from ingest.episode import EpisodeRecord
@@ -120,31 +120,24 @@ def dataset_cost(
     listed = {k: _listed(build, source, record) for k, record in wanted.items() if k not in known}
     shapes = known | {k: shape for k, shape in listed.items() if shape is not None}
 
-    # Of most tasks some runs are asked about, and each is looked at twice
-    config = build.stages.vlm
-    once, twice = _asked_about(build, records)
-
-    def predicted(config: VlmConfig, chosen: Collection[int]) -> Prediction:
-        return predict(config, [shapes[k] for k in shapes if k in chosen], expected, meter)
-
-    of_each_run = prediction = predicted(config, shapes)
-    if twice:
-        prediction = predicted(config, once) + predicted(looked_at_twice(config), twice)
+    # Of most tasks some runs are asked about
+    config, asked = build.stages.vlm, _asked_about(build, records)
+    of_each_run = predict(config, [*shapes.values()], expected, meter)
+    prediction = predict(config, [shapes[k] for k in shapes if k in asked], expected, meter)
     numbers = len(known), len(done & set(records)), pilots, len(wanted) - len(shapes)
     return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
 
-def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> tuple[set[int], set[int]]:
+def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
-    once, twice, of_tasks = set[int](), set[int](), dict[tuple[int, str | None], list[int]]()
+    asked, of_tasks = set[int](), dict[tuple[int, str | None], list[int]]()
     for k, record in records.items():
         of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
     for (_, task), runs in of_tasks.items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
-        once |= set(runs) - set(whole)
-        twice |= set(spread(whole, count))
-    return once, twice
+        asked |= {*runs} - {*whole} | {*spread(whole, count)}
+    return asked
 
 
 def _known(lake: Lake, dataset: str, wanted: Collection[int]) -> dict[int, EpisodeShape]:
@@ -237,8 +230,7 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
 
     # What a model decides is expected as it was decided on the pilots
     steps, changes = (fmean(r[name] for r in pilots) for name in ("steps", "changes"))
-    config = looked_at_twice(build.stages.vlm) if not_asked else build.stages.vlm
-    return calibrated(config, shapes, steps, changes, calls, meter), len(pilots)
+    return calibrated(build.stages.vlm, shapes, steps, changes, calls, meter), len(pilots)
 
 
 # Pictures for an encoder

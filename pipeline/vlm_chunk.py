@@ -13,6 +13,7 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
+from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
 from annotate.pictures import encode_jpeg
@@ -145,6 +146,13 @@ class ChunkAnswers[T]:
     numbers: Numbers = field(default_factory=dict)
 
 
+def client_for(config: VlmConfig, store: ResponseStore, **caller: str) -> Any:
+    """A client, imported when it is needed: it is slow to import, and other annotators need none."""
+    from annotate.model_client.client import Client
+
+    return Client(config, store, **caller)
+
+
 def ask_chunk[T](
     context: StageContext, rounds: Iterable[Sequence[Question[T]]], answers: dict[int, T]
 ) -> ChunkAnswers[T]:
@@ -153,8 +161,6 @@ def ask_chunk[T](
     rounds: questions of each round; the next one is made when `answers`, by episode, has those to the last one.
     Calls are recorded also when it raises.
     """
-    from annotate.model_client.client import Client  # slow to import, and other annotators need none
-
     build, label_run = context.build, context.build.label_run()
     prompts, store = label_run.prompt_version or "", ResponseStore(context.lake.workspace.responses)
     # Budgets count by build: a step that runs alone is a build of its own
@@ -168,7 +174,7 @@ def ask_chunk[T](
         """Fills in `answers` and `findings`; returns how many questions had been answered before."""
         room = asyncio.Semaphore(EPISODES_AT_ONCE)
         place = {"build_id": build_id, "dataset": build.name, "label_run": label_run.id, "prompt_version": prompts}
-        client = Client(build.stages.vlm, store, **place)
+        client = client_for(build.stages.vlm, store, **place)
 
         async def ask_one(album: Album, ask: Callable[[Ask], Awaitable[T]]) -> None:
             episode = album.record.episode_index
@@ -191,6 +197,12 @@ def ask_chunk[T](
     finally:
         # Also after an error: what was sent is paid for
         calls = _recorded(context, store.calls(build_id, build.name), albums)
+
+    # A server or a model that gives nothing is no finding about episodes. What was paid is in the message
+    if findings and not answers and not answered_before and not store.has_answer(build_id):
+        kinds = ", ".join(sorted({finding.reason for finding in findings}))
+        what = f"no reply could be used ({kinds}); the last: {findings[-1].detail}; {store.bill(build_id)}"
+        raise VlmError("refused", what, is_fatal=True)
 
     # What the calls took: tokens, seconds, money. A call that failed has none of them
     numbers: dict[str, int | float | str] = {

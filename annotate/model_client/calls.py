@@ -8,8 +8,12 @@ from typing import Any, Literal
 
 from core.errors import FailedError
 
-# server_gone, budget and wrong_model concern the whole partition; bad_reply and refused the one question
-Reason = Literal["server_gone", "budget", "bad_reply", "refused", "wrong_model"]
+# These concern the whole partition; others the one question, unless one of them comes again and again
+FATAL = ("server_gone", "budget", "wrong_model", "quota")
+Reason = Literal[
+    "server_gone", "budget", "wrong_model", "quota",
+    "bad_reply", "cut", "refusal", "filtered", "wrong_request", "refused",
+]  # fmt: skip
 
 
 class VlmError(FailedError):
@@ -19,7 +23,7 @@ class VlmError(FailedError):
         super().__init__(message)
         self.reason: Reason = reason
         # No other question of this client will be answered either
-        self.is_fatal = reason in ("server_gone", "budget", "wrong_model") if is_fatal is None else is_fatal
+        self.is_fatal = reason in FATAL if is_fatal is None else is_fatal
 
 
 @dataclass(frozen=True)

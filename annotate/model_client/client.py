@@ -4,14 +4,17 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from annotate.config import VlmConfig
 from annotate.model_client import endpoints
-from annotate.model_client.calls import Reply, Request, VlmError
+from annotate.model_client.calls import Reason, Reply, Request, VlmError
+from annotate.model_client.profiles import Profile, profile_of
+from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
 
@@ -22,6 +25,19 @@ RETRY_TEMPERATURE = 0.3  # at least: at 0 a model gives the same bad reply again
 FEWEST_CHARS_PER_TOKEN = 2.0  # of texts, for what a call may cost at the most; the truth is settled later
 PAUSES_SKIPPED = 4  # of the doubling ones, where a busy server does not say for how long
 CHECKS = 3  # tries to reach an endpoint before the first request
+MAX_BAD_REPLIES = 2  # to one question: the second request says what was wrong with the first reply
+# So many requests in a row that end alike without a usable reply stop a build, and so many of any kind before its first
+# usable reply; until there is one, so few are under way at once
+BAD_IN_A_ROW, BAD_AT_FIRST, FIRST_AT_ONCE = 8, 12, 4
+UNUSABLE = (*endpoints.BAD_REPLIES, "wrong_request")
+THINKING_TOKENS = 4096  # more room for each reply, once one was cut off
+REMEDIES = {
+    "bad_reply": "see whether the server honours response_format, or try another model",
+    "cut": "the model writes or thinks longer than it is asked to: switch its thinking off at the server",
+    "refusal": "see whether the task's text is what it declines, or try another model",
+    "filtered": "see what the server's filter objects to, or try another server",
+    "wrong_request": "the server's words say what it does not take",
+}
 
 
 class Client:
@@ -52,6 +68,10 @@ class Client:
         self._flights: dict[str, asyncio.Task[Reply]] = {}
         self._fatal: VlmError | None = None
         self._is_spent = False  # the budget had no room for a request
+        self._has_answer = False  # a reply of this build could be used
+        self._first_slots = asyncio.Semaphore(min(FIRST_AT_ONCE, config.max_concurrency))
+        self.profile = profile_of(config.endpoints[0], config.server)  # what the servers take, as far as is known
+        self._room = 0  # tokens that each reply gets beyond its own length: the model thinks
 
     async def __aenter__(self) -> Self:
         name = self.config.api_key_env
@@ -104,7 +124,7 @@ class Client:
         return next(iter(cards.values()))
 
     def _card(self, name: str, url: str, listed: list[endpoints.Served]) -> endpoints.Served:
-        card = next((c for c in listed if c.name == name), None)
+        card = next((c for c in listed if c.name.removeprefix("models/") == name.removeprefix("models/")), None)
         if card is None:
             names = ", ".join(c.name for c in listed[:5]) or "nothing"
             raise VlmError("wrong_model", f"{url} serves {names}, not {name}: serve it, or configure that one")
@@ -149,12 +169,13 @@ class Client:
     async def _answer(self, key: str, request: Request, episode_index: int) -> Reply:
         """The stored reply if it fits the schema, else the server's."""
         stored = self.store.get(key)
-        if stored is not None and endpoints.schema_problem(stored.value, request.schema) is None:
+        if stored is not None and problem_of(stored.value, request.schema) is None:
             tokens = (stored.prompt_tokens, stored.completion_tokens)
             return Reply(key, stored.value, *tokens, stored.latency_s, cached=True)
         # Only here: a build whose replies are all stored needs no server
         if not self.served:
             await self.check()
+            self._take_up()
         # What the ledger counts the request under
         call = self._caller | {
             "call_key": key,
@@ -189,17 +210,21 @@ class Client:
 
     async def _sent(self, call: dict[str, Any], request: Request) -> Reply:
         """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
-        began, bad_replies, failures, put_off_s = time.monotonic(), 0, 0, 0.0
+        began, failures, put_off_s = time.monotonic(), 0, 0.0
+        problems: list[str] = []  # of the bad replies so far
         while True:
             try:
-                return await self._try(call, request, bad_replies)
+                return await self._try(call, request, problems)
             except endpoints.TryError as e:
                 error = e
-            if error.kind == "bad_reply":
-                bad_replies += 1
-                if bad_replies >= self.config.max_attempts:
-                    raise VlmError("bad_reply", f"no valid reply in {bad_replies} attempts; the last time {error}")
-                pause_s = _pause_s(bad_replies)
+            if error.kind == "adapted":
+                continue
+            if error.kind in endpoints.BAD_REPLIES:
+                problems.append(str(error))
+                if len(problems) >= min(MAX_BAD_REPLIES, self.config.max_attempts):
+                    what = f"no usable reply in {len(problems)} attempts; the last time {error}"
+                    raise VlmError(cast(Reason, error.kind), what)
+                pause_s = _pause_s(len(problems))
             elif error.kind == "busy":
                 # What the server asks for is waited for in _open_endpoint
                 pause_s = _pause_s(1 if error.after_s is not None else PAUSES_SKIPPED)
@@ -212,6 +237,12 @@ class Client:
                 pause_s = _pause_s(failures)
             await asyncio.sleep(pause_s)
 
+    def _is_adapted(self, sent: Profile, refusal: str) -> bool:
+        """May the server take the request as the profile is now? It is changed by the refusal, if no other one was."""
+        if self.profile == sent:
+            self.profile = sent.without(refusal) or sent
+        return self.profile != sent
+
     def _check_hope(self, failures: int, began: float, error: endpoints.TryError) -> None:
         """Raises VlmError when no server answers, or none answers this one request while others are answered."""
         patience = 2 * self.config.max_attempts
@@ -223,44 +254,88 @@ class Client:
         if failures >= patience:
             raise VlmError("refused", f"the server fails on this request, not on others: {error}")
 
-    async def _try(self, call: dict[str, Any], request: Request, attempt: int) -> Reply:
+    def _take_up(self) -> None:
+        """What other clients of the build have met. Raises VlmError where replies cannot be used."""
+        build_id = self._caller["build_id"]
+        self._has_answer = self.store.has_answer(build_id)
+        self._room = THINKING_TOKENS if self.store.last_statuses(build_id, ("cut",), 1) else 0
+        try:
+            self._check_replies()
+        except VlmError as e:
+            self._end(e)
+            raise
+
+    def _check_replies(self) -> None:
+        """Raises VlmError where a build's requests end without usable replies, one after the other."""
+        build_id = self._caller["build_id"]
+        last = self.store.last_statuses(build_id, ("ok", *UNUSABLE), BAD_AT_FIRST)
+        alike = last[:BAD_IN_A_ROW]
+        if len(alike) == BAD_IN_A_ROW and len(set(alike)) == 1 and "ok" not in alike:
+            what = f"the last {BAD_IN_A_ROW} requests all ended as {alike[0]}"
+        elif len(last) == BAD_AT_FIRST and "ok" not in last:
+            what = f"none of the last {BAD_AT_FIRST} replies could be used"
+        else:
+            return
+        what = f"{what}: {REMEDIES[last[0]]}, and build again; {self.store.bill(build_id)}"
+        raise VlmError(cast(Reason, last[0]), what, is_fatal=True)
+
+    @asynccontextmanager
+    async def _first_slot(self, request: Request) -> AsyncIterator[None]:
+        """A few requests at once until one of the build's replies could be used: who sees it first waits for nobody."""
+        if self._has_answer or request.schema is None:
+            yield
+            return
+        async with self._first_slots:
+            if not self._has_answer:
+                self._raise_fatal()
+                yield
+                return
+        yield
+
+    async def _try(self, call: dict[str, Any], request: Request, problems: Sequence[str]) -> Reply:
         """One request, settled in the ledger, its reply stored. Raises TryError and VlmError.
 
-        `attempt` counts bad replies: after a failure the same bytes are sent again. A seed goes with temperature 0
-        alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        `problems`: of the bad replies so far; after a failure the same bytes are sent again.
         """
         config, model = self.config, call["model"]
-        temperature = max(request.temperature, RETRY_TEMPERATURE) if attempt else request.temperature
-        sampling: dict[str, Any] = {"max_tokens": request.max_tokens, "temperature": temperature}
-        sampling |= {} if temperature else {"seed": request.seed}
+        temperature = max(request.temperature, RETRY_TEMPERATURE) if problems else request.temperature
         root = self.served[model].root if model in self.served else None
-        async with self._slots:
-            body, estimate_usd = endpoints.body_of(request, model, sampling), self._most_usd(request)
+        async with self._slots, self._first_slot(request):
+            max_tokens = request.max_tokens + self._room * (request.schema is not None)
+            profile = self.profile
+            fields = profile.fields(request, max_tokens, temperature)
+            body = endpoints.body_of(request, model, fields, problems[-1] if problems else "")
+            estimate_usd = self._most_usd(request, max_tokens)
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
             started, begun = time.monotonic(), endpoint.begin()
             # A failure costs the server's time; a server that tells no tokens is taken to have used what was reserved
-            told, error, usage = None, None, (0, 0)
+            answer, told, error, usage, doubt = None, None, None, (0, 0), None
             try:
                 answer, usage = await endpoint.chat(body, config.timeout_s), None
-                fields = endpoints.parsed(answer)
-                usage = endpoints.usage_of(fields)
-                told = endpoints.completion(fields, request, {model, root or model})
+                said = endpoints.parsed(answer)
+                usage = endpoints.usage_of(said)
+                told = endpoints.completion(said, request, {model, root or model})
             except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
                 busy_s, latency_s = endpoint.end(begun), time.monotonic() - started
             status = "ok" if error is None else error.reason if isinstance(error, VlmError) else error.kind
-            if status in ("busy", "unsent"):
+            if status == "wrong_request" and self._is_adapted(profile, str(error)):
+                status, error = "adapted", endpoints.TryError("adapted", str(error))
+            if status in ("busy", "unsent", "quota", "adapted"):
                 self.store.release(reservation)
             else:
-                tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
                 cost_usd = estimate_usd if usage is None else config.price.usd(*usage, busy_s)
+                if answer is not None and (doubt := endpoints.usage_doubt(usage, request, max_tokens)):
+                    # Tokens that cannot be true are as we count them, at the high estimate
+                    cost_usd, usage = estimate_usd, endpoints.counted(request, answer, max_tokens)
+                tokens = dict(zip(("prompt_tokens", "completion_tokens"), usage or (0, 0), strict=True))
                 with self.store.transaction():
                     self.store.settle(
                         reservation, **tokens, latency_s=latency_s, cost_usd=cost_usd, status=status,
-                        error=error and str(error),
+                        error=str(error) if error else doubt,
                     )  # fmt: skip
                     if told:
                         # All that traces a label back to the reply, and what was asked as it was sent
@@ -272,16 +347,25 @@ class Client:
                             stage=request.stage,
                             prompt_version=call["prompt_version"],
                             images=tuple(image.sha256 for image in request.images),
-                            params={**sampling, "attempt": attempt},
+                            params={**sampling_of(fields), "attempt": len(problems)},
                             created_at=datetime.now(UTC).isoformat(),
                             system=request.system,
                             content=tuple(request.parts),
                         )
                         self.store.put(call["call_key"], stored)
+        self._learn(status)
         if error:
             raise error
         assert told is not None
         return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
+
+    def _learn(self, status: str) -> None:
+        """What a request's end says of later ones. Raises VlmError where replies cannot be used."""
+        self._has_answer = self._has_answer or status == "ok"
+        if status == "cut":
+            self._room = THINKING_TOKENS
+        if status in UNUSABLE:
+            self._check_replies()
 
     async def _open_endpoint(self) -> endpoints.Endpoint:
         """One that is open, of these one that works, of these the idlest; waits until one is open."""
@@ -295,13 +379,18 @@ class Client:
                 raise _too_busy(wait_s)
             await asyncio.sleep(wait_s + random.uniform(0, 0.05))
 
-    def _most_usd(self, request: Request) -> float:
+    def _most_usd(self, request: Request, max_tokens: int) -> float:
         """The most that a request may cost: every token of a long tokenization, and the longest reply."""
         price = self.config.price
         if not price.usd(1, 1, 1):  # free, so that nothing has to be counted
             return 0.0
-        tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), request.max_tokens
+        tokens = TokenMeter(chars_per_token=FEWEST_CHARS_PER_TOKEN).prompt(request), max_tokens
         return price.usd(*tokens, price.busy_s(*tokens))
+
+
+def sampling_of(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stored reply keeps of a request's fields."""
+    return {name: value for name, value in fields.items() if name != "response_format"}
 
 
 def _pause_s(failures: int) -> float:

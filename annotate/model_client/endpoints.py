@@ -14,20 +14,27 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-from jsonschema import Draft202012Validator
 
+from annotate.model_client import reading
 from annotate.model_client.calls import Image, Request, VlmError
-from core.errors import without_secrets
+from annotate.model_client.profiles import is_same_model
+from annotate.model_client.reading import shown
+from annotate.model_client.tokens import TokenMeter
 
-MAX_TOKENS = 1 << 40  # a server that tells more is not believed; the ledger's sums stay within 64 bits
+# Of tokens as a server tells them, beside what was sent and came back: a count beyond these is not believed
+LEAST_SHARE, MOST_SHARE, SLACK_TOKENS = 1 / 32, 20.0, 2000
+BYTES_PER_TOKEN = 4
+# Ways in which a reply can be of no use, though the server worked for it
+BAD_REPLIES = ("bad_reply", "cut", "refusal", "filtered")
+RETRY = "An earlier reply could not be used: {problem}. Reply once more, with the one JSON object and no other text."
 
 
 class TryError(Exception):
     """A try without a usable reply, which another try may mend.
 
-    kind: busy (the server has too much to do), unsent (no connection), failed, bad_reply (nothing may be labelled from
-    it). Nobody has worked for the first two. weight: how many failures it counts as. after_s: how long the server asks
-    to be left alone; None: it does not say.
+    kind: busy (the server has too much to do), unsent (no connection), failed, or one of BAD_REPLIES (nothing may be
+    labelled from it). Nobody has worked for the first two. weight: how many failures it counts as. after_s: how long
+    the server asks to be left alone; None: it does not say.
     """
 
     def __init__(self, kind: str, why: str, *, weight: int = 1, after_s: float | None = None):
@@ -35,16 +42,14 @@ class TryError(Exception):
         self.kind, self.weight, self.after_s = kind, weight, after_s
 
 
-def body_of(request: Request, model: str, sampling: Mapping[str, Any]) -> bytes:
-    """The JSON of a request. Raises VlmError for a damaged picture."""
-    content = [
-        _picture(part) if isinstance(part, Image) else {"type": "text", "text": part} for part in request.content
-    ]
+def body_of(request: Request, model: str, fields: Mapping[str, Any], problem: str = "") -> bytes:
+    """The JSON of a request. `fields`: beside model and messages, by the server's profile; `problem`: what was wrong
+    with the reply before. Raises VlmError for a damaged picture."""
+    parts = [*request.content, RETRY.format(problem=problem)] if problem else request.content
+    content = [_picture(part) if isinstance(part, Image) else {"type": "text", "text": part} for part in parts]
     system = [{"role": "system", "content": request.system}] if request.system else []
-    body = {"model": model, "messages": [*system, {"role": "user", "content": content}], **sampling, **request.extra}
-    if request.schema is not None:
-        schema = {"name": request.stage, "strict": True, "schema": request.schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    messages = [*system, {"role": "user", "content": content}]
+    body = {"model": model, "messages": messages, **fields, **request.extra}
     return json.dumps(body).encode()
 
 
@@ -72,8 +77,29 @@ def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion tokens as a server tells them; None where it does not."""
     usage = answer.get("usage")
     told = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
-    counts = [n for n in told if isinstance(n, int) and 0 <= n < MAX_TOKENS]
+    counts = [n for n in told if isinstance(n, int) and n >= 0]
     return (counts[0], counts[1]) if len(counts) == 2 else None
+
+
+def counted(request: Request, answer: bytes, max_tokens: int) -> tuple[int, int]:
+    """Prompt and reply tokens, as we count them."""
+    return TokenMeter().prompt(request), min(max_tokens, len(answer) // BYTES_PER_TOKEN)
+
+
+def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int) -> str | None:
+    """Why tokens as a server tells them are not believed; None where they may be true.
+
+    max_tokens: the longest reply that was asked for.
+    """
+    if usage is None:
+        return "the server tells no tokens"
+    prompt_tokens = TokenMeter().prompt(request)
+    least = (math.floor(LEAST_SHARE * prompt_tokens), 0)
+    most = (math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS, 2 * max_tokens + SLACK_TOKENS)
+    if all(low <= count <= high for low, count, high in zip(least, usage, most, strict=True)):
+        return None
+    told = f"the server tells {usage[0]} prompt tokens and {usage[1]} reply tokens"
+    return f"{told}, where about {prompt_tokens} and up to {max_tokens} are likely: not believed"
 
 
 def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> dict[str, Any]:
@@ -83,31 +109,49 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
     """
     try:
         choice, model = answer["choices"][0], answer["model"]
-        content, finish = choice["message"]["content"], choice.get("finish_reason")
-    except (KeyError, IndexError, TypeError, AttributeError):
+        message = dict(choice["message"])
+        finish = choice.get("finish_reason")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryError("bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}") from None
-    if model not in names:
+    if not is_same_model(model, names):
         who = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
         raise VlmError("wrong_model", f"{who}: serve the configured model, or configure the served one")
-    text = content if isinstance(content, str) else ""
+    text = _text_of(message.get("content"))
     # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
         value = {"text": text, "finish": finish, **_first_token(choice)}
         return {"text": text, "value": value, "model": model}
-    if finish == "length":
-        raise TryError("bad_reply", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
-    if not text.strip():
-        raise TryError("bad_reply", "the reply is empty")
+    return {"text": text, "value": _read(text, message, finish, request), "model": model}
+
+
+def _text_of(content: Any) -> str:
+    """The text of a message: as it is, or in a list of parts."""
+    if isinstance(content, list):
+        return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
+    return content if isinstance(content, str) else ""
+
+
+def _read(text: str, message: Mapping[str, Any], finish: str | None, request: Request) -> dict[str, Any]:
+    """The value of a reply. Raises TryError, which names what became of it."""
+    assert request.schema is not None
+    if refusal := message.get("refusal"):
+        raise TryError("refusal", f"the model declines to answer: {shown(str(refusal))}")
+    if finish == "content_filter":
+        raise TryError("filtered", "the server's content filter took the reply away (finish_reason content_filter)")
+    # Some servers take the whole reply for thinking, and leave the content empty
+    thinking = _text_of(message.get("reasoning_content") or message.get("reasoning"))
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        hint = "does the server honour response_format?"
-        raise TryError("bad_reply", f"the reply is no JSON ({hint}): {shown(text)}") from None
-    if problem := schema_problem(value, request.schema):
-        raise TryError("bad_reply", f"the reply breaks the schema: {problem}")
-    if not isinstance(value, dict):
-        raise TryError("bad_reply", f"the reply is no JSON object: {shown(text)}")
-    return {"text": text, "value": value, "model": model}
+        return reading.read(text if text.strip() else thinking, request.schema)
+    except reading.UnreadableError as e:
+        problem = str(e)
+    if finish == "length":
+        raise TryError("cut", f"the reply is cut off at {request.max_tokens} tokens (max_tokens)")
+    if reading.declines(text):
+        raise TryError("refusal", f"the model declines to answer: {shown(text)}")
+    if not text.strip():
+        beside = f"; {len(thinking)} characters of thinking came beside it" if thinking else ""
+        raise TryError("bad_reply", f"the reply is empty{beside}")
+    raise TryError("bad_reply", problem)
 
 
 def _first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,27 +163,12 @@ def _first_token(choice: Mapping[str, Any]) -> dict[str, Any]:
         return {}
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON")
-
-
-def schema_problem(value: Any, schema: Mapping[str, Any] | None) -> str | None:
-    """The first thing that is wrong with a value, in a line; None without a schema."""
-    error = None if schema is None else next(Draft202012Validator(schema).iter_errors(value), None)
-    return None if error is None else shown(f"{error.json_path}: {error.message}")
-
-
-def shown(text: str, chars: int = 200) -> str:
-    """As one line of bounded length, for a message."""
-    line = without_secrets(" ".join(text[: 4 * chars].split()))
-    return line if len(line) <= chars else line[: chars - 3] + "..."
-
-
 MAX_ANSWER_BYTES = 16 << 20
 CHECK_TIMEOUT_S = 10.0
 KEEP_ALIVE_S = 4.0  # less than uvicorn's 5: a connection is given up by us, not by the server amid a request
 TIMEOUT_WEIGHT = 3  # failures that a time-out counts as: it takes so much longer than the others
 MAX_SHUNNED_S = 30.0
+QUOTA = re.compile("insufficient[_ ](quota|balance|credit)|out of credits|billing hard limit", re.I)  # of no more money
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -246,9 +275,12 @@ class Endpoint:
 
     def _refusal(self, status: int, after_s: float | None, answer: bytes) -> Exception:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
+        words = _words(answer)
+        if status == 402 or (status == 429 and QUOTA.search(words)):
+            why = f"{self.url}: HTTP {status}: {shown(words)}; pay the service, or raise its limit, and build again"
+            return VlmError("quota", why)
         if status == 429 or (status == 503 and after_s is not None):
             return TryError("busy", "HTTP 429", after_s=after_s)
-        words = _words(answer)
         if self._key:  # some servers repeat what they were given
             words = words.replace(self._key, "[key]")
         why = f"{self.url}: HTTP {status}: {shown(words)}"
@@ -259,7 +291,7 @@ class Endpoint:
             return VlmError("refused", f"{why}; does the variable that api_key_env names hold the key?", is_fatal=True)
         if status == 404:
             return VlmError("wrong_model", f"{why}; is the model's name right, and does the address end in /v1?")
-        return VlmError("refused", why)
+        return VlmError("wrong_request", why)
 
     def begin(self) -> float:
         """A call begins; hand the number to `end`."""
@@ -292,10 +324,13 @@ def retry_after_s(value: str | None) -> float | None:
 
 
 def _words(answer: bytes) -> str:
-    """The words of an error's body."""
+    """The words of an error's body, with its code."""
     try:
         body = json.loads(answer)
         error = body.get("error", body)
-        return str(error["message"] if isinstance(error, dict) else error)
+        if not isinstance(error, dict):
+            return str(error)
+        code = error.get("code") or error.get("type")
+        return f"{error['message']} ({code})" if isinstance(code, str) else str(error["message"])
     except (ValueError, KeyError, AttributeError, RecursionError):
         return answer[:1000].decode(errors="replace") or "no message"

@@ -10,7 +10,7 @@ import sqlite3
 import struct
 import threading
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -228,6 +228,28 @@ class ResponseStore:
         with self._using() as db:
             row = db.execute("SELECT calls, cost_usd FROM spent WHERE build_id = ?", (build_id,)).fetchone()
         return tuple(row) if row else (0, 0.0)
+
+    def last_statuses(self, build_id: str, among: Sequence[str], count: int) -> list[str]:
+        """The statuses of the last requests of a build, the newest first; of those with a status that is `among`."""
+        # By the rows' order, not by the index: the newest rows are at the end
+        query = f"""SELECT status FROM attempts NOT INDEXED WHERE build_id = ?
+            AND status IN ({", ".join("?" * len(among))}) ORDER BY id DESC LIMIT ?"""
+        with self._using() as db:
+            return [status for (status,) in db.execute(query, (build_id, *among, count))]
+
+    def has_answer(self, build_id: str) -> bool:
+        """Did a build get a reply that could be used?"""
+        with self._using() as db:
+            row = db.execute("SELECT 1 FROM attempts WHERE build_id = ? AND status = 'ok' LIMIT 1", (build_id,))
+            return row.fetchone() is not None
+
+    def bill(self, build_id: str) -> str:
+        """What a build has paid for, in words."""
+        query = """SELECT count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_usd) FROM attempts
+            WHERE build_id = ? AND status != ?"""
+        with self._using() as db:
+            requests, prompt, completion, usd = db.execute(query, (build_id, UNSETTLED)).fetchone()
+        return f"{requests} requests with {prompt or 0} + {completion or 0} tokens, {usd or 0.0:.2f} USD, were paid for"
 
     def _add(self, build_id: str, calls: int, usd: float) -> None:
         self.db.execute(

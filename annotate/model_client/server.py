@@ -49,7 +49,7 @@ class ServerOptions(BaseModel, frozen=True, populate_by_name=True):
     tensor_parallel_size: int = Field(default=1, ge=1, description="GPUs per replica.")
     quantization: str | None = Field(default=None, description="Quantisation, such as fp8; default: none.")
     max_model_len: int = Field(default=16384, ge=1024, description="Maximum tokens of a request.")
-    max_images: int = Field(default=32, ge=1, description="Maximum images of a request.")
+    max_images: int = Field(default=48, ge=1, description="Maximum images of a request.")
     max_num_seqs: int | None = Field(default=None, ge=1, description="Simultaneous requests.")
     python: Path | None = Field(
         default=None, description="Python with vLLM; default: that of .venv-vllm, if it exists."

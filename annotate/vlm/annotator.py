@@ -1,25 +1,27 @@
 """The `vlm` annotator: plan, segment, refine, verify, and reason.
 
 Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments that W windows hold
-(one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; refine for
-each of S - 1 boundaries as many as narrow it to one frame (2 at 30 fps and a picture per second); verify and reason one
-per window and 12 attempts or moments. Plan, segment, verify and reason of one window begin with the same bytes.
+(one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; verify and
+reason one per 12 attempts or moments, which show the pictures around these only. A boundary lies in the middle of the
+two pictures that it is seen between; refine narrows some to a frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise, starmap
+from itertools import batched, compress, pairwise, starmap
 
 import annotate.vlm.prompts as prompts
 import annotate.vlm.windows as windows
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Reply
-from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, completed_steps, finished
+from annotate.model_client.calls import Reply, VlmError
+from annotate.segments import DONE, STEP, EpisodeLabel, Segment, completed_steps
+from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from core.values import spread
 
 ATTEMPTS_PER_CALL = 12
+PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 
 
 async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
@@ -42,16 +44,16 @@ class _Annotation:
     async def label(self) -> EpisodeLabel:
         view, config = self.view, self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
-        shown = windows.shown_frames(view.frames, view.num_frames, config)
-        overview = tuple(spread(shown, windows.capacity(config)))
+        shown = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
+        overview = tuple(spread(shown, min(PLAN_PICTURES, config.max_images)))
         pictures = await load_pictures(view, [overview, *windows.windows(shown, config)], sheets=config.contact_sheet)
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
         spans, other = await self._looks(shown, pictures)
-        starts = await self._refined(spans) if config.refine else [span.start for span in spans]
+        starts = await self._refined(spans, self._doubtful(spans, other))
 
-        # Then the segments: were they completed, by the model, and by what the dataset knows of the episode?
+        # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
         for span, (start, end) in zip(spans, pairwise([*starts, view.num_frames]), strict=True):
             if isinstance(span.label, int):
@@ -60,16 +62,21 @@ class _Annotation:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
         if config.verify:
-            segments = await self._verified(segments, pictures, windows.windows(shown, config))
-        segments = _corrected_by_outcome(segments, len(self.plan), view.success)
-        if view.success and not finished(segments, len(self.plan)):
-            self.notes.append("the dataset calls the episode a success, but not every planned step was seen completed")
+            segments = await self._verified(segments, shown)
 
-        # The confidence comes last: it compares boundaries after they were refined
+        # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
+        segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
+        if doubts := implausible(segments, self.plan, view.success):
+            self._review(*doubts)
+            segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
+        known = with_outcome(segments, self.plan, view.success, shown)
+        self.notes += known.notes
+        self._review(*known.contradictions)
+
         assert self.task is not None
         return EpisodeLabel(
-            segments=[replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)],
+            segments=known.segments,
             num_planned=len(self.plan),
             task=self.task,
             task_inferred=self.is_inferred,
@@ -77,6 +84,21 @@ class _Annotation:
             notes=list(dict.fromkeys(self.notes)),
             plan=tuple(self.plan),
         )
+
+    def _review(self, *doubts: str) -> None:
+        self.notes += doubts
+        self.needs_review = self.needs_review or bool(doubts)
+
+    async def _is_answered(self, stage: str, answer: Awaitable[None]) -> bool:
+        """What a stage adds to a label that is there without it; where it fails, the label stays and says so."""
+        try:
+            await answer
+        except VlmError as e:
+            if e.is_fatal:
+                raise
+            self.notes.append(f"{stage} failed, so the label is coarser ({e.reason}): {e}")
+            return False
+        return True
 
     async def _question(
         self, stage: str, pictures: prompts.Pictures, schema: prompts.Schema, **values: object
@@ -157,23 +179,31 @@ class _Annotation:
                 part="the run" if whole else part,
                 at_least="; there is at least one" if whole else "; there may be none",
             )
-            schema = prompts.segment_reply(len(window), len(self.plan), min_changes=int(whole))
+            schema = prompts.segment_reply(window, len(self.plan), min_changes=int(whole))
             request = prompts.request("segment", pictures[window], question, schema, self.config, model=model)
             return window, windows.spans_of((await self.ask(request)).value, window, len(self.plan))
 
         return windows.merged(await all_results(*map(look, parts)))
 
-    async def _refined(self, spans: Sequence[windows.Span]) -> list[int]:
-        """The first frame of each span, exactly: the range of each boundary is narrowed, reply by reply, to a frame."""
+    def _doubtful(self, spans: Sequence[windows.Span], other: Sequence[windows.Span] | None) -> list[int]:
+        """The boundaries to refine, by the span that each begins, from 1."""
+        inner = range(1, len(spans))
+        if self.config.refine != "doubtful":
+            return [*inner] if self.config.refine else []
+        return [k for k in inner if other is not None and not windows.is_met(spans[k], other, self.tolerance)]
+
+    async def _refined(self, spans: Sequence[windows.Span], doubtful: Sequence[int]) -> list[int]:
+        """The first frame of each span: in the middle of two pictures; of the doubtful ones narrowed to a frame."""
         ranges = windows.search_ranges(spans, self.view.num_frames)
+        starts = [span.middle for span in spans]
 
         async def narrow(k: int, window: windows.Window, shown: prompts.Pictures) -> None:
-            before, after = spans[k], spans[k + 1]
+            before, after = spans[k - 1], spans[k]
             is_retry = before.label == after.label
             reply = await self._question(
                 "refine",
                 shown,
-                prompts.refine_reply(len(window)),
+                prompts.refine_reply(window),
                 task=self._said["task"],
                 spacing=f"{max(b - a for a, b in pairwise(window)) / self.view.fps:.3f}",
                 before=prompts.activity(before.label, self.plan) + (", a try that ends" if is_retry else ""),
@@ -181,64 +211,50 @@ class _Annotation:
             )
             picture = int(reply.value["picture"])
             # A change lies between the picture that shows the next activity first, and the one before it
-            ranges[k] = (window[picture - 2] + 1, window[picture - 1])
+            ranges[k - 1] = (window[window.index(picture) - 1] + 1, picture)
 
-        while wide := [k for k, (low, high) in enumerate(ranges) if low < high]:
-            dense = {k: windows.dense_frames(*ranges[k], self.config.refine_images) for k in wide}
+        wide = [k for k in doubtful if ranges[k - 1][0] < ranges[k - 1][1]]
+        while wide:
+            dense = {k: windows.dense_frames(*ranges[k - 1], self.config.refine_images) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
-            await all_results(*(narrow(k, window, pictures[window]) for k, window in dense.items()))
-        return [0, *(low for low, _ in ranges)]
+            asked = (narrow(k, window, pictures[window]) for k, window in dense.items())
+            are_answered = await all_results(*(self._is_answered("refine", answer) for answer in asked))
+            # A boundary that could not be narrowed stays where it was
+            answered = [*compress(wide, are_answered)]
+            starts = [sum(ranges[k - 1]) // 2 if k in answered else start for k, start in enumerate(starts)]
+            wide = [k for k in answered if ranges[k - 1][0] < ranges[k - 1][1]]
+        # A refined boundary may have left its pictures, never its neighbours
+        return windows.ascending(starts, self.view.num_frames)
 
-    async def _verified(
-        self, segments: list[Segment], pictures: dict[windows.Window, prompts.Pictures], parts: Sequence[windows.Window]
-    ) -> list[Segment]:
-        """The segments with `completed` as judged, each attempt in the window that shows most around its end."""
+    async def _verified(self, segments: list[Segment], shown: windows.Window) -> list[Segment]:
+        """The segments with `completed` as judged by the pictures around the end of each attempt."""
         judged, fps = list(segments), self.view.fps
-        # Each attempt goes to the window that is centred best on its end: that is where completion shows
-        attempts_in: dict[windows.Window, list[int]] = {}
-        for k, segment in enumerate(segments):
-            if segment.kind == STEP:
-                window = min(parts, key=lambda part: abs(part[0] + part[-1] - 2 * segment.end_frame))
-                attempts_in.setdefault(window, []).append(k)
+        attempts = [k for k, segment in enumerate(segments) if segment.kind == STEP]
+        batches = {
+            windows.around([segments[k].end_frame for k in batch], shown): list(batch)
+            for batch in batched(attempts, ATTEMPTS_PER_CALL)
+        }
+        pictures = await load_pictures(self.view, list(batches), sheets=self.config.contact_sheet)
 
         async def judge(window: windows.Window, batch: list[int]) -> None:
-            attempts = []
+            listed = []
             for number, s in enumerate((segments[k] for k in batch), 1):
                 start, end = prompts.seconds(s.start_frame, fps), prompts.seconds(s.end_frame, fps)
                 step = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}"
-                attempts.append(f"{prompts.attempt_key(number)}: {step}, from {start} s to {end} s")
+                listed.append(f"{prompts.attempt_key(number)}: {step}, from {start} s to {end} s")
             reply = await self._question(
-                "verify", pictures[window], prompts.verify_reply(len(batch)), **self._said, attempts="\n".join(attempts)
+                "verify", pictures[window], prompts.verify_reply(len(batch)), **self._said, attempts="\n".join(listed)
             )
             for number, k in enumerate(batch, 1):
                 completed = reply.value[prompts.attempt_key(number)]["completed"]
                 if completed != segments[k].completed:
                     before = "completed" if segments[k].completed else "not completed"
                     verified = replace(segments[k], completed=completed)
-                    judged[k] = _noted(verified, f"seen as {before} before it was verified")
+                    judged[k] = noted(verified, f"seen as {before} before it was verified")
 
-        await all_results(*starmap(judge, windows.in_batches(attempts_in, ATTEMPTS_PER_CALL)))
+        asked = starmap(judge, batches.items())
+        await all_results(*(self._is_answered("verify", answer) for answer in asked))
         return judged
-
-
-def _corrected_by_outcome(segments: list[Segment], num_planned: int, success: bool | None) -> list[Segment]:
-    """What the dataset knows of success overrules; time after the task is `done` only if the task is."""
-    corrected = list(segments)
-    # Of a run that failed, the attempt that would have finished the task did not complete its step
-    last = max((k for k, s in enumerate(segments) if s.kind == STEP), default=None)
-    would_finish = last is not None and (segments[last].step == num_planned - 1 or finished(segments, num_planned))
-    if success is False and last is not None and segments[last].completed and would_finish:
-        attempt = replace(segments[last], completed=False)
-        corrected[last] = _noted(attempt, "not completed: the dataset calls the episode a failure")
-    for k, segment in enumerate(corrected):
-        if segment.kind == DONE and not finished(corrected[:k], num_planned):
-            idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
-            corrected[k] = _noted(idle, "told done, but steps are left")
-    return corrected
-
-
-def _noted(s: Segment, note: str) -> Segment:
-    return replace(s, notes=f"{s.notes}; {note}" if s.notes else note)
 
 
 MOMENTS_PER_CALL = 12
@@ -260,15 +276,12 @@ async def reason_episode(
     A frame of which the model wrote nothing that can be seen is left out. `view.task` is the inferred task where the
     dataset states none. Raises VlmError and what `view.load` raises.
     """
-    shown = windows.shown_frames(view.frames, view.num_frames, config)
-    parts = windows.windows(shown, config)
+    shown = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
     chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
     text_of = _frames_with_text(view, segments, chosen)
-    # Each frame that needs a text of its own is asked about in the first window that shows it
-    asked: dict[windows.Window, list[int]] = {}
-    for frame in dict.fromkeys(text_of.values()):
-        asked.setdefault(next(w for w in parts if frame in w), []).append(frame)
-    pictures = await load_pictures(view, list(asked), sheets=config.contact_sheet)
+    # Each frame that needs a text of its own is shown, and asked about
+    asked = [*batched(dict.fromkeys(text_of.values()), MOMENTS_PER_CALL)]
+    pictures = await load_pictures(view, asked, sheets=config.contact_sheet)
     # The segments name the steps that were attempted
     names = {s.step: s.name for s in segments if s.step is not None}
     steps = prompts.step_list([names.get(step, "not attempted in this run") for step in range(num_planned)])
@@ -276,22 +289,20 @@ async def reason_episode(
     texts: dict[int, str] = {}
     state = partial(_state, segments, num_planned)
 
-    async def explain(window: windows.Window, frames: list[int]) -> None:
-        numbers = [window.index(frame) + 1 for frame in frames]
+    async def explain(window: windows.Window) -> None:
         moments = (
-            f"{prompts.picture_key(number)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}"
-            for frame, number in zip(frames, numbers, strict=True)
+            f"{prompts.picture_key(frame)}, {prompts.seconds(frame, view.fps)} s: {state(frame)}" for frame in window
         )
         question = prompts.render(
             "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=prompts.REASON_CHARS
         )
-        reply = await ask(prompts.request("reason", pictures[window], question, prompts.reason_reply(numbers), config))
-        for frame, number in zip(frames, numbers, strict=True):
-            texts[frame] = prompts.one_line(reply.value[prompts.picture_key(number)])
+        reply = await ask(prompts.request("reason", pictures[window], question, prompts.reason_reply(window), config))
+        for frame in window:
+            texts[frame] = prompts.one_line(reply.value[prompts.picture_key(frame)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one
-    await all_results(*starmap(explain, windows.in_batches(asked, MOMENTS_PER_CALL)))
+    await all_results(*map(explain, asked))
     return [
         Reasoning(frame, text, len(completed_steps(segments, frame)) == num_planned)
         for frame in chosen

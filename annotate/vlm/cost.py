@@ -9,6 +9,8 @@ labelled episodes before, these calibrate the expectation (`calibrated`).
 import asyncio
 import math
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -17,18 +19,17 @@ import numpy as np
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, Request
+from annotate.model_client.reading import max_chars
 from annotate.model_client.tokens import TokenMeter, blank
 from annotate.segments import DONE
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import EpisodeView
-from annotate.vlm.prompts import max_chars
 from core.values import spread
 
 STAGES = ("plan", "segment", "refine", "verify", "reason")
 MAX_REPLAYED = 300  # episodes; of more, as many that are spread over all lengths
 GOLDEN = 0.618033988749895  # golden section: its multiples spread evenly over 0 .. 1, however many there are
-LETTERS = "abcdefghijklmnop"  # as many as planned steps at most
-STRETCH = re.compile(r"from ([\d.]+) s to ([\d.]+) s")  # how a request's first text begins
+LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEF"  # as many as planned steps at most
 # The text of a typical reply, as often as its length needs
 WORDS = "the gripper closes on the red block and lifts it above the table near the plate "
 
@@ -101,12 +102,19 @@ class Prediction:
         return [{"stage": stage} | {k: round(v) for k, v in cost._asdict().items()} for stage, cost in costs.items()]
 
     def beside(self, calls: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-        """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error."""
-        true = costs_by_stage(calls)
+        """Next to what was really sent (rows of vlm_calls), per stage and for all, with the relative error.
+
+        Tokens are all that was paid for, also for questions without a usable reply: `lost` counts these.
+        """
+        paid = [call for call in calls if call["status"] != "sent"]
+        true = costs_by_stage(paid)
+        lost = Counter(call["stage"] for call in paid if call["status"] != "ok")
+        lost["all"] = lost.total()
         true["all"] = total_of(true.values())
         rows = []
-        for stage, predicted in {**self.stages, "all": self.total}.items():
-            row: dict[str, Any] = {"stage": stage}
+        asked = {stage: self.stages.get(stage, CallCost()) for stage in STAGES if stage in {*self.stages, *true}}
+        for stage, predicted in {**asked, "all": self.total}.items():
+            row: dict[str, Any] = {"stage": stage, "lost": lost[stage]}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
                 expected, actual = getattr(predicted, name), getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
@@ -163,7 +171,7 @@ def calibrated(
     first = Expected(steps, changes)
     predicted = predict(config, episodes, first, meter).stages
     corrections = {}
-    for stage, true in costs_by_stage(calls).items():
+    for stage, true in costs_by_stage(call for call in calls if call["status"] == "ok").items():
         if stage in predicted:
             more_calls = true.calls / predicted[stage].calls
             factors = (t / p for t, p in zip(true[3:], predicted[stage][3:], strict=True))
@@ -172,9 +180,9 @@ def calibrated(
 
 
 def costs_by_stage(calls: Iterable[Mapping[str, Any]]) -> dict[str, CallCost]:
-    """Rows of vlm_calls summed by stage. A call that several builds sent counts once, as it was answered."""
+    """Rows of vlm_calls summed by stage. A call that several builds sent counts once."""
     costs: dict[str, CallCost] = {}
-    for call in {call["call_key"]: call for call in calls if call["status"] == "ok"}.values():
+    for call in {call["call_key"]: call for call in calls}.values():
         if call["stage"] in STAGES:
             numbers = (call[name] or 0 for name in ("num_images", "prompt_tokens", "completion_tokens"))
             images, prompt, completion = numbers
@@ -216,7 +224,7 @@ async def replay(
     async def ask(request: Request) -> Reply:
         assert request.schema is not None
         if request.stage == "segment":
-            value = _segments(request, cuts, steps, episode.num_frames / episode.fps, expected.text_share)
+            value = _segments(request, cuts, steps, episode.num_frames, expected.text_share)
         else:
             value = _typical(request.schema, expected.text_share, steps)
         asked.append((request, value))
@@ -249,15 +257,13 @@ def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
     return True
 
 
-def _segments(request: Request, cuts: int, steps: int, duration_s: float, share: float) -> dict[str, Any]:
+def _segments(request: Request, cuts: int, steps: int, num_frames: int, share: float) -> dict[str, Any]:
     """A reply that sees changes at even distances over the episode: windows of one episode agree."""
     assert request.schema is not None
     properties = request.schema["properties"]
     change = properties["changes"]["items"]["properties"]
-    num_pictures = change["picture"]["enum"][-1]
-    # It shows all of the episode, unless its first text says otherwise
-    stretch = STRETCH.search(str(request.content[0]))
-    start, end = map(float, stretch.groups()) if stretch else (0.0, duration_s)
+    pictures = change["picture"]["enum"]  # their numbers are frames; the first one is not among them
+    first = int(re.findall(r"\d+", str(request.content[1]))[0])
 
     def activity(number: int) -> dict[str, str]:
         """After that many changes: the steps in their order, again and again; done at the end."""
@@ -268,14 +274,14 @@ def _segments(request: Request, cuts: int, steps: int, duration_s: float, share:
     change_at: dict[int, dict[str, Any]] = {}  # by picture
     before = 0  # changes before the window
     for number in range(1, cuts + 1):
-        time = duration_s * number / (cuts + 1)
-        if time <= start:
+        frame = num_frames * number / (cuts + 1)
+        if frame <= first:
             before = number
-        elif time <= end:
-            picture = math.ceil((time - start) / (end - start) * (num_pictures - 1)) + 1
+        elif frame <= pictures[-1]:
+            picture = pictures[bisect_left(pictures, frame)]
             change_at[picture] = {"picture": picture} | activity(number)
     # A reply that needs a change has one at its last picture
     if not change_at and properties["changes"]["minItems"]:
-        change_at[num_pictures] = {"picture": num_pictures} | activity(before + 1)
+        change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(before + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
     return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}

@@ -1,8 +1,8 @@
 """A task labelled from a few of its runs: the model is asked about these, and the others are laid beside them.
 
-The model looks twice at each of the few. No run follows one whose two looks differ; one more is asked about instead.
-The answers become one plan with one set of names. The model is asked about each run that failed or follows badly, and
-about all runs of a task that has few.
+No run follows one whose label is doubtful: where a second one is, one more is asked about instead. The answers become
+one plan with one set of names. The model is asked about each run that failed or follows badly, and about all runs of a
+task that has few. What it says of a run stays the label of that run.
 """
 
 from collections import Counter
@@ -16,7 +16,6 @@ from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.motion.observe import Signals
 from annotate.segments import EpisodeLabel, finished
 from annotate.transfer import Alignment, Reference, annotate, most_telling
-from annotate.vlm.windows import MATCH_S
 from core.values import spread
 
 MOST_COMPARED = 60  # runs of a task among which those to ask about are chosen
@@ -29,11 +28,6 @@ def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
     """How many runs of a task stand for all of it, by the runs' outcomes; 0: the model is asked about each run."""
     whole = sum(success is not False for success in runs)
     return 0 if config.runs_per_task == "all" or whole <= config.runs_per_task else config.runs_per_task
-
-
-def looked_at_twice(config: VlmConfig) -> VlmConfig:
-    """The settings for a run that others follow."""
-    return config.model_copy(update={"passes": 2, "gate_tolerance_s": config.gate_tolerance_s or MATCH_S})
 
 
 def label_task(
@@ -55,12 +49,14 @@ def label_task(
     if not order:
         yield {e.episode_index: config for e in episodes}
         return {}, {}
-    asked, sure = yield from _ask_few(order, count, said, looked_at_twice(config))
+    asked, sure = yield from _ask_few(order, count, said, config)
 
     # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
     complete = [k for k in asked if _is_complete(said.get(k))]
     shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
-    labels, alignments = _followed(whole, shown, curve_of, transfer, motion, are_sure=bool(sure))
+    # What the model said of a run stays, be it doubtful: no other run's label takes its place
+    others = [e for e in whole if e.episode_index in shown or e.episode_index not in asked]
+    labels, alignments = _followed(others, shown, curve_of, transfer, motion, are_sure=bool(sure))
     yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked}}
     return labels, alignments
 
@@ -68,16 +64,19 @@ def label_task(
 def _ask_few(
     order: Sequence[int], count: int, said: Mapping[int, EpisodeLabel], config: VlmConfig
 ) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
-    """The runs that the model was asked about, and the sure ones among them: complete, with two looks that agree.
+    """The runs that the model was asked about, and the sure ones among them: complete, and without a doubt.
 
-    For each that is not sure one more is asked about, up to twice as many as are wanted.
+    One doubtful run is made up for by the others; for each further one one more is asked about, up to twice as many as
+    are wanted.
     """
     asked: list[int] = []
     sure: list[int] = []
-    while more := order[len(asked) : min(len(asked) + count - len(sure), 2 * count)]:
+    wanted = count
+    while more := order[len(asked) : min(len(asked) + wanted - len(sure), 2 * count)]:
         yield dict.fromkeys(more, config)
         asked += more
         sure = [k for k in asked if _is_complete(said.get(k)) and not said[k].needs_review]
+        wanted = max(1, count - 1)
     return asked, sure
 
 
@@ -101,7 +100,7 @@ def _followed(
         assert alignment is not None, "a label rests on one"
         like = ", ".join(map(str, np.unique(alignment.episodes)))
         notes = [f"like episodes {like}, which the model was asked about", *label.notes]
-        notes += [] if are_sure else ["two looks of the model at each of these differ"]
+        notes += [] if are_sure else ["the model's label of each of these is doubtful"]
         labels[index] = replace(label, notes=notes, needs_review=not are_sure)
         alignments[index] = alignment
     return labels, alignments

@@ -44,7 +44,7 @@ async def all_results[T](*calls: Awaitable[T]) -> list[T]:
 
 
 COLUMNS = 3  # of a contact sheet
-TILE_PX = 224  # longer side of a picture in it, by each camera
+TILE_PX = 256  # longer side of a picture in it, by each camera: a multiple of what processors cut pictures into
 GAP_PX = 4  # between pictures of several cameras
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
@@ -73,21 +73,22 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
     views = len(view.cameras) or 1
     if views > 1:
         opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
-    return (opening, *(_sheets(times, images, views) if sheets else _single(times, images)))
+    shown = _sheets(window, times, images, views) if sheets else _single(window, times, images)
+    return (opening, *shown)
 
 
-def _single(times: list[str], images: list[Image]) -> Iterator[str | Image]:
+def _single(window: Window, times: list[str], images: list[Image]) -> Iterator[str | Image]:
     """Each picture by itself, behind its number and time."""
-    for number, (time, image) in enumerate(zip(times, images, strict=True), 1):
+    for number, time, image in zip(window, times, images, strict=True):
         yield from (f"Picture {number}, {time} s:", image)
 
 
-def _sheets(times: list[str], images: list[Image], views: int) -> Iterator[str | Image]:
+def _sheets(window: Window, times: list[str], images: list[Image], views: int) -> Iterator[str | Image]:
     """Contact sheets of TILES pictures each, with the numbers that they show."""
-    for tiles in batched(enumerate(zip(times, images, strict=True), 1), TILES):
+    for tiles in batched(zip(window, times, images, strict=True), TILES):
         yield f"Pictures {tiles[0][0]} to {tiles[-1][0]}:"
-        captions = [f"{number}: {time} s" for number, (time, _) in tiles]
-        yield contact_sheet([image for _, (_, image) in tiles], captions, views)
+        captions = [f"{number}: {time} s" for number, time, _ in tiles]
+        yield contact_sheet([image for *_, image in tiles], captions, views)
 
 
 def beside(images: Sequence[Image]) -> Image:

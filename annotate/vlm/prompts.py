@@ -16,10 +16,11 @@ from typing import Any
 
 from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
+from annotate.model_client.reading import THOUGHT, in_words, max_chars
 from annotate.segments import DONE, IDLE
 
 FOLDER = Path(__file__).parent / "prompts"
-VERSION = "prompts-1"  # of how the texts are filled in
+VERSION = "prompts-2"  # of how the texts are filled in
 OF_VIEWS = "views.txt"  # asked with the pictures of several cameras only: other questions are what they were
 MAX_QUOTED = 600  # characters of a text that others wrote
 # Characters that tokens of chat templates are made of: a tokenizer must not find one in what others wrote
@@ -73,7 +74,11 @@ def request(
     config: VlmConfig,
     model: str = "",
 ) -> Request:
-    """Pictures first, the question last: requests about the same pictures begin with the same bytes."""
+    """Pictures first, the question last: requests about the same pictures begin with the same bytes.
+
+    The question ends with the form of its reply in words: some servers send a model nothing else of the schema.
+    """
+    question = f"{question}\n\n{render('form', form=in_words(schema))}"
     return Request(
         stage=stage,
         system=render("system"),
@@ -83,6 +88,7 @@ def request(
         temperature=config.temperature,
         seed=config.seed,
         model=model,
+        extra=config.extra_body,
     )
 
 
@@ -114,7 +120,7 @@ def activity(label: int | str, names: Sequence[str]) -> str:
     return f"step {int(label) + 1}, {quote(names[int(label)])}"
 
 
-SCHEMAS_VERSION = "schemas-1"  # part of prompt_version()
+SCHEMAS_VERSION = "schemas-2"  # part of prompt_version()
 # Characters that the texts of a reply may have: what is thought of first is short, or it costs more than the answer
 SCENE_CHARS = 240
 TASK_CHARS = 120
@@ -131,32 +137,34 @@ def plan_reply(vocabulary: Sequence[str], max_steps: int, *, infer_task: bool) -
     step = _object(verb={"type": "string", "enum": list(vocabulary)}, object=_text(OBJECT_CHARS))
     task = {"task": _text(TASK_CHARS)} if infer_task else {}
     steps = {"type": "array", "items": step, "minItems": 2, "maxItems": max_steps}
-    return _object(scene=_text(SCENE_CHARS), **task, steps=steps)
+    return _object(scene=_thought(SCENE_CHARS), **task, steps=steps)
 
 
-def segment_reply(num_pictures: int, num_steps: int, *, min_changes: int) -> Schema:
-    """Pictures are numbered from 1, and the first one cannot be a change."""
+def segment_reply(pictures: Sequence[int], num_steps: int, *, min_changes: int) -> Schema:
+    """pictures: their numbers; the first one cannot be a change."""
     activity = {
         "label": {"type": "string", "enum": [*(str(k + 1) for k in range(num_steps)), IDLE, DONE]},
         "outcome": {"type": "string", "enum": [ACHIEVED, "not_achieved"]},
     }
-    change = _object(picture=_number(range(2, num_pictures + 1)), **activity)
-    most = min(num_pictures - 1, 2 * num_steps + 6)
+    change = _object(picture=_number(pictures[1:]), **activity)
+    most = min(len(pictures) - 1, 2 * num_steps + 6)
     changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": most}
-    return _object(seen=_text(SEEN_CHARS), first=_object(**activity), changes=changes)
+    return _object(seen=_thought(SEEN_CHARS), first=_object(**activity), changes=changes)
 
 
-def refine_reply(num_pictures: int) -> Schema:
-    return _object(seen=_text(EVENT_CHARS), picture=_number(range(2, num_pictures + 1)))
+def refine_reply(pictures: Sequence[int]) -> Schema:
+    return _object(seen=_thought(EVENT_CHARS), picture=_number(pictures[1:]))
 
 
 def verify_reply(num_attempts: int) -> Schema:
-    verdict = _object(criterion=_text(EVIDENCE_CHARS), evidence=_text(EVIDENCE_CHARS), completed={"type": "boolean"})
+    verdict = _object(
+        criterion=_thought(EVIDENCE_CHARS), evidence=_thought(EVIDENCE_CHARS), completed={"type": "boolean"}
+    )
     return _object(**{attempt_key(k): verdict for k in range(1, num_attempts + 1)})
 
 
 def reason_reply(pictures: Sequence[int]) -> Schema:
-    return _object(**{picture_key(k): _text(REASON_CHARS) for k in pictures})
+    return _object(**{picture_key(k): _thought(REASON_CHARS) for k in pictures})
 
 
 def attempt_key(number: int) -> str:
@@ -200,8 +208,9 @@ def _text(max_chars: int) -> Schema:
     return {"type": "string", "pattern": f"^{first}{rest}$"}
 
 
-def max_chars(text: Mapping[str, Any]) -> int:
-    return 1 + sum(map(int, re.findall(r"\{0,(\d+)\}", text["pattern"])))
+def _thought(max_chars: int) -> Schema:
+    """A text that no label is made of: a reply without it can be used."""
+    return _text(max_chars) | {"description": THOUGHT}
 
 
 def _number(choices: Sequence[int]) -> Schema:

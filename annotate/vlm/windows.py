@@ -6,8 +6,10 @@ A look gives spans, known to the distance between two pictures.
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import batched, pairwise
+from itertools import pairwise
 from typing import Any
+
+import numpy as np
 
 from annotate.config import VlmConfig
 from annotate.segments import DONE, IDLE
@@ -16,9 +18,11 @@ from core.values import spread
 
 TILES = 9  # pictures in a contact sheet
 MIN_SHOWN = 8  # pictures of a short episode
+NEAR_SHARE = 0.25  # of the time between pictures: a stored keyframe that near is shown instead
 THIN_UP_TO = 1.5  # times the capacity: up to there fewer pictures are taken, since one window sees more than two halves
 
-Window = tuple[int, ...]  # frames, ascending; picture k of a request, counted from 1, shows frame [k - 1]
+# Frames, ascending. A picture's number is its frame: a model that counts pictures itself gives a number that is none
+Window = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -31,27 +35,35 @@ class Span:
     completed: bool
     notes: tuple[str, ...] = ()
 
+    @property
+    def middle(self) -> int:
+        """The frame at which it most likely begins: nothing is known between two pictures."""
+        return 0 if self.after < 0 else (self.after + 1 + self.start) // 2
 
-def capacity(config: VlmConfig) -> int:
-    """Pictures in one request."""
-    return config.max_images * (TILES if config.contact_sheet else 1)
 
+def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: VlmConfig) -> Window:
+    """The frames that are shown: pictures_per_s of them, and the last frame, which tells how the run ended.
 
-def shown_frames(coarse: Sequence[int], num_frames: int, config: VlmConfig) -> Window:
-    """The frames that are shown: the coarse keyframes and the last frame, which tells how the run ended.
+    Where a coarse keyframe is near, it is taken: it is stored already. A short episode is shown in more frames; one
+    that is a little too long for a request, in fewer.
 
-    A short episode is shown in evenly spread frames instead; one that is a little too long for a request, in fewer.
+    Example: of 100 frames at 15 fps with keyframes at 0, 15, 30 ..., two a second are 0, 8, 15, 22, 30 ... and 99.
     """
-    limit = capacity(config)
-    inside = [frame for frame in coarse if 0 <= frame < num_frames]
-    frames = sorted({0, num_frames - 1, *inside})
+    limit = config.max_images
+    spacing = fps / config.pictures_per_s
+    wanted = np.arange(0, num_frames, max(1.0, spacing))
+    stored = np.array([frame for frame in coarse if 0 <= frame < num_frames], dtype=float)
+    frames = {0, num_frames - 1}
+    for frame in wanted:
+        nearest = stored[np.abs(stored - frame).argmin()] if stored.size else -np.inf
+        is_near = abs(nearest - frame) <= spacing * NEAR_SHARE
+        frames.add(int(nearest) if is_near else min(num_frames - 1, round(frame)))
     least = min(MIN_SHOWN, limit, num_frames)
-    # The keyframes are too far apart for it: any of its frames may be shown instead
     if len(frames) < least:
         return tuple(spread(range(num_frames), least))
     if limit < len(frames) <= THIN_UP_TO * limit:
-        return tuple(spread(frames, limit))
-    return tuple(frames)
+        return tuple(spread(sorted(frames), limit))
+    return tuple(sorted(frames))
 
 
 def shifted_frames(shown: Window) -> Window:
@@ -69,7 +81,7 @@ def windows(shown: Window, config: VlmConfig) -> list[Window]:
 
     Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames [0:24] and [16:40].
     """
-    size = capacity(config)
+    size = config.max_images
     if len(shown) <= size:
         return [shown]
     # At most half is shared: each window has to bring something new
@@ -80,9 +92,13 @@ def windows(shown: Window, config: VlmConfig) -> list[Window]:
     return [shown[start : start + size] for start in starts]
 
 
-def in_batches(items: Mapping[Window, Sequence[int]], size: int) -> list[tuple[Window, list[int]]]:
-    """The items of each window in questions of at most `size` of them."""
-    return [(window, list(batch)) for window, of_window in items.items() for batch in batched(of_window, size)]
+def around(frames: Sequence[int], shown: Window) -> Window:
+    """The shown frames around some moments: two up to each, and the next one."""
+    chosen: set[int] = set()
+    for frame in frames:
+        after = bisect_left(shown, frame)
+        chosen |= set(shown[max(0, after - 2) : after + 1])
+    return tuple(sorted(chosen))
 
 
 # What one look says
@@ -107,7 +123,8 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
             notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
         # A change lies between two pictures of the window
         completed = change["outcome"] == ACHIEVED
-        span_at[picture] = Span(labels[change["label"]], window[picture - 2], window[picture - 1], completed, notes)
+        before = window[window.index(picture) - 1]
+        span_at[picture] = Span(labels[change["label"]], before, picture, completed, notes)
     return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
@@ -218,6 +235,12 @@ def dense_frames(low: int, high: int, count: int) -> Window:
     return (before, *(before + -(-k * size // parts) for k in range(1, parts + 1)))
 
 
+def ascending(starts: Sequence[int], num_frames: int) -> list[int]:
+    """First frames moved as little as it takes for each span to have a frame."""
+    least = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(len(starts))
+    return np.minimum(least, num_frames - np.arange(len(starts), 0, -1)).tolist()
+
+
 MATCH_S = 0.5  # boundaries this near are one, unless the configuration says otherwise
 WEIGHTS = (0.5, 0.3, 0.2)  # labels, boundaries, motion
 UNKNOWN = 0.5
@@ -227,10 +250,29 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     """Do two looks tell the same activities in the same order, and each change within `tolerance` frames?
 
     A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
+    An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
     """
-    if [s.label for s in a] != [s.label for s in b]:
+    here, there = _without_missed(a, b, tolerance), _without_missed(b, a, tolerance)
+    if [s.label for s in here] != [s.label for s in there]:
         return False
-    return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in zip(a[1:], b[1:], strict=True))
+    pairs = zip(here[1:], there[1:], strict=True)
+    return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in pairs)
+
+
+def _without_missed(spans: Sequence[Span], other: Sequence[Span], tolerance: float) -> list[Span]:
+    """A look without its short activities that another look lacks; the first and the last one stay."""
+    kept = []
+    for k, span in enumerate(spans):
+        is_inner = 0 < k < len(spans) - 1
+        is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
+        if not (is_short and not is_met(span, other, tolerance)):
+            kept.append(span)
+    return _joined(kept)
+
+
+def is_met(span: Span, other: Sequence[Span], tolerance: float) -> bool:
+    """Does another look have that span begin within `tolerance` frames, too?"""
+    return any(s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance for s in other[1:])
 
 
 def confidences(
@@ -253,7 +295,7 @@ def confidences(
     The formula is ours: agreement of what saw the episode independently. It ranks; it is no probability.
     """
     # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
-    is_met = [
+    are_met = [
         any(s.label == span.label and _distance(at, at, s) <= tolerance for s in (other or ())[1:])
         for at, span in zip(starts[1:], spans[1:], strict=True)
     ]
@@ -265,8 +307,8 @@ def confidences(
         same_label = same_boundary = same_motion = UNKNOWN
         if other is not None:
             same_label = _overlap(other, spans[k].label, start, end) / (end - start)
-        if other is not None and is_met[own]:
-            same_boundary = sum(is_met[own]) / len(is_met[own])
+        if other is not None and are_met[own]:
+            same_boundary = sum(are_met[own]) / len(are_met[own])
         if motion_cuts and is_motion_cut[own]:
             same_motion = sum(is_motion_cut[own]) / len(is_motion_cut[own])
         terms = zip(WEIGHTS, (same_label, same_boundary, same_motion), strict=True)
@@ -281,6 +323,6 @@ def _distance(low: int, high: int, span: Span) -> int:
 
 def _overlap(spans: Sequence[Span], label: int | str, start: int, end: int) -> int:
     """Frames of start .. end that have the label; a change counts in the middle of where it is known to be."""
-    edges = [(s.after + 1 + s.start) // 2 for s in spans] + [end]
+    edges = [s.middle for s in spans] + [end]
     parts = zip(spans, pairwise(edges), strict=True)
     return sum(max(0, min(until, end) - max(begin, start)) for s, (begin, until) in parts if s.label == label)

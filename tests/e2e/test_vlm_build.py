@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 SETTINGS = """annotator = "vlm"
 frames = {{keyframe_interval_s = 0.4}}
-vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3{more}}}"""
+vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_attempts = 3, refine = true{more}}}"""
 
 
 @pytest.fixture
@@ -180,7 +180,31 @@ def test_faults_that_pass(annotate: Annotate, tmp_path: Path) -> None:
     with serving_model(tmp_path, *faults) as server:
         ok(annotate(server, tmp_path / "workspace", "--workers", 2, more=", max_concurrency = 4"))
     assert labelled(tmp_path / "workspace") == EVERY
-    assert findings(tmp_path / "workspace") == set()
+    # The stand-in answers at random: what no run looks like is for review, and nothing else is found
+    assert {reason for reason, *_ in findings(tmp_path / "workspace")} <= {"needs_review"}
+
+
+def test_fenced_replies_are_read(annotate: Annotate, tmp_path: Path) -> None:
+    with serving_model(tmp_path, "--fault", "fence") as server:
+        ok(annotate(server, tmp_path / "workspace", "--workers", 2))
+        sent = server.events("received")
+    assert len(sent) == len(set(sent)), "nothing was asked twice"
+    assert labelled(tmp_path / "workspace") == EVERY
+
+
+@pytest.mark.parametrize("fault", ["not_json", "cut", "refused"])
+def test_a_build_of_bad_replies_ends_early_and_says_what_was_paid(
+    fault: str, annotate: Annotate, tmp_path: Path
+) -> None:
+    with serving_model(tmp_path, "--fault", fault) as server:
+        result = annotate(server, tmp_path / "workspace", "--workers", 2)
+        sent = server.events("received")
+    assert 0 < len(sent) <= 20
+    assert result.code == FAILED
+    assert f"{len(sent)} requests with" in result.err
+    assert "were paid for" in result.err
+    assert "Traceback" not in result.err
+    assert "lost" in result.out
 
 
 def test_a_model_that_the_server_does_not_have(annotate: Annotate, tmp_path: Path) -> None:

@@ -101,19 +101,23 @@ def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:
         return {"label": truth[k][1], "outcome": "achieved" if truth[k][2] else "not_achieved"}
 
     def segment(request: Request) -> dict[str, Any]:
-        seen = [index(f) for f in frames_shown(request)]
-        changes = [{"picture": p, **told(k)} for p, (before, k) in enumerate(pairwise(seen), 2) if k != before]
+        frames = frames_shown(request)
+        seen = [index(f) for f in frames]
+        told_at = zip(frames[1:], pairwise(seen), strict=True)
+        changes = [{"picture": frame, **told(k)} for frame, (before, k) in told_at if k != before]
         return {"seen": "All", "first": told(seen[0]), "changes": changes}
 
     def refine(request: Request) -> dict[str, Any]:
-        seen = [index(f) for f in frames_shown(request)]
-        return {"seen": "It", "picture": next((p for p, k in enumerate(seen, 1) if k != seen[0]), len(seen))}
+        frames = frames_shown(request)
+        return {"seen": "It", "picture": next((f for f in frames if index(f) != index(frames[0])), frames[-1])}
 
     def verify(request: Request) -> dict[str, Any]:
         verdicts = {}
         for key, step, start in re.findall(r"^(attempt_\d+): step (\d+), .*, from ([\d.]+) s", question(request), re.M):
-            k = index(round(float(start) * 30))
-            assert truth[k][1] == step
+            k = min(
+                (k for k, (_, label, _) in enumerate(truth) if label == step),
+                key=lambda k: abs(truth[k][0] - float(start) * 30),
+            )
             verdicts[key] = {"criterion": "It", "evidence": "It", "completed": truth[k][2]}
         return verdicts
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema")
+IN_THE_REPLY = ("wrong_model", "cut", "not_json", "off_schema", "fence")
 IN_THE_VALUE = ("out_of_range", "empty_list", "even")
 WORDS_WEIGHED = ("True", "False")  # the likeliest first tokens of a free text
 WORDS = ("red", "cup", "bowl", "left", "drawer", "towel", "block", "lid", "plate", "near", "box", "handle")
@@ -38,8 +38,9 @@ def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str,
     elif fault in IN_THE_VALUE:
         value = spoil(value, fault)
     elif fault == "off_schema":
-        value = {"surprise": value}
+        value = {"surprise": value, "more": 1}
     text = "I think that the robot" if fault == "not_json" else json.dumps(value)
+    text = f"Here is the JSON:\n```json\n{text}\n```" if fault == "fence" else text
     finish, tokens = "stop", max(1, len(text) // 4)
     if fault == "cut" or tokens > request["max_tokens"]:
         tokens = min(tokens, request["max_tokens"])
@@ -102,13 +103,13 @@ def fill(schema: dict[str, Any], rng: random.Random) -> Any:
 
 
 def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a model that sees the same three steps in every run, each a third of it, and all completed."""
+    """The answer of a model that sees the same three steps in every run, none as long as another, all completed."""
     if "steps" in properties:
         return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
     if "changes" in properties:
-        pictures = properties["changes"]["items"]["properties"]["picture"]["enum"][-1]
+        pictures = properties["changes"]["items"]["properties"]["picture"]["enum"]
         seen = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
-        changes = [{"picture": 1 + round(k * (pictures - 1) / 3)} | seen[k] for k in (1, 2)]
+        changes = [{"picture": pictures[round(at * (len(pictures) - 1))]} | seen[k] for k, at in ((1, 0.25), (2, 0.55))]
         return value | {"first": seen[0], "changes": changes}
     if "picture" in properties:
         return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}

@@ -149,9 +149,9 @@ def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
         ("off_schema", "bad_reply", "breaks the schema: $: "),
         ("out_of_range", "bad_reply", "breaks the schema: $.steps[0].mark: 100000"),
         ("empty_list", "bad_reply", "breaks the schema: $.steps: [] is too short"),
-        ("cut", "bad_reply", "the reply is cut off at 500 tokens (max_tokens)"),
+        ("cut", "cut", "the reply is cut off at 500 tokens (max_tokens)"),
         ("wrong_model", "wrong_model", "another-model answered in place of stand-in"),
-        ("refused", "refused", "HTTP 400: the prompt is too long, by far"),
+        ("refused", "wrong_request", "HTTP 400: the prompt is too long, by far"),
         ("500", "server_gone", "no server answers any more (http"),
         ("drop", "server_gone", "connection broken"),
     ],
@@ -168,7 +168,7 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
     assert message in str(error)
     assert "\n" not in str(error)
     assert ("demo, episode 5, plan" in str(error)) != error.is_fatal
-    requests = {"bad_reply": 3, "wrong_model": 1, "refused": 1, "server_gone": 6}[reason]
+    requests = {"bad_reply": 2, "cut": 2, "wrong_model": 1, "wrong_request": 1, "server_gone": 6}[reason]
     assert len(server.received) == requests == len(bench.statuses())
     assert not bench.store.keys(), "nothing is labelled"
     assert "ok" not in bench.statuses()
@@ -176,18 +176,20 @@ def test_lasting_faults_end_with_one_clear_message(bench: Bench, fault: str, rea
 
 def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
     async def ask_one():
-        async with bench.server("not_json:first=2") as server, bench.client(server) as client:
-            reply = await client.ask(question(), 0)
-            return reply, [(b.get("seed"), b["temperature"]) for b in server.seen]
+        async with bench.server("not_json:first=1") as server, bench.client(server) as client:
+            return await client.ask(question(), 0), server.seen
 
-    reply, sampling = run(ask_one())
-    assert sampling == [(7, 0.0), (None, 0.3), (None, 0.3)]
-    assert bench.statuses() == ["bad_reply", "bad_reply", "ok"]
+    reply, asked = run(ask_one())
+    assert [(b.get("seed"), b["temperature"]) for b in asked] == [(7, 0.0), (None, 0.3)]
+    first, again = (b["messages"][-1]["content"] for b in asked)
+    assert again[:-1] == first
+    assert "could not be used: the reply is no JSON (does the server" in again[-1]["text"]
+    assert bench.statuses() == ["bad_reply", "ok"]
     stored = bench.store.get(reply.key)
     assert stored is not None
-    assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 2}
+    assert stored.params == {"max_tokens": 500, "temperature": 0.3, "attempt": 1}
     (row,) = bench.store.calls("b")
-    assert row["prompt_tokens"] == 3 * reply.prompt_tokens, "bad replies cost too"
+    assert row["prompt_tokens"] > reply.prompt_tokens, "bad replies cost too"
 
 
 def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):

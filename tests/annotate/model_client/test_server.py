@@ -163,7 +163,7 @@ def test_flags_on_a_gpu():
     )
     written = {"backend": "xgrammar", "disable_any_whitespace": True}
     assert json.loads(found.pop("--structured-outputs-config")) == written
-    assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 32, "video": 0}
+    assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 48, "video": 0}
     assert found == {
         "--model": "a/b",
         "--served-model-name": "a/b",

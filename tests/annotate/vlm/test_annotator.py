@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from annotate.config import VlmConfig
-from annotate.model_client.calls import Image
+from annotate.model_client.calls import Image, VlmError
 from annotate.segments import finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from annotate.vlm.pictures import beside, size_beside
 from ingest.media.video import VideoError
 from tests.kits.vlm_episodes import PLAN, Loader, Model, frames_shown, ignorant, knowing, view_of
 
-CONFIG = VlmConfig()
+# A picture by itself says its frame; every boundary is narrowed to a frame
+CONFIG = VlmConfig(contact_sheet=False, refine=True)
 # Grasps at the second try, rests, moves, places, and is done
 TRUTH = [(0, "1", False), (47, "1", True), (101, "idle", True), (152, "2", True), (199, "3", True), (263, "done", True)]
 
@@ -22,16 +23,86 @@ def run(view, model, config=CONFIG):
     return asyncio.run(annotate_episode(view, model, config))
 
 
-def test_the_stages_of_an_episode_begin_with_the_same_bytes():
+def test_each_stage_is_shown_what_it_needs():
     model = knowing(TRUTH, reason=lambda request: dict.fromkeys(request.schema["properties"], "Text"))
     view = view_of()
     label = run(view, model)
     asyncio.run(reason_episode(view, label.segments, 3, model, CONFIG))
-    alike = [r for r in model.requests if r.stage != "refine"]
-    assert [r.stage for r in alike] == ["plan", "segment", "verify", "reason"]
-    assert len({(r.system, r.content[:-1]) for r in alike}) == 1
-    assert frames_shown(alike[0]) == [*range(0, 300, 30), 299]
-    assert {r.system for r in model.requests} == {alike[0].system}
+    plan, segment, verify, reason = (r for r in model.requests if r.stage != "refine")
+    assert [r.stage for r in (plan, segment, verify, reason)] == ["plan", "segment", "verify", "reason"]
+    # Two pictures a second, the last one, and of the ends of attempts those around them
+    assert frames_shown(plan) == frames_shown(segment) == [*range(0, 300, 15), 299]
+    assert frames_shown(verify) == [30, 45, 60, 75, 90, 105, 180, 195, 210, 240, 255, 270]
+    assert frames_shown(reason) == [*range(0, 300, 60)]
+
+
+def test_a_boundary_that_is_not_refined_lies_between_its_pictures():
+    label = run(view_of(), knowing(TRUTH), CONFIG.model_copy(update={"refine": "doubtful"}))
+    assert [s.start_frame for s in label.segments] == [0, 53, 98, 158, 203, 263]
+
+
+def test_a_label_stays_as_it_was_where_refine_or_verify_fails():
+    def fails(request):
+        raise VlmError("bad_reply", "no JSON")
+
+    label = run(view_of(), knowing(TRUTH, refine=fails, verify=fails))
+    assert [s.start_frame for s in label.segments] == [0, 53, 98, 158, 203, 263]
+    assert [s.completed for s in label.segments][:2] == [False, True]
+    assert label.notes == [
+        "refine failed, so the label is coarser (bad_reply): no JSON",
+        "verify failed, so the label is coarser (bad_reply): no JSON",
+    ]
+
+
+def judged(success, truth=TRUTH, **replies):
+    return run(view_of(success=success), knowing(truth, **replies))
+
+
+def test_a_known_success_is_stronger_than_verify_and_a_denied_goal_goes_to_review():
+    def deny(request):
+        nothing = {"criterion": "It", "evidence": "It", "completed": False}
+        return dict.fromkeys(request.schema["properties"], nothing)
+
+    label = judged(True, verify=deny)
+    assert finished(label.segments, 3)
+    assert [s.completed for s in label.segments if s.step is not None] == [False, True, True, True]
+    assert label.needs_review
+    assert any("the model denies it of step 1, 2, 3" in note for note in label.notes)
+    assert not judged(True).needs_review
+
+
+def test_a_step_that_a_success_lacks_was_done_between_two_pictures():
+    lacking = [(0, "1", True), (152, "3", True), (263, "done", True)]
+    label = judged(True, lacking, refine=lambda request: {"seen": "x", "picture": frames_shown(request)[-1]})
+    assert [s.step for s in label.segments] == [0, 1, 2, None]
+    assert finished(label.segments, 3)
+    assert "step 2 was not seen" in " ".join(label.notes)
+    assert label.segments[1].confidence < 0.5
+    assert not finished(judged(None, lacking).segments, 3)
+
+
+NONSENSE = {
+    "one step for all": [(0, "1", True)],
+    "another order": [(0, "3", True), (60, "2", True), (150, "1", True), (200, "3", True), (280, "1", True)],
+    "equal parts": [(0, "1", True), (100, "2", True), (200, "3", True)],
+    "nothing completed": [(0, "1", False), (100, "2", False), (160, "3", False)],
+}
+
+
+@pytest.mark.parametrize("kind", NONSENSE)
+def test_what_no_run_looks_like_is_unsure_and_for_review(kind):
+    label = run(view_of(), knowing(NONSENSE[kind]))
+    assert label.needs_review
+    assert max(s.confidence for s in label.segments) <= 0.3
+
+
+def test_several_changes_at_one_picture_are_unsure():
+    def segment(request):
+        frame = frames_shown(request)[5]
+        changes = [{"picture": frame, "label": label, "outcome": "achieved"} for label in ("1", "2", "3")]
+        return {"seen": "x", "first": {"label": "idle", "outcome": "achieved"}, "changes": changes}
+
+    assert run(view_of(), knowing(TRUTH, segment=segment)).needs_review
 
 
 def test_a_missing_task_is_inferred_and_marked():
@@ -78,17 +149,17 @@ def test_contact_sheets_hold_the_pictures_with_their_times():
     view = view_of(num_frames=20 * 30, load=Loader(jpeg))
     run(view, model, VlmConfig(contact_sheet=True))
     request = model.of("segment")[0]
-    assert request.content[:-1] == model.of("plan")[0].content[:-1]
+    assert len(model.of("plan")[0].images) == 3, "24 of the pictures"
     sheets = [pixels(i) for i in request.images]
-    assert [s.shape[:2] for s in sheets] == [(504, 672), (504, 672), (168, 672)]
-    # picture 5 shows frame 120, so luma 160, below its caption; the caption is white on black
-    tile = sheets[0][168:336, 224:448]
-    assert abs(float(tile[60:].mean()) - 160) < 2
+    assert [s.shape[:2] for s in sheets] == [(576, 768)] * 4 + [(384, 768)]
+    # the fifth picture shows frame 60, so luma 100, below its caption; the caption is white on black
+    tile = sheets[0][192:384, 256:512]
+    assert abs(float(tile[60:].mean()) - 100) < 2
     assert tile[:20, :60].min() < 60
     assert tile[:20, :60].max() > 200
-    assert request.content[1] == "Pictures 1 to 9:"
-    assert request.schema["properties"]["changes"]["items"]["properties"]["picture"]["enum"] == [*range(2, 22)]
-    assert all(len(r.images) == len(frames) for r, frames in [(model.of("refine")[0], range(8))])
+    assert request.content[1] == "Pictures 0 to 120:"
+    numbers = request.schema["properties"]["changes"]["items"]["properties"]["picture"]["enum"]
+    assert numbers == [*range(15, 600, 15), 599]
 
 
 def test_a_damaged_stored_picture_is_named():
@@ -120,16 +191,16 @@ def two_passes(second, strong=None):
 
 def test_two_passes_that_agree_make_a_label_sure():
     model = two_passes(TRUTH)
-    label = run(view_of(motion_cuts=(47, 101, 152, 199, 263)), model, VlmConfig(passes=2))
+    label = run(view_of(motion_cuts=(47, 101, 152, 199, 263)), model, CONFIG.model_copy(update={"passes": 2}))
     assert len(model.of("segment")) == 2
-    assert frames_shown(model.of("segment")[1]) == [0, *range(45, 270, 30), 284, 299]
+    assert frames_shown(model.of("segment")[1]) == [0, *range(22, 280, 15), 292, 299]
     assert [s.start_frame for s in label.segments] == [t[0] for t in TRUTH]
     assert min(s.confidence for s in label.segments) > 0.85
     assert not label.needs_review
 
 
 def test_the_gate_stops_passes_that_differ_by_more_than_the_tolerance_and_asks_people():
-    gate = VlmConfig(passes=2, gate_tolerance_s=0.5)
+    gate = CONFIG.model_copy(update={"passes": 2, "gate_tolerance_s": 0.5})
     for config in (gate, gate.model_copy(update={"strong_model": "big"})):
         label = run(view_of(), two_passes(TRUTH), config)
         assert (label.needs_review, label.notes) == (False, [])
@@ -150,7 +221,11 @@ def test_the_gate_stops_passes_that_differ_by_more_than_the_tolerance_and_asks_p
 )
 def test_the_strong_model_decides(second, strong, review, note, labels):
     model = two_passes(second, strong)
-    label = run(view_of(), model, VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="big", verify=False))
+    label = run(
+        view_of(),
+        model,
+        VlmConfig(passes=2, gate_tolerance_s=0.5, strong_model="big", verify=False, contact_sheet=False, refine=True),
+    )
     assert (label.needs_review, label.notes) == (review, [note])
     assert [s.start_frame for s in label.segments] == [t[0] for t in labels]
     assert [r.model for r in model.of("segment")] == ["", "", "big"]
@@ -191,7 +266,7 @@ def test_the_order_in_which_replies_come_changes_nothing():
         return ask
 
     view = view_of(num_frames=2000)
-    labels = [run(view, shuffled(seed), VlmConfig(passes=2)) for seed in range(5)]
+    labels = [run(view, shuffled(seed), CONFIG.model_copy(update={"passes": 2})) for seed in range(5)]
     assert all(label == labels[0] for label in labels)
 
 
@@ -213,7 +288,7 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
         )
     # In a sheet of three columns each camera has as much room as one alone has
     shown = pixels(model.of("segment")[0].images[0])
-    assert shown.shape[1] == (3 * 2 * 224 if sheets else 184)
+    assert shown.shape[1] == (3 * 2 * 256 if sheets else 184)
 
 
 def test_pictures_side_by_side_are_as_high_as_the_first() -> None:

@@ -25,7 +25,7 @@ def replies_of_reason(request: Request) -> dict[str, str]:
 
 def asked(view, config=None, model=None) -> list[Request]:
     """All requests for an episode."""
-    config = config or VlmConfig()
+    config = config or VlmConfig(contact_sheet=False, refine=True)
     model = model or knowing(TRUTH, reason=replies_of_reason)
     label = asyncio.run(annotate_episode(view, model, config))
     asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
@@ -61,5 +61,5 @@ def test_the_plan_of_an_episode_without_task():
 
 def test_the_question_about_a_window_of_a_long_episode():
     view = view_of(num_frames=300 * 30)
-    requests = [r for r in asked(view, VlmConfig(refine=False)) if r.stage == "segment"]
+    requests = [r for r in asked(view, VlmConfig(contact_sheet=False)) if r.stage == "segment"]
     golden("segment_of_a_window", question(requests[1]) + "\n")

@@ -11,15 +11,27 @@ CONFIG = VlmConfig()
 
 
 def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
-    assert len(shown_frames(range(0, 35 * 30, 30), 35 * 30, CONFIG)) == 24
-    assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, CONFIG)) == 37
-    assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, VlmConfig(contact_sheet=True))) == 37
+    assert len(shown_frames(range(0, 35 * 30, 30), 35 * 30, 30.0, CONFIG)) == 48
+    assert len(shown_frames(range(0, 36 * 30, 30), 36 * 30, 30.0, CONFIG)) == 73
+
+
+def test_two_pictures_a_second_are_shown_and_stored_ones_where_they_are_near():
+    shown = shown_frames(range(0, 100, 15), 100, 15.0, CONFIG)
+    assert shown == (0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75, 82, 90, 98, 99)
+    assert shown_frames(range(0, 300, 12), 300, 30.0, CONFIG)[:4] == (0, 12, 30, 48)
+
+
+@given(st.integers(2, 400), st.integers(1, 40), st.floats(0.5, 60))
+def test_shown_frames_are_frames_of_the_episode(num_frames, every, fps):
+    shown = shown_frames(range(0, num_frames, every), num_frames, fps, CONFIG)
+    assert list(shown) == sorted(set(shown))
+    assert (shown[0], shown[-1]) == (0, num_frames - 1)
 
 
 @settings(max_examples=200)
 @given(st.integers(2, 400), st.integers(1, 40))
 def test_shifted_pictures_are_no_more_and_others(num_frames, every):
-    shown = shown_frames(range(0, num_frames, every), num_frames, CONFIG)
+    shown = shown_frames(range(0, num_frames, every), num_frames, 30.0, CONFIG)
     shifted = shifted_frames(shown)
     assert len(shifted) <= len(shown)
     assert (shifted[0], shifted[-1]) == (0, num_frames - 1)
@@ -39,9 +51,9 @@ def read(*changes):
 def test_a_reply_is_taken_as_it_is_or_sorted_and_noted():
     first = Span(0, -1, 0, True)
     as_it_is = [first, Span(1, 0, 10, True), Span("idle", 20, 30, True), Span(1, 30, 40, False)]
-    assert read(change(2), change(4, "idle"), change(5, "2", "not_achieved")) == as_it_is
+    assert read(change(10), change(30, "idle"), change(40, "2", "not_achieved")) == as_it_is
     low = Span(1, 0, 10, True, ("changes not in the order of time: sorted",))
-    assert read(change(5, "3"), change(2)) == [first, low, Span(2, 30, 40, True)]
+    assert read(change(40, "3"), change(10)) == [first, low, Span(2, 30, 40, True)]
     assert read() == [Span(0, -1, 0, True, ("no change was told",))]
 
 

@@ -1,0 +1,104 @@
+"""What each kind of server takes in a request, in one table; and what to leave out of the next one when it refuses.
+
+A server is known by its address, else taken as vLLM. One that refuses a request in words that name a field is asked
+again without it: nobody has worked for the first one, so the first question of a build is also the probe.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from annotate.model_client.calls import Request
+
+type Structured = Literal["json_schema", "json_object", "none"]
+
+
+@dataclass(frozen=True)
+class Profile:
+    """source: what it rests on. hosts: how addresses of such servers end."""
+
+    name: str
+    source: str
+    hosts: tuple[str, ...] = ()
+    tokens_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    temperature: bool = True
+    seed: bool = True
+    structured: Structured = "json_schema"  # in which form it is told the schema; the prompt has it in words anyway
+
+    def fields(self, request: Request, max_tokens: int, temperature: float) -> dict[str, Any]:
+        """The fields of a request beside model, messages and those that it brings itself.
+
+        A seed goes with temperature 0 alone: vLLM 0.32 on CPU dies of one with a temperature above 0.
+        """
+        fields: dict[str, Any] = {self.tokens_field: max_tokens}
+        if self.temperature:
+            fields["temperature"] = temperature
+        if self.seed and not temperature:
+            fields["seed"] = request.seed
+        if request.schema is not None and self.structured == "json_schema":
+            schema = {"name": request.stage, "strict": True, "schema": request.schema}
+            fields["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if request.schema is not None and self.structured == "json_object":
+            fields["response_format"] = {"type": "json_object"}
+        return fields
+
+    def without(self, refusal: str) -> "Profile | None":
+        """The profile for a server that refused a request in these words; None where they name none of its fields."""
+        words = refusal.casefold()
+        if self.tokens_field == "max_tokens" and re.search(r"max_tokens.*(not supported|unsupported|instead)", words):
+            return replace(self, tokens_field="max_completion_tokens")
+        if self.structured == "json_schema" and re.search(r"json_schema|response_format|guided|grammar", words):
+            return replace(self, structured="json_object")
+        if self.structured == "json_object" and re.search(r"json_object|response_format", words):
+            return replace(self, structured="none")
+        if self.temperature and "temperature" in words:
+            return replace(self, temperature=False)
+        if self.seed and re.search(r"\bseed\b", words):
+            return replace(self, seed=False)
+        return None
+
+    def facts(self) -> dict[str, str | bool]:
+        names = ("name", "tokens_field", "temperature", "seed", "structured", "source")
+        return {name: getattr(self, name) for name in names}
+
+
+PROFILES = (
+    Profile("vllm", "vLLM 0.32.0, run, and 0.33.0, its protocol; SGLang 0.5.23 and LMDeploy 0.18.0, their protocols"),
+    Profile(
+        "openai",
+        "api.openai.com, GPT-5 family, as its issues of 2026 have it; not run",
+        ("api.openai.com",),
+        tokens_field="max_completion_tokens",
+        temperature=False,
+    ),
+    Profile("gemini", "its OpenAI endpoint, documentation of 2026; not run", ("googleapis.com",), seed=False),
+    Profile(
+        "json_mode",
+        "services of Qwen, Zhipu and DeepSeek, a survey of October 2026; not run",
+        ("aliyuncs.com", "bigmodel.cn", "api.deepseek.com"),
+        structured="json_object",
+    ),
+)
+NAMES = ("auto", *(profile.name for profile in PROFILES))
+
+
+def profile_of(url: str, name: str = "auto") -> Profile:
+    """The profile of that name; with `auto` the one of the server at an address."""
+    if name != "auto":
+        return next(profile for profile in PROFILES if profile.name == name)
+    host = urlsplit(url).hostname or ""
+    return next((p for p in PROFILES if any(host.endswith(end) for end in p.hosts)), PROFILES[0])
+
+
+DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$")  # what services put behind the name of a model
+
+
+def is_same_model(told: object, names: Mapping[str, Any] | set[str]) -> bool:
+    """Is a model of that name one of those, be it with a date behind it or a folder before it?
+
+    Example: "gpt-5.1-2026-03-01" and "models/gpt-5.1" are gpt-5.1.
+    """
+    plain = str(told).removeprefix("models/")
+    return plain in names or told in names or DATED.sub("", plain) in names

@@ -1,0 +1,180 @@
+"""What is known of an episode beside the model's replies: its outcome, and what no true division looks like."""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from annotate.segments import DONE, IDLE, STEP, Segment, completed_steps, finished
+
+DOUBTED = 0.3  # confidence of a label that no run looks like, at most: its names are not used
+EVEN = 0.15  # spread of the lengths over their mean: what people divide is less even
+LEAST_FOR_EVEN, LEAST_INNER = 3, 6  # segments: of a run, and of one without its first or its last
+LEAST_SEEN = 0.6  # share of the planned steps that a run shows
+LEAST_IN_ORDER = 0.6  # share of the changes from step to step that go on to the next step, or try one anew
+
+
+def implausible(segments: Sequence[Segment], plan: Sequence[str], success: bool | None) -> list[str]:
+    """In which ways a division is one that runs do not have, in words; nothing where it may be true.
+
+    A run that failed may lack steps.
+    """
+    steps = [s for s in segments if s.kind == STEP]
+    attempted = {s.step for s in steps}
+    doubts = []
+    if success is not False and len(attempted) < LEAST_SEEN * len(plan):
+        doubts.append(f"the model sees {len(attempted)} of the {len(plan)} steps that it planned")
+    if success is not False and not any(s.completed for s in steps):
+        doubts.append("the model sees no step completed")
+    changes = [(a.step or 0, b.step or 0) for a, b in pairwise(steps)]
+    in_order = sum(b in (a, a + 1) for a, b in changes)
+    if changes and in_order < LEAST_IN_ORDER * len(changes):
+        doubts.append("the model sees the steps in another order than it planned them")
+    if _are_even(segments):
+        doubts.append("the model divides the run into equal parts")
+    if any("several changes at picture" in (s.notes or "") for s in segments):
+        doubts.append("the model sees several changes at one moment")
+    return doubts
+
+
+def _are_even(segments: Sequence[Segment]) -> bool:
+    """Are the segments equally long: all, or all but the first or the last?"""
+    lengths = np.array([len(s) for s in segments])
+    parts = [(lengths, LEAST_FOR_EVEN), (lengths[1:], LEAST_INNER), (lengths[:-1], LEAST_INNER)]
+    return any(len(part) >= least and part.std() < EVEN * part.mean() for part, least in parts)
+
+
+class KnownOutcome(NamedTuple):
+    """Segments that agree with what is known of the whole run."""
+
+    segments: list[Segment]
+    notes: list[str]
+    contradictions: list[str]  # for a person to look at
+
+
+def with_outcome(
+    segments: Sequence[Segment], plan: Sequence[str], success: bool | None, shown: Sequence[int]
+) -> KnownOutcome:
+    """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
+
+    shown: the frames that the model saw. Of a run that succeeded each planned step was completed: by an attempt between
+    two pictures, where the steps beside it follow one another and it lacks, else by the last attempt. Time after the
+    task is `done` only if the task is.
+    """
+    num_planned, known = len(plan), list(segments)
+    notes: list[str] = []
+    contradictions: list[str] = []
+    if success is False:
+        if finished(known, num_planned):
+            contradictions.append("the dataset calls the episode a failure, but the model sees every step completed")
+        known = _failed(known, num_planned)
+    if success:
+        known, notes = _with_missed(known, plan, shown)
+        known, contradictions = _completed(known, num_planned)
+    for k, segment in enumerate(known):
+        if segment.kind == DONE and not finished(known[:k], num_planned):
+            idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
+            known[k] = noted(idle, "told done, but steps are left")
+    return KnownOutcome(known, notes, contradictions)
+
+
+def _failed(segments: list[Segment], num_planned: int) -> list[Segment]:
+    """Of a run that failed, the attempt that would have finished the task did not complete its step."""
+    last = max((k for k, s in enumerate(segments) if s.kind == STEP), default=None)
+    if last is None or not segments[last].completed:
+        return segments
+    if segments[last].step == num_planned - 1 or finished(segments, num_planned):
+        attempt = replace(segments[last], completed=False)
+        segments[last] = noted(attempt, "not completed: the dataset calls the episode a failure")
+    return segments
+
+
+def _left(segments: Sequence[Segment], num_planned: int) -> list[int]:
+    """The planned steps that are not complete at the end."""
+    complete = completed_steps(segments, segments[-1].end_frame)
+    return [step for step in range(num_planned) if step not in complete]
+
+
+def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment], list[str]]:
+    """With the last attempt at each step completed; and what a person should look at.
+
+    A model that denies a step on the way, but not the last one, overlooks something: that is a note of the segment.
+    """
+    left = _left(segments, num_planned)
+    last_attempt = {s.step: k for k, s in enumerate(segments) if s.kind == STEP}
+    denied = [step for step in left if step in last_attempt and not segments[last_attempt[step]].completed]
+    for step in denied:
+        attempt = replace(segments[last_attempt[step]], completed=True)
+        why = "completed: the dataset calls the episode a success, the model denies it"
+        segments[last_attempt[step]] = noted(attempt, why)
+    contradictions = []
+    if num_planned - 1 in denied or 2 * len(denied) >= num_planned:
+        steps = ", ".join(str(step + 1) for step in denied)
+        contradictions.append(f"the dataset calls the episode a success, but the model denies it of step {steps}")
+    if not finished(segments, num_planned):
+        what = "the dataset calls the episode a success, but not every planned step was seen completed"
+        contradictions.append(what)
+    return segments, contradictions
+
+
+def _with_missed(segments: list[Segment], plan: Sequence[str], shown: Sequence[int]) -> tuple[list[Segment], list[str]]:
+    """With each step that lacks, where its neighbours in the plan meet; and a note for each."""
+    notes = []
+    for step in _left(segments, len(plan)):
+        span = _gap(segments, step, len(plan), shown)
+        if span is None:
+            continue
+        first, last = span
+        why = "the dataset calls the episode a success: this step was done between two pictures"
+        missed = Segment(plan[step], first, last, STEP, True, step, DOUBTED, why)
+        before = [replace(s, end_frame=min(s.end_frame, first)) for s in segments if s.start_frame < first]
+        behind = [replace(s, start_frame=max(s.start_frame, last)) for s in segments if s.end_frame > last]
+        segments = [*before, missed, *behind]
+        notes.append(f"step {step + 1} was not seen: the episode is a success, so it is taken to be between pictures")
+    return segments, notes
+
+
+def _gap(segments: Sequence[Segment], step: int, num_planned: int, shown: Sequence[int]) -> tuple[int, int] | None:
+    """The frames in which a step must have been done that was seen by no picture; None where nothing shows it.
+
+    Its neighbours in the plan meet there, or have an idle time between them, in the middle of which it is put.
+    """
+    place = _meeting(segments, step, num_planned)
+    if place is None:
+        return None
+    before, behind = place
+    if behind == before + 1:
+        moment = segments[before].end_frame
+    else:
+        moment = (segments[before].end_frame + segments[behind - 1].end_frame) // 2
+    after = bisect_left(shown, moment)
+    first = max(shown[max(0, after - 1)], segments[before].start_frame) + 1
+    limit = segments[behind].end_frame - 1 if behind < len(segments) else segments[-1].end_frame
+    last = min(shown[after] if after < len(shown) - 1 else limit, limit)
+    return (first, last) if first < last else None
+
+
+def _meeting(segments: Sequence[Segment], step: int, num_planned: int) -> tuple[int, int] | None:
+    """The last place where the step before one is followed by what comes after it: the indices of both."""
+    found = None
+    for before, segment in enumerate(segments):
+        if segment.kind != STEP or segment.step != step - 1:
+            continue
+        behind = before + 1
+        if behind < len(segments) and segments[behind].kind == IDLE:
+            behind += 1
+        if behind == len(segments):
+            follows = step == num_planned - 1
+        elif step == num_planned - 1:
+            follows = segments[behind].kind == DONE
+        else:
+            follows = segments[behind].step == step + 1
+        found = (before, behind) if follows else found
+    return found
+
+
+def noted(s: Segment, note: str) -> Segment:
+    return replace(s, notes=f"{s.notes}; {note}" if s.notes else note)

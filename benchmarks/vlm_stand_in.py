@@ -1,0 +1,341 @@
+"""What the vlm annotator makes of a model's answers: hand labels stand in for a model, exactly or with its mistakes.
+
+    python -m benchmarks.vlm_stand_in [--truth FOLDER] [--seeds 2] [--only WORD]
+
+No server is asked: each question of the annotator is answered from the hand labels of the nine real sets
+(benchmarks/real_truth). Prints for each kind of model: F1 of boundaries within 0.5 s, error of progress, known
+successes whose label is finished, labels that are unsure (refused, for review, or of a confidence below 0.5) and that
+are for review, and calls and tokens a minute of video. Tokens are those of Qwen3-VL's picture arithmetic and of four
+characters a token, for pictures of 480 x 360. The last rows are other ways of asking, with the exact model: what this
+annotator asked before, a plain request, and the way of LeRobot's annotator as its documentation describes it.
+"""
+
+import argparse
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from annotate.config import VlmConfig
+from annotate.label_run import MIN_NAME_CONFIDENCE
+from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.model_client.reading import problem_of
+from annotate.model_client.tokens import TokenMeter, blank
+from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
+from annotate.vlm.annotator import annotate_episode, reason_episode
+from annotate.vlm.pictures import EpisodeView
+from benchmarks.harness import table_text
+from benchmarks.label_truth import TRUTH
+from eval.annotators.scoring import cuts_f1
+from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step, read_truth
+
+SIZE_PX = (480, 360)
+NEAR_S = 0.5
+METER = TokenMeter()
+KEYFRAME_S = 1.0
+
+
+@cache
+def picture() -> Image:
+    return blank(*SIZE_PX)
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What a model does wrong. off_s: seconds that each boundary is off, to either side."""
+
+    off_s: float = 0.0
+    missed_completions: float = 0.0  # share of completed attempts that verify denies
+    denies_all: bool = False
+    dropped: float = 0.0  # share of runs of which a step is left out
+    doubled: float = 0.0  # share of runs of which a step is told twice
+    parts: int = 0  # the run in so many equal parts, whatever it shows
+    part_s: float = 0.0  # steps of that length, up to the end
+    one_step: bool = False
+    shuffled: bool = False
+    at_one_picture: bool = False
+    counts_from: int | None = None  # pictures are counted from that number, whatever stands at them
+    in_seconds: bool = False
+
+
+@dataclass
+class StandIn:
+    """Answers the questions about one run from its hand labels."""
+
+    truth: EpisodeTruth
+    mistakes: Mistakes
+    rng: np.random.Generator
+    calls: int = 0
+    images: int = 0
+    tokens: int = 0
+    plan: list[str] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        known = _numbered(self.truth)
+        steps = {s.step: s.name for s in reversed(known) if s.kind == STEP}
+        self.plan = [steps[k] for k in range(len(steps))]
+        while len(self.plan) < 2:
+            self.plan.append("Retract the arm")
+        self.segments = self._spoilt(known)
+
+    def _spoilt(self, known: list[Segment]) -> list[Segment]:
+        n, fps, m = self.truth.num_frames, self.truth.fps, self.mistakes
+        count = m.parts or (max(2, int(n / fps / m.part_s)) if m.part_s else 0)
+        if count:
+            edges = [round(k * n / count) for k in range(count + 1)]
+            names = [k % len(self.plan) for k in range(count)]
+            return [Segment("", a, b, STEP, True, k) for k, (a, b) in zip(names, pairwise(edges), strict=True)]
+        if m.one_step:
+            return [Segment("", 0, n, STEP, True, 0)]
+        inner = [k for k, s in enumerate(known) if s.kind == STEP and k]
+        if inner and self.rng.random() < m.dropped:
+            k = int(self.rng.choice(inner))
+            known = [*known[: k - 1], replace(known[k - 1], end_frame=known[k].end_frame), *known[k + 1 :]]
+        if inner and self.rng.random() < m.doubled:
+            k = int(self.rng.integers(len(known)))
+            middle = (known[k].start_frame + known[k].end_frame) // 2
+            halves = replace(known[k], end_frame=middle), replace(known[k], start_frame=middle)
+            known = [*known[:k], *halves, *known[k + 1 :]]
+        if m.shuffled:
+            places = [k for k, s in enumerate(known) if s.kind == STEP]
+            order = [int(k) for k in self.rng.permutation([known[k].step or 0 for k in places])]
+            known = [replace(s, step=order[places.index(k)]) if k in places else s for k, s in enumerate(known)]
+        off = m.off_s * fps * self.rng.choice([-1, 1], len(known) - 1)
+        ends = np.clip([s.end_frame for s in known[:-1]] + off, 1, n - 1).round().astype(int)
+        edges = [0, *np.maximum.accumulate(ends).tolist(), n]
+        return [replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(known, pairwise(edges), strict=True)]
+
+    async def __call__(self, request: Request) -> Reply:
+        for _ in range(2):  # as the client asks
+            self.calls += 1
+            self.images += len(request.images)
+            assert request.schema is not None
+            answers = {
+                "plan": self._planned, "segment": self._divided, "refine": self._refined, "verify": self._verified,
+                "reason": self._explained,
+            }  # fmt: skip
+            value = answers[request.stage](request)
+            self.tokens += METER.prompt(request) + METER.reply(value)
+            problem = problem_of(value, request.schema)
+            if problem is None:
+                return Reply("", value, 0, 0, 0.0, cached=False)
+        raise VlmError("bad_reply", problem or "")
+
+    def _planned(self, _: Request) -> dict[str, Any]:
+        names = [re.sub(r"[^ -~]|[\"\\]", "", name)[:40] for name in self.plan]
+        steps = [{"verb": "Move", "object": f"{k} {name}"} for k, name in enumerate(names)]
+        return {"scene": WORDS, "steps": steps}
+
+    def _divided(self, request: Request) -> dict[str, Any]:
+        frames = shown_in(request)
+        at = [_at(self.segments, frame) for frame in frames]
+        changes = [(k, b) for k, (a, b) in enumerate(pairwise(at), 1) if a != b]
+        if self.mistakes.at_one_picture:
+            changes = [(len(frames) // 2, b) for _, b in changes]
+        told = [{"picture": self._number(frames, k)} | self._activity(b) for k, b in changes]
+        properties = (request.schema or {})["properties"]
+        if not told and properties["changes"]["minItems"]:
+            told = [{"picture": frames[-1], "label": DONE, "outcome": "achieved"}]
+        told = told[: properties["changes"]["maxItems"]]
+        return {"seen": WORDS, "first": self._activity(at[0]), "changes": told}
+
+    def _number(self, frames: Sequence[int], k: int) -> Any:
+        if self.mistakes.counts_from is not None:
+            return k + self.mistakes.counts_from
+        return round(frames[k] / self.truth.fps) if self.mistakes.in_seconds else frames[k]
+
+    def _activity(self, k: int) -> dict[str, str]:
+        s = self.segments[k]
+        label = str((s.step or 0) + 1) if s.kind == STEP else s.kind
+        return {"label": label, "outcome": "achieved" if s.completed or s.kind != STEP else "not_achieved"}
+
+    def _refined(self, request: Request) -> dict[str, Any]:
+        frames = shown_in(request)
+        at = [_at(self.segments, frame) for frame in frames]
+        return {"seen": "x", "picture": next((f for f, k in zip(frames, at, strict=True) if k != at[0]), frames[-1])}
+
+    def _verified(self, request: Request) -> dict[str, Any]:
+        listed = re.findall(r"(attempt_\d+): step (\d+), .*?, from ([\d.]+) s to ([\d.]+) s", str(request.content[-1]))
+        return {key: self._verdict(int(step) - 1, float(a), float(b)) for key, step, a, b in listed}
+
+    def _explained(self, request: Request) -> dict[str, Any]:
+        return dict.fromkeys((request.schema or {})["properties"], WORDS)
+
+    def _verdict(self, step: int, start_s: float, end_s: float) -> dict[str, Any]:
+        middle = (start_s + end_s) / 2 * self.truth.fps
+        attempts = [s for s in self.segments if s.kind == STEP and s.step == step]
+        nearest = min(attempts, key=lambda s: abs((s.start_frame + s.end_frame) / 2 - middle), default=None)
+        completed = nearest is not None and nearest.completed and not self.mistakes.denies_all
+        missed = self.rng.random() < self.mistakes.missed_completions
+        return {"criterion": WORDS, "evidence": WORDS, "completed": completed and not missed}
+
+
+# A thought of usual length
+WORDS = "The gripper closes on the object and lifts it; then it is set down."
+
+
+def shown_in(request: Request) -> list[int]:
+    """The numbers of a question's pictures, which are frames."""
+    properties = (request.schema or {})["properties"]
+    change = properties["changes"]["items"]["properties"] if "changes" in properties else properties
+    first = re.match(r"Pictures? (\d+)", str(request.content[1]))
+    assert first is not None
+    return [int(first[1]), *change["picture"]["enum"]]
+
+
+def _at(segments: Sequence[Segment], frame: int) -> int:
+    return max(k for k, s in enumerate(segments) if s.start_frame <= frame)
+
+
+def _numbered(truth: EpisodeTruth) -> list[Segment]:
+    """The first person's segments, with steps numbered in the order of their first attempts."""
+    segments = [s if s.kind in (STEP, IDLE, DONE) else replace(s, kind=DONE) for s in truth.passes[0]]
+    numbers = {step: k for k, step in enumerate(dict.fromkeys(planned_step(s) for s in segments if s.kind == STEP))}
+    return [replace(s, step=numbers[planned_step(s)] if s.kind == STEP else None) for s in segments]
+
+
+# Trials
+
+
+class Outcome(NamedTuple):
+    """What came of one run."""
+
+    f1: float = 0.0
+    error: float = 0.0
+    finished: float | None = None  # of a known success
+    unsure: bool = True
+    for_review: bool = True
+    calls: int = 0
+    tokens: int = 0
+    minutes: float = 0.0
+
+
+def view_of(truth: EpisodeTruth, *, success: bool | None) -> EpisodeView:
+    n = truth.num_frames
+    every = max(1, round(KEYFRAME_S * truth.fps))
+    return EpisodeView(
+        dataset=truth.dataset,
+        episode_index=truth.episode_index,
+        task="do the task",
+        fps=truth.fps,
+        num_frames=n,
+        success=success,
+        frames=tuple(range(0, n, every)),
+        load=lambda frames: dict.fromkeys(frames, picture()),
+        phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
+    )
+
+
+def trial(truth: EpisodeTruth, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+    rng = np.random.default_rng([seed, truth.episode_index])
+    model = StandIn(truth, mistakes, rng)
+    try:
+        view = view_of(truth, success=truth.success)
+        label = asyncio.run(annotate_episode(view, model, config))
+        if config.reason:
+            asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
+    except VlmError:
+        label = None
+    return outcome(truth, label, model)
+
+
+def outcome(truth: EpisodeTruth, label: EpisodeLabel | None, model: StandIn) -> Outcome:
+    bill = {"calls": model.calls, "tokens": model.tokens, "minutes": truth.num_frames / truth.fps / 60}
+    if label is None:
+        return Outcome(finished=0.0 if truth.success else None, error=0.5, **bill)
+    cuts = [s.start_frame for s in label.segments[1:]]
+    curve = hand_progress(label.segments, truth.num_frames)
+    lengths = [len(s) for s in label.segments]
+    confidence = np.average([s.confidence or 0.0 for s in label.segments], weights=lengths)
+    return Outcome(
+        f1=cuts_f1(cuts, truth.boundaries, NEAR_S * truth.fps),
+        error=float(np.abs(curve - truth.progress()).mean()),
+        finished=float(finished(label.segments, label.num_planned)) if truth.success else None,
+        unsure=bool(label.needs_review or confidence < MIN_NAME_CONFIDENCE),
+        for_review=label.needs_review,
+        **bill,
+    )
+
+
+MODELS: Mapping[str, Mistakes] = {
+    "exact": Mistakes(),
+    "boundaries off by 0.5 s": Mistakes(off_s=0.5),
+    "off by 1 s": Mistakes(off_s=1.0),
+    "off by 2 s": Mistakes(off_s=2.0),
+    "a third of runs lacks a step": Mistakes(dropped=1 / 3),
+    "a third of runs doubles a step": Mistakes(doubled=1 / 3),
+    "verify denies 10 % of completed steps": Mistakes(missed_completions=0.1),
+    "verify denies 20 %": Mistakes(missed_completions=0.2),
+    "nonsense: verify denies everything": Mistakes(denies_all=True),
+    "nonsense: equal parts": Mistakes(parts=5),
+    "nonsense: steps of a second": Mistakes(part_s=1.0),
+    "nonsense: one step for all": Mistakes(one_step=True),
+    "nonsense: steps in another order": Mistakes(shuffled=True),
+    "nonsense: all changes at one picture": Mistakes(at_one_picture=True),
+    "nonsense: pictures counted from 0": Mistakes(counts_from=0),
+    "nonsense: pictures counted from 1": Mistakes(counts_from=1),
+    "nonsense: seconds for pictures": Mistakes(in_seconds=True),
+}
+WAYS: Mapping[str, VlmConfig] = {
+    "a picture a second by itself, every boundary refined": VlmConfig(
+        pictures_per_s=1.0, max_images=24, contact_sheet=False, refine=True
+    ),
+    "a picture a second": VlmConfig(pictures_per_s=1.0),
+    "pictures by themselves, no sheets": VlmConfig(contact_sheet=False),
+    "every boundary refined": VlmConfig(refine=True),
+    "two passes": VlmConfig(passes=2, gate_tolerance_s=NEAR_S),
+    "no verify": VlmConfig(verify=False),
+    "no reason": VlmConfig(reason=False),
+}
+
+
+def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
+    minutes = sum(o.minutes for o in outcomes)
+    successes = [o.finished for o in outcomes if o.finished is not None]
+
+    def mean(value: Callable[[Outcome], float]) -> float:
+        return float(np.mean([value(o) for o in outcomes]))
+
+    return [
+        name,
+        f"{mean(lambda o: o.f1):.2f}",
+        f"{mean(lambda o: o.error):.3f}",
+        f"{np.mean(successes):.0%}",
+        f"{mean(lambda o: o.unsure):.0%}",
+        f"{mean(lambda o: o.for_review):.0%}",
+        f"{sum(o.calls for o in outcomes) / len(outcomes):.1f}",
+        f"{sum(o.tokens for o in outcomes) / minutes / 1000:.1f} k",
+    ]
+
+
+HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--truth", type=Path, default=TRUTH)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default="")
+    asked = parser.parse_args()
+    folders = [folder for folder in sorted(asked.truth.iterdir()) if folder.is_dir()]
+    truths = [truth for folder in folders for truth in read_truth(asked.truth, folder.name).values()]
+    default = VlmConfig()
+    trials = [(name, mistakes, default) for name, mistakes in MODELS.items()]
+    trials += [(name, Mistakes(), config) for name, config in WAYS.items()]
+    rows = [
+        row_of(name, [trial(truth, mistakes, config, seed) for truth in truths for seed in range(asked.seeds)])
+        for name, mistakes, config in trials
+        if asked.only in name
+    ]
+    print(table_text(HEAD, rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Replies as real models and servers give them: read as people would, or lost under a name after two requests at most.
+
+The forms are those that models and servers of 2026 were seen to use.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from annotate.config import VERBS, VlmConfig
+from annotate.model_client.calls import Reply, Request, VlmError
+from annotate.model_client.client import Client
+from annotate.model_client.endpoints import usage_doubt
+from annotate.model_client.reading import UnreadableError, read
+from annotate.model_client.responses import ResponseStore
+from annotate.model_client.tokens import blank
+from annotate.vlm import prompts
+from tests.kits.vlm_standin import StandIn, respond
+
+pytestmark = pytest.mark.usefixtures("short_pauses")
+
+PLAN = prompts.plan_reply(VERBS, 8, infer_task=False)
+SEGMENT = prompts.segment_reply(range(1, 25), 3, min_changes=1)
+PLANNED = {"scene": "An arm", "steps": [{"verb": "Grasp", "object": "the cup"}, {"verb": "Place", "object": "it"}]}
+DIVIDED = {
+    "seen": "It moves",
+    "first": {"label": "1", "outcome": "achieved"},
+    "changes": [{"picture": 13, "label": "2", "outcome": "achieved"}],
+}
+GOOD, FIRST = json.dumps(PLANNED), PLANNED["steps"][0]
+
+
+def planned(**step: str) -> str:
+    """The plan with another first step."""
+    return json.dumps(PLANNED | {"steps": [FIRST | step, PLANNED["steps"][1]]}, ensure_ascii=False)
+
+
+def thought(text: str) -> str:
+    return json.dumps(PLANNED | {"scene": text}, ensure_ascii=False)
+
+
+def changed(picture: Any) -> str:
+    return json.dumps(DIVIDED | {"changes": [DIVIDED["changes"][0] | {"picture": picture}]})
+
+
+# What a reply says, and the part of the plan or of the division that it is read as; None: all of it
+READ_AS_PLAN: dict[str, str] = {
+    "plain": GOOD,
+    "fence": f"```json\n{GOOD}\n```",
+    "fence without a language": f"```\n{GOOD}\n```",
+    "words before": f"Here is the JSON:\n{GOOD}",
+    "words after": f"{GOOD}\nThe plan has two steps.",
+    "thinking before": f'<think>Maybe {{"scene": "no"}}? The cup.</think>\n{GOOD}',
+    "thinking without its beginning": f"The arm takes the cup.</think>{GOOD}",
+    "a draft before": f"{planned(object='the mug')}\nNo, it is a cup:\n{GOOD}",
+    "an extra key": json.dumps(PLANNED | {"confidence": 0.9}),
+    "a wrapper": json.dumps({"answer": PLANNED}),
+    "a list of one": json.dumps([PLANNED]),
+    "verb in lower case": planned(verb="grasp"),
+    "keys in capitals": json.dumps({"Scene": "An arm", "Steps": PLANNED["steps"]}),
+    "line break in a text": GOOD.replace("An arm", "An\narm"),
+}
+READ_AS_TEXT: dict[str, tuple[str, str]] = {
+    "curly apostrophe": (thought("The arm’s cup"), "The arm's cup"),
+    "em dash": (thought("An arm — a cup"), "An arm - a cup"),
+    "quotation marks": (thought('An arm, a "cup"'), "An arm, a 'cup'"),
+    "a long thought": (thought("x" * 400), "x" * 237 + "..."),
+    "no thought": (json.dumps({"steps": PLANNED["steps"]}), ""),
+    "thought in Chinese": (thought("机械臂抓住杯子"), "机械臂抓住杯子"),
+}
+READ_AS_PICTURE = {"as text": "13", "with its word": "Picture 13", "as a fraction": 13.0}
+LOST_PICTURES = {"a time": "00:13", "seconds": 12.7, "a frame": 392, "past the end": 25, "the first": 1, "below": -13}
+
+
+@pytest.mark.parametrize("form", READ_AS_PLAN)
+def test_a_plan_in_any_form_is_read(form: str) -> None:
+    value = read(READ_AS_PLAN[form], PLAN)
+    assert (value["scene"], value["steps"]) == ("An arm", PLANNED["steps"])
+
+
+@pytest.mark.parametrize("form", READ_AS_TEXT)
+def test_a_thought_in_any_form_is_read(form: str) -> None:
+    text, scene = READ_AS_TEXT[form]
+    assert read(text, PLAN) == PLANNED | {"scene": scene}
+
+
+@pytest.mark.parametrize("form", READ_AS_PICTURE)
+def test_a_number_in_any_form_is_read(form: str) -> None:
+    assert read(changed(READ_AS_PICTURE[form]), SEGMENT) == DIVIDED
+
+
+def test_a_name_is_read_in_any_writing() -> None:
+    assert read(planned(object="红色的杯子"), PLAN)["steps"][0]["object"] == "红色的杯子"
+    assert read(json.dumps(DIVIDED | {"first": {"label": 1, "outcome": "Not achieved"}}), SEGMENT)["first"] == {
+        "label": "1",
+        "outcome": "not_achieved",
+    }
+    verdict = {"attempt_1": {"criterion": "It", "evidence": "It", "completed": "Yes"}}
+    assert read(json.dumps(verdict), prompts.verify_reply(1))["attempt_1"]["completed"] is True
+
+
+@pytest.mark.parametrize("form", LOST_PICTURES)
+def test_a_number_that_is_none_of_the_list_is_never_guessed(form: str) -> None:
+    with pytest.raises(UnreadableError, match=r"breaks the schema: \$\.changes\[0\]\.picture"):
+        read(changed(LOST_PICTURES[form]), SEGMENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("The robot grasps the cup.", "no JSON"),
+        (GOOD[:-4], "no JSON|breaks the schema"),
+        (planned(verb="Juggle"), "'Juggle' is not one of"),
+        (planned(object=""), r"steps\[0\]\.object"),
+        (json.dumps(DIVIDED | {"changes": []}), r"changes: \[\]"),
+        (json.dumps(DIVIDED | {"changes": DIVIDED["changes"] * 40}), "changes"),
+        ("{" * 100_000, "no JSON"),
+        ('{"scene": NaN, "steps": []}', "no JSON"),
+    ],
+)
+def test_what_cannot_be_read_is_lost_with_what_is_wrong(text: str, problem: str) -> None:
+    with pytest.raises(UnreadableError, match=problem):
+        read(text, PLAN if "changes" not in text else SEGMENT)
+
+
+# Through a server
+
+
+def message(content: Any, finish: str = "stop", **more: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": finish}
+
+
+@dataclass
+class Speaker(StandIn):
+    """Answers each chat request with what `say` makes of its body, or with an error: (status, body)."""
+
+    say: Callable[[dict[str, Any]], Any] = lambda body: message(GOOD)
+    usage: Any = None
+
+    async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
+        request = json.loads(body)
+        self.seen.append(request)
+        said = self.say(request)
+        if isinstance(said, tuple):
+            respond(writer, said[0], said[1])
+            return
+        usage = self.usage or {"prompt_tokens": 900, "completion_tokens": 60}
+        respond(writer, 200, {"model": request["model"], "choices": [said], "usage": usage})
+
+
+QUESTION = Request("plan", "You look.", (blank(640, 480), "What?"), PLAN, max_tokens=500)
+
+
+def asked(say: Callable[[dict[str, Any]], Any], store: ResponseStore, usage: Any = None, count: int = 1, **config: Any):
+    """What came of the same question about some episodes, and the server."""
+
+    async def ask_all() -> tuple[list[Reply | VlmError], Speaker]:
+        server = Speaker(say=say, usage=usage)
+        await server.start()
+        settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
+        client = Client(settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1")
+        async with client:
+            asks = [client.ask(_about(k), k) for k in range(count)]
+            found = await asyncio.gather(*asks, return_exceptions=True)
+        await server.stop()
+        return found, server  # pyright: ignore[reportReturnType]
+
+    return asyncio.run(asyncio.wait_for(ask_all(), 60))
+
+
+def _about(episode: int) -> Request:
+    return Request("plan", "You look.", (*QUESTION.content, f"{episode}"), PLAN, max_tokens=500)
+
+
+READ = {
+    "a list of parts": message([{"type": "text", "text": GOOD}]),
+    "all of it taken for thinking": message(None, reasoning_content=f"Well. {GOOD}"),
+    "thinking beside it": message(GOOD, reasoning="Well."),
+    "words after a cut": message(f"{GOOD} and so on", "length"),
+}
+LOST = {
+    "refusal": (message(None, refusal="I can't help with that"), "refusal"),
+    "refusal in words": (message("I’m sorry, but I can't assist with this."), "refusal"),
+    "filter": (message("", "content_filter"), "filtered"),
+    "cut": (message(GOOD[:50], "length"), "cut"),
+    "empty": (message(""), "bad_reply"),
+    "only thinking": (message(None, reasoning_content="Well, the cup."), "bad_reply"),
+    "prose": (message("The robot grasps the cup."), "bad_reply"),
+}
+
+
+@pytest.mark.parametrize("form", READ)
+def test_a_message_in_any_form_is_read_at_once(form: str, tmp_path: Path) -> None:
+    [reply], server = asked(lambda _: READ[form], ResponseStore(tmp_path))
+    assert reply.value == PLANNED
+    assert len(server.seen) == 1
+
+
+@pytest.mark.parametrize("form", LOST)
+def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form: str, tmp_path: Path) -> None:
+    said, reason = LOST[form]
+    store = ResponseStore(tmp_path)
+    [error], server = asked(lambda _: said, store)
+    assert error.reason == reason
+    assert len(server.seen) == 2
+    again = server.seen[1]["messages"][-1]["content"][-1]["text"]
+    assert "could not be used" in again
+    [call] = store.calls("b")
+    assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == (reason, 1800, 120)
+
+
+def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> None:
+    def say(body: dict[str, Any]) -> dict[str, Any]:
+        return message(GOOD) if body["max_tokens"] > 900 else message("Thinking", "length")
+
+    store = ResponseStore(tmp_path)
+    found, server = asked(say, store, count=6, max_concurrency=1)
+    assert [reply.value for reply in found] == [PLANNED] * 6
+    assert len(server.seen) == 7, "only the first question was asked twice"
+
+
+@pytest.mark.parametrize("form", LOST)
+def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: str, tmp_path: Path) -> None:
+    said, reason = LOST[form]
+    store = ResponseStore(tmp_path)
+    found, server = asked(lambda _: said, store, count=64)
+    assert len(server.seen) <= 20
+    error = found[-1]
+    assert error.is_fatal
+    assert error.reason == reason
+    assert f"all ended as {reason}: " in str(error)
+    assert "requests with " in str(error)
+    # The next partition of that build asks nothing
+    [again], server = asked(lambda _: message(GOOD), store)
+    assert (again.is_fatal, server.seen) == (True, [])
+
+
+def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path: Path) -> None:
+    said = [form for form, _ in LOST.values()]
+    numbers = iter(range(1000))
+    found, server = asked(lambda _: said[next(numbers) % len(said)], ResponseStore(tmp_path), count=64)
+    assert found[-1].is_fatal
+    assert len(server.seen) <= 20
+
+
+def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
+    numbers = iter(range(1000))
+    found, _ = asked(lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"), ResponseStore(tmp_path), count=40)
+    assert not any(isinstance(error, VlmError) and error.is_fatal for error in found)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "reason", "requests"),
+    [
+        (429, {"message": "You exceeded your quota", "code": "insufficient_quota"}, "quota", 8),
+        (402, {"message": "Insufficient Balance"}, "quota", 8),
+        (400, {"message": "max_tokens is not supported", "type": "invalid_request_error"}, "wrong_request", 20),
+    ],
+)
+def test_a_server_that_wants_money_or_other_fields_stops_a_build(
+    status: int, error: dict[str, str], reason: str, requests: int, tmp_path: Path
+) -> None:
+    found, server = asked(lambda _: (status, {"error": error}), ResponseStore(tmp_path), count=64)
+    assert len(server.seen) <= requests
+    assert found[-1].is_fatal
+    assert found[-1].reason == reason
+    assert error["message"] in str(found[0])
+
+
+# Tokens as a server tells them
+
+
+@pytest.mark.parametrize("usage", [{"prompt_tokens": 0, "completion_tokens": 0}, {"prompt_tokens": 10**30}, "some"])
+def test_tokens_that_cannot_be_true_are_counted_by_us(usage: Any, tmp_path: Path) -> None:
+    store = ResponseStore(tmp_path)
+    price = {"usd_per_million_prompt_tokens": 1000.0}
+    usage = usage if isinstance(usage, str) else {"completion_tokens": 10**30} | usage
+    [reply], _ = asked(lambda _: message(GOOD), store, usage, price=price)
+    assert reply.value == PLANNED
+    [call] = store.calls("b")
+    assert 300 < call["prompt_tokens"] < 600
+    assert call["cost_usd"] > 0.3
+    assert "the server tells" in call["error"]
+
+
+def test_true_tokens_are_believed() -> None:
+    for usage in ((400, 60), (60, 0), (5_000, 900)):
+        assert usage_doubt(usage, QUESTION, 500) is None
