@@ -265,6 +265,8 @@ def list_episodes(source: Source) -> Listing:
     beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
     """
     adapter, limits = adapter_of(format_of(source)), source.config.limits
+    # What an earlier pass opened does not count: a listing depends on the source alone
+    source.read_files.clear()
     try:
         allowed_s, name = _allowed(source, "the list of its episodes", "")
         with memory_wall(limits.max_memory_bytes), time_wall(name) as within, within(allowed_s):

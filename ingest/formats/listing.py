@@ -12,6 +12,7 @@ from ingest.reasons import DataError
 from ingest.registry import Cameras
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
+from ingest.unread_files import add_unread_files
 
 MAX_NAMED = 5  # files or cameras, in one message
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
@@ -27,6 +28,9 @@ class ListingBuilder:
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)  # of outcomes, by episode_index
     without_rate: int = 0  # episodes
     parts: PartCensus = field(default_factory=PartCensus)  # of the source: what is read, and what is not
+
+    def __post_init__(self) -> None:
+        self.parts.most = self.source.config.limits.max_features
 
     @property
     def next_index(self) -> int:
@@ -154,6 +158,9 @@ class ListingBuilder:
         records, never_set = self._with_outcomes()
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
+        # Where nothing can be read no part says more
+        if self.records:
+            add_unread_files(self.parts, self.source, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()
         return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)

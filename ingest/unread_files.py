@@ -1,0 +1,126 @@
+"""The files of a source that no reader opens, in any format: by pattern, since there may be many."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from ingest.episode import EpisodeRecord, Finding, SourcePart
+from ingest.source_parts import PartCensus
+from ingest.sources.files import Source
+
+NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
+MAX_PATTERNS = 50  # of the files of one source; where there are more, one for each folder and suffix
+# Names of files that tell nothing of a run, and why, in any folder
+FOR_PEOPLE = r"(readme|licen[cs]e|notice|citation|changelog|authors|contributing)([-_]\w+)*(\.(txt|html|cff))?"
+BOOKKEEPING = (
+    (rf"{FOR_PEOPLE}|.*\.(md|rst|bib|pdf)", "words for people"),
+    (r".*\.(md5|sha1|sha256|sha512)|(md5|sha\d+)sums?(\.txt)?", "checksums"),
+    (r"thumbs\.db|desktop\.ini|.*\.lock|.*\.py|.*\.ipynb|.*\.sh|requirements.*\.txt", "no data"),
+)
+BOOKKEEPING_NAMES = tuple((re.compile(pattern, re.IGNORECASE), why) for pattern, why in BOOKKEEPING)
+CHUNK = re.compile(r"(.+)/(?:c/)?\d+(?:[./]\d+)*")  # of an array that is a folder; group 1 is the array
+# Whole paths of files that formats have beside data, and that say nothing which is not read elsewhere
+OF_FORMATS = (
+    (
+        r"(.*/)?meta/(stats\.json|stats\.safetensors|episodes_stats\.jsonl|relative_stats\.json)",
+        "statistics of columns",
+    ),
+    (r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)", "depth: labels are made by colour pictures"),
+    (r"(.*/)?(dataset_infos?\.json|dataset_statistics.*\.json)", "what a package or a training says of the dataset"),
+)
+FORMAT_PATHS = tuple((re.compile(pattern), why) for pattern, why in OF_FORMATS)
+
+
+def add_unread_files(
+    census: PartCensus, source: Source, records: Iterable[EpisodeRecord], findings: Iterable[Finding]
+) -> None:
+    """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
+
+    A part of kind `file` that a reader declared stands for all files that fit its name, in which * is any text.
+    """
+    named = _named(source, records, findings)
+    unread = [uri for uri in source.files if uri not in named]
+    for tar, archive in source.indexed_tars.items():
+        members = (f"{tar}!/{name}" for name in archive.members)
+        unread += [uri for uri in members if uri not in named]
+    # A folder that is an episode's rows, such as a Zarr store, is the reader's to account for
+    folders = {record.data_uri for record in records if record.data_uri and record.data_uri not in source.files}
+    unread = [uri for uri in unread if not _is_below(uri, folders)]
+    parts = census.listed()
+    declared = [_matcher(part.name) for part in parts if part.kind == "file"]
+    arrays = {part.name for part in parts if part.kind in ("array", "camera")}
+    unread = [uri for uri in unread if not any(match.fullmatch(uri) for match in declared)]
+    for pattern, uris in _grouped([uri for uri in unread if not _is_chunk(uri, arrays)]).items():
+        census.add(_part(pattern, uris))
+
+
+def _named(source: Source, records: Iterable[EpisodeRecord], findings: Iterable[Finding]) -> set[str]:
+    """The files that were read, those that episodes rest on, and those of which a finding speaks."""
+    named = set(source.read_files)
+    for record in records:
+        named.update(video.uri for video in record.videos)
+        named.add(record.data_uri or "")
+    named.update(finding.file for finding in findings if finding.file)
+    return named
+
+
+def _is_below(uri: str, folders: set[str]) -> bool:
+    """Does a file lie in one of some folders, at any depth?"""
+    return bool(folders) and any(uri[:place] in folders for place, sign in enumerate(uri) if sign == "/")
+
+
+def _is_chunk(uri: str, arrays: set[str]) -> bool:
+    """Is a file a chunk of an array that a reader accounts for, by the path of the array or the end of it?"""
+    match = CHUNK.fullmatch(uri)
+    if match is None:
+        return False
+    names = match[1].split("/")
+    return any("/".join(names[place:]) in arrays for place in range(len(names)))
+
+
+def _matcher(name: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, name.split("*"))))
+
+
+def _grouped(uris: Sequence[str]) -> Mapping[str, list[str]]:
+    """Files by name with * for each number; where these are many, by folder and suffix."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        groups[NUMBER.sub("*", uri)].append(uri)
+    if len(groups) <= MAX_PATTERNS:
+        return {_pattern(of_group): of_group for of_group in groups.values()}
+    wider: dict[str, list[str]] = defaultdict(list)
+    for pattern, of_pattern in groups.items():
+        folder, slash, name = pattern.rpartition("/")
+        _, dot, suffix = name.rpartition(".")
+        # What says why a file is no data is in its name, which stays
+        is_known = _bookkeeping(of_pattern[0]) != ""
+        wider[pattern if is_known else f"{folder}{slash}*{dot}{suffix}"] += of_pattern
+    return wider
+
+
+def _pattern(uris: Sequence[str]) -> str:
+    """What files are called that differ in numbers alone, with * for the numbers that differ."""
+    first = NUMBER.findall(uris[0])
+    differs = [False] * len(first)
+    for uri in uris[1:]:
+        differs = [known or a != b for known, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
+    numbers = ("*" if is_other else number for is_other, number in zip(differs, first, strict=True))
+    return NUMBER.sub(lambda _: next(numbers), uris[0])
+
+
+def _part(pattern: str, uris: Sequence[str]) -> SourcePart:
+    why = _bookkeeping(uris[0])
+    if why:
+        return SourcePart("file", pattern, "known", "", why, file=uris[0], num_times=len(uris))
+    why = "nothing names it, and no reader opens it"
+    return SourcePart("file", pattern, "unknown", "", why, file=uris[0], num_times=len(uris))
+
+
+def _bookkeeping(uri: str) -> str:
+    """Why a file holds nothing of a run, by its name; "" where it may."""
+    name = uri.rsplit("/", 1)[-1]
+    for pattern, why in BOOKKEEPING_NAMES:
+        if pattern.fullmatch(name):
+            return why
+    return next((why for pattern, why in FORMAT_PATHS if pattern.fullmatch(uri)), "")
