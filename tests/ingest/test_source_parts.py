@@ -1,4 +1,4 @@
-"""What a source holds is read, or named as not read: parts of made-up names in each format, and files by the million."""
+"""What a source holds is read, or named as not read: parts of made-up names in each format, and files of any number."""
 
 from pathlib import Path
 
