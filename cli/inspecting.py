@@ -35,7 +35,7 @@ app = typer.Typer()
 @app.command()
 def inspect(
     path: Annotated[str, Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
-    full: Annotated[bool, Option(help="Decode all episodes, not only a sample.")] = False,
+    full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
     format: FormatOption = "table",

@@ -11,7 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-import zarr
+from zarr import open_group, storage
 
 from tests.kits import lerobot_writer as le
 from tests.kits import mcap_writer as mcap
@@ -148,7 +148,7 @@ def aloha(root: Path) -> tuple[str, ...]:
 
 
 def zarr_parts(root: Path) -> tuple[str, ...]:
-    store: Any = zarr.open_group(zarr.storage.LocalStore(root / "more.zarr"), mode="r+", zarr_format=2)
+    store: Any = open_group(storage.LocalStore(root / "more.zarr"), mode="r+", zarr_format=2)
     values = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
     for name, rows in (("data/quux_forces", values), ("data/quux_view", np.zeros((6, 64, 64, 3), np.uint8))):
         store.create_array(name, shape=rows.shape, chunks=rows.shape, dtype=rows.dtype, compressors=BLOSC)[...] = rows
