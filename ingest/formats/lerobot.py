@@ -21,7 +21,8 @@ from ingest.formats import lerobot_meta
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
+from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
+from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
@@ -312,14 +313,14 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     info = read_info(source)
     # Only the columns of state, action and time are read
-    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(info), TIME)
+    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(source, info), TIME)
     rows = read_columns(path, record.row_start, record.num_rows or 0, columns, source.config.limits)
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
-    state, action, names_by = read_signals(source, info, rows)
+    signals = read_signals(source, info, rows)
     times_s = None if times is None else times[:, 0]
     matching = cache(partial(_match, source, info, record, times_s))
     frames = partial(_frames, source, record, matching)
-    return EpisodeData(record, state, action, times_s, frames, names_by, matching)
+    return EpisodeData(record, signals.state, signals.action, times_s, frames, signals.names_by, matching)
 
 
 def _match(

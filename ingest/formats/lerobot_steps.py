@@ -18,7 +18,7 @@ from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import changing_episodes, episodes_named_otherwise, report_renumbered_tasks
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
-from ingest.formats.lerobot_rows import MODALITY
+from ingest.formats.lerobot_signals import MODALITY
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
 from ingest.reasons import DataError
