@@ -23,7 +23,7 @@ from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
-from ingest.formats.lerobot_steps import native_steps
+from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
@@ -252,7 +252,10 @@ def _record(
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
     named = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
-    tasks = texts_among([named or meta.get("tasks"), *map(facts.get, dataset.source.config.keys.language)])
+    stated = texts_among(map(facts.get, dataset.source.config.keys.language))
+    tasks = texts_among([named or meta.get("tasks"), *stated])
+    if has_changing_tasks(episode) and len(named) > 1:
+        tasks = texts_among([_whole_task(dataset, index, meta, named, stated)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.evidence[index] = _evidence(dataset, meta, rows)
@@ -273,6 +276,26 @@ def _record(
         row_start=0 if rows is None else rows.row_start,
         source_stamp=dataset.source.stamp(files, num_rows),
     )
+
+
+def _whole_task(
+    dataset: LerobotListing, index: int, meta: Mapping[str, Any], steps: list[str], stated: Sequence[str]
+) -> list[str]:
+    """The instruction of an episode whose rows change their task, so that these are its steps.
+
+    `stated`: texts in the columns that the registry names. Without them it is a text of the metadata that is no step's;
+    a single word there is a label of quality. Else the steps' texts, one after the other.
+    """
+    others = [text for text in texts_among([meta.get("tasks")]) if text not in steps and len(text.split()) > 1]
+    if stated or others:
+        return [*(stated or others)]
+    dataset.warn(
+        "no_task",
+        f"task_index changes within the episode, so that its {len(steps)} texts are steps; no text is of the whole, "
+        "and these together stand for it",
+        index,
+    )
+    return ["; ".join(steps)]
 
 
 def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:

@@ -26,6 +26,7 @@ from ingest.reasons import DataError
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
 SUBTASKS_FILE = "meta/subtasks.parquet"
 ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
+TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
 EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}  # of rows, in exports of ours
 ANNOTATION_PREFIX = "annotation."
@@ -367,6 +368,19 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     return {index: of_episode for index, of_episode in stated.items() if index not in doubtful}
 
 
+def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
+    changing = {index: episode for index, episode in episodes.items() if has_changing_tasks(episode)}
+    if not changing:
+        return {}
+    return _of_indices(dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks")
+
+
+def has_changing_tasks(episode: Annotated) -> bool:
+    """Do an episode's rows name several tasks?"""
+    return episode.rows is not None and len(episode.rows.task_indices) > 1
+
+
 def _count_changes(stated: Mapping[int, Stated]) -> int:
     return sum(max(0, len(of_episode.steps) - 1) for of_episode in stated.values())
 
@@ -431,6 +445,7 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE),
     "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE),
     "annotation": _annotation,
+    "task_index": _task_index,
     "language": _language,
     "sarm": _sarm,
 }
