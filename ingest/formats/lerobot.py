@@ -18,9 +18,11 @@ import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, Match, TimedPicture, timed
 from ingest.formats import lerobot_meta
+from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
+from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
 from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
@@ -200,7 +202,7 @@ def list_episodes(source: Source) -> Listing:
     try:
         info = read_info(source)
         dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
-        cameras, where = lerobot_meta.cameras_of(dataset), "meta"
+        cameras, where = cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
@@ -242,6 +244,7 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
         if s := steps.get(index):
             record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
         dataset.records.append(record)
+    account_for_parts(dataset, episodes, cameras)
 
 
 def _record(

@@ -106,6 +106,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
     flag_names, found = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
+        dataset.note_schema(schema, uri)
         has_tasks = _has_numbers(schema, "task_index", only_whole=True)
         if is_one:
             limits.check("max_rows", count, f"{path.name}: rows")

@@ -16,7 +16,7 @@ from ingest.formats.side_files import read_json
 from ingest.formats.tables import numbers, side_by_side, vectors
 from ingest.reasons import DataError
 from ingest.registry import Keys
-from ingest.signals.naming import named_grippers, names_by_parts
+from ingest.signals.naming import Column, named_grippers, names_by_parts
 from ingest.sources.files import Source
 
 STATE_KEYS = ("observation.state", "state")
@@ -53,7 +53,7 @@ class _Place(NamedTuple):
     slices: Mapping[str, Mapping[str, Any]]  # modality.json's, by column and name
 
 
-def slices_by_column(source: Source, vector: Literal["state", "action"]) -> dict[str, dict[str, Any]]:
+def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]]:
     """The slices of meta/modality.json by the column within which they count, and by name.
 
     Without `original_key` a slice counts within the whole vector, which is here "".

@@ -352,7 +352,7 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
-    columns = sorted(_annotated_columns(dataset) & columns_of(dataset, episodes))
+    columns = sorted(annotated_columns(dataset) & columns_of(dataset, episodes))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
     texts = lerobot_meta.task_texts(dataset) if changing else {}
@@ -394,7 +394,7 @@ def _report_broken(dataset: LerobotListing, column: str, stated: Mapping[int, St
         dataset.warn("bad_steps", detail)
 
 
-def _annotated_columns(dataset: LerobotListing) -> set[str]:
+def annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
     named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
     if MODALITY in dataset.source.files:
