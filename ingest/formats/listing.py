@@ -7,6 +7,7 @@ from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
 from ingest.formats.side_files import read_json
+from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
 from ingest.reasons import DataError
 from ingest.registry import Cameras
@@ -230,13 +231,17 @@ ARMS = (*NEAR, "left", "right")
 def in_order(
     cameras: Iterable[str], registry: Cameras, first: tuple[str, ...] = (), last: tuple[str, ...] = NEAR
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name."""
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
+
+    Those whose names say that they show depth, masks or touch come after all others.
+    """
     preferred = (*registry.ordered(), *first)
     # Reversed, so that of a camera that is named twice the first place counts
     rank = {c: k for k, c in reversed(list(enumerate(preferred)))}
 
     def key(camera: str) -> tuple[int, str]:
-        return rank.get(camera, len(preferred) + _has_part(camera, last)), camera
+        others = 2 if kind_by_name(camera) else int(_has_part(camera, last))
+        return rank.get(camera, len(preferred) + others), camera
 
     return sorted(set(cameras), key=key)
 
