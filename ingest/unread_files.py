@@ -3,6 +3,8 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
 
 from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
@@ -19,24 +21,44 @@ BOOKKEEPING = (
 )
 BOOKKEEPING_NAMES = tuple((re.compile(pattern, re.IGNORECASE), why) for pattern, why in BOOKKEEPING)
 CHUNK = re.compile(r"(.+)/(?:c/)?\d+(?:[./]\d+)*")  # of an array that is a folder; group 1 is the array
-# Whole paths of files that formats have beside data, and that say nothing which is not read elsewhere
-OF_FORMATS = (
-    (
-        r"(.*/)?meta/(stats\.json|stats\.safetensors|episodes_stats\.jsonl|relative_stats\.json)",
-        "statistics of columns",
-    ),
-    (r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)", "depth: labels are made by colour pictures"),
+# Whole paths of files, and why: in any format, and beside the data of one
+DEPTH = r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)"
+ANYWHERE = (
+    (DEPTH, "depth: labels are made by colour pictures"),
     (r"(.*/)?(dataset_infos?\.json|dataset_statistics.*\.json)", "what a package or a training says of the dataset"),
 )
-FORMAT_PATHS = tuple((re.compile(pattern), why) for pattern, why in OF_FORMATS)
+OF_FORMAT = {
+    "lerobot": (
+        (r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)", "statistics of columns"),
+        (r"images/.*\.(png|jpg|jpeg)", "pictures that rows name, or that a recorder left beside its videos"),
+    ),
+}
+KNOWN_PATHS = {
+    name: tuple((re.compile(pattern), why) for pattern, why in (*ANYWHERE, *OF_FORMAT.get(name, ())))
+    for name in ("", *OF_FORMAT)
+}
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Files that hold nothing of a run."""
+
+    paths: Sequence[tuple[re.Pattern[str], str]]
+
+    def why(self, uri: str) -> str:
+        """Why a file holds nothing of a run, by its name; "" where it may."""
+        name = uri.rsplit("/", 1)[-1]
+        by_name = (why for pattern, why in BOOKKEEPING_NAMES if pattern.fullmatch(name))
+        by_path = (why for pattern, why in self.paths if pattern.fullmatch(uri))
+        return next(chain(by_name, by_path), "")
 
 
 def add_unread_files(
-    census: PartCensus, source: Source, records: Iterable[EpisodeRecord], findings: Iterable[Finding]
+    census: PartCensus, source: Source, format_: str, records: Iterable[EpisodeRecord], findings: Iterable[Finding]
 ) -> None:
     """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
 
-    A part of kind `file` that a reader declared stands for all files that fit its name, in which * is any text.
+    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in which * is any text.
     """
     named = _named(source, records, findings)
     unread = [uri for uri in source.files if uri not in named]
@@ -50,8 +72,13 @@ def add_unread_files(
     declared = [_matcher(part.name) for part in parts if part.kind == "file"]
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
     unread = [uri for uri in unread if not any(match.fullmatch(uri) for match in declared)]
-    for pattern, uris in _grouped([uri for uri in unread if not _is_chunk(uri, arrays)]).items():
-        census.add(_part(pattern, uris))
+    unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
+    known = _Known(KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""]))
+    for pattern, uris in _grouped(unread, known).items():
+        why = known.why(uris[0])
+        status = "known" if why else "unknown"
+        why = why or "nothing names it, and no reader opens it"
+        census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
 
 
 def _named(source: Source, records: Iterable[EpisodeRecord], findings: Iterable[Finding]) -> set[str]:
@@ -82,7 +109,7 @@ def _matcher(name: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, name.split("*"))))
 
 
-def _grouped(uris: Sequence[str]) -> Mapping[str, list[str]]:
+def _grouped(uris: Sequence[str], known: _Known) -> Mapping[str, list[str]]:
     """Files by name with * for each number; where these are many, by folder and suffix."""
     groups: dict[str, list[str]] = defaultdict(list)
     for uri in uris:
@@ -94,7 +121,7 @@ def _grouped(uris: Sequence[str]) -> Mapping[str, list[str]]:
         folder, slash, name = pattern.rpartition("/")
         _, dot, suffix = name.rpartition(".")
         # What says why a file is no data is in its name, which stays
-        is_known = _bookkeeping(of_pattern[0]) != ""
+        is_known = known.why(of_pattern[0]) != ""
         wider[pattern if is_known else f"{folder}{slash}*{dot}{suffix}"] += of_pattern
     return wider
 
@@ -107,20 +134,3 @@ def _pattern(uris: Sequence[str]) -> str:
         differs = [known or a != b for known, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
     numbers = ("*" if is_other else number for is_other, number in zip(differs, first, strict=True))
     return NUMBER.sub(lambda _: next(numbers), uris[0])
-
-
-def _part(pattern: str, uris: Sequence[str]) -> SourcePart:
-    why = _bookkeeping(uris[0])
-    if why:
-        return SourcePart("file", pattern, "known", "", why, file=uris[0], num_times=len(uris))
-    why = "nothing names it, and no reader opens it"
-    return SourcePart("file", pattern, "unknown", "", why, file=uris[0], num_times=len(uris))
-
-
-def _bookkeeping(uri: str) -> str:
-    """Why a file holds nothing of a run, by its name; "" where it may."""
-    name = uri.rsplit("/", 1)[-1]
-    for pattern, why in BOOKKEEPING_NAMES:
-        if pattern.fullmatch(name):
-            return why
-    return next((why for pattern, why in FORMAT_PATHS if pattern.fullmatch(uri)), "")

@@ -161,7 +161,7 @@ class ListingBuilder:
         robot = self.source.config.robot or robot
         # Where nothing can be read no part says more
         if self.records:
-            add_unread_files(self.parts, self.source, self.records, self.findings)
+            add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()
         return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)
