@@ -16,7 +16,10 @@ from ingest.formats.lerobot_cells import Episodes
 from ingest.formats.lerobot_meta import PANDAS_INDEX, LerobotListing
 from ingest.formats.lerobot_rows import REWARD_KEYS, picture_columns
 from ingest.formats.lerobot_signals import (
+    BESIDE_STATE,
     MODALITY,
+    PARTS_OF_ACTION,
+    PARTS_OF_STATE,
     Vectors,
     first_vector,
     read_signals,
@@ -36,7 +39,7 @@ from ingest.formats.lerobot_steps import (
 from ingest.formats.tables import is_list, read_columns
 from ingest.outcomes import fields_of
 from ingest.reasons import DataError
-from ingest.signals.naming import Column
+from ingest.signals.naming import Column, named_grippers
 
 COMPARED_ROWS = 256  # of one episode: by so many a column is a copy of dimensions that are read
 COPY_TOLERANCE = 1e-6  # relative, as single precision keeps numbers
@@ -63,6 +66,7 @@ EPISODE_USES = {
     "tasks": ("instruction", "the texts of its tasks"),
     "action_config": ("steps", "spans with texts"),
 }
+BESIDE = (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE)
 TASK_COLUMNS = {"task", TASK_COLUMN, PANDAS_INDEX}
 
 
@@ -131,11 +135,11 @@ class _Rows:
             return "time", "LeRobot's time of each row"
         if name == "episode_index":
             return "group", "says of which episode a row is"
-        if signals is None:
-            return ("state", "its name") if name in signal_columns(self.dataset.source, self.dataset.info) else None
-        if name in signals.state_columns:
+        if signals is None and name in signal_columns(self.dataset.source, self.dataset.info):
+            return "state", "its name"
+        if signals and name in signals.state_columns:
             return "state", signals.state_columns[name]
-        if name in signals.action_columns:
+        if signals and name in signals.action_columns:
             return "action", signals.action_columns[name]
         if name in (*fields_of(config.success_field), *REWARD_KEYS):
             return "outcome", "rows say by it whether the run succeeded"
@@ -143,7 +147,7 @@ class _Rows:
             return "instruction", "the registry entry names it"
         if name == config.group_field:
             return "group", "the registry entry names it"
-        if name == TASK_COLUMN:
+        if name == TASK_COLUMN and pa.types.is_integer(self.schema.types[self.schema.names.index(name)]):
             return "instruction", "the number of each row's task"
         return self._steps_of(name)
 
@@ -169,8 +173,12 @@ class _Rows:
     def _why_unknown(self, name: str, kind: str) -> str:
         if kind == "text":
             return "a text of the rows that no key reads; keys.language of an entry reads it"
+        if name == TASK_COLUMN:
+            return "it has not one whole number in each row, so it names no task"
         if name not in self.dataset.info["features"]:
             return "info.json does not declare it, and no key reads it"
+        if name.startswith(BESIDE) and named_grippers([name]):
+            return "a gripper by its name, beside one that is read; keys.state or keys.action of an entry reads both"
         return "no key reads it; keys.state or keys.action of an entry does"
 
     @cached_property

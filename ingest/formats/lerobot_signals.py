@@ -53,18 +53,23 @@ class _Place(NamedTuple):
     slices: Mapping[str, Mapping[str, Any]]  # modality.json's, by column and name
 
 
-def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]]:
-    """The slices of meta/modality.json by the column within which they count, and by name.
-
-    Without `original_key` a slice counts within the whole vector, which is here "".
-    """
+def modality_of(source: Source) -> dict[str, Any]:
+    """meta/modality.json, read once; {} for none, and for one that cannot be read, which the listing finds."""
     if MODALITY not in source.noted:
         try:
             source.noted[MODALITY] = object_of(read_json(source, MODALITY)) if MODALITY in source.files else {}
         except DataError:
             source.noted[MODALITY] = {}  # the listing has a finding of that
+    return source.noted[MODALITY]
+
+
+def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]]:
+    """The slices of meta/modality.json by the column within which they count, and by name.
+
+    Without `original_key` a slice counts within the whole vector, which is here "".
+    """
     slices: dict[str, dict[str, Any]] = {}
-    for name, limits in object_of(source.noted[MODALITY].get(vector)).items():
+    for name, limits in object_of(modality_of(source).get(vector)).items():
         column = object_of(limits).get("original_key")
         slices.setdefault(column if isinstance(column, str) else "", {})[name] = limits
     return slices

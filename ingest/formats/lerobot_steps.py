@@ -18,7 +18,7 @@ from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import changing_episodes, episodes_named_otherwise, report_renumbered_tasks
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
-from ingest.formats.lerobot_signals import MODALITY
+from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
 from ingest.reasons import DataError
@@ -352,6 +352,7 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
+    dataset.read_object(MODALITY)  # a finding where it cannot be read
     columns = sorted(annotated_columns(dataset) & columns_of(dataset, episodes))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
@@ -397,10 +398,9 @@ def _report_broken(dataset: LerobotListing, column: str, stated: Mapping[int, St
 def annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
     named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    if MODALITY in dataset.source.files:
-        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
-            original = object_of(how).get("original_key")
-            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    for name, how in object_of(modality_of(dataset.source).get("annotation")).items():
+        original = object_of(how).get("original_key")
+        named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
     features = dataset.info["features"]
     dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in named.values()}
     return {c for name, c in named.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
