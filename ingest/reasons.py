@@ -154,7 +154,8 @@ REASONS = {
     ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "convert them again, or import their outcomes (`proccorpus outcomes import`)",
+        "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by the "
+        "marks",
     ),
     # Grippers and hands
     "no_gripper": R(

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -54,19 +54,22 @@ class _Known:
 
 
 def add_unread_files(
-    census: PartCensus, source: Source, format_: str, records: Iterable[EpisodeRecord], findings: Iterable[Finding]
+    census: PartCensus, source: Source, format_: str, records: Collection[EpisodeRecord], findings: Collection[Finding]
 ) -> None:
     """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
 
-    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in which * is any text.
+    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
+    which * is any text.
     """
     named = _named(source, records, findings)
     unread = [uri for uri in source.files if uri not in named]
     for tar, archive in source.indexed_tars.items():
         members = (f"{tar}!/{name}" for name in archive.members)
         unread += [uri for uri in members if uri not in named]
-    # A folder that is an episode's rows, such as a Zarr store, is the reader's to account for
-    folders = {record.data_uri for record in records if record.data_uri and record.data_uri not in source.files}
+    # A folder that is an episode's rows, such as a Zarr store, is the reader's to account for; of another a finding
+    # speaks
+    about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
+    folders = {uri for uri in about if uri and uri not in source.files}
     unread = [uri for uri in unread if not _is_below(uri, folders)]
     parts = census.listed()
     declared = [_matcher(part.name) for part in parts if part.kind == "file"]
@@ -81,7 +84,7 @@ def add_unread_files(
         census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
 
 
-def _named(source: Source, records: Iterable[EpisodeRecord], findings: Iterable[Finding]) -> set[str]:
+def _named(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
     """The files that were read, those that episodes rest on, and those of which a finding speaks."""
     named = set(source.read_files)
     for record in records:

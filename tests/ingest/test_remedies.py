@@ -1,4 +1,4 @@
-"""Every remedy that a finding of a source names is tried: the fault is made, the remedy done, and the finding is gone."""
+"""Every remedy that a finding of a source names is tried: the fault is made, the remedy done, the finding is gone."""
 
 import json
 import re
@@ -45,7 +45,7 @@ class Case:
     cure: Cure
 
 
-# Where the remedy is nothing to do, or lies outside of files: with the robot, in another tool, with a model, with people
+# Where the remedy is nothing to do, or lies outside of files: with the robot, another tool, a model, or people
 NOTHING = {
     "human_demonstration", "timestamp_drift", "signal_lag", "uninformative_task", "unsorted_stamps", "gripper_unused",
     "rows_not_read",
@@ -56,7 +56,7 @@ OUTSIDE = {
     "cut_off": "the MCAP tool rewrites the file",
     "black_video": "it is recorded by another camera",
     "frozen_video": "it is recorded by another camera",
-    "too_costly": "the limit is raised in the registry entry, as over_limit is; tests/core/test_wall.py makes the fault",
+    "too_costly": "a limit of the entry is raised, as for over_limit; tests/core/test_wall.py makes the fault",
     "bad_reply": "another model",
     "refused": "fewer pictures in a question",
     "task_inferred": "a person reads it",
@@ -69,7 +69,7 @@ OUTSIDE = {
 ELSEWHERE = {
     "steps_lost": (
         "tests/ingest/formats/test_lerobot_edits.py",
-        "texts_that_a_tool_leaves_out_are_told_and_used_again",
+        "texts_that_a_tool_leaves_out",
     ),
     "video_times": ("tests/warehouse/exports/test_lerobot.py", ""),
     "no_steps": ("tests/pipeline/test_native_labels.py", "motion_is_the_way_back"),
@@ -178,13 +178,15 @@ BAD_NAME = b"notes-\xff.txt"
 
 
 def badly_named(root: Path) -> None:
-    (root / "a.txt").rename(Path(f"{root}/" + BAD_NAME.decode(errors="surrogateescape"))) if (
-        root / "a.txt"
-    ).exists() else Path(f"{root}/" + BAD_NAME.decode(errors="surrogateescape")).write_text("x")
+    _odd(root).write_text("x")
 
 
 def renamed(root: Path, whole: Path) -> None:
-    Path(f"{root}/" + BAD_NAME.decode(errors="surrogateescape")).rename(root / "notes.txt")
+    _odd(root).rename(root / "notes.txt")
+
+
+def _odd(root: Path) -> Path:
+    return root / BAD_NAME.decode(errors="surrogateescape")
 
 
 def shuffled(root: Path) -> None:
@@ -208,13 +210,15 @@ def with_nan(root: Path) -> None:
     le.edit_parquet(path, **{"observation.state": vectors})
 
 
-def at_rate(rate: float) -> Write:
-    """Times of rows of another rate than info.json states."""
+def at_rate(rate: int) -> Write:
+    """Rows and pictures at another rate than info.json states."""
 
     def write(root: Path) -> None:
         for episode, length in enumerate((6, 7, 8)):
             times = (np.arange(length) / rate).astype(np.float32)
             le.edit_parquet(le.v2_data(root, episode), timestamp=times)
+            for path in root.glob(f"videos/*/*/*{episode:03d}.mp4"):
+                le.write_video(path, range(length), fps=rate)
 
     return write
 
@@ -247,7 +251,8 @@ def opening(k: np.ndarray) -> np.ndarray:
 
 
 def hand_of(k: np.ndarray) -> np.ndarray:
-    moves = (1 - np.cos(k / 3)) / 2
+    """Three fingers that move together, without a sign of which end is open."""
+    moves = (k // 5) % 2
     return np.stack([moves, moves * 1.5, moves * 1.2], axis=1)
 
 
@@ -320,7 +325,7 @@ def right_ends(root: Path, whole: Path) -> None:
 
 def packed_oddly(root: Path) -> None:
     path = root / "umi.zarr/data/robot0_gripper_width/.zarray"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"compressor": {"id": "lzma"}}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"filters": [{"id": "delta", "dtype": "<f4"}]}))
 
 
 def packed_again(root: Path, whole: Path) -> None:
@@ -340,8 +345,9 @@ def without_end(root: Path) -> Fields:
 
 
 def with_forces(root: Path) -> None:
-    with h5py.File(root / "episode_0.hdf5", "r+") as file:
-        file["observations/quux_forces"] = np.random.default_rng(0).normal(size=(6, 6))
+    for path, rows in zip(sorted(root.glob("*.hdf5")), (6, 7), strict=True):
+        with h5py.File(path, "r+") as file:
+            file["observations/quux_forces"] = np.random.default_rng(0).normal(size=(rows, 6))
 
 
 def scene(root: Path) -> None:
@@ -399,19 +405,44 @@ def cut_film(root: Path, whole: Path) -> None:
     le.write_video(le.v2_video(root, FRONT, 0), range(6))
 
 
+def noise(root: Path) -> None:
+    le.write_v2(root, [60])
+    pictures = np.random.default_rng(0).integers(0, 255, (60, 64, 64, 3), np.uint8)
+    le.write_video(le.v2_video(root, FRONT, 0), list(pictures))
+
+
 def damaged(root: Path) -> None:
-    path = le.v2_video(root, FRONT, 2)
-    le.write_video(path, [le.number(0, 2, k) for k in range(8)], options={"g": "1", "crf": "4"})
+    """Bytes in the middle of the pictures."""
+    path = le.v2_video(root, FRONT, 0)
     data = bytearray(path.read_bytes())
-    for place in range(len(data) // 2, len(data) // 2 + 40):
-        data[place] ^= 0x55
+    at = (data.index(b"mdat") + 8 + len(data)) // 2
+    data[at : at + 4] = b"\xa5" * 4
     path.write_bytes(data)
+
+
+def differing_steps(root: Path) -> None:
+    labelled("action_config", spans=STEPS)(root)
+    labelled(OTHER_FORM, spans=[("push", 0, 8)])(root)
+
+
+def one_form(root: Path, whole: Path) -> None:
+    fetched(root, whole)
+    labelled("action_config", spans=STEPS)(root)
+
+
+def older_version(root: Path) -> None:
+    shutil.copytree(root / "1.0.0", root / "0.9.0")
+
+
+def without_older(root: Path, whole: Path) -> None:
+    shutil.rmtree(root / "0.9.0")
 
 
 def short_frames(root: Path, whole: Path) -> None:
     MIN_FRAMES[0] = 3
 
 
+OTHER_FORM = "subtask_index"
 GRIPPER = {"column": "state", "dimension": 2}
 STEPS = [("reach", 0, 4), ("grasp", 4, 8)]
 CASES: dict[str, list[Case]] = {
@@ -491,8 +522,8 @@ CASES: dict[str, list[Case]] = {
     "hand_without_polarity": [
         Case(
             v2(20, 21),
-            named_dimensions(["right_index_0_joint", "right_middle_0_joint", "right_thumb_0_joint"], hand_of),
-            entry(gripper={"column": "state", "dimension": [0, 1, 2], "closed": 3.7, "open": 0.0}),
+            named_dimensions(["index_finger_0", "middle_finger_0", "ring_finger_0"], hand_of),
+            entry(gripper={"column": "state", "dimension": [0, 1, 2], "closed": 3.0, "open": 0.0}),
         )
     ],
     "no_video": [Case(v2(), lost("videos/*/*/*001.mp4"), fetched)],
@@ -505,7 +536,9 @@ CASES: dict[str, list[Case]] = {
         )
     ],
     "undecodable_video": [Case(v2(), written(f"videos/*/{FRONT}/*001.mp4", "no video"), fetched)],
-    "damaged_frames": [Case(v2(), damaged, fetched)],
+    "damaged_frames": [Case(noise, damaged, fetched)],
+    "steps_differ": [Case(v2(12, 9), differing_steps, one_form)],
+    "stray_file": [Case(tfds, older_version, without_older)],
     "frame_count": [Case(v2(cameras=(FRONT,)), longer_film, cut_film)],
     "too_short": [Case(v2(6, 3), lambda root: None, short_frames)],
     "duplicate_episode": [Case(film, twice, once)],
@@ -537,9 +570,10 @@ CASES: dict[str, list[Case]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("reason", "number"), [(reason, n) for reason, cases in CASES.items() for n in range(len(cases))]
-)
+NUMBERED = [(reason, number) for reason, cases in CASES.items() for number in range(len(cases))]
+
+
+@pytest.mark.parametrize(("reason", "number"), NUMBERED)
 def test_a_remedy_cures(tmp_path: Path, reason: str, number: int) -> None:
     case, whole, root = CASES[reason][number], tmp_path / "whole", tmp_path / "set"
     MIN_FRAMES[0] = 5
