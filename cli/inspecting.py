@@ -28,7 +28,8 @@ from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
 
 MAX_TASKS = 5  # of a dataset, in a table for people
-MAX_NAMED, MAX_UNKNOWN = 8, 20  # parts of a source in a line; parts that are used for nothing
+MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
+USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first
 app = typer.Typer()
 
 
@@ -118,16 +119,20 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
         say("")
         return
     lines = {}
-    for use in dict.fromkeys(part["use"] for part in parts if part["status"] == "used"):
+    for use in sorted({part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use):
         lines[use] = _some([_named(part) for part in parts if part["use"] == use])
     known = [part["name"] for part in parts if part["status"] == "known"]
     if known:
-        lines["left out"] = f"{_some(known)}; why: --full"
+        lines["left out"] = f"{_some(known, MAX_KNOWN)}; why: --full"
     unknown = [f"{part['kind']} {_named(part)}: {part['why']}" for part in parts if part["status"] == "unknown"]
     if unknown:
         lines["not used"] = _some(unknown, MAX_UNKNOWN, "\n")
     if lines:
         say(f"{pairs_text(lines, width_here())}\n")
+
+
+def _place_of_use(use: str) -> tuple[int, str]:
+    return (USES.index(use) if use in USES else len(USES)), use
 
 
 def _unknown_first(part: dict[str, Any]) -> tuple[int, str]:
@@ -141,7 +146,7 @@ def _named(part: dict[str, Any]) -> str:
 
 
 def _some(texts: Sequence[str], most: int = MAX_NAMED, between: str = ", ") -> str:
-    more = [f"{len(texts) - most} more: --full"] if len(texts) > most else []
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
     return between.join([*texts[:most], *more])
 
 
@@ -203,4 +208,6 @@ def _finding_text(finding: dict[str, Any]) -> str:
     first = f" (first: {where})" if where and finding["count"] > 1 else f" ({where})" if where else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
     what = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
+    if finding["check"] == "part_not_used":
+        what = f"{times}{finding['check']}   see above what is used for nothing{first}"
     return pairs_text({sign: f"{what}\n→ {finding['remedy']}"}, width_here())

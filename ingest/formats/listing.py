@@ -1,11 +1,12 @@
 """Gathering a dataset's listing: its episodes, and what is wrong with it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
 from ingest.formats.side_files import read_json
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
@@ -161,10 +162,21 @@ class ListingBuilder:
         robot = self.source.config.robot or robot
         # Where nothing can be read no part says more
         if self.records:
+            self._add_cameras()
             add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()
         return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)
+
+    def _add_cameras(self) -> None:
+        """Account for cameras of episodes that no reader described as parts."""
+        described = [part.name for part in self.parts.listed() if part.kind == "camera"]
+        counts = Counter(camera for record in self.records for camera in record.cameras)
+        for camera in sorted(counts):
+            if not any(camera in name for name in described):
+                why = "its files are where this format has a camera's"
+                part = SourcePart("camera", camera, "used", "camera", why, num_times=counts[camera])
+                self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""
