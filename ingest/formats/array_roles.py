@@ -47,6 +47,9 @@ LEADER_WORDS = frozenset({"master", "leader"})
 KNOWN_PATHS = (
     (re.compile(r"(^|/)next_obs(ervations?)?/"), "the observations again, one row later"),
     (re.compile(r"(in|ex)trinsics?|cam2world|camera_matrix|calibration|(^|_)fovy?$", re.I), "a camera's calibration"),
+    (re.compile(r"point_?clouds?|(^|[/_])pcd([/_]|$)|lidar", re.I), "a point cloud"),
+    (re.compile(r"(^|/)robot[0-9]+_demo_(start|end)_pose$"), "the pose at the run's start or end (UMI)"),
+    (re.compile(r"(^|/)(keypoints?|n_contacts)$"), "what the simulator knows of objects (Diffusion Policy)"),
     (re.compile(r"embedding|distilbert|(^|[/_])(bert|clip|t5|muse|use)([/_]|$)|_embed$", re.I), "an embedding"),
 )
 KNOWN_NAMES = (
@@ -72,7 +75,8 @@ KNOWN_NAMES = (
 KNOWN_TEXTS = re.compile(
     r"(.*_)?(date|time|version|host|hostname|user|author|operator|uuid|id|path|dir|commit|hash|seed|license|env|"
     r"model|bddl|xml|robot|robots|embodiment|tag|format|encoding|units?|camera|cameras|convention|controller|class)"
-    r"(_(name|names|file|path|type|id|args|info|meta|state|content))?|env_(args|kwargs|meta|info|name)|name|.*_dict"
+    r"(_(name|names|file|path|type|id|args|info|meta|state|content))?|env_(args|kwargs|meta|info|name)|name|.*_dict|"
+    r"sim|compress|is_sim|compressed|num_samples"
 )
 
 

@@ -9,7 +9,7 @@ looked for where the file's writer keeps them (`hdf5_writers`), by their names (
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import h5py
@@ -19,6 +19,7 @@ import pyarrow as pa
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
+from ingest.formats.array_roles import action_by_name, state_by_name
 from ingest.formats.hdf5_episodes import episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     REGISTERED,
@@ -28,11 +29,13 @@ from ingest.formats.hdf5_parts import (
     Uses,
     account,
     account_beside,
+    arrays_of,
     instruction_by_name,
     outcome_names,
     roles_of,
     stated_rates,
     texts_of,
+    why_known,
 )
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.row_times import rate_by_times, times_in_seconds
@@ -194,10 +197,10 @@ def _add_episode(
         videos=[CameraVideo(camera, uri, rows.start or 0) for camera in cameras],
         evidence=evidence if evidence.folder else replace(evidence, folder=folder_outcome(f"{place.key}/")),
         group="" if session is None else "".join(h5.texts(str(session))),
-        no_task=_no_task(texts),
+        no_task=_no_task(place, texts),
     )
     used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks)
-    account(listing, place, roles.writer, Uses(used, _problems(place)))
+    account(listing, place, roles.writer, Uses(used, _unread(config, place, roles, cameras), _problems(place)))
 
 
 def _num_rows(
@@ -251,9 +254,10 @@ def _instruction(
     return [name] if found else [], found
 
 
-def _no_task(texts: dict[str, tuple[str, ...]]) -> str:
-    """What is said of an episode without instruction; names the texts that it has."""
-    return "no instruction in the file" + (f" (its texts: {named(list(texts))})" if texts else "")
+def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
+    """What is said of an episode without instruction; names the texts that could be one."""
+    others = [name for name in texts if not why_known(place.writer, name)]
+    return "no instruction in the file" + (f" (its texts: {named(others)})" if others else "")
 
 
 def _rate(
@@ -303,6 +307,18 @@ def _uses(
     if config.group_field:
         uses[config.group_field] = ("group", REGISTERED)
     return uses | {"num_samples": ("length", "robomimic states the length so")}
+
+
+def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, cameras: Mapping[str, str]) -> dict[str, str]:
+    """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
+    found = h5.cameras_of(place.datasets, place.limits).values()
+    unread = {path: "it cannot be read: a finding says why" for path in found if path not in cameras.values()}
+    by_name = {"state": state_by_name(arrays_of(place.datasets)), "action": action_by_name(arrays_of(place.datasets))}
+    registered = {"state": config.keys.state, "action": config.keys.action}
+    for column, vector in by_name.items():
+        others = [path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}]
+        unread |= dict.fromkeys(others, f"the registry entry names another {column}")
+    return unread
 
 
 def _problems(place: EpisodePlace) -> dict[str, str]:

@@ -137,7 +137,7 @@ def _width(dataset: h5py.Dataset) -> int:
 
 def roles_of(place: EpisodePlace, config: DatasetConfig) -> Roles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
-    arrays = _arrays(place.datasets)
+    arrays = arrays_of(place.datasets)
     writer = place.writer
     state, state_why = _registered(place, config.keys.state)
     action, action_why = _registered(place, config.keys.action)
@@ -172,14 +172,16 @@ def _written(place: EpisodePlace, writer: Writer | None, layouts: Sequence[Seque
     return {p: place.datasets[p] for p in chosen if p in there}, f"{writer.name} keeps it there" if writer else ""
 
 
-def _arrays(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
-    """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have."""
+def arrays_of(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
+    """Arrays of numbers with a row per frame, or one more or less: the number of rows that most arrays have; also
+    those without any row, which show that something was not recorded.
+    """
     lengths = Counter(d.shape[0] for d in datasets.values() if d.shape and (len(d.shape) > 1 or d.shape[0] > 1))
     num_rows = max(lengths, key=lambda n: (lengths[n], n), default=0)
     return [
         ArrayForm(path, d.shape, d.dtype.kind)
         for path, d in datasets.items()
-        if h5.has_rows(d) and abs(d.shape[0] - num_rows) <= 1
+        if h5.has_rows(d) and (abs(d.shape[0] - num_rows) <= 1 or (len(d.shape) > 1 and not d.shape[0]))
     ]
 
 
@@ -253,6 +255,7 @@ class Uses:
     """What parts of an episode are used for, and what shows it, by path or attribute."""
 
     by_path: dict[str, tuple[str, str]]
+    unread: dict[str, str]  # what a finding says already, and what the registry's choice leaves out, by path
     problems: dict[str, str]  # why a part that could be one is not used
 
 
@@ -268,7 +271,7 @@ def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None,
         if path in uses.by_path:
             use, why = uses.by_path[path]
             parts.used("camera" if use == "camera" else "text" if is_text else "array", name, use, why, **form)
-        elif why := _known(writer, path, dataset):
+        elif why := uses.unread.get(path) or _known(writer, path, dataset):
             parts.known("array", name, why, **form)
         else:
             why = uses.problems.get(path, "no name of a state, an action, a camera or a text that is known")
@@ -283,7 +286,7 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
     """Why a dataset is left out on purpose; "" for no reason."""
     if why := known_by(writer, path) or known_reason(path):
         return why
-    if not dataset.shape and h5.is_text(dataset) and is_bookkeeping_text(path.rpartition("/")[2]):
+    if not dataset.shape and h5.is_text(dataset) and is_bookkeeping_text(_leaf(path)):
         return "says where it is from"
     if dataset.shape is None or 0 in dataset.shape:
         return "it holds no values"
@@ -298,14 +301,16 @@ def _account_attribute(
     is_text = bool(h5.texts(stored))
     if name in uses.by_path:
         listing.parts.used("text" if is_text else "array", shown, *uses.by_path[name], file=uri)
-    elif why := known_by(writer, name) or known_reason(name) or known_attribute(name, is_text):
+    elif why := why_known(writer, name, is_text=is_text):
         listing.parts.known("text", shown, why, file=uri)
     elif is_text or np.size(stored):
         listing.parts.unknown("text" if is_text else "array", shown, "no name of an attribute that is known", file=uri)
 
 
-def known_attribute(name: str, is_text: bool) -> str:
-    """Why an attribute is left out on purpose; "" for no reason."""
+def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
+    """Why a text or an attribute is left out on purpose, by its name; "" for no reason."""
+    if why := known_by(writer, name) or known_reason(name):
+        return why
     if is_bookkeeping_text(name):
         return "says where it is from"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
