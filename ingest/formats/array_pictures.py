@@ -25,7 +25,7 @@ OTHER_KINDS = {
     "masks": "segments", "infra": "infrared", "infrared": "infrared", "flow": "optical flow",
     "normals": "surface normals", "pointcloud": "a point cloud",
 }  # fmt: skip
-SAMPLE_ROWS = 3  # of floating-point pictures, whose values tell the scale
+SAMPLE_ROWS = 8  # of floating-point pictures, whose values tell the scale
 
 
 class PictureForm(NamedTuple):
@@ -87,7 +87,7 @@ def scaled(form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]) -
     """The form with what full brightness is, by a few rows; None and why not for values that are no pictures'."""
     if not form.is_float:
         return form, ""
-    places = sorted({0, num_rows // 2, num_rows - 1})
+    places = sorted({round(share * (num_rows - 1) / (SAMPLE_ROWS - 1)) for share in range(SAMPLE_ROWS)})
     sample = np.stack([row(k) for k in places])
     low, high = float(sample.min()), float(sample.max())
     if not np.isfinite(sample).all() or low < 0 or high > 255:

@@ -120,7 +120,7 @@ def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
         tier = _state_tier(array)
         if tier is not None:
             tiers[tier].append(array.path)
-    paths = tuple(path for tier in tiers for path in sorted(tier))
+    paths = tuple(path for tier in tiers for path in sorted(tier, key=lambda path: (_is_gripper(path), path)))
     return Vector(paths, "its name is that of a robot's state" if paths else "")
 
 
