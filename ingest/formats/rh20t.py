@@ -26,6 +26,8 @@ COLOR = "color.mp4"
 STATE, GRIPPER = "transformed/tcp_base.npy", "transformed/gripper.npy"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
+# Arrays of a scene, as RH20T publishes them
+PICKLED = ("force_torque", "force_torque_base", "gripper", "high_freq_data", "joint", "tcp", "tcp_base")
 METADATA_KNOWN = {
     "finish_time": "when it was recorded",
     "calib": "when the cameras were calibrated",
@@ -59,7 +61,8 @@ def list_episodes(source: Source) -> Listing:
     if num_pickled:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
-        listing.parts.known("file", "*transformed/*.npy", "pickled dictionaries, which are not read")
+        for name in PICKLED:
+            listing.parts.known("file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read")
         listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot")
@@ -141,6 +144,8 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     for uri in listing.source.by_name.get(TASKS, []):
         for task, stored in listing.read_object(uri).items():
             by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
+            texts_by = {name: ("instruction", "its name") for name in TEXT_KEYS}
+            account_for_fields(listing.parts, f"{TASKS}: ", by_language, texts_by, {}, file=uri)
             texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     return texts
 

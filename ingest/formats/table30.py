@@ -37,9 +37,20 @@ WRIST = ("arm_", "handeye", "wrist")
 JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
 GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
 # Fields that Table30 publishes beside those that are read
-STATES_KNOWN = dict.fromkeys(("ee_positions", "end_effector_pose"), "the pose of the hand: the joints are read")
+STATES_KNOWN = {
+    "ee_positions": "the pose of the hand: the joints are read",
+    "end_effector_pose": "the pose of the hand: the joints are read",
+    "joint_vel": "velocities: the joints are read",
+}
+TASK_KNOWN = {
+    "task_name": "the name of the task's folder",
+    "scoring": "how judges score a run",
+    "task_tag": "tags of the task",
+}
+INFO_KNOWN = {"task_desc": "a copy of task_desc.json"}
 META_KNOWN = {
     "episode_idx": "the number of the episode",
+    "episode_index": "the number of the episode",
     "start_time": "when it was recorded",
     "end_time": "when it was recorded",
 }
@@ -115,10 +126,26 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
         listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
+    _account_for_task(listing, info, info_uri, description, description_uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps, robot = object_of(facts.get("video_info")).get("fps"), facts.get("robot_id")
     return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
+
+
+def _account_for_task(
+    listing: ListingBuilder, info: dict[str, Any], info_uri: str, description: dict[str, Any], description_uri: str
+) -> None:
+    """What each field of a task's two files is used for."""
+    uses = {
+        "prompt": ("instruction", "its name"),
+        "video_info": ("rate", "its field fps"),
+        "robot_id": ("robot", "its name"),
+    }
+    account_for_fields(listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri)
+    account_for_fields(listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri)
+    inside = [name for name in object_of(info.get("task_desc")) if name not in description]
+    account_for_fields(listing.parts, f"{TASK_INFO}: task_desc.", inside, uses, TASK_KNOWN, file=info_uri)
 
 
 def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]) -> int | None:
