@@ -7,7 +7,7 @@ standard ones; a file that neither names is searched for by its own name. Length
 
 import fnmatch
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -42,6 +42,8 @@ ROOT = re.compile(
     r"((?:[^/]+/)*?)(?:meta/info\.json|meta/(?:episodes|tasks)[./].+|data/chunk-\d+/(?:episode_|file-)\d+\.parquet|"
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
+PICTURE_FILE = re.compile(r"(.*?(?:episode[-_](\d+))?)/[^/]+\.(?:png|jpe?g)", re.IGNORECASE)
+LOOSE_PICTURES = "folders of pictures by episode"
 MAX_START_S = 1e9  # no video is so long
 LAST_FRAME = 2**62  # beyond every file's
 
@@ -149,12 +151,29 @@ def _report(
         record("bad_video_pointer", detail, index, camera=camera)
     if not there and not doubts:
         detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
-        dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
+        pictures = _loose_pictures(dataset, index, files)
+        if pictures:
+            # LeRobot keeps the pictures of a recording so until it has made a video of them
+            detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
+        reason = "other_layout" if pictures else "no_video"
+        dataset.unusable(reason, detail, index, file=next(iter(files.values()), INFO))
         return
     for camera, file in files.items():
         # A camera with a doubt has its finding already
         if camera not in there and camera not in doubts:
             dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+
+
+def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str]) -> dict[str, int]:
+    """Folders of an episode's pictures, one of them below the folder of each camera, and how many pictures each has."""
+    folders: dict[int, Counter[str]] = dataset.source.noted.setdefault(LOOSE_PICTURES, {})
+    if not folders:
+        folders[-1] = Counter()  # those of no episode
+        for uri in dataset.source.files:
+            if match := PICTURE_FILE.fullmatch(uri):
+                folders.setdefault(int(match[2] or -1), Counter())[match[1]] += 1
+    of_episode = folders.get(index, Counter())
+    return {folder: count for folder, count in of_episode.items() if not {*cameras}.isdisjoint(folder.split("/"))}
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:

@@ -4,18 +4,20 @@ LeRobot 0.6 says of a video that it is depth. Earlier versions, and other record
 pictures as colour videos. Those are told by their names and their pictures, and are left out beside a colour camera.
 """
 
+import re
 from typing import Any
 
 from ingest.formats.folders import is_video, object_of
 from ingest.formats.lerobot_meta import LerobotListing, feature_details
-from ingest.formats.lerobot_rows import picture_columns, read_pictures
+from ingest.formats.lerobot_rows import camera_columns, picture_file, read_pictures
 from ingest.formats.listing import in_order
-from ingest.formats.tables import opened
+from ingest.formats.tables import opened, read_columns
 from ingest.media.camera_kinds import kind_by_name, look_of
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
 from ingest.reasons import DataError
 
+NUMBER = re.compile(r"\d+")
 ONE_THREAD = DecodeOptions(threads=1)
 
 
@@ -97,10 +99,24 @@ def _first_files(dataset: LerobotListing) -> dict[str, str]:
     if rows is not None and not dataset.source.config.is_remote:
         try:
             with opened(dataset.source.resolve(rows)) as file:
-                files |= dict.fromkeys(picture_columns(file.schema_arrow), rows)
+                columns = camera_columns(dataset.info, file.schema_arrow)
+            files |= dict.fromkeys(columns, rows)
+            _account_for_named_files(dataset, rows, sorted(columns))
         except DataError:
             return files  # what is wrong with it is found with the rows
     return files
+
+
+def _account_for_named_files(dataset: LerobotListing, uri: str, columns: list[str]) -> None:
+    """The files of pictures that rows name, all of those whose names are alike but for their numbers."""
+    source = dataset.source
+    for name in columns:
+        table = read_columns(source.resolve(uri), 0, 1, (name,), source.config.limits)
+        cell = table[name].to_pylist()[0] if table.num_rows else None
+        path = cell.get("path") if isinstance(cell, dict) and not cell.get("bytes") else cell
+        if isinstance(path, str) and (file := picture_file(source, uri, path)):
+            pattern = NUMBER.sub("*", file)
+            dataset.parts.used("file", pattern, "camera", f"rows name them in {name}", file=file)
 
 
 def shape_of(feature: Any) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.formats import lerobot_meta
+from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import EPISODE_FILE, MAX_EPISODE, LerobotListing, locate
 from ingest.formats.tables import batches, is_list, opened, ranges
 from ingest.media.frames import VideoError
@@ -124,7 +125,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         # Arrow makes no empty list of JSON, which a column of language may be
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
         tables = ranges(file, first_rows, columns) if columns and count else [empty] * len(places)
-        facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
+        facts, pictures = _facts(dataset, file, ends), camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
@@ -195,6 +196,13 @@ def picture_columns(schema: pa.Schema) -> frozenset[str]:
     return frozenset(f.name for f in schema if _holds_pictures(f.type))
 
 
+def camera_columns(info: Mapping[str, Any], schema: pa.Schema) -> frozenset[str]:
+    """Columns of pictures, and those of texts that info.json declares as cameras: these name files."""
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    dtypes = {name: object_of(info["features"].get(name)).get("dtype") for name in texts}
+    return picture_columns(schema) | {name for name, dtype in dtypes.items() if dtype in ("image", "video")}
+
+
 def _holds_pictures(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
         names = {f.name: f.type for f in type_}
@@ -216,16 +224,42 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
 def _picture_bytes(source: Source, uri: str, cell: Any, what: str) -> bytes:
     """The bytes of an encoded picture in a cell, or in the file that it names. Raises DataError.
 
-    A cell is a struct of both, of which one is null, or the bytes alone.
+    A cell is a struct of both, of which one is null, or one of them alone.
     """
-    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    if isinstance(cell, dict):
+        data, path = cell.get("bytes"), cell.get("path")
+    else:
+        data, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if data:
         return data
     if not isinstance(path, str) or not path:
         raise VideoError(f"{what} has no picture")
-    # The path counts from the root, or from the table's folder
-    there = [p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files]
-    if not there:
-        raise VideoError(f"{what} has no picture, and {path} is no file of the dataset")
-    source.config.limits.check("max_chunk_bytes", source.files[there[0]].size, f"{what}: bytes of {there[0]}")
-    return source.resolve(there[0]).read_bytes()
+    file = picture_file(source, uri, path)
+    if not file:
+        raise VideoError(f"{what} has no picture, and {path} is no file of the dataset, nor is any end of it")
+    source.config.limits.check("max_chunk_bytes", source.files[file].size, f"{what}: bytes of {file}")
+    return source.resolve(file).read_bytes()
+
+
+def picture_file(source: Source, uri: str, path: str) -> str:
+    """The file that a table's row names: from the root, from the table's folder, or by the end of its path; else ""."""
+    there = next((p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), "")
+    return there or _by_tail(source, path)
+
+
+def _by_tail(source: Source, path: str) -> str:
+    """The file whose path ends as a path of the recorder's machine does, by the most folders; "" for none, or several.
+
+    Example: of "/home/me/set/images/front/frame_0.png" it is "images/front/frame_0.png".
+    """
+    parts = path.replace("\\", "/").split("/")
+    candidates = source.by_name.get(parts[-1], [])
+    shared: dict[int, list[str]] = {}
+    for candidate in candidates:
+        pairs = zip(reversed(candidate.split("/")), reversed(parts), strict=False)
+        num_equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # A name alone may be that of another episode's picture
+        if num_equal >= min(2, len(parts), candidate.count("/") + 1):
+            shared.setdefault(num_equal, []).append(candidate)
+    best = shared[max(shared)] if shared else []
+    return best[0] if len(best) == 1 else ""
