@@ -188,8 +188,8 @@ class EpisodeData:
     timestamps_s: np.ndarray | None
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
-    writer: str = ""  # whose convention gives dimensions their names, where the source itself does not
     match: Callable[[str], Match] = in_order
+    writer: str = ""  # whose convention gives dimensions their names, where the source itself does not
 
     @cached_property
     def state(self) -> np.ndarray | None:

@@ -17,8 +17,8 @@ TRUTHS: dict[str, bool] = dict.fromkeys(("true", "1", "1.0", "yes", "success", "
 TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail"), False)
 # Folders of runs that ended one way: success, success_episodes, failed-demos
 RUNS = r"([_-](episodes?|demos?|runs?|rollouts?|trials?|trajectories|trajs?|data|cases?))?"
-SUCCESS_FOLDER = re.compile(rf"(success|successes|successful|succeeded){RUNS}")
-FAILURE_FOLDER = re.compile(rf"(failure|failures|failed|fail|unsuccessful){RUNS}")
+SUCCESS_FOLDER = re.compile(rf"(success|successes){RUNS}")
+FAILURE_FOLDER = re.compile(rf"(failure|failures|failed|fail){RUNS}")
 FOLDER_NAME = "folder name"
 BY_PERSON = "person: "  # before the file's name: what a person said
 

@@ -191,7 +191,7 @@ def account(
         kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
         if use := by_key.get(key):
             listing.parts.used(kind, base, use, roles.why.get(key, "its name and type say so"), **form)
-        elif why := _known(key, spec, roles):
+        elif why := _known(key, spec, roles) or _blank(steps, key, spec):
             listing.parts.known(kind, base, why, **form)
         else:
             listing.parts.unknown(kind, base, problems.get(key) or _why_unknown(key, spec), **form)
@@ -217,6 +217,13 @@ def _known(key: str, spec: Spec, roles: Roles) -> str:
     if spec.kind == "text" and is_bookkeeping_text(path.rpartition("/")[2]):
         return "says where it is from"
     return known_reason(path)
+
+
+def _blank(steps: RldsRecord, key: str, spec: Spec) -> str:
+    """Why a text is none: in no step it has a letter."""
+    is_text = spec.kind == "text" and steps.features[key].kind == "bytes"
+    is_blank = is_text and all(start == end for start, end in steps.spans(key))
+    return "it holds no text" if is_blank else ""
 
 
 def _why_unknown(key: str, spec: Spec) -> str:
