@@ -160,8 +160,9 @@ class ListingBuilder:
         records, never_set = self._with_outcomes()
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
-        # Where nothing can be read no part says more
-        if self.records:
+        # Where no episode can be used no part says more
+        lost = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
+        if any(record.episode_index not in lost for record in self.records):
             self._add_cameras()
             add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())

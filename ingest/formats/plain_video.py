@@ -85,6 +85,8 @@ def list_episodes(source: Source) -> Listing:
     rows = [uri for uri in source.files if uri.lower().endswith(ROWS) and uri not in read]
     if rows:
         listing.warn("rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0])
+        for suffix in sorted({posixpath.splitext(uri)[1] for uri in rows}):
+            listing.parts.known("file", f"*{suffix}", "they may hold rows: see the finding rows_not_read")
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", cameras or [CAMERA], nothing="no video file below the folder")
 

@@ -216,6 +216,9 @@ def list_episodes(source: Source) -> Listing:
                 _add_store(listing, uri, store)
         except (DataError, SourceError) as e:
             listing.add_lost(e, uri, uri)
+            folder = uri.rpartition(f"{ENDS}/")[0]
+            if folder:
+                listing.parts.known("file", f"{folder}*", "of a store that cannot be read: see its finding")
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("zarr", cameras, nothing="no store holds an episode")
 

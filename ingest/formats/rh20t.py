@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
-from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
+from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
 from ingest.formats.tables import numbers, read_npy, side_by_side
@@ -58,6 +58,7 @@ def list_episodes(source: Source) -> Listing:
     if human:
         detail = f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         listing.warn("human_demonstration", detail)
+        listing.parts.known("file", "*_human/*", "a person at the task, not a robot")
     if num_pickled:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
@@ -144,7 +145,7 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     for uri in listing.source.by_name.get(TASKS, []):
         for task, stored in listing.read_object(uri).items():
             by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
-            texts_by = {name: ("instruction", "its name") for name in TEXT_KEYS}
+            texts_by: Uses = dict.fromkeys(TEXT_KEYS, ("instruction", "its name"))
             account_for_fields(listing.parts, f"{TASKS}: ", by_language, texts_by, {}, file=uri)
             texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     return texts

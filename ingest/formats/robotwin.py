@@ -10,7 +10,7 @@ import h5py
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
-from ingest.formats.field_accounts import account_for_fields
+from ingest.formats.field_accounts import Uses, account_for_fields
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
@@ -79,7 +79,7 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
         listing.unusable_next("no_data", "its rows are none", uri)
     texts_uri = DATA_FILE.sub(r"\1instructions/\2.json", uri)
     stored = listing.read_object(texts_uri, listing.next_index)
-    texts_by = {name: ("instruction", "RoboTwin keeps it there") for name in TEXT_LISTS}
+    texts_by: Uses = dict.fromkeys(TEXT_LISTS, ("instruction", "RoboTwin keeps it there"))
     account_for_fields(listing.parts, "instructions: ", stored, texts_by, {}, file=texts_uri)
     listing.add(
         uri,
