@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -415,5 +416,7 @@ def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options:
     if wanted is not None:
         wanted = frozenset(offsets[row] for row in wanted if row < len(offsets))
     pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=wanted))
-    used = frozenset(offsets)
-    yield from (picture for offset, picture in enumerate(pictures) if offset in used)
+    # Rows that come faster than pictures share some
+    times_used = Counter(offsets)
+    for offset, picture in enumerate(pictures):
+        yield from repeat(picture, times_used[offset])

@@ -206,7 +206,7 @@ def camera_columns(info: Mapping[str, Any], schema: pa.Schema) -> frozenset[str]
 def _holds_pictures(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
         names = {f.name: f.type for f in type_}
-        return _holds_pictures(names["bytes"]) if "bytes" in names else "path" in names
+        return "path" in names or ("bytes" in names and _holds_pictures(names["bytes"]))
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
-from ingest.formats.side_files import read_json
+from ingest.formats.side_files import SideText, read_json, side_text
 from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
 from ingest.reasons import DataError
@@ -93,6 +93,10 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
+        beside = None if tasks or not uris else self._text_beside(uris[-1])
+        if beside is not None:
+            tasks = texts_among(beside.values)
+            files = [*files, beside.uri]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         self.evidence[self.next_index] = evidence
@@ -109,6 +113,17 @@ class ListingBuilder:
             source_stamp=self.source.stamp([*uris, *files], num_rows),
         )
         self.records.append(replace(record, **fields))
+
+    def _text_beside(self, uri: str) -> SideText | None:
+        """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
+        try:
+            beside = side_text(self.source, uri)
+        except DataError as e:
+            self.warn_next(e.reason, str(e))
+            return None
+        if beside is not None:
+            self.parts.used("text", beside.uri, "instruction", f"{beside.writer} keeps it there", file=beside.uri)
+        return beside
 
     def change_last(self, **fields: Any) -> None:
         """Change what is known of the last episode."""
