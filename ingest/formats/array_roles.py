@@ -11,7 +11,7 @@ from math import prod
 from typing import NamedTuple
 
 from ingest.formats.row_times import spelt
-from ingest.signals.naming import GRIPPERS, HANDS, NOT_OPENING, arm_of, words
+from ingest.signals.naming import GRIPPERS, HANDS, NOT_OPENING, SAY_CLOSED, SAY_OPEN, arm_of, words
 
 MAX_WIDTH = 256  # values of a row: more are no vector of a robot
 WHOLE_STATES = frozenset(
@@ -140,9 +140,11 @@ def _state_tier(array: ArrayForm) -> int | None:
     own, name = set(words(leaf)), spelt(leaf)
     if name in WHOLE_STATES or _is_part_of_state(folders):
         return 0
+    if not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own):
+        return 3
     if not JOINT_WORDS.isdisjoint(own):
         return 1
-    if not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own):
+    if not (SAY_OPEN | SAY_CLOSED).isdisjoint(own) and array.width <= 2:
         return 3
     if "pose" in own or (not POSE_WORDS.isdisjoint(own) and not PLACE_WORDS.isdisjoint(own)):
         return 2

@@ -9,7 +9,7 @@ looked for where the file's writer keeps them (`hdf5_writers`), by their names (
 import posixpath
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import h5py
@@ -40,7 +40,7 @@ from ingest.formats.hdf5_parts import (
 from ingest.formats.listing import ListingBuilder, named, texts_among
 from ingest.formats.row_times import rate_by_times, times_in_seconds
 from ingest.media.frames import VIDEO_SUFFIXES, Picture
-from ingest.outcomes import SUCCESS_FIELDS, folder_outcome
+from ingest.outcomes import SUCCESS_FIELDS, folder_outcome, truth
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
@@ -129,7 +129,7 @@ def _add_readable(
 ) -> None:
     """Add one episode, or those of a flat file; as lost where it cannot be read."""
     num_findings, num_records = len(listing.findings), len(listing.records)
-    source_id = _source_id(uri, key, keys)
+    source_id = _source_id(uri, key, is_only=len(keys) == 1)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
             group = h5.find(file, key)
@@ -144,13 +144,12 @@ def _add_readable(
         listing.add_lost(e, source_id, uri, data_key=key)
 
 
-def _source_id(uri: str, key: str, keys: Sequence[str]) -> str:
+def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     """A name that has the group's, not its place, which other episodes of the file would move."""
     last = key.rpartition("/")[2]
-    if not key or (len(keys) == 1 and not NUMBERED.search(last)):
+    if not key or (is_only and not NUMBERED.search(last)):
         return uri
-    is_alone = sum(other.rpartition("/")[2] == last for other in keys) == 1
-    return f"{uri}#{last if is_alone else key}"
+    return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
 def _add_place(listing: ListingBuilder, seen: _Seen, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
@@ -199,8 +198,11 @@ def _add_episode(
         group="" if session is None else "".join(h5.texts(str(session))),
         no_task=_no_task(place, texts),
     )
-    used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks)
-    account(listing, place, roles.writer, Uses(used, _unread(config, place, roles, cameras), _problems(place)))
+    outcomes = [*_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))]
+    used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
+    account(
+        listing, place, roles.writer, Uses(used, _unread(config, place, roles, cameras), _problems(place, outcomes))
+    )
 
 
 def _num_rows(
@@ -284,6 +286,15 @@ def _rate(
     return listing.fps(None), []
 
 
+def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
+    """Those of some names whose values say whether a run succeeded: truths, or one for each row; and rewards."""
+    for name in filter(None, names):
+        stored = h5.value_or_none(place.group, name, place.limits)
+        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+            yield name
+    yield from h5.REWARD_KEYS
+
+
 def _uses(
     config: DatasetConfig,
     roles: Roles,
@@ -291,6 +302,7 @@ def _uses(
     texts: Sequence[str],
     rates: Sequence[str],
     marks: Sequence[str],
+    outcomes: Sequence[str],
 ) -> dict[str, tuple[str, str]]:
     """What each part that is read is used for, and what shows it."""
     uses: dict[str, tuple[str, str]] = dict.fromkeys(cameras, ("camera", "it holds pictures"))
@@ -302,8 +314,7 @@ def _uses(
     uses |= dict.fromkeys(marks, ("length", "it marks where an episode ends"))
     if roles.times:
         uses[roles.times] = ("time", "its name says so, and there is one for each row")
-    outcomes = (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *h5.REWARD_KEYS)
-    uses |= {name: ("outcome", "its name says so") for name in outcomes if name}
+    uses |= dict.fromkeys(outcomes, ("outcome", "its name says so"))
     if config.group_field:
         uses[config.group_field] = ("group", REGISTERED)
     return uses | {"num_samples": ("length", "robomimic states the length so")}
@@ -321,8 +332,8 @@ def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, cameras: M
     return unread
 
 
-def _problems(place: EpisodePlace) -> dict[str, str]:
-    """Why arrays that could be pictures are not read as such, by path."""
+def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
+    """Why arrays that could be pictures, and fields that could tell success, are not read as such, by path."""
     problems = {}
     for path, dataset in place.datasets.items():
         why = (
@@ -332,7 +343,8 @@ def _problems(place: EpisodePlace) -> dict[str, str]:
         )
         if why:
             problems[path] = why
-    return problems
+    untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
+    return problems | dict.fromkeys(untold, "its value is neither true nor false")
 
 
 # Reading

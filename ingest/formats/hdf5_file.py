@@ -310,14 +310,19 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
     """Texts of a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
-    try:
-        stored = value(group, path, limits)
-    except (DataError, *H5_ERRORS):
-        return ()
+    stored = value_or_none(group, path, limits)
     if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
         text = next(iter(texts(stored.tobytes().rstrip(b"\0"))), "")
         return (text,) if text.isprintable() and "\ufffd" not in text and text else ()
     return texts(stored)
+
+
+def value_or_none(place: h5py.Group, path: str, limits: Limits) -> Any:
+    """As `value`; None for what cannot be read."""
+    try:
+        return value(place, path, limits)
+    except (DataError, *H5_ERRORS):
+        return None
 
 
 def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
@@ -371,7 +376,8 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
 
 def scale_of(path: str, dataset: h5py.Dataset, limits: Limits) -> tuple[PictureForm | None, str]:
     """How the pictures of an array lie; None and why not where it holds none that are read."""
-    form, shape = form_of(path, dataset.shape or (), dataset.dtype), dataset.shape or ()
+    shape: tuple[int, ...] = dataset.shape or ()
+    form = form_of(path, shape, dataset.dtype)
     if form is None or not form.is_float:
         return form, ""
     try:

@@ -137,8 +137,8 @@ def _width(dataset: h5py.Dataset) -> int:
 
 def roles_of(place: EpisodePlace, config: DatasetConfig) -> Roles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
-    arrays = arrays_of(place.datasets)
     writer = place.writer
+    arrays = [array for array in arrays_of(place.datasets) if not known_by(writer, array.path)]
     state, state_why = _registered(place, config.keys.state)
     action, action_why = _registered(place, config.keys.action)
     if not state:
@@ -304,7 +304,8 @@ def _account_attribute(
     elif why := why_known(writer, name, is_text=is_text):
         listing.parts.known("text", shown, why, file=uri)
     elif is_text or np.size(stored):
-        listing.parts.unknown("text" if is_text else "array", shown, "no name of an attribute that is known", file=uri)
+        why = uses.problems.get(name, "no name of an attribute that is known")
+        listing.parts.unknown("text" if is_text else "array", shown, why, file=uri)
 
 
 def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:

@@ -183,6 +183,18 @@ WRITERS = (
         state=(("end_position", "gripper_state"),),
         known=((r"transformed_hand_(coords|frames)", "the hand of the person who leads it"), ("step", "counts")),
     ),
+    # Others that robomimic's tools simulate, such as RoboCasa's GR1: they keep the robot's state under names of its own
+    Writer(
+        "robomimic's environments",
+        "github.com/ARISE-Initiative/robomimic 0.3: env_args and the simulator's states",
+        attributes=("env_args",),
+        action=(),
+        known=(
+            ("states", SIMULATED),
+            ("obs/object(-state)?", OBJECTS),
+            ("env_args|model_file|ep_meta|init_state|problem_info", "how it was simulated"),
+        ),
+    ),
 )  # fmt: skip
 
 

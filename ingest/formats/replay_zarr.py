@@ -54,6 +54,7 @@ STATE_KEYS = (
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
+NO_ARRAY = "it has no description that can be read, or holds no numbers"
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 
@@ -230,13 +231,14 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
-    facts, per_episode = _facts(store), _per_episode(store, len(ends), config)
+    facts, per_episode = _facts(listing, uri, store), _per_episode(store, len(ends), config)
     task_from, tasks = _store_tasks(facts, config)
     rates = {name: rate for name, value in facts.items() if is_rate_name(name) and (rate := first_rate([value]))}
     stated = next(iter(rates.values()), None)
     shown = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
     _report_missing_chunks(listing, uri, store, roles)
-    _account(listing, uri, store, roles, per_episode, [*rates, task_from])
+    _account(listing, uri, store, roles, per_episode)
+    _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
@@ -261,13 +263,16 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         )
 
 
-def _facts(store: Store) -> dict[str, Any]:
-    """Attributes of the store and its two groups, the store's first."""
+def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
+    """Attributes of the store and its two groups, the store's first; finds those that cannot be read."""
     facts = dict(store.group.attrs)
     for name in ("meta", "data"):
-        with guarded(name):
-            inner = store.group.get(name)
-            facts = {**dict(inner.attrs), **facts} if inner is not None else facts
+        try:
+            with guarded(f"attributes of {name}"):
+                inner = store.group.get(name)
+                facts = {**dict(inner.attrs), **facts} if inner is not None else facts
+        except DataError as e:
+            listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
     return facts
 
 
@@ -325,10 +330,8 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, role
             listing.warn("missing_chunks", detail, camera=name, file=uri)
 
 
-def _account(
-    listing: ListingBuilder, uri: str, store: Store, roles: Roles, per_episode: PerEpisode, attributes: Sequence[str]
-) -> None:
-    """Record each array and attribute of a store as used, known or unknown."""
+def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles, per_episode: PerEpisode) -> None:
+    """Record each array of a store as used, known or unknown."""
     parts, config = listing.parts, listing.source.config
     used = {"camera": {n: a for n, (a, _) in roles.cameras.items()}, "state": roles.state, "action": roles.action}
     for use, arrays in used.items():
@@ -348,7 +351,8 @@ def _account(
         elif why := roles.left_out.get(name) or _why_known(name, array):
             parts.known("array", f"data/{name}", why, **form)
         else:
-            why = roles.why.get(name, "no name of a state, an action or a camera that is known")
+            nothing = NO_ARRAY if array is None else "no name of a state, an action or a camera that is known"
+            why = roles.why.get(name, nothing)
             parts.unknown("array", f"data/{name}", why, **form)
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
     for name, values in per_episode.values.items():
@@ -362,14 +366,18 @@ def _account(
     for name, why in per_episode.problems.items():
         is_known = known_reason(name)
         (parts.known if is_known else parts.unknown)("array", f"meta/{name}", is_known or why, file=uri)
-    for name in _facts(store):
+
+
+def _account_attributes(listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]) -> None:
+    for name in facts:
         shown = f"attribute {name}"
-        if name in attributes or name in (config.group_field,):
-            parts.used("text", shown, "rate" if is_rate_name(name) else "instruction", "its name says so", file=uri)
+        if name in used:
+            use = "rate" if is_rate_name(name) else "instruction"
+            listing.parts.used("text", shown, use, "its name says so", file=uri)
         elif is_bookkeeping_text(name) or known_reason(name):
-            parts.known("text", shown, "says where it is from", file=uri)
+            listing.parts.known("text", shown, "says where it is from", file=uri)
         else:
-            parts.unknown("text", shown, "no name of an attribute that is known", file=uri)
+            listing.parts.unknown("text", shown, "no name of an attribute that is known", file=uri)
 
 
 def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> str:
