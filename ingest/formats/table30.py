@@ -37,9 +37,16 @@ WRIST = ("arm_", "handeye", "wrist")
 JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
 GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
 # Fields that Table30 publishes beside those that are read
-STATES_KNOWN = dict.fromkeys(("ee_positions", "end_effector_pose"), "the pose of the hand: the joints are read")
+STATES_KNOWN = {
+    **dict.fromkeys(
+        ("ee_positions", "end_effector_pose", "ee_pose_quaternion", "ee_pose_rpy"),
+        "the pose of the hand: the joints are read",
+    ),
+    "joint_vel": "velocities: the joints are read",
+}
 META_KNOWN = {
     "episode_idx": "the number of the episode",
+    "episode_index": "the number of the episode",
     "start_time": "when it was recorded",
     "end_time": "when it was recorded",
 }
