@@ -3,13 +3,13 @@
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from ingest.episode import EpisodeRecord, Finding, SourcePart
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
 
+KnownPaths = Sequence[tuple[re.Pattern[str], str]]  # of whole paths, and why these files hold nothing of a run
 NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
 MAX_PATTERNS = 50  # of the files of one source; where there are more, one for each folder and suffix
 # Names of files that tell nothing of a run, and why, in any folder
@@ -39,20 +39,6 @@ KNOWN_PATHS = {
 }
 
 
-@dataclass(frozen=True)
-class _Known:
-    """Files that hold nothing of a run."""
-
-    paths: Sequence[tuple[re.Pattern[str], str]]
-
-    def why(self, uri: str) -> str:
-        """Why a file holds nothing of a run, by its name; "" where it may."""
-        name = uri.rsplit("/", 1)[-1]
-        by_name = (why for pattern, why in BOOKKEEPING_NAMES if pattern.fullmatch(name))
-        by_path = (why for pattern, why in self.paths if pattern.fullmatch(uri))
-        return next(chain(by_name, by_path), "")
-
-
 def add_unread_files(
     census: PartCensus, source: Source, format_: str, records: Collection[EpisodeRecord], findings: Collection[Finding]
 ) -> None:
@@ -76,12 +62,20 @@ def add_unread_files(
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
     unread = [uri for uri in unread if not any(match.fullmatch(uri) for match in declared)]
     unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
-    known = _Known(KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""]))
-    for pattern, uris in _grouped(unread, known).items():
-        why = known.why(uris[0])
+    known_paths = KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""])
+    for pattern, uris in _grouped(unread, known_paths).items():
+        why = _why_known(uris[0], known_paths)
         status = "known" if why else "unknown"
         why = why or "nothing names it, and no reader opens it"
         census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
+
+
+def _why_known(uri: str, known_paths: KnownPaths) -> str:
+    """Why a file holds nothing of a run, by its name; "" where it may."""
+    name = uri.rsplit("/", 1)[-1]
+    by_name = (why for pattern, why in BOOKKEEPING_NAMES if pattern.fullmatch(name))
+    by_path = (why for pattern, why in known_paths if pattern.fullmatch(uri))
+    return next(chain(by_name, by_path), "")
 
 
 def _named(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
@@ -112,7 +106,7 @@ def _matcher(name: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, name.split("*"))))
 
 
-def _grouped(uris: Sequence[str], known: _Known) -> Mapping[str, list[str]]:
+def _grouped(uris: Sequence[str], known_paths: KnownPaths) -> Mapping[str, list[str]]:
     """Files by name with * for each number; where these are many, by folder and suffix."""
     groups: dict[str, list[str]] = defaultdict(list)
     for uri in uris:
@@ -124,7 +118,7 @@ def _grouped(uris: Sequence[str], known: _Known) -> Mapping[str, list[str]]:
         folder, slash, name = pattern.rpartition("/")
         _, dot, suffix = name.rpartition(".")
         # What says why a file is no data is in its name, which stays
-        is_known = known.why(of_pattern[0]) != ""
+        is_known = _why_known(of_pattern[0], known_paths) != ""
         wider[pattern if is_known else f"{folder}{slash}*{dot}{suffix}"] += of_pattern
     return wider
 

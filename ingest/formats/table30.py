@@ -38,8 +38,10 @@ JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the o
 GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
 # Fields that Table30 publishes beside those that are read
 STATES_KNOWN = {
-    "ee_positions": "the pose of the hand: the joints are read",
-    "end_effector_pose": "the pose of the hand: the joints are read",
+    **dict.fromkeys(
+        ("ee_positions", "end_effector_pose", "ee_pose_quaternion", "ee_pose_rpy"),
+        "the pose of the hand: the joints are read",
+    ),
     "joint_vel": "velocities: the joints are read",
 }
 TASK_KNOWN = {
