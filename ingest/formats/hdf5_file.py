@@ -382,7 +382,7 @@ def scale_of(path: str, dataset: h5py.Dataset, limits: Limits) -> tuple[PictureF
         return form, ""
     try:
         limits.check("max_pixels", prod(shape[1:]), f"{dataset.name}: values of one row", 4)
-        return scaled(form, shape[0], checked(dataset, limits).__getitem__)
+        return scaled(form, len(dataset), checked(dataset, limits).__getitem__)
     except (DataError, *H5_ERRORS) as e:
         return None, str(e)
 

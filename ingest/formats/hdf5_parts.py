@@ -164,11 +164,9 @@ def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:
 
 
 def _written(place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]) -> tuple[Parts, str]:
-    """The first of the writer's layouts that is whole, else what there is of the first that has any part."""
+    """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
     there = {path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))}
-    whole = [layout for layout in layouts if there.issuperset(layout)]
-    some = [layout for layout in layouts if not there.isdisjoint(layout)]
-    chosen = next(iter([*whole, *some]), ())
+    chosen = max(layouts, key=lambda layout: (len(there & {*layout}), there.issuperset(layout)), default=())
     return {p: place.datasets[p] for p in chosen if p in there}, f"{writer.name} keeps it there" if writer else ""
 
 
