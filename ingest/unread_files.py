@@ -47,16 +47,7 @@ def add_unread_files(
     `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
     which * is any text.
     """
-    named = _named(source, records, findings)
-    unread = [uri for uri in source.files if uri not in named]
-    for tar, archive in source.indexed_tars.items():
-        members = (f"{tar}!/{name}" for name in archive.members)
-        unread += [uri for uri in members if uri not in named]
-    # A folder that is an episode's rows, such as a Zarr store, is the reader's to account for; of another a finding
-    # speaks
-    about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
-    folders = {uri for uri in about if uri and uri not in source.files}
-    unread = [uri for uri in unread if not _is_below(uri, folders)]
+    unread = _unread(source, _named(source, records, findings), _spoken_of(source, records, findings))
     parts = census.listed()
     declared = [_matcher(part.name) for part in parts if part.kind == "file"]
     arrays = {part.name for part in parts if part.kind in ("array", "camera")}
@@ -68,6 +59,18 @@ def add_unread_files(
         status = "known" if why else "unknown"
         why = why or "nothing names it, and no reader opens it"
         census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
+
+
+def _unread(source: Source, named: set[str], folders: set[str]) -> list[str]:
+    """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
+    members = (f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members)
+    return [uri for uri in chain(source.files, members) if uri not in named and not _is_below(uri, folders)]
+
+
+def _spoken_of(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+    """Folders that are an episode's rows, such as a Zarr store: its reader accounts for them; or that a finding has."""
+    about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
+    return {uri for uri in about if uri and uri not in source.files}
 
 
 def _why_known(uri: str, known_paths: KnownPaths) -> str:

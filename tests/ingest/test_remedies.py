@@ -344,6 +344,20 @@ def without_end(root: Path) -> Fields:
     return {"fps": 5.0}
 
 
+def marked(root: Path) -> None:
+    rlds.write_dataset(root, {"train": [[rlds.episode(0, changes={INVALID_MARK: [1]}), rlds.episode(1, 7)]]})
+
+
+def unmarked(root: Path, whole: Path) -> None:
+    tfds(root)
+
+
+def without_chunk(root: Path) -> None:
+    """Of a picture."""
+    for path in _matching(root, ("umi.zarr/data/camera0_rgb/3.0.0.0",)):
+        path.unlink()
+
+
 def with_forces(root: Path) -> None:
     for path, rows in zip(sorted(root.glob("*.hdf5")), (6, 7), strict=True):
         with h5py.File(path, "r+") as file:
@@ -442,6 +456,7 @@ def short_frames(root: Path, whole: Path) -> None:
     MIN_FRAMES[0] = 3
 
 
+INVALID_MARK = "invalid"
 OTHER_FORM = "subtask_index"
 GRIPPER = {"column": "state", "dimension": 2}
 STEPS = [("reach", 0, 4), ("grasp", 4, 8)]
@@ -507,6 +522,8 @@ CASES: dict[str, list[Case]] = {
     "split_recording": [Case(recorded, recorded_in_parts, joined_recordings)],
     "bad_episode_ends": [Case(stored, wrong_ends, right_ends)],
     "unknown_codec": [Case(stored, packed_oddly, packed_again)],
+    "marked_invalid": [Case(tfds, marked, unmarked)],
+    "missing_chunks": [Case(stored, without_chunk, fetched)],
     "never_ends": [Case(tfds, without_end, fetched)],
     "no_gripper": [
         Case(v2(20, 21), unnamed(smooth), entry(gripper=GRIPPER)),
