@@ -27,21 +27,30 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     What is no colour camera comes last, or is left out where a colour camera has files; each is accounted for.
     """
     registry = dataset.source.config.cameras
-    declared = dataset.info["features"]
-    pictured = [key for key, feature in declared.items() if object_of(feature).get("dtype") in ("video", "image")]
-    cameras = [key for key in pictured if not _is_flagged(dataset, key)]
-    suspected = {key: kind for key in cameras if key not in registry.ordered() and (kind := kind_by_name(key))}
+    cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]
+    kinds = {key: "" if key in registry.ordered() else kind_by_name(key) for key in cameras}
+    suspected = {key: kind for key, kind in kinds.items() if kind}
     files = _first_files(dataset)
     # Without a camera of colours that is there, what else there is has to do
     has_colours = any(key in files for key in cameras if key not in suspected)
     left_out = [key for key, kind in suspected.items() if has_colours and _is_left_out(dataset, key, kind, files)]
     cameras = in_order([key for key in cameras if key not in left_out], registry)
-    for key in cameras:
-        if key in files:
-            why = f"info.json says {object_of(declared[key]).get('dtype')}"
-            why += ": the main camera" if key == next(c for c in cameras if c in files) else ""
-            dataset.parts.used("camera", key, "camera", why, shape=shape_of(declared[key]), file=files[key])
+    _account_for(dataset, [key for key in cameras if key in files], files)
     return cameras
+
+
+def _pictured(dataset: LerobotListing) -> list[str]:
+    features = dataset.info["features"]
+    return [key for key, feature in features.items() if object_of(feature).get("dtype") in ("video", "image")]
+
+
+def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> None:
+    """The cameras that have files, the main one first."""
+    for place, key in enumerate(cameras):
+        feature = dataset.info["features"][key]
+        main = "" if place else ": the main camera"
+        why = f"info.json says {object_of(feature).get('dtype')}{main}"
+        dataset.parts.used("camera", key, "camera", why, shape=shape_of(feature), file=files[key])
 
 
 def _is_flagged(dataset: LerobotListing, key: str) -> bool:
