@@ -115,7 +115,7 @@ def _add(listing: ListingBuilder, folder: str, files: Sequence[str], annotations
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
         videos=videos,
-        files=[uri for uri in (rows_uri, metadata_uri) if uri],
+        files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),
         no_task="no current_task in its metadata, and no annotations of its uuid",

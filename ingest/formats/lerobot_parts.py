@@ -58,7 +58,7 @@ BOOKKEEPING = {
 POINTERS = re.compile(r"(data/|videos/|meta/|stats/).+|dataset_(from|to)_index|(data|video)_path|(chunk|file)_index")
 GROUPS = {"start_state": "the start state of the run; group_field of an entry reads it"}
 TYPE_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64", "large_string": "string"}
-SARM = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+")
+STEPS = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+")  # of SARM, and of our exports
 EPISODE_USES = {
     "episode_index": ("group", "the episode's number"),
     "length": ("length", "the number of its rows, held against these"),
@@ -239,8 +239,8 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     config = dataset.source.config
     by_registry = dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
     filled = {name for episode in episodes.values() for name, value in episode.meta.items() if value is not None}
-    pointers = {name for name in filled if POINTERS.fullmatch(name)}
-    steps = {name for name in filled if SARM.fullmatch(name) or name.startswith("proccorpus_")}
+    pointers = set(filter(POINTERS.fullmatch, filled))
+    steps = set(filter(STEPS.fullmatch, filled))
     account_for_fields(
         dataset.parts,
         "meta/episodes: ",
