@@ -165,24 +165,21 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
 def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
     """What each table of an episode's rows is used for."""
     config, paths = listing.source.config, list[str]()
+    uses = {"timestamp": ("time", "AgiBot's time of each row")}
+    uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
+    if any(gripper.column == "action" for gripper in config.grippers):
+        why = "the registry entry has a gripper in the action"
+        uses |= dict.fromkeys(config.keys.action or ACTION, ("action", why))
     file.visit(paths.append)
-    for path in paths:
-        table = file[path]
-        if not isinstance(table, h5py.Dataset):
-            continue
+    tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
+    for path, table in tables.items():
         form: dict[str, Any] = {"shape": (None, *(table.shape or ())[1:]), "dtype": str(table.dtype), "file": uri}
-        reads_actions = any(gripper.column == "action" for gripper in config.grippers)
-        if path == "timestamp":
-            listing.parts.used("array", path, "time", "AgiBot's time of each row", **form)
-        elif path in (config.keys.state or STATE):
-            listing.parts.used("array", path, "state", "joints and grippers", **form)
-        elif path in (config.keys.action or ACTION) and reads_actions:
-            listing.parts.used("array", path, "action", "the registry entry has a gripper in the action", **form)
+        if path in uses:
+            listing.parts.used("array", path, *uses[path], **form)
         elif not table.size:
             listing.parts.known("array", path, "empty, as AgiBot publishes what it has not measured", **form)
         elif PUBLISHED.fullmatch(path):
-            why = "one of AgiBot's other measures; keys.state of an entry reads it"
-            listing.parts.known("array", path, why, **form)
+            listing.parts.known("array", path, "another measure of AgiBot's; keys.state of an entry reads it", **form)
         else:
             listing.parts.unknown("array", path, "AgiBot publishes no table of this name", **form)
 

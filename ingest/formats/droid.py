@@ -106,23 +106,26 @@ def _add(listing: ListingBuilder, folder: str, files: Sequence[str], annotations
     attributes, num_rows = _rows_listed(listing, rows_uri)
     facts = attributes | metadata
 
-    # The instructions of three people say more than the task that the operator was given
-    uuid = metadata.get("uuid") or metadata_uri.rpartition("/metadata_")[2].removesuffix(".json")
-    tasks = texts_among(annotations.get(str(uuid), ())) or texts_among([facts.get("current_task")])
     cameras = _cameras(listing, [uri for uri in files if is_video(uri)], metadata)
     videos = videos_of(listing, cameras, cameras or {"": joined(folder, f"{VIDEOS}*.mp4")})
     listing.add(
         folder or ".",
         listing.fps(FPS),
-        tasks=tasks,
+        tasks=_tasks(metadata_uri, facts, annotations),
         num_rows=num_rows,
         data_uri=rows_uri if num_rows or config.is_remote else None,
         videos=videos,
-        files=[uri for uri in (rows_uri, metadata_uri) if uri],
+        files=[rows_uri, metadata_uri],
         evidence=OutcomeEvidence(listing.stated_outcome(facts)),
         group=listing.group(facts),
         no_task="no current_task in its metadata, and no annotations of its uuid",
     )
+
+
+def _tasks(metadata_uri: str, facts: Mapping[str, Any], annotations: Mapping[str, Sequence[str]]) -> tuple[str, ...]:
+    """The instructions of three people, which say more than the task that the operator was given; else that."""
+    uuid = facts.get("uuid") or metadata_uri.rpartition("/metadata_")[2].removesuffix(".json")
+    return texts_among(annotations.get(str(uuid), ())) or texts_among([facts.get("current_task")])
 
 
 def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str, Any]) -> dict[str, str]:

@@ -151,18 +151,22 @@ def _report(
     for camera, detail in doubts.items():
         record("bad_video_pointer", detail, index, camera=camera)
     if not there and not doubts:
-        detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
-        pictures = _loose_pictures(dataset, index, files)
-        if pictures:
-            # LeRobot keeps the pictures of a recording so until it has made a video of them
-            detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
-        reason = "other_layout" if pictures else "no_video"
-        dataset.unusable(reason, detail, index, file=next(iter(files.values()), INFO))
+        dataset.unusable(*_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO))
         return
     for camera, file in files.items():
         # A camera with a doubt has its finding already
         if camera not in there and camera not in doubts:
             dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+
+
+def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
+    """The reason why an episode has no pictures, and where these may be."""
+    detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+    if pictures := _loose_pictures(dataset, index, files):
+        # LeRobot keeps the pictures of a recording so until it has made a video of them
+        detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
+        return "other_layout", detail
+    return "no_video", detail
 
 
 def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str]) -> dict[str, int]:

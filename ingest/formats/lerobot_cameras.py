@@ -27,21 +27,35 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     What is no colour camera comes last, or is left out where a colour camera has files; each is accounted for.
     """
     registry = dataset.source.config.cameras
-    declared = dataset.info["features"]
-    pictured = [key for key, feature in declared.items() if object_of(feature).get("dtype") in ("video", "image")]
-    cameras = [key for key in pictured if not _is_flagged(dataset, key)]
-    suspected = {key: kind for key in cameras if key not in registry.ordered() and (kind := kind_by_name(key))}
+    cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]
     files = _first_files(dataset)
-    # Without a camera of colours that is there, what else there is has to do
-    has_colours = any(key in files for key in cameras if key not in suspected)
-    left_out = [key for key, kind in suspected.items() if has_colours and _is_left_out(dataset, key, kind, files)]
+    left_out = _left_out(dataset, [key for key in cameras if key in files], files)
     cameras = in_order([key for key in cameras if key not in left_out], registry)
-    for key in cameras:
-        if key in files:
-            why = f"info.json says {object_of(declared[key]).get('dtype')}"
-            why += ": the main camera" if key == next(c for c in cameras if c in files) else ""
-            dataset.parts.used("camera", key, "camera", why, shape=shape_of(declared[key]), file=files[key])
+    _account_for(dataset, [key for key in cameras if key in files], files)
     return cameras
+
+
+def _left_out(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> list[str]:
+    """Those of some cameras with files that show no colours; none where there is no camera of colours."""
+    registered = dataset.source.config.cameras.ordered()
+    kinds = {key: "" if key in registered else kind_by_name(key) for key in cameras}
+    if all(kinds.values()):
+        return []
+    return [key for key, kind in kinds.items() if kind and _is_left_out(dataset, key, kind, files[key])]
+
+
+def _pictured(dataset: LerobotListing) -> list[str]:
+    features = dataset.info["features"]
+    return [key for key, feature in features.items() if object_of(feature).get("dtype") in ("video", "image")]
+
+
+def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, str]) -> None:
+    """The cameras that have files, the main one first."""
+    for place, key in enumerate(cameras):
+        feature = dataset.info["features"][key]
+        main = "" if place else ": the main camera"
+        why = f"info.json says {object_of(feature).get('dtype')}{main}"
+        dataset.parts.used("camera", key, "camera", why, shape=shape_of(feature), file=files[key])
 
 
 def _is_flagged(dataset: LerobotListing, key: str) -> bool:
@@ -55,21 +69,19 @@ def _is_flagged(dataset: LerobotListing, key: str) -> bool:
     return True
 
 
-def _is_left_out(dataset: LerobotListing, key: str, kind: str, files: dict[str, str]) -> bool:
+def _is_left_out(dataset: LerobotListing, key: str, kind: str, file: str) -> bool:
     """Is it no colour camera, by its name and its pictures? A finding says what becomes of it."""
-    if key not in files:
-        return False
-    look = "" if dataset.source.config.is_remote else _look(dataset, key, files[key])
+    look = "" if dataset.source.config.is_remote else _look(dataset, key, file)
     shape = shape_of(dataset.info["features"][key])
     if look or kind == "touch":
         seen = f" and its pictures are {look}" if look else ""
         why = f"its name says {kind}{seen}: left out, since there is a colour camera"
-        dataset.parts.unknown("camera", key, why, shape=shape, file=files[key])
+        dataset.parts.unknown("camera", key, why, shape=shape, file=file)
         dataset.parts.known("file", f"videos/*{key}/*", f"pictures of {key}, which is left out")
         return True
     looked = "nothing was looked at" if dataset.source.config.is_remote else "its pictures have colours"
     detail = f"camera {key}: its name says {kind}, but {looked}: it comes after the other cameras"
-    dataset.warn("part_not_used", detail, camera=key, file=files[key])
+    dataset.warn("part_not_used", detail, camera=key, file=file)
     return False
 
 

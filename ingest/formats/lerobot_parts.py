@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import matrix
+from ingest.formats.field_accounts import account_for_fields, usual_uses
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_cameras import shape_of
 from ingest.formats.lerobot_cells import Episodes
@@ -37,7 +37,6 @@ from ingest.formats.lerobot_steps import (
     annotated_columns,
 )
 from ingest.formats.tables import is_list, read_columns
-from ingest.outcomes import fields_of
 from ingest.reasons import DataError
 from ingest.signals.naming import Column, named_grippers
 
@@ -57,9 +56,9 @@ BOOKKEEPING = {
 }
 # Of an episode's metadata: where its rows and pictures are, and statistics of them; group 1 stands for all below it
 POINTERS = re.compile(r"(data/|videos/|meta/|stats/).+|dataset_(from|to)_index|(data|video)_path|(chunk|file)_index")
-GROUPS = ("start_state",)  # of simulated runs: a registry entry's group_field may name it
+GROUPS = {"start_state": "the start state of the run; group_field of an entry reads it"}
 TYPE_NAMES = {"halffloat": "float16", "float": "float32", "double": "float64", "large_string": "string"}
-SARM = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+")
+STEPS = re.compile(rf"({'|'.join(SARM_HEADS)})subtask_\w+|proccorpus_\w+")  # of SARM, and of our exports
 EPISODE_USES = {
     "episode_index": ("group", "the episode's number"),
     "length": ("length", "the number of its rows, held against these"),
@@ -93,14 +92,11 @@ def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequ
     _account_for_slices(dataset, there)
 
 
-@dataclass(frozen=True)
 class _Rows:
     """The columns of data files of one schema; `uri`: the first of them."""
 
-    dataset: LerobotListing
-    schema: pa.Schema
-    uri: str
-    cameras: Sequence[str]
+    def __init__(self, dataset: LerobotListing, schema: pa.Schema, uri: str, cameras: Sequence[str]) -> None:
+        self.dataset, self.schema, self.uri, self.cameras = dataset, schema, uri, cameras
 
     def account(self) -> None:
         parts = self.dataset.parts
@@ -123,33 +119,33 @@ class _Rows:
                 parts.unknown(kind, name, self._why_unknown(name, kind), **form)
 
     def _dtype(self, name: str) -> str:
-        type_ = self.schema.types[self.schema.names.index(name)]
+        type_ = self._type(name)
         while is_list(type_):
             type_ = type_.value_type
         return TYPE_NAMES.get(str(type_), str(type_)[:40])
 
     def _use_of(self, name: str) -> tuple[str, str] | None:
         """What a column is read as, and what shows it."""
-        config, signals = self.dataset.source.config, self.signals
-        if name == "timestamp":
-            return "time", "LeRobot's time of each row"
-        if name == "episode_index":
-            return "group", "says of which episode a row is"
-        if signals is None and name in signal_columns(self.dataset.source, self.dataset.info):
-            return "state", "its name"
-        if signals and name in signals.state_columns:
-            return "state", signals.state_columns[name]
-        if signals and name in signals.action_columns:
-            return "action", signals.action_columns[name]
-        if name in (*fields_of(config.success_field), *REWARD_KEYS):
-            return "outcome", "rows say by it whether the run succeeded"
-        if name in config.keys.language:
-            return "instruction", "the registry entry names it"
-        if name == config.group_field:
-            return "group", "the registry entry names it"
-        if name == TASK_COLUMN and pa.types.is_integer(self.schema.types[self.schema.names.index(name)]):
-            return "instruction", "the number of each row's task"
-        return self._steps_of(name)
+        config = self.dataset.source.config
+        uses = {"timestamp": ("time", "LeRobot's time of each row")}
+        uses |= {"episode_index": ("group", "says of which episode a row is")} | self._vectors
+        uses |= dict.fromkeys(REWARD_KEYS, ("outcome", "rows say by it whether the run succeeded"))
+        by_registry = dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
+        uses = {**by_registry, **usual_uses(config), **uses}
+        if pa.types.is_integer(self._type(name)):
+            uses[TASK_COLUMN] = ("instruction", "the number of each row's task")
+        return uses.get(name) or self._steps_of(name)
+
+    @cached_property
+    def _vectors(self) -> dict[str, tuple[str, str]]:
+        """The columns of state and action, and what shows that they are."""
+        if self.signals is None:
+            return dict.fromkeys(signal_columns(self.dataset.source, self.dataset.info), ("state", "its name"))
+        of_action = {name: ("action", why) for name, why in self.signals.action_columns.items()}
+        return of_action | {name: ("state", why) for name, why in self.signals.state_columns.items()}
+
+    def _type(self, name: str) -> pa.DataType:
+        return self.schema.types[self.schema.names.index(name)]
 
     def _steps_of(self, name: str) -> tuple[str, str] | None:
         forms = {record.steps_from for record in self.dataset.records}
@@ -160,7 +156,7 @@ class _Rows:
         """Why a column is left out on purpose; "" where that is not known."""
         if name in BOOKKEEPING:
             return BOOKKEEPING[name]
-        if pa.types.is_null(self.schema.types[self.schema.names.index(name)]):
+        if pa.types.is_null(self._type(name)):
             return "it holds nothing but nulls"
         if name in EXPORTED_COLUMNS and self.dataset.info["features"].keys() >= EXPORTED_COLUMNS:
             return "written by an export of proccorpus, which reads its labels elsewhere"
@@ -209,19 +205,24 @@ class _Rows:
 
         A column that never changes may be equal by chance.
         """
-        rows = self._first_rows([name]) if self.signals else None
-        try:
-            table = first_vector(rows, {}, [name], singles=True) if rows is not None else None
-        except DataError:
-            return ""
-        values = None if table is None else matrix(table)
-        if values is None or self.signals is None or not np.ptp(values, axis=0).any():
+        values = self._values(name)
+        if values is None or self.signals is None:
             return ""
         for vector, table in (("state", self.signals.state), ("action", self.signals.action)):
             place = None if table is None else _place_in(values, matrix(table))
             if place is not None:
                 return f"a copy of {vector}[{place}:{place + values.shape[1]}]"
         return ""
+
+    def _values(self, name: str) -> np.ndarray | None:
+        """The first rows of a column, [n, d]; None where these are no numbers, or never change."""
+        rows = self._first_rows([name])
+        try:
+            table = None if rows is None else first_vector(rows, {}, [name], singles=True)
+        except DataError:
+            return None
+        values = None if table is None else matrix(table)
+        return values if values is not None and np.ptp(values, axis=0).any() else None
 
 
 def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
@@ -236,25 +237,22 @@ def _place_in(values: np.ndarray, whole: np.ndarray) -> int | None:
 def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
     """The columns of the episodes' metadata that are filled in for any episode."""
     config = dataset.source.config
-    uses = EPISODE_USES | dict.fromkeys(fields_of(config.success_field), ("outcome", "says whether the run succeeded"))
-    uses |= dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
-    if config.group_field:
-        uses[config.group_field] = ("group", "the registry entry names it")
-    pointers = set[str]()
+    by_registry = dict.fromkeys(config.keys.language, ("instruction", "the registry entry names it"))
     filled = {name for episode in episodes.values() for name, value in episode.meta.items() if value is not None}
-    for name in sorted(filled):
-        title = f"meta/episodes: {name}"
-        if name in uses:
-            dataset.parts.used("column", title, *uses[name])
-        elif SARM.fullmatch(name) or name.startswith("proccorpus_"):
-            dataset.parts.used("column", title, "steps", "spans with texts")
-        elif pointer := POINTERS.fullmatch(name):
-            pointers.add(f"{pointer[1]}*" if pointer[1] else name)
-        elif name in GROUPS:
-            dataset.parts.known("column", title, "the start state of the run; group_field of an entry reads it")
-        else:
-            dataset.parts.unknown("column", title, "no key reads it of an episode; group_field or success_field may")
-    for name in sorted(pointers):
+    pointers = set(filter(POINTERS.fullmatch, filled))
+    steps = set(filter(STEPS.fullmatch, filled))
+    account_for_fields(
+        dataset.parts,
+        "meta/episodes: ",
+        sorted(filled - pointers),
+        {**by_registry, **usual_uses(config), **EPISODE_USES, **dict.fromkeys(steps, ("steps", "spans with texts"))},
+        GROUPS,
+        kind="column",
+        why="no key reads it of an episode; group_field or success_field may",
+    )
+    # One line for each kind of pointers, of which every camera has four
+    shown = {POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name) for name in pointers}
+    for name in sorted(shown):
         dataset.parts.known("column", f"meta/episodes: {name}", "where rows and pictures are, and statistics of them")
 
 
@@ -265,12 +263,17 @@ def _account_for_slices(dataset: LerobotListing, there: set[str]) -> None:
     for vector, whole in vectors:
         for column, slices in slices_by_column(dataset.source, vector).items():
             name = column or whole
-            shape = shape_of(object_of(features.get(name)))
+            is_there = not dataset.schemas or name in there or name in features
+            width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
-                end = object_of(limits).get("end")
-                title = f"{MODALITY}: {vector}.{part}"
-                if dataset.schemas and name not in there and name not in features:
-                    dataset.parts.unknown("column", title, f"it is of {name}, which no data file has", file=MODALITY)
-                elif len(shape) == 1 and type(end) is int and end > shape[0]:
-                    why = f"it ends at {end}, and {name} has {shape[0]} dimensions"
-                    dataset.parts.unknown("column", title, why, file=MODALITY)
+                if why := _wrong_slice(name, object_of(limits).get("end"), width if is_there else 0):
+                    dataset.parts.unknown("column", f"{MODALITY}: {vector}.{part}", why, file=MODALITY)
+
+
+def _wrong_slice(column: str, end: Any, width: int | None) -> str:
+    """Why a slice leads nowhere; "" where it does not. `width`: of its column, 0 for none, None: not known."""
+    if width == 0:
+        return f"it is of {column}, which no data file has"
+    if width is not None and type(end) is int and end > width:
+        return f"it ends at {end}, and {column} has {width} dimensions"
+    return ""

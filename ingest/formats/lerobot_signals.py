@@ -120,10 +120,9 @@ def _vector(
     if place.stated:
         tables = _parts(rows, features, place.stated, place.keys)
         return side_by_side(tables.values()), dict.fromkeys(tables, "the registry entry names it"), False
-    whole = next((name for name in place.keys if first_vector(rows, features, [name]) is not None), "")
-    tables = {name: table for name in [whole] if (table := first_vector(rows, features, [name])) is not None}
+    tables = _whole(rows, features, place.keys)
     columns = dict.fromkeys(tables, "its name")
-    if not whole:
+    if not tables:
         tables = _parts(rows, features, _numeric(features, place.parts))
         columns = dict.fromkeys(tables, "a part by its name")
     if _grippers(tables):
@@ -137,6 +136,12 @@ def _vector(
         tables, columns = _named_by_slices(rows, features, place, tables, columns)
         return side_by_side(tables.values()), columns, bool(_grippers(tables))
     return side_by_side(tables.values()), columns, False
+
+
+def _whole(rows: pa.Table, features: Mapping[str, Any], keys: Iterable[str]) -> dict[str, pa.Table]:
+    """The first of some columns that holds numbers, by its name; {} for none."""
+    tables = ((name, first_vector(rows, features, [name])) for name in keys)
+    return next(({name: table} for name, table in tables if table is not None), {})
 
 
 def _grippers(tables: Columns) -> bool:

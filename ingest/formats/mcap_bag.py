@@ -21,12 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
+from ingest.formats.field_accounts import account_for_fields, usual_uses
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
-from ingest.outcomes import OutcomeEvidence, fields_of
+from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
 from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
@@ -43,7 +44,7 @@ TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|p
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")
 OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
-RECORDER_FACTS = ("serialized_metadata", "ROS_DISTRO")  # rosbag2_storage_mcap's metadata records
+RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's metadata records
 # Types of messages that say how a robot and its computers work, and nothing of a run
 PLUMBING = tuple(
     (re.compile(pattern), why)
@@ -278,35 +279,35 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
 
 
 def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording) -> None:
-    """What each topic is used for, or why it is not."""
-    keys, parts = listing.source.config.keys, listing.parts
-    cameras = {topic.name: camera for camera, topic in recording.cameras.items()}
-    state, action = ({topic.name for topic in topics} for topics in (recording.state, recording.action))
+    """What each topic, and each remark of the recorder, is used for, or why it is not."""
+    config, parts = listing.source.config, listing.parts
+    uses = _uses_of_topics(recording, config)
     for name, topic in recording.topics.items():
         form: dict[str, Any] = {"dtype": topic.type, "file": uri}
-        if name in cameras:
-            parts.used("topic", name, "camera", f"its type; the camera {cameras[name]}", **form)
-        elif name in state or name in action:
-            is_stated = name in (*keys.state, *keys.action)
-            why = "the registry entry names it" if is_stated else "its type and its name"
-            why += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
-            parts.used("topic", name, "state" if name in state else "action", why, **form)
-        elif topic.kind == "text" and _tells_task(name, keys):
-            parts.used("topic", name, "instruction", "its name", **form)
+        if name in uses:
+            parts.used("topic", name, *uses[name], **form)
         elif why := _why_left_out(topic, recording):
             parts.known("topic", name, why, **form)
         else:
             parts.unknown("topic", name, _why_not_read(topic), **form)
-    for name in recording.facts:
-        title = f"metadata: {name}"
-        if name in (*TASK_KEYS, *fields_of(listing.source.config.success_field)):
-            parts.used("text", title, "instruction" if name in TASK_KEYS else "outcome", "its name", file=uri)
-        elif name == listing.source.config.group_field:
-            parts.used("text", title, "group", "the registry entry names it", file=uri)
-        elif name in RECORDER_FACTS:
-            parts.known("text", title, "what the recorder says of itself", file=uri)
-        else:
-            parts.unknown("text", title, "no key reads it; group_field or success_field of an entry may", file=uri)
+    facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
+    known = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
+    why = "no key reads it; group_field or success_field of an entry may"
+    account_for_fields(parts, "metadata: ", recording.facts, facts, known, why=why, file=uri)
+
+
+def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:
+    """What topics are read as, and what shows it."""
+    texts = [topic.name for topic in recording.topics.values() if topic.kind == "text"]
+    uses = {name: ("instruction", "its name") for name in texts if _tells_task(name, config.keys)}
+    for use, topics in (("action", recording.action), ("state", recording.state)):
+        for topic in topics:
+            is_stated = topic.name in (*config.keys.state, *config.keys.action)
+            why = "the registry entry names it" if is_stated else "its type and its name"
+            why += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
+            uses[topic.name] = (use, why)
+    cameras = {topic.name: ("camera", f"its type; the camera {name}") for name, topic in recording.cameras.items()}
+    return uses | cameras
 
 
 def _tells_task(topic: str, keys: Keys) -> bool:

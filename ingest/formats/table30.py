@@ -7,7 +7,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -164,7 +164,7 @@ def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dic
     try:
         lines = [line for line in _content(listing.source, states[0]).split(b"\n") if line.strip()]
         num_rows = len(lines)
-        _account_for_states(listing, lines[0] if lines else b"{}", states[0])
+        _account_for_states(listing, lines[:1], states[0])
     except DataError as e:
         listing.unusable_next(e.reason, str(e), states[0])
         return stated
@@ -177,10 +177,10 @@ def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dic
     return num_rows
 
 
-def _account_for_states(listing: ListingBuilder, line: bytes, uri: str) -> None:
-    """What each field of an arm's first frame is used for."""
+def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: str) -> None:
+    """What each field of an arm's first frame is used for; `first`: its line, if there is any."""
     try:
-        frame = object_of(parse_json(line.decode(errors="replace")))
+        frame = object_of(parse_json(b"".join(first).decode(errors="replace")))
     except ValueError:
         return  # what is wrong with it is found when the rows are read
     joints = [key for key in JOINTS if key in frame][:1]
