@@ -6,7 +6,7 @@ neither taken nor plainly something else is listed as not used.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -168,18 +168,26 @@ def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
     """
     paths = [a.path for a in arrays if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
     plain = [path for path in paths if _is_plain(path) and not known_reason(path)]
-    leaves = {path: path.rpartition("/")[2] for path in plain}
-    whole = [path for name in ACTION_NAMES for path in sorted(plain, key=len) if leaves[path] == name]
-    if whole:
-        bases = [path for path in plain if spelt(leaves[path]) in ("base_action", "base_actions")]
-        return Vector((whole[0], *bases), "it is called so")
+    whole = _whole_action(plain)
+    if whole.paths:
+        return whole
     if parts := [path for path in plain if path.split("/")[0] in ACTION_NAMES]:
         return Vector(tuple(sorted(parts)), "a part of the action")
-    named = [path for path in plain if not ACTION_WORDS.isdisjoint(words(leaves[path]))]
+    named = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
     if len(named) == 1:
         return Vector(tuple(named), "its name has the word action")
     led = [path for path in plain if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)]
     return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
+
+
+def _whole_action(paths: Sequence[str]) -> Vector:
+    """The array that is called actions, else action, nearest to the top, with those of a base."""
+    for name in ACTION_NAMES:
+        called = [path for path in paths if path.rpartition("/")[2] == name]
+        if called:
+            bases = [path for path in paths if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")]
+            return Vector((min(called, key=len), *bases), "it is called so")
+    return Vector()
 
 
 def _is_plain(path: str) -> bool:

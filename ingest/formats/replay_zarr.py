@@ -339,7 +339,7 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> N
         if any(name in arrays for arrays in used.values()):
             continue
         array = roles.others.get(name)
-        form = _form(array, uri) if array is not None else {"file": uri}
+        form: dict[str, Any] = _form(array, uri) if array is not None else {"file": uri}
         if roles.times is not None and roles.times.path.strip("/").endswith(f"data/{name}"):
             parts.used("array", f"data/{name}", "time", roles.why[name], **_form(roles.times, uri))
         elif name in problems:

@@ -126,18 +126,27 @@ def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action
     arrays = [ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s)) for path, (_, s) in numeric.items()]
     layout = next((one for one in LAYOUTS if set(one.state) <= numeric.keys()), None)
     actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
-    states = Vector(state, REGISTERED)
-    if not state and layout is not None:
-        states = Vector(layout.state, f"{layout.name} keeps it there")
-    elif not state:
-        states = state_by_name(array for array in arrays if array.path not in actions.paths)
+    not_actions = [array for array in arrays if array.path not in actions.paths]
+    states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
     keys = [[numeric[path][0] for path in vector.paths if path in numeric] for vector in (states, actions)]
     why = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
     # What would count by its name, where the registry names others
-    others = [*(state_by_name(arrays).paths if state else ()), *(_action(numeric, arrays).paths if action else ())]
-    overruled = [(re.escape(path), OVERRULED) for path in others if path not in (*state, *action)]
+    others = _overruled(numeric, arrays, state, action)
+    overruled = tuple((re.escape(path), OVERRULED) for path in others)
     known = (*(layout.known if layout else ()), *overruled)
     return Roles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), why, known)
+
+
+def _overruled(
+    numeric: Container[str], arrays: Sequence[ArrayForm], state: Sequence[str], action: Sequence[str]
+) -> list[str]:
+    states = state_by_name(arrays).paths if state else ()
+    actions = _action(numeric, arrays).paths if action else ()
+    return [path for path in (*states, *actions) if path not in (*state, *action)]
+
+
+def _state(layout: Layout | None, arrays: Sequence[ArrayForm]) -> Vector:
+    return state_by_name(arrays) if layout is None else Vector(layout.state, f"{layout.name} keeps it there")
 
 
 def _action(numeric: Container[str], arrays: Sequence[ArrayForm]) -> Vector:
