@@ -63,23 +63,20 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
     likewise, whose `brightest` is not known yet (0).
     """
     dtype = np.dtype(dtype)
-    if dtype != np.uint8 and dtype.kind != "f":
-        return None
     is_float, sides = dtype.kind == "f", [size or 0 for size in shape[1:]]
-    brightest = 0.0 if is_float else 255.0
-    if len(sides) == 2 and min(sides) >= MIN_SIDE and not is_float and is_called_picture(path):
-        return PictureForm()
+    if dtype != np.uint8 and not is_float:
+        return None
+    if len(sides) == 2:
+        is_grey = min(sides) >= MIN_SIDE and not is_float and is_called_picture(path)
+        return PictureForm() if is_grey else None
     if len(sides) != 3:
         return None
-    height, width, channels = sides
-    if channels in (1, 3) and not is_float:
+    if sides[2] in (1, 3) and not is_float:
         return PictureForm()
-    is_last = channels == 3 or (channels in (1, 4) and is_called_picture(path))
-    if is_last and min(height, width) >= MIN_SIDE:
-        return PictureForm(False, is_float, brightest)
-    is_first = height == 3 or (height in (1, 4) and is_called_picture(path))
-    if is_first and min(width, channels) >= MIN_SIDE:
-        return PictureForm(True, is_float, brightest)
+    for channels_first, (channels, *others) in ((False, sides[::-1]), (True, sides)):
+        has_colours = channels == 3 or (channels in (1, 4) and is_called_picture(path))
+        if has_colours and min(others) >= MIN_SIDE:
+            return PictureForm(channels_first, is_float, 0.0 if is_float else 255.0)
     return None
 
 

@@ -128,30 +128,33 @@ def _state_tier(array: ArrayForm) -> int | None:
     """0: the whole state, 1: joints, 2: a pose, 3: a gripper; None for other things."""
     folders, _, leaf = array.path.rpartition("/")
     parts = {word for part in array.path.split("/") for word in words(part)}
-    if (
-        array.kind not in "fiub"
-        or not 1 <= array.width <= MAX_WIDTH
-        or len(array.shape) > 3
-        or known_reason(array.path)
-    ):
+    is_vector = array.kind in "fiub" and 1 <= array.width <= MAX_WIDTH and len(array.shape) <= 3
+    is_other = not (OTHER_WORDS | ACTION_WORDS).isdisjoint(parts) or known_reason(array.path)
+    if not is_vector or is_other:
         return None
-    if not OTHER_WORDS.isdisjoint(parts) or not ACTION_WORDS.isdisjoint(parts):
-        return None
-    own, name = set(words(leaf)), spelt(leaf)
-    if name in WHOLE_STATES or _is_part_of_state(folders):
+    own = set(words(leaf))
+    if spelt(leaf) in WHOLE_STATES or _is_part_of_state(folders):
         return 0
-    if not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own):
+    if _is_opening(own, array.width):
         return 3
     if not JOINT_WORDS.isdisjoint(own):
         return 1
-    if not (SAY_OPEN | SAY_CLOSED).isdisjoint(own) and array.width <= 2:
-        return 3
+    return 2 if _is_place(own, set(words(folders.rpartition("/")[2]))) else None
+
+
+def _is_opening(own: set[str], width: int) -> bool:
+    """Do the words of a name say how far a gripper or a hand is open?"""
+    is_gripper = not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own)
+    return is_gripper or (width <= 2 and not (SAY_OPEN | SAY_CLOSED).isdisjoint(own))
+
+
+def _is_place(own: set[str], above: set[str]) -> bool:
+    """Do the words of a name, and of the group it lies in, say where the robot's end is?"""
     if "pose" in own or (not POSE_WORDS.isdisjoint(own) and not PLACE_WORDS.isdisjoint(own)):
-        return 2
+        return True
     # A place alone is the robot's where the group says whose it is
-    above = set(words(folders.rpartition("/")[2]))
     is_place = bool(own) and own <= PLACE_WORDS | {"l", "r", "left", "right"}
-    return 2 if is_place and above & (POSE_WORDS | GRIPPERS | OWN_GROUPS) else None
+    return is_place and not (POSE_WORDS | GRIPPERS | OWN_GROUPS).isdisjoint(above)
 
 
 def _is_part_of_state(folders: str) -> bool:
@@ -163,21 +166,28 @@ def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
     """The arrays that are the commands: the one called so with those of a base, else the parts of a group called so,
     else what a leading arm did.
     """
-    numeric = [a for a in arrays if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
-    by_path = {array.path: array for array in numeric}
-    for name in ACTION_NAMES:
-        whole = [path for path in by_path if path == name or (path.endswith(f"/{name}") and _is_plain(path))]
-        if whole:
-            bases = [path for path in by_path if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")]
-            return Vector((min(whole, key=len), *bases), "it is called so")
-    parts = [path for path in by_path if path.split("/")[0] in ACTION_NAMES and not known_reason(path)]
-    if parts:
+    paths = [a.path for a in arrays if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
+    plain = [path for path in paths if _is_plain(path) and not known_reason(path)]
+    whole = _whole_action(plain)
+    if whole.paths:
+        return whole
+    if parts := [path for path in plain if path.split("/")[0] in ACTION_NAMES]:
         return Vector(tuple(sorted(parts)), "a part of the action")
-    named = [p for p in by_path if not ACTION_WORDS.isdisjoint(words(p.rpartition("/")[2])) and not known_reason(p)]
+    named = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
     if len(named) == 1:
         return Vector(tuple(named), "its name has the word action")
-    led = [a.path for a in numeric if not LEADER_WORDS.isdisjoint(words(a.path.split("/")[0])) and _is_joint(a.path)]
+    led = [path for path in plain if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)]
     return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
+
+
+def _whole_action(paths: Sequence[str]) -> Vector:
+    """The array that is called actions, else action, nearest to the top, with those of a base."""
+    for name in ACTION_NAMES:
+        called = [path for path in paths if path.rpartition("/")[2] == name]
+        if called:
+            bases = [path for path in paths if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")]
+            return Vector((min(called, key=len), *bases), "it is called so")
+    return Vector()
 
 
 def _is_plain(path: str) -> bool:
@@ -210,9 +220,3 @@ def column_names(parts: Mapping[str, int]) -> list[list[str]]:
 
 def _is_gripper(path: str) -> bool:
     return not (GRIPPERS | HANDS).isdisjoint(words(path.rpartition("/")[2]))
-
-
-def first_layout(layouts: Sequence[Sequence[str]], present: Iterable[str]) -> tuple[str, ...]:
-    """The first layout of which all parts are there; () for none."""
-    there = set(present)
-    return next((tuple(layout) for layout in layouts if there.issuperset(layout)), ())

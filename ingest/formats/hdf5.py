@@ -8,9 +8,10 @@ looked for where the file's writer keeps them (`hdf5_writers`), by their names (
 
 import posixpath
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import h5py
 import numpy as np
@@ -29,7 +30,6 @@ from ingest.formats.hdf5_parts import (
     Uses,
     account,
     account_beside,
-    arrays_of,
     instruction_by_name,
     outcome_names,
     roles_of,
@@ -84,8 +84,10 @@ def list_episodes(source: Source) -> Listing:
         try:
             with h5.opened(source, uri) as file:
                 keys = episode_keys(file, source.config.limits)
+                containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
                 for key in keys:
-                    _add_readable(listing, seen, uri, key, file, keys)
+                    above = containers[key.rpartition("/")[0]]
+                    _add_readable(listing, seen, uri, key, file, above, is_only=len(keys) == 1)
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -125,18 +127,26 @@ def _report_pictures_beside(listing: ListingBuilder) -> None:
 
 
 def _add_readable(
-    listing: ListingBuilder, seen: _Seen, uri: str, key: str, file: h5py.File, keys: Sequence[str]
+    listing: ListingBuilder,
+    seen: _Seen,
+    uri: str,
+    key: str,
+    file: h5py.File,
+    above: dict[str, Any],
+    *,
+    is_only: bool,
 ) -> None:
     """Add one episode, or those of a flat file; as lost where it cannot be read."""
     num_findings, num_records = len(listing.findings), len(listing.records)
-    source_id = _source_id(uri, key, is_only=len(keys) == 1)
+    source_id = _source_id(uri, key, is_only=is_only)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
             group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
-            place = EpisodePlace(uri, key, group, h5.find(file, key.rpartition("/")[0]), listing.source.config.limits)
-            _add_place(listing, seen, place, source_id, is_only=len(keys) == 1)
+            container = h5.find(file, key.rpartition("/")[0])
+            place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
+            _add_place(listing, seen, place, source_id, is_only=is_only)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
         del listing.findings[num_findings:]
@@ -170,7 +180,7 @@ def _add_episode(
 ) -> None:
     """Add one episode, which is some rows of its group. Raises DataError."""
     config, uri = listing.source.config, place.uri
-    cameras = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
+    cameras, lost = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
     num_rows = _num_rows(listing, seen, place, roles, list(cameras.values()), rows)
     texts = texts_of(place, set(cameras.values()))
@@ -200,9 +210,7 @@ def _add_episode(
     )
     outcomes = [*_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))]
     used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
-    account(
-        listing, place, roles.writer, Uses(used, _unread(config, place, roles, cameras), _problems(place, outcomes))
-    )
+    account(listing, place, roles.writer, Uses(used, _unread(config, place, roles, lost), _problems(place, outcomes)))
 
 
 def _num_rows(
@@ -225,7 +233,7 @@ def _num_rows(
             "length_differs", f"{num_actions} actions, {num_states} states: the actions are not used", uri
         )
     # robomimic states the length beside the rows
-    stated = h5.value(place.group, "num_samples", limits)
+    stated = place.attributes.get("num_samples")
     if isinstance(stated, np.number) and np.isfinite(stated) and stated not in (num_rows, num_actions) and num_rows:
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
     return num_rows if num_rows is None else len(range(num_rows)[rows])
@@ -289,6 +297,8 @@ def _rate(
 def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
     """Those of some names whose values say whether a run succeeded: truths, or one for each row; and rewards."""
     for name in filter(None, names):
+        if "/" not in name and name not in place.datasets and name not in place.attributes:
+            continue
         stored = h5.value_or_none(place.group, name, place.limits)
         if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
             yield name
@@ -320,11 +330,12 @@ def _uses(
     return uses | {"num_samples": ("length", "robomimic states the length so")}
 
 
-def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, cameras: Mapping[str, str]) -> dict[str, str]:
+def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, lost: Iterable[str]) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
-    found = h5.cameras_of(place.datasets, place.limits).values()
-    unread = {path: "it cannot be read: a finding says why" for path in found if path not in cameras.values()}
-    by_name = {"state": state_by_name(arrays_of(place.datasets)), "action": action_by_name(arrays_of(place.datasets))}
+    unread = dict.fromkeys(lost, "it cannot be read: a finding says why")
+    if not config.keys.state and not config.keys.action:
+        return unread
+    by_name = {"state": state_by_name(place.arrays), "action": action_by_name(place.arrays)}
     registered = {"state": config.keys.state, "action": config.keys.action}
     for column, vector in by_name.items():
         others = [path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}]
@@ -336,12 +347,8 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
     """Why arrays that could be pictures, and fields that could tell success, are not read as such, by path."""
     problems = {}
     for path, dataset in place.datasets.items():
-        why = (
-            h5.scale_of(path, dataset, place.limits)[1]
-            if dataset.dtype.kind == "f" and len(dataset.shape or ()) == 4
-            else ""
-        )
-        if why:
+        could_be_one = len(dataset.shape or ()) == 4 and dataset.dtype.kind == "f"
+        if could_be_one and (why := h5.scale_of(path, dataset, place.limits)[1]):
             problems[path] = why
     untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
     return problems | dict.fromkeys(untold, "its value is neither true nor false")

@@ -456,8 +456,10 @@ def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
 
 def cameras_in(
     listing: ListingBuilder, uri: str, datasets: Mapping[str, h5py.Dataset], escapes: Sequence[str]
-) -> dict[str, str]:
-    """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others."""
+) -> tuple[dict[str, str], list[str]]:
+    """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others, whose
+    paths come after.
+    """
     readable: dict[str, str] = {}
     limits = listing.source.config.limits
     cameras = cameras_of(datasets, limits)
@@ -475,7 +477,7 @@ def cameras_in(
             f"no pictures that can be read among its {len(datasets)} datasets: {', '.join([*datasets][:MAX_NAMED])}"
         )
         listing.unusable_next("no_video", detail, uri)
-    return readable
+    return readable, [path for camera, path in cameras.items() if camera not in readable]
 
 
 def evidence_in(

@@ -6,9 +6,9 @@ The registry's keys count first, then the writer's convention (`hdf5_writers`), 
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -45,7 +45,7 @@ SHOWN_SPLITS = "robomimic's own splits: splits are drawn anew"
 class EpisodePlace:
     """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset.
 
-    `container` has the group, and facts about all of the file's episodes.
+    `container` has the group, and facts about all of the file's episodes, which `above` keeps once they were read.
     """
 
     uri: str
@@ -53,6 +53,7 @@ class EpisodePlace:
     group: h5py.Group
     container: h5py.Group
     limits: Limits
+    above: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def members(self) -> h5.Members:
@@ -69,12 +70,23 @@ class EpisodePlace:
         above = {f"/{(holder.name or '').strip('/')}": holder for holder in (self.container, h5.root_of(self.group))}
         return near | {name: holder for name, holder in above.items() if holder != self.group}
 
+    def _attributes_of(self, name: str, holder: h5py.Group) -> dict[str, Any]:
+        if not name.startswith("/"):
+            return h5.attributes_of(holder, MAX_ATTRIBUTES)
+        if name not in self.above:
+            self.above[name] = h5.attributes_of(holder, MAX_ATTRIBUTES)
+        return self.above[name]
+
+    @cached_property
+    def arrays(self) -> list[ArrayForm]:
+        return arrays_of(self.datasets)
+
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Small attributes of the holders: of those of one name the nearest, by name."""
         found: dict[str, Any] = {}
-        for holder in self.holders.values():
-            for name, stored in h5.attributes_of(holder, MAX_ATTRIBUTES).items():
+        for place, holder in self.holders.items():
+            for name, stored in self._attributes_of(place, holder).items():
                 found.setdefault(name, stored)
         return found
 
@@ -92,7 +104,11 @@ class EpisodePlace:
 
     def values(self, path: str) -> list[Any]:
         """What is stored at a path below the episode, then below its container; None for nothing."""
-        return [h5.value(holder, path, self.limits) for holder in (self.group, self.container)]
+        is_near = path in self.datasets or path in self.attributes or "/" in path
+        near = h5.value(self.group, path, self.limits) if is_near else None
+        if path not in self.above:
+            self.above[path] = h5.value(self.container, path, self.limits)
+        return [near, self.above[path]]
 
     def json(self, path: str) -> dict[str, Any]:
         """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
@@ -109,8 +125,7 @@ class EpisodePlace:
 type Parts = dict[str, h5py.Dataset]
 
 
-@dataclass(frozen=True)
-class Roles:
+class Roles(NamedTuple):
     """Which arrays are the state, the action and the times, and what shows it."""
 
     state: Parts
@@ -138,7 +153,7 @@ def _width(dataset: h5py.Dataset) -> int:
 def roles_of(place: EpisodePlace, config: DatasetConfig) -> Roles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
     writer = place.writer
-    arrays = [array for array in arrays_of(place.datasets) if not known_by(writer, array.path)]
+    arrays = [array for array in place.arrays if not known_by(writer, array.path)]
     state, state_why = _registered(place, config.keys.state)
     action, action_why = _registered(place, config.keys.action)
     if not state:
@@ -248,8 +263,7 @@ def instruction_by_name(texts: Mapping[str, tuple[str, ...]]) -> tuple[str, tupl
 # Which part is what
 
 
-@dataclass(frozen=True)
-class Uses:
+class Uses(NamedTuple):
     """What parts of an episode are used for, and what shows it, by path or attribute."""
 
     by_path: dict[str, tuple[str, str]]

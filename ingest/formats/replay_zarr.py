@@ -8,7 +8,6 @@ where the registry's `keys` say. A dataset may hold several stores of Zarr 2, ea
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from math import prod
 from typing import Any, NamedTuple
@@ -77,8 +76,7 @@ def _stores(uris: Iterable[str]) -> list[str]:
 # What an array is
 
 
-@dataclass(frozen=True)
-class Roles:
+class Roles(NamedTuple):
     """Which arrays are what: cameras by name, with how their pictures lie, the state's and the action's in order, and
     the times of rows; `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
     `left_out`: why others are not, which the registry entry does not name.
@@ -237,7 +235,8 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     stated = next(iter(rates.values()), None)
     shown = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
     _report_missing_chunks(listing, uri, store, roles)
-    _account(listing, uri, store, roles, per_episode)
+    _account(listing, uri, store, roles)
+    _account_meta(listing, uri, per_episode)
     _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
@@ -330,9 +329,9 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, role
             listing.warn("missing_chunks", detail, camera=name, file=uri)
 
 
-def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles, per_episode: PerEpisode) -> None:
-    """Record each array of a store as used, known or unknown."""
-    parts, config = listing.parts, listing.source.config
+def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> None:
+    """Record each array of a store's rows as used, known or unknown."""
+    parts = listing.parts
     used = {"camera": {n: a for n, (a, _) in roles.cameras.items()}, "state": roles.state, "action": roles.action}
     for use, arrays in used.items():
         for name, array in arrays.items():
@@ -343,7 +342,7 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles, per_
         if any(name in arrays for arrays in used.values()):
             continue
         array = roles.others.get(name)
-        form = _form(array, uri) if array is not None else {"file": uri}
+        form: dict[str, Any] = _form(array, uri) if array is not None else {"file": uri}
         if roles.times is not None and roles.times.path.strip("/").endswith(f"data/{name}"):
             parts.used("array", f"data/{name}", "time", roles.why[name], **_form(roles.times, uri))
         elif name in problems:
@@ -354,6 +353,11 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles, per_
             nothing = NO_ARRAY if array is None else "no name of a state, an action or a camera that is known"
             why = roles.why.get(name, nothing)
             parts.unknown("array", f"data/{name}", why, **form)
+
+
+def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
+    """As _account, of the arrays beside the rows."""
+    parts, config = listing.parts, listing.source.config
     parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
     for name, values in per_episode.values.items():
         form: dict[str, Any] = {"shape": (len(values),), "file": uri}

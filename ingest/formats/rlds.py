@@ -207,36 +207,37 @@ def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
     for name in INVALID:
         if truth(rlds_steps.scalar(steps, name)):
             listing.unusable_next("marked_invalid", f"{name} is set", uri)
-    # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
-    paths = config.keys.language or LANGUAGE
-    found = {path: rlds_steps.texts(steps, path, num_rows) for path in paths}
-    tasks, text_keys = texts_among(t for texts in found.values() for t in texts), [p for p in paths if found[p]]
-    if not tasks and not config.keys.language:
-        name, tasks = text_by_name(steps, num_rows)
-        text_keys = [name]
+    text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
     # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
     marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
     if num_rows and len(marks) and not marks.any():
         listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
     roles, problems = roles_of(steps, config.keys)
-    overruled = [path for path in (LANGUAGE if config.keys.language else ()) if path not in paths]
-    by_language = tuple((re.escape(path), OVERRULED) for path in overruled)
-    account(
-        listing,
-        uri,
-        steps,
-        roles._replace(known=(*roles.known, *by_language)),
-        problems,
-        _uses(steps, config, text_keys),
-    )
+    overruled = [path for path in LANGUAGE if config.keys.language and path not in config.keys.language]
+    known_texts = tuple((re.escape(path), OVERRULED) for path in overruled)
+    all_roles = roles._replace(known=(*roles.known, *known_texts))
+    account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
     looked = ", ".join(config.keys.language) or "the usual places"
     return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
+
+
+def _instructions(steps: RldsRecord, num_rows: int, registered: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
+    text whose name says that it is one. The first counts; the registry's policy may choose another later.
+    """
+    found = {path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE}
+    tasks = texts_among(text for texts in found.values() for text in texts)
+    if tasks or registered:
+        return [path for path, texts in found.items() if texts], tasks
+    name, tasks = text_by_name(steps, num_rows)
+    return [name], tasks
 
 
 def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dict[str, str]:
     """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
     outcomes_at = [*config.keys.success, *outcomes.fields_of(config.success_field), *_deep_outcomes(steps)]
-    told = [name for name in outcomes_at if _tells(steps, name)]
+    leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
+    told = [name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)]
     places = {
         "instruction": texts,
         "outcome": [*told, *PATHS, REWARD, TERMINAL],
@@ -245,7 +246,8 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    found = [(steps.key(path) or path, use) for use, paths in places.items() for path in paths]
+    named = [(path, use) for use, paths in places.items() for path in paths if path.rpartition("/")[2] in leaves]
+    found = [(steps.key(path) or path, use) for path, use in named]
     return {key: use for key, use in reversed(found) if key in steps.features}
 
 

@@ -5,7 +5,7 @@ Open X-Embodiment's converters keep the state in places of their own, which are 
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ from ingest.formats import rlds_steps
 from ingest.formats.array_pictures import other_kind
 from ingest.formats.array_roles import (
     ArrayForm,
+    Vector,
     action_by_name,
-    first_layout,
     is_bookkeeping_text,
     known_reason,
     state_by_name,
@@ -25,6 +25,7 @@ from ingest.formats.text_fields import instructions
 from ingest.registry import Keys
 
 STEPS, OBSERVATION, METADATA = "steps/", "steps/observation/", "episode_metadata/"
+REGISTERED = "the registry entry names it"
 OVERRULED = "the registry entry names others"
 COPY = "the same pose in other terms"
 
@@ -123,28 +124,37 @@ def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
 def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]) -> Roles:
     numeric = {path_of(key): (key, spec) for key, spec in present if key.startswith(STEPS) and spec.kind == "numbers"}
     arrays = [ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s)) for path, (_, s) in numeric.items()]
-    # Parts of a dictionary count where the whole is called so
-    actions = action or first_layout((("action",),), numeric)
-    actions = actions or tuple(sorted(path for path in numeric if path.startswith("action/")))
-    by_name = action_by_name(arrays)
-    action_paths, action_why = (actions, "it is called so") if actions else by_name
     layout = next((one for one in LAYOUTS if set(one.state) <= numeric.keys()), None)
-    state_paths, state_why = state, "the registry entry names it"
-    if not state and layout is not None:
-        state_paths, state_why = layout.state, f"{layout.name} keeps it there"
-    elif not state:
-        state_paths, state_why = state_by_name(array for array in arrays if array.path not in action_paths)
-    state_keys = [numeric[path][0] for path in state_paths if path in numeric]
-    action_keys = [numeric[path][0] for path in action_paths if path in numeric]
-    why = dict.fromkeys(state_keys, state_why) | dict.fromkeys(
-        action_keys, "the registry entry names it" if action else action_why
-    )
-    known = layout.known if layout else ()
+    actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
+    not_actions = [array for array in arrays if array.path not in actions.paths]
+    states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
+    keys = [[numeric[path][0] for path in vector.paths if path in numeric] for vector in (states, actions)]
+    why = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
     # What would count by its name, where the registry names others
-    others = [p for p in state_by_name(arrays).paths if state and p not in state]
-    others += [p for p in ("action", *by_name.paths) if action and p in numeric and p not in action]
-    known += tuple((re.escape(path), OVERRULED) for path in others)
-    return Roles(tuple(state_keys), tuple(action_keys), camera_keys(present), why, known)
+    others = _overruled(numeric, arrays, state, action)
+    overruled = tuple((re.escape(path), OVERRULED) for path in others)
+    known = (*(layout.known if layout else ()), *overruled)
+    return Roles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), why, known)
+
+
+def _overruled(
+    numeric: Container[str], arrays: Sequence[ArrayForm], state: Sequence[str], action: Sequence[str]
+) -> list[str]:
+    states = state_by_name(arrays).paths if state else ()
+    actions = _action(numeric, arrays).paths if action else ()
+    return [path for path in (*states, *actions) if path not in (*state, *action)]
+
+
+def _state(layout: Layout | None, arrays: Sequence[ArrayForm]) -> Vector:
+    return state_by_name(arrays) if layout is None else Vector(layout.state, f"{layout.name} keeps it there")
+
+
+def _action(numeric: Container[str], arrays: Sequence[ArrayForm]) -> Vector:
+    """The action, or all parts of a dictionary that is called so; else what else names tell."""
+    if "action" in numeric:
+        return Vector(("action",), "it is called so")
+    parts = tuple(sorted(array.path for array in arrays if array.path.startswith("action/")))
+    return Vector(parts, "a part of the action") if parts else action_by_name(arrays)
 
 
 def _kind(spec: Spec) -> str:

@@ -7,6 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from math import prod
 from typing import Any
@@ -81,8 +82,18 @@ class RldsRecord:
 
     def key(self, path: str) -> str | None:
         """The feature that a path in a step, in the record or in its metadata leads to; None when it has no value."""
-        keys = (f"{start}{path}{end}" for start in ("steps/", "", "episode_metadata/") for end in ("", RAGGED))
-        return next(filter(self.has_values, keys), None)
+        return self.key_by_path.get(path)
+
+    @cached_property
+    def key_by_path(self) -> dict[str, str]:
+        """Features that have a value, by each path that leads to them; of several the one in a step counts."""
+        found: dict[str, str] = {}
+        with_values = list(filter(self.has_values, self.features))
+        for start in ("episode_metadata/", "", "steps/"):
+            for end in (RAGGED, ""):
+                inside = [key for key in with_values if key.startswith(start) and key.endswith(end)]
+                found |= {key.removeprefix(start).removesuffix(end): key for key in inside}
+        return found
 
     def spans(self, key: str) -> Iterator[tuple[int, int]]:
         """Begin and end of each value of a feature of bytes. Raises DataError."""

@@ -3,10 +3,9 @@
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import ZipFile
 
 import numpy as np
@@ -24,8 +23,7 @@ IMAGECODECS = ("jpegxl", "jpeg", "png", "webp")
 CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c}" for c in IMAGECODECS))
 
 
-@dataclass(frozen=True)
-class Store:
+class Store(NamedTuple):
     """An open store: its group, and the keys of all chunks; the folder that it is, where it is one.
 
     zarr >= 3 stores no chunk that has but the fill value, so that such an array is only a folder with its description.
