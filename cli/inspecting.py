@@ -1,6 +1,7 @@
 """Looking at a dataset before any build."""
 
 import shlex
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,17 +23,20 @@ from cli.output import pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
+from ingest.source_parts import part_form
 from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
 
 MAX_TASKS = 5  # of a dataset, in a table for people
+MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
+USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first
 app = typer.Typer()
 
 
 @app.command()
 def inspect(
     path: Annotated[str, Argument(help="A folder, a video file, or an address such as hf://owner/name.")],
-    full: Annotated[bool, Option(help="Decode all episodes, not only a sample.")] = False,
+    full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
     format: FormatOption = "table",
@@ -49,7 +53,7 @@ def inspect(
     elif "datasets" in result:
         _show_datasets(result)
     else:
-        _show_dataset(result)
+        _show_dataset(result, full)
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
 
@@ -67,7 +71,7 @@ def _show_datasets(result: dict[str, Any]) -> None:
     say_next({"one of them in full": f"inspect {one}", "each under its own name": all_of_them}, DEFAULT_WORKSPACE)
 
 
-def _show_dataset(result: dict[str, Any]) -> None:
+def _show_dataset(result: dict[str, Any], full: bool) -> None:
     """What it is in a line, how much of it is usable, its facts, lists as tables, what is wrong, and how to go on."""
     parts = filter(None, (result["format"], result["robot"], counted(result["episodes"], "episode")))
     say("   ".join((painted(result["path"], "bold"), *parts)))
@@ -77,12 +81,13 @@ def _show_dataset(result: dict[str, Any]) -> None:
     say("")
     # A finding says where a gripper was looked for, or there was nothing to look at
     was_looked_for = any(finding["reason"] == "no_gripper" for finding in result["findings"])
-    none = "No gripper and no hand" + ("." if was_looked_for else ": there are no rows of state or action.")
+    none = "No gripper and no hand" + ("." if was_looked_for else f": {_without_rows(result)}.")
     show([columns(signal_from_row(row)) for row in result["signals"]], "table", empty=none)
     say("")
     lags = [lag_columns(row) for row in result["signal_lags"] if rests_on_enough(row)]
     show(lags, "table", empty="Too few episodes were decoded to tell how far signals are behind the pictures.")
     say("")
+    _show_parts(result["parts"], full)
     for finding in grouped(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
@@ -92,6 +97,57 @@ def _show_dataset(result: dict[str, Any]) -> None:
         say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
     else:
         say("Next: mend what makes it unusable, and inspect it again.")
+
+
+def _without_rows(result: dict[str, Any]) -> str:
+    """Why there was nothing in which to look for a gripper."""
+    if not result["has_rows"]:
+        return "there are no rows of state or action"
+    unread = [part["name"] for part in result["parts"] if part["status"] == "unknown" and part["kind"] != "file"]
+    if unread:
+        return f"nothing that is read is state or action; {counted(len(unread), 'part')} are not read, see below"
+    return "no rows of state or action could be read"
+
+
+def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
+    """What the source holds: all of it as a table; in short what is used, by its use, and what is used for nothing."""
+    if full:
+        names = ("status", "use", "kind", "name", "why", "num_times")
+        rows = [{name: part[name] for name in names} for part in sorted(parts, key=_unknown_first)]
+        forms = [{"form": part_form(part["shape"], part["dtype"])} for part in sorted(parts, key=_unknown_first)]
+        show([row | form for row, form in zip(rows, forms, strict=True)], "table", empty="No parts.")
+        say("")
+        return
+    lines = {}
+    for use in sorted({part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use):
+        lines[use] = _some([_named(part) for part in parts if part["use"] == use])
+    known = [part["name"] for part in parts if part["status"] == "known"]
+    if known:
+        lines["left out"] = f"{_some(known, MAX_KNOWN)}; why: --full"
+    unknown = [f"{part['kind']} {_named(part)}: {part['why']}" for part in parts if part["status"] == "unknown"]
+    if unknown:
+        lines["not used"] = _some(unknown, MAX_UNKNOWN, "\n")
+    if lines:
+        say(f"{pairs_text(lines, width_here())}\n")
+
+
+def _place_of_use(use: str) -> tuple[int, str]:
+    return (USES.index(use) if use in USES else len(USES)), use
+
+
+def _unknown_first(part: dict[str, Any]) -> tuple[int, str]:
+    return ("unknown", "used", "known").index(part["status"]), part["use"]
+
+
+def _named(part: dict[str, Any]) -> str:
+    """A part's name, with its shape and type where they are known."""
+    form = part_form(part["shape"], part["dtype"])
+    return f"{part['name']} ({form})" if form else part["name"]
+
+
+def _some(texts: Sequence[str], most: int = MAX_NAMED, between: str = ", ") -> str:
+    more = [f"{len(texts) - most} more"] if len(texts) > most else []
+    return between.join([*texts[:most], *more])
 
 
 def _verdict(result: dict[str, Any]) -> str:
@@ -152,4 +208,6 @@ def _finding_text(finding: dict[str, Any]) -> str:
     first = f" (first: {where})" if where and finding["count"] > 1 else f" ({where})" if where else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
     what = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
+    if finding["check"] == "part_not_used":
+        what = f"{times}{finding['check']}   see above what is used for nothing{first}"
     return pairs_text({sign: f"{what}\n→ {finding['remedy']}"}, width_here())

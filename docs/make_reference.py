@@ -28,6 +28,7 @@ PROOF_BY_FORMAT = {
     "hdf5": GENERATED,
     "agibot": GENERATED,
     "rh20t": GENERATED,
+    "droid": GENERATED,
     "table30": GENERATED,
     "robotwin": GENERATED,
     "video": GENERATED,

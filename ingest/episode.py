@@ -189,6 +189,7 @@ class EpisodeData:
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
     match: Callable[[str], Match] = in_order
+    writer: str = ""  # whose convention gives dimensions their names, where the source itself does not
 
     @cached_property
     def state(self) -> np.ndarray | None:

@@ -20,11 +20,12 @@ from ingest.registry import DatasetConfig
 from ingest.signals.gripper import GripperSignal, signal_row
 from ingest.signals.survey import survey
 from ingest.source import list_episodes
+from ingest.source_parts import joined
 from ingest.sources.files import Source
 from ingest.splits import SplitConfig, assign_splits
 from ingest.task_texts import other_tasks
 
-CODE_VERSION = "episodes-6"
+CODE_VERSION = "episodes-7"
 UNKNOWN = "\ufffd"  # in the place of a NUL character
 MAX_DETAILS = 20  # of one thing, in one finding
 NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
@@ -195,6 +196,7 @@ def episodes_stage(
     tables = {
         "datasets": TABLES["datasets"].rows([dataset_row(source, listing)]),
         "signals": TABLES["signals"].rows(signal_rows),
+        "source_parts": TABLES["source_parts"].rows([{"dataset": config.name} | vars(p) for p in listing.parts]),
         "episode_facts": TABLES["episode_facts"].rows(facts),
         "splits": TABLES["splits"].rows(split_rows),
         "other_tasks": TABLES["other_tasks"].rows(other_rows),
@@ -227,10 +229,11 @@ def storable(listing: Listing, limits: Limits) -> Listing:
             is_kept = False
         records.append(record if is_kept else _shown(record, limits))
     cameras, robot = _shown(listing.cameras, limits), _shown(listing.robot, limits)
+    parts = joined(_shown(part, limits) for part in listing.parts)
     longest = max(map(len, (listing.robot or "", *listing.cameras)))
     if problem := limits.excess("max_text", longest, "characters of the name of its robot or of a camera"):
         findings.append(Finding("over_limit", problem, "warning"))
-    return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings))
+    return replace(listing, robot=robot, cameras=cameras, records=tuple(records), findings=tuple(findings), parts=parts)
 
 
 def _shown(value: Any, limits: Limits) -> Any:

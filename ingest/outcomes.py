@@ -4,6 +4,7 @@ Of one run counts, first to last: what is stated of it; a flag per frame; the fo
 ended. Flags, rewards and ends are judged over the whole dataset: what no run of it ever sets says nothing.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +15,10 @@ import numpy as np
 SUCCESS_FIELDS = ("success", "is_success", "episode_success", "is_episode_successful", "next.success")
 TRUTHS: dict[str, bool] = dict.fromkeys(("true", "1", "1.0", "yes", "success", "succeeded"), True)
 TRUTHS |= dict.fromkeys(("false", "0", "0.0", "no", "failure", "failed", "fail"), False)
-SUCCESS_FOLDERS = frozenset({"success", "successes"})
-FAILURE_FOLDERS = frozenset({"failure", "failures", "failed", "fail"})
+# Folders of runs that ended one way: success, success_episodes, failed-demos
+RUNS = r"([_-](episodes?|demos?|runs?|rollouts?|trials?|trajectories|trajs?|data|cases?))?"
+SUCCESS_FOLDER = re.compile(rf"(success|successes){RUNS}")
+FAILURE_FOLDER = re.compile(rf"(failure|failures|failed|fail){RUNS}")
 FOLDER_NAME = "folder name"
 BY_PERSON = "person: "  # before the file's name: what a person said
 
@@ -101,7 +104,8 @@ def folder_outcome(*paths: str) -> Outcome | None:
     Example: folder_outcome("lab/failure/run_3.h5") == Outcome(False, "folder name").
     """
     folders = {part for path in paths for part in path.lower().split("/")[:-1]}
-    says_success, says_failure = not folders.isdisjoint(SUCCESS_FOLDERS), not folders.isdisjoint(FAILURE_FOLDERS)
+    says_success = any(map(SUCCESS_FOLDER.fullmatch, folders))
+    says_failure = any(map(FAILURE_FOLDER.fullmatch, folders))
     return Outcome(says_success, FOLDER_NAME) if says_success != says_failure else None
 
 

@@ -152,9 +152,18 @@ REASONS = {
         "an array has an unsupported encoding, or a codec whose package is not installed; it is not used",
         "for Blosc and JPEG XL: `pip install imagecodecs`; else write the array again, as the detail says",
     ),
+    "missing_chunks": R(
+        "chunks of a Zarr array of pictures are not stored; they are read as the fill value, which is black",
+        "nothing to do where the camera shows black there; else copy the store again",
+    ),
+    "marked_invalid": R(
+        "the source itself marks the episode as invalid",
+        "nothing to do; remove the mark at the source if the episode is of use",
+    ),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
-        "convert them again, or import their outcomes (`proccorpus outcomes import`)",
+        "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by the "
+        "marks",
     ),
     # Grippers and hands
     "no_gripper": R(

@@ -23,6 +23,7 @@ from ingest.sources.types import SourceError
 DESCRIPTIONS = (".json", ".jsonl", ".csv")  # beside videos: may say what they show
 MAX_PART_LEVELS = 4  # of folders, from a part of a dataset up to it
 FORMAT, BYTES = "format", "bytes"  # of a source: looked for once
+READ_FILES = "read files"  # those that its first listing opened; readers keep what these said
 LOOKS = "docs/formats.md says what each looks like on disk"
 
 
@@ -265,6 +266,9 @@ def list_episodes(source: Source) -> Listing:
     beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
     """
     adapter, limits = adapter_of(format_of(source)), source.config.limits
+    # What was opened since an earlier listing does not count: a listing depends on the source alone
+    if READ_FILES in source.noted:
+        source.read_files.intersection_update(source.noted[READ_FILES])
     try:
         allowed_s, name = _allowed(source, "the list of its episodes", "")
         with memory_wall(limits.max_memory_bytes), time_wall(name) as within, within(allowed_s):
@@ -273,6 +277,7 @@ def list_episodes(source: Source) -> Listing:
         raise SourceError(f"{source.config.source}: to list its episodes takes more memory than it may ({e})") from e
     except DataError as e:
         raise SourceError(f"{source.config.source}: {e}") from e
+    source.noted[READ_FILES] = frozenset(source.read_files)
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"

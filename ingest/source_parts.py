@@ -4,17 +4,24 @@ A reader records every column, array, topic, picture stream, file and text that 
 used for nothing is a finding, so that "No findings" means that all of it was understood.
 """
 
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from ingest.episode import Finding, PartKind, SourcePart
+from ingest.reasons import LIMITS
 
 
 @dataclass
 class PartCensus:
-    """The parts of a dataset, as a reader comes upon them; each is kept once, with the number of its episodes."""
+    """The parts of a dataset, as a reader comes upon them; each is kept once, with the number of its episodes.
+
+    `most`: of different parts; `num_beyond`: how often others came after so many.
+    """
 
     parts: dict[tuple[PartKind, str, str], SourcePart] = field(default_factory=dict)
+    most: int = LIMITS.max_features
+    num_beyond: int = 0
 
     def used(
         self,
@@ -32,7 +39,7 @@ class PartCensus:
         `why`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry names it". `shape`:
         that of one episode, None for what differs from one to the next. `file`: the first that has it.
         """
-        self._count(SourcePart(kind, name, "used", use, why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "used", use, why, tuple(shape), dtype, file))
 
     def known(
         self,
@@ -45,7 +52,7 @@ class PartCensus:
         file: str | None = None,
     ) -> None:
         """A part that is understood and left out on purpose: a copy of another part, depth, bookkeeping. No finding."""
-        self._count(SourcePart(kind, name, "known", "", why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "known", "", why, tuple(shape), dtype, file))
 
     def unknown(
         self,
@@ -58,11 +65,15 @@ class PartCensus:
         file: str | None = None,
     ) -> None:
         """A part that carries numbers, pictures or texts, and that is used for nothing: a finding of the dataset."""
-        self._count(SourcePart(kind, name, "unknown", "", why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "unknown", "", why, tuple(shape), dtype, file))
 
-    def _count(self, part: SourcePart) -> None:
+    def add(self, part: SourcePart) -> None:
+        """A part that is described already; one of the same kind, name and use is counted to it."""
         key = (part.kind, part.name, f"{part.status} {part.use}")
         before = self.parts.get(key)
+        if before is None and len(self.parts) >= self.most:
+            self.num_beyond += part.num_times
+            return
         if before is None:
             self.parts[key] = part
             return
@@ -74,16 +85,36 @@ class PartCensus:
         return tuple(self.parts[key] for key in sorted(self.parts))
 
     def findings(self) -> list[Finding]:
-        """A finding for each part that is used for nothing."""
+        """A finding for each part that is used for nothing, and one where there are more parts than the limit."""
         unknown = [part for part in self.listed() if part.status == "unknown"]
-        return [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
+        found = [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
+        if self.num_beyond:
+            detail = (
+                f"{self.num_beyond} parts are not in the list of what the source holds: it names {self.most:,} "
+                "(limits.max_features of the registry entry)"
+            )
+            found.append(Finding("over_limit", detail, "warning"))
+        return found
+
+
+def joined(parts: Iterable[SourcePart]) -> tuple[SourcePart, ...]:
+    """Parts in order, those of the same kind, name and use as one."""
+    census = PartCensus(most=sys.maxsize)
+    for part in parts:
+        census.add(part)
+    return census.listed()
 
 
 def part_text(part: SourcePart) -> str:
     """A part and why it is not used, in a line. Example: "array obs/tactile (100 x 16 float32): no key is ..."."""
-    size = " x ".join("?" if n is None else str(n) for n in part.shape)
-    form = " ".join(filter(None, (size, part.dtype)))
+    form = part_form(part.shape, part.dtype)
     return f"{part.kind} {part.name}{f' ({form})' if form else ''}: {part.why}"
+
+
+def part_form(shape: Sequence[int | None], dtype: str) -> str:
+    """Shape and type in words. Example: part_form((None, 16), "float32") == "? x 16 float32"."""
+    size = " x ".join("?" if n is None else str(n) for n in shape)
+    return " ".join(filter(None, (size, dtype)))
 
 
 def _common_shape(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -36,8 +36,8 @@ def inspect_source(
     Reads the metadata, the rows in which grippers are looked for (`survey`), the headers of up to PROBED videos, and
     decodes DECODED episodes, or fewer that have DECODED_FRAMES together; `full`: all of them. Of a remote source its
     metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds several datasets:
-    `datasets`, a row for each, by its metadata alone unless `full`. `signals` and `signal_lags` are rows of the tables
-    of these names.
+    `datasets`, a row for each, by its metadata alone unless `full`. `signals`, `signal_lags` and `parts` are rows of
+    the tables signals, signal_lags and source_parts.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -121,6 +121,8 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "signals": [signal_row(signal) for signal in surveyed.signals],
         "signal_lags": measured.tables["signal_lags"].drop_columns(["dataset", "chunk"]).to_pylist(),
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
+        "parts": [vars(part) | {"shape": list(part.shape)} for part in listing.parts],
+        "has_rows": any(r.data_uri is not None for r in listing.records),
         "findings": _rows(sorted(findings, key=lambda f: f.severity != "unusable")),
     }
 

@@ -45,7 +45,7 @@ def builds_of_source(
     taken = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
     # One is called as was said, several by their folders, behind what was said
     before = f"{name}-" if name else ""
-    names = [name] if name and len(taken) == 1 else [before + _own_name(whole, place) for place in taken]
+    names = [name] if name and len(taken) == 1 else [before + own for own in _own_names(whole, taken)]
     notes = [f"{address} holds {len(names)} datasets: {', '.join(names)}"] if len(names) > 1 else []
     notes += _left_out(address, places, taken)
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
@@ -126,7 +126,8 @@ def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, updat
         there = named([place.folder for place in places]) or "no dataset in a folder"
         what = f"no dataset of {build.dataset.source} is in folders {', '.join(patterns)}"
         raise UserError(f"{build.name}: {what}; it holds {there}")
-    return [_part(build, place, f"{build.name}-{_own_name(build, place)}") for place in chosen]
+    names = _own_names(build, chosen)
+    return [_part(build, place, f"{build.name}-{name}") for place, name in zip(chosen, names, strict=True)]
 
 
 def _looked_at(
@@ -143,13 +144,36 @@ def _looked_at(
     return build.read_at(source.fingerprint()) if build.dataset.is_on_hub else build, places
 
 
-def _own_name(build: DatasetBuild, place: DatasetPlace) -> str:
-    """The name that a dataset's own folder gives it. Raises UserError where it gives none."""
+def _own_names(build: DatasetBuild, places: Sequence[DatasetPlace]) -> list[str]:
+    """The name that each dataset's own folder gives it, with as many of the folders above it as tell it from others.
+
+    Example: rank_0/id_0, rank_1/id_0 and rank_1/id_1 are "rank_0-id_0", "rank_1-id_0" and "id_1". Raises UserError for
+    a folder that gives no name.
+    """
+    paths = [[_folder_name(build, place), *_names_above(place)] for place in places]
+    lengths = [1] * len(paths)
+    while True:
+        names = ["-".join(reversed(path[:length])) for path, length in zip(paths, lengths, strict=True)]
+        counts = Counter(names)
+        longer = [k for k, name in enumerate(names) if counts[name] > 1 and lengths[k] < len(paths[k])]
+        if not longer:
+            return names
+        for k in longer:
+            lengths[k] += 1
+
+
+def _folder_name(build: DatasetBuild, place: DatasetPlace) -> str:
+    """Raises UserError where a dataset's own folder gives no name."""
     address = address_below(build.dataset.source, place.folder)
     name = name_of(last_name(address))
     if not name:
         raise UserError(f"{address} gives no dataset name (a-z, 0-9, _ and -): build it alone with --name NAME")
     return name
+
+
+def _names_above(place: DatasetPlace) -> list[str]:
+    """Names of the folders above a dataset's, within the source, innermost first."""
+    return [name for folder in reversed(place.folder.split("/")[:-1]) if (name := name_of(folder))]
 
 
 def _part(build: DatasetBuild, place: DatasetPlace, name: str) -> DatasetBuild:

@@ -18,6 +18,22 @@ datasets: One row per dataset
   views list[str] unhashed: cameras that annotators look at, the main one first; empty: only the first usable camera
   notes str: remarks for users of the data
 
+source_parts: One row per part of a source, such as a column, an array, a topic or a file, and what it is used for
+  key dataset, kind, name, status, use
+  partition dataset
+  kind str: array, camera, column, file, text or topic
+  name str: name as in the source, of an episode or of the whole; * stands for numbers that differ
+  status str: used; known: understood, and left out on purpose; unknown: used for nothing, a finding
+  use str: what it is read as: state, action, time, camera, instruction, outcome, steps, rate, ...; empty: not used
+  why str: what shows that it is that, or why it is not used
+  shape list[i64]: shape in one episode; null for a dimension that differs between episodes
+  dtype str: type of its values; empty: not looked at
+  file str: first file that has it, relative to the source
+  num_times i64: number of episodes, or files, that have it
+  check kind IN ('array', 'camera', 'column', 'file', 'text', 'topic')
+  check status IN ('used', 'known', 'unknown')
+  check num_times > 0
+
 signals: One row per gripper or hand: which values hold it, and which end of its range is open
   key dataset, signal_index
   signal_index i32: position in frames.grippers, from 0

@@ -14,7 +14,8 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
 from explorer.site import Visit, Visiting
-from warehouse.lake.connection import LakeConnection
+from ingest.source_parts import part_form
+from warehouse.lake.connection import LakeConnection, has
 from warehouse.lake.outcomes import question
 from warehouse.lake.references import sentences
 from warehouse.lake.stored import lags_by_dataset, signals_by_dataset
@@ -67,6 +68,13 @@ OF_LAKE = {
                sum(completion_tokens)::BIGINT AS completion_tokens, sum(cost_usd) AS cost_usd
         FROM vlm_calls GROUP BY ALL ORDER BY 6 DESC, 1, 2 LIMIT 50""",
 }
+STATUSES = ("unknown", "used", "known")  # of parts of a source
+PARTS = 200  # shown of a source, those first that are used for nothing
+PARTS_SQL = f"""
+    SELECT dataset, kind, name, status, use, why, shape, dtype, num_times FROM source_parts
+    QUALIFY row_number() OVER (
+        PARTITION BY dataset ORDER BY status <> 'unknown', status <> 'used', use, kind, name) <= {PARTS}
+    ORDER BY dataset, status <> 'unknown', status <> 'used', use, kind, name"""
 SHARDS = 200  # shown of a release
 RELEASES_SQL = """
     SELECT r.name, r.snapshot, r.config_hash, r.created_at, count(s.shard) AS shards, sum(s.episodes) AS episodes,
@@ -104,6 +112,7 @@ def corpus_facts(at: Visit) -> dict[str, Any]:
         "totals": {k: sum(filter(None, (d[k] for d in datasets))) for k in OF_ALL},
         "questions": questions,
         "grippers": _grippers(reader, [d["dataset"] for d in datasets]),
+        "sources": _sources(reader),
         "lengths": histogram(index, "duration_s", "s"),
         "steps": histogram(index, "num_steps", "steps", "label_run <> ''"),
         **{name: index.dicts(sql) for name, sql in OF_INDEX.items()},
@@ -123,6 +132,19 @@ def _grippers(reader: LakeReader, datasets: list[str]) -> list[dict]:
         if dataset in missing:
             rows.append({"dataset": dataset, "missing": missing[dataset]})
     return rows
+
+
+def _sources(reader: LakeReader) -> list[dict]:
+    """What each source holds, a row for each dataset: parts that are used for nothing, those that are used, others."""
+    parts: dict[str, list[dict]] = {}
+    for part in reader.dicts(PARTS_SQL) if has(reader.con, "source_parts") else ():
+        form = part_form(part["shape"], part["dtype"])
+        parts.setdefault(part["dataset"], []).append(part | {"form": form})
+    rows = []
+    for dataset, of_dataset in parts.items():
+        of_status = {status: [p for p in of_dataset if p["status"] == status] for status in STATUSES}
+        rows.append({"dataset": dataset, "parts": of_dataset} | of_status)
+    return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 
 def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:

@@ -42,6 +42,7 @@ FORMATS: tuple[Format, ...] = (
         signs=("task_info/", "observations/", "proprio_stats/"),
     ),
     Format("rh20t", "ingest.formats.rh20t", levels=1),
+    Format("droid", "ingest.formats.droid", frames_as_in_file=True, levels=None, signs=("trajectory.h5",)),
     Format("table30", "ingest.formats.table30", frames_as_in_file=True, levels=1),
     Format("robotwin", "ingest.formats.robotwin", needs_rows=True, levels=2, signs=(".hdf5",)),
     LEROBOT,

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import EpisodeFiles, Key, StatedSpan, episodes_of, frames_of, object_of, stated_steps
 from ingest.formats.hdf5_file import checked, find, opened, values
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
@@ -33,6 +34,18 @@ TAR_FILE = re.compile(r"^(observations/\d+|proprio_stats)/[^/]+\.tar$")
 FILES = (TASK_FILE, VIDEO_FILE, ROWS_FILE, TAR_FILE)
 ROOT = re.compile(rf"((?:[^/]+/)*?)(?:{'|'.join(pattern.pattern.strip('^$') for pattern in FILES)})")
 FPS, ROBOT = 30.0, "a2d"
+# Tables that the card of AgiBot World (Alpha and Beta, 2025) lists beside those that are read
+PUBLISHED = re.compile(
+    r"(state|action)/(effector|end|head|joint|robot|waist)/"
+    r"(angular|current_value|effort|force|index|orientation|orientation_drift|position|position_drift|velocity|wrench)"
+)
+ENTRY_USES: Uses = {
+    "episode_id": ("group", "the number of the episode"),
+    "task_name": ("instruction", "its name"),
+    "label_info": ("steps", "spans with texts"),
+    "lable_info": ("steps", "spans with texts"),
+}
+ENTRY_KNOWN = {"init_scene_text": "the scene at the beginning, not the task", "task_id": "the number of the task"}
 FIRST_CAMERAS, WRIST = ("head_color",), ("hand_",)
 EFFECTOR = "effector/position"
 STATE = ("state/joint/position", f"state/{EFFECTOR}")  # radians; grippers in mm or finger joints in radians
@@ -54,7 +67,9 @@ def list_episodes(source: Source) -> Listing:
     files = defaultdict(EpisodeFiles, {key: EpisodeFiles() for key in entries})
     for place, uri in _places(listing).items():
         video = VIDEO_FILE.match(place)
-        if video and "depth" not in video[3]:
+        if video and "depth" in video[3]:
+            listing.parts.known("camera", video[3], "depth by its name: labels are made by colour pictures", file=uri)
+        elif video:
             files[video[1], video[2]].videos.setdefault(video[3], uri)
         elif rows := ROWS_FILE.match(place):
             files[rows[1], rows[2]].tables.setdefault("rows", uri)
@@ -66,6 +81,7 @@ def list_episodes(source: Source) -> Listing:
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
+        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
         num_rows = _num_rows_listed(listing, source_id, found.tables.get("rows"))
@@ -75,6 +91,8 @@ def list_episodes(source: Source) -> Listing:
         facts = object_of(entry.get("label_info")) | entry
         # lable_info is how the dataset's card spells it
         label = object_of(entry.get("label_info", entry.get("lable_info")))
+        uses = {**ENTRY_USES, **usual_uses(source.config)}
+        account_for_fields(listing.parts, "task_info: ", entry, uses, ENTRY_KNOWN)
         listing.add(
             source_id,
             fps,
@@ -137,10 +155,33 @@ def _num_rows_listed(listing: ListingBuilder, source_id: str, uri: str | None) -
     elif not source.config.is_remote or inside_tar(uri):
         try:
             with opened(source, uri) as file:
+                _account_for_rows(listing, file, uri)
                 return _num_rows(file, source.config.keys.state or STATE, source.config.limits)
         except DataError as e:
             listing.unusable_next(e.reason, str(e), uri)
     return None
+
+
+def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> None:
+    """What each table of an episode's rows is used for."""
+    config, paths = listing.source.config, list[str]()
+    uses = {"timestamp": ("time", "AgiBot's time of each row")}
+    uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
+    if any(gripper.column == "action" for gripper in config.grippers):
+        why = "the registry entry has a gripper in the action"
+        uses |= dict.fromkeys(config.keys.action or ACTION, ("action", why))
+    file.visit(paths.append)
+    tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
+    for path, table in tables.items():
+        form: dict[str, Any] = {"shape": (None, *(table.shape or ())[1:]), "dtype": str(table.dtype), "file": uri}
+        if path in uses:
+            listing.parts.used("array", path, *uses[path], **form)
+        elif not table.size:
+            listing.parts.known("array", path, "empty, as AgiBot publishes what it has not measured", **form)
+        elif PUBLISHED.fullmatch(path):
+            listing.parts.known("array", path, "another measure of AgiBot's; keys.state of an entry reads it", **form)
+        else:
+            listing.parts.unknown("array", path, "AgiBot publishes no table of this name", **form)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

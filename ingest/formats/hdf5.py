@@ -1,49 +1,54 @@
-"""Adapter for HDF5 files: LIBERO and robomimic (`data/demo_<k>` in each), and one episode per file (ALOHA/ACT).
+"""Adapter for HDF5 files: episodes in groups of a file (LIBERO, robomimic, Isaac Lab, ManiSkill), one per file (ALOHA,
+RoboMIND), or the rows of all one after the other.
 
 What is a camera is found by looking: datasets of pictures, raw or encoded. State, action, time, texts and success are
-looked for where these layouts keep them, or where the registry's `keys` say, as paths below the episode.
+looked for where the file's writer keeps them (`hdf5_writers`), by their names (`array_roles`), or where the registry's
+`keys` say, as paths below the episode.
 """
 
 import posixpath
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import h5py
 import numpy as np
+import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
 from ingest.formats import robotwin
-from ingest.formats.hdf5_file import values
-from ingest.formats.listing import ListingBuilder, texts_among
-from ingest.formats.side_files import parse_json
-from ingest.formats.tables import rate_of
-from ingest.media.frames import VIDEO_SUFFIXES
-from ingest.reasons import DataError, Limits
+from ingest.formats.array_roles import action_by_name, state_by_name
+from ingest.formats.hdf5_episodes import episode_keys, flat_ends
+from ingest.formats.hdf5_parts import (
+    REGISTERED,
+    TEXT_KEYS,
+    EpisodePlace,
+    Roles,
+    Uses,
+    account,
+    account_beside,
+    instruction_by_name,
+    outcome_names,
+    roles_of,
+    stated_rates,
+    texts_of,
+    why_known,
+)
+from ingest.formats.listing import ListingBuilder, named, texts_among
+from ingest.formats.row_times import rate_by_times, times_in_seconds
+from ingest.media.frames import VIDEO_SUFFIXES, Picture
+from ingest.outcomes import SUCCESS_FIELDS, folder_outcome, truth
+from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-EPISODE_GROUP = re.compile(r"(demo|episode|ep|traj|trajectory)?_?[0-9]+")
-STATE_KEYS = (
-    ("obs/ee_states", "obs/gripper_states"),  # LIBERO
-    ("obs/joint_states", "obs/gripper_states"),
-    tuple(f"obs/robot{r}_{part}" for r in (0, 1) for part in ("eef_pos", "eef_quat", "gripper_qpos")),  # robomimic
-    ("observations/qpos",),  # ALOHA/ACT
-    ("robot_states",),
-    ("end_position", "gripper_state"),  # recordings of an xArm that is led by a hand
-)
-ACTION_KEYS = (("actions",), ("action",))
-TIME_KEYS = ("timestamp", "timestamps", "time", "observations/timestamp")
-TEXT_KEYS = ("language_instruction", "instruction", "task", "language")
-# The control rate of LIBERO (scripts/create_dataset.py) and of robomimic's robosuite tasks
-SIMULATED_FPS = 20.0
 LIBERO_FILE = re.compile(r"(?:[A-Z]+(?:_[A-Z]+)*_SCENE[0-9]+_)?(.+)_demo$")
-ALOHA_WIDTH, ALOHA_GRIPPERS = 14, {6: "left_gripper", 13: "right_gripper"}  # two arms, each of six joints and a gripper
-TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
-MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows
+RATES_DIFFER = 0.05  # share by which a stated rate is another one than that of the rows' times
+NUMBERED = re.compile(r"[0-9]")
 
 
 def recognises(source: Source) -> bool:
@@ -63,51 +68,51 @@ def _files(uris: Iterable[str]) -> list[str]:
 # Listing
 
 
-class EpisodePlace(NamedTuple):
-    """Where an episode lies: the group `key` of a file that is open; `limits` are those of its dataset."""
+@dataclass
+class _Seen:
+    """What is so for many episodes, and is one finding of the dataset."""
 
-    uri: str
-    key: str
-    group: h5py.Group
-    container: h5py.Group  # has the group, and facts about all of the file's episodes
-    limits: Limits
-
-    def values(self, path: str) -> list[Any]:
-        """What is stored at a path below the episode, then below its container; None for nothing."""
-        return [h5.value(holder, path, self.limits) for holder in (self.group, self.container)]
-
-    def json(self, path: str) -> dict[str, Any]:
-        """The object that a text holds as JSON, below the episode or its container; {} for anything else."""
-        for stored in self.values(path):
-            try:
-                content = parse_json(next(iter(h5.texts(stored)), "{}"))
-            except ValueError:
-                continue
-            if isinstance(content, dict) and content:
-                return content
-        return {}
+    named_by_file: int = 0  # episodes whose instruction is read from the name of their file
+    by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)  # episodes with the writer's usual rate
+    without_last_action: int = 0  # episodes with one row more of states than of actions
 
 
 def list_episodes(source: Source) -> Listing:
-    listing = ListingBuilder(source)
-    num_named = 0  # episodes whose instruction is read from the name of their file
+    listing, seen = ListingBuilder(source), _Seen()
     for uri in _files(source.files):
         num_before = len(listing.records)
         try:
             with h5.opened(source, uri) as file:
-                for key in _episode_keys(file):
-                    num_named += _add_readable(listing, uri, key, file)
+                keys = episode_keys(file, source.config.limits)
+                containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+                for key in keys:
+                    above = containers[key.rpartition("/")[0]]
+                    _add_readable(listing, seen, uri, key, file, above, is_only=len(keys) == 1)
+                account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
             if len(listing.records) == num_before:
                 listing.add_lost(e, uri, uri)
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
-    if num_named:
-        detail = f"the instruction of {num_named} episodes is read from the names of their files, as LIBERO writes it"
-        listing.warn("task_from_name", detail)
+    _find_in_all(listing, seen)
     _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
+
+
+def _find_in_all(listing: ListingBuilder, seen: _Seen) -> None:
+    if seen.named_by_file:
+        detail = f"the instruction of {seen.named_by_file} episodes is read from the names of their files, as LIBERO "
+        listing.warn("task_from_name", f"{detail}writes it")
+    for (writer, rate), count in seen.by_convention.items():
+        detail = f"nothing states the frame rate of {count} episodes; {rate:g} fps is assumed, as {writer} usually runs"
+        listing.warn("no_frame_rate", detail)
+    if seen.without_last_action:
+        detail = (
+            f"{seen.without_last_action} episodes have one observation more than actions: the last frame has no action "
+            "of its own, and keeps the one before"
+        )
+        listing.warn("length_differs", detail)
 
 
 def _report_pictures_beside(listing: ListingBuilder) -> None:
@@ -116,131 +121,237 @@ def _report_pictures_beside(listing: ListingBuilder) -> None:
     if beside and listing.records and not listing.cameras_in_use():
         detail = (
             f"{len(beside)} videos or pictures lie beside the HDF5 files (first: {beside[0]}), as AgiBot DigitalWorld "
-            "has them; they are not read"
+            "and DROID have them; they are not read"
         )
         listing.warn("other_layout", detail)
 
 
-def _episode_keys(file: h5py.File) -> list[str]:
-    """Groups of a file that are an episode each; the whole file ("") when there is none."""
-    for container in ("data", ""):
-        group = h5.find(file, container)
-        names = h5.members(group) if isinstance(group, h5py.Group) else []
-        if keys := [f"{container}/{name}".strip("/") for name in names if EPISODE_GROUP.fullmatch(name)]:
-            return keys
-    return [""]
-
-
-def _add_readable(listing: ListingBuilder, uri: str, key: str, file: h5py.File) -> bool:
-    """Add one episode, as lost where it cannot be read; was its instruction read from the file's name?"""
-    num_findings = len(listing.findings)
-    # The id has the group's name, not its place, which other episodes of the file would move
-    source_id = f"{uri}#{key.rpartition('/')[2]}" if key else uri
+def _add_readable(
+    listing: ListingBuilder,
+    seen: _Seen,
+    uri: str,
+    key: str,
+    file: h5py.File,
+    above: dict[str, Any],
+    *,
+    is_only: bool,
+) -> None:
+    """Add one episode, or those of a flat file; as lost where it cannot be read."""
+    num_findings, num_records = len(listing.findings), len(listing.records)
+    source_id = _source_id(uri, key, is_only=is_only)
     try:
         with h5.guarded(f"{uri}, {key or 'the file'}"):
             group = h5.find(file, key)
             if not isinstance(group, h5py.Group):
                 raise DataError(f"{key} is no group")
-            place = EpisodePlace(uri, key, group, h5.find(file, key.rpartition("/")[0]), listing.source.config.limits)
-            return _add_episode(listing, place, source_id)
+            container = h5.find(file, key.rpartition("/")[0])
+            place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
+            _add_place(listing, seen, place, source_id, is_only=is_only)
     except DataError as e:
-        del listing.findings[num_findings:]  # of an episode that cannot be read this is all there is to say
+        # Of an episode that cannot be read this is all there is to say
+        del listing.findings[num_findings:]
+        del listing.records[num_records:]
         listing.add_lost(e, source_id, uri, data_key=key)
-        return False
 
 
-def _add_episode(listing: ListingBuilder, place: EpisodePlace, source_id: str) -> bool:
-    """Add one episode; was its instruction read from the file's name? Raises DataError."""
-    config, uri, group = listing.source.config, place.uri, place.group
-    cameras = h5.cameras_in(listing, uri, group)
-    num_rows = _num_rows(listing, place, cameras)
-    tasks = _tasks(config, place)
+def _source_id(uri: str, key: str, *, is_only: bool) -> str:
+    """A name that has the group's, not its place, which other episodes of the file would move."""
+    last = key.rpartition("/")[2]
+    if not key or (is_only and not NUMBERED.search(last)):
+        return uri
+    return f"{uri}#{last if key == f'data/{last}' else key}"
+
+
+def _add_place(listing: ListingBuilder, seen: _Seen, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
+    """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
+    config = listing.source.config
+    is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
+    ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
+    if not ends:
+        _add_episode(listing, seen, place, source_id, slice(None), marks)
+        return
+    config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
+    for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
+        _add_episode(listing, seen, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
+
+
+def _add_episode(
+    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, source_id: str, rows: slice, marks: Sequence[str]
+) -> None:
+    """Add one episode, which is some rows of its group. Raises DataError."""
+    config, uri = listing.source.config, place.uri
+    cameras, lost = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
+    roles = roles_of(place, config)
+    num_rows = _num_rows(listing, seen, place, roles, list(cameras.values()), rows)
+    texts = texts_of(place, set(cameras.values()))
+    text_from, tasks = _instruction(config, place, texts)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
-    is_named = bool(not tasks and name and not config.keys.language and h5.find(group, "obs/agentview_rgb") is not None)
+    is_named = bool(not tasks and name and not config.keys.language and "obs/agentview_rgb" in place.datasets)
     if name and is_named:
         tasks = (name[1].replace("_", " "),)
+        seen.named_by_file += 1
+    rate, rate_from = _rate(listing, seen, place, roles, rows)
     # The session is the group: episodes of one session never come into different splits
-    session = h5.value(group, config.group_field, config.limits) if config.group_field else None
+    session = h5.value(place.group, config.group_field, config.limits) if config.group_field else None
+    deep = [] if config.keys.success else outcome_names(place)
+    evidence = h5.evidence_in(listing, uri, place.group, (*config.keys.success, config.success_field), deep, rows)
     listing.add(
         source_id,
-        listing.fps(_fps(place, num_rows)),
+        rate,
         tasks=tasks,
         num_rows=num_rows,
         data_uri=uri,
         data_key=place.key,
-        videos=[CameraVideo(camera, uri, 0) for camera in cameras],
-        evidence=h5.evidence_in(listing, uri, group, (*config.keys.success, config.success_field)),
+        row_start=rows.start or 0,
+        videos=[CameraVideo(camera, uri, rows.start or 0) for camera in cameras],
+        evidence=evidence if evidence.folder else replace(evidence, folder=folder_outcome(f"{place.key}/")),
         group="" if session is None else "".join(h5.texts(str(session))),
-        no_task="no instruction in the file",
+        no_task=_no_task(place, texts),
     )
-    return is_named
+    outcomes = [*_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))]
+    used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
+    account(listing, place, roles.writer, Uses(used, _unread(config, place, roles, lost), _problems(place, outcomes)))
 
 
-def _num_rows(listing: ListingBuilder, place: EpisodePlace, cameras: Mapping[str, h5py.Dataset]) -> int | None:
+def _num_rows(
+    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: Roles, cameras: Sequence[str], rows: slice
+) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
-    keys, limits, uri = listing.source.config.keys, place.limits, place.uri
-    num_states = h5.length_of(_parts(keys.state, STATE_KEYS, place.group), limits)
-    num_actions = h5.length_of(_parts(keys.action, ACTION_KEYS, place.group), limits)
-    num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
+    uri, limits = place.uri, place.limits
+    num_states, num_actions = (h5.length_of(parts, limits) for parts in (roles.state, roles.action))
+    num_frames = next((len(place.datasets[path]) for path in cameras), None)
     num_rows = next((n for n in (num_states, num_actions, num_frames) if n is not None), None)
+    # Simulators observe once more after the last action
+    if num_states is None and num_actions is not None and num_frames == num_actions + 1:
+        num_rows = num_frames
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
-    if num_states is not None and num_actions not in (None, num_states):
-        detail = f"{num_actions} actions, {num_states} states: the actions are not used"
-        listing.warn_next("length_differs", detail, uri)
+    if num_rows and num_actions == num_rows - 1:
+        seen.without_last_action += 1
+    elif num_states is not None and num_actions not in (None, num_states):
+        listing.warn_next(
+            "length_differs", f"{num_actions} actions, {num_states} states: the actions are not used", uri
+        )
     # robomimic states the length beside the rows
-    stated = h5.value(place.group, "num_samples", limits)
-    if isinstance(stated, np.number) and np.isfinite(stated) and num_rows not in (None, stated):
+    stated = place.attributes.get("num_samples")
+    if isinstance(stated, np.number) and np.isfinite(stated) and stated not in (num_rows, num_actions) and num_rows:
         listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
-    return num_rows
+    return num_rows if num_rows is None else len(range(num_rows)[rows])
 
 
-def _parts(registered: Sequence[str], usual: Sequence[Sequence[str]], group: h5py.Group) -> dict[str, h5py.Dataset]:
-    """The registry's vectors, all of which have to be there; else those of the first layout that has any."""
-    if missing := [path for path in registered if path not in h5.rows_in(group, registered)]:
-        raise DataError(f"{group.name} has no rows of numbers at {missing[0]}", "no_data")
-    for paths in [registered] if registered else usual:
-        if parts := h5.rows_in(group, paths):
-            return parts
-    return {}
-
-
-def _tasks(config: DatasetConfig, place: EpisodePlace) -> tuple[str, ...]:
-    """Instructions: all that the registry's paths lead to; else the first place of LIBERO, robocasa and others."""
+def _instruction(
+    config: DatasetConfig, place: EpisodePlace, texts: dict[str, tuple[str, ...]]
+) -> tuple[list[str], tuple[str, ...]]:
+    """Where the instructions are, and what they say: all that the registry's paths lead to; else the first place of
+    LIBERO, robocasa and others; else a text whose name says that it is one.
+    """
     if paths := config.keys.language:
-        return texts_among(text for path in paths for found in place.values(path) for text in h5.texts(found))
+        found = [(path, h5.texts(stored)) for path in paths for stored in place.values(path)]
+        return [path for path, of_path in found if of_path], texts_among(
+            text for _, of_path in found for text in of_path
+        )
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
         instruction = "".join(map(str, instruction))
-    plain = (h5.texts(stored) for path in TEXT_KEYS for stored in place.values(path))
-    return (
-        h5.texts(instruction) or h5.texts(place.json("ep_meta").get("lang")) or next(filter(None, plain), ())
-    )  # robocasa
+    places = [
+        ("problem_info", h5.texts(instruction)),
+        ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),
+    ]  # robocasa
+    places += [(path, h5.texts(stored)) for path in TEXT_KEYS for stored in place.values(path)]
+    name, found = next(((path, of_path) for path, of_path in places if of_path), ("", ()))
+    if not found:
+        name, found = instruction_by_name(texts)
+    return [name] if found else [], found
 
 
-def _fps(place: EpisodePlace, num_rows: int | None) -> float | None:
-    """Frame rate by the rows' times, else as the simulator was controlled."""
-    times_s = _times_s(place.group, num_rows, place.limits)
-    if times_s is not None and len(times_s) > 1:
-        steps = np.diff(times_s)
-        if np.isfinite(steps).all() and np.median(steps) > 0:
-            return rate_of(round(float(1 / np.median(steps)), 3))
-    # robomimic's description of the simulation; versions differ in where they keep the rate
-    env = place.json("env_args")
-    inner = env.get("env_kwargs")
-    stated = rate_of((inner if isinstance(inner, dict) else {}).get("control_freq", env.get("control_freq")))
-    return stated or (SIMULATED_FPS if isinstance(h5.find(place.group, "obs"), h5py.Group) else None)
+def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
+    """What is said of an episode without instruction; names the texts that could be one."""
+    others = [name for name in texts if not why_known(place.writer, name)]
+    return "no instruction in the file" + (f" (its texts: {named(others)})" if others else "")
 
 
-def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndarray | None:
-    """Times of the rows in seconds, as far as their steps tell the unit: robots are sampled at 1 to 240 Hz."""
-    for dataset in h5.rows_in(group, TIME_KEYS).values():
-        if num_rows and dataset.shape == (num_rows,):
-            times = values(dataset, limits).astype(np.float64)
-            step = float(np.median(np.diff(times))) if num_rows > 1 else 0.0
-            plausible = [unit for unit in TIME_UNITS_S if MIN_STEP_S <= step * unit <= MAX_STEP_S]
-            return times * next(iter(plausible), 1.0)
-    return None
+def _rate(
+    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: Roles, rows: slice
+) -> tuple[float, list[str]]:
+    """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
+    if fps := listing.source.config.fps:
+        return fps, []
+    by_times = None
+    if roles.times:
+        by_times = rate_by_times(times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows]))
+    stated = stated_rates(place)
+    nearest = next(iter(stated.items()), None)
+    if by_times:
+        if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
+            detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
+            listing.warn_next("frame_rate", detail, place.uri)
+        return by_times, [*stated]
+    if nearest:
+        return nearest[1], [*stated]
+    if roles.writer and roles.writer.fps:
+        seen.by_convention[roles.writer.name, roles.writer.fps] += 1
+        return roles.writer.fps, []
+    return listing.fps(None), []
+
+
+def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
+    """Those of some names whose values say whether a run succeeded: truths, or one for each row; and rewards."""
+    for name in filter(None, names):
+        if "/" not in name and name not in place.datasets and name not in place.attributes:
+            continue
+        stored = h5.value_or_none(place.group, name, place.limits)
+        if truth(stored) is not None or (isinstance(stored, np.ndarray) and stored.size > 1):
+            yield name
+    yield from h5.REWARD_KEYS
+
+
+def _uses(
+    config: DatasetConfig,
+    roles: Roles,
+    cameras: Sequence[str],
+    texts: Sequence[str],
+    rates: Sequence[str],
+    marks: Sequence[str],
+    outcomes: Sequence[str],
+) -> dict[str, tuple[str, str]]:
+    """What each part that is read is used for, and what shows it."""
+    uses: dict[str, tuple[str, str]] = dict.fromkeys(cameras, ("camera", "it holds pictures"))
+    uses |= dict.fromkeys(roles.state, ("state", roles.state_why)) | dict.fromkeys(
+        roles.action, ("action", roles.action_why)
+    )
+    uses |= dict.fromkeys(texts, ("instruction", REGISTERED if config.keys.language else "its name says so"))
+    uses |= dict.fromkeys(rates, ("rate", "its name says so"))
+    uses |= dict.fromkeys(marks, ("length", "it marks where an episode ends"))
+    if roles.times:
+        uses[roles.times] = ("time", "its name says so, and there is one for each row")
+    uses |= dict.fromkeys(outcomes, ("outcome", "its name says so"))
+    if config.group_field:
+        uses[config.group_field] = ("group", REGISTERED)
+    return uses | {"num_samples": ("length", "robomimic states the length so")}
+
+
+def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, lost: Iterable[str]) -> dict[str, str]:
+    """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
+    unread = dict.fromkeys(lost, "it cannot be read: a finding says why")
+    if not config.keys.state and not config.keys.action:
+        return unread
+    by_name = {"state": state_by_name(place.arrays), "action": action_by_name(place.arrays)}
+    registered = {"state": config.keys.state, "action": config.keys.action}
+    for column, vector in by_name.items():
+        others = [path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}]
+        unread |= dict.fromkeys(others, f"the registry entry names another {column}")
+    return unread
+
+
+def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
+    """Why arrays that could be pictures, and fields that could tell success, are not read as such, by path."""
+    problems = {}
+    for path, dataset in place.datasets.items():
+        could_be_one = len(dataset.shape or ()) == 4 and dataset.dtype.kind == "f"
+        if could_be_one and (why := h5.scale_of(path, dataset, place.limits)[1]):
+            problems[path] = why
+    untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
+    return problems | dict.fromkeys(untold, "its value is neither true nor false")
 
 
 # Reading
@@ -248,26 +359,35 @@ def _times_s(group: h5py.Group, num_rows: int | None, limits: Limits) -> np.ndar
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
-    keys, limits = source.config.keys, source.config.limits
-    with h5.opened(source, record.data_uri or "") as file:
+    limits, uri = source.config.limits, record.data_uri or ""
+    with h5.opened(source, uri) as file:
         group = h5.group_of(file, record)
+        container = h5.find(file, record.data_key.rpartition("/")[0])
+        place = EpisodePlace(uri, record.data_key, group, container, limits)
+        roles = roles_of(place, source.config)
+        is_part = h5.is_flat(record)
+        rows = slice(record.row_start, record.row_start + (record.num_rows or 0)) if is_part else slice(None)
         # LIBERO's pictures are as OpenGL renders them, last row first, and its files say so (create_dataset.py in
         # github.com/Lifelong-Robot-Learning/LIBERO, its issue 11). Turning them by 180 degrees, as often done,
         # mirrors the scene (github.com/openvla/openvla/issues/295)
-        convention = h5.texts(
-            h5.value(h5.find(file, record.data_key.rpartition("/")[0]), "macros_image_convention", limits)
-        )
-        state = h5.table_of(_parts(keys.state, STATE_KEYS, group), limits)
-        action = h5.table_of(_parts(keys.action, ACTION_KEYS, group), limits)
-        times_s = _times_s(group, record.num_rows, limits)
-        is_demo = isinstance(h5.find(group, "obs"), h5py.Group)
-    # Actions of another length were found when the dataset was listed, and are not used
-    if action is not None and action.num_rows != record.num_rows:
-        action = None
-    if is_demo and action is not None:  # the last action of LIBERO and robomimic closes the gripper
-        action = action.rename_columns([*action.column_names[:-1], "gripper_close"])
-    picture = partial(h5.read_picture, limits=limits, bottom_up=convention == ("opengl",))
-    # ALOHA's files name no dimensions: the two arms are known by their width
-    if state is not None and state.num_columns == ALOHA_WIDTH and state.column_names[0] == "qpos_0":
-        state = state.rename_columns([ALOHA_GRIPPERS.get(d, name) for d, name in enumerate(state.column_names)])
-    return EpisodeData(record, state, action, times_s, h5.frames_of(source, record, picture))
+        convention = h5.texts(h5.value(container, "macros_image_convention", limits))
+        state = h5.table_of(roles.state, limits, rows)
+        action = h5.table_of(roles.action, limits, rows)
+        times_s = times_in_seconds(h5.values(place.datasets[roles.times], limits)[rows]) if roles.times else None
+    state = None if state is None else state.rename_columns(roles.names("state"))
+    if action is not None:
+        action = action.rename_columns(roles.names("action"))
+        # Where the last observation has no action, it keeps the one before
+        if action.num_rows + 1 == record.num_rows and action.num_rows:
+            action = pa.concat_tables([action, action.slice(action.num_rows - 1)]).combine_chunks()
+        # Actions of another length were found when the dataset was listed, and are not used
+        if action.num_rows != record.num_rows:
+            action = None
+    if times_s is not None and len(times_s) != record.num_rows:
+        times_s = None
+
+    def pictures(path: str, dataset: h5py.Dataset) -> Callable[[int], Picture]:
+        return h5.Pictures(path, dataset, limits, bottom_up=convention == ("opengl",)).picture
+
+    writer = roles.writer.name if roles.writer else ""
+    return EpisodeData(record, state, action, times_s, h5.frames_of(source, record, pictures), writer=writer)

@@ -7,20 +7,22 @@ and soft links link by link; `checked` refuses data that is stored elsewhere, or
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import ceil, prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeRecord, FrameReader, Listing, TimedPicture
+from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
+from ingest.formats.array_roles import column_names
 from ingest.formats.listing import ListingBuilder, scene_first, texts_among
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
-from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture
+from ingest.media.picture import ArrayPicture, array_picture, check_size, decode_picture, picture_size
 from ingest.outcomes import SUCCESS_FIELDS, Flag, Outcome, OutcomeEvidence, flag_of, known, reward_of, truth
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
@@ -35,10 +37,11 @@ PICTURE_MARKS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"
 # Folders, and last parts of a path, that say no more than that there are pictures
 FOLDERS = ("obs", "observation", "observations", "images", "rgb_images", "image", "cameras", "cam_data", "vision")
 LAST_PARTS = ("rgb", "color", "colors", "image", "images")
-# No camera's colours, or (robomimic) the same pictures again, one row later
-NO_CAMERA = re.compile(r"depth|segment|mask|disparity|(^|/)next_obs/", re.I)
+NO_CAMERA = re.compile(r"(^|/)next_obs/", re.I)  # robomimic: the same pictures again, one row later
 REWARD_KEYS = ("rewards", "reward")
 MAX_NAMED = 8  # datasets in a message
+ALL_ROWS = slice(None)
+ROWS = "rows-"  # in the name of an episode that is some rows of a flat file
 
 
 def natural(text: str) -> list[str | int]:
@@ -67,6 +70,11 @@ def opened(source: Source, uri: str) -> Iterator[h5py.File]:
 
 
 # Finding
+
+
+def root_of(place: h5py.Group | h5py.Dataset) -> h5py.Group:
+    """The group that all of a file lies in."""
+    return h5py.Group(h5py.h5g.open(place.file.id, b"/"))
 
 
 def find(start: h5py.Group, path: str) -> Any:
@@ -101,8 +109,12 @@ def members(group: h5py.Group) -> list[str]:
     return sorted(names, key=natural)
 
 
-def walk(start: h5py.Group, escapes: list[str], limits: Limits) -> Iterator[tuple[str, h5py.Dataset]]:
-    """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files."""
+def walk(
+    start: h5py.Group, escapes: list[str], limits: Limits, inner: dict[str, h5py.Group] | None = None
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """(path, dataset) of everything below a group, a bounded number of it; `escapes` gathers links to other files,
+    `inner` the groups that are come upon.
+    """
     # A stack of the groups that are still to be looked into
     groups, num_seen = [("", start)], 0
     while groups:
@@ -122,6 +134,43 @@ def walk(start: h5py.Group, escapes: list[str], limits: Limits) -> Iterator[tupl
                 yield path, member
             elif isinstance(member, h5py.Group) and path.count("/") < MAX_DEPTH:
                 groups.append((path + "/", member))
+                if inner is not None:
+                    inner[path] = member
+
+
+class Members(NamedTuple):
+    """What lies below a group: datasets by path, groups, links to what is there already, and links to other files."""
+
+    datasets: dict[str, h5py.Dataset]
+    groups: dict[str, h5py.Group]
+    links: dict[str, str]
+    escapes: list[str]
+
+
+def members_of(start: h5py.Group, limits: Limits) -> Members:
+    """All that lies below a group, each dataset once: by its own path rather than by a link's. Raises DataError."""
+    escapes: list[str] = []
+    groups: dict[str, h5py.Group] = {}
+    places: dict[h5py.Dataset, str] = {}  # two ways to one dataset are equal
+    links: dict[str, str] = {}
+    found = dict(walk(start, escapes, limits, groups))
+    below = f"{(start.name or '').rstrip('/')}/"
+    for path in sorted(found, key=lambda path: found[path].name != below + path):
+        if (first := places.setdefault(found[path], path)) != path:
+            links[path] = first
+    # The parts of a virtual dataset are its pictures or rows, and no others
+    for path, dataset in found.items():
+        if dataset.is_virtual and path not in links:
+            links |= {p: path for p in _parts_below(dataset, below) if p in found and p != path}
+    return Members({path: d for path, d in found.items() if path not in links}, groups, links, escapes)
+
+
+def _parts_below(dataset: h5py.Dataset, below: str) -> list[str]:
+    """Paths of a virtual dataset's parts below a group; none where they lie in other files."""
+    try:
+        return [f"/{path.lstrip('/')}".removeprefix(below) for path in virtual_parts(dataset)]
+    except DataError:
+        return []
 
 
 # Reading
@@ -130,8 +179,11 @@ def walk(start: h5py.Group, escapes: list[str], limits: Limits) -> Iterator[tupl
 def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
     """The dataset itself, when it is stored whole, in this file and readably. Raises DataError."""
     name, shape, chunks = dataset.name, dataset.shape, dataset.chunks
-    if dataset.is_virtual or dataset.external:
+    if dataset.external:
         raise DataError(f"{name} is stored in another file; not followed", "path_escape")
+    if dataset.is_virtual:
+        _check_virtual(dataset, limits)
+        return dataset
     # A plug-in is code of somebody else's
     properties = dataset.id.get_create_plist()
     if unknown := sorted({properties.get_filter(i)[0] for i in range(properties.get_nfilters())} - FILTERS):
@@ -146,6 +198,26 @@ def checked(dataset: h5py.Dataset, limits: Limits) -> h5py.Dataset:
         limits.check("max_chunk_bytes", prod(chunks) * dataset.dtype.itemsize, f"{name}: bytes of a chunk")
         _check_chunks(dataset, shape, chunks)
     return dataset
+
+
+def virtual_parts(dataset: h5py.Dataset) -> list[str]:
+    """Absolute paths of the datasets of the same file that a virtual one is put together of. Raises DataError."""
+    sources = dataset.virtual_sources()
+    if any(source.file_name not in (".", dataset.file.filename) for source in sources):
+        raise DataError(f"{dataset.name} is stored in another file; not followed", "path_escape")
+    return [source.dset_name for source in sources]
+
+
+def _check_virtual(dataset: h5py.Dataset, limits: Limits) -> None:
+    """Are all parts of a virtual dataset there, in this file, stored whole, and do they fill it? Raises DataError."""
+    for path in virtual_parts(dataset):
+        part = find(root_of(dataset), path)
+        if not isinstance(part, h5py.Dataset) or part.is_virtual:
+            raise DataError(f"{dataset.name}: its part {path} is no stored array")
+        checked(part, limits)
+    filled = sum(source.vspace.get_select_npoints() for source in dataset.virtual_sources())
+    if filled < prod(dataset.shape or ()):
+        raise DataError(f"{dataset.name}: its parts fill {filled} of its {prod(dataset.shape or ())} values")
 
 
 def _check_chunks(dataset: h5py.Dataset, shape: tuple[int, ...], chunks: tuple[int, ...]) -> None:
@@ -169,10 +241,15 @@ def values(dataset: h5py.Dataset, limits: Limits) -> np.ndarray:
     return checked(dataset, limits)[()]
 
 
+def has_rows(dataset: Any) -> bool:
+    """Does a dataset hold rows of numbers?"""
+    return isinstance(dataset, h5py.Dataset) and bool(dataset.shape) and dataset.dtype.kind in "fiub"
+
+
 def rows_in(group: h5py.Group, paths: Iterable[str]) -> dict[str, h5py.Dataset]:
     """Those of some paths where there are rows of numbers."""
     datasets = {path: find(group, path) for path in paths}
-    return {p: d for p, d in datasets.items() if isinstance(d, h5py.Dataset) and d.shape and d.dtype.kind in "fiub"}
+    return {path: dataset for path, dataset in datasets.items() if has_rows(dataset)}
 
 
 def length_of(parts: dict[str, h5py.Dataset], limits: Limits) -> int | None:
@@ -185,18 +262,15 @@ def length_of(parts: dict[str, h5py.Dataset], limits: Limits) -> int | None:
     return next(iter(rows.values()), None)
 
 
-def table_of(parts: dict[str, h5py.Dataset], limits: Limits) -> pa.Table | None:
+def table_of(parts: dict[str, h5py.Dataset], limits: Limits, rows: slice = ALL_ROWS) -> pa.Table | None:
     """Vectors side by side. Raises DataError.
 
     Example: "obs/ee_pos" [n, 2] and "obs/gripper" [n, 1] give the columns ee_pos_0, ee_pos_1 and gripper_0.
     """
     length_of(parts, limits)
-    tables = []
-    for path, part in parts.items():
-        stored = values(part, limits)
-        width = prod(stored.shape[1:])
-        tables.append(numbers(stored, [f"{path.rpartition('/')[2]}_{k}" for k in range(width)]))
-    return side_by_side(tables)
+    names = column_names({path: prod((part.shape or ())[1:]) for path, part in parts.items()})
+    stored = [values(part, limits)[rows] for part in parts.values()]
+    return side_by_side(numbers(*of_part) for of_part in zip(stored, names, strict=True))
 
 
 def value(place: h5py.Group, path: str, limits: Limits) -> Any:
@@ -218,6 +292,39 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
     return holder.attrs[name] if _is_small(known.shape, known.dtype) else None
 
 
+def attributes_of(holder: h5py.Group | h5py.Dataset, most: int) -> dict[str, Any]:
+    """Small attributes of a group or dataset, at most so many, by name."""
+    if not h5py.h5a.get_num_attrs(holder.id):
+        return {}
+    found: dict[str, Any] = {}
+    for name in list(holder.attrs)[:most]:
+        known = holder.attrs.get_id(name)
+        if known.shape is not None and _is_small(known.shape, known.dtype):
+            found[str(name)] = holder.attrs[name]
+    return found
+
+
+def is_text(dataset: h5py.Dataset) -> bool:
+    return dataset.dtype.kind in "SU" or bool(h5py.check_string_dtype(dataset.dtype))
+
+
+def texts_at(group: h5py.Group, path: str, limits: Limits) -> tuple[str, ...]:
+    """Texts of a small dataset; numbers from 0 to 255 are the bytes of one. () where it cannot be read."""
+    stored = value_or_none(group, path, limits)
+    if isinstance(stored, np.ndarray) and stored.dtype == np.uint8:
+        text = next(iter(texts(stored.tobytes().rstrip(b"\0"))), "")
+        return (text,) if text.isprintable() and "\ufffd" not in text and text else ()
+    return texts(stored)
+
+
+def value_or_none(place: h5py.Group, path: str, limits: Limits) -> Any:
+    """As `value`; None for what cannot be read."""
+    try:
+        return value(place, path, limits)
+    except (DataError, *H5_ERRORS):
+        return None
+
+
 def _is_small(shape: tuple[int, ...], dtype: np.dtype) -> bool:
     return prod(shape) * dtype.itemsize <= MAX_VALUE_BYTES and (dtype.kind != "O" or prod(shape) <= MAX_TEXTS)
 
@@ -233,12 +340,11 @@ def texts(stored: Any) -> tuple[str, ...]:
 # Pictures
 
 
-def cameras_of(group: h5py.Group, escapes: list[str], limits: Limits) -> dict[str, h5py.Dataset]:
-    """Datasets with pictures below a group, by camera name; names that two would have are whole paths."""
-    found = walk(group, escapes, limits)
-    datasets = {path: dataset for path, dataset in found if is_pictures(path, dataset, limits)}
-    uses = Counter(map(camera_name, datasets))
-    return {path if uses[name := camera_name(path)] > 1 else name: dataset for path, dataset in datasets.items()}
+def cameras_of(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> dict[str, str]:
+    """Paths of datasets with colour pictures, by camera name; names that two would have are whole paths."""
+    paths = [path for path, dataset in datasets.items() if is_pictures(path, dataset, limits)]
+    uses = Counter(map(camera_name, paths))
+    return {path if uses[name := camera_name(path)] > 1 else name: path for path in paths}
 
 
 def camera_name(path: str) -> str:
@@ -252,12 +358,12 @@ def camera_name(path: str) -> str:
 
 
 def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
-    """Does it hold colour pictures: uint8 [t, h, w, 3 or 1], or an encoded one per row?"""
+    """Does it hold colour pictures: an array of one per row, or an encoded one per row?"""
     shape, dtype = dataset.shape, dataset.dtype
-    if not shape or not shape[0] or NO_CAMERA.search(path):
+    if not shape or not shape[0] or NO_CAMERA.search(path) or other_kind(path):
         return False
-    if len(shape) == 4:
-        return dtype == np.uint8 and shape[3] in (1, 3)
+    if form := form_of(path, shape, dtype):
+        return not form.is_float or scale_of(path, dataset, limits)[0] is not None
     if not _holds_bytes(shape, dtype):
         return False
     # Does the first, middle or last row begin like a picture's file?
@@ -266,6 +372,19 @@ def is_pictures(path: str, dataset: h5py.Dataset, limits: Limits) -> bool:
         return any(encoded(checked(dataset, limits), k, limits).startswith(PICTURE_MARKS) for k in rows)
     except (DataError, *H5_ERRORS):
         return "image" in path or "rgb" in path  # it is called so: what is wrong with it shows when it is read
+
+
+def scale_of(path: str, dataset: h5py.Dataset, limits: Limits) -> tuple[PictureForm | None, str]:
+    """How the pictures of an array lie; None and why not where it holds none that are read."""
+    shape: tuple[int, ...] = dataset.shape or ()
+    form = form_of(path, shape, dataset.dtype)
+    if form is None or not form.is_float:
+        return form, ""
+    try:
+        limits.check("max_pixels", prod(shape[1:]), f"{dataset.name}: values of one row", 4)
+        return scaled(form, len(dataset), checked(dataset, limits).__getitem__)
+    except (DataError, *H5_ERRORS) as e:
+        return None, str(e)
 
 
 def _holds_bytes(shape: tuple[int, ...], dtype: np.dtype) -> bool:
@@ -284,14 +403,43 @@ def encoded(dataset: h5py.Dataset, k: int, limits: Limits) -> bytes:
     return row.tobytes() if isinstance(row, np.ndarray | np.generic) else bytes(row)
 
 
-def read_picture(dataset: h5py.Dataset, k: int, limits: Limits, bottom_up: bool = False) -> ArrayPicture:
-    """Picture k of a checked dataset; `bottom_up`: its rows are stored last first. Raises DataError."""
-    what = f"picture {k} of {dataset.name}"
-    if len(dataset.shape) < 4:
-        return decode_picture(encoded(dataset, k, limits), what, limits)
-    check_size(dataset.shape[2], dataset.shape[1], what, limits)
-    array = dataset[k]
-    return array_picture(array[::-1] if bottom_up else array, what)
+class Pictures:
+    """Pictures of a checked dataset, one at a time; `bottom_up`: their rows are stored last first."""
+
+    def __init__(self, path: str, dataset: h5py.Dataset, limits: Limits, *, bottom_up: bool = False) -> None:
+        self.dataset = dataset
+        self.limits = limits
+        self.bottom_up = bottom_up
+        self.form = scale_of(path, dataset, limits)[0]
+        self.size: tuple[int, int] | None = None  # of the pictures before: height, width
+
+    def picture(self, k: int) -> ArrayPicture:
+        """Picture k. Raises DataError."""
+        what, shape = f"picture {k} of {self.dataset.name}", self.dataset.shape
+        if self.form is None:
+            return self._encoded(k, what)
+        sides = shape[2:4] if self.form.channels_first else shape[1:3]
+        check_size(sides[1], sides[0], what, self.limits)
+        picture = picture_of(self.dataset[k], self.form, what)
+        return ArrayPicture(np.ascontiguousarray(picture.array[::-1])) if self.bottom_up else picture
+
+    def _encoded(self, k: int, what: str) -> ArrayPicture:
+        """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
+        data = encoded(self.dataset, k, self.limits)
+        if data.startswith(PICTURE_MARKS) or not (pixels := self._pixels(data)):
+            return decode_picture(data, what, self.limits)
+        return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), what)
+
+    def _pixels(self, data: bytes) -> tuple[int, int, int] | None:
+        """The shape of bare pixels, where they have the size of the first picture that is encoded."""
+        if self.size is None:
+            rows = range(len(self.dataset))
+            head = next(
+                (d for j in rows if (d := encoded(self.dataset, j, self.limits)).startswith(PICTURE_MARKS)), b""
+            )
+            self.size = picture_size(head) if head else (0, 0)
+        height, width = self.size
+        return (height, width, 3) if height and len(data) == 3 * height * width else None
 
 
 # What an episode's group shows, and its pictures: of the adapters
@@ -306,29 +454,42 @@ def group_of(file: h5py.File, record: EpisodeRecord) -> h5py.Group:
     return group
 
 
-def cameras_in(listing: ListingBuilder, uri: str, group: h5py.Group) -> dict[str, h5py.Dataset]:
-    """Cameras of the coming episode that can be read, by preference; finds what is wrong with the others."""
-    escapes: list[str] = []
-    readable: dict[str, h5py.Dataset] = {}
+def cameras_in(
+    listing: ListingBuilder, uri: str, datasets: Mapping[str, h5py.Dataset], escapes: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Paths of the coming episode's cameras that can be read, by preference; finds what is wrong with the others, whose
+    paths come after.
+    """
+    readable: dict[str, str] = {}
     limits = listing.source.config.limits
-    cameras = cameras_of(group, escapes, limits)
+    cameras = cameras_of(datasets, limits)
     for camera in scene_first(cameras, listing.source.config.cameras):
         try:
-            readable[camera] = checked(cameras[camera], limits)
+            checked(datasets[cameras[camera]], limits)
+            readable[camera] = cameras[camera]
         except DataError as e:
             listing.warn_next(e.reason, str(e), uri, camera)
     for path in escapes:
         listing.warn_next("path_escape", f"{path} is a link to another file; not followed", uri)
     if not readable:
         # What else is there, by which a registry's author may see what the pictures are called
-        paths = [path for path, _ in walk(group, [], limits)]
-        detail = f"no pictures that can be read among its {len(paths)} datasets: {', '.join(paths[:MAX_NAMED])}"
+        detail = (
+            f"no pictures that can be read among its {len(datasets)} datasets: {', '.join([*datasets][:MAX_NAMED])}"
+        )
         listing.unusable_next("no_video", detail, uri)
-    return readable
+    return readable, [path for camera, path in cameras.items() if camera not in readable]
 
 
-def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered: Sequence[str]) -> OutcomeEvidence:
-    """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones.
+def evidence_in(
+    listing: ListingBuilder,
+    uri: str,
+    group: h5py.Group,
+    registered: Sequence[str],
+    more: Sequence[str] = (),
+    rows: slice = ALL_ROWS,
+) -> OutcomeEvidence:
+    """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones, then
+    `more`. Of a flat file `rows` are the episode's.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
     """
@@ -337,14 +498,15 @@ def evidence_in(listing: ListingBuilder, uri: str, group: h5py.Group, registered
         """A small value; None, with a finding, where it cannot be read: the rest is used."""
         try:
             with guarded(f"{uri}, {name}"):
-                return value(group, name, listing.source.config.limits)
+                stored = value(group, name, listing.source.config.limits)
+                return stored[rows] if isinstance(stored, np.ndarray) and stored.ndim else stored
         except DataError as e:
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
 
     stated: Outcome | None = None
     flags: list[Flag] = []
-    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS)):
+    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *more)):
         stored = fact(name)
         flag, success = flag_of(name, _of_rows(stored)), truth(stored)
         if flag and name not in registered:
@@ -363,20 +525,33 @@ def _of_rows(stored: Any) -> np.ndarray:
     return known(stored if has_rows else ())
 
 
-def frames_of(source: Source, record: EpisodeRecord, picture: Callable[[h5py.Dataset, int], Picture]) -> FrameReader:
-    """Episode.frames of an episode at a group of a file; `picture` reads one of a camera's dataset."""
+def frames_of(
+    source: Source, record: EpisodeRecord, pictures: Callable[[str, h5py.Dataset], Callable[[int], Picture]]
+) -> FrameReader:
+    """Episode.frames of an episode at a group of a file, or at some rows of it; `pictures` gives what reads picture k
+    of a camera's path and dataset.
+    """
 
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
         limits, uri = source.config.limits, record.data_uri or ""
         with opened(source, uri) as file:
             # Found and checked anew: the file may be another one than when it was listed
-            if camera not in (found := cameras_of(group_of(file, record), [], limits)):
+            datasets = members_of(group_of(file, record), limits).datasets
+            if camera not in (paths := cameras_of(datasets, limits)):
                 raise DataError(f"{uri}: there are no pictures of {camera} any more", "missing_camera")
-            pictures = checked(found[camera], limits)
-            for k in range(pictures.shape[0]):
-                yield k, k / record.fps, picture(pictures, k)
+            stored = checked(datasets[paths[camera]], limits)
+            picture = pictures(paths[camera], stored)
+            # Of a flat file's many episodes the rows of this one
+            end = record.row_start + (record.num_rows or 0) if is_flat(record) else stored.shape[0]
+            for k in range(record.row_start, end):
+                yield k - record.row_start, (k - record.row_start) / record.fps, picture(k)
 
     return frames
+
+
+def is_flat(record: EpisodeRecord) -> bool:
+    """Is the episode some of the rows of its group?"""
+    return record.source_id.rpartition("#")[2].startswith(ROWS)
 
 
 def finished(listing: ListingBuilder, format_: str) -> Listing:

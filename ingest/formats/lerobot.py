@@ -7,10 +7,11 @@ standard ones; a file that neither names is searched for by its own name. Length
 
 import fnmatch
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import repeat
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,11 +19,14 @@ import numpy as np
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, Listing, Match, TimedPicture, timed
 from ingest.formats import lerobot_meta
+from ingest.formats.lerobot_cameras import cameras_of
 from ingest.formats.lerobot_cells import Annotated, Episodes
 from ingest.formats.lerobot_frames import VideoSpan, match, span_of
 from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotListing, locate, read_info, v3_pointer
-from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures, read_signals, signal_columns
-from ingest.formats.lerobot_steps import native_steps
+from ingest.formats.lerobot_parts import account_for_parts
+from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
+from ingest.formats.lerobot_signals import read_signals, signal_columns
+from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture, VideoError
@@ -39,6 +43,8 @@ ROOT = re.compile(
     r"((?:[^/]+/)*?)(?:meta/info\.json|meta/(?:episodes|tasks)[./].+|data/chunk-\d+/(?:episode_|file-)\d+\.parquet|"
     r"videos/(?:[^/]+/)?chunk-\d+/(?:[^/]+/)?(?:episode_|file-)\d+\.mp4)"
 )
+PICTURE_FILE = re.compile(r"(.*?(?:episode[-_](\d+))?)/[^/]+\.(?:png|jpe?g)", re.IGNORECASE)
+LOOSE_PICTURES = "folders of pictures by episode"
 MAX_START_S = 1e9  # no video is so long
 LAST_FRAME = 2**62  # beyond every file's
 
@@ -145,13 +151,34 @@ def _report(
     for camera, detail in doubts.items():
         record("bad_video_pointer", detail, index, camera=camera)
     if not there and not doubts:
-        detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
-        dataset.unusable("no_video", detail, index, file=next(iter(files.values()), INFO))
+        dataset.unusable(*_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO))
         return
     for camera, file in files.items():
         # A camera with a doubt has its finding already
         if camera not in there and camera not in doubts:
             dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
+
+
+def _no_video(dataset: LerobotListing, index: int, files: Mapping[str, str]) -> tuple[str, str]:
+    """The reason why an episode has no pictures, and where these may be."""
+    detail = f"no video file; looked for {named([*files.values()])}" if files else f"{INFO} declares no camera"
+    if pictures := _loose_pictures(dataset, index, files):
+        # LeRobot keeps the pictures of a recording so until it has made a video of them
+        detail += f"; {sum(pictures.values())} pictures lie in {named([*pictures])}: make such videos of them"
+        return "other_layout", detail
+    return "no_video", detail
+
+
+def _loose_pictures(dataset: LerobotListing, index: int, cameras: Iterable[str]) -> dict[str, int]:
+    """Folders of an episode's pictures, one of them below the folder of each camera, and how many pictures each has."""
+    folders: dict[int, Counter[str]] = dataset.source.noted.setdefault(LOOSE_PICTURES, {})
+    if not folders:
+        folders[-1] = Counter()  # those of no episode
+        for uri in dataset.source.files:
+            if match := PICTURE_FILE.fullmatch(uri):
+                folders.setdefault(int(match[2] or -1), Counter())[match[1]] += 1
+    of_episode = folders.get(index, Counter())
+    return {folder: count for folder, count in of_episode.items() if not {*cameras}.isdisjoint(folder.split("/"))}
 
 
 def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Sequence[str]) -> None:
@@ -199,7 +226,7 @@ def list_episodes(source: Source) -> Listing:
     try:
         info = read_info(source)
         dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
-        cameras, where = lerobot_meta.cameras_of(dataset), "meta"
+        cameras, where = cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
@@ -241,6 +268,7 @@ def _add_episodes(dataset: LerobotListing, cameras: list[str]) -> None:
         if s := steps.get(index):
             record = replace(record, steps=s.steps, steps_from=s.form, plan=s.plan, as_far_as=s.as_far_as)
         dataset.records.append(record)
+    account_for_parts(dataset, episodes, cameras)
 
 
 def _record(
@@ -251,7 +279,10 @@ def _record(
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
     named = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
-    tasks = texts_among([named or meta.get("tasks"), *map(facts.get, dataset.source.config.keys.language)])
+    stated = texts_among(map(facts.get, dataset.source.config.keys.language))
+    tasks = texts_among([named or meta.get("tasks"), *stated])
+    if has_changing_tasks(episode) and len(named) > 1:
+        tasks = texts_among([_whole_task(dataset, index, meta, named, stated)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.evidence[index] = _evidence(dataset, meta, rows)
@@ -272,6 +303,26 @@ def _record(
         row_start=0 if rows is None else rows.row_start,
         source_stamp=dataset.source.stamp(files, num_rows),
     )
+
+
+def _whole_task(
+    dataset: LerobotListing, index: int, meta: Mapping[str, Any], steps: list[str], stated: Sequence[str]
+) -> list[str]:
+    """The instruction of an episode whose rows change their task, so that these are its steps.
+
+    `stated`: texts in the columns that the registry names. Without them it is a text of the metadata that is no step's;
+    a single word there is a label of quality. Else the steps' texts, one after the other.
+    """
+    others = [text for text in texts_among([meta.get("tasks")]) if text not in steps and len(text.split()) > 1]
+    if stated or others:
+        return [*(stated or others)]
+    dataset.warn(
+        "no_task",
+        f"task_index changes within the episode, so that its {len(steps)} texts are steps; no text is of the whole, "
+        "and these together stand for it",
+        index,
+    )
+    return ["; ".join(steps)]
 
 
 def _evidence(dataset: LerobotListing, meta: Mapping[str, Any], rows: EpisodeRows | None) -> OutcomeEvidence:
@@ -312,14 +363,14 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     info = read_info(source)
     # Only the columns of state, action and time are read
-    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(info), TIME)
+    path, columns = source.resolve(record.data_uri or ""), (*signal_columns(source, info), TIME)
     rows = read_columns(path, record.row_start, record.num_rows or 0, columns, source.config.limits)
     times = vectors(rows[TIME], TIME) if TIME in rows.column_names else None
-    state, action, names_by = read_signals(source, info, rows)
+    signals = read_signals(source, info, rows)
     times_s = None if times is None else times[:, 0]
     matching = cache(partial(_match, source, info, record, times_s))
     frames = partial(_frames, source, record, matching)
-    return EpisodeData(record, state, action, times_s, frames, names_by, matching)
+    return EpisodeData(record, signals.state, signals.action, times_s, frames, signals.names_by, matching)
 
 
 def _match(
@@ -369,5 +420,7 @@ def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options:
     if wanted is not None:
         wanted = frozenset(offsets[row] for row in wanted if row < len(offsets))
     pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=wanted))
-    used = frozenset(offsets)
-    yield from (picture for offset, picture in enumerate(pictures) if offset in used)
+    # Rows that come faster than pictures share some
+    times_used = Counter(offsets)
+    for offset, picture in enumerate(pictures):
+        yield from repeat(picture, times_used[offset])

@@ -3,7 +3,8 @@
 By time, as LeRobot's own reader takes it: the picture that is shown `from_timestamp + timestamp` into the file, which
 LeRobot allows to be a ten-thousandth of a second off. Where times do not meet pictures so well, the lengths of the
 episodes that share the file decide, then the number of pictures before the next episode begins, then the nearest
-picture. What does not meet is said, with its size.
+picture. Rows and pictures at rates of their own, over the same time, are joined by time. What does not meet is said,
+with its size.
 """
 
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from ingest.media.video import FrameTimes
 from ingest.sources.files import Source
 
 TOLERANCE_S = 1e-4  # what LeRobot's reader allows
+SAME_RATE = 0.1  # relative: rows and pictures whose rates differ by less are meant to come at one
 CLAIMS = "lerobot_frames.claims"
 
 
@@ -54,7 +56,9 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
     if not span.is_shared:
         if len(video.ticks) == num_rows:
             return pair.match_at(np.arange(num_rows), "row by row")
-        return pair.match_at(pair.by_time, "by the nearest time") if pair.is_near() else Match(None)
+        if pair.is_near():
+            return pair.match_at(pair.by_time, "by the nearest time")
+        return pair.match_at(pair.by_time, pair.rates()) if pair.is_of_another_rate() else Match(None)
     if (first := pair.first_by_lengths()) is not None:
         return pair.match_at(first + np.arange(num_rows), "by the lengths of the file's episodes")
     begin, count = pair.within_span()
@@ -62,6 +66,8 @@ def match(video: FrameTimes, times_s: np.ndarray | None, num_rows: int, span: Vi
         return pair.match_at(begin + np.arange(num_rows), "row by row")
     if pair.is_near():
         return pair.match_at(pair.by_time, "by the nearest time")
+    if pair.is_of_another_rate():
+        return pair.match_at(pair.by_time, pair.rates())
     # Some rows have no picture of their own: those before the first of them are shown, and the length is a finding
     if times_s is None:
         return Match(begin + np.arange(min(count, num_rows)))
@@ -91,6 +97,25 @@ class _Pair:
     def is_near(self) -> bool:
         """Is there a picture of its own at most half a frame from each row?"""
         return self._is_within(self.period_s / 2)
+
+    def is_of_another_rate(self) -> bool:
+        """Do rows and pictures come at rates of their own, from the same time to the same time?"""
+        if self.row_times_s is None or self.num_rows < 2:
+            return False
+        steps_s = np.diff(self.row_times_s)
+        ratio = float(np.median(steps_s)) / self.period_s
+        if not (steps_s > 0).all() or not self.is_in_span.all() or abs(ratio - 1) < SAME_RATE:
+            return False
+        # The last row has to be at the last picture, too: else the times are of something else
+        within_s = self.picture_times_s[self.picture_times_s < self.span.next_s - self.period_s / 2]
+        longest_s = max(self.period_s, float(steps_s.max()))
+        ends_s = abs(float(within_s[-1]) - float(self.row_times_s[-1])) if len(within_s) else np.inf
+        return ends_s <= longest_s + TOLERANCE_S and float(self.off_s.max()) <= longest_s
+
+    def rates(self) -> str:
+        """How rows are matched that come at another rate than pictures, in words."""
+        rows_s = 1.0 if self.row_times_s is None else float(np.median(np.diff(self.row_times_s)))
+        return f"by the nearest time, since {1 / rows_s:.4g} rows and {1 / self.period_s:.4g} pictures come in a second"
 
     def _is_within(self, most_s: float) -> bool:
         if self.row_times_s is None:

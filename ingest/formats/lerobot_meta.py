@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import pyarrow as pa
+
 from ingest.formats.folders import object_of
-from ingest.formats.listing import ListingBuilder, in_order
+from ingest.formats.listing import ListingBuilder
 from ingest.formats.side_files import parse_json_lines, read_json, read_text
 from ingest.formats.tables import batches, finite, opened, rate_of
 from ingest.reasons import DataError
@@ -49,11 +51,18 @@ class LerobotListing(ListingBuilder):
     lost: set[int] = field(default_factory=set)  # episodes with an unusable finding
     pointers: set[str] = field(default_factory=set)  # data files that are git-LFS pointers
     searched: Counter[str] = field(default_factory=Counter)  # path templates that led nowhere: for how many files
+    schemas: list[tuple[pa.Schema, str]] = field(default_factory=list)  # of data files, each with the first that has it
+    task_columns: set[str] = field(default_factory=set)  # of the file with the texts of tasks
 
     @property
     def rate(self) -> float:
         """Frames per second."""
         return float(self.source.config.fps or self.info["fps"])
+
+    def note_schema(self, schema: pa.Schema, uri: str) -> None:
+        """The columns of a data file, kept once of files that have the same."""
+        if not any(schema.equals(known) for known, _ in self.schemas):
+            self.schemas.append((schema, uri))
 
     def wants(self, episode: int) -> bool:
         """Are its rows to be read? Of a remote source, where they have to be fetched, only when it is asked for."""
@@ -113,21 +122,10 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
 # Cameras
 
 
-def _details(feature: Any) -> dict[str, Any]:
+def feature_details(feature: Any) -> dict[str, Any]:
     """Camera details of a feature: `video_info` in datasets converted from v1, `info` in recorded ones."""
     of = object_of(feature)
     return object_of(of.get("video_info")) | object_of(of.get("info"))
-
-
-def cameras_of(dataset: LerobotListing) -> list[str]:
-    """Camera keys by preference: as the registry orders them, then those that see the scene, then by name."""
-    cameras = []
-    for key, feature in dataset.info["features"].items():
-        details = _details(feature)
-        is_depth = details.get("is_depth_map") or details.get("video.is_depth_map")
-        if not is_depth and object_of(feature).get("dtype") in ("video", "image"):
-            cameras.append(key)
-    return in_order(cameras, dataset.source.config.cameras)
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
@@ -135,7 +133,7 @@ def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
 
     Neither the registry's rate nor the rows' need be the same.
     """
-    rates = (_details(info["features"].get(camera)).get("video.fps"), info.get("fps"), fps)
+    rates = (feature_details(info["features"].get(camera)).get("video.fps"), info.get("fps"), fps)
     return next(filter(None, map(rate_of, rates)), fps)
 
 
@@ -157,8 +155,9 @@ def episode_metadata(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
 
 def task_texts(dataset: LerobotListing) -> dict[int, str]:
     """Texts by task_index."""
-    uri = "meta/tasks.parquet" if dataset.version == "v3.0" else "meta/tasks.jsonl"
-    return texts_by_index(metadata_rows(dataset, uri), "task")
+    rows = metadata_rows(dataset, "meta/tasks.parquet" if dataset.version == "v3.0" else "meta/tasks.jsonl")
+    dataset.task_columns.update(*rows)
+    return texts_by_index(rows, "task")
 
 
 def texts_by_index(rows: Rows, name: str) -> dict[int, str]:

@@ -1,39 +1,28 @@
-"""Rows of LeRobot episodes: where they are, what they say of task and outcome; their pictures, state and action."""
+"""Rows of LeRobot episodes: where they are, what they say of task and outcome, and their pictures."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
-from typing import Any, Literal
+from itertools import repeat, takewhile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest.episode import names_of
 from ingest.formats import lerobot_meta
 from ingest.formats.folders import object_of
 from ingest.formats.lerobot_meta import EPISODE_FILE, MAX_EPISODE, LerobotListing, locate
-from ingest.formats.side_files import read_json
-from ingest.formats.tables import batches, is_list, numbers, opened, ranges, side_by_side, vectors
+from ingest.formats.tables import batches, is_list, opened, ranges
 from ingest.media.frames import VideoError
 from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.outcomes import NO_EVIDENCE, OutcomeEvidence, fields_of, flag_of, known, reward_of
 from ingest.reasons import DataError, Limits
-from ingest.signals.naming import named_grippers, names_by_parts
 from ingest.sources.files import Source
 
 REWARD_KEYS = ("next.reward", "reward")
 RUNS = 2  # times limits.max_episodes: episodes of one file, each as often as its rows do not stand together
 PICTURE_BATCH = 16  # rows with pictures read at a time
 FACT_BATCH = 1 << 12  # rows with texts read at a time
-
-STATE_KEYS = ("observation.state", "state")
-ACTION_KEYS = ("action", "actions")
-PARTS_OF_STATE = ("observation.state.", "observation.states.", "state.", "states.")
-PARTS_OF_ACTION = ("action.", "actions.")
-BESIDE_STATE = ("observation.",)  # where a gripper may stand in a column of its own
-NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
-MODALITY = "meta/modality.json"
 
 
 @dataclass(frozen=True)
@@ -118,6 +107,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
     flag_names, found = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
+        dataset.note_schema(schema, uri)
         has_tasks = _has_numbers(schema, "task_index", only_whole=True)
         if is_one:
             limits.check("max_rows", count, f"{path.name}: rows")
@@ -135,7 +125,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
         # Arrow makes no empty list of JSON, which a column of language may be
         empty = pa.schema([schema.field(name) for name in columns]).empty_table()
         tables = ranges(file, first_rows, columns) if columns and count else [empty] * len(places)
-        facts, pictures = _facts(dataset, file, ends), picture_columns(schema)
+        facts, pictures = _facts(dataset, file, ends), camera_columns(dataset.info, schema)
         for (episode, _), place, fact, table in zip(stretches, places, facts, tables, strict=True):
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
@@ -206,10 +196,17 @@ def picture_columns(schema: pa.Schema) -> frozenset[str]:
     return frozenset(f.name for f in schema if _holds_pictures(f.type))
 
 
+def camera_columns(info: Mapping[str, Any], schema: pa.Schema) -> frozenset[str]:
+    """Columns of pictures, and those of texts that info.json declares as cameras: these name files."""
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    dtypes = {name: object_of(info["features"].get(name)).get("dtype") for name in texts}
+    return picture_columns(schema) | {name for name, dtype in dtypes.items() if dtype in ("image", "video")}
+
+
 def _holds_pictures(type_: pa.DataType) -> bool:
     if pa.types.is_struct(type_):
         names = {f.name: f.type for f in type_}
-        return _holds_pictures(names["bytes"]) if "bytes" in names else "path" in names
+        return "path" in names or ("bytes" in names and _holds_pictures(names["bytes"]))
     return pa.types.is_binary(type_) or pa.types.is_large_binary(type_)
 
 
@@ -227,108 +224,42 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
 def _picture_bytes(source: Source, uri: str, cell: Any, what: str) -> bytes:
     """The bytes of an encoded picture in a cell, or in the file that it names. Raises DataError.
 
-    A cell is a struct of both, of which one is null, or the bytes alone.
+    A cell is a struct of both, of which one is null, or one of them alone.
     """
-    data, path = (cell.get("bytes"), cell.get("path")) if isinstance(cell, dict) else (cell, None)
+    if isinstance(cell, dict):
+        data, path = cell.get("bytes"), cell.get("path")
+    else:
+        data, path = (None, cell) if isinstance(cell, str) else (cell, None)
     if data:
         return data
     if not isinstance(path, str) or not path:
         raise VideoError(f"{what} has no picture")
-    # The path counts from the root, or from the table's folder
-    there = [p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files]
-    if not there:
-        raise VideoError(f"{what} has no picture, and {path} is no file of the dataset")
-    source.config.limits.check("max_chunk_bytes", source.files[there[0]].size, f"{what}: bytes of {there[0]}")
-    return source.resolve(there[0]).read_bytes()
+    file = picture_file(source, uri, path)
+    if not file:
+        raise VideoError(f"{what} has no picture, and {path} is no file of the dataset, nor is any end of it")
+    source.config.limits.check("max_chunk_bytes", source.files[file].size, f"{what}: bytes of {file}")
+    return source.resolve(file).read_bytes()
 
 
-def dimension_names(feature: Any) -> Sequence[str]:
-    """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
-    stated = object_of(feature).get("names")
-    if isinstance(stated, dict) and {*map(type, stated.values())} <= {int}:
-        return list(map(str, sorted(stated, key=stated.__getitem__)))
-    of_parts = stated if isinstance(stated, dict) else {"": stated}
-    parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
-    # A list may be one of lists; the names of several parts are told apart by their parts
-    named = [(part, n) for part, of in parts.items() for one in of for n in (one if isinstance(one, list) else [one])]
-    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in named]
+def picture_file(source: Source, uri: str, path: str) -> str:
+    """The file that a table's row names: from the root, from the table's folder, or by the end of its path; else ""."""
+    there = next((p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), "")
+    return there or _by_tail(source, path)
 
 
-# State and action, and a name for each of their dimensions. Most sets have one column of each; some have one column for
-# each part (`observation.state.gripper_position`), or keep a gripper in a column beside the state. Names are in
-# info.json; GR00T's sets have them in meta/modality.json, as slices
+def _by_tail(source: Source, path: str) -> str:
+    """The file whose path ends as a path of the recorder's machine does, by the most folders; "" for none, or several.
 
-
-def signal_columns(info: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns that state and action may be read from."""
-    parts = _numeric(info["features"], (*PARTS_OF_STATE, *PARTS_OF_ACTION))
-    beside = [name for name in _numeric(info["features"], BESIDE_STATE) if named_grippers([name])]
-    return tuple(dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *beside)))
-
-
-def read_signals(
-    source: Source, info: Mapping[str, Any], rows: pa.Table
-) -> tuple[pa.Table | None, pa.Table | None, Literal["name", "modality.json"]]:
-    """State and action among an episode's rows, and where their names are from. Raises DataError."""
-    state = _vector(rows, info["features"], STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE)
-    action = _vector(rows, info["features"], ACTION_KEYS, PARTS_OF_ACTION, ())
-    if named_grippers([*names_of(state), *names_of(action)]):
-        return state, action, "name"
-    # Names such as motor_12 say nothing, but GR00T's file beside may say which of them are a hand
-    if MODALITY not in source.noted:
-        try:
-            source.noted[MODALITY] = object_of(read_json(source, MODALITY)) if MODALITY in source.files else {}
-        except DataError:
-            source.noted[MODALITY] = {}  # the listing has a finding of that
-    modality = source.noted[MODALITY]
-    named = _named_by_parts(state, modality.get("state")), _named_by_parts(action, modality.get("action"))
-    return (*named, "modality.json" if named != (state, action) else "name")
-
-
-def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
-    """Features of numbers whose names begin so."""
-    begin = [name for name in features if name.startswith(tuple(prefixes))]
-    return [name for name in begin if object_of(features[name]).get("dtype") in NUMBERS]
-
-
-def _vector(
-    rows: pa.Table, features: Mapping[str, Any], keys: tuple[str, ...], parts: Sequence[str], beside: Sequence[str]
-) -> pa.Table | None:
-    """The first of `keys` that has numbers, else all parts; with the grippers that stand beside it."""
-    whole = first_vector(rows, features, keys)
-    columns = [whole] if whole is not None else _parts(rows, features, _numeric(features, parts))
-    if not named_grippers([name for column in columns for name in column.column_names]):
-        apart = [name for name in _numeric(features, beside) if named_grippers([name]) and name not in keys]
-        columns += _parts(rows, features, [name for name in apart if not name.startswith(tuple(parts))])
-    return side_by_side(columns)
-
-
-def first_vector(rows: pa.Table, features: Mapping[str, Any], names: Iterable[str]) -> pa.Table | None:
-    """The first of some columns that holds numbers, with names where info.json has one for each dimension."""
-    for name in names:
-        values = vectors(rows[name], name) if name in rows.column_names else None
-        if values is not None:
-            stated = dimension_names(features.get(name))
-            return numbers(values, stated if len(stated) == values.shape[1] else ())
-    return None
-
-
-def _parts(rows: pa.Table, features: Mapping[str, Any], names: Iterable[str]) -> list[pa.Table]:
-    """Columns that are parts of one vector: the names of dimensions begin with that of their part."""
-    tables = []
-    for name in names:
-        if (table := first_vector(rows, features, [name])) is None:
-            continue
-        prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
-        part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
-        inner = [f"{part}.{own or k}" for k, own in enumerate(table.column_names)]
-        tables.append(table.rename_columns([part] if len(inner) == 1 else inner))
-    return tables
-
-
-def _named_by_parts(table: pa.Table | None, parts: Any) -> pa.Table | None:
-    """With the names of modality.json's slices, where they name a gripper or a hand."""
-    if table is None or not isinstance(parts, dict):
-        return table
-    names = names_by_parts(parts, table.num_columns)
-    return table.rename_columns(names) if named_grippers(names) else table
+    Example: of "/home/me/set/images/front/frame_0.png" it is "images/front/frame_0.png".
+    """
+    parts = path.replace("\\", "/").split("/")
+    candidates = source.by_name.get(parts[-1], [])
+    shared: dict[int, list[str]] = {}
+    for candidate in candidates:
+        pairs = zip(reversed(candidate.split("/")), reversed(parts), strict=False)
+        num_equal = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+        # A name alone may be that of another episode's picture
+        if num_equal >= min(2, len(parts), candidate.count("/") + 1):
+            shared.setdefault(num_equal, []).append(candidate)
+    best = shared[max(shared)] if shared else []
+    return best[0] if len(best) == 1 else ""

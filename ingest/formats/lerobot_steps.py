@@ -18,7 +18,7 @@ from ingest.formats.folders import StatedSpan, checked_steps, is_step, object_of
 from ingest.formats.lerobot_cells import Annotated, Episodes, Times, cells_of, columns_of, times_of
 from ingest.formats.lerobot_edits import changing_episodes, episodes_named_otherwise, report_renumbered_tasks
 from ingest.formats.lerobot_meta import LerobotListing, metadata_rows, whole
-from ingest.formats.lerobot_rows import MODALITY
+from ingest.formats.lerobot_signals import MODALITY, modality_of
 from ingest.formats.side_files import parse_json, read_json
 from ingest.formats.tables import finite
 from ingest.reasons import DataError
@@ -26,6 +26,7 @@ from ingest.reasons import DataError
 VISUALIZER_FILE = "meta/lerobot_annotations.json"
 SUBTASKS_FILE = "meta/subtasks.parquet"
 ROBOCOIN_FILE = "annotations/subtask_annotations.jsonl"
+TASK_COLUMN = "task_index"
 LANGUAGE_COLUMN, ROBOCOIN_COLUMN, LEGACY_COLUMN = "language_persistent", "subtask_annotation", "subtask_index"
 EXPORTED_COLUMNS = {"progress", "subtask", LANGUAGE_COLUMN, "language_events"}  # of rows, in exports of ours
 ANNOTATION_PREFIX = "annotation."
@@ -351,7 +352,8 @@ def _report_lost_texts(dataset: LerobotListing, episodes: Episodes, column: str,
 
 def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """The column `annotation.*` of GR00T that divides episodes most finely; its indices are those of the tasks."""
-    columns = sorted(_annotated_columns(dataset) & columns_of(dataset, episodes))
+    dataset.read_object(MODALITY)  # a finding where it cannot be read
+    columns = sorted(annotated_columns(dataset) & columns_of(dataset, episodes))
     # A column that is the same in all rows of every episode is another text of the task
     changing = [column for column in columns if changing_episodes(dataset, episodes, column)]
     texts = lerobot_meta.task_texts(dataset) if changing else {}
@@ -367,6 +369,19 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     return {index: of_episode for index, of_episode in stated.items() if index not in doubtful}
 
 
+def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
+    """LeRobot's recorder lets each frame have a task of its own: where it changes within an episode, it names steps."""
+    changing = {index: episode for index, episode in episodes.items() if has_changing_tasks(episode)}
+    if not changing:
+        return {}
+    return _of_indices(dataset, changing, TASK_COLUMN, lerobot_meta.task_texts(dataset), "the tasks")
+
+
+def has_changing_tasks(episode: Annotated) -> bool:
+    """Do an episode's rows name several tasks?"""
+    return episode.rows is not None and len(episode.rows.task_indices) > 1
+
+
 def _count_changes(stated: Mapping[int, Stated]) -> int:
     return sum(max(0, len(of_episode.steps) - 1) for of_episode in stated.values())
 
@@ -380,13 +395,12 @@ def _report_broken(dataset: LerobotListing, column: str, stated: Mapping[int, St
         dataset.warn("bad_steps", detail)
 
 
-def _annotated_columns(dataset: LerobotListing) -> set[str]:
+def annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
     named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    if MODALITY in dataset.source.files:
-        for name, how in object_of(dataset.read_object(MODALITY).get("annotation")).items():
-            original = object_of(how).get("original_key")
-            named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    for name, how in object_of(modality_of(dataset.source).get("annotation")).items():
+        original = object_of(how).get("original_key")
+        named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
     features = dataset.info["features"]
     dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in named.values()}
     return {c for name, c in named.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
@@ -431,6 +445,7 @@ FORMS: Mapping[str, Callable[[LerobotListing, Episodes], dict[int, Stated]]] = {
     "subtask_annotation": partial(_with_texts, column=ROBOCOIN_COLUMN, uri=ROBOCOIN_FILE),
     "subtask_index": partial(_with_texts, column=LEGACY_COLUMN, uri=SUBTASKS_FILE),
     "annotation": _annotation,
+    "task_index": _task_index,
     "language": _language,
     "sarm": _sarm,
 }

@@ -1,17 +1,20 @@
 """Gathering a dataset's listing: its episodes, and what is wrong with it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing
-from ingest.formats.side_files import read_json
+from ingest.episode import CameraVideo, EpisodeRecord, Finding, Listing, SourcePart
+from ingest.formats.side_files import SideText, read_json, side_text
+from ingest.media.camera_kinds import kind_by_name
 from ingest.outcomes import NO_EVIDENCE, Outcome, OutcomeEvidence, decide, fields_of, folder_outcome, stated
 from ingest.reasons import DataError
 from ingest.registry import Cameras
 from ingest.source_parts import PartCensus
 from ingest.sources.files import Source
+from ingest.unread_files import add_unread_files
 
 MAX_NAMED = 5  # files or cameras, in one message
 DEFAULT_FPS = 10.0  # where nothing is known; each use is a finding
@@ -27,6 +30,9 @@ class ListingBuilder:
     evidence: dict[int, OutcomeEvidence] = field(default_factory=dict)  # of outcomes, by episode_index
     without_rate: int = 0  # episodes
     parts: PartCensus = field(default_factory=PartCensus)  # of the source: what is read, and what is not
+
+    def __post_init__(self) -> None:
+        self.parts.most = self.source.config.limits.max_features
 
     @property
     def next_index(self) -> int:
@@ -87,6 +93,10 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
+        beside = None if tasks or not uris else self._text_beside(uris[-1])
+        if beside is not None:
+            tasks = texts_among(beside.values)
+            files = [*files, beside.uri]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         self.evidence[self.next_index] = evidence
@@ -103,6 +113,17 @@ class ListingBuilder:
             source_stamp=self.source.stamp([*uris, *files], num_rows),
         )
         self.records.append(replace(record, **fields))
+
+    def _text_beside(self, uri: str) -> SideText | None:
+        """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
+        try:
+            beside = side_text(self.source, uri)
+        except DataError as e:
+            self.warn_next(e.reason, str(e))
+            return None
+        if beside is not None:
+            self.parts.used("text", beside.uri, "instruction", f"{beside.writer} keeps it there", file=beside.uri)
+        return beside
 
     def change_last(self, **fields: Any) -> None:
         """Change what is known of the last episode."""
@@ -154,9 +175,24 @@ class ListingBuilder:
         records, never_set = self._with_outcomes()
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
+        # Where no episode can be used no part says more
+        lost = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
+        if any(record.episode_index not in lost for record in self.records):
+            self._add_cameras()
+            add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()
         return Listing(format_, fps, robot, tuple(cameras), records, findings, numbered, never_set, parts)
+
+    def _add_cameras(self) -> None:
+        """Account for cameras of episodes that no reader described as parts."""
+        described = [part.name for part in self.parts.listed() if part.kind == "camera"]
+        counts = Counter(camera for record in self.records for camera in record.cameras)
+        for camera in sorted(counts):
+            if not any(camera in name for name in described):
+                why = "its files are where this format has a camera's"
+                part = SourcePart("camera", camera, "used", "camera", why, num_times=counts[camera])
+                self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
         """The records with what they show of success, and names of what could show it and is never set."""
@@ -223,13 +259,17 @@ ARMS = (*NEAR, "left", "right")
 def in_order(
     cameras: Iterable[str], registry: Cameras, first: tuple[str, ...] = (), last: tuple[str, ...] = NEAR
 ) -> list[str]:
-    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name."""
+    """The registry's cameras, then `first`, then others, then those with a part of `last` in their name.
+
+    Those whose names say that they show depth, masks or touch come after all others.
+    """
     preferred = (*registry.ordered(), *first)
     # Reversed, so that of a camera that is named twice the first place counts
     rank = {c: k for k, c in reversed(list(enumerate(preferred)))}
 
     def key(camera: str) -> tuple[int, str]:
-        return rank.get(camera, len(preferred) + _has_part(camera, last)), camera
+        others = 2 if kind_by_name(camera) else int(_has_part(camera, last))
+        return rank.get(camera, len(preferred) + others), camera
 
     return sorted(set(cameras), key=key)
 

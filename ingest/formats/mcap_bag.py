@@ -11,23 +11,25 @@ is the time at which the recorder wrote it down, else that at which it was publi
 import re
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Finding, FrameReader, Listing, TimedPicture
-from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
+from ingest.formats.field_accounts import account_for_fields, usual_uses
+from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, named, texts_among
 from ingest.formats.mcap_file import PACKED, CutOff, Decoder, Kind, Metadata, RawMessage, records
 from ingest.formats.mcap_time import Clock, Stamps, rate_of, stamps_of
 from ingest.formats.tables import numbers
 from ingest.media.frames import DECODE_ALL, DecodeOptions
 from ingest.outcomes import OutcomeEvidence
 from ingest.reasons import DataError, Limits
-from ingest.registry import DatasetConfig
+from ingest.registry import DatasetConfig, Keys
 from ingest.sources.files import Source
 
 SUFFIX = ".mcap"
@@ -40,7 +42,18 @@ JOINTS_TOPIC = "/joint_states"
 COMMAND = re.compile(r"command|cmd|action|leader|target|desired|goal|setpoint", re.I)
 TASK_TOPIC = re.compile(r"(^|/)(task|instruction|language|language_instruction|prompt)$", re.I)
 TASK_KEYS = ("task", "instruction", "language_instruction", "prompt")
+OTHER_PICTURES = re.compile(r"(image|video)$", re.I)  # types of messages
 MAX_TASKS = 100
+RECORDER_FACTS = ["serialized_metadata", "ROS_DISTRO"]  # rosbag2_storage_mcap's metadata records
+# Types of messages that say how a robot and its computers work, and nothing of a run
+PLUMBING = tuple(
+    (re.compile(pattern), why)
+    for pattern, why in (
+        (r"rcl_interfaces/.*|rosgraph_msgs/.*|diagnostic_msgs/.*|lifecycle_msgs/.*", "how ROS itself runs"),
+        (r"sensor_msgs/CameraInfo|foxglove(_msgs)?[./]CameraCalibration", "a camera's calibration"),
+        (r"visualization_msgs/.*", "what a viewer draws"),
+    )
+)
 SPLIT = re.compile(r"(.+)_(\d+)\.mcap(?:\.zstd)?")
 # Share of a topic's messages that may have the time of the one before: two drivers may speak of their joints at a time
 MAX_SHARED_PICTURES, MAX_SHARED_NUMBERS = 0.1, 0.5
@@ -168,8 +181,7 @@ def look_into(source: Source, uri: str) -> Recording:
         else:
             name = record.channel.topic
             recording.add(record)
-            tells_task = name in config.keys.language if config.keys.language else TASK_TOPIC.search(name)
-            if record.kind == "text" and tells_task and len(recording.tasks) < MAX_TASKS:
+            if record.kind == "text" and _tells_task(name, config.keys) and len(recording.tasks) < MAX_TASKS:
                 recording.tasks.append(decoder.text(record))
     recording.find_roles(config)
     return recording
@@ -205,7 +217,12 @@ def list_episodes(source: Source) -> Listing:
             listing.add_lost(e, uri, uri)
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     listing.find_missing([*cameras, *source.config.cameras.ordered()], "no topic with pictures of {}")
-    return listing.listing("mcap", cameras, nothing="no file is a recording")
+    # A recording without pictures has no rate of its own: it takes that of the first one with pictures
+    fps = next((record.fps for record in listing.records if record.videos), None)
+    for place, record in enumerate(listing.records):
+        if fps and not record.videos:
+            listing.records[place] = replace(record, fps=fps)
+    return listing.listing("mcap", cameras, fps=fps, nothing="no file is a recording")
 
 
 def _find_split(listing: ListingBuilder) -> None:
@@ -221,10 +238,14 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     """The coming episode, with what is wrong with it. Raises DataError."""
     config = listing.source.config
     _find_doubts(listing, uri, recording)
-    fps, ticks = config.fps or 1.0, 0
+    _account_for_topics(listing, uri, recording)
+    fps, ticks = config.fps or DEFAULT_FPS, 0
     if not recording.cameras:
         told = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
-        listing.unusable_next("no_video", f"no topic with pictures that are read; it holds {told}", uri)
+        # Pictures of a type that is not read are there, and need not be fetched
+        is_other = any(OTHER_PICTURES.search(topic.type) for topic in recording.topics.values())
+        reason = "other_layout" if is_other else "no_video"
+        listing.unusable_next(reason, f"no topic with pictures that are read; it holds {told}", uri)
     else:
         clock = clock_of(recording, config.fps)
         fps, ticks = clock.fps, clock.ticks
@@ -255,6 +276,61 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
         listing.warn_next("missing_topic", f"no topic {topic} with numbers in more than one message", uri)
     for topic, count in recording.undecodable.items():
         listing.warn_next("unreadable_data", f"{topic}: {count} messages are too short for their header", uri)
+
+
+def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording) -> None:
+    """What each topic, and each remark of the recorder, is used for, or why it is not."""
+    config, parts = listing.source.config, listing.parts
+    uses = _uses_of_topics(recording, config)
+    for name, topic in recording.topics.items():
+        form: dict[str, Any] = {"dtype": topic.type, "file": uri}
+        if name in uses:
+            parts.used("topic", name, *uses[name], **form)
+        elif why := _why_left_out(topic, recording):
+            parts.known("topic", name, why, **form)
+        else:
+            parts.unknown("topic", name, _why_not_read(topic), **form)
+    facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
+    known = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
+    why = "no key reads it; group_field or success_field of an entry may"
+    account_for_fields(parts, "metadata: ", recording.facts, facts, known, why=why, file=uri)
+
+
+def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:
+    """What topics are read as, and what shows it."""
+    texts = [topic.name for topic in recording.topics.values() if topic.kind == "text"]
+    uses = {name: ("instruction", "its name") for name in texts if _tells_task(name, config.keys)}
+    for use, topics in (("action", recording.action), ("state", recording.state)):
+        for topic in topics:
+            is_stated = topic.name in (*config.keys.state, *config.keys.action)
+            why = "the registry entry names it" if is_stated else "its type and its name"
+            why += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
+            uses[topic.name] = (use, why)
+    cameras = {topic.name: ("camera", f"its type; the camera {name}") for name, topic in recording.cameras.items()}
+    return uses | cameras
+
+
+def _tells_task(topic: str, keys: Keys) -> bool:
+    return topic in keys.language if keys.language else bool(TASK_TOPIC.search(topic))
+
+
+def _why_left_out(topic: Topic, recording: Recording) -> str:
+    """Why a topic is left out on purpose; "" where that is not known."""
+    if topic.kind in PICTURES and (kind := NO_CAMERA.search(topic.name)):
+        return f"its name says {kind[0].lower()}: labels are made by colour pictures"
+    if topic.kind in PICTURES and (other := recording.cameras.get(camera_name(topic.name))):
+        return f"the same camera as {other.name}, whose pictures have lost nothing"
+    return next((why for pattern, why in PLUMBING if pattern.fullmatch(topic.type.replace("/msg/", "/"))), "")
+
+
+def _why_not_read(topic: Topic) -> str:
+    if len(topic.log_ns) == 1:
+        return "it has a single message"
+    if topic.kind in NUMBERS:
+        return "numbers, and its name is none of state or action; keys of an entry reads it"
+    if topic.kind == "text":
+        return "texts, and its name is none of an instruction; keys.language of an entry reads it"
+    return "messages of this type are not read"
 
 
 def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterator[Finding]:

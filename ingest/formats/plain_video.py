@@ -24,6 +24,7 @@ import numpy as np
 import pyarrow as pa
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import StatedSpan, frames_of, is_video, probed, stated_steps, videos_of
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
 from ingest.formats.side_files import read_table
@@ -41,6 +42,13 @@ ROBODM_SUFFIX = ".mkv"
 SIDE_FILES = ("metadata.json", "metadata.jsonl", "metadata.csv", "episodes.csv")
 ROWS = (".npz", ".npy", ".parquet", ".arrow", ".feather", ".hdf5", ".h5", ".hdf", ".tfrecord", ".pkl", ".mcap", ".bag")
 FILE_COLUMNS = ("file", "file_name", "video")
+NOTE_USES = {
+    **dict.fromkeys((*FILE_COLUMNS, "camera"), ("camera", "names the video")),
+    **dict.fromkeys(("task", "tasks"), ("instruction", "its name")),
+    **dict.fromkeys(("episode", "group"), ("group", "its name")),
+    "steps": ("steps", "spans with texts"),
+    "fps": ("rate", "its name"),
+}
 FPS = 30.0
 RATE_TOLERANCE = 0.01  # relative, between cameras of one episode
 # Of rows beside videos
@@ -51,6 +59,7 @@ STATE_WORDS = {
     "state", "states", "qpos", "proprio", "proprioception", "observation", "obs", "joint", "joints", "position",
     "positions", "pose", "poses", "eef", "ee", "tcp", "gripper", "grippers", "hand", "hands",
 }  # fmt: skip
+TIME_WORDS = {"time", "times", "timestamp", "timestamps"}
 SEPARATORS = "_-."
 
 
@@ -76,6 +85,8 @@ def list_episodes(source: Source) -> Listing:
     rows = [uri for uri in source.files if uri.lower().endswith(ROWS) and uri not in read]
     if rows:
         listing.warn("rows_not_read", f"{len(rows)} files beside the videos: {named(rows)}", file=rows[0])
+        for suffix in sorted({posixpath.splitext(uri)[1] for uri in rows}):
+            listing.parts.known("file", f"*{suffix}", "they may hold rows: see the finding rows_not_read")
     cameras = in_order(listing.cameras_in_use(), source.config.cameras, (), ())
     return listing.listing("video", cameras or [CAMERA], nothing="no video file below the folder")
 
@@ -164,6 +175,9 @@ def add_draft(listing: ListingBuilder, source_id: str, draft: Draft, steps_from:
     infos = _probed(listing, draft) if has_several or not stated_fps or "steps" in notes else {}
     fps = stated_fps or next((info.fps for info in infos.values()), FPS)
 
+    account_for_cameras(listing.parts, draft.videos)
+    uses = {**NOTE_USES, **usual_uses(config)}
+    account_for_fields(listing.parts, f"{steps_from}: ", notes, uses, {})
     # Cameras that a row names count also without a file, so that they are found missing
     files = draft.expected | draft.videos
     cameras = in_order(files, config.cameras, (), ())
@@ -286,12 +300,38 @@ def with_rows(listing: ListingBuilder) -> tuple[str, ...]:
     counts = (info.num_frames for info in infos if not isinstance(info, VideoError) and info.num_frames is not None)
     num_frames = record.num_rows or next(counts, None)
     try:
-        _, _, files = read_rows(source, videos, num_frames)
+        arrays = _assigned(_arrays(source, videos))
+        _, _, files = _joined(arrays, num_frames)
     except DataError as e:
         listing.warn(e.reason, f"{e}; its rows are not used", record.episode_index, file=uris[0])
         return ()
     listing.change_last(num_rows=num_frames, data_uri=files[0])
+    _account_for_arrays(listing, arrays, num_frames)
     return files
+
+
+def _account_for_arrays(listing: ListingBuilder, arrays: Sequence[_Array], num_frames: int | None) -> None:
+    """What each array beside the videos of an episode, of which some are read, is used for."""
+    for uri, name, column, values in arrays:
+        form: dict[str, Any] = {"shape": (None, values.shape[1]), "dtype": str(values.dtype), "file": uri}
+        title = name or posixpath.splitext(uri)[1]
+        if column and len(values) == num_frames:
+            listing.parts.used("array", title, column, "its name, or the only one", **form)
+        elif column:
+            listing.parts.unknown("array", title, f"{len(values)} rows for {num_frames} frames", **form)
+        elif TIME_WORDS.isdisjoint(words(title)):
+            why = "neither the registry's keys nor its name say that it is state or action"
+            listing.parts.unknown("array", title, why, **form)
+        else:
+            listing.parts.known("array", title, "times: frames of plain videos are counted", **form)
+
+
+def _assigned(arrays: Iterable[_Array]) -> list[_Array]:
+    """With a column for the only one, where nothing says what it is: the action."""
+    arrays = list(arrays)
+    if len(arrays) == 1 and arrays[0].column is None:
+        return [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
+    return arrays
 
 
 def array_files(source: Source, videos: Sequence[str]) -> tuple[str, ...]:
@@ -350,10 +390,13 @@ def read_rows(
     source: Source, videos: Sequence[str], num_frames: int | None
 ) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
     """State, action and the files that they are in. Raises DataError where no array has as many rows as frames."""
-    arrays = list(_arrays(source, videos))
-    # The only one, where nothing says what it is, is the action
-    if len(arrays) == 1 and arrays[0].column is None:
-        arrays = [arrays[0]._replace(column="action", name=arrays[0].name or "action")]
+    return _joined(_assigned(_arrays(source, videos)), num_frames)
+
+
+def _joined(
+    arrays: Iterable[_Array], num_frames: int | None
+) -> tuple[pa.Table | None, pa.Table | None, tuple[str, ...]]:
+    """As read_rows, of arrays that were read. Raises DataError."""
     tables: dict[str | None, list[pa.Table]] = {"state": [], "action": []}
     files: dict[str, None] = {}
     for uri, name, column, values in arrays:

@@ -1,37 +1,50 @@
 """Adapter for Zarr replay buffers, as UMI and Diffusion Policy write them: all episodes' rows one after another.
 
 Arrays of `data` have a row per frame; `meta/episode_ends` says at which row each episode ends. Arrays of pictures are
-cameras. State and action are looked for by the names that UMI and Diffusion Policy give them, or where the registry's
-`keys` say. A dataset may hold several stores of Zarr 2, each a folder or a ZIP file. The library zarr reads them.
+cameras. State and action are looked for by the names that UMI and Diffusion Policy give them, by others that say so, or
+where the registry's `keys` say. A dataset may hold several stores of Zarr 2, each a folder or a ZIP file.
 """
 
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from math import prod
-from typing import Any
-from zipfile import ZipFile
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from core.errors import install_hint
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, TimedPicture
+from ingest.formats.array_pictures import PictureForm, form_of, other_kind, picture_of, scaled
+from ingest.formats.array_roles import (
+    ArrayForm,
+    Vector,
+    action_by_name,
+    column_names,
+    is_bookkeeping_text,
+    known_reason,
+    state_by_name,
+)
 from ingest.formats.listing import ListingBuilder, in_order, named, texts_among
-from ingest.formats.tables import MAX_FPS, numbers, rate_of, side_by_side
+from ingest.formats.row_times import (
+    MAX_STEP_S,
+    first_rate,
+    is_rate_name,
+    is_time_name,
+    is_time_shape,
+    times_in_seconds,
+)
+from ingest.formats.tables import MAX_FPS, numbers, side_by_side
+from ingest.formats.text_fields import instructions
+from ingest.formats.zarr_store import ENDS, ZIP_SUFFIX, Store, guarded, opened
 from ingest.media.frames import DECODE_ALL, DecodeOptions
-from ingest.media.picture import array_picture
-from ingest.outcomes import OutcomeEvidence
+from ingest.outcomes import OutcomeEvidence, fields_of
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
-ZIP_SUFFIX = ".zarr.zip"
-ENDS = "meta/episode_ends"
 IN_FOLDER = re.compile(rf"(?:(.+)/)?{ENDS}/(?:0|c/0)")
 STATE_KEYS = (
     tuple(f"robot{r}_{part}" for r in (0, 1) for part in ("eef_pos", "eef_rot_axis_angle", "gripper_width")),  # UMI
@@ -40,14 +53,8 @@ STATE_KEYS = (
     ("agent_pos",),
 )
 ACTION_KEYS = (("action",), ("actions",))
-FPS_KEYS = ("fps", "sample_rate_hz", "frequency", "control_freq")
+NO_ARRAY = "it has no description that can be read, or holds no numbers"
 TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
-TIMES = ("timestamp", "timestamps")
-NO_CAMERA = re.compile(r"depth|segment|mask|disparity|infra", re.I)
-MAX_STEP_S = 1.0
-# What is unpacked: others, such as pickle, could run code
-IMAGECODECS = ("jpegxl", "jpeg", "png", "webp")
-CODECS = ("zlib", "gzip", "bz2", "lzma", "zstd", "lz4", "blosc", *(f"imagecodecs_{c}" for c in IMAGECODECS))
 
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
@@ -66,155 +73,58 @@ def _stores(uris: Iterable[str]) -> list[str]:
     return sorted(uri for uri in uris if uri.endswith(ZIP_SUFFIX) or IN_FOLDER.fullmatch(uri))
 
 
-# What a store holds
+# What an array is
 
 
-@dataclass(frozen=True)
-class Store:
-    """An open store: its group, and the keys of all chunks."""
+class Roles(NamedTuple):
+    """Which arrays are what: cameras by name, with how their pictures lie, the state's and the action's in order, and
+    the times of rows; `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
+    `left_out`: why others are not, which the registry entry does not name.
+    """
 
-    name: str
-    group: Any
-    keys: Sequence[str]
-
-    def names(self, group: str) -> list[str]:
-        """What lies in a group, sorted."""
-        below = f"{group}/"
-        names = {key[len(below) :].partition("/")[0] for key in self.keys if key.startswith(below)}
-        return sorted(name for name in names if name and not name.startswith("."))
-
-    def array(self, name: str) -> Any:
-        """The array at a name; None for none, or for one of no numbers. Raises DataError."""
-        with _guarded(f"{self.name or 'the store'}, {name}"):
-            try:
-                array = self.group[name]
-            except KeyError:
-                return None
-            described = array.metadata.to_dict() if hasattr(array, "chunks") else {}
-        codec, rows = described.get("compressor"), getattr(array, "chunks", (0,))[:1]
-        if not described or array.dtype.kind not in "fiub" or not array.shape:
-            return None
-        if described.get("filters"):
-            raise DataError(f"{name} is stored through filters, which are not read", "unknown_codec")
-        if codec and codec.get("id") not in CODECS:
-            raise DataError(f"{name} is packed by {str(codec.get('id'))[:40]!r}, which is not read", "unknown_codec")
-        if codec and codec["id"].startswith("imagecodecs") and rows != (1,):
-            raise DataError(f"{name} has several pictures in one that is packed by {codec['id']}", "unknown_codec")
-        # Pictures that were never written are not made up, since they would look like black ones
-        return array.with_config({"read_missing_chunks": array.ndim != 4})
-
-
-@contextmanager
-def opened(source: Source, uri: str) -> Iterator[Store]:
-    """The store in a ZIP file, or in the folder that holds a chunk of where its episodes end. Raises DataError."""
-    try:
-        import imagecodecs.numcodecs
-        import numcodecs
-        from zarr import errors, open_group, storage
-    except ImportError as e:
-        raise DataError(f"Zarr stores need further packages ({e}): {install_hint('zarr')}", "unknown_codec") from e
-    imagecodecs.numcodecs.register_codecs([f"imagecodecs_{c}" for c in IMAGECODECS], verbose=False)
-    numcodecs.register_codec(_within_bounds(numcodecs.Blosc), "blosc")
-    limits = source.config.limits
-
-    class Inside(storage.LocalStore):
-        """Of files of the source; those of descriptions are hidden: the source does not list them."""
-
-        async def get(self, key: str, prototype: Any = None, byte_range: Any = None) -> Any:
-            uri = posixpath.join(name, key)
-            is_hidden = posixpath.basename(key).startswith(".")
-            if not (source.resolve(uri).is_file() if is_hidden else uri in source.files):
-                return None
-            limit = "max_header_bytes" if is_hidden else "max_chunk_bytes"
-            limits.check(limit, source.resolve(uri).stat().st_size, f"{uri}: bytes")
-            return await super().get(key, prototype, byte_range)
-
-    with _guarded(uri):
-        if not uri.endswith(ZIP_SUFFIX):
-            name = uri.rpartition(f"{ENDS}/")[0].rstrip("/")
-            below = f"{name}/" if name else ""
-            keys = [uri.removeprefix(below) for uri in source.files if uri.startswith(below)]
-            store, path = Inside(source.root / name, read_only=True), ""
-        else:
-            name, listed = uri, _members(source, uri)
-            ends = [key for key in listed if key.endswith(f"{ENDS}/.zarray")]
-            path = min(ends, key=len, default="").removesuffix(f"{ENDS}/.zarray")
-            keys = [key.removeprefix(path) for key in listed if key.startswith(path)]
-            store = storage.ZipStore(source.resolve(uri), read_only=True)
-        try:
-            group = open_group(store, mode="r", path=path.rstrip("/"), zarr_format=2, use_consolidated=False)
-        except errors.GroupNotFoundError as e:
-            raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
-        limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
-        yield Store(name, group, keys)
-
-
-@cache
-def _within_bounds(blosc: Any) -> Any:
-    """The codec Blosc, which by itself reads as many bytes as a chunk's header says, also beyond the chunk's end."""
-
-    class Within(blosc):
-        def decode(self, buf: Any, out: Any = None) -> Any:
-            if len(buf) < 16 or int.from_bytes(bytes(buf[12:16]), "little") > len(buf):
-                raise ValueError("a chunk of it is cut off")
-            return super().decode(buf, out)
-
-    return Within
-
-
-def _members(source: Source, uri: str) -> list[str]:
-    """Names in a ZIP file. Raises DataError where one claims more than the limits, and what zipfile raises."""
-    with source.open(uri) as file, ZipFile(file) as archive:
-        for item in archive.infolist():
-            is_description = posixpath.basename(item.filename).startswith(".")
-            limit = "max_header_bytes" if is_description else "max_chunk_bytes"
-            source.config.limits.check(limit, item.file_size, f"{uri}: bytes of {item.filename}")
-        return archive.namelist()
-
-
-@contextmanager
-def _guarded(what: str) -> Iterator[None]:
-    """Whatever zarr and its codecs raise inside the block becomes a DataError."""
-    try:
-        yield
-    except (DataError, SourceError):
-        raise
-    except Exception as e:
-        is_missing = type(e).__name__ == "ChunkNotFoundError"
-        told = "a chunk of it was never written" if is_missing else " ".join(str(e).split())[:160]
-        raise DataError(f"{what}: {told or type(e).__name__}") from e
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which arrays are what: cameras by name, the state's and the action's in order, and the times of rows."""
-
-    cameras: Mapping[str, Any]
+    cameras: Mapping[str, tuple[Any, PictureForm]]
     state: Mapping[str, Any]
     action: Mapping[str, Any]
     times: Any
-    problems: tuple[tuple[str, str, str], ...]  # reason, what, array
+    problems: tuple[tuple[str, str, str], ...]
+    why: Mapping[str, str]
+    others: Mapping[str, Any]
+    left_out: Mapping[str, str]
 
 
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
-    """By the arrays' descriptions alone; those that cannot be used are problems."""
+    """By the arrays' descriptions, and a few rows of floating-point pictures; what cannot be used is a problem."""
     problems: list[tuple[str, str, str]] = []
+    why: dict[str, str] = {}
     arrays = _usable(store, config, rows, problems)
-    cameras = {n: a for n, a in arrays.items() if _is_pictures(n, a)}
-    vectors = {n: a for n, a in arrays.items() if a.ndim <= 2}
+    cameras = _cameras(arrays, rows, config, why)
+    vectors = {n: a for n, a in arrays.items() if n not in cameras and a.ndim <= 3}
     for name in (*config.keys.state, *config.keys.action):
         if name not in vectors:
             problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
-    state = _first_layout(config.keys.state, STATE_KEYS, vectors)
-    action = _first_layout(config.keys.action, ACTION_KEYS, vectors)
-    times = next((vectors[n] for n in TIMES if n in vectors and vectors[n].ndim == 1), None)
-    return Roles(cameras, state, action, times, tuple(problems))
+    forms = [ArrayForm(name, array.shape, array.dtype.kind) for name, array in vectors.items()]
+    action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, why)
+    by_name = state_by_name(form for form in forms if form.path not in action)
+    state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, why)
+    times = [
+        n for n, a in vectors.items() if is_time_name(posixpath.basename(n)) and is_time_shape(a.shape, a.shape[0])
+    ]
+    at = min(times, key=lambda name: (name.count("/"), name), default="")
+    used = {*cameras, *state, *action, at}
+    others = {n: a for n, a in arrays.items() if n not in used}
+    named_others = {"state": by_name.paths if config.keys.state else ()}
+    left_out = {
+        name: f"the registry entry names another {use}" for use, names in named_others.items() for name in names
+    }
+    if at:
+        why[at] = "its name says so, and there is one for each row"
+    return Roles(cameras, state, action, vectors.get(at), tuple(problems), why, others, left_out)
 
 
 def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
     """Arrays of numbers with a row for each frame, by name; of others why not."""
     arrays: dict[str, Any] = {}
-    for name in store.names("data"):
+    for name in store.arrays("data"):
         try:
             if (array := store.array(f"data/{name}")) is None:
                 continue
@@ -231,16 +141,46 @@ def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple
     return arrays
 
 
-def _is_pictures(name: str, array: Any) -> bool:
-    return not NO_CAMERA.search(name) and array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
+def _cameras(
+    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, why: dict[str, str]
+) -> dict[str, tuple[Any, PictureForm]]:
+    """Arrays of colour pictures, and how they lie; `why` gets what is wrong with others."""
+    cameras: dict[str, tuple[Any, PictureForm]] = {}
+    for name, array in arrays.items():
+        form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
+        if form is None or not rows:
+            continue
+        try:
+            whole, problem = scaled(form, rows, partial(_row, array, config))
+        except DataError as e:
+            whole, problem = None, str(e)
+        if whole is None:
+            why[name] = problem
+        else:
+            cameras[name] = array, whole
+            why[name] = "it holds pictures"
+    return cameras
 
 
-def _first_layout(
-    registered: Sequence[str], usual: Sequence[Sequence[str]], arrays: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """The registry's arrays, else those of the first layout that has any."""
-    layouts = [registered] if registered else usual
-    return next(filter(None, ({n: arrays[n] for n in names if n in arrays} for names in layouts)), {})
+def _row(array: Any, config: DatasetConfig, k: int) -> np.ndarray:
+    return _rows(array, k, k + 1, config)[0]
+
+
+def _vector(
+    registered: Sequence[str],
+    usual: Sequence[Sequence[str]],
+    by_name: Vector,
+    arrays: Mapping[str, Any],
+    why: dict[str, str],
+) -> dict[str, Any]:
+    """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
+    present = [[name for name in names if name in arrays] for names in ([registered] if registered else usual)]
+    chosen = next(filter(None, present), [])
+    shown = "the registry entry names it" if registered else "UMI and Diffusion Policy keep it there"
+    if not chosen and not registered:
+        chosen, shown = list(by_name.paths), by_name.why
+    why.update(dict.fromkeys(chosen, shown))
+    return {name: arrays[name] for name in chosen}
 
 
 def _ends(store: Store, config: DatasetConfig) -> np.ndarray:
@@ -260,7 +200,7 @@ def _rows(array: Any, start: int, stop: int, config: DatasetConfig) -> np.ndarra
     chunk_bytes = prod(array.chunks) * array.dtype.itemsize
     config.limits.check("max_chunk_bytes", chunk_bytes, f"{array.path}: bytes of a chunk")
     config.limits.check("max_values", (stop - start) * prod(array.shape[1:]), f"{array.path}: values")
-    with _guarded(array.path):
+    with guarded(array.path):
         return np.asarray(array[start:stop])
 
 
@@ -275,6 +215,9 @@ def list_episodes(source: Source) -> Listing:
                 _add_store(listing, uri, store)
         except (DataError, SourceError) as e:
             listing.add_lost(e, uri, uri)
+            folder = uri.rpartition(f"{ENDS}/")[0]
+            if folder:
+                listing.parts.known("file", f"{folder}*", "of a store that cannot be read: see its finding")
     cameras = in_order(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("zarr", cameras, nothing="no store holds an episode")
 
@@ -286,13 +229,19 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     roles = roles_of(store, config, int(ends[-1]) if len(ends) else 0)
     for reason, detail, name in roles.problems:
         listing.warn(reason, detail, camera=name, file=uri)
-    facts, per_episode = dict(store.group.attrs), _per_episode(store, len(ends), config)
-    tasks = texts_among(facts.get(name) for name in config.keys.language or TEXT_KEYS)
-    stated = next(filter(None, (rate_of(facts.get(name)) for name in FPS_KEYS)), None)
-    shown = named([f"data/{n}" for n in store.names("data")]) or "nothing"
+    facts, per_episode = _facts(listing, uri, store), _per_episode(store, len(ends), config)
+    task_from, tasks = _store_tasks(facts, config)
+    rates = {name: rate for name, value in facts.items() if is_rate_name(name) and (rate := first_rate([value]))}
+    stated = next(iter(rates.values()), None)
+    shown = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
+    _report_missing_chunks(listing, uri, store, roles)
+    _account(listing, uri, store, roles)
+    _account_meta(listing, uri, per_episode)
+    _account_attributes(listing, uri, facts, [*rates, task_from, config.group_field or ""])
     label = store.name or posixpath.basename(str(listing.source.path))
     for k, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
-        of_episode = {n: v[k] for n, v in per_episode.items()}
+        of_episode = {n: v[k] for n, v in per_episode.values.items()}
+        own_tasks = texts_among(v[k] for n, v in per_episode.values.items() if n in per_episode.tasks)
         if not roles.cameras:
             listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {shown}", uri)
         if problem := config.limits.excess("max_rows", stop - start, f"{label}: rows of episode {k}"):
@@ -300,7 +249,7 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         listing.add(
             f"{label}#{k}",
             listing.fps(stated or config.fps or _rate(roles.times, start, stop, config)),
-            tasks=tasks,
+            tasks=own_tasks or tasks,
             num_rows=stop - start,
             data_uri=uri,
             data_key=str(k),
@@ -309,15 +258,150 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
             evidence=OutcomeEvidence(listing.stated_outcome(of_episode)),
             group=listing.group(of_episode | facts),
             files=_picture_uris(uri, store, roles, start, stop),
-            no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]})",
+            no_task=f"the store has no instruction among its attributes ({TEXT_KEYS[0]}), nor in meta",
         )
 
 
-def _per_episode(store: Store, count: int, config: DatasetConfig) -> dict[str, list[Any]]:
-    """Arrays of `meta` that have a value for each episode. Raises DataError."""
-    arrays = {name: store.array(f"meta/{name}") for name in store.names("meta") if f"meta/{name}" != ENDS}
-    fitting = {name: array for name, array in arrays.items() if array is not None and array.shape == (count,)}
-    return {name: _rows(array, 0, count, config).tolist() for name, array in fitting.items()}
+def _facts(listing: ListingBuilder, uri: str, store: Store) -> dict[str, Any]:
+    """Attributes of the store and its two groups, the store's first; finds those that cannot be read."""
+    facts = dict(store.group.attrs)
+    for name in ("meta", "data"):
+        try:
+            with guarded(f"attributes of {name}"):
+                inner = store.group.get(name)
+                facts = {**dict(inner.attrs), **facts} if inner is not None else facts
+        except DataError as e:
+            listing.warn(e.reason, f"{e}; the arrays are used without them", file=uri)
+    return facts
+
+
+def _store_tasks(facts: Mapping[str, Any], config: DatasetConfig) -> tuple[str, tuple[str, ...]]:
+    """The attribute with the instruction of all episodes, and what it says; the registry's, the usual ones, else one
+    whose name says so.
+    """
+    for name in config.keys.language or TEXT_KEYS:
+        if tasks := texts_among([facts.get(name)]):
+            return name, tasks
+    if config.keys.language:
+        return "", ()
+    return instructions({name: texts_among([value]) for name, value in facts.items()})
+
+
+class PerEpisode(NamedTuple):
+    """Arrays of `meta` with a value for each episode; which are instructions; why others are not read, by name."""
+
+    values: dict[str, list[Any]]
+    tasks: tuple[str, ...]
+    problems: dict[str, str]
+
+
+def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
+    values: dict[str, list[Any]] = {}
+    texts: dict[str, tuple[str, ...]] = {}
+    problems: dict[str, str] = {}
+    for name in store.arrays("meta"):
+        path = f"meta/{name}"
+        if path == ENDS:
+            continue
+        try:
+            array = store.array(path)
+            if array is not None and array.shape in ((count,), (count, 1)):
+                values[name] = _rows(array, 0, count, config).reshape(-1).tolist()
+            elif array is None and (found := store.texts(path)) is not None and len(found) == count:
+                values[name], texts[name] = found, tuple(found)
+            else:
+                problems[name] = "it has no value for each episode"
+        except DataError as e:
+            problems[name] = str(e)
+    keys = config.keys.language or (instructions(texts)[0],)
+    return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
+
+
+def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> None:
+    """What cameras have not stored is read as the fill value: zarr >= 3 stores no black picture; a copy may lack it."""
+    for name, (array, _) in roles.cameras.items():
+        count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
+        if (missing := count - store.stored_chunks(f"data/{name}")) > 0:
+            detail = (
+                f"{missing} of {count} chunks of data/{name} are not stored, and count as the fill value "
+                f"{array.fill_value}: zarr stores no chunk of black pictures; an incomplete copy looks the same"
+            )
+            listing.warn("missing_chunks", detail, camera=name, file=uri)
+
+
+def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> None:
+    """Record each array of a store's rows as used, known or unknown."""
+    parts = listing.parts
+    used = {"camera": {n: a for n, (a, _) in roles.cameras.items()}, "state": roles.state, "action": roles.action}
+    for use, arrays in used.items():
+        for name, array in arrays.items():
+            kind = "camera" if use == "camera" else "array"
+            parts.used(kind, f"data/{name}", use, roles.why.get(name, ""), **_form(array, uri))
+    problems = {name: detail for _, detail, name in roles.problems}
+    for name in store.arrays("data"):
+        if any(name in arrays for arrays in used.values()):
+            continue
+        array = roles.others.get(name)
+        form: dict[str, Any] = _form(array, uri) if array is not None else {"file": uri}
+        if roles.times is not None and roles.times.path.strip("/").endswith(f"data/{name}"):
+            parts.used("array", f"data/{name}", "time", roles.why[name], **_form(roles.times, uri))
+        elif name in problems:
+            parts.known("array", f"data/{name}", "it cannot be read: a finding says why", file=uri)
+        elif why := roles.left_out.get(name) or _why_known(name, array):
+            parts.known("array", f"data/{name}", why, **form)
+        else:
+            nothing = NO_ARRAY if array is None else "no name of a state, an action or a camera that is known"
+            why = roles.why.get(name, nothing)
+            parts.unknown("array", f"data/{name}", why, **form)
+
+
+def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
+    """As _account, of the arrays beside the rows."""
+    parts, config = listing.parts, listing.source.config
+    parts.used("array", ENDS, "length", "it says where episodes end", file=uri)
+    for name, values in per_episode.values.items():
+        form: dict[str, Any] = {"shape": (len(values),), "file": uri}
+        if use := _use_of_meta(name, per_episode, config):
+            parts.used("array", f"meta/{name}", use, "its name says so", **form)
+        elif why := known_reason(name):
+            parts.known("array", f"meta/{name}", why, **form)
+        else:
+            parts.unknown("array", f"meta/{name}", "no name that is known", **form)
+    for name, why in per_episode.problems.items():
+        is_known = known_reason(name)
+        (parts.known if is_known else parts.unknown)("array", f"meta/{name}", is_known or why, file=uri)
+
+
+def _account_attributes(listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]) -> None:
+    for name in facts:
+        shown = f"attribute {name}"
+        if name in used:
+            use = "rate" if is_rate_name(name) else "instruction"
+            listing.parts.used("text", shown, use, "its name says so", file=uri)
+        elif is_bookkeeping_text(name) or known_reason(name):
+            listing.parts.known("text", shown, "says where it is from", file=uri)
+        else:
+            listing.parts.unknown("text", shown, "no name of an attribute that is known", file=uri)
+
+
+def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> str:
+    """What a value per episode is used for; "" for nothing."""
+    if name in per_episode.tasks:
+        return "instruction"
+    if name in fields_of(config.success_field):
+        return "outcome"
+    return "group" if name == config.group_field else ""
+
+
+def _why_known(name: str, array: Any) -> str:
+    if why := known_reason(name):
+        return why
+    is_large = array is None or len(array.shape) >= 3
+    return f"it shows {other_kind(name)}" if is_large and other_kind(name) else ""
+
+
+def _form(array: Any, uri: str) -> dict[str, Any]:
+    return {"shape": (None, *array.shape[1:]), "dtype": str(array.dtype), "file": uri}
 
 
 def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -> list[str]:
@@ -325,9 +409,10 @@ def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -
     if uri.endswith(ZIP_SUFFIX):
         return []
     uris = []
-    for name, array in roles.cameras.items():
+    for name, (array, _) in roles.cameras.items():
         rows, separator = array.chunks[0], array.metadata.dimension_separator
-        places = (separator.join([str(k), "0", "0", "0"]) for k in range(start // rows, -(-stop // rows)))
+        inner = ["0"] * (array.ndim - 1)
+        places = (separator.join([str(k), *inner]) for k in range(start // rows, -(-stop // rows)))
         uris += [posixpath.join(store.name, "data", name, place) for place in places]
     return uris
 
@@ -342,7 +427,7 @@ def _times_s(times: Any, start: int, stop: int, config: DatasetConfig) -> np.nda
     """Times of rows in seconds; None where they are none, by their steps. Raises DataError."""
     if times is None or stop - start < 2:
         return None
-    stamps = _rows(times, start, stop, config).astype(np.float64)
+    stamps = times_in_seconds(_rows(times, start, stop, config))
     steps = np.diff(stamps)
     if not np.isfinite(steps).all() or not 1 / MAX_FPS <= np.median(steps) <= MAX_STEP_S:
         return None
@@ -368,10 +453,11 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 def _table(arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
+    names = column_names({name: prod(array.shape[1:]) for name, array in arrays.items()})
     tables = []
-    for name, array in arrays.items():
-        rows, width = _rows(array, start, stop, config), prod(array.shape[1:])
-        tables.append(numbers(rows, [f"{name}_{k}" for k in range(width)] if width > 1 else [name]))
+    for (name, array), of_array in zip(arrays.items(), names, strict=True):
+        alone = len(of_array) == 1
+        tables.append(numbers(_rows(array, start, stop, config), [posixpath.basename(name)] if alone else of_array))
     return side_by_side(tables)
 
 
@@ -382,8 +468,19 @@ def _frames(
     start, stop = record.row_start, record.row_start + (record.num_rows or 0)
     with opened(source, record.data_uri or "") as store:
         array = store.array(f"data/{camera}")
+        form, _ = scaled(_form_of(camera, array), array.shape[0], partial(_row, array, source.config))
+        if form is None:
+            raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
         # A chunk of several pictures is unpacked once
         for row in range(start - start % array.chunks[0], stop, array.chunks[0]):
             first, last = max(row, start), min(row + array.chunks[0], stop)
             for k, picture in enumerate(_rows(array, first, last, source.config), first - start):
-                yield k, k / record.fps, array_picture(picture, f"picture {k} of data/{camera}")
+                yield k, k / record.fps, picture_of(picture, form, f"picture {k} of data/{camera}")
+
+
+def _form_of(camera: str, array: Any) -> PictureForm:
+    """Raises DataError where the array is none of pictures any more."""
+    form = None if array is None else form_of(camera, array.shape, array.dtype)
+    if form is None:
+        raise DataError(f"data/{camera} holds no pictures any more", "missing_camera")
+    return form

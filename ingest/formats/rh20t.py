@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
+from ingest.formats.field_accounts import Uses, account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import frames_of, object_of, probed, videos_of
 from ingest.formats.listing import ListingBuilder, folders_of, named, scene_first, texts_among
 from ingest.formats.tables import numbers, read_npy, side_by_side
@@ -25,6 +26,13 @@ COLOR = "color.mp4"
 STATE, GRIPPER = "transformed/tcp_base.npy", "transformed/gripper.npy"
 TASKS = "task_description.json"
 TEXT_KEYS = ("task_description_english", "task_description_chinese")
+# Arrays of a scene, as RH20T publishes them
+PICKLED = ("force_torque", "force_torque_base", "gripper", "high_freq_data", "joint", "tcp", "tcp_base")
+METADATA_KNOWN = {
+    "finish_time": "when it was recorded",
+    "calib": "when the cameras were calibrated",
+    "calib_quality": "how well the cameras were calibrated",
+}
 DEFAULT_FPS = 10.0  # at which the cameras were recorded
 # 0 emergency stop, 1 failed, 2 to 9 how well it went; as metadata has them, whole numbers and nothing else
 RATINGS = {str(rating): Outcome(rating > 1, "metadata rating") for rating in range(10)}
@@ -50,9 +58,13 @@ def list_episodes(source: Source) -> Listing:
     if human:
         detail = f"{len(human)} folders ({min(human)}, ...) show a person at the task; they are left out"
         listing.warn("human_demonstration", detail)
+        listing.parts.known("file", "*_human/*", "a person at the task, not a robot")
     if num_pickled:
         detail = f"state and gripper of {num_pickled} episodes are pickled, so these have pictures and texts only"
         listing.warn("pickled_data", detail)
+        for name in PICKLED:
+            listing.parts.known("file", f"*transformed/{name}.npy", "pickled dictionaries, which are not read")
+        listing.parts.known("file", "*timestamps.npy", "pickled dictionaries, which are not read")
     cameras = scene_first(listing.cameras_in_use(), source.config.cameras)
     return listing.listing("rh20t", cameras, nothing="no folder task_*_user_*_scene_*_cfg_* of a robot")
 
@@ -72,6 +84,12 @@ def _add_scene(listing: ListingBuilder, folder: str, files: list[str], texts: di
         listing.warn_next("no_task", f"no text for it in {TASKS}", folder)
 
     state = _find_state(listing, folder, state_uri, num_frames)
+    account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
+    uses = {"rating": ("outcome", "its name"), **usual_uses(source.config)}
+    account_for_fields(listing.parts, "metadata.json: ", metadata, uses, METADATA_KNOWN, file=metadata_uri)
+    for uri in (state_uri, gripper_uri) if state == "there" else ():
+        if uri in source.files:
+            listing.parts.used("array", uri.removeprefix(f"{folder}/"), "state", "stored as plain numbers", file=uri)
     listing.add(
         folder,
         source.config.fps or fps,
@@ -127,6 +145,8 @@ def _task_texts(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     for uri in listing.source.by_name.get(TASKS, []):
         for task, stored in listing.read_object(uri).items():
             by_language = object_of(stored) or {TEXT_KEYS[0]: stored}
+            texts_by: Uses = dict.fromkeys(TEXT_KEYS, ("instruction", "its name"))
+            account_for_fields(listing.parts, f"{TASKS}: ", by_language, texts_by, {}, file=uri)
             texts[task] = texts_among(by_language.get(key) for key in TEXT_KEYS)
     return texts
 

@@ -19,12 +19,14 @@ from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing, Tim
 from ingest.formats import rlds_files, rlds_steps
 from ingest.formats.listing import DEFAULT_FPS, ListingBuilder, in_order, texts_among
 from ingest.formats.rlds_files import FEATURES, Data, Record, Shard, described
-from ingest.formats.rlds_steps import NUMBERS, RldsRecord, Specs, pictures
+from ingest.formats.rlds_parts import INVALID, OVERRULED, account, camera_keys, path_of, roles_of, text_by_name
+from ingest.formats.rlds_steps import Labels, RldsRecord, Specs, pictures
+from ingest.formats.side_files import read_text
 from ingest.formats.tables import numbers, side_by_side
 from ingest.media.frames import DECODE_ALL, DecodeOptions, VideoError
 from ingest.outcomes import Ending, Outcome, OutcomeEvidence, flag_of, folder_outcome, known, truth
 from ingest.reasons import DataError, Limits
-from ingest.registry import DatasetConfig, Keys
+from ingest.registry import DatasetConfig
 from ingest.sources.files import Source
 from ingest.sources.types import LFS_MARK
 
@@ -43,26 +45,8 @@ LANGUAGE = (
     "episode_metadata/instruction",
     "episode_metadata/task",
 )
-# The first whose first path is there; joined
-STATES = (
-    ("observation/state",),
-    ("observation/proprio",),
-    ("observation/robot_state",),
-    ("observation/robot_obs",),
-    ("robot_state",),
-    ("observation/joint_position", "observation/gripper_position"),  # DROID
-    ("observation/base_pose_tool_reached", "observation/gripper_closed"),  # RT-1
-    ("observation/clip_function_input/base_pose_tool_reached", "observation/gripper_closed"),  # Kuka
-    ("observation/eef_pose", "observation/state_gripper_pose"),  # FMB
-    ("observation/EEF_state", "observation/gripper_state"),  # LIBERO
-    ("observation/joint_states", "observation/gripper_states"),  # VIOLA
-    ("observation/end_effector_cartesian_pos",),  # Jaco Play
-    ("observation/joint_pos", "observation/gripper"),  # Berkeley MVP and RPT
-    ("observation/effector_translation",),  # Language Table
-)
 END_MARKS = ("is_last", "is_terminal")
 EPISODE_ID = ("episode_metadata/file_path", "episode_metadata/episode_id")
-NOT_SEEN = re.compile("depth|segmentation|mask", re.I)  # stored as pictures, and none
 PATHS = ("episode_metadata/file_path", "episode_metadata/recording_folderpath")  # DROID's lie in success or failure
 REWARD, TERMINAL = "reward", "is_terminal"
 OTHER_SHARD = re.compile(r"\.(array_record|riegeli|parquet)(-\d+-of-\d+)?$")  # other formats of files that TFDS writes
@@ -81,13 +65,14 @@ def list_episodes(source: Source) -> Listing:
     listing, fps = ListingBuilder(source), source.config.fps or DEFAULT_FPS
     shards = rlds_files.find_shards(listing)
     by_folder = {folder: _specs(listing, folder) for folder in dict.fromkeys(s.folder for s in shards)}
+    labels = {folder: _labels(source, folder, specs or {}) for folder, specs in by_folder.items()}
     read = [(shard, specs) for shard in shards if (specs := by_folder[shard.folder]) is not None]
     # All shards of a remote source are needed then, and are fetched several at a time
     if source.selected is None:
         source.fetch(shard.uri for shard, _ in read)
     for shard, specs in read:
         if not _left_out(listing, shard, specs):
-            _read_shard(listing, shard, specs)
+            _read_shard(listing, shard, specs, labels[shard.folder])
     _order_by_source_id(listing)
     _find_in_all(listing)
     return listing.listing("rlds", in_order(listing.cameras_in_use(), source.config.cameras), fps=fps)
@@ -126,6 +111,16 @@ def _specs(listing: ListingBuilder, folder: str) -> Specs | None:
     return specs
 
 
+def _labels(source: Source, folder: str, specs: Specs) -> Labels:
+    """Names of the classes of each ClassLabel, which TFDS keeps in a file of its own. Raises DataError."""
+    labels: dict[str, Sequence[str]] = {}
+    for key in specs:
+        uri = f"{folder}{key.replace('/', '-')}.labels.txt"
+        if uri in source.files:
+            labels[key] = read_text(source, uri, "replace").splitlines()
+    return labels
+
+
 def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     """Add the coming shard's episodes without reading them, where none is selected and their number is known."""
     source, count = listing.source, shard.length or 0
@@ -142,7 +137,7 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
 
 def _place(source: Source, shard: Shard, number: int, specs: Specs) -> dict[str, Any]:
     """What is known of an episode without its record: where it is, and the cameras that all have."""
-    cameras = in_order(_camera_keys(specs), source.config.cameras)
+    cameras = in_order(camera_keys(specs.items()), source.config.cameras)
     return {
         "source_id": f"{shard.key}/{number:06d}",  # until the record itself says another
         "fps": source.config.fps or DEFAULT_FPS,
@@ -152,7 +147,7 @@ def _place(source: Source, shard: Shard, number: int, specs: Specs) -> dict[str,
     }
 
 
-def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
+def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Labels) -> None:
     """Add the records of one shard, with findings about the file itself."""
     count = 0
     try:
@@ -165,7 +160,7 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
             return
         for number, at in enumerate(rlds_files.records(data)):
             count += 1
-            _read(listing, _place(listing.source, shard, number, specs), specs, data, at)
+            _read(listing, _place(listing.source, shard, number, specs), specs, labels, data, at)
     except DataError as e:
         # What was read before the damage stays
         after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
@@ -177,7 +172,7 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs) -> None:
         listing.warn("length_differs", detail, file=shard.uri)
 
 
-def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Data, at: Record) -> None:
+def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, labels: Labels, data: Data, at: Record) -> None:
     """Add one episode, with findings about what cannot be read of it."""
     uri, config = known["data_uri"], listing.source.config
     known["data_key"] = str(at.offset)  # leads back to the record when the episode is read
@@ -189,7 +184,7 @@ def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, data: Da
         return
     # A record that is no Example keeps its place, so that the places of later ones do not change
     try:
-        steps = _steps(data, at, specs, config.limits)
+        steps = replace(_steps(data, at, specs, config.limits), labels=labels)
         known["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
         known["source_id"] = _source_id(listing.source, steps) or known["source_id"]
         group = rlds_steps.scalar(steps, config.group_field) if config.group_field else None
@@ -209,26 +204,91 @@ def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
     config = listing.source.config
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no steps", uri)
-    # Several features may hold a text. The first is the instruction; the registry's policy may choose another later
-    tasks = texts_among(t for path in config.keys.language or LANGUAGE for t in rlds_steps.texts(steps, path, num_rows))
+    for name in INVALID:
+        if truth(rlds_steps.scalar(steps, name)):
+            listing.unusable_next("marked_invalid", f"{name} is set", uri)
+    text_keys, tasks = _instructions(steps, num_rows, config.keys.language)
     # Do the marks of the last step exist, and mark none? So a run that was cut off looks, and one badly converted
     marks = np.concatenate([rlds_steps.values_of(steps, name) for name in END_MARKS])
     if num_rows and len(marks) and not marks.any():
         listing.warn_next("never_ends", f"none of its {num_rows} steps is marked as its end", uri)
+    roles, problems = roles_of(steps, config.keys)
+    overruled = [path for path in LANGUAGE if config.keys.language and path not in config.keys.language]
+    known_texts = tuple((re.escape(path), OVERRULED) for path in overruled)
+    all_roles = roles._replace(known=(*roles.known, *known_texts))
+    account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
     looked = ", ".join(config.keys.language) or "the usual places"
     return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
 
 
+def _instructions(steps: RldsRecord, num_rows: int, registered: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
+    text whose name says that it is one. The first counts; the registry's policy may choose another later.
+    """
+    found = {path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE}
+    tasks = texts_among(text for texts in found.values() for text in texts)
+    if tasks or registered:
+        return [path for path, texts in found.items() if texts], tasks
+    name, tasks = text_by_name(steps, num_rows)
+    return [name], tasks
+
+
+def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dict[str, str]:
+    """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
+    outcomes_at = [*config.keys.success, *outcomes.fields_of(config.success_field), *_deep_outcomes(steps)]
+    leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
+    told = [name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)]
+    places = {
+        "instruction": texts,
+        "outcome": [*told, *PATHS, REWARD, TERMINAL],
+        "length": ["steps/is_last"],
+        "name": config.keys.episode_id or EPISODE_ID,
+        "group": [config.group_field] if config.group_field else [],
+        "mark": INVALID,
+    }
+    named = [(path, use) for use, paths in places.items() for path in paths if path.rpartition("/")[2] in leaves]
+    found = [(steps.key(path) or path, use) for path, use in named]
+    return {key: use for key, use in reversed(found) if key in steps.features}
+
+
+def _deep_outcomes(steps: RldsRecord) -> list[str]:
+    """Paths that end in a usual name of success, and lie deeper than one expects it."""
+    usual = outcomes.SUCCESS_FIELDS
+    paths = [path_of(key) for key in steps.specs if "/" in path_of(key) and key.rpartition("/")[2] in usual]
+    return [path for path in paths if not path.startswith("episode_metadata/")]
+
+
+def _tells(steps: RldsRecord, name: str) -> bool:
+    """Is what a feature holds a truth, or a flag of each step? Raises DataError."""
+    if truth(_value(steps, name)) is not None:
+        return True
+    return _is_of_steps(steps, name) and flag_of(name, known(rlds_steps.values_of(steps, name))) is not None
+
+
+def _value(steps: RldsRecord, name: str) -> Any:
+    """What is stated once: the name of a class rather than its number."""
+    label = rlds_steps.label_of(steps, name)
+    return rlds_steps.scalar(steps, name) if label is None else label
+
+
 def _cameras(listing: ListingBuilder, uri: str, steps: RldsRecord) -> list[str]:
     """Cameras that a record has pictures of, by preference, with findings about those that it lacks."""
-    keys, registry = _camera_keys(steps.specs), listing.source.config.cameras
-    present = {camera for camera, key in keys.items() if steps.has_values(key)}
+    keys, registry = camera_keys(steps.specs.items()), listing.source.config.cameras
+    present = {camera for camera, key in keys.items() if steps.has_values(key) and _shows(listing, uri, steps, key)}
     if not present:
         listing.unusable_next("no_video", "no feature of its steps has pictures", uri)
         return []
     for camera in in_order(keys.keys() - present, registry):
         listing.warn_next("missing_camera", f"no {keys[camera]}", uri, camera)
     return in_order(present, registry)
+
+
+def _shows(listing: ListingBuilder, uri: str, steps: RldsRecord, key: str) -> bool:
+    """Are the values of a feature pictures'? Those of floating-point numbers tell. Raises DataError."""
+    if steps.specs[key].kind != "array" or rlds_steps.picture_form(steps, key) is not None:
+        return True
+    listing.warn_next("undecodable_video", f"{key} holds values that are no picture's", uri, key)
+    return False
 
 
 def _order_by_source_id(listing: ListingBuilder) -> None:
@@ -258,15 +318,6 @@ def _source_id(source: Source, steps: RldsRecord) -> str | None:
     return None if any(p in (None, "") for p in parts) else "#".join(map(str, parts))
 
 
-def _camera_keys(specs: Specs) -> dict[str, str]:
-    """Features that are a camera's pictures, by the camera's name: their path in the observation."""
-    pictures = [key for key, spec in specs.items() if spec.is_picture and not NOT_SEEN.search(key)]
-    for below in ("steps/observation/", "steps/"):
-        if found := {key.removeprefix(below): key for key in pictures if key.startswith(below)}:
-            return found
-    return {}
-
-
 # Outcomes
 
 
@@ -278,7 +329,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     if config.keys.success:
         return OutcomeEvidence(stated)
     # What is beside the steps is stated once; what is in them is a flag of each
-    names = outcomes.fields_of(config.success_field)[1:]
+    names = [*outcomes.fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps)))
     stated = stated or _stated(steps, [name for name in names if name not in in_steps])
@@ -301,7 +352,7 @@ def _stated(steps: RldsRecord, names: Sequence[str]) -> Outcome | None:
     for name in names:
         if _is_of_steps(steps, name) and (flag := flag_of(name, known(rlds_steps.values_of(steps, name)))):
             return Outcome(flag.at_end, f"column {name}")
-        value = rlds_steps.scalar(steps, name)
+        value = _value(steps, name)
         if (success := truth(value)) is not None:
             return Outcome(success, f"metadata {name}")
         if isinstance(value, str) and (outcome := folder_outcome(value)):
@@ -325,9 +376,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     rlds_files.check_message(data, at)
     steps = _steps(data, at, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
-    state_keys, action_keys = _signal_keys(steps, source.config.keys)
-    state, action = _vector(steps, state_keys, num_rows), _vector(steps, action_keys, num_rows)
-    cameras = _camera_keys(steps.specs)
+    roles, _ = roles_of(steps, source.config.keys)
+    state, action = _vector(steps, roles.state, num_rows), _vector(steps, roles.action, num_rows)
+    cameras = camera_keys(steps.specs.items())
 
     # Pictures stay in the record's bytes until a frame is asked for
     def frames(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[TimedPicture]:
@@ -338,23 +389,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     return EpisodeData(record, state, action, None, frames)
 
 
-def _signal_keys(steps: RldsRecord, keys: Keys) -> tuple[list[str], list[str]]:
-    """Features of the state: the registry's, else those of the first layout whose first part is there. Of the action:
-    the registry's, else the action, or all parts of it by name.
-    """
-    layout = keys.state or next((paths for paths in STATES if _numeric_keys(steps, paths[:1])), ())
-    parts = sorted(key.removeprefix("steps/") for key in steps.specs if key.startswith("steps/action/"))
-    action = _numeric_keys(steps, keys.action or ["action"]) or _numeric_keys(steps, () if keys.action else parts)
-    return _numeric_keys(steps, layout), action
-
-
-def _numeric_keys(steps: RldsRecord, paths: Sequence[str]) -> list[str]:
-    """Numeric features of the steps that some paths lead to."""
-    keys = [key for key in map(steps.key, paths) if key and key.startswith("steps/")]
-    return [key for key in keys if steps.specs.get(key, NUMBERS).kind == "numbers"]
-
-
-def _vector(steps: RldsRecord, keys: list[str], num_rows: int) -> pa.Table | None:
+def _vector(steps: RldsRecord, keys: Sequence[str], num_rows: int) -> pa.Table | None:
     """Features side by side, each dimension with the name of its feature."""
     parts = [rlds_steps.matrix(steps, key, num_rows) for key in keys]
-    return side_by_side(numbers(p, [k.rpartition("/")[2]] * p.shape[1]) for k, p in zip(keys, parts, strict=True))
+    names = [path_of(key).rpartition("/")[2] for key in keys]
+    return side_by_side(numbers(p, [name] * p.shape[1]) for name, p in zip(names, parts, strict=True))

@@ -29,7 +29,11 @@ LONGEST_VARINT = 10  # bytes
 FIXED_BYTES = {1: 8, 5: 4}  # of a field, by its wire type
 KINDS = {1: "bytes", 2: "float", 3: "int"}
 
-SHARD = re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$")
+SHARDS = (
+    re.compile(r"^(?:.*-)?(?P<split>[^-]+)\.tfrecord(?:-(?P<number>\d{5,9})-of-(?P<count>\d{5,9}))?$"),
+    # By a filepathTemplate such as {SPLIT}-{SHARD_X_OF_Y}.tfrecord
+    re.compile(r"^(?:.*-)?(?P<split>[^-]+)-(?P<number>\d{5,9})-of-(?P<count>\d{5,9})\.tfrecord$"),
+)
 COUNT = re.compile(r"^[0-9]{1,15}$")
 VERSION = re.compile(r"^\d+\.\d+\.\d+$")
 MAX_NAMED = 5  # missing shards, in one message
@@ -253,13 +257,19 @@ class Shard:
         return self.uri[: self.uri.rfind("/") + 1]
 
 
+def shard_match(name: str) -> re.Match[str] | None:
+    """The split, number and count in the name of a shard; None for another file's."""
+    # A number that ends the name before its suffix belongs to the second form
+    return SHARDS[1].match(name) or SHARDS[0].match(name)
+
+
 def configurations(uris: Iterable[str]) -> dict[str, str]:
     """The folders of configurations, and what their shards call the dataset; "" where there is no shard."""
     names: dict[str, str] = {}
     described: dict[str, set[str]] = defaultdict(set)  # which of both descriptions a folder has
     for uri in uris:
         folder, _, name = uri.rpartition("/")
-        if match := SHARD.match(name):
+        if match := shard_match(name):
             names[_config(folder)] = name[: match.start("split")]
         elif name in (FEATURES, INFO):
             described[folder].add(name)
@@ -271,7 +281,7 @@ def find_shards(listing: ListingBuilder) -> list[Shard]:
     folders: dict[str, list[Shard]] = defaultdict(list)
     for uri in listing.source.files:
         folder, _, name = uri.rpartition("/")
-        if match := SHARD.match(name):
+        if match := shard_match(name):
             config = f"{_config(folder)}/".lstrip("/")
             number, count = int(match["number"] or 0), int(match["count"] or 1)
             folders[folder].append(Shard(uri, f"{config}{match['split']}/{name}", match["split"], number, count))

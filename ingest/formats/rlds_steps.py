@@ -5,19 +5,21 @@ A record is one episode: `steps/...` features hold the values of all its steps o
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ingest.formats.array_pictures import SAMPLE_ROWS, PictureForm, form_of, picture_of, scaled
 from ingest.formats.folders import object_of
 from ingest.formats.listing import texts_among
 from ingest.formats.rlds_files import Data, Values, byte_spans, number_spans, numbers, varints
 from ingest.media.frames import VideoError
-from ingest.media.picture import ArrayPicture, array_picture, decode_picture
+from ingest.media.picture import ArrayPicture, decode_picture
 from ingest.reasons import LIMITS, DataError, Limits
 
 MAX_DIMENSIONS, MAX_VALUES = 32, 1 << 62  # of one step's array
@@ -28,13 +30,14 @@ MAX_CODE_POINT = 0x10FFFF
 COLOURS = 3
 TENSOR_KINDS = ("image", "tensor", "classLabel", "boundingBox")
 RAGGED = "/ragged_flat_values"  # where TFDS keeps a sequence within the sequence of steps
+ROW_LENGTHS = "/ragged_row_lengths_"  # and how long it is in each step, by a number for each level
 IN_STEPS = re.compile("steps/")
 STEP_MARKS = ("steps/is_first", "steps/is_last", "steps/is_terminal", "steps/reward")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A feature's type. kind: picture (encoded), array (a raw picture), text, or numbers.
+    """A feature's type. kind: picture (encoded), array (a raw picture), text, numbers, or other: `dtype` then names it.
 
     `shape` is that of one step, with None where it varies; itself None where nothing is known.
     """
@@ -46,7 +49,7 @@ class Spec:
 
     @property
     def is_picture(self) -> bool:
-        return self.kind in ("picture", "array") and self.dtype in ("", "uint8")
+        return self.kind == "array" or (self.kind == "picture" and self.dtype in ("", "uint8"))
 
     @property
     def size(self) -> int | None:
@@ -60,6 +63,7 @@ class Spec:
 
 NUMBERS, TEXT = Spec("numbers"), Spec("text")
 Specs = dict[str, Spec]  # by key
+Labels = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ class RldsRecord:
     features: dict[str, Values]
     specs: Specs
     limits: Limits = LIMITS
+    labels: Labels = field(default_factory=dict)  # names of classes, by feature
 
     def has_values(self, key: str) -> bool:
         values = self.features.get(key)
@@ -77,8 +82,18 @@ class RldsRecord:
 
     def key(self, path: str) -> str | None:
         """The feature that a path in a step, in the record or in its metadata leads to; None when it has no value."""
-        keys = (f"{start}{path}{end}" for start in ("steps/", "", "episode_metadata/") for end in ("", RAGGED))
-        return next(filter(self.has_values, keys), None)
+        return self.key_by_path.get(path)
+
+    @cached_property
+    def key_by_path(self) -> dict[str, str]:
+        """Features that have a value, by each path that leads to them; of several the one in a step counts."""
+        found: dict[str, str] = {}
+        with_values = list(filter(self.has_values, self.features))
+        for start in ("episode_metadata/", "", "steps/"):
+            for end in (RAGGED, ""):
+                inside = [key for key in with_values if key.startswith(start) and key.endswith(end)]
+                found |= {key.removeprefix(start).removesuffix(end): key for key in inside}
+        return found
 
     def spans(self, key: str) -> Iterator[tuple[int, int]]:
         """Begin and end of each value of a feature of bytes. Raises DataError."""
@@ -93,7 +108,7 @@ class RldsRecord:
 
 
 def specs_of(features: dict[str, Any]) -> Specs:
-    """Types by key, from features.json; what is neither picture, text nor numbers is left out."""
+    """Types by key, from features.json."""
     specs: Specs = {}
     _collect(features, (), 0, specs)
     return specs
@@ -101,17 +116,32 @@ def specs_of(features: dict[str, Any]) -> Specs:
 
 def _collect(node: Any, path: tuple[str, ...], sequences: int, specs: Specs) -> None:
     """Put the features at and below a node into `specs`; `sequences`: how many of them the node lies in."""
-    node = object_of(node)
+    node = _modern(object_of(node))
     inner, element = object_of(node.get("featuresDict")).get("features"), object_of(node.get("sequence")).get("feature")
     if isinstance(inner, dict):
         for name, child in inner.items():
             _collect(child, (*path, name), sequences, specs)
     elif element is not None:
         _collect(element, path, sequences + 1, specs)
-    elif spec := _spec(node):
+    elif spec := _spec(node, "/".join(path)):
         # A sequence within the sequence of steps has a key of its own, and no shape
         is_ragged = sequences > 1
         specs["/".join(path) + RAGGED * is_ragged] = Spec(spec.kind, None, spec.dtype) if is_ragged else spec
+
+
+def _modern(node: dict[str, Any]) -> dict[str, Any]:
+    """A feature as TFDS describes it now, of one that it described by "type" and "content" before."""
+    name, content = str(node.get("type", "")).rpartition(".")[2], node.get("content")
+    if not name or not isinstance(content, dict):
+        return node
+    if name == "FeaturesDict":
+        return {"featuresDict": {"features": content}}
+    if "feature" in content:
+        return {"sequence": content}
+    if name == "Text":
+        return {"text": {}}
+    kind = {"Image": "image", "ClassLabel": "classLabel"}.get(name, "tensor")
+    return {kind: content | {"shape": {"dimensions": content.get("shape") or []}}}
 
 
 def _shape(dimensions: Any) -> tuple[int | None, ...] | None:
@@ -123,13 +153,14 @@ def _shape(dimensions: Any) -> tuple[int | None, ...] | None:
     return shape if len(shape) <= MAX_DIMENSIONS and prod(size or 1 for size in shape) < MAX_VALUES else None
 
 
-def _spec(node: dict[str, Any]) -> Spec | None:
-    """The type of a feature; None for what is neither picture, text nor numbers."""
+def _spec(node: dict[str, Any], path: str) -> Spec | None:
+    """The type of the feature at a path; None for what is no feature."""
     if "text" in node:
         return Spec("text", ())
     kind = next((kind for kind in TENSOR_KINDS if isinstance(node.get(kind), dict)), None)
     if kind is None:
-        return None
+        name = str(node.get("pythonClassName", "")).rpartition(".")[2]
+        return Spec("other", None, name) if name else None
     content = node[kind]
     dtype, shape = str(content.get("dtype", "")), _shape(object_of(content.get("shape")).get("dimensions"))
     if shape is None:
@@ -138,8 +169,7 @@ def _spec(node: dict[str, Any]) -> Spec | None:
         return Spec("picture", shape, dtype or "uint8")
     if dtype in ("string", "object"):
         return Spec("text", shape)
-    # A raw picture is uint8 [h, w, 1 or 3]
-    is_picture = dtype == "uint8" and len(shape) == 3 and shape[2] in (1, 3)
+    is_picture = bool(DTYPE.match(dtype)) and len(shape) in (2, 3) and form_of(path, (None, *shape), dtype) is not None
     return Spec("array" if is_picture else "numbers", shape, dtype, str(content.get("encoding") or "none"))
 
 
@@ -179,7 +209,7 @@ def num_steps(steps: RldsRecord) -> int:
 def _count(steps: RldsRecord, key: str) -> int | None:
     """Steps that a feature has, where that can be told without reading much. Raises DataError."""
     spec, values = steps.specs[key], steps.features.get(key)
-    if values is None or (spec.shape is None and key not in STEP_MARKS):
+    if spec.kind == "other" or values is None or (spec.shape is None and key not in STEP_MARKS):
         return None
     size = 1 if spec.shape is None else spec.size
     if values.kind == "float" and size:
@@ -261,6 +291,8 @@ def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
     """A numeric feature, [num_rows, d]. Raises DataError."""
     spec = steps.specs.get(key, NUMBERS)
     expected = num_rows * (spec.size or 0)  # 0 where the shape does not say
+    if not expected and (problem := ragged_problem(steps, key)):
+        raise DataError(problem)
     if steps.features[key].kind == "bytes":
         # Tensors that are stored as their bytes. One more than fits shows that there are too many
         steps.limits.check("max_values", expected, f"{key}: values")
@@ -271,6 +303,35 @@ def matrix(steps: RldsRecord, key: str, num_rows: int) -> np.ndarray:
     if (expected and len(stored) != expected) or num_rows == 0 or len(stored) % num_rows:
         raise DataError(f"{key} has {len(stored)} values, which does not fit {num_rows} steps of shape {spec.shape}")
     return stored.reshape(num_rows, -1)
+
+
+def ragged_problem(steps: RldsRecord, key: str) -> str:
+    """Why a sequence within the steps is no vector: it has not as many values in each step; "" where it is one."""
+    base = key.removesuffix(RAGGED)
+    if base == key or (first := f"{base}{ROW_LENGTHS}0") not in steps.features:
+        return ""
+    if f"{base}{ROW_LENGTHS}1" in steps.features:
+        return f"{base} holds sequences of sequences"
+    lengths = np.unique(steps.numbers(first))
+    return f"{base} has {lengths[0]} to {lengths[-1]} values in a step, by turns" if len(lengths) > 1 else ""
+
+
+def unreadable(steps: RldsRecord, key: str) -> str:
+    """Why the numbers of a feature cannot be read; "" where they can, by its type."""
+    spec = steps.specs.get(key, NUMBERS)
+    is_packed = steps.features[key].kind == "bytes"
+    if is_packed and not (DTYPE.match(spec.dtype) and spec.size and spec.encoding in ("bytes", "zlib")):
+        return f"it cannot be read: {spec.encoding} {spec.dtype} {spec.shape}"
+    return ragged_problem(steps, key)
+
+
+def label_of(steps: RldsRecord, path: str) -> str | None:
+    """The name of a ClassLabel's value, that of the last step; None where no names are there."""
+    key = steps.key(path)
+    names = steps.labels.get(key or "", ())
+    values = values_of(steps, path)
+    number = int(values[-1]) if len(values) else -1
+    return names[number] if 0 <= number < len(names) else None
 
 
 # Pictures
@@ -284,14 +345,44 @@ def pictures(steps: RldsRecord, key: str) -> Iterator[ArrayPicture]:
         for k, (start, end) in enumerate(steps.spans(key)):
             yield decode_picture(steps.data[start:end], f"picture {k} of {key}", steps.limits)
         return
+    form = picture_form(steps, key)
+    if form is None:
+        raise VideoError(f"{key} holds no pictures but numbers")
     if values.kind == "float":
-        raise VideoError(f"{key} holds no pictures but floats")
-    if values.kind == "bytes":
+        arrays = _arrays_of_floats(steps, key, spec)
+    elif values.kind == "bytes":
         arrays = (_raw_array(steps, span, spec, key) for span in steps.spans(key))
     else:
         arrays = _arrays_of_integers(steps, key, spec)
     for k, array in enumerate(arrays):
-        yield array_picture(array, f"picture {k} of {key}")
+        yield picture_of(array, form, f"picture {k} of {key}")
+
+
+def picture_form(steps: RldsRecord, key: str) -> PictureForm | None:
+    """How raw pictures of a feature lie; None where the values are no pictures'. Raises DataError."""
+    spec = steps.specs[key]
+    if spec.shape is None or not DTYPE.match(spec.dtype):
+        return PictureForm()
+    form = form_of(key, (None, *spec.shape), spec.dtype)
+    if form is None or not form.is_float:
+        return form
+    if steps.features[key].kind == "bytes":
+        sample = [_raw_array(steps, span, spec, key) for span in islice(steps.spans(key), SAMPLE_ROWS)]
+    else:
+        sample = list(islice(_arrays_of_floats(steps, key, spec), SAMPLE_ROWS))
+    return scaled(form, len(sample), sample.__getitem__)[0] if sample else None
+
+
+def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:
+    """Raw pictures of floating-point numbers, one at a time."""
+    if not (size := spec.size):
+        raise VideoError(f"{key} has pictures of unknown shape {spec.shape}")
+    _check_pixels(spec, key, steps.limits)
+    for start, end in number_spans(steps.data, steps.features[key]):
+        if (end - start) % (4 * size):
+            raise VideoError(f"{key} ends within a picture")
+        for at in range(start, end, 4 * size):
+            yield np.frombuffer(steps.data, "<f4", size, at).reshape(spec.static)
 
 
 def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:

@@ -3,22 +3,31 @@ and encoded pictures, and `<task>/<config>/instructions/episode<k>.json` with li
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 
 import h5py
 
 from ingest.episode import CameraVideo, EpisodeData, EpisodeRecord, Listing
 from ingest.formats import hdf5_file as h5
+from ingest.formats.field_accounts import Uses, account_for_fields
 from ingest.formats.listing import ListingBuilder, folders_of, texts_among
 from ingest.media.frames import Picture
 from ingest.media.picture import swapped
+from ingest.outcomes import SUCCESS_FIELDS
 from ingest.reasons import DataError, Limits
 from ingest.sources.files import Source
 
 DATA_FILE = re.compile(r"((?:.*/)?)data/(episode[0-9]+)\.hdf5")
 BESIDE = re.compile(r"((?:.*/)?)(?:instructions/[^/]+|scene_info\.json|seed\.txt)")  # what else the simulator writes
 STATE = tuple(f"joint_action/{side}_{part}" for side in ("left", "right") for part in ("arm", "gripper"))
+KNOWN = (
+    (re.compile("joint_action/vector"), "the same joints, side by side"),
+    (re.compile(r"endpose/.*"), "the poses that the joints give"),
+    (re.compile(r"observation/[^/]+/(intrinsic_cv|extrinsic_cv|cam2world_gl)"), "a camera's calibration"),
+    (re.compile(r"observation/[^/]+/(depth|actor_segmentation|mesh_segmentation)|pointcloud"), "depth or segments"),
+    (re.compile(r".*/(depth|.*segmentation)"), "depth or segments"),
+)
 TEXT_LISTS = ("seen", "unseen")
 # Pictures were RGB, encoded as if they were BGR, until a JPEG comment began to mark those that are right
 # (github.com/RoboTwin-Platform/RoboTwin, issue 473 and pull request 500)
@@ -56,11 +65,13 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     """Raises DataError."""
     source = listing.source
     with h5.opened(source, uri) as file:
-        cameras = h5.cameras_in(listing, uri, file)
+        members = h5.members_of(file, source.config.limits)
+        cameras, _ = h5.cameras_in(listing, uri, members.datasets, members.escapes)
         evidence = h5.evidence_in(listing, uri, file, (source.config.success_field,))
         # Without states the pictures alone say how long the episode is
         num_states = h5.length_of(h5.rows_in(file, STATE), source.config.limits)
-        num_frames = next((pictures.shape[0] for pictures in cameras.values()), None)
+        num_frames = next((len(members.datasets[path]) for path in cameras.values()), None)
+        _account(listing, uri, members, cameras.values())
     num_rows = num_frames if num_states is None else num_states
     if num_states is None:
         listing.warn_next("no_data", "no joint_action: state and gripper are missing", uri)
@@ -68,6 +79,8 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
         listing.unusable_next("no_data", "its rows are none", uri)
     texts_uri = DATA_FILE.sub(r"\1instructions/\2.json", uri)
     stored = listing.read_object(texts_uri, listing.next_index)
+    texts_by: Uses = dict.fromkeys(TEXT_LISTS, ("instruction", "RoboTwin keeps it there"))
+    account_for_fields(listing.parts, "instructions: ", stored, texts_by, {}, file=texts_uri)
     listing.add(
         uri,
         listing.fps(None),  # the files state no rate: the registry's or the default is used
@@ -81,18 +94,38 @@ def _add_episode(listing: ListingBuilder, uri: str) -> None:
     )
 
 
+def _account(listing: ListingBuilder, uri: str, members: h5.Members, cameras: Collection[str]) -> None:
+    """Record each dataset as used, known or unknown."""
+    for path, dataset in members.datasets.items():
+        form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}
+        if path in cameras:
+            listing.parts.used("camera", path, "camera", "it holds pictures", **form)
+        elif path in STATE:
+            listing.parts.used("array", path, "state", "RoboTwin keeps it there", **form)
+        elif path in SUCCESS_FIELDS:
+            listing.parts.used("array", path, "outcome", "its name says so", **form)
+        elif why := next((why for pattern, why in KNOWN if pattern.fullmatch(path)), ""):
+            listing.parts.known("array", path, why, **form)
+        else:
+            listing.parts.unknown("array", path, "RoboTwin writes nothing of that name", **form)
+
+
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     """Rows and frames of one episode; raises DataError when the rows cannot be read."""
     limits = source.config.limits
     with h5.opened(source, record.data_uri or "") as file:
         state = h5.table_of(h5.rows_in(file, STATE), limits)
-    return EpisodeData(record, state, None, None, h5.frames_of(source, record, partial(_picture, limits=limits)))
+
+    def pictures(path: str, dataset: h5py.Dataset) -> Callable[[int], Picture]:
+        return partial(_picture, h5.Pictures(path, dataset, limits), limits)
+
+    return EpisodeData(record, state, None, None, h5.frames_of(source, record, pictures))
 
 
-def _picture(dataset: h5py.Dataset, k: int, limits: Limits) -> Picture:
-    picture = h5.read_picture(dataset, k, limits)
-    if len(dataset.shape) == 4:
+def _picture(pictures: h5.Pictures, limits: Limits, k: int) -> Picture:
+    picture = pictures.picture(k)
+    if pictures.form is not None:
         return picture
-    head = h5.encoded(dataset, k, limits)[:HEAD_BYTES]
+    head = h5.encoded(pictures.dataset, k, limits)[:HEAD_BYTES]
     has_swapped_colours = head.startswith(JPEG) and RIGHT_COLOURS not in head
     return swapped(picture) if has_swapped_colours else picture

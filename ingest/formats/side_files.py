@@ -3,12 +3,26 @@
 import csv
 import io
 import json
+import posixpath
+import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from ingest.reasons import DataError
 from ingest.sources.files import Source
 from ingest.sources.types import refuse_pointer
+
+# Files of texts that writers put beside an episode's data: their names, the writer, and the keys of texts in order.
+# RDT-1B: data/hdf5_vla_dataset.py of github.com/thu-ml/RoboticsDiffusionTransformer; one file for a folder of episodes
+TEXT_FILES = (
+    (
+        re.compile(r"expanded_instruction[^/]*\.json"),
+        "RDT",
+        ("instruction", "simplified_instruction", "expanded_instruction"),
+    ),
+)
+
+TEXT_FILES_BY_FOLDER = "files of texts by folder"  # of a source: looked for once
 
 Numbered = list[tuple[int, Any]]  # values of a file, each with its number from 1
 
@@ -115,3 +129,29 @@ def _csv_table(text: str) -> tuple[Numbered, list[str]]:
     except csv.Error as e:
         problems.append(f"row {len(rows) + 1} is not CSV: {e}")
     return rows, problems
+
+
+class SideText(NamedTuple):
+    """Values that may be texts, in a file beside an episode's data; `writer`: who calls such files so."""
+
+    uri: str
+    writer: str
+    values: list[Any]
+
+
+def side_text(source: Source, uri: str) -> SideText | None:
+    """What a file of texts in the folder of an episode's data says; None for none. Raises DataError."""
+    if TEXT_FILES_BY_FOLDER not in source.noted:
+        found: dict[str, str] = {}
+        for other in source.files:
+            if any(pattern.fullmatch(posixpath.basename(other)) for pattern, _, _ in TEXT_FILES):
+                found.setdefault(posixpath.dirname(other), other)
+        source.noted[TEXT_FILES_BY_FOLDER] = found
+    place = source.noted[TEXT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
+    if place is None:
+        return None
+    name = posixpath.basename(place)
+    writer, keys = next((writer, keys) for pattern, writer, keys in TEXT_FILES if pattern.fullmatch(name))
+    content = read_json(source, place)
+    values = [content.get(key) for key in keys] if isinstance(content, dict) else []
+    return SideText(place, writer, values)

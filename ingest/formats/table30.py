@@ -7,7 +7,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.json
 
 from ingest.episode import EpisodeData, EpisodeRecord, Listing
+from ingest.formats.field_accounts import account_for_cameras, account_for_fields, usual_uses
 from ingest.formats.folders import EpisodeFiles, episodes_of, frames_of, joined, object_of
 from ingest.formats.listing import ListingBuilder, folders_of, in_order, texts_among
 from ingest.formats.side_files import parse_json, read_bytes
@@ -35,6 +36,26 @@ FIRST_CAMERAS = ("global_realsense_rgb", "main_realsense_rgb", "cam_high_rgb", "
 WRIST = ("arm_", "handeye", "wrist")
 JOINTS = ("qpos", "joint_positions")  # ALOHA has both: of the arm, and of the one that leads it
 GRIPPER = ("gripper_width", "gripper")  # Franka has both: metres, and two buttons
+# Fields that Table30 publishes beside those that are read
+STATES_KNOWN = {
+    **dict.fromkeys(
+        ("ee_positions", "end_effector_pose", "ee_pose_quaternion", "ee_pose_rpy"),
+        "the pose of the hand: the joints are read",
+    ),
+    "joint_vel": "velocities: the joints are read",
+}
+TASK_KNOWN = {
+    "task_name": "the name of the task's folder",
+    "scoring": "how judges score a run",
+    "task_tag": "tags of the task",
+}
+INFO_KNOWN = {"task_desc": "a copy of task_desc.json"}
+META_KNOWN = {
+    "episode_idx": "the number of the episode",
+    "episode_index": "the number of the episode",
+    "start_time": "when it was recorded",
+    "end_time": "when it was recorded",
+}
 UR5_CLOSED = 255.0  # its `gripper` is 0 when open
 MAX_ROWS = 1 << 31  # no episode has so many
 NO_STATES = "no states of the arm, or of one of two arms"
@@ -77,6 +98,9 @@ def list_episodes(source: Source) -> Listing:
         names = ["states"] if "states" in tables else ["left_states", "right_states"] if both else []
         states = [tables[name] for name in names]
         num_rows = _num_rows(listing, joined(task, f"data/{episode}"), states, meta)
+        account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
+        uses = {"frames": ("length", "its name"), **usual_uses(source.config)}
+        account_for_fields(listing.parts, "episode_meta.json: ", meta, uses, META_KNOWN)
         if not facts.texts:
             listing.warn_next("no_task", f"no prompt in {joined(task, TASK_INFO)}")
         listing.add(
@@ -104,10 +128,26 @@ def _task_facts(listing: ListingBuilder, task: str) -> TaskFacts:
         listing.warn("no_metadata", f"there is no {info_uri}", file=info_uri)
     # Both files may have a prompt: texts that differ are both kept
     texts = texts_among([object_of(info.get("task_desc")).get("prompt"), description.get("prompt")])
+    _account_for_task(listing, info, info_uri, description, description_uri)
     # Without task_info.json the description counts for the rest, too
     facts = info or description
     fps, robot = object_of(facts.get("video_info")).get("fps"), facts.get("robot_id")
     return TaskFacts(texts, rate_of(fps) or FPS, robot if isinstance(robot, str) else "")
+
+
+def _account_for_task(
+    listing: ListingBuilder, info: dict[str, Any], info_uri: str, description: dict[str, Any], description_uri: str
+) -> None:
+    """What each field of a task's two files is used for."""
+    uses = {
+        "prompt": ("instruction", "its name"),
+        "video_info": ("rate", "its field fps"),
+        "robot_id": ("robot", "its name"),
+    }
+    account_for_fields(listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri)
+    account_for_fields(listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri)
+    inside = [name for name in object_of(info.get("task_desc")) if name not in description]
+    account_for_fields(listing.parts, f"{TASK_INFO}: task_desc.", inside, uses, TASK_KNOWN, file=info_uri)
 
 
 def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]) -> int | None:
@@ -122,7 +162,9 @@ def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dic
     if listing.source.config.is_remote:
         return stated
     try:
-        num_rows = sum(1 for line in _content(listing.source, states[0]).split(b"\n") if line.strip())
+        lines = [line for line in _content(listing.source, states[0]).split(b"\n") if line.strip()]
+        num_rows = len(lines)
+        _account_for_states(listing, lines[:1], states[0])
     except DataError as e:
         listing.unusable_next(e.reason, str(e), states[0])
         return stated
@@ -133,6 +175,23 @@ def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dic
         detail = f"metadata says {stated} frames, its states are {num_rows}"
         listing.warn_next("length_differs", detail, f"{folder}/meta/episode_meta.json")
     return num_rows
+
+
+def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: str) -> None:
+    """What each field of an arm's first frame is used for; `first`: its line, if there is any."""
+    try:
+        frame = object_of(parse_json(b"".join(first).decode(errors="replace")))
+    except ValueError:
+        return  # what is wrong with it is found when the rows are read
+    joints = [key for key in JOINTS if key in frame][:1]
+    grippers = [key for key in GRIPPER if key in frame and not _has_several(frame[key])][:1]
+    uses = dict.fromkeys((*joints, *grippers), ("state", "its name")) | {"timestamp": ("time", "its name")}
+    known = STATES_KNOWN | dict.fromkeys({*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button")
+    account_for_fields(listing.parts, "states: ", frame, uses, known, kind="column", file=uri)
+
+
+def _has_several(value: Any) -> bool:
+    return isinstance(value, list) and len(value) != 1
 
 
 def _content(source: Source, uri: str) -> bytes:

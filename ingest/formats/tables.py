@@ -55,10 +55,11 @@ def is_list(type_: pa.DataType) -> bool:
     return pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_)
 
 
-def vectors(column: pa.ChunkedArray, name: str) -> np.ndarray | None:
+def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.ndarray | None:
     """float64 [n, d] of a column of numbers, or of lists of them of any depth; None for other things, and for nothing.
 
-    A column of single whole numbers counts something: it is no vector. Raises DataError when rows differ in length.
+    A column of single whole numbers counts something, and flags say something: these are no vectors, unless `singles`
+    asks for them. Raises DataError when rows differ in length, and for a flag that is null.
     """
     flat = column.combine_chunks()
     while is_list(flat.type):
@@ -66,9 +67,15 @@ def vectors(column: pa.ChunkedArray, name: str) -> np.ndarray | None:
         if flat.null_count or is_ragged:
             raise DataError(f"column {name}: rows of different length")
         flat = flat.flatten()
-    is_vector = pa.types.is_floating(flat.type) or (is_list(column.type) and pa.types.is_integer(flat.type))
+    is_flag = pa.types.is_boolean(flat.type)
+    is_whole = pa.types.is_integer(flat.type) and (singles or is_list(column.type))
+    is_vector = pa.types.is_floating(flat.type) or is_whole or (is_flag and singles)
     if not is_vector or not len(flat):
         return None
+    if is_flag:
+        if flat.null_count:
+            raise DataError(f"column {name}: a flag is null")
+        flat = flat.cast(pa.int8())
     return np.asarray(flat.to_numpy(zero_copy_only=False), np.float64).reshape(len(column), -1)
 
 

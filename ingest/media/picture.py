@@ -10,6 +10,9 @@ from PIL import Image, UnidentifiedImageError
 from ingest.media.frames import Picture, SkippedFrame, VideoError
 from ingest.reasons import LIMITS, Limits
 
+AS_STORED = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
 
 @dataclass(frozen=True)
 class ArrayPicture:
@@ -44,17 +47,28 @@ def check_size(width: int, height: int, what: str, limits: Limits) -> None:
         raise VideoError(problem, "over_limit")
 
 
+def picture_size(data: bytes) -> tuple[int, int]:
+    """Height and width of an encoded picture by its header; (0, 0) for what is none."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 0, 0
+
+
 def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:
-    """A JPEG, PNG, WebP, BMP or TIFF picture; `what` names it in errors. Raises VideoError."""
+    """A JPEG, PNG, WebP, BMP or TIFF picture as its pixels are stored, as PIL and TFDS give it: an orientation that
+    EXIF states turns nothing. `what` names it in errors. Raises VideoError.
+    """
     # The header first: a small file may claim to be a picture that fills the memory
     try:
-        with Image.open(io.BytesIO(data), formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF")) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             size = image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
         raise VideoError(f"{what} is not a picture ({len(data)} bytes)") from e
     check_size(*size, what, limits)
     try:
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), AS_STORED)
     except cv2.error as e:
         raise VideoError(f"{what} cannot be decoded ({e.err})") from e
     # OpenCV may return nothing for damaged data, without an error

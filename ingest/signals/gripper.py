@@ -176,10 +176,14 @@ class GripperRun:
 
 @dataclass(frozen=True)
 class PolarityEvidence:
-    """What speaks for one end: log-odds above 0 where the high end is open; and why, for people."""
+    """What speaks for one end: log-odds above 0 where the high end is open; and why, for people.
+
+    `is_prior`: it is a name or a convention, which says what was meant rather than what the runs do.
+    """
 
     log_odds: float
     why: str
+    is_prior: bool = False
 
 
 @dataclass(frozen=True)
@@ -192,22 +196,31 @@ class Verdict:
 def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     """The polarity that all evidence together shows; unknown below SURE.
 
+    So it is where the runs would be sure by themselves of the other end than a name says: one of both is wrong.
+
     Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
     """
     total = sum(e.log_odds for e in evidence)
+    shown = sum(e.log_odds for e in evidence if not e.is_prior)
     confidence = 1 / (1 + math.exp(-abs(total)))
     why = "; ".join(e.why for e in evidence)
+    is_denied = shown * total < 0 and abs(shown) >= math.log(SURE / (1 - SURE))
+    if is_denied:
+        return Verdict("unknown", confidence, f"the runs show another end than the name: {why}")
     if not evidence or confidence < SURE:
         return Verdict("unknown", confidence, why or "nothing shows it")
     return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, why)
 
 
-def named_evidence(names: Sequence[str], robot: str | None, ends: Range) -> list[PolarityEvidence]:
-    """What names, the robot and the sizes of the values say of a gripper with these ends."""
+def named_evidence(names: Sequence[str], robot: str | None, ends: Range, writer: str = "") -> list[PolarityEvidence]:
+    """What names, the robot and the sizes of the values say of a gripper with these ends. `writer`: whose convention
+    the names are, where they are not the source's own.
+    """
     evidence = []
     if stated := naming.polarity_by_name(names):
         log_odds = BY_NAME if stated[0] == "high_is_open" else -BY_NAME
-        evidence.append(PolarityEvidence(log_odds, f"its name says {stated[1]!r}"))
+        says = f"{writer}'s convention says" if writer else "its name says"
+        evidence.append(PolarityEvidence(log_odds, f"{says} {stated[1]!r}", is_prior=True))
     if is_in_metres(names, ends):
         # A finger that moves the other way than its axis goes from 0 down
         opens_upward = abs(ends.high) >= abs(ends.low)

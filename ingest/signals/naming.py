@@ -29,7 +29,7 @@ SIDES = {"left": "left", "l": "left", "right": "right", "r": "right"}
 LIMBS = {"arm", "robot", "follower", "leader", "hand", "gripper"}
 
 FINGERS_OF_GRIPPER = {"finger", "fingers", "jaw", "jaws", "knuckle"}
-TWO_ARMS_FROM = 12  # dimensions: fewer are of one arm
+TWO_ARMS_FROM = 12  # dimensions beside fingers: fewer are of one arm
 
 # Words that say which end is which
 SAY_OPEN = {"opening", "openness", "open", "width", "aperture"}
@@ -100,7 +100,8 @@ def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     arms = [arm_of(name) for name in names]
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
     are_fingers = all(kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d])) for d in with_side)
-    return [""] * len(names) if are_fingers and len(names) < TWO_ARMS_FROM else arms
+    others = sum(kind != "gripper" for kind in kinds)  # a Robotiq gripper alone may have eight joints
+    return [""] * len(names) if are_fingers and others < TWO_ARMS_FROM else arms
 
 
 def _kind(parts: Sequence[str]) -> Kind | None:

@@ -25,7 +25,7 @@ from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import DownloadError
 
-VERSION = "signals-2"
+VERSION = "signals-3"
 MAX_EPISODES, PER_TASK = 64, 8  # surveyed at most: of the dataset, and of one task before others had their turn
 MIN_SURVEYED = 20  # a survey of so many episodes stays when the dataset grows
 MIN_JOINT_RANGE = 0.1  # of the largest range among the joints of a hand: one that moves less does not count
@@ -317,7 +317,7 @@ def _polarity(
     robot: str | None,
 ) -> gripper.Verdict:
     """Which end is open, as names show and what was observed, else as the commands show."""
-    evidence = gripper.named_evidence(values.names, robot, ends)
+    evidence = gripper.named_evidence(values.names, robot, ends, episodes[0].writer)
     if observed:
         evidence += gripper.observed_evidence(observed)
     verdict = gripper.polarity_of(evidence)

@@ -230,6 +230,16 @@ class Source:
         return {}
 
     @cached_property
+    def read_files(self) -> set[str]:
+        """Files, and members of tars, that were opened, or that an episode's stamp rests on."""
+        return set()
+
+    @cached_property
+    def indexed_tars(self) -> dict[str, Archive]:
+        """Tars whose members were looked at."""
+        return {}
+
+    @cached_property
     def contents(self) -> FolderContents:
         """What lies below the root. Raises SourceError."""
         if self.remote:
@@ -253,6 +263,7 @@ class Source:
     def archive(self, uri: str) -> Archive:
         """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
         archive = index(self.resolve(uri), self.config.limits)
+        self.indexed_tars[uri] = archive
         left_out = [f"{uri}!/{name}" for name in archive.escaping]
         self.contents.escaping = list(dict.fromkeys([*self.contents.escaping, *left_out]))
         return archive
@@ -263,6 +274,7 @@ class Source:
         A member of a tar file (`a/b.tar!/name`) is unpacked, alone; DataError where the tar is damaged there.
         Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
         """
+        self.read_files.add(uri)
         if inside := self._inside_tar(uri):
             tar_uri, member = inside
             tar = self.resolve(tar_uri)
@@ -294,6 +306,7 @@ class Source:
     def open(self, uri: str) -> IO[bytes]:
         """A file, or a tar's member, read in place. Raises SourceError, OSError, DataError, also for LFS pointers."""
         what = f"{uri} is a git-LFS pointer, not the file"
+        self.read_files.add(uri)
         if inside := self._inside_tar(uri):
             tar = self.resolve(inside[0])
             member = member_of(tar, inside[1], self.config.limits)
@@ -320,6 +333,7 @@ class Source:
 
     def stamp(self, uris: list[str], num_rows: int | None) -> str:
         """Sizes of some files and a row count, hashed: the part of an episode's identity that metadata shows."""
+        self.read_files.update(uris)
         sizes = {uri: self.size(uri) for uri in sorted(set(uris))}
         lines = [f"{uri} {size}" for uri, size in sizes.items() if size is not None]
         text = "\n".join([*lines, str(num_rows)])

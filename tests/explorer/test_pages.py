@@ -84,6 +84,25 @@ def test_a_dataset_without_a_gripper_says_where_it_was_looked_for(furnished: Wor
     assert "gripper opening" not in text
 
 
+def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(furnished: Workspace, tmp_path: Path):
+    space = Workspace(shutil.copytree(furnished.root, tmp_path / "parts"))
+    change(space, "DELETE FROM source_parts")
+    change(
+        space,
+        "INSERT INTO source_parts BY NAME SELECT 'tiny' AS dataset, 'topic' AS kind, '/<b>odd</b>' AS name, "
+        "'unknown' AS status, '' AS use, 'no role has it' AS why, [NULL, 7] AS shape, "
+        "'float32' AS dtype, 3 AS num_times",
+    )
+    with visit(space) as visitor:
+        text = visitor.get("/").text
+    assert "topic <code>/&lt;b&gt;odd&lt;/b&gt;</code> ? x 7 float32: no role has it" in text
+    assert "all 1 parts" in text
+    # A lake of an earlier version has no such table
+    change(space, "DROP TABLE source_parts")
+    with visit(space) as visitor:
+        assert visitor.get("/").status_code == 200
+
+
 def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
     apart = Lake(furnished, read_only=True).rows(
         "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "

@@ -55,8 +55,12 @@ def test_videos_that_nothing_describes_are_left_out_where_there_is_better(space:
 
 
 def test_names_that_clash(space: Workspace, held: Path) -> None:
+    """Folders of one name are told apart by those above them, as recorders number them by machine and process."""
     write_v2(held / "other" / "Sort", [6])
-    with pytest.raises(UserError, match=r"more/sort and .*other/Sort would both be called sort"):
+    builds, _ = builds_of_source(space, None, str(held))
+    assert list(named(builds)) == ["pick_place_v2", "more-sort", "other-sort"]
+    write_v2(held / "Other" / "sort", [6])
+    with pytest.raises(UserError, match=r"Other/sort and .*other/Sort would both be called other-sort"):
         builds_of_source(space, None, str(held))
     write_v2(held / "..." / "写真", [6])
     with pytest.raises(UserError, match=r"写真 gives no dataset name .*--name NAME"):

@@ -10,7 +10,7 @@ cannot be read is taken to be the one before it.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,13 @@ def episode_rows(index: int, episode: int, n: int, progress: FrameProgress | Non
     return pa.table([frames + index, np.full(n, episode), frames, sparse, dense, is_assumed], schema=SCHEMA)
 
 
+def _apart(starts: dict[int, int], lengths: Mapping[int, int | None]) -> dict[int, int]:
+    """Stated starts of episodes; none where two episodes would have the same frames, as where each counts from 0."""
+    in_order = sorted((start, lengths.get(episode) or 0) for episode, start in starts.items())
+    overlap = any(start + length > later for (start, length), (later, _) in pairwise(in_order))
+    return {} if overlap else starts
+
+
 class OneDatasetExport(Export):
     """An export that goes with one LeRobot dataset that is there already, by the numbers of its frames."""
 
@@ -141,10 +148,7 @@ class OneDatasetExport(Export):
         chosen = {chunk: episodes for _, chunk, episodes in self.selected.chunks()}
         counted = self._counted_starts()
         for chunk, lengths in facts:
-            stated = self._stated_starts(chunk)
-            # Each file of v2 may count anew, from 0: then its rows state no place in the dataset
-            is_global = self.format == "lerobot_v3.0" or all(start >= counted[e] for e, start in stated.items())
-            starts = counted | stated if is_global else counted
+            starts = counted | _apart(self._stated_starts(chunk), lengths)
             yield chunk, chosen.get(chunk, []), lengths, starts
 
     def _counted_starts(self) -> dict[int, int]:
@@ -164,7 +168,12 @@ class OneDatasetExport(Export):
         return dict(zip(order, accumulate(map(lengths.__getitem__, order), initial=0), strict=False))
 
     def _stated_starts(self, chunk: int) -> dict[int, int]:
-        """As the rows of the source state them, by which LeRobot finds a frame's progress; else empty."""
+        """As the rows of the source state them, which those of LeRobot do; else empty.
+
+        LeRobot's converter to v3.0 keeps them as they are, also where episodes were taken out of a v2.1 dataset.
+        """
+        if not self.format.startswith("lerobot_"):
+            return {}
         reader, starts = self.readers[self.dataset], dict[int, int]()
 
         @lru_cache(maxsize=2)

@@ -39,7 +39,7 @@ MISSING = "missing"
 LEAST_BYTES, FEW_BYTES = 64 << 20, 1 << 30  # free: nothing can be built; a build may not come to its end
 # The stages that write a table
 STAGES_OF = {t: [stage for stage, tables in STAGE_TABLES.items() if t in tables] for t in STAGED_TABLES}
-STAGES_OF["datasets"] = ["episodes"]
+STAGES_OF |= {"datasets": ["episodes"], "source_parts": ["episodes"]}
 OF_ALL_STAGES = ("stage_runs", "findings", "label_runs", "signals")  # each stage has rows there: all are run again
 PARQUET, JPEG = (b"PAR1", b"PAR1"), (b"\xff\xd8", b"\xff\xd9")  # how files begin, and end
 MEND = "proccorpus doctor --repair, then build again"

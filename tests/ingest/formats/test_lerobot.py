@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ingest.formats.lerobot_rows import STATE_KEYS, dimension_names, first_vector
+from ingest.formats.lerobot_signals import STATE_KEYS, dimension_names, first_vector
 from ingest.formats.tables import batches, ranges, read_columns
 from ingest.reasons import DataError
 from ingest.source import list_episodes

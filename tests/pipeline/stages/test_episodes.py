@@ -1,5 +1,9 @@
-"""Outcomes that people give, down to the shard: what a build makes of them, of which chunks, and nothing else."""
+"""Outcomes that people give, and parts of a source: what a build makes of them, of which chunks, and nothing else."""
 
+from ingest.episode import Listing, SourcePart
+from ingest.episodes import storable
+from ingest.reasons import Limits
+from tests.kits.lake_kit import change
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import write_video
 from warehouse.lake import Lake
@@ -16,3 +20,40 @@ def test_outcomes_outlast_a_changed_source(own: Made):
     write_video(own.source, EPISODE, 31)
     assert ("frames", 1) in own.rebuild()
     assert lake.rows(OUTCOME, [EPISODE]) == [(False, "person: seen.csv")]
+
+
+# Parts of the source
+
+PARTS = "SELECT kind, name, status, num_times FROM source_parts WHERE kind = 'file' ORDER BY ALL"
+
+
+def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own: Made):
+    before = own.rows(PARTS)
+    (own.source / "quux_readings.bin").write_bytes(b"x")
+    assert own.rebuild() == [("episodes", None)]
+    assert {*own.rows(PARTS)} - {*before} == {("file", "quux_readings.bin", "unknown", 1)}
+    found = "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE '%quux%'"
+    assert own.rows(found) == [("episodes", "warning", "quux_readings.bin")]
+    # Gone again, its row goes
+    (own.source / "quux_readings.bin").unlink()
+    assert own.rebuild() == [("episodes", None)]
+    assert own.rows(PARTS) == before
+
+
+def test_a_lake_from_before_parts_were_known_is_listed_anew_and_no_more(own: Made):
+    (own.source / "README.md").write_text("words")
+    own.rebuild()
+    change(own.space, "DELETE FROM source_parts")
+    change(own.space, "UPDATE stage_runs SET input_hash = 'of episodes-6' WHERE stage = 'episodes' AND chunk = -1")
+    assert own.rebuild() == [("episodes", None)]
+    assert own.rows("SELECT count(*) > 0 FROM source_parts") == [(True,)]
+    assert own.rebuild() == []
+
+
+def test_names_of_parts_that_no_table_can_keep_are_shown_otherwise():
+    parts = tuple(
+        SourcePart("column", name, "unknown", "", "odd") for name in ("a\0b", "a\0c", "x" * 30 + "1", "x" * 90)
+    )
+    listing = Listing("toy", 10.0, None, (), (), (), parts=parts)
+    kept = storable(listing, Limits(max_text=20)).parts
+    assert [(part.name, part.num_times) for part in kept] == [("a\ufffdb", 1), ("a\ufffdc", 1), ("x" * 20, 2)]

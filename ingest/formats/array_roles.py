@@ -1,0 +1,222 @@
+"""What the arrays of an episode are, where no known writer says so: by their names and shapes.
+
+A name is a guess. So what is taken for the state or the action is listed with the word that shows it, and what is
+neither taken nor plainly something else is listed as not used.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from math import prod
+from typing import NamedTuple
+
+from ingest.formats.row_times import spelt
+from ingest.signals.naming import GRIPPERS, HANDS, NOT_OPENING, SAY_CLOSED, SAY_OPEN, arm_of, words
+
+MAX_WIDTH = 256  # values of a row: more are no vector of a robot
+WHOLE_STATES = frozenset(
+    {
+        "state", "states", "robot_state", "robot_states", "robot_obs", "proprio", "proprioception", "proprioceptive",
+        "agent_pos", "observation", "observations", "low_dim", "joint_state", "robot_proprio", "proprio_state",
+    }
+)  # fmt: skip
+JOINT_WORDS = frozenset({"qpos", "jpos", "joint", "joints", "jointpos"})
+POSE_WORDS = frozenset({"eef", "ee", "tcp", "cartesian", "flange", "end", "effector", "hand", "arm", "tool"})
+PLACE_WORDS = frozenset(
+    {
+        "pos", "pose", "poses", "position", "positions", "quat", "quaternion", "rot", "rotation", "orientation", "rpy",
+        "euler", "xyz", "axis", "angle", "angles", "state", "states", "translation", "trans", "ori", "r6d",
+    }
+)  # fmt: skip
+# Of other things than where the robot itself is
+OTHER_WORDS = frozenset(
+    {
+        "object", "objects", "obj", "cube", "cubes", "goal", "goals", "target", "targets", "desired", "command",
+        "commands", "commanded", "cmd", "reference", "leader", "master", "expert", "delta", "deltas", "noise", "env",
+        "world", "scene", "camera", "cam", "sim", "next", "initial", "init", "embedding", "teleop", "vr", "error",
+        "force", "forces", "torque", "torques", "tactile", "touch", "wrench", "contact", "mask", "valid", "limits",
+        "coords", "keypoints", "human", "frames", "frame", "reward", "rewards", "success", "index", "id", "mode",
+    }
+)  # fmt: skip
+OWN_GROUPS = frozenset({"present", "robot", "robot0", "proprio", "agent", "puppet", "follower"})
+ACTION_WORDS = frozenset({"action", "actions"})
+ACTION_NAMES = ("actions", "action")
+LEADER_WORDS = frozenset({"master", "leader"})
+
+# What is understood, and left out on purpose: by the whole path, or by the spelt last part of it
+KNOWN_PATHS = (
+    (re.compile(r"(^|/)next_obs(ervations?)?/"), "the observations again, one row later"),
+    (re.compile(r"(in|ex)trinsics?|cam2world|camera_matrix|calibration|(^|_)fovy?$", re.I), "a camera's calibration"),
+    (re.compile(r"point_?clouds?|(^|[/_])pcd([/_]|$)|lidar", re.I), "a point cloud"),
+    (re.compile(r"(^|/)robot[0-9]+_demo_(start|end)_pose$"), "the pose at the run's start or end (UMI)"),
+    (re.compile(r"(^|/)(keypoints?|n_contacts)$"), "what the simulator knows of objects (Diffusion Policy)"),
+    (re.compile(r"embedding|distilbert|(^|[/_])(bert|clip|t5|muse|use)([/_]|$)|_embed$", re.I), "an embedding"),
+)
+KNOWN_NAMES = (
+    (re.compile(r"(^|.*_)(qvel|vel|vels|velocity|velocities|qacc|acceleration|speed)(_.*)?"), "a velocity"),
+    (re.compile(r"(^|.*_)(effort|efforts|current|currents)(_.*)?"), "an effort"),
+    (re.compile(r".*_(cos|sin)"), "the same angles again, as cosine and sine"),
+    (re.compile(r"(actions?_abs|abs_actions?)"), "the same actions, as absolute poses"),
+    (
+        re.compile(
+            r"is_first|is_last|is_terminal|terminals?|terminated|timeouts?|truncated|truncations|terminations|dones?|"
+            r"discounts?|(max_)?(episode_)?(steps?|length)|num_(samples|steps|frames)|elapsed_steps"
+        ),
+        "marks rows or ends",
+    ),
+    (
+        re.compile(
+            r"(frame|step|episode|traj|trajectory|task|row)?_?(index|idx|id|number)|(env_)?steps?|timesteps?|seeds?|"
+            r"compress_len"
+        ),
+        "counts",
+    ),
+)
+KNOWN_TEXTS = re.compile(
+    r"(.*_)?(date|time|version|host|hostname|user|author|operator|uuid|id|path|dir|commit|hash|seed|license|env|"
+    r"model|bddl|xml|robot|robots|embodiment|tag|format|encoding|units?|camera|cameras|convention|controller|class)"
+    r"(_(name|names|file|path|type|id|args|info|meta|state|content))?|env_(args|kwargs|meta|info|name)|name|.*_dict|"
+    r"sim|compress|is_sim|compressed|num_samples"
+)
+
+
+class ArrayForm(NamedTuple):
+    """An array with a row per frame; `kind` is NumPy's: f, i, u, b, or another one."""
+
+    path: str
+    shape: tuple[int, ...]
+    kind: str
+
+    @property
+    def width(self) -> int:
+        return prod(self.shape[1:])
+
+
+class Vector(NamedTuple):
+    """Arrays that are joined to one vector, and for each what shows that it belongs there."""
+
+    paths: tuple[str, ...] = ()
+    why: str = ""
+
+
+def known_reason(path: str) -> str:
+    """Why an array is left out on purpose, by its name; "" for one that nothing tells of."""
+    name = spelt(path.rpartition("/")[2])
+    for pattern, why in KNOWN_PATHS:
+        if pattern.search(path):
+            return why
+    return next((why for pattern, why in KNOWN_NAMES if pattern.fullmatch(name)), "")
+
+
+def is_bookkeeping_text(name: str) -> bool:
+    """Does a text or an attribute say where the data is from, by its name?"""
+    return KNOWN_TEXTS.fullmatch(spelt(name)) is not None
+
+
+def state_by_name(arrays: Iterable[ArrayForm]) -> Vector:
+    """The arrays that say where the robot is: its whole state, joints, poses and grippers, in this order."""
+    tiers: list[list[str]] = [[], [], [], []]
+    for array in arrays:
+        tier = _state_tier(array)
+        if tier is not None:
+            tiers[tier].append(array.path)
+    paths = tuple(path for tier in tiers for path in sorted(tier, key=lambda path: (_is_gripper(path), path)))
+    return Vector(paths, "its name is that of a robot's state" if paths else "")
+
+
+def _state_tier(array: ArrayForm) -> int | None:
+    """0: the whole state, 1: joints, 2: a pose, 3: a gripper; None for other things."""
+    folders, _, leaf = array.path.rpartition("/")
+    parts = {word for part in array.path.split("/") for word in words(part)}
+    is_vector = array.kind in "fiub" and 1 <= array.width <= MAX_WIDTH and len(array.shape) <= 3
+    is_other = not (OTHER_WORDS | ACTION_WORDS).isdisjoint(parts) or known_reason(array.path)
+    if not is_vector or is_other:
+        return None
+    own = set(words(leaf))
+    if spelt(leaf) in WHOLE_STATES or _is_part_of_state(folders):
+        return 0
+    if _is_opening(own, array.width):
+        return 3
+    if not JOINT_WORDS.isdisjoint(own):
+        return 1
+    return 2 if _is_place(own, set(words(folders.rpartition("/")[2]))) else None
+
+
+def _is_opening(own: set[str], width: int) -> bool:
+    """Do the words of a name say how far a gripper or a hand is open?"""
+    is_gripper = not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own)
+    return is_gripper or (width <= 2 and not (SAY_OPEN | SAY_CLOSED).isdisjoint(own))
+
+
+def _is_place(own: set[str], above: set[str]) -> bool:
+    """Do the words of a name, and of the group it lies in, say where the robot's end is?"""
+    if "pose" in own or (not POSE_WORDS.isdisjoint(own) and not PLACE_WORDS.isdisjoint(own)):
+        return True
+    # A place alone is the robot's where the group says whose it is
+    is_place = bool(own) and own <= PLACE_WORDS | {"l", "r", "left", "right"}
+    return is_place and not (POSE_WORDS | GRIPPERS | OWN_GROUPS).isdisjoint(above)
+
+
+def _is_part_of_state(folders: str) -> bool:
+    """Does an array lie in a group that is called a state, as a part of it?"""
+    return any(spelt(part) in WHOLE_STATES - {"observation", "observations"} for part in folders.split("/") if part)
+
+
+def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
+    """The arrays that are the commands: the one called so with those of a base, else the parts of a group called so,
+    else what a leading arm did.
+    """
+    paths = [a.path for a in arrays if a.kind in "fiub" and 1 <= a.width <= MAX_WIDTH and len(a.shape) <= 4]
+    plain = [path for path in paths if _is_plain(path) and not known_reason(path)]
+    whole = _whole_action(plain)
+    if whole.paths:
+        return whole
+    if parts := [path for path in plain if path.split("/")[0] in ACTION_NAMES]:
+        return Vector(tuple(sorted(parts)), "a part of the action")
+    named = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
+    if len(named) == 1:
+        return Vector(tuple(named), "its name has the word action")
+    led = [path for path in plain if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)]
+    return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
+
+
+def _whole_action(paths: Sequence[str]) -> Vector:
+    """The array that is called actions, else action, nearest to the top, with those of a base."""
+    for name in ACTION_NAMES:
+        called = [path for path in paths if path.rpartition("/")[2] == name]
+        if called:
+            bases = [path for path in paths if spelt(path.rpartition("/")[2]) in ("base_action", "base_actions")]
+            return Vector((min(called, key=len), *bases), "it is called so")
+    return Vector()
+
+
+def _is_plain(path: str) -> bool:
+    """An action below observations is one that was observed, such as the last one."""
+    return not path.startswith(("obs/", "observation/", "observations/", "next_obs/", "states/"))
+
+
+def _is_joint(path: str) -> bool:
+    return not JOINT_WORDS.isdisjoint(words(path.rpartition("/")[2])) and not known_reason(path)
+
+
+def column_names(parts: Mapping[str, int]) -> list[list[str]]:
+    """A name for each dimension of each part, by its path and width: the last part of the path and a number.
+
+    Of parts with the same last part the group that tells them apart comes first. Two values of grippers beside two arms
+    are the left one and the right one. Example: {"obs/ee_pos": 2, "obs/grip": 1} gives ee_pos_0, ee_pos_1 and grip_0.
+    """
+    leaves = Counter(path.rpartition("/")[2] for path in parts)
+    has_two_arms = any(width in (12, 14, 16) and not _is_gripper(path) for path, width in parts.items())
+    names = []
+    for path, width in parts.items():
+        above, _, leaf = path.rpartition("/")
+        name = f"{above.rpartition('/')[2]}_{leaf}" if leaves[leaf] > 1 and above else leaf
+        if width == 2 and has_two_arms and _is_gripper(path) and not arm_of(name):
+            names.append([f"left_{name}", f"right_{name}"])
+        else:
+            names.append([f"{name}_{k}" for k in range(width)])
+    return names
+
+
+def _is_gripper(path: str) -> bool:
+    return not (GRIPPERS | HANDS).isdisjoint(words(path.rpartition("/")[2]))

@@ -1,0 +1,175 @@
+"""Where the episodes of an HDF5 file are: groups of one kind side by side, parts of flat arrays, or the whole file.
+
+Groups are told by what they hold, not by what they are called: several siblings with the same arrays, each with rows of
+its own. Groups of one episode's parts (cameras, arms, observations) are alike, too; their names tell them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import h5py
+import numpy as np
+
+from ingest.formats import hdf5_file as h5
+from ingest.formats.row_times import spelt
+from ingest.reasons import DataError, Limits
+from ingest.signals.naming import words
+
+USUAL_NAME = re.compile(r"(demo|episode|ep|traj|trajectory)?_?[0-9]+")
+NUMBER = re.compile(r"[0-9]+")
+# Groups that are a part of an episode, by a word of their name
+PARTS = frozenset(
+    {
+        "obs", "observation", "observations", "next", "action", "actions", "puppet", "master", "leader", "follower",
+        "image", "images", "rgb", "depth", "cam", "camera", "cameras", "sensor", "sensors", "robot", "robots", "arm",
+        "arms", "left", "right", "hand", "hands", "gripper", "grippers", "state", "states", "joint", "joints",
+        "endpose", "mask", "masks", "agent", "extra", "vision", "head", "wrist", "front", "top", "side", "proprio",
+        "tactile", "initial", "env", "info", "infos", "language", "finger", "fingers",
+    }
+)  # fmt: skip
+SAMPLED = 3  # groups of one kind of name that are looked into
+ALIKE = 0.5  # share of arrays that groups of one kind have in common
+MAX_LEVELS = 4
+
+END_NAMES = (
+    "terminals", "terminal", "timeouts", "timeout", "dones", "done", "is_last", "truncated", "truncations",
+    "terminated", "terminations", "is_terminal", "episode_end",
+)  # fmt: skip
+INDEX_NAMES = ("episode_index", "episode_id", "episode_ids", "episode", "traj_id", "trajectory_id", "traj_index")
+PLACES_OF_ENDS = "episode_ends"
+
+
+def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
+    """Groups of a file that are an episode each, by path; the whole file ("") where there is none. Raises DataError."""
+    for container in ("data", ""):
+        group = h5.find(file, container)
+        names = h5.members(group) if isinstance(group, h5py.Group) else []
+        if keys := [f"{container}/{name}".strip("/") for name in names if USUAL_NAME.fullmatch(name)]:
+            return keys
+    found = _below(file, "", 0, limits)
+    return found or [""]
+
+
+def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str]:
+    """Episodes below a group, by their paths; [] where it is an episode, or a part of one."""
+    children, has_rows = _children(group)
+    if has_rows or not children or level >= MAX_LEVELS or any(_is_part(name) for name in children):
+        return []
+    # Groups that hold no rows, such as settings, are no episodes
+    kinds = _kinds(children, limits)
+    found: list[str] = []
+    for names in kinds:
+        inside = {name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits) for name in names}
+        if any(inside.values()):
+            found += [key for name in names for key in inside[name] or [f"{path}/{name}".strip("/")]]
+        elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
+            found += [f"{path}/{name}".strip("/") for name in names]
+        elif len(names) == 1 and len(kinds) == 1:
+            found += [f"{path}/{names[0]}".strip("/")]
+    return found
+
+
+def _children(group: h5py.Group) -> tuple[dict[str, h5py.Group], bool]:
+    """Groups in a group, and whether rows lie beside them; what leads out of the file is neither."""
+    children: dict[str, h5py.Group] = {}
+    has_rows = False
+    for name in h5.members(group):
+        try:
+            member = h5.find(group, name)
+        except DataError:
+            continue  # found and named when episodes are listed
+        if isinstance(member, h5py.Group):
+            children[name] = member
+        elif isinstance(member, h5py.Dataset):
+            has_rows |= bool(member.shape) and member.dtype.kind in "fiub" and len(member.shape) > 1
+    return children, has_rows
+
+
+def _is_part(name: str) -> bool:
+    return not PARTS.isdisjoint(words(name))
+
+
+def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]]:
+    """Groups that hold rows, those together that hold the same arrays."""
+    by_form: dict[str, list[str]] = {}
+    for name in children:
+        by_form.setdefault(NUMBER.sub("#", name), []).append(name)
+    kinds: list[tuple[set[str], list[str]]] = []
+    for names in by_form.values():
+        sample = {names[0], names[len(names) // 2], names[-1]}
+        arrays = set().union(*(_arrays(children[name], limits) for name in sample))
+        if not arrays:
+            continue
+        for known, together in kinds:
+            if len(known & arrays) >= ALIKE * len(known | arrays):
+                together += names
+                break
+        else:
+            kinds.append((arrays, list(names)))
+    return [sorted(names, key=h5.natural) for _, names in kinds]
+
+
+def _arrays(group: h5py.Group, limits: Limits) -> set[str]:
+    """Paths of the arrays below a group that have rows, with # for numbers."""
+    found = h5.walk(group, [], limits)
+    return {NUMBER.sub("#", path) for path, dataset in found if dataset.shape and dataset.shape[0] > 1}
+
+
+def _is_numbered(names: Iterable[str]) -> bool:
+    """Do the names differ in numbers alone?"""
+    return len({NUMBER.sub("#", name) for name in names}) == 1 and all(NUMBER.search(name) for name in names)
+
+
+def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limits: Limits) -> bool:
+    """Have groups with other names rows of their own number? Parts of one episode have equally many."""
+    lengths = set()
+    for name in names[:SAMPLED]:
+        found = h5.walk(children[name], [], limits)
+        lengths |= {dataset.shape[0] for _, dataset in found if dataset.shape and len(dataset.shape) > 1}
+    return len(lengths) > 1
+
+
+# Flat files, in which the rows of all episodes stand one after the other
+
+
+def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[list[int], tuple[str, ...]]:
+    """Where each episode of a flat file ends, and the arrays that say so; [] for one that is a single episode.
+
+    Marks of ends in rows beside one another are a state that lasts, and end nothing. Raises DataError.
+    """
+    rows = [dataset.shape[0] for dataset in datasets.values() if dataset.shape and len(dataset.shape) > 1]
+    num_rows = max(set(rows), key=rows.count, default=0)
+    named = {spelt(path.rpartition("/")[2]): path for path in datasets}
+    if (path := named.get(PLACES_OF_ENDS)) is not None:
+        ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
+        is_rising = len(ends) > 0 and ends[0] > 0 and bool((np.diff(ends) > 0).all()) and ends[-1] <= num_rows
+        return (ends.tolist(), (path,)) if is_rising else ([], ())
+    marks = {path: datasets[path] for name in END_NAMES if (path := named.get(name)) is not None}
+    ended, used = np.zeros(num_rows, bool), list[str]()
+    for path, dataset in marks.items():
+        if dataset.shape not in ((num_rows,), (num_rows, 1)) or dataset.dtype.kind not in "biuf":
+            continue
+        mark = h5.values(dataset, limits).ravel() != 0
+        if not (mark[1:] & mark[:-1]).any():
+            ended |= mark
+            used.append(path)
+    if not used:
+        ended, used = _by_index(datasets, named, num_rows, limits)
+    ends = (np.flatnonzero(ended) + 1).tolist()
+    # Rows after the last mark are an episode, too
+    ends += [num_rows] if ends and ends[-1] < num_rows else []
+    return (ends, tuple(used)) if len(ends) > 1 else ([], ())
+
+
+def _by_index(
+    datasets: Mapping[str, h5py.Dataset], named: Mapping[str, str], num_rows: int, limits: Limits
+) -> tuple[np.ndarray, list[str]]:
+    """The last rows of episodes [n] by a column that counts them; none where there is no such column."""
+    for name in INDEX_NAMES:
+        path = named.get(name)
+        if path is None or datasets[path].shape not in ((num_rows,), (num_rows, 1)):
+            continue
+        if datasets[path].dtype.kind in "iuf" and num_rows:
+            index = h5.values(datasets[path], limits).ravel()
+            return np.r_[index[1:] != index[:-1], True], [path]
+    return np.zeros(num_rows, bool), []

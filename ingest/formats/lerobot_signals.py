@@ -1,0 +1,218 @@
+"""State and action of LeRobot episodes: which columns they are read from, and a name for each of their dimensions.
+
+Most datasets have one column of each. Some have a column for each part (`observation.state.gripper_position`), or keep
+a gripper in a column beside the state. The registry's `keys` name the columns where nothing else does. Names of
+dimensions are in info.json; GR00T and StarVLA have them in meta/modality.json, as slices of columns.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import pyarrow as pa
+
+from ingest.episode import names_of
+from ingest.formats.folders import object_of
+from ingest.formats.side_files import read_json
+from ingest.formats.tables import numbers, side_by_side, vectors
+from ingest.reasons import DataError
+from ingest.registry import Keys
+from ingest.signals.naming import Column, named_grippers, names_by_parts
+from ingest.sources.files import Source
+
+STATE_KEYS = ("observation.state", "state")
+ACTION_KEYS = ("action", "actions")
+PARTS_OF_STATE = ("observation.state.", "observation.states.", "state.", "states.")
+PARTS_OF_ACTION = ("action.", "actions.")
+BESIDE_STATE = ("observation.",)  # where a gripper may stand in a column of its own
+NUMBERS = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "bool")
+MODALITY = "meta/modality.json"
+
+Columns = Mapping[str, pa.Table]  # by name; each has a column for each of its dimensions
+
+
+class Vectors(NamedTuple):
+    """State and action of an episode, and where the names of their dimensions are from.
+
+    `state_columns` and `action_columns`: the columns of the rows that they consist of, in order, and why each does.
+    """
+
+    state: pa.Table | None
+    action: pa.Table | None
+    names_by: Literal["name", "modality.json"]
+    state_columns: Mapping[str, str]
+    action_columns: Mapping[str, str]
+
+
+class _Place(NamedTuple):
+    """Where one of the two vectors may be."""
+
+    keys: tuple[str, ...]  # the first of these that has numbers is the whole vector
+    parts: tuple[str, ...]  # how columns begin that hold a part of it
+    beside: tuple[str, ...]  # how columns begin that may hold a gripper of it
+    stated: tuple[str, ...]  # as the registry names them
+    slices: Mapping[str, Mapping[str, Any]]  # modality.json's, by column and name
+
+
+def modality_of(source: Source) -> dict[str, Any]:
+    """meta/modality.json, read once; {} for none, and for one that cannot be read, which the listing finds."""
+    if MODALITY not in source.noted:
+        try:
+            source.noted[MODALITY] = object_of(read_json(source, MODALITY)) if MODALITY in source.files else {}
+        except DataError:
+            source.noted[MODALITY] = {}  # the listing has a finding of that
+    return source.noted[MODALITY]
+
+
+def slices_by_column(source: Source, vector: Column) -> dict[str, dict[str, Any]]:
+    """The slices of meta/modality.json by the column within which they count, and by name.
+
+    Without `original_key` a slice counts within the whole vector, which is here "".
+    """
+    slices: dict[str, dict[str, Any]] = {}
+    for name, limits in object_of(modality_of(source).get(vector)).items():
+        column = object_of(limits).get("original_key")
+        slices.setdefault(column if isinstance(column, str) else "", {})[name] = limits
+    return slices
+
+
+def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns that state and action may be read from."""
+    features, keys = info["features"], source.config.keys
+    parts = _numeric(features, (*PARTS_OF_STATE, *PARTS_OF_ACTION))
+    beside = [name for name in _numeric(features, BESIDE_STATE) if named_grippers([name])]
+    by_modality = [name for name in (*slices_by_column(source, "state"), *slices_by_column(source, "action")) if name]
+    return tuple(dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *beside, *by_modality, *keys.state, *keys.action)))
+
+
+def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
+    """State and action among an episode's rows. Raises DataError."""
+    features, keys = info["features"], source.config.keys
+    places = _places(source, keys)
+    state, state_columns, is_state_sliced = _vector(rows, features, places["state"])
+    action, action_columns, is_action_sliced = _vector(rows, features, places["action"])
+    # A gripper is looked for in the state first
+    is_sliced = is_state_sliced or (is_action_sliced and not named_grippers(names_of(state)))
+    return Vectors(state, action, "modality.json" if is_sliced else "name", state_columns, action_columns)
+
+
+def _places(source: Source, keys: Keys) -> dict[str, _Place]:
+    of_state, of_action = slices_by_column(source, "state"), slices_by_column(source, "action")
+    return {
+        "state": _Place(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, of_state),
+        "action": _Place(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, of_action),
+    }
+
+
+def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
+    """Features of numbers whose names begin so."""
+    begin = [name for name in features if name.startswith(tuple(prefixes))]
+    return [name for name in begin if object_of(features[name]).get("dtype") in NUMBERS]
+
+
+def _vector(
+    rows: pa.Table, features: Mapping[str, Any], place: _Place
+) -> tuple[pa.Table | None, Mapping[str, str], bool]:
+    """A vector, the columns that it consists of and why, and whether modality.json names its dimensions.
+
+    The registry's columns count alone. Else it is the first of the usual columns that has numbers, or all parts. Where
+    neither has a name for a gripper, columns beside them count whose own name, or whose slice, has one.
+    """
+    if place.stated:
+        tables = _parts(rows, features, place.stated, place.keys)
+        return side_by_side(tables.values()), dict.fromkeys(tables, "the registry entry names it"), False
+    tables = _whole(rows, features, place.keys)
+    columns = dict.fromkeys(tables, "its name")
+    if not tables:
+        tables = _parts(rows, features, _numeric(features, place.parts))
+        columns = dict.fromkeys(tables, "a part by its name")
+    if _grippers(tables):
+        return side_by_side(tables.values()), columns, False
+
+    beside = [name for name in _numeric(features, (*place.beside, *place.parts)) if named_grippers([name])]
+    more = _parts(rows, features, [name for name in beside if name not in (*place.keys, *tables)])
+    columns |= dict.fromkeys(more, "a gripper by its name")
+    tables |= more
+    if not _grippers(tables):
+        tables, columns = _named_by_slices(rows, features, place, tables, columns)
+        return side_by_side(tables.values()), columns, bool(_grippers(tables))
+    return side_by_side(tables.values()), columns, False
+
+
+def _whole(rows: pa.Table, features: Mapping[str, Any], keys: Iterable[str]) -> dict[str, pa.Table]:
+    """The first of some columns that holds numbers, by its name; {} for none."""
+    tables = ((name, first_vector(rows, features, [name])) for name in keys)
+    return next(({name: table} for name, table in tables if table is not None), {})
+
+
+def _grippers(tables: Columns) -> bool:
+    """Does a name among the dimensions of some columns say that it is of a gripper or a hand?"""
+    return bool(named_grippers([name for table in tables.values() for name in table.column_names]))
+
+
+def _named_by_slices(
+    rows: pa.Table, features: Mapping[str, Any], place: _Place, tables: Columns, columns: Mapping[str, str]
+) -> tuple[dict[str, pa.Table], dict[str, str]]:
+    """With the names of modality.json's slices, where they name a gripper or a hand, each in its own column.
+
+    A column that only modality.json tells of counts where there is no other, or where it holds the gripper.
+    """
+    named, why = dict(tables), dict(columns)
+    whole = next(iter(tables), "")
+    for column, slices in place.slices.items():
+        name = column or whole
+        table = tables.get(name)
+        if table is None:
+            table = first_vector(rows, features, [name], singles=True)
+            names = [] if table is None else names_by_parts(slices, table.num_columns)
+            if table is None or (tables and not named_grippers(names)):
+                continue
+            why[name] = f"{MODALITY} names it"
+        names = names_by_parts(slices, table.num_columns)
+        is_gripper_named = bool(named_grippers(names))
+        named[name] = table.rename_columns(names) if is_gripper_named or name not in tables else table
+    return named, why
+
+
+def first_vector(
+    rows: pa.Table, features: Mapping[str, Any], names: Iterable[str], *, singles: bool = False
+) -> pa.Table | None:
+    """The first of some columns that holds numbers, with names where info.json has one for each dimension.
+
+    `singles`: also one of single whole numbers or flags.
+    """
+    for name in names:
+        values = vectors(rows[name], name, singles=singles) if name in rows.column_names else None
+        if values is not None:
+            stated = dimension_names(features.get(name))
+            return numbers(values, stated if len(stated) == values.shape[1] else ())
+    return None
+
+
+def _parts(
+    rows: pa.Table, features: Mapping[str, Any], names: Iterable[str], wholes: Sequence[str] = ()
+) -> dict[str, pa.Table]:
+    """Columns that are parts of one vector: the names of dimensions begin with that of their part, but of `wholes`."""
+    tables: dict[str, pa.Table] = {}
+    for name in names:
+        if (table := first_vector(rows, features, [name], singles=True)) is None:
+            continue
+        tables[name] = table
+        if name in wholes:
+            continue
+        prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
+        part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
+        inner = [f"{part}.{own or k}" for k, own in enumerate(table.column_names)]
+        tables[name] = table.rename_columns([part] if len(inner) == 1 else inner)
+    return tables
+
+
+def dimension_names(feature: Any) -> Sequence[str]:
+    """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
+    stated = object_of(feature).get("names")
+    if isinstance(stated, dict) and {*map(type, stated.values())} <= {int}:
+        return list(map(str, sorted(stated, key=stated.__getitem__)))
+    of_parts = stated if isinstance(stated, dict) else {"": stated}
+    parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
+    # A list may be one of lists; the names of several parts are told apart by their parts
+    named = [(part, n) for part, of in parts.items() for one in of for n in (one if isinstance(one, list) else [one])]
+    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in named]

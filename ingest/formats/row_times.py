@@ -1,0 +1,72 @@
+"""Times and rates of rows, in whatever unit and under whatever name recorders keep them."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ingest.formats.tables import rate_of
+from ingest.signals.naming import words
+
+TIME_UNITS_S = (1.0, 1e-3, 1e-6, 1e-9)
+MIN_STEP_S, MAX_STEP_S = 1 / 240, 1  # between rows: robots are sampled at 1 to 240 Hz
+TIME_NAMES = frozenset(
+    {
+        "timestamp", "timestamps", "time", "times", "time_stamp", "time_stamps", "stamp", "stamps", "time_s",
+        "timestamp_s", "timestamps_s", "timestamp_ns", "timestamps_ns", "time_ns", "sim_time",
+    }
+)  # fmt: skip
+# What states the rate, of a group or a dataset
+RATE_NAMES = frozenset(
+    {
+        "fps", "frame_rate", "framerate", "frames_per_second", "sample_rate", "sample_rate_hz", "sampling_rate",
+        "frequency", "freq", "control_freq", "control_frequency", "control_hz", "control_rate", "hz", "rate",
+        "record_frequency", "recording_frequency",
+    }
+)  # fmt: skip
+
+
+def spelt(name: str) -> str:
+    """A name in small letters, its words parted by underscores. Example: spelt("timeStamps") == "time_stamps"."""
+    return "_".join(words(name))
+
+
+def is_time_name(name: str) -> bool:
+    """Is that what times of rows are called?"""
+    return spelt(name) in TIME_NAMES
+
+
+def is_rate_name(name: str) -> bool:
+    return spelt(name) in RATE_NAMES or name.lower() in RATE_NAMES
+
+
+def is_time_shape(shape: Sequence[int], num_rows: int | None) -> bool:
+    """Is there one value for each row: [n] or [n, 1]?"""
+    return num_rows is not None and tuple(shape) in ((num_rows,), (num_rows, 1))
+
+
+def times_in_seconds(stored: np.ndarray) -> np.ndarray:
+    """Times of rows [n] or [n, 1] in seconds, as far as their steps tell the unit."""
+    times = np.asarray(stored, np.float64).reshape(-1)
+    step = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    plausible = [unit for unit in TIME_UNITS_S if MIN_STEP_S <= step * unit <= MAX_STEP_S]
+    return times * next(iter(plausible), 1.0)
+
+
+def rate_by_times(times_s: np.ndarray | None) -> float | None:
+    """Frames per second by the rows' times; None where they stand still, run back, or are no numbers."""
+    if times_s is None or len(times_s) < 2:
+        return None
+    steps = np.diff(times_s)
+    if not np.isfinite(steps).all() or np.median(steps) <= 0:
+        return None
+    return rate_of(round(float(1 / np.median(steps)), 3))
+
+
+def first_rate(values: Iterable[Any]) -> float | None:
+    """The first of some values that can be a rate: numbers, or arrays of one."""
+    for value in values:
+        single = value.item() if isinstance(value, np.ndarray | np.generic) and value.size == 1 else value
+        if rate := rate_of(single):
+            return rate
+    return None

@@ -1,0 +1,80 @@
+"""Instructions among the texts of a source, whatever their fields are called; also within texts that hold JSON."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from ingest.formats.listing import texts_among
+from ingest.formats.side_files import parse_json
+from ingest.signals.naming import words
+
+# Words in the name of a field that holds an instruction, the plainest first
+INSTRUCTION_WORDS = (
+    ("instruction", "instructions"),
+    ("language", "lang", "prompt"),
+    ("task", "tasks"),
+    ("description", "goal", "command", "caption"),
+)
+# In names of fields that are about a task, and are no text of it
+NOT_A_TEXT = frozenset(
+    {"id", "index", "idx", "embedding", "embed", "type", "category", "suite", "version", "env", "file", "path", "bddl"}
+)
+MAX_DEPTH = 3  # objects within objects, in JSON
+
+
+@lru_cache(maxsize=4096)
+def rank_of(name: str) -> int | None:
+    """How plainly a field's name says that it holds an instruction, 0 is best; None where it does not."""
+    parts = set(words(name.rpartition("/")[2]))
+    if not NOT_A_TEXT.isdisjoint(parts):
+        return None
+    return next((rank for rank, names in enumerate(INSTRUCTION_WORDS) if not parts.isdisjoint(names)), None)
+
+
+def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, ...]]:
+    """The field that holds the instruction by its name, and its texts; ("", ()) for none."""
+    found: list[tuple[int, int, str, tuple[str, ...]]] = []
+    for place, (name, texts) in enumerate(fields.items()):
+        inside = _inside_json(texts)
+        rank = rank_of(name)
+        if inside:
+            found.append((inside[0], place, name, inside[1]))
+        elif rank is not None and (plain := texts_among(text for text in texts if not _is_json(text))):
+            found.append((rank, place, name, plain))
+    _, _, name, texts = min(found, default=(0, 0, "", ()))
+    return name, texts
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
+def _inside_json(texts: Iterable[str]) -> tuple[int, tuple[str, ...]] | None:
+    """The instruction in the first text that holds a JSON object, with its rank."""
+    for text in texts:
+        if not _is_json(text):
+            continue
+        try:
+            content = parse_json(text)
+        except ValueError:
+            continue
+        if found := instruction_of(content):
+            return found
+    return None
+
+
+def instruction_of(content: Any) -> tuple[int, tuple[str, ...]] | None:
+    """The instruction in an object as JSON has them, by the names of its fields, with its rank; None for none."""
+    found = list(_ranked(content, 0))
+    # Of equal ranks the first one counts
+    return min(found, key=lambda of_field: of_field[0]) if found else None
+
+
+def _ranked(content: Any, depth: int) -> Iterator[tuple[int, tuple[str, ...]]]:
+    if not isinstance(content, dict) or depth >= MAX_DEPTH:
+        return
+    for name, value in content.items():
+        rank = rank_of(str(name))
+        if rank is not None and (texts := texts_among([value])):
+            yield rank, texts
+        yield from _ranked(value, depth + 1)

@@ -1,0 +1,43 @@
+"""What a stream of pictures shows beside colours: depth, masks, touch. By its name, and by what its pictures look like.
+
+Recorders that know colour videos alone store all of these as such. A name is a prior: a camera is left out where its
+pictures say so, too.
+"""
+
+import re
+
+import numpy as np
+
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+KINDS = {
+    "depth": ("depth", "disparity"),
+    "masks": ("segmentation", "seg", "segm", "semantic", "mask", "masks"),
+    "touch": ("tactile", "touch", "gelsight", "gelslim", "visuotactile", "tactip"),
+    "infrared": ("infrared", "infra", "ir", "thermal"),
+    "motion": ("flow", "normal", "normals"),
+}
+KIND_OF_WORD = {word: kind for kind, words in KINDS.items() for word in words}
+COLOURS = ("rgb", "bgr", "color", "colour", "rgbd")
+GREY_DIFFERENCE = 6.0  # between the channels of a pixel, on average: what an encoder makes of equal ones
+FEW_COLOURS, FLAT_SHARE = 12, 0.8  # so few colours, of 16 levels a channel, cover so much of a picture of masks
+
+
+def kind_by_name(camera: str) -> str:
+    """What a camera shows beside colours, by the last word of its name that says it; "" for colours.
+
+    Example: kind_by_name("observation.images.depth") == "depth", and kind_by_name("depth_camera_rgb") == "".
+    """
+    words = [word.lower() for word in WORD.findall(camera)]
+    telling = [word for word in words if word in KIND_OF_WORD or word in COLOURS]
+    return KIND_OF_WORD.get(telling[-1], "") if telling else ""
+
+
+def look_of(rgb: np.ndarray) -> str:
+    """How a picture [h, w, 3] uint8 looks where it is no camera's: "grey" or "of few colours"; else ""."""
+    channels = rgb.astype(np.int16)
+    if float((channels.max(axis=2) - channels.min(axis=2)).mean()) < GREY_DIFFERENCE:
+        return "grey"
+    levels = (channels >> 4).reshape(-1, 3) @ np.array([256, 16, 1])
+    _, counts = np.unique(levels, return_counts=True)
+    is_flat = float(np.sort(counts)[::-1][:FEW_COLOURS].sum()) >= FLAT_SHARE * len(levels)
+    return "of few colours" if is_flat else ""

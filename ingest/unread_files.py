@@ -1,0 +1,136 @@
+"""The files of a source that no reader opens, in any format: by pattern, since there may be many."""
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
+
+from ingest.episode import EpisodeRecord, Finding, SourcePart
+from ingest.source_parts import PartCensus
+from ingest.sources.files import Source
+
+KnownPaths = Sequence[tuple[re.Pattern[str], str]]  # of whole paths, and why these files hold nothing of a run
+NUMBER = re.compile(r"[0-9a-f]{12,}|\d+")  # digits, or a hash
+MAX_PATTERNS = 50  # of the files of one source; where there are more, one for each folder and suffix
+# Names of files that tell nothing of a run, and why, in any folder
+FOR_PEOPLE = r"(readme|licen[cs]e|notice|citation|changelog|authors|contributing)([-_]\w+)*(\.(txt|html|cff))?"
+BOOKKEEPING = (
+    (rf"{FOR_PEOPLE}|.*\.(md|rst|bib|pdf)", "words for people"),
+    (r".*\.(md5|sha1|sha256|sha512)|(md5|sha\d+)sums?(\.txt)?", "checksums"),
+    (r"thumbs\.db|desktop\.ini|.*\.lock|.*\.py|.*\.ipynb|.*\.sh|requirements.*\.txt", "no data"),
+)
+BOOKKEEPING_NAMES = tuple((re.compile(pattern, re.IGNORECASE), why) for pattern, why in BOOKKEEPING)
+CHUNK = re.compile(r"(.+)/(?:c/)?\d+(?:[./]\d+)*")  # of an array that is a folder; group 1 is the array
+# Whole paths of files, and why: in any format, and beside the data of one
+DEPTH = r"(.*[/_])?depth([/_].*)?\.(png|jpg|jpeg|exr|npy|npz|mp4|mkv|avi)"
+ANYWHERE = (
+    (DEPTH, "depth: labels are made by colour pictures"),
+    (r"(.*/)?(dataset_infos?\.json|dataset_statistics.*\.json)", "what a package or a training says of the dataset"),
+)
+OF_FORMAT = {
+    "lerobot": (
+        (r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)", "statistics of columns"),
+        (r"images/.*\.(png|jpg|jpeg)", "pictures that rows name, or that a recorder left beside its videos"),
+    ),
+}
+KNOWN_PATHS = {
+    name: tuple((re.compile(pattern), why) for pattern, why in (*ANYWHERE, *OF_FORMAT.get(name, ())))
+    for name in ("", *OF_FORMAT)
+}
+
+
+def add_unread_files(
+    census: PartCensus, source: Source, format_: str, records: Collection[EpisodeRecord], findings: Collection[Finding]
+) -> None:
+    """Account for files, and members of tars that were looked into, that nothing read, names or finds fault with.
+
+    `format_`: as in a listing. A part of kind `file` that a reader declared stands for all files that fit its name, in
+    which * is any text.
+    """
+    unread = _unread(source, _named(source, records, findings), _spoken_of(source, records, findings))
+    parts = census.listed()
+    declared = [_matcher(part.name) for part in parts if part.kind == "file"]
+    arrays = {part.name for part in parts if part.kind in ("array", "camera")}
+    unread = [uri for uri in unread if not any(match.fullmatch(uri) for match in declared)]
+    unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
+    known_paths = KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""])
+    for pattern, uris in _grouped(unread, known_paths).items():
+        why = _why_known(uris[0], known_paths)
+        status = "known" if why else "unknown"
+        why = why or "nothing names it, and no reader opens it"
+        census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
+
+
+def _unread(source: Source, named: set[str], folders: set[str]) -> list[str]:
+    """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
+    members = (f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members)
+    return [uri for uri in chain(source.files, members) if uri not in named and not _is_below(uri, folders)]
+
+
+def _spoken_of(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+    """Folders that are an episode's rows, such as a Zarr store: its reader accounts for them; or that a finding has."""
+    about = {*(record.data_uri for record in records), *(finding.file for finding in findings)}
+    return {uri for uri in about if uri and uri not in source.files}
+
+
+def _why_known(uri: str, known_paths: KnownPaths) -> str:
+    """Why a file holds nothing of a run, by its name; "" where it may."""
+    name = uri.rsplit("/", 1)[-1]
+    by_name = (why for pattern, why in BOOKKEEPING_NAMES if pattern.fullmatch(name))
+    by_path = (why for pattern, why in known_paths if pattern.fullmatch(uri))
+    return next(chain(by_name, by_path), "")
+
+
+def _named(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
+    """The files that were read, those that episodes rest on, and those of which a finding speaks."""
+    named = set(source.read_files)
+    for record in records:
+        named.update(video.uri for video in record.videos)
+        named.add(record.data_uri or "")
+    named.update(finding.file for finding in findings if finding.file)
+    return named
+
+
+def _is_below(uri: str, folders: set[str]) -> bool:
+    """Does a file lie in one of some folders, at any depth?"""
+    return bool(folders) and any(uri[:place] in folders for place, sign in enumerate(uri) if sign == "/")
+
+
+def _is_chunk(uri: str, arrays: set[str]) -> bool:
+    """Is a file a chunk of an array that a reader accounts for, by the path of the array or the end of it?"""
+    match = CHUNK.fullmatch(uri)
+    if match is None:
+        return False
+    names = match[1].split("/")
+    return any("/".join(names[place:]) in arrays for place in range(len(names)))
+
+
+def _matcher(name: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, name.split("*"))))
+
+
+def _grouped(uris: Sequence[str], known_paths: KnownPaths) -> Mapping[str, list[str]]:
+    """Files by name with * for each number; where these are many, by folder and suffix."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for uri in uris:
+        groups[NUMBER.sub("*", uri)].append(uri)
+    if len(groups) <= MAX_PATTERNS:
+        return {_pattern(of_group): of_group for of_group in groups.values()}
+    wider: dict[str, list[str]] = defaultdict(list)
+    for pattern, of_pattern in groups.items():
+        folder, slash, name = pattern.rpartition("/")
+        _, dot, suffix = name.rpartition(".")
+        # What says why a file is no data is in its name, which stays
+        is_known = _why_known(of_pattern[0], known_paths) != ""
+        wider[pattern if is_known else f"{folder}{slash}*{dot}{suffix}"] += of_pattern
+    return wider
+
+
+def _pattern(uris: Sequence[str]) -> str:
+    """What files are called that differ in numbers alone, with * for the numbers that differ."""
+    first = NUMBER.findall(uris[0])
+    differs = [False] * len(first)
+    for uri in uris[1:]:
+        differs = [known or a != b for known, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
+    numbers = ("*" if is_other else number for is_other, number in zip(differs, first, strict=True))
+    return NUMBER.sub(lambda _: next(numbers), uris[0])

@@ -1,0 +1,338 @@
+"""Layouts of HDF5, Zarr and RLDS that are read right, or whose parts that are not read are named; none is silent.
+
+tests/data/tfds has small datasets that TFDS 4.9.9 wrote.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from core.paths import ROOT
+from ingest.episode import EpisodeData, Listing
+from ingest.signals.survey import survey
+from ingest.source import list_episodes, read_episode
+from ingest.sources.files import Source
+from tests.kits import array_layouts as kit
+from tests.kits.array_layouts import demos, film, groups, smooth, with_one
+from tests.kits.lerobot_writer import source_of
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a dataset shows, in short."""
+
+    listing: Listing
+    episodes: list[EpisodeData]
+    source: Source
+
+    def shape(self) -> list[tuple[int, ...]]:
+        """Rows, and dimensions of state and action, by episode; 0 for none."""
+        widths = [(e.states and e.states.num_columns, e.actions and e.actions.num_columns) for e in self.episodes]
+        return [(e.record.num_rows or 0, *(w or 0 for w in of)) for e, of in zip(self.episodes, widths, strict=True)]
+
+    def unknown(self) -> list[str]:
+        return [part.name for part in self.listing.parts if part.status == "unknown"]
+
+    def reasons(self) -> set[str]:
+        """Of findings other than those of every small dataset."""
+        return {f.reason for f in self.listing.findings} - {"no_task", "no_frame_rate", "part_not_used"}
+
+    def grippers(self) -> list[tuple[str, str, list[int], str]]:
+        signals = survey(self.source, self.listing.records, None).signals
+        return [(s.arm, s.column, list(s.dimensions), s.polarity) for s in signals]
+
+    def pictures(self, camera: str, episode: int = 0) -> np.ndarray:
+        return np.stack([picture.rgb() for _, _, picture in self.episodes[episode].frames(camera)])
+
+
+def seen(folder: Path, **config: Any) -> Seen:
+    source = source_of(folder, **config)
+    listing = list_episodes(source)
+    named = [f.detail for f in listing.findings if f.reason == "part_not_used"]
+    unknown = [part for part in listing.parts if part.status == "unknown"]
+    assert len(named) == len(unknown)
+    assert all(part.name in detail for part, detail in zip(unknown, named, strict=True))
+    return Seen(listing, [read_episode(source, record) for record in listing.records], source)
+
+
+# Which groups are episodes, and where a flat file is cut
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("rollout_0", "rollout_1", "rollout_2"),
+        ("Trial0", "Trial1"),
+        ("eps_0", "eps_1"),
+        ("demo_2024_00", "demo_2024_01"),
+        ("episodes/episode_0", "episodes/episode_1"),
+        ("task_a/demo_0", "task_a/demo_1", "task_b/demo_0"),
+        ("alice", "bob"),
+        ("a81bc81b-dead", "e5f1c0aa-beef"),
+        ("rollout_0",),
+    ],
+)
+def test_groups_of_one_kind_are_episodes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, groups(*names)))
+    assert sorted(shown.shape()) == [(20 + k, 7, 7) for k in range(len(names))]
+    assert sorted(str(record.task) for record in shown.listing.records) == [f"task {k}" for k in range(len(names))]
+    assert shown.listing.cameras == ("front",)
+    assert len({record.source_id for record in shown.listing.records}) == len(names)
+    assert (shown.unknown(), shown.reasons()) == ([], set())
+
+
+def test_groups_of_an_episode_are_none(tmp_path: Path) -> None:
+    def write(file: h5py.File) -> None:
+        for name in ("cam_0", "cam_1"):
+            file[f"{name}/rgb"] = film(20)
+        for name in ("left_arm", "right_arm"):
+            file[f"{name}/joint_position"] = smooth(20, 7)
+
+    shown = seen(kit.write_hdf5(tmp_path, write))
+    assert shown.shape() == [(20, 14, 0)]
+    assert shown.listing.cameras == ("cam_0", "cam_1")
+
+
+@pytest.mark.parametrize(("write", "lengths"), [(kit.flat, (10, 7, 7)), (kit.flat_by_index, (8, 8, 8))])
+def test_a_flat_file_is_cut(tmp_path: Path, write: Callable[[h5py.File], None], lengths: tuple[int, ...]) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, write))
+    assert shown.shape() == [(n, 11, 7) for n in lengths]
+    start = lengths[0]
+    stop = start + lengths[1]
+    state = shown.episodes[1].state
+    assert state is not None
+    assert np.array_equal(state, smooth(24, 11)[start:stop].astype(float))
+    assert np.array_equal(shown.pictures(shown.listing.cameras[0], 1), film(24)[start:stop])
+    assert shown.unknown() == []
+
+
+# What HDF5's arrays are
+
+ROBOCASA = {"env_kwargs": {"control_freq": 20}}
+TWO_ARMS = {f"robot{r}_{part}": n for r in (0, 1) for part, n in (("eef_pos", 3), ("eef_quat", 4))}
+OPEN, CLOSED, UNSURE = "high_is_open", "high_is_closed", "unknown"
+
+GRIPPERS: dict[str, tuple[Callable[..., None], int, float, tuple[int, int], list[Any]]] = {
+    # what writes it, files, frames per second, dimensions of state and action, grippers
+    "RoboCasa": (
+        demos(12, ROBOCASA, {"robot0_base_to_eef_pos": 3}, {}, 6), 1, 20, (3, 12), [("", "action", [6], CLOSED)]),
+    "two arms of seven joints": (kit.two_arms_of_seven, 4, 20, (16, 14), [
+        ("left", "state", [14], CLOSED), ("right", "state", [15], CLOSED)]),
+    "Isaac Lab": (kit.isaac_lab, 1, 50, (5, 7), [("", "state", [3, 4], OPEN)]),
+    "Isaac Lab, by the action": (kit.isaac_lab_without_gripper, 1, 50, (3, 7), [("", "action", [6], OPEN)]),
+    "ManiSkill": (kit.maniskill, 1, 20, (9, 7), [("", "state", [7, 8], OPEN)]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GRIPPERS)
+def test_grippers_and_rates_by_writer(tmp_path: Path, name: str) -> None:
+    write, files, fps, widths, grippers = GRIPPERS[name]
+    shown = seen(kit.write_hdf5(tmp_path, write, files))
+    assert {of_episode[1:] for of_episode in shown.shape()} == {widths}
+    assert {record.fps for record in shown.listing.records} == {fps}
+    assert shown.grippers() == grippers
+    assert shown.unknown() == []
+
+
+def test_two_arms_of_robosuite_have_two_grippers(tmp_path: Path) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, demos(14, ROBOCASA, TWO_ARMS, {}, 6)))
+    names = shown.episodes[0].action_names
+    assert (names[6], names[13]) == ("robot0_gripper_close", "robot1_gripper_close")
+    assert shown.shape() == [(30, 14, 14)] * 3
+
+
+def test_no_gripper_is_invented(tmp_path: Path) -> None:
+    env = {"env_name": "x", "env_kwargs": {"robots": ["GR1"], "control_freq": 20}}
+    shown = seen(kit.write_hdf5(tmp_path, demos(24, env, {"robot0_right_eef_pos": 3}, {}, 0)))
+    assert shown.shape() == [(30, 3, 24)] * 3
+    assert not any("gripper" in name for name in shown.episodes[0].action_names)
+
+
+def test_one_observation_more_than_actions(tmp_path: Path) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, kit.maniskill))
+    assert shown.shape() == [(60, 9, 7)] * 3
+    action = shown.episodes[0].action
+    assert action is not None
+    assert np.array_equal(action[-1], action[-2])
+    (finding,) = [f for f in shown.listing.findings if f.reason == "length_differs"]
+    assert "3 episodes have one observation more than actions" in finding.detail
+    assert len(shown.pictures(shown.listing.cameras[0])) == 60
+
+
+def test_robomind(tmp_path: Path) -> None:
+    folder = tmp_path / "h5_franka/place/success_episodes/train/100/data"
+    folder.mkdir(parents=True)
+    kit.write_hdf5(folder, kit.robomind)
+    shown = seen(tmp_path)
+    (record,) = shown.listing.records
+    assert (record.task, record.success, shown.shape()) == ("put the cube down", True, [(20, 8, 8)])
+    assert np.array_equal(shown.pictures("camera_top"), film(20))
+    assert (shown.unknown(), shown.reasons()) == ([], set())
+
+
+STATED = {
+    "the data's attribute": (kit.stated_rate, 10),
+    "an attribute": (with_one(CONTROL_FREQ=25), 25),
+    "a dataset": (with_one(meta__fps=25), 25),
+    "times in a column": (with_one(timestamp=(np.arange(20) * 0.05)[:, None]), 20),
+    "other times": (with_one(time_stamps=np.arange(20) / 25), 25),
+    "nanoseconds": (with_one(observations__timestamp_ns=(np.arange(20) * 4e7 + 1.7e18).astype(np.int64)), 25),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_a_rate_that_is_stated_counts(tmp_path: Path, name: str) -> None:
+    write, fps = STATED[name]
+    shown = seen(kit.write_hdf5(tmp_path, write))
+    assert shown.listing.fps == fps
+    assert not any(f.reason == "no_frame_rate" for f in shown.listing.findings)
+
+
+TEXTS = {
+    "RoboMIND's": with_one(language_raw=np.array([b"fold it"])),
+    "an attribute": with_one(TASK_DESCRIPTION="fold it"),
+    "below the observations": with_one(observations__instruction="fold it"),
+    "JSON": with_one(METADATA='{"robot": "x", "task": {"language_instruction": "fold it"}}'),
+    "bytes": with_one(instruction_text=np.frombuffer(b"fold it", np.uint8)),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(tmp_path: Path, name: str) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, TEXTS[name]))
+    assert [record.task for record in shown.listing.records] == ["fold it"]
+    assert shown.unknown() == []
+
+
+def test_what_nothing_reads_is_named(tmp_path: Path) -> None:
+    stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello", "WEATHER": "sunny"}
+    shown = seen(kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7))))
+    named = ["attribute success", "attribute weather", "note", "observations/tactile", "zorp"]
+    assert sorted(shown.unknown()) == named
+    assert shown.shape() == [(20, 14, 7)]
+
+
+def test_base_actions_are_joined(tmp_path: Path) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, with_one(base_action=smooth(20, 2))))
+    assert (shown.shape(), shown.unknown()) == ([(20, 7, 9)], [])
+
+
+def test_each_picture_is_one_camera(tmp_path: Path) -> None:
+    for k, write in enumerate((kit.virtual, kit.linked)):
+        (tmp_path / str(k)).mkdir()
+        shown = seen(kit.write_hdf5(tmp_path / str(k), write))
+        assert shown.listing.cameras == ("front",)
+        assert np.array_equal(shown.pictures("front"), film(20))
+        assert (shown.unknown(), shown.reasons()) == ([], set())
+
+
+def test_pictures_that_lie_otherwise(tmp_path: Path) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, kit.pictures))
+    cameras = {"front", "rgba", "channels_first", "unit_floats", "byte_floats", "depth_camera", "unmasked_view"}
+    assert set(shown.listing.cameras) == cameras
+    for camera in cameras:
+        assert np.array_equal(shown.pictures(camera), film(20)), camera
+    below = "observations/images"
+    assert sorted(shown.unknown()) == [f"{below}/signed_floats", f"{below}/two_at_once", "observations/tactile"]
+
+
+def test_an_orientation_turns_no_picture(tmp_path: Path) -> None:
+    shown = seen(kit.write_hdf5(tmp_path, kit.exif))
+    assert shown.pictures("front").shape == (20, 12, 16, 3)
+
+
+# Zarr
+
+
+BLACK = np.concatenate([film(18)[:0], np.zeros((1, 12, 16, 3), np.uint8), film(18)[1:]])
+
+
+def test_zarr_arrays_without_chunks(tmp_path: Path) -> None:
+    """zarr >= 3 stores no chunk of the fill value alone."""
+    arrays = {"meta/success": np.zeros(3, bool), "data/img": BLACK, "data/robot_joint": np.zeros((18, 6), np.float32)}
+    shown = seen(kit.write_zarr(tmp_path, arrays, {}))
+    assert [record.success for record in shown.listing.records] == [False] * 3
+    assert np.array_equal(shown.pictures("img"), BLACK[:5])
+    (finding,) = [f for f in shown.listing.findings if f.reason == "missing_chunks"]
+    assert "1 of 18 chunks of data/img" in finding.detail
+    used = {part.name: part.use for part in shown.listing.parts if part.status == "used"}
+    assert used["data/robot_joint"] == "state"
+
+
+def test_zarr_layouts(tmp_path: Path) -> None:
+    texts = np.array(["a", "b", "c"], dtype="S1")
+    arrays = {
+        "data/state": np.zeros(0),
+        "data/obs/cam": film(18).astype(np.float32),
+        "data/obs/robot_state": smooth(18, 4),
+        "data/timestamp": (np.arange(18) * 50_000_000)[:, None],
+        "data/zorp": smooth(18, 3),
+        "meta/length": np.array([5, 7, 6]),
+        "meta/task": texts,
+        "meta/zorp": np.array([1, 2, 3]),
+    }
+    shown = seen(kit.write_zarr(tmp_path, arrays, {"meta/zorp": kit.DELTA}, weather="sunny"))
+    assert shown.shape() == [(5, 4, 2), (7, 4, 2), (6, 4, 2)]
+    assert shown.listing.cameras == ("img", "obs/cam")
+    assert np.array_equal(shown.pictures("obs/cam", 1), film(18)[5:12])
+    assert [record.task for record in shown.listing.records] == ["a", "b", "c"]
+    assert shown.listing.fps == 20
+    assert sorted(shown.unknown()) == ["attribute weather", "data/zorp", "meta/zorp"]
+
+
+# RLDS, as TFDS wrote it
+
+
+RLDS: dict[str, tuple[tuple[int, int], tuple[str, ...], list[str]]] = {
+    # dimensions of state and action, cameras, what is named as not read
+    "exif": ((7, 7), ("image",), []),
+    "image_beside": ((7, 7), ("image", "wrist"), []),
+    "template": ((7, 7), ("image",), []),
+    "ragged": ((0, 7), ("image",), ["steps/observation/state"]),
+    "ragged_names": ((7, 7), ("image",), []),
+    "state_names": ((7, 7), ("image",), []),
+    "state_in_parts": ((7, 7), ("image",), []),
+    "other_names": ((20, 7), ("image",), ["steps/success"]),
+    "all_kinds": (
+        (11, 7),
+        ("chw", "depth_camera_rgb", "float", "rgba", "unmasked_view"),
+        ["note", "steps/extra", *(f"steps/observation/{name}" for name in ("bf", "cams", "stack", "tactile"))],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RLDS)
+def test_rlds(name: str) -> None:
+    widths, cameras, unknown = RLDS[name]
+    shown = seen(ROOT / "tests/data/tfds" / name)
+    assert shown.shape() == [(6, *widths), (8, *widths)]
+    assert (shown.listing.cameras, sorted(shown.unknown())) == (cameras, unknown)
+    assert shown.reasons() == set()
+    rows, columns = np.mgrid[:12, :16]
+    first = np.stack([columns * 9, rows * 13, (rows + columns) * 5], -1).astype(np.uint8)
+    for camera in set(cameras) - {"image"}:
+        assert np.array_equal(shown.pictures(camera)[0], first), camera
+    assert all(shown.pictures(camera).shape == (6, 12, 16, 3) for camera in cameras)
+
+
+def test_rlds_parts_by_name() -> None:
+    names = seen(ROOT / "tests/data/tfds/ragged_names").episodes[0].action_names
+    assert names == (*["arm"] * 6, "gripper")
+    kinds = seen(ROOT / "tests/data/tfds/all_kinds")
+    # A class is known by its name, not by its number; the instruction lies in the observation
+    assert [(record.success, record.task) for record in kinds.listing.records] == [
+        (True, "stack it"),
+        (False, "stack it"),
+    ]
+
+
+def test_rlds_that_is_marked_invalid() -> None:
+    listing = list_episodes(source_of(ROOT / "tests/data/tfds/invalid"))
+    assert [(f.reason, f.severity, f.episode_index) for f in listing.findings if f.episode_index is not None] == [
+        ("marked_invalid", "unusable", 0)
+    ]
