@@ -84,7 +84,7 @@ def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) ->
     return h.hexdigest()
 
 
-CODE_VERSION = "frames-8"
+CODE_VERSION = "frames-9"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
