@@ -22,14 +22,10 @@ export class Camera {
       this.video.addEventListener("loadedmetadata", () => this.ready());
       if (this.video.error) this.failed();
       else if (this.video.readyState >= 1) this.ready();
-      this.followRows();
+      // Where rows leave out pictures of the file, only a video that the server makes has theirs; an error is a page
+      const answer = fetch(`${about.video.url}/in_order`).then((response) => response.json());
+      answer.then((inOrder) => inOrder || this.converted || this.convert(), () => {});
     }
-  }
-
-  // Where rows leave out pictures of the file, only a video that the server makes has theirs
-  async followRows() {
-    const answer = await fetch(`${this.about.video.url}/in_order`).catch(() => null);
-    if (answer?.ok && !(await answer.json()) && !this.converted) this.convert();
   }
 
   // The box has the picture's own shape: no bars
