@@ -13,7 +13,6 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Request
 from annotate.model_client.reading import THOUGHT, in_words
 from annotate.model_client.responses import ResponseStore
-from pipeline.vlm_chunk import client_for
 
 SIDE_PX = 64
 COLOURS = ("red", "green", "blue")
@@ -28,6 +27,13 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
 }
 MAX_TOKENS = 200
+
+
+def client_for(config: VlmConfig, store: ResponseStore, **caller: str) -> Any:
+    """A client, imported when it is needed: it is slow to import, and other annotators need none."""
+    from annotate.model_client.client import Client
+
+    return Client(config, store, **caller)
 
 
 def probe(config: VlmConfig) -> dict[str, Any]:

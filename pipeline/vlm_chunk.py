@@ -13,7 +13,6 @@ from operator import itemgetter
 from typing import Any
 from uuid import uuid4
 
-from annotate.config import VlmConfig
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
 from annotate.pictures import encode_jpeg
@@ -25,6 +24,7 @@ from ingest.episode import EpisodeRecord, Finding
 from ingest.media.frames import DecodeOptions
 from ingest.source import read_episode
 from ingest.sources.files import Source
+from pipeline.model_probe import client_for
 from pipeline.reading import EpisodeSignals
 from pipeline.stage import Numbers, StageContext
 from pipeline.stages.frames import store_keyframe
@@ -144,13 +144,6 @@ class ChunkAnswers[T]:
     keyframes: list[dict[str, Any]] | None = None
     alignments: Mapping[int, Alignment] = field(default_factory=dict)
     numbers: Numbers = field(default_factory=dict)
-
-
-def client_for(config: VlmConfig, store: ResponseStore, **caller: str) -> Any:
-    """A client, imported when it is needed: it is slow to import, and other annotators need none."""
-    from annotate.model_client.client import Client
-
-    return Client(config, store, **caller)
 
 
 def ask_chunk[T](
