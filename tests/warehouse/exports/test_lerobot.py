@@ -81,6 +81,9 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
 def test_frames_are_numbered_as_the_rows_are_where_episodes_were_taken_out(made: Made, tmp_path: Path):
     """LeRobot's converter to v3.0 keeps the `index` of v2.1 as it is."""
     source = shutil.copytree(made.source, tmp_path / "source")
+    for episode, length in enumerate(LENGTHS):
+        [rows] = source.rglob(f"episode_{episode:06d}.parquet")
+        edit_parquet(rows, index=np.arange(length) + sum(LENGTHS[:episode]))
     for path in source.rglob("episode_000000.*"):
         path.unlink()
     lines = (source / "meta/episodes.jsonl").read_text().splitlines(keepends=True)
