@@ -153,13 +153,10 @@ REASONS = {
         "for Blosc and JPEG XL: `pip install imagecodecs`; else write the array again, as the detail says",
     ),
     "missing_chunks": R(
-        "chunks of a Zarr array of pictures are not stored; they are read as the fill value, which is black",
-        "nothing to do where the camera shows black there; else copy the store again",
+        "chunks of a Zarr camera are not stored, and are read as the fill value",
+        "nothing to do for black pictures; else copy the store again",
     ),
-    "marked_invalid": R(
-        "the source itself marks the episode as invalid",
-        "nothing to do; remove the mark at the source if the episode is of use",
-    ),
+    "marked_invalid": R("the source marks the episode as invalid", "nothing to do"),
     "never_ends": R(
         "no step is marked as the episode's last (RLDS: is_last, is_terminal): the episode may be cut off",
         "convert them again; else import their outcomes (`proccorpus outcomes import`): labels go by them, not by the "
