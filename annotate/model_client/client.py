@@ -13,7 +13,7 @@ from typing import Any, Self, cast
 from annotate.config import VlmConfig
 from annotate.model_client import endpoints
 from annotate.model_client.calls import Reason, Reply, Request, VlmError
-from annotate.model_client.profiles import Profile, profile_of
+from annotate.model_client.profiles import ServerProfile, profile_of
 from annotate.model_client.reading import problem_of
 from annotate.model_client.responses import ResponseStore, StoredReply
 from annotate.model_client.tokens import TokenMeter
@@ -237,7 +237,7 @@ class Client:
                 pause_s = _pause_s(failures)
             await asyncio.sleep(pause_s)
 
-    def _is_adapted(self, sent: Profile, refusal: str) -> bool:
+    def _is_adapted(self, sent: ServerProfile, refusal: str) -> bool:
         """May the server take the request as the profile is now? It is changed by the refusal, if no other one was."""
         if self.profile == sent:
             self.profile = sent.without(refusal) or sent

@@ -16,7 +16,7 @@ type Structured = Literal["json_schema", "json_object", "none"]
 
 
 @dataclass(frozen=True)
-class Profile:
+class ServerProfile:
     """source: what it rests on. hosts: how addresses of such servers end."""
 
     name: str
@@ -44,7 +44,7 @@ class Profile:
             fields["response_format"] = {"type": "json_object"}
         return fields
 
-    def without(self, refusal: str) -> "Profile | None":
+    def without(self, refusal: str) -> "ServerProfile | None":
         """The profile for a server that refused a request in these words; None where they name none of its fields."""
         words = refusal.casefold()
         if self.tokens_field == "max_tokens" and re.search(r"max_tokens.*(not supported|unsupported|instead)", words):
@@ -65,16 +65,18 @@ class Profile:
 
 
 PROFILES = (
-    Profile("vllm", "vLLM 0.32.0, run, and 0.33.0, its protocol; SGLang 0.5.23 and LMDeploy 0.18.0, their protocols"),
-    Profile(
+    ServerProfile(
+        "vllm", "vLLM 0.32.0, run, and 0.33.0, its protocol; SGLang 0.5.23 and LMDeploy 0.18.0, their protocols"
+    ),
+    ServerProfile(
         "openai",
         "api.openai.com, GPT-5 family, as its issues of 2026 have it; not run",
         ("api.openai.com",),
         tokens_field="max_completion_tokens",
         temperature=False,
     ),
-    Profile("gemini", "its OpenAI endpoint, documentation of 2026; not run", ("googleapis.com",), seed=False),
-    Profile(
+    ServerProfile("gemini", "its OpenAI endpoint, documentation of 2026; not run", ("googleapis.com",), seed=False),
+    ServerProfile(
         "json_mode",
         "services of Qwen, Zhipu and DeepSeek, a survey of October 2026; not run",
         ("aliyuncs.com", "bigmodel.cn", "api.deepseek.com"),
@@ -84,7 +86,7 @@ PROFILES = (
 NAMES = ("auto", *(profile.name for profile in PROFILES))
 
 
-def profile_of(url: str, name: str = "auto") -> Profile:
+def profile_of(url: str, name: str = "auto") -> ServerProfile:
     """The profile of that name; with `auto` the one of the server at an address."""
     if name != "auto":
         return next(profile for profile in PROFILES if profile.name == name)

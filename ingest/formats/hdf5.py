@@ -26,7 +26,7 @@ from ingest.formats.hdf5_parts import (
     REGISTERED,
     TEXT_KEYS,
     EpisodePlace,
-    Roles,
+    DatasetRoles,
     Uses,
     account,
     account_beside,
@@ -214,7 +214,7 @@ def _add_episode(
 
 
 def _num_rows(
-    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: Roles, cameras: Sequence[str], rows: slice
+    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: DatasetRoles, cameras: Sequence[str], rows: slice
 ) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
     uri, limits = place.uri, place.limits
@@ -271,7 +271,7 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 
 
 def _rate(
-    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: Roles, rows: slice
+    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: DatasetRoles, rows: slice
 ) -> tuple[float, list[str]]:
     """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
     if fps := listing.source.config.fps:
@@ -307,7 +307,7 @@ def _outcomes(place: EpisodePlace, names: Iterable[str]) -> Iterator[str]:
 
 def _uses(
     config: DatasetConfig,
-    roles: Roles,
+    roles: DatasetRoles,
     cameras: Sequence[str],
     texts: Sequence[str],
     rates: Sequence[str],
@@ -330,7 +330,7 @@ def _uses(
     return uses | {"num_samples": ("length", "robomimic states the length so")}
 
 
-def _unread(config: DatasetConfig, place: EpisodePlace, roles: Roles, lost: Iterable[str]) -> dict[str, str]:
+def _unread(config: DatasetConfig, place: EpisodePlace, roles: DatasetRoles, lost: Iterable[str]) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
     unread = dict.fromkeys(lost, "it cannot be read: a finding says why")
     if not config.keys.state and not config.keys.action:

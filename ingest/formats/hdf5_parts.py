@@ -125,7 +125,7 @@ class EpisodePlace:
 type Parts = dict[str, h5py.Dataset]
 
 
-class Roles(NamedTuple):
+class DatasetRoles(NamedTuple):
     """Which arrays are the state, the action and the times, and what shows it."""
 
     state: Parts
@@ -150,7 +150,7 @@ def _width(dataset: h5py.Dataset) -> int:
     return int(np.prod((dataset.shape or ())[1:], dtype=int))
 
 
-def roles_of(place: EpisodePlace, config: DatasetConfig) -> Roles:
+def roles_of(place: EpisodePlace, config: DatasetConfig) -> DatasetRoles:
     """By the registry, else by the writer's convention, else by names. Raises DataError."""
     writer = place.writer
     arrays = [array for array in place.arrays if not known_by(writer, array.path)]
@@ -167,7 +167,7 @@ def roles_of(place: EpisodePlace, config: DatasetConfig) -> Roles:
         vector = action_by_name([array for array in arrays if array.path not in state])
         action, action_why = _of_one_length({path: place.datasets[path] for path in vector.paths}), vector.why
     num_rows = next((part.shape[0] for part in (*state.values(), *action.values())), None)
-    return Roles(state, action, _times(place.datasets, num_rows), state_why, action_why, writer)
+    return DatasetRoles(state, action, _times(place.datasets, num_rows), state_why, action_why, writer)
 
 
 def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:

@@ -43,7 +43,7 @@ class Vectors(NamedTuple):
     action_columns: Mapping[str, str]
 
 
-class _Place(NamedTuple):
+class _SignalPlace(NamedTuple):
     """Where one of the two vectors may be."""
 
     keys: tuple[str, ...]  # the first of these that has numbers is the whole vector
@@ -95,11 +95,11 @@ def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vec
     return Vectors(state, action, "modality.json" if is_sliced else "name", state_columns, action_columns)
 
 
-def _places(source: Source, keys: Keys) -> dict[str, _Place]:
+def _places(source: Source, keys: Keys) -> dict[str, _SignalPlace]:
     of_state, of_action = slices_by_column(source, "state"), slices_by_column(source, "action")
     return {
-        "state": _Place(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, of_state),
-        "action": _Place(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, of_action),
+        "state": _SignalPlace(STATE_KEYS, PARTS_OF_STATE, BESIDE_STATE, keys.state, of_state),
+        "action": _SignalPlace(ACTION_KEYS, PARTS_OF_ACTION, (), keys.action, of_action),
     }
 
 
@@ -110,7 +110,7 @@ def _numeric(features: Mapping[str, Any], prefixes: Sequence[str]) -> list[str]:
 
 
 def _vector(
-    rows: pa.Table, features: Mapping[str, Any], place: _Place
+    rows: pa.Table, features: Mapping[str, Any], place: _SignalPlace
 ) -> tuple[pa.Table | None, Mapping[str, str], bool]:
     """A vector, the columns that it consists of and why, and whether modality.json names its dimensions.
 
@@ -150,7 +150,7 @@ def _grippers(tables: Columns) -> bool:
 
 
 def _named_by_slices(
-    rows: pa.Table, features: Mapping[str, Any], place: _Place, tables: Columns, columns: Mapping[str, str]
+    rows: pa.Table, features: Mapping[str, Any], place: _SignalPlace, tables: Columns, columns: Mapping[str, str]
 ) -> tuple[dict[str, pa.Table], dict[str, str]]:
     """With the names of modality.json's slices, where they name a gripper or a hand, each in its own column.
 

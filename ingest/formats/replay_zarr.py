@@ -76,7 +76,7 @@ def _stores(uris: Iterable[str]) -> list[str]:
 # What an array is
 
 
-class Roles(NamedTuple):
+class ArrayRoles(NamedTuple):
     """Which arrays are what: cameras by name, with how their pictures lie, the state's and the action's in order, and
     the times of rows; `problems` (reason, what, array) of those that cannot be used; `why` one is used, or not;
     `left_out`: why others are not, which the registry entry does not name.
@@ -92,7 +92,7 @@ class Roles(NamedTuple):
     left_out: Mapping[str, str]
 
 
-def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
+def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     """By the arrays' descriptions, and a few rows of floating-point pictures; what cannot be used is a problem."""
     problems: list[tuple[str, str, str]] = []
     why: dict[str, str] = {}
@@ -118,7 +118,7 @@ def roles_of(store: Store, config: DatasetConfig, rows: int) -> Roles:
     }
     if at:
         why[at] = "its name says so, and there is one for each row"
-    return Roles(cameras, state, action, vectors.get(at), tuple(problems), why, others, left_out)
+    return ArrayRoles(cameras, state, action, vectors.get(at), tuple(problems), why, others, left_out)
 
 
 def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
@@ -317,7 +317,7 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
     return PerEpisode(values, tuple(name for name in keys if name in texts), problems)
 
 
-def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> None:
+def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
     """What cameras have not stored is read as the fill value: zarr >= 3 stores no black picture; a copy may lack it."""
     for name, (array, _) in roles.cameras.items():
         count = prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
@@ -329,7 +329,7 @@ def _report_missing_chunks(listing: ListingBuilder, uri: str, store: Store, role
             listing.warn("missing_chunks", detail, camera=name, file=uri)
 
 
-def _account(listing: ListingBuilder, uri: str, store: Store, roles: Roles) -> None:
+def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles) -> None:
     """Record each array of a store's rows as used, known or unknown."""
     parts = listing.parts
     used = {"camera": {n: a for n, (a, _) in roles.cameras.items()}, "state": roles.state, "action": roles.action}
@@ -404,7 +404,7 @@ def _form(array: Any, uri: str) -> dict[str, Any]:
     return {"shape": (None, *array.shape[1:]), "dtype": str(array.dtype), "file": uri}
 
 
-def _picture_uris(uri: str, store: Store, roles: Roles, start: int, stop: int) -> list[str]:
+def _picture_uris(uri: str, store: Store, roles: ArrayRoles, start: int, stop: int) -> list[str]:
     """Files with an episode's pictures, of a store that is a folder; their sizes show that it has changed."""
     if uri.endswith(ZIP_SUFFIX):
         return []

@@ -87,7 +87,7 @@ KNOWN = (
 INVALID = ("invalid", "is_invalid", "episode_invalid")
 
 
-class Roles(NamedTuple):
+class FeatureRoles(NamedTuple):
     """Features by what they are; `why`: what shows it; `known`: patterns of what else the converter keeps."""
 
     state: tuple[str, ...]
@@ -97,7 +97,7 @@ class Roles(NamedTuple):
     known: tuple[tuple[str, str], ...]
 
 
-def roles_of(steps: RldsRecord, keys: Keys) -> tuple[Roles, dict[str, str]]:
+def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str]]:
     """What the features of a record are, and why some numbers of it cannot be read, by key. Raises DataError."""
     present = tuple((key, spec) for key, spec in steps.specs.items() if steps.has_values(key))
     problems = {
@@ -121,7 +121,7 @@ def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]) -> Roles:
+def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]) -> FeatureRoles:
     numeric = {path_of(key): (key, spec) for key, spec in present if key.startswith(STEPS) and spec.kind == "numbers"}
     arrays = [ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s)) for path, (_, s) in numeric.items()]
     layout = next((one for one in LAYOUTS if set(one.state) <= numeric.keys()), None)
@@ -134,7 +134,7 @@ def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action
     others = _overruled(numeric, arrays, state, action)
     overruled = tuple((re.escape(path), OVERRULED) for path in others)
     known = (*(layout.known if layout else ()), *overruled)
-    return Roles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), why, known)
+    return FeatureRoles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), why, known)
 
 
 def _overruled(
@@ -186,7 +186,7 @@ def account(
     listing: ListingBuilder,
     uri: str,
     steps: RldsRecord,
-    roles: Roles,
+    roles: FeatureRoles,
     problems: Mapping[str, str],
     uses: Mapping[str, str],
 ) -> None:
@@ -215,7 +215,7 @@ def account(
             listing.parts.unknown("column", key, "features.json does not describe it", file=uri)
 
 
-def _known(key: str, spec: Spec, roles: Roles) -> str:
+def _known(key: str, spec: Spec, roles: FeatureRoles) -> str:
     path = path_of(key)
     for pattern, why in (*roles.known, *KNOWN):
         if re.fullmatch(pattern, path):
