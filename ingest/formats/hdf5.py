@@ -25,8 +25,8 @@ from ingest.formats.hdf5_episodes import episode_keys, flat_ends
 from ingest.formats.hdf5_parts import (
     REGISTERED,
     TEXT_KEYS,
-    EpisodePlace,
     DatasetRoles,
+    EpisodePlace,
     Uses,
     account,
     account_beside,
