@@ -108,8 +108,10 @@ class _Pair:
             return False
         # The last row has to be at the last picture, too: else the times are of something else
         within_s = self.picture_times_s[self.picture_times_s < self.span.next_s - self.period_s / 2]
+        if len(within_s) < 2:  # one picture has no rate
+            return False
         longest_s = max(self.period_s, float(steps_s.max()))
-        ends_s = abs(float(within_s[-1]) - float(self.row_times_s[-1])) if len(within_s) else np.inf
+        ends_s = abs(float(within_s[-1]) - float(self.row_times_s[-1]))
         return ends_s <= longest_s + TOLERANCE_S and float(self.off_s.max()) <= longest_s
 
     def rates(self) -> str:

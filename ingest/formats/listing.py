@@ -177,8 +177,11 @@ class ListingBuilder:
         robot = self.source.config.robot or robot
         # Where no episode can be used no part says more
         lost = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
-        if any(record.episode_index not in lost for record in self.records):
+        is_usable = any(record.episode_index not in lost for record in self.records)
+        if is_usable:
             self._add_cameras()
+        # Of a source of which some episodes are looked at, nothing says what the files of the others hold
+        if is_usable and self.source.selected is None:
             add_unread_files(self.parts, self.source, format_, self.records, self.findings)
         findings = (*self.findings, *self.parts.findings())
         parts = self.parts.listed()

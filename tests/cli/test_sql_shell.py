@@ -69,7 +69,7 @@ def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytes
 def test_tables_and_their_columns_are_shown(asked: Asked):
     (tables, _), (columns, _) = typed(asked, ".tables\r.schema releases\r.quit\r")
     assert {"episodes", "frames", "leaderboard"} <= {t["name"] for t in tables}
-    assert [c["column"] for c in columns] == ["name", "snapshot", "config_hash", "created_at"]
+    assert [c["column"] for c in columns] == ["name", "snapshot", "config_hash", "created_at", "card_sha256"]
 
 
 def test_ctrl_c_stops_a_query_and_nothing_else(asked: Asked, capsys: pytest.CaptureFixture[str]):

@@ -21,8 +21,8 @@ from tests.kits.vllm_kit import VllmServer
 CONFIG = VlmConfig(model="tiny")
 QUESTION = {
     "plan": prompts.plan_reply(CONFIG.vocabulary, CONFIG.max_steps, infer_task=True),
-    "segment": prompts.segment_reply(8, 4, min_changes=1),
-    "refine": prompts.refine_reply(8),
+    "segment": prompts.segment_reply(range(1, 9), 4, min_changes=1),
+    "refine": prompts.refine_reply(range(1, 9)),
     "verify": prompts.verify_reply(3),
     "reason": prompts.reason_reply([1, 4, 8]),
 }

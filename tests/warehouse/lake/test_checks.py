@@ -95,7 +95,9 @@ def drifted(lake: Lake, change: str) -> CheckOutcome:
                 "WHERE episode_index = 0"
             )
     snapshot = lake.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
-    lake.con.execute("INSERT INTO releases SELECT 'r1', ?, 'hash', now()", [snapshot])
+    lake.con.execute(
+        "INSERT INTO releases (name, snapshot, config_hash, created_at) SELECT 'r1', ?, 'hash', now()", [snapshot]
+    )
     lake.con.execute(change)
     return label_drift(lake, CheckScope("progress", "tiny"))
 
