@@ -16,6 +16,7 @@ import torch
 import proccorpus as pc
 from core.paths import ROOT
 from ingest.media.video import decode
+from tests.kits.patience import PATIENCE_S
 from tests.kits.reward_kit import write_video
 from tests.kits.reward_server_kit import Pixels, running
 
@@ -29,7 +30,7 @@ def example(name: str, *options: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -67,7 +68,7 @@ def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: py
         "--workspace",
         str(tmp_path / "workspace"),
     ]
-    subprocess.run([sys.executable, "-m", "proccorpus", *build], cwd=ROOT, capture_output=True, timeout=300, check=True)
+    subprocess.run([sys.executable, "-m", "proccorpus", *build], cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=True)
     corpus = pc.open("workspace")
     # The file begins with the first episodes, one after the other
     before, own = sum(len(corpus["sim_short"][k].progress) for k in range(3)), len(corpus["sim_short"][3].progress)

@@ -10,6 +10,7 @@ import pytest
 
 from annotate.model_client.server import default_python
 from core.paths import ROOT
+from tests.kits.patience import PATIENCE_S
 from tests.kits.progresslm_rows import teach
 
 # In the interpreter that has vLLM, before which is our transformers; what it lacks lies behind
@@ -39,7 +40,7 @@ def test_vllm_draws_from_what_learns(tmp_path: Path) -> None:
     told = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [default_python(), "-c", PROCESS, *arguments],
-        cwd=ROOT, env=os.environ | told | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env=os.environ | told | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads(done.stdout.splitlines()[-1])
