@@ -68,7 +68,8 @@ def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: py
         "--workspace",
         str(tmp_path / "workspace"),
     ]
-    subprocess.run([sys.executable, "-m", "proccorpus", *build], cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=True)
+    command = [sys.executable, "-m", "proccorpus", *build]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=True)
     corpus = pc.open("workspace")
     # The file begins with the first episodes, one after the other
     before, own = sum(len(corpus["sim_short"][k].progress) for k in range(3)), len(corpus["sim_short"][3].progress)

@@ -40,7 +40,8 @@ def test_vllm_draws_from_what_learns(tmp_path: Path) -> None:
     told = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [default_python(), "-c", PROCESS, *arguments],
-        cwd=ROOT, env=os.environ | told | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True, timeout=PATIENCE_S,
+        cwd=ROOT, env=os.environ | told | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True,
+        timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     figures = json.loads(done.stdout.splitlines()[-1])
