@@ -71,4 +71,4 @@ def test_vllm_accepts_the_flags_for_gpus():
         "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
     )
     done = subprocess.run([default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.stdout.splitlines()[-1:] == ["fp8 4 32 xgrammar False"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["fp8 4 48 xgrammar False"], done.stderr
