@@ -34,7 +34,7 @@ def stages(lake: Lake) -> set[tuple[str, str, int, int]]:
     return set(lake.rows("SELECT dataset, stage, chunk, snapshot FROM stage_runs"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: Path) -> None:
     space = Workspace(tmp_path / "w")
     sample = load_config(ROOT / "configs" / "demo.toml")[0].model_copy(update={"episodes": EPISODES})

@@ -55,6 +55,7 @@ def run(*words: object, code: int = 0) -> str:
     return done.out if code == 0 else done.err
 
 
+@pytest.mark.long
 def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
     spaces = {"team": space.root, "local": tmp_path / "local"}
     digests = {}

@@ -35,6 +35,7 @@ def after_segments() -> dg.JobDefinition:
     return dg.Definitions(assets=corpus_assets, jobs=[job], resources=resources).resolve_job_def("after_segments")
 
 
+@pytest.mark.long
 def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = write_config(tmp_path / "project", make_dataset(tmp_path / "source"), SETTINGS)
     space = Workspace(tmp_path / "workspace")
