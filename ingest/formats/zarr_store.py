@@ -4,6 +4,7 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import ZipFile
@@ -11,7 +12,7 @@ from zipfile import ZipFile
 import numpy as np
 
 from core.errors import install_hint
-from ingest.reasons import DataError
+from ingest.reasons import LIMITS, DataError, Limits
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
 
@@ -33,6 +34,7 @@ class Store(NamedTuple):
     group: Any
     keys: Sequence[str]
     folder: Path | None = None
+    limits: Limits = LIMITS
 
     def names(self, group: str) -> list[str]:
         """What lies in a group, sorted."""
@@ -66,7 +68,7 @@ class Store(NamedTuple):
         return sum(key.startswith(below) and not posixpath.basename(key).startswith(".") for key in self.keys)
 
     def texts(self, name: str) -> list[str] | None:
-        """The texts of an array of them; None for one of other things. Raises DataError."""
+        """The texts of an array of them; None for one of other things. Raises DataError, also beyond the limits."""
         with guarded(f"{self.name or 'the store'}, {name}"):
             array = self.group[name]
             filters = array.metadata.to_dict().get("filters") or [] if hasattr(array, "chunks") else []
@@ -74,6 +76,11 @@ class Store(NamedTuple):
             is_variable = [f.get("id") for f in filters] == ["vlen-utf8"]
             if not (is_fixed or is_variable) or len(array.shape) > 1:
                 return None
+            # What is not stored is the fill value, of any length and as often as the description claims
+            self.limits.check("max_rows", array.size, f"{name}: texts")
+            self.limits.check("max_bytes", array.size * array.dtype.itemsize, f"{name}: bytes of texts")
+            chunk_bytes = prod(array.chunks) * array.dtype.itemsize
+            self.limits.check("max_chunk_bytes", chunk_bytes, f"{name}: bytes of a chunk")
             stored = np.asarray(array[...]).ravel().tolist()
             return [text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text) for text in stored]
 
@@ -139,7 +146,8 @@ def opened(source: Source, uri: str) -> Iterator[Store]:
         except errors.GroupNotFoundError as e:
             raise DataError(f"{name or 'the store'} is no store of Zarr 2: write it with zarr_format=2") from e
         limits.check("max_features", len({key.rpartition("/")[0] for key in keys}), f"{name or 'the store'}: arrays")
-        yield Store(name, group, keys, None if uri.endswith(ZIP_SUFFIX) else source.root / name)
+        folder = None if uri.endswith(ZIP_SUFFIX) else source.root / name
+        yield Store(name, group, keys, folder, limits)
 
 
 @cache

@@ -10,6 +10,7 @@ from typing import Any
 import numcodecs
 import numpy as np
 import pytest
+import zarr
 
 from ingest.reasons import DataError
 from ingest.source import list_episodes, read_episode
@@ -131,3 +132,13 @@ def test_a_description_over_the_limit_is_not_read(tmp_path: Path, name: str) -> 
     listing = list_episodes(source_of(tmp_path, limits={"max_header_bytes": 1}))
     assert [finding.reason for finding in listing.findings] == ["over_limit"]
     assert "limits.max_header_bytes" in listing.findings[0].detail
+
+
+def test_texts_over_the_limit_are_not_read(tmp_path: Path) -> None:
+    """A description may claim any number of texts of any length that are all the fill value, in no bytes."""
+    path = write_replay(tmp_path / "umi.zarr", [6, 8])
+    zarr.open_group(path, mode="a", zarr_format=2).create_array("meta/task", shape=(2,), dtype="S16", chunks=(2,))
+    source = source_of(tmp_path)
+    assert not any("limits." in finding.detail for finding in list_episodes(source).findings)
+    told = [finding.detail for finding in list_episodes(source_of(tmp_path, limits={"max_bytes": 8})).findings]
+    assert any("task" in detail and "limits.max_bytes" in detail for detail in told), told
