@@ -453,11 +453,13 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
 def _table(arrays: Mapping[str, Any], start: int, stop: int, config: DatasetConfig) -> pa.Table | None:
     """Arrays side by side. Raises DataError."""
-    names = column_names({name: prod(array.shape[1:]) for name, array in arrays.items()})
+    # Rows first: their number of values is within the limits, while a description may claim any
+    rows = {name: _rows(array, start, stop, config) for name, array in arrays.items()}
+    names = column_names({name: prod(values.shape[1:]) for name, values in rows.items()})
     tables = []
-    for (name, array), of_array in zip(arrays.items(), names, strict=True):
+    for (name, values), of_array in zip(rows.items(), names, strict=True):
         alone = len(of_array) == 1
-        tables.append(numbers(_rows(array, start, stop, config), [posixpath.basename(name)] if alone else of_array))
+        tables.append(numbers(values, [posixpath.basename(name)] if alone else of_array))
     return side_by_side(tables)
 
 
