@@ -18,7 +18,7 @@ from core.paths import ROOT
 # then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review
 STATEMENTS = {
     "core": 1211,
-    "ingest": 10380,
+    "ingest": 10390,
     "annotate": 7130,
     "warehouse": 8700,
     "eval": 6844,
