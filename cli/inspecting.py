@@ -113,9 +113,11 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
     """What the source holds: all of it as a table; in short what is used, by its use, and what is used for nothing."""
     if full:
         names = ("status", "use", "kind", "name", "why", "num_times")
-        rows = [{name: part[name] for name in names} for part in sorted(parts, key=_unknown_first)]
-        forms = [{"form": part_form(part["shape"], part["dtype"])} for part in sorted(parts, key=_unknown_first)]
-        show([row | form for row, form in zip(rows, forms, strict=True)], "table", empty="No parts.")
+        rows = []
+        for part in sorted(parts, key=_unknown_first):
+            form = part_form(part["shape"], part["dtype"])
+            rows.append({name: part[name] for name in names} | {"form": form})
+        show(rows, "table", empty="No parts.")
         say("")
         return
     lines = {}

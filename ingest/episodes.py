@@ -1,6 +1,6 @@
 """The episodes stage: list a dataset from its metadata, give indices that stick, instructions, chunks and splits.
 
-Decodes nothing.
+Decodes no episode.
 """
 
 import hashlib

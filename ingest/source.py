@@ -35,7 +35,10 @@ class FormatAdapter(Protocol):
         ...
 
     def list_episodes(self, source: Source) -> Listing:
-        """List the source from its metadata alone, without decoding."""
+        """List the source from its metadata, and headers of its files.
+
+        No video is decoded, but for the first picture of a camera whose name says that it shows no colours.
+        """
         ...
 
     def read_episode(self, source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -262,8 +265,8 @@ def _check_not_empty(source: Source) -> None:
 
 
 def list_episodes(source: Source) -> Listing:
-    """What the source holds, from metadata alone; with findings for links that lead out, names that are none, and rates
-    beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
+    """What the source holds, as its adapter lists it; with findings for links that lead out, names that are none, and
+    rates beyond the limit, which are then the limit: sizes follow them. Raises SourceError: it takes more than it may.
     """
     adapter, limits = adapter_of(format_of(source)), source.config.limits
     # What was opened since an earlier listing does not count: a listing depends on the source alone

@@ -9,7 +9,9 @@ from warehouse.releases.contents import held_episodes_sql
 from warehouse.releases.release import find_release
 
 # The contents that an episode has, or had when it was encoded otherwise
-CONTENTS = "SELECT dataset, episode_index, unnest(list_append(former_hashes, content_hash)) FROM episode_content"
+CONTENTS = """
+SELECT dataset, episode_index, unnest(list_append(former_hashes, content_hash)) FROM episode_content
+WHERE content_hash IS NOT NULL AND list_contains($1, dataset || ' ' || episode_index)"""
 
 
 def seen_in_training(
@@ -29,8 +31,8 @@ def seen_in_training(
             f"SELECT content_hash FROM episode_content SEMI JOIN ({held_episodes_sql()}) USING (dataset, episode_index)"
         )
         trained_on = set(then.column(sql, [shards]))
-    contents = lake.rows(f"{CONTENTS} WHERE content_hash IS NOT NULL")
-    return {(dataset, index) for dataset, index, content in contents if content in trained_on} & set(episodes)
+    contents = lake.rows(CONTENTS, [[f"{dataset} {index}" for dataset, index in episodes]])
+    return {(dataset, index) for dataset, index, content in contents if content in trained_on}
 
 
 def held_out_text(num_episodes: int, seen: Collection[tuple[str, int]] | None, trained_release: str | None) -> str:

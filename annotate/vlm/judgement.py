@@ -64,21 +64,21 @@ def with_outcome(
     two pictures, where the steps beside it follow one another and it lacks, else by the last attempt. Time after the
     task is `done` only if the task is.
     """
-    num_planned, known = len(plan), list(segments)
+    num_planned, agreed = len(plan), list(segments)
     notes: list[str] = []
     contradictions: list[str] = []
     if success is False:
-        if finished(known, num_planned):
+        if finished(agreed, num_planned):
             contradictions.append("the dataset calls the episode a failure, but the model sees every step completed")
-        known = _failed(known, num_planned)
+        agreed = _failed(agreed, num_planned)
     if success:
-        known, notes = _with_missed(known, plan, shown)
-        known, contradictions = _completed(known, num_planned)
-    for k, segment in enumerate(known):
-        if segment.kind == DONE and not finished(known[:k], num_planned):
+        agreed, notes = _with_missed(agreed, plan, shown)
+        agreed, contradictions = _completed(agreed, num_planned)
+    for k, segment in enumerate(agreed):
+        if segment.kind == DONE and not finished(agreed[:k], num_planned):
             idle = replace(segment, name=IDLE.capitalize(), kind=IDLE, completed=False)
-            known[k] = noted(idle, "told done, but steps are left")
-    return KnownOutcome(known, notes, contradictions)
+            agreed[k] = noted(idle, "told done, but steps are left")
+    return KnownOutcome(agreed, notes, contradictions)
 
 
 def _failed(segments: list[Segment], num_planned: int) -> list[Segment]:
@@ -145,35 +145,35 @@ def _gap(segments: Sequence[Segment], step: int, num_planned: int, shown: Sequen
     place = _meeting(segments, step, num_planned)
     if place is None:
         return None
-    before, behind = place
-    if behind == before + 1:
-        moment = segments[before].end_frame
+    earlier, later = place
+    if later == earlier + 1:
+        moment = segments[earlier].end_frame
     else:
-        moment = (segments[before].end_frame + segments[behind - 1].end_frame) // 2
+        moment = (segments[earlier].end_frame + segments[later - 1].end_frame) // 2
     after = bisect_left(shown, moment)
-    first = max(shown[max(0, after - 1)], segments[before].start_frame) + 1
-    limit = segments[behind].end_frame - 1 if behind < len(segments) else segments[-1].end_frame
+    first = max(shown[max(0, after - 1)], segments[earlier].start_frame) + 1
+    limit = segments[later].end_frame - 1 if later < len(segments) else segments[-1].end_frame
     last = min(shown[after] if after < len(shown) - 1 else limit, limit)
     return (first, last) if first < last else None
 
 
 def _meeting(segments: Sequence[Segment], step: int, num_planned: int) -> tuple[int, int] | None:
     """The last place where the step before one is followed by what comes after it: the indices of both."""
-    found = None
-    for before, segment in enumerate(segments):
+    meeting = None
+    for earlier, segment in enumerate(segments):
         if segment.kind != STEP or segment.step != step - 1:
             continue
-        behind = before + 1
-        if behind < len(segments) and segments[behind].kind == IDLE:
-            behind += 1
-        if behind == len(segments):
+        later = earlier + 1
+        if later < len(segments) and segments[later].kind == IDLE:
+            later += 1
+        if later == len(segments):
             follows = step == num_planned - 1
         elif step == num_planned - 1:
-            follows = segments[behind].kind == DONE
+            follows = segments[later].kind == DONE
         else:
-            follows = segments[behind].step == step + 1
-        found = (before, behind) if follows else found
-    return found
+            follows = segments[later].step == step + 1
+        meeting = (earlier, later) if follows else meeting
+    return meeting
 
 
 def noted(s: Segment, note: str) -> Segment:

@@ -130,17 +130,17 @@ class CorpusResource(dg.ConfigurableResource):
         """
         lake = self.lake()
         path = _configured("")
-        found = path and self._configured_build(lake, path, dataset)
-        found = found or stored_build(lake, dataset)
-        if not found and not path:
+        build = path and self._configured_build(lake, path, dataset)
+        build = build or stored_build(lake, dataset)
+        if not build and not path:
             path = DEFAULT_CONFIG
-            found = self._configured_build(lake, path, dataset)
-        if not found:
+            build = self._configured_build(lake, path, dataset)
+        if not build:
             raise dg.Failure(
                 f"dataset {dataset!r} is neither in this workspace nor in {path}: build it once with proccorpus build "
                 "--source PATH --name NAME, or name it in the configuration"
             )
-        return resolve(lake, found)
+        return resolve(lake, build)
 
     def _configured_build(self, lake: Lake, path: Path, dataset: str) -> DatasetBuild | None:
         """What a TOML file says of a dataset, which may be one of the folders of an entry."""

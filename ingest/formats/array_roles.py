@@ -132,29 +132,29 @@ def _state_tier(array: ArrayForm) -> int | None:
     is_other = not (OTHER_WORDS | ACTION_WORDS).isdisjoint(parts) or known_reason(array.path)
     if not is_vector or is_other:
         return None
-    own = set(words(leaf))
+    leaf_words = set(words(leaf))
     if spelt(leaf) in WHOLE_STATES or _is_part_of_state(folders):
         return 0
-    if _is_opening(own, array.width):
+    if _is_opening(leaf_words, array.width):
         return 3
-    if not JOINT_WORDS.isdisjoint(own):
+    if not JOINT_WORDS.isdisjoint(leaf_words):
         return 1
-    return 2 if _is_place(own, set(words(folders.rpartition("/")[2]))) else None
+    return 2 if _is_place(leaf_words, set(words(folders.rpartition("/")[2]))) else None
 
 
-def _is_opening(own: set[str], width: int) -> bool:
+def _is_opening(leaf_words: set[str], width: int) -> bool:
     """Do the words of a name say how far a gripper or a hand is open?"""
-    is_gripper = not (GRIPPERS | HANDS).isdisjoint(own) and NOT_OPENING.isdisjoint(own)
-    return is_gripper or (width <= 2 and not (SAY_OPEN | SAY_CLOSED).isdisjoint(own))
+    is_gripper = not (GRIPPERS | HANDS).isdisjoint(leaf_words) and NOT_OPENING.isdisjoint(leaf_words)
+    return is_gripper or (width <= 2 and not (SAY_OPEN | SAY_CLOSED).isdisjoint(leaf_words))
 
 
-def _is_place(own: set[str], above: set[str]) -> bool:
+def _is_place(leaf_words: set[str], group_words: set[str]) -> bool:
     """Do the words of a name, and of the group it lies in, say where the robot's end is?"""
-    if "pose" in own or (not POSE_WORDS.isdisjoint(own) and not PLACE_WORDS.isdisjoint(own)):
+    if "pose" in leaf_words or (not POSE_WORDS.isdisjoint(leaf_words) and not PLACE_WORDS.isdisjoint(leaf_words)):
         return True
     # A place alone is the robot's where the group says whose it is
-    is_place = bool(own) and own <= PLACE_WORDS | {"l", "r", "left", "right"}
-    return is_place and not (POSE_WORDS | GRIPPERS | OWN_GROUPS).isdisjoint(above)
+    is_place = bool(leaf_words) and leaf_words <= PLACE_WORDS | {"l", "r", "left", "right"}
+    return is_place and not (POSE_WORDS | GRIPPERS | OWN_GROUPS).isdisjoint(group_words)
 
 
 def _is_part_of_state(folders: str) -> bool:

@@ -86,13 +86,13 @@ def list_episodes(source: Source) -> Listing:
 
 def _annotations(listing: ListingBuilder) -> dict[str, tuple[str, ...]]:
     """Instructions by the uuid of an episode."""
-    found: dict[str, tuple[str, ...]] = {}
+    instructions: dict[str, tuple[str, ...]] = {}
     for uri in listing.source.files:
         if ANNOTATIONS.fullmatch(uri):
             for uuid, stored in listing.read_object(uri).items():
                 by_number = sorted((key, text) for key, text in object_of(stored).items())
-                found[uuid] = texts_among(text for _, text in by_number)
-    return found
+                instructions[uuid] = texts_among(text for _, text in by_number)
+    return instructions
 
 
 def _add(listing: ListingBuilder, folder: str, files: Sequence[str], annotations: Mapping[str, Sequence[str]]) -> None:
@@ -131,7 +131,7 @@ def _tasks(metadata_uri: str, facts: Mapping[str, Any], annotations: Mapping[str
 def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str, Any]) -> dict[str, str]:
     """The video of each camera, by its role, else by its serial number."""
     roles = {str(metadata.get(f"{role}_cam_serial")): role for role in ROLES}
-    found: dict[str, str] = {}
+    videos: dict[str, str] = {}
     for uri in uris:
         serial = posixpath.splitext(posixpath.basename(uri))[0]
         camera = roles.get(serial, serial)
@@ -140,11 +140,11 @@ def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str
             listing.parts.known("camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, why, file=uri)
             listing.parts.known("file", f"*{STEREO}.mp4", why)
             continue
-        found[camera] = uri
+        videos[camera] = uri
         listing.parts.used("camera", camera, "camera", "a video of its own", file=uri)
     listing.parts.known("file", "*recordings/SVO/*", "what the cameras themselves recorded: the videos are of it")
-    order = in_order(found, listing.source.config.cameras, ROLES)
-    return {camera: found[camera] for camera in order}
+    order = in_order(videos, listing.source.config.cameras, ROLES)
+    return {camera: videos[camera] for camera in order}
 
 
 def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int | None]:
@@ -156,7 +156,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
     try:
         with opened(source, uri) as file:
             attributes = {name: value(file, name, limits) for name in ("success", "current_task", "scene_id")}
-            known = {name: _plain(stored) for name, stored in attributes.items() if stored is not None}
+            facts = {name: _plain(stored) for name, stored in attributes.items() if stored is not None}
             num_rows = _num_rows(file, source.config.keys.state or STATE)
             for path, dataset in walk(file, escapes, limits):
                 _account_for_rows(listing, path, dataset, uri)
@@ -165,7 +165,7 @@ def _rows_listed(listing: ListingBuilder, uri: str) -> tuple[dict[str, Any], int
         return {}, None
     if num_rows is None:
         listing.warn_next("no_data", f"no rows in {', '.join(source.config.keys.state or STATE)}", uri)
-    return known, num_rows
+    return facts, num_rows
 
 
 def _plain(stored: Any) -> Any:

@@ -69,8 +69,8 @@ def _files(uris: Iterable[str]) -> list[str]:
 
 
 @dataclass
-class _Seen:
-    """What is so for many episodes, and is one finding of the dataset."""
+class _DatasetCounts:
+    """In how many episodes something is so that is one finding of the dataset."""
 
     named_by_file: int = 0  # episodes whose instruction is read from the name of their file
     by_convention: Counter[tuple[str, float]] = field(default_factory=Counter)  # episodes with the writer's usual rate
@@ -78,7 +78,7 @@ class _Seen:
 
 
 def list_episodes(source: Source) -> Listing:
-    listing, seen = ListingBuilder(source), _Seen()
+    listing, counts = ListingBuilder(source), _DatasetCounts()
     for uri in _files(source.files):
         num_before = len(listing.records)
         try:
@@ -87,7 +87,7 @@ def list_episodes(source: Source) -> Listing:
                 containers: defaultdict[str, dict[str, Any]] = defaultdict(dict)
                 for key in keys:
                     above = containers[key.rpartition("/")[0]]
-                    _add_readable(listing, seen, uri, key, file, above, is_only=len(keys) == 1)
+                    _add_readable(listing, counts, uri, key, file, above, is_only=len(keys) == 1)
                 account_beside(listing, uri, file, keys, source.config.limits)
         except DataError as e:
             # A file counts as one lost episode only where none of its episodes was listed before the error
@@ -95,22 +95,22 @@ def list_episodes(source: Source) -> Listing:
                 listing.add_lost(e, uri, uri)
             else:
                 listing.warn(e.reason, f"episodes of it may be missing: {e}", file=uri)
-    _find_in_all(listing, seen)
+    _find_in_all(listing, counts)
     _report_pictures_beside(listing)
     return h5.finished(listing, "hdf5")
 
 
-def _find_in_all(listing: ListingBuilder, seen: _Seen) -> None:
-    if seen.named_by_file:
-        detail = f"the instruction of {seen.named_by_file} episodes is read from the names of their files, as LIBERO "
+def _find_in_all(listing: ListingBuilder, counts: _DatasetCounts) -> None:
+    if counts.named_by_file:
+        detail = f"the instruction of {counts.named_by_file} episodes is read from the names of their files, as LIBERO "
         listing.warn("task_from_name", f"{detail}writes it")
-    for (writer, rate), count in seen.by_convention.items():
+    for (writer, rate), count in counts.by_convention.items():
         detail = f"nothing states the frame rate of {count} episodes; {rate:g} fps is assumed, as {writer} usually runs"
         listing.warn("no_frame_rate", detail)
-    if seen.without_last_action:
+    if counts.without_last_action:
         detail = (
-            f"{seen.without_last_action} episodes have one observation more than actions: the last frame has no action "
-            "of its own, and keeps the one before"
+            f"{counts.without_last_action} episodes have one observation more than actions: the last frame has no "
+            "action of its own, and keeps the one before"
         )
         listing.warn("length_differs", detail)
 
@@ -128,7 +128,7 @@ def _report_pictures_beside(listing: ListingBuilder) -> None:
 
 def _add_readable(
     listing: ListingBuilder,
-    seen: _Seen,
+    counts: _DatasetCounts,
     uri: str,
     key: str,
     file: h5py.File,
@@ -146,7 +146,7 @@ def _add_readable(
                 raise DataError(f"{key} is no group")
             container = h5.find(file, key.rpartition("/")[0])
             place = EpisodePlace(uri, key, group, container, listing.source.config.limits, above)
-            _add_place(listing, seen, place, source_id, is_only=is_only)
+            _add_place(listing, counts, place, source_id, is_only=is_only)
     except DataError as e:
         # Of an episode that cannot be read this is all there is to say
         del listing.findings[num_findings:]
@@ -162,35 +162,42 @@ def _source_id(uri: str, key: str, *, is_only: bool) -> str:
     return f"{uri}#{last if key == f'data/{last}' else key}"
 
 
-def _add_place(listing: ListingBuilder, seen: _Seen, place: EpisodePlace, source_id: str, *, is_only: bool) -> None:
+def _add_place(
+    listing: ListingBuilder, counts: _DatasetCounts, place: EpisodePlace, source_id: str, *, is_only: bool
+) -> None:
     """Add the episode of a group; or each of those whose rows lie in it one after the other. Raises DataError."""
     config = listing.source.config
     is_flat = is_only and not NUMBERED.search(place.key.rpartition("/")[2])
     ends, marks = flat_ends(place.datasets, place.limits) if is_flat else ([], ())
     if not ends:
-        _add_episode(listing, seen, place, source_id, slice(None), marks)
+        _add_episode(listing, counts, place, source_id, slice(None), marks)
         return
     config.limits.check("max_rows", len(ends), f"{place.uri}: episodes")
     for k, (start, end) in enumerate(zip([0, *ends[:-1]], ends, strict=True)):
-        _add_episode(listing, seen, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
+        _add_episode(listing, counts, place, f"{source_id}#{h5.ROWS}{k}", slice(start, end), marks)
 
 
 def _add_episode(
-    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, source_id: str, rows: slice, marks: Sequence[str]
+    listing: ListingBuilder,
+    counts: _DatasetCounts,
+    place: EpisodePlace,
+    source_id: str,
+    rows: slice,
+    marks: Sequence[str],
 ) -> None:
     """Add one episode, which is some rows of its group. Raises DataError."""
     config, uri = listing.source.config, place.uri
     cameras, lost = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
-    num_rows = _num_rows(listing, seen, place, roles, list(cameras.values()), rows)
+    num_rows = _num_rows(listing, counts, place, roles, list(cameras.values()), rows)
     texts = texts_of(place, set(cameras.values()))
     text_from, tasks = _instruction(config, place, texts)
     name = LIBERO_FILE.fullmatch(uri.rpartition("/")[2].rpartition(".")[0])
     is_named = bool(not tasks and name and not config.keys.language and "obs/agentview_rgb" in place.datasets)
     if name and is_named:
         tasks = (name[1].replace("_", " "),)
-        seen.named_by_file += 1
-    rate, rate_from = _rate(listing, seen, place, roles, rows)
+        counts.named_by_file += 1
+    rate, rate_from = _rate(listing, counts, place, roles, rows)
     # The session is the group: episodes of one session never come into different splits
     session = h5.value(place.group, config.group_field, config.limits) if config.group_field else None
     deep = [] if config.keys.success else outcome_names(place)
@@ -214,7 +221,12 @@ def _add_episode(
 
 
 def _num_rows(
-    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: DatasetRoles, cameras: Sequence[str], rows: slice
+    listing: ListingBuilder,
+    counts: _DatasetCounts,
+    place: EpisodePlace,
+    roles: DatasetRoles,
+    cameras: Sequence[str],
+    rows: slice,
 ) -> int | None:
     """Rows of the states, else of the actions, else of the first camera. Raises DataError."""
     uri, limits = place.uri, place.limits
@@ -227,7 +239,7 @@ def _num_rows(
     if num_rows == 0:
         listing.unusable_next("no_data", "it has no rows", uri)
     if num_rows and num_actions == num_rows - 1:
-        seen.without_last_action += 1
+        counts.without_last_action += 1
     elif num_states is not None and num_actions not in (None, num_states):
         listing.warn_next(
             "length_differs", f"{num_actions} actions, {num_states} states: the actions are not used", uri
@@ -271,7 +283,7 @@ def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
 
 
 def _rate(
-    listing: ListingBuilder, seen: _Seen, place: EpisodePlace, roles: DatasetRoles, rows: slice
+    listing: ListingBuilder, counts: _DatasetCounts, place: EpisodePlace, roles: DatasetRoles, rows: slice
 ) -> tuple[float, list[str]]:
     """Frames per second, and what states it: the registry, the rows' times, the file, else the writer's usual rate."""
     if fps := listing.source.config.fps:
@@ -289,7 +301,7 @@ def _rate(
     if nearest:
         return nearest[1], [*stated]
     if roles.writer and roles.writer.fps:
-        seen.by_convention[roles.writer.name, roles.writer.fps] += 1
+        counts.by_convention[roles.writer.name, roles.writer.fps] += 1
         return roles.writer.fps, []
     return listing.fps(None), []
 

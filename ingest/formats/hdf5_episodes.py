@@ -46,8 +46,8 @@ def episode_keys(file: h5py.File, limits: Limits) -> list[str]:
         names = h5.members(group) if isinstance(group, h5py.Group) else []
         if keys := [f"{container}/{name}".strip("/") for name in names if USUAL_NAME.fullmatch(name)]:
             return keys
-    found = _below(file, "", 0, limits)
-    return found or [""]
+    keys = _below(file, "", 0, limits)
+    return keys or [""]
 
 
 def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str]:
@@ -57,16 +57,16 @@ def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str
         return []
     # Groups that hold no rows, such as settings, are no episodes
     kinds = _kinds(children, limits)
-    found: list[str] = []
+    keys: list[str] = []
     for names in kinds:
         inside = {name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits) for name in names}
         if any(inside.values()):
-            found += [key for name in names for key in inside[name] or [f"{path}/{name}".strip("/")]]
+            keys += [key for name in names for key in inside[name] or [f"{path}/{name}".strip("/")]]
         elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
-            found += [f"{path}/{name}".strip("/") for name in names]
+            keys += [f"{path}/{name}".strip("/") for name in names]
         elif len(names) == 1 and len(kinds) == 1:
-            found += [f"{path}/{names[0]}".strip("/")]
-    return found
+            keys += [f"{path}/{names[0]}".strip("/")]
+    return keys
 
 
 def _children(group: h5py.Group) -> tuple[dict[str, h5py.Group], bool]:
@@ -111,8 +111,8 @@ def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]
 
 def _arrays(group: h5py.Group, limits: Limits) -> set[str]:
     """Paths of the arrays below a group that have rows, with # for numbers."""
-    found = h5.walk(group, [], limits)
-    return {NUMBER.sub("#", path) for path, dataset in found if dataset.shape and dataset.shape[0] > 1}
+    datasets = h5.walk(group, [], limits)
+    return {NUMBER.sub("#", path) for path, dataset in datasets if dataset.shape and dataset.shape[0] > 1}
 
 
 def _is_numbered(names: Iterable[str]) -> bool:
@@ -124,8 +124,8 @@ def _differ_in_length(children: Mapping[str, h5py.Group], names: list[str], limi
     """Have groups with other names rows of their own number? Parts of one episode have equally many."""
     lengths = set()
     for name in names[:SAMPLED]:
-        found = h5.walk(children[name], [], limits)
-        lengths |= {dataset.shape[0] for _, dataset in found if dataset.shape and len(dataset.shape) > 1}
+        datasets = h5.walk(children[name], [], limits)
+        lengths |= {dataset.shape[0] for _, dataset in datasets if dataset.shape and len(dataset.shape) > 1}
     return len(lengths) > 1
 
 

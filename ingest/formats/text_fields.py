@@ -33,15 +33,15 @@ def rank_of(name: str) -> int | None:
 
 def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, ...]]:
     """The field that holds the instruction by its name, and its texts; ("", ()) for none."""
-    found: list[tuple[int, int, str, tuple[str, ...]]] = []
+    candidates: list[tuple[int, int, str, tuple[str, ...]]] = []
     for place, (name, texts) in enumerate(fields.items()):
         inside = _inside_json(texts)
         rank = rank_of(name)
         if inside:
-            found.append((inside[0], place, name, inside[1]))
+            candidates.append((inside[0], place, name, inside[1]))
         elif rank is not None and (plain := texts_among(text for text in texts if not _is_json(text))):
-            found.append((rank, place, name, plain))
-    _, _, name, texts = min(found, default=(0, 0, "", ()))
+            candidates.append((rank, place, name, plain))
+    _, _, name, texts = min(candidates, default=(0, 0, "", ()))
     return name, texts
 
 

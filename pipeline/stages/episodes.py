@@ -1,4 +1,4 @@
-"""The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes nothing."""
+"""The episodes of a dataset as its metadata lists them: chunks, splits, recordings, findings. Decodes no episode."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

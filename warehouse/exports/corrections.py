@@ -145,31 +145,31 @@ class KnownEpisodes:
         """
         if said.base_content_hash is None:
             return said.episode_index
-        known = self.contents(said.dataset).get(said.base_content_hash, {said.episode_index})
-        if not known:
+        numbers = self.contents(said.dataset).get(said.base_content_hash, {said.episode_index})
+        if not numbers:
             raise CorrectionError(f"the recording that it is of left {said.dataset}")
-        return said.episode_index if said.episode_index in known else min(known)
+        return said.episode_index if said.episode_index in numbers else min(numbers)
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of JSON lines. A line of ours comes back as it was; one written by hand needs dataset, episode_index and
     segments, and is by `author`, made now, of the contents that the episode has."""
     values, errors = parse_json_lines(text)
-    known = KnownEpisodes(lake)
+    episodes = KnownEpisodes(lake)
     read = ReadCorrections(refused=[f"line {number}: it is not JSON" for number, _ in errors])
     for number, value in values:
-        read.add(f"line {number}", partial(row_of, known, value, author))
+        read.add(f"line {number}", partial(row_of, episodes, value, author))
     return read
 
 
-def row_of(known: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, Any], bool]:
+def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
     said = validated(CorrectionLine, data)
-    index = known.present_index(said)
-    facts = known.facts(said.dataset, index)
+    index = episodes.present_index(said)
+    facts = episodes.facts(said.dataset, index)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
     content_hash = said.base_content_hash or facts["content_hash"]
-    fits = index in known.contents(said.dataset).get(content_hash, ())
+    fits = index in episodes.contents(said.dataset).get(content_hash, ())
     row = said.model_dump(exclude={"correction_id"})
     row |= {"author": said.author or checked_text("author", author, 100), "base_content_hash": content_hash}
     is_rejection = said.status == REJECTED
@@ -216,13 +216,13 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     except ImportedError as e:
         raise CorrectionError(str(e)) from e
     read = ReadCorrections()
-    known = KnownEpisodes(lake)
+    episodes = KnownEpisodes(lake)
 
     def row(said: OpensarmLine) -> tuple[dict[str, Any], bool]:
         of, index = said.annotation.of or (dataset, said.annotation.episode_index)
         if of is None:
             raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")
-        facts = known.facts(of, index)
+        facts = episodes.facts(of, index)
         try:
             label = said.annotation.label(facts["num_frames"], facts["fps"], None)
         except ImportedError as e:
@@ -236,7 +236,7 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
             "segments": list(map(as_said, label.segments)),
             **vars(label.end),
         }
-        return row_of(known, data, author)
+        return row_of(episodes, data, author)
 
     for said in lines:
         read.add(f"episode {said.annotation.episode_index}", partial(row, said))
@@ -339,7 +339,7 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     if not isinstance(tasks, list):
         raise CorrectionError(f"the file is no list of tasks: {how}")
     read = ReadCorrections()
-    known = KnownEpisodes(lake)
+    episodes = KnownEpisodes(lake)
     for number, task in enumerate(tasks, 1):
         # One bad task does not spoil the file: it is named, and the others are read
         where = f"task {number}"
@@ -348,11 +348,13 @@ def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
             read.refused.append(f"{where}: it has no data with a list of annotations")
             continue
         for annotation in annotations:
-            read.add(where, partial(_row_of_annotation, known, task["data"], annotation, author))
+            read.add(where, partial(_row_of_annotation, episodes, task["data"], annotation, author))
     return read
 
 
-def _row_of_annotation(known: KnownEpisodes, data: dict, annotation: Any, author: str) -> tuple[dict[str, Any], bool]:
+def _row_of_annotation(
+    episodes: KnownEpisodes, data: dict, annotation: Any, author: str
+) -> tuple[dict[str, Any], bool]:
     """The row of an annotation in a task's `data`. Raises CorrectionError."""
     _check_annotation(data, annotation)
     drawn = {
@@ -369,12 +371,12 @@ def _row_of_annotation(known: KnownEpisodes, data: dict, annotation: Any, author
     drawn |= {name: meta[name] for name in SAID_LATER if name in meta}  # Label Studio cannot show or change them
     unchanged = drawn | {name: meta[name] for name in META_FIELDS if name in meta}
     try:
-        return row_of(known, unchanged, author)
+        return row_of(episodes, unchanged, author)
     except CorrectionError:
         if "correction_id" not in meta:
             raise
     # It was changed in Label Studio: a correction of its own
-    return row_of(known, drawn, author)
+    return row_of(episodes, drawn, author)
 
 
 def _completed_by(user: Any) -> str | None:

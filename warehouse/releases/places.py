@@ -60,8 +60,8 @@ def listed(items: Sequence[OutgoingFile]) -> list[dict]:
 
 def manifest_digest(manifest: Mapping[str, Any]) -> str:
     """sha256 over all that a manifest says, but the digest itself."""
-    rest = {name: value for name, value in manifest.items() if name != "digest"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    content = {name: value for name, value in manifest.items() if name != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def address(to: str) -> str:
@@ -147,24 +147,20 @@ class FolderTarget:
         with _client_errors(self.to, "read"):
             return _object(path.read_bytes() if path.exists() else None)
 
-    def present(self) -> set[str]:
-        """Paths of all files that are there."""
+    def files(self) -> dict[str, int]:
+        """Sizes in bytes of all files of the place, by path."""
         root = cast("UPath", self.root)
         base = root.path.rstrip("/")
         if not root.exists():
-            return set()
-        return {path[len(base) :].lstrip("/") for path in root.fs.find(base)}
+            return {}
+        return {path[len(base) :].lstrip("/"): facts["size"] for path, facts in root.fs.find(base, detail=True).items()}
 
-    def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
-        """Paths of what is there whole: by the manifest where it has it, else by its bytes, of an earlier try."""
-        whole = {(f["path"], f["bytes"], f["sha256"]) for f in (self.manifest() or {}).get("files", [])}
-        return {
-            item.path
-            for item in items
-            if (path := self.root / item.path).exists()
-            and path.stat().st_size == item.bytes
-            and ((item.path, item.bytes, item.sha256) in whole or sha256_file(path) == item.sha256)
-        }
+    def has(self, item: OutgoingFile, size: Any, manifest: Mapping[str, Any] | None) -> bool:
+        """Is a file of that `size` in bytes this one: by the place's manifest where it lists it, else by its bytes?"""
+        if size != item.bytes:
+            return False
+        lists_it = {"path": item.path, "bytes": item.bytes, "sha256": item.sha256} in (manifest or {}).get("files", [])
+        return lists_it or sha256_file(self.root / item.path) == item.sha256
 
     def begin(self, journal: bytes, gone: Sequence[str]) -> None:
         """Say what will be sent, and remove what goes."""
@@ -231,19 +227,17 @@ class HubTarget:
                 return None
             return _object(Path(path).read_bytes())
 
-    def present(self) -> set[str]:
-        return self._files().keys() - HUB_FILES
-
-    def stored(self, items: Sequence[OutgoingFile]) -> set[str]:
-        files = self._files()
-        return {item.path for item in items if item.path in files and _same(item, files[item.path])}
-
-    def _files(self) -> "dict[str, hub.RepoFile]":
+    def files(self) -> "dict[str, hub.RepoFile]":
+        """What the hub knows of all files of the repository, by path, but for those that it writes itself."""
         try:
             entries = list(self._api.list_repo_tree(self.repo, recursive=True, repo_type=self.kind))
         except hub.errors.RepositoryNotFoundError:
             return {}
-        return {e.path: e for e in entries if isinstance(e, hub.RepoFile)}
+        return {e.path: e for e in entries if isinstance(e, hub.RepoFile) and e.path not in HUB_FILES}
+
+    def has(self, item: OutgoingFile, facts: Any, manifest: Mapping[str, Any] | None) -> bool:
+        """Is a file of which the hub knows these facts this one?"""
+        return _same(item, facts)
 
     def begin(self, journal: bytes, gone: Sequence[str]) -> None:
         self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
@@ -308,7 +302,7 @@ class Publication:
 
 def strangers(target: Target, manifest: Mapping[str, Any]) -> list[str]:
     """Files of a place that its manifest does not list."""
-    return sorted(target.present() - {f["path"] for f in manifest["files"]} - {MANIFEST})
+    return sorted(target.files().keys() - {f["path"] for f in manifest["files"]} - {MANIFEST})
 
 
 def send(
@@ -329,8 +323,9 @@ def send(
     manifest = manifest | {"digest": manifest_digest(manifest)}
     with _client_errors(target.to, "read"):
         former, journal = target.manifest(), target.journal()
-        present = target.present()
-        stored = target.stored(items)
+        files: Mapping[str, Any] = target.files()
+        stored = {item.path for item in items if item.path in files and target.has(item, files[item.path], former)}
+    present = set(files)
     published = _paths(former) | _paths(journal)
     foreign = _foreign(present, published, items, stored)
     if not replace:

@@ -166,9 +166,9 @@ def asked(say: Callable[[dict[str, Any]], Any], store: ResponseStore, usage: Any
         client = Client(settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1")
         async with client:
             asks = [client.ask(_about(k), k) for k in range(count)]
-            found = await asyncio.gather(*asks, return_exceptions=True)
+            replies = await asyncio.gather(*asks, return_exceptions=True)
         await server.stop()
-        return found, server  # pyright: ignore[reportReturnType]
+        return replies, server  # pyright: ignore[reportReturnType]
 
     return asyncio.run(asyncio.wait_for(ask_all(), 60))
 
@@ -219,8 +219,8 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> N
         return message(GOOD) if body["max_tokens"] > 900 else message("Thinking", "length")
 
     store = ResponseStore(tmp_path)
-    found, server = asked(say, store, count=6, max_concurrency=1)
-    assert [reply.value for reply in found] == [PLANNED] * 6
+    replies, server = asked(say, store, count=6, max_concurrency=1)
+    assert [reply.value for reply in replies] == [PLANNED] * 6
     assert len(server.seen) == 7, "only the first question was asked twice"
 
 
@@ -228,9 +228,9 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> N
 def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: str, tmp_path: Path) -> None:
     said, reason = LOST[form]
     store = ResponseStore(tmp_path)
-    found, server = asked(lambda _: said, store, count=64)
+    replies, server = asked(lambda _: said, store, count=64)
     assert len(server.seen) <= 20
-    error = found[-1]
+    error = replies[-1]
     assert error.is_fatal
     assert error.reason == reason
     assert f"all ended as {reason}: " in str(error)
@@ -243,15 +243,15 @@ def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: st
 def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path: Path) -> None:
     said = [form for form, _ in LOST.values()]
     numbers = iter(range(1000))
-    found, server = asked(lambda _: said[next(numbers) % len(said)], ResponseStore(tmp_path), count=64)
-    assert found[-1].is_fatal
+    replies, server = asked(lambda _: said[next(numbers) % len(said)], ResponseStore(tmp_path), count=64)
+    assert replies[-1].is_fatal
     assert len(server.seen) <= 20
 
 
 def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
     numbers = iter(range(1000))
-    found, _ = asked(lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"), ResponseStore(tmp_path), count=40)
-    assert not any(isinstance(error, VlmError) and error.is_fatal for error in found)
+    replies, _ = asked(lambda _: message(GOOD if next(numbers) % 3 == 0 else "No"), ResponseStore(tmp_path), count=40)
+    assert not any(isinstance(error, VlmError) and error.is_fatal for error in replies)
 
 
 @pytest.mark.parametrize(
@@ -265,11 +265,11 @@ def test_a_good_reply_now_and_then_keeps_a_build_going(tmp_path: Path) -> None:
 def test_a_server_that_wants_money_or_other_fields_stops_a_build(
     status: int, error: dict[str, str], reason: str, requests: int, tmp_path: Path
 ) -> None:
-    found, server = asked(lambda _: (status, {"error": error}), ResponseStore(tmp_path), count=64)
+    replies, server = asked(lambda _: (status, {"error": error}), ResponseStore(tmp_path), count=64)
     assert len(server.seen) <= requests
-    assert found[-1].is_fatal
-    assert found[-1].reason == reason
-    assert error["message"] in str(found[0])
+    assert replies[-1].is_fatal
+    assert replies[-1].reason == reason
+    assert error["message"] in str(replies[0])
 
 
 # Tokens as a server tells them

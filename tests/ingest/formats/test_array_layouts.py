@@ -23,7 +23,7 @@ from tests.kits.lerobot_writer import source_of
 
 
 @dataclass(frozen=True)
-class Seen:
+class ReadDataset:
     """What a dataset shows, in short."""
 
     listing: Listing
@@ -50,14 +50,14 @@ class Seen:
         return np.stack([picture.rgb() for _, _, picture in self.episodes[episode].frames(camera)])
 
 
-def seen(folder: Path, **config: Any) -> Seen:
+def read(folder: Path, **config: Any) -> ReadDataset:
     source = source_of(folder, **config)
     listing = list_episodes(source)
     named = [f.detail for f in listing.findings if f.reason == "part_not_used"]
     unknown = [part for part in listing.parts if part.status == "unknown"]
     assert len(named) == len(unknown)
     assert all(part.name in detail for part, detail in zip(unknown, named, strict=True))
-    return Seen(listing, [read_episode(source, record) for record in listing.records], source)
+    return ReadDataset(listing, [read_episode(source, record) for record in listing.records], source)
 
 
 # Which groups are episodes, and where a flat file is cut
@@ -78,12 +78,12 @@ def seen(folder: Path, **config: Any) -> Seen:
     ],
 )
 def test_groups_of_one_kind_are_episodes(tmp_path: Path, names: tuple[str, ...]) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, groups(*names)))
-    assert sorted(shown.shape()) == [(20 + k, 7, 7) for k in range(len(names))]
-    assert sorted(str(record.task) for record in shown.listing.records) == [f"task {k}" for k in range(len(names))]
-    assert shown.listing.cameras == ("front",)
-    assert len({record.source_id for record in shown.listing.records}) == len(names)
-    assert (shown.unknown(), shown.reasons()) == ([], set())
+    dataset = read(kit.write_hdf5(tmp_path, groups(*names)))
+    assert sorted(dataset.shape()) == [(20 + k, 7, 7) for k in range(len(names))]
+    assert sorted(str(record.task) for record in dataset.listing.records) == [f"task {k}" for k in range(len(names))]
+    assert dataset.listing.cameras == ("front",)
+    assert len({record.source_id for record in dataset.listing.records}) == len(names)
+    assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
 
 def test_groups_of_an_episode_are_none(tmp_path: Path) -> None:
@@ -93,22 +93,22 @@ def test_groups_of_an_episode_are_none(tmp_path: Path) -> None:
         for name in ("left_arm", "right_arm"):
             file[f"{name}/joint_position"] = smooth(20, 7)
 
-    shown = seen(kit.write_hdf5(tmp_path, write))
-    assert shown.shape() == [(20, 14, 0)]
-    assert shown.listing.cameras == ("cam_0", "cam_1")
+    dataset = read(kit.write_hdf5(tmp_path, write))
+    assert dataset.shape() == [(20, 14, 0)]
+    assert dataset.listing.cameras == ("cam_0", "cam_1")
 
 
 @pytest.mark.parametrize(("write", "lengths"), [(kit.flat, (10, 7, 7)), (kit.flat_by_index, (8, 8, 8))])
 def test_a_flat_file_is_cut(tmp_path: Path, write: Callable[[h5py.File], None], lengths: tuple[int, ...]) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, write))
-    assert shown.shape() == [(n, 11, 7) for n in lengths]
+    dataset = read(kit.write_hdf5(tmp_path, write))
+    assert dataset.shape() == [(n, 11, 7) for n in lengths]
     start = lengths[0]
     stop = start + lengths[1]
-    state = shown.episodes[1].state
+    state = dataset.episodes[1].state
     assert state is not None
     assert np.array_equal(state, smooth(24, 11)[start:stop].astype(float))
-    assert np.array_equal(shown.pictures(shown.listing.cameras[0], 1), film(24)[start:stop])
-    assert shown.unknown() == []
+    assert np.array_equal(dataset.pictures(dataset.listing.cameras[0], 1), film(24)[start:stop])
+    assert dataset.unknown() == []
 
 
 # What HDF5's arrays are
@@ -132,47 +132,47 @@ GRIPPERS: dict[str, tuple[Callable[..., None], int, float, tuple[int, int], list
 @pytest.mark.parametrize("name", GRIPPERS)
 def test_grippers_and_rates_by_writer(tmp_path: Path, name: str) -> None:
     write, files, fps, widths, grippers = GRIPPERS[name]
-    shown = seen(kit.write_hdf5(tmp_path, write, files))
-    assert {of_episode[1:] for of_episode in shown.shape()} == {widths}
-    assert {record.fps for record in shown.listing.records} == {fps}
-    assert shown.grippers() == grippers
-    assert shown.unknown() == []
+    dataset = read(kit.write_hdf5(tmp_path, write, files))
+    assert {of_episode[1:] for of_episode in dataset.shape()} == {widths}
+    assert {record.fps for record in dataset.listing.records} == {fps}
+    assert dataset.grippers() == grippers
+    assert dataset.unknown() == []
 
 
 def test_two_arms_of_robosuite_have_two_grippers(tmp_path: Path) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, demos(14, ROBOCASA, TWO_ARMS, {}, 6)))
-    names = shown.episodes[0].action_names
+    dataset = read(kit.write_hdf5(tmp_path, demos(14, ROBOCASA, TWO_ARMS, {}, 6)))
+    names = dataset.episodes[0].action_names
     assert (names[6], names[13]) == ("robot0_gripper_close", "robot1_gripper_close")
-    assert shown.shape() == [(30, 14, 14)] * 3
+    assert dataset.shape() == [(30, 14, 14)] * 3
 
 
 def test_no_gripper_is_invented(tmp_path: Path) -> None:
     env = {"env_name": "x", "env_kwargs": {"robots": ["GR1"], "control_freq": 20}}
-    shown = seen(kit.write_hdf5(tmp_path, demos(24, env, {"robot0_right_eef_pos": 3}, {}, 0)))
-    assert shown.shape() == [(30, 3, 24)] * 3
-    assert not any("gripper" in name for name in shown.episodes[0].action_names)
+    dataset = read(kit.write_hdf5(tmp_path, demos(24, env, {"robot0_right_eef_pos": 3}, {}, 0)))
+    assert dataset.shape() == [(30, 3, 24)] * 3
+    assert not any("gripper" in name for name in dataset.episodes[0].action_names)
 
 
 def test_one_observation_more_than_actions(tmp_path: Path) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, kit.maniskill))
-    assert shown.shape() == [(60, 9, 7)] * 3
-    action = shown.episodes[0].action
+    dataset = read(kit.write_hdf5(tmp_path, kit.maniskill))
+    assert dataset.shape() == [(60, 9, 7)] * 3
+    action = dataset.episodes[0].action
     assert action is not None
     assert np.array_equal(action[-1], action[-2])
-    (finding,) = [f for f in shown.listing.findings if f.reason == "length_differs"]
+    (finding,) = [f for f in dataset.listing.findings if f.reason == "length_differs"]
     assert "3 episodes have one observation more than actions" in finding.detail
-    assert len(shown.pictures(shown.listing.cameras[0])) == 60
+    assert len(dataset.pictures(dataset.listing.cameras[0])) == 60
 
 
 def test_robomind(tmp_path: Path) -> None:
     folder = tmp_path / "h5_franka/place/success_episodes/train/100/data"
     folder.mkdir(parents=True)
     kit.write_hdf5(folder, kit.robomind)
-    shown = seen(tmp_path)
-    (record,) = shown.listing.records
-    assert (record.task, record.success, shown.shape()) == ("put the cube down", True, [(20, 8, 8)])
-    assert np.array_equal(shown.pictures("camera_top"), film(20))
-    assert (shown.unknown(), shown.reasons()) == ([], set())
+    dataset = read(tmp_path)
+    (record,) = dataset.listing.records
+    assert (record.task, record.success, dataset.shape()) == ("put the cube down", True, [(20, 8, 8)])
+    assert np.array_equal(dataset.pictures("camera_top"), film(20))
+    assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
 
 STATED = {
@@ -188,9 +188,9 @@ STATED = {
 @pytest.mark.parametrize("name", STATED)
 def test_a_rate_that_is_stated_counts(tmp_path: Path, name: str) -> None:
     write, fps = STATED[name]
-    shown = seen(kit.write_hdf5(tmp_path, write))
-    assert shown.listing.fps == fps
-    assert not any(f.reason == "no_frame_rate" for f in shown.listing.findings)
+    dataset = read(kit.write_hdf5(tmp_path, write))
+    assert dataset.listing.fps == fps
+    assert not any(f.reason == "no_frame_rate" for f in dataset.listing.findings)
 
 
 TEXTS = {
@@ -204,46 +204,46 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_texts(tmp_path: Path, name: str) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, TEXTS[name]))
-    assert [record.task for record in shown.listing.records] == ["fold it"]
-    assert shown.unknown() == []
+    dataset = read(kit.write_hdf5(tmp_path, TEXTS[name]))
+    assert [record.task for record in dataset.listing.records] == ["fold it"]
+    assert dataset.unknown() == []
 
 
 def test_what_nothing_reads_is_named(tmp_path: Path) -> None:
     stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello", "WEATHER": "sunny"}
-    shown = seen(kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7))))
+    dataset = read(kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7))))
     named = ["attribute success", "attribute weather", "note", "observations/tactile", "zorp"]
-    assert sorted(shown.unknown()) == named
-    assert shown.shape() == [(20, 14, 7)]
+    assert sorted(dataset.unknown()) == named
+    assert dataset.shape() == [(20, 14, 7)]
 
 
 def test_base_actions_are_joined(tmp_path: Path) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, with_one(base_action=smooth(20, 2))))
-    assert (shown.shape(), shown.unknown()) == ([(20, 7, 9)], [])
+    dataset = read(kit.write_hdf5(tmp_path, with_one(base_action=smooth(20, 2))))
+    assert (dataset.shape(), dataset.unknown()) == ([(20, 7, 9)], [])
 
 
 def test_each_picture_is_one_camera(tmp_path: Path) -> None:
     for k, write in enumerate((kit.virtual, kit.linked)):
         (tmp_path / str(k)).mkdir()
-        shown = seen(kit.write_hdf5(tmp_path / str(k), write))
-        assert shown.listing.cameras == ("front",)
-        assert np.array_equal(shown.pictures("front"), film(20))
-        assert (shown.unknown(), shown.reasons()) == ([], set())
+        dataset = read(kit.write_hdf5(tmp_path / str(k), write))
+        assert dataset.listing.cameras == ("front",)
+        assert np.array_equal(dataset.pictures("front"), film(20))
+        assert (dataset.unknown(), dataset.reasons()) == ([], set())
 
 
 def test_pictures_that_lie_otherwise(tmp_path: Path) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, kit.pictures))
+    dataset = read(kit.write_hdf5(tmp_path, kit.pictures))
     cameras = {"front", "rgba", "channels_first", "unit_floats", "byte_floats", "depth_camera", "unmasked_view"}
-    assert set(shown.listing.cameras) == cameras
+    assert set(dataset.listing.cameras) == cameras
     for camera in cameras:
-        assert np.array_equal(shown.pictures(camera), film(20)), camera
+        assert np.array_equal(dataset.pictures(camera), film(20)), camera
     below = "observations/images"
-    assert sorted(shown.unknown()) == [f"{below}/signed_floats", f"{below}/two_at_once", "observations/tactile"]
+    assert sorted(dataset.unknown()) == [f"{below}/signed_floats", f"{below}/two_at_once", "observations/tactile"]
 
 
 def test_an_orientation_turns_no_picture(tmp_path: Path) -> None:
-    shown = seen(kit.write_hdf5(tmp_path, kit.exif))
-    assert shown.pictures("front").shape == (20, 12, 16, 3)
+    dataset = read(kit.write_hdf5(tmp_path, kit.exif))
+    assert dataset.pictures("front").shape == (20, 12, 16, 3)
 
 
 # Zarr
@@ -255,12 +255,12 @@ BLACK = np.concatenate([film(18)[:0], np.zeros((1, 12, 16, 3), np.uint8), film(1
 def test_zarr_arrays_without_chunks(tmp_path: Path) -> None:
     """zarr >= 3 stores no chunk of the fill value alone."""
     arrays = {"meta/success": np.zeros(3, bool), "data/img": BLACK, "data/robot_joint": np.zeros((18, 6), np.float32)}
-    shown = seen(kit.write_zarr(tmp_path, arrays, {}))
-    assert [record.success for record in shown.listing.records] == [False] * 3
-    assert np.array_equal(shown.pictures("img"), BLACK[:5])
-    (finding,) = [f for f in shown.listing.findings if f.reason == "missing_chunks"]
+    dataset = read(kit.write_zarr(tmp_path, arrays, {}))
+    assert [record.success for record in dataset.listing.records] == [False] * 3
+    assert np.array_equal(dataset.pictures("img"), BLACK[:5])
+    (finding,) = [f for f in dataset.listing.findings if f.reason == "missing_chunks"]
     assert "1 of 18 chunks of data/img" in finding.detail
-    used = {part.name: part.use for part in shown.listing.parts if part.status == "used"}
+    used = {part.name: part.use for part in dataset.listing.parts if part.status == "used"}
     assert used["data/robot_joint"] == "state"
 
 
@@ -276,13 +276,13 @@ def test_zarr_layouts(tmp_path: Path) -> None:
         "meta/task": texts,
         "meta/zorp": np.array([1, 2, 3]),
     }
-    shown = seen(kit.write_zarr(tmp_path, arrays, {"meta/zorp": kit.DELTA}, weather="sunny"))
-    assert shown.shape() == [(5, 4, 2), (7, 4, 2), (6, 4, 2)]
-    assert shown.listing.cameras == ("img", "obs/cam")
-    assert np.array_equal(shown.pictures("obs/cam", 1), film(18)[5:12])
-    assert [record.task for record in shown.listing.records] == ["a", "b", "c"]
-    assert shown.listing.fps == 20
-    assert sorted(shown.unknown()) == ["attribute weather", "data/zorp", "meta/zorp"]
+    dataset = read(kit.write_zarr(tmp_path, arrays, {"meta/zorp": kit.DELTA}, weather="sunny"))
+    assert dataset.shape() == [(5, 4, 2), (7, 4, 2), (6, 4, 2)]
+    assert dataset.listing.cameras == ("img", "obs/cam")
+    assert np.array_equal(dataset.pictures("obs/cam", 1), film(18)[5:12])
+    assert [record.task for record in dataset.listing.records] == ["a", "b", "c"]
+    assert dataset.listing.fps == 20
+    assert sorted(dataset.unknown()) == ["attribute weather", "data/zorp", "meta/zorp"]
 
 
 # RLDS, as TFDS wrote it
@@ -309,21 +309,21 @@ RLDS: dict[str, tuple[tuple[int, int], tuple[str, ...], list[str]]] = {
 @pytest.mark.parametrize("name", RLDS)
 def test_rlds(name: str) -> None:
     widths, cameras, unknown = RLDS[name]
-    shown = seen(ROOT / "tests/data/tfds" / name)
-    assert shown.shape() == [(6, *widths), (8, *widths)]
-    assert (shown.listing.cameras, sorted(shown.unknown())) == (cameras, unknown)
-    assert shown.reasons() == set()
+    dataset = read(ROOT / "tests/data/tfds" / name)
+    assert dataset.shape() == [(6, *widths), (8, *widths)]
+    assert (dataset.listing.cameras, sorted(dataset.unknown())) == (cameras, unknown)
+    assert dataset.reasons() == set()
     rows, columns = np.mgrid[:12, :16]
     first = np.stack([columns * 9, rows * 13, (rows + columns) * 5], -1).astype(np.uint8)
     for camera in set(cameras) - {"image"}:
-        assert np.array_equal(shown.pictures(camera)[0], first), camera
-    assert all(shown.pictures(camera).shape == (6, 12, 16, 3) for camera in cameras)
+        assert np.array_equal(dataset.pictures(camera)[0], first), camera
+    assert all(dataset.pictures(camera).shape == (6, 12, 16, 3) for camera in cameras)
 
 
 def test_rlds_parts_by_name() -> None:
-    names = seen(ROOT / "tests/data/tfds/ragged_names").episodes[0].action_names
+    names = read(ROOT / "tests/data/tfds/ragged_names").episodes[0].action_names
     assert names == (*["arm"] * 6, "gripper")
-    kinds = seen(ROOT / "tests/data/tfds/all_kinds")
+    kinds = read(ROOT / "tests/data/tfds/all_kinds")
     # A class is known by its name, not by its number; the instruction lies in the observation
     assert [(record.success, record.task) for record in kinds.listing.records] == [
         (True, "stack it"),

@@ -165,9 +165,9 @@ def test_depth_masks_and_touch_are_no_main_camera(tmp_path: Path) -> None:
     cameras = {"depth": grey, "front": scene(3), "segmentation": masks, "tactile_left": scene(4)}
     listing, _ = listed(films(tmp_path, **cameras, a_depth_map=scene(5)))
     assert listing.cameras == (f"{IMAGES}front", f"{IMAGES}a_depth_map")
-    found = details(listing, "part_not_used")
-    assert "its name says depth, but its pictures have colours: it comes after the other cameras" in found[0]
-    assert [detail.partition(": ")[2].partition(":")[0] for detail in found[1:]] == [
+    parts = details(listing, "part_not_used")
+    assert "its name says depth, but its pictures have colours: it comes after the other cameras" in parts[0]
+    assert [detail.partition(": ")[2].partition(":")[0] for detail in parts[1:]] == [
         "its name says depth and its pictures are grey",
         "its name says masks and its pictures are of few colours",
         "its name says touch",
@@ -207,11 +207,11 @@ def test_a_task_of_each_row_names_steps(tmp_path: Path) -> None:
     lines += [{"episode_index": 1, "tasks": [*steps, "valid", "tidy the table"], "length": LENGTH}]
     write_json_lines(root / "meta/episodes.jsonl", lines)
     listing, _ = listed(root)
-    for found in listing.records:
-        spans = [(step.name, step.start_frame, step.end_frame) for step in found.steps]
+    for episode in listing.records:
+        spans = [(step.name, step.start_frame, step.end_frame) for step in episode.steps]
         assert spans == [(steps[0], 0, 8), (steps[1], 8, 13), (steps[2], 13, 20)]
-        assert found.steps_from == "task_index"
-    assert [found.task for found in listing.records] == ["; ".join(steps), "tidy the table"]
+        assert episode.steps_from == "task_index"
+    assert [episode.task for episode in listing.records] == ["; ".join(steps), "tidy the table"]
     assert [f.episode_index for f in listing.findings if f.reason == "no_task"] == [0]
 
 
@@ -230,7 +230,7 @@ def test_pictures_are_found_by_the_end_of_the_recorders_path(tmp_path: Path) -> 
         edit_parquet(v2_data(root, episode), **{FRONT: pa.array(cells)})
     source = source_of(root)
     listing = list_episodes(source)
-    assert [shown(source, found, FRONT)[7] for found in listing.records] == [(0, 0, 7), (0, 1, 7)]
+    assert [shown(source, episode, FRONT)[7] for episode in listing.records] == [(0, 0, 7), (0, 1, 7)]
     # No picture of another episode stands in for one that is gone
     next((root / "images").rglob("episode_000001/frame_000007.png")).unlink()
     with pytest.raises(Exception, match="frame_000007"):
@@ -254,11 +254,11 @@ def test_pictures_without_their_video_are_named(tmp_path: Path) -> None:
 
 def test_rows_and_pictures_of_other_rates_are_joined_by_time() -> None:
     rows_s = np.arange(120) / 60
-    found = match(FrameTimes(np.arange(60), 1 / 30), rows_s, 120, VideoSpan())
-    assert found.places is not None
-    assert (np.abs(found.places / 30 - rows_s) <= 1 / 60 + 1e-9).all()
-    assert found.reason == "video_times"
-    assert "60 rows and 30 pictures come in a second" in found.doubt
+    pictures = match(FrameTimes(np.arange(60), 1 / 30), rows_s, 120, VideoSpan())
+    assert pictures.places is not None
+    assert (np.abs(pictures.places / 30 - rows_s) <= 1 / 60 + 1e-9).all()
+    assert pictures.reason == "video_times"
+    assert "60 rows and 30 pictures come in a second" in pictures.doubt
     longer = match(FrameTimes(np.arange(90), 1 / 30), rows_s, 120, VideoSpan())
     assert longer.places is None, "the camera went on for a second: its times are not the rows'"
 
@@ -269,8 +269,8 @@ def test_each_row_shows_the_picture_of_its_time(tmp_path: Path) -> None:
     edit_parquet(v2_data(root, 0), timestamp=(np.arange(LENGTH) / 20).astype(np.float32))
     write_video(v2_video(root, FRONT, 0), list(range(LENGTH // 2)), fps=10)
     source = source_of(root)
-    [found] = list_episodes(source).records
-    frames = [frame for _, _, frame in shown(source, found, FRONT)]
+    [episode] = list_episodes(source).records
+    frames = [frame for _, _, frame in shown(source, episode, FRONT)]
     assert len(frames) == LENGTH
     assert frames[::2] == list(range(LENGTH // 2)), "rows that have a picture of their own time"
 
@@ -288,7 +288,7 @@ def test_droid_as_recorded(tmp_path: Path) -> None:
     listing = list_episodes(source)
     assert (format_of(source).name, listing.fps, listing.cameras) == ("droid", 15, ("ext1", "ext2", "wrist"))
     failed, first, second = listing.records
-    assert [found.success for found in listing.records] == [False, True, True]
+    assert [episode.success for episode in listing.records] == [False, True, True]
     assert (first.tasks, second.task) == (("put the lid on", "close the pot"), "Move object to a new position")
     episode = read_episode(source, failed)
     assert episode.state is not None
@@ -307,7 +307,7 @@ def test_recordings_without_pictures_have_the_rate_of_others(tmp_path: Path) -> 
             writer.move(k, 0, START + k * SECOND // 10)
             writer.write("/scan", writer.numbers, {"layout": {"data_offset": 0}, "data": [1.0]}, START + k)
     listing = list_episodes(source_of(tmp_path))
-    assert [found.fps for found in listing.records] == [10, 10]
+    assert [episode.fps for episode in listing.records] == [10, 10]
     assert listing.fps == 10
     [detail] = details(listing, "part_not_used")
     assert detail.startswith("topic /scan (std_msgs/msg/Float64MultiArray): numbers, and its name is none of state")

@@ -61,7 +61,7 @@ def check_whole(to: str, release: Release) -> None:
     manifest, failures = verify_published(to)
     assert failures == []
     assert manifest["release"] == release.name
-    assert open_target(to).present() == {f["path"] for f in manifest["files"]} | {MANIFEST}
+    assert set(open_target(to).files()) == {f["path"] for f in manifest["files"]} | {MANIFEST}
     listed = {f["path"] for f in manifest["files"] if f["path"].endswith(".tar")}
     assert listed == {shard.address for shard in release.shard_list}
 
@@ -134,7 +134,7 @@ def test_files_of_others_are_refused_and_untouched(corpus: tuple[Lake, Release],
         with pytest.raises(ReleaseError, match=f"files that no publication wrote .{path}"):
             publish(*corpus, str(tmp_path / "out"), dry_run=dry_run)
     assert mine.read_text() == "my own notes"
-    assert open_target(str(tmp_path / "out")).present() == {path}
+    assert set(open_target(str(tmp_path / "out")).files()) == {path}
     planned = publish(*corpus, str(tmp_path / "out"), dry_run=True, replace=True)
     assert mine.exists()
     assert publish(*corpus, str(tmp_path / "out"), replace=True) == planned
@@ -173,4 +173,4 @@ def test_verify_names_what_was_added_or_changed(corpus: tuple[Lake, Release], tm
     wrong = {Path(failure.what).name: failure.wrong for failure in verify_published(str(tmp_path / "out"))[1]}
     assert wrong.keys() == {"extra.tar", "README.md", MANIFEST}
     assert "does not list it" in wrong["extra.tar"]
-    assert JOURNAL not in open_target(str(tmp_path / "out")).present()
+    assert JOURNAL not in open_target(str(tmp_path / "out")).files()
