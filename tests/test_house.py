@@ -20,7 +20,7 @@ STATEMENTS = {
     "core": 1211,
     "ingest": 10390,
     "annotate": 7130,
-    "warehouse": 8700,
+    "warehouse": 8800,
     "eval": 6844,
     "training": 4443,
     "pipeline": 4450,
