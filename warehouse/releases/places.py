@@ -153,7 +153,8 @@ class FolderTarget:
         base = root.path.rstrip("/")
         if not root.exists():
             return {}
-        return {path[len(base) :].lstrip("/"): facts["size"] for path, facts in root.fs.find(base, detail=True).items()}
+        entries = cast("dict[str, dict[str, Any]]", root.fs.find(base, detail=True))
+        return {path[len(base) :].lstrip("/"): facts["size"] for path, facts in entries.items()}
 
     def has(self, item: OutgoingFile, size: Any, manifest: Mapping[str, Any] | None) -> bool:
         """Is a file of that `size` in bytes this one: by the place's manifest where it lists it, else by its bytes?"""
