@@ -19,6 +19,9 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotate import pictures as vc
+from annotate.checkup.checks import Checkup
+from annotate.checkup.faults import RunFault, fault_findings, fault_row
+from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, lag_row, proprioception
 from core.tables import TABLES
@@ -84,7 +87,7 @@ def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) ->
     return h.hexdigest()
 
 
-CODE_VERSION = "frames-9"
+CODE_VERSION = "frames-10"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
 # Not exactly 0: each key frame of a compressed still picture differs from the frames before it.
 FROZEN_LUMA, FROZEN_CHANGE = 16, 1e-3
@@ -115,6 +118,7 @@ class FramesResult:
     episode_tables: dict[str, pa.Table]
     episode_findings: list[Finding]
     meter: LagMeter
+    checkup: Checkup
     decoded_frames: int
     fingerprints: dict[int, Fingerprint]
 
@@ -122,15 +126,20 @@ class FramesResult:
     def lags(self) -> list[Lag]:
         return self.meter.lags()
 
+    @cached_property
+    def faults(self) -> list[RunFault]:
+        return self.checkup.faults()
+
     @property
     def tables(self) -> dict[str, pa.Table]:
         """All tables of the stage, by name."""
         lags = TABLES["signal_lags"].rows([self.place | lag_row(lag) for lag in self.lags])
-        return self.episode_tables | {"signal_lags": lags}
+        faults = TABLES["run_checks"].rows([self.place | fault_row(fault) for fault in self.faults])
+        return self.episode_tables | {"signal_lags": lags, "run_checks": faults}
 
     @property
     def findings(self) -> list[Finding]:
-        return [*self.episode_findings, *self.meter.findings(self.lags)]
+        return [*self.episode_findings, *self.meter.findings(self.lags), *fault_findings(self.faults)]
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""
@@ -143,6 +152,7 @@ class FramesResult:
             },
             episode_findings=[f for f in self.episode_findings if f.episode_index not in episodes],
             meter=self.meter.without(episodes),
+            checkup=self.checkup.without(episodes),
         )
 
 
@@ -194,7 +204,7 @@ def frames_stage(
     """Measure the usable episodes of one chunk."""
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
     contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
-    meter, main = LagMeter(signals), main_signal(signals)
+    meter, checkup, main = LagMeter(signals), Checkup(), main_signal(signals)
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
@@ -224,6 +234,7 @@ def frames_stage(
         if rows.state is not None:
             states.append(rows_of("states", where, len(rows.state), state=lists_of(rows.state)))
         meter.add(episode, rows, usable[0].measures.change, fps)
+        checkup.add(run_signals(episode, fps, signals, rows.openings, list(map(_camera_signals, usable))))
         for camera in usable:
             frames.append(_frame_rows(where, rows, main, camera, fps))
             tiny.append(_tiny_rows(where, camera))
@@ -237,7 +248,13 @@ def frames_stage(
         "states": pa.concat_tables([TABLES["states"].empty(), *states]),
         "keyframes": TABLES["keyframes"].rows(keyframes),
     }
-    return FramesResult(of_chunk, tables, findings, meter, decoded, fingerprints)
+    return FramesResult(of_chunk, tables, findings, meter, checkup, decoded, fingerprints)
+
+
+def _camera_signals(camera: Measured) -> CameraSignals:
+    """What the checkup sees of a camera."""
+    m = camera.measures
+    return CameraSignals(camera.camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, camera.tiny_every, m.sha256)
 
 
 def _fingerprint(

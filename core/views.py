@@ -107,6 +107,14 @@ quarantine: Episodes (or whole datasets) that cannot be used, each with its wors
           SELECT *, row_number() OVER (PARTITION BY dataset, episode_index ORDER BY stage, reason, camera) AS nth
           FROM findings WHERE severity = 'unusable') WHERE nth = 1
 
+checks: Faults that checks of a run's signals found, and where they stand in the run
+  start_s: second at which the stretch starts
+  end_s: second at which it ends
+        SELECT k.dataset, k.episode_index, k.chunk, k.check_name, nullif(k.camera, '') AS camera,
+               nullif(k.signal, '') AS signal, k.start_frame, k.end_frame, k.start_frame / c.fps AS start_s,
+               k.end_frame / c.fps AS end_s, k.measured, k.usual, k.unit, k.other_dataset, k.other_episode, k.detail
+        FROM run_checks k LEFT JOIN episode_content c USING (dataset, episode_index)
+
 {"".join(map(_located, STATEMENTS)).strip()}
 
 current_takedowns: What must not be used or passed on, by the present numbers

@@ -203,6 +203,71 @@ REASONS = {
     ),
     "black_video": R("every frame is black", "use another camera: labels need a changing picture"),
     "frozen_video": R("no frame differs from the first", "use another camera: labels need a changing picture"),
+    # The checkup: faults inside runs that can be read. The table run_checks has each stretch and what was measured
+    "camera_frozen": R(
+        "the camera shows one picture for a stretch, while the arm or another camera moves",
+        "use another camera for these runs, or leave them out: `proccorpus export lerobot --without camera_frozen`",
+    ),
+    "camera_black": R(
+        "the camera is black for a stretch",
+        "use another camera for these runs, or leave them out: `proccorpus export lerobot --without camera_black`",
+    ),
+    "camera_moved": R(
+        "the camera stands or looks otherwise than in the other runs: it was moved, turned, or its exposure changed",
+        "nothing to do if the camera was moved on purpose; else leave the runs out, or collect them again",
+    ),
+    "rows_late": R(
+        "the rows are behind or ahead of the pictures by a fixed time",
+        "write rows and pictures by one clock; labels correct for it where `signal_lag` says so",
+    ),
+    "state_jumps": R(
+        "the state jumps for a frame or two and comes back: no arm moves so fast",
+        "correct the values at the source, or leave the run out",
+    ),
+    "state_stuck": R(
+        "the state keeps one value for a stretch, while pictures or action show that the arm moves",
+        "the driver stalled: leave the run out, or label it by pictures alone (gripper: {column: none})",
+    ),
+    "action_clipped": R(
+        "the action stays at one highest value for much of the run, which the other runs go beyond",
+        "record the run again with the other runs' limits, or leave it out",
+    ),
+    "dead_dimension": R(
+        "a dimension keeps one value in this run, and moves in the other runs of its task",
+        "check the joint's sensor or the recorder's list of joints; leave the run out",
+    ),
+    "other_scale": R(
+        "a dimension has another unit, sign or offset than in the other runs",
+        "convert the values at the source (degrees and radians, a calibration), or leave the run out",
+    ),
+    "gripper_stays": R(
+        "the gripper does not close in this run, and does in the other runs of its task",
+        "look at the pictures: the gripper's signal was lost, or the run failed before the grasp",
+    ),
+    "copy": R(
+        "the run is a copy of another one, by rows, pictures or both; the detail says which",
+        "take one of the two down: `proccorpus takedown DATASET --episodes N --reason TEXT`",
+    ),
+    "other_pictures": R(
+        "the pictures are those of another run, whose rows are others",
+        "copy the run's own videos; until then leave it out",
+    ),
+    "frames_missing": R(
+        "the rows' times leave out frames",
+        "nothing to do for labels, which go by frames; a policy that counts frames as time may leave the run out",
+    ),
+    "idle_end": R(
+        "nothing moves for long at the run's start or end, unlike in the other runs",
+        "cut the stretch off at the source; or nothing to do: labels call it idle",
+    ),
+    "text_differs": R(
+        "the run does what the runs of another text do, and not what those of its own text do",
+        "look at it, and correct its text at the source",
+    ),
+    "stale_statistics": R(
+        "the stored statistics (meta/stats.json) are not those of the data",
+        "compute them again with the dataset's tools; a policy that normalises by them is trained wrongly",
+    ),
     # The episode
     "too_short": R(
         "the episode has fewer frames than a label needs",

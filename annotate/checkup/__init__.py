@@ -1,0 +1,1 @@
+"""The checkup: checks of a run's signals that find faults inside runs which are readable."""

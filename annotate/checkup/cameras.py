@@ -1,0 +1,69 @@
+"""Checks of one run's pictures: a camera that is black, or shows one picture while the robot moves."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.signals import CameraSignals, RunSignals, is_moving, stretches
+
+MIN_BLACK_S = 0.5
+MIN_FROZEN_S = 1.0
+# Mean change of luma, 0..1, of a picture that was encoded again: what the coding of a still picture makes of it
+STILL_CHANGE = 4e-4
+MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
+MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
+
+
+def black_stretches(run: RunSignals) -> Iterator[RunFault]:
+    """A camera is black for at least MIN_BLACK_S, in a run in which it also shows something."""
+    for camera in run.cameras:
+        if camera.is_black.all():
+            continue
+        for start, end in stretches(camera.is_black, _frames(MIN_BLACK_S, run.fps)):
+            seconds = (end - start) / run.fps
+            detail = f"{camera.camera} is black for {seconds:.1f} s from {start / run.fps:.1f} s on"
+            place = run.episode_index, start, end
+            yield RunFault("camera_black", *place, detail, seconds, MIN_BLACK_S, "s", camera.camera)
+
+
+def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
+    """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
+    for camera in run.cameras:
+        is_still = (camera.change < STILL_CHANGE) & ~camera.is_black
+        is_still[0] = is_still[1] if len(is_still) > 1 else False
+        for start, end in stretches(is_still, _frames(MIN_FROZEN_S, run.fps)):
+            witness = _witness(run, camera, start, end)
+            if witness:
+                seconds = (end - start) / run.fps
+                detail = f"{camera.camera} shows one picture for {seconds:.1f} s from {start / run.fps:.1f} s on"
+                place = run.episode_index, start, end
+                text = f"{detail}, while {witness}"
+                yield RunFault("camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera)
+
+
+def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> str:
+    """What moved while a camera stood still, in words; empty where nothing did that the camera sees elsewhere."""
+    inside = np.zeros(len(run), bool)
+    inside[start:end] = True
+    if run.arm_moves is not None and _is_unseen(run.arm_moves, camera, inside, run.fps):
+        return "the arm moves"
+    for other in run.cameras:
+        if other is camera:
+            continue
+        moves = is_moving(other.change.astype(np.float64)) & (other.change > 2 * STILL_CHANGE)
+        if _is_unseen(moves, camera, inside, run.fps):
+            return f"{other.camera} sees motion"
+    return ""
+
+
+def _is_unseen(moves: np.ndarray, camera: CameraSignals, inside: np.ndarray, fps: float) -> bool:
+    """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
+    outside = moves & ~inside & ~camera.is_black
+    if (moves & inside).sum() < _frames(MIN_MOTION_S, fps) or not outside.any():
+        return False
+    return float((camera.change[outside] >= STILL_CHANGE).mean()) >= MIN_SEES
+
+
+def _frames(seconds: float, fps: float) -> int:
+    return max(2, round(seconds * fps))

@@ -1,0 +1,125 @@
+"""What the checkup sees of one run: its rows, its text and outcome, and what was measured of each camera's pictures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from ingest.episode import EpisodeData
+from ingest.signals.gripper import GripperSignal
+
+MOVING = 0.25  # of its fast speed: an arm that is faster moves
+FAST = 90  # percentile of a speed that stands for fast
+
+
+@dataclass(frozen=True)
+class CameraSignals:
+    """One camera of a run; arrays have one entry per frame, `tiny` one per `tiny_every` frames.
+
+    change, luma: 0..1, as in the table frames. phash: uint64. tiny: uint8 [k, 16, 16].
+    """
+
+    camera: str
+    change: np.ndarray
+    luma: np.ndarray
+    is_black: np.ndarray
+    phash: np.ndarray
+    tiny: np.ndarray
+    tiny_every: int
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class RunSignals:
+    """One run with n frames.
+
+    state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n]. openings: of each
+    gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are of. cameras: the usable ones, the
+    preferred one first.
+    """
+
+    episode_index: int
+    fps: float
+    task: str | None
+    success: bool | None
+    times_s: np.ndarray | None
+    state: np.ndarray | None
+    action: np.ndarray | None
+    state_names: tuple[str, ...]
+    action_names: tuple[str, ...]
+    grippers: Sequence[GripperSignal]
+    openings: Sequence[np.ndarray | None]
+    cameras: Sequence[CameraSignals] = field(default=())
+
+    def __len__(self) -> int:
+        return len(self.cameras[0].change)
+
+    def arm_dimensions(self, column: str) -> list[int]:
+        """Dimensions of state or action that belong to no gripper or hand."""
+        values = self.state if column == "state" else self.action
+        if values is None:
+            return []
+        taken = {d for signal in self.grippers if signal.column == column for d in signal.dimensions}
+        return [d for d in range(values.shape[1]) if d not in taken]
+
+    def title(self, column: str, dimension: int) -> str:
+        """Such as "state[3] shoulder"."""
+        names = self.state_names if column == "state" else self.action_names
+        name = names[dimension] if dimension < len(names) else ""
+        return f"{column}[{dimension}] {name}".strip() if name != f"{column}[{dimension}]" else name
+
+    @cached_property
+    def arm_speed(self) -> np.ndarray | None:
+        """How fast the arm moves from the frame before, [n], in standard deviations a frame; None where it does not."""
+        if self.state is None or len(self.state) != len(self) or len(self) < 2:
+            return None
+        arm = self.state[:, self.arm_dimensions("state")]
+        spread = arm.std(axis=0)
+        moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
+        if not moving.any() or not np.isfinite(arm).all():
+            return None
+        steps = np.linalg.norm(np.diff(arm[:, moving] / spread[moving], axis=0), axis=1)
+        return np.r_[0.0, steps]
+
+    @cached_property
+    def arm_moves(self) -> np.ndarray | None:
+        """Does the arm move at each frame? bool [n]; None where there is no state that tells."""
+        return None if self.arm_speed is None else is_moving(self.arm_speed)
+
+
+def is_moving(speed: np.ndarray) -> np.ndarray:
+    """Frames at which a speed [n] is beyond a share of its fast one, bool [n]."""
+    fast = float(np.percentile(speed, FAST))
+    return speed > MOVING * fast if fast > 0 else np.zeros(len(speed), bool)
+
+
+def run_signals(
+    episode: EpisodeData,
+    fps: float,
+    grippers: Sequence[GripperSignal],
+    openings: Sequence[np.ndarray | None],
+    cameras: Sequence[CameraSignals],
+) -> RunSignals:
+    """What is known of a run once it was decoded."""
+    record = episode.record
+    return RunSignals(
+        record.episode_index,
+        fps,
+        record.task,
+        record.success,
+        episode.timestamps_s,
+        episode.state,
+        episode.action,
+        episode.state_names,
+        episode.action_names,
+        grippers,
+        openings,
+        cameras,
+    )
+
+
+def stretches(holds: np.ndarray, min_frames: int) -> list[tuple[int, int]]:
+    """Half-open stretches of at least `min_frames` frames in which a condition bool [n] holds, in order."""
+    edges = np.flatnonzero(np.diff(np.r_[False, holds, False].astype(np.int8)))
+    return [(int(start), int(end)) for start, end in edges.reshape(-1, 2) if end - start >= min_frames]
