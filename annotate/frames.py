@@ -204,7 +204,7 @@ def frames_stage(
     """Measure the usable episodes of one chunk."""
     of_chunk = {"dataset": source.config.name, "chunk": chunk}
     contents, frames, tiny, states, keyframes, findings = [], [], [], [], [], []
-    meter, checkup, main = LagMeter(signals), Checkup(), main_signal(signals)
+    meter, checkup, main = LagMeter(signals), Checkup(source.config.name), main_signal(signals)
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:

@@ -13,6 +13,8 @@ MIN_FROZEN_S = 1.0
 STILL_CHANGE = 4e-4
 MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
+MIN_MOTION = 0.6  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
+ENOUGH_MOTION_S = 2.0
 
 
 def black_stretches(run: RunSignals) -> Iterator[RunFault]:
@@ -46,8 +48,9 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
     """What moved while a camera stood still, in words; empty where nothing did that the camera sees elsewhere."""
     inside = np.zeros(len(run), bool)
     inside[start:end] = True
-    if run.arm_moves is not None and _is_unseen(run.arm_moves, camera, inside, run.fps):
-        return "the arm moves"
+    # An arm that rests is no witness, and then what another camera sees may be beyond this one's view
+    if run.arm_moves is not None:
+        return "the arm moves" if _is_unseen(run.arm_moves, camera, inside, run.fps) else ""
     for other in run.cameras:
         if other is camera:
             continue
@@ -60,7 +63,9 @@ def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> st
 def _is_unseen(moves: np.ndarray, camera: CameraSignals, inside: np.ndarray, fps: float) -> bool:
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
     outside = moves & ~inside & ~camera.is_black
-    if (moves & inside).sum() < _frames(MIN_MOTION_S, fps) or not outside.any():
+    num_moving, num_inside = int((moves & inside).sum()), int(inside.sum())
+    least = max(_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps))
+    if num_moving < least or not outside.any():
         return False
     return float((camera.change[outside] >= STILL_CHANGE).mean()) >= MIN_SEES
 

@@ -1,30 +1,57 @@
-"""The checkup of a chunk's runs: all checks in one list, each by itself; those that look at a run, then comparisons."""
+"""The checkup of a chunk's runs: all checks in two lists, those that look at one run, and comparisons."""
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from annotate.checkup.cameras import black_stretches, frozen_stretches
+from annotate.checkup.comparisons import clipped_actions, dead_dimensions, idle_ends, other_scales, still_grippers
+from annotate.checkup.copies import copies
 from annotate.checkup.faults import RunFault
+from annotate.checkup.lateness import late_grippers, late_rows
+from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
+from annotate.checkup.summary import RunSummary, summarize
 
-RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (black_stretches, frozen_stretches)
+RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
+    black_stretches,
+    frozen_stretches,
+    jumps,
+    stuck_stretches,
+    missing_frames,
+)
+COMPARISONS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = (
+    late_rows,
+    late_grippers,
+    still_grippers,
+    clipped_actions,
+    dead_dimensions,
+    other_scales,
+    idle_ends,
+)
 
 
 @dataclass
 class Checkup:
-    """Gathers the faults of runs, a run at a time, and what comparisons need of each."""
+    """Gathers the faults of a dataset's runs, a run at a time, and what comparisons need of each."""
 
+    dataset: str
     own: dict[int, list[RunFault]] = field(default_factory=dict)
+    summaries: dict[int, RunSummary] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
-        faults = [fault for check in RUN_CHECKS for fault in check(run)]
-        self.own[run.episode_index] = faults
+        self.own[run.episode_index] = [fault for check in RUN_CHECKS for fault in check(run)]
+        self.summaries[run.episode_index] = summarize(run)
 
     def without(self, episodes: Collection[int]) -> "Checkup":
         """What was gathered of all other runs."""
-        return replace(self, own={episode: faults for episode, faults in self.own.items() if episode not in episodes})
+        own = {episode: faults for episode, faults in self.own.items() if episode not in episodes}
+        summaries = {episode: run for episode, run in self.summaries.items() if episode not in episodes}
+        return replace(self, own=own, summaries=summaries)
 
     def faults(self) -> list[RunFault]:
         """All faults, in order of runs and frames."""
+        runs = [self.summaries[episode] for episode in sorted(self.summaries)]
         faults = [fault for faults in self.own.values() for fault in faults]
+        faults += [fault for comparison in COMPARISONS for fault in comparison(runs)]
+        faults += copies(self.dataset, runs)
         return sorted(faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal))

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ingest.episode import EpisodeData
-from ingest.signals.gripper import GripperSignal
+from ingest.signals.gripper import GripperSignal, way_steps
 
 MOVING = 0.25  # of its fast speed: an arm that is faster moves
 FAST = 90  # percentile of a speed that stands for fast
@@ -75,12 +75,8 @@ class RunSignals:
         if self.state is None or len(self.state) != len(self) or len(self) < 2:
             return None
         arm = self.state[:, self.arm_dimensions("state")]
-        spread = arm.std(axis=0)
-        moving = spread > max(1e-9, 0.02 * float(spread.max(initial=0.0)))
-        if not moving.any() or not np.isfinite(arm).all():
-            return None
-        steps = np.linalg.norm(np.diff(arm[:, moving] / spread[moving], axis=0), axis=1)
-        return np.r_[0.0, steps]
+        steps = way_steps(arm) if np.isfinite(arm).all() else None
+        return None if steps is None else np.r_[0.0, steps]
 
     @cached_property
     def arm_moves(self) -> np.ndarray | None:

@@ -1,0 +1,82 @@
+"""How alike rows and pictures of a run are where rows are so many frames later: of the arm, and of a gripper's signal.
+
+What is compared is how much pictures change and how fast the arm moves, each as the square root of its share of what is
+fast, so that neither a cut nor a jerk decides. A gripper is looked at while the arm stands still; the arm's rows are
+laid on the pictures first, since the rows may be late, too.
+"""
+
+import numpy as np
+
+from annotate.checkup.signals import FAST, RunSignals
+
+MAX_LAG_S = 1.2
+MIN_LENGTHS = 4  # times MAX_LAG_S: shorter runs tell nothing
+STILL = 0.12  # of its fast speed: a slower arm stands still
+MIN_GRIPPER_STEP = 0.02  # of the opening, in one frame of a run in which the gripper moves
+
+
+def row_curve(run: RunSignals) -> np.ndarray | None:
+    """Likeness of pictures and rows where rows are so many frames later, [2 * most + 1]; None where it tells nothing.
+
+    The mean over the cameras that show any change.
+    """
+    most = most_lag(run.fps)
+    if run.arm_speed is None or len(run) < MIN_LENGTHS * most:
+        return None
+    moved = _compressed(run.arm_speed)
+    curves = [correlations(_compressed(change), moved, most) for change in _changes(run)]
+    return np.mean(curves, axis=0) if curves else None
+
+
+def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
+    """For each gripper the likeness of what is seen while the arm stands still and of its moves, as `row_curve`."""
+    return tuple(_gripper_curve(run, opening) for opening in run.openings)
+
+
+def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
+    most = most_lag(run.fps)
+    if opening is None or len(opening) != len(run) or len(run) < MIN_LENGTHS * most:
+        return None
+    steps = np.abs(np.diff(opening, prepend=opening[0]))
+    if steps.max() <= MIN_GRIPPER_STEP:
+        return None
+    moved = _compressed(steps, among=steps > 0, most=1.0)
+    speed = run.arm_speed
+    still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST)
+    if not still.any():
+        return None
+    curves = []
+    for change in _changes(run):
+        seen = _compressed(change)
+        above = np.maximum(0.0, seen - np.median(seen[still]))
+        curves.append(correlations(np.where(still, above, 0.0), moved, most))
+    return np.mean(curves, axis=0) if curves else None
+
+
+def most_lag(fps: float) -> int:
+    """The largest lag that is looked at, in frames."""
+    return max(3, round(MAX_LAG_S * fps))
+
+
+def _changes(run: RunSignals) -> list[np.ndarray]:
+    """The visual change of each camera that shows any, float64 [n]; that of frame 0 is not known."""
+    changes = [np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras]
+    return [change for change in changes if change.std() > 0]
+
+
+def _compressed(values: np.ndarray, among: np.ndarray | None = None, most: float = 2.0) -> np.ndarray:
+    """Square roots of values [n] as shares of a high one, none above the root of `most`."""
+    fast = float(np.percentile(values if among is None else values[among], FAST)) or 1.0
+    return np.sqrt(np.minimum(values / fast, most))
+
+
+def correlations(seen: np.ndarray, moved: np.ndarray, most: int) -> np.ndarray:
+    """Correlation of what is seen [n] with what is `moved` k frames later, for k from -most to most."""
+    n, curve = len(seen), []
+    for lag in range(-most, most + 1):
+        before = seen[max(0, -lag) : n - max(0, lag)]
+        after = moved[max(0, lag) : n - max(0, -lag)]
+        spread = before.std() * after.std()
+        covariance = ((before - before.mean()) * (after - after.mean())).mean()
+        curve.append(covariance / spread if spread > 0 else 0.0)
+    return np.array(curve)

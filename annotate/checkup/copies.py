@@ -1,0 +1,192 @@
+"""Copies among the runs of a chunk, by rows, by pictures or by both; and pictures of one run under rows of another.
+
+Each run is compared with those that share rare hashes of pictures, or rows at the same moments; the work grows with the
+frames of a chunk, and with the square of its runs only where their few moments are compared.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.lateness import common_lag
+from annotate.checkup.summary import CameraSummary, RunSummary
+
+# Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
+MAX_ROWS_APART = 1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
+MAX_ROWS_APART_SEEN = 0.05  # of a copy whose pictures are equal, too
+MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
+MAX_LENGTHS_APART = 2  # frames
+# Pictures: hashes as release checks have them, see warehouse/lake/near_duplicates.py; then tiny pictures, of 255
+MIN_HASHES, MAX_RUNS_OF_HASH, MIN_SHARED, MIN_OVERLAP = 8, 20, 0.3, 0.8
+MAX_BITS, MIN_CORRELATION = 1.5, 0.8
+PARTS = 5  # of what two runs share, in each of which hashes have to be alike: runs from one start are alike at first
+MAX_CELL, MAX_MEAN = 3.5, 0.3
+MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose pictures are foreign
+
+
+def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
+    by_index = {run.episode_index: run for run in runs}
+    apart, of_pictures, lag = _row_distances(runs), _picture_copies(runs), common_lag(runs)
+    of_rows = {pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART}
+    named = set[int]()
+    for pair in sorted(of_rows | of_pictures):
+        earlier, later = (by_index[episode] for episode in pair)
+        if later.episode_index in named:
+            continue
+        named.add(later.episode_index)
+        fault = None
+        if pair not in of_rows:
+            fault = _foreign(dataset, earlier, later, lag, apart.get(pair))
+        yield fault or _copy(dataset, earlier, later, apart.get(pair), pair in of_pictures)
+
+
+def _copy(
+    dataset: str, earlier: RunSummary, later: RunSummary, distance: float | None, are_pictures_equal: bool
+) -> RunFault:
+    """`distance`: between the rows; None where they were not compared, or are far apart."""
+    number = earlier.episode_index
+    if distance == 0 and are_pictures_equal:
+        detail = f"a copy of episode {number}: rows and pictures are equal"
+    elif distance is not None and distance <= MAX_ROWS_APART_SEEN:
+        pictures = "the pictures are equal" if are_pictures_equal else "the pictures differ"
+        detail = f"a copy of episode {number}: the rows are {distance:.2g} standard deviations apart, {pictures}"
+    else:
+        detail = f"a copy of episode {number}: the pictures are equal, the rows differ in length or values"
+    place = later.episode_index, 0, later.num_frames
+    measured = distance if distance is not None else 0.0
+    unit = "standard deviations"
+    return RunFault("copy", *place, detail, measured, MAX_ROWS_APART, unit, other=(dataset, number))
+
+
+def _foreign(dataset: str, earlier: RunSummary, later: RunSummary, lag: int, distance: float | None) -> RunFault | None:
+    """Which of two runs with equal pictures has those of the other: the one whose rows do not go with them.
+
+    None where their rows are near each other, or nothing tells which of both it is.
+    """
+    first, second = _likeness(earlier, lag), _likeness(later, lag)
+    are_near = distance is not None and distance < MIN_FOREIGN_APART
+    if are_near or first is None or second is None or abs(first - second) < MIN_LOSS:
+        return None
+    wrong, right = (earlier, later) if first < second else (later, earlier)
+    low, high = sorted((first, second))
+    detail = (
+        f"its pictures are those of episode {right.episode_index}, its rows are others (likeness of pictures and rows "
+        f"{low:.2f}, of the other run {high:.2f})"
+    )
+    place = wrong.episode_index, 0, wrong.num_frames
+    return RunFault("other_pictures", *place, detail, low, high, "correlation", other=(dataset, right.episode_index))
+
+
+def _likeness(run: RunSummary, lag: int) -> float | None:
+    if run.row_curve is None:
+        return None
+    middle = len(run.row_curve) // 2
+    near = run.row_curve[max(0, middle + lag - 1) : middle + lag + 2]
+    return float(near.max())
+
+
+def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
+    """Pairs of runs of one length whose rows may be compared and are not far apart, and how far; 0: exactly equal."""
+    distances = dict[tuple[int, int], float]()
+    for group in _comparable(runs):
+        vectors = _phase_vectors(group)
+        lengths = np.array([run.num_frames for run in group])
+        for k in range(1, len(group)):
+            alike = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= MAX_LENGTHS_APART)
+            apart = np.sqrt(((vectors[alike] - vectors[k]) ** 2).mean(axis=1)).max(axis=1)
+            for other, distance in zip(alike.tolist(), apart.tolist(), strict=True):
+                is_equal = group[other].rows_digest == group[k].rows_digest
+                pair = group[other].episode_index, group[k].episode_index
+                distances[pair] = 0.0 if is_equal else max(distance, 1e-12)
+    return distances
+
+
+def _comparable(runs: Sequence[RunSummary]) -> Iterator[list[RunSummary]]:
+    """Runs with rows of the same form, in which the arm moves."""
+    forms: dict[tuple, list[RunSummary]] = {}
+    for run in runs:
+        if run.rows_digest is not None:
+            form = tuple(sorted((name, column.phases.shape[1]) for name, column in run.columns.items()))
+            forms.setdefault(form, []).append(run)
+    return (group for group in forms.values() if len(group) > 1 and group[0].columns)
+
+
+def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:
+    """Rows of runs at their moments, in standard deviations of each dimension over the group, [runs, PHASES, d]."""
+    vectors = []
+    for name in sorted(group[0].columns):
+        values = np.stack([run.columns[name].phases for run in group])
+        spread = values.reshape(-1, values.shape[2]).std(axis=0)
+        moving = spread > 1e-9
+        vectors.append(values[:, :, moving] / spread[moving])
+    return np.concatenate(vectors, axis=2)
+
+
+def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
+    """Pairs of runs whose pictures are those of one recording, in all cameras that both have."""
+    pairs = set[tuple[int, int]]()
+    by_index = {run.episode_index: run for run in runs}
+    for camera in sorted({name for run in runs for name in run.cameras}):
+        of_camera = {run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras}
+        pairs |= {pair for pair, shift in _sharing(of_camera).items() if _is_copy(of_camera, pair, shift)}
+    return {pair for pair in pairs if _all_cameras_agree(by_index[pair[0]], by_index[pair[1]])}
+
+
+def _sharing(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
+    """Pairs of runs that share many rare hashes of pictures, and the frames from those of the first to the second's."""
+    first_frames = {episode: _first_frames(camera.phash) for episode, camera in cameras.items()}
+    runs_of_hash: dict[int, list[int]] = {}
+    for episode, frames in first_frames.items():
+        for phash in frames:
+            runs_of_hash.setdefault(phash, []).append(episode)
+    shifts: dict[tuple[int, int], Counter[int]] = {}
+    for phash, episodes in runs_of_hash.items():
+        if 2 <= len(episodes) <= MAX_RUNS_OF_HASH:
+            for a, b in combinations(sorted(episodes), 2):
+                shift = first_frames[b][phash] - first_frames[a][phash]
+                shifts.setdefault((a, b), Counter())[shift] += 1
+    sharing = {}
+    for (a, b), counts in shifts.items():
+        fewest = min(len(first_frames[a]), len(first_frames[b]))
+        if fewest >= MIN_HASHES and counts.total() >= MIN_SHARED * fewest:
+            sharing[a, b] = counts.most_common(1)[0][0]
+    return sharing
+
+
+def _first_frames(phash: np.ndarray) -> dict[int, int]:
+    values, frames = np.unique(phash, return_index=True)
+    return dict(zip(values.tolist(), frames.tolist(), strict=True))
+
+
+def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift: int) -> bool:
+    """Are the pictures of two runs equal, frame by frame, where the second's are `shift` frames later?"""
+    a, b = (cameras[episode] for episode in pair)
+    start, end = max(0, -shift), min(len(a.phash), len(b.phash) - shift)
+    if end - start < MIN_OVERLAP * min(len(a.phash), len(b.phash)):
+        return False
+    bits = np.bitwise_count(a.phash[start:end] ^ b.phash[start + shift : end + shift])
+    if max(part.mean() for part in np.array_split(bits, PARTS)) > MAX_BITS:
+        return False
+    changes = a.change[start + 1 : end], b.change[start + shift + 1 : end + shift]
+    if min(change.std() for change in changes) == 0:
+        return bool((changes[0] == changes[1]).all())
+    return float(np.corrcoef(*changes)[0, 1]) >= MIN_CORRELATION
+
+
+def _all_cameras_agree(a: RunSummary, b: RunSummary) -> bool:
+    """Are the tiny pictures of all cameras that both runs have equal, but for what coding does to them?
+
+    At all moments of runs of one length, else at the first.
+    """
+    shared = a.cameras.keys() & b.cameras.keys()
+    is_of_one_length = abs(a.num_frames - b.num_frames) <= MAX_LENGTHS_APART
+    moments = slice(None) if is_of_one_length else slice(1)
+    for camera in shared:
+        apart = np.abs(a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments])
+        if np.median(apart.reshape(len(apart), -1).max(axis=1)) > MAX_CELL or apart.mean() > MAX_MEAN:
+            return False
+    return bool(shared)

@@ -1,0 +1,102 @@
+"""Rows behind or ahead of the pictures, in frames: of all runs, of single ones, or a gripper's signal alone."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.summary import RunSummary
+
+MIN_LAG = 2  # frames
+# Of all runs together; chosen on the clean and spoilt runs of docs/checkup.md
+MIN_LIKENESS, MIN_GAIN, MIN_AGREE = 0.35, 0.04, 0.6  # correlation, its gain over no lag, share of runs that are near it
+# Of one run, against the lag of all runs
+MIN_LIKENESS_OF_ONE, MIN_GAIN_OF_ONE = 0.3, 0.06
+# Of a gripper, by all runs
+MIN_GRIPPER_RUNS, MIN_GRIPPER_LIKENESS, MIN_GRIPPER_GAIN, MIN_GRIPPER_AGREE = 5, 0.12, 0.08, 0.5
+
+
+def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """Rows that are behind or ahead of the pictures: in all runs, or in single ones otherwise than in the others."""
+    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
+    if not curves:
+        return
+    most = len(next(iter(curves.values()))) // 2
+    lag, is_sure = _common_lag(curves)
+    by_index = {run.episode_index: run for run in runs}
+    for episode, curve in curves.items():
+        own = int(np.argmax(curve)) - most
+        gain = float(curve[own + most] - curve[lag + most])
+        is_odd = abs(own - lag) >= MIN_LAG and curve[own + most] >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE
+        run = by_index[episode]
+        if is_odd and len(curves) > 1:
+            others = f"those of the other runs {_in_words(lag, run.fps)} them"
+            detail = f"the rows are {_in_words(own, run.fps)} the pictures, {others}"
+            yield _fault(run, detail, own, lag, "state")
+        elif is_sure and not is_odd:
+            detail = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
+            yield _fault(run, detail, lag, 0, "state")
+
+
+def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """Signals of grippers that are behind or ahead of the pictures in most runs, by what is seen of their moves."""
+    rows_lag = common_lag(runs)
+    most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
+    for number in range(most_grippers):
+        of_runs = {r.episode_index: r.gripper_curves[number] for r in runs if number < len(r.gripper_curves)}
+        curves = _of_one_length(of_runs)
+        if len(curves) < MIN_GRIPPER_RUNS:
+            continue
+        most = len(next(iter(curves.values()))) // 2
+        mean = np.mean(list(curves.values()), axis=0)
+        lag = int(np.argmax(mean)) - most
+        near = [abs(int(np.argmax(curve)) - most - lag) <= 1 for curve in curves.values()]
+        gain = float(mean[lag + most] - mean[most])
+        is_inside = MIN_LAG <= abs(lag) < most
+        is_alike = mean[lag + most] >= MIN_GRIPPER_LIKENESS and gain >= MIN_GRIPPER_GAIN
+        # Late with all rows is told of the rows
+        if abs(lag - rows_lag) < MIN_LAG:
+            continue
+        if not (is_inside and is_alike and np.mean(near) >= MIN_GRIPPER_AGREE):
+            continue
+        for run in runs:
+            if run.episode_index in curves:
+                title = run.gripper_titles[number]
+                detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
+                yield _fault(run, detail, lag, 0, title)
+
+
+def common_lag(runs: Sequence[RunSummary]) -> int:
+    """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
+    curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
+    return _common_lag(curves)[0] if curves else 0
+
+
+def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
+    """The lag of all runs together, and whether it is sure."""
+    most = len(next(iter(curves.values()))) // 2
+    mean = np.mean(list(curves.values()), axis=0)
+    lag = int(np.argmax(mean)) - most
+    near = [abs(int(np.argmax(curve)) - most - lag) <= 1 for curve in curves.values()]
+    gain = float(mean[lag + most] - mean[most])
+    is_alike = mean[lag + most] >= MIN_LIKENESS and gain >= MIN_GAIN
+    return lag, bool(MIN_LAG <= abs(lag) < most and is_alike and np.mean(near) >= MIN_AGREE)
+
+
+def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndarray]:
+    """The curves over as many lags as most of them have: runs of another rate are not compared."""
+    lengths = [len(curve) for curve in curves.values() if curve is not None]
+    if not lengths:
+        return {}
+    usual = max(set(lengths), key=lambda length: (lengths.count(length), length))
+    return {episode: curve for episode, curve in curves.items() if curve is not None and len(curve) == usual}
+
+
+def _in_words(lag: int, fps: float) -> str:
+    side = "behind" if lag > 0 else "ahead of"
+    return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}" if lag else "at one time with"
+
+
+def _fault(run: RunSummary, detail: str, measured: int, usual: int, signal: str) -> RunFault:
+    place = run.episode_index, 0, run.num_frames
+    return RunFault("rows_late", *place, detail, measured, usual, "frames", signal=signal)

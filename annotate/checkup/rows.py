@@ -1,0 +1,178 @@
+"""Checks of one run's rows: values that jump and come back, values that stand still while the robot moves, frames that
+are missing between the times."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.signals import FAST, MOVING, RunSignals, is_moving, stretches
+from ingest.signals.gripper import moving_dimensions
+
+# A jump: the value leaves for at most so many frames, and is back where it was
+JUMP_FRAMES = 3
+MIN_JUMP_STEPS = 4.0  # times the largest step of the rest of the run
+MIN_JUMP_SHARE = 0.1  # of the range that the dimension has in the rest of the run
+BACK = 0.25  # of the jump: so near is back
+TURN = (2 * np.pi, 360.0)  # a full turn is no jump, but another name of the same angle
+MAX_JUMPS = 5  # of one dimension that are told: more of them are the way of that signal
+
+MIN_STUCK_S = 1.0
+MIN_STUCK_SEEN = 0.5  # share of a stuck stretch at which pictures or action show motion
+SEEN_CHANGE = 0.5  # of the change of pictures that the moving arm makes at the median
+AT_REST = 0.05  # of its fast speed: a slower arm rests
+
+MIN_MISSING, MIN_GAP = 5, 3  # frames of a run, or at one place
+LONG_STEP = 1.6  # times the usual step: a frame is missing
+SETTLES = 4  # rows after a long step within which a late stamp is made up for
+
+
+def jumps(run: RunSignals) -> Iterator[RunFault]:
+    """A dimension of the arm's state is elsewhere for a frame or a few, farther than it moves in any other step."""
+    if run.state is None or len(run.state) < 10:
+        return
+    arm = run.arm_dimensions("state")
+    moving, _ = moving_dimensions(run.state[:, arm])
+    spans: dict[tuple[int, int], list[tuple[int, float, float]]] = {}
+    for dimension in np.array(arm)[moving].tolist():
+        values = run.state[:, dimension]
+        for start, end, size, usual in _jumps(values):
+            spans.setdefault((start, end), []).append((dimension, size, usual))
+    for (start, end), parts in sorted(spans.items()):
+        dimension, size, usual = max(parts, key=lambda part: part[1] / part[2])
+        name = run.title("state", dimension)
+        more = f" and {len(parts) - 1} more dimensions" if len(parts) > 1 else ""
+        detail = (
+            f"{name}{more} jumps by {size:.3g} at frame {start} and is back {end - start} frame(s) later; "
+            f"the largest other step is {usual:.3g}"
+        )
+        yield RunFault("state_jumps", run.episode_index, start, end, detail, size, usual, "of the source", signal=name)
+
+
+def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
+    """Jumps of one dimension [n]: first frame, frame after the last one, size, largest step elsewhere."""
+    steps = np.abs(np.diff(values))
+    if not np.isfinite(steps).all() or not steps.any():
+        return []
+    # The largest steps of the run are looked at, in falling order of their size, until one is an ordinary motion
+    largest = np.argsort(steps)[::-1][: 4 * MAX_JUMPS]
+    found: list[tuple[int, int, float, float]] = []
+    for step in sorted(int(s) for s in largest):
+        if found and step < found[-1][1]:
+            continue
+        for length in range(1, JUMP_FRAMES + 1):
+            jump = _jump(values, steps, step + 1, step + 1 + length)
+            if jump:
+                found.append(jump)
+                break
+    return found if len(found) <= MAX_JUMPS else []
+
+
+def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[int, int, float, float] | None:
+    """The jump at frames start to end; None where the values there are an ordinary motion."""
+    if start < 1 or end >= len(values):
+        return None
+    before, after = values[start - 1], values[end]
+    size = float(np.abs(values[start:end] - (before + after) / 2).min())
+    if size == 0 or abs(after - before) > BACK * size or _is_renamed(values[start], before, size):
+        return None
+    rest = np.r_[steps[: start - 1], steps[end:]]
+    # Steps of other jumps are no measure of ordinary motion
+    usual = float(np.sort(rest)[-1 - min(4, len(rest) // 50)])
+    others = np.r_[values[:start], values[end:]]
+    extent = float(np.percentile(others, 99) - np.percentile(others, 1))
+    is_jump = size >= MIN_JUMP_STEPS * usual and size >= MIN_JUMP_SHARE * extent and usual > 0
+    return (start, end, size, usual) if is_jump else None
+
+
+def _is_renamed(value: float, before: float, size: float) -> bool:
+    """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
+    is_turn = any(abs(size - turn) < 0.05 * turn for turn in TURN)
+    return is_turn or abs(value + before) < 0.05 * size
+
+
+def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
+    """All dimensions of the arm's state keep their values for a stretch, while pictures change as they do when the
+    arm moves."""
+    if run.state is None or run.arm_moves is None or len(run.state) != len(run):
+        return
+    arm = run.state[:, run.arm_dimensions("state")]
+    is_same = np.r_[False, (np.diff(arm, axis=0) == 0).all(axis=1)]
+    for start, end in stretches(is_same, max(3, round(MIN_STUCK_S * run.fps))):
+        witness = _stuck_witness(run, start, end)
+        if witness:
+            seconds = (end - start) / run.fps
+            detail = f"the state keeps one value for {seconds:.1f} s from {start / run.fps:.1f} s on, while {witness}"
+            place = run.episode_index, start, end
+            yield RunFault("state_stuck", *place, detail, seconds, MIN_STUCK_S, "s", signal="state")
+
+
+def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
+    """What shows motion while the state keeps its value, in words; empty where nothing does."""
+    assert run.arm_moves is not None
+    assert run.arm_speed is not None
+    outside = np.ones(len(run), bool)
+    outside[start:end] = False
+    moves = run.arm_moves & outside
+    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST)) & outside
+    if not moves.any():
+        return ""
+    for camera in run.cameras:
+        change = camera.change
+        moving = float(np.median(change[moves]))
+        # Where the arm never rests, a stretch has to look as motion does
+        resting = float(np.percentile(change[rests], FAST)) if rests.sum() >= 5 else SEEN_CHANGE * moving
+        limit = max(SEEN_CHANGE * moving, resting)
+        if (change[start:end] >= limit).mean() >= MIN_STUCK_SEEN:
+            return f"{camera.camera} shows motion"
+    return ""
+
+
+def missing_frames(run: RunSignals) -> Iterator[RunFault]:
+    """Frames that the rows' times leave out: gaps that no later row makes up for, as late stamps do."""
+    if run.times_s is None or len(run.times_s) < 10 or not np.isfinite(run.times_s).all():
+        return
+    gaps, usual = time_gaps(run.times_s)
+    missing = sum(count for _, count in gaps)
+    longest_row, longest = max(gaps, key=lambda gap: gap[1], default=(0, 0))
+    if missing < MIN_MISSING and longest < MIN_GAP:
+        return
+    where = f"the longest {longest * usual:.2g} s before row {longest_row}"
+    detail = f"{missing} frames are missing at {len(gaps)} places by the rows' times, {where}"
+    place = run.episode_index, gaps[0][0] - 1, gaps[-1][0] + 1
+    yield RunFault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
+
+
+def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
+    """Gaps of rows' times [n]: the row after each, and how many frames are missing; and the usual step in seconds."""
+    steps = np.diff(times_s)
+    usual = float(np.median(steps))
+    if usual <= 0:
+        return [], usual
+    # What remains of each time when every row had taken the usual step
+    rest = times_s - np.arange(len(times_s)) * usual
+    gaps = []
+    for k in np.flatnonzero(steps > LONG_STEP * usual):
+        before = float(np.median(rest[max(0, k - SETTLES) : k + 1]))
+        after = float(np.median(rest[k + 1 : k + 2 + SETTLES]))
+        count = round((after - before) / usual)
+        if count >= 1 and after - before > (LONG_STEP - 1) * usual:
+            gaps.append((int(k) + 1, count))
+    return gaps, usual
+
+
+def idle_seconds(run: RunSignals) -> tuple[float, float]:
+    """Seconds at the start and at the end in which neither arm, nor gripper, nor pictures move."""
+    still = np.ones(len(run), bool)
+    speed = run.arm_speed
+    if speed is not None:
+        still &= speed <= 0.2 * MOVING * float(np.percentile(speed, FAST))
+    for curve in run.openings:
+        if curve is not None and len(curve) == len(run):
+            still &= np.abs(np.diff(curve, prepend=curve[0])) < 0.02
+    if speed is None:
+        still &= ~is_moving(run.cameras[0].change.astype(np.float64))
+    moves = np.flatnonzero(~still)
+    if not len(moves):
+        return 0.0, 0.0
+    return float(moves[0] / run.fps), float((len(run) - 1 - moves[-1]) / run.fps)

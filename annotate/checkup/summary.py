@@ -1,0 +1,178 @@
+"""What comparisons of runs need of each: some thousand numbers, however long the run is."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from annotate.checkup.clocks import gripper_curves, row_curve
+from annotate.checkup.rows import idle_seconds
+from annotate.checkup.signals import CameraSignals, RunSignals
+from ingest.signals import naming
+from ingest.signals.naming import transitions
+
+PHASES = 16  # moments of a run, evenly spread from its first to its last frame
+TIE = 1e-6  # of the largest value: so near is the same
+
+
+@dataclass(frozen=True)
+class ColumnSummary:
+    """State or action of a run by its dimensions, arrays [d].
+
+    phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there; visits: how many
+    separate stretches these are; levels: how many
+    absolute values there are. arm: which dimensions are of no gripper, bool.
+    """
+
+    titles: tuple[str, ...]
+    phases: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    spread: np.ndarray
+    largest: np.ndarray
+    at_largest: np.ndarray
+    visits: np.ndarray
+    levels: np.ndarray
+    arm: np.ndarray
+
+
+@dataclass(frozen=True)
+class CameraSummary:
+    """A camera of a run: its tiny pictures at the PHASES, uint8 [PHASES, 16, 16]; and hashes and change per frame."""
+
+    phases: np.ndarray
+    phash: np.ndarray
+    change: np.ndarray
+    sha256: bytes
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run in short.
+
+    columns: state and action, as far as the run has them. leads: median of action minus state of each dimension [d],
+    where both have the same ones, and `follows`, their correlation [d]. row_curve, gripper_curves: likeness of pictures
+    and rows at each lag, see clocks. closings: of each gripper, None where it is not used.
+    """
+
+    episode_index: int
+    num_frames: int
+    fps: float
+    task: str | None
+    success: bool | None
+    rows_digest: bytes | None
+    columns: Mapping[str, ColumnSummary]
+    leads: np.ndarray | None
+    follows: np.ndarray | None
+    cameras: Mapping[str, CameraSummary]
+    row_curve: np.ndarray | None
+    gripper_curves: tuple[np.ndarray | None, ...]
+    gripper_titles: tuple[str, ...]
+    closings: tuple[int | None, ...]
+    idle_start_s: float
+    idle_end_s: float
+
+    @property
+    def duration_s(self) -> float:
+        return self.num_frames / self.fps
+
+
+def summarize(run: RunSignals) -> RunSummary:
+    """What is kept of a run."""
+    columns = {}
+    for name, values in (("state", run.state), ("action", run.action)):
+        if values is not None and len(values) > 1 and np.isfinite(values).all():
+            columns[name] = _column(run, name, values)
+    leads, follows = _leads(run) if len(columns) == 2 else (None, None)
+    start_s, end_s = idle_seconds(run)
+    return RunSummary(
+        run.episode_index,
+        len(run),
+        run.fps,
+        run.task,
+        run.success,
+        _rows_digest(run),
+        columns,
+        leads,
+        follows,
+        {camera.camera: _camera(camera) for camera in run.cameras},
+        row_curve(run),
+        gripper_curves(run),
+        tuple(signal.title for signal in run.grippers),
+        tuple(_closings(curve, run.fps) for curve in run.openings),
+        start_s,
+        end_s,
+    )
+
+
+def phases(length: int) -> np.ndarray:
+    """Indices of the PHASES moments of `length` things."""
+    return np.round(np.linspace(0, length - 1, PHASES)).astype(int)
+
+
+def _column(run: RunSignals, name: str, values: np.ndarray) -> ColumnSummary:
+    sizes = np.abs(values)
+    largest = sizes.max(axis=0)
+    is_largest = sizes >= largest * (1 - TIE)
+    visits = (np.diff(is_largest.astype(np.int8), axis=0, prepend=0) == 1).sum(axis=0)
+    is_arm = np.zeros(values.shape[1], bool)
+    is_arm[run.arm_dimensions(name)] = True
+    is_arm &= ~np.array([_is_gripper(run, name, d) for d in range(values.shape[1])], bool)
+    return ColumnSummary(
+        tuple(run.title(name, d) for d in range(values.shape[1])),
+        values[phases(len(values))],
+        values.min(axis=0),
+        values.max(axis=0),
+        values.std(axis=0),
+        largest,
+        is_largest.mean(axis=0),
+        visits,
+        np.array([len(np.unique(column)) for column in sizes.T]),
+        is_arm,
+    )
+
+
+def _is_gripper(run: RunSignals, column: str, dimension: int) -> bool:
+    """Is a dimension the gripper's counterpart in the other column: by its name, or as the last one of an arm?"""
+    names, values = (run.state_names, run.state) if column == "state" else (run.action_names, run.action)
+    width = 0 if values is None else values.shape[1]
+    words = set(naming.words(names[dimension])) if dimension < len(names) else set[str]()
+    has_gripper = any(signal.column != column for signal in run.grippers)
+    return bool(words & naming.GRIPPERS) or (has_gripper and dimension == width - 1)
+
+
+def _camera(camera: CameraSignals) -> CameraSummary:
+    return CameraSummary(camera.tiny[phases(len(camera.tiny))], camera.phash, camera.change, camera.sha256)
+
+
+def _leads(run: RunSignals) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """By how much the action is above the state at the median, and how alike they run, of each dimension [d].
+
+    None where they are not of the same dimensions.
+    """
+    state, action = run.state, run.action
+    if state is None or action is None or state.shape != action.shape or run.state_names != run.action_names:
+        return None, None
+    spreads = state.std(axis=0) * action.std(axis=0)
+    products = ((state - state.mean(axis=0)) * (action - action.mean(axis=0))).mean(axis=0)
+    follows = np.divide(products, spreads, out=np.zeros_like(products), where=spreads > 0)
+    return np.median(action - state, axis=0), follows
+
+
+def _rows_digest(run: RunSignals) -> bytes | None:
+    """Over state and action; None where there are none, or nothing moves."""
+    values = [column for column in (run.state, run.action) if column is not None]
+    if not values or all((column == column[0]).all() for column in values):
+        return None
+    digest = hashlib.sha256()
+    for column in values:
+        digest.update(np.ascontiguousarray(column, np.float64).tobytes())
+    return digest.digest()
+
+
+def _closings(opening: np.ndarray | None, fps: float) -> int | None:
+    """How often a gripper moves to an end other than the one that it starts at; None of one that is not used."""
+    if opening is None:
+        return None
+    return (len(list(transitions(opening, fps))) + 1) // 2
