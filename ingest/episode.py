@@ -3,7 +3,7 @@
 `episode_index` counts episodes of one dataset; row k of an episode belongs to frame k of every camera.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, Protocol
@@ -172,6 +172,22 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
         yield k, k / fps, picture
 
 
+class StoredStatistics(NamedTuple):
+    """What a source states of the values of state or action (`vector`), arrays [d]: of one episode, or of all rows.
+
+    file: where it stands. count: of how many rows; None where it does not say.
+    """
+
+    vector: str
+    file: str
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    count: int | None
+    is_of_episode: bool
+
+
 @dataclass(frozen=True)
 class EpisodeData:
     """Low-dimensional rows of one episode, and a frame iterator per camera.
@@ -180,6 +196,7 @@ class EpisodeData:
     grippers and hands among them (`ingest.signals` knows where); None when the source has none, or the format's reader
     does not read it. `names_by` says where the names are from. `match` gives the pictures of a camera's video file.
     Options of `frames` count for cameras that are video files; pictures in rows or arrays are all decoded.
+    `statistics`: what the source states of the values of its rows, as far as they are compared with them.
     """
 
     record: EpisodeRecord
@@ -189,6 +206,7 @@ class EpisodeData:
     frames: FrameReader = field(repr=False)
     names_by: Literal["name", "modality.json"] = "name"
     match: Callable[[str], Match] = in_order
+    statistics: Sequence[StoredStatistics] = ()
     writer: str = ""  # whose convention gives dimensions their names, where the source itself does not
 
     @cached_property

@@ -216,6 +216,10 @@ REASONS = {
         "the camera stands or looks otherwise than in the other runs: it was moved, turned, or its exposure changed",
         "nothing to do if the camera was moved on purpose; else leave the runs out, or collect them again",
     ),
+    "camera_jumps": R(
+        "from one frame to the next the camera shows something else, or its brightness leaps",
+        "look at that frame: pictures may be cut out, or of another run; switch automatic exposure off",
+    ),
     "rows_late": R(
         "the rows are behind or ahead of the pictures by a fixed time",
         "write rows and pictures by one clock; labels correct for it where `signal_lag` says so",

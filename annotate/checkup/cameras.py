@@ -12,6 +12,9 @@ MIN_FROZEN_S = 1.0
 # Mean change of luma, 0..1, of a picture that was encoded again: what the coding of a still picture makes of it
 STILL_CHANGE = 4e-4
 MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
+# A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
+MIN_CUT, CUT_TIMES, MAX_CUTS, MIN_FRAMES = 0.03, 4.0, 6, 20
+CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
 MIN_MOTION = 0.6  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
 ENOUGH_MOTION_S = 2.0
@@ -72,3 +75,26 @@ def _is_unseen(moves: np.ndarray, camera: CameraSignals, inside: np.ndarray, fps
 
 def _frames(seconds: float, fps: float) -> int:
     return max(2, round(seconds * fps))
+
+
+def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
+    """From one frame to the next a camera shows something else: a cut, or an exposure that leaps."""
+    for camera in run.cameras:
+        change = camera.change[1:].astype(np.float64)
+        # Where a black stretch begins and ends is told of that
+        change[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
+        if len(change) < MIN_FRAMES:
+            continue
+        ranked = np.sort(change)
+        usual = float(ranked[-1 - MAX_CUTS])
+        cuts = np.flatnonzero((change >= CUT_TIMES * usual) & (change >= MIN_CUT))
+        if not len(cuts):
+            continue
+        frame = int(cuts[np.argmax(change[cuts])]) + 1
+        leap = float(camera.luma[frame] - camera.luma[frame - 1])
+        kind = "brightness leaps" if abs(leap) >= CUT_IS_LIGHT * change[frame - 1] else "what it shows leaps"
+        detail = (
+            f"{camera.camera}: {kind} at frame {frame}, by {change[frame - 1]:.2f}; other steps are up to {usual:.2f}"
+        )
+        place = run.episode_index, int(cuts[0]) + 1, int(cuts[-1]) + 2
+        yield RunFault("camera_jumps", *place, detail, float(change[frame - 1]), usual, "of luma", camera.camera)

@@ -3,21 +3,25 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from annotate.checkup.cameras import black_stretches, frozen_stretches
+from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
 from annotate.checkup.comparisons import clipped_actions, dead_dimensions, idle_ends, other_scales, still_grippers
 from annotate.checkup.copies import copies
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import late_grippers, late_rows
+from annotate.checkup.looks import differing_texts, moved_cameras
 from annotate.checkup.rows import jumps, missing_frames, stuck_stretches
 from annotate.checkup.signals import RunSignals
+from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
 
 RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
     black_stretches,
     frozen_stretches,
+    picture_jumps,
     jumps,
     stuck_stretches,
     missing_frames,
+    stale_statistics,
 )
 COMPARISONS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = (
     late_rows,
@@ -27,6 +31,8 @@ COMPARISONS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = 
     dead_dimensions,
     other_scales,
     idle_ends,
+    moved_cameras,
+    differing_texts,
 )
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ingest.episode import EpisodeData
+from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import GripperSignal, way_steps
 
 MOVING = 0.25  # of its fast speed: an arm that is faster moves
@@ -36,7 +36,7 @@ class RunSignals:
 
     state, action: float64 [n, d] in the source's units, None where there is none. times_s: [n]. openings: of each
     gripper [n], 0 closed to 1 open, or None. grippers: the signals that they are of. cameras: the usable ones, the
-    preferred one first.
+    preferred one first. statistics: what the source states of the values.
     """
 
     episode_index: int
@@ -51,6 +51,7 @@ class RunSignals:
     grippers: Sequence[GripperSignal]
     openings: Sequence[np.ndarray | None]
     cameras: Sequence[CameraSignals] = field(default=())
+    statistics: Sequence[StoredStatistics] = ()
 
     def __len__(self) -> int:
         return len(self.cameras[0].change)
@@ -112,6 +113,7 @@ def run_signals(
         grippers,
         openings,
         cameras,
+        episode.statistics,
     )
 
 

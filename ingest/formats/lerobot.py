@@ -26,6 +26,7 @@ from ingest.formats.lerobot_meta import DATA_FILE, EPISODE_FILE, INFO, LerobotLi
 from ingest.formats.lerobot_parts import account_for_parts
 from ingest.formats.lerobot_rows import EpisodeRows, find_rows, read_pictures
 from ingest.formats.lerobot_signals import read_signals, signal_columns
+from ingest.formats.lerobot_statistics import stored_statistics
 from ingest.formats.lerobot_steps import has_changing_tasks, native_steps
 from ingest.formats.listing import ListingBuilder, folders_of, named, texts_among
 from ingest.formats.tables import finite, read_columns, vectors
@@ -370,7 +371,9 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     times_s = None if times is None else times[:, 0]
     matching = cache(partial(_match, source, info, record, times_s))
     frames = partial(_frames, source, record, matching)
-    return EpisodeData(record, signals.state, signals.action, times_s, frames, signals.names_by, matching)
+    vector_columns = {"state": signals.state_columns, "action": signals.action_columns}
+    statistics = stored_statistics(source, record.episode_index, vector_columns)
+    return EpisodeData(record, signals.state, signals.action, times_s, frames, signals.names_by, matching, statistics)
 
 
 def _match(

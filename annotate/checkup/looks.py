@@ -1,0 +1,104 @@
+"""Checks of what runs look like beside the others: a camera that stands otherwise, a text that others do not fit."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.summary import RunSummary
+
+NEAREST = 3  # runs that a run is held against
+# A camera that stands still over the dataset: what of its picture rests is nearly the same in all runs
+MIN_RUNS_OF_CAMERA, MIN_MOVED, MIN_MOVED_TIMES, USUAL = 8, 8.0, 2.5, 90  # of 255; times the percentile of the others
+# Texts: runs of one text have to look like one another, and this one like those of another text
+MIN_RUNS_OF_TEXT, MAX_RATIO, MIN_APART_TIMES, MAX_NEAR_TIMES = 4, 0.8, 1.5, 1.5
+
+
+def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """A camera whose resting picture is unlike that of every other run, where those are alike."""
+    for camera in sorted({name for run in runs for name in run.cameras}):
+        having = [run for run in runs if camera in run.cameras]
+        if len(having) < MIN_RUNS_OF_CAMERA:
+            continue
+        resting = [np.median(run.cameras[camera].phases.astype(np.float32), axis=0) for run in having]
+        apart = np.abs(np.stack(resting)[:, None] - np.stack(resting)[None]).mean(axis=(2, 3))
+        np.fill_diagonal(apart, np.inf)
+        nearest = np.sort(apart, axis=1)[:, :NEAREST].mean(axis=1)
+        for k, run in enumerate(having):
+            usual = float(np.percentile(np.delete(nearest, k), USUAL))
+            if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual):
+                continue
+            detail = (
+                f"what {camera} shows at rest is {nearest[k]:.0f} of 255 from the {NEAREST} runs that are most alike; "
+                f"others are within {usual:.0f}"
+            )
+            place = run.episode_index, 0, run.num_frames
+            yield RunFault("camera_moved", *place, detail, float(nearest[k]), usual, "of 255", camera)
+
+
+def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """A run that looks and moves like the runs of another text, and not like those of its own, which are alike."""
+    texts = [run.task or "" for run in runs]
+    common = {text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT}
+    if len(common) < 2:
+        return
+    apart = _distances(runs)
+    # How far runs of a text are from the nearest ones of their own text
+    usual = {text: _usual_distance(apart, texts, text) for text in common}
+    for k, run in enumerate(runs):
+        own_text = texts[k]
+        if own_text not in common:
+            continue
+        own = _to_nearest(apart, texts, k, own_text)
+        distances = {text: _to_nearest(apart, texts, k, text) for text in sorted(common - {own_text})}
+        other_text, other = min(distances.items(), key=lambda item: item[1])
+        is_unlike_own = other <= MAX_RATIO * own and own >= MIN_APART_TIMES * usual[own_text]
+        if is_unlike_own and other <= MAX_NEAR_TIMES * usual[other_text]:
+            detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{own_text}"'
+            ratio, place = other / own, (run.episode_index, 0, run.num_frames)
+            yield RunFault("text_differs", *place, detail, ratio, MAX_RATIO, "ratio of distances", signal="text")
+
+
+def _usual_distance(apart: np.ndarray, texts: Sequence[str], text: str) -> float:
+    members = [k for k, other in enumerate(texts) if other == text]
+    return float(np.median([_to_nearest(apart, texts, k, text) for k in members]))
+
+
+def _to_nearest(apart: np.ndarray, texts: Sequence[str], run: int, text: str) -> float:
+    """Mean distance of a run to the nearest other ones of a text."""
+    members = [k for k, other in enumerate(texts) if other == text and k != run]
+    return float(np.sort(apart[run, members])[:NEAREST].mean())
+
+
+def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
+    """How far runs are from one another, [runs, runs]: by what each camera shows and by the state, at their phases.
+
+    Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of another form, it
+    is as far as the median.
+    """
+    count = len(runs)
+    parts: list[dict[int, np.ndarray]] = []
+    for camera in sorted({name for run in runs for name in run.cameras}):
+        pictures = {k: run.cameras[camera].phases for k, run in enumerate(runs) if camera in run.cameras}
+        parts.append({k: p.reshape(-1).astype(np.float32) for k, p in pictures.items()})
+    states = {k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns}
+    widths = [values.shape[1] for values in states.values()]
+    if widths:
+        width = max(set(widths), key=widths.count)
+        states = {k: values for k, values in states.items() if values.shape[1] == width}
+        spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
+        parts.append({k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()})
+    total = np.zeros((count, count), np.float32)
+    for part in parts:
+        members = np.array(sorted(part))
+        vectors = np.stack([part[k] for k in members.tolist()])
+        squares = (vectors**2).sum(axis=1)
+        products = squares[:, None] + squares[None] - 2 * vectors @ vectors.T
+        apart = np.sqrt(np.maximum(products, 0))
+        middle = float(np.median(apart[np.triu_indices(len(members), 1)])) if len(members) > 1 else 0.0
+        if middle > 0:
+            whole = np.ones((count, count), np.float32)
+            whole[np.ix_(members, members)] = apart / middle
+            total += whole
+    np.fill_diagonal(total, 0)
+    return total

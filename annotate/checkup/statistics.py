@@ -1,0 +1,56 @@
+"""Stored statistics against the rows: those of one episode, and those of all rows, by which policies normalise."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from annotate.checkup.faults import RunFault
+from annotate.checkup.signals import RunSignals
+from ingest.episode import StoredStatistics
+
+TOLERANCE = 2e-3  # of the stored range: rounding of writers is far below
+MAX_MEAN_APART = 0.05  # standard deviations: writers that sum in float32 are within 0.003
+ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly moves is not held against its tiny range
+
+
+def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
+    """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode."""
+    for stored in run.statistics:
+        values = run.state if stored.vector == "state" else run.action
+        if values is None or not len(values) or not np.isfinite(values).all():
+            continue
+        detail, measured, usual, dimension = "", 0.0, 0.0, 0
+        if values.shape[1] != len(stored.low):
+            detail = f"{stored.file} has {len(stored.low)} dimensions of {stored.vector}, the rows {values.shape[1]}"
+            measured, usual = values.shape[1], len(stored.low)
+        else:
+            difference = _difference(values, stored)
+            if difference is None:
+                continue
+            what, dimension, measured, usual = difference
+            name = run.title(stored.vector, dimension)
+            detail = f"{stored.file} says that the {what} of {name} is {usual:.4g}; by the rows it is {measured:.4g}"
+        place = run.episode_index, 0, len(run)
+        signal = run.title(stored.vector, dimension)
+        yield RunFault("stale_statistics", *place, detail, measured, usual, "of the source", signal=signal)
+
+
+def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int, float, float] | None:
+    """What differs most, of which dimension, as measured and as stored; None where all is as stored."""
+    low, high, mean = values.min(axis=0), values.max(axis=0), values.mean(axis=0)
+    extent = np.maximum(stored.high - stored.low, 1e-9)
+    beyond = {"largest value": (high, stored.high, (high - stored.high) / extent / TOLERANCE)}
+    beyond["smallest value"] = (low, stored.low, (stored.low - low) / extent / TOLERANCE)
+    if stored.is_of_episode:
+        spread = np.maximum(stored.spread, 1e-3 * extent)
+        beyond["largest value"] = (high, stored.high, np.abs(high - stored.high) / extent / TOLERANCE)
+        beyond["smallest value"] = (low, stored.low, np.abs(low - stored.low) / extent / TOLERANCE)
+        beyond["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
+    what = max(beyond, key=lambda name: float(beyond[name][2].max()))
+    measured, stated, excess = beyond[what]
+    dimension = int(np.argmax(excess))
+    if excess[dimension] <= 1 or abs(measured[dimension] - stated[dimension]) <= 1e-6 * max(
+        1.0, abs(stated[dimension])
+    ):
+        return None
+    return what, dimension, float(measured[dimension]), float(stated[dimension])
