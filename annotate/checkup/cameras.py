@@ -8,15 +8,17 @@ from annotate.checkup.faults import RunFault
 from annotate.checkup.signals import CameraSignals, RunSignals, is_moving, stretches
 
 MIN_BLACK_S = 0.5
-MIN_FROZEN_S = 1.0
+MIN_FROZEN_S = 1.5
 # Mean change of luma, 0..1, of a picture that was encoded again: what the coding of a still picture makes of it
 STILL_CHANGE = 4e-4
+# Codecs give a still picture anew at key frames, and refine it in the frames after: so much changes in single frames
+RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what motion changes
 MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
 # A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
 MIN_CUT, CUT_TIMES, MAX_CUTS, MIN_FRAMES = 0.03, 4.0, 6, 20
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
-MIN_MOTION = 0.6  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
+MIN_MOTION = 0.7  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
 ENOUGH_MOTION_S = 2.0
 
 
@@ -35,9 +37,7 @@ def black_stretches(run: RunSignals) -> Iterator[RunFault]:
 def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
     """A camera shows one picture while the arm moves, or another camera sees motion, that it sees elsewhere."""
     for camera in run.cameras:
-        is_still = (camera.change < STILL_CHANGE) & ~camera.is_black
-        is_still[0] = is_still[1] if len(is_still) > 1 else False
-        for start, end in stretches(is_still, _frames(MIN_FROZEN_S, run.fps)):
+        for start, end in stretches(_shows_one_picture(camera), _frames(MIN_FROZEN_S, run.fps)):
             witness = _witness(run, camera, start, end)
             if witness:
                 seconds = (end - start) / run.fps
@@ -45,6 +45,17 @@ def frozen_stretches(run: RunSignals) -> Iterator[RunFault]:
                 place = run.episode_index, start, end
                 text = f"{detail}, while {witness}"
                 yield RunFault("camera_frozen", *place, text, seconds, MIN_FROZEN_S, "s", camera.camera)
+
+
+def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
+    """Frames that show the picture of the frame before, bool [n]; a picture that is coded again is the same one."""
+    is_same = (camera.change < STILL_CHANGE) & ~camera.is_black
+    if len(is_same) > 1:
+        is_same[0] = is_same[1]
+    changes = camera.change[~is_same]
+    limit = min(RECODED_CHANGE, RECODED_SHARE * float(np.percentile(changes, 75))) if len(changes) else 0.0
+    beside = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
+    return is_same | (beside & (camera.change < limit) & ~camera.is_black)
 
 
 def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from annotate.checkup.signals import FAST, RunSignals
 
 MAX_LAG_S = 1.2
-MIN_LENGTHS = 4  # times MAX_LAG_S: shorter runs tell nothing
+MIN_LENGTHS = 2.2  # times MAX_LAG_S: shorter runs tell nothing
 STILL = 0.12  # of its fast speed: a slower arm stands still
 MIN_GRIPPER_STEP = 0.02  # of the opening, in one frame of a run in which the gripper moves
 

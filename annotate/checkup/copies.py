@@ -16,7 +16,7 @@ from annotate.checkup.summary import CameraSummary, RunSummary
 
 # Rows: mean distance at the same moments, of the dimension that differs most, in its standard deviations over all runs
 MAX_ROWS_APART = 1e-5  # of a copy by rows alone: scripted runs from nearly one start may be only 0.007 apart
-MAX_ROWS_APART_SEEN = 0.05  # of a copy whose pictures are equal, too
+MAX_ROWS_APART_SEEN = 0.08  # of a copy whose pictures are equal, too
 MIN_FOREIGN_APART = 0.3  # of rows under foreign pictures
 MAX_LENGTHS_APART = 2  # frames
 # Pictures: hashes as release checks have them, see warehouse/lake/near_duplicates.py; then tiny pictures, of 255
@@ -24,6 +24,7 @@ MIN_HASHES, MAX_RUNS_OF_HASH, MIN_SHARED, MIN_OVERLAP = 8, 20, 0.3, 0.8
 MAX_BITS, MIN_CORRELATION = 1.5, 0.8
 PARTS = 5  # of what two runs share, in each of which hashes have to be alike: runs from one start are alike at first
 MAX_CELL, MAX_MEAN = 3.5, 0.3
+MAX_MEAN_OF_NEAR = 1.0  # where the rows are near each other, too
 MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose pictures are foreign
 
 
@@ -31,6 +32,8 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
     apart, of_pictures, lag = _row_distances(runs), _picture_copies(runs), common_lag(runs)
+    near = [pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART_SEEN]
+    of_pictures |= {(a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)}
     of_rows = {pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART}
     named = set[int]()
     for pair in sorted(of_rows | of_pictures):
@@ -133,7 +136,7 @@ def _picture_copies(runs: Sequence[RunSummary]) -> set[tuple[int, int]]:
     for camera in sorted({name for run in runs for name in run.cameras}):
         of_camera = {run.episode_index: run.cameras[camera] for run in runs if camera in run.cameras}
         pairs |= {pair for pair, shift in _sharing(of_camera).items() if _is_copy(of_camera, pair, shift)}
-    return {pair for pair in pairs if _all_cameras_agree(by_index[pair[0]], by_index[pair[1]])}
+    return {(a, b) for a, b in pairs if _look_equal(by_index[a], by_index[b], MAX_MEAN)}
 
 
 def _sharing(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]:
@@ -177,16 +180,16 @@ def _is_copy(cameras: Mapping[int, CameraSummary], pair: tuple[int, int], shift:
     return float(np.corrcoef(*changes)[0, 1]) >= MIN_CORRELATION
 
 
-def _all_cameras_agree(a: RunSummary, b: RunSummary) -> bool:
+def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     """Are the tiny pictures of all cameras that both runs have equal, but for what coding does to them?
 
-    At all moments of runs of one length, else at the first.
+    At all moments of runs of one length, else at the first. `max_mean`: of 255, over all cells.
     """
     shared = a.cameras.keys() & b.cameras.keys()
     is_of_one_length = abs(a.num_frames - b.num_frames) <= MAX_LENGTHS_APART
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
         apart = np.abs(a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments])
-        if np.median(apart.reshape(len(apart), -1).max(axis=1)) > MAX_CELL or apart.mean() > MAX_MEAN:
+        if np.median(apart.reshape(len(apart), -1).max(axis=1)) > MAX_CELL or apart.mean() > max_mean:
             return False
     return bool(shared)

@@ -11,9 +11,10 @@ MIN_LAG = 2  # frames
 # Of all runs together; chosen on the clean and spoilt runs of docs/checkup.md
 MIN_LIKENESS, MIN_GAIN, MIN_AGREE = 0.35, 0.04, 0.6  # correlation, its gain over no lag, share of runs that are near it
 # Of one run, against the lag of all runs
-MIN_LIKENESS_OF_ONE, MIN_GAIN_OF_ONE = 0.3, 0.06
+MIN_LIKENESS_OF_ONE, MIN_GAIN_OF_ONE, MIN_LIKENESS_OF_OTHERS = 0.3, 0.06, 0.3
+MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
 # Of a gripper, by all runs
-MIN_GRIPPER_RUNS, MIN_GRIPPER_LIKENESS, MIN_GRIPPER_GAIN, MIN_GRIPPER_AGREE = 5, 0.12, 0.08, 0.5
+MIN_GRIPPER_RUNS, MIN_GRIPPER_LIKENESS, MIN_GRIPPER_GAIN, MIN_GRIPPER_AGREE = 6, 0.12, 0.08, 0.5
 
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -21,21 +22,36 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
     if not curves:
         return
-    most = len(next(iter(curves.values()))) // 2
     lag, is_sure = _common_lag(curves)
-    by_index = {run.episode_index: run for run in runs}
-    for episode, curve in curves.items():
-        own = int(np.argmax(curve)) - most
-        gain = float(curve[own + most] - curve[lag + most])
-        is_odd = abs(own - lag) >= MIN_LAG and curve[own + most] >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE
-        run = by_index[episode]
-        if is_odd and len(curves) > 1:
-            others = f"those of the other runs {_in_words(lag, run.fps)} them"
-            detail = f"the rows are {_in_words(own, run.fps)} the pictures, {others}"
-            yield _fault(run, detail, own, lag, "state")
-        elif is_sure and not is_odd:
-            detail = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
-            yield _fault(run, detail, lag, 0, "state")
+    for run in runs:
+        curve = curves.get(run.episode_index)
+        if curve is None:
+            continue
+        own = _own_lag(run, curve, lag) if _tells_others(curves, lag) else None
+        if own is not None:
+            usual = f"those of the other runs {_in_words(lag, run.fps)} them"
+            yield _fault(run, f"the rows are {_in_words(own, run.fps)} the pictures, {usual}", own, lag, "state")
+        elif is_sure:
+            words = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
+            yield _fault(run, words, lag, 0, "state")
+
+
+def _tells_others(curves: Mapping[int, np.ndarray], lag: int) -> bool:
+    """Are rows and pictures so alike at the common lag that a run may be held against it?"""
+    middle = len(next(iter(curves.values()))) // 2
+    likeness = float(np.mean([curve[lag + middle] for curve in curves.values()]))
+    return len(curves) > 1 and likeness >= MIN_LIKENESS_OF_OTHERS
+
+
+def _own_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
+    """The lag of a run, in frames, where it surely has another one than all runs together; else None."""
+    middle = len(curve) // 2
+    own = int(np.argmax(curve)) - middle
+    likeness = float(curve[own + middle])
+    gain = likeness - float(curve[lag + middle])
+    if abs(own - lag) < MIN_LAG or abs(own) > MAX_LAG_SHARE * run.num_frames:
+        return None
+    return own if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE else None
 
 
 def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:

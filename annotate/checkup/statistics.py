@@ -49,8 +49,6 @@ def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int,
     what = max(beyond, key=lambda name: float(beyond[name][2].max()))
     measured, stated, excess = beyond[what]
     dimension = int(np.argmax(excess))
-    if excess[dimension] <= 1 or abs(measured[dimension] - stated[dimension]) <= 1e-6 * max(
-        1.0, abs(stated[dimension])
-    ):
-        return None
-    return what, dimension, float(measured[dimension]), float(stated[dimension])
+    value, statement = float(measured[dimension]), float(stated[dimension])
+    is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
+    return None if excess[dimension] <= 1 or is_rounding else (what, dimension, value, statement)
