@@ -19,6 +19,7 @@ from ingest.signals.naming import transitions
 MAX_LAG_S, MAX_GRIPPER_LAG_S = 1.5, 2.5
 STEP_S = 0.1  # between lags that are tried for a gripper
 STILL = 0.12  # of its fast speed: a slower arm stands still, so that what is seen to change is the gripper
+FAST_PERCENTILE = 90  # of a curve: what is fast
 MAX_CHANGE = 2.0  # times the fast change: more of it in one frame, such as a cut, does not count for more
 
 # A lag is corrected when it is large and sure
@@ -78,8 +79,10 @@ class LagMeter:
         for name, values in (("state", rows.state), ("action", episode.action)):
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
-                correlation = episode.record.episode_index, *_correlations(change, speed, fps)
-                self.correlations.setdefault(name, []).append(correlation)
+                most = min(round(MAX_LAG_S * fps), len(change) // 3)
+                likeness = correlations(compressed(change), compressed(speed), most)
+                lags_s = np.arange(-most, most + 1) / fps
+                self.correlations.setdefault(name, []).append((episode.record.episode_index, lags_s, likeness))
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
@@ -143,17 +146,23 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     return None if steps is None else np.r_[steps[:1], steps]
 
 
-def _correlations(change: np.ndarray, speed: np.ndarray, fps: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lags in seconds, and the correlation of visual change with a speed that is so much later."""
-    most = min(round(MAX_LAG_S * fps), len(change) // 3)
-    shifts = np.arange(-most, most + 1)
-    values = []
-    for shift in shifts:
-        seen = change[max(0, -shift) : len(change) - max(0, shift)]
-        moved = speed[max(0, shift) : len(speed) - max(0, -shift)]
-        spread = seen.std() * moved.std()
-        values.append(((seen - seen.mean()) * (moved - moved.mean())).mean() / spread if spread > 0 else 0.0)
-    return shifts / fps, np.array(values)
+def compressed(values: np.ndarray, among: np.ndarray | None = None, most: float = 2.0) -> np.ndarray:
+    """Square roots of values [n] as shares of a high one, none above the root of `most`: neither a cut nor a jerk
+    decides how alike two curves are. `among`: the values of which the high one is taken, bool [n]."""
+    fast = float(np.percentile(values if among is None else values[among], FAST_PERCENTILE)) or 1.0
+    return np.sqrt(np.minimum(values / fast, most))
+
+
+def correlations(seen: np.ndarray, moved: np.ndarray, most: int) -> np.ndarray:
+    """Correlation of what is seen [n] with what is `moved` k frames later, for each k from -most to most."""
+    n, curve = len(seen), []
+    for lag in range(-most, most + 1):
+        before = seen[max(0, -lag) : n - max(0, lag)]
+        after = moved[max(0, lag) : n - max(0, -lag)]
+        spread = before.std() * after.std()
+        covariance = ((before - before.mean()) * (after - after.mean())).mean()
+        curve.append(covariance / spread if spread > 0 else 0.0)
+    return np.array(curve)
 
 
 def _lag_of_arm(name: str, correlations: Sequence[Correlation]) -> Lag | None:

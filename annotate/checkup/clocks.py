@@ -8,6 +8,7 @@ laid on the pictures first, since the rows may be late, too.
 import numpy as np
 
 from annotate.checkup.signals import FAST, RunSignals
+from annotate.signal_lag import compressed, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS = 2.2  # times MAX_LAG_S: shorter runs tell nothing
@@ -23,8 +24,8 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     most = most_lag(run.fps)
     if run.arm_speed is None or len(run) < MIN_LENGTHS * most:
         return None
-    moved = _compressed(run.arm_speed)
-    curves = [correlations(_compressed(change), moved, most) for change in _changes(run)]
+    moved = compressed(run.arm_speed)
+    curves = [correlations(compressed(change), moved, most) for change in _changes(run)]
     return np.mean(curves, axis=0) if curves else None
 
 
@@ -40,14 +41,14 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:
         return None
-    moved = _compressed(steps, among=steps > 0, most=1.0)
+    moved = compressed(steps, among=steps > 0, most=1.0)
     speed = run.arm_speed
     still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST)
     if not still.any():
         return None
     curves = []
     for change in _changes(run):
-        seen = _compressed(change)
+        seen = compressed(change)
         above = np.maximum(0.0, seen - np.median(seen[still]))
         curves.append(correlations(np.where(still, above, 0.0), moved, most))
     return np.mean(curves, axis=0) if curves else None
@@ -62,21 +63,3 @@ def _changes(run: RunSignals) -> list[np.ndarray]:
     """The visual change of each camera that shows any, float64 [n]; that of frame 0 is not known."""
     changes = [np.r_[camera.change[1:2], camera.change[1:]].astype(np.float64) for camera in run.cameras]
     return [change for change in changes if change.std() > 0]
-
-
-def _compressed(values: np.ndarray, among: np.ndarray | None = None, most: float = 2.0) -> np.ndarray:
-    """Square roots of values [n] as shares of a high one, none above the root of `most`."""
-    fast = float(np.percentile(values if among is None else values[among], FAST)) or 1.0
-    return np.sqrt(np.minimum(values / fast, most))
-
-
-def correlations(seen: np.ndarray, moved: np.ndarray, most: int) -> np.ndarray:
-    """Correlation of what is seen [n] with what is `moved` k frames later, for k from -most to most."""
-    n, curve = len(seen), []
-    for lag in range(-most, most + 1):
-        before = seen[max(0, -lag) : n - max(0, lag)]
-        after = moved[max(0, lag) : n - max(0, -lag)]
-        spread = before.std() * after.std()
-        covariance = ((before - before.mean()) * (after - after.mean())).mean()
-        curve.append(covariance / spread if spread > 0 else 0.0)
-    return np.array(curve)

@@ -1,0 +1,298 @@
+"""The checkup on made-up runs: each fault is named with its run and stretch, and runs without faults are not named."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from annotate.checkup.checks import Checkup
+from annotate.checkup.faults import RunFault, fault_findings, fault_row
+from annotate.checkup.signals import CameraSignals, RunSignals, stretches
+from core.tables import TABLES
+from ingest.episode import StoredStatistics
+from ingest.signals.gripper import GripperSignal
+
+FPS, FRAMES, RUNS = 10.0, 200, 12
+GRIPPER = GripperSignal(
+    *("", "gripper", "state", (3,), ("grip",), (1.0,), "0..1", 0.0, 1.0),
+    *("high_is_open", "", 1.0, "name", True, 1.0, 12, ""),
+)
+GRIPPER_MOVES = (60, 140)
+
+
+def made_up_run(episode: int, task: str = "put the cup away") -> RunSignals:
+    """An arm of three joints that moves and rests by turns, a gripper that closes and opens, and two cameras."""
+    random = np.random.default_rng(episode)
+    steps = random.normal(0, 1, (FRAMES, 3))
+    moves = np.sin(np.arange(FRAMES) / 9 + episode) > -0.3
+    moves[:5] = moves[-8:] = False
+    speed = np.where(moves, 0.5 + random.random(FRAMES), 0.0)
+    directions = np.cumsum(steps, axis=0)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    arm = np.cumsum(directions * speed[:, None] * 0.01, axis=0)
+    opening = np.ones(FRAMES)
+    opening[GRIPPER_MOVES[0] : GRIPPER_MOVES[1]] = 0.0
+    action = np.column_stack([np.diff(arm, axis=0, append=arm[-1:]) * 20, opening])
+    change = 0.02 * speed + np.abs(np.diff(opening, prepend=1.0)) * 0.01
+    cameras = [_camera(name, change * size, random) for name, size in (("front", 1.0), ("wrist", 1.6))]
+    return RunSignals(
+        episode,
+        FPS,
+        task,
+        True,
+        np.arange(FRAMES) / FPS,
+        np.column_stack([arm, opening]),
+        action,
+        ("x", "y", "z", "grip"),
+        ("dx", "dy", "dz", "grip"),
+        (GRIPPER,),
+        (opening,),
+        cameras,
+    )
+
+
+def _camera(name: str, change: np.ndarray, random: np.random.Generator) -> CameraSignals:
+    scene = np.full((16, 16), 90.0)
+    scene[::2] += 40
+    tiny = np.clip(scene + random.normal(0, 4, (FRAMES // 2, 16, 16)), 0, 255).astype(np.uint8)
+    phash = random.integers(0, 2**63, FRAMES).astype(np.uint64)
+    luma = np.full(FRAMES, 0.4, np.float32)
+    return CameraSignals(
+        name, change.astype(np.float32), luma, np.zeros(FRAMES, bool), phash, tiny, 2, random.bytes(32)
+    )
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[RunSignals]:
+    return [made_up_run(episode) for episode in range(RUNS)]
+
+
+def faults(runs: Sequence[RunSignals]) -> list[RunFault]:
+    checkup = Checkup("made_up")
+    for run in runs:
+        checkup.add(run)
+    return checkup.faults()
+
+
+def with_camera(run: RunSignals, number: int, **changes: np.ndarray) -> RunSignals:
+    cameras = list(run.cameras)
+    cameras[number] = replace(cameras[number], **changes)
+    return replace(run, cameras=cameras)
+
+
+def overwritten(values: np.ndarray, start: int, end: int, value) -> np.ndarray:
+    changed = values.copy()
+    changed[start:end] = value
+    return changed
+
+
+def later(values: np.ndarray, frames: int) -> np.ndarray:
+    return np.concatenate([np.repeat(values[:1], frames, axis=0), values[:-frames]])
+
+
+def frozen(run: RunSignals) -> RunSignals:
+    return with_camera(run, 0, change=overwritten(run.cameras[0].change, 40, 100, 0.0))
+
+
+def black(run: RunSignals) -> RunSignals:
+    return with_camera(run, 1, is_black=overwritten(run.cameras[1].is_black, 30, 45, True))
+
+
+def cut(run: RunSignals) -> RunSignals:
+    return with_camera(run, 0, change=overwritten(run.cameras[0].change, 77, 78, 0.4))
+
+
+def late(run: RunSignals) -> RunSignals:
+    assert run.state is not None
+    return replace(run, state=later(run.state, 5), openings=(run.state[:, 3],))
+
+
+def jumping(run: RunSignals) -> RunSignals:
+    state = np.array(run.state)
+    state[90, 1] += 0.4
+    return replace(run, state=state)
+
+
+def stuck(run: RunSignals) -> RunSignals:
+    state = np.array(run.state)
+    state[100:160] = state[100]
+    return replace(run, state=state)
+
+
+def dropped(run: RunSignals) -> RunSignals:
+    times = np.arange(FRAMES) / FPS
+    times[50:] += 0.3
+    times[120:] += 0.4
+    return replace(run, times_s=times)
+
+
+def clipped(run: RunSignals) -> RunSignals:
+    action = np.array(run.action)
+    action[:, :3] = np.clip(action[:, :3], -0.04, 0.04)
+    return replace(run, action=action)
+
+
+def dead(run: RunSignals) -> RunSignals:
+    return replace(run, state=np.where(np.arange(4) == 1, 0.1, np.array(run.state)))
+
+
+def in_degrees(run: RunSignals) -> RunSignals:
+    return replace(run, state=np.array(run.state) * [57.3, 57.3, 57.3, 1.0])
+
+
+def never_closing(run: RunSignals) -> RunSignals:
+    state = np.array(run.state)
+    state[:, 3] = 1.0
+    return replace(run, state=state, openings=(state[:, 3],))
+
+
+def idle_at_the_end(run: RunSignals) -> RunSignals:
+    rest = 80
+    rows = {"state": np.array(run.state), "action": np.array(run.action)}
+    longer = {name: np.concatenate([values, np.repeat(values[-1:], rest, axis=0)]) for name, values in rows.items()}
+    cameras = [
+        replace(
+            camera,
+            change=np.r_[camera.change, np.zeros(rest, np.float32)],
+            luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], rest)],
+            is_black=np.r_[camera.is_black, np.zeros(rest, bool)],
+            phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], rest)],
+            tiny=np.concatenate([camera.tiny, np.repeat(camera.tiny[-1:], rest // 2, axis=0)]),
+        )
+        for camera in run.cameras
+    ]
+    openings = (longer["state"][:, 3],)
+    times = np.arange(FRAMES + rest) / FPS
+    return replace(run, **longer, openings=openings, cameras=cameras, times_s=times)
+
+
+def moved_camera(run: RunSignals) -> RunSignals:
+    return with_camera(run, 0, tiny=np.roll(run.cameras[0].tiny, 1, axis=1))
+
+
+def with_stale_statistics(run: RunSignals) -> RunSignals:
+    state = np.array(run.state)
+    high = state.max(axis=0) - [0.2, 0, 0, 0]
+    numbers = (state.min(axis=0), high, state.mean(axis=0), state.std(axis=0))
+    stored = StoredStatistics("state", "meta/stats.json", *numbers, None, False)
+    return replace(run, statistics=(stored,))
+
+
+FAULTS: dict[str, tuple[Callable[[RunSignals], RunSignals], tuple[int, int], str]] = {
+    "camera_frozen": (frozen, (40, 100), "front"),
+    "camera_black": (black, (30, 45), "wrist"),
+    "camera_jumps": (cut, (77, 78), "front"),
+    "rows_late": (late, (0, FRAMES), ""),
+    "state_jumps": (jumping, (90, 91), ""),
+    "state_stuck": (stuck, (101, 160), ""),
+    "frames_missing": (dropped, (49, 121), ""),
+    "action_clipped": (clipped, (0, FRAMES), ""),
+    "dead_dimension": (dead, (0, FRAMES), ""),
+    "other_scale": (in_degrees, (0, FRAMES), ""),
+    "gripper_stays": (never_closing, (0, FRAMES), ""),
+    "idle_end": (idle_at_the_end, (192, 280), ""),
+    "camera_moved": (moved_camera, (0, FRAMES), "front"),
+    "stale_statistics": (with_stale_statistics, (0, FRAMES), ""),
+}
+
+
+def test_runs_without_faults_are_not_named(runs: list[RunSignals]):
+    assert faults(runs) == []
+
+
+@pytest.mark.parametrize("check_name", FAULTS)
+def test_a_fault_is_named_with_its_run_and_stretch(check_name: str, runs: list[RunSignals]):
+    spoil, (start, end), camera = FAULTS[check_name]
+    spoilt = [*runs[:4], spoil(runs[4]), *runs[5:]]
+    named = faults(spoilt)
+    assert {fault.check_name for fault in named} == {check_name}
+    assert {fault.episode_index for fault in named} == {4}
+    assert {fault.camera for fault in named} == {camera}
+    assert max(abs(named[0].start_frame - start), abs(named[-1].end_frame - end)) <= 3
+
+
+def test_rows_that_are_late_in_all_runs_are_told_of_all_with_the_right_sign(runs: list[RunSignals]):
+    for frames in (3, 5, 10):
+        named = faults([replace(run, state=later(np.array(run.state), frames)) for run in runs])
+        rows = [fault for fault in named if fault.signal == "state" and fault.check_name == "rows_late"]
+        assert {fault.episode_index for fault in rows} == set(range(RUNS))
+        assert {round(fault.measured) - frames for fault in rows} <= {-1, 0, 1}
+    early = faults([replace(run, state=later(np.array(run.state)[::-1], 5)[::-1]) for run in runs])
+    assert {-6, -5, -4} & {round(fault.measured) for fault in early if fault.check_name == "rows_late"}
+
+
+def test_a_copy_names_the_run_that_it_is_one_of_and_what_is_equal(runs: list[RunSignals]):
+    copy = replace(runs[2], episode_index=RUNS)
+    (exact,) = faults([*runs, copy])
+    assert (exact.check_name, exact.episode_index, exact.other) == ("copy", RUNS, ("made_up", 2))
+    assert "rows and pictures are equal" in exact.detail
+    noise = np.random.default_rng(0).normal(0, 1e-4, (FRAMES, 4)) * [1, 1, 1, 0]
+    (near,) = faults([*runs, replace(copy, state=np.array(copy.state) + noise)])
+    assert near.other == ("made_up", 2)
+    assert "standard deviations apart, the pictures are equal" in near.detail
+    other_cameras = made_up_run(99).cameras
+    (rows_alone,) = faults([*runs, replace(copy, cameras=other_cameras)])
+    assert "the pictures differ" in rows_alone.detail
+
+
+def test_pictures_of_another_run_are_told_of_the_run_whose_rows_do_not_go_with_them(runs: list[RunSignals]):
+    for wrong, right in ((7, 3), (3, 7)):
+        spoilt = [replace(run, cameras=runs[right].cameras) if k == wrong else run for k, run in enumerate(runs)]
+        foreign = [fault for fault in faults(spoilt) if fault.check_name == "other_pictures"]
+        assert [(fault.episode_index, fault.other) for fault in foreign] == [(wrong, ("made_up", right))]
+
+
+def test_a_text_is_held_against_runs_of_other_texts():
+    def drawn(episode: int, task: str) -> RunSignals:
+        run = made_up_run(episode, task)
+        darkness = 3 if task == "open the drawer" else 1
+        cameras = [replace(camera, tiny=camera.tiny // darkness) for camera in run.cameras]
+        return replace(run, cameras=cameras)
+
+    tasks = ["put the cup away"] * 6 + ["open the drawer"] * 6
+    runs = [drawn(k, task) for k, task in enumerate(tasks)]
+    assert [f for f in faults(runs) if f.check_name == "text_differs"] == []
+    runs[2] = replace(runs[2], task="open the drawer")
+    (fault,) = [f for f in faults(runs) if f.check_name == "text_differs"]
+    assert (fault.episode_index, fault.signal) == (2, "text")
+    assert '"put the cup away"' in fault.detail
+
+
+def test_a_gripper_that_a_failed_run_never_closes_is_no_fault(runs: list[RunSignals]):
+    failed = replace(never_closing(runs[4]), success=False)
+    assert faults([*runs[:4], failed, *runs[5:]]) == []
+
+
+def test_a_late_stamp_is_no_missing_frame(runs: list[RunSignals]):
+    times = np.arange(FRAMES) / FPS
+    times[[20, 60, 61, 100, 150, 151]] += 0.09
+    assert faults([replace(runs[0], times_s=times), *runs[1:]]) == []
+
+
+def test_faults_do_not_depend_on_the_order_of_runs_and_those_left_out_are_gone(runs: list[RunSignals]):
+    spoilt = [frozen(runs[0]), black(runs[1]), *runs[2:]]
+    assert faults(spoilt) == faults(spoilt[::-1])
+    checkup = Checkup("made_up")
+    for run in spoilt:
+        checkup.add(run)
+    assert {fault.episode_index for fault in checkup.without([0]).faults()} == {1}
+
+
+def test_a_finding_names_the_longest_stretches_and_a_row_fits_the_table(runs: list[RunSignals]):
+    run = runs[0]
+    is_black = run.cameras[0].is_black
+    for start, end in ((10, 20), (40, 52), (70, 76), (100, 130)):
+        is_black = overwritten(is_black, start, end, True)
+    named = faults([with_camera(run, 0, is_black=is_black), *runs[1:]])
+    (finding,) = fault_findings(named)
+    assert (finding.reason, finding.episode_index, finding.camera) == ("camera_black", 0, "front")
+    assert finding.detail.endswith("and 1 more")
+    assert "from 7.0 s" not in finding.detail
+    table = TABLES["run_checks"].rows([{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in named])
+    assert table["start_frame"].to_pylist() == [10, 40, 70, 100]
+
+
+def test_stretches_are_half_open():
+    holds = np.array([1, 1, 0, 1, 1, 1, 0, 1], bool)
+    assert stretches(holds, 2) == [(0, 2), (3, 6)]
