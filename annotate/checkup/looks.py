@@ -20,10 +20,8 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         having = [run for run in runs if camera in run.cameras]
         if len(having) < MIN_RUNS_OF_CAMERA:
             continue
-        resting = [np.median(run.cameras[camera].phases.astype(np.float32), axis=0) for run in having]
-        apart = np.abs(np.stack(resting)[:, None] - np.stack(resting)[None]).mean(axis=(2, 3))
-        np.fill_diagonal(apart, np.inf)
-        nearest = np.sort(apart, axis=1)[:, :NEAREST].mean(axis=1)
+        resting = np.stack([np.median(run.cameras[camera].phases, axis=0).astype(np.float32) for run in having])
+        nearest = np.array([_mean_of_nearest(resting, k) for k in range(len(having))])
         for k, run in enumerate(having):
             usual = float(np.percentile(np.delete(nearest, k), USUAL))
             if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual):
@@ -34,6 +32,12 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             )
             place = run.episode_index, 0, run.num_frames
             yield RunFault("camera_moved", *place, detail, float(nearest[k]), usual, "of 255", camera)
+
+
+def _mean_of_nearest(pictures: np.ndarray, number: int) -> float:
+    """Mean distance of a picture to the nearest other ones of [k, 16, 16]."""
+    apart = np.abs(pictures - pictures[number]).mean(axis=(1, 2))
+    return float(np.sort(np.delete(apart, number))[:NEAREST].mean())
 
 
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
