@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from annotate import pictures as vc
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault, fault_findings, fault_row
+from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, lag_row, proprioception
@@ -367,7 +368,9 @@ def timing(
     # Drift: how far a row's time is from where the frame rate puts it; half a frame counts
     drift = float(np.abs((times_s - times_s[0]) - np.arange(len(times_s)) / fps).max())
     if drift > 0.5 / fps:
-        findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps"))
+        missing = sum(count for _, count in time_gaps(times_s)[0])
+        cause = f"{missing} frames are missing" if missing else "no frame is missing: the recorder's clock is uneven"
+        findings.append(("timestamp_drift", f"up to {drift:.2f} s from {fps:g} fps; {cause}"))
     return fps, drift, findings
 
 

@@ -13,6 +13,7 @@ MOST_OTHERS = 0.8  # share of the other runs of a task that have to have what th
 MOST_OF_ALL = 0.9
 
 MIN_AT_LIMIT, MIN_VISITS, BEYOND = 0.04, 3, 1.2  # share of frames, stretches, and how far the others go beyond
+MIN_DURATION_S, MIN_DURATION = 3.0, 0.5  # of a run whose gripper stays, and its share of the others' duration
 MIN_LEVELS = 10  # values that a dimension takes: one with fewer steps from value to value
 MIN_RATIO = 6.0  # of spreads: less is another way of doing it
 MIN_LIKE_DIMENSIONS = 0.6  # share of the moving dimensions that have to differ by the same factor
@@ -51,7 +52,7 @@ def still_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     compared = groups(runs)
     for run in runs:
         group = compared.get(run.episode_index)
-        if group is None or run.success is False:
+        if group is None or run.success is False or _is_short(run, group):
             continue
         for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
             theirs = [other.closings[number] for other in group.others if number < len(other.closings)]
@@ -61,6 +62,12 @@ def still_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
             usual = float(np.median(counts))
             detail = f"the {title} does not close; in {group.words} it closes {usual:g} times"
             yield RunFault("gripper_stays", *_whole(run), detail, 0, usual, "closings", signal=title)
+
+
+def _is_short(run: RunSummary, group: Group) -> bool:
+    """Is a run so short that it may end before what the others do in it?"""
+    usual = float(np.median([other.duration_s for other in group.others]))
+    return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual)
 
 
 def clipped_actions(runs: Sequence[RunSummary]) -> Iterator[RunFault]:

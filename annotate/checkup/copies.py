@@ -35,15 +35,11 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     near = [pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART_SEEN]
     of_pictures |= {(a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)}
     of_rows = {pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART}
-    named = set[int]()
-    for pair in sorted(of_rows | of_pictures):
+    # Of several runs that a run is a copy of, the earliest counts
+    first_pairs = {later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)}
+    for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
-        if later.episode_index in named:
-            continue
-        named.add(later.episode_index)
-        fault = None
-        if pair not in of_rows:
-            fault = _foreign(dataset, earlier, later, lag, apart.get(pair))
+        fault = None if pair in of_rows else _foreign(dataset, earlier, later, lag, apart.get(pair))
         yield fault or _copy(dataset, earlier, later, apart.get(pair), pair in of_pictures)
 
 

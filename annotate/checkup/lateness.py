@@ -1,6 +1,7 @@
 """Rows behind or ahead of the pictures, in frames: of all runs, of single ones, or a gripper's signal alone."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,13 +9,23 @@ from annotate.checkup.faults import RunFault
 from annotate.checkup.summary import RunSummary
 
 MIN_LAG = 2  # frames
-# Of all runs together; chosen on the clean and spoilt runs of docs/checkup.md
-MIN_LIKENESS, MIN_GAIN, MIN_AGREE = 0.35, 0.04, 0.6  # correlation, its gain over no lag, share of runs that are near it
+
+
+class Sureness(NamedTuple):
+    """When a lag of all runs together is believed: in how many runs, how alike the curves are there (correlation), how
+    much more than without a lag, and the share of runs whose own lag is near it."""
+
+    runs: int
+    likeness: float
+    gain: float
+    agreement: float
+
+
+# Chosen on the clean and spoilt runs of docs/checkup.md
+OF_ROWS, OF_GRIPPERS = Sureness(1, 0.35, 0.04, 0.6), Sureness(6, 0.12, 0.08, 0.5)
 # Of one run, against the lag of all runs
 MIN_LIKENESS_OF_ONE, MIN_GAIN_OF_ONE, MIN_LIKENESS_OF_OTHERS = 0.3, 0.06, 0.3
 MAX_LAG_SHARE = 0.2  # of a run's frames: of a larger lag too little is compared
-# Of a gripper, by all runs
-MIN_GRIPPER_RUNS, MIN_GRIPPER_LIKENESS, MIN_GRIPPER_GAIN, MIN_GRIPPER_AGREE = 6, 0.12, 0.08, 0.5
 
 
 def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -22,7 +33,7 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
     if not curves:
         return
-    lag, is_sure = _common_lag(curves)
+    lag, is_sure = _common_lag(curves, OF_ROWS)
     for run in runs:
         curve = curves.get(run.episode_index)
         if curve is None:
@@ -59,44 +70,37 @@ def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     rows_lag = common_lag(runs)
     most_grippers = max((len(run.gripper_curves) for run in runs), default=0)
     for number in range(most_grippers):
-        of_runs = {r.episode_index: r.gripper_curves[number] for r in runs if number < len(r.gripper_curves)}
-        curves = _of_one_length(of_runs)
-        if len(curves) < MIN_GRIPPER_RUNS:
+        curves = _of_one_length(
+            {r.episode_index: r.gripper_curves[number] for r in runs if len(r.gripper_curves) > number}
+        )
+        if not curves:
             continue
-        most = len(next(iter(curves.values()))) // 2
-        mean = np.mean(list(curves.values()), axis=0)
-        lag = int(np.argmax(mean)) - most
-        near = [abs(int(np.argmax(curve)) - most - lag) <= 1 for curve in curves.values()]
-        gain = float(mean[lag + most] - mean[most])
-        is_inside = MIN_LAG <= abs(lag) < most
-        is_alike = mean[lag + most] >= MIN_GRIPPER_LIKENESS and gain >= MIN_GRIPPER_GAIN
+        lag, is_sure = _common_lag(curves, OF_GRIPPERS)
         # Late with all rows is told of the rows
-        if abs(lag - rows_lag) < MIN_LAG:
+        if not is_sure or abs(lag - rows_lag) < MIN_LAG:
             continue
-        if not (is_inside and is_alike and np.mean(near) >= MIN_GRIPPER_AGREE):
-            continue
-        for run in runs:
-            if run.episode_index in curves:
-                title = run.gripper_titles[number]
-                detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
-                yield _fault(run, detail, lag, 0, title)
+        for run in (run for run in runs if run.episode_index in curves):
+            title = run.gripper_titles[number]
+            detail = f"the {title}'s signal is {_in_words(lag, run.fps)} what the pictures show of its moves"
+            yield _fault(run, detail, lag, 0, title)
 
 
 def common_lag(runs: Sequence[RunSummary]) -> int:
     """The lag of all runs together, in frames, however sure it is; 0 where no run tells any."""
     curves = _of_one_length({run.episode_index: run.row_curve for run in runs})
-    return _common_lag(curves)[0] if curves else 0
+    return _common_lag(curves, OF_ROWS)[0] if curves else 0
 
 
-def _common_lag(curves: Mapping[int, np.ndarray]) -> tuple[int, bool]:
+def _common_lag(curves: Mapping[int, np.ndarray], least: Sureness) -> tuple[int, bool]:
     """The lag of all runs together, and whether it is sure."""
     most = len(next(iter(curves.values()))) // 2
     mean = np.mean(list(curves.values()), axis=0)
     lag = int(np.argmax(mean)) - most
     near = [abs(int(np.argmax(curve)) - most - lag) <= 1 for curve in curves.values()]
     gain = float(mean[lag + most] - mean[most])
-    is_alike = mean[lag + most] >= MIN_LIKENESS and gain >= MIN_GAIN
-    return lag, bool(MIN_LAG <= abs(lag) < most and is_alike and np.mean(near) >= MIN_AGREE)
+    reached = Sureness(len(curves), float(mean[lag + most]), gain, float(np.mean(near)))
+    is_sure = all(value >= limit for value, limit in zip(reached, least, strict=True))
+    return lag, is_sure and MIN_LAG <= abs(lag) < most
 
 
 def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndarray]:

@@ -43,22 +43,22 @@ def _mean_of_nearest(pictures: np.ndarray, number: int) -> float:
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """A run that looks and moves like the runs of another text, and not like those of its own, which are alike."""
     texts = [run.task or "" for run in runs]
-    common = {text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT}
+    common = sorted({text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT})
     if len(common) < 2:
         return
     apart = _distances(runs)
     # How far runs of a text are from the nearest ones of their own text
     usual = {text: _usual_distance(apart, texts, text) for text in common}
     for k, run in enumerate(runs):
-        own_text = texts[k]
-        if own_text not in common:
+        if texts[k] not in common:
             continue
-        own = _to_nearest(apart, texts, k, own_text)
-        distances = {text: _to_nearest(apart, texts, k, text) for text in sorted(common - {own_text})}
-        other_text, other = min(distances.items(), key=lambda item: item[1])
-        is_unlike_own = other <= MAX_RATIO * own and own >= MIN_APART_TIMES * usual[own_text]
+        distances = {text: _to_nearest(apart, texts, k, text) for text in common}
+        own = distances.pop(texts[k])
+        other_text = min(distances, key=lambda text: distances[text])
+        other = distances[other_text]
+        is_unlike_own = other <= MAX_RATIO * own and own >= MIN_APART_TIMES * usual[texts[k]]
         if is_unlike_own and other <= MAX_NEAR_TIMES * usual[other_text]:
-            detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{own_text}"'
+            detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
             ratio, place = other / own, (run.episode_index, 0, run.num_frames)
             yield RunFault("text_differs", *place, detail, ratio, MAX_RATIO, "ratio of distances", signal="text")
 
@@ -80,29 +80,40 @@ def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     Each of these counts by its median over all pairs. Of a camera that a run lacks, and of rows of another form, it
     is as far as the median.
     """
-    count = len(runs)
-    parts: list[dict[int, np.ndarray]] = []
-    for camera in sorted({name for run in runs for name in run.cameras}):
-        pictures = {k: run.cameras[camera].phases for k, run in enumerate(runs) if camera in run.cameras}
-        parts.append({k: p.reshape(-1).astype(np.float32) for k, p in pictures.items()})
-    states = {k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns}
-    widths = [values.shape[1] for values in states.values()]
-    if widths:
-        width = max(set(widths), key=widths.count)
-        states = {k: values for k, values in states.items() if values.shape[1] == width}
-        spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
-        parts.append({k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()})
-    total = np.zeros((count, count), np.float32)
+    parts = [_pictures(runs, camera) for camera in sorted({name for run in runs for name in run.cameras})]
+    parts.append(_states(runs))
+    total = np.zeros((len(runs), len(runs)), np.float32)
     for part in parts:
-        members = np.array(sorted(part))
-        vectors = np.stack([part[k] for k in members.tolist()])
-        squares = (vectors**2).sum(axis=1)
-        products = squares[:, None] + squares[None] - 2 * vectors @ vectors.T
-        apart = np.sqrt(np.maximum(products, 0))
-        middle = float(np.median(apart[np.triu_indices(len(members), 1)])) if len(members) > 1 else 0.0
+        members = np.array(sorted(part), int)
+        apart = _euclidean(np.stack([part[k] for k in members.tolist()])) if len(members) > 1 else np.zeros((1, 1))
+        middle = float(np.median(apart[np.triu_indices(len(apart), 1)])) if len(members) > 1 else 0.0
         if middle > 0:
-            whole = np.ones((count, count), np.float32)
+            whole = np.ones_like(total)
             whole[np.ix_(members, members)] = apart / middle
             total += whole
     np.fill_diagonal(total, 0)
     return total
+
+
+def _pictures(runs: Sequence[RunSummary], camera: str) -> dict[int, np.ndarray]:
+    """What a camera shows in each run that has it, as one vector, by the run's place in the list."""
+    having = {k: run.cameras[camera].phases for k, run in enumerate(runs) if camera in run.cameras}
+    return {k: phases.reshape(-1).astype(np.float32) for k, phases in having.items()}
+
+
+def _states(runs: Sequence[RunSummary]) -> dict[int, np.ndarray]:
+    """The states of runs, likewise, in standard deviations of each dimension; of those with the commonest width."""
+    states = {k: run.columns["state"].phases for k, run in enumerate(runs) if "state" in run.columns}
+    widths = [values.shape[1] for values in states.values()]
+    if not widths:
+        return {}
+    width = max(sorted(set(widths)), key=widths.count)
+    states = {k: values for k, values in states.items() if values.shape[1] == width}
+    spread = np.maximum(np.concatenate(list(states.values())).std(axis=0), 1e-9)
+    return {k: (values / spread).reshape(-1).astype(np.float32) for k, values in states.items()}
+
+
+def _euclidean(vectors: np.ndarray) -> np.ndarray:
+    """Distances between all pairs of vectors [k, d], [k, k]."""
+    squares = (vectors**2).sum(axis=1)
+    return np.sqrt(np.maximum(squares[:, None] + squares[None] - 2 * vectors @ vectors.T, 0))
