@@ -15,10 +15,11 @@ from core.paths import ROOT
 
 # Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
 # blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
-# then for the checkup (a thousand of annotate), for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review
+# then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
+# for the checkup (a thousand of annotate)
 STATEMENTS = {
     "core": 1211,
-    "ingest": 10450,
+    "ingest": 10460,
     "annotate": 8260,
     "warehouse": 8800,
     "eval": 6844,
@@ -39,8 +40,9 @@ ERRORS = 32  # 31 before replies that end a build had their own
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.041  # 0.033 before readers account for all that a source holds
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time
-# came; 2.25: a picture has several ways to meet its row; 2.31: each part of a source is used, known or unknown
-BRANCHES_PER_10_LINES = 2.31  # 1.9, of functions of 12 lines or more
+# came; 2.25: a picture has several ways to meet its row; 2.31: each part of a source is used, known or unknown; 2.32:
+# each check of the checkup says when it tells nothing
+BRANCHES_PER_10_LINES = 2.32  # 1.9, of functions of 12 lines or more
 OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 
