@@ -81,7 +81,8 @@ def clipped_actions(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         clipped = [d for d in np.flatnonzero(own.arm) if _is_clipped(own, theirs, int(d), group.share)]
         if not clipped:
             continue
-        worst = max(clipped, key=lambda d: own.at_largest[d])
+        shares = own.at_largest
+        worst = max(clipped, key=lambda d: shares[d])
         usual = float(np.median([column.largest[worst] for column in theirs]))
         more = f" and {len(clipped) - 1} more dimensions" if len(clipped) > 1 else ""
         detail = (
