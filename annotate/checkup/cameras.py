@@ -16,6 +16,7 @@ RECODED_CHANGE, RECODED_SHARE = 6e-3, 0.3  # and no more than this share of what
 MIN_SEES = 0.8  # share of the moments of motion at which a camera has to change elsewhere in the run
 # A cut: change of luma from frame to frame, 0..1, and times the largest other one but for so many cuts
 MIN_CUT, CUT_TIMES, MAX_CUTS, MIN_FRAMES = 0.03, 4.0, 6, 20
+MIN_LEAP, STAYS_S = 0.12, 1.0  # of mean luma; wrist cameras of real sets go up to 0.10 in a frame
 CUT_IS_LIGHT = 0.8  # of the change: so much of it is of the mean brightness
 MIN_MOTION_S = 0.8  # of motion within a stretch: so long an arm does not move unseen
 MIN_MOTION = 0.7  # share of a stretch in which there is motion; of a long one ENOUGH_MOTION_S are enough
@@ -89,23 +90,40 @@ def _frames(seconds: float, fps: float) -> int:
 
 
 def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
-    """From one frame to the next a camera shows something else: a cut, or an exposure that leaps."""
+    """From one frame to the next a camera shows something else: a cut, or a brightness that leaps and stays."""
     for camera in run.cameras:
-        change = camera.change[1:].astype(np.float64)
-        # Where a black stretch begins and ends is told of that
-        change[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
-        if len(change) < MIN_FRAMES:
-            continue
-        ranked = np.sort(change)
-        usual = float(ranked[-1 - MAX_CUTS])
-        cuts = np.flatnonzero((change >= CUT_TIMES * usual) & (change >= MIN_CUT))
-        if not len(cuts):
-            continue
-        frame = int(cuts[np.argmax(change[cuts])]) + 1
-        leap = float(camera.luma[frame] - camera.luma[frame - 1])
-        kind = "brightness leaps" if abs(leap) >= CUT_IS_LIGHT * change[frame - 1] else "what it shows leaps"
-        detail = (
-            f"{camera.camera}: {kind} at frame {frame}, by {change[frame - 1]:.2f}; other steps are up to {usual:.2f}"
-        )
-        place = run.episode_index, int(cuts[0]) + 1, int(cuts[-1]) + 2
-        yield RunFault("camera_jumps", *place, detail, float(change[frame - 1]), usual, "of luma", camera.camera)
+        if len(run) >= MIN_FRAMES:
+            jump = _cut(camera) or _leap_of_light(camera, run.fps)
+            if jump:
+                frame, size, usual, kind = jump
+                steps = f"by {size:.2f}; else it changes by up to {usual:.2f} from frame to frame"
+                detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
+                place = run.episode_index, frame, frame + 1
+                yield RunFault("camera_jumps", *place, detail, size, usual, "of luma", camera.camera)
+
+
+def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
+    """The frame at which most changes, far more than at others but for a few cuts: frame, change, usual, in words."""
+    change = camera.change[1:].astype(np.float64)
+    # Where a black stretch begins and ends is told of that
+    change[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
+    usual = float(np.sort(change)[-1 - MAX_CUTS])
+    frame = int(np.argmax(change)) + 1
+    size = float(change[frame - 1])
+    if size < max(CUT_TIMES * usual, MIN_CUT):
+        return None
+    leap = abs(float(camera.luma[frame] - camera.luma[frame - 1]))
+    return frame, size, usual, "the brightness leaps" if leap >= CUT_IS_LIGHT * size else "what it shows leaps"
+
+
+def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
+    """The frame from which on the mean brightness is another one, likewise."""
+    steps = np.abs(np.diff(camera.luma.astype(np.float64)))
+    steps[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
+    frame = int(np.argmax(steps)) + 1
+    around = _frames(STAYS_S, fps)
+    before, after = camera.luma[max(0, frame - around) : frame], camera.luma[frame : frame + around]
+    size = abs(float(np.median(after)) - float(np.median(before)))
+    usual = float(np.sort(steps)[-1 - MAX_CUTS])
+    is_leap = min(size, float(steps[frame - 1])) >= MIN_LEAP and size >= CUT_TIMES * usual
+    return (frame, size, usual, "the brightness leaps") if is_leap else None

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import batched
 
 from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
 from annotate.checkup.comparisons import clipped_actions, dead_dimensions, idle_ends, other_scales, still_grippers
-from annotate.checkup.copies import copies
+from annotate.checkup.copies import copies, exact_copies
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import late_grippers, late_rows
 from annotate.checkup.looks import differing_texts, moved_cameras
@@ -36,6 +37,9 @@ COMPARISONS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = 
 )
 
 
+COMPARED = 500  # runs at a time, in order of their numbers; as many as a chunk has
+
+
 @dataclass
 class Checkup:
     """Gathers the faults of a dataset's runs, a run at a time, and what comparisons need of each."""
@@ -58,6 +62,11 @@ class Checkup:
         """All faults, in order of runs and frames."""
         runs = [self.summaries[episode] for episode in sorted(self.summaries)]
         faults = [fault for faults in self.own.values() for fault in faults]
-        faults += [fault for comparison in COMPARISONS for fault in comparison(runs)]
-        faults += copies(self.dataset, runs)
+        copied = dict[int, RunFault]()
+        # Runs are compared within blocks, so that time and memory grow with their number, not with its square
+        for block in batched(runs, COMPARED):
+            faults += [fault for comparison in COMPARISONS for fault in comparison(block)]
+            copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
+        copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
+        faults += copied.values()
         return sorted(faults, key=lambda f: (f.episode_index, f.start_frame, f.check_name, f.camera, f.signal))

@@ -43,6 +43,16 @@ def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         yield fault or _copy(dataset, earlier, later, apart.get(pair), pair in of_pictures)
 
 
+def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
+    """Runs of which both the rows and the pictures of all cameras are equal to those of an earlier one, however far."""
+    first = dict[tuple, RunSummary]()
+    for run in runs:
+        pictures = tuple(sorted((name, camera.sha256) for name, camera in run.cameras.items()))
+        earlier = first.setdefault((run.rows_digest, pictures), run)
+        if earlier is not run:
+            yield _copy(dataset, earlier, run, 0.0, are_pictures_equal=True)
+
+
 def _copy(
     dataset: str, earlier: RunSummary, later: RunSummary, distance: float | None, are_pictures_equal: bool
 ) -> RunFault:

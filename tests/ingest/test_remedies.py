@@ -48,7 +48,7 @@ class Case:
 # Where the remedy is nothing to do, or lies outside of files: with the robot, another tool, a model, or people
 NOTHING = {
     "human_demonstration", "timestamp_drift", "signal_lag", "uninformative_task", "unsorted_stamps", "gripper_unused",
-    "rows_not_read",
+    "rows_not_read", "frames_missing", "idle_end", "camera_moved",
 }  # fmt: skip
 OUTSIDE = {
     "other_layout": "the layout's own tools convert it",
@@ -68,6 +68,16 @@ OUTSIDE = {
     "transfer_no_fit": "a person corrects its steps",
     "correction_outdated": "a person decides in the review queue",
     "label_rejected": "a person corrects the segments",
+    "camera_jumps": "a person looks at the frame",
+    "rows_late": "the robot's clocks are synchronised before it records again",
+    "state_jumps": "the values are corrected where they were recorded",
+    "state_stuck": "the driver is mended before the robot records again",
+    "action_clipped": "it is recorded again",
+    "dead_dimension": "the joint's sensor is mended",
+    "other_scale": "the values are converted where they were recorded",
+    "gripper_stays": "a person looks at the pictures",
+    "other_pictures": "the run's own videos are copied",
+    "text_differs": "a person corrects the text",
 }
 # Tried where the fault is made: the module, and its test
 ELSEWHERE = {
@@ -79,6 +89,7 @@ ELSEWHERE = {
     "no_steps": ("tests/pipeline/test_native_labels.py", "motion_is_the_way_back"),
     "pictures_lost": ("tests/pipeline/stages/test_samples.py", ""),
     "taken_down": ("tests/pipeline/test_kept_workspaces.py", ""),
+    "copy": ("tests/pipeline/test_kept_workspaces.py", ""),
 }
 
 
@@ -223,6 +234,20 @@ def at_rate(rate: int) -> Write:
             le.edit_parquet(le.v2_data(root, episode), timestamp=times)
             for path in root.glob(f"videos/*/*/*{episode:03d}.mp4"):
                 le.write_video(path, range(length), fps=rate)
+
+    return write
+
+
+def with_statistics(factor: float) -> Write:
+    """The ranges of states that are stored of all rows, times a factor."""
+
+    def write(root: Path) -> None:
+        tables = [le.pq.ParquetFile(le.v2_data(root, episode)).read() for episode in range(3)]
+        values = np.concatenate([np.array(table["observation.state"].to_pylist()) for table in tables])
+        numbers = {"min": values.min(axis=0), "max": values.max(axis=0) * factor, "mean": values.mean(axis=0)}
+        numbers["std"] = values.std(axis=0)
+        stored = {"observation.state": {name: of_dimensions.tolist() for name, of_dimensions in numbers.items()}}
+        (root / "meta/stats.json").write_text(json.dumps(stored))
 
     return write
 
@@ -465,6 +490,7 @@ OTHER_FORM = "subtask_index"
 GRIPPER = {"column": "state", "dimension": 2}
 STEPS = [("reach", 0, 4), ("grasp", 4, 8)]
 CASES: dict[str, list[Case]] = {
+    "stale_statistics": [Case(v2(), with_statistics(0.8), lambda root, whole: with_statistics(1.0)(root))],
     "no_metadata": [Case(v2(), lost("meta/info.json"), fetched)],
     "no_episodes": [Case(v2(), lost("meta/episodes.jsonl", "data/*/*", "videos/*/*/*"), fetched)],
     "camera_without_files": [
