@@ -31,7 +31,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "datasets": ("proccorpus datasets", "proccorpus datasets show droid_100"),
     "datasets show": ("proccorpus datasets show droid_100",),
     "schema": ("proccorpus schema", "proccorpus schema episodes segments"),
-    "quarantine": ("proccorpus quarantine", "proccorpus quarantine --by reason"),
+    "quarantine": ("proccorpus quarantine", "proccorpus quarantine --checks --by reason"),
     "samples draw": ("proccorpus samples draw progresslm_sft --out samples.parquet",),
     "shards verify": ("proccorpus shards verify", "proccorpus shards verify --release spring"),
     "release": ("proccorpus release create spring", "proccorpus release list"),
@@ -47,6 +47,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "takedown": (
         'proccorpus takedown my_robot --episodes 3,7 --reason "a face is seen"',
         "proccorpus takedown my_robot --episodes 3,7 --undo",
+    ),
+    "accept": (
+        'proccorpus accept my_robot camera_frozen --episodes 3,7 --why "the wrist rests there"',
+        "proccorpus accept my_robot camera_frozen --undo",
     ),
     "gc": ("proccorpus gc --dry-run", "proccorpus gc --keep-days 0 --yes"),
     "export": ("proccorpus export lerobot --out out --release spring",),

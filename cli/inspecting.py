@@ -10,14 +10,15 @@ from typer import Argument, Option
 from annotate.signal_lag import columns, lag_columns, rests_on_enough
 from cli.options import (
     DEFAULT_WORKSPACE,
+    At,
     DataFormatOption,
-    FormatOption,
     RevisionOption,
     check_data_format,
     check_source,
     counted,
     say,
     say_next,
+    space_at,
 )
 from cli.output import pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, painted
@@ -39,16 +40,18 @@ def inspect(
     full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
-    format: FormatOption = "table",
+    at: At = At(),
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Exits 1 on bad findings. For a folder with several datasets: prints one line on each, from its metadata.
+    Exits 1 on bad findings. Oddities that people accepted in the workspace (proccorpus accept) are counted, and not
+    told again. For a folder with several datasets: prints one line on each, from its metadata.
     """
     check_source(path, revision)
     check_data_format(data_format)
     result = inspect_source(path, revision, format=data_format, full=full)
-    if format == "json":
+    result = _apart_from_accepted(result, at.workspace)
+    if at.format == "json":
         print_json(result)
     elif "datasets" in result:
         _show_datasets(result)
@@ -56,6 +59,17 @@ def inspect(
         _show_dataset(result, full)
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
+
+
+def _apart_from_accepted(result: dict[str, Any], workspace: str) -> dict[str, Any]:
+    """The result without what people accepted of a dataset that the workspace holds; without one as it is."""
+    space = space_at(workspace)
+    if not space.exists():
+        return result | {"accepted": []}
+    # What reads a lake takes as long to import as a small dataset to inspect
+    from pipeline.accepted import set_apart
+
+    return set_apart(result, space)
 
 
 def _show_datasets(result: dict[str, Any]) -> None:
@@ -91,7 +105,10 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     for finding in grouped(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
-        say(painted("No findings.", "green"))
+        say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
+    for finding in grouped(result["accepted"]):
+        by, why = finding["accepted"]
+        say(f"Accepted by {by}: {finding['count']} x {finding['check']} ({why}).")
     say("")
     if result["usable_so_far"]:
         say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)

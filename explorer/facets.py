@@ -82,7 +82,7 @@ SORTS = {
 }
 OF_EPISODE = "{0}.dataset = e.dataset AND {0}.episode_index = e.episode_index"
 OF_LABEL = f"{OF_EPISODE} AND {{0}}.label_run = a.label_run"
-SIGNS = f"(SELECT dataset, episode_index, why[1] AS why FROM review_queue q WHERE NOT {JUDGED})"
+SIGNS = f"(SELECT dataset, episode_index, signs[1] AS why FROM review_queue q WHERE NOT {JUDGED})"
 # Tables beside `episodes`, by alias: the table, on what it is joined, and which one has to be joined before
 JOINS = {
     "d": ("datasets", "{0}.dataset = e.dataset"),

@@ -257,9 +257,9 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
         # By camera, too: what is wrong with one camera may be mended without the others
-        alike.setdefault((f["severity"], f["reason"], f["camera"]), []).append(f)
+        alike.setdefault((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []).append(f)
     rows = []
-    for (severity, reason, camera), group in alike.items():
+    for (severity, reason, camera, _), group in alike.items():
         first = group[0]
         row = {
             "severity": severity,
@@ -270,6 +270,7 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "file": first["file"],
             "detail": first["detail"],
             "remedy": first["remedy"],
+            "accepted": (first.get("accepted_by"), first.get("accepted_why")),
         }
         rows.append(row)
     return rows
