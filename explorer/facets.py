@@ -62,8 +62,14 @@ FACETS = (
     ),
 )
 BY_NAME = {f.name: f for f in FACETS}
-# What people say of episodes: a title, and the view and the column over the lake
-MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
+# What checks found that nobody accepted; no row of a person's stands behind it
+OPEN_CHECKS = "(SELECT DISTINCT dataset, episode_index, check_name, '' AS mark_id FROM checks WHERE NOT is_accepted)"
+# What people say of episodes, and checks: a title, and the view and the column over the lake
+MARKS = {
+    "check": ("Fault found by a check", OPEN_CHECKS, "check_name"),
+    "tag": ("Tag", "current_tags", "tag"),
+    "assigned": ("Assigned to", "current_assignments", "person"),
+}
 # Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
 RANGES = {
     "seconds": ("Length in seconds", "duration_s", DURATION),
