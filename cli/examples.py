@@ -54,7 +54,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "gc": ("proccorpus gc --dry-run", "proccorpus gc --keep-days 0 --yes"),
     "export": ("proccorpus export lerobot --out out --release spring",),
-    "export lerobot": ("proccorpus export lerobot --out out --dataset my_robot --split train",),
+    "export lerobot": (
+        "proccorpus export lerobot --out out --dataset my_robot --split train",
+        "proccorpus export lerobot --out out --dataset my_robot --without camera_frozen",
+    ),
     "export rabc": ("proccorpus export rabc --out out --dataset my_robot",),
     "export frame-signals": ("proccorpus export frame-signals --out signals.parquet --dataset my_robot",),
     "export rerun": ("proccorpus export rerun --out out --dataset my_robot --episodes 0-4",),

@@ -74,6 +74,21 @@ def open_faults(lake: Lake, datasets: Collection[str] | None = None) -> dict[str
     return counts
 
 
+def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:
+    """Runs (dataset, episode_index) in which any of some checks found what nobody accepted, with the names of those.
+
+    Raises UserError: there is no such check.
+    """
+    for check in checks:
+        check_known(check)
+    rows = lake.rows(
+        "SELECT dataset, episode_index, list_sort(list(DISTINCT reason)) FROM open_warnings "
+        "WHERE list_contains(?, reason) AND episode_index IS NOT NULL GROUP BY ALL ORDER BY 1, 2",
+        [list(checks)],
+    )
+    return {(dataset, episode): found for dataset, episode, found in rows}
+
+
 def in_words(counts: dict[str, int]) -> str:
     """Example: "camera_black in 1 run, camera_frozen in 2 runs"."""
     return ", ".join(f"{check} in {runs} {'run' if runs == 1 else 'runs'}" for check, runs in counts.items())
