@@ -11,6 +11,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "proccorpus inspect samples/sim_short",
         "proccorpus inspect hf://lerobot/pusht --revision main",
         "proccorpus inspect /data/my_robot --full --format json",
+        "proccorpus inspect /data/my_robot --full --report report.html",
     ),
     "build": (
         "proccorpus build --source samples/sim_short --episodes 0-4",

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -21,13 +22,15 @@ from cli.options import (
     space_at,
 )
 from cli.output import pairs_text, print_json, show, width_here
-from cli.terminal import FAILED, painted
+from cli.terminal import FAILED, note, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
+from pipeline.inspection_report import write_report, writer_of
 
+PICTURED = 6  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
 MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
 USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first
@@ -40,6 +43,9 @@ def inspect(
     full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
+    report: Annotated[
+        Path | None, Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml.")
+    ] = None,
     at: At = At(),
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
@@ -49,10 +55,16 @@ def inspect(
     """
     check_source(path, revision)
     check_data_format(data_format)
-    result = inspect_source(path, revision, format=data_format, full=full)
+    if report is not None:
+        writer_of(report)
+    pictured = PICTURED if report is not None and report.suffix == ".html" else 0
+    result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
     result = _apart_from_accepted(result, at.workspace)
+    if report is not None:
+        write_report(report, result)
+        note(f"report: {report}")
     if at.format == "json":
-        print_json(result)
+        print_json({name: value for name, value in result.items() if name != "pictured"})
     elif "datasets" in result:
         _show_datasets(result)
     else:

@@ -1,6 +1,6 @@
 """What `inspect` finds in a dataset that is built here, without the oddities that people accepted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,19 @@ def set_apart(result: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     path = result["path"] if "://" in result["path"] else str(Path(result["path"]).resolve())
     told, accepted = _parted(path, result["findings"], by_source)
     rows = [row | {"findings": _parted(path, row["findings"], by_source)[0]} for row in result.get("datasets", [])]
-    return result | {"findings": told, "accepted": accepted} | ({"datasets": rows} if rows else {})
+    pictured = _without(result.get("pictured", []), {(f["reason"], f["episode_index"]) for f in accepted})
+    changed = {"findings": told, "accepted": accepted, "pictured": pictured} | ({"datasets": rows} if rows else {})
+    return result | changed
+
+
+def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -> Findings:
+    """Runs with the stretches that nobody accepted; none that has no other."""
+    runs = []
+    for run in pictured:
+        stretches = [s for s in run["stretches"] if (s["check_name"], run["episode_index"]) not in accepted]
+        if stretches:
+            runs.append(run | {"stretches": stretches})
+    return runs
 
 
 def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
