@@ -45,8 +45,8 @@ def inspect_source(
     decodes DECODED episodes, or fewer that have DECODED_FRAMES together; `full`: all of them. Of a remote source its
     metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds several datasets:
     `datasets`, a row for each, by its metadata alone unless `full`. `signals`, `signal_lags` and `parts` are rows of
-    the tables signals, signal_lags and source_parts; `checks`: of run_checks, with start_s and end_s. `pictured`: of a
-    single dataset as many of the runs in which checks found most, with pictures of their stretches.
+    the tables signals, signal_lags and source_parts; `checks`: of run_checks, with fps, start_s, end_s and duration_s.
+    `pictured`: of a single dataset as many of the runs in which checks found most, with pictures of their stretches.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -140,12 +140,12 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
 
 
 def _checks(tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
-    """Rows of run_checks, with the seconds of their stretches and of their runs."""
+    """Rows of run_checks, with the seconds of their stretches, and frame rates and seconds of their runs."""
     contents = {row["episode_index"]: row for row in tables["episode_content"].to_pylist()}
     rows = tables["run_checks"].drop_columns(["dataset", "chunk"]).to_pylist()
     for row in rows:
         fps = contents[row["episode_index"]]["fps"]
-        row |= {"start_s": row["start_frame"] / fps, "end_s": row["end_frame"] / fps}
+        row |= {"fps": fps, "start_s": row["start_frame"] / fps, "end_s": row["end_frame"] / fps}
         row |= {"duration_s": contents[row["episode_index"]]["num_frames"] / fps}
     return rows
 

@@ -20,8 +20,8 @@ def pictured_runs(
 ) -> list[dict[str, Any]]:
     """The `most` worst runs: those in which most checks found something, then for the longest time.
 
-    checks: rows of run_checks, with start_s, end_s and duration_s. Of each run `episode_index`, `duration_s`, and its
-    `stretches`: the rows with `pictures` (camera, when, frame_index, at_s, jpeg as base64, width, height) and
+    checks: rows of run_checks, with fps, start_s, end_s and duration_s. Of each run `episode_index`, `duration_s`, and
+    its `stretches`: the rows with `pictures` (camera, when, frame_index, at_s, jpeg as base64, width, height) and
     `problem`, why there are none.
     """
     by_run: dict[int, list[Mapping[str, Any]]] = {}
@@ -64,8 +64,10 @@ def _pictures(episode: EpisodeData, check: Mapping[str, Any]) -> list[dict[str, 
         found = _decoded(episode, camera, wanted, DecodeOptions(wanted=frozenset(wanted)))
     except VideoError:  # its groups of pictures do not stand by themselves
         found = _decoded(episode, camera, wanted, DECODE_ALL)
-    fps = check["start_frame"] / check["start_s"] if check["start_s"] else check["end_frame"] / check["end_s"]
-    return [{"camera": camera, "when": wanted[frame], "at_s": frame / fps} | found[frame] for frame in sorted(found)]
+    return [
+        {"camera": camera, "when": wanted[frame], "at_s": frame / check["fps"]} | found[frame]
+        for frame in sorted(found)
+    ]
 
 
 def _decoded(

@@ -24,7 +24,7 @@ STATEMENTS = {
     "warehouse": 8880,
     "eval": 6844,
     "training": 4443,
-    "pipeline": 4640,
+    "pipeline": 4720,
     "explorer": 2960,
     "cli": 2480,
     "assets": 1650,

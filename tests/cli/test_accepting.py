@@ -62,7 +62,7 @@ def test_the_words_of_a_check_lead_the_queue(faulty: Made):
     assert rows == [
         (
             0,
-            ["observation.images.front is black for 2.0 s from 1.2 s on", "the annotator is unsure"],
+            ["observation.images.front is black for 2.0 s from 3.6 s on", "the annotator is unsure"],
             ["a check found a fault", "the annotator is unsure"],
         ),
         (1, ["the annotator is unsure"], ["the annotator is unsure"]),

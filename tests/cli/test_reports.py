@@ -99,15 +99,15 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
     page = (tmp_path / "out.html").read_text()
     assert "a &lt;b&gt; set" in page
     assert not re.search(r"<script|<b> set|(src|href)=\"(?!data:)", page)
-    assert f"{FRONT} is black for 2.0 s from 1.2 s on" in page
+    assert f"{FRONT} is black for 2.0 s from 3.6 s on" in page
     assert "Samples of this stretch show nothing from this camera." in page
     assert "proccorpus export lerobot --without camera_black" in page
     # The stretch on its run, and its pictures: one just before, a black one in the middle
     [black] = [part for part in page.split('<div class="run">')[1:] if "camera_black" in part]
-    assert '<rect x="250.00" width="416.67"' in black
+    assert '<rect x="250.00" width="138.89"' in black
     assert re.findall(r"(just before|in the middle): [\d.]+ s, frame (\d+)", black) == [
-        ("just before", "5"),
-        ("in the middle", "11"),
+        ("just before", "17"),
+        ("in the middle", "23"),
     ]
     jpegs = re.findall(r"base64,([^\"]+)", black)
     before, middle = (np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in jpegs)

@@ -7,7 +7,7 @@ from tests.kits.faulty import BLACK, FROZEN
 from tests.kits.made_corpus import Made
 from tests.kits.visitor import post, visit
 
-WORDS = "observation.images.front is black for 2.0 s from 1.2 s on"
+WORDS = "observation.images.front is black for 2.0 s from 3.6 s on"
 EVERYWHERE = {"dataset": "tiny", "check": "camera_black", "author": "ada", "why": "the lamp was off"}
 
 
@@ -20,10 +20,10 @@ def test_stretches_stand_under_the_video_and_are_filtered_by(made_faulty: Made):
         assert "a check found a fault" in client.get("/episodes?check=camera_black").text
         page = client.get("/episode/tiny/0").text
         assert re.findall(r'class="seek stretch" href="(\S+)" data-frame="(\d+)" data-words="([^"]+)"', page) == [
-            ("?t=1.20", str(BLACK.start), WORDS)
+            ("?t=3.60", str(BLACK.start), WORDS)
         ]
         # On the axis of the label's strip: in percent of all frames
-        assert 'class="span fault" x="25.0000%" width="41.6667%"' in page
+        assert 'class="span fault" x="25.0000%" width="13.8889%"' in page
         assert client.get("/episode/tiny/1").text.count("stretch") == 0
         faults = client.get("/api/episode/tiny/2").json()["faults"]
         assert [(f["start_frame"], f["end_frame"], f["check_name"]) for f in faults] == [
