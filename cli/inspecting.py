@@ -30,7 +30,7 @@ from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
 from pipeline.inspection_report import write_report, writer_of
 
-PICTURED = 6  # runs in a report
+PICTURED = 8  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
 MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
 USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first

@@ -18,7 +18,7 @@ PICTURE_PX = 320  # of the longer side
 def pictured_runs(
     source: Source, records: Sequence[EpisodeRecord], checks: Sequence[Mapping[str, Any]], most: int
 ) -> list[dict[str, Any]]:
-    """The `most` worst runs: those in which most checks found something, then for the longest time.
+    """The `most` worst runs: those in which most checks found what none before shows, then for longest.
 
     checks: rows of run_checks, with fps, start_s, end_s and duration_s. Of each run `episode_index`, `duration_s`, and
     its `stretches`: the rows with `pictures` (camera, when, frame_index, at_s, jpeg as base64, width, height) and
@@ -28,13 +28,25 @@ def pictured_runs(
     for check in checks:
         by_run.setdefault(check["episode_index"], []).append(check)
     by_number = {record.episode_index: record for record in records}
-    worst = sorted(by_run, key=lambda episode: (*_badness(by_run[episode]), episode))[:most]
-    return [_run(source, by_number[episode], by_run[episode]) for episode in worst]
+    return [_run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, most)]
 
 
-def _badness(checks: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    """The lower, the worse."""
-    return -len({check["check_name"] for check in checks}), -sum(map(_seconds, checks))
+def _worst(by_run: Mapping[int, Sequence[Mapping[str, Any]]], most: int) -> list[int]:
+    """Runs in the order in which a person wants to see them: each has as much as may be that none before it has."""
+    chosen: list[int] = []
+    seen: set[str] = set()
+
+    def rank(episode: int) -> tuple[int, bool, float, int]:
+        checks = by_run[episode]
+        names = {check["check_name"] for check in checks}
+        share = sum(map(_seconds, checks)) / checks[0]["duration_s"]
+        return len(names - seen), any(check["camera"] for check in checks), share, -episode
+
+    while len(chosen) < min(most, len(by_run)):
+        episode = max(by_run.keys() - set(chosen), key=rank)
+        chosen.append(episode)
+        seen |= {check["check_name"] for check in by_run[episode]}
+    return chosen
 
 
 def _seconds(check: Mapping[str, Any]) -> float:
