@@ -52,6 +52,7 @@ from pipeline.prediction import dataset_cost, embedding_cost
 from pipeline.sources import all_builds, builds_of_source, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake
+from warehouse.lake.acceptances import open_faults
 from warehouse.lake.outcomes import chunks_to_build
 
 ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
@@ -192,6 +193,9 @@ def build(
     names = [build.name for build in builds]
     lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
     steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
+    faulty = open_faults(open_lake(space), names)
+    if faulty:
+        steps |= {"what checks found": "quarantine --checks"}
     steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
     say("")
     say_next(steps, at.workspace)

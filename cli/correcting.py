@@ -18,6 +18,7 @@ from cli.options import (
     DatasetArgument,
     DatasetOption,
     EpisodeArgument,
+    EpisodesOption,
     Here,
     HistoryOption,
     episode_list,
@@ -32,10 +33,11 @@ from core.files import write_file
 from core.names import whoami
 from pipeline.suggesting import TaskSuggestion, suggest
 from warehouse.exports.corrections import from_lines, from_opensarm, from_tasks, labelling_config, to_lines, to_tasks
-from warehouse.lake import Lake, corrections, outcomes, references
+from warehouse.lake import Lake, acceptances, corrections, outcomes, references
 from warehouse.lake.statements import read_text
 from warehouse.lake.stored import labels_of
 
+AcceptedByOption = Annotated[str | None, Option("--by", help="Your name; default: your user name.")]
 AT_REFERENCES = (1, 2, 3, 5)  # that errors are shown at
 app = typer.Typer()
 corrections_app = typer.Typer(help="List, export and import corrections of labels by people.", no_args_is_help=True)
@@ -262,6 +264,31 @@ def references_part(
     references.part_task(lake, dataset, text, author=author or whoami())
     say(f"{dataset}: {text!r} is a task of its own again")
     _say_to_label(lake, dataset)
+
+
+@app.command()
+def accept(
+    dataset: DatasetArgument,
+    check: Annotated[str, Argument(help="The check's name, such as camera_frozen.")],
+    episodes: EpisodesOption = None,
+    why: Annotated[str | None, Option(help="Reason; who looks for the fault reads it.")] = None,
+    by: AcceptedByOption = None,
+    undo: Annotated[bool, Option(help="Take it back: tell the faults again.")] = False,
+    at: At = At(),
+) -> None:
+    """Accept a known oddity: the faults that a check found, in some runs or in all of a dataset. It is not told again.
+
+    What is accepted follows the recordings, whatever their numbers are later. Nothing is left out or built anew by it.
+    """
+    selected, author = episode_list(episodes), by or whoami()
+    if not undo and not (why or "").strip():
+        raise UserError("accept needs --why TEXT: who looks for the fault reads it")
+    lake = lake_at(at.workspace)
+    if undo:
+        acceptances.take_back(lake, dataset, check, selected, why=why or "", author=author)
+    else:
+        acceptances.accept(lake, dataset, check, selected, why=why or "", author=author)
+    show(acceptances.listed(lake, dataset), at.format, empty=f"Nothing is accepted in {dataset}.")
 
 
 @outcomes_app.callback()

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,23 +11,26 @@ from typer import Argument, Option
 from annotate.signal_lag import columns, lag_columns, rests_on_enough
 from cli.options import (
     DEFAULT_WORKSPACE,
+    At,
     DataFormatOption,
-    FormatOption,
     RevisionOption,
     check_data_format,
     check_source,
     counted,
     say,
     say_next,
+    space_at,
 )
 from cli.output import pairs_text, print_json, show, width_here
-from cli.terminal import FAILED, painted
+from cli.terminal import FAILED, note, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
 from ingest.source_parts import part_form
 from ingest.sources.types import address_below
 from pipeline.inspection import grouped, in_short, inspect_source
+from pipeline.inspection_report import write_report, writer_of
 
+PICTURED = 8  # runs in a report
 MAX_TASKS = 5  # of a dataset, in a table for people
 MAX_NAMED, MAX_KNOWN, MAX_UNKNOWN = 8, 4, 20  # parts of a source: of one use, left out, used for nothing
 USES = ("camera", "state", "action", "time", "instruction", "steps", "outcome")  # of parts, which come first
@@ -39,23 +43,45 @@ def inspect(
     full: Annotated[bool, Option(help="Decode all episodes, not only a sample; list all parts.")] = False,
     revision: RevisionOption = None,
     data_format: DataFormatOption = None,
-    format: FormatOption = "table",
+    report: Annotated[
+        Path | None, Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml.")
+    ] = None,
+    at: At = At(),
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
-    Exits 1 on bad findings. For a folder with several datasets: prints one line on each, from its metadata.
+    Exits 1 on bad findings. Oddities that people accepted in the workspace (proccorpus accept) are counted, and not
+    told again. For a folder with several datasets: prints one line on each, from its metadata.
     """
     check_source(path, revision)
     check_data_format(data_format)
-    result = inspect_source(path, revision, format=data_format, full=full)
-    if format == "json":
-        print_json(result)
+    if report is not None:
+        writer_of(report)
+    pictured = PICTURED if report is not None and report.suffix == ".html" else 0
+    result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
+    result = _apart_from_accepted(result, at.workspace)
+    if report is not None:
+        write_report(report, result)
+        note(f"report: {report}")
+    if at.format == "json":
+        print_json({name: value for name, value in result.items() if name != "pictured"})
     elif "datasets" in result:
         _show_datasets(result)
     else:
         _show_dataset(result, full)
     if any(f["severity"] == "unusable" for f in result["findings"]):
         raise typer.Exit(FAILED)
+
+
+def _apart_from_accepted(result: dict[str, Any], workspace: str) -> dict[str, Any]:
+    """The result without what people accepted of a dataset that the workspace holds; without one as it is."""
+    space = space_at(workspace)
+    if not space.exists():
+        return result | {"accepted": []}
+    # What reads a lake takes as long to import as a small dataset to inspect
+    from pipeline.accepted import set_apart
+
+    return set_apart(result, space)
 
 
 def _show_datasets(result: dict[str, Any]) -> None:
@@ -91,7 +117,10 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     for finding in grouped(result["findings"]):
         say(_finding_text(finding))
     if not result["findings"]:
-        say(painted("No findings.", "green"))
+        say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
+    for finding in grouped(result["accepted"]):
+        by, why = finding["accepted"]
+        say(f"Accepted by {by}: {finding['count']} x {finding['check']} ({why}).")
     say("")
     if result["usable_so_far"]:
         say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)

@@ -55,6 +55,7 @@ COMMANDS = (
     ("Data", "datasets", "querying", "Show the registry of datasets."),
     ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
     ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
+    ("Data", "accept", "correcting", "Accept a known oddity: the faults that a check found. It is not told again."),
     ("Data", "samples", "releasing", "Draw samples: questions with pictures and answers."),
     ("Data", "shards", "releasing", "Check WebDataset shards."),
     ("Data", "release", "releasing", "Freeze, compare and publish the corpus."),
@@ -89,15 +90,15 @@ COMMANDS = (
 MODULES = {name: f"cli.{module}" for _, name, module, _ in COMMANDS}
 # Commands that read and write the lake and nothing else
 WITHOUT_PANDAS = {
-    "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "gc", "inspect", "status", "quarantine", "digest",
-    "schema", "sql", "demonstrations", "corrections", "references", "outcomes", "recordings",
+    "build", "dry-run", "doctor", "recover", "upgrade", "takedown", "accept", "gc", "inspect", "status", "quarantine",
+    "digest", "schema", "sql", "demonstrations", "corrections", "references", "outcomes", "recordings",
 }  # fmt: skip
 BEGUN_ANEW = {"build", "demo", "dry-run", "inspect"}  # without what they stay in too long; the rest is kept
 VerboseOption = Annotated[bool, typer.Option("--verbose", help="Show where an error came from.")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Same as --format json.")]
 RecordsOption = Annotated[bool, typer.Option("--records", "-x", help="Each row as a record, a column a line.")]
-FREE_TEXTS = {"comment", "query", "task"}  # parameters that are no address, though a link may begin them
+FREE_TEXTS = {"comment", "query", "task", "why"}  # parameters that are no address, though a link may begin them
 EPISODES = tuple[int, ...] | None
 ENDS_WITHIN_S = 8.0
 _asked_to_end = threading.Event()  # by SIGTERM

@@ -23,6 +23,10 @@ from warehouse.lake.schema import relations as all_relations
 from warehouse.lake.similarity import most_similar
 from warehouse.lake.sql import open_for_users
 
+OPEN_FAULTS_SQL = (
+    "SELECT c.* RENAME (check_name AS reason) FROM checks c JOIN episodes e USING (dataset, episode_index) "
+    "WHERE NOT c.is_accepted AND e.status = 'ok'"
+)
 MAX_ROWS = 100  # of a query's result, in a table for people
 app = typer.Typer()
 datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True)
@@ -69,25 +73,31 @@ def quarantine(
     by: Annotated[
         Literal["episode", "reason"], Option(help="One row per episode; or per reason, with its count and remedy.")
     ] = "episode",
+    checks: Annotated[
+        bool, Option(help="Instead, list usable episodes with faults that checks found; without accepted ones.")
+    ] = False,
     at: At = At(),
 ) -> None:
     """List episodes and datasets that cannot be used, with the reason."""
     lake = lake_to_read(at.workspace)
+    source, columns = "quarantine", "dataset, episode_index, camera, reason, detail, file"
     empty = "Nothing is quarantined."
+    if checks:
+        source, empty = f"({OPEN_FAULTS_SQL})", "No check found a fault that is not accepted."
+        columns = "dataset, episode_index, camera, reason, detail, start_s, end_s"
     if by == "reason":
         rows = lake.dicts(
             "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
-            "arg_min(detail, episode_index) AS first_detail FROM quarantine GROUP BY ALL ORDER BY episodes DESC, 1, 2"
+            f"arg_min(detail, episode_index) AS first_detail FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
         show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], at.format, empty=empty)
         return
     rows = lake.dicts(
-        "SELECT dataset, episode_index, camera, reason, detail, file FROM quarantine ORDER BY 1, 2"
-        + ("" if at.format == "json" else f" LIMIT {MAX_ROWS}")
+        f"SELECT {columns} FROM {source} ORDER BY ALL" + ("" if at.format == "json" else f" LIMIT {MAX_ROWS}")
     )
     show(rows, at.format, empty=empty)
     if at.format == "table" and len(rows) == MAX_ROWS:
-        ((num,),) = lake.rows("SELECT count(*) FROM quarantine")
+        ((num,),) = lake.rows(f"SELECT count(*) FROM {source}")
         if num > MAX_ROWS:
             advice = "--by reason counts them, --format json for all"
             note(f"({num} rows, the first {MAX_ROWS} shown; {advice})")

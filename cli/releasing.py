@@ -32,6 +32,7 @@ from cli.output import show, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError
 from warehouse.lake import Lake
+from warehouse.lake.acceptances import in_words
 from warehouse.lake.gc import GRACE_S, collect, merge, small_files
 from warehouse.lake.recordings import withdraw
 from warehouse.lake.statements import takedown_marks
@@ -39,7 +40,14 @@ from warehouse.lake.statements import undo_takedown as take_back
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
 from warehouse.releases.publish import publish, verify_published
-from warehouse.releases.release import card_path, create_release, delete_release, get_release, verify_release
+from warehouse.releases.release import (
+    card_path,
+    create_release,
+    delete_release,
+    get_release,
+    held_faults,
+    verify_release,
+)
 from warehouse.shards.check import check_shard
 from warehouse.shards.progresslm import PROFILES, draw
 
@@ -61,12 +69,17 @@ def release_create(
     ] = None,
     min_confidence: MinConfidenceOption = None,
     min_name_confidence: MinNameConfidenceOption = None,
+    without: Annotated[
+        list[str] | None,
+        Option(help="Leave out shards with runs in which this check found a fault, but accepted ones; repeatable."),
+    ] = None,
     at: At = At(),
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
     Datasets whose licence is not open stay out unless allowed. A leak between splits blocks the release. With
-    --min-confidence or --min-name-confidence, it leaves out shards with samples of less confident labels.
+    --min-confidence or --min-name-confidence, it leaves out shards with samples of less confident labels. It says in
+    how many runs checks found faults that nobody accepted.
     """
     if name == LOCAL:
         raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
@@ -74,7 +87,7 @@ def release_create(
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
-    held = contents(lake, allow_licence or (), gate)
+    held = contents(lake, allow_licence or (), gate, without or ())
     release = create_release(lake, name, held=held)
     facts = {
         "release": release.name,
@@ -83,9 +96,12 @@ def release_create(
         "shards": len(release.shard_list),
         "card": str(card_path(lake.workspace, name)),
         "left_out": [left_out.__dict__ for left_out in held.left_out],
+        "faults": held_faults(lake, held),
     }
+    remedy = "look at them (proccorpus quarantine --checks), leave them out (--without CHECK), or accept them"
+    warn([f"{name}: {in_words(counts)}; {remedy}" for name, counts in facts["faults"].items()], "faults")
     warn([str(left_out) for left_out in held.left_out], "left out")
-    show_facts(facts, at.format, left_out=["left_out"])
+    show_facts(facts, at.format, left_out=["left_out", "faults"])
 
 
 @release_app.command("list")

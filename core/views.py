@@ -36,6 +36,8 @@ MAX_ORDER_RARITY = 0.8  # share of the task's runs whose steps follow each other
 MAX_MEAN_DIFFERENCE = 0.1  # mean difference to the progress of another label run
 MAX_LENGTH_Z = 3  # robust standard deviations of the log duration from the task's median
 MIN_STEP_S = 0.3  # nothing is done in a shorter step
+FAULTY = "a check found a fault"  # the sign, which stands first and gives way to the words of what was found
+MOST_FAULTS = 3  # of a run, in words
 LOOKS_UNFINISHED, MAY_BE_UNFINISHED = 0.5, 0.2  # how odd a run's end is whose outcome nobody says (p_failure)
 
 MOMENTS = 8  # evenly spread over a run: by them other runs are like it
@@ -43,7 +45,7 @@ MOMENTS = 8  # evenly spread over a run: by them other runs are like it
 MOST_WITH_STEPS = 20  # references among the runs of a task that bring their own steps
 
 # Tables of what people said of episodes
-STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
+STATEMENTS = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns", "acceptances")
 
 
 def _located(table: str) -> str:
@@ -107,15 +109,38 @@ quarantine: Episodes (or whole datasets) that cannot be used, each with its wors
           SELECT *, row_number() OVER (PARTITION BY dataset, episode_index ORDER BY stage, reason, camera) AS nth
           FROM findings WHERE severity = 'unusable') WHERE nth = 1
 
+{"".join(map(_located, STATEMENTS)).strip()}
+
+current_acceptances: Known oddities that people accepted: the newest word on each check of a run, or of all runs
+  episode_index: null: all runs of the dataset
+        SELECT dataset, episode_index, check_name, why, author, created_at, acceptance_id, recording
+        FROM located_acceptances
+        QUALIFY row_number() OVER (PARTITION BY dataset, episode_index, check_name
+                                   ORDER BY created_at DESC, acceptance_id DESC) = 1 AND is_accepted
+
 checks: Faults that checks of a run's signals found, and where they stand in the run
   start_s: second at which the stretch starts
   end_s: second at which it ends
+  is_accepted: a person accepted it: it is known, and not told again
+  accepted_by: who accepted it; null: nobody did
+  accepted_why: reason, in that person's words
         SELECT k.dataset, k.episode_index, k.chunk, k.check_name, nullif(k.camera, '') AS camera,
                nullif(k.signal, '') AS signal, k.start_frame, k.end_frame, k.start_frame / c.fps AS start_s,
-               k.end_frame / c.fps AS end_s, k.measured, k.usual, k.unit, k.other_dataset, k.other_episode, k.detail
+               k.end_frame / c.fps AS end_s, k.measured, k.usual, k.unit, k.other_dataset, k.other_episode, k.detail,
+               coalesce(a.author, w.author) IS NOT NULL AS is_accepted, coalesce(a.author, w.author) AS accepted_by,
+               coalesce(a.why, w.why) AS accepted_why
         FROM run_checks k LEFT JOIN episode_content c USING (dataset, episode_index)
+        LEFT JOIN current_acceptances a USING (dataset, episode_index, check_name)
+        LEFT JOIN (FROM current_acceptances WHERE episode_index IS NULL) w
+          ON w.dataset = k.dataset AND w.check_name = k.check_name
 
-{"".join(map(_located, STATEMENTS)).strip()}
+open_warnings: Findings that leave their run usable, and that nobody accepted
+        SELECT f.* FROM findings f
+        LEFT JOIN current_acceptances a
+          ON a.dataset = f.dataset AND a.check_name = f.reason AND a.episode_index = f.episode_index
+        LEFT JOIN (FROM current_acceptances WHERE episode_index IS NULL) w
+          ON w.dataset = f.dataset AND w.check_name = f.reason
+        WHERE f.severity = 'warning' AND a.author IS NULL AND w.author IS NULL
 
 current_takedowns: What must not be used or passed on, by the present numbers
   episode_index: null: the whole dataset
@@ -186,25 +211,32 @@ similar_runs: How similar runs are to each other: {MOMENTS} evenly spread moment
 
 review_queue: Suspicious labels that nobody has reviewed, most suspicious first
   score: how likely the label is wrong, from all signs together, 0..1
-  why: the signs, the strongest first
+  signs: the signs, a fault that a check found first, then the strongest
+  why: the same in words for people: in place of the first what was found, where and for how long
   disagreement: largest mean difference to the progress of another label run, 0..1
         WITH apart AS (
           SELECT dataset, episode_index, label_run, max(mean_difference) AS disagreement FROM (
             SELECT dataset, episode_index, label_run, mean_difference FROM label_disagreement
             UNION ALL
             SELECT dataset, episode_index, other_run, mean_difference FROM label_disagreement) GROUP BY ALL),
+        faults AS (
+          SELECT dataset, episode_index, list(detail ORDER BY end_frame - start_frame DESC, detail) AS words
+          FROM checks WHERE NOT is_accepted GROUP BY ALL),
         labels AS (
           SELECT q.*, l.confidence, l.needs_review, l.named, x.disagreement, 1 - l.confidence AS doubt,
+                 f.words,
                  CASE WHEN {UNFINISHED} THEN greatest(coalesce(p_failure, 0), {LOOKS_UNFINISHED})
                       ELSE p_failure END AS unfinished
           FROM label_quality q
           JOIN active_runs a USING (dataset, episode_index, label_run)
           JOIN episode_labels l USING (dataset, episode_index, label_run)
           LEFT JOIN apart x USING (dataset, episode_index, label_run)
+          LEFT JOIN faults f USING (dataset, episode_index)
           WHERE NOT starts_with(label_run, 'human/')),
         -- Each sign: how likely the label is wrong by it alone, and whether it is a reason to look
         signs AS (
           SELECT dataset, episode_index, label_run, unnest([
+            {{'why': '{FAULTY}', 'score': 0.6, 'holds': words IS NOT NULL}},
             {{'why': 'the annotator asks for a person', 'score': 1.0, 'holds': needs_review}},
             {{'why': 'label and source contradict each other about success', 'score': 0.9, 'holds': contradicts}},
             {{'why': CASE WHEN unfinished >= {LOOKS_UNFINISHED} THEN 'looks unfinished' ELSE 'may be unfinished' END,
@@ -224,9 +256,13 @@ review_queue: Suspicious labels that nobody has reviewed, most suspicious first
                  round(1 - product(1 - CASE
                    WHEN sign.holds OR sign.why IN ('may be unfinished', 'the annotator is unsure')
                    THEN least(coalesce(sign.score, 0), 1.0) ELSE 0 END), 6) AS score,
-                 list(sign.why ORDER BY sign.score DESC, sign.why) FILTER (sign.holds) AS why
+                 list(sign.why ORDER BY sign.why = '{FAULTY}' DESC, sign.score DESC, sign.why) FILTER (sign.holds)
+                   AS signs
           FROM signs GROUP BY ALL HAVING bool_or(sign.holds))
-        SELECT dataset, episode_index, e.task, e.success, label_run, score, why, l.confidence, l.needs_review,
+        SELECT dataset, episode_index, e.task, e.success, label_run, score, signs,
+               CASE WHEN l.words IS NULL THEN signs ELSE list_concat(l.words[:{MOST_FAULTS}], CASE WHEN
+                 len(l.words) > {MOST_FAULTS} THEN [(len(l.words) - {MOST_FAULTS}) || ' more faults'] END,
+                 signs[2:]) END AS why, l.confidence, l.needs_review,
                l.length_z, l.order_rarity, l.jump, l.end_progress, l.disagreement, l.end_by, l.p_failure,
                l.failure_signs
         FROM scored
@@ -312,7 +348,7 @@ words_in_review: What people said of recordings that an episode only resembles: 
     whether it is that recording (proccorpus recordings same, or other)
   recording: recording of the episode
   said_of: recording that it was said of, which left the source or changed
-  kind: takedown, outcome, tag, assignment, correction or reference
+  kind: takedown, outcome, tag, assignment, acceptance, correction or reference
   text: what was said, in short
   author: person who said so; null: not known
   why: what speaks for the same recording
@@ -329,6 +365,10 @@ words_in_review: What people said of recordings that an episode only resembles: 
             FROM episode_marks QUALIFY row_number() OVER (
               PARTITION BY recording, kind, CASE WHEN kind = 'tag' THEN value END
               ORDER BY created_at DESC, mark_id DESC) = 1 AND is_on)
+          UNION ALL
+          SELECT recording, 'acceptance', check_name || ': ' || why, author, created_at FROM (
+            FROM acceptances QUALIFY row_number() OVER (
+              PARTITION BY recording, check_name ORDER BY created_at DESC, acceptance_id DESC) = 1 AND is_accepted)
           UNION ALL
           SELECT recording, 'correction', coalesce(nullif(comment, ''), 'a corrected label'), author, created_at FROM (
             FROM corrections c WHERE c.rejects IS NULL AND c.status <> 'rejected'

@@ -127,6 +127,25 @@ def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = 
     return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
 
 
+def stretches(faults: Sequence[Mapping], num_frames: int, fps: float) -> Markup:
+    """Stretches in which checks found a fault, a row for each check, over an episode's frames: links to their starts,
+    with the words of what was found."""
+    rows, n = sorted({fault["check_name"] for fault in faults}), max(1, num_frames)
+    body = []
+    for fault in faults:
+        start, end, name, words = fault["start_frame"], fault["end_frame"], fault["check_name"], escape(fault["detail"])
+        x, width = 100 * start / n, 100 * (end - start) / n
+        y, height = 100 * rows.index(name) / len(rows), 100 / len(rows)
+        kind = "span fault accepted" if fault["is_accepted"] else "span fault"
+        body.append(
+            f'<a class="seek stretch" href="?t={start / fps:.2f}" data-frame="{start}" data-words="{words}"'
+            f' aria-label="{name}: {words}"><svg class="{kind}" x="{x:.4f}%" width="{width:.4f}%" y="{y:.2f}%"'
+            f' height="{height:.2f}%"><title>{words}</title><rect width="100%" height="100%"/>'
+            f'<text x="4" y="50%">{name}</text></svg></a>'
+        )
+    return Markup(f'<svg class="spans" width="100%" height="100%" role="group">{"".join(body)}</svg>')
+
+
 def _span(segment: Mapping, num_frames: int) -> str:
     """One segment as a box with its name: steps in the colours of the plan, a failed one marked."""
     start, end, name = segment["start_frame"], segment["end_frame"], escape(segment["name"])

@@ -64,6 +64,11 @@ OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
 OF_EPISODE = "WHERE dataset = $1 AND chunk = $2 AND episode_index = $3"
 
+# Of a run itself before what holds for all of its dataset
+ACCEPTED_SQL = """
+    SELECT check_name, author, why, episode_index IS NULL AS is_whole FROM current_acceptances
+    WHERE dataset = $1 AND (episode_index IS NULL OR episode_index = $2) ORDER BY episode_index NULLS FIRST"""
+
 
 def chunk_of(reader: LakeReader, dataset: str, episode_index: int) -> int:
     """The chunk of an episode, if it exists. Raises PageError when the lake has no such dataset."""
@@ -99,10 +104,20 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
 
 
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
-    """What is wrong with the episode, or with its whole dataset; the unusable first."""
+    """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
+    and whether in the whole dataset; None where nobody did."""
     sql = f"SELECT camera, stage, reason, detail, file, severity FROM findings {OF_EPISODE} ORDER BY severity, reason"
     own = reader.dicts(sql, dataset, chunk, episode_index)
+    accepted = {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)} if own else {}
+    own = [f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in own]
     return own + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(dataset, [])
+
+
+def faults(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
+    """The stretches in which checks found a fault, in order of time: rows of the view checks."""
+    if not reader.has_rows("run_checks"):
+        return []
+    return reader.dicts(f"SELECT * FROM checks {OF_EPISODE} ORDER BY start_frame, check_name, camera", *episode.key)
 
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
@@ -242,6 +257,7 @@ def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         **{name: episode.facts[name] for name in (*facts, "content_hash")},
         "cameras": cameras(episode, keyframes(reader, episode.key)),
         "runs": labels_with_corrections(reader, episode.dataset, episode.episode_index, label_runs(reader, episode)),
+        "faults": faults(reader, episode),
         "predictions": predictions(reader, episode),
         "measures": measures(reader, episode),
     }

@@ -62,8 +62,14 @@ FACETS = (
     ),
 )
 BY_NAME = {f.name: f for f in FACETS}
-# What people say of episodes: a title, and the view and the column over the lake
-MARKS = {"tag": ("Tag", "current_tags", "tag"), "assigned": ("Assigned to", "current_assignments", "person")}
+# What checks found that nobody accepted; no row of a person's stands behind it
+OPEN_CHECKS = "(SELECT DISTINCT dataset, episode_index, check_name, '' AS mark_id FROM checks WHERE NOT is_accepted)"
+# What people say of episodes, and checks: a title, and the view and the column over the lake
+MARKS = {
+    "check": ("Fault found by a check", OPEN_CHECKS, "check_name"),
+    "tag": ("Tag", "current_tags", "tag"),
+    "assigned": ("Assigned to", "current_assignments", "person"),
+}
 # Numbers that episodes are chosen by, from one to another: a title, the column of the index, and of the lake
 RANGES = {
     "seconds": ("Length in seconds", "duration_s", DURATION),
@@ -82,7 +88,7 @@ SORTS = {
 }
 OF_EPISODE = "{0}.dataset = e.dataset AND {0}.episode_index = e.episode_index"
 OF_LABEL = f"{OF_EPISODE} AND {{0}}.label_run = a.label_run"
-SIGNS = f"(SELECT dataset, episode_index, why[1] AS why FROM review_queue q WHERE NOT {JUDGED})"
+SIGNS = f"(SELECT dataset, episode_index, signs[1] AS why FROM review_queue q WHERE NOT {JUDGED})"
 # Tables beside `episodes`, by alias: the table, on what it is joined, and which one has to be joined before
 JOINS = {
     "d": ("datasets", "{0}.dataset = e.dataset"),

@@ -20,7 +20,7 @@ from core.names import PLACEHOLDER
 from explorer.access import CorpusView, LakeReader, Snapshot
 from explorer.facets import DURATION, FACETS, JUDGED, episodes_sql
 
-VERSION = 9  # of the index's tables; a file of another is not read
+VERSION = 10  # of the index's tables; a file of another is not read
 LARGE = 2_000  # episodes; the index of more is kept in a file, and no page waits for a newer one
 OLD_FILES = 3  # files of other snapshots
 QUICK_S = 0.5  # an index made faster than this is made before the page that needs it
@@ -46,11 +46,11 @@ STEPS_SQL = f"""
     WHERE s.dataset = $1 AND s.kind = 'step'"""
 # The review queue without what people have judged, and corrections that wait for them
 REVIEW_SQL = f"""
-    SELECT dataset, episode_index, task, label_run, score, why, failure_signs FROM review_queue q
+    SELECT dataset, episode_index, task, label_run, score, signs, why, failure_signs FROM review_queue q
     WHERE dataset = $1 AND NOT {JUDGED}"""
 # The strongest sign is the one that lists of episodes show, so that they and the queue tell of the same episodes
 SIGN_SQL = """
-    UPDATE raw SET quality = v.why[1] FROM review v
+    UPDATE raw SET quality = v.signs[1] FROM review v
     WHERE raw.dataset = v.dataset AND raw.episode_index = v.episode_index"""
 WAITING_SQL = """
     SELECT c.dataset, c.episode_index, f.task, correction_id, author, created_at, comment

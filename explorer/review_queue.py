@@ -6,12 +6,14 @@ from urllib.parse import quote, urlencode
 
 from starlette.datastructures import QueryParams
 
+from core.views import FAULTY
 from explorer.facets import Place, places_by_value
 from explorer.site import Visit
 
-# Of the view review_queue: kind in the address, title, and the reason as the view words it (None: any)
+# Of the view review_queue: kind in the address, title, and the sign as the view words it (None: any)
 SIGNS = {
     "all": ("All signs", None),
+    "checks": ("Faults found by checks", FAULTY),
     "unfinished": ("Look unfinished", "looks unfinished"),
     "doubtful": ("May be unfinished", "may be unfinished"),
     "disagreement": ("Labels disagree", "labels of two runs disagree"),
@@ -38,7 +40,7 @@ PACE_SQL = f"""
 # What is assigned to a person, whether or not a sign stands against it, until somebody has judged it
 ASSIGNED_SQL = """
     SELECT e.dataset::VARCHAR AS dataset, e.episode_index, t.text AS task, e.label_run::VARCHAR AS label_run,
-           coalesce(r.score, 0) AS score, list_prepend('assigned', coalesce(r.why, [])) AS why, r.failure_signs
+           coalesce(r.score, 0) AS score, list_prepend('assigned', coalesce(r.why, [])) AS why, r.signs, r.failure_signs
     FROM (SELECT unnest($datasets::VARCHAR[]) AS dataset, unnest($numbers::BIGINT[]) AS episode_index) a
     JOIN episodes e ON e.dataset::VARCHAR = a.dataset AND e.episode_index = a.episode_index
     LEFT JOIN tasks t USING (task_id)
@@ -90,9 +92,9 @@ class ReviewQueue:
         elif judged := judged_since(at):
             conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
             values["judged"] = judged
-        if why := SIGNS[self.kind][1]:
-            conditions.append("list_contains(why, $why)")
-            values["why"] = why
+        if sign := SIGNS[self.kind][1]:
+            conditions.append("list_contains(signs, $sign)")
+            values["sign"] = sign
         if self.dataset is not None:
             conditions.append("dataset = $dataset")
             values["dataset"] = self.dataset

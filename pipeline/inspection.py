@@ -1,12 +1,14 @@
 """`proccorpus inspect`: what a dataset is and what is wrong with it, before any build and without a workspace."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+import pyarrow as pa
 
 from annotate.frames import FramesConfig, frames_stage
 from core.values import spread
@@ -21,6 +23,7 @@ from ingest.signals.survey import survey
 from ingest.source import DatasetPlace, check_places, list_episodes, places_of, read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError, address_below, last_name
+from pipeline.inspection_pictures import pictured_runs
 
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
@@ -29,7 +32,12 @@ NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
 def inspect_source(
-    path: Path | str, revision: str | None = None, *, format: str | None = None, full: bool = False
+    path: Path | str,
+    revision: str | None = None,
+    *,
+    format: str | None = None,
+    full: bool = False,
+    num_pictured: int = 0,
 ) -> dict[str, Any]:
     """Facts and findings of a source, those first that make something unusable. Raises SourceError.
 
@@ -37,7 +45,8 @@ def inspect_source(
     decodes DECODED episodes, or fewer that have DECODED_FRAMES together; `full`: all of them. Of a remote source its
     metadata and the files of episode 0, which are thrown away afterwards. Of a folder that holds several datasets:
     `datasets`, a row for each, by its metadata alone unless `full`. `signals`, `signal_lags` and `parts` are rows of
-    the tables signals, signal_lags and source_parts.
+    the tables signals, signal_lags and source_parts; `checks`: of run_checks, with fps, start_s, end_s and duration_s.
+    `pictured`: of a single dataset as many of the runs in which checks found most, with pictures of their stretches.
     """
     with _opened(str(path), revision, format, full) as source:
         places = places_of(source)
@@ -48,7 +57,7 @@ def inspect_source(
     if len(places.datasets) == 1:
         whole = address_below(str(path), places.datasets[0].folder)
         with _opened(whole, revision, format, full) as source:
-            return _inspected(whole, source, full)
+            return _inspected(whole, source, full, num_pictured)
     rows = [_row_of(str(path), place, revision, full) for place in places.datasets]
     findings = [finding for row in rows for finding in row["findings"]]
     return {
@@ -90,7 +99,7 @@ def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) ->
     return row | {key: facts[key] for key in ("format", "episodes", "usable_so_far", "findings")}
 
 
-def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
+def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> dict[str, Any]:
     """The facts of a source as a row: `inspect_source` says what is read for them."""
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config, {})
@@ -104,6 +113,7 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
     measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
     headers, unreadable, num_read = _headers(source, here, full, lost | {r.episode_index for r in decoded})
 
+    checks = _checks(measured.tables)
     findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
     forms = [record.steps_from for record in listing.records if record.steps_from]
     depth = " (all)" if full else "; everything: --full"
@@ -120,11 +130,24 @@ def _inspected(path: str, source: Source, full: bool) -> dict[str, Any]:
         "camera_details": _camera_details(source, listing, headers, decoded),
         "signals": [signal_row(signal) for signal in surveyed.signals],
         "signal_lags": measured.tables["signal_lags"].drop_columns(["dataset", "chunk"]).to_pylist(),
+        "checks": checks,
+        "pictured": pictured_runs(source, decoded, checks, num_pictured),
         "tasks": sorted(set().union(*(r.tasks for r in listing.records))),
         "parts": [vars(part) | {"shape": list(part.shape)} for part in listing.parts],
         "has_rows": any(r.data_uri is not None for r in listing.records),
         "findings": _rows(sorted(findings, key=lambda f: f.severity != "unusable")),
     }
+
+
+def _checks(tables: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
+    """Rows of run_checks, with the seconds of their stretches, and frame rates and seconds of their runs."""
+    contents = {row["episode_index"]: row for row in tables["episode_content"].to_pylist()}
+    rows = tables["run_checks"].drop_columns(["dataset", "chunk"]).to_pylist()
+    for row in rows:
+        fps = contents[row["episode_index"]]["fps"]
+        row |= {"fps": fps, "start_s": row["start_frame"] / fps, "end_s": row["end_frame"] / fps}
+        row |= {"duration_s": contents[row["episode_index"]]["num_frames"] / fps}
+    return rows
 
 
 def _few(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
@@ -257,9 +280,9 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     alike: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
         # By camera, too: what is wrong with one camera may be mended without the others
-        alike.setdefault((f["severity"], f["reason"], f["camera"]), []).append(f)
+        alike.setdefault((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []).append(f)
     rows = []
-    for (severity, reason, camera), group in alike.items():
+    for (severity, reason, camera, _), group in alike.items():
         first = group[0]
         row = {
             "severity": severity,
@@ -270,6 +293,7 @@ def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             "file": first["file"],
             "detail": first["detail"],
             "remedy": first["remedy"],
+            "accepted": (first.get("accepted_by"), first.get("accepted_why")),
         }
         rows.append(row)
     return rows

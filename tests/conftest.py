@@ -18,6 +18,7 @@ import pytest
 import warehouse.lake.lake
 from core.paths import Workspace
 from tests.kits import servers
+from tests.kits.faulty import make_faulty
 from tests.kits.lake_kit import opened
 from tests.kits.made_corpus import Made, make
 from warehouse.lake import Lake
@@ -154,6 +155,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def own(made: Made, tmp_path: Path) -> Made:
     """A copy of it for a test to change."""
     return made.copy(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def made_faulty(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """The same corpus with a black and a frozen stretch; not for changing."""
+    return make_faulty(tmp_path_factory.mktemp("faulty"))
+
+
+@pytest.fixture
+def faulty(made_faulty: Made, tmp_path: Path) -> Made:
+    """A copy of it for a test to change."""
+    return made_faulty.copy(tmp_path)
 
 
 @pytest.fixture

@@ -18,22 +18,22 @@ from core.paths import ROOT
 # then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
 # for the checkup (a thousand of annotate)
 STATEMENTS = {
-    "core": 1211,
+    "core": 1230,
     "ingest": 10460,
     "annotate": 8260,
-    "warehouse": 8800,
+    "warehouse": 8880,
     "eval": 6844,
     "training": 4443,
-    "pipeline": 4450,
-    "explorer": 2880,
-    "cli": 2320,
+    "pipeline": 4720,
+    "explorer": 2960,
+    "cli": 2480,
     "assets": 1650,
     "benchmarks": 5680,
 }
-PAGES = 3045  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
+PAGES = 3130  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600
 LONGER_FILES = 0
-IMPORTS_IN_FUNCTIONS = 60
+IMPORTS_IN_FUNCTIONS = 61
 FOR_THE_TYPE_CHECKER = 5  # blocks
 DATACLASSES = 326  # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries
 ERRORS = 32  # 31 before replies that end a build had their own

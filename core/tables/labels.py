@@ -247,6 +247,20 @@ episode_marks: Tags and assignments of episodes; rows are only ever added. The v
   check is_on IS NOT NULL
   check kind IN ('tag', 'assigned')
 
+acceptances: Known oddities that people accepted, by check; rows are only ever added. The view current_acceptances has
+      those in force
+  key acceptance_id
+  acceptance_id str: 16 hex of sha256 over the row and the previous row of the same check and run
+  dataset
+  episode_index i64: number of the run when it was said; null: all runs of the dataset
+  recording str unhashed: recording that it was said of, see recordings; null: all runs of the dataset
+  check_name str: name of the check, see docs/quarantine.md
+  is_accepted bool: true: its faults are known and not told again; false: that is taken back
+  why str: reason, in the author's words; empty: taken back without one
+  author str: person who said so
+  created_at time unhashed: time when it was said
+  check is_accepted IS NOT NULL
+
 joined_tasks: Task texts that people say mean the same task; rows are only ever added. The newest row of each text
       counts (view current_joined_tasks)
   key join_id, task

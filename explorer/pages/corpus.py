@@ -35,7 +35,7 @@ COUNTS_SQL = """
            coalesce(sum(duration_s) FILTER (reason = 'ok'), 0) / 3600 AS hours,
            coalesce(sum(num_frames) FILTER (reason = 'ok' AND label_run <> '' AND named), 0)::BIGINT AS labelled_frames
     FROM episodes GROUP BY 1"""
-UNFINISHED_SQL = "SELECT dataset, count(*) FROM review WHERE list_contains(why, 'looks unfinished') GROUP BY 1"
+UNFINISHED_SQL = "SELECT dataset, count(*) FROM review WHERE list_contains(signs, 'looks unfinished') GROUP BY 1"
 OF_INDEX = {
     "commonest": """
         SELECT name, count(*) AS episodes FROM step_rows JOIN steps USING (step_id) GROUP BY 1

@@ -7,12 +7,13 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, StrictBool, StrictInt
 
 from annotate.label_run import human_run
+from core.errors import UserError
 from core.values import plain
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.site import Explorer, Visiting, author_of, explorer_of, writing
-from warehouse.lake import Lake, corrections
+from warehouse.lake import Lake, acceptances, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
 from warehouse.lake.statements import Kind, mark
 
@@ -42,6 +43,18 @@ class Marking(BaseModel):
     on: StrictBool = True
     author: str | None = None
     episodes: list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)], str | None]]
+
+
+class Acceptance(BaseModel):
+    """The faults that a check found, in a run or (no episode_index) in all of a dataset: known, or told again (not
+    `on`)."""
+
+    dataset: str
+    check: str
+    episode_index: Annotated[StrictInt, Field(ge=0, le=2**53)] | None = None
+    why: str = ""
+    on: StrictBool = True
+    author: str | None = None
 
 
 @router.get(OF_EPISODE)
@@ -146,4 +159,18 @@ def tag(request: Request, marking: Marking) -> JSONResponse:
             rows = mark(lake, [*seen], marking.kind, marking.value, **who)
     except CorrectionError as e:
         raise PageError(str(e), 409 if isinstance(e, ConflictError) else 422) from e
+    return JSONResponse({"changed": len(rows)})
+
+
+@router.post("/api/acceptances")
+def accept_check(request: Request, said: Acceptance) -> JSONResponse:
+    """422 for what cannot be: no such fault, no reason."""
+    episodes = None if said.episode_index is None else [said.episode_index]
+    change = acceptances.accept if said.on else acceptances.take_back
+    who = {"why": said.why, "author": author_of(request, said.author)}
+    with writing(explorer_of(request)) as lake:
+        try:
+            rows = change(lake, said.dataset, said.check, episodes, **who)
+        except UserError as e:
+            raise PageError(str(e), 422) from e
     return JSONResponse({"changed": len(rows)})

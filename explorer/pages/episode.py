@@ -64,6 +64,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
     before, following = neighbours(reader, index, episode)
     n = episode.num_frames
     measures = measure_charts(shown["measures"], n)
+    found = shown["faults"]
     measured = {of["title"]: of["lines"] for of in measures}
     return at.page(
         "episode.html",
@@ -72,6 +73,8 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
         facts=episode.facts,
         data=shown | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
         spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
+        faults=found,
+        stretches=charts.stretches(found, n, episode.facts["fps"]) if found else None,
         lines=lines,
         progress=charts.curves(lines, n) if lines else None,
         measures=measures,

@@ -94,10 +94,10 @@ def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
         def rows(columns: str, source: str, rest: str = "") -> list[dict[str, Any]]:
             return indexed.dicts(f"SELECT {columns} FROM {source} WHERE {OF_DATASET} {rest}", dataset=dataset)
 
-        each = "(SELECT dataset, unnest(why) AS why FROM review)"
-        signs = rows("why, count(*) AS num", each, "GROUP BY 1")
-        by_why = {row["why"]: row["num"] for row in signs}
-        counts = {k: by_why.get(why, 0) for k, (_, why) in SIGNS.items()}
+        each = "(SELECT dataset, unnest(signs) AS sign FROM review)"
+        signs = rows("sign, count(*) AS num", each, "GROUP BY 1")
+        by_sign = {row["sign"]: row["num"] for row in signs}
+        counts = {k: by_sign.get(sign, 0) for k, (_, sign) in SIGNS.items()}
         parts = {"all": ("review", ""), WAITING: ("waiting", ""), QUARANTINED: ("episodes", "AND reason <> 'ok'")}
         return counts | {kind: rows("count(*) AS num", *of)[0]["num"] for kind, of in parts.items()}
 

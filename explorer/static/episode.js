@@ -147,11 +147,21 @@ tracks.addEventListener("pointerleave", () => {
 });
 scrub.addEventListener("input", () => player.seek(Number(scrub.value)));
 document.addEventListener("click", (event) => {
-  const { frame, key } = event.target.closest(".seek, [data-key]")?.dataset ?? {};
+  const meant = event.target.closest(".seek, [data-key]");
+  const { frame, key } = meant?.dataset ?? {};
+  if (meant?.matches("a.seek")) event.preventDefault(); // it leads to the same moment where no script runs
   if (frame) player.seek(Number(frame));
   acts[key]?.(event); // a button that does what a key does
 });
 $("play").addEventListener("click", () => player.play());
+
+// What a check found, in words, while its stretch is pointed at or has the focus
+for (const name of ["pointerover", "focusin"]) {
+  $("faults")?.addEventListener(name, ({ target }) => {
+    const words = target.closest("[data-words]")?.dataset.words;
+    if (words) $("fault-words").textContent = words;
+  });
+}
 
 function boundaries() {
   const segments = episode.runs[0]?.segments ?? [];

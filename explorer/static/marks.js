@@ -1,4 +1,4 @@
-// Tags of an episode, and who has it.
+// Tags of an episode, who has it, and what checks found in it that is known.
 import { $, post } from "./page.js";
 
 const form = $("marks");
@@ -21,3 +21,15 @@ form.addEventListener("submit", async (event) => {
   if (wanted !== person && !(await mark("assigned", wanted || person, Boolean(wanted)))) return;
   location.reload();
 });
+
+for (const finding of document.querySelectorAll("form.finding")) {
+  finding.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const { check, undo, whole } = finding.dataset;
+    const said = { dataset, check, on: undo === undefined, why: finding.elements.why?.value ?? "" };
+    const isWhole = whole !== undefined || Boolean(finding.elements.whole?.checked);
+    const { ok, data } = await post("/api/acceptances", { ...said, episode_index: isWhole ? null : Number(episode) });
+    if (ok) location.reload();
+    else finding.querySelector("[role=status]").textContent = data.error;
+  });
+}

@@ -143,3 +143,23 @@ def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
     page.keyboard.press("End")
     page.wait_for_url("**seconds_from=**")
     assert int(page.locator("#total").inner_text()) < 5
+
+
+def test_a_bad_stretch_is_looked_at_and_accepted(browser: Browser, faulty: Made):
+    with watching(browser, faulty.space) as watched:
+        page = watched.open("/episode/tiny/2")
+        stretch, label = page.locator("#faults a"), page.locator("#timeline .track").first
+        track = page.locator("#faults .track").bounding_box()
+        below = label.bounding_box()
+        assert track
+        assert below
+        assert (track["x"], track["width"]) == (below["x"], below["width"])
+        stretch.hover()
+        expect(page.locator("#fault-words")).to_contain_text("shows one picture for 2.4 s from 2.0 s on")
+        stretch.focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#clock")).to_contain_text("frame 10")
+        page.get_by_label("Known:").fill("the lens was covered")
+        page.get_by_role("button", name="Accept", exact=True).click()
+        expect(page.locator("form.finding")).to_contain_text("the lens was covered")
+    assert faulty.rows("SELECT check_name, episode_index FROM current_acceptances") == [("camera_frozen", 2)]

@@ -50,6 +50,7 @@ ONLY_LOOKED_UP = {
     r"demo\.toml|full\.toml|corpus demo": "all of the sample or of the world: make demo",
     r"\bSET/": "runs simulated anew: benchmarks/sim_short, benchmarks/sim_long",
     r"/elsewhere/": "another machine: tests/pipeline/test_doctor.py restores a copy",
+    r"camera_frozen": "runs with faults: tests/cli/test_accepting.py, tests/cli/test_without.py",
     r"CUDA_VISIBLE_DEVICES": "several GPUs: tests/eval/runners/test_collect.py",
 }
 

@@ -15,6 +15,7 @@ TASKS = ("put the cube on the plate", "open the drawer")
 LENGTHS = (24, 18, 30, 12, 26)  # frames of episodes 0, 1, ...
 NAMED = (0, 2, 4)  # episodes whose grippers show the steps that the task asks for; of the others only time is known
 STATE_NAMES = ["x", "y", "gripper"]
+NONE = range(0)
 rows_path = writer.v2_data
 
 
@@ -57,8 +58,11 @@ def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, like: int |
     writer.write_parquet(rows_path(root, episode), columns)
 
 
-def write_video(root: Path, episode: int, n: int, grey: int = 60) -> None:
-    """A bright square that follows the state over a textured ground; another `grey` gives other pictures."""
+def write_video(root: Path, episode: int, n: int, grey: int = 60, black: range = NONE, frozen: range = NONE) -> None:
+    """A bright square that follows the state over a textured ground; another `grey` gives other pictures.
+
+    black, frozen: frames that are black, or show the picture before them.
+    """
     state = signals(episode, n)
     ground = np.full((HEIGHT, WIDTH, 3), grey, np.uint8)
     ground[:, ::8] += 40
@@ -67,4 +71,9 @@ def write_video(root: Path, episode: int, n: int, grey: int = 60) -> None:
         left, top = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16), int((y + 1.0) / 2.0 * (HEIGHT - 16))
         pictures.append(ground.copy())
         pictures[-1][top : top + 16, left : left + 16] = (230, 40 * (episode % 5), 30)
+        number = len(pictures) - 1
+        if number in black:
+            pictures[-1][:] = 0
+        elif number in frozen:
+            pictures[-1] = pictures[-2]
     writer.write_video(video_path(root, episode), pictures, fps=FPS, options={"crf": "18", "preset": "ultrafast"})

@@ -34,7 +34,8 @@ class Selection(_Options):
 
     `where`: a condition over the columns of EPISODES_SQL, or a whole query that gives (dataset, episode_index).
     `allow`: licences that are not open and yet in order, as for releases. `min_confidence` and `min_name_confidence`:
-    which labels are sure enough (annotate.label_run); None: as the samples of their dataset were made.
+    which labels are sure enough (annotate.label_run); None: as the samples of their dataset were made. `without`: names
+    of checks, whose runs with faults that nobody accepted are left out.
     """
 
     release: str | None = _option(None, "Export this release; default: the corpus as it is now.")
@@ -42,6 +43,9 @@ class Selection(_Options):
     episodes: tuple[int, ...] | None = _option(None, "Only these episodes of one dataset, such as 0,1,5-9.")
     splits: tuple[str, ...] = _option((), "Only this split: train, val, test_id, ...; repeatable.", "split")
     where: str | None = _option(None, "SQL condition such as 'success', or a query for dataset, episode_index.")
+    without: tuple[str, ...] = _option(
+        (), "Leave out runs with a fault that this check found, such as camera_frozen, but accepted ones; repeatable."
+    )
     allow: tuple[str, ...] = _option(
         (), "Include datasets with this licence, such as unknown; repeatable.", "allow_licence"
     )
@@ -49,6 +53,10 @@ class Selection(_Options):
     min_name_confidence: float | None = _option(
         None, "Leave out the step names of labels with a lower confidence.", ge=0, le=1
     )
+
+    def stated(self) -> dict[str, Any]:
+        """As manifests state it; `without`, which earlier versions do not know, only where it is given."""
+        return self.model_dump(exclude=set() if self.without else {"without"})
 
 
 class KindOptions(_Options):

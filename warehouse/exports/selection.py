@@ -26,10 +26,11 @@ from ingest.source import format_of, read_episode
 from ingest.sources.files import Source, cache_folder
 from warehouse.exports.options import KindOptions, Selection
 from warehouse.lake import Lake, content_key
+from warehouse.lake.acceptances import runs_with
 from warehouse.lake.connection import temp_table
 from warehouse.lake.statements import taken_down
 from warehouse.lake.stored import dataset_gates
-from warehouse.releases.contents import classify, held_episodes_sql
+from warehouse.releases.contents import MOST_LISTED, classify, held_episodes_sql
 from warehouse.releases.release import get_release
 from warehouse.sql_process import LakeState, SqlProcess
 
@@ -144,7 +145,7 @@ class Selected:
     def identity(self, kind: str, options: KindOptions) -> str:
         """What the bytes of an export depend on, hashed."""
         episodes = [[e.dataset, e.episode_index, e.label_run, e.content_hash] for e in self.episodes]
-        parts = [kind, FORMAT, self.snapshot, self.selection.model_dump(), options.stated(), episodes]
+        parts = [kind, FORMAT, self.snapshot, self.selection.stated(), options.stated(), episodes]
         return content_key(json.dumps(parts, sort_keys=True, default=str))
 
     def facts(self) -> dict[str, Any]:
@@ -153,7 +154,7 @@ class Selected:
             "release": self.selection.release,
             "snapshot": self.snapshot,
             "content": self.content,
-            "selection": self.selection.model_dump(),
+            "selection": self.selection.stated(),
             "datasets": [self._dataset_facts(dataset) for dataset in self.datasets],
             "label_runs": label_runs(self.lake, self.active_runs),
             "left_out": list(self.left_out),
@@ -219,7 +220,9 @@ def select(lake: Lake, selection: Selection) -> Selected:
         rows = _among(rows, set(then.rows(held_episodes_sql(), [shards])))
     if selection.where is not None:
         rows = _among(rows, _episodes_where(then, selection.where, snapshot))
+    rows, faulty = _without_faults(lake, rows, selection.without)
     rows, left_out = _allowed(lake, rows, licences, selection.allow)
+    left_out = faulty + left_out
     if not rows:
         why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
         raise UserError(f"nothing to export: {why}")
@@ -270,6 +273,22 @@ def _episodes_where(lake: Lake, where: str, snapshot: int) -> set[tuple[str, int
     if not {"dataset", "episode_index"} <= set(names):
         raise UserError(f"--where must give the columns dataset and episode_index; it gives {names}")
     return set(zip(table["dataset"].to_pylist(), table["episode_index"].to_pylist(), strict=True))
+
+
+def _without_faults(lake: Lake, rows: Sequence[dict], checks: Sequence[str]) -> tuple[list[dict], list[str]]:
+    """Rows of runs in which none of some checks found a fault, as of today, and a sentence about others for each."""
+    faulty = runs_with(lake, checks) if checks else {}
+    keys = {(row["dataset"], row["episode_index"]) for row in rows}
+    left_out = []
+    for check in dict.fromkeys(checks):
+        runs = [
+            f"{dataset} {episode}"
+            for dataset, episode in sorted(faulty.keys() & keys)
+            if check in faulty[dataset, episode]
+        ]
+        listed = ", ".join(runs[:MOST_LISTED]) + (", ..." if len(runs) > MOST_LISTED else "")
+        left_out.append(f"{len(runs)} runs with {check}" + (f": {listed}" if listed else ""))
+    return [row for row in rows if (row["dataset"], row["episode_index"]) not in faulty], left_out
 
 
 def _allowed(

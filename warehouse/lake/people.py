@@ -17,8 +17,9 @@ import pyarrow as pa
 from core.files import sync, write_file
 from core.paths import Workspace
 from core.tables import TABLES, Table
+from core.views import STATEMENTS
 
-SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
+SAID = (*STATEMENTS, "joined_tasks")
 KEPT = (*SAID, "build_configs", "episode_ids", "recordings")
 ENCODER = json.JSONEncoder(ensure_ascii=False, default=datetime.isoformat)  # json.dumps makes one for each line
 type Key = tuple[Any, ...]

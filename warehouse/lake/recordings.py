@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from core.tables import TABLES
+from core.views import STATEMENTS
 from ingest.recordings import MOMENTS, VERSION, Fingerprint, KnownRecording
 from warehouse.lake.connection import LakeConnection, literal
 from warehouse.lake.lake import Lake
@@ -119,8 +120,7 @@ def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str
 
 def recordings_with_words(lake: LakeConnection, dataset: str) -> set[str]:
     """The recordings of a dataset of which people said anything."""
-    tables = ("corrections", "outcomes", "reference_marks", "episode_marks", "takedowns")
-    parts = [f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL" for table in tables]
+    parts = [f"SELECT recording FROM {table} WHERE dataset = $1 AND recording IS NOT NULL" for table in STATEMENTS]
     return set(lake.column(" UNION ".join(parts), [dataset]))
 
 

@@ -4,8 +4,9 @@ Building and training on one's own machine are never asked for a licence; a rele
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from annotate.label_run import LabelGate
 from core.errors import UserError
 from core.paths import Workspace
 from warehouse.lake import Lake
+from warehouse.lake.acceptances import check_known
 from warehouse.lake.blocking import blocked_datasets
 from warehouse.lake.statements import taken_down
 
@@ -150,12 +152,18 @@ def held_episodes_sql(catalog: str = "lake", parameter: str = "?") -> str:
     )
 
 
-# Shards that hold samples of episodes taken down, or show pictures of them, with which
-SHOWING = """
-SELECT l.shard, list_sort(list(DISTINCT t.episode_index)) FROM current_takedowns t
+def showing_sql(episodes: str) -> str:
+    """Shards that hold samples of some episodes (a relation with dataset and episode_index), or show pictures of them,
+    with which."""
+    return f"""
+SELECT l.shard, list_sort(list(DISTINCT t.episode_index)) FROM {episodes} t
 JOIN samples s ON s.dataset = t.dataset AND (s.episode_index = t.episode_index OR
        list_contains(list_transform(s.pictures, lambda p: p.episode_index), t.episode_index))
 JOIN sample_location l ON l.dataset = s.dataset AND l.chunk = s.chunk AND l.sample_id = s.sample_id GROUP BY 1"""
+
+
+TAKEN_DOWN = showing_sql("current_takedowns")
+FAULTY = showing_sql("(SELECT DISTINCT dataset, episode_index FROM open_warnings WHERE list_contains($1, reason))")
 # One whose samples the lake has no more (a build broke off before it was made anew) may show anything
 WITHOUT_SAMPLES = """
 SELECT DISTINCT shard, [] FROM sample_location SEMI JOIN current_takedowns USING (dataset)
@@ -189,12 +197,15 @@ class Contents:
     left_out: tuple[LeftOut, ...]
 
 
-def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | None = None) -> Contents:
+def contents(
+    lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | None = None, without: Sequence[str] = ()
+) -> Contents:
     """Shards whose licence is open, or in `allow` (None: whatever it is), and that show nothing taken down, of datasets
     of which no blocking check fails.
 
     `gate`: no shard with samples of labels that do not pass it; None: labels are as sure as the samples were built to
-    ask. Raises ReleaseError for none.
+    ask. `without`: no shard that shows a run in which one of these checks found a fault that nobody accepted. Raises
+    ReleaseError for none, UserError for a check that is not there.
     """
     # Licence and takedown are judged by dataset, and only then shard by shard
     shards_by_dataset: dict[str, list[ShardFile]] = {}
@@ -205,8 +216,11 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
     licences = dict(lake.rows("SELECT dataset, license FROM datasets"))
     # a dataset that was taken down as a whole is named also when its shards are gone
     wholly_down = {dataset for dataset, episodes in taken_down(lake).items() if episodes is None}
-    showing = dict(lake.rows(WITHOUT_SAMPLES)) | dict(lake.rows(SHOWING))
+    showing = dict(lake.rows(WITHOUT_SAMPLES)) | dict(lake.rows(TAKEN_DOWN))
     unsure = dict(lake.rows(UNSURE, [gate.min_confidence, gate.min_name_confidence])) if gate else {}
+    for check in without:
+        check_known(check)
+    faulty = dict(lake.rows(FAULTY, [list(without)])) if without else {}
     blocked = blocked_datasets(lake)
 
     # A dataset is left out as a whole, or only shards of it are
@@ -218,11 +232,12 @@ def contents(lake: Lake, allow: Collection[str] | None = (), gate: LabelGate | N
             left_out.append(LeftOut(dataset, *why, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them
-        fresh, stale = _without(dataset, shards, showing, None)
-        # shards are whole: one with a sample of an unsure label has to be built anew without it
-        sure, not_sure = _without(dataset, fresh, unsure, gate)
-        left_out += [*stale, *not_sure]
-        held += sure
+        fresh, stale = _without(dataset, shards, showing, _taken_down)
+        # shards are whole: one with a sample of an unsure label, or a bad run, has to be built anew without it
+        sure, not_sure = _without(dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate()))
+        sound, not_sound = _without(dataset, sure, faulty, partial(_not_sound, dataset=dataset, checks=without))
+        left_out += [*stale, *not_sure, *not_sound]
+        held += sound
 
     if not held:
         raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
@@ -247,15 +262,18 @@ def _refusal(stated: str | None, allow: Collection[str] | None, wholly_down: boo
 
 
 def _without(
-    dataset: str, shards: Sequence[ShardFile], by_shard: Mapping[str, list[int]], gate: LabelGate | None
+    dataset: str,
+    shards: Sequence[ShardFile],
+    by_shard: Mapping[str, list[int]],
+    say: Callable[[Sequence[int]], tuple[str, str]],
 ) -> tuple[list[ShardFile], list[LeftOut]]:
-    """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are: they show episodes
-    taken down, or, with a `gate`, hold samples of unsure labels."""
+    """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are; say: why they are
+    left out, by their episodes, and the remedy."""
     others, named = [s for s in shards if s.shard not in by_shard], [s for s in shards if s.shard in by_shard]
     if not named:
         return others, []
     episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in named)))
-    why, remedy = _taken_down(episodes) if gate is None else _not_sure(episodes, gate)
+    why, remedy = say(episodes)
     return others, [LeftOut(dataset, why, remedy, tuple(s.shard for s in named), _samples(named))]
 
 
@@ -265,8 +283,19 @@ def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
     return why, "build the dataset again to make them anew"
 
 
+def _not_sound(episodes: Sequence[int], dataset: str, checks: Sequence[str]) -> tuple[str, str]:
+    numbers, names = ",".join(map(str, episodes)), " or ".join(checks)
+    why = f"they show {len(episodes)} runs with {names} (episodes {_listed(episodes)})"
+    down = f"proccorpus takedown {dataset} --episodes {numbers} --reason {checks[0]}"
+    return why, f"shards are whole: to keep the others, {down}, and build the dataset again"
+
+
+def _listed(episodes: Sequence[int]) -> str:
+    return ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
+
+
 def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
-    listed = ", ".join(map(str, episodes[:MOST_LISTED])) + (" ..." if len(episodes) > MOST_LISTED else "")
+    listed = _listed(episodes)
     why = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
     asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
     flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)

@@ -18,6 +18,7 @@ from core.tables import TABLES
 from core.version import VERSION
 from core.views import UNFINISHED
 from warehouse.lake import Lake, LakeError, content_key
+from warehouse.lake.acceptances import in_words
 from warehouse.lake.checks import GUARDS, corpus_is_sound
 from warehouse.lake.near_duplicates import not_looked_at
 from warehouse.lake.outcomes import question
@@ -104,6 +105,19 @@ HELD_OUTCOMES = f"""
 SELECT dataset, count(*), count(*) FILTER (q.end_by = 'assumed'), count(*) FILTER (e.success IS NULL AND {UNFINISHED})
 FROM held JOIN episodes e USING (dataset, episode_index) JOIN active_runs USING (dataset, episode_index)
 LEFT JOIN label_quality q USING (dataset, episode_index, label_run) GROUP BY 1 ORDER BY 1"""
+# Held runs by check that found a fault in them which nobody accepted
+HELD_FAULTS = f"""
+{HELD}
+SELECT c.dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks c
+SEMI JOIN held USING (dataset, episode_index) WHERE NOT is_accepted GROUP BY ALL ORDER BY 1, 3 DESC, 2"""
+
+
+def held_faults(lake: Lake, held: Contents) -> dict[str, dict[str, int]]:
+    """By dataset and check in how many of its runs that a release holds nobody accepted what it found."""
+    counts: dict[str, dict[str, int]] = {}
+    for dataset, check, runs in lake.rows(HELD_FAULTS, [_shard_names(held)]):
+        counts.setdefault(dataset, {})[check] = runs
+    return counts
 
 
 def _datasets(lake: Lake, held: Contents) -> str:
@@ -145,6 +159,8 @@ def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
     yield from _limits_of_outcomes(lake, held)
     yield from _limits_of_licences(lake, name, held)
     yield from _limits_of_episodes(lake, held)
+    for dataset, counts in held_faults(lake, held).items():
+        yield f"{dataset}: checks found faults that nobody accepted: {in_words(counts)}."
     yield (
         "Near-copies across splits are looked for by pictures; mirrors, crops, and within one dataset "
         "other frame rates are not found."
@@ -194,8 +210,9 @@ def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
         yield f"{dataset}: {episodes} episodes are left out for {reason}."
     sql = (
         "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
-        "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM findings WHERE severity = 'warning' "
-        "AND list_contains(?, dataset) GROUP BY 1 ORDER BY 1"
+        "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM open_warnings "
+        "WHERE reason NOT IN (SELECT DISTINCT check_name FROM run_checks) AND list_contains(?, dataset) "
+        "GROUP BY 1 ORDER BY 1"
     )
     for dataset, files, reasons in _rows(lake, held, sql):
         yield f"{dataset}: {files} files have warnings ({reasons})."

@@ -20,7 +20,7 @@ from warehouse.lake.statements import take_down, undo_takedown
 pytestmark = pytest.mark.slow
 
 OLD = 1_600_000_000  # a time before any grace
-SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns")
+SAID = ("corrections", "outcomes", "reference_marks", "joined_tasks", "episode_marks", "takedowns", "acceptances")
 COMMANDS = (
     ("doctor",), ("doctor", "--hashes"), ("status",), ("corrections", "list"), ("outcomes", "list"), ("digest",),
     ("doctor", "--repair"), ("gc", "--yes"), ("build", "--dataset", "tiny"), ("explore", "--no-open"),
@@ -40,6 +40,10 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     references.remove(lake, "tiny", 0, author="ann")
     statements.mark(lake, [("tiny", 1)], "tag", "odd", author="ann")
     statements.mark(lake, [("tiny", 2)], "assigned", "bob", author="ann")
+    place = {"dataset": "tiny", "episode_index": 1, "check_name": "camera_black"}
+    word = {"is_accepted": True, "why": "the lamp was off", "author": "ann"}
+    statements.say(lake, "acceptances", lambda _: [word], **place)
+    statements.say(lake, "acceptances", lambda _: [word | {"is_accepted": False}], **place)
     take_down(lake, "tiny", [3, 4], "privacy")
     undo_takedown(lake, "tiny", [4])
     lake.con.close()

@@ -1,0 +1,69 @@
+"""What `inspect` finds in a dataset that is built here, without the oddities that people accepted."""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.paths import Workspace
+from ingest.sources.types import address_below
+from pipeline.config import stored_build
+from warehouse.lake import Lake
+from warehouse.lake.acceptances import listed
+from warehouse.lake.lake import lake_to_read
+from warehouse.lake.references import stored_builds
+
+Findings = Sequence[dict[str, Any]]
+
+
+def set_apart(result: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
+    """A result of `inspect_source` whose `findings` are without accepted ones; these are `accepted`, with who and why.
+
+    Datasets are known by their source, episodes by their numbers of now. Raises LakeError: the workspace's lake cannot
+    be read.
+    """
+    lake = lake_to_read(workspace)
+    by_source = _accepted_by_source(lake)
+    lake.con.close()
+    path = result["path"] if "://" in result["path"] else str(Path(result["path"]).resolve())
+    told, accepted = _parted(path, result["findings"], by_source)
+    rows = [row | {"findings": _parted(path, row["findings"], by_source)[0]} for row in result.get("datasets", [])]
+    pictured = _without(result.get("pictured", []), {(f["reason"], f["episode_index"]) for f in accepted})
+    changed = {"findings": told, "accepted": accepted, "pictured": pictured} | ({"datasets": rows} if rows else {})
+    return result | changed
+
+
+def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -> Findings:
+    """Runs with the stretches that nobody accepted; none that has no other."""
+    runs = []
+    for run in pictured:
+        stretches = [s for s in run["stretches"] if (s["check_name"], run["episode_index"]) not in accepted]
+        if stretches:
+            runs.append(run | {"stretches": stretches})
+    return runs
+
+
+def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
+    """What is accepted in each dataset, by the address of its source."""
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    for row in listed(lake):
+        by_dataset.setdefault(row["dataset"], []).append(row)
+    builds = [stored_build(lake, name) for name in stored_builds(lake) if name in by_dataset]
+    return {build.dataset.source: by_dataset[build.name] for build in builds if build}
+
+
+def _parted(path: str, findings: Findings, by_source: Mapping[str, Findings]) -> tuple[Findings, Findings]:
+    """Findings that are told, and those that somebody accepted."""
+    told, accepted = [], []
+    for finding in findings:
+        of_dataset = by_source.get(address_below(path, finding["folder"]) if finding.get("folder") else path, [])
+        word = next((word for word in of_dataset if _is_of(word, finding)), None)
+        if word is None:
+            told.append(finding)
+        else:
+            accepted.append(finding | {"accepted_by": word["author"], "accepted_why": word["why"]})
+    return told, accepted
+
+
+def _is_of(word: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:
+    is_its_run = word["episode_index"] in (None, finding["episode_index"])
+    return is_its_run and finding["severity"] == "warning" and word["check_name"] == finding["reason"]

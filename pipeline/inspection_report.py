@@ -1,0 +1,236 @@
+"""What `inspect` found, as a file: a page that a person forwards, Markdown, or what a CI server reads.
+
+By the file's ending: `.html` (one page, its pictures within), `.md`, `.sarif` (SARIF 2.1.0), `.junit.xml`. There is no
+grade: a report says what is wrong, where, and what it does to labels.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from core.errors import UserError
+from core.files import write_file
+from core.version import VERSION
+from ingest.reasons import REASONS
+
+SARIF_SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+MOST_LISTED = 30  # episodes of one check in a line
+UNUSABLE = "Nothing is labelled of it: it is left out."
+DOUBTFUL = "It is labelled as it is."
+# What a fault does to labels and to what is trained on them, by check; others as above
+EFFECTS = {
+    "camera_frozen": "Progress rises over a picture that does not change: a model learns that from this camera.",
+    "camera_black": "Samples of this stretch show nothing from this camera.",
+    "camera_moved": "Labels by motion are as good; a model sees a second view.",
+    "rows_late": "Steps begin and end as much too late or too early in the pictures, unless it is corrected for.",
+    "state_jumps": "A jump can pass for a motion: a boundary of a step that is none.",
+    "state_stuck": "The arm seems to rest: a step is cut, or called idle.",
+    "action_clipped": "Labels hardly use actions; a policy that learns from them is too slow or too weak.",
+    "dead_dimension": "What this joint does starts and ends no step.",
+    "other_scale": "Comparisons with the task's other runs are wrong: which failed, which are poor, what follows them.",
+    "gripper_stays": "No grasp is seen: steps are cut by speed alone, and have no names.",
+    "copy": "The run counts twice in training; with its copy in a test split, the test is none.",
+    "other_pictures": "Steps are said of pictures that show something else.",
+    "frames_missing": "Progress jumps where frames are missing.",
+    "idle_end": "The label calls it idle: progress stands still for that long.",
+    "text_differs": "Steps have the names of another task.",
+    "stale_statistics": "Labels do not read them; a policy that normalises by them is trained wrongly.",
+    "no_task": "Steps have no names of things, and the run is compared with other runs without a text.",
+    "timestamp_drift": "Seconds in labels are those of frames, not of the clock.",
+    "no_gripper": "Steps are cut by speed alone, and have no names.",
+}
+Row = dict[str, Any]
+Writer = Callable[[Row], bytes]
+
+
+def write_report(path: Path, result: Row) -> None:
+    """Write a result of `inspect_source` (pipeline.inspection) in the form that the file's ending names."""
+    write_file(path, writer_of(path)(result))
+
+
+def writer_of(path: Path) -> Writer:
+    """Raises UserError: no form has this ending."""
+    for ending, writer in WRITERS.items():
+        if path.name.lower().endswith(ending):
+            return writer
+    raise UserError(f"--report {path}: a report ends in {', '.join(WRITERS)}")
+
+
+def effect(finding: Mapping[str, Any]) -> str:
+    """What a finding does to labels, in a sentence."""
+    return UNUSABLE if finding["severity"] == "unusable" else EFFECTS.get(finding["reason"], DOUBTFUL)
+
+
+def place(finding: Mapping[str, Any]) -> str:
+    """Where it is: dataset's folder, episode, camera, file; as far as the finding is about one."""
+    episode, folder = finding["episode_index"], finding.get("folder")
+    parts = [folder, None if episode is None else f"episode {episode}", finding["camera"], finding["file"]]
+    return ", ".join(filter(None, parts)) or "the source as a whole"
+
+
+def groups(findings: Sequence[Row]) -> list[Row]:
+    """Findings by check, those first that make something unusable: how many, where, what it means and does, remedy."""
+    alike: dict[tuple[bool, str], list[Row]] = {}
+    for finding in findings:
+        alike.setdefault((finding["severity"] != "unusable", finding["reason"]), []).append(finding)
+    return [
+        {
+            "check": check,
+            "severity": of_check[0]["severity"],
+            "findings": of_check,
+            "episodes": _episodes(of_check),
+            "meaning": REASONS[check].meaning,
+            "effect": effect(of_check[0]),
+            "remedy": REASONS[check].remedy,
+        }
+        for (_, check), of_check in sorted(alike.items(), key=lambda item: item[0][0])
+    ]
+
+
+def _episodes(findings: Sequence[Row]) -> str:
+    """Example: "episodes 3, 4, 8"."""
+    numbers = sorted({f["episode_index"] for f in findings if f["episode_index"] is not None})
+    if not numbers:
+        return "the source as a whole"
+    more = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
+    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:MOST_LISTED]))}{more}"
+
+
+def summary(result: Row) -> list[str]:
+    """What was looked at, a sentence each."""
+    if "datasets" in result:
+        usable, episodes = (sum(row[name] for row in result["datasets"]) for name in ("usable_so_far", "episodes"))
+        what = f"{len(result['datasets'])} datasets"
+    else:
+        usable, episodes = result["usable_so_far"], result["episodes"]
+        what = ", ".join(filter(None, (result["format"], result["robot"], f"{result['rows']} rows")))
+    return [what, f"{usable} of {episodes} episodes usable", f"looked at: {result['looked_at']}"]
+
+
+def html(result: Row) -> bytes:
+    """One page without any other file: no script, pictures within."""
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    page = templates.get_template("inspection_report.html")
+    told = {"groups": groups(result["findings"]), "summary": summary(result), "place": place, "version": VERSION}
+    return page.render(
+        result, **told, accepted=groups(result["accepted"]), pictured=result.get("pictured", [])
+    ).encode()
+
+
+def markdown(result: Row) -> bytes:
+    """Tables of findings by check; every finding below."""
+    lines = [f"# {result['path']}", "", *(f"- {line}" for line in summary(result)), ""]
+    if not result["findings"]:
+        lines += ["No findings.", ""]
+    for group in groups(result["findings"]):
+        lines += [
+            f"## {group['check']}: {group['severity']}, {group['episodes']}",
+            "",
+            f"{_cell(group['meaning'])}.",
+            "",
+        ]
+        lines += [
+            f"- *For labels:* {group['effect']}",
+            f"- *Do:* {group['remedy']}",
+            "",
+            "| where | what |",
+            "|---|---|",
+        ]
+        lines += [f"| {_cell(place(f))} | {_cell(f['detail'] or '')} |" for f in group["findings"]] + [""]
+    if result["accepted"]:
+        lines += ["## Accepted", "", "| where | what | by | why |", "|---|---|---|---|"]
+    for f in result["accepted"]:
+        cells = (place(f), f"{f['reason']}: {f['detail']}", f["accepted_by"], f["accepted_why"])
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return ("\n".join(lines).rstrip() + "\n").encode()
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")
+
+
+def sarif(result: Row) -> bytes:
+    """A log of SARIF 2.1.0: each check a rule, each finding a result; accepted ones are suppressed."""
+    findings = [*result["findings"], *result["accepted"]]
+    checks = sorted({finding["reason"] for finding in findings})
+    rules = [
+        {
+            "id": check,
+            "shortDescription": {"text": REASONS[check].meaning},
+            "help": {"text": REASONS[check].remedy},
+        }
+        for check in checks
+    ]
+    driver = {"name": "proccorpus inspect", "version": VERSION, "rules": rules}
+    run = {"tool": {"driver": driver}, "results": [_sarif_result(finding, checks, result) for finding in findings]}
+    log = {"$schema": SARIF_SCHEMA, "version": "2.1.0", "runs": [run]}
+    return json.dumps(log, indent=1, ensure_ascii=False).encode()
+
+
+def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
+    where = "/".join(filter(None, (finding.get("folder"), finding["file"])))
+    location: Row = {"physicalLocation": {"artifactLocation": {"uri": quote(where or result["path"], safe="/:")}}}
+    if finding["episode_index"] is not None:
+        location["logicalLocations"] = [{"name": f"episode {finding['episode_index']}", "kind": "episode"}]
+    about = {"episode_index": finding["episode_index"], "camera": finding["camera"], "effect": effect(finding)}
+    row = {
+        "ruleId": finding["reason"],
+        "ruleIndex": checks.index(finding["reason"]),
+        "level": "error" if finding["severity"] == "unusable" else "warning",
+        "message": {"text": f"{place(finding)}: {finding['detail'] or REASONS[finding['reason']].meaning}"},
+        "locations": [location],
+        "properties": about | {"stretches": _stretches(finding, result.get("checks", []))},
+    }
+    if "accepted_by" in finding:
+        why = f"{finding['accepted_by']}: {finding['accepted_why']}"
+        row["suppressions"] = [{"kind": "external", "status": "accepted", "justification": why}]
+    return row
+
+
+def _stretches(finding: Row, checks: Sequence[Row]) -> list[Row]:
+    """The stretches that a finding is about."""
+    key = finding["reason"], finding["episode_index"], finding["camera"] or ""
+    names = ("start_frame", "end_frame", "start_s", "end_s", "measured", "usual", "unit")
+    of_finding = [c for c in checks if (c["check_name"], c["episode_index"], c["camera"]) == key]
+    return [{name: check[name] for name in names} for check in of_finding]
+
+
+def junit(result: Row) -> bytes:
+    """A test suite in the form of JUnit: what makes something unusable has failed, a warning is skipped, so that a
+    server shows both and fails by the first alone, as the command's exit code does."""
+    cases = [*_cases(result)]
+    failed, skipped = (sum(case.find(tag) is not None for case in cases) for tag in ("failure", "skipped"))
+    counts = {"tests": str(len(cases)), "failures": str(failed), "errors": "0", "skipped": str(skipped)}
+    suites = ElementTree.Element("testsuites", {"name": "proccorpus inspect"} | counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": _in_xml(result["path"])} | counts)
+    suite.extend(cases)
+    ElementTree.indent(suites)
+    return ElementTree.tostring(suites, encoding="utf-8", xml_declaration=True)
+
+
+def _cases(result: Row) -> Iterator[ElementTree.Element]:
+    yield ElementTree.Element("testcase", {"classname": "episodes", "name": "; ".join(map(_in_xml, summary(result)))})
+    for finding in result["findings"]:
+        about = {"classname": finding["reason"], "name": _in_xml(f"{finding['reason']}: {place(finding)}")}
+        case = ElementTree.Element("testcase", about)
+        tag = "failure" if finding["severity"] == "unusable" else "skipped"
+        message = {"message": _in_xml(finding["detail"] or REASONS[finding["reason"]].meaning)}
+        inner = ElementTree.SubElement(case, tag, message | ({"type": "unusable"} if tag == "failure" else {}))
+        inner.text = f"{effect(finding)} {REASONS[finding['reason']].remedy}"
+        yield case
+
+
+def _in_xml(text: str) -> str:
+    """Text without characters that no XML holds."""
+    return re.sub(r"[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "?", text)
+
+
+WRITERS: Mapping[str, Writer] = {".html": html, ".md": markdown, ".sarif": sarif, ".junit.xml": junit}

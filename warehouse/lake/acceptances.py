@@ -1,0 +1,140 @@
+"""Known oddities that people accepted: faults of a check that are not told again, of some runs or of a whole dataset.
+
+Rows are only ever added; the view current_acceptances has those in force. What is accepted of a run follows its
+recording, as all that people say does.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+from core.errors import UserError
+from core.names import did_you_mean
+from ingest.reasons import REASONS
+from warehouse.lake.lake import Lake
+from warehouse.lake.publication import content_key
+from warehouse.lake.statements import checked_text, known_episodes, time_after
+
+MAX_WHY = 2000  # characters
+OF_CHECK = "FROM located_acceptances WHERE dataset = ? AND check_name = ?"
+
+
+def accept(
+    lake: Lake, dataset: str, check: str, episodes: Collection[int] | None, *, why: str, author: str
+) -> list[dict[str, Any]]:
+    """Accept the faults that a check found in some runs, by their present numbers, or (None) in all of a dataset's.
+
+    Returns the new rows; none where the same was accepted with the same words before. Raises UserError: there is no
+    such dataset, or the check found nothing there; CorrectionError: a text that cannot be saved.
+    """
+    author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY)
+    found = _runs_with(lake, dataset, check)
+    for episode in sorted(set(episodes or ()) - found):
+        others = ", ".join(str(number) for number in sorted(found - {None}, key=str)) or "none: leave --episodes out"
+        raise UserError(f"{check} found nothing in episode {episode} of {dataset}; it did in {others}")
+    return _say(lake, dataset, check, sorted(set(episodes)) if episodes is not None else [None], True, why, author)
+
+
+def take_back(
+    lake: Lake, dataset: str, check: str, episodes: Collection[int] | None, *, why: str = "", author: str
+) -> list[dict[str, Any]]:
+    """Tell faults again that were accepted: those of some runs, or (None) all that was accepted of the check.
+
+    Returns the new rows. Raises UserError: nothing of that was accepted.
+    """
+    author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY, empty=True)
+    known_episodes(lake, dataset)
+    accepted = {row["episode_index"] for row in listed(lake, dataset) if row["check_name"] == check}
+    asked = accepted if episodes is None else set(episodes)
+    if not accepted or asked - accepted:
+        whole = f"{check} is accepted for all of {dataset}: leave --episodes out" if None in accepted else ""
+        named = ", ".join(str(number) for number in sorted(accepted - {None}, key=str))
+        there = f"accepted are its faults in {named}" if named else f"nothing of {check} is accepted in {dataset}"
+        raise UserError(f"there is nothing to take back: {whole or there}")
+    return _say(lake, dataset, check, sorted(asked, key=str), False, why, author)
+
+
+def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
+    """What is accepted now, of one dataset or of all, by present numbers; episode_index None: all of the dataset."""
+    return lake.dicts(
+        "SELECT dataset, check_name, episode_index, why, author, created_at FROM current_acceptances "
+        "WHERE dataset = coalesce(?, dataset) ORDER BY dataset, check_name, episode_index NULLS FIRST",
+        [dataset],
+    )
+
+
+def open_faults(lake: Lake, datasets: Collection[str] | None = None) -> dict[str, dict[str, int]]:
+    """By dataset and check how many usable runs have faults that nobody accepted, the commonest check first."""
+    counts: dict[str, dict[str, int]] = {}
+    for dataset, check, runs in lake.rows(
+        "SELECT dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks JOIN episodes e "
+        "USING (dataset, episode_index) WHERE NOT is_accepted AND e.status = 'ok' GROUP BY ALL ORDER BY 1, 3 DESC, 2"
+    ):
+        if datasets is None or dataset in datasets:
+            counts.setdefault(dataset, {})[check] = runs
+    return counts
+
+
+def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list[str]]:
+    """Runs (dataset, episode_index) in which any of some checks found what nobody accepted, with the names of those.
+
+    Raises UserError: there is no such check.
+    """
+    for check in checks:
+        check_known(check)
+    rows = lake.rows(
+        "SELECT dataset, episode_index, list_sort(list(DISTINCT reason)) FROM open_warnings "
+        "WHERE list_contains(?, reason) AND episode_index IS NOT NULL GROUP BY ALL ORDER BY 1, 2",
+        [list(checks)],
+    )
+    return {(dataset, episode): found for dataset, episode, found in rows}
+
+
+def in_words(counts: dict[str, int]) -> str:
+    """Example: "camera_black in 1 run, camera_frozen in 2 runs"."""
+    return ", ".join(f"{check} in {runs} {'run' if runs == 1 else 'runs'}" for check, runs in counts.items())
+
+
+def check_known(check: str) -> None:
+    """Raises UserError: no check has this name."""
+    if check not in REASONS:
+        hint = did_you_mean(check, sorted(REASONS)) or "; docs/quarantine.md lists them"
+        raise UserError(f"there is no check {check!r}{hint}")
+
+
+def _runs_with(lake: Lake, dataset: str, check: str) -> set[int | None]:
+    """The runs in which a check found something that leaves them usable; None among them: the dataset as a whole."""
+    known_episodes(lake, dataset)
+    check_known(check)
+    rows = lake.rows("SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset])
+    found = {episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")}
+    if found:
+        return found
+    if any(reason == check for reason, _, _ in rows):
+        raise UserError(f"{check} makes runs of {dataset} unusable: {REASONS[check].remedy}")
+    others = ", ".join(sorted({reason for reason, severity, _ in rows if severity == "warning"}))
+    raise UserError(f"{check} found nothing in {dataset}; there is {others or 'no warning at all'}")
+
+
+def _say(
+    lake: Lake, dataset: str, check: str, episodes: Collection[int | None], is_accepted: bool, why: str, author: str
+) -> list[dict[str, Any]]:
+    """Add a row for each run, or for the dataset (None), but where the newest says so already."""
+
+    def new_rows() -> list[dict[str, Any]]:
+        newest: dict[int | None, dict[str, Any]] = {}
+        for row in lake.dicts(f"{OF_CHECK} ORDER BY created_at, acceptance_id", [dataset, check]):
+            newest[row["episode_index"]] = row
+        rows = []
+        for episode in episodes:
+            before = newest.get(episode, {})
+            statement = {"is_accepted": is_accepted, "why": why, "author": author}
+            if statement.items() <= before.items():
+                continue
+            key = content_key(
+                before.get("acceptance_id", ""), dataset, str(episode), check, *map(str, statement.values())
+            )
+            row = {"acceptance_id": key[:16], "dataset": dataset, "episode_index": episode, "check_name": check}
+            rows.append(row | statement | {"created_at": time_after(before.get("created_at"))})
+        return rows
+
+    return lake.append(f"accept {check} of {dataset}", "acceptances", new_rows)
