@@ -59,7 +59,7 @@ class Trial:
 
 
 def checkup_of(decoded: DecodedSet) -> Checkup:
-    checkup = Checkup()
+    checkup = Checkup(decoded.name)
     for run in decoded.runs:
         checkup.add(run.signals())
     return checkup
@@ -134,8 +134,8 @@ def is_meant(said: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
 
 
 def is_right_time(said: RunFault, spoilt: Spoilt) -> bool:
-    """Are late rows told with the right sign, to one frame?"""
-    return abs(said.measured * spoilt.run.fps - spoilt.frames_late) <= 1.0 + 1e-6
+    """Are late rows told with the right sign, to one frame, beyond what is usual in the set?"""
+    return said.unit == "frames" and abs(said.measured - said.usual - spoilt.frames_late) <= 1
 
 
 def _key(fault: RunFault) -> tuple:
@@ -220,7 +220,9 @@ def details(said: Mapping[str, Sequence[RunFault]], done: Sequence[Trial]) -> It
     yield from (f"- {t.words()}" for t in done if t.spoilt.frames_late and t.is_named and not t.is_exact)
     yield "\n## Said of runs without the fault"
     for trial in done:
-        yield from (f"- {trial.words()} -> {_in_words(fault)}" for fault in trial.false_alarms)
+        for check in sorted({fault.check_name for fault in trial.false_alarms}):
+            own = [fault for fault in trial.false_alarms if fault.check_name == check]
+            yield f"- {trial.words()} -> {len(own)} x {_in_words(own[0])}"
 
 
 def _in_words(fault: RunFault) -> str:
@@ -250,7 +252,7 @@ def main() -> int:
     faults = [f for f in FAULTS if asked.only in f"{f.name} {f.check}"]
     for decoded in sets:
         signals = [run.signals() for run in decoded.runs]
-        before, checkup = process_time(), Checkup()
+        before, checkup = process_time(), Checkup(decoded.name)
         for run in signals:
             checkup.add(run)
         said[decoded.name] = checkup.faults()

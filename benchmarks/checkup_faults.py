@@ -166,21 +166,20 @@ def values_of(run: DecodedRun) -> dict[str, np.ndarray]:
 
 
 def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gripper: bool = False) -> Spoilt | None:
-    """Rows late by some frames, early by some where these are negative."""
-    run, count, is_late = decoded.runs[k], abs(int(frames)), int(frames) > 0
+    """Rows late by some frames, early by some where these are negative; what has no other half is cut off."""
+    run, count = decoded.runs[k], abs(int(frames))
     values = values_of(run)
-    if not values or count >= len(run) // 2:
+    chosen = gripper_dimensions(run) if only_gripper else {name: [*range(v.shape[1])] for name, v in values.items()}
+    if not any(chosen.values()) or count >= len(run) // 2:
         return None
-    chosen = {name: list(range(rows.shape[1])) for name, rows in values.items()}
-    if only_gripper:
-        chosen = gripper_dimensions(run)
-    if not any(chosen.values()):
-        return None
+    n = len(run) - count
+    # The frames that pictures and rows on time have, and those of late rows
+    own, others = (count, 0) if int(frames) > 0 else (0, count)
+    cut = kept_frames(run, np.arange(len(run))[own : own + n])
+    shifted = values_of(cut)
     for name, dimensions in chosen.items():
-        rows = values[name][:, dimensions]
-        held = np.repeat(rows[:1] if is_late else rows[-1:], count, axis=0)
-        values[name][:, dimensions] = np.concatenate([held, rows[:-count]] if is_late else [rows[count:], held])
-    return Spoilt(with_rows(run, **values), 0, len(run), count if is_late else -count)
+        shifted[name][:, dimensions] = values[name][others : others + n, dimensions]
+    return Spoilt(with_rows(cut, **shifted), 0, n, int(frames))
 
 
 def gripper_dimensions(run: DecodedRun) -> dict[str, list[int]]:
