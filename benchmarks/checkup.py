@@ -113,6 +113,9 @@ def _judged(
 ) -> Trial:
     new = [one for one in said if _key(one) not in before]
     named = [one for one in new if is_meant(one, fault, spoilt)]
+    # What was said of a run before may be said of other frames now
+    runs = {key[:2] for key in before}
+    new = [one for one in new if _key(one)[:2] not in runs]
     if fault.everywhere:
         strangers = [one for one in new if one.check_name != fault.check]
     else:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.checkup_sets import DecodedRun, DecodedSet
-from ingest.episode import EpisodeData
+from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import combined
 
 Rng = np.random.Generator
@@ -146,8 +146,8 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
 
 
 def with_rows(run: DecodedRun, state: np.ndarray | None = None, action: np.ndarray | None = None) -> DecodedRun:
-    """The run with other values of state or action [n, d]."""
-    episode = run.episode
+    """The run with other values of state or action [n, d], and no statistics: a recorder makes these of its rows."""
+    episode = replace(run.episode, statistics=())
     if state is not None and episode.states is not None:
         episode = replace(episode, states=_named_as(episode.states, state))
     if action is not None and episode.actions is not None:
@@ -333,7 +333,8 @@ def kept_frames(run: DecodedRun, kept: np.ndarray) -> DecodedRun:
     episode = run.episode
     times = episode.timestamps_s
     tables = {name: table and _rows_at(table, kept) for name, table in _tables(episode).items()}
-    cut = replace(run, episode=replace(episode, timestamps_s=None if times is None else times[kept], **tables))
+    times = None if times is None else times[kept]
+    cut = replace(run, episode=replace(episode, timestamps_s=times, statistics=(), **tables))
     for camera, pictures in run.pictures.items():
         cut = cut.with_pictures(camera, pictures[kept])
     return cut
@@ -405,6 +406,20 @@ def other_text(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoi
     return _whole(replace(run, episode=replace(run.episode, record=record)))
 
 
+def stale(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
+    """The stored statistics are those of a share of the set's runs, the first ones; of one run at least."""
+    run, values = decoded.runs[k], values_of(decoded.runs[k])
+    first = decoded.runs[: max(1, round(float(share) * len(decoded.runs)))]
+    if not values or len(first) == len(decoded.runs):
+        return None
+    statistics = []
+    for vector in values:
+        rows = np.concatenate([values_of(other)[vector] for other in first])
+        of_rows = rows.min(axis=0), rows.max(axis=0), rows.mean(axis=0), rows.std(axis=0)
+        statistics.append(StoredStatistics(vector, "meta/stats.json", *of_rows, len(rows), False))
+    return _whole(replace(run, episode=replace(run.episode, statistics=statistics)))
+
+
 # What they share
 
 
@@ -456,7 +471,7 @@ FAULTS: Sequence[Fault] = (
     Fault("camera moved", "camera_moved", "", tuple(f"shift {s}" for s in (0.02, 0.04, 0.08, 0.16)), moved),
     Fault("camera turned", "camera_moved", "°", tuple(f"turn {s}" for s in (2, 5, 10)), moved),
     Fault("camera zoomed", "camera_moved", "", tuple(f"zoom {s}" for s in (1.05, 1.1, 1.2)), moved),
-    Fault("brightness jumps", "camera_moved", "luma of 255", (5, 10, 20, 40), brighter),
+    Fault("brightness jumps", "camera_jumps", "luma of 255", (5, 10, 20, 40), brighter),
     Fault("rows late or early in all runs", "rows_late", "frames", FRAMES, late, everywhere=True, turns=BOTH),
     Fault("rows late or early in one run", "rows_late", "frames", FRAMES, late, turns=BOTH),
     Fault(
@@ -473,5 +488,6 @@ FAULTS: Sequence[Fault] = (
     Fault("dead joint", "dead_dimension", "", ("state", "action"), dead),
     Fault("other unit or sign", "other_scale", "times", (-1, 57.29578, 1000), scaled),
     Fault("joint offset, action to state", "other_scale", "of the range", (0.05, 0.1, 0.2, 0.5), offset),
+    Fault("stale statistics", "stale_statistics", "of the runs", (0.9, 0.5, 0.1), stale, everywhere=True),
     Fault("frames dropped", "frames_missing", "frames", (1, 3, 10, 30), dropped),
 )
