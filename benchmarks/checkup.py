@@ -27,6 +27,7 @@ import numpy as np
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
+from benchmarks.checkup_peers import PEERS, peer_rows
 from benchmarks.checkup_sets import DecodedSet, decoded_set
 from benchmarks.harness import SHARED, arguments, machine, table_text, write_json
 from core.paths import ROOT
@@ -194,12 +195,13 @@ def cost_rows(sets: Sequence[DecodedSet], checking_s: Mapping[str, float]) -> li
 HEADS = {
     "faults": ["fault", "check", "size in", "named at each size, of those tried", "tried"],
     "clean": ["set", "runs", "said of it as it is", "said of other runs beside a fault"],
-    "cost": ["set", "frames", "CPU s of decoding and measuring", "CPU of the checkup, of that"],
+    "cost": ["set", "frames", "CPU s of decoding and measuring", "CPU of the checkup, of that", "kB kept of a run"],
+    "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
 
 
 def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
-    return {name: table_text(head, data[name]) for name, head in HEADS.items()}
+    return {name: table_text(head, data[name]) for name, head in HEADS.items() if name in data}
 
 
 def page(text: str, tables: Mapping[str, str]) -> str:
@@ -246,6 +248,7 @@ def main() -> int:
     parser.add_argument(
         "--details", action="store_true", help="list each fault that is not named, and each false alarm"
     )
+    parser.add_argument("--peers", action="store_true", help="run other checkers on written copies of sim_long, too")
     parser.add_argument("--page", action="store_true", help="write the tables of docs/checkup.md, too")
     asked = parser.parse_args()
     places = [ROOT / "samples" / name for name in SIMULATED] + [asked.data / name for name in (*SPOILT, *CLEAN)]
@@ -268,6 +271,9 @@ def main() -> int:
         "clean": clean_rows(sets, said, done),
         "cost": cost_rows(sets, checking_s),
     }
+    if asked.peers:
+        simulated = next(decoded for decoded in sets if decoded.name == SIMULATED[0])
+        data["peers"] = peer_rows(simulated, asked.seed, KEPT)
     tables = tables_of(data)
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")

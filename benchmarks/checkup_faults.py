@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 import av
 import cv2
@@ -59,23 +60,30 @@ class Fault:
 # Pictures
 
 
-def encoded_again(pictures: np.ndarray, crf: int = 23) -> np.ndarray:
+def encoded_again(pictures: np.ndarray) -> np.ndarray:
     """Luma pictures [n, h, w] as they come back from H.264."""
-    n, height, width = pictures.shape
+    height, width = pictures.shape[1:]
     even = np.pad(pictures, ((0, 0), (0, height % 2), (0, width % 2)), mode="edge")
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=10, options={"crf": str(crf), "preset": "veryfast", "g": "10"})
-        stream.height, stream.width, stream.pix_fmt = even.shape[1], even.shape[2], "yuv420p"
-        grey = np.full((even.shape[1] // 2, even.shape[2]), 128, np.uint8)
-        for picture in even:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.vstack([picture, grey]), format="yuv420p")))
-        container.mux(stream.encode())
+    write_luma(file, even, 10, crf=23)
     file.seek(0)
     with av.open(file) as container:
         decoded = [frame.to_ndarray(format="yuv420p")[:height, :width] for frame in container.decode(video=0)]
-    assert len(decoded) == n
+    assert len(decoded) == len(pictures)
     return np.stack(decoded)
+
+
+def write_luma(file: Path | io.BytesIO, pictures: np.ndarray, fps: float, *, crf: int) -> None:
+    """Luma pictures [n, h, w] of even sizes as H.264."""
+    height, width = pictures.shape[1:]
+    grey = np.full((height // 2, width), 128, np.uint8)
+    with av.open(file, "w", format="mp4") as container:
+        options = {"crf": str(crf), "preset": "veryfast", "g": "10"}
+        stream = container.add_stream("libx264", rate=round(fps), options=options)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.vstack([picture, grey]), format="yuv420p")))
+        container.mux(stream.encode())
 
 
 def noisy(pictures: np.ndarray, rng: Rng) -> np.ndarray:
