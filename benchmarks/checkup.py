@@ -10,8 +10,8 @@ overlaps it. What the checkup says of the sets as they are is listed: each is a 
 Prints Markdown; with --page also writes docs/data/checkup.json and the tables between the markers of docs/checkup.md.
 """
 
-import resource
 import sys
+import tracemalloc
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ import numpy as np
 
 from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault
+from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
 from benchmarks.checkup_peers import PEERS, peer_rows
 from benchmarks.checkup_sets import DecodedSet, decoded_set
@@ -150,15 +151,24 @@ def _key(fault: RunFault) -> tuple:
 
 
 def recall_rows(done: Sequence[Trial]) -> list[list[str]]:
-    """For each fault, the share that is named at each size, over all sets."""
+    """For each fault, the share that is named at each size, over all sets; and the sets in which the plainest one is
+    not always named."""
     rows = []
     for fault in FAULTS:
         own = [trial for trial in done if trial.fault is fault]
         if not own or fault.check is None:
             continue
         sizes = [_of_size([t for t in own if t.size == size], size) for size in fault.sizes]
-        rows.append([fault.name, f"`{fault.check}`", fault.unit, "; ".join(filter(None, sizes)), str(len(own))])
+        rows.append([fault.name, f"`{fault.check}`", fault.unit, "; ".join(filter(None, sizes)), _missed_in(own)])
     return rows
+
+
+def _missed_in(own: Sequence[Trial]) -> str:
+    plainest = [trial for trial in own if trial.size == trial.fault.sizes[-1]]
+    by_set: dict[str, list[bool]] = {}
+    for trial in plainest:
+        by_set.setdefault(trial.dataset, []).append(trial.is_named)
+    return ", ".join(f"`{name}` {sum(named)}/{len(named)}" for name, named in by_set.items() if not all(named))
 
 
 def _of_size(own: Sequence[Trial], size: float | str) -> str:
@@ -183,19 +193,71 @@ def clean_rows(sets: Sequence[DecodedSet], said: Mapping[str, Sequence[RunFault]
     return rows
 
 
-def cost_rows(sets: Sequence[DecodedSet], checking_s: Mapping[str, float]) -> list[list[str]]:
-    rows = []
-    for decoded in sets:
-        frames = sum(len(run) for run in decoded.runs)
-        share = checking_s[decoded.name] / decoded.decoding_s
-        rows.append([f"`{decoded.name}`", str(frames), f"{decoded.decoding_s:.1f}", f"{share:.1%}"])
+def cost_row(decoded: DecodedSet) -> list[str]:
+    """What the checkup takes beside decoding, and what it keeps of a run until all are compared."""
+    signals = [run.signals() for run in decoded.runs]
+    before, checkup = process_time(), Checkup(decoded.name)
+    for run in signals:
+        checkup.add(run)
+    checkup.faults()
+    share = (process_time() - before) / decoded.decoding_s
+    tracemalloc.start()
+    kept = Checkup(decoded.name)
+    for run in signals:
+        kept.add(run)
+    kept_kb = tracemalloc.get_traced_memory()[0] / len(signals) / 1024
+    tracemalloc.stop()
+    frames = sum(len(run) for run in decoded.runs)
+    return [f"`{decoded.name}`", str(frames), f"{decoded.decoding_s:.1f}", f"{share:.1%}", f"{kept_kb:.0f}"]
+
+
+def many_rows(decoded: DecodedSet, counts: Sequence[int]) -> list[list[str]]:
+    """What so many runs take: those of a set over and over, each with noise of its own, so that none is a copy."""
+    rng, rows = np.random.default_rng(0), []
+    signals = [run.signals() for run in decoded.runs]
+    for count in counts:
+        checkup, looked_s = Checkup(decoded.name), 0.0
+        for index in range(count):
+            run = _varied(signals[index % len(signals)], index, rng)
+            before = process_time()
+            checkup.add(run)
+            looked_s += process_time() - before
+        before = process_time()
+        checkup.faults()
+        compared_s = process_time() - before
+        tracemalloc.start()
+        checkup.faults()
+        peak_mb = tracemalloc.get_traced_memory()[1] / 2**20
+        tracemalloc.stop()
+        rows.append([f"{count:,}", *(f"{1000 * s / count:.2f}" for s in (looked_s, compared_s)), f"{peak_mb:.0f}"])
     return rows
 
 
+def _varied(run: RunSignals, index: int, rng: np.random.Generator) -> RunSignals:
+    """The run as another one: rows by a share of their range, pictures by luma and a quarter of their hashes' bits."""
+    cameras = []
+    for camera in run.cameras:
+        tiny = np.clip(camera.tiny + rng.normal(0, 6, camera.tiny.shape), 0, 255).astype(np.uint8)
+        bits = rng.integers(0, 2**63, (2, len(camera.phash)), dtype=np.uint64)
+        cameras.append(replace(camera, tiny=tiny, phash=camera.phash ^ (bits[0] & bits[1])))
+    state, action = (
+        None if values is None else values + rng.normal(0, 0.03, values.shape) * np.ptp(values, axis=0)
+        for values in (run.state, run.action)
+    )
+    return replace(run, episode_index=index, state=state, action=action, cameras=cameras)
+
+
 HEADS = {
-    "faults": ["fault", "check", "size in", "named at each size, of those tried", "tried"],
+    "faults": [
+        "fault",
+        "check",
+        "size in",
+        "named at each size, of those tried",
+        "sets in which the last size is missed",
+    ],
     "clean": ["set", "runs", "said of it as it is", "said of other runs beside a fault"],
     "cost": ["set", "frames", "CPU s of decoding and measuring", "CPU of the checkup, of that", "kB kept of a run"],
+    "many": ["runs", "CPU ms of each, looked at", "CPU ms of each, compared", "MB for comparing"],
     "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
 
@@ -235,10 +297,6 @@ def _in_words(fault: RunFault) -> str:
     return f"{fault.check_name}: {where}: {fault.detail}"
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--only", metavar="WORD", default="", help="only faults and checks that have it in their names")
@@ -248,36 +306,30 @@ def main() -> int:
     parser.add_argument(
         "--details", action="store_true", help="list each fault that is not named, and each false alarm"
     )
-    parser.add_argument("--peers", action="store_true", help="run other checkers on written copies of sim_long, too")
+    parser.add_argument("--peers", action="store_true", help="run other checkers on copies of the first set, too")
+    parser.add_argument("--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take")
     parser.add_argument("--page", action="store_true", help="write the tables of docs/checkup.md, too")
     asked = parser.parse_args()
     places = [ROOT / "samples" / name for name in SIMULATED] + [asked.data / name for name in (*SPOILT, *CLEAN)]
     places = [p for p in places if p.is_dir() and (not asked.sets or p.name in asked.sets)]
     sets = [decoded_set(place, KEPT) for place in places]
-    said, checking_s, done = dict[str, list[RunFault]](), dict[str, float](), list[Trial]()
-    faults = [f for f in FAULTS if asked.only in f"{f.name} {f.check}"]
-    for decoded in sets:
-        signals = [run.signals() for run in decoded.runs]
-        before, checkup = process_time(), Checkup(decoded.name)
-        for run in signals:
-            checkup.add(run)
-        said[decoded.name] = checkup.faults()
-        checking_s[decoded.name] = process_time() - before
-        if decoded.name not in CLEAN:
-            done += trials(decoded, faults, asked.seed)
+    faults = [fault for fault in FAULTS if asked.only in f"{fault.name} {fault.check}"]
+    said = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
+    done = [trial for d in sets if d.name not in CLEAN for trial in trials(d, faults, asked.seed)]
     data = {
         "seed": asked.seed,
         "faults": recall_rows(done),
         "clean": clean_rows(sets, said, done),
-        "cost": cost_rows(sets, checking_s),
+        "cost": [cost_row(decoded) for decoded in sets],
     }
+    if asked.many:
+        data["many"] = many_rows(sets[0], asked.many)
     if asked.peers:
-        simulated = next(decoded for decoded in sets if decoded.name == SIMULATED[0])
-        data["peers"] = peer_rows(simulated, asked.seed, KEPT)
+        data["peers"] = peer_rows(sets[0], asked.seed, KEPT)
     tables = tables_of(data)
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
-    print(f"{machine()}; at most {peak_mb():.0f} MB")
+    print(machine())
     if asked.details:
         print("\n".join(details(said, done)))
     if asked.page:
