@@ -302,7 +302,7 @@ def main() -> int:
     parser.add_argument("--only", metavar="WORD", default="", help="only faults and checks that have it in their names")
     parser.add_argument("--seed", type=int, default=0, help="draws the runs and places of faults")
     parser.add_argument("--data", type=Path, default=SHARED / "data", help="where the real sets lie")
-    parser.add_argument("--sets", nargs="+", help="only these")
+    parser.add_argument("--sets", nargs="+", help="only these, all of them with faults")
     parser.add_argument(
         "--details", action="store_true", help="list each fault that is not named, and each false alarm"
     )
@@ -315,7 +315,8 @@ def main() -> int:
     sets = [decoded_set(place, KEPT) for place in places]
     faults = [fault for fault in FAULTS if asked.only in f"{fault.name} {fault.check}"]
     said = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
-    done = [trial for d in sets if d.name not in CLEAN for trial in trials(d, faults, asked.seed)]
+    spoilt = [decoded for decoded in sets if asked.sets or decoded.name not in CLEAN]
+    done = [trial for decoded in spoilt for trial in trials(decoded, faults, asked.seed)]
     data = {
         "seed": asked.seed,
         "faults": recall_rows(done),
