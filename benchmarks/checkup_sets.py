@@ -7,7 +7,7 @@ what is measured of the whole one.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import process_time
 
@@ -60,7 +60,7 @@ class DecodedRun:
 
     def with_pictures(self, camera: str, pictures: np.ndarray) -> "DecodedRun":
         """The run with other pictures [n, h, w] of a camera, measured anew."""
-        cameras = [_measured(own, pictures) if own.camera == camera else own for own in self.cameras]
+        cameras = [measured(camera, pictures, own.tiny_every) if own.camera == camera else own for own in self.cameras]
         return replace(self, cameras=cameras, pictures={**self.pictures, camera: pictures})
 
 
@@ -73,14 +73,13 @@ class DecodedSet:
     decoding_s: float
 
 
-def _measured(camera: CameraSignals, pictures: np.ndarray) -> CameraSignals:
-    """A camera's measures of other pictures."""
-    meter = FrameMeter(camera.tiny_every)
+def measured(camera: str, pictures: np.ndarray, tiny_every: int) -> CameraSignals:
+    """What the frames stage measures of a camera's pictures [n, h, w]."""
+    meter = FrameMeter(tiny_every)
     for picture in pictures:
         meter.add(np.ascontiguousarray(picture))
-    measures = meter.read()
-    names = {field.name for field in fields(camera)} & set(vars(measures))
-    return replace(camera, luma=measures.luma_mean, **{name: getattr(measures, name) for name in names})
+    m = meter.read()
+    return CameraSignals(camera, m.change, m.luma_mean, m.is_black, m.phash, m.tiny, tiny_every, m.sha256)
 
 
 @dataclass
@@ -158,7 +157,5 @@ def _decoded(
         for number, camera in enumerate(cameras)
     }
     every = every_nth(TINY_HZ, record.fps)
-    none = np.zeros(0)
-    blank = CameraSignals("", none, none, none, none, none, every, b"")
-    measured = [_measured(replace(blank, camera=camera), seen) for camera, seen in pictures.items()]
-    return DecodedRun(episode, grippers, measured, pictures)
+    cameras_measured = [measured(camera, seen, every) for camera, seen in pictures.items()]
+    return DecodedRun(episode, grippers, cameras_measured, pictures)

@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
 # blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
 # then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
-# for the checkup (a thousand of annotate)
+# for the checkup (a thousand of annotate), and its benchmark (nine hundred: faults, copies for other checkers)
 STATEMENTS = {
     "core": 1211,
     "ingest": 10460,
@@ -28,7 +28,7 @@ STATEMENTS = {
     "explorer": 2880,
     "cli": 2320,
     "assets": 1650,
-    "benchmarks": 5680,
+    "benchmarks": 6580,
 }
 PAGES = 3045  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600
