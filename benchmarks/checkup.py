@@ -10,6 +10,7 @@ overlaps it. What the checkup says of the sets as they are is listed: each is a 
 Prints Markdown; with --page also writes docs/data/checkup.json and the tables between the markers of docs/checkup.md.
 """
 
+import json
 import sys
 import tracemalloc
 from collections import defaultdict
@@ -151,7 +152,7 @@ def _key(fault: RunFault) -> tuple:
 
 
 def recall_rows(done: Sequence[Trial]) -> list[list[str]]:
-    """For each fault, the share that is named at each size, over all sets; and the sets in which the plainest one is
+    """For each fault, how often it is named at each size, over all sets; and the sets in which the plainest one is
     not always named."""
     rows = []
     for fault in FAULTS:
@@ -168,7 +169,7 @@ def _missed_in(own: Sequence[Trial]) -> str:
     by_set: dict[str, list[bool]] = {}
     for trial in plainest:
         by_set.setdefault(trial.dataset, []).append(trial.is_named)
-    return ", ".join(f"`{name}` {sum(named)}/{len(named)}" for name, named in by_set.items() if not all(named))
+    return ", ".join(f"`{name}`" for name, named in by_set.items() if not all(named))
 
 
 def _of_size(own: Sequence[Trial], size: float | str) -> str:
@@ -189,7 +190,8 @@ def clean_rows(sets: Sequence[DecodedSet], said: Mapping[str, Sequence[RunFault]
         own = [trial for trial in done if trial.dataset == decoded.name]
         false = sum(len(trial.false_alarms) for trial in own)
         words = ", ".join(f"`{check}` {count}" for check, count in sorted(checks.items())) or "nothing"
-        rows.append([f"`{decoded.name}`", str(len(decoded.runs)), words, f"{false} of {len(own)}"])
+        beside = f"{false} beside {len(own)}" if own else "–"
+        rows.append([f"`{decoded.name}`", str(len(decoded.runs)), words, beside])
     return rows
 
 
@@ -207,8 +209,7 @@ def cost_row(decoded: DecodedSet) -> list[str]:
         kept.add(run)
     kept_kb = tracemalloc.get_traced_memory()[0] / len(signals) / 1024
     tracemalloc.stop()
-    frames = sum(len(run) for run in decoded.runs)
-    return [f"`{decoded.name}`", str(frames), f"{decoded.decoding_s:.1f}", f"{share:.1%}", f"{kept_kb:.0f}"]
+    return [f"`{decoded.name}`", f"{decoded.decoding_s:.1f}", f"{share:.1%}", f"{kept_kb:.0f}"]
 
 
 def many_rows(decoded: DecodedSet, counts: Sequence[int]) -> list[list[str]]:
@@ -255,8 +256,8 @@ HEADS = {
         "named at each size, of those tried",
         "sets in which the last size is missed",
     ],
-    "clean": ["set", "runs", "said of it as it is", "said of other runs beside a fault"],
-    "cost": ["set", "frames", "CPU s of decoding and measuring", "CPU of the checkup, of that", "kB kept of a run"],
+    "clean": ["set", "runs", "said of it as it is", "said of others beside faults"],
+    "cost": ["set", "CPU s of decoding and measuring", "CPU of the checkup, of that", "kB kept of a run"],
     "many": ["runs", "CPU ms of each, looked at", "CPU ms of each, compared", "MB for comparing"],
     "peers": ["fault", "ours", *(peer.name for peer in PEERS)],
 }
@@ -317,26 +318,28 @@ def main() -> int:
     said = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
     spoilt = [decoded for decoded in sets if asked.sets or decoded.name not in CLEAN]
     done = [trial for decoded in spoilt for trial in trials(decoded, faults, asked.seed)]
-    data = {
-        "seed": asked.seed,
-        "faults": recall_rows(done),
-        "clean": clean_rows(sets, said, done),
-        "cost": [cost_row(decoded) for decoded in sets],
-    }
+    data: dict[str, Any] = {"seed": asked.seed}
+    data |= {"faults": recall_rows(done), "clean": clean_rows(sets, said, done), "cost": list(map(cost_row, spoilt))}
     if asked.many:
         data["many"] = many_rows(sets[0], asked.many)
     if asked.peers:
         data["peers"] = peer_rows(sets[0], asked.seed, KEPT)
-    tables = tables_of(data)
-    for name, text in tables.items():
+    for name, text in tables_of(data).items():
         print(f"## {name}\n\n{text}")
     print(machine())
     if asked.details:
         print("\n".join(details(said, done)))
     if asked.page:
-        write_json(FIGURES, data)
-        PAGE.write_text(page(PAGE.read_text(), tables))
+        write_page(data, is_whole=not (asked.only or asked.sets))
     return 0
+
+
+def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
+    """The figures and the page; of a run of some faults or sets only the tables that need no more."""
+    kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    new = data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
+    write_json(FIGURES, kept | new)
+    PAGE.write_text(page(PAGE.read_text(), tables_of(kept | new)))
 
 
 if __name__ == "__main__":
