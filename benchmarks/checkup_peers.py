@@ -85,11 +85,9 @@ class Peer:
 
 
 PEERS = (
-    Peer(
-        "rdq 0.3.4", lambda env, data, out: [str(env / "rdq"), "check", "--video-full", "--json", str(out), str(data)]
-    ),
-    Peer("adduct 0.2.2", lambda env, data, out: [str(env / "adduct"), "scan", "--full", "--json", str(out), str(data)]),
-    Peer("lerobot-lint 0.1.1", lambda env, data, out: [str(env / "lelint"), "check", "--json", str(out), str(data)]),
+    Peer("rdq 0.3.4", ("rdq", "check", "--video-full")),
+    Peer("adduct 0.2.2", ("adduct", "scan", "--full")),
+    Peer("lerobot-lint 0.1.1", ("lelint", "check")),
 )
 
 

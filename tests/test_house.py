@@ -28,7 +28,7 @@ STATEMENTS = {
     "explorer": 2880,
     "cli": 2320,
     "assets": 1650,
-    "benchmarks": 6580,
+    "benchmarks": 6590,
 }
 PAGES = 3045  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600
