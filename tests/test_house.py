@@ -16,7 +16,7 @@ from core.paths import ROOT
 # Statements of Python, those inside of others counted too. Raised for recordings (what people say follows them), for
 # blocking checks that stages ask themselves, names of steps with evidence, and plain lines in the place of dense ones;
 # then for pictures by time, steps after edits by LeRobot, MCAP by time, actions in exports, recordings to review; then
-# for the checkup (a thousand of annotate)
+# for the checkup (a thousand of annotate), and its benchmark (nine hundred: faults, copies for other checkers)
 STATEMENTS = {
     "core": 1230,
     "ingest": 10460,
@@ -28,7 +28,7 @@ STATEMENTS = {
     "explorer": 2960,
     "cli": 2480,
     "assets": 1650,
-    "benchmarks": 5680,
+    "benchmarks": 6590,
 }
 PAGES = 3130  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600

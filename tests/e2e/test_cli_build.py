@@ -52,6 +52,8 @@ def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path
         ("cubes", str(away / "held/cubes")),
         ("red_cubes", str(away / "held/more/Red Cubes")),
     ]
+    copies = "SELECT dataset, episode_index, other_dataset, other_episode, detail FROM checks WHERE check_name = 'copy'"
+    assert rows(workspace, copies) == [("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")]
     shown = ok(proccorpus("inspect", "held", cwd=away)).out
     assert "held holds 2 datasets" in shown
     assert "proccorpus build --source held" in shown

@@ -90,6 +90,8 @@ ELSEWHERE = {
     "pictures_lost": ("tests/pipeline/stages/test_samples.py", ""),
     "taken_down": ("tests/pipeline/test_kept_workspaces.py", ""),
     "copy": ("tests/pipeline/test_kept_workspaces.py", ""),
+    "camera_frozen": ("tests/cli/test_without.py", ""),
+    "camera_black": ("tests/cli/test_without.py", ""),
 }
 
 

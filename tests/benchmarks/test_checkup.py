@@ -1,0 +1,94 @@
+"""The benchmark of the checkup: what it spoils, whom it holds to be named, and what it reads of other checkers."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from annotate.checkup.faults import RunFault
+from benchmarks.checkup import HEADS, is_meant, is_right_time, page, trials
+from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
+from benchmarks.checkup_peers import said_by_peer
+from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
+from ingest.episode import EpisodeData, EpisodeRecord
+
+FRAMES, FPS, SIDE = 60, 10.0, 64
+
+
+def decoded_run(index: int) -> DecodedRun:
+    """A bright square that goes where the state says."""
+    times = np.arange(FRAMES) / FPS
+    state = np.column_stack([np.sin(times + index), np.cos(times + index)])
+    pictures = np.full((FRAMES, SIDE, SIDE), 60, np.uint8)
+    for picture, (x, y) in zip(pictures, (20 + 12 * state).astype(int), strict=True):
+        picture[y : y + 20, x : x + 20] = 220
+    record = EpisodeRecord(index, str(index), FPS, "move the square", num_rows=FRAMES)
+    rows = pa.table({"x": state[:, 0], "y": state[:, 1]})
+    episode = EpisodeData(record, rows, None, times, lambda *_: iter(()))
+    return DecodedRun(episode, (), [measured("front", pictures, 2)], {"front": pictures})
+
+
+@pytest.fixture(scope="module")
+def squares() -> DecodedSet:
+    return DecodedSet("squares", [decoded_run(index) for index in range(4)], 1.0)
+
+
+def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) -> None:
+    black = [fault for fault in FAULTS if fault.name == "camera black"]
+    done = list(trials(squares, black, seed=1))
+    # Six seconds have no place for ten of black
+    assert [trial.size for trial in done] == [size for size in (0.5, 1, 2, 5) for _ in range(3)]
+    assert all(trial.is_named and not trial.false_alarms for trial in done)
+    assert {trial.spoilt.run.index for trial in done[:3]} == {trial.spoilt.run.index for trial in done[3:6]}
+    assert [t.spoilt.start for t in done] == [t.spoilt.start for t in trials(squares, black, seed=1)]
+
+
+def test_pictures_that_are_encoded_again_are_no_fault(squares: DecodedSet) -> None:
+    control = [fault for fault in FAULTS if fault.check is None]
+    assert [trial.false_alarms for trial in trials(squares, control, seed=0)] == [()] * 3
+    pictures = squares.runs[0].pictures["front"]
+    apart = np.abs(encoded_again(pictures).astype(int) - pictures)
+    assert 0 < apart.mean() < 2
+
+
+@pytest.mark.parametrize("frames", [5, -5])
+def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None:
+    spoilt = late(squares, 0, frames, np.random.default_rng(0))
+    assert spoilt is not None
+    state, pictures = values_of(squares.runs[0])["state"], squares.runs[0].pictures["front"]
+    rows, seen = (slice(0, -5), slice(5, None)) if frames > 0 else (slice(5, None), slice(0, -5))
+    assert (values_of(spoilt.run)["state"] == state[rows]).all()
+    assert (spoilt.run.pictures["front"] == pictures[seen]).all()
+    fault = RunFault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")
+    assert is_right_time(fault, spoilt)
+    assert not is_right_time(replace(fault, measured=-frames), spoilt)
+
+
+def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
+    frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
+    spoilt = Spoilt(squares.runs[1], 20, 40)
+    said = RunFault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
+    assert is_meant(said, frozen, spoilt)
+    assert not is_meant(replace(said, check_name="camera_black"), frozen, spoilt)
+    assert not is_meant(replace(said, episode_index=2), frozen, spoilt)
+    assert not is_meant(replace(said, start_frame=40), frozen, spoilt)
+
+
+def test_other_checkers_name_few_episodes_at_a_time() -> None:
+    report = {
+        "issues": [{"check": "frozen", "episode": 3}, {"check": "spikes", "episodes": list(range(18))}],
+        "clusters": [{"id": "drift", "findings": [{"locus": {"episodes": ["episode_000007"]}}]}],
+    }
+    assert said_by_peer(report, 18) == {(3, "frozen"), (7, "drift")}
+
+
+def test_the_page_gets_its_tables() -> None:
+    marked = "".join(
+        f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n" for name in HEADS
+    )
+    made = page(marked, dict.fromkeys(HEADS, "| new |\n"))
+    assert made.count("| new |") == len(HEADS)
+    assert "old" not in made
+    with pytest.raises(ValueError, match="needs each of the lines"):
+        page("nothing", {"faults": "| new |\n"})
