@@ -121,13 +121,18 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(lake.workspace, [outcome])
     sql = (
-        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
+        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    rows = lake.dicts(sql, [frozen.name])
+    rows, seen = lake.dicts(sql, [frozen.name]), []
     if format == "table":  # the report has more, and --format json has all
         rows = [row for row in rows if row["metric"] in HELD_OUT_METRICS]
+        seen = [row for row in rows if row["seen_episodes"]]
+        rows = [row for row in rows if not row["seen_episodes"]]
     show(rows, format)
+    if seen:
+        say("Scored on episodes that the model was trained on; these say nothing of new runs:")
+        show(seen, format)
     note(f"report: {outcome.files[0]}")
 
 

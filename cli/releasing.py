@@ -39,7 +39,14 @@ from warehouse.lake.statements import undo_takedown as take_back
 from warehouse.releases.contents import LOCAL, contents
 from warehouse.releases.diff import diff_releases, diff_runs
 from warehouse.releases.publish import publish, verify_published
-from warehouse.releases.release import card_path, create_release, delete_release, get_release, verify_release
+from warehouse.releases.release import (
+    card_path,
+    create_release,
+    delete_release,
+    get_release,
+    hanging_on,
+    verify_release,
+)
 from warehouse.shards.check import check_shard
 from warehouse.shards.progresslm import PROFILES, draw
 
@@ -145,9 +152,13 @@ def release_diff(
 
 @release_app.command("delete")
 def release_delete(name: str, yes: YesOption = False, at: Here = Here()) -> None:
-    """Delete a release and its card. `proccorpus gc` then deletes the files that nothing else uses."""
+    """Delete a release and its card; says what refers to it. Its name is not given again.
+
+    `proccorpus gc` then deletes the files that nothing else uses.
+    """
     lake = lake_at(at.workspace)
     release = get_release(lake, name)
+    warn(hanging_on(lake, release), f"release {release.name}")
     confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
     gone = delete_release(lake, release.name)
     say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")

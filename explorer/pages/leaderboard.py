@@ -27,11 +27,12 @@ VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and a metric that a
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
 SCORES_SQL = f"""
-    SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage {RUNS}
+    SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage, s.seen_episodes {RUNS}
     AND s.slice = ? AND s.metric = ? ORDER BY s.value {{order}} NULLS LAST, r.model"""
 SLICES_SQL = f"""
-    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n,
-           s.value = {{best}}(s.value) OVER (PARTITION BY s.slice) AS is_best {RUNS} AND s.metric = ?
+    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n, coalesce(s.seen_episodes, 0) AS seen_episodes,
+           s.value = {{best}}(s.value) FILTER (NOT coalesce(s.seen_episodes > 0, false))
+             OVER (PARTITION BY s.slice) AND NOT coalesce(s.seen_episodes > 0, false) AS is_best {RUNS} AND s.metric = ?
     AND s.value IS NOT NULL ORDER BY r.model, eval_run"""
 BEHIND_SQL = f"""
     SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,
@@ -58,6 +59,7 @@ def page(
     slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")
+    rows = scores(reader, shown, slice, chosen)
     return at.page(
         "leaderboard.html",
         title="Leaderboard",
@@ -65,7 +67,9 @@ def page(
         slices=slices,
         metrics=metrics,
         chosen={"benchmark": shown, "slice": slice, "metric": chosen},
-        rows=scores(reader, shown, slice, chosen),
+        # A score on runs that a model was trained on is no score of new runs: it stands in a table of its own
+        rows=[row for row in rows if not row["seen_episodes"]],
+        rows_of_seen=[row for row in rows if row["seen_episodes"]],
         lower=is_lower_better(chosen),
         by=by,
         matrix=slices_matrix(reader, shown, chosen) if by else None,

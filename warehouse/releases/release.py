@@ -248,6 +248,13 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards), card_sha256)
 
 
+# A name that was given to a release; those of earlier versions are known by the models and scores that name them
+USED = """
+SELECT 1 FROM (SELECT name FROM deleted_releases UNION ALL SELECT release FROM training_runs
+               UNION ALL SELECT release FROM eval_runs) WHERE name = ? LIMIT 1"""
+EXPORTS = "exports/*/manifest.json"  # in a workspace
+
+
 def get_release(lake: Lake, name: str | None = None) -> Release:
     """As find_release; raises ReleaseError when there is none."""
     release = find_release(lake, name)
@@ -287,6 +294,10 @@ def create_release(
     # A release is quoted by its name, so the name keeps its content; only `replace` gives it another
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
+    if not replace and lake.rows(USED, [name]):
+        raise ReleaseError(
+            f"there was a release {name} before, which models, scores or others may name: choose another name"
+        )
     held = held or contents(lake, allow)
     # nothing is frozen that is not whole: the shards' files, the splits, the tables
     _check(lake, held)
@@ -320,9 +331,34 @@ def _check(lake: Lake, held: Contents) -> None:
             raise ReleaseError(guard.refusal.format(found.detail))
 
 
+def hanging_on(lake: Lake, release: Release) -> list[str]:
+    """What refers to a release, a sentence each: models that were trained on it, scores, exports in the workspace."""
+    models = lake.column(
+        "SELECT training_run FROM training_runs WHERE release = ? AND config_hash = ? ORDER BY 1",
+        [release.name, release.config_hash],
+    )
+    scored = lake.column("SELECT DISTINCT model FROM eval_runs WHERE release = ? ORDER BY 1", [release.name])
+    exports = [path.parent.name for path in sorted(lake.workspace.root.glob(EXPORTS)) if _is_of(path, release)]
+    sentences = [
+        (models, "models were trained on it, and cannot be published without it"),
+        (scored, "models and baselines were scored on it"),
+        (exports, "exports in exports/ were made of it"),
+    ]
+    return [f"{len(names)} {text}: {', '.join(names)}" for names, text in sentences if names]
+
+
+def _is_of(manifest: Path, release: Release) -> bool:
+    """Is it the manifest of an export of a release?"""
+    facts = json.loads(manifest.read_text())
+    return (facts.get("release"), facts.get("content")) == (release.name, release.config_hash)
+
+
 def delete_release(lake: Lake, name: str) -> Release:
-    """Forget a release and its card; the next gc frees what nothing else names. Raises ReleaseError."""
+    """Forget a release and its card, but not its name; the next gc frees what nothing else names. Raises
+    ReleaseError."""
     release = get_release(lake, name)
+    row = {"name": name, "config_hash": release.config_hash, "deleted_at": datetime.now(UTC)}
+    lake.upsert(f"name of release {name}", deleted_releases=TABLES["deleted_releases"].rows([row]))
     lake.remove(f"delete release {name}", "name = ?", [name], "releases", "release_shards")
     card_path(lake.workspace, name).unlink(missing_ok=True)
     return release
