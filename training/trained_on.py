@@ -54,7 +54,7 @@ def ids_of(lake: Lake, episodes: Iterable[Episode]) -> dict[Episode, set[str]]:
     for row in lake.dicts(CONTENTS, [places]):
         contents = [row["content_hash"], row.get("rows_hash"), *(row.get("former_hashes") or ())]
         ids[row["dataset"], row["episode_index"]].update(filter(None, contents))
-    if lake.rows("SELECT 1 FROM duckdb_tables() WHERE table_name = 'recordings'"):
+    if lake.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
         for dataset, index, recording in lake.rows(RECORDINGS, [places]):
             ids[dataset, index].add(recording)
     return ids
