@@ -5,7 +5,7 @@ stages come first, and each event has the tags that staleness is read from.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from datetime import datetime
 from itertools import product
@@ -16,6 +16,7 @@ from filelock import FileLock
 
 from assets.lib.events import (
     LEFT_OUT,
+    UP_TO_DATE,
     check_evaluation,
     chunk_key,
     chunks,
@@ -23,6 +24,7 @@ from assets.lib.events import (
     materialization,
     metadata,
     partition_of,
+    source_key,
     version_tags,
     why_not,
 )
@@ -111,6 +113,25 @@ def tell_stages(
                 instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
         elif (partition, stage.name) not in held and (why := _why_without(stage, build, partition, by_place)):
             tell(left_out(stage.name, why, partition))
+
+
+def tell_built(instance: dg.DagsterInstance, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> None:
+    """Of each dataset that a build was asked to bring up to date, whether it did; `failed`: the reasons, by dataset.
+
+    A failed check of its source, or a time from which on it counts as late.
+    """
+    for name in sorted(names | failed.keys()):
+        why = failed.get(name, ())
+        tell_check(instance, source_key(name), UP_TO_DATE, why)
+        if not why:
+            instance.report_runless_asset_event(dg.AssetMaterialization(source_key(name)))
+
+
+def tell_check(instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, why: Sequence[str]) -> None:
+    """A check that did not pass for some reasons, or passed: there are none."""
+    text = "; ".join(why) or "a job has done it"
+    event = dg.AssetCheckEvaluation(asset, check, passed=not why, description=text, metadata={"reasons": [*why]})
+    instance.report_runless_asset_event(event)
 
 
 def _why_without(stage: Stage, build: DatasetBuild | None, partition: str, done: Collection[tuple[str, str]]) -> str:
