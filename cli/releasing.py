@@ -219,7 +219,7 @@ def gc(
     at: At = At(),
 ) -> None:
     """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
-    lake = lake_at(at.workspace)
+    lake = lake_to_read(at.workspace) if dry_run else lake_at(at.workspace)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]

@@ -87,7 +87,6 @@ def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> Non
     with instance_of(workspace) as instance:
         tell.reconcile(instance, open_lake(workspace))
         tell.tell_outcomes(instance, outcomes)
-        tell.tell_unasked(instance)
 
 
 def mirror(workspace: Workspace) -> None:
@@ -104,7 +103,6 @@ def mirror(workspace: Workspace) -> None:
             tell.tell_held(instance, lake, before=last)
         tell.reconcile(instance, lake)
         tell.tell_held(instance, lake)
-        tell.tell_unasked(instance)
 
 
 def report_build(

@@ -13,6 +13,7 @@ from tests.kits.files import flip_bit
 from tests.kits.lake_kit import change
 from tests.kits.laptop_kit import GREY_RECIPE
 from tests.kits.made_corpus import Made
+from warehouse.lake import forget_lakes
 
 Run = Callable[..., Result]
 
@@ -91,6 +92,24 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
         assert orphan.exists() == (said == "n")
         assert run("release", "delete", "r1").code == code
     assert "No release yet" in run("release", "list").out
+
+
+def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
+    """So that it works in a workspace that may only be read; it takes no lock, which is a file."""
+    (own.space.root / "shards" / "train" / "old-00000.tar").write_bytes(b"x")
+    os.utime(own.space.root / "shards" / "train" / "old-00000.tar", (0, 0))
+    for lock in own.space.root.glob(".lock*"):
+        lock.unlink()
+    forget_lakes()
+
+    def state() -> dict[str, tuple[int, int]]:
+        files = (path for path in own.space.root.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    would = answer(run("gc", "--dry-run", "--keep-days", 0, *JSON))
+    assert {row["what"]: row["files"] for row in would}["shards"] == 1
+    assert state() == before
 
 
 def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run: Run, own: Made, tmp_path: Path):

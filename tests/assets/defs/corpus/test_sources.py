@@ -49,7 +49,7 @@ def test_a_source_is_looked_at_and_told_whether_all_is_made_of_it(
     )
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
     corpus = CorpusResource(root=str(own.space.root))
-    looking = dg.define_asset_job("looking", selection=dg.AssetSelection.groups("sources"))
+    looking = dg.define_asset_job("looking", selection=dg.AssetSelection.assets(*map(source_key, ("other", "tiny"))))
     assets = [sources.source_assets(["other", "tiny"])]
     job = dg.Definitions(assets=assets, jobs=[looking], resources={"corpus": corpus}).resolve_job_def("looking")
 
