@@ -21,20 +21,20 @@ STATEMENTS = {
     "ingest": 10390,
     "annotate": 7130,
     "warehouse": 8800,
-    "eval": 6844,
-    "training": 4443,
-    "pipeline": 4450,
+    "eval": 6876,
+    "training": 4530,
+    "pipeline": 4454,
     "explorer": 2880,
-    "cli": 2320,
-    "assets": 1650,
+    "cli": 2325,
+    "assets": 1712,
     "benchmarks": 5680,
 }
-PAGES = 3045  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
+PAGES = 3048  # of the scripts, styles and templates; 3,045 before scores on runs trained on had a table
 MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 60
 FOR_THE_TYPE_CHECKER = 5  # blocks
-DATACLASSES = 320  # 316 before the parts of a source
+DATACLASSES = 321  # 316 before the parts of a source; 320 before what a model saw
 ERRORS = 32  # 31 before replies that end a build had their own
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.04  # 0.033 before readers account for all that a source holds

@@ -10,7 +10,7 @@ from jinja2 import Template
 from training.folder import read_card, write_card
 from training.recipe import Recipe
 from training.runs import CODE_VERSION
-from training.trained_on import UNKNOWN, seen_before, seen_by_release
+from training.trained_on import seen_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
@@ -34,15 +34,13 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
     # The window is what the model saw in training; datasets of other splits have no part in it.
     shown = {s.dataset for s in release.shard_list if s.split == "train"}
     configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(shown)])
-    # Of which recordings rows of files are cannot be told
-    trained_on = UNKNOWN if recipe.data.jsonl else seen_by_release(lake, release)
     return {
         "training_run": run,
         "release": release.name,
         "snapshot": release.snapshot,
         "release_hash": release.config_hash,
         "label_runs": runs,
-        "trained_on": (trained_on | seen_before(lake, recipe.model.path)).as_json(),
+        "trained_on": seen_by_run(lake, release, recipe).as_json(),
         "recipe": recipe.model_dump(mode="json"),
         "head": recipe.head.model_dump(mode="json") if recipe.head else None,
         "code_version": CODE_VERSION,

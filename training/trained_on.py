@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from training.folder import CARD, read_card
+from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, find_release
 
@@ -74,6 +75,12 @@ def seen_of(lake: Lake, episodes: Iterable[Sequence[Any]]) -> TrainedOn:
     return TrainedOn(frozenset(chain.from_iterable(ids.values())))
 
 
+def seen_by_run(lake: Lake, release: Release, recipe: Recipe) -> TrainedOn:
+    """What a model will have seen that a recipe trains on a release; what rows of files show cannot be told."""
+    own = UNKNOWN if recipe.data.jsonl else seen_by_release(lake, release)
+    return own | seen_before(lake, recipe.model.path)
+
+
 def seen_before(lake: Lake, start: Path | None) -> TrainedOn:
     """What the checkpoint saw that a training begins with. One that is not ours is taken to know no recording."""
     if start is None or not (start / CARD).exists():
@@ -93,7 +100,7 @@ def seen_by_model(lake: Lake, card: Mapping[str, Any]) -> TrainedOn:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenEpisodes:
     """The episodes among some that a model was trained on. `is_all`: False: it may be more."""
 
     episodes: frozenset[Episode]
@@ -105,19 +112,21 @@ class Seen:
         return {part: count for part, count in counts.items() if count or self.is_all}
 
 
-def seen_among(lake: Lake, card: Mapping[str, Any], release: Release, episodes: Iterable[Episode]) -> Seen:
+def seen_among(lake: Lake, card: Mapping[str, Any], release: Release, episodes: Iterable[Episode]) -> SeenEpisodes:
     """Those of a release's episodes that a model was trained on, whatever release or split that was in."""
     trained_on = seen_by_model(lake, card)
     then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     with closing(then.con):
         by_episode = ids_of(then, episodes)
-    return Seen(frozenset(e for e, own in by_episode.items() if not own.isdisjoint(trained_on.ids)), trained_on.is_all)
+    return SeenEpisodes(
+        frozenset(e for e, own in by_episode.items() if not own.isdisjoint(trained_on.ids)), trained_on.is_all
+    )
 
 
-NOTHING_SEEN = Seen(frozenset())  # of what is not trained
+NOTHING_SEEN = SeenEpisodes(frozenset())  # of what is not trained
 
 
-def seen_text(seen: Seen, num_episodes: int, trained_release: str | None) -> str:
+def seen_text(seen: SeenEpisodes, num_episodes: int, trained_release: str | None) -> str:
     """What a report says of its episodes: new to the model, or not."""
     unknown = (
         "cannot be told: the model's card does not list all that it saw, and the release that it was trained on "

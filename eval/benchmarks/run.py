@@ -43,7 +43,7 @@ from eval.runners.weightless import weightless
 from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
 from training.folder import CARD, read_card
 from training.runs import trained
-from training.trained_on import NOTHING_SEEN, Episode, Seen, seen_among, seen_text
+from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among, seen_text
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
 
@@ -139,15 +139,19 @@ def evaluate_benchmark(
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN)
 
     notes += entries[0].scored.notes
+    on_seen = [f"{seen_text(seen, len(_episodes(questions)), None)}."] if seen.episodes else []
+    report = report_on(asked.benchmark, _asked_text(asked, questions), entries, questions, settings, [*on_seen, *notes])
+    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
+
+
+def _asked_text(asked: EvaluationOptions, questions: Sequence[Question]) -> str:
+    """What was asked, in words."""
     words = f"Benchmark {asked.benchmark}: {len(questions)} questions"
     if asked.limit:
         words += f", the first {asked.limit} rows of each part"
     if asked.num_inferences > 1:
         words += f", each asked {asked.num_inferences} times"
-    if seen.episodes:
-        notes = [f"{seen_text(seen, len(_episodes(questions)), None)}.", *notes]
-    report = report_on(asked.benchmark, words, entries, questions, settings, notes)
-    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
+    return words
 
 
 def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:
@@ -246,7 +250,7 @@ def _store(
     release: Release | None,
     questions: Sequence[Question],
     rows: Sequence[Row],
-    seen: Seen,
+    seen: SeenEpisodes,
 ) -> None:
     """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     run = EvalRun(
@@ -263,12 +267,12 @@ def _store(
     store_evaluations(lake, "evaluation", [run])
 
 
-def _seen(lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]) -> Seen:
+def _seen(lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]) -> SeenEpisodes:
     """The episodes asked about that the model was trained on. None is known of a model that others made, nor among
     questions that are of no release."""
     folder = runner.folder or trained(lake, runner.model)
     if release is None or folder is None or not (folder / CARD).exists():
-        return Seen(frozenset(), is_all=False)
+        return SeenEpisodes(frozenset(), is_all=False)
     return seen_among(lake, read_card(folder), release, _episodes(questions))
 
 

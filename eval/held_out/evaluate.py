@@ -34,7 +34,7 @@ from eval.scored import (
     store_evaluations,
 )
 from training.folder import read_card, write_card
-from training.trained_on import NOTHING_SEEN, Episode, Seen
+from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -217,7 +217,7 @@ def store(
     results: Sequence[Evaluated],
     episodes: Sequence[HeldOut],
     settings: Mapping[str, object],
-    seen: Seen,
+    seen: SeenEpisodes,
 ) -> None:
     """Store the scores and every prediction of the model, the first of the results, and of the baselines, in one
     transaction. `seen`: the episodes that the model was trained on."""

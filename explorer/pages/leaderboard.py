@@ -59,7 +59,7 @@ def page(
     slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")
-    rows = scores(reader, shown, slice, chosen)
+    rows, rows_of_seen = scores(reader, shown, slice, chosen)
     return at.page(
         "leaderboard.html",
         title="Leaderboard",
@@ -67,9 +67,8 @@ def page(
         slices=slices,
         metrics=metrics,
         chosen={"benchmark": shown, "slice": slice, "metric": chosen},
-        # A score on runs that a model was trained on is no score of new runs: it stands in a table of its own
-        rows=[row for row in rows if not row["seen_episodes"]],
-        rows_of_seen=[row for row in rows if row["seen_episodes"]],
+        rows=rows,
+        rows_of_seen=rows_of_seen,
         lower=is_lower_better(chosen),
         by=by,
         matrix=slices_matrix(reader, shown, chosen) if by else None,
@@ -85,8 +84,11 @@ def is_lower_better(metric: str) -> bool:
     return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
 
 
-def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
-    """Each model's score on a benchmark, the best first, with a drawing of its interval."""
+def scores(
+    reader: LakeReader, benchmark: str, slice: str, metric: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Each model's score on a benchmark, the best first, with a drawing of its interval; apart from them those on
+    episodes that the model was trained on, which are no scores of new runs."""
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
@@ -94,7 +96,7 @@ def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
         r["baseline"] = BASELINES.get(r["model"])
-    return rows
+    return [r for r in rows if not r["seen_episodes"]], [r for r in rows if r["seen_episodes"]]
 
 
 def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, Any]:
