@@ -22,10 +22,10 @@ STATEMENTS = {
     "annotate": 7130,
     "warehouse": 8800,
     "eval": 6876,
-    "training": 4530,
+    "training": 4534,
     "pipeline": 4454,
     "explorer": 2880,
-    "cli": 2325,
+    "cli": 2328,
     "assets": 1712,
     "benchmarks": 5680,
 }
