@@ -37,7 +37,7 @@ from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
-NOTHING = "INITIAL"  # what Dagster itself says of an input that was never materialised
+NO_VERSION, NO_EVENT = "INITIAL", "NULL"  # what Dagster itself says of an input that was never materialised
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
@@ -131,9 +131,8 @@ def _stage_event(
         if name == LISTING.name:
             continue
         record = newest(instance, name, partition)
-        tags[f"dagster/input_data_version/{name}"] = version_of(record) or NOTHING
-        if record:
-            tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id)
+        tags[f"dagster/input_data_version/{name}"] = version_of(record) or NO_VERSION
+        tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id) if record else NO_EVENT
     values = metadata(lake, stage, report, detailed=detailed)
     return dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
 

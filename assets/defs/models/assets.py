@@ -81,7 +81,7 @@ def release(
     yield made(context, release_step(lake, config.name, config.allow_licences, gate))
 
 
-@dg.asset_check(asset=release, name=RELEASABLE)
+@dg.asset_check(asset="release", name=RELEASABLE)
 def releasable(corpus: CorpusResource) -> dg.AssetCheckResult:
     """Something is there that a release may hold, by the licences that the configuration allows. Nights say so, too."""
     try:
