@@ -20,7 +20,7 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
 from pipeline.build import BuildReport, run_build
-from pipeline.chunk import StageMoment, StepFailure
+from pipeline.chunk import StageMoment, StepFailure, reasons
 from pipeline.config import DatasetBuild, resolve
 from pipeline.prediction import dataset_cost
 from pipeline.sources import OUT_OF_REACH
@@ -56,7 +56,7 @@ def build_all(
     names = [build.name for build in builds]
     # Nobody waits for what nobody looks at: Dagster is told when its UI is first opened
     if is_followed(space):
-        report_build(space, names)
+        report_build(space, names, reasons(failure.facts for failure in report.failed))
 
     # What was done, and what the datasets hold now
     lake = open_lake(space)

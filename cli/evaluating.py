@@ -28,7 +28,7 @@ from pipeline.comparison import (
     short_table,
 )
 from training.runs import named_model
-from warehouse.lake import open_lake
+from warehouse.lake import Lake, open_lake
 from warehouse.releases.release import get_release
 
 # Of the table for people
@@ -120,15 +120,25 @@ def _evaluate_held_out(model: str, release: str | None, workspace: str, format: 
         raise UserError(f"unknown model {model!r}; trained: {', '.join(runs) or 'none yet (proccorpus train)'}{near}")
     outcome = evaluation_step(lake, frozen, model, always=True)
     report_closing(lake.workspace, [outcome])
+    _show_held_out(lake, frozen.name, format)
+    note(f"report: {outcome.files[0]}")
+
+
+def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -> None:
+    """All scores of a release; for people the main ones, those on episodes that a model was trained on apart."""
     sql = (
-        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage FROM leaderboard "
+        "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    rows = lake.dicts(sql, [frozen.name])
+    rows, seen = lake.dicts(sql, [release]), []
     if format == "table":  # the report has more, and --format json has all
         rows = [row for row in rows if row["metric"] in HELD_OUT_METRICS]
+        seen = [row for row in rows if row["seen_episodes"]]
+        rows = [row for row in rows if not row["seen_episodes"]]
     show(rows, format)
-    note(f"report: {outcome.files[0]}")
+    if seen:
+        say("Scored on episodes that the model was trained on; these say nothing of new runs:")
+        show(seen, format)
 
 
 BenchmarkOption = Annotated[

@@ -46,6 +46,7 @@ from warehouse.releases.release import (
     delete_release,
     get_release,
     held_faults,
+    hanging_on,
     verify_release,
 )
 from warehouse.shards.check import check_shard
@@ -161,9 +162,13 @@ def release_diff(
 
 @release_app.command("delete")
 def release_delete(name: str, yes: YesOption = False, at: Here = Here()) -> None:
-    """Delete a release and its card. `proccorpus gc` then deletes the files that nothing else uses."""
+    """Delete a release and its card; says what refers to it. Its name is not given again.
+
+    `proccorpus gc` then deletes the files that nothing else uses.
+    """
     lake = lake_at(at.workspace)
     release = get_release(lake, name)
+    warn(hanging_on(lake, release), f"release {release.name}")
     confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
     gone = delete_release(lake, release.name)
     say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")
@@ -224,7 +229,7 @@ def gc(
     at: At = At(),
 ) -> None:
     """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
-    lake = lake_at(at.workspace)
+    lake = lake_to_read(at.workspace) if dry_run else lake_at(at.workspace)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]

@@ -331,6 +331,8 @@ class EvalRun:
     release: str | None = None
     scores: Mapping[tuple[str, str], Score] = field(default_factory=dict)
     predictions: Sequence[EvalPrediction] = ()
+    # By slice how many of its episodes the model was trained on; without one that is not known
+    seen_episodes: Mapping[str, int] = field(default_factory=dict)
 
 
 def store_evaluations(lake: Lake, message: str, runs: Sequence[EvalRun]) -> None:
@@ -361,11 +363,17 @@ def _tables(runs: Sequence[EvalRun]) -> dict[str, Any]:
     rows: dict[str, list[dict[str, Any]]] = {"eval_runs": [], "eval_predictions": [], "eval_scores": []}
     for run in runs:
         facts = {**vars(run), "created_at": datetime.now(UTC)}
-        del facts["scores"], facts["predictions"]
+        del facts["scores"], facts["predictions"], facts["seen_episodes"]
         rows["eval_runs"].append(facts)
         rows["eval_predictions"] += [{"eval_run": run.eval_run, **vars(p)} for p in run.predictions]
         rows["eval_scores"] += [
-            {"eval_run": run.eval_run, "slice": part, "metric": metric, **_defined(score)}
+            {
+                "eval_run": run.eval_run,
+                "slice": part,
+                "metric": metric,
+                "seen_episodes": run.seen_episodes.get(part),
+                **_defined(score),
+            }
             for (part, metric), score in run.scores.items()
         ]
     return {name: TABLES[name].rows(of_table) for name, of_table in rows.items() if of_table}

@@ -1,7 +1,7 @@
 """One chunk of a build, stage after stage, in this process or in a worker's."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +34,12 @@ class StepFailure:
     asks: bool = False  # a person has to say that it shall be so; nothing is broken
     out_of_reach: bool = False  # the source could not be looked at, or not be listed
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a report says of it; `chunk` all: of the dataset as a whole."""
+        chunk = "all" if self.chunk is None else str(self.chunk)
+        return {"dataset": self.dataset, "chunk": chunk, "stage": self.stage, "why": self.message}
+
     @classmethod
     def of(cls, dataset: str, chunk: int | None, stage: str, e: Exception, full: str | None = None) -> "StepFailure":
         return cls(
@@ -45,6 +51,19 @@ class StepFailure:
             disk_full=full,
             out_of_reach=chunk is None and isinstance(e, OUT_OF_REACH),
         )
+
+
+def failure_text(facts: Mapping[str, str]) -> str:
+    """The facts of a failure in words."""
+    return f"{facts['stage']} of {facts['dataset']} chunk {facts['chunk']}: {facts['why']}"
+
+
+def reasons(failed: Iterable[Mapping[str, str]]) -> dict[str, list[str]]:
+    """Facts of failures in words, by dataset."""
+    by_dataset: dict[str, list[str]] = {}
+    for facts in failed:
+        by_dataset.setdefault(facts["dataset"], []).append(failure_text(facts))
+    return by_dataset
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,13 @@
 """The checkpoints of a workspace, found. Does without what trains or serves them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from core.names import did_you_mean
 from core.paths import Workspace
 from training.folder import CARD, ModelError, base_of, checkpoints, read_card
+from warehouse.lake import Lake
 
 
 def models_folder(space: Workspace) -> Path:
@@ -32,9 +34,27 @@ def model_folder(space: Workspace, model: str) -> Path:
     raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}")
 
 
+def _contents_of_releases(space: Workspace) -> dict[str, str]:
+    """By the name of each release of a workspace the hash over its contents."""
+    if not space.exists():
+        return {}
+    return dict(Lake(space, read_only=True).rows("SELECT name, config_hash FROM releases"))
+
+
+def _is_there(card: Mapping[str, Any], releases: Mapping[str, str]) -> str | None:
+    """Is the release there that a model was trained on? None of a model that was trained on none."""
+    name = card.get("release")
+    # A model that was adapted bears the name of its episode
+    if name is None or card.get("adapted_to"):
+        return None
+    if name not in releases:
+        return "deleted"
+    return "there" if releases[name] == card.get("release_hash") else "another of its name"
+
+
 def model_rows(space: Workspace) -> list[dict[str, Any]]:
     """What each checkpoint is, for people."""
-    rows = []
+    rows, releases = [], _contents_of_releases(space)
     for folder in checkpoints(models_folder(space)):
         card, base = read_card(folder), base_of(folder)
         merged = card.get("merged", {})
@@ -45,6 +65,7 @@ def model_rows(space: Workspace) -> list[dict[str, Any]]:
                 "is": of,
                 "head": (card.get("head") or {}).get("pooling", "none"),
                 "release": card.get("release"),
+                "release_is": _is_there(card, releases),
                 "parameters": card.get("parameters"),
                 "bytes": sum(p.stat().st_size for p in folder.glob("*.safetensors")),
             }

@@ -25,6 +25,7 @@ from warehouse.releases.release import Release, card_path, content_hash, create_
 
 HEADLINES = ("voc", "mae", "score_error", "ref_error", "na_recall", "reverse_voc", "cycle_voc", "stall_drift")
 COMPARED = "annotators-%"  # code versions of comparisons of annotators, which are stored beside the evaluations
+UNSEEN = "coalesce(seen_episodes, 0) = 0"  # scores that are not on episodes that the model was trained on
 LAST_STEPS = 20  # of training, whose mean is shown
 
 
@@ -68,19 +69,22 @@ def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> StepO
 
 
 def leaderboard_rows(lake: Lake) -> list[dict]:
-    """Every model and baseline by benchmark and slice, best MAE first."""
+    """Every model and baseline by benchmark and slice, best MAE first; no scores on episodes that a model was trained
+    on."""
     return lake.dicts(
         "SELECT benchmark, slice, model, max(value) FILTER (metric = 'voc') AS voc, "
         "max(value) FILTER (metric = 'mae') AS mae, max(value) FILTER (metric = 'end_error') AS end_error, "
         "max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
-        "WHERE slice LIKE 'split %' OR slice LIKE 'failed or stalled, %' GROUP BY ALL ORDER BY benchmark, slice, mae"
+        f"WHERE (slice LIKE 'split %' OR slice LIKE 'failed or stalled, %') AND {UNSEEN} "
+        "GROUP BY ALL ORDER BY benchmark, slice, mae"
     )
 
 
 def leaderboard_step(lake: Lake) -> StepOutcome:
     """Every evaluated model and baseline side by side, as the lake has it.
 
-    The table: on each benchmark as a whole, with intervals and coverage, as text; newest run first.
+    The table: on each benchmark as a whole, with intervals and coverage, as text; newest run first. Scores on episodes
+    that a model was trained on are counted, and left out.
     """
     chosen = ", ".join(
         f"max(format('{{:.3f}} ({{:.2f}}–{{:.2f}})', value, low, high)) FILTER (metric = '{m}' AND value IS NOT NULL) "
@@ -90,14 +94,16 @@ def leaderboard_step(lake: Lake) -> StepOutcome:
     found = lake.dicts(
         f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "
         "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage "
-        "FROM leaderboard WHERE slice = 'all' "
+        f"FROM leaderboard WHERE slice = 'all' AND {UNSEEN} "
         "GROUP BY benchmark, model, eval_run ORDER BY benchmark, max(created_at) DESC, model"
     )
     table = tuple({k: "–" if v is None else str(v) for k, v in row.items()} for row in found)
     rows = leaderboard_rows(lake)
+    [(seen,)] = lake.rows(f"SELECT count(DISTINCT eval_run) FROM leaderboard WHERE slice = 'all' AND NOT ({UNSEEN})")
+    numbers = {"rows": len(rows), "left_out_as_trained_on": seen}
     version = content_key(*(repr(sorted(row.items())) for row in (*rows, *table)))
     picture = render(leaderboard_figure(rows))
-    return StepOutcome("leaderboard", version, True, {"rows": len(rows)}, picture, table=table)
+    return StepOutcome("leaderboard", version, True, numbers, picture, table=table)
 
 
 # Models and their scores, made now or found
@@ -137,13 +143,16 @@ def report_pages(folder: Path) -> tuple[Path, ...]:
 
 
 def main_scores(lake: Lake, run: str) -> dict[str, int | float | str]:
-    """The model's own headline scores."""
+    """The model's own headline scores; those on episodes that it was trained on say so."""
     rows = lake.rows(
-        "SELECT benchmark, slice, metric, value FROM leaderboard WHERE model = ? AND metric IN ('voc', 'mae') "
-        "AND slice LIKE 'split %' AND value IS NOT NULL ORDER BY ALL",
+        f"SELECT benchmark, slice, metric, value, {UNSEEN} FROM leaderboard "
+        "WHERE model = ? AND metric IN ('voc', 'mae') AND slice LIKE 'split %' AND value IS NOT NULL ORDER BY ALL",
         [run],
     )
-    return {f"{benchmark}: {part} {metric}": round(value, 4) for benchmark, part, metric, value in rows}
+    return {
+        f"{benchmark}: {part} {metric}{'' if is_unseen else ', trained on'}": round(value, 4)
+        for benchmark, part, metric, value, is_unseen in rows
+    }
 
 
 # What is there, for telling Dagster of a workspace that it never saw

@@ -19,12 +19,12 @@ from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
 from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
-from pipeline.trained_on import held_out_text, seen_in_training
 from training.card import add_scores
 from training.folder import read_card
 from training.recipe import Recipe
 from training.runs import Point, begin_wandb, newest_model, recorded, trained, training_run_id
 from training.train import train
+from training.trained_on import seen_among, seen_text
 from warehouse.lake import Lake
 from warehouse.releases.release import Release, get_release
 
@@ -108,9 +108,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     # Thresholds are chosen on other episodes than scores are read from
     validation = held_out(lake, release, (VALIDATION,))
     results = evaluate_all(run, runner, episodes, validation)
-    store(lake, release.name, release.config_hash, results, episodes, runner.settings)
-    seen = seen_in_training(lake, model_card, [(e.dataset, e.episode_index) for e in episodes])
-    known = held_out_text(len(episodes), seen, model_card.get("release"))
+    seen = seen_among(lake, model_card, release, [e.key for e in episodes])
+    store(lake, release.name, release.config_hash, results, episodes, runner.settings, seen)
+    known = seen_text(seen, len(episodes), model_card.get("release"))
     notes = [f"Release {release.name}, snapshot {release.snapshot}; {known}; {model_card['parameters']:,} parameters."]
     if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
         notes.append(
@@ -127,7 +127,7 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     rows = score_rows(report.entries, report.parts)
     scores = main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
-    numbers = scores | {"rows": len(rows)} | ({} if seen is None else {"seen_in_training": len(seen)})
+    numbers = scores | {"rows": len(rows)} | seen.by_slice({"seen_in_training": [e.key for e in episodes]})
     picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
     return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 

@@ -10,6 +10,7 @@ from jinja2 import Template
 from training.folder import read_card, write_card
 from training.recipe import Recipe
 from training.runs import CODE_VERSION
+from training.trained_on import seen_by_run
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release
@@ -18,7 +19,8 @@ PAGE = Template((Path(__file__).parent / "card.md.jinja").read_text(), trim_bloc
 
 
 def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[str, Any]:
-    """Facts known before training: data release, the label runs behind it, recipe."""
+    """Facts known before training: data release, the label runs behind it, recipe, and all that the model will have
+    seen."""
     # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
     datasets = sorted({s.dataset for s in release.shard_list})
@@ -38,6 +40,7 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
         "snapshot": release.snapshot,
         "release_hash": release.config_hash,
         "label_runs": runs,
+        "trained_on": seen_by_run(lake, release, recipe).as_json(),
         "recipe": recipe.model_dump(mode="json"),
         "head": recipe.head.model_dump(mode="json") if recipe.head else None,
         "code_version": CODE_VERSION,

@@ -27,6 +27,7 @@ from training.negatives.samples import read_labels
 from training.plan import of_this_machine
 from training.progresslm_data import read_rows, write_conversations
 from training.recipe import OF_LAPTOPS, HeadConfig, Recipe
+from training.trained_on import seen_before, seen_of
 from training.transform import Transform
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
@@ -272,15 +273,17 @@ def adapt(
     # What the run is recorded to have learnt from: equal for equal samples
     shown = content_key(*(json.dumps(dict(s.row), sort_keys=True, default=str) for s in samples))
     release = Release(subject, lake.snapshot(), shown, ())
+    learnt = {(s.row["dataset"], s.row["episode_index"]) for s in samples}
+    facts = {"adapted_to": subject, "trained_on": (seen_of(lake, learnt) | seen_before(lake, model)).as_json()}
     if for_laptop:
-        return adapt_laptop(lake, model, samples, release, recipe, on_step, resume)
+        return adapt_laptop(lake, model, samples, release, recipe, on_step, resume, facts)
     folder = lake.workspace.root / "models" / f"{subject}.rows"
     told = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
     data = recipe.data.model_copy(update={"jsonl": (write_conversations(told, folder),), "image_root": folder})
     if head is not None and (model / HEAD_CONFIG).exists():
         head = head.model_copy(update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]})
     run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)
-    write_card(run.checkpoint, read_card(run.checkpoint) | {"adapted_to": subject})
+    write_card(run.checkpoint, read_card(run.checkpoint) | facts)
     return run
 
 

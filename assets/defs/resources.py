@@ -1,6 +1,8 @@
 """The resources of the code location: the workspace, the servers that annotation asks, and what runs the steps."""
 
 import os
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -14,7 +16,8 @@ from core.errors import UserError
 from core.paths import ROOT, Workspace
 from pipeline.config import DatasetBuild, load_config, read_build_file, resolve, stored_build, stored_builds
 from pipeline.sources import all_builds, with_folders
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import Lake, LakeError, open_lake
+from warehouse.lake.lake import lake_to_read
 
 CHOICE = "PROCCORPUS_EXECUTOR"
 EXECUTORS = ("in_process", "ray", "kubernetes")
@@ -160,6 +163,22 @@ class CorpusResource(dg.ConfigurableResource):
         if not path and not stored_builds(lake):
             path = DEFAULT_CONFIG
         return all_builds(self.workspace(), lake, load_config(path) if path else (), update=update)
+
+    def names(self) -> list[str]:
+        """Datasets that PROCCORPUS_CONFIG names, without those of entries for folders, and that the workspace holds.
+
+        No source is looked at. Where the lake cannot be read, a warning says so. Raises UserError.
+        """
+        path, space = _configured(""), self.workspace()
+        named = [build.name for build in load_config(path) if not build.dataset.folders] if path else []
+        held: Collection[str] = ()
+        if space.exists():
+            try:
+                with closing(lake_to_read(space).con) as con:
+                    held = [name for (name,) in con.execute("SELECT dataset FROM build_configs ORDER BY 1").fetchall()]
+            except LakeError as e:
+                dg.get_dagster_logger().warning(f"datasets of {space.root} are not known: {e}")
+        return list(dict.fromkeys([*named, *held]))
 
     def licences(self, config: str = "") -> tuple[str, ...]:
         """Those that a release may have beside open ones, as a configuration says; found as `all_builds` does."""

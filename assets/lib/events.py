@@ -61,6 +61,8 @@ COMPUTED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
 }
 BY_NAME = {stage.name: stage for stage in STAGES}
+RELEASABLE = "releasable"  # check of the release: is anything there that may be in one?
+UP_TO_DATE = "up_to_date"  # check of a dataset's source: is all made of it?
 datasets = dg.DynamicPartitionsDefinition(name="datasets")
 chunks = dg.DynamicPartitionsDefinition(name="chunks")
 # Why a chunk has nothing of a stage, by what the stage reads of what people said (Stage.reads)
@@ -107,6 +109,11 @@ def parse_chunk_key(key: str) -> tuple[str, int]:
     if not dataset or not chunk.isdecimal():
         raise ValueError(f"{key!r} is not a chunk key: expected <dataset>:<number>, such as sim_short:00002")
     return dataset, int(chunk)
+
+
+def source_key(dataset: str) -> dg.AssetKey:
+    """The asset that stands for a dataset's source."""
+    return dg.AssetKey(["sources", dataset])
 
 
 def why_not(stage: Stage) -> str:

@@ -1,7 +1,7 @@
 """Which Dagster instance belongs to a workspace, and telling it what was built outside Dagster."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import ModuleType
@@ -87,7 +87,6 @@ def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> Non
     with instance_of(workspace) as instance:
         tell.reconcile(instance, open_lake(workspace))
         tell.tell_outcomes(instance, outcomes)
-        tell.tell_unasked(instance)
 
 
 def mirror(workspace: Workspace) -> None:
@@ -104,11 +103,17 @@ def mirror(workspace: Workspace) -> None:
             tell.tell_held(instance, lake, before=last)
         tell.reconcile(instance, lake)
         tell.tell_held(instance, lake)
-        tell.tell_unasked(instance)
 
 
-def report_build(workspace: Workspace, datasets: Sequence[str] | None = None) -> None:
-    """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before."""
+def report_build(
+    workspace: Workspace, datasets: Sequence[str] | None = None, failed: Mapping[str, Sequence[str]] | None = None
+) -> None:
+    """Report the stages of some datasets, or of all, that Dagster does not know: nobody may have opened it before.
+
+    `failed`: why some were not brought up to date, by dataset; None: they were not built now.
+    """
     tell = telling()
     with instance_of(workspace) as instance:
         tell.reconcile(instance, open_lake(workspace), datasets)
+        if failed is not None:
+            tell.tell_built(instance, set(datasets or ()), failed)

@@ -5,7 +5,7 @@ stages come first, and each event has the tags that staleness is read from.
 """
 
 import json
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from datetime import datetime
 from itertools import product
@@ -15,7 +15,7 @@ import dagster as dg
 from filelock import FileLock
 
 from assets.lib.events import (
-    LEFT_OUT,
+    UP_TO_DATE,
     check_evaluation,
     chunk_key,
     chunks,
@@ -23,12 +23,12 @@ from assets.lib.events import (
     materialization,
     metadata,
     partition_of,
+    source_key,
     version_tags,
-    why_not,
 )
 from core.files import room_in
 from core.paths import ROOT, Workspace
-from pipeline.config import DatasetBuild, stored_build, stored_builds
+from pipeline.config import stored_build, stored_builds
 from pipeline.outcome import StepOutcome
 from pipeline.release import held_outcomes
 from pipeline.stage import Stage, StageReport
@@ -37,14 +37,7 @@ from warehouse.lake import WHOLE_DATASET, Lake, StageRun
 
 DATASET_KEYS, CHUNK_KEYS = datasets.name or "", chunks.name or ""  # the names of the partition sets
 MAX_DETAILED = 120  # stage runs told with pictures, tables and checks, some 0.2 s each; the older ones with numbers
-# Assets that nothing makes unless somebody asks: how to ask, and what they are made of
-ON_REQUEST = {
-    "annotator_comparison": (
-        "nobody compared the annotators: proccorpus eval annotators, or Materialize",
-        "progress",
-    ),
-    "rewards": ("no model was asked about the chunk: Materialize asks the newest", "reward_model", "frames"),
-}
+NO_VERSION, NO_EVENT = "INITIAL", "NULL"  # what Dagster itself says of an input that was never materialised
 Tell = Callable[[dg.AssetMaterialization], object]  # into a run that goes on, or outside any run
 
 
@@ -87,7 +80,7 @@ def tell_stages(
     instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport], tell: Tell | None = None
 ) -> None:
     """A materialisation per stage run, with the tags that staleness is read from: partition by partition, upstream
-    stages first. A chunk that has nothing of a stage says so there, or Dagster would ask for that first.
+    stages first. What a chunk has nothing of stays without one: nothing was made.
 
     done: in the order in which they were done; the last ones are shown with pictures, tables and checks. tell: adds an
     event to a run that goes on; None: outside any run.
@@ -97,7 +90,6 @@ def tell_stages(
     names = sorted({report.run.dataset for report in done})
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
-    held = set(lake.rows("SELECT dataset || format(':{:05d}', chunk), stage FROM stage_runs"))
     detailed = list(map(id, done[-MAX_DETAILED:]))
     by_place = {(partition_of(report.run), report.run.stage): report for report in done}
     for partition, stage in product(dict.fromkeys(partition for partition, _ in by_place), STAGES):
@@ -109,15 +101,25 @@ def tell_stages(
             # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
             for check, outcome in stage.checked(lake, own, report.run.chunk) if own else ():
                 instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
-        elif (partition, stage.name) not in held and (why := _why_without(stage, build, partition, by_place)):
-            tell(left_out(stage.name, why, partition))
 
 
-def _why_without(stage: Stage, build: DatasetBuild | None, partition: str, done: Collection[tuple[str, str]]) -> str:
-    """Why a chunk has nothing of a stage. Said again after each run of what is upstream, or Dagster calls it stale."""
-    if ":" not in partition or not any((partition, name) in done for name in stage.upstream):
-        return ""
-    return why_not(stage) or (f"the build of {build.name} has none" if build and not stage.applies(build) else "")
+def tell_built(instance: dg.DagsterInstance, names: Collection[str], failed: Mapping[str, Sequence[str]]) -> None:
+    """Of each dataset that a build was asked to bring up to date, whether it did; `failed`: the reasons, by dataset.
+
+    A failed check of its source, or a time from which on it counts as late.
+    """
+    for name in sorted(names | failed.keys()):
+        why = failed.get(name, ())
+        tell_check(instance, source_key(name), UP_TO_DATE, why)
+        if not why:
+            instance.report_runless_asset_event(dg.AssetMaterialization(source_key(name)))
+
+
+def tell_check(instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, why: Sequence[str]) -> None:
+    """A check that did not pass for some reasons, or passed: there are none."""
+    text = "; ".join(why) or "a job has done it"
+    event = dg.AssetCheckEvaluation(asset, check, passed=not why, description=text, metadata={"reasons": [*why]})
+    instance.report_runless_asset_event(event)
 
 
 def _stage_event(
@@ -126,18 +128,13 @@ def _stage_event(
     partition = partition_of(report.run)
     tags = version_tags(report.run.output_hash) | {"dagster/code_version": report.run.code_version}
     for name in stage.upstream:
-        record = newest(instance, name, partition) if name != LISTING.name else None
-        if record and (version := version_of(record)):
-            tags[f"dagster/input_data_version/{name}"] = version
-            tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id)
+        if name == LISTING.name:
+            continue
+        record = newest(instance, name, partition)
+        tags[f"dagster/input_data_version/{name}"] = version_of(record) or NO_VERSION
+        tags[f"dagster/input_event_pointer/{name}"] = str(record.storage_id) if record else NO_EVENT
     values = metadata(lake, stage, report, detailed=detailed)
     return dg.AssetMaterialization(asset_key=stage.name, partition=partition, metadata=values, tags=tags)
-
-
-def left_out(asset: str, why: str, partition: str | None = None) -> dg.AssetMaterialization:
-    """Says that there is nothing of an asset, and why."""
-    tags = version_tags(LEFT_OUT.value)
-    return dg.AssetMaterialization(asset, metadata={"left_out": why}, partition=partition, tags=tags)
 
 
 # What a workspace holds and Dagster does not know
@@ -179,23 +176,3 @@ def tell_held(instance: dg.DagsterInstance, lake: Lake, before: datetime | None 
         is_new = not known or (version_of(known) != held.version and known.timestamp < held.made_at.timestamp())
         if is_new and (before is None or held.made_at < before) and (outcome := held.outcome()):
             instance.report_runless_asset_event(materialization(outcome))
-
-
-def tell_unasked(instance: dg.DagsterInstance) -> None:
-    """Of assets that are made on request alone: who has not asked is told how to, once what they need is there."""
-    partitions = instance.get_dynamic_partitions(CHUNK_KEYS)
-    for asset, (why, *upstream) in ON_REQUEST.items():
-        is_there = all(newest(instance, name) for name in upstream)
-        for partition in ([None] if asset == "annotator_comparison" else partitions) if is_there else ():
-            if _is_to_say(instance, asset, partition, upstream):
-                instance.report_runless_asset_event(left_out(asset, why, partition))
-
-
-def _is_to_say(instance: dg.DagsterInstance, asset: str, partition: str | None, upstream: Sequence[str]) -> bool:
-    """Again after what is upstream was made anew, or Dagster would call it stale."""
-    told = newest(instance, asset, partition)
-    if told is None:
-        return True
-    needed = [newest(instance, name, partition) or newest(instance, name) for name in upstream]
-    is_newer = any(record and record.storage_id > told.storage_id for record in needed)
-    return is_newer and version_of(told) in (None, LEFT_OUT.value)

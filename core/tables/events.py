@@ -129,6 +129,12 @@ releases: One row per release: a corpus frozen under a name
   created_at time: time when it was frozen
   card_sha256 str unhashed since=16: sha256 of its card; null: frozen by an earlier version
 
+deleted_releases: Releases that were deleted: models, scores and papers may name them, so that no other gets their name
+  key name
+  name str: name of the release
+  config_hash str: hash over its contents
+  deleted_at time: time when it was deleted
+
 release_shards: Shards of a release
   key name, shard
   name str: name of the release
@@ -208,6 +214,8 @@ eval_scores: Scores of evaluations with their confidence intervals
   high f64: upper end of that interval
   n i64: number of episodes
   coverage f64: share of answers that could be parsed
+  seen_episodes i64 since=17: number of the scored episodes that the model was trained on, by any release; 0 of
+      baselines; null: not known, or the episodes are not of the lake
 """,
     content=False,
 )

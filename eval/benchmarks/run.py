@@ -3,8 +3,9 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,10 @@ from eval.runners.prompt import ModelReply, Runner, UnansweredError
 from eval.runners.prompt_folder import read_prompts
 from eval.runners.start import RunnerConfig, started
 from eval.runners.weightless import weightless
-from eval.scored import EvalPrediction, EvalRun, Evaluated, store_evaluations
+from eval.scored import ALL, EvalPrediction, EvalRun, Evaluated, ScoredBenchmark, store_evaluations
+from training.folder import CARD, read_card
+from training.runs import trained
+from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes, seen_among, seen_text
 from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
 
@@ -111,6 +115,8 @@ def evaluate_benchmark(
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
+    seen = _seen(lake, runner, release if BENCHMARKS[asked.benchmark].of_release else None, questions)
+
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
     for label, file, its_settings, rows in answers:
@@ -119,7 +125,7 @@ def evaluate_benchmark(
             return Evaluation(run, out, settings)
         if rows:
             entries.append(_scored(label, asked.benchmark, questions, file))
-            _store(lake, entries[-1], its_settings, release, questions, rows)
+            _store(lake, entries[-1], its_settings, release, questions, rows, seen)
 
     # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
@@ -130,16 +136,22 @@ def evaluate_benchmark(
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
         entries.append(_scored(name, asked.benchmark, questions, file))
-        _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows)
+        _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN)
 
     notes += entries[0].scored.notes
+    on_seen = [f"{seen_text(seen, len(_episodes(questions)), None)}."] if seen.episodes else []
+    report = report_on(asked.benchmark, _asked_text(asked, questions), entries, questions, settings, [*on_seen, *notes])
+    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
+
+
+def _asked_text(asked: EvaluationOptions, questions: Sequence[Question]) -> str:
+    """What was asked, in words."""
     words = f"Benchmark {asked.benchmark}: {len(questions)} questions"
     if asked.limit:
         words += f", the first {asked.limit} rows of each part"
     if asked.num_inferences > 1:
         words += f", each asked {asked.num_inferences} times"
-    report = report_on(asked.benchmark, words, entries, questions, settings, notes)
-    return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
+    return words
 
 
 def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:
@@ -238,6 +250,7 @@ def _store(
     release: Release | None,
     questions: Sequence[Question],
     rows: Sequence[Row],
+    seen: SeenEpisodes,
 ) -> None:
     """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     run = EvalRun(
@@ -249,8 +262,33 @@ def _store(
         release=release.name if release else "",
         scores=entry.scores,
         predictions=_predictions(questions, rows),
+        seen_episodes=seen.by_slice(_episodes_by_slice(entry.scored, _episodes(questions))),
     )
     store_evaluations(lake, "evaluation", [run])
+
+
+def _seen(lake: Lake, runner: RunnerConfig, release: Release | None, questions: Sequence[Question]) -> SeenEpisodes:
+    """The episodes asked about that the model was trained on. None is known of a model that others made, nor among
+    questions that are of no release."""
+    folder = runner.folder or trained(lake, runner.model)
+    if release is None or folder is None or not (folder / CARD).exists():
+        return SeenEpisodes(frozenset(), is_all=False)
+    return seen_among(lake, read_card(folder), release, _episodes(questions))
+
+
+def _episodes(questions: Sequence[Question]) -> set[Episode]:
+    """Those that questions of a release are about; questions of others name none."""
+    return {(q.dataset, q.row["episode_index"]) for q in questions if "episode_index" in q.row}
+
+
+def _episodes_by_slice(scored: ScoredBenchmark, asked: Collection[Episode]) -> dict[str, set[Episode]]:
+    """The episodes in each slice, by the keys that scoring gives them: dataset and number stand beside each other."""
+    places = {(dataset, str(index)): (dataset, index) for dataset, index in asked}
+    by_slice = {ALL: set(asked)}
+    for part, members in scored.slices():
+        pairs = chain.from_iterable(pairwise(scored.episodes[k].key) for k in members)
+        by_slice[part] = {places[pair] for pair in pairs if pair in places}
+    return by_slice
 
 
 def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[EvalPrediction]:

@@ -20,6 +20,7 @@ from eval.reward.scorer import Success, best_threshold, calibrate
 from eval.runners.prompt import Prompt, Runner, UnansweredError
 from eval.runners.weightless import best_constant, luma_grid, nearness
 from eval.scored import (
+    ALL,
     HELD_OUT_VERSION,
     EvalPrediction,
     EvalRun,
@@ -33,6 +34,7 @@ from eval.scored import (
     store_evaluations,
 )
 from training.folder import read_card, write_card
+from training.trained_on import NOTHING_SEEN, Episode, SeenEpisodes
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
@@ -215,8 +217,14 @@ def store(
     results: Sequence[Evaluated],
     episodes: Sequence[HeldOut],
     settings: Mapping[str, object],
+    seen: SeenEpisodes,
 ) -> None:
-    """Store the scores and every prediction of the model and the baselines, in one transaction."""
+    """Store the scores and every prediction of the model, the first of the results, and of the baselines, in one
+    transaction. `seen`: the episodes that the model was trained on."""
+    by_slice: dict[str, list[Episode]] = {ALL: [e.key for e in episodes]}
+    for e in episodes:
+        for part in slices(e):
+            by_slice.setdefault(part, []).append(e.key)
     frames = {(e.dataset, str(e.episode_index)): e.frame_index for e in episodes}
     config = json.dumps({"batch": BATCH, **settings}, sort_keys=True)
     runs = [
@@ -229,6 +237,7 @@ def store(
             release,
             r.scores,
             _predictions(r.scored, frames),
+            (seen if r.model == results[0].model else NOTHING_SEEN).by_slice(by_slice),
         )
         for r in results
     ]

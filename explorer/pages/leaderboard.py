@@ -27,11 +27,12 @@ VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and a metric that a
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
 SCORES_SQL = f"""
-    SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage {RUNS}
+    SELECT eval_run, r.model, r.release, r.created_at, s.value, s.low, s.high, s.n, s.coverage, s.seen_episodes {RUNS}
     AND s.slice = ? AND s.metric = ? ORDER BY s.value {{order}} NULLS LAST, r.model"""
 SLICES_SQL = f"""
-    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n,
-           s.value = {{best}}(s.value) OVER (PARTITION BY s.slice) AS is_best {RUNS} AND s.metric = ?
+    SELECT eval_run, r.model, r.release, s.slice, s.value, s.n, coalesce(s.seen_episodes, 0) AS seen_episodes,
+           s.value = {{best}}(s.value) FILTER (NOT coalesce(s.seen_episodes > 0, false))
+             OVER (PARTITION BY s.slice) AND NOT coalesce(s.seen_episodes > 0, false) AS is_best {RUNS} AND s.metric = ?
     AND s.value IS NOT NULL ORDER BY r.model, eval_run"""
 BEHIND_SQL = f"""
     SELECT dataset, episode_index, count(*) AS answers, count(prediction) AS readable,
@@ -58,6 +59,7 @@ def page(
     slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")
+    rows, rows_of_seen = scores(reader, shown, slice, chosen)
     return at.page(
         "leaderboard.html",
         title="Leaderboard",
@@ -65,7 +67,8 @@ def page(
         slices=slices,
         metrics=metrics,
         chosen={"benchmark": shown, "slice": slice, "metric": chosen},
-        rows=scores(reader, shown, slice, chosen),
+        rows=rows,
+        rows_of_seen=rows_of_seen,
         lower=is_lower_better(chosen),
         by=by,
         matrix=slices_matrix(reader, shown, chosen) if by else None,
@@ -81,8 +84,11 @@ def is_lower_better(metric: str) -> bool:
     return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
 
 
-def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[dict[str, Any]]:
-    """Each model's score on a benchmark, the best first, with a drawing of its interval."""
+def scores(
+    reader: LakeReader, benchmark: str, slice: str, metric: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Each model's score on a benchmark, the best first, with a drawing of its interval; apart from them those on
+    episodes that the model was trained on, which are no scores of new runs."""
     sql = SCORES_SQL.format(order="ASC" if is_lower_better(metric) else "DESC")
     rows = reader.dicts(sql, benchmark, slice, metric)
     # One axis for all models, so that their intervals can be compared by eye
@@ -90,7 +96,7 @@ def scores(reader: LakeReader, benchmark: str, slice: str, metric: str) -> list[
     for r in rows:
         r["drawing"] = charts.interval(r["value"], r["low"], r["high"], ends)
         r["baseline"] = BASELINES.get(r["model"])
-    return rows
+    return [r for r in rows if not r["seen_episodes"]], [r for r in rows if r["seen_episodes"]]
 
 
 def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, Any]:

@@ -7,13 +7,31 @@ import pytest
 
 from assets.definitions import defs
 from assets.defs.resources import CorpusResource, VlmServer
+from assets.lib.events import RELEASABLE, UP_TO_DATE, source_key
 from tests.kits.cli_kit import write_config, write_configs
 from tests.kits.made_corpus import Made
 
 
+def checks_of(instance: dg.DagsterInstance, *keys: dg.AssetCheckKey) -> dict[str, tuple[bool, str]]:
+    """By asset whether the newest evaluation of a check passed, and what it says."""
+    records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
+    found = {}
+    for key, record in records.items():
+        evaluation = record.event.dagster_event.event_specific_data
+        found[key.asset_key.to_user_string()] = (evaluation.passed, evaluation.description)
+    return found
+
+
 @pytest.mark.slow
-def test_a_source_that_is_gone_and_no_licence(own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    entries = {name: f"source: {source}\n" for name, source in (("tiny", own.source), ("other", tmp_path / "gone"))}
+def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
+    own: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A source that is gone, one that holds no dataset, and no licence."""
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "notes.txt").write_text("they went to another place")
+    sources = {"tiny": own.source, "other": tmp_path / "gone", "broken": broken}
+    entries = {name: f"source: {source}\n" for name, source in sources.items()}
     config = write_configs(tmp_path, entries)
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
     job = defs().resolve_job_def("corpus")
@@ -25,12 +43,21 @@ def test_a_source_that_is_gone_and_no_licence(own: Made, tmp_path: Path, monkeyp
             resources=resources,
             raise_on_error=False,
         )
+        keys = [dg.AssetCheckKey(source_key(name), UP_TO_DATE) for name in sources]
+        found = checks_of(instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE))
+        fresh = [name for name in sources if instance.get_latest_materialization_event(source_key(name))]
+    assert fresh == ["tiny"]
     assert not done.success
     [failed] = [event for event in done.all_events if event.is_step_failure]
     text = failed.step_failure_data.error_display_string
-    assert "partial: 2 failed" in text
-    assert str(tmp_path / "gone") in text
-    assert "nothing is left for a release" in text
+    assert "partial: 3 failed" in text
+    troubles = {"sources/other": str(tmp_path / "gone"), "sources/broken": str(broken), "release": "nothing is left"}
+    report = str(failed.step_failure_data.user_failure_data.metadata["failed"].records)
+    for asset, why in troubles.items():
+        assert why in text
+        assert why in report
+        assert (found[asset][0], why in found[asset][1]) == (False, True), found[asset]
+    assert found["sources/tiny"][0]
 
 
 def test_an_asset_builds_what_the_configuration_says(

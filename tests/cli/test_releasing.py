@@ -3,13 +3,17 @@
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.kits.cli_kit import Result, called
 from tests.kits.files import flip_bit
+from tests.kits.lake_kit import change
+from tests.kits.laptop_kit import GREY_RECIPE
 from tests.kits.made_corpus import Made
+from warehouse.lake import forget_lakes
 
 Run = Callable[..., Result]
 
@@ -88,3 +92,51 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
         assert orphan.exists() == (said == "n")
         assert run("release", "delete", "r1").code == code
     assert "No release yet" in run("release", "list").out
+
+
+def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
+    """So that it works in a workspace that may only be read; it takes no lock, which is a file."""
+    (own.space.root / "shards" / "train" / "old-00000.tar").write_bytes(b"x")
+    os.utime(own.space.root / "shards" / "train" / "old-00000.tar", (0, 0))
+    for lock in own.space.root.glob(".lock*"):
+        lock.unlink()
+    forget_lakes()
+
+    def state() -> dict[str, tuple[int, int]]:
+        files = (path for path in own.space.root.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
+
+    before = state()
+    would = answer(run("gc", "--dry-run", "--keep-days", 0, *JSON))
+    assert {row["what"]: row["files"] for row in would}["shards"] == 1
+    assert state() == before
+
+
+def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run: Run, own: Made, tmp_path: Path):
+    (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
+    made = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+    model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))["training_run"]
+    assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["there"]
+    answer(run("eval", "--model", model, "--release", "r1", *JSON))
+    to = own.space.root / "exports" / "drawn"
+    assert run("export", "rabc", "--out", to, "--release", "r1", "--allow-licence", "unknown").code == 0
+
+    refused = run("release", "delete", "r1")  # nobody is asked where there is no terminal
+    assert refused.code != 0
+    deleted = run("release", "delete", "r1", "--yes")
+    assert deleted.code == 0
+    for said in (refused.err, deleted.err):
+        assert f"1 models were trained on it, and cannot be published without it: {model}" in said
+        assert f"models and baselines were scored on it: best constant, clock, {model}" in said
+        assert "1 exports in exports/ were made of it: drawn" in said
+    assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["deleted"]
+
+    again = run("release", "create", "r1", "--allow-licence", "unknown")
+    assert again.code == 2
+    assert "there was a release r1 before" in again.err
+    assert "choose another name" in again.err
+    other = answer(run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON))
+    assert other["content"] == made["content"]
+    # Also of a name that an earlier version forgot, which models and scores still have
+    change(own.space, "DELETE FROM deleted_releases")
+    assert "there was a release r1 before" in run("release", "create", "r1", "--allow-licence", "unknown").err

@@ -19,6 +19,11 @@ from warehouse.shards.shard import ShardEpisode
 SIDE_PX = 64
 TASKS = ("push the bar to the right", "pull the curtain down")
 SMALL = {"encoder": "grey", "hidden": 32, "layers": 1, "heads": 2, "views": 2, "text_buckets": 256}
+# A file for `proccorpus train`: few steps, and no weights that would have to be fetched
+GREY_RECIPE = """name: grey
+model: {laptop: {encoder: grey, hidden: 32, layers: 1, heads: 2, views: 1, text_buckets: 256}}
+train: {steps: 5, batch: 8, lr: 3.0e-3}
+"""
 
 
 def scene(task: str, share: float) -> np.ndarray:

@@ -21,6 +21,7 @@ from training.laptop.model import load_laptop
 from training.model import load_model
 from training.recipe import adapting_recipe, load_recipe
 from training.train import adapt, train
+from training.trained_on import ids_of
 from training.transform import Transform
 from warehouse.lake import Lake
 from warehouse.releases.release import local_release
@@ -82,6 +83,10 @@ def test_a_laptop_model_goes_on_from_its_own_weights(lake: Lake, samples: list[S
     card, kept = (json.loads((folder / "card.json").read_text()) for folder in (run.checkpoint, base.checkpoint))
     assert (card["adapted_to"], card["adapted_from"], card["runs"]) == ("tiny-000001", base.id, kept["runs"])
     assert (card["window"], card["max_px"]) == (kept["window"], kept["max_px"])
+    # It saw what its base saw, and the episode
+    of_episode = set().union(*ids_of(lake, [("tiny", 1)]).values())
+    assert set(card["trained_on"]["ids"]) == {*kept["trained_on"]["ids"], *of_episode}
+    assert card["trained_on"]["is_all"]
     assert card["negatives"]["rewound"] > 0
     assert lake.rows("SELECT path FROM checkpoints WHERE training_run = ?", [run.id]) == [(f"models/{run.id}",)]
     assert len(load_laptop(run.checkpoint)[0].ood.learnt)

@@ -16,6 +16,7 @@ from pipeline.build import run_build
 from pipeline.config import DatasetBuild, load_config
 from pipeline.reward_model import closing_steps
 from pipeline.rewards import score_video
+from pipeline.stages import STAGES
 from tests.kits import laptop_kit
 from tests.kits.staleness import definitions, not_fresh
 from tests.kits.training_kit import recipe
@@ -184,10 +185,15 @@ def test_outcomes_are_reported_once(lake: Lake) -> None:
         for o in outcomes:
             records = instance.fetch_materializations(dg.AssetKey(o.asset), limit=10).records
             assert len(records) == 1
-    # A workspace that Dagster never saw: nothing is stale, and nothing missing but for a reason that it is told
+    # A workspace that Dagster never saw: nothing is stale, and missing is what nothing was made of
     mirror(lake.workspace)
     with instance_of(lake.workspace) as instance:
-        assert not_fresh(instance) == {}
+        found = not_fresh(instance)
+        assert {status for status, _ in found.values()} == {"MISSING"}
+        made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))
+        empty = {stage.name for stage in STAGES} - made
+        assert {"corrections", "transfer"} <= empty
+        assert {asset for asset, _ in found} == {*empty, "rewards", "annotator_comparison"}
         known = {o.asset: o.version for o in outcomes}
         for asset, version in known.items():
             record = instance.get_latest_data_version_record(dg.AssetKey(asset))

@@ -224,12 +224,13 @@ def adapt_laptop(
     recipe: Recipe,
     on_step: Callable[[Point], None],
     resume: bool,
+    facts: Mapping[str, Any],
 ) -> TrainingRun:
     """Continue with the laptop model of a folder on samples of one episode's progress, whose scene is OOD no more.
 
     Where the lake still has the release that the model learnt from, every other clip is of its episodes, so that they
-    are not forgotten. `release`: what the run is recorded to have learnt from. Raises ModelError, EncoderError,
-    ShardError, TrainingError.
+    are not forgotten. `release`: what the run is recorded to have learnt from; `facts`: for its card. Raises
+    ModelError, EncoderError, ShardError, TrainingError.
     """
     clock = _started(resume)
     seed = recipe.train.seed
@@ -247,7 +248,7 @@ def adapt_laptop(
     model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
     # The window is laid out as before; the success threshold was found for other weights
     more = {name: card.get(name) for name in ("window", "max_px")}
-    more |= {"adapted_to": release.name, "adapted_from": folder.name}
+    more |= {**facts, "adapted_from": folder.name}
     episodes = [new] * max(1, len(known)) + known
     return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
 

@@ -9,6 +9,7 @@ import glob
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, product
@@ -90,7 +91,8 @@ def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_
     """
     if why := is_older(lake.workspace, lake.snapshot()):
         raise LakeError(f"{why}; gc deletes nothing meanwhile")
-    with lake.lock():
+    # To look is no write: a workspace that may only be read can be looked at, too
+    with nullcontext() if dry_run else lake.lock():
         # What nothing names any more, while all of it is still there to be counted
         old = datetime.now(UTC) - timedelta(days=keep_days)
         expired = lake.column(EXPIRABLE, [old, lake.snapshot()])

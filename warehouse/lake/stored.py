@@ -117,13 +117,23 @@ def dataset_gates(
     return gates
 
 
-def gate_counts(con: duckdb.DuckDBPyConnection) -> dict[str, GateCounts]:
-    """By dataset: how many active labels of usable episodes make no samples, or none of the names of their steps."""
+# Of episodes e: some shards are of their chunk and split
+CUT_FROM = """
+AND (dataset, e.chunk, (SELECT split FROM splits p WHERE p.dataset = e.dataset AND p.episode_index = e.episode_index))
+  IN (SELECT (dataset, chunk, split) FROM shards WHERE list_contains(?, shard))"""
+
+
+def gate_counts(con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = None) -> dict[str, GateCounts]:
+    """By dataset: how many active labels of usable episodes make no samples, or none of the names of their steps.
+
+    shards: only of episodes that these are cut from, in their chunks and splits.
+    """
     # A lake of an earlier version does not say which labels have names
     rows = con.execute(
         "SELECT dataset, l.confidence, COLUMNS('^(needs_review|named)$') FROM episodes e "
         "JOIN active_runs a USING (dataset, episode_index) JOIN episode_labels l USING (dataset, episode_index, "
-        "label_run) WHERE e.status = 'ok'"
+        f"label_run) WHERE e.status = 'ok' {'' if shards is None else CUT_FROM}",
+        [] if shards is None else [list(shards)],
     )
     columns = [name for name, *_ in rows.description or ()]
     labels: dict[str, list[tuple[float | None, bool]]] = {}

@@ -144,11 +144,11 @@ def lake_shards(lake: Lake) -> list[ShardFile]:
     return [ShardFile(*row) for row in lake.rows(f"SELECT {SHARD_COLUMNS} FROM shards ORDER BY shard")]
 
 
-def held_episodes_sql(catalog: str = "lake", parameter: str = "?") -> str:
+def held_episodes_sql(catalog: str = "lake") -> str:
     """(dataset, episode_index) with samples in some shards; its one parameter is the list of their names."""
     return (
         f"SELECT DISTINCT s.dataset, s.episode_index FROM {catalog}.samples s JOIN {catalog}.sample_location l "
-        f"USING (dataset, chunk, sample_id) WHERE list_contains({parameter}, l.shard)"
+        f"USING (dataset, chunk, sample_id) WHERE list_contains(?, l.shard)"
     )
 
 

@@ -31,7 +31,6 @@ from warehouse.releases.contents import (
     ShardFile,
     classify,
     contents,
-    held_episodes_sql,
 )
 from warehouse.shards.check import check_shard, glance
 
@@ -76,8 +75,13 @@ def _rows(lake: Lake, held: Contents, sql: str) -> list[tuple]:
     return lake.rows(sql, [held.datasets])
 
 
-# Common table expression: the episodes with samples in the shards $1
-HELD = f"WITH held AS ({held_episodes_sql(parameter='$1')})"
+# Common table expressions: the episodes with samples in the shards $1, by the label run that these are of; and the
+# chunks that such shards are of, whose other episodes have no samples
+HELD = """
+WITH held AS (
+  SELECT DISTINCT s.dataset, s.episode_index, s.label_run FROM samples s
+  JOIN sample_location l USING (dataset, chunk, sample_id) WHERE list_contains($1, l.shard)),
+chunks AS (SELECT DISTINCT dataset, chunk FROM shards WHERE list_contains($1, shard))"""
 # Per dataset what a release holds, of how many episodes its source lists. A folder of the machine that built it says
 # nothing to others
 HELD_DATASETS = f"""
@@ -94,22 +98,43 @@ FROM counted c JOIN datasets d USING (dataset) ORDER BY 1"""
 # Label runs of the episodes that a release holds; followers: labels that came from runs like them
 HELD_LABEL_RUNS = f"""
 {HELD}
-SELECT a.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes,
-       count(*) FILTER (r.annotator = 'vlm' AND (a.dataset, a.episode_index, a.label_run) IN
+SELECT h.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes,
+       count(*) FILTER (r.annotator = 'vlm' AND (h.dataset, h.episode_index, h.label_run) IN
          (SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers
-FROM active_runs a SEMI JOIN held USING (dataset, episode_index) JOIN label_runs r USING (label_run)
-GROUP BY ALL ORDER BY 1, 2"""
+FROM held h JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY 1, 2"""
 # Of how many held episodes the end is assumed, or looks unfinished
 HELD_OUTCOMES = f"""
 {HELD}
 SELECT dataset, count(*), count(*) FILTER (q.end_by = 'assumed'), count(*) FILTER (e.success IS NULL AND {UNFINISHED})
-FROM held JOIN episodes e USING (dataset, episode_index) JOIN active_runs USING (dataset, episode_index)
+FROM held JOIN episodes e USING (dataset, episode_index)
 LEFT JOIN label_quality q USING (dataset, episode_index, label_run) GROUP BY 1 ORDER BY 1"""
 # Held runs by check that found a fault in them which nobody accepted
 HELD_FAULTS = f"""
 {HELD}
 SELECT c.dataset, check_name, count(DISTINCT episode_index) AS runs FROM checks c
 SEMI JOIN held USING (dataset, episode_index) WHERE NOT is_accepted GROUP BY ALL ORDER BY 1, 3 DESC, 2"""
+
+# Limits are read off what the registry says of a dataset and who labelled the episodes that are held
+HELD_ANNOTATORS = f"""
+{HELD}
+SELECT dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator))
+FROM held JOIN datasets d USING (dataset) JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY 1"""
+# What cannot be used of the chunks that are held, or of a dataset as a whole
+HELD_QUARANTINE = f"""
+{HELD}
+SELECT q.dataset, q.reason, count(*) FROM quarantine q JOIN datasets d USING (dataset)
+WHERE (q.dataset, (q.episode_index // d.chunk_size)::INTEGER) IN (SELECT (dataset, chunk) FROM chunks)
+   OR q.episode_index IS NULL AND q.dataset IN (SELECT dataset FROM chunks)
+GROUP BY ALL ORDER BY ALL"""
+# Warnings about held episodes, and about files of a dataset as a whole
+HELD_WARNINGS = f"""
+{HELD}
+SELECT f.dataset, count(DISTINCT coalesce(f.file, f.episode_index::VARCHAR)),
+       string_agg(DISTINCT f.reason, ', ' ORDER BY f.reason)
+FROM open_warnings f
+WHERE f.reason NOT IN (SELECT DISTINCT check_name FROM run_checks) AND ((f.dataset, f.episode_index) IN (SELECT (dataset, episode_index) FROM held)
+   OR f.episode_index IS NULL AND f.dataset IN (SELECT dataset FROM chunks))
+GROUP BY 1 ORDER BY 1"""
 
 
 def held_faults(lake: Lake, held: Contents) -> dict[str, dict[str, int]]:
@@ -154,8 +179,8 @@ def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
     """What a reader must know before using the release, a sentence each."""
     yield from _limits_of_labels(lake, held)
     # What of the labels is not in the samples, since they were not sure enough or have no names of steps
-    for dataset, counts in gate_counts(lake.con).items():
-        yield from (f"{dataset}: {text}." for text in counts.sentences() if dataset in held.datasets)
+    for dataset, counts in gate_counts(lake.con, _shard_names(held)).items():
+        yield from (f"{dataset}: {text}." for text in counts.sentences())
     yield from _limits_of_outcomes(lake, held)
     yield from _limits_of_licences(lake, name, held)
     yield from _limits_of_episodes(lake, held)
@@ -170,13 +195,7 @@ def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
-    # Limits are read off what the registry says of a dataset and who labelled it
-    sql = (
-        "SELECT d.dataset, concat_ws(' ', d.title, d.robot, d.notes), list_sort(list(DISTINCT r.annotator)) "
-        "FROM datasets d JOIN active_runs a USING (dataset) JOIN label_runs r USING (label_run) "
-        "WHERE list_contains(?, d.dataset) GROUP BY ALL ORDER BY 1"
-    )
-    for dataset, about, annotators in _rows(lake, held, sql):
+    for dataset, about, annotators in lake.rows(HELD_ANNOTATORS, [_shard_names(held)]):
         if "simulat" in about.lower():
             yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
         if annotators == ["motion"]:
@@ -205,16 +224,9 @@ def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
 
 
 def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
-    sql = "SELECT dataset, reason, count(*) FROM quarantine WHERE list_contains(?, dataset) GROUP BY ALL ORDER BY ALL"
-    for dataset, reason, episodes in _rows(lake, held, sql):
+    for dataset, reason, episodes in lake.rows(HELD_QUARANTINE, [_shard_names(held)]):
         yield f"{dataset}: {episodes} episodes are left out for {reason}."
-    sql = (
-        "SELECT dataset, count(DISTINCT coalesce(file, episode_index::VARCHAR)), "
-        "string_agg(DISTINCT reason, ', ' ORDER BY reason) FROM open_warnings "
-        "WHERE reason NOT IN (SELECT DISTINCT check_name FROM run_checks) AND list_contains(?, dataset) "
-        "GROUP BY 1 ORDER BY 1"
-    )
-    for dataset, files, reasons in _rows(lake, held, sql):
+    for dataset, files, reasons in lake.rows(HELD_WARNINGS, [_shard_names(held)]):
         yield f"{dataset}: {files} files have warnings ({reasons})."
 
 
@@ -265,6 +277,13 @@ def find_release(lake: Lake, name: str | None = None) -> Release | None:
     return Release(release, snapshot, config_hash, tuple(ShardFile(*s) for s in shards), card_sha256)
 
 
+# A name that was given to a release; those of earlier versions are known by the models and scores that name them
+USED = """
+SELECT 1 FROM (SELECT name FROM deleted_releases UNION ALL SELECT release FROM training_runs
+               UNION ALL SELECT release FROM eval_runs) WHERE name = ? LIMIT 1"""
+EXPORTS = "exports/*/manifest.json"  # in a workspace
+
+
 def get_release(lake: Lake, name: str | None = None) -> Release:
     """As find_release; raises ReleaseError when there is none."""
     release = find_release(lake, name)
@@ -304,6 +323,10 @@ def create_release(
     # A release is quoted by its name, so the name keeps its content; only `replace` gives it another
     if not replace and find_release(lake, name):
         raise ReleaseError(f"the release {name} exists, and releases do not change: choose another name")
+    if not replace and lake.rows(USED, [name]):
+        raise ReleaseError(
+            f"there was a release {name} before, which models, scores or others may name: choose another name"
+        )
     held = held or contents(lake, allow)
     # nothing is frozen that is not whole: the shards' files, the splits, the tables
     _check(lake, held)
@@ -337,9 +360,34 @@ def _check(lake: Lake, held: Contents) -> None:
             raise ReleaseError(guard.refusal.format(found.detail))
 
 
+def hanging_on(lake: Lake, release: Release) -> list[str]:
+    """What refers to a release, a sentence each: models that were trained on it, scores, exports in the workspace."""
+    models = lake.column(
+        "SELECT training_run FROM training_runs WHERE release = ? AND config_hash = ? ORDER BY 1",
+        [release.name, release.config_hash],
+    )
+    scored = lake.column("SELECT DISTINCT model FROM eval_runs WHERE release = ? ORDER BY 1", [release.name])
+    exports = [path.parent.name for path in sorted(lake.workspace.root.glob(EXPORTS)) if _is_of(path, release)]
+    sentences = [
+        (models, "models were trained on it, and cannot be published without it"),
+        (scored, "models and baselines were scored on it"),
+        (exports, "exports in exports/ were made of it"),
+    ]
+    return [f"{len(names)} {text}: {', '.join(names)}" for names, text in sentences if names]
+
+
+def _is_of(manifest: Path, release: Release) -> bool:
+    """Is it the manifest of an export of a release?"""
+    facts = json.loads(manifest.read_text())
+    return (facts.get("release"), facts.get("content")) == (release.name, release.config_hash)
+
+
 def delete_release(lake: Lake, name: str) -> Release:
-    """Forget a release and its card; the next gc frees what nothing else names. Raises ReleaseError."""
+    """Forget a release and its card, but not its name; the next gc frees what nothing else names. Raises
+    ReleaseError."""
     release = get_release(lake, name)
+    row = {"name": name, "config_hash": release.config_hash, "deleted_at": datetime.now(UTC)}
+    lake.upsert(f"name of release {name}", deleted_releases=TABLES["deleted_releases"].rows([row]))
     lake.remove(f"delete release {name}", "name = ?", [name], "releases", "release_shards")
     card_path(lake.workspace, name).unlink(missing_ok=True)
     return release

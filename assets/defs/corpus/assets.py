@@ -142,7 +142,9 @@ def _result(
     if isinstance(report, str):
         why = f"nothing to check: {report}"
         passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.checks]
-        return dg.MaterializeResult(metadata={"left_out": report}, data_version=LEFT_OUT, check_results=passed)
+        # Dagster has no word for a step that was asked and has nothing to make: it would skip what comes after
+        empty = {"left_out": report, "dagster/partition_row_count": 0}
+        return dg.MaterializeResult(metadata=empty, data_version=LEFT_OUT, check_results=passed)
     lake, build = corpus.lake(), corpus.build(dataset)
     checked = [check_result(check, outcome) for check, outcome in stage.checked(lake, build, chunk)]
     version = dg.DataVersion(report.run.output_hash)

@@ -20,11 +20,12 @@ import dagster as dg
 from pydantic import Field
 
 from assets.defs.resources import CorpusResource, is_one_process
-from assets.lib.events import materialization
-from assets.lib.tell import tell_stages
+from assets.lib.events import RELEASABLE, datasets, materialization
+from assets.lib.tell import register_partitions, tell_built, tell_check, tell_stages
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
 from pipeline.build import BuildReport, Chunks, run_build
+from pipeline.chunk import failure_text, reasons
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, plan
 from pipeline.sources import OUT_OF_REACH, look_at
@@ -84,21 +85,15 @@ def _build(
         update=update,
         chunks=chunks,
     )
+    register_partitions(context.instance, lake, [*report.builds])  # also of datasets that Dagster was never told of
     context.log.info(f"{len(report.done)} stages run, {report.up_to_date} were up to date")
     for failure in _failed(report):
-        context.log.error(_failure_text(failure))
+        context.log.error(failure_text(failure))
     return report
 
 
 def _failed(report: BuildReport) -> Failed:
-    return [
-        {"dataset": f.dataset, "chunk": "all" if f.chunk is None else str(f.chunk), "stage": f.stage, "why": f.message}
-        for f in report.failed
-    ]
-
-
-def _failure_text(failure: dict[str, str]) -> str:
-    return f"{failure['stage']} of {failure['dataset']} chunk {failure['chunk']}: {failure['why']}"
+    return [failure.facts for failure in report.failed]
 
 
 @dg.op(out={"failed": dg.Out(Failed), "chunks": dg.DynamicOut(list)})
@@ -117,8 +112,12 @@ def build_chunks(context: dg.OpExecutionContext, corpus: CorpusResource, config:
 
 
 @dg.op
-def all_failed(failed: Failed, of_chunks: list[list]) -> Failed:
-    return [*failed, *(each for part in of_chunks for each in part)]
+def all_failed(context: dg.OpExecutionContext, failed: Failed, of_chunks: list[list]) -> Failed:
+    """Of all steps together; each dataset's source is told of its own."""
+    every = [*failed, *(each for part in of_chunks for each in part)]
+    known = context.instance.get_dynamic_partitions(datasets.name or "")
+    tell_built(context.instance, set(known), reasons(every))
+    return every
 
 
 def build_all() -> Any:
@@ -145,8 +144,10 @@ def close_corpus(
             outcomes = scoring_steps(corpus.lake(), config.release, licences)
         for outcome in outcomes:
             context.log_event(materialization(outcome))
+        tell_check(context.instance, dg.AssetKey("release"), RELEASABLE, [])
     except UserError as e:
         context.log.error(str(e))
+        tell_check(context.instance, dg.AssetKey("release"), RELEASABLE, [str(e)])
         return [*failed, {"dataset": "the corpus", "chunk": "all", "stage": config.release, "why": str(e)}]
     return failed
 
@@ -155,7 +156,7 @@ def close_corpus(
 def say_failed(failed: Failed) -> None:
     """Fails where something was not built: who is told of runs that fail hears of it, and all else is done."""
     if failed:
-        lines = "; ".join(map(_failure_text, failed))
+        lines = "; ".join(map(failure_text, failed))
         raise dg.Failure(
             f"partial: {len(failed)} failed; the rest was done. The next run tries again. {lines}",
             metadata={"failed": dg.MetadataValue.table([dg.TableRecord({**f}) for f in failed])},

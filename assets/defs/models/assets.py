@@ -13,8 +13,9 @@ import dagster as dg
 
 from annotate.label_run import LabelGate
 from assets.defs.resources import CorpusResource
-from assets.lib.events import check_result, chunks, described, made
+from assets.lib.events import RELEASABLE, check_result, chunks, described, made
 from assets.lib.model_configs import EvaluationConfig, NewReleaseConfig, RewardModelConfig, RewardsConfig
+from core.errors import UserError
 from core.paths import ROOT
 from pipeline.comparison import comparison_step
 from pipeline.release import leaderboard_step, release_step
@@ -78,6 +79,16 @@ def release(
     if broken:
         raise dg.Failure(f"nothing was released: {'; '.join(broken)}", allow_retries=False)
     yield made(context, release_step(lake, config.name, config.allow_licences, gate))
+
+
+@dg.asset_check(asset="release", name=RELEASABLE)
+def releasable(corpus: CorpusResource) -> dg.AssetCheckResult:
+    """Something is there that a release may hold, by the licences that the configuration allows. Nights say so, too."""
+    try:
+        held = contents(corpus.lake(), corpus.licences())
+    except UserError as e:
+        return dg.AssetCheckResult(passed=False, description=str(e))
+    return dg.AssetCheckResult(passed=True, description=f"datasets: {', '.join(held.datasets)}")
 
 
 @dg.asset(

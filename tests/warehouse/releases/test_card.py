@@ -4,20 +4,38 @@ import io
 import json
 import re
 import tarfile
+import tempfile
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
+from annotate.label_run import LabelGate
 from tests.kits.cli_kit import run_here
-from tests.kits.made_corpus import Made
+from tests.kits.lake_kit import say
+from tests.kits.made_corpus import CHUNK_SIZE, Made
+from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake
+from warehouse.lake.corrections import reject_label
 from warehouse.lake.recordings import withdraw
-from warehouse.releases.contents import ReleaseError
+from warehouse.releases.contents import ReleaseError, contents
 from warehouse.releases.publish import publish
 from warehouse.releases.release import Release, card_path, create_release, verify_release
 
 ANY = ("unknown",)
+WARNED = """
+INSERT INTO findings BY NAME
+SELECT 'tiny' AS dataset, $1::BIGINT AS episode_index, ($1 // 2)::INTEGER AS chunk, 'frames' AS stage,
+       'video_times' AS reason, 'they are' AS detail, 'warning' AS severity"""
+
+
+def motion_run(lake: Lake) -> str:
+    return lake.rows("SELECT label_run FROM label_runs WHERE annotator = 'motion'")[0][0]
 
 
 def card_text(lake: Lake, release: Release) -> str:
@@ -31,37 +49,90 @@ def table(text: str, first_column: str) -> list[dict[str, str]]:
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-def episodes_in(lake: Lake, release: Release) -> set[int]:
-    """Episodes of the samples in a release's tars, read by tarfile alone."""
-    episodes = set[int]()
-    for path in release.paths(lake.workspace, "train", "val", "test_id", "test_ood"):
-        with tarfile.open(path) as tar:
+def samples_in(lake: Lake, release: Release) -> list[dict[str, Any]]:
+    """The samples in a release's tars, read by tarfile alone, each with its split and tar."""
+    samples = []
+    for shard in release.shard_list:
+        with tarfile.open(shard.path(lake.workspace)) as tar:
             for member in tar:
                 if member.name.endswith(".samples.json"):
-                    samples = json.load(io.TextIOWrapper(tar.extractfile(member) or io.BytesIO()))
-                    episodes |= {sample["episode_index"] for sample in samples}
-    return episodes
+                    rows = json.load(io.TextIOWrapper(tar.extractfile(member) or io.BytesIO()))
+                    samples += [row | {"split": shard.split, "shard": shard.shard} for row in rows]
+    return samples
 
 
-@pytest.mark.parametrize("withdrawn", [[], [0], [1, 4], [2, 3]])
-def test_the_card_counts_what_the_release_holds(own: Made, withdrawn: list[int]) -> None:
+Episodes = st.sets(st.integers(0, 4), max_size=2)
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(withdrawn={0}, corrected=set(), rejected=set(), warned={0, 1}, least=None, is_built=False)
+@example(withdrawn={1, 4}, corrected={3}, rejected={0}, warned={0, 1, 2}, least=None, is_built=True)
+@example(withdrawn={2}, corrected={1}, rejected=set(), warned={3}, least=0.3, is_built=True)
+@given(
+    withdrawn=Episodes,
+    corrected=Episodes,
+    rejected=Episodes,
+    warned=Episodes,
+    least=st.sampled_from([None, 0.3]),
+    is_built=st.booleans(),
+)
+def test_card_shards_and_tables_say_the_same(
+    made: Made, tmp_path: Path, *, withdrawn: set[int], corrected: set[int], rejected: set[int], warned: set[int],
+    least: float | None, is_built: bool,
+) -> None:  # fmt: skip
+    """After takedowns, corrections and rejected labels, with and without a build, of sure labels alone or of all."""
+    own = made.copy(Path(tempfile.mkdtemp(dir=tmp_path)))
     lake = Lake(own.space)
+    for episode in sorted(corrected):
+        say(lake, [{"name": "Push it", "start_frame": 0, "end_frame": LENGTHS[episode]}], episode)
+    for episode in sorted(rejected - corrected):
+        reject_label(lake, "tiny", episode, motion_run(lake), author="ada", follows=None)
     if withdrawn:
-        withdraw(lake, "tiny", withdrawn, "asked by the person shown")
-    release = create_release(lake, "r1", allow=ANY)
-    text = card_text(lake, release)
-    held = episodes_in(lake, release)
+        withdraw(lake, "tiny", sorted(withdrawn), "asked by the person shown")
+    if is_built:
+        own.rebuild()
+    for episode in sorted(warned):
+        lake.con.execute(WARNED, [episode])
+    gate = LabelGate(least, 0.0) if least else None
+    with suppress(ReleaseError):  # where all is withdrawn, or not sure
+        check_card(own, lake, create_release(lake, "r1", held=contents(lake, ANY, gate)), withdrawn, warned, is_built)
+
+
+def check_card(own: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool) -> None:
+    """Its figures against the tars, the tables of its snapshot and those that are published."""
+    text, samples = card_text(lake, release), samples_in(lake, release)
+    held = {sample["episode_index"] for sample in samples}
     assert held.isdisjoint(withdrawn)
+    frames = sum(LENGTHS[episode] for episode in held)
     [dataset] = table(text, "dataset | title")
-    frames = lake.rows("SELECT sum(num_frames) FROM episodes WHERE list_contains(?, episode_index)", [sorted(held)])
-    assert (int(dataset["episodes"]), int(dataset["frames"])) == (len(held), frames[0][0])
-    assert int(dataset["listed"]) == 5
-    assert int(dataset["samples"]) == sum(shard.samples for shard in release.shard_list)
-    assert sum(int(row["samples"]) for row in table(text, "dataset | split")) == int(dataset["samples"])
-    labelled = re.findall(r"- tiny, (\d+) episodes: `", text)
-    assert sum(map(int, labelled)) == len(held)
-    assumed = re.findall(r"nothing says how (\d+) of (\d+) episodes", text)
-    assert [int(number) for _, number in assumed] == [len(held)] * len(assumed)
+    assert {name: int(dataset[name]) for name in ("episodes", "frames", "listed", "samples")} == {
+        "episodes": len(held), "frames": frames, "listed": 5, "samples": len(samples)
+    }  # fmt: skip
+    for row in table(text, "dataset | split"):
+        of_split = [sample for sample in samples if sample["split"] == row["split"]]
+        assert int(row["samples"]) == len(of_split)
+        assert int(row["shards"]) == len({sample["shard"] for sample in of_split})
+    runs = Counter(run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples})
+    assert {run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)} == runs
+    assert {of for _, of in re.findall(r"nothing says how (\d+) of (\d+) episodes", text)} <= {str(len(held))}
+
+    # Limits count what is held: not what was rejected, withdrawn or left out as unsure
+    assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [str(len(warned & held))] * bool(
+        warned & held
+    )
+    chunks = {shard.chunk for shard in release.shard_list}
+    gone = {episode for episode in withdrawn if is_built and episode // CHUNK_SIZE in chunks}
+    assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [str(len(gone))] * bool(gone)
+    assert {of for _, of in re.findall(r"- tiny: (\d+) of (\d+) labels", text)} <= {str(len(held))}
+
+    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    stored = "SELECT sample_id FROM sample_location WHERE list_contains(?, shard)"
+    assert sorted(then.column(stored, [[s.shard for s in release.shard_list]])) == sorted(
+        s["sample_id"] for s in samples
+    )
+    publish(lake, release, str(own.source.parent / "out"))
+    query = f"SELECT DISTINCT episode_index FROM '{own.source.parent}/out/labels/progress.parquet'"
+    assert {episode for (episode,) in duckdb.sql(query).fetchall()} == held
 
 
 def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) -> None:

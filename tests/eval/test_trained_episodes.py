@@ -1,0 +1,104 @@
+"""A model scored on runs that it was trained on, partly and wholly: report, leaderboard, commands and SQL say so."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.kits.cli_kit import Result, called
+from tests.kits.lake_kit import change
+from tests.kits.laptop_kit import GREY_RECIPE
+from tests.kits.made_corpus import Made, built, with_stages
+from tests.kits.visitor import visit
+
+JSON = ("--format", "json")
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(own: Made, capsys: pytest.CaptureFixture[str]) -> Run:
+    """A command that succeeds, on a copy of the built corpus."""
+
+    def command(*words: object) -> Result:
+        result = called(capsys, *words, "--workspace", own.space.root)
+        assert result.code == 0, result
+        return result
+
+    return command
+
+
+def in_splits(own: Made, **splits: str) -> None:
+    """Episodes, by the split that they are to be in, and samples and shards made anew."""
+    for split, episodes in splits.items():
+        for table in ("splits", "recordings"):
+            change(own.space, f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})")
+    # Samples of another seed are new ones, which are drawn for the splits of now
+    [(seed,)] = own.rows("SELECT max(snapshot) FROM stage_runs")
+    samples = own.build.stages.samples.model_copy(update={"seed": seed})
+    built(with_stages(own.build, samples=samples), own.space)
+
+
+def seen_by_release(run: Run) -> dict[str, list[tuple[str, int | None, int | None]]]:
+    """By release (model, episodes, seen_episodes) of the scores in all."""
+    sql = (
+        "SELECT release, model, n, seen_episodes FROM leaderboard WHERE benchmark = 'held-out' AND slice = 'all' "
+        "AND metric = 'mae' ORDER BY ALL"
+    )
+    rows: dict[str, list[tuple[str, int | None, int | None]]] = {}
+    for row in run("sql", sql, *JSON).json:
+        rows.setdefault(row["release"], []).append((row["model"], row["n"], row["seen_episodes"]))
+    return rows
+
+
+def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
+    in_splits(own, train="0, 1", val="2", test_id="3, 4")
+    run("release", "create", "r1", "--allow-licence", "unknown")
+    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json["training_run"]
+    new = run("eval", "--model", model, "--release", "r1")
+    assert "trained on" not in new.out
+
+    in_splits(own, train="2, 4", val="3", test_id="0, 1")
+    run("release", "create", "wholly", "--allow-licence", "unknown")
+    in_splits(own, train="0, 2", val="3", test_id="1, 4")
+    run("release", "create", "partly", "--allow-licence", "unknown")
+    for release, count in (("wholly", 2), ("partly", 1)):
+        said = run("eval", "--model", model, "--release", release)
+        first, second = said.out.split("Scored on episodes that the model was trained on")
+        assert model not in first
+        assert "clock" in first
+        assert model in second
+        report = Path(re.findall(r"report: (\S+)", said.err)[0]).read_text()
+        assert f"{count} of the 2 held-out episodes were trained on" in report
+
+    found = seen_by_release(run)
+    assert {release: [(n, seen) for name, n, seen in rows if name == model] for release, rows in found.items()} == {
+        "r1": [(2, 0)],
+        "wholly": [(2, 2)],
+        "partly": [(2, 1)],
+    }
+    assert {seen for rows in found.values() for name, _, seen in rows if name != model} == {0}
+
+    with visit(own.space) as client:
+        page = client.get("/leaderboard?benchmark=held-out&metric=mae").text
+        matrix = client.get("/leaderboard?benchmark=held-out&metric=mae&by=slices").text
+    first, second = page.split("Scored on episodes that the model was trained on")
+    assert (first.count(f">{model}</a>"), second.count(f">{model}</a>")) == (1, 2)
+    assert matrix.count('trained on"') > 0
+
+
+def test_a_benchmark_of_a_release_counts_them_too(own: Made, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
+    in_splits(own, train="0, 1", val="2", test_id="3, 4")
+    run("release", "create", "r1", "--allow-licence", "unknown")
+    model = run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON).json["training_run"]
+    in_splits(own, train="0, 3", val="2", test_id="1, 4")
+    run("release", "create", "r2", "--allow-licence", "unknown")
+    for benchmark in ("procvqa-id", "robustness"):
+        run("eval", "--benchmark", benchmark, "--model", model, "--release", "r2", "--limit", 4)
+    sql = (
+        "SELECT benchmark, max(seen_episodes) AS seen FROM leaderboard WHERE release = 'r2' AND model = ? "
+        "GROUP BY ALL ORDER BY 1"
+    ).replace("?", f"'{model}'")
+    assert {row["seen"] for row in run("sql", sql, *JSON).json} == {1}
