@@ -96,9 +96,9 @@ class Album:
         raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
 
-def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
-    """The measurements and the pictures of each usable episode of a chunk."""
-    lake, signals = context.lake, context.signals()
+def albums(context: StageContext, signals: Sequence[EpisodeSignals]) -> Iterator[tuple[EpisodeSignals, Album]]:
+    """The measurements and the pictures of some episodes of a chunk."""
+    lake = context.lake
     coarse = coarse_keyframes(lake, context.dataset, [episode.episode_index for episode in signals], context.chunk)
     max_px = context.build.stages.frames.keyframe_max_px
     for episode in context.each(signals):
@@ -155,7 +155,7 @@ def ask_chunk[T](
     Calls are recorded also when it raises.
     """
     build, label_run = context.build, context.build.label_run()
-    prompts, store = label_run.prompt_version or "", ResponseStore(context.lake.workspace.responses)
+    prompts, store = build.prompt_version, ResponseStore(context.lake.workspace.responses)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     findings: list[Finding] = []
