@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
 # Of annotators, where neither a person nor the configuration decides
@@ -30,8 +30,7 @@ class LabelRun:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class FormerVersion:
+class FormerVersion(NamedTuple):
     """An earlier version of an annotator: its labels stay while a person's settings do.
 
     prompt_versions: by the present prompts, those that it asked with. defaults: settings that had another default then,

@@ -1,16 +1,16 @@
 """What the vlm annotator makes of a model's answers: hand labels stand in for a model, exactly or with its mistakes.
 
-    python -m benchmarks.vlm_stand_in [--truth FOLDER] [--seeds 2] [--only WORD]
+    python -m benchmarks.vlm_stand_in [--data FOLDER] [--workspace W] [--seeds 2] [--only WORD] [--page]
 
 No server is asked: each question of the annotator is answered from the hand labels of the nine real sets
-(benchmarks/real_truth). Prints for each kind of model: F1 of boundaries within 0.5 s, error of progress, known
+(benchmarks/real_truth; built from FOLDER, and the annotator is given their signals as in a build). Prints for each kind
+of model: F1 of boundaries within 0.5 s, error of progress to a person's label of the run itself, known
 successes whose label is finished, labels that are unsure (refused, for review, or of a confidence below 0.5) and that
 are for review, and calls and tokens a minute of video. Tokens are those of Qwen3-VL's picture arithmetic and of four
 characters a token, for pictures of 480 x 360. The last rows are other ways of asking, with the exact model: what this
 annotator asked before, a plain request, and the way of LeRobot's annotator as its documentation describes it.
 """
 
-import argparse
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,18 +22,23 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotate.config import VlmConfig
+from annotate.config import MotionConfig, VlmConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
 from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
 from annotate.model_client.tokens import TokenMeter, blank
+from annotate.motion.annotator import annotate as by_motion
+from annotate.motion.observe import Signals
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
+from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
-from benchmarks.harness import table_text
-from benchmarks.label_truth import TRUTH
+from benchmarks.harness import build, table_text, trial_workspace
+from benchmarks.label_truth import TRUTH, hand_labelled, names, signals_without_outcomes
+from core.paths import Workspace
 from eval.annotators.scoring import cuts_f1
-from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step, read_truth
+from eval.annotators.truth import EpisodeTruth, corpus_truth, hand_progress, planned_step
+from warehouse.lake import Lake
 
 SIZE_PX = (480, 360)
 NEAR_S = 0.5
@@ -217,9 +222,36 @@ class Outcome(NamedTuple):
     minutes: float = 0.0
 
 
-def view_of(truth: EpisodeTruth, *, success: bool | None) -> EpisodeView:
+class HandLabelled(NamedTuple):
+    """A run, with a person's label of it."""
+
+    signals: Signals
+    truth: EpisodeTruth
+
+
+def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[str, list[HandLabelled]]:
+    """The hand-labelled runs of some sets, which are built from `data` by the product's own command."""
+    sets = {}
+    for name in names:
+        build(space, data / name, name)
+        lake = Lake(space, read_only=True)
+        truths = corpus_truth(lake, TRUTH, name)
+        runs = signals_without_outcomes(lake, name)
+        # The model plans for a run what the run shows: a failed one has no more steps than it came to
+        known = {
+            s.episode_index: replace(truths[s.episode_index], num_planned=0) for s in runs if s.episode_index in truths
+        }
+        sets[name] = [HandLabelled(s, known[s.episode_index]) for s in runs if s.episode_index in known]
+        lake.con.close()
+    return sets
+
+
+def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
+    """The run as a build shows it to the annotator, with one grey picture for all."""
+    truth, config = run.truth, MotionConfig()
     n = truth.num_frames
     every = max(1, round(KEYFRAME_S * truth.fps))
+    [label] = by_motion([run.signals], config)
     return EpisodeView(
         dataset=truth.dataset,
         episode_index=truth.episode_index,
@@ -230,14 +262,17 @@ def view_of(truth: EpisodeTruth, *, success: bool | None) -> EpisodeView:
         frames=tuple(range(0, n, every)),
         load=lambda frames: dict.fromkeys(frames, picture()),
         phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
+        motion_cuts=tuple(s.start_frame for s in label.segments[1:]),
+        moments=moments_of(run.signals, config),
     )
 
 
-def trial(truth: EpisodeTruth, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+    truth = run.truth
     rng = np.random.default_rng([seed, truth.episode_index])
     model = StandIn(truth, mistakes, rng)
     try:
-        view = view_of(truth, success=truth.success)
+        view = view_of(run, success=truth.success)
         label = asyncio.run(annotate_episode(view, model, config))
         if config.reason:
             asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
@@ -319,18 +354,17 @@ HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", type=Path, default=TRUTH)
+    parser = hand_labelled(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="")
     asked = parser.parse_args()
-    folders = [folder for folder in sorted(asked.truth.iterdir()) if folder.is_dir()]
-    truths = [truth for folder in folders for truth in read_truth(asked.truth, folder.name).values()]
+    with trial_workspace(asked.workspace) as space:
+        runs = [run for of_set in labelled_sets(space, asked.data, names(asked)).values() for run in of_set]
     default = VlmConfig()
     trials = [(name, mistakes, default) for name, mistakes in MODELS.items()]
     trials += [(name, Mistakes(), config) for name, config in WAYS.items()]
     rows = [
-        row_of(name, [trial(truth, mistakes, config, seed) for truth in truths for seed in range(asked.seeds)])
+        row_of(name, [trial(run, mistakes, config, seed) for run in runs for seed in range(asked.seeds)])
         for name, mistakes, config in trials
         if asked.only in name
     ]

@@ -17,6 +17,7 @@ from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments
 from annotate.vlm.pictures import EpisodeView, beside
 from core.paths import Workspace
 from core.tables import TABLES
@@ -110,7 +111,12 @@ def albums(context: StageContext, signals: Sequence[EpisodeSignals]) -> Iterator
 
 
 def episode_view(
-    dataset: str, episode: EpisodeSignals, album: Album, task: str | None, motion_cuts: tuple[int, ...] = ()
+    dataset: str,
+    episode: EpisodeSignals,
+    album: Album,
+    task: str | None,
+    motion_cuts: tuple[int, ...] = (),
+    moments: ArmMoments = NO_MOMENTS,
 ) -> EpisodeView:
     """An episode as the vlm annotator sees it."""
     return EpisodeView(
@@ -124,6 +130,7 @@ def episode_view(
         load=album.load,
         phash=episode.phash,
         motion_cuts=motion_cuts,
+        moments=moments,
         cameras=album.cameras,
     )
 

@@ -3,7 +3,7 @@
 Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments that W windows hold
 (one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; verify and
 reason one per 12 attempts or moments, which show the pictures around these only. A boundary lies in the middle of the
-two pictures that it is seen between; refine narrows some to a frame.
+two pictures that it is seen between, or where the arm shows it (`moments`); refine narrows some to a frame.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -17,6 +17,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import DONE, STEP, EpisodeLabel, Segment, completed_steps
 from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
+from annotate.vlm.moments import settled
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from core.values import spread
 
@@ -27,6 +28,13 @@ PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
     """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
     return await _Annotation(view, ask, config).label()
+
+
+def _moved(segment: Segment, seen: int, fps: float) -> Segment:
+    """With a note where it begins at a moment of the arm's, not where the model saw it."""
+    if segment.start_frame == seen:
+        return segment
+    return noted(segment, f"put where the arm shows it, {abs(segment.start_frame - seen) / fps:.1f} s off the model's")
 
 
 class _Annotation:
@@ -51,7 +59,8 @@ class _Annotation:
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
         spans, other = await self._looks(shown, pictures)
-        starts = await self._refined(spans, self._doubtful(spans, other))
+        seen = await self._refined(spans, self._doubtful(spans, other))
+        starts = settled(spans, seen, view.moments, view.fps, view.num_frames)
 
         # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
@@ -61,6 +70,7 @@ class _Annotation:
             else:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
+        segments = [_moved(s, start, view.fps) for s, start in zip(segments, seen, strict=True)]
         if config.verify:
             segments = await self._verified(segments, shown)
 

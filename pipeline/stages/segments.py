@@ -13,6 +13,7 @@ from annotate.progress import progress
 from annotate.segments import EpisodeLabel, check_tiling, plain_label
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from core.tables import TABLES
 from ingest.episode import Finding
@@ -114,10 +115,11 @@ def _views(context: StageContext, episodes: Sequence[EpisodeSignals]) -> dict[in
     """The pictures of some episodes, and each episode as the model sees it."""
     views = {}
     for episode, album in albums(context, episodes):
-        # Each episode by itself: the hint is to depend on nothing but the episode
-        [by_motion_alone] = motion.annotate([episode.signals()], context.build.stages.motion)
+        # Each episode by itself: the hints are to depend on nothing but the episode
+        signals, config = episode.signals(), context.build.stages.motion
+        [by_motion_alone] = motion.annotate([signals], config)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
-        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts)
+        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config))
         views[episode.episode_index] = album, view
     return views
 
