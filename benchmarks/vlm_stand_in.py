@@ -15,40 +15,29 @@ import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from annotate.config import MotionConfig, VlmConfig
+from annotate.config import VlmConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
-from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
-from annotate.model_client.tokens import TokenMeter, blank
-from annotate.motion.annotator import annotate as by_motion
-from annotate.motion.observe import Signals
+from annotate.model_client.tokens import TokenMeter
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.moments import moments_of
-from annotate.vlm.pictures import EpisodeView
-from benchmarks.harness import build, table_text, trial_workspace
-from benchmarks.label_truth import TRUTH, hand_labelled, names, signals_without_outcomes
-from core.paths import Workspace
+from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
+from benchmarks.harness import table_text, trial_workspace
+from benchmarks.label_truth import hand_labelled, names
+from benchmarks.vlm_other_ways import as_lerobot, plainly
+from core.paths import ROOT
 from eval.annotators.scoring import cuts_f1
-from eval.annotators.truth import EpisodeTruth, corpus_truth, hand_progress, planned_step
-from warehouse.lake import Lake
+from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step
 
-SIZE_PX = (480, 360)
 NEAR_S = 0.5
 METER = TokenMeter()
-KEYFRAME_S = 1.0
-
-
-@cache
-def picture() -> Image:
-    return blank(*SIZE_PX)
 
 
 @dataclass(frozen=True)
@@ -222,51 +211,6 @@ class Outcome(NamedTuple):
     minutes: float = 0.0
 
 
-class HandLabelled(NamedTuple):
-    """A run, with a person's label of it."""
-
-    signals: Signals
-    truth: EpisodeTruth
-
-
-def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[str, list[HandLabelled]]:
-    """The hand-labelled runs of some sets, which are built from `data` by the product's own command."""
-    sets = {}
-    for name in names:
-        build(space, data / name, name)
-        lake = Lake(space, read_only=True)
-        truths = corpus_truth(lake, TRUTH, name)
-        runs = signals_without_outcomes(lake, name)
-        # The model plans for a run what the run shows: a failed one has no more steps than it came to
-        known = {
-            s.episode_index: replace(truths[s.episode_index], num_planned=0) for s in runs if s.episode_index in truths
-        }
-        sets[name] = [HandLabelled(s, known[s.episode_index]) for s in runs if s.episode_index in known]
-        lake.con.close()
-    return sets
-
-
-def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
-    """The run as a build shows it to the annotator, with one grey picture for all."""
-    truth, config = run.truth, MotionConfig()
-    n = truth.num_frames
-    every = max(1, round(KEYFRAME_S * truth.fps))
-    [label] = by_motion([run.signals], config)
-    return EpisodeView(
-        dataset=truth.dataset,
-        episode_index=truth.episode_index,
-        task="do the task",
-        fps=truth.fps,
-        num_frames=n,
-        success=success,
-        frames=tuple(range(0, n, every)),
-        load=lambda frames: dict.fromkeys(frames, picture()),
-        phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
-        motion_cuts=tuple(s.start_frame for s in label.segments[1:]),
-        moments=moments_of(run.signals, config),
-    )
-
-
 def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
     truth = run.truth
     rng = np.random.default_rng([seed, truth.episode_index])
@@ -278,6 +222,14 @@ def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -
             asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
     except VlmError:
         label = None
+    return outcome(truth, label, model)
+
+
+def other_way(run: HandLabelled, ask: Callable[..., tuple[EpisodeLabel, int, int]]) -> Outcome:
+    """What another way of asking makes of an exact model."""
+    truth = run.truth
+    model = StandIn(truth, Mistakes(), np.random.default_rng(0))
+    label, model.calls, model.tokens = ask(model.segments, truth.num_frames, truth.fps)
     return outcome(truth, label, model)
 
 
@@ -329,6 +281,10 @@ WAYS: Mapping[str, VlmConfig] = {
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
+OTHER_WAYS: Mapping[str, Callable[..., tuple[EpisodeLabel, int, int]]] = {
+    "as LeRobot 0.6.1 asks": as_lerobot,
+    "one plain request, a picture a second": partial(plainly, picture=picture()),
+}
 
 
 def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
@@ -350,13 +306,25 @@ def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+PAGE = ROOT / "docs" / "vlm.md"
+BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
+COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page
+
+
+def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
+    """The page with the rows in the place of those between its markers; of columns those that it has room for."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    chosen = [[row[k] for k in COLUMNS] for row in rows]
+    return f"{before}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{after}"
 
 
 def main() -> None:
     parser = hand_labelled(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="")
+    parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
     asked = parser.parse_args()
     with trial_workspace(asked.workspace) as space:
         runs = [run for of_set in labelled_sets(space, asked.data, names(asked)).values() for run in of_set]
@@ -368,7 +336,14 @@ def main() -> None:
         for name, mistakes, config in trials
         if asked.only in name
     ]
-    print(table_text(HEAD, rows))
+    others = [(name, ask) for name, ask in OTHER_WAYS.items() if asked.only in name]
+    for name, ask in others:
+        row = row_of(name, [other_way(run, ask) for run in runs])
+        rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
+    table = table_text(HEAD, rows)
+    print(table)
+    if asked.page:
+        PAGE.write_text(with_table(PAGE.read_text(), rows))
 
 
 if __name__ == "__main__":
