@@ -30,11 +30,16 @@ async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> Ep
     return await _Annotation(view, ask, config).label()
 
 
-def _moved(segment: Segment, seen: int, fps: float) -> Segment:
-    """With a note where it begins at a moment of the arm's, not where the model saw it."""
-    if segment.start_frame == seen:
-        return segment
-    return noted(segment, f"put where the arm shows it, {abs(segment.start_frame - seen) / fps:.1f} s off the model's")
+def _with_moves(segments: Sequence[Segment], seen: Sequence[int], fps: float) -> list[Segment]:
+    """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
+    off_s = [abs(s.start_frame - frame) / fps for s, frame in zip(segments, seen, strict=True)]
+    notes = [f"put where the arm shows it, {seconds:.1f} s off the model's" for seconds in off_s]
+    return [noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)]
+
+
+def _beginning_at(starts: Sequence[int], segments: Sequence[Segment], num_frames: int) -> list[Segment]:
+    spans = pairwise([*starts, num_frames])
+    return [replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(segments, spans, strict=True)]
 
 
 class _Annotation:
@@ -70,14 +75,15 @@ class _Annotation:
             else:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
-        segments = [_moved(s, start, view.fps) for s, start in zip(segments, seen, strict=True)]
+        segments = _with_moves(segments, seen, view.fps)
         if config.verify:
             segments = await self._verified(segments, shown)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
-        if doubts := implausible(segments, self.plan, view.success):
+        # Equal parts, as the model told them, are none any more where some were moved
+        if doubts := implausible(_beginning_at(seen, segments, view.num_frames), self.plan, view.success):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
         known = with_outcome(segments, self.plan, view.success, shown)

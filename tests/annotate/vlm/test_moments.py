@@ -79,3 +79,13 @@ def test_a_label_says_where_the_arm_decided():
     label = asyncio.run(annotate_episode(view, model, VlmConfig(verify=False, contact_sheet=False)))
     assert [s.start_frame for s in label.segments] == [0, 84, 205]
     assert "put where the arm shows it, 0.5 s off the model's" in (label.segments[1].notes or "")
+
+
+def test_equal_parts_that_were_moved_are_doubted_all_the_same():
+    model = knowing([(0, "1", True), (100, "2", True), (200, "3", True)])
+    moved = asyncio.run(
+        annotate_episode(view_of(300, moments=ArmMoments(grips=(84, 221))), model, VlmConfig(contact_sheet=False))
+    )
+    assert [s.start_frame for s in moved.segments] == [0, 84, 221]
+    assert "the model divides the run into equal parts" in moved.notes
+    assert moved.needs_review
