@@ -20,15 +20,15 @@ from core.paths import ROOT
 STATEMENTS = {
     "core": 1230,
     "ingest": 10460,
-    "annotate": 8260,
+    "annotate": 8390,
     "warehouse": 8880,
     "eval": 6844,
     "training": 4443,
-    "pipeline": 4720,
+    "pipeline": 4820,
     "explorer": 2960,
     "cli": 2480,
     "assets": 1650,
-    "benchmarks": 6590,
+    "benchmarks": 6810,
 }
 PAGES = 3130  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600
