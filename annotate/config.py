@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, LabelGate
+from annotate.label_run import MIN_CONFIDENCE, MIN_NAME_CONFIDENCE, FormerVersion, LabelGate
 from core.errors import checked_address
 
 
@@ -141,6 +141,16 @@ class SamplesConfig(Settings):
 
 
 VLM_VERSION = "vlm-2"  # of what is made of the model's replies
+# The newest first. What changes with VLM_VERSION, or with a prompt, is added here: else all labels are paid for again
+FORMER_VLM = (
+    FormerVersion(
+        code_version="vlm-1",
+        # Of one view, and of several
+        prompt_versions={"2bd28916e0f60493": "89a935f153daad48", "7672dfb6e118e962": "3d833a6915b2324a"},
+        defaults={"max_steps": 8, "max_images": 24, "contact_sheet": False, "refine": True},
+        added=("extra_body", "pictures_per_s"),
+    ),
+)
 # Verbs a step begins with; a dataset may bring its own
 VERBS = (
     "Reach for", "Grasp", "Lift", "Move", "Place", "Insert", "Push", "Pull", "Slide", "Press", "Turn", "Tilt", "Pour",
@@ -233,6 +243,10 @@ class VlmConfig(Settings):
     runs_per_task: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         default=3, description="runs of a task that the model is asked about; the others follow them, where they can"
     )
+    keep_labels: bool = Field(
+        default=True,
+        description="labels that an earlier version made with the same settings stay; false: they are made anew",
+    )
     max_calls: int | None = Field(default=None, ge=0, description="most requests of a build, over all its processes")
     max_cost_usd: float | None = Field(default=None, ge=0, description="highest cost of a build, by `price`")
     price: Price = Price()
@@ -250,7 +264,7 @@ class VlmConfig(Settings):
         """What changes labels: not where they are asked for, how patiently, or for how much."""
         left_out = {
             "model", "revision", "endpoints", "api_key_env", "server", "max_concurrency", "timeout_s", "max_attempts",
-            "max_calls", "max_cost_usd", "price",
+            "keep_labels", "max_calls", "max_cost_usd", "price",
         }  # fmt: skip
         # Where each run is asked about, labels are what they were before there was a choice
         left_out |= {"runs_per_task"} if self.runs_per_task == "all" else set()

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any, NamedTuple
 
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
 # Of annotators, where neither a person nor the configuration decides
@@ -26,6 +28,37 @@ class LabelRun:
         model = (self.model or "", self.model_revision or "", self.prompt_version or "")
         parts = (self.annotator, *model, self.params, self.code_version)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+class FormerVersion(NamedTuple):
+    """An earlier version of an annotator: its labels stay while a person's settings do.
+
+    prompt_versions: by the present prompts, those that it asked with. defaults: settings that had another default then,
+    with that one. added: settings that it did not have.
+    """
+
+    code_version: str
+    prompt_versions: Mapping[str, str]
+    defaults: Mapping[str, Any]
+    added: tuple[str, ...]
+
+    def label_runs(self, run: LabelRun, defaults_now: Mapping[str, Any]) -> Iterator[LabelRun]:
+        """The label runs of this version that differ from a present one by nothing that a person set.
+
+        A setting that has its default now may have had the default of then; every other one has to be the same.
+        """
+        params = json.loads(run.params)
+        prompts = self.prompt_versions.get(run.prompt_version or "")
+        if prompts is None or any(params[name] != defaults_now[name] for name in self.added):
+            return
+        same = {name: value for name, value in params.items() if name not in self.added}
+        values = [
+            (params[name], former) if params[name] == defaults_now[name] else (params[name],)
+            for name, former in self.defaults.items()
+        ]
+        for each in product(*values):
+            then = resolved(same | dict(zip(self.defaults, each, strict=True)))
+            yield replace(run, code_version=self.code_version, prompt_version=prompts, params=then)
 
 
 def human_run(dataset: str) -> str:

@@ -74,11 +74,15 @@ class Alignment:
 
 @dataclass(frozen=True)
 class Transferred:
-    """What one episode is like. `label` and `alignment` None: there is nothing to compare it by; `why_none` says it."""
+    """What one episode is like. `label` and `alignment` None: there is nothing to compare it by; `why_none` says it.
+
+    spread: of progress, 0..1: how far its references are apart in what they say of it.
+    """
 
     label: EpisodeLabel | None
     alignment: Alignment | None
     why_none: str | None = None
+    spread: float = 0.0
 
 
 def annotate(
@@ -115,7 +119,7 @@ def annotate(
             found[i] = Transferred(None, None, "its task has no other reference")
             continue
         alignment = Alignment(own[place].frames, *alignments[place], follows=~carried[place].is_strange)
-        found[i] = Transferred(_label(carried[place], plans[place]), alignment)
+        found[i] = Transferred(_label(carried[place], plans[place]), alignment, spread=carried[place].spread)
     return [found[i] for i in range(len(episodes))]
 
 

@@ -9,7 +9,7 @@ share of asking about each run, and the labels for review.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,23 +18,23 @@ from annotate.config import MotionConfig, TransferConfig, VlmConfig
 from annotate.segments import EpisodeLabel
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from benchmarks.hand_labels import HandLabelled, labelled_sets, view_of
 from benchmarks.harness import table_text, trial_workspace
-from benchmarks.label_truth import TRUTH, Known, hand_labelled, names, real_sets
-from benchmarks.vlm_stand_in import Mistakes, StandIn, view_of
-from eval.annotators.truth import EpisodeTruth, hand_progress, read_truth
+from benchmarks.label_truth import hand_labelled, names
+from benchmarks.vlm_stand_in import NEAR_S, Mistakes, StandIn
+from eval.annotators.scoring import cuts_f1
+from eval.annotators.truth import hand_progress
 
 COUNTS = (3, 5, "all")
 SPOILT = {"exact": Mistakes(), "0.5 s": Mistakes(off_s=0.5), "a third doubles a step": Mistakes(doubled=1 / 3)}
 
 
-def trial(
-    episodes: Sequence[Known], truths: Mapping[int, EpisodeTruth], count: int | str, mistakes: Mistakes
-) -> tuple[float, float, float, float]:
+def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) -> tuple[float, float, float, float]:
     """Error and F1 over all runs, calls, and the share of labels for review."""
-    by_index = {k.signals.episode_index: k for k in episodes}
+    by_index = {run.signals.episode_index: run for run in runs}
     said: dict[int, EpisodeLabel] = {}
     config = VlmConfig.model_validate({"runs_per_task": count, "reason": False, "contact_sheet": False})
-    signals = [replace(k.signals, task=k.signals.task or "a task") for k in episodes]
+    signals = [replace(run.signals, task=run.signals.task or "a task") for run in runs]
     calls = 0
 
     def curve_of(k: int, label: EpisodeLabel) -> np.ndarray:
@@ -43,16 +43,18 @@ def trial(
     labelled: TaskLabels = {}, {}
     for asked in in_rounds([label_task(signals, said, curve_of, config, TransferConfig(), MotionConfig())], labelled):
         for k, how in asked.items():
-            model = StandIn(truths[k], mistakes, np.random.default_rng(k))
-            view = view_of(truths[k], success=truths[k].success)
+            model = StandIn(by_index[k].truth, mistakes, np.random.default_rng(k))
+            view = view_of(by_index[k], success=by_index[k].truth.success)
             said[k] = asyncio.run(annotate_episode(view, model, how))
             calls += model.calls
     labels = said | labelled[0]
     errors, f1s = [], []
-    for k, known in by_index.items():
+    for k, (_, truth) in by_index.items():
         label = labels[k]
-        errors.append(known.error(label.curve if label.curve is not None else curve_of(k, label)))
-        f1s.append(known.f1(label.segments))
+        curve = label.curve if label.curve is not None else curve_of(k, label)
+        errors.append(np.abs(np.asarray(curve, np.float64) - truth.progress()).mean())
+        cuts = [s.start_frame for s in label.segments[1:]]
+        f1s.append(cuts_f1(cuts, truth.boundaries, NEAR_S * truth.fps))
     review = np.mean([label.needs_review for label in labels.values()])
     return float(np.mean(errors)), float(np.mean(f1s)), calls, float(review)
 
@@ -60,14 +62,11 @@ def trial(
 def main() -> None:
     asked = hand_labelled(__doc__).parse_args()
     with trial_workspace(asked.workspace) as space:
-        sets = real_sets(space, asked.data, TRUTH, names(asked))
+        sets = labelled_sets(space, asked.data, names(asked))
     rows = []
-    for name, episodes in sets.items():
-        truths = read_truth(TRUTH, name)
+    for name, runs in sets.items():
         found = {
-            (count, spoilt): trial(episodes, truths, count, mistakes)
-            for count in COUNTS
-            for spoilt, mistakes in SPOILT.items()
+            (count, spoilt): trial(runs, count, mistakes) for count in COUNTS for spoilt, mistakes in SPOILT.items()
         }
         for count in COUNTS:
             cells = []

@@ -1,49 +1,43 @@
 """What the vlm annotator makes of a model's answers: hand labels stand in for a model, exactly or with its mistakes.
 
-    python -m benchmarks.vlm_stand_in [--truth FOLDER] [--seeds 2] [--only WORD]
+    python -m benchmarks.vlm_stand_in [--data FOLDER] [--workspace W] [--seeds 2] [--only WORD] [--page]
 
 No server is asked: each question of the annotator is answered from the hand labels of the nine real sets
-(benchmarks/real_truth). Prints for each kind of model: F1 of boundaries within 0.5 s, error of progress, known
+(benchmarks/real_truth; built from FOLDER, and the annotator is given their signals as in a build). Prints for each kind
+of model: F1 of boundaries within 0.5 s, error of progress to a person's label of the run itself, known
 successes whose label is finished, labels that are unsure (refused, for review, or of a confidence below 0.5) and that
 are for review, and calls and tokens a minute of video. Tokens are those of Qwen3-VL's picture arithmetic and of four
 characters a token, for pictures of 480 x 360. The last rows are other ways of asking, with the exact model: what this
 annotator asked before, a plain request, and the way of LeRobot's annotator as its documentation describes it.
 """
 
-import argparse
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from annotate.config import VlmConfig
 from annotate.label_run import MIN_NAME_CONFIDENCE
-from annotate.model_client.calls import Image, Reply, Request, VlmError
+from annotate.model_client.calls import Reply, Request, VlmError
 from annotate.model_client.reading import problem_of
-from annotate.model_client.tokens import TokenMeter, blank
+from annotate.model_client.tokens import TokenMeter
 from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
-from annotate.vlm.pictures import EpisodeView
-from benchmarks.harness import table_text
-from benchmarks.label_truth import TRUTH
+from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
+from benchmarks.harness import table_text, trial_workspace
+from benchmarks.label_truth import hand_labelled, names
+from benchmarks.vlm_other_ways import as_lerobot, plainly
+from core.paths import ROOT
 from eval.annotators.scoring import cuts_f1
-from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step, read_truth
+from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step
 
-SIZE_PX = (480, 360)
 NEAR_S = 0.5
 METER = TokenMeter()
-KEYFRAME_S = 1.0
-
-
-@cache
-def picture() -> Image:
-    return blank(*SIZE_PX)
 
 
 @dataclass(frozen=True)
@@ -217,32 +211,25 @@ class Outcome(NamedTuple):
     minutes: float = 0.0
 
 
-def view_of(truth: EpisodeTruth, *, success: bool | None) -> EpisodeView:
-    n = truth.num_frames
-    every = max(1, round(KEYFRAME_S * truth.fps))
-    return EpisodeView(
-        dataset=truth.dataset,
-        episode_index=truth.episode_index,
-        task="do the task",
-        fps=truth.fps,
-        num_frames=n,
-        success=success,
-        frames=tuple(range(0, n, every)),
-        load=lambda frames: dict.fromkeys(frames, picture()),
-        phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
-    )
-
-
-def trial(truth: EpisodeTruth, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
+    truth = run.truth
     rng = np.random.default_rng([seed, truth.episode_index])
     model = StandIn(truth, mistakes, rng)
     try:
-        view = view_of(truth, success=truth.success)
+        view = view_of(run, success=truth.success)
         label = asyncio.run(annotate_episode(view, model, config))
         if config.reason:
             asyncio.run(reason_episode(view, label.segments, label.num_planned, model, config))
     except VlmError:
         label = None
+    return outcome(truth, label, model)
+
+
+def other_way(run: HandLabelled, ask: Callable[..., tuple[EpisodeLabel, int, int]]) -> Outcome:
+    """What another way of asking makes of an exact model."""
+    truth = run.truth
+    model = StandIn(truth, Mistakes(), np.random.default_rng(0))
+    label, model.calls, model.tokens = ask(model.segments, truth.num_frames, truth.fps)
     return outcome(truth, label, model)
 
 
@@ -294,6 +281,10 @@ WAYS: Mapping[str, VlmConfig] = {
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
+OTHER_WAYS: Mapping[str, Callable[..., tuple[EpisodeLabel, int, int]]] = {
+    "as LeRobot 0.6.1 asks": as_lerobot,
+    "one plain request, a picture a second": partial(plainly, picture=picture()),
+}
 
 
 def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
@@ -315,26 +306,49 @@ def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+PAGE = ROOT / "docs" / "vlm.md"
+BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
 HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
+COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page, which has these rows
+ON_THE_PAGE = (
+    "exact", "boundaries off by 0.5 s", "off by 1 s", "a third of runs lacks a step",
+    "verify denies 10 % of completed steps", "nonsense: equal parts", "nonsense: steps in another order",
+    "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
+)  # fmt: skip
+
+
+def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
+    """The page with the rows in the place of those between its markers; of both those that it has room for."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    chosen = [[row[k] for k in COLUMNS] for row in rows if row[0] in ON_THE_PAGE]
+    return f"{before}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{after}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--truth", type=Path, default=TRUTH)
+    parser = hand_labelled(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="")
+    parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
     asked = parser.parse_args()
-    folders = [folder for folder in sorted(asked.truth.iterdir()) if folder.is_dir()]
-    truths = [truth for folder in folders for truth in read_truth(asked.truth, folder.name).values()]
+    with trial_workspace(asked.workspace) as space:
+        runs = [run for of_set in labelled_sets(space, asked.data, names(asked)).values() for run in of_set]
     default = VlmConfig()
     trials = [(name, mistakes, default) for name, mistakes in MODELS.items()]
     trials += [(name, Mistakes(), config) for name, config in WAYS.items()]
     rows = [
-        row_of(name, [trial(truth, mistakes, config, seed) for truth in truths for seed in range(asked.seeds)])
+        row_of(name, [trial(run, mistakes, config, seed) for run in runs for seed in range(asked.seeds)])
         for name, mistakes, config in trials
         if asked.only in name
     ]
-    print(table_text(HEAD, rows))
+    others = [(name, ask) for name, ask in OTHER_WAYS.items() if asked.only in name]
+    for name, ask in others:
+        row = row_of(name, [other_way(run, ask) for run in runs])
+        rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
+    table = table_text(HEAD, rows)
+    print(table)
+    if asked.page:
+        PAGE.write_text(with_table(PAGE.read_text(), rows))
 
 
 if __name__ == "__main__":

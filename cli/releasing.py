@@ -45,8 +45,8 @@ from warehouse.releases.release import (
     create_release,
     delete_release,
     get_release,
-    held_faults,
     hanging_on,
+    held_faults,
     verify_release,
 )
 from warehouse.shards.check import check_shard

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 import annotate.config
 import annotate.embeddings.passing
 import annotate.native
-from annotate.config import EmbeddingsConfig, MotionConfig, SamplesConfig, TransferConfig, VlmConfig
+from annotate.config import FORMER_VLM, EmbeddingsConfig, MotionConfig, SamplesConfig, TransferConfig, VlmConfig
 from annotate.embeddings.encoders import identity, lack
 from annotate.frames import FramesConfig
 from annotate.label_run import LabelRun, resolved
@@ -88,6 +88,8 @@ class DatasetBuild(BaseModel):
     # Known from the listing (`as_listed`), and stored with it: no part of the configuration
     brings_steps: bool = Field(default=False, exclude=True, description="the source brings timed steps")
     has_references: bool = Field(default=False, exclude=True, description="some runs can be labelled like others")
+
+    _made_by: LabelRun | None = PrivateAttr(default=None)
 
     @property
     def name(self) -> str:
@@ -163,21 +165,51 @@ class DatasetBuild(BaseModel):
     def _wants_encoder(self) -> bool:
         return self.stages.embeddings.when == "references" and self.has_references and self.uses_references
 
+    @property
+    def prompt_version(self) -> str:
+        """Of the prompts that a model is asked with now, whichever label run the answers are for."""
+        return prompt_version(several_views=bool(self.views))
+
+    @property
+    def made_by(self) -> LabelRun | None:
+        """The former label run whose labels stay; None: labels are made by the present version."""
+        return self._made_by
+
+    def as_made_by(self, label_run: LabelRun) -> "DatasetBuild":
+        """This build for labels that stay those of a former label run."""
+        build = self.model_copy()
+        build._made_by = label_run
+        return build
+
+    def former_runs(self) -> tuple[LabelRun, ...]:
+        """Label runs of earlier versions of the annotator, by the same settings: what they labelled is not made anew.
+
+        More than one: a setting may have been left at a former default, or set to what is the default now.
+        """
+        vlm = self.stages.vlm
+        if self.annotator != "vlm" or not vlm.keep_labels:
+            return ()
+        defaults, run = VlmConfig().identity(), self.label_run()
+        return tuple(former for version in FORMER_VLM for former in version.label_runs(run, defaults))
+
     def label_run(self) -> LabelRun:
+        if self._made_by is not None:
+            return self._made_by
         motion, vlm = self.stages.motion.model_dump(mode="json"), self.stages.vlm
         if self.annotator == "native":
             # Motion labels the episodes that have no steps, so its settings are a part of the run
             params = self._by_views({"without_steps": {"code_version": MOTION_VERSION, **motion}})
             return LabelRun("native", annotate.native.CODE_VERSION, params)
         if self.annotator == "vlm":
-            version, params = prompt_version(several_views=bool(self.views)), vlm.identity()
+            params = vlm.identity()
             if vlm.runs_per_task != "all":
                 # Followers are labelled as those of references are
                 versions = MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION
                 others = self.stages.transfer.model_dump(mode="json"), self.stages.progress.model_dump(mode="json")
                 params |= {"follow": [*versions, motion, *others]}
             params = self._by_views(params)
-            return LabelRun("vlm", annotate.config.VLM_VERSION, params, vlm.model, vlm.revision, version)
+            version = annotate.config.VLM_VERSION
+            return LabelRun("vlm", version, params, vlm.model, vlm.revision, self.prompt_version)
         return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
 
     def transfer_run(self) -> LabelRun:

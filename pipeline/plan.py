@@ -14,6 +14,7 @@ from warehouse.lake.references import reference_stamps
 from warehouse.lake.statements import takedown_stamp
 
 CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
+LABELS = "segments"  # the stage that makes the labels of a label run
 STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
 COLUMNS = "^(stage|dataset|chunk|label_run|code_version|(input|output|outcomes|others)_hash)$"
@@ -129,7 +130,7 @@ def chunk_steps(
     listed = history.runs[specs[0].name, dataset, chunk, ""]
     present = {specs[0].name}
     inputs: dict[str, tuple[str, ...]] = {specs[0].name: ()}
-    for spec in specs[1:]:
+    for spec in _with_kept_labels(specs[1:], dataset, chunk, history):
         stage, recorded = spec.stage, history.runs.get((spec.name, dataset, chunk, spec.label_run))
         # Some chunks have a stage only because people said something of them. What it made while there was a reason
         # for it has to go, and a stage that a chunk does not have is not waited for
@@ -156,6 +157,16 @@ def chunk_steps(
         if recorded is not None and status == CURRENT:
             outputs[spec.name] = recorded["output_hash"]
         yield Step(spec, dataset, chunk, status, wanted, stamp, inputs[spec.name])
+
+
+def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) -> list[StageSpec]:
+    """The stages of a chunk: where it has labels by a former version, and none by the present one, under that run."""
+    kept = list(specs)
+    for place, spec in enumerate(specs):
+        runs = (spec, *spec.former)
+        there = (s for s in runs if (LABELS, dataset, chunk, s.label_run) in history.runs)
+        kept[place] = next(there, spec) if spec.former else spec
+    return kept
 
 
 def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) -> tuple[str, ...]:

@@ -107,8 +107,9 @@ def dataset_cost(
     meter = TokenMeter(model)
     records, done = listed_records(lake, build, sources), set()
     if lake is not None and not again:
-        sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND label_run = ?"
-        done = set(lake.column(sql, [build.name, build.label_run().id]))
+        sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND list_contains(?, label_run)"
+        runs = [run.id for run in (build.label_run(), *build.former_runs())]
+        done = set(lake.column(sql, [build.name, runs]))
     wanted = {k: r for k, r in records.items() if k not in done}
 
     # The lake knows the pictures of what was decoded; the listing gives the rest

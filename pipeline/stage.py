@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel
 
+from annotate.label_run import LabelRun
 from core.errors import FailedError
 from core.figures import Figure
 from core.tables import STAGE_TABLES
@@ -96,21 +97,34 @@ class Stage:
         return ((check, check.run(lake, scope)) for check in self.checks)
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
-        """This stage under the configuration of a build."""
+        """This stage under the configuration of a build, and under the former label runs that its labels may be of."""
+        own = self._spec(build)
+        if not own.label_run:
+            return own
+        former = (self._spec(build.as_made_by(run)) for run in build.former_runs())
+        return replace(own, former=tuple(spec for spec in former if spec.label_run != own.label_run))
+
+    def _spec(self, build: DatasetBuild) -> "StageSpec":
         code_version = self.code_version if isinstance(self.code_version, str) else self.code_version(build)
         texts = [part if isinstance(part, str) else part.model_dump_json() for part in self.config(build)]
         config_hash = hashlib.sha256("\0".join(texts).encode()).hexdigest()
-        return StageSpec(self, code_version, config_hash, self.label_run(build))
+        return StageSpec(self, code_version, config_hash, self.label_run(build), build.made_by)
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One stage under one configuration."""
+    """One stage under one configuration.
+
+    made_by: the former label run whose labels stay; None: they are made by the present version. former: this stage
+    under each such label run, where a chunk may have labels of it.
+    """
 
     stage: Stage
     code_version: str
     config_hash: str
     label_run: str = ""
+    made_by: LabelRun | None = None
+    former: tuple["StageSpec", ...] = ()
 
     @property
     def name(self) -> str:
@@ -246,6 +260,8 @@ def _keep_written(context: StageContext, stage: str, tables: Mapping[str, pa.Tab
 def run_stage(context: StageContext) -> StageReport:
     """Run one planned step and publish what it made in one transaction. Raises BlockedError."""
     lake, step = context.lake, context.step
+    if step.spec.made_by is not None:
+        context = replace(context, build=context.build.as_made_by(step.spec.made_by))
     started = time.monotonic()
     check_inputs(context)
     output = step.stage.run(context)

@@ -17,6 +17,7 @@ from annotate.model_client.calls import Image, Reply, Request, VlmError
 from annotate.model_client.responses import ResponseStore
 from annotate.pictures import encode_jpeg
 from annotate.transfer import Alignment
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments
 from annotate.vlm.pictures import EpisodeView, beside
 from core.paths import Workspace
 from core.tables import TABLES
@@ -96,9 +97,9 @@ class Album:
         raise VlmError("bad_reply", f"{camera} of episode {episode} ends before frame {last}")
 
 
-def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
-    """The measurements and the pictures of each usable episode of a chunk."""
-    lake, signals = context.lake, context.signals()
+def albums(context: StageContext, signals: Sequence[EpisodeSignals]) -> Iterator[tuple[EpisodeSignals, Album]]:
+    """The measurements and the pictures of some episodes of a chunk."""
+    lake = context.lake
     coarse = coarse_keyframes(lake, context.dataset, [episode.episode_index for episode in signals], context.chunk)
     max_px = context.build.stages.frames.keyframe_max_px
     for episode in context.each(signals):
@@ -110,7 +111,12 @@ def albums(context: StageContext) -> Iterator[tuple[EpisodeSignals, Album]]:
 
 
 def episode_view(
-    dataset: str, episode: EpisodeSignals, album: Album, task: str | None, motion_cuts: tuple[int, ...] = ()
+    dataset: str,
+    episode: EpisodeSignals,
+    album: Album,
+    task: str | None,
+    motion_cuts: tuple[int, ...] = (),
+    moments: ArmMoments = NO_MOMENTS,
 ) -> EpisodeView:
     """An episode as the vlm annotator sees it."""
     return EpisodeView(
@@ -124,6 +130,7 @@ def episode_view(
         load=album.load,
         phash=episode.phash,
         motion_cuts=motion_cuts,
+        moments=moments,
         cameras=album.cameras,
     )
 
@@ -155,7 +162,7 @@ def ask_chunk[T](
     Calls are recorded also when it raises.
     """
     build, label_run = context.build, context.build.label_run()
-    prompts, store = label_run.prompt_version or "", ResponseStore(context.lake.workspace.responses)
+    prompts, store = build.prompt_version, ResponseStore(context.lake.workspace.responses)
     # Budgets count by build: a step that runs alone is a build of its own
     build_id = context.build_id or uuid4().hex[:16]
     findings: list[Finding] = []

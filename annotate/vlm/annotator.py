@@ -3,7 +3,7 @@
 Pure functions over `ask`: the same replies give the same label. Calls for an episode of S segments that W windows hold
 (one, unless it is long): 1 plan; W segment, twice that with two passes, W more for the gate's strong model; verify and
 reason one per 12 attempts or moments, which show the pictures around these only. A boundary lies in the middle of the
-two pictures that it is seen between; refine narrows some to a frame.
+two pictures that it is seen between, or where the arm shows it (`moments`); refine narrows some to a frame.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -17,6 +17,7 @@ from annotate.config import VlmConfig
 from annotate.model_client.calls import Reply, VlmError
 from annotate.segments import DONE, STEP, EpisodeLabel, Segment, completed_steps
 from annotate.vlm.judgement import DOUBTED, implausible, noted, with_outcome
+from annotate.vlm.moments import settled
 from annotate.vlm.pictures import Ask, EpisodeView, all_results, load_pictures
 from core.values import spread
 
@@ -27,6 +28,18 @@ PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
     """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
     return await _Annotation(view, ask, config).label()
+
+
+def _with_moves(segments: Sequence[Segment], seen: Sequence[int], fps: float) -> list[Segment]:
+    """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
+    off_s = [abs(s.start_frame - frame) / fps for s, frame in zip(segments, seen, strict=True)]
+    notes = [f"put where the arm shows it, {seconds:.1f} s off the model's" for seconds in off_s]
+    return [noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)]
+
+
+def _beginning_at(starts: Sequence[int], segments: Sequence[Segment], num_frames: int) -> list[Segment]:
+    spans = pairwise([*starts, num_frames])
+    return [replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(segments, spans, strict=True)]
 
 
 class _Annotation:
@@ -51,7 +64,8 @@ class _Annotation:
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
         spans, other = await self._looks(shown, pictures)
-        starts = await self._refined(spans, self._doubtful(spans, other))
+        seen = await self._refined(spans, self._doubtful(spans, other))
+        starts = settled(spans, seen, view.moments, view.fps, view.num_frames)
 
         # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
@@ -61,13 +75,15 @@ class _Annotation:
             else:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
+        segments = _with_moves(segments, seen, view.fps)
         if config.verify:
             segments = await self._verified(segments, shown)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
         confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
-        if doubts := implausible(segments, self.plan, view.success):
+        # Equal parts, as the model told them, are none any more where some were moved
+        if doubts := implausible(_beginning_at(seen, segments, view.num_frames), self.plan, view.success):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
         known = with_outcome(segments, self.plan, view.success, shown)

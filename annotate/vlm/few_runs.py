@@ -49,10 +49,18 @@ def label_task(
     if not order:
         yield {e.episode_index: config for e in episodes}
         return {}, {}
-    asked, sure = yield from _ask_few(order, count, said, config)
+    by_index = {e.episode_index: e for e in whole}
+
+    def least_alike(asked: Sequence[int]) -> list[int]:
+        """The runs to ask about that are left, those first of which the answers so far say the least alike."""
+        answers = one_plan({k: said[k] for k in _complete(asked, said)})
+        references = _references(by_index, answers, curve_of)
+        return _by_spread([by_index[k] for k in order if k not in asked], references, transfer, motion)
+
+    asked, sure = yield from _ask_few(order, count, said, config, least_alike)
 
     # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
-    complete = [k for k in asked if _is_complete(said.get(k))]
+    complete = _complete(asked, said)
     shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
     others = [e for e in whole if e.episode_index in shown or e.episode_index not in asked]
@@ -62,22 +70,45 @@ def label_task(
 
 
 def _ask_few(
-    order: Sequence[int], count: int, said: Mapping[int, EpisodeLabel], config: VlmConfig
+    order: Sequence[int],
+    count: int,
+    said: Mapping[int, EpisodeLabel],
+    config: VlmConfig,
+    least_alike: Callable[[Sequence[int]], list[int]],
 ) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
     """The runs that the model was asked about, and the sure ones among them: complete, and without a doubt.
 
-    One doubtful run is made up for by the others; for each further one one more is asked about, up to twice as many as
-    are wanted.
+    The last one is that which the others say least of. One doubtful run is made up for by the others; for each further
+    one one more is asked about, up to twice as many as are wanted.
     """
     asked: list[int] = []
     sure: list[int] = []
-    wanted = count
-    while more := order[len(asked) : min(len(asked) + wanted - len(sure), 2 * count)]:
+    more = list(order[: max(1, count - 1)])
+    while more:
         yield dict.fromkeys(more, config)
         asked += more
-        sure = [k for k in asked if _is_complete(said.get(k)) and not said[k].needs_review]
-        wanted = max(1, count - 1)
+        sure = [k for k in _complete(asked, said) if not said[k].needs_review]
+        left = min(max(1, count - 1) - len(sure), 2 * count - len(asked))
+        left = left if len(asked) >= count else count - len(asked)
+        more = least_alike(asked)[:left] if left > 0 else []
     return asked, sure
+
+
+def _by_spread(
+    runs: Sequence[Signals], references: Sequence[Reference], transfer: TransferConfig, motion: MotionConfig
+) -> list[int]:
+    """The runs, those first of which references say the most different things; as they are without references."""
+    followed = annotate(runs, references, transfer, motion) if references else []
+    spreads = [one.spread if one.label else 1.0 for one in followed] or [0.0] * len(runs)
+    return [runs[place].episode_index for place in np.argsort(-np.array(spreads), kind="stable")]
+
+
+def _references(
+    signals: Mapping[int, Signals],
+    labels: Mapping[int, EpisodeLabel],
+    curve_of: Callable[[int, EpisodeLabel], np.ndarray],
+) -> list[Reference]:
+    return [Reference(signals[k], label.segments, label.plan, curve_of(k, label)) for k, label in labels.items()]
 
 
 def _followed(
@@ -92,7 +123,7 @@ def _followed(
     """The labels that are shown, and those of the episodes that follow them well."""
     labels, alignments = dict(shown), {}
     signals = {e.episode_index: e for e in episodes}
-    references = [Reference(signals[k], label.segments, label.plan, curve_of(k, label)) for k, label in shown.items()]
+    references = _references(signals, shown, curve_of)
     for index, transferred in zip(signals, annotate(episodes, references, transfer, motion), strict=True):
         label, alignment = transferred.label, transferred.alignment
         if index in shown or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
@@ -123,8 +154,9 @@ def in_rounds(
         yield asked
 
 
-def _is_complete(label: EpisodeLabel | None) -> bool:
-    return label is not None and finished(label.segments, label.num_planned)
+def _complete(asked: Sequence[int], said: Mapping[int, EpisodeLabel]) -> list[int]:
+    """The runs whose answer has every planned step completed."""
+    return [k for k in asked if k in said and finished(said[k].segments, said[k].num_planned)]
 
 
 def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:

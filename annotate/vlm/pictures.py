@@ -11,6 +11,7 @@ import numpy as np
 
 from annotate.model_client.calls import Image, Reply, Request
 from annotate.pictures import JPEG_QUALITY
+from annotate.vlm.moments import NO_MOMENTS, ArmMoments
 from annotate.vlm.prompts import Pictures, quote, render, seconds
 from annotate.vlm.windows import TILES, Window
 
@@ -32,6 +33,7 @@ class EpisodeView:
     load: Callable[[Sequence[int]], Mapping[int, Image]]
     phash: np.ndarray  # uint64 [num_frames]
     motion_cuts: tuple[int, ...] = ()  # boundaries that the motion annotator found
+    moments: ArmMoments = NO_MOMENTS  # at which the arm shows that it goes on to another activity
     cameras: tuple[str, ...] = ()  # side by side in each picture, from left to right; empty: one
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from annotate.vlm.annotator import reason_episode
 from core.tables import TABLES
+from pipeline.kept_labels import kept_reasons, with_kept_findings, with_kept_rows
 from pipeline.labelled import LabelPlace
 from pipeline.pictures import segments_figure
 from pipeline.stage import Output, Stage, StageContext
@@ -15,8 +16,8 @@ def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
     labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run, whole=True)
-    questions, not_asked = [], followers(lake.con, label_run)
-    for episode, album in albums(context):
+    questions, not_asked, kept = [], followers(lake.con, label_run), kept_reasons(context)
+    for episode, album in albums(context, [e for e in context.signals() if e.episode_index not in kept]):
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
         if label and (build.name, episode.episode_index) not in not_asked:
@@ -26,7 +27,10 @@ def run(context: StageContext) -> Output:
     answers = ask_chunk(context, [questions], {})
     place = LabelPlace(build.name, context.chunk, label_run)
     rows = [place.of(k) | vars(reason) for k, reasons in sorted(answers.by_episode.items()) for reason in reasons]
-    return Output({"reasoning": TABLES["reasoning"].rows(rows)}, answers.findings, numbers=answers.numbers)
+    tables, findings = {"reasoning": TABLES["reasoning"].rows(rows)}, answers.findings
+    if kept:
+        tables, findings = with_kept_rows(context, tables, kept), with_kept_findings(context, findings, kept)
+    return Output(tables, findings, numbers=answers.numbers)
 
 
 STAGE = Stage(

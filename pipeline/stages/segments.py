@@ -1,21 +1,23 @@
 """Subtask spans of each episode of a chunk, by the configured annotator."""
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from annotate import native
-from annotate.config import VlmConfig
+from annotate.config import VLM_VERSION, VlmConfig
 from annotate.motion import annotator as motion
 from annotate.progress import progress
 from annotate.segments import EpisodeLabel, check_tiling, plain_label
 from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
+from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
 from core.tables import TABLES
 from ingest.episode import Finding
+from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
 from pipeline.labelled import LabelPlace, alignment_table, label_columns, of_label_run, segment_tables
 from pipeline.pictures import segments_figure
 from pipeline.reading import EpisodeSignals, by_task, task_signals
@@ -25,21 +27,20 @@ from pipeline.vlm_chunk import Album, ChunkAnswers, Question, albums, ask_chunk,
 type AnnotatedChunk = ChunkAnswers[EpisodeLabel]
 
 
-def by_motion(context: StageContext) -> AnnotatedChunk:
+def by_motion(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
     """The `motion` annotator. The episodes of one task are labelled together."""
-    episodes = [signals for of_task in by_task(context.signals()).values() for signals in task_signals(of_task)]
+    signals = [signals for of_task in by_task(episodes).values() for signals in task_signals(of_task)]
     labels = {}
-    for episode, label in zip(episodes, motion.annotate(episodes, context.build.stages.motion), strict=True):
+    for episode, label in zip(signals, motion.annotate(signals, context.build.stages.motion), strict=True):
         check_tiling(label.segments, len(episode), label.num_planned)
         labels[episode.episode_index] = label
     return ChunkAnswers(labels)
 
 
-def by_native(context: StageContext) -> AnnotatedChunk:
+def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> AnnotatedChunk:
     """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
     labels, findings = {}, []
     whys: dict[int, str] = {}
-    episodes = context.signals()
     here = {episode.episode_index for episode in episodes}
     for episode in episodes:
         try:
@@ -58,7 +59,7 @@ def by_native(context: StageContext) -> AnnotatedChunk:
 
     # Motion labels the runs of a task together: all of them are shown, and those without steps get its label
     if whys:
-        by_motion_all = by_motion(context).by_episode
+        by_motion_all = by_motion(context, episodes).by_episode
         for episode_index, why in whys.items():
             label = by_motion_all[episode_index]
             labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {why}"])
@@ -79,12 +80,12 @@ def native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
 
 
-def by_vlm(context: StageContext) -> AnnotatedChunk:
+def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> AnnotatedChunk:
     """The `vlm` annotator. It is asked about some runs of each task, and the others follow these.
 
     Where motion would cut is a hint for it.
     """
-    stages, episodes = context.build.stages, {episode.episode_index: episode for episode in context.signals()}
+    stages, episodes = context.build.stages, {episode.episode_index: episode for episode in unlabelled}
 
     def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
         of = episodes[episode_index]
@@ -93,10 +94,10 @@ def by_vlm(context: StageContext) -> AnnotatedChunk:
     said: dict[int, EpisodeLabel] = {}
     tasks = [
         label_task(task_signals(of_task), said, curve_of, stages.vlm, stages.transfer, stages.motion)
-        for of_task in by_task(context.signals()).values()
+        for of_task in by_task(unlabelled).values()
     ]
     labelled: TaskLabels = {}, {}
-    views = _views(context)
+    views = _views(context, unlabelled)
 
     def questions(asked: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
         return [(views[k][0], partial(annotate_episode, views[k][1], config=asked[k])) for k in sorted(asked)]
@@ -110,14 +111,15 @@ def by_vlm(context: StageContext) -> AnnotatedChunk:
     return replace(answers, by_episode=labels, findings=findings, alignments=alignments, numbers=numbers)
 
 
-def _views(context: StageContext) -> dict[int, tuple[Album, EpisodeView]]:
-    """The pictures of each episode, and the episode as the model sees it."""
+def _views(context: StageContext, episodes: Sequence[EpisodeSignals]) -> dict[int, tuple[Album, EpisodeView]]:
+    """The pictures of some episodes, and each episode as the model sees it."""
     views = {}
-    for episode, album in albums(context):
-        # Each episode by itself: the hint is to depend on nothing but the episode
-        [by_motion_alone] = motion.annotate([episode.signals()], context.build.stages.motion)
+    for episode, album in albums(context, episodes):
+        # Each episode by itself: the hints are to depend on nothing but the episode
+        signals, config = episode.signals(), context.build.stages.motion
+        [by_motion_alone] = motion.annotate([signals], config)
         motion_cuts = tuple(segment.start_frame for segment in by_motion_alone.segments[1:])
-        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts)
+        view = episode_view(context.dataset, episode, album, episode.task, motion_cuts, moments_of(signals, config))
         views[episode.episode_index] = album, view
     return views
 
@@ -132,17 +134,27 @@ def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
             yield Finding("needs_review", detail, "warning", episode_index)
 
 
-ANNOTATORS: dict[str, Callable[[StageContext], AnnotatedChunk]] = {
+ANNOTATORS: dict[str, Callable[[StageContext, Sequence[EpisodeSignals]], AnnotatedChunk]] = {
     "motion": by_motion,
     "native": by_native,
     "vlm": by_vlm,
 }
 
 
+def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
+    """Labels, with a note where the label run that they join is by another version than made them."""
+    made_by = context.step.spec.made_by
+    if made_by is None:
+        return dict(labels)
+    note = f"made by {VLM_VERSION}: a run of {made_by.code_version} goes on"
+    return {k: replace(label, notes=[*label.notes, note]) for k, label in labels.items()}
+
+
 def run(context: StageContext) -> Output:
-    label_run = context.build.label_run()
-    annotated = ANNOTATORS[label_run.annotator](context)
-    labels = sorted(annotated.by_episode.items())
+    label_run, kept = context.build.label_run(), kept_labels(context)
+    unlabelled = [episode for episode in context.signals() if episode.episode_index not in kept]
+    annotated = ANNOTATORS[label_run.annotator](context, unlabelled)
+    labels = sorted(_with_version(context, annotated.by_episode).items())
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
     tables = segment_tables(
         place,
@@ -153,14 +165,20 @@ def run(context: StageContext) -> Output:
         keyframes = [row | {"label_run": label_run.id} for row in annotated.keyframes]
         tables["keyframes"] = TABLES["keyframes"].rows(keyframes)
 
-    if annotated.alignments:
-        tables["alignments"] = alignment_table(place, annotated.alignments)
+    tables["alignments"] = alignment_table(place, annotated.alignments)
 
-    per_episode = tables["segments"].num_rows / len(labels) if labels else 0.0
-    numbers = {"label_run": label_run.id, "episodes": len(labels), "segments_per_episode": per_episode}
+    # What a former version labelled stays
+    findings = annotated.findings
+    if kept:
+        tables, findings = with_kept_rows(context, tables, kept), with_kept_findings(context, findings, kept)
+    if not tables["alignments"].num_rows:
+        del tables["alignments"]
+    episodes = len(labels) + len(kept)
+    per_episode = tables["segments"].num_rows / episodes if episodes else 0.0
+    numbers = {"label_run": label_run.id, "episodes": episodes, "kept": len(kept), "segments_per_episode": per_episode}
     return Output(
         tables,
-        annotated.findings,
+        findings,
         registered=of_label_run(label_run.id, vars(label_run)),
         numbers=numbers | dict(annotated.numbers),
     )

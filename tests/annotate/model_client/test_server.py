@@ -149,7 +149,7 @@ def test_a_port_in_use_is_refused(config: ServerConfig):
 
 def flags(config: ServerConfig) -> dict[str, str]:
     line = command(config, Path("python"), "gpu", 8000)
-    assert line[:3] == ["python", "-m", "vllm.entrypoints.openai.api_server"]
+    assert line[:5] == ["python", "-m", "vllm.entrypoints.cli.main", "serve", config.model]
     pairs: dict[str, str] = {}
     for k, word in enumerate(line):
         if word.startswith("--"):
@@ -165,7 +165,6 @@ def test_flags_on_a_gpu():
     assert json.loads(found.pop("--structured-outputs-config")) == written
     assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 48, "video": 0}
     assert found == {
-        "--model": "a/b",
         "--served-model-name": "a/b",
         "--revision": "abc",
         "--generation-config": "vllm",

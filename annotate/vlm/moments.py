@@ -1,0 +1,91 @@
+"""ArmMoments at which an arm shows by itself that it goes on to another activity, and what they say of a model's
+boundaries: where these lie off the moments by more than the pictures explain, they are put there.
+
+Chosen and measured on robots left out: docs/vlm.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.signal import find_peaks
+
+from annotate.config import MotionConfig
+from annotate.motion.observe import Signals, gripper_moves, observe, smoothed
+from annotate.segments import DONE, IDLE
+from annotate.vlm.windows import Span, ascending
+
+SLOW_WITHIN_S = 0.5  # an arm has its slowest moment only once within this time
+SLOW_WINDOW_S = 0.3  # of the moving average of its speed
+REACH_S = 0.9  # a moment that far from a boundary may be what the model saw
+FAR_S, FAR_OF_SLOW_S = 0.4, 0.5  # a model that sees what pictures show is usually nearer to the moments than that,
+FAR = 0.65  # or than this share of the time between two pictures
+SHARP, SLOW = (("comes_to_rest", "sets_out"), ("grips",)), ("slow",)  # kinds, those that count first at first
+
+
+class ArmMoments(NamedTuple):
+    """Frames, ascending. grips: a gripper begins to close or to open. slow: slower than half of the speed around."""
+
+    comes_to_rest: tuple[int, ...] = ()
+    sets_out: tuple[int, ...] = ()
+    grips: tuple[int, ...] = ()
+    slow: tuple[int, ...] = ()
+
+
+NO_MOMENTS = ArmMoments()
+
+
+def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
+    """The moments of one episode by its signals alone."""
+    observed, fps = observe(signals, config), signals.fps
+    activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
+    apart = max(1, round(SLOW_WITHIN_S * fps))
+    slow, facts = find_peaks(-activity, distance=apart, prominence=0.0, wlen=4 * apart + 1)
+    grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}
+    return ArmMoments(
+        comes_to_rest=tuple(start for start, _ in observed.idle if start > 0),
+        sets_out=tuple(end for _, end in observed.idle if end < len(signals)),
+        grips=tuple(sorted(grips)),
+        slow=tuple(slow[activity[slow] < facts["prominences"]].tolist()),
+    )
+
+
+def settled(
+    spans: Sequence[Span], starts: Sequence[int], moments: ArmMoments, fps: float, num_frames: int
+) -> list[int]:
+    """The first frame of each span: at its moment, where the model's boundaries lie off these moments on the whole.
+
+    A model that is as exact as its pictures keeps its boundaries: moments are not all true. Each moment is that of one
+    boundary, sharp ones first, and of these the nearest.
+    """
+    by_kind = [[*_near(spans, starts, moments, kinds, REACH_S * fps)] for kinds in (*SHARP, SLOW)]
+    sharp, slow = [near for of_kinds in by_kind[:-1] for near in of_kinds], by_kind[-1]
+    between = float(np.mean([s.start - s.after for s in spans[1:]])) if len(spans) > 1 else 0.0
+    limit = max((FAR_S if sharp else FAR_OF_SLOW_S) * fps, FAR * between)
+    if not (sharp or slow) or _usual_distance(sharp or slow) <= limit:
+        return list(starts)
+    moment_of: dict[int, int] = {}
+    for near in by_kind:
+        for _, k, frame in sorted(near):
+            is_free = k not in moment_of and frame not in moment_of.values()
+            if is_free and all((j < k) == (other < frame) for j, other in moment_of.items()):
+                moment_of[k] = frame
+    return ascending([moment_of.get(k, start) for k, start in enumerate(starts)], num_frames)
+
+
+def _near(
+    spans: Sequence[Span], starts: Sequence[int], moments: ArmMoments, kinds: Sequence[str], reach: float
+) -> Iterator[tuple[int, int, int]]:
+    """(distance, span that begins, frame) of each moment that a boundary may be, in frames."""
+    for k in range(1, len(spans)):
+        may_be = {"comes_to_rest": spans[k].label in (IDLE, DONE), "sets_out": spans[k - 1].label == IDLE}
+        for kind in kinds:
+            for frame in getattr(moments, kind) if may_be.get(kind, True) else ():
+                if abs(frame - starts[k]) <= reach:
+                    yield abs(frame - starts[k]), k, frame
+
+
+def _usual_distance(near: Sequence[tuple[int, int, int]]) -> float:
+    """The median over moments of the frames to the nearest boundary."""
+    nearest = {frame: distance for distance, _, frame in sorted(near, reverse=True)}
+    return float(np.median([*nearest.values()]))

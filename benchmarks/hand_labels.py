@@ -1,0 +1,75 @@
+"""Hand-labelled runs of real sets, with their signals, and as the vlm annotator is shown them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from annotate.config import MotionConfig
+from annotate.model_client.calls import Image
+from annotate.model_client.tokens import blank
+from annotate.motion.annotator import annotate as by_motion
+from annotate.motion.observe import Signals
+from annotate.vlm.moments import moments_of
+from annotate.vlm.pictures import EpisodeView
+from benchmarks.harness import build
+from benchmarks.label_truth import TRUTH, signals_without_outcomes
+from core.paths import Workspace
+from eval.annotators.truth import EpisodeTruth, corpus_truth
+from warehouse.lake import Lake
+
+SIZE_PX = (480, 360)
+KEYFRAME_S = 1.0
+
+
+@cache
+def picture() -> Image:
+    return blank(*SIZE_PX)
+
+
+class HandLabelled(NamedTuple):
+    """A run, with a person's label of it."""
+
+    signals: Signals
+    truth: EpisodeTruth
+
+
+def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[str, list[HandLabelled]]:
+    """The hand-labelled runs of some sets, which are built from `data` by the product's own command."""
+    sets = {}
+    for name in names:
+        build(space, data / name, name)
+        lake = Lake(space, read_only=True)
+        truths = corpus_truth(lake, TRUTH, name)
+        runs = signals_without_outcomes(lake, name)
+        # The model plans for a run what the run shows: a failed one has no more steps than it came to
+        known = {
+            s.episode_index: replace(truths[s.episode_index], num_planned=0) for s in runs if s.episode_index in truths
+        }
+        sets[name] = [HandLabelled(s, known[s.episode_index]) for s in runs if s.episode_index in known]
+        lake.con.close()
+    return sets
+
+
+def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
+    """The run as a build shows it to the annotator, with one grey picture for all."""
+    truth, config = run.truth, MotionConfig()
+    n = truth.num_frames
+    every = max(1, round(KEYFRAME_S * truth.fps))
+    [label] = by_motion([run.signals], config)
+    return EpisodeView(
+        dataset=truth.dataset,
+        episode_index=truth.episode_index,
+        task="do the task",
+        fps=truth.fps,
+        num_frames=n,
+        success=success,
+        frames=tuple(range(0, n, every)),
+        load=lambda frames: dict.fromkeys(frames, picture()),
+        phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
+        motion_cuts=tuple(s.start_frame for s in label.segments[1:]),
+        moments=moments_of(run.signals, config),
+    )
