@@ -67,7 +67,7 @@ def encoded_again(pictures: np.ndarray) -> np.ndarray:
     file = io.BytesIO()
     write_luma(file, even, 10, crf=23)
     file.seek(0)
-    with av.open(file) as container:
+    with av.open(file, "r") as container:
         decoded = [frame.to_ndarray(format="yuv420p")[:height, :width] for frame in container.decode(video=0)]
     assert len(decoded) == len(pictures)
     return np.stack(decoded)
