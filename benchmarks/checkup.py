@@ -336,9 +336,8 @@ def main() -> int:
 
 def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     """The figures and the page; of a run of some faults or sets only the tables that need no more."""
-    kept = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
-    new = dict(data) if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
-    figures = {**kept, **new}
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures |= data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
     write_json(FIGURES, figures)
     PAGE.write_text(page(PAGE.read_text(), tables_of(figures)))
 
