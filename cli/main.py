@@ -52,7 +52,7 @@ COMMANDS = (
     ("Start", "status", "status", "Show how much there is of each dataset, from episodes to shards."),
     ("Start", "explore", "serving", "Browse the corpus and correct labels: episodes, comparisons, SQL, scores."),
     ("Start", "sql", "sql", "Run a read-only SQL query on the corpus; without a query, open a shell."),
-    ("Data", "datasets", "querying", "Show the registry of datasets."),
+    ("Data", "datasets", "querying", "Show the registry of datasets; rename or remove one."),
     ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
     ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
     ("Data", "accept", "correcting", "Accept a known oddity: the faults that a check found. It is not told again."),
