@@ -35,7 +35,7 @@ from cli.output import print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
 from core.errors import UserError
-from core.names import DEMO_RECIPE, DEMO_RELEASE
+from core.names import DEMO_RECIPE, DEMO_RELEASE, did_you_mean
 from core.paths import ROOT, Workspace
 from ingest.registry import NAME_PATTERN, name_of
 from pipeline.config import (
@@ -44,6 +44,7 @@ from pipeline.config import (
     read_build_file,
     resolve,
     stored_build,
+    stored_builds,
     with_annotator,
     with_samples,
 )
@@ -54,6 +55,7 @@ from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
 from warehouse.lake.outcomes import chunks_to_build
+from warehouse.releases.contents import freeze_command, licence_flags
 
 ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
 app = typer.Typer()
@@ -196,12 +198,16 @@ def build(
 
     # How to go on: first what was left out
     names = [build.name for build in builds]
-    lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
+    lake = open_lake(space)
+    lost = sum(row["quarantined"] for row in status_rows(lake) if row["dataset"] in names)
     steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
-    faulty = open_faults(open_lake(space), names)
+    faulty = open_faults(lake, names)
     if faulty:
         steps |= {"what checks found": "quarantine --checks"}
-    steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
+    licences, releases = lake.column("SELECT license FROM datasets"), lake.column("SELECT name FROM releases")
+    terms = " (if you know its terms)" if licence_flags(licences) else ""
+    freeze = {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
+    steps |= {"look at it in a browser": "explore"} | freeze
     say("")
     say_next(steps, at.workspace)
 
@@ -253,7 +259,8 @@ def _kept_build(space: Workspace, dataset: str, episodes: tuple[int, ...] | None
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        raise UserError(f"--dataset {dataset}: no such dataset was built here; proccorpus status lists them")
+        hint = did_you_mean(dataset, [*stored_builds(lake)] if lake else []) or "; proccorpus status lists them"
+        raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 

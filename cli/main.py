@@ -309,7 +309,7 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
         # Without arguments the message is the help text
-        is_help = e.message.startswith("Usage")
+        is_help = e.message.startswith("Usage") or not e.format_message().strip()
         _say_error(e.message if is_help else _wrong_use(e), is_error=not is_help)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):

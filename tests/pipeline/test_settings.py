@@ -15,7 +15,7 @@ from core.paths import Workspace
 from ingest.registry import DatasetConfig
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, StageConfigs
-from tests.kits.cli_kit import digest_of
+from tests.kits.cli_kit import digest_of, rows
 from tests.kits.small_sources import CAMERA, RECORDINGS, WRIST, write_v2
 
 # Values that cannot be made of the default one: field by field, as a registry entry or a TOML file has them
@@ -87,6 +87,12 @@ STAGES = {
     if name not in ELSEWHERE and not name.startswith("vlm.")
 }
 BASE = {"embeddings": {"when": "always", "encoder": "grey"}}  # an encoder that needs no weights
+OF_RUNS = ("segments", "episode_labels", "progress", "reasoning", "label_quality")
+KEPT = ("splits", "label_disagreement")  # also say something of what was before
+ACTIVE = (
+    "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
+    "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
+)
 QUICK = {"fps", "cameras.bgr", "chunk_size", "splits.val"}
 
 
@@ -107,8 +113,14 @@ class Arm:
         return [failure.message for failure in run_build(Workspace(self.root / workspace), [build], 1).failed]
 
     def contents(self, workspace: str) -> dict[str, str]:
-        """Digests; without the splits of episodes that cannot be used any more, which keep what they were given."""
-        return {name: value for name, value in digest_of(self.root / workspace).items() if name != "splits"}
+        """Digests of all that is in force.
+
+        Labels of superseded runs stay, and so do the splits of episodes that cannot be used any more.
+        """
+        digests = {name: value for name, value in digest_of(self.root / workspace).items() if name not in KEPT}
+        for name in OF_RUNS:
+            digests[name] = str(rows(self.root / workspace, ACTIVE.format(name)))
+        return digests
 
     def check(self, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
         """A build after another one ends as a fresh one with the same settings does; or asks first."""
