@@ -258,12 +258,7 @@ def _check_changes(context: StageContext, placed: PlacedListing) -> None:
             f"{dataset}: the robot was {former_robot} and is {robot} now: is it another dataset? Give that one another "
             f"--name; {accept}"
         )
-    here, before = context.source.config.source, stored_build(lake, dataset)
-    if known and placed.placements and len(placed.left) == len(known) and before and before.dataset.source != here:
-        raise ChangedSourceError(
-            f"{dataset}: it was read from {before.dataset.source}, and {here} holds none of its {len(known)} "
-            f"recordings: is it another dataset? Give that one another --name; {accept}"
-        )
+    _check_place(context, placed, accept)
     moved = [p for p in placed.placements if p.is_moved]
     names = {p.address.source_id for p in placed.placements if p.known is None}
     replaced = [recording for recording in placed.left if recording.source_id in names]
@@ -278,6 +273,18 @@ def _check_changes(context: StageContext, placed: PlacedListing) -> None:
         f"{dataset}: of {len(known)} known recordings {' and '.join(parts)}{example}, {len(placed.left)} are gone. "
         f"What people said, and splits, go with the recordings; {accept}"
     )
+
+
+def _check_place(context: StageContext, placed: PlacedListing, accept: str) -> None:
+    """Raises ChangedSourceError where the source is at another place and holds nothing of what was known."""
+    here, before = context.source.config.source, stored_build(context.lake, context.build.name)
+    known = [recording for recording in placed.known if recording.is_here]
+    is_elsewhere = before is not None and before.dataset.source != here
+    if before and is_elsewhere and known and placed.placements and len(placed.left) == len(known):
+        raise ChangedSourceError(
+            f"{context.build.name}: it was read from {before.dataset.source}, and {here} holds none of its "
+            f"{len(known)} recordings: is it another dataset? Give that one another --name; {accept}"
+        )
 
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
