@@ -35,7 +35,7 @@ from cli.output import print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
 from core.errors import UserError
-from core.names import DEMO_RECIPE, DEMO_RELEASE
+from core.names import DEMO_RECIPE, DEMO_RELEASE, did_you_mean
 from core.paths import ROOT, Workspace
 from ingest.registry import NAME_PATTERN, name_of
 from pipeline.config import (
@@ -44,16 +44,18 @@ from pipeline.config import (
     read_build_file,
     resolve,
     stored_build,
+    stored_builds,
     with_annotator,
     with_samples,
 )
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
-from pipeline.sources import all_builds, builds_of_source, with_folders
+from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
-from warehouse.lake import Lake, open_lake
+from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
 from warehouse.lake.outcomes import chunks_to_build
+from warehouse.releases.contents import freeze_command, licence_flags
 
 ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
 app = typer.Typer()
@@ -148,6 +150,9 @@ def build(
     accept_changes: Annotated[
         bool, Option(help="Build also where most recordings have other numbers or names than before, or the robot has.")
     ] = False,
+    replace: Annotated[
+        bool, Option(help="Put a dataset of another source that has the name away; what people said of it is kept.")
+    ] = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
     at: At = At(),
@@ -164,7 +169,7 @@ def build(
     selected = episode_list(episodes)
     check_data_format(data_format)
     space = space_at(at.workspace)
-    _check_of_source(source, name, data_format, revision)
+    _check_of_source(source, name, data_format, revision, replace=replace)
     if dataset is not None:
         builds = [_kept_build(space, dataset, selected)]
     elif config is not None:
@@ -174,10 +179,12 @@ def build(
         check_source(source, revision)
         found, notes = builds_of_source(
             space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
-            update=update,
+            update=update, same=replace or accept_changes,
         )  # fmt: skip
         warn(notes, "note")
         builds = list(found)
+        if replace:
+            _put_away(space, builds)
 
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
     builds = [with_samples(build, gate) for build in builds]
@@ -191,23 +198,40 @@ def build(
 
     # How to go on: first what was left out
     names = [build.name for build in builds]
-    lost = sum(row["quarantined"] for row in status_rows(open_lake(space)) if row["dataset"] in names)
+    lake = open_lake(space)
+    lost = sum(row["quarantined"] for row in status_rows(lake) if row["dataset"] in names)
     steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
-    faulty = open_faults(open_lake(space), names)
+    faulty = open_faults(lake, names)
     if faulty:
         steps |= {"what checks found": "quarantine --checks"}
-    steps |= {"look at it in a browser": "explore", "freeze it, to train on": "release create NAME"}
+    licences, releases = lake.column("SELECT license FROM datasets"), lake.column("SELECT name FROM releases")
+    terms = " (if you know its terms)" if licence_flags(licences) else ""
+    freeze = {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
+    steps |= {"look at it in a browser": "explore"} | freeze
     say("")
     say_next(steps, at.workspace)
 
 
-def _check_of_source(source: str | None, name: str | None, data_format: str | None, revision: str | None) -> None:
+def _check_of_source(
+    source: str | None, name: str | None, data_format: str | None, revision: str | None, *, replace: bool
+) -> None:
     """Raises UserError: options of --source without it, or a name that holds what none may."""
-    if source is None and (name or data_format or revision):
-        raise UserError("--name, --as and --revision need --source")
+    if source is None and (name or data_format or revision or replace):
+        raise UserError("--name, --as, --revision and --replace need --source")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
         like = name_of(name) or "my_robot"
         raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
+
+
+def _put_away(space: Workspace, builds: Sequence[DatasetBuild]) -> None:
+    """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
+    lake = _lake_if_there(space)
+    for build in builds if lake else ():
+        if former := replaced(lake, build):
+            held = renaming.holdings(lake, build.name)
+            kept_as = renaming.remove(lake, build.name)
+            kept = f"; what people said is kept as {kept_as}" if kept_as else ""
+            warn([f"put away what was built of {former.source}: {held.sentence}{kept}"], "note")
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -235,7 +259,8 @@ def _kept_build(space: Workspace, dataset: str, episodes: tuple[int, ...] | None
     lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
-        raise UserError(f"--dataset {dataset}: no such dataset was built here; proccorpus status lists them")
+        hint = did_you_mean(dataset, [*stored_builds(lake)] if lake else []) or "; proccorpus status lists them"
+        raise UserError(f"--dataset {dataset}: no such dataset was built here{hint}")
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 

@@ -202,8 +202,11 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
     fps, rows, tasks = result["fps"], result["rows"], result["tasks"]
     length = steps = ""
     if result["shortest"] is not None:
-        length = f"{result['shortest']} to {result['longest']} frames"
-        if fps:
+        same = result["shortest"] == result["longest"]
+        length = counted(result["longest"], "frame") if same else f"{result['shortest']} to {result['longest']} frames"
+        if fps and same:
+            length += f" ({result['longest'] / fps:.1f} s at {fps:g} frames/s)"
+        elif fps:
             length += f" ({result['shortest'] / fps:.1f} to {result['longest'] / fps:.1f} s at {fps:g} frames/s)"
         length += f"; {counted(rows, 'row')} in all"
     if result["steps_known"]:

@@ -52,7 +52,7 @@ COMMANDS = (
     ("Start", "status", "status", "Show how much there is of each dataset, from episodes to shards."),
     ("Start", "explore", "serving", "Browse the corpus and correct labels: episodes, comparisons, SQL, scores."),
     ("Start", "sql", "sql", "Run a read-only SQL query on the corpus; without a query, open a shell."),
-    ("Data", "datasets", "querying", "Show the registry of datasets."),
+    ("Data", "datasets", "querying", "Show the registry of datasets; rename or remove one."),
     ("Data", "schema", "querying", "List tables and views; with names, describe their columns."),
     ("Data", "quarantine", "querying", "List episodes and datasets that cannot be used, with the reason."),
     ("Data", "accept", "correcting", "Accept a known oddity: the faults that a check found. It is not told again."),
@@ -309,7 +309,7 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
         sys.exit(_interrupted() if code == INTERRUPTED else code or DONE)
     except typer.TyperException as e:
         # Without arguments the message is the help text
-        is_help = e.message.startswith("Usage")
+        is_help = e.message.startswith("Usage") or not e.format_message().strip()
         _say_error(e.message if is_help else _wrong_use(e), is_error=not is_help)
         sys.exit(USAGE)
     except (KeyboardInterrupt, typer.Abort):

@@ -7,8 +7,19 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from cli.lakes import lake_to_read
-from cli.options import At, DatasetArgument, EpisodeArgument, say, space_at
+from cli.lakes import lake_at, lake_to_read
+from cli.options import (
+    At,
+    DatasetArgument,
+    EpisodeArgument,
+    Here,
+    YesOption,
+    confirm,
+    counted,
+    say,
+    say_next,
+    space_at,
+)
 from cli.output import show
 from cli.terminal import note
 from core.demonstration_quality import FEWEST
@@ -18,6 +29,8 @@ from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.registry import BUILT_IN, facts, load_registry, overview, readable
 from warehouse.lake import digest as lake_digest
+from warehouse.lake import renaming
+from warehouse.lake.references import stored_builds
 from warehouse.lake.schema import columns
 from warehouse.lake.schema import relations as all_relations
 from warehouse.lake.similarity import most_similar
@@ -29,9 +42,10 @@ OPEN_FAULTS_SQL = (
 )
 MAX_ROWS = 100  # of a query's result, in a table for people
 app = typer.Typer()
-datasets_app = typer.Typer(help="Show the registry of datasets.", invoke_without_command=True)
+datasets_app = typer.Typer(help="Show the registry of datasets; rename or remove one.", invoke_without_command=True)
 app.add_typer(datasets_app, name="datasets")
 RegistryOption = Annotated[list[Path] | None, Option(help="Also read this folder of your own YAML files.")]
+NewNameArgument = Annotated[str, Argument(help="Its new name.")]
 
 
 @datasets_app.callback()
@@ -58,6 +72,39 @@ def datasets_show(
         raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
     show(readable(dataset), at.format, whole=dataset)
+
+
+@datasets_app.command("rename")
+def datasets_rename(dataset: DatasetArgument, name: NewNameArgument, yes: YesOption = False, at: Here = Here()) -> None:
+    """Give a dataset another name. What people said goes with it; the next build makes its labels and shards anew.
+
+    Also takes what people said of a dataset that was removed (arm.1) to a name that a build gives its source again.
+    """
+    lake = lake_at(at.workspace)
+    held = renaming.holdings(lake, dataset)
+    if held.imported:
+        confirm(f"{held.sentence}. Rename it?", yes=yes)
+    renaming.rename(lake, dataset, name)
+    say(f"{dataset} is {name} now, with {counted(held.words, 'word')} of people.")
+    if name in stored_builds(lake):
+        say_next({"make its labels and shards anew": f"build --dataset {name}"}, at.workspace)
+    else:
+        say(f"It counts again when its source is built with --name {name}.")
+
+
+@datasets_app.command("remove")
+def datasets_remove(dataset: DatasetArgument, yes: YesOption = False, at: Here = Here()) -> None:
+    """Take a dataset out of the corpus. What people said of it is kept, under a name of its own.
+
+    Releases stay what they are. gc deletes files that nothing uses any more. The source is not touched.
+    """
+    lake = lake_at(at.workspace)
+    held = renaming.holdings(lake, dataset)
+    confirm(f"{held.sentence}. Remove it from the corpus?", yes=yes)
+    kept_as = renaming.remove(lake, dataset)
+    say(f"{dataset} is removed." + (f" What people said is kept as {kept_as}." if kept_as else ""))
+    if kept_as:
+        say_next({"take up what people said again": f"datasets rename {kept_as} {dataset}"}, at.workspace)
 
 
 def _datasets_built(space: Workspace) -> dict[str, dict]:

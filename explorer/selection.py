@@ -204,11 +204,14 @@ class EpisodeSelection:
             conditions.append(f"{of_episodes} ({', '.join(f'({literal(d)}, {number})' for d, number in self.picked)})")
         return episodes_sql("e.dataset, e.episode_index", " AND ".join(conditions))
 
-    def commands(self, workspace: str, snapshot: str) -> list[tuple[str, str]]:
-        """What reproduces the selection: titles and lines for the shell; `snapshot`: options such as --release."""
+    def commands(self, workspace: str, snapshot: str, allowing: str = "") -> list[tuple[str, str]]:
+        """What reproduces the selection: titles and lines for the shell.
+
+        snapshot: options such as --release. allowing: options of exports that let in what has no open licence.
+        """
         query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
-        release = at if "--release" in at else ""
+        release = (at if "--release" in at else "") + (f" {allowing}" if allowing else "")
         shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}"
         return [
             ("The list", f"proccorpus sql {query}{at} --format csv {place}"),

@@ -25,6 +25,7 @@ from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
 from warehouse.lake import Lake
+from warehouse.releases.contents import freeze_command
 
 # Pages in the navigation: path and name. A module that adds a page adds a line here; its `router` is found
 NAVIGATION = [
@@ -218,3 +219,11 @@ def short(name: str) -> str:
 
 FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, moment, several, data, short)}
 FILTERS |= {"shell": shlex.quote, "end_by": END_WORDS.__getitem__}  # what says how a run ended, in words
+
+
+def freezing(at: Visit) -> str:
+    """The command that freezes the corpus as it is."""
+    licences = [row["license"] for row in at.reader.dicts("SELECT license FROM datasets ORDER BY dataset")]
+    taken = [row["name"] for row in at.reader.dicts("SELECT name FROM releases")]
+    place = shlex.quote(str(at.explorer.space.root))
+    return f"proccorpus {freeze_command(licences, taken)} --workspace {place}"

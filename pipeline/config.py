@@ -35,6 +35,8 @@ from warehouse.lake import Lake, content_key
 from warehouse.lake.references import SHOWN_BY, brings_steps, reference_tasks, stored_builds
 from warehouse.shards.shard import ShardsConfig
 
+SPLIT_SHARES = ("val", "test_id", "seed")  # settings that only deal splits: episodes keep those that they have
+
 
 class StageConfigs(BaseModel):
     """What every dataset of a build has in common."""
@@ -275,21 +277,45 @@ def resolve(lake: Lake | None, build: DatasetBuild, *, update: bool = False) -> 
 
     Building some episodes never drops those built before. A hub's dataset is read at the commit that it was read at
     before; `update`: at the newest of its revision. Whether the source brings steps, which the annotator `auto` depends
-    on, is read from the listing: where that is made anew, it has to be asked again (`as_listed`).
+    on, is read from the listing: where that is made anew, it has to be asked again (`as_listed`). Raises UserError for
+    settings that do not change any more.
     """
     if lake is None:
         return build
     with lake.reading():
+        stored = stored_build(lake, build.name)
         if build.name in (listed := listed_datasets(lake)):
             size, _ = listed[build.name]
+            _check_settled(build, size, stored)
             build = build.model_copy(update={"dataset": build.dataset.model_copy(update={"chunk_size": size})})
         # Once all episodes are built, they stay built, whatever is selected now
-        stored = stored_build(lake, build.name)
         if stored and build.episodes is not None:
             union = None if stored.episodes is None else tuple(sorted({*stored.episodes, *build.episodes}))
             build = build.model_copy(update={"episodes": union})
         commit = None if update else commit_read(lake, build) or build.commit
         return as_listed(lake, build.model_copy(update={"commit": commit}))
+
+
+def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | None) -> None:
+    """Raises UserError where a build states another size of chunks, or other shares of splits, than the dataset has.
+
+    Neither changes any more: a build that took them would end otherwise than one of a fresh workspace.
+    """
+    anew = "to have it otherwise, build it under another name, or remove it first (proccorpus datasets remove"
+    wanted = build.dataset.chunk_size
+    if "chunk_size" in build.dataset.model_fields_set and wanted != chunk_size:
+        raise UserError(
+            f"{build.name}: chunk_size: {wanted}, but its chunks were built with {chunk_size} episodes, for good: say "
+            f"{chunk_size}, or nothing; {anew} {build.name})"
+        )
+    for name in SPLIT_SHARES if stored else ():
+        asked, dealt = getattr(build.stages.splits, name), getattr(stored.stages.splits, name)
+        if asked != dealt:
+            raise UserError(
+                f"{build.name}: splits.{name} is {asked} now, but its splits were dealt with {dealt}, and an episode "
+                f"keeps its split: say {dealt}, or build it as it was built last (proccorpus build --dataset "
+                f"{build.name}); {anew} {build.name})"
+            )
 
 
 def listed_datasets(lake: Lake) -> dict[str, tuple[int, str | None]]:

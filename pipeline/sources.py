@@ -10,11 +10,12 @@ from pathlib import Path
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.formats.listing import named
-from ingest.registry import Published, name_of
+from ingest.registry import DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
 from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, source_build, stored_build, stored_builds
 from warehouse.lake import Lake
+from warehouse.lake.renaming import holdings
 
 UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
 OUT_OF_REACH = (SourceError, OSError)  # of a source that is missing, no dataset, not to be read, or slow
@@ -31,12 +32,13 @@ def builds_of_source(
     episodes: tuple[int, ...] | None = None,
     revision: str | None = None,
     update: bool = False,
+    same: bool = False,
 ) -> tuple[tuple[DatasetBuild, ...], list[str]]:
     """A build of the dataset that a folder, file or address is, or of each that it holds, under its folder's name; and
     what a person should know of what was left out.
 
     `name`: what the one dataset is called; of several it is put before their names. `lake`: None without a workspace.
-    Raises UserError and SourceError.
+    `same`: a dataset of the workspace that has the name may be replaced. Raises UserError and SourceError.
     """
     whole = source_build(source, name or name_of(last_name(source)) or UNNAMED, format, episodes, revision)
     whole, places = _looked_at(workspace, lake, whole, update)
@@ -50,9 +52,8 @@ def builds_of_source(
     notes += _left_out(address, places, taken)
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
     _check_names(builds)
-    if lake and not (name and len(builds) == 1):
-        for build in builds:
-            _check_is_same(lake, build)
+    for build in builds if lake and not same else ():
+        _check_is_same(lake, build)
     return builds, notes
 
 
@@ -196,13 +197,18 @@ def _check_names(builds: Sequence[DatasetBuild]) -> None:
 
 
 def _check_is_same(lake: Lake, build: DatasetBuild) -> None:
-    """Raises UserError where the workspace has another dataset of a name that nobody chose."""
-    stored = stored_build(lake, build.name)
-    if stored is None or stored.dataset.source == build.dataset.source:
-        return
+    """Raises UserError where the workspace has another dataset of that name."""
+    former = replaced(lake, build)
     # A folder that is not there any more may have been moved
-    if stored.dataset.is_remote or Path(stored.dataset.source).exists():
+    if former and (former.is_remote or Path(former.source).exists()):
         raise UserError(
-            f"this workspace has a dataset {build.name} from {stored.dataset.source}: give that of "
-            f"{build.dataset.source} another name with --name"
+            f"this workspace has a dataset {build.name} from {former.source}: give that of {build.dataset.source} "
+            f"another name with --name; or say --accept-changes where it is the same data at another place, or "
+            f"--replace to put the old one away first ({holdings(lake, build.name).sentence})"
         )
+
+
+def replaced(lake: Lake, build: DatasetBuild) -> DatasetConfig | None:
+    """The dataset of another source that has the name of a build; None: there is none."""
+    stored = stored_build(lake, build.name)
+    return None if stored is None or stored.dataset.source == build.dataset.source else stored.dataset

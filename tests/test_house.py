@@ -21,10 +21,10 @@ STATEMENTS = {
     "core": 1230,
     "ingest": 10460,
     "annotate": 8400,
-    "warehouse": 9000,
+    "warehouse": 9080,
     "eval": 6880,
     "training": 4540,
-    "pipeline": 4850,
+    "pipeline": 4900,
     "explorer": 2960,
     "cli": 2480,
     "assets": 1720,
@@ -35,7 +35,7 @@ MOST_OF_A_FILE = 600
 LONGER_FILES = 0
 IMPORTS_IN_FUNCTIONS = 61
 FOR_THE_TYPE_CHECKER = 5  # blocks
-DATACLASSES = 328  # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries
+DATACLASSES = 329  # 316 before the parts of a source; 320 before the checkup's runs, faults and summaries
 ERRORS = 32  # 31 before replies that end a build had their own
 MOST_COMPLEX = 20
 OFTEN_COMPLEX, SHARE_COMPLEX = 10, 0.041  # 0.033 before readers account for all that a source holds

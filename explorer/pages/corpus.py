@@ -13,7 +13,7 @@ from annotate.signal_lag import columns, lag
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed
-from explorer.site import Visit, Visiting
+from explorer.site import Visit, Visiting, freezing
 from ingest.source_parts import part_form
 from warehouse.lake.connection import LakeConnection, has
 from warehouse.lake.outcomes import question
@@ -169,7 +169,7 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
 
 @router.get("/releases")
 def releases_page(at: Visiting) -> HTMLResponse:
-    return at.page("releases.html", title="Releases", releases=at.reader.dicts(RELEASES_SQL))
+    return at.page("releases.html", title="Releases", releases=at.reader.dicts(RELEASES_SQL), freeze=freezing(at))
 
 
 @router.get("/releases/{name}")

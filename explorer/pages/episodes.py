@@ -22,6 +22,7 @@ from explorer.facets import RANGES, SORTS, tags_of
 from explorer.index import Indexed
 from explorer.selection import PAGE, EpisodeSelection, count, episodes_of, facets, marked
 from explorer.site import Visit, Visiting, explorer_of
+from warehouse.releases.contents import licence_flags
 
 router = APIRouter()
 SHOWN = 12  # values of a facet before the rest is folded away
@@ -56,7 +57,11 @@ def page(at: Visiting) -> HTMLResponse:
         marked=marked(reader, index, selection),
         ranges=ranges(index, selection),
         views=saved(at.explorer.space, VIEWS),
-        commands=selection.commands(str(at.explorer.space.root), frozen_options(at)),
+        commands=selection.commands(
+            str(at.explorer.space.root),
+            frozen_options(at),
+            licence_flags(row["license"] for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")),
+        ),
         shown=SHOWN,
     )
 

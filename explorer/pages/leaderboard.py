@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from explorer import charts
 from explorer.access import LakeReader, PageError
-from explorer.site import Visiting
+from explorer.site import Visiting, freezing
 
 router = APIRouter()
 # What needs no training: a score means little without them beside it. Some know what no model knows of a run
@@ -63,6 +63,8 @@ def page(
     return at.page(
         "leaderboard.html",
         title="Leaderboard",
+        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freezing(at),
+        untrained=not reader.rows("SELECT 1 FROM training_runs LIMIT 1"),
         benchmarks=benchmarks,
         slices=slices,
         metrics=metrics,

@@ -5,6 +5,7 @@ And adapting a model to one episode from its page: which models there are, the c
 
 import json
 import re
+import shlex
 from functools import partial
 from typing import Annotated, Any
 
@@ -18,7 +19,7 @@ from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
 from explorer.pages.leaderboard import is_lower_better
-from explorer.site import Explorer, Visiting
+from explorer.site import Explorer, Visiting, freezing
 
 router = APIRouter()
 MOST_RUNS = 4  # that are compared: as many as models have colours
@@ -76,6 +77,8 @@ def page(at: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTML
         scores=scores_of(reader, chosen),
         differ=differ,
         same=same,
+        freeze=freezing(at),
+        place=shlex.quote(str(at.explorer.space.root)),
     )
 
 

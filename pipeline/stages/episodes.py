@@ -26,7 +26,7 @@ from ingest.recordings import (
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from pipeline.config import DatasetBuild, config_rows
+from pipeline.config import DatasetBuild, config_rows, stored_build
 from pipeline.pictures import episodes_figure
 from pipeline.stage import Output, Stage, StageContext
 from warehouse.lake import Lake
@@ -56,7 +56,7 @@ def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     placed = placed_listing(lake, context.source)
     if not context.accept_changes:
-        _check_changes(lake, placed, build.name)
+        _check_changes(context, placed)
 
     # What an earlier listing decided stays: the split of a recording's group
     splits = remembered_splits(placed.placements, placed.known)
@@ -246,8 +246,9 @@ def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, in
     return outdated, {former: present for former, present in moved.items() if former != present}
 
 
-def _check_changes(lake: Lake, placed: PlacedListing, dataset: str) -> None:
+def _check_changes(context: StageContext, placed: PlacedListing) -> None:
     """Raises ChangedSourceError where the robot, or most of what was known, changed: it may be another dataset."""
+    lake, dataset = context.lake, context.build.name
     known = [recording for recording in placed.known if recording.is_here]
     robots = lake.column("SELECT robot FROM datasets WHERE dataset = ?", [dataset])
     robot, former_robot = placed.listing.robot, next(iter(robots), None)
@@ -257,6 +258,7 @@ def _check_changes(lake: Lake, placed: PlacedListing, dataset: str) -> None:
             f"{dataset}: the robot was {former_robot} and is {robot} now: is it another dataset? Give that one another "
             f"--name; {accept}"
         )
+    _check_place(context, placed, accept)
     moved = [p for p in placed.placements if p.is_moved]
     names = {p.address.source_id for p in placed.placements if p.known is None}
     replaced = [recording for recording in placed.left if recording.source_id in names]
@@ -271,6 +273,18 @@ def _check_changes(lake: Lake, placed: PlacedListing, dataset: str) -> None:
         f"{dataset}: of {len(known)} known recordings {' and '.join(parts)}{example}, {len(placed.left)} are gone. "
         f"What people said, and splits, go with the recordings; {accept}"
     )
+
+
+def _check_place(context: StageContext, placed: PlacedListing, accept: str) -> None:
+    """Raises ChangedSourceError where the source is at another place and holds nothing of what was known."""
+    here, before = context.source.config.source, stored_build(context.lake, context.build.name)
+    known = [recording for recording in placed.known if recording.is_here]
+    is_elsewhere = before is not None and before.dataset.source != here
+    if before and is_elsewhere and known and placed.placements and len(placed.left) == len(known):
+        raise ChangedSourceError(
+            f"{context.build.name}: it was read from {before.dataset.source}, and {here} holds none of its "
+            f"{len(known)} recordings: is it another dataset? Give that one another --name; {accept}"
+        )
 
 
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:

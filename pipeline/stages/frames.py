@@ -1,5 +1,6 @@
 """Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video."""
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from pydantic import BaseModel
 
 from annotate.frames import CODE_VERSION, FramesResult, frames_stage
 from core.files import write_file
 from core.paths import Workspace
 from core.tables import TABLES
+from pipeline.config import DatasetBuild
 from pipeline.pictures import frames_figure
 from pipeline.recognition import Recognition, recognise
 from pipeline.stage import Output, Stage, StageContext
@@ -122,11 +125,23 @@ def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     return outdated
 
 
+READ = {"fps", "gripper", "keys", "limits"}  # fields of a registry entry that reading rows and pictures depends on
+
+
+def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
+    """The stage's settings, and what it reads of the registry entry besides: only what differs from the defaults, so
+    that a stage that was run before an entry could say it stays current."""
+    stated = build.dataset.model_dump(mode="json", include=READ, exclude_defaults=True)
+    if build.dataset.cameras.bgr:
+        stated["bgr"] = sorted(build.dataset.cameras.bgr)
+    return (build.stages.frames, *([json.dumps(stated, sort_keys=True)] if stated else []))
+
+
 STAGE = Stage(
     name="frames",
     upstream=("episodes",),
     run=run,
-    config=lambda build: (build.stages.frames,),
+    config=config_parts,
     code_version=CODE_VERSION,
     description="Visual change, gripper and speed of every frame, and coarse keyframes: one streaming pass per video.",
     reads_source=True,

@@ -74,7 +74,9 @@ def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_p
     lake = Lake(space)
     with pytest.raises(UserError, match=f"has a dataset tiny from {first}: give that of {second} another name"):
         builds_of_source(space, lake, str(second))
-    assert named(builds_of_source(space, lake, str(second), name="tiny")[0]) == {"tiny": str(second)}
+    with pytest.raises(UserError, match="has a dataset tiny from"):
+        builds_of_source(space, lake, str(second), name="tiny")
+    assert named(builds_of_source(space, lake, str(second), name="tiny", same=True)[0]) == {"tiny": str(second)}
     assert named(builds_of_source(space, lake, str(first))[0]) == {"tiny": str(first)}
     shutil.rmtree(first)
     assert named(builds_of_source(space, lake, str(second))[0]) == {"tiny": str(second)}, "it was moved"

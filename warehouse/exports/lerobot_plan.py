@@ -257,7 +257,8 @@ def stamping_rate(rates: set[float], wanted: float | None) -> float:
 
 
 def _span(rates: set[float]) -> str:
-    return f"{min(rates):g} to {max(rates):g}" if len(rates) > 1 else f"{min(rates):g}"
+    low, high = f"{min(rates):g}", f"{max(rates):g}"
+    return low if low == high else f"{low} to {high}"
 
 
 class LerobotPlan(Export):

@@ -231,6 +231,30 @@ class Lake(LakeConnection):
                 self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
         return count
 
+    def carry(
+        self,
+        message: str,
+        dataset: str,
+        name: str,
+        carried: Sequence[str],
+        dropped: Sequence[str],
+        upserts: Mapping[str, pa.Table],
+    ) -> None:
+        """Give a dataset's rows of some tables another dataset's name, and delete those of others, in one transaction;
+        first `upserts` replace rows of the same key."""
+        with self.lock(), self.transaction(message):
+            for table, data in upserts.items():
+                self._upsert(TABLES[table], data)
+            for table in (*carried, *dropped):
+                rows = self.arrow(f"FROM {table} WHERE dataset = ?", [dataset])
+                if not rows.num_rows:
+                    continue
+                self._say(TABLES[table], rows, "gone")
+                self.con.execute(f"DELETE FROM {table} WHERE dataset = ?", [dataset])
+                if table in carried:
+                    column = pa.array([name] * rows.num_rows, pa.string())
+                    self._add(TABLES[table], rows.set_column(rows.schema.get_field_index("dataset"), "dataset", column))
+
     def freeze(
         self,
         release: dict[str, Any],

@@ -22,7 +22,7 @@ from core.rows import write_as
 from core.tables import TABLES
 from core.views import VIEWS
 from core.wall import held_bytes
-from warehouse.lake.connection import attach, connect, literal
+from warehouse.lake.connection import attach, connect, extension_path, literal
 from warehouse.lake.place import LakeError, place
 from warehouse.lake.schema import checked_version
 
@@ -98,12 +98,13 @@ def open_for_users(
 
 
 def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
-    """The statements that open this lake in DuckDB's own shell or library."""
+    """The statements that open this lake in DuckDB's own shell or library, by the extensions installed here."""
     at = place(workspace)
     options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {snapshot}")
-    lines = [f"INSTALL {name.removesuffix('_scanner')};" for name in at.extensions]
+    lines = [f"-- for DuckDB {duckdb.__version__}; for another one: INSTALL and LOAD by name, which needs the network"]
+    lines += [f"LOAD {literal(extension_path(name))};" for name in at.extensions]
     if at.is_bucket:
         lines += ["INSTALL aws;", f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, SCOPE {literal(at.data)});"]
     return "\n".join((*lines, f"ATTACH {literal(at.attached)} AS lake ({', '.join(options)});", "USE lake;"))

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 
 from annotate.label_run import LabelGate
@@ -103,6 +103,21 @@ def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:
     if len(names) > 1:
         return "other", ", ".join(names)
     return (UNKNOWN if licences[0].kind == UNKNOWN else names[0]), None
+
+
+def licence_flags(stated: Iterable[str | None]) -> str:
+    """Options of a command that let in data under some licences; "" where all of them are open.
+
+    Example: licence_flags([None, "MIT", "CC BY-NC 4.0"]) == "--allow-licence unknown --allow-licence cc-by-nc-4.0".
+    """
+    licences = (classify(text) for text in stated)
+    return " ".join(dict.fromkeys(licence.flag for licence in licences if licence.kind != OPEN))
+
+
+def freeze_command(stated: Iterable[str | None], taken: Collection[str]) -> str:
+    """The command that freezes a corpus of some licences under a name that no release has, such as v1."""
+    name = next(name for number in count(1) if (name := f"v{number}") not in taken)
+    return " ".join(filter(None, (f"release create {name}", licence_flags(stated))))
 
 
 MOST_LISTED = 10  # episodes in a sentence

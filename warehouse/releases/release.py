@@ -31,6 +31,7 @@ from warehouse.releases.contents import (
     ShardFile,
     classify,
     contents,
+    freeze_command,
 )
 from warehouse.shards.check import check_shard, glance
 
@@ -290,7 +291,8 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
     release = find_release(lake, name)
     if release is None:
         if not name or name == LATEST:
-            raise ReleaseError("there is no release yet: proccorpus release create NAME")
+            freeze = freeze_command(lake.column("SELECT license FROM datasets ORDER BY dataset"), ())
+            raise ReleaseError(f"there is no release yet: proccorpus {freeze}")
         names = lake.column("SELECT name FROM releases ORDER BY 1")
         there = f"{', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
         raise ReleaseError(f"there is no release {name!r}; releases: {there}")

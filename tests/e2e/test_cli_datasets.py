@@ -1,0 +1,70 @@
+"""Datasets get another name or are removed, and a name that is in use stays with its dataset."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.kits.cli_kit import DONE, USAGE, assert_one_error_line
+from tests.kits.small_sources import OTHERS, RECORDINGS, write_v2
+from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepared
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    """A corpus in which people said something of three recordings."""
+    return prepared("lerobot_v2", write_v2(tmp_path / "written", RECORDINGS), tmp_path / "case")
+
+
+def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
+    """The numbers at which each word is in force, and at which a build applied it."""
+    asked = {word: sql for word, (_, sql) in WORDS.items()} | {f"{word} applied": sql for word, sql in EFFECTS.items()}
+    return {name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in asked.items()}
+
+
+def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Case) -> None:
+    before = in_force(case, DATASET)
+    assert all(before.values())
+    result = checked(case.run("datasets", "rename", DATASET, "limb"))
+    assert "proccorpus build --dataset limb" in result.out
+    checked(case.run("build", "--dataset", "limb", "--workers", 1))
+    assert in_force(case, "limb") == before
+    assert not any(in_force(case, DATASET).values())
+    assert {name for (name,) in case.rows("SELECT DISTINCT dataset FROM samples")} == {"limb"}
+    assert checked(case.run("build", "--dataset", "limb")).out.startswith("Everything is up to date")
+    taken = case.run("datasets", "rename", "limb", "Limb!")
+    assert (taken.code, "is no name" in assert_one_error_line(taken)) == (USAGE, True)
+
+
+def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case: Case, tmp_path: Path) -> None:
+    before, other = in_force(case, DATASET), write_v2(tmp_path / "other", OTHERS)
+    # The name is in use
+    refused = case.run("build", "--source", other, "--name", DATASET)
+    text = assert_one_error_line(refused)
+    assert refused.code == USAGE
+    assert "10 episodes and their labels; 7 words of people" in text
+    assert in_force(case, DATASET) == before
+    # Said so, the old one is put away
+    replaced = case.run("build", "--source", other, "--name", DATASET, "--replace", "--workers", 1)
+    assert replaced.code == DONE, replaced.err
+    assert "what people said is kept as arm.1" in replaced.err
+    assert not any(in_force(case, DATASET).values())
+    assert case.rows("FROM words_in_review") == []
+    assert case.rows("SELECT count(*) FROM episodes") == [(len(OTHERS),)]
+    # And comes back in the place of the other one
+    checked(case.run("datasets", "remove", DATASET, "--yes"))
+    assert case.rows("SELECT count(*) FROM samples") == [(0,)]
+    checked(case.run("datasets", "rename", "arm.1", DATASET))
+    checked(case.build())
+    assert in_force(case, DATASET) == before
+    assert case.run("doctor").code == DONE
+
+
+def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(case: Case, tmp_path: Path) -> None:
+    """The old folder is gone, so that its name is free to move, and the new one holds other runs."""
+    other = write_v2(tmp_path / "other", OTHERS)
+    case.source.rename(tmp_path / "away")
+    refused = case.run("build", "--source", other, "--name", DATASET)
+    assert refused.code != DONE
+    assert "none of its 10 recordings" in refused.err
+    assert case.rows("SELECT count(*) FROM episodes") == [(10,)]

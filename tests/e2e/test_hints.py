@@ -1,0 +1,83 @@
+"""What commands and pages advise is run as it stands, on a dataset without a licence and without outcomes."""
+
+import html
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+import pytest
+from fastapi.testclient import TestClient
+
+from core.paths import Workspace
+from explorer.app import create_app
+from tests.kits.cli_kit import DONE, Result, called
+from tests.kits.small_sources import RECORDINGS, write_v2
+from tests.kits.words_kit import command
+
+COPIED = re.compile(r"<code[^>]*>(proccorpus [^<]+)</code>|data-copy=\"(proccorpus [^\"]+)\"")
+NEXT = re.compile(r"^(?:Next:|     ) .*?   (proccorpus .*)$", re.MULTILINE)
+type Run = Callable[[str], None]
+SERVERS = {"explore", "ui", "serve"}  # they run until they are stopped
+LONG = {"train", "eval"}  # a model takes minutes: tests/training and tests/e2e/test_cli_model.py run these
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder with a workspace in it, and what the build said; not for changing."""
+    folder = tmp_path_factory.mktemp("hints")
+    write_v2(folder / "arm", RECORDINGS[:3])
+    built = command(folder, "build", "--source", folder / "arm", "--workers", 1)
+    assert built.code == DONE, built.err
+    return folder, built
+
+
+@pytest.fixture
+def folder(made: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of its own for what commands write."""
+    return shutil.copytree(made[0], tmp_path / "hints")
+
+
+@pytest.fixture
+def run(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Run a line as it stands, started from the folder that has the workspace."""
+    monkeypatch.chdir(folder)
+
+    def run_line(line: str) -> None:
+        program, *words = shlex.split(line, comments=True)
+        assert program == "proccorpus"
+        if words[0] not in SERVERS | LONG:
+            result = called(capsys, *words)
+            assert result.code == DONE, f"{line}: {result.err}"
+
+    return run_line
+
+
+def test_each_next_line_of_inspect_and_build_can_be_run(made: tuple[Path, Result], folder: Path, run: Run) -> None:
+    inspected = command(folder, "inspect", made[0] / "arm")
+    lines = [*NEXT.findall(inspected.out), *NEXT.findall(made[1].out)]
+    assert [line.split()[1] for line in lines] == ["build", "explore", "release"]
+    assert lines[-1].endswith("release create v1 --allow-licence unknown")
+    for line in lines:
+        run(line)
+
+
+@pytest.mark.parametrize("address", ["/", "/episodes", "/releases", "/training", "/leaderboard", "/review", "/sql"])
+def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str) -> None:
+    with TestClient(create_app(Workspace(folder / "workspace")), base_url="http://127.0.0.1") as client:
+        page = client.get(address)
+    assert page.status_code == 200
+    found = [html.unescape(first or second) for first, second in COPIED.findall(page.text)]
+    assert found or address not in ("/episodes", "/releases", "/training")
+    for line in found:
+        run(line)
+
+
+def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder: Path) -> None:
+    lines = command(folder, "sql", "--attach").out
+    with duckdb.connect() as con:
+        con.execute("SET autoinstall_known_extensions = false")
+        con.execute(lines)
+        assert con.execute("SELECT count(*) FROM episode_facts").fetchall() == [(3,)]

@@ -1,0 +1,166 @@
+"""Each setting that is changed after a build counts as it does in a fresh workspace, or is refused with a sentence."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from core.errors import UserError
+from core.paths import Workspace
+from ingest.registry import DatasetConfig
+from pipeline.build import run_build
+from pipeline.config import DatasetBuild, StageConfigs
+from tests.kits.cli_kit import digest_of, rows
+from tests.kits.small_sources import CAMERA, RECORDINGS, WRIST, write_v2
+
+# Values that cannot be made of the default one: field by field, as a registry entry or a TOML file has them
+VALUES: dict[str, Any] = {
+    "title": "Arm", "robot": "other_arm", "format": "lerobot", "license": "mit", "citation": "Doe", "fps": 12.0,
+    "fps_note": "it may be 12", "cameras.views": [WRIST], "cameras.exo": [WRIST], "cameras.ego": [WRIST],
+    "cameras.wrist": [CAMERA], "cameras.bgr": [CAMERA], "gripper": {"dimension": "x", "open": 0.9, "closed": 0.1},
+    "keys.state": ["action"], "keys.action": ["observation.state"], "keys.language": ["task_index"],
+    "keys.episode_id": ["frame_index"], "keys.success": ["frame_index"], "annotator": "native",
+    "bad_episodes": {"episode_000001": "the arm was off"}, "group_field": "task_index", "notes": "none",
+    "published.fps": 30.0, "published.episodes": 4, "published.frames": 9, "published.tasks": 9,
+    "published.image_shape": "9x9", "published.state_dim": "9", "published.action_dim": "9",
+    "limits.max_memory_bytes": 2 << 30, "splits.held_out_tasks": [RECORDINGS[0].task],
+    "frames.min_frames": 40, "embeddings.encoder": "grey", "embeddings.cameras": "all", "embeddings.size_px": 64,
+    "samples.image_editor": None, "shards.store": None, "motion.gripper_swing": 0.5, "samples.rare_share": 0.25,
+}  # fmt: skip
+# What a build cannot change: the name and the place say which dataset it is, revisions are of a hub, folders are each a
+# dataset, an editor is a plugin, and nothing asks a model here
+ELSEWHERE = {"name", "source", "revision", "folders", "samples.image_editor", "shards.store"}
+REFUSED = {
+    "chunk_size": "its chunks were built with 500 episodes, for good",
+    "splits.val": "an episode keeps its split",
+    "splits.test_id": "an episode keeps its split",
+    "splits.seed": "an episode keeps its split",
+}
+
+
+def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from leaves(field.annotation, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", field
+
+
+def changed(name: str, field: FieldInfo) -> Any:
+    """Another value than the default."""
+    if name in VALUES:
+        return VALUES[name]
+    options = list(choices(field.annotation))
+    if options:
+        return next(option for option in options if option != field.default)
+    if isinstance(field.default, str):
+        return f"{field.default}_else"
+    assert isinstance(field.default, int | float), f"{name}: give it another value in VALUES"
+    return field.default + 1 if isinstance(field.default, int) else field.default * 0.9
+
+
+def choices(annotation: Any) -> Iterator[Any]:
+    """The values that a field may have, where they are listed."""
+    if annotation is bool:
+        yield from (True, False)
+    elif get_origin(annotation) is Literal:
+        yield from get_args(annotation)
+    elif get_origin(annotation) in (Union, UnionType):
+        for part in get_args(annotation):
+            yield from choices(part)
+
+
+def nested(name: str, value: Any) -> dict[str, Any]:
+    first, _, rest = name.partition(".")
+    return {first: nested(rest, value) if rest else value}
+
+
+ENTRY = {name: changed(name, field) for name, field in leaves(DatasetConfig) if name not in ELSEWHERE}
+STAGES = {
+    name: changed(name, field)
+    for name, field in leaves(StageConfigs)
+    if name not in ELSEWHERE and not name.startswith("vlm.")
+}
+BASE = {"embeddings": {"when": "always", "encoder": "grey"}}  # an encoder that needs no weights
+OF_RUNS = ("segments", "episode_labels", "progress", "reasoning", "label_quality")
+KEPT = ("splits", "label_disagreement")  # also say something of what was before
+ACTIVE = (
+    "SELECT md5(string_agg(t::VARCHAR, ' ' ORDER BY t::VARCHAR)) FROM {} t "
+    "SEMI JOIN active_runs USING (dataset, episode_index, label_run)"
+)
+QUICK = {"fps", "cameras.bgr", "chunk_size", "splits.val"}
+
+
+class Arm:
+    """A dataset of three recordings, and a workspace with it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.source = root, write_v2(root / "arm", RECORDINGS[:3], cameras=(CAMERA, WRIST))
+        self.build("base", {}, {})
+
+    def build(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]:
+        """Build it so; returns what failed, in words."""
+        dataset = DatasetConfig(**{"name": "arm", "source": str(self.source)} | dict(entry))
+        configs = StageConfigs(
+            **BASE | {k: BASE.get(k, {}) | v if isinstance(v, dict) else v for k, v in stages.items()}
+        )
+        build = DatasetBuild(dataset=dataset, stages=configs, episodes=None)
+        return [failure.message for failure in run_build(Workspace(self.root / workspace), [build], 1).failed]
+
+    def contents(self, workspace: str) -> dict[str, str]:
+        """Digests of all that is in force.
+
+        Labels of superseded runs stay, and so do the splits of episodes that cannot be used any more.
+        """
+        digests = {name: value for name, value in digest_of(self.root / workspace).items() if name not in KEPT}
+        for name in OF_RUNS:
+            digests[name] = str(rows(self.root / workspace, ACTIVE.format(name)))
+        return digests
+
+    def check(self, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
+        """A build after another one ends as a fresh one with the same settings does; or asks first."""
+        again, fresh = f"{name}-again", f"{name}-fresh"
+        shutil.copytree(self.root / "base", self.root / again)
+        failed = self.build(again, entry, stages)
+        if failed and "accept-changes" in failed[0]:
+            return
+        assert failed == self.build(fresh, entry, stages)
+        assert failed or self.contents(again) == self.contents(fresh)
+
+
+@pytest.fixture(scope="module")
+def arm(tmp_path_factory: pytest.TempPathFactory) -> Arm:
+    return Arm(tmp_path_factory.mktemp("settings"))
+
+
+def marked(names: Mapping[str, Any]) -> list[Any]:
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", marked(ENTRY))
+def test_each_field_of_a_registry_entry_counts_after_a_build(arm: Arm, name: str) -> None:
+    checked(arm, name, nested(name, ENTRY[name]), {})
+
+
+@pytest.mark.parametrize("name", marked(STAGES))
+def test_each_field_of_a_builds_configuration_counts_after_a_build(arm: Arm, name: str) -> None:
+    checked(arm, name, {}, nested(name, STAGES[name]))
+
+
+def checked(arm: Arm, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
+    if name in REFUSED:
+        with pytest.raises(UserError, match=REFUSED[name]):
+            arm.build("base", entry, stages)
+    else:
+        arm.check(name, entry, stages)
+
+
+def test_a_build_of_the_same_settings_does_nothing(arm: Arm) -> None:
+    dataset = DatasetConfig(name="arm", source=str(arm.source), chunk_size=500)
+    build = DatasetBuild(dataset=dataset, stages=StageConfigs(**BASE))
+    assert run_build(Workspace(arm.root / "base"), [build], 1).done == []

@@ -1,0 +1,111 @@
+"""Other names for datasets, and none: what people said goes with the name, what a build made is made again.
+
+Samples, shards, splits and label runs are named after their dataset, so a build under the new name makes them anew. A
+dataset that is removed leaves what people said of its recordings under a name of its own, such as arm.1, which no
+dataset can have: so nothing of it is ever taken for a word on another recording.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from core.errors import UserError
+from core.names import did_you_mean
+from core.tables import TABLES
+from ingest.registry import NAME_PATTERN
+from warehouse.lake.connection import LakeConnection
+from warehouse.lake.lake import Lake
+from warehouse.lake.people import SAID
+from warehouse.lake.publication import content_key
+from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
+from warehouse.lake.references import stored_builds
+
+CARRIED = (*SAID, "recordings", "recording_changes", "episode_ids")
+HISTORY = ("vlm_calls", "release_shards", "eval_predictions")  # of what was paid, released and scored: stays as it was
+MADE = tuple(
+    table.name
+    for table in TABLES.values()
+    if "dataset" in table.schema.names and table.name not in (*CARRIED, *HISTORY)
+)
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a workspace has of a dataset.
+
+    words: rows of what people said. imported: labels that no build makes again.
+    """
+
+    dataset: str
+    episodes: int
+    words: int
+    imported: int
+
+    @property
+    def sentence(self) -> str:
+        """Example: "arm: 12 episodes and their labels; 3 words of people"."""
+        parts = [f"{self.episodes} episodes and their labels", f"{self.words} words of people"]
+        lost = f"; {self.imported} imported labels, which have to be imported again" if self.imported else ""
+        return f"{self.dataset}: {'; '.join(parts)}{lost}"
+
+
+def holdings(lake: LakeConnection, dataset: str) -> Holdings:
+    """Raises UserError: there is nothing of such a dataset."""
+    words = sum(_count(lake, name, dataset) for name in SAID)
+    episodes = _count(lake, "episode_facts", dataset)
+    runs = "label_run IN (SELECT label_run FROM label_runs WHERE annotator = 'imported')"
+    imported = lake.rows(f"SELECT count(*) FROM episode_labels WHERE dataset = ? AND {runs}", [dataset])[0][0]
+    if not (dataset in stored_builds(lake) or words or episodes or _count(lake, "recordings", dataset)):
+        names = sorted({*stored_builds(lake), *lake.column("SELECT DISTINCT dataset FROM recordings")})
+        hint = did_you_mean(dataset, names) or "; proccorpus status lists them"
+        raise UserError(f"there is no dataset {dataset!r}{hint}")
+    return Holdings(dataset, episodes, words, imported)
+
+
+def _count(lake: LakeConnection, table: str, dataset: str) -> int:
+    return lake.rows(f"SELECT count(*) FROM {table} WHERE dataset = ?", [dataset])[0][0]
+
+
+def rename(lake: Lake, dataset: str, name: str) -> None:
+    """Call a dataset, or what people said of one that was removed, by a name that is not in use. Raises UserError."""
+    holdings(lake, dataset)
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise UserError(f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit")
+    if name in stored_builds(lake) or any(_count(lake, table, name) for table in CARRIED):
+        raise UserError(f"the name {name} is in use: choose another, or remove it first (datasets remove {name})")
+    text, _ = stored_builds(lake).get(dataset, ("", ""))
+    if text:
+        fields = json.loads(text)
+        fields["dataset"]["name"] = name
+        _move(lake, dataset, name, {"dataset": name, "config": json.dumps(fields, separators=(",", ":"))})
+    else:
+        _move(lake, dataset, name, None)
+
+
+def remove(lake: Lake, dataset: str) -> str | None:
+    """Take a dataset out of the corpus; returns the name that what people said of it has now; None: nobody said
+    anything. Raises UserError. Files of shards and pictures go with the next sweep and gc."""
+    has_words = holdings(lake, dataset).words > 0
+    number = 1
+    while any(_count(lake, table, f"{dataset}.{number}") for table in CARRIED):
+        number += 1
+    _move(lake, dataset, f"{dataset}.{number}", None)
+    return f"{dataset}.{number}" if has_words else None
+
+
+def _move(lake: Lake, dataset: str, name: str, config: Mapping[str, Any] | None) -> None:
+    """Carry what people said to another name, with what their recordings are told by, and drop what builds made."""
+    update = RecordingUpdate(dataset, PERSON)
+    for recording in known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset):
+        update.put(recording.changed(is_here=False))
+        update.put_fingerprint(recording)
+    update.keep_pictures(lake)
+    rows = update.upserts()
+    if config is not None:
+        [(created_at,)] = lake.rows("SELECT created_at FROM build_configs WHERE dataset = ?", [dataset])
+        # No hash of any configuration: the next build stores its own
+        row = {**config, "config_hash": content_key("renamed", name), "created_at": created_at}
+        rows["build_configs"] = TABLES["build_configs"].rows([row])
+    lake.carry(f"{dataset} is {name}", dataset, name, CARRIED, MADE, rows)
