@@ -226,7 +226,9 @@ def _check_of_source(
 def _put_away(space: Workspace, builds: Sequence[DatasetBuild]) -> None:
     """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
     lake = _lake_if_there(space)
-    for build in builds if lake else ():
+    if lake is None:
+        return
+    for build in builds:
         if former := replaced(lake, build):
             held = renaming.holdings(lake, build.name)
             kept_as = renaming.remove(lake, build.name)

@@ -308,7 +308,9 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
             f"{build.name}: chunk_size: {wanted}, but its chunks were built with {chunk_size} episodes, for good: say "
             f"{chunk_size}, or nothing; {anew} {build.name})"
         )
-    for name in SPLIT_SHARES if stored else ():
+    if stored is None:
+        return
+    for name in SPLIT_SHARES:
         asked, dealt = getattr(build.stages.splits, name), getattr(stored.stages.splits, name)
         if asked != dealt:
             raise UserError(

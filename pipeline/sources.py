@@ -52,8 +52,9 @@ def builds_of_source(
     notes += _left_out(address, places, taken)
     builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
     _check_names(builds)
-    for build in builds if lake and not same else ():
-        _check_is_same(lake, build)
+    if lake is not None and not same:
+        for build in builds:
+            _check_is_same(lake, build)
     return builds, notes
 
 

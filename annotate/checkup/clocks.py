@@ -11,7 +11,7 @@ from annotate.checkup.signals import FAST, RunSignals
 from annotate.signal_lag import compressed, correlations
 
 MAX_LAG_S = 1.2
-MIN_LENGTHS = 2.2  # times MAX_LAG_S: shorter runs tell nothing
+MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
 STILL = 0.12  # of its fast speed: a slower arm stands still
 MIN_GRIPPER_STEP = 0.02  # of the opening, in one frame of a run in which the gripper moves
 
@@ -22,7 +22,7 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
     The mean over the cameras that show any change.
     """
     most = most_lag(run.fps)
-    if run.arm_speed is None or len(run) < MIN_LENGTHS * most:
+    if run.arm_speed is None or len(run) < max(MIN_LENGTHS * most, MIN_FRAMES):
         return None
     moved = compressed(run.arm_speed)
     curves = [correlations(compressed(change), moved, most) for change in _changes(run)]
@@ -36,7 +36,7 @@ def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
 
 def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
     most = most_lag(run.fps)
-    if opening is None or len(opening) != len(run) or len(run) < MIN_LENGTHS * most:
+    if opening is None or len(opening) != len(run) or len(run) < max(MIN_LENGTHS * most, MIN_FRAMES):
         return None
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:

@@ -139,7 +139,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Arm:
 
 
 def marked(names: Mapping[str, Any]) -> list[Any]:
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in names]
 
 
 @pytest.mark.parametrize("name", marked(ENTRY))
