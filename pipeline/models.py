@@ -7,7 +7,6 @@ from typing import Any
 from core.names import did_you_mean
 from core.paths import Workspace
 from training.folder import CARD, ModelError, base_of, checkpoints, read_card
-from warehouse.lake import Lake
 
 
 def models_folder(space: Workspace) -> Path:
@@ -38,6 +37,8 @@ def _contents_of_releases(space: Workspace) -> dict[str, str]:
     """By the name of each release of a workspace the hash over its contents."""
     if not space.exists():
         return {}
+    from warehouse.lake import Lake  # what finds a model's folder starts without the lake
+
     return dict(Lake(space, read_only=True).rows("SELECT name, config_hash FROM releases"))
 
 

@@ -31,7 +31,7 @@ def test_units_and_types():
     )  # fmt: skip
     assert (found["hours"].unit, found["hours"].type) == ("hours", "DOUBLE")
     assert unit("task") == ""
-    with pytest.raises(UserError, match="no table or view 'frame'; there are: active_outcomes, active_progress"):
+    with pytest.raises(UserError, match="no table or view 'frame'; there are: acceptances, active_outcomes, "):
         columns(["frame"])
 
 
