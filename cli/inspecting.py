@@ -118,6 +118,9 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
         say(_finding_text(finding))
     if not result["findings"]:
         say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
+    if result["decoded_episodes"] < result["usable_so_far"]:
+        inside = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
+        say(f"Checks looked inside {inside}; --full looks inside all.")
     for finding in grouped(result["accepted"]):
         by, why = finding["accepted"]
         say(f"Accepted by {by}: {finding['count']} x {finding['check']} ({why}).")

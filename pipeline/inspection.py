@@ -124,6 +124,7 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
         **_dataset_facts(listing, findings),
         "steps_known": len(forms),
         "steps_from": ", ".join(sorted(set(forms))) or None,
+        "decoded_episodes": len(decoded),
         "decoded_frames": measured.decoded_frames,
         "codecs": ", ".join(sorted({f"{d['codec']} {d['size_px']}" for d in headers})),
         "cameras": list(listing.cameras),

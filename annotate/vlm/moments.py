@@ -1,4 +1,4 @@
-"""ArmMoments at which an arm shows by itself that it goes on to another activity, and what they say of a model's
+"""Moments at which an arm shows by itself that it goes on to another activity, and what they say of a model's
 boundaries: where these lie off the moments by more than the pictures explain, they are put there.
 
 Chosen and measured on robots left out: docs/vlm.md.
