@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from contextvars import Context
 from pathlib import Path
 
 import dagster as dg
@@ -58,7 +59,8 @@ def materialize(
     def model(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         return launch(context, launcher, job_of(folder, recipe))
 
-    return dg.materialize([model], raise_on_error=False, instance=instance)
+    # Dagster keeps the instance that was opened last for those that follow, even where it is gone
+    return Context().run(dg.materialize, [model], raise_on_error=False, instance=instance)
 
 
 def assert_well(launcher: AnyLauncher, folder: Path) -> tuple[dg.AssetMaterialization, list[str]]:

@@ -65,7 +65,7 @@ def test_vllm_accepts_the_flags_for_gpus():
         "from vllm.utils.argparse_utils import FlexibleArgumentParser\n"
         "config = ServerConfig(model='Qwen/Qwen3-VL-32B-Instruct', revision='main', tensor_parallel_size=4,\n"
         "                      quantization='fp8', max_num_seqs=64)\n"
-        "args = make_arg_parser(FlexibleArgumentParser()).parse_args(command(config, Path('python'), 'gpu', 1)[3:])\n"
+        "args = make_arg_parser(FlexibleArgumentParser()).parse_args(command(config, Path('python'), 'gpu', 1)[4:])\n"
         "validate_parsed_serve_args(args)\n"
         "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
         "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
