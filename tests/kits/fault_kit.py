@@ -156,7 +156,7 @@ def assert_recovers(
 ) -> None:
     """One more build comes to the end of an uninterrupted one, and asks nothing that was answered."""
     done = corpus.build(workspace)
-    assert (done.returncode, without_progress(done.stderr)) == (0, "")
+    assert (done.returncode, without_progress(done.stderr)) == (0, ""), done.stderr[-3000:]
     assert_same_and_once(workspace, whole, repeats, tally, fault)
 
 

@@ -156,7 +156,8 @@ def note_committed(workspace: Workspace, snapshot: int, *, anew: bool = False) -
 
 def backups(workspace: Workspace) -> list[Path]:
     """Copies of the catalog, backups/NUMBER-SNAPSHOT.sqlite, the newest first."""
-    return sorted((workspace.root / "backups").glob("*.sqlite"), reverse=True)
+    # Not those that a power cut left half written: their names begin with a dot
+    return sorted((workspace.root / "backups").glob("[0-9]*.sqlite"), reverse=True)
 
 
 def back_up(workspace: Workspace, snapshot: int) -> Path | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from core.files import HALF_FILE
 from core.paths import Workspace
 from tests.kits.cli_kit import DONE, FAILED, USAGE, Result, proccorpus
 from tests.kits.lake_kit import say
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS
 from warehouse.lake import Lake, corrections, outcomes, references, statements
+from warehouse.lake.catalog import backups
 from warehouse.lake.schema import SCHEMA_VERSION
 from warehouse.lake.statements import take_down, undo_takedown
 
@@ -206,6 +208,18 @@ def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
     lake.con.close()
     lost.space.settings.write_text("[backup]\nkeep = -1\n")
     assert "keep = NUMBER" in run_in(lost, "build", "--dataset", "tiny").err
+
+
+def test_a_backup_that_a_power_cut_left_half_written_is_none(lost: Made):
+    half = lost.space.root / "backups" / f"{HALF_FILE}0123.sqlite"
+    half.write_bytes(b"SQLite")
+    assert half not in backups(lost.space)
+    lake = Lake(lost.space)
+    statements.mark(lake, [("tiny", 0)], "tag", "after the cut", author="ann")
+    newest = lake.back_up()
+    lake.con.close()
+    assert newest is not None
+    assert backups(lost.space)[0] == newest
 
 
 def test_an_older_lake_is_upgraded_when_somebody_says_so(told: Made, lost: Made):
