@@ -31,7 +31,7 @@ from annotate.checkup.signals import RunSignals
 from benchmarks.checkup_faults import FAULTS, Fault, Spoilt
 from benchmarks.checkup_peers import PEERS, peer_rows
 from benchmarks.checkup_sets import DecodedSet, decoded_set
-from benchmarks.harness import SHARED, arguments, machine, table_text, write_json
+from benchmarks.harness import SHARED, arguments, machine, table_text, with_tables, write_json
 from core.paths import ROOT
 
 SIMULATED = ("sim_long", "sim_short")
@@ -267,16 +267,6 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     return {name: table_text(head, data[name]) for name, head in HEADS.items() if name in data}
 
 
-def page(text: str, tables: Mapping[str, str]) -> str:
-    """The page with its tables made anew. Raises ValueError where it lacks a marker."""
-    for name, body in tables.items():
-        begin, end = f"<!-- {name}: made by `python -m benchmarks.checkup` -->", f"<!-- end of {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"docs/checkup.md needs each of the lines {begin} and {end} once")
-        text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
-    return text
-
-
 def details(said: Mapping[str, Sequence[RunFault]], done: Sequence[Trial]) -> Iterator[str]:
     """What is said of sets as they are, each fault that is not named, and what is said of runs without one."""
     yield "## Said of sets as they are"
@@ -339,7 +329,7 @@ def write_page(data: Mapping[str, Any], *, is_whole: bool) -> None:
     figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     figures |= data if is_whole else {name: data[name] for name in ("many", "peers") if name in data}
     write_json(FIGURES, figures)
-    PAGE.write_text(page(PAGE.read_text(), tables_of(figures)))
+    PAGE.write_text(with_tables(PAGE.read_text(), tables_of(figures), "benchmarks.checkup", "docs/checkup.md"))
 
 
 if __name__ == "__main__":

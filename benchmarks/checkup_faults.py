@@ -424,7 +424,7 @@ def stale(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt |
     for vector in values:
         rows = np.concatenate([values_of(other)[vector] for other in first])
         of_rows = rows.min(axis=0), rows.max(axis=0), rows.mean(axis=0), rows.std(axis=0)
-        statistics.append(StoredStatistics(vector, "meta/stats.json", *of_rows, len(rows), False))
+        statistics.append(StoredStatistics(vector, "meta/stats.json", *of_rows, False))
     return _whole(replace(run, episode=replace(run.episode, statistics=statistics)))
 
 

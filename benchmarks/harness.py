@@ -93,6 +93,16 @@ def table_text(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def with_tables(text: str, tables: Mapping[str, str], script: str, page: str) -> str:
+    """The text of a page with the tables that a script writes made anew. Raises ValueError where it lacks a marker."""
+    for name, body in tables.items():
+        begin, end = f"<!-- {name}: made by `python -m {script}` -->", f"<!-- end of {name} -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise ValueError(f"{page} needs each of the lines {begin} and {end} once")
+        text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
+    return text
+
+
 def worded(score: tuple[float, float, float]) -> str:
     """A figure with the ends of its interval."""
     return "{:.3f} ({:.3f} to {:.3f})".format(*score)

@@ -42,7 +42,16 @@ from annotate.segments import DONE, IDLE, STEP, Segment
 from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.transfer import Reference, Transferred
 from annotate.transfer import annotate as transfer
-from benchmarks.harness import SHARED, arguments, build, json_number, table_text, trial_workspace, write_json
+from benchmarks.harness import (
+    SHARED,
+    arguments,
+    build,
+    json_number,
+    table_text,
+    trial_workspace,
+    with_tables,
+    write_json,
+)
 from core.paths import ROOT, Workspace
 from eval.annotators.scoring import cuts_f1, even_cuts
 from eval.annotators.truth import NEAR_S, EpisodeTruth, corpus_truth
@@ -402,16 +411,6 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     return {"real": table_text(head, real)} | {name: table_text(heads[name], rows) for name, rows in bodies.items()}
 
 
-def page(text: str, tables: Mapping[str, str]) -> str:
-    """The page with its tables made anew. Raises ValueError where it lacks a marker."""
-    for name, body in tables.items():
-        begin, end = f"<!-- {name}: made by `python -m benchmarks.label_truth` -->", f"<!-- end of {name} -->"
-        if text.count(begin) != 1 or text.count(end) != 1:
-            raise ValueError(f"docs/truth.md needs each of the lines {begin} and {end} once")
-        text = f"{text.split(begin)[0]}{begin}\n\n{body}\n{end}{text.split(end)[1]}"
-    return text
-
-
 def plain(value: Any) -> Any:
     """Numbers as JSON keeps them."""
     if isinstance(value, dict):
@@ -461,7 +460,7 @@ def main() -> int:
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
     if asked.page:
-        PAGE.write_text(page(PAGE.read_text(), tables))
+        PAGE.write_text(with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md"))
     return 0
 
 

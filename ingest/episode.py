@@ -175,7 +175,7 @@ def timed(pictures: Iterable[Picture], fps: float) -> Iterator[TimedPicture]:
 class StoredStatistics(NamedTuple):
     """What a source states of the values of state or action (`vector`), arrays [d]: of one episode, or of all rows.
 
-    file: where it stands. count: of how many rows; None where it does not say.
+    file: where it stands. problem: why a file could not be read; the arrays are empty then.
     """
 
     vector: str
@@ -184,8 +184,14 @@ class StoredStatistics(NamedTuple):
     high: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
-    count: int | None
     is_of_episode: bool
+    problem: str = ""
+
+    @classmethod
+    def unread(cls, problem: str) -> "StoredStatistics":
+        """Those of a file that could not be read."""
+        none = np.zeros(0)
+        return cls("", "", none, none, none, none, False, problem)
 
 
 @dataclass(frozen=True)

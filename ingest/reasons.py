@@ -229,8 +229,8 @@ REASONS = {
         "correct the values at the source, or leave the run out",
     ),
     "state_stuck": R(
-        "the state keeps one value for a stretch, while pictures or action show that the arm moves",
-        "the driver stalled: leave the run out, or label it by pictures alone (gripper: {column: none})",
+        "the state keeps one value for a stretch, while pictures show that the arm moves",
+        "the driver stalled: leave the run out, or record it again",
     ),
     "action_clipped": R(
         "the action stays at one highest value for much of the run, which the other runs go beyond",
@@ -269,7 +269,7 @@ REASONS = {
         "look at it, and correct its text at the source",
     ),
     "stale_statistics": R(
-        "the stored statistics (meta/stats.json) are not those of the data",
+        "the stored statistics (meta/stats.json, meta/episodes_stats.jsonl) are not those of the data, or unreadable",
         "compute them again with the dataset's tools; a policy that normalises by them is trained wrongly",
     ),
     # The episode

@@ -29,7 +29,10 @@ ANYWHERE = (
 )
 OF_FORMAT = {
     "lerobot": (
-        (r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)", "statistics of columns"),
+        (
+            r"(.*/)?meta/((relative_)?stats\.(json|safetensors)|episodes_stats\.jsonl)",
+            "statistics of columns, held against the rows where they can be",
+        ),
         (r"images/.*\.(png|jpg|jpeg)", "pictures that rows name, or that a recorder left beside its videos"),
     ),
 }

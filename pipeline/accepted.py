@@ -25,11 +25,11 @@ def set_apart(result: dict[str, Any], workspace: Workspace) -> dict[str, Any]:
     by_source = _accepted_by_source(lake)
     lake.con.close()
     path = result["path"] if "://" in result["path"] else str(Path(result["path"]).resolve())
-    told, accepted = _parted(path, result["findings"], by_source)
+    unaccepted, accepted = _parted(path, result["findings"], by_source)
     rows = [row | {"findings": _parted(path, row["findings"], by_source)[0]} for row in result.get("datasets", [])]
     pictured = _without(result.get("pictured", []), {(f["reason"], f["episode_index"]) for f in accepted})
-    changed = {"findings": told, "accepted": accepted, "pictured": pictured} | ({"datasets": rows} if rows else {})
-    return result | changed
+    changed = {"findings": unaccepted, "accepted": accepted, "pictured": pictured}
+    return result | changed | ({"datasets": rows} if rows else {})
 
 
 def _without(pictured: Findings, accepted: Collection[tuple[str, int | None]]) -> Findings:
@@ -52,16 +52,16 @@ def _accepted_by_source(lake: Lake) -> dict[str, list[dict[str, Any]]]:
 
 
 def _parted(path: str, findings: Findings, by_source: Mapping[str, Findings]) -> tuple[Findings, Findings]:
-    """Findings that are told, and those that somebody accepted."""
-    told, accepted = [], []
+    """Findings that nobody accepted, and those that somebody did."""
+    unaccepted, accepted = [], []
     for finding in findings:
         of_dataset = by_source.get(address_below(path, finding["folder"]) if finding.get("folder") else path, [])
         word = next((word for word in of_dataset if _is_of(word, finding)), None)
         if word is None:
-            told.append(finding)
+            unaccepted.append(finding)
         else:
             accepted.append(finding | {"accepted_by": word["author"], "accepted_why": word["why"]})
-    return told, accepted
+    return unaccepted, accepted
 
 
 def _is_of(word: Mapping[str, Any], finding: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ EFFECTS = {
     "camera_frozen": "Progress rises over a picture that does not change: a model learns that from this camera.",
     "camera_black": "Samples of this stretch show nothing from this camera.",
     "camera_moved": "Labels by motion are as good; a model sees a second view.",
+    "camera_jumps": "A leap of pictures can pass for a motion: a boundary of a step that is none.",
     "rows_late": "Steps begin and end as much too late or too early in the pictures, unless it is corrected for.",
     "state_jumps": "A jump can pass for a motion: a boundary of a step that is none.",
     "state_stuck": "The arm seems to rest: a step is cut, or called idle.",
@@ -119,9 +120,9 @@ def html(result: Row) -> bytes:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     page = templates.get_template("inspection_report.html")
-    told = {"groups": groups(result["findings"]), "summary": summary(result), "place": place, "version": VERSION}
+    texts = {"groups": groups(result["findings"]), "summary": summary(result), "place": place, "version": VERSION}
     return page.render(
-        result, **told, accepted=groups(result["accepted"]), pictured=result.get("pictured", [])
+        result, **texts, accepted=groups(result["accepted"]), pictured=result.get("pictured", [])
     ).encode()
 
 

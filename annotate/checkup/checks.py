@@ -1,11 +1,19 @@
-"""The checkup of a chunk's runs: all checks in two lists, those that look at one run, and comparisons."""
+"""The checkup of a chunk's runs: all checks in three lists, by what each looks at."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import batched
 
 from annotate.checkup.cameras import black_stretches, frozen_stretches, picture_jumps
-from annotate.checkup.comparisons import clipped_actions, dead_dimensions, idle_ends, other_scales, still_grippers
+from annotate.checkup.comparisons import (
+    Group,
+    clipped_action,
+    compared_runs,
+    dead_dimensions,
+    idle_ends,
+    other_scales,
+    still_gripper,
+)
 from annotate.checkup.copies import copies, exact_copies
 from annotate.checkup.faults import RunFault
 from annotate.checkup.lateness import late_grippers, late_rows
@@ -15,6 +23,7 @@ from annotate.checkup.signals import RunSignals
 from annotate.checkup.statistics import stale_statistics
 from annotate.checkup.summary import RunSummary, summarize
 
+# Of one run by itself
 RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
     black_stretches,
     frozen_stretches,
@@ -24,19 +33,21 @@ RUN_CHECKS: tuple[Callable[[RunSignals], Iterator[RunFault]], ...] = (
     missing_frames,
     stale_statistics,
 )
-COMPARISONS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = (
-    late_rows,
-    late_grippers,
-    still_grippers,
-    clipped_actions,
+# Of one run beside the others of its task, or of any
+GROUP_CHECKS: tuple[Callable[[RunSummary, Group], Iterator[RunFault]], ...] = (
+    still_gripper,
+    clipped_action,
     dead_dimensions,
     other_scales,
     idle_ends,
+)
+# Of all runs together
+BLOCK_CHECKS: tuple[Callable[[Sequence[RunSummary]], Iterator[RunFault]], ...] = (
+    late_rows,
+    late_grippers,
     moved_cameras,
     differing_texts,
 )
-
-
 COMPARED = 500  # runs at a time, in order of their numbers; as many as a chunk has
 
 
@@ -45,27 +56,29 @@ class Checkup:
     """Gathers the faults of a dataset's runs, a run at a time, and what comparisons need of each."""
 
     dataset: str
-    own: dict[int, list[RunFault]] = field(default_factory=dict)
+    run_faults: dict[int, list[RunFault]] = field(default_factory=dict)
     summaries: dict[int, RunSummary] = field(default_factory=dict)
 
     def add(self, run: RunSignals) -> None:
-        self.own[run.episode_index] = [fault for check in RUN_CHECKS for fault in check(run)]
+        self.run_faults[run.episode_index] = [fault for check in RUN_CHECKS for fault in check(run)]
         self.summaries[run.episode_index] = summarize(run)
 
     def without(self, episodes: Collection[int]) -> "Checkup":
         """What was gathered of all other runs."""
-        own = {episode: faults for episode, faults in self.own.items() if episode not in episodes}
+        run_faults = {episode: faults for episode, faults in self.run_faults.items() if episode not in episodes}
         summaries = {episode: run for episode, run in self.summaries.items() if episode not in episodes}
-        return replace(self, own=own, summaries=summaries)
+        return replace(self, run_faults=run_faults, summaries=summaries)
 
     def faults(self) -> list[RunFault]:
         """All faults, in order of runs and frames."""
         runs = [self.summaries[episode] for episode in sorted(self.summaries)]
-        faults = [fault for faults in self.own.values() for fault in faults]
+        faults = [fault for faults in self.run_faults.values() for fault in faults]
         copied = dict[int, RunFault]()
         # Runs are compared within blocks, so that time and memory grow with their number, not with its square
         for block in batched(runs, COMPARED):
-            faults += [fault for comparison in COMPARISONS for fault in comparison(block)]
+            faults += [fault for check in BLOCK_CHECKS for fault in check(block)]
+            for run, group in compared_runs(block):
+                faults += [fault for check in GROUP_CHECKS for fault in check(run, group)]
             copied |= {fault.episode_index: fault for fault in copies(self.dataset, block)}
         copied = {fault.episode_index: fault for fault in exact_copies(self.dataset, runs)} | copied
         faults += copied.values()

@@ -1,18 +1,17 @@
 """How alike rows and pictures of a run are where rows are so many frames later: of the arm, and of a gripper's signal.
 
 What is compared is how much pictures change and how fast the arm moves, each as the square root of its share of what is
-fast, so that neither a cut nor a jerk decides. A gripper is looked at while the arm stands still; the arm's rows are
-laid on the pictures first, since the rows may be late, too.
+fast, so that neither a cut nor a jerk decides. A gripper is looked at while the arm stands still by the same rows: one
+that is late with all rows is told of the rows (`lateness`).
 """
 
 import numpy as np
 
-from annotate.checkup.signals import FAST, RunSignals
-from annotate.signal_lag import compressed, correlations
+from annotate.checkup.signals import RunSignals
+from annotate.signal_lag import FAST_PERCENTILE, STILL, compressed, correlations
 
 MAX_LAG_S = 1.2
 MIN_LENGTHS, MIN_FRAMES = 2.2, 40  # times MAX_LAG_S, and frames: shorter runs tell nothing
-STILL = 0.12  # of its fast speed: a slower arm stands still
 MIN_GRIPPER_STEP = 0.02  # of the opening, in one frame of a run in which the gripper moves
 
 
@@ -43,7 +42,7 @@ def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | 
         return None
     moved = compressed(steps, among=steps > 0, most=1.0)
     speed = run.arm_speed
-    still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST)
+    still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST_PERCENTILE)
     if not still.any():
         return None
     curves = []

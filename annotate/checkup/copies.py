@@ -56,9 +56,11 @@ def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]
 def _copy(
     dataset: str, earlier: RunSummary, later: RunSummary, distance: float | None, are_pictures_equal: bool
 ) -> RunFault:
-    """`distance`: between the rows; None where they were not compared, or are far apart."""
+    """`distance`: between the rows; None where they were not compared."""
     number = earlier.episode_index
-    if distance == 0 and are_pictures_equal:
+    if earlier.rows_digest is None:
+        detail = f"a copy of episode {number}: the pictures are equal, and no rows tell the runs apart"
+    elif distance == 0 and are_pictures_equal:
         detail = f"a copy of episode {number}: rows and pictures are equal"
     elif distance is not None and distance <= MAX_ROWS_APART_SEEN:
         pictures = "the pictures are equal" if are_pictures_equal else "the pictures differ"
@@ -99,7 +101,7 @@ def _likeness(run: RunSummary, lag: int) -> float | None:
 
 
 def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
-    """Pairs of runs of one length whose rows may be compared and are not far apart, and how far; 0: exactly equal."""
+    """How far the rows of each pair of runs of one length are apart, where they can be compared; 0: exactly equal."""
     distances = dict[tuple[int, int], float]()
     for group in _comparable(runs):
         vectors = _phase_vectors(group)

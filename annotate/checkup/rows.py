@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from annotate.checkup.faults import RunFault
-from annotate.checkup.signals import FAST, MOVING, RunSignals, is_moving, stretches
+from annotate.checkup.signals import MOVING, RunSignals, is_moving, stretches
+from annotate.signal_lag import FAST_PERCENTILE
 from ingest.signals.gripper import moving_dimensions
 
 # A jump: the value leaves for at most so many frames, and is back where it was
@@ -18,7 +19,7 @@ TURN = (2 * np.pi, 360.0)  # a full turn is no jump, but another name of the sam
 MAX_JUMPS = 5  # of one dimension that are told: more of them are the way of that signal
 
 MIN_STUCK_S = 1.0
-MIN_STUCK_SEEN = 0.5  # share of a stuck stretch at which pictures or action show motion
+MIN_STUCK_SEEN = 0.5  # share of a stuck stretch at which pictures show motion
 SEEN_CHANGE = 0.5  # of the change of pictures that the moving arm makes at the median
 AT_REST = 0.05  # of its fast speed: a slower arm rests
 
@@ -54,18 +55,18 @@ def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
     steps = np.abs(np.diff(values))
     if not np.isfinite(steps).all() or not steps.any():
         return []
-    # The largest steps of the run are looked at, in falling order of their size, until one is an ordinary motion
+    # A jump is among the largest steps of its run; these are looked at in order of time
     largest = np.argsort(steps)[::-1][: 4 * MAX_JUMPS]
-    found: list[tuple[int, int, float, float]] = []
+    spans: list[tuple[int, int, float, float]] = []
     for step in sorted(int(s) for s in largest):
-        if found and step < found[-1][1]:
+        if spans and step < spans[-1][1]:
             continue
         for length in range(1, JUMP_FRAMES + 1):
             jump = _jump(values, steps, step + 1, step + 1 + length)
             if jump:
-                found.append(jump)
+                spans.append(jump)
                 break
-    return found if len(found) <= MAX_JUMPS else []
+    return spans if len(spans) <= MAX_JUMPS else []
 
 
 def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[int, int, float, float] | None:
@@ -114,14 +115,14 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     outside = np.ones(len(run), bool)
     outside[start:end] = False
     moves = run.arm_moves & outside
-    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST)) & outside
+    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)) & outside
     if not moves.any():
         return ""
     for camera in run.cameras:
         change = camera.change
         moving = float(np.median(change[moves]))
         # Where the arm never rests, a stretch has to look as motion does
-        resting = float(np.percentile(change[rests], FAST)) if rests.sum() >= 5 else SEEN_CHANGE * moving
+        resting = float(np.percentile(change[rests], FAST_PERCENTILE)) if rests.sum() >= 5 else SEEN_CHANGE * moving
         limit = max(SEEN_CHANGE * moving, resting)
         if (change[start:end] >= limit).mean() >= MIN_STUCK_SEEN:
             return f"{camera.camera} shows motion"
@@ -166,7 +167,7 @@ def idle_seconds(run: RunSignals) -> tuple[float, float]:
     still = np.ones(len(run), bool)
     speed = run.arm_speed
     if speed is not None:
-        still &= speed <= 0.2 * MOVING * float(np.percentile(speed, FAST))
+        still &= speed <= 0.2 * MOVING * float(np.percentile(speed, FAST_PERCENTILE))
     for curve in run.openings:
         if curve is not None and len(curve) == len(run):
             still &= np.abs(np.diff(curve, prepend=curve[0])) < 0.02

@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
+from annotate.signal_lag import FAST_PERCENTILE
 from ingest.episode import EpisodeData, StoredStatistics
 from ingest.signals.gripper import GripperSignal, way_steps
 
 MOVING = 0.25  # of its fast speed: an arm that is faster moves
-FAST = 90  # percentile of a speed that stands for fast
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,10 @@ class RunSignals:
 
     @cached_property
     def arm_speed(self) -> np.ndarray | None:
-        """How fast the arm moves from the frame before, [n], in standard deviations a frame; None where it does not."""
+        """How fast the arm moves from the frame before, [n], in standard deviations a frame; None where it does not.
+
+        0 at frame 0, unlike in `signal_lag.arm_speed`: of short runs one frame more decides how late they seem.
+        """
         if self.state is None or len(self.state) != len(self) or len(self) < 2:
             return None
         arm = self.state[:, self.arm_dimensions("state")]
@@ -87,7 +90,7 @@ class RunSignals:
 
 def is_moving(speed: np.ndarray) -> np.ndarray:
     """Frames at which a speed [n] is beyond a share of its fast one, bool [n]."""
-    fast = float(np.percentile(speed, FAST))
+    fast = float(np.percentile(speed, FAST_PERCENTILE))
     return speed > MOVING * fast if fast > 0 else np.zeros(len(speed), bool)
 
 

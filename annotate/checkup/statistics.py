@@ -14,25 +14,30 @@ ROUNDING = 5e-4  # of a value, or of 1 for smaller ones: a joint that hardly mov
 
 
 def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
-    """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode."""
+    """Rows beyond the range that is stored of all rows; or another range or mean than is stored of this episode.
+
+    What is stored of them and cannot be read is told, too.
+    """
     for stored in run.statistics:
         values = run.state if stored.vector == "state" else run.action
-        if values is None or not len(values) or not np.isfinite(values).all():
+        if stored.problem:
+            detail = f"whether the stored statistics are the data's cannot be told: {stored.problem}"
+            yield _fault(run, detail, 0.0, 0.0, "")
+        elif values is None or not len(values) or not np.isfinite(values).all():
             continue
-        detail, measured, usual, dimension = "", 0.0, 0.0, 0
-        if values.shape[1] != len(stored.low):
+        elif values.shape[1] != len(stored.low):
             detail = f"{stored.file} has {len(stored.low)} dimensions of {stored.vector}, the rows {values.shape[1]}"
-            measured, usual = values.shape[1], len(stored.low)
-        else:
-            difference = _difference(values, stored)
-            if difference is None:
-                continue
+            yield _fault(run, detail, values.shape[1], len(stored.low), stored.vector)
+        elif difference := _difference(values, stored):
             what, dimension, measured, usual = difference
             name = run.title(stored.vector, dimension)
             detail = f"{stored.file} says that the {what} of {name} is {usual:.4g}; by the rows it is {measured:.4g}"
-        place = run.episode_index, 0, len(run)
-        signal = run.title(stored.vector, dimension)
-        yield RunFault("stale_statistics", *place, detail, measured, usual, "of the source", signal=signal)
+            yield _fault(run, detail, measured, usual, name)
+
+
+def _fault(run: RunSignals, detail: str, measured: float, usual: float, signal: str) -> RunFault:
+    place = run.episode_index, 0, len(run)
+    return RunFault("stale_statistics", *place, detail, measured, usual, "of the source", signal=signal)
 
 
 def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int, float, float] | None:

@@ -20,9 +20,8 @@ TIE = 1e-6  # of the largest value: so near is the same
 class ColumnSummary:
     """State or action of a run by its dimensions, arrays [d].
 
-    phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there; visits: how many
-    separate stretches these are; levels: how many
-    absolute values there are. arm: which dimensions are of no gripper, bool.
+    phases: float64 [PHASES, d]. largest: of the absolute values. at_largest: share of frames there. visits: how many
+    separate stretches these are. levels: how many absolute values there are. arm: which dimensions are of no gripper.
     """
 
     titles: tuple[str, ...]

@@ -5,7 +5,7 @@ against the rows. Those of v3.0's `meta/episodes` are not read: LeRobot itself u
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,59 +19,62 @@ NAMES = ("min", "max", "mean", "std")
 OF_ALL, OF_EPISODES = "meta/stats.json", "meta/episodes_stats.jsonl"
 
 
+class _Stored(NamedTuple):
+    """What the files state: statistics by column, of all rows and of each episode; `problem`: why one was not read."""
+
+    of_all: Mapping[str, Any]
+    of_episodes: Mapping[int, Mapping[str, Any]]
+    problem: str = ""
+
+
 def stored_statistics(source: Source, episode: int, columns: Mapping[str, Mapping[str, str]]) -> list[StoredStatistics]:
     """What is stored of an episode's state and action; of one that is of several columns nothing is compared.
 
     columns: the source's columns of "state" and of "action", and why each is one.
     """
-    of_all, of_episodes = _read(source)
-    found = []
+    stored = _read(source)
+    this_episode = stored.of_episodes.get(episode, {})
+    statistics = [StoredStatistics.unread(stored.problem)] if stored.problem else []
     for vector, names in columns.items():
-        if len(names) != 1:
-            continue
-        name = next(iter(names))
-        found += _parsed(vector, OF_ALL, of_all.get(name), is_of_episode=False)
-        found += _parsed(vector, OF_EPISODES, of_episodes.get(episode, {}).get(name), is_of_episode=True)
-    return found
+        if len(names) == 1:
+            name = next(iter(names))
+            statistics += _parsed(vector, OF_ALL, stored.of_all.get(name), is_of_episode=False)
+            statistics += _parsed(vector, OF_EPISODES, this_episode.get(name), is_of_episode=True)
+    return statistics
 
 
-def _read(source: Source) -> tuple[dict[str, Any], dict[int, dict[str, Any]]]:
-    """Statistics by column, of all rows and of each episode, read once; none of a file that cannot be read.
-
-    A file of metadata beyond the limit is not read either.
-    """
+def _read(source: Source) -> _Stored:
+    """The files' statistics, read once; also a file beyond the limits of metadata is a problem."""
     if OF_ALL not in source.noted:
-        of_all: dict[str, Any] = {}
-        of_episodes: dict[int, dict[str, Any]] = {}
+        of_all: Mapping[str, Any] = {}
+        of_episodes: Mapping[int, Mapping[str, Any]] = {}
+        problem = ""
         try:
             if OF_ALL in source.files:
                 of_all = object_of(read_json(source, OF_ALL))
             if OF_EPISODES in source.files:
-                lines, _ = parse_json_lines(read_text(source, OF_EPISODES), strict=False)
-                rows = [object_of(value) for _, value in lines]
-                of_episodes = {
-                    row["episode_index"]: object_of(row.get("stats")) for row in rows if "episode_index" in row
-                }
-        except DataError:
-            of_all = {}  # whether they are the data's cannot be told
-        source.noted[OF_ALL] = of_all, of_episodes
+                of_episodes = _by_episode(read_text(source, OF_EPISODES))
+        except DataError as e:
+            problem = str(e)
+        source.noted[OF_ALL] = _Stored(of_all, of_episodes, problem)
     return source.noted[OF_ALL]
 
 
-def _is_numbered(row: Mapping[str, Any]) -> bool:
-    return isinstance(row.get("episode_index"), int)
+def _by_episode(text: str) -> dict[int, dict[str, Any]]:
+    """Statistics by episode of lines of JSON; lines that are of no episode say nothing."""
+    lines, _ = parse_json_lines(text, strict=False)
+    rows = [object_of(value) for _, value in lines]
+    return {row["episode_index"]: object_of(row.get("stats")) for row in rows if type(row.get("episode_index")) is int}
 
 
 def _parsed(vector: str, file: str, stored: Any, *, is_of_episode: bool) -> list[StoredStatistics]:
     """One column's statistics where they are numbers of one width."""
     values = object_of(stored)
     try:
-        low, high, mean, spread = (
-            np.atleast_1d(np.array(values[k], np.float64)) for k in ("min", "max", "mean", "std")
-        )
-        count = int(np.array(values["count"]).ravel()[0]) if values.get("count") else None
-    except (KeyError, ValueError, TypeError, IndexError):
+        numbers = [np.atleast_1d(np.array(values[name], np.float64)) for name in NAMES]
+    except (KeyError, ValueError, TypeError, OverflowError):
         return []
-    if {part.shape for part in (low, high, mean, spread)} != {low.shape} or low.ndim != 1:
+    low, high, mean, spread = numbers
+    if low.ndim != 1 or any(part.shape != low.shape for part in numbers):
         return []
-    return [StoredStatistics(vector, file, low, high, mean, spread, count, is_of_episode)]
+    return [StoredStatistics(vector, file, low, high, mean, spread, is_of_episode)]

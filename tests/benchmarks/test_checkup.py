@@ -7,10 +7,11 @@ import pyarrow as pa
 import pytest
 
 from annotate.checkup.faults import RunFault
-from benchmarks.checkup import HEADS, is_meant, is_right_time, page, trials
+from benchmarks.checkup import HEADS, is_meant, is_right_time, trials
 from benchmarks.checkup_faults import FAULTS, Spoilt, encoded_again, late, values_of
 from benchmarks.checkup_peers import said_by_peer
 from benchmarks.checkup_sets import DecodedRun, DecodedSet, measured
+from benchmarks.harness import with_tables
 from ingest.episode import EpisodeData, EpisodeRecord
 
 FRAMES, FPS, SIDE = 60, 10.0, 64
@@ -84,11 +85,12 @@ def test_other_checkers_name_few_episodes_at_a_time() -> None:
 
 
 def test_the_page_gets_its_tables() -> None:
+    place = "benchmarks.checkup", "docs/checkup.md"
     marked = "".join(
         f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n" for name in HEADS
     )
-    made = page(marked, dict.fromkeys(HEADS, "| new |\n"))
+    made = with_tables(marked, dict.fromkeys(HEADS, "| new |\n"), *place)
     assert made.count("| new |") == len(HEADS)
     assert "old" not in made
     with pytest.raises(ValueError, match="needs each of the lines"):
-        page("nothing", {"faults": "| new |\n"})
+        with_tables("nothing", {"faults": "| new |\n"}, *place)

@@ -175,7 +175,7 @@ def with_stale_statistics(run: RunSignals) -> RunSignals:
     state = np.array(run.state)
     high = state.max(axis=0) - [0.2, 0, 0, 0]
     numbers = (state.min(axis=0), high, state.mean(axis=0), state.std(axis=0))
-    stored = StoredStatistics("state", "meta/stats.json", *numbers, None, False)
+    stored = StoredStatistics("state", "meta/stats.json", *numbers, False)
     return replace(run, statistics=(stored,))
 
 
