@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, NamedTuple
 
+from core.annotators import PRECEDENCE
+
 HUMAN_VERSION = "human-1"  # of what is made of people's corrections
-# Of annotators, where neither a person nor the configuration decides
-PRECEDENCE = ("native", "transfer", "vlm", "motion")
 
 
 @dataclass(frozen=True)

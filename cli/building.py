@@ -34,6 +34,7 @@ from cli.options import (
 from cli.output import print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
+from core.annotators import CHOICES, choices_with_help, in_words
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE, did_you_mean
 from core.paths import ROOT, Workspace
@@ -57,7 +58,6 @@ from warehouse.lake.acceptances import open_faults
 from warehouse.lake.outcomes import chunks_to_build
 from warehouse.releases.contents import freeze_command, licence_flags
 
-ANNOTATORS = ("auto", "motion", "native", "vlm", "transfer")
 app = typer.Typer()
 AFTER_DEMO = {
     "look at it in a browser": "explore",
@@ -140,7 +140,7 @@ def build(
     name: Annotated[str | None, Option(help="Name for the dataset of --source; a prefix, if it holds several.")] = None,
     dataset: Annotated[str | None, Option(help="Build this dataset again, with its last configuration.")] = None,
     data_format: DataFormatOption = None,
-    annotator: Annotated[str | None, Option(help="What labels: auto, motion, native, vlm or transfer.")] = None,
+    annotator: Annotated[str | None, Option(help=f"What labels: {in_words(CHOICES)}.")] = None,
     vlm_endpoint: EndpointOption = None,
     vlm_model: Annotated[str | None, Option(help="The model's name at the server.")] = None,
     episodes: EpisodesOption = None,
@@ -238,11 +238,8 @@ def _put_away(space: Workspace, builds: Sequence[DatasetBuild]) -> None:
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
     """Raises UserError: an unknown annotator, or options of a model with another one."""
-    if annotator is not None and annotator not in ANNOTATORS:
-        raise UserError(
-            f"--annotator {annotator}: known are auto (native where the source brings steps, else transfer where a "
-            "reference shows the task, else motion), motion, native (the source's steps), vlm, transfer (that first)"
-        )
+    if annotator is not None and annotator not in CHOICES:
+        raise UserError(f"--annotator {annotator}: known are {choices_with_help()}")
     if has_vlm_options and annotator not in (None, "vlm"):
         raise UserError(f"--vlm-endpoint and --vlm-model need --annotator vlm, not {annotator}")
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from core.annotators import FROM_THE_SOURCE, follows_sql, made_by_sql
 from core.demonstration_quality import DEMONSTRATION_COLUMNS, DEMONSTRATION_SQL
 
 
@@ -486,8 +487,7 @@ coverage: One row per dataset: how much of it is usable and labelled
         labelled AS MATERIALIZED (
           SELECT x.dataset, x.num_frames, q.end_by = 'assumed' AS is_assumed, {UNFINISHED} AS is_unfinished,
                  NOT l.named AS is_unnamed, l.episode_index IS NOT NULL AS has_label, l.steps_from, r.annotator,
-                 r.annotator = 'vlm' AND (dataset, episode_index, label_run) IN (
-                   SELECT (dataset, episode_index, label_run) FROM alignments) AS follows
+                 {follows_sql("r.annotator", label="")} AS follows
           FROM listed x JOIN active_runs USING (dataset, episode_index)
           LEFT JOIN label_quality q USING (dataset, episode_index, label_run)
           LEFT JOIN episode_labels l USING (dataset, episode_index, label_run)
@@ -507,13 +507,10 @@ coverage: One row per dataset: how much of it is usable and labelled
               FROM labelled GROUP BY dataset),
         s AS (SELECT dataset, count(*) AS samples FROM samples GROUP BY dataset),
         h AS (SELECT dataset, count(*) AS shards FROM shards GROUP BY dataset),
-        m AS (SELECT dataset, CASE WHEN steps_from IS NOT NULL THEN 'steps of the source'
-                WHEN annotator = 'native' THEN 'motion' WHEN annotator = 'human' THEN 'people'
-                WHEN follows THEN 'like those of vlm'
-                ELSE annotator END AS maker, count(*) AS labelled
+        m AS (SELECT dataset, {made_by_sql("annotator", "steps_from", "follows")} AS maker, count(*) AS labelled
               FROM labelled WHERE has_label AND annotator IS NOT NULL GROUP BY ALL),
         o AS (SELECT dataset, maker, labelled, row_number() OVER (PARTITION BY dataset
-                ORDER BY maker <> 'steps of the source', labelled DESC, maker) AS place FROM m),
+                ORDER BY maker <> '{FROM_THE_SOURCE}', labelled DESC, maker) AS place FROM m),
         w AS (SELECT dataset, string_agg(maker || ': ' || labelled ||
                 CASE WHEN place = 1 THEN ' of ' || ok || ' episodes' ELSE '' END, ', ' ORDER BY place) AS labels
               FROM o JOIN e USING (dataset) GROUP BY dataset)

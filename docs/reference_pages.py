@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 
 import proccorpus as pc
 from cli.main import COMMANDS, make_app
+from core.annotators import PRECEDENCE, annotator_named
 from core.yaml_text import parse_yaml
 from ingest.registry import DatasetConfig
 from pipeline.config import BuildFile
@@ -158,6 +159,7 @@ def _kind(annotation: Any) -> str:
 
 def configuration_page() -> str:
     parts = ["# Configuration", CONFIGURATION_INTRO, "## A build's TOML file", fields_list(BuildFile)]
+    parts += ["### Annotators", "Whose label counts first stands first.", annotator_list()]
     for name, section in sections(BuildFile):
         parts += [f"### [{name}]", *_doc(section), fields_list(section)]
     parts += ["## A dataset's YAML file", "[adding-a-dataset.md](data.md) shows one from beginning to end."]
@@ -168,6 +170,16 @@ def configuration_page() -> str:
     parts.append("Passwords and keys are never written into a file of the corpus: a configuration names the variable that holds one "
                  "(`vlm.api_key_env`). [Deployment](operate.md) tells where Postgres and buckets get theirs.")  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def annotator_list() -> str:
+    """The annotators, the one whose label counts first at the top."""
+    lines = []
+    for name in PRECEDENCE:
+        annotator = annotator_named(name)
+        settings = f"settings: [{annotator.settings}](#{annotator.settings})" if annotator.settings else ""
+        lines.append(described(name, (settings,) if settings else (), f"labels from {annotator.needs}"))
+    return "\n".join(lines)
 
 
 def sections(model: type[BaseModel], outer: str = "") -> Iterator[tuple[str, type[BaseModel]]]:

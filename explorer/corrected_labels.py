@@ -3,6 +3,7 @@
 from typing import Any
 
 from annotate.quality import PERSON
+from core.annotators import BY_PEOPLE, HUMAN
 from core.names import is_name
 from explorer.access import LakeReader
 from warehouse.lake.corrections import ACCEPTED, REJECTED, segments_of
@@ -79,7 +80,7 @@ def labels_with_corrections(reader: LakeReader, dataset: str, episode_index: int
     if not corrections["pending"]:
         return runs
     # The human label of the last build is out of date: it goes, and what people say now takes its place
-    by_annotators = [run for run in runs if run["annotator"] != "human"]
+    by_annotators = [run for run in runs if run["annotator"] != HUMAN]
     if accepted := _accepted(corrections["current"]):
         return [_label_of(accepted, dataset), *(run | {"active": False} for run in by_annotators)]
     # Only rejections are left: the label that counted does so unless somebody has rejected it
@@ -94,7 +95,8 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
         "label_run": f"human/{dataset}",
         "active": True,
         "why": "accepted correction; progress, samples and shards follow with the next build",
-        "annotator": "human",
+        "annotator": HUMAN,
+        "made_by": BY_PEOPLE,
         "segments": [s | {"segment_index": k, "num_planned": len(plan)} for k, s in enumerate(segments)],
         "plan": plan,
         "final_progress": correction.get("final_progress"),

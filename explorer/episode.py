@@ -9,6 +9,7 @@ from urllib.parse import quote
 from fastapi import Path
 
 from annotate.signal_lag import lag
+from core.annotators import follows_sql, made_by
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections
 from ingest.episode import EpisodeData, record_from_row
@@ -131,6 +132,15 @@ def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     return found
 
 
+def _followers(reader: LakeReader, episode: LakeEpisode) -> set[str]:
+    """Label runs whose label of the episode was made like one that a model made of another run."""
+    follows = follows_sql("annotator", label="l")
+    sql = (
+        f"SELECT label_run FROM (FROM episode_labels {OF_EPISODE}) l JOIN label_runs USING (label_run) WHERE {follows}"
+    )
+    return {row["label_run"] for row in reader.dicts(sql, *episode.key)}
+
+
 def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """Every label of the episode, the active one first: who made it, segments, progress curves, words at frames."""
     # One query per table for all labels of the episode, then everything is put together by label run
@@ -151,6 +161,8 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     notes, quality = (of_runs(f"FROM {table} {OF_EPISODE}") for table in ("episode_labels", "label_quality"))
     makers = reader.once("label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")})
 
+    followers = _followers(reader, episode) if reader.has_rows("alignments") else set()
+
     # The label that counts is shown first; the lake says which it is and why
     active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
     shown = []
@@ -158,6 +170,7 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
         label, maker, curve, note = labels.get(run), makers.get(run, {}), curves.get(run, {}), notes.get(run, {})
         segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)] if label else []
         is_active = run == active_run
+        annotator = maker.get("annotator") or "unknown"
         shown.append(
             NO_LABEL
             | {name: note[name] for name in OF_NOTES if note.get(name)}
@@ -166,7 +179,8 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
                 "active": is_active,
                 "why": why if is_active else None,
                 "about": maker,
-                "annotator": maker.get("annotator") or "unknown",
+                "annotator": annotator,
+                "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
                 "model": maker.get("model"),
                 "segments": [s | {"num_planned": label.num_planned if label else 0} for s in segments],
                 "progress": curve.get("progress", []),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sys import intern
 from typing import Any
 
+from core.annotators import BY_PEOPLE, HUMAN, follows_sql, made_by_sql
 from core.demonstration_quality import NOT_MEASURED
 from explorer.access import LakeReader
 
@@ -44,8 +45,7 @@ FACETS = (
     Facet(
         "annotator",
         "Label by",
-        "CASE WHEN l.steps_from IS NOT NULL THEN 'steps of the source' WHEN r.annotator = 'native' THEN 'motion'"
-        " ELSE coalesce(r.annotator, 'no label') END",
+        f"coalesce({made_by_sql('r.annotator', 'l.steps_from', follows_sql('r.annotator', label='a'))}, 'no label')",
     ),
     Facet("label_run", "Label version", "coalesce(a.label_run, '')"),
     Facet(
@@ -62,6 +62,7 @@ FACETS = (
     ),
 )
 BY_NAME = {f.name: f for f in FACETS}
+FORMER_VALUES = {"annotator": {HUMAN: BY_PEOPLE}}  # of addresses that people kept
 # What checks found that nobody accepted; no row of a person's stands behind it
 OPEN_CHECKS = "(SELECT DISTINCT dataset, episode_index, check_name, '' AS mark_id FROM checks WHERE NOT is_accepted)"
 # What people say of episodes, and checks: a title, and the view and the column over the lake

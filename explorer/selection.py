@@ -13,6 +13,7 @@ from explorer.access import LakeReader, PageError
 from explorer.facets import (
     BY_NAME,
     FACETS,
+    FORMER_VALUES,
     LENGTHS,
     MARKS,
     RANGES,
@@ -30,6 +31,12 @@ MAX_VALUES = 200  # of a facet, the commonest
 MAX_WORDS, MAX_CHARS = 8, 200
 MAX_PICKED = 500  # single episodes of an address
 Chosen = tuple[tuple[str, tuple[str, ...]], ...]  # names, each with values
+
+
+def _values(name: str, query: QueryParams) -> tuple[str, ...]:
+    """The values of a facet or mark in an address; an address of an earlier version may have a former word for one."""
+    present_words = FORMER_VALUES.get(name, {})
+    return _distinct([present_words.get(value, value) for value in query.getlist(name)])
 
 
 def _distinct(values: Iterable[str]) -> tuple[str, ...]:
@@ -105,7 +112,7 @@ class EpisodeSelection:
     @classmethod
     def of(cls, query: QueryParams) -> "EpisodeSelection":
         """From a URL's query. Raises PageError (400) where it makes no sense."""
-        chosen = tuple((name, _distinct(query.getlist(name))) for name in (*BY_NAME, *MARKS) if name in query)
+        chosen = tuple((name, _values(name, query)) for name in (*BY_NAME, *MARKS) if name in query)
         words = tuple(query.get("q", "").lower().split())
         if len(words) > MAX_WORDS or len(" ".join(words)) > MAX_CHARS:
             raise PageError(f"at most {MAX_WORDS} words and {MAX_CHARS} characters can be searched for", 400)

@@ -9,6 +9,7 @@ import pydantic
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from core.annotators import CHOICES
 from core.errors import UserError, checked_address, validation_message
 from core.yaml_text import parse_yaml
 from ingest.formats import FORMAT_NAMES
@@ -16,8 +17,10 @@ from ingest.reasons import LIMITS, Limits
 
 if TYPE_CHECKING:
     FormatName = str
+    AnnotatorChoice = str
 else:
     FormatName = Literal[FORMAT_NAMES]  # one of the names, which error messages and the reference page list
+    AnnotatorChoice = Literal[CHOICES]
 
 BUILT_IN = Path(__file__).parent / "datasets"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
@@ -173,7 +176,7 @@ class DatasetConfig(EntryPart):
         description="given: the first text; paraphrases: one of several, chosen by hash of the episode; timed_steps: "
         "the whole task's text, and spans with texts of their own; uninformative: the text is kept but not used",
     )
-    annotator: Literal["auto", "motion", "native", "vlm", "transfer"] | None = Field(
+    annotator: AnnotatorChoice | None = Field(
         default=None, description="annotator of this dataset; overrules the build's"
     )
     bad_episodes: dict[str, str] = Field(default={}, description="source_id of each broken episode, and the reason")

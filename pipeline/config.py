@@ -8,27 +8,22 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
-import annotate.config
-import annotate.embeddings.passing
-import annotate.native
 from annotate.config import FORMER_VLM, EmbeddingsConfig, MotionConfig, SamplesConfig, TransferConfig, VlmConfig
-from annotate.embeddings.encoders import identity, lack
+from annotate.embeddings.encoders import lack
 from annotate.frames import FramesConfig
-from annotate.label_run import LabelRun, resolved
-from annotate.motion.annotator import CODE_VERSION as MOTION_VERSION
-from annotate.progress import CODE_VERSION as PROGRESS_VERSION
+from annotate.label_run import LabelRun
 from annotate.progress import ProgressConfig
-from annotate.transfer import CODE_VERSION as TRANSFER_VERSION
 from annotate.vlm.prompts import prompt_version
+from core.annotators import AUTO, annotator_named
 from core.errors import UserError, validation_message
 from core.names import did_you_mean
 from core.tables import TABLES
-from ingest.registry import BUILT_IN, DatasetConfig, load_entry, load_registry
+from ingest.registry import BUILT_IN, AnnotatorChoice, DatasetConfig, load_entry, load_registry
 from ingest.sources.files import Source, cache_folder
 from ingest.splits import SplitConfig
 from warehouse.lake import Lake, content_key
@@ -43,8 +38,8 @@ class StageConfigs(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    annotator: Literal["auto", "motion", "native", "vlm", "transfer"] = Field(
-        default="auto",
+    annotator: AnnotatorChoice = Field(
+        default=AUTO,
         description="annotator that makes the segments; auto: native if the source has timed steps, else transfer if "
         "the task has a reference, else motion; transfer: transfer first; a registry entry overrules it",
     )
@@ -195,42 +190,12 @@ class DatasetBuild(BaseModel):
         return tuple(former for version in FORMER_VLM for former in version.label_runs(run, defaults))
 
     def label_run(self) -> LabelRun:
-        if self._made_by is not None:
-            return self._made_by
-        motion, vlm = self.stages.motion.model_dump(mode="json"), self.stages.vlm
-        if self.annotator == "native":
-            # Motion labels the episodes that have no steps, so its settings are a part of the run
-            params = self._by_views({"without_steps": {"code_version": MOTION_VERSION, **motion}})
-            return LabelRun("native", annotate.native.CODE_VERSION, params)
-        if self.annotator == "vlm":
-            params = vlm.identity()
-            if vlm.runs_per_task != "all":
-                # Followers are labelled as those of references are
-                versions = MOTION_VERSION, TRANSFER_VERSION, PROGRESS_VERSION
-                others = self.stages.transfer.model_dump(mode="json"), self.stages.progress.model_dump(mode="json")
-                params |= {"follow": [*versions, motion, *others]}
-            params = self._by_views(params)
-            version = annotate.config.VLM_VERSION
-            return LabelRun("vlm", version, params, vlm.model, vlm.revision, self.prompt_version)
-        return LabelRun("motion", MOTION_VERSION, self._by_views(motion))
+        """The label run of the segments of every run."""
+        return self._made_by or annotator_named(self.annotator).label_run_of(self)
 
     def transfer_run(self) -> LabelRun:
-        """The label run of what is labelled like references: by pictures, states, and what motion sees."""
-        config, seen = self.embeddings, None
-        if config.when != "never" and not lack(config):
-            seen = config.model_dump(mode="json", exclude={"when", "device"})
-            seen |= {"code_version": annotate.embeddings.passing.CODE_VERSION, "weights": identity(config)}
-        params = {
-            "transfer": self.stages.transfer.model_dump(mode="json"),
-            "motion": {"code_version": MOTION_VERSION, **self.stages.motion.model_dump(mode="json")},
-            "native": annotate.native.CODE_VERSION,  # of references' steps that the source brings
-            "embeddings": seen,
-        }
-        return LabelRun("transfer", TRANSFER_VERSION, self._by_views(params))
-
-    def _by_views(self, params: dict[str, Any]) -> str:
-        """The resolved parameters of a label run; a label by one camera is what it was before there were views."""
-        return resolved(params | {"views": self.views} if self.views else params)
+        """The label run of what is labelled like references."""
+        return annotator_named("transfer").label_run_of(self)
 
 
 # What a workspace keeps of its builds

@@ -1,9 +1,10 @@
 """Tables of events: builds and questions to models, training and evaluation, takedowns and frozen releases."""
 
+from core.annotators import HUMAN, IMPORTED, NAMES, in_words
 from core.tables.definition import tables
 
 EVENT_TABLES = tables(
-    """
+    f"""
 schema_versions: Schema versions that the lake has had; the last one is in force: see warehouse/lake/schema.py
   key version
   version i32: counted from 1
@@ -88,7 +89,7 @@ episode_ids: The index of each episode that a source has ever had; an index is n
 
 label_runs: One row per label run: annotator, model, prompts, parameters and code version
   key label_run
-  annotator str: motion, native, vlm, transfer, human or imported
+  annotator str: {in_words((*NAMES, HUMAN, IMPORTED))}
   model str: name of the model at the server; null: no model
   model_revision str: revision of the model, from the server or the configuration
   prompt_version str: hash of the prompt files

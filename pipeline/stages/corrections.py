@@ -7,6 +7,7 @@ from annotate.label_run import HUMAN_VERSION, human_run
 from annotate.progress import CODE_VERSION as PROGRESS_VERSION
 from annotate.progress import StatedEnd
 from annotate.segments import check_tiling
+from core.annotators import HUMAN
 from ingest.episode import Finding
 from pipeline.labelled import LabelPlace, label_tables, of_label_run, quality_table, stated_label
 from pipeline.pictures import segments_figure
@@ -46,7 +47,7 @@ def run(context: StageContext) -> Output:
 
     place = LabelPlace(context.dataset, context.chunk, label_run)
     tables = label_tables(place, labelled) | {"label_quality": quality_table(place, labelled)}
-    how_made = {"annotator": "human", "params": json.dumps({}), "code_version": HUMAN_VERSION}
+    how_made = {"annotator": HUMAN, "params": json.dumps({}), "code_version": HUMAN_VERSION}
     numbers = {"label_run": label_run, "episodes": len(labelled), "not_used": len(findings)}
     return Output(tables, findings, registered=of_label_run(label_run, how_made), numbers=numbers)
 

@@ -1,6 +1,6 @@
 """Subtask spans of each episode of a chunk, by the configured annotator."""
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +15,7 @@ from annotate.vlm.annotator import annotate_episode
 from annotate.vlm.few_runs import TaskLabels, in_rounds, label_task
 from annotate.vlm.moments import moments_of
 from annotate.vlm.pictures import EpisodeView
+from core.annotators import annotator_named
 from core.tables import TABLES
 from ingest.episode import Finding
 from pipeline.kept_labels import kept_labels, with_kept_findings, with_kept_rows
@@ -134,13 +135,6 @@ def _doubts(labels: Mapping[int, EpisodeLabel]) -> Iterator[Finding]:
             yield Finding("needs_review", detail, "warning", episode_index)
 
 
-ANNOTATORS: dict[str, Callable[[StageContext, Sequence[EpisodeSignals]], AnnotatedChunk]] = {
-    "motion": by_motion,
-    "native": by_native,
-    "vlm": by_vlm,
-}
-
-
 def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
     """Labels, with a note where the label run that they join is by another version than made them."""
     made_by = context.step.spec.made_by
@@ -153,7 +147,7 @@ def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> 
 def run(context: StageContext) -> Output:
     label_run, kept = context.build.label_run(), kept_labels(context)
     unlabelled = [episode for episode in context.signals() if episode.episode_index not in kept]
-    annotated = ANNOTATORS[label_run.annotator](context, unlabelled)
+    annotated: AnnotatedChunk = annotator_named(label_run.annotator).labels_of(context, unlabelled)
     labels = sorted(_with_version(context, annotated.by_episode).items())
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
     tables = segment_tables(

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from core.annotators import follows_sql
 from core.files import sha256_file, write_file
 from core.names import LATEST, did_you_mean
 from core.paths import Workspace
@@ -100,8 +101,7 @@ FROM counted c JOIN datasets d USING (dataset) ORDER BY 1"""
 HELD_LABEL_RUNS = f"""
 {HELD}
 SELECT h.dataset, r.label_run, r.annotator, r.model, r.code_version, r.params, count(*) AS episodes,
-       count(*) FILTER (r.annotator = 'vlm' AND (h.dataset, h.episode_index, h.label_run) IN
-         (SELECT (dataset, episode_index, label_run) FROM alignments)) AS followers
+       count(*) FILTER ({follows_sql("r.annotator", label="h")}) AS followers
 FROM held h JOIN label_runs r USING (label_run) GROUP BY ALL ORDER BY 1, 2"""
 # Of how many held episodes the end is assumed, or looks unfinished
 HELD_OUTCOMES = f"""
