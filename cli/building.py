@@ -36,6 +36,7 @@ from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
 from core.errors import UserError
+from core.metrics import is_lower_better
 from core.names import DEMO_RECIPE, DEMO_RELEASE, did_you_mean
 from core.paths import ROOT, Workspace
 from ingest.registry import NAME_PATTERN, name_of
@@ -82,10 +83,17 @@ def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
     with training_progress() as on_step:
         outcomes = reward_model.closing_steps(lake, DEMO_RELEASE, load_recipe(DEMO_RECIPE), on_step)
     _say_outcomes(space, outcomes)
-    print("\nScores on held-out episodes, best first (mae, end_error: less is better; voc: more is better)")
+    print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
     show(release.leaderboard_rows(lake), "table")
     say("")
     say_next(AFTER_DEMO, at.workspace)
+
+
+def _directions(metrics: Sequence[str]) -> str:
+    """Which way is better. Example: _directions(["mae", "voc"]) is "mae: less is better; voc: more is better"."""
+    less = [metric for metric in metrics if is_lower_better(metric)]
+    more = [metric for metric in metrics if not is_lower_better(metric)]
+    return f"{', '.join(less)}: less is better; {', '.join(more)}: more is better"
 
 
 def _closing() -> tuple[ModuleType, ModuleType]:

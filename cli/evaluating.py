@@ -12,6 +12,7 @@ from cli.options import At, FormatOption, ReleaseOption, say, space_at, warn
 from cli.output import print_json, progress, show
 from cli.terminal import note
 from core.errors import UserError
+from core.metrics import TERMINAL, metrics_shown_in
 from core.names import LATEST, did_you_mean
 from eval.annotators.compare import TRUTH, Comparison, differences
 from eval.benchmarks.load import score_predictions
@@ -31,8 +32,6 @@ from training.runs import named_model
 from warehouse.lake import Lake, open_lake
 from warehouse.releases.release import get_release
 
-# Of the table for people
-HELD_OUT_METRICS = ("voc", "mae", "end_error", "mae_margin", "mcc@95", "preference_accuracy")
 app = typer.Typer(rich_markup_mode=None)
 eval_app = typer.Typer(
     help="Score models, prediction files, and two models against each other.",
@@ -132,7 +131,7 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
     )
     rows, seen = lake.dicts(sql, [release]), []
     if format == "table":  # the report has more, and --format json has all
-        rows = [row for row in rows if row["metric"] in HELD_OUT_METRICS]
+        rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
         seen = [row for row in rows if row["seen_episodes"]]
         rows = [row for row in rows if not row["seen_episodes"]]
     show(rows, format)

@@ -13,11 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from core.metrics import is_lower_better
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import PictureFile, Question
 from eval.metrics.outcomes import auc
+from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, answers_read, mean_of
-from eval.scored import Episodes, ScoredBenchmark, Series, progress_measures
+from eval.scored import Episodes, ScoredBenchmark, Series
 from eval.shown import FAMILY, QuestionedRun, answers_to, counted, evenly, shown_runs
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -26,8 +28,8 @@ BENCHMARK = "robustness"
 CLEAN = "clean"
 SPEEDS = {"faster": 2.0, "slower": 0.5}  # how far apart the pictures of a window are, in those of the recording
 MOMENTS = 8  # of a run
-# Metrics of an episode whose loss is measured: more of the first is better, less of the others
-LOSSES = {"voc": ("voc_drop", 1), "mae": ("mae_rise", -1), "end_error": ("end_error_rise", -1)}
+# Metrics of an episode whose loss is measured, and the metric that says how much is lost
+LOSSES = {"voc": "voc_drop", "mae": "mae_rise", "end_error": "end_error_rise"}
 MOVED = 24  # of 255: what differs so much from the run's median picture is the robot, or what it carries
 DARK = 100  # of 255: a robot of less is dark
 BACKGROUND_OF = 15  # pictures, of which the median is taken
@@ -181,7 +183,8 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
     clean = np.array([at[CLEAN, dataset, trajectory] for _, dataset, trajectory in keys])
     changed = np.array([part != CLEAN for part, _, _ in keys])
     # How much worse each run is than the same one as it was recorded
-    for metric, (name, sign) in LOSSES.items():
+    for metric, name in LOSSES.items():
+        sign = -1 if is_lower_better(metric) else 1
         own = np.where(measures[metric].counted, measures[metric].parts[:, 0], np.nan)
         measures[name] = mean_of(np.where(changed, sign * (own[clean] - own), np.nan), measures[metric].read)
 

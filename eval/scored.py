@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from core.files import write_file
 from core.tables import TABLES
 from eval.benchmarks.question import BenchmarkError, PredictionLine, ProgressRow, read_row
-from eval.metrics import errors, order
+from eval.metrics import errors
 from eval.metrics.score import (
     RESAMPLES,
     Difference,
@@ -23,13 +23,8 @@ from eval.metrics.score import (
     Runs,
     Score,
     Statistic,
-    answers_read,
-    mean_of,
     paired,
-    ratio_of,
-    readable,
     scores,
-    worst_case,
 )
 from warehouse.lake import Lake, content_key
 
@@ -254,45 +249,6 @@ def length_slice(seconds: float) -> str:
     short, medium = (f"{s:.0f} s" for s in LENGTHS_S)
     names = (f"length under {short}", f"length {short} to {medium}", f"length {medium} and more")
     return names[int(np.searchsorted(LENGTHS_S, seconds, side="right"))]
-
-
-# Progress over time, whoever predicts it: of a benchmark's answers or of a model's head
-
-
-def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str, Measure]:
-    """Every progress measure of Runs with NaN where an answer held no number.
-
-    `elapsed` [n]: the share of the episode's time at each answer; then also the margins over the clock, which predicts
-    it: how much less MAE and how much more VOC. What each does with unread answers is in docs/evaluation.md.
-    """
-    parsed, worst, read = readable(runs), worst_case(runs), answers_read(runs)
-
-    def ordered(values: np.ndarray) -> np.ndarray:
-        """A constant's 0 in place of NaN, on the episodes whose labels have an order."""
-        return np.where(np.isnan(voc_worst), np.nan, np.nan_to_num(values))
-
-    voc_worst = order.voc(worst)
-    tau_b, tau_a = order.kendall(parsed)
-    worst_mae, voc = errors.mae(worst), ordered(order.voc(parsed))
-    values_by_metric = {
-        "voc": voc,
-        "voc_worst": voc_worst,
-        "tau_b": ordered(tau_b),
-        "tau_a": ordered(tau_a),
-        "ccc": ordered(order.ccc(parsed)),
-        "mae": worst_mae,
-        "mae_parsed": errors.mae(parsed),
-        "end_error": errors.end_error(worst),
-        "increment_correlation": order.increment_correlation(worst, 1, elapsed),
-        "epr@16": errors.effective_resolution(parsed),
-        "ubr": errors.used_bins(worst),
-    }
-    if elapsed is not None:
-        clock = Runs(elapsed, runs.target, runs.starts)
-        values_by_metric["mae_margin"] = errors.mae(clock) - worst_mae
-        values_by_metric["voc_margin"] = voc - order.voc(clock)
-    measures = {name: mean_of(values, read) for name, values in values_by_metric.items()}
-    return measures | {"mcc@95": errors.finished(runs), "coverage": ratio_of(read[:, 0], read[:, 1], read)}
 
 
 CODE_VERSION = "scores-1"

@@ -14,6 +14,7 @@ import numpy as np
 
 from annotate.label_run import LabelGate
 from core.figures import COLOURS, new_figure, render
+from core.metrics import LEADERBOARD, metrics_shown_in
 from core.names import DEMO_RELEASE
 from eval.report.pages import leaderboard_figure, training_figure
 from pipeline.comparison import comparison_version
@@ -23,7 +24,6 @@ from warehouse.lake import Lake, content_key
 from warehouse.releases.contents import contents
 from warehouse.releases.release import Release, card_path, content_hash, create_release, find_release, get_release
 
-HEADLINES = ("voc", "mae", "score_error", "ref_error", "na_recall", "reverse_voc", "cycle_voc", "stall_drift")
 COMPARED = "annotators-%"  # code versions of comparisons of annotators, which are stored beside the evaluations
 UNSEEN = "coalesce(seen_episodes, 0) = 0"  # scores that are not on episodes that the model was trained on
 LAST_STEPS = 20  # of training, whose mean is shown
@@ -68,13 +68,15 @@ def release_outcome(lake: Lake, release: Release, is_new: bool = False) -> StepO
 # Leaderboard
 
 
+LEADERBOARD_METRICS = ("voc", "mae", "end_error")  # of the table by slices; a row is placed by its mae
+
+
 def leaderboard_rows(lake: Lake) -> list[dict]:
     """Every model and baseline by benchmark and slice, best MAE first; no scores on episodes that a model was trained
     on."""
+    values = ", ".join(f"max(value) FILTER (metric = '{name}') AS {name}" for name in LEADERBOARD_METRICS)
     return lake.dicts(
-        "SELECT benchmark, slice, model, max(value) FILTER (metric = 'voc') AS voc, "
-        "max(value) FILTER (metric = 'mae') AS mae, max(value) FILTER (metric = 'end_error') AS end_error, "
-        "max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
+        f"SELECT benchmark, slice, model, {values}, max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
         f"WHERE (slice LIKE 'split %' OR slice LIKE 'failed or stalled, %') AND {UNSEEN} "
         "GROUP BY ALL ORDER BY benchmark, slice, mae"
     )
@@ -89,7 +91,7 @@ def leaderboard_step(lake: Lake) -> StepOutcome:
     chosen = ", ".join(
         f"max(format('{{:.3f}} ({{:.2f}}–{{:.2f}})', value, low, high)) FILTER (metric = '{m}' AND value IS NOT NULL) "
         f'AS "{m}"'
-        for m in HEADLINES
+        for m in metrics_shown_in(LEADERBOARD)
     )
     found = lake.dicts(
         f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "

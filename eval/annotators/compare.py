@@ -14,6 +14,7 @@ import numpy as np
 from annotate.segments import STEP
 from annotate.similarity import embed
 from core.errors import UserError
+from core.metrics import is_lower_better
 from eval.annotators.scoring import (
     ComparedLabel,
     ComparedWith,
@@ -41,8 +42,6 @@ TRUTH, ACTIVE = "truth", "active label"
 EVERY_DATASET = "all"
 PUBLISHED = "published_bf1@5"
 Embed = Callable[[Sequence[str]], np.ndarray]
-
-LESS_IS_BETTER = ("events_off_s", "mae", "unnamed", "slivers")
 
 
 class EpisodeResult(NamedTuple):
@@ -263,7 +262,7 @@ def gain(first: AnnotatorComparison, second: AnnotatorComparison, metric: str) -
     if metric not in first.measures or metric not in second.measures:
         return NO_SCORE
     gap = paired(first.measures[metric], second.measures[metric])
-    if metric in LESS_IS_BETTER:
+    if is_lower_better(metric):
         return Score(-gap.value, -gap.high, -gap.low, gap.n)
     return Score(gap.value, gap.low, gap.high, gap.n)
 

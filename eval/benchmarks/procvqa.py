@@ -19,9 +19,10 @@ from core.values import spread
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.question import BenchmarkError, PictureFile, PredictionLine, Question, share_of
 from eval.metrics import errors, published, segments
+from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, mean_of, ratio_of
 from eval.metrics.segments import Span, plain_name
-from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice, progress_measures
+from eval.scored import AnsweredRow, Episodes, ScoredBenchmark, Series, checked, length_slice
 from warehouse.lake import Lake
 from warehouse.lake.sql import open_for_users
 from warehouse.releases.release import Release

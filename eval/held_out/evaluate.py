@@ -14,6 +14,7 @@ from eval.benchmarks.question import share_of
 from eval.held_out.episodes import REFERENCE, RUNNING, HeldOut, held_out
 from eval.metrics.errors import FINISHED
 from eval.metrics.outcomes import preference_measures, ranking_measures, success_measures
+from eval.metrics.progress import progress_measures
 from eval.metrics.score import Measure, runs_of
 from eval.reward.open import open_local
 from eval.reward.scorer import Success, best_threshold, calibrate
@@ -30,7 +31,6 @@ from eval.scored import (
     Series,
     eval_run_id,
     length_slice,
-    progress_measures,
     store_evaluations,
 )
 from training.folder import read_card, write_card

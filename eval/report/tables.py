@@ -7,25 +7,11 @@ from itertools import chain, product
 
 import numpy as np
 
+from core.metrics import REPORT, is_lower_better, leading_metrics, metrics_shown_in
 from eval.metrics.score import NO_SCORE
 from eval.scored import ALL, Evaluated, compare
 
-# Shown where a benchmark has them
-METRICS = (
-    "voc", "mae", "end_error", "increment_correlation", "mcc@95", "voc_margin", "preference_accuracy",
-    "score_error", "ref_error", "na_recall", "afrr",
-    "bf1@5", "segment_f1@25", "edit", "plan_success", "plan_f1",
-    "success_accuracy", "success_auc", "success_balanced", "success_precision", "success_recall",
-    "success_early_s", "success_late_s", "ranking_tau_b", "ranking_accuracy",
-    "choice_accuracy", "detection_balanced", "identification_accuracy", "locating_accuracy",
-    "reverse_voc", "cycle_voc", "stall_drift",
-    "false_progress_rewound", "false_progress_frozen", "false_progress_wrong_task",
-    "confusion_own", "confusion_other", "confusion_margin", "instruction_accuracy",
-    "voc_drop", "mae_rise", "end_error_rise", "success_auc_drop", "final_mae", "points_mae", "points_accuracy",
-)  # fmt: skip
-# The first that a benchmark has is the one that models differ by
-LEADING = ("mae", "score_error", "bf1@5", "confusion_margin", *METRICS)
-ERRORS = ("mae", "score_error")  # less is better
+ERRORS = tuple(filter(is_lower_better, leading_metrics()[:4]))  # of those that lead a benchmark
 UPPER_BOUND = "the label itself"  # an entry that no model has to beat
 SHOWN = 4  # episodes beside each other
 Stills = Callable[[tuple[str, ...]], Sequence[bytes]]
@@ -60,7 +46,7 @@ def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]
     """One row per slice and entry: metrics with their interval as text, episodes, coverage."""
     scored = set(chain.from_iterable(e.scores for e in entries))
     # One set of columns for all slices: the metrics that any entry has in any of them
-    columns = [m for m in METRICS if any((part, m) in scored for part in parts)]
+    columns = [m for m in metrics_shown_in(REPORT) if any((part, m) in scored for part in parts)]
     return list(filter(None, (_score_row(entry, part, columns) for part, entry in product(parts, entries))))
 
 
@@ -85,7 +71,7 @@ def difference_rows(report: Report) -> list[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
     rows = []
     for own in report.own:
-        metric = next((m for m in LEADING if m in own.scored.measures), "")
+        metric = next((m for m in leading_metrics() if m in own.scored.measures), "")
         for other in report.rivals(own):
             d = compare(own.scored, other.scored).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare

@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 
+from core.metrics import is_lower_better, leading_metrics, sentence_of
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.site import Visiting, freezing
@@ -16,13 +17,6 @@ BASELINES = dict.fromkeys(("clock", "visual distance", "goal image"), "baseline 
 BASELINES |= dict.fromkeys(("best constant", "the label itself", "the other pass"), "baseline that knows the labels")
 OTHERS = "running clock", "reference clock", "random", "direct", "gvl", "topreward", "uniform cuts", "random cuts"
 BASELINES |= dict.fromkeys(OTHERS, "baseline")
-# Beginnings of the metrics of docs/metrics.md of which less is better; a margin over a baseline is not one
-LOWER_IS_BETTER = (
-    "mae", "mmae", "end_error", "stall_drift", "score_error", "ref_error", "afrr", "unparsable", "events_off_s",
-    "unnamed", "slivers", "success_early", "success_late", "false_progress", "confusion_other", "voc_drop", "final_mae",
-    "success_auc_drop", "points_mae",
-)  # fmt: skip
-FIRST_METRICS = ("mae", "voc", "tau_b", "confusion_margin")
 VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and a metric that are a cell of a confusion matrix together
 PAGE = 100  # episodes of one page
 RUNS = "FROM eval_scores s JOIN eval_runs r USING (eval_run) WHERE r.benchmark = ?"
@@ -58,7 +52,7 @@ def page(
     shown = benchmark or next(iter(benchmarks), "")
     slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
-    chosen = metric or next((m for m in (*FIRST_METRICS, *metrics) if m in metrics), "")
+    chosen = metric or next((m for m in (*leading_metrics(), *metrics) if m in metrics), "")
     rows, rows_of_seen = scores(reader, shown, slice, chosen)
     return at.page(
         "leaderboard.html",
@@ -72,6 +66,7 @@ def page(
         rows=rows,
         rows_of_seen=rows_of_seen,
         lower=is_lower_better(chosen),
+        sentence=sentence_of(chosen),
         by=by,
         matrix=slices_matrix(reader, shown, chosen) if by else None,
     )
@@ -80,10 +75,6 @@ def page(
 def _names(reader: LakeReader, column: str, benchmark: str) -> list[str]:
     names = (r[0] for r in reader.rows(f"SELECT DISTINCT s.{column} {RUNS}", benchmark) if not r[0].startswith(UNDER))
     return sorted(names, key=lambda name: (name != "all", name))
-
-
-def is_lower_better(metric: str) -> bool:
-    return metric.startswith(LOWER_IS_BETTER) and not metric.endswith("_margin")
 
 
 def scores(

@@ -13,12 +13,12 @@ from fastapi import APIRouter, Query
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel
 
+from core.metrics import is_lower_better
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
 from explorer.episode import EpisodeIndex, find_episode
 from explorer.jobs import ChildJob, in_words
-from explorer.pages.leaderboard import is_lower_better
 from explorer.site import Explorer, Visiting, freezing
 
 router = APIRouter()

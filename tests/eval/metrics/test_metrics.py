@@ -9,8 +9,8 @@ from sklearn.metrics import balanced_accuracy_score, matthews_corrcoef, roc_auc_
 
 from eval.metrics import errors, order, outcomes, published, score
 from eval.metrics.outcomes import auc, success_measures
+from eval.metrics.progress import progress_measures
 from eval.metrics.score import Runs, answers_read, mean_of, paired, ratio_of, readable, runs_of, worst_case
-from eval.scored import progress_measures
 
 NAN = float("nan")
 LEVEL = st.integers(0, 8)

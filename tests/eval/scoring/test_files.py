@@ -1,6 +1,7 @@
 """Prediction files: the golden set in both modes, published variants, ProcVQA's families, files that are broken."""
 
 import json
+import pkgutil
 import re
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from core.metrics import LEADERBOARD, METRICS, is_lower_better, leading_metrics, metrics_shown_in
 from core.paths import ROOT
 from eval.benchmarks import procvqa
 from eval.benchmarks.load import score_predictions
@@ -324,4 +326,21 @@ def test_every_metric_is_explained() -> None:
     scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", asked, embedded=one_hot)]
     made = {name for s in scored for name in s.measures}
     assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= made
-    assert made <= set(BETTER)
+    # One by one in the page, or in a sentence of the list, which the explorer shows
+    assert made <= {*BETTER, *(metric.name for metric in METRICS if metric.sentence)}
+
+
+def test_the_page_and_the_list_agree_which_way_is_better() -> None:
+    listed = {metric.name: "less" if metric.lower_is_better else "more" for metric in METRICS}
+    assert set(BETTER) <= set(listed)
+    assert {name: listed[name] for name in BETTER} == BETTER
+
+
+def test_tables_follow_the_list() -> None:
+    assert leading_metrics()[:5] == ("mae", "score_error", "bf1@5", "confusion_margin", "voc")
+    assert metrics_shown_in(LEADERBOARD)[:4] == ("voc", "mae", "score_error", "ref_error")
+    assert is_lower_better("mae_rise")  # its beginning is that of a metric, and so is that of the next
+    assert not is_lower_better("mae_margin")
+    computed = [pkgutil.resolve_name(metric.compute) for metric in METRICS if metric.compute]
+    assert all(map(callable, computed))
+    assert {"mae", "voc", "voc_margin", "coverage"} <= {metric.name for metric in METRICS if metric.compute}

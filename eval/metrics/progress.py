@@ -1,0 +1,133 @@
+"""Metrics of progress over time, whoever predicts it. METRICS (core/metrics.py) names each of these functions.
+
+Each takes Answers and gives float64 [episodes], NaN where an episode has nothing to measure, or a Measure. What each
+does with unread answers is in docs/evaluation.md.
+"""
+
+import pkgutil
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from core.metrics import METRICS
+from eval.metrics import errors, order
+from eval.metrics.score import Measure, Runs, answers_read, mean_of, ratio_of, readable, worst_case
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers of episodes, with NaN where an answer held no number.
+
+    elapsed: float64 [n], the share of the episode's time at each answer; None: not known, and then nothing is compared
+    with a clock, which predicts it.
+    """
+
+    runs: Runs
+    elapsed: np.ndarray | None = None
+
+    @cached_property
+    def parsed(self) -> Runs:
+        """Without the answers that hold no number."""
+        return readable(self.runs)
+
+    @cached_property
+    def worst(self) -> Runs:
+        """Each answer without a number replaced by the worst one for its label."""
+        return worst_case(self.runs)
+
+    @cached_property
+    def read(self) -> np.ndarray:
+        """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
+        return answers_read(self.runs)
+
+    @cached_property
+    def clock(self) -> Runs | None:
+        """What a clock answers: the share of time that has passed."""
+        return None if self.elapsed is None else Runs(self.elapsed, self.runs.target, self.runs.starts)
+
+    @cached_property
+    def has_order(self) -> np.ndarray:
+        """bool [episodes]: do the labels rise or fall?"""
+        return ~np.isnan(voc_worst(self))
+
+    def constant_is_zero(self, correlation: np.ndarray) -> np.ndarray:
+        """A constant's 0 in place of NaN, on the episodes whose labels have an order."""
+        return np.where(self.has_order, np.nan_to_num(correlation), np.nan)
+
+
+def progress_measures(runs: Runs, elapsed: np.ndarray | None = None) -> dict[str, Measure]:
+    """By name every metric of progress that METRICS computes; those beside a clock only where `elapsed` is known."""
+    answers = Answers(runs, elapsed)
+    measures = {}
+    for metric in METRICS:
+        if not metric.compute:
+            continue
+        values = pkgutil.resolve_name(metric.compute)(answers)
+        if values is not None:
+            measures[metric.name] = values if isinstance(values, Measure) else mean_of(values, answers.read)
+    return measures
+
+
+def voc(answers: Answers) -> np.ndarray:
+    return answers.constant_is_zero(order.voc(answers.parsed))
+
+
+def voc_worst(answers: Answers) -> np.ndarray:
+    return order.voc(answers.worst)
+
+
+def tau_b(answers: Answers) -> np.ndarray:
+    return answers.constant_is_zero(order.kendall(answers.parsed)[0])
+
+
+def tau_a(answers: Answers) -> np.ndarray:
+    return answers.constant_is_zero(order.kendall(answers.parsed)[1])
+
+
+def ccc(answers: Answers) -> np.ndarray:
+    return answers.constant_is_zero(order.ccc(answers.parsed))
+
+
+def mae(answers: Answers) -> np.ndarray:
+    return errors.mae(answers.worst)
+
+
+def mae_parsed(answers: Answers) -> np.ndarray:
+    return errors.mae(answers.parsed)
+
+
+def end_error(answers: Answers) -> np.ndarray:
+    return errors.end_error(answers.worst)
+
+
+def increment_correlation(answers: Answers) -> np.ndarray:
+    return order.increment_correlation(answers.worst, 1, answers.elapsed)
+
+
+def effective_resolution(answers: Answers) -> np.ndarray:
+    return errors.effective_resolution(answers.parsed)
+
+
+def used_bins(answers: Answers) -> np.ndarray:
+    return errors.used_bins(answers.worst)
+
+
+def mae_margin(answers: Answers) -> np.ndarray | None:
+    """How much less error the answers have than a clock; None where no time is known."""
+    return None if answers.clock is None else errors.mae(answers.clock) - mae(answers)
+
+
+def voc_margin(answers: Answers) -> np.ndarray | None:
+    """How much more VOC the answers have than a clock; None where no time is known."""
+    return None if answers.clock is None else voc(answers) - order.voc(answers.clock)
+
+
+def finished(answers: Answers) -> Measure:
+    return errors.finished(answers.runs)
+
+
+def coverage(answers: Answers) -> Measure:
+    """Share of answers that hold a number."""
+    read = answers.read
+    return ratio_of(read[:, 0], read[:, 1], read)
