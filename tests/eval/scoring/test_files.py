@@ -338,7 +338,8 @@ def test_the_page_and_the_list_agree_which_way_is_better() -> None:
 
 def test_tables_follow_the_list() -> None:
     assert leading_metrics()[:5] == ("mae", "score_error", "bf1@5", "confusion_margin", "voc")
-    assert metrics_shown_in(LEADERBOARD)[:4] == ("voc", "mae", "score_error", "ref_error")
+    columns = metrics_shown_in(LEADERBOARD)
+    assert columns.index("voc") < columns.index("mae") < columns.index("stall_drift")
     assert is_lower_better("mae_rise")  # its beginning is that of a metric, and so is that of the next
     assert not is_lower_better("mae_margin")
     computed = [pkgutil.resolve_name(metric.compute) for metric in METRICS if metric.compute]
