@@ -13,7 +13,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # For what Debian packages: nothing where we are root
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: setup demo test tests-alone lint site docs ui bench findings gpu-check constraints newest sbom clean mutants vllm test-vllm policy osmesa stack-test long oracle cluster fuzz faults postgres nginx browser faketime
+.PHONY: setup demo test quick tests-alone lint site docs ui bench findings gpu-check constraints newest sbom clean mutants vllm test-vllm policy osmesa stack-test long oracle cluster fuzz faults postgres nginx browser faketime
 .DEFAULT_GOAL := setup
 
 setup: $(READY)
@@ -39,6 +39,11 @@ demo: setup
 # Lint, format and types beside all tests: types alone keep one core busy for a minute
 test: setup
 	@$(MAKE) --no-print-directory --jobs 2 lint tests-alone
+
+# Lint, types and tests of what changed since main: two minutes on two cores; a test that has no time is skipped, and
+# counted. Before a merge: make test
+quick: setup
+	@$(BIN)/python -m tests.quick
 
 # A thread each: two processes of two on two cores would wait for one another
 tests-alone: setup

@@ -1,4 +1,9 @@
-"""The corpus at rest: lake, shards, releases, exports. `warehouse.connect()` is the way in for notebooks."""
+"""Floor 3, above `annotate`: the corpus at rest, as lake, shards, releases and exports.
+
+`Lake` (warehouse.lake.lake) holds the tables, warehouse.shards.shard writes shards, `Release`
+(warehouse.releases.release) freezes both, `ExportKind` (warehouse.exports.options) is a form that others read.
+`warehouse.connect()` is the way in for notebooks.
+"""
 
 import os
 from pathlib import Path

@@ -148,7 +148,7 @@ class LabelledEpisode:
 
     @cached_property
     def state(self) -> np.ndarray:
-        """Indices of annotate.samples.moments.STATES, int8 [num_frames]."""
+        """Indices of STATES, int8 [num_frames]."""
         return frame_states(self.progress, self.segments, self.fps)
 
     def draw_moments(self, rng: np.random.Generator, quota: int, rare_share: float, *, ends: bool = False) -> list[int]:

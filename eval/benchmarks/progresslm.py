@@ -240,7 +240,7 @@ def _strict(
 def _published(
     benchmark: str, rows: Sequence[ProgressRow], parsed: Sequence[Parsed], episodes: Episodes
 ) -> ScoredBenchmark:
-    """eval/metric.py of the release: scores cut off to whole percent, whatever is no number left out."""
+    """As `metric.py` of the release: scores are cut off to whole percent, what is no number is left out."""
     target, right, demo_size = (column(rows, name) for name in ("progress_score", "closest_idx", "demo_size"))
     predicted, reference, _ = np.array(parsed, np.float64).T
     predicted = published.written(predicted)

@@ -96,7 +96,7 @@ def read_progress(text: str) -> float:
 
 
 class HeldOutScorer:
-    """training.checkpoint.Scorer, by the runner and the measures of `proccorpus eval`."""
+    """A training.checkpoint.CheckpointScorer, by the runner and the measures of `proccorpus eval`."""
 
     def __init__(self, episodes: Sequence[HeldOut]) -> None:
         self.episodes = episodes

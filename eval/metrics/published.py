@@ -1,6 +1,6 @@
 """The two papers' own evaluations, with their defects, on the same answers: to compare with published numbers.
 
-ProcVLM: arXiv 2605.08774; ProgressLM: arXiv 2601.15224, eval/metric.py. Shares are 0..1 here as everywhere.
+ProcVLM: arXiv 2605.08774; ProgressLM: arXiv 2601.15224, `metric.py` of its release. Shares are 0..1 here as everywhere.
 """
 
 import json

@@ -1,6 +1,7 @@
 """A connection to the lake: DuckDB with its extensions, the catalog attached, rows read, transactions committed.
 
-Knows nothing of stages, nor of what version the tables are (`migrations`) or what is written into them (`publishing`).
+It knows neither stages, nor the version of the tables (warehouse.lake.schema), nor what is written into them
+(warehouse.lake.publication).
 """
 
 import importlib.util
