@@ -28,7 +28,8 @@ from benchmarks.harness import apart, arguments, exit_code, is_missed, memory_mb
 from benchmarks.pipeline import FPS, encode
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 
 WORKERS, CLIP, SHORT, CLIPS = 2, 600, 20, 8
@@ -69,12 +70,20 @@ def tell_task(path: Path, k: int) -> None:
     path.write_text(json.dumps({"task": f"put block {k % 50} into the tray", "fps": FPS}))
 
 
+class Times(BuildListener):
+    def __init__(self, times: list[float]) -> None:
+        self.times = times
+
+    def moment(self, moment: StageMoment) -> None:
+        self.times.append(time.monotonic())
+
+
 def build(folder: str, space: str) -> tuple[float, float, int]:
     """Run in a process of its own: says when the work on chunks began and ended, and how many frames there are."""
     times: list[float] = []
     configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=folder), stages=StageConfigs())
     where = Workspace(Path(space))
-    report = run_build(where, [configured], WORKERS, on_moment=lambda _: times.append(time.monotonic()))
+    report = run_build(where, [configured], WORKERS, Times(times))
     if report.failed:
         sys.exit(report.failed[0].trace)
     frames = sum(int(done.numbers["decoded_frames"]) for done in report.done if done.run.stage == "frames")

@@ -23,7 +23,7 @@ from benchmarks.harness import apart, arguments, exit_code, is_missed, memory_mb
 from benchmarks.pipeline import encode_all
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
 from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
@@ -64,17 +64,21 @@ def build(folder: str, space: str) -> dict[str, float]:
     """The most megabytes of each stage; in a process of its own."""
     peaks: dict[str, float] = {}
 
-    def tell(moment: StageMoment) -> None:
-        stage = ELSE if moment.duration_s is None and not moment.episodes else moment.stage
-        peaks[stage] = max(peaks.get(stage, 0.0), memory_mb(os.getpid())[1])
-        forget_peak()
+    class Peaks(BuildListener):
+        def moment(self, moment: StageMoment) -> None:
+            stage = ELSE if moment.duration_s is None and not moment.episodes else moment.stage
+            peaks[stage] = max(peaks.get(stage, 0.0), memory_mb(os.getpid())[1])
+            forget_peak()
 
+    peaks_of_stages = Peaks()
     config = DatasetConfig(name="videos", source=folder, chunk_size=CHUNK)
     forget_peak()
-    report = run_build(Workspace(Path(space)), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, on_moment=tell)
+    report = run_build(
+        Workspace(Path(space)), [DatasetBuild(dataset=config, stages=StageConfigs())], 1, peaks_of_stages
+    )
     if report.failed:
         sys.exit(report.failed[0].trace)
-    tell(StageMoment("videos", 0, ELSE, 0.0))
+    peaks_of_stages.moment(StageMoment("videos", 0, ELSE, 0.0))
     return peaks
 
 

@@ -42,7 +42,7 @@ from core.paths import Workspace
 from ingest.media.frames import DecodeOptions
 from ingest.media.video import decode
 from ingest.registry import DatasetConfig
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
 from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild, StageConfigs
 from warehouse.lake import Lake
@@ -137,13 +137,14 @@ def build(folder: str, space: str, profile: str, workers: str) -> dict:
     before, start, workspace = cpu_s(), time.perf_counter(), Workspace(Path(space))
     of_stage: dict[str, float] = {}
 
-    def tell(moment: StageMoment) -> None:
-        # One worker is this process: what it has used when a stage begins, and when it ends
-        sign = 0 if moment.episodes else -1 if moment.duration_s is None else 1
-        of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
+    class ProcessTimes(BuildListener):
+        def moment(self, moment: StageMoment) -> None:
+            # One worker is this process: what it has used when a stage begins, and when it ends
+            sign = 0 if moment.episodes else -1 if moment.duration_s is None else 1
+            of_stage[moment.stage] = of_stage.get(moment.stage, 0.0) + sign * time.process_time()
 
     builds = [DatasetBuild(dataset=config, stages=StageConfigs(samples=samples))]
-    report = run_build(workspace, builds, int(workers), on_moment=tell)
+    report = run_build(workspace, builds, int(workers), ProcessTimes())
     lake, built_cpu = Lake(workspace, read_only=True), time.process_time()
     for split, shard, sha256, size in lake.rows("SELECT split, shard, sha256, bytes FROM shards"):
         if wrong := check_shard(workspace.shard(split, shard), sha256, size):

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from core.logs import about, is_json
 from core.paths import Workspace
 from ingest.reasons import REASONS
 from ingest.signals.survey import findings_of
-from pipeline.build import BuildReport, run_build
+from pipeline.build import BuildListener, BuildReport, run_build
 from pipeline.chunk import StageMoment, StepFailure, reasons
 from pipeline.config import DatasetBuild, resolve
 from pipeline.prediction import dataset_cost
@@ -139,46 +139,50 @@ def _build_visibly(
     events: Path | None,
     accept_changes: bool,
 ) -> BuildReport:
-    done, to_do = Counter[str](), Counter[str]()  # episodes by stage
-    going: dict[str, Counter[tuple[str, int]]] = defaultdict(Counter)  # the same of stages that go on, by chunk
-    episodes: dict[tuple[str, int], int] = {}
-    each = 0.0  # frames of an episode, on average
-
     with progress() as report:
         report("sources", detail="looked at and listed")
+        listener = ProgressInTerminal(space, report, events)
+        return run_build(space, builds, workers, listener, update=update, accept_changes=accept_changes)
 
-        def on_plan(stages: int, steps: Sequence[Step]) -> None:
-            nonlocal each
-            _add_event(events, {"event": "plan", "stages": stages})
-            if steps:
-                lake = open_lake(space)
-                rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
-                episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
-                each = lake.rows("SELECT coalesce(avg(num_rows), 0) FROM episode_facts")[0][0]
-            for step in steps:
-                to_do[step.stage.name] += episodes.get((step.dataset, step.chunk or 0), 0)
-            report("sources", 1, 1)
 
-        def on_moment(moment: StageMoment) -> None:
-            chunk, of_stage = (moment.dataset, moment.chunk), going[moment.stage]
-            of_stage[chunk] = moment.episodes
-            if moment.duration_s is not None:
-                done[moment.stage] += episodes.get(chunk, 0)
-                if is_json():
-                    with about(dataset=moment.dataset, chunk=moment.chunk, stage=moment.stage):
-                        note(f"{moment.stage} ended after {moment.duration_s:.3f} s")
-            report(moment.stage, done[moment.stage] + of_stage.total(), to_do[moment.stage] or None, "episodes", each)
+class ProgressInTerminal(BuildListener):
+    """Shows how many episodes went through each stage, and writes events for the program that started the build."""
 
-        return run_build(
-            space,
-            builds,
-            workers,
-            on_plan=on_plan,
-            on_note=lambda text: note(f"note: {text}"),
-            on_moment=on_moment,
-            update=update,
-            accept_changes=accept_changes,
-        )
+    def __init__(self, space: Workspace, report: Callable[..., None], events: Path | None) -> None:
+        self.space = space
+        self.report = report
+        self.events = events
+        self.done = Counter[str]()  # episodes by stage
+        self.to_do = Counter[str]()
+        self.going = defaultdict[str, Counter[tuple[str, int]]](Counter)  # by stage and chunk, of stages that go on
+        self.episodes: dict[tuple[str, int], int] = {}
+        self.frames_per_episode = 0.0
+
+    def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
+        _add_event(self.events, {"event": "plan", "stages": num_stages})
+        if steps:
+            lake = open_lake(self.space)
+            rows = lake.rows("SELECT dataset, chunk, count(*) FROM episode_facts GROUP BY ALL")
+            self.episodes.update({(dataset, chunk): number for dataset, chunk, number in rows})
+            self.frames_per_episode = lake.rows("SELECT coalesce(avg(num_rows), 0) FROM episode_facts")[0][0]
+        for step in steps:
+            self.to_do[step.stage.name] += self.episodes.get((step.dataset, step.chunk or 0), 0)
+        self.report("sources", 1, 1)
+
+    def note(self, text: str) -> None:
+        note(f"note: {text}")
+
+    def moment(self, moment: StageMoment) -> None:
+        stage = moment.stage
+        chunk = (moment.dataset, moment.chunk)
+        self.going[stage][chunk] = moment.episodes
+        if moment.duration_s is not None:
+            self.done[stage] += self.episodes.get(chunk, 0)
+            if is_json():
+                with about(dataset=moment.dataset, chunk=moment.chunk, stage=stage):
+                    note(f"{stage} ended after {moment.duration_s:.3f} s")
+        episodes = self.done[stage] + self.going[stage].total()
+        self.report(stage, episodes, self.to_do[stage] or None, "episodes", self.frames_per_episode)
 
 
 def _predictions(space: Workspace, builds: Sequence[DatasetBuild], *, update: bool) -> dict[str, Prediction]:

@@ -24,7 +24,7 @@ def main() -> int:
     changed = changed_files()
     tests = files_to_test(changed)
     print(f"{len(changed)} changed files; tests: {' '.join(tests)}", flush=True)
-    python_files = [path for path in changed if path.endswith(".py")]
+    python_files = [path for path in changed if path.endswith(".py") and not path.startswith(("tests/", "docs/"))]
     types = (
         subprocess.Popen([str(BIN / "pyright"), "--pythonpath", sys.executable, *python_files])
         if python_files

@@ -11,7 +11,7 @@ import shutil
 import struct
 import tarfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,8 +33,10 @@ from ingest.registry import DatasetConfig
 from ingest.source import format_of
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
+from pipeline.chunk import StageMoment
 from pipeline.config import DatasetBuild
+from pipeline.stage import StageReport, Step
 from tests.kits import agibot_writer as agibot
 from tests.kits import hdf5_writer as hdf5
 from tests.kits import lerobot_writer as le
@@ -344,7 +346,20 @@ def limited(folder: Path) -> None:
     warnings.simplefilter("ignore")
 
 
-def alive(*_: object) -> None:
+class StillAlive(BuildListener):
+    """Each thing that a build tells shows that it does not hang."""
+
+    def planned(self, num_stages: int, steps: Sequence[Step]) -> None:
+        alive()
+
+    def stage_done(self, done: StageReport) -> None:
+        alive()
+
+    def moment(self, moment: StageMoment) -> None:
+        alive()
+
+
+def alive() -> None:
     """At each word of what runs; where it is silent for too long, the process ends and says where it hangs."""
     faulthandler.dump_traceback_later(SILENCE_S, exit=True)
 
@@ -389,7 +404,7 @@ def build(
         except SourceError as e:
             outcomes[builds.pop().name] = Outcome("refused", [str(e)])
     workspace = Workspace(folder)
-    for f in run_build(workspace, builds, workers=1, on_plan=alive, on_stage=alive, on_moment=alive).failed:
+    for f in run_build(workspace, builds, 1, StillAlive()).failed:
         outcomes[f.dataset].faults.append(f"{f.stage} failed: {f.trace}")
     alive()
     lake = open_lake(workspace)

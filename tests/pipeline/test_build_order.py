@@ -6,8 +6,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from core.paths import ROOT, Workspace
-from pipeline.build import _decoding_threads, _largest_first, run_build
+from pipeline.build import _largest_first, run_build
 from pipeline.config import source_build
+from pipeline.workers import decoding_threads
 from tests.kits.made_corpus import Made
 from warehouse.lake import Lake, digest
 
@@ -27,7 +28,7 @@ from warehouse.lake import Lake, digest
 def test_the_last_chunks_decode_with_the_cores_of_workers_that_have_ended(
     chunks: int, workers: int, cores: int, threads: list[int]
 ):
-    assert _decoding_threads(chunks, workers, cores) == threads
+    assert decoding_threads(chunks, workers, cores) == threads
 
 
 def test_large_chunks_begin_first_and_equal_ones_in_order(made: Made):

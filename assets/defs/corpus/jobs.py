@@ -24,7 +24,7 @@ from assets.lib.events import RELEASABLE, datasets, materialization
 from assets.lib.tell import register_partitions, tell_built, tell_check, tell_stages
 from core.errors import UserError
 from core.names import DEMO_RECIPE, DEMO_RELEASE
-from pipeline.build import BuildReport, Chunks, run_build
+from pipeline.build import BuildListener, BuildReport, Chunks, run_build
 from pipeline.chunk import failure_text, reasons
 from pipeline.config import resolve
 from pipeline.plan import CURRENT, plan
@@ -32,7 +32,7 @@ from pipeline.sources import OUT_OF_REACH, look_at
 from pipeline.stage import StageReport
 from pipeline.stages import stage_specs
 from training.recipe import load_recipe
-from warehouse.lake import content_key, references
+from warehouse.lake import Lake, content_key, references
 
 EVERY_S = 300
 QUIET_S = 300  # how long ago the last correction has to be: a person's sitting is taken in at once
@@ -64,6 +64,20 @@ class CorpusConfig(BuildConfig):
 Failed = list[dict[str, str]]  # what was not built, and why
 
 
+class ToDagster(BuildListener):
+    """Reports stages to Dagster as they end: the run shows how far it is, and what was built also where it fails."""
+
+    def __init__(self, context: dg.OpExecutionContext, lake: Lake) -> None:
+        self.context = context
+        self.lake = lake
+
+    def stage_done(self, done: StageReport) -> None:
+        tell_stages(self.context.instance, self.lake, [done], self.context.log_event)
+
+    def note(self, text: str) -> None:
+        self.context.log.info(text)
+
+
 def _build(
     context: dg.OpExecutionContext, corpus: CorpusResource, config: BuildConfig, chunks: Chunks | None = None
 ) -> BuildReport:
@@ -72,16 +86,11 @@ def _build(
     builds = corpus.all_builds(config.config, update=update)
     names = {dataset for dataset, _ in chunks or ()}
 
-    # Told as it goes, so that the run shows how far it is, and what was built also where it fails
-    def on_stage(done: StageReport) -> None:
-        tell_stages(context.instance, lake, [done], context.log_event)
-
     report = run_build(
         corpus.workspace(),
         [build for build in builds if not names or build.name in names],
         config.workers or None,
-        on_stage=on_stage,
-        on_note=context.log.info,
+        ToDagster(context, lake),
         update=update,
         chunks=chunks,
     )

@@ -9,7 +9,7 @@ import pytest
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings import encoders, weights
 from core.paths import Workspace
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
 from pipeline.config import DatasetBuild, resolve
 from pipeline.stages.embeddings import STAGE
 from tests.kits.lake_kit import say
@@ -17,6 +17,14 @@ from tests.kits.made_corpus import Made, built, stage_output, with_stages
 from warehouse.lake import Lake
 
 pytestmark = pytest.mark.slow
+
+
+class Notes(BuildListener):
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def looking(build: DatasetBuild, **changes: Any) -> DatasetBuild:
@@ -79,5 +87,5 @@ def test_where_the_weights_are_not_at_hand_references_alone_ask_for_nothing(
     assert (build.has_references, build.has_embeddings) == (True, False)
     assert weights.INSTALL in build.lacks_encoder
     notes: list[str] = []
-    assert not run_build(own.space, [build], workers=1, on_note=notes.append).failed
+    assert not run_build(own.space, [build], 1, Notes(notes)).failed
     assert any(weights.INSTALL in note for note in notes)
