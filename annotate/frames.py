@@ -2,16 +2,12 @@
 
 Decides which cameras, and so which episodes, can be used: a camera counts when it decodes to as many frames as the
 episode has rows and shows something.
-
-What people say of an episode holds for its contents. Whoever changes how they are hashed (`content_columns`) keeps the
-former way, or all that people said waits for review; tests/data/workspaces has a workspace of each version.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +19,7 @@ from annotate.checkup.checks import Checkup
 from annotate.checkup.faults import RunFault, fault_findings, fault_row
 from annotate.checkup.rows import time_gaps
 from annotate.checkup.signals import CameraSignals, run_signals
+from annotate.content_hash import content_columns
 from annotate.pictures import SharedPicture, encode_jpeg
 from annotate.signal_lag import Lag, LagMeter, Proprioception, lag_row, proprioception
 from core.tables import TABLES
@@ -32,61 +29,10 @@ from ingest.episodes import RATE_TOLERANCE
 from ingest.media.frames import DECODE_ALL, DecodeOptions, Picture
 from ingest.reasons import DataError, trouble
 from ingest.recordings import Fingerprint, file_digest, moments_of, rows_fingerprint
-from ingest.registry import Gripper
 from ingest.signals.gripper import GripperSignal, main_signal, moving_dimensions
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-
-type Pictures = Mapping[str, bytes]  # a digest over all pictures by camera
-
-
-def content_columns(
-    episode: EpisodeData, pictures: Pictures, signals: Sequence[GripperSignal], stated: Sequence[Gripper]
-) -> dict[str, Any]:
-    """Columns of `episode_content`: the hash of task, pictures, and state and action as read (version 2, since 0.2.0),
-    and the hashes of the same by earlier versions, sorted.
-
-    Version 1, of 0.1.0, took the state without its gripper, and the gripper as the mean of its dimensions. Which ones
-    these were depended on the format and on names: all that they may have been are here.
-    """
-    former, ends = {_hash(episode, pictures, episode.state, None)}, _ends(stated)
-    of_state, of_action = (episode.state, episode.state_names), (episode.action, episode.action_names)
-    for column, (values, names) in {"state": of_state, "action": of_action}.items():
-        if values is None:
-            continue
-        of_signals = [signal.dimensions for signal in signals if signal.column == column]
-        for dimensions in _grippers(names, of_signals, values.shape[1]):
-            rest = np.delete(values, dimensions, axis=1) if column == "state" else episode.state
-            gripper = values[:, dimensions].mean(axis=1)
-            former |= {_hash(episode, pictures, rest, (gripper - low) / (high - low)) for low, high in ends}
-    hashed = _hash(episode, pictures, episode.state, episode.action)
-    return {"content_hash": hashed, "former_hashes": sorted(former)}
-
-
-def _ends(stated: Sequence[Gripper]) -> list[tuple[float, float]]:
-    """Values of a closed and an open gripper by which version 1 may have scaled it."""
-    return [(0.0, 1.0), *((g.closed, g.open or 0.0) for g in stated if g.closed is not None)]
-
-
-def _grippers(names: Sequence[str], of_signals: Sequence[tuple[int, ...]], width: int) -> set[tuple[int, ...]]:
-    """Dimensions that version 1 may have taken as the gripper: those named so, the first of each vector that was
-    joined, those that stand for grippers now, the last one."""
-    named = [k for k, name in enumerate(names) if "gripper" in name.lower()]
-    first_of = {names[k].rpartition("_")[0]: k for k in reversed(named)}
-    firsts, joined = sorted(first_of.values()), sorted(chain(*of_signals))
-    ways = map(tuple, (named, firsts, *of_signals, joined, [d[0] for d in of_signals], [width - 1]))
-    return {way for way in ways if way and max(way) < width}
-
-
-def _hash(episode: EpisodeData, pictures: Pictures, *rows: np.ndarray | None) -> str:
-    h = hashlib.sha256((episode.record.task or "").encode())
-    for camera, digest in sorted(pictures.items()):
-        h.update(camera.encode() + digest)
-    for values in rows:
-        h.update(b"-" if values is None else np.ascontiguousarray(values, np.float64).tobytes())
-    return h.hexdigest()
-
 
 CODE_VERSION = "frames-10"
 # A camera shows one picture when no cell of the grid spans this much luma (of 255) and the mean change is this small.
@@ -319,20 +265,19 @@ def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool)
 
 def _obstacle(m: Measured, record: EpisodeRecord, config: FramesConfig) -> tuple[str, str] | None:
     """Why a camera cannot be used: (reason, detail)."""
-    n, of = len(m), m.measures
-    is_frozen = of.luma_span < FROZEN_LUMA and of.change.mean() < FROZEN_CHANGE if n else True
-    obstacles = (
-        (
-            record.num_rows not in (None, n),
-            "frame_count",
-            f"{n} frames decoded, the episode has {record.num_rows} rows",
-        ),
-        (n < config.min_frames, "too_short", f"{n} frames; at least {config.min_frames} are needed"),
-        (m.damaged > MAX_DAMAGED * n, *_damage(m)),
-        (of.is_black.all(), "black_video", f"all {n} frames are black"),
-        (is_frozen, "frozen_video", f"all {n} frames show one picture"),
-    )
-    return next(((reason, detail) for is_so, reason, detail in obstacles if is_so), None)
+    num_frames = len(m)
+    measures = m.measures
+    if record.num_rows not in (None, num_frames):
+        return "frame_count", f"{num_frames} frames decoded, the episode has {record.num_rows} rows"
+    if num_frames < config.min_frames:
+        return "too_short", f"{num_frames} frames; at least {config.min_frames} are needed"
+    if m.damaged > MAX_DAMAGED * num_frames:
+        return _damage(m)
+    if measures.is_black.all():
+        return "black_video", f"all {num_frames} frames are black"
+    if measures.luma_span < FROZEN_LUMA and measures.change.mean() < FROZEN_CHANGE:
+        return "frozen_video", f"all {num_frames} frames show one picture"
+    return None
 
 
 def _damage(m: Measured) -> tuple[str, str]:
