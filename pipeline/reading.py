@@ -88,43 +88,80 @@ def chunk_signals(
     lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None = None
 ) -> Iterator[EpisodeSignals]:
     """The measurements of each usable episode of a chunk, or of the chosen ones, in order."""
-    of_chunk = of_episodes = "dataset = ? AND chunk = ?", [dataset, chunk]
-    if chosen is not None:
-        of_episodes = f"{of_chunk[0]} AND list_contains(?, episode_index)", [dataset, chunk, sorted(chosen)]
-    with lake.reading():
-        signals, named = stored_signals(lake.con, dataset), named_views(lake, dataset)
-        records = {record.episode_index: record for record in records_where(lake, *of_episodes)}
-        tables = _measured(lake, of_chunk, of_episodes)
-    lags_s = {lag["signal"]: lag["lag_s"] for lag in tables["signal_lags"].to_pylist() if lag["is_corrected"]}
-    frames, states, tiny = tables["frames"], tables["states"].combine_chunks(), tables["tiny_pictures"].combine_chunks()
-    episode_of_tiny = tiny["episode_index"].to_numpy()
-    episode_of_row, episode_of_state = frames["episode_index"].to_numpy(), states["episode_index"].to_numpy()
-    cameras = frames["camera"].to_numpy(zero_copy_only=False)
-    for content in tables["episode_content"].to_pylist():
-        record, fps = records[content["episode_index"]], content["fps"]
-        of_episode = rows_of_episode(episode_of_row, record.episode_index)
-        views, of_view = labelled_by(named, content["usable_cameras"]), []
-        for camera in views:
-            # The rows of one camera of an episode follow one another
-            of_camera = np.flatnonzero(cameras[of_episode] == camera)
-            of_view.append(frames.slice(of_episode.start + int(of_camera[0]), len(of_camera)))
-        speed, state = of_view[0]["speed"], states["state"][rows_of_episode(episode_of_state, record.episode_index)]
-        late = round(lags_s.get("state", 0.0) * fps)
-        yield EpisodeSignals(
+    tables = ChunkTables(lake, dataset, chunk, chosen)
+    for content in tables.contents:
+        yield tables.signals_of(content)
+
+
+class ChunkTables:
+    """What the lake holds of a chunk's measurements, read once for all of its episodes.
+
+    contents: a row of `episode_content` for each usable episode, or chosen one, in order.
+    """
+
+    def __init__(self, lake: Lake, dataset: str, chunk: int, chosen: Collection[int] | None) -> None:
+        with lake.reading():
+            self.grippers = stored_signals(lake.con, dataset)
+            self.named_views = named_views(lake, dataset)
+            condition, values = _condition(dataset, chunk, chosen)
+            self.records = {record.episode_index: record for record in records_where(lake, condition, values)}
+            tables = {name: _measured(lake, name, dataset, chunk, chosen) for name in MEASURED}
+        self.contents = tables["episode_content"].to_pylist()
+        lags = tables["signal_lags"].to_pylist()
+        self.lags_s = {lag["signal"]: lag["lag_s"] for lag in lags if lag["is_corrected"]}
+        self.frames = tables["frames"]
+        self.states = tables["states"].combine_chunks()
+        self.tiny_pictures = tables["tiny_pictures"].combine_chunks()
+        # Of each row, to find those of an episode and a camera
+        self.frame_episodes = self.frames["episode_index"].to_numpy()
+        self.frame_cameras = self.frames["camera"].to_numpy(zero_copy_only=False)
+        self.state_episodes = self.states["episode_index"].to_numpy()
+        self.tiny_episodes = self.tiny_pictures["episode_index"].to_numpy()
+
+    def signals_of(self, content: Mapping[str, Any]) -> EpisodeSignals:
+        """The measurements of one episode, by its row of `episode_content`; state and speed moved by their lag."""
+        record = self.records[content["episode_index"]]
+        fps = content["fps"]
+        views = labelled_by(self.named_views, content["usable_cameras"])
+        rows_by_view = [self.frames_of(record.episode_index, camera) for camera in views]
+        main_view = rows_by_view[0]
+        speed = main_view["speed"]
+        state = self.states_of(record.episode_index)
+        late = round(self.lags_s.get("state", 0.0) * fps)
+        return EpisodeSignals(
             record=record,
             episode_index=record.episode_index,
             task=record.task,
             success=record.success,
             views=views,
             fps=fps,
-            change=most_change([rows["visual_change"].to_numpy() for rows in of_view]),
-            phash=of_view[0]["phash"].to_numpy(),
-            grippers=_curves(of_view[0]["grippers"], signals, lags_s, fps),
+            change=most_change([rows["visual_change"].to_numpy() for rows in rows_by_view]),
+            phash=main_view["phash"].to_numpy(),
+            grippers=_curves(main_view["grippers"], self.grippers, self.lags_s, fps),
             # None where a value is missing, or the source has none
             speed=None if speed.null_count else _earlier(speed.to_numpy(), late),
             state=_earlier(_matrix(state), late) if len(state) else None,
-            tiny=_tiny(tiny, rows_of_episode(episode_of_tiny, record.episode_index)),
+            tiny=self.tiny_pictures_of(record.episode_index),
         )
+
+    def frames_of(self, episode_index: int, camera: str) -> pa.Table:
+        """Rows of `frames` of one camera of an episode, which follow one another."""
+        of_episode = rows_of_episode(self.frame_episodes, episode_index)
+        of_camera = np.flatnonzero(self.frame_cameras[of_episode] == camera)
+        return self.frames.slice(of_episode.start + int(of_camera[0]), len(of_camera))
+
+    def states_of(self, episode_index: int) -> pa.ChunkedArray:
+        """State vectors of an episode; empty where the source has none."""
+        return self.states["state"][rows_of_episode(self.state_episodes, episode_index)]
+
+    def tiny_pictures_of(self, episode_index: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By camera the frames int64 [k] of an episode's tiny pictures, and their pixels uint8 [k, p]."""
+        of_episode = rows_of_episode(self.tiny_episodes, episode_index)
+        rows = self.tiny_pictures.slice(of_episode.start, of_episode.stop - of_episode.start)
+        cameras = rows["camera"].to_numpy(zero_copy_only=False)
+        frames = rows["frame_index"].to_numpy()
+        pixels = np.frombuffer(b"".join(rows["luma"].to_pylist()), np.uint8).reshape(len(frames), -1)
+        return {camera: (frames[cameras == camera], pixels[cameras == camera]) for camera in sorted(set(cameras))}
 
 
 def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[EpisodeSignals]:
@@ -135,22 +172,21 @@ def signals_of(lake: Lake, dataset: str, chunk_of: Mapping[int, int]) -> list[Ep
     return [signals for chunk in sorted(chosen) for signals in chunk_signals(lake, dataset, chunk, chosen[chunk])]
 
 
-def _tiny(table: pa.Table, of_episode: slice) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The tiny pictures of an episode by camera."""
-    rows = table.slice(of_episode.start, of_episode.stop - of_episode.start)
-    cameras, frames = rows["camera"].to_numpy(zero_copy_only=False), rows["frame_index"].to_numpy()
-    pixels = np.frombuffer(b"".join(rows["luma"].to_pylist()), np.uint8).reshape(len(frames), -1)
-    return {camera: (frames[cameras == camera], pixels[cameras == camera]) for camera in sorted(set(cameras))}
+def _measured(lake: Lake, name: str, dataset: str, chunk: int, chosen: Collection[int] | None) -> pa.Table:
+    """The columns of a table that measurements are read from, of a chunk or of its chosen episodes, in order."""
+    columns = MEASURED[name]
+    is_by_episode = "episode_index" in columns
+    condition, values = _condition(dataset, chunk, chosen if is_by_episode else None)
+    order = ", ".join(TABLES[name].key)
+    return lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {condition} ORDER BY {order}", values)
 
 
-def _measured(lake: Lake, of_chunk: tuple[str, list], of_episodes: tuple[str, list]) -> dict[str, pa.Table]:
-    """What the lake holds of a chunk's measurements, in order."""
-    tables = {}
-    for name, columns in MEASURED.items():
-        where, values = of_episodes if "episode_index" in columns else of_chunk
-        order = ", ".join(TABLES[name].key)
-        tables[name] = lake.arrow(f"SELECT {', '.join(columns)} FROM {name} WHERE {where} ORDER BY {order}", values)
-    return tables
+def _condition(dataset: str, chunk: int, chosen: Collection[int] | None) -> tuple[str, list[Any]]:
+    """An SQL condition, and its values, for the rows of a chunk, or of the chosen episodes in it."""
+    condition = "dataset = ? AND chunk = ?"
+    if chosen is None:
+        return condition, [dataset, chunk]
+    return f"{condition} AND list_contains(?, episode_index)", [dataset, chunk, sorted(chosen)]
 
 
 def named_views(lake: Lake, dataset: str) -> tuple[str, ...]:

@@ -97,6 +97,21 @@ def test_names_lead_to_what_is_there() -> None:
     assert [name for path in FILES for name in stale_names(path, path.read_text())] == []
 
 
+def test_places_in_the_architecture_page_are_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    places = re.findall(r"((?:`\w+`(?: and |, )?)+) in `(\w+/[\w/]+\.py)`", page)
+    assert len(places) > 15
+    wrong = []
+    for names, path in places:
+        assert (ROOT / path).is_file(), path
+        defined = {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(node, "name")}
+        defined |= set(names_in(ROOT / path))
+        wrong += [
+            f"{name} in {path}" for name in re.findall(r"\w+", names.replace(" and ", " ")) if name not in defined
+        ]
+    assert wrong == []
+
+
 @pytest.mark.parametrize(
     ("text", "is_stale"),
     [
