@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from annotate.signal_lag import lag_span
-from annotate.signal_lag import line as signal_line
+from annotate.signal_report import lag_span
+from annotate.signal_report import line as signal_line
 from annotate.vlm.cost import Prediction
 from assets.lib.report import is_followed, report_build
 from cli.output import print_json, progress, show

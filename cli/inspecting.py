@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from annotate.signal_lag import columns, lag_columns, rests_on_enough
+from annotate.signal_report import columns, lag_columns, rests_on_enough
 from cli.options import (
     DEFAULT_WORKSPACE,
     At,

@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from fastapi import Path
 
-from annotate.signal_lag import lag
+from annotate.signal_report import lag
 from core.annotators import follows_sql, made_by
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import NO_LABEL, QUALITY_SIGNS, labels_with_corrections

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from annotate.signal_lag import columns, lag
+from annotate.signal_report import columns, lag
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.index import Indexed

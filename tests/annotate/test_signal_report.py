@@ -1,6 +1,6 @@
 """Grippers and hands in words."""
 
-from annotate.signal_lag import lag, lag_columns, lag_span, line, rests_on_enough
+from annotate.signal_report import lag, lag_columns, lag_span, line, rests_on_enough
 from tests.kits.signal_kit import RIGHT_HAND, signal
 
 
