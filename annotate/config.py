@@ -140,9 +140,15 @@ class SamplesConfig(Settings):
         return self.profile == "procvlm"
 
 
-VLM_VERSION = "vlm-2"  # of what is made of the model's replies
+VLM_VERSION = "vlm-3"  # of what is made of the model's replies
 # The newest first. What changes with VLM_VERSION, or with a prompt, is added here: else all labels are paid for again
 FORMER_VLM = (
+    FormerVersion(
+        code_version="vlm-2",
+        prompt_versions={"2bd28916e0f60493": "2bd28916e0f60493", "7672dfb6e118e962": "7672dfb6e118e962"},
+        defaults={},
+        added=(),
+    ),
     FormerVersion(
         code_version="vlm-1",
         # Of one view, and of several

@@ -80,7 +80,8 @@ class _Annotation:
             segments = await self._verified(segments, shown)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
-        confidence = windows.confidences(spans, starts, view.num_frames, other, view.motion_cuts, self.tolerance)
+        by_motion = windows.expected_f1(seen, view.motion_cuts, view.fps)
+        confidence = windows.confidences(spans, starts, view.num_frames, other, by_motion, self.tolerance)
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
         # Equal parts, as the model told them, are none any more where some were moved
         if doubts := implausible(_beginning_at(seen, segments, view.num_frames), self.plan, view.success):

@@ -244,6 +244,9 @@ def ascending(starts: Sequence[int], num_frames: int) -> list[int]:
 MATCH_S = 0.5  # boundaries this near are one, unless the configuration says otherwise
 WEIGHTS = (0.5, 0.3, 0.2)  # labels, boundaries, motion
 UNKNOWN = 0.5
+# F1 of boundaries whose distance from the motion's change points is 0, and what it loses with each second of that;
+# fitted to stand-ins with mistakes, and tried on robots left out (benchmarks.vlm_stand_in)
+F1_AT_CUTS, F1_LOST_A_SECOND, FARTHEST_S = 1.12, 0.87, 1.0
 
 
 def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
@@ -275,43 +278,50 @@ def is_met(span: Span, other: Sequence[Span], tolerance: float) -> bool:
     return any(s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance for s in other[1:])
 
 
+def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
+    """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
+
+    A model that tells what pictures show has a boundary near most of these; one whose boundaries are off has not. What
+    counts is the mean of their distances to the nearest boundary, each at most FARTHEST_S. UNKNOWN without change points.
+    """
+    if not motion_cuts:
+        return UNKNOWN
+    distances_s = [min((abs(cut - start) for start in starts[1:]), default=np.inf) / fps for cut in motion_cuts]
+    off_s = float(np.minimum(distances_s, FARTHEST_S).mean())
+    return min(1.0, max(0.0, F1_AT_CUTS - F1_LOST_A_SECOND * off_s))
+
+
 def confidences(
     spans: Sequence[Span],
     starts: Sequence[int],
     num_frames: int,
     other: Sequence[Span] | None,
-    motion_cuts: Sequence[int],
+    by_motion: float,
     tolerance: float,
 ) -> list[float]:
     """Confidence 0..1 of the segments that begin at `starts`, labelled as `spans` [same length].
 
-        confidence = 0.5 L + 0.3 B + 0.2 M
+    With one look it is `by_motion`, the F1 of boundaries that is expected by the arm; with another one
+
+        confidence = 0.5 L + 0.3 B + 0.2 by_motion
 
     L: share of the segment's frames that the other look gives the same label.
-    B: share of the segment's boundaries that the other look has within `tolerance` frames, the same label following.
-    M: share of the segment's boundaries that have a change point of the motion annotator within `tolerance` frames.
-    What is not known counts 0.5: L and B without another look, M where no change point was found, B and M of a segment
-    that is the whole episode. The episode's own ends are no boundaries. So one look alone gives 0.4 to 0.6.
-    The formula is ours: agreement of what saw the episode independently. It ranks; it is no probability.
+    B: share of the segment's boundaries that the other look has within `tolerance` frames, the same label following;
+    UNKNOWN of a segment that is the whole episode. The episode's own ends are no boundaries.
     """
-    # For each boundary, that is from the second segment's start on: is it met by the other look, and by the motion?
+    if other is None:
+        return [round(by_motion, 4)] * len(spans)
+    # For each boundary, that is from the second segment's start on: is it met by the other look?
     are_met = [
-        any(s.label == span.label and _distance(at, at, s) <= tolerance for s in (other or ())[1:])
+        any(s.label == span.label and _distance(at, at, s) <= tolerance for s in other[1:])
         for at, span in zip(starts[1:], spans[1:], strict=True)
     ]
-    is_motion_cut = [any(abs(at - cut) <= tolerance for cut in motion_cuts) for at in starts[1:]]
-
     confidence = []
     for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
-        own = slice(max(0, k - 1), k + 1)  # the boundaries at its start and its end
-        same_label = same_boundary = same_motion = UNKNOWN
-        if other is not None:
-            same_label = _overlap(other, spans[k].label, start, end) / (end - start)
-        if other is not None and are_met[own]:
-            same_boundary = sum(are_met[own]) / len(are_met[own])
-        if motion_cuts and is_motion_cut[own]:
-            same_motion = sum(is_motion_cut[own]) / len(is_motion_cut[own])
-        terms = zip(WEIGHTS, (same_label, same_boundary, same_motion), strict=True)
+        own = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end
+        same_label = _overlap(other, spans[k].label, start, end) / (end - start)
+        same_boundary = sum(own) / len(own) if own else UNKNOWN
+        terms = zip(WEIGHTS, (same_label, same_boundary, by_motion), strict=True)
         confidence.append(round(sum(weight * share for weight, share in terms), 4))
     return confidence
 

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -78,11 +78,12 @@ def test_a_former_label_run_counts_as_far_as_a_person_changed_nothing(
 
 @dataclass(frozen=True)
 class Kept:
-    """A workspace as vlm-1 left it, and the server that its build would ask."""
+    """A workspace as a former version left it with a label run, and the server that its build would ask."""
 
     made: Made
     server: StandIn
     build: DatasetBuild
+    run: LabelRun
 
     def asked_about(self) -> int:
         """Requests since the last time."""
@@ -101,20 +102,21 @@ class Kept:
         return self.made.rows(sql)
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Iterator[Kept]:
+@pytest.fixture(params=["vlm-1", "vlm-2"])
+def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
     with serving(StandIn()) as server:
         build = of_vlm(build_of(make_dataset(tmp_path / "source", LENGTHS)), endpoints=[server.url])
         made = built(build, Workspace(tmp_path / "workspace"))
-        rewrite(made, build)
+        run = former() if request.param == "vlm-1" else replace(build.label_run(), code_version=request.param)
+        rewrite(made, build, run)
         server.seen.clear()
-        yield Kept(made, server, build)
+        yield Kept(made, server, build, run)
 
 
-def rewrite(made: Made, build: DatasetBuild) -> None:
-    """Give the labels the label run of vlm-1, as its lines of stage_runs had it; no reply is on disk."""
+def rewrite(made: Made, build: DatasetBuild, run: LabelRun) -> None:
+    """Give the labels the label run of a former version, as its lines of stage_runs had it; no reply is on disk."""
     shutil.rmtree(made.space.responses)
-    run, now = former(), build.label_run().id
+    now = build.label_run().id
     specs = [spec for new in stage_specs(build) for spec in new.former if spec.label_run == run.id]
     assert {spec.name for spec in specs} == {"segments", "reasoning", "progress"}
     with opened(made.space) as lake:
@@ -150,7 +152,7 @@ def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept:
     """As where another stage has a new version: the labels of the chunk are as they were, row by row."""
     tables = ("segments", "episode_labels", "progress", "reasoning", "findings", "keyframes")
     before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}
-    for _ in range(2):  # the hash of what vlm-1 made is not known here before the first time
+    for _ in range(2):  # the hash of what it made is not known here before the first time
         with opened(kept.made.space) as lake:
             lake.con.execute("UPDATE stage_runs SET input_hash = 'of another version' WHERE stage = 'segments'")
         done = kept.made.rebuild(kept.build)
@@ -165,9 +167,9 @@ def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept:
     make_dataset(Path(kept.build.dataset.source), [*LENGTHS, 22, 28])
     kept.made.rebuild(kept.build)
     assert set(kept.made.rows("SELECT DISTINCT episode_index FROM vlm_calls")) == {(3,), (4,)}
-    assert kept.runs() == [*((k, FORMER_ID) for k in range(4)), (4, kept.build.label_run().id)]
+    assert kept.runs() == [*((k, kept.run.id) for k in range(4)), (4, kept.build.label_run().id)]
     notes = dict(kept.made.rows("SELECT episode_index, notes FROM episode_labels"))
-    says = f"made by {VLM_VERSION}: a run of vlm-1 goes on"
+    says = f"made by {VLM_VERSION}: a run of {kept.run.code_version} goes on"
     assert [says in notes[k] for k in range(5)] == [False] * 3 + [True, False]
     after = sorted(kept.made.rows("FROM segments WHERE episode_index < 3"), key=repr)
     assert after == before["segments"]

@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotate.config import VlmConfig
-from annotate.vlm.windows import Span, agree, confidences, merged, search_ranges, shifted_frames, shown_frames, spans_of
+from annotate.vlm.windows import (
+    Span,
+    agree,
+    confidences,
+    expected_f1,
+    merged,
+    search_ranges,
+    shifted_frames,
+    shown_frames,
+    spans_of,
+)
 
 CONFIG = VlmConfig()
 
@@ -120,7 +130,20 @@ def test_looks_agree_when_their_changes_may_be_the_same():
     assert not agree(FIRST, [*same[:2], Span(2, 105, 135, True)], 1000)
 
 
-def test_confidence_of_one_look_depends_on_motion_only():
-    assert confidences(FIRST, [0, 50, 140], 200, None, (), 15) == [0.5, 0.5, 0.5]
-    # 0.5 x 0.5 + 0.3 x 0.5 + 0.2 x M; M: 1 of 1, 1 of 2, 0 of 1
-    assert confidences(FIRST, [0, 50, 140], 200, None, (64, 170), 15) == [0.6, 0.5, 0.4]
+def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_its_boundaries():
+    starts, fps = [0, 50, 140], 30.0
+    assert expected_f1(starts, (), fps) == 0.5  # nothing is known of the arm
+    assert expected_f1(starts, (50, 140), fps) == 1.0
+    # 0.5 s and 1.0 s off, however far the second one is: 1.12 - 0.87 x 0.75
+    assert expected_f1(starts, (65, 800), fps) == pytest.approx(0.4675)
+    assert expected_f1([0], (65, 120), fps) == pytest.approx(0.25)  # no boundary at all
+    assert confidences(FIRST, starts, 200, None, 0.4675, 15) == [0.4675] * 3
+
+
+def test_confidence_of_two_looks_is_mostly_their_agreement():
+    # The second look begins step 2 at frame 80 and never sees the idle time
+    other = [Span(0, -1, 0, True), Span(1, 80, 80, True)]
+    first, second, third = confidences(FIRST, [0, 50, 140], 200, other, 1.0, 15)
+    assert first == pytest.approx(0.5 + 0.2)  # all frames have its label; its one boundary is 30 frames off
+    assert second == pytest.approx(0.5 * 60 / 90 + 0.2, abs=1e-4)
+    assert third == 0.2
