@@ -4,7 +4,8 @@
 
 Installs the packages of SERVERS, one environment of its own for each, in a temporary folder (some minutes and GB; `make
 vllm` needs the same), and has their request classes read what each profile makes of a question with a picture. Nothing
-is served, and no model is loaded. llama-cpp-python has no wheel: it is not tried.
+is served, and no model is loaded. A package that cannot be installed is named, and the others go on (exit code 1).
+llama-cpp-python has no wheel: it is not tried.
 """
 
 import json
@@ -58,7 +59,7 @@ class ServerTypes:
     without: tuple[str, ...] = ()
 
     def install(self, folder: Path) -> Path:
-        """The interpreter of an environment in a folder. Raises SystemExit with what the installer says."""
+        """The interpreter of an environment in a folder. Raises CalledProcessError with what the installer says."""
         python = folder / "bin" / "python"
         _uv("venv", "--python", sys.executable, str(folder))
         install = ("pip", "install", "--python", str(python))
@@ -106,9 +107,7 @@ SERVERS = (
 
 def _uv(*words: str) -> None:
     uv = Path(sys.executable).with_name("uv")
-    said = subprocess.run([uv, *words], capture_output=True, text=True)
-    if said.returncode:
-        raise SystemExit(f"uv {words[0]}: {said.stderr[-2000:]}")
+    subprocess.run([uv, *words], capture_output=True, text=True, check=True)
 
 
 def bodies() -> dict[str, Any]:
@@ -132,6 +131,16 @@ def rows_of(server: ServerTypes, said: Mapping[str, Mapping[str, Any]]) -> list[
     return [[package, server.class_name, whose[about], *about] for about in alike]
 
 
+def tried(server: ServerTypes, folder: Path, made: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+    """Rows of a server, and whether its packages could be installed; where not, the row says what the installer said."""
+    try:
+        python = server.install(folder)
+    except subprocess.CalledProcessError as e:
+        why = " ".join(e.stderr.split())[-200:]
+        return [[server.packages[0].replace("==", " "), server.class_name, "none", f"not installed: {why}", ""]], False
+    return rows_of(server, server.read(python, made)), True
+
+
 def with_table(page: str, table: str) -> str:
     before, rest = page.split(BEGIN)
     return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
@@ -141,16 +150,21 @@ def main(words: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
-    asked, rows, made = parser.parse_args(words), [], bodies()
+    asked = parser.parse_args(words)
+    made = bodies()
+    rows: list[list[str]] = []
+    missing: list[str] = []
     for server in (s for s in SERVERS if asked.only in s.packages[0]):
         with TemporaryDirectory(prefix="proccorpus-types-") as folder:
-            rows += rows_of(server, server.read(server.install(Path(folder)), made))
-        print(*rows[-1], sep=" | ", flush=True)
+            of_server, is_installed = tried(server, Path(folder), made)
+        rows += of_server
+        missing += [] if is_installed else [server.packages[0]]
+        print("\n".join(" | ".join(row) for row in of_server), flush=True)
     table = table_text(["package", "its class", "profile", "refuses", "does not know"], rows)
     print(table)
     if asked.page:
         PAGE.write_text(with_table(PAGE.read_text(), table))
-    return 0
+    return int(bool(missing))
 
 
 if __name__ == "__main__":

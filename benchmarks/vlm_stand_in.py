@@ -30,8 +30,8 @@ from annotate.segments import DONE, IDLE, STEP, EpisodeLabel, Segment, finished
 from annotate.vlm.annotator import annotate_episode, reason_episode
 from benchmarks.hand_labels import HandLabelled, labelled_sets, picture, view_of
 from benchmarks.harness import table_text, trial_workspace
-from benchmarks.label_truth import hand_labelled, names
-from benchmarks.vlm_other_ways import as_lerobot, plainly
+from benchmarks.label_truth import hand_labelled, names, robot_of
+from benchmarks.vlm_other_ways import MINUTE_HEAD, as_lerobot, minute_rows, plainly
 from core.paths import ROOT
 from eval.annotators.scoring import cuts_f1
 from eval.annotators.truth import EpisodeTruth, hand_progress, planned_step
@@ -209,6 +209,8 @@ class Outcome(NamedTuple):
     calls: int = 0
     tokens: int = 0
     minutes: float = 0.0
+    robot: str = ""
+    confidence: float = 0.0
 
 
 def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -> Outcome:
@@ -235,8 +237,9 @@ def other_way(run: HandLabelled, ask: Callable[..., tuple[EpisodeLabel, int, int
 
 def outcome(truth: EpisodeTruth, label: EpisodeLabel | None, model: StandIn) -> Outcome:
     bill = {"calls": model.calls, "tokens": model.tokens, "minutes": truth.num_frames / truth.fps / 60}
+    robot = robot_of(truth.dataset)
     if label is None:
-        return Outcome(finished=0.0 if truth.success else None, error=0.5, **bill)
+        return Outcome(finished=0.0 if truth.success else None, error=0.5, robot=robot, **bill)
     cuts = [s.start_frame for s in label.segments[1:]]
     curve = hand_progress(label.segments, truth.num_frames)
     lengths = [len(s) for s in label.segments]
@@ -247,8 +250,23 @@ def outcome(truth: EpisodeTruth, label: EpisodeLabel | None, model: StandIn) -> 
         finished=float(finished(label.segments, label.num_planned)) if truth.success else None,
         unsure=bool(label.needs_review or confidence < MIN_NAME_CONFIDENCE),
         for_review=label.needs_review,
+        robot=robot,
+        confidence=float(confidence),
         **bill,
     )
+
+
+def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfig:
+    """Pictures at the rate that was best on these sets of some 80 rules: 1.5 in all but the task's shortest steps.
+
+    Its steps are those of its other runs; a task of one run has the default rate.
+    """
+    others = [r.truth for r in runs if r is not run and r.signals.task == run.signals.task]
+    lengths_s = [len(s) / truth.fps for truth in others for s in truth.passes[0][1:-1]]
+    if not lengths_s:
+        return VlmConfig()
+    rate = np.clip(1.5 / np.percentile(lengths_s, 25), 1.5, 4.0)
+    return VlmConfig(pictures_per_s=float(rate))
 
 
 MODELS: Mapping[str, Mistakes] = {
@@ -281,6 +299,7 @@ WAYS: Mapping[str, VlmConfig] = {
     "no verify": VlmConfig(verify=False),
     "no reason": VlmConfig(reason=False),
 }
+BY_STEPS = "pictures at a rate by the steps of the task's other runs"
 OTHER_WAYS: Mapping[str, Callable[..., tuple[EpisodeLabel, int, int]]] = {
     "as LeRobot 0.6.1 asks": as_lerobot,
     "one plain request, a picture a second": partial(plainly, picture=picture()),
@@ -306,14 +325,42 @@ def row_of(name: str, outcomes: Sequence[Outcome]) -> list[str]:
     ]
 
 
+CALIBRATED_ON = ("exact", "boundaries off by 0.5 s", "off by 1 s", "off by 2 s")
+RELIABILITY_HEAD = ["confidence", "runs", "their F1", "confidence by other robots", "their F1"]
+EDGES = (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
+
+
+def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
+    """By confidence, as labels have it and by a line through those of all other robots: runs, and their F1."""
+    sure = [o for o in outcomes if not o.for_review]
+    confidence, f1 = np.array([o.confidence for o in sure]), np.array([o.f1 for o in sure])
+    robots = np.array([o.robot for o in sure])
+    left_out = np.zeros(len(sure))
+    for robot in np.unique(robots):
+        others = robots != robot
+        weights = [1 / np.sum(robots == other) for other in robots[others]]
+        line = np.polyfit(confidence[others], f1[others], 1, w=np.sqrt(weights))
+        left_out[~others] = np.polyval(line, confidence[~others]).clip(0, 1)
+    rows = []
+    for low, high in pairwise(EDGES):
+        cells = [f"{low:.1f} to {high:.1f}"]
+        for stated in (confidence, left_out):
+            within = (stated >= low) & ((stated < high) | (high == EDGES[-1]))
+            mean_f1 = f"{f1[within].mean():.2f}" if within.any() else ""
+            cells += [str(within.sum()), mean_f1] if stated is confidence else [f"{within.sum()} runs", mean_f1]
+        rows.append(cells)
+    return rows
+
+
 PAGE = ROOT / "docs" / "vlm.md"
 BEGIN, END = "<!-- table -->", "<!-- end of the table -->"
+BEGIN_RELIABILITY, END_RELIABILITY = "<!-- confidence -->", "<!-- end of confidence -->"
 HEAD = ["model", "F1", "error", "finished", "unsure", "for review", "calls a run", "tokens a minute"]
 COLUMNS = (0, 1, 2, 3, 4, 7)  # on the page, which has these rows
 ON_THE_PAGE = (
     "exact", "boundaries off by 0.5 s", "off by 1 s", "a third of runs lacks a step",
     "verify denies 10 % of completed steps", "nonsense: equal parts", "nonsense: steps in another order",
-    "a picture a second by itself, every boundary refined", "two passes", *OTHER_WAYS,
+    "a picture a second by itself, every boundary refined", "two passes", BY_STEPS, *OTHER_WAYS,
 )  # fmt: skip
 
 
@@ -325,6 +372,13 @@ def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
     return f"{before}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{after}"
 
 
+def with_reliability(page: str, rows: Sequence[Sequence[str]]) -> str:
+    """The page with confidences and F1 in the place of those between their markers."""
+    before, rest = page.split(BEGIN_RELIABILITY)
+    chosen = table_text(RELIABILITY_HEAD[:3], [row[:3] for row in rows])
+    return f"{before}{BEGIN_RELIABILITY}\n{chosen}\n{END_RELIABILITY}{rest.split(END_RELIABILITY)[1]}"
+
+
 def main() -> None:
     parser = hand_labelled(__doc__)
     parser.add_argument("--seeds", type=int, default=2)
@@ -334,21 +388,31 @@ def main() -> None:
     with trial_workspace(asked.workspace) as space:
         runs = [run for of_set in labelled_sets(space, asked.data, names(asked)).values() for run in of_set]
     default = VlmConfig()
-    trials = [(name, mistakes, default) for name, mistakes in MODELS.items()]
-    trials += [(name, Mistakes(), config) for name, config in WAYS.items()]
-    rows = [
-        row_of(name, [trial(run, mistakes, config, seed) for run in runs for seed in range(asked.seeds)])
-        for name, mistakes, config in trials
+    outcomes = {
+        name: [trial(run, mistakes, default, seed) for run in runs for seed in range(asked.seeds)]
+        for name, mistakes in MODELS.items()
         if asked.only in name
-    ]
-    others = [(name, ask) for name, ask in OTHER_WAYS.items() if asked.only in name]
-    for name, ask in others:
-        row = row_of(name, [other_way(run, ask) for run in runs])
-        rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
-    table = table_text(HEAD, rows)
-    print(table)
+    }
+    outcomes |= {
+        name: [trial(run, Mistakes(), config, seed) for run in runs for seed in range(asked.seeds)]
+        for name, config in WAYS.items()
+        if asked.only in name
+    }
+    if asked.only in BY_STEPS:
+        outcomes[BY_STEPS] = [trial(run, Mistakes(), config_by_steps(run, runs), 0) for run in runs]
+    rows = [row_of(name, of_name) for name, of_name in outcomes.items()]
+    for name, ask in OTHER_WAYS.items():
+        if asked.only in name:
+            row = row_of(name, [other_way(run, ask) for run in runs])
+            rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
+    print(table_text(HEAD, rows))
+    calibrated_on = [o for name in CALIBRATED_ON for o in outcomes.get(name, ())]
+    reliability = reliability_rows(calibrated_on) if not asked.only else []
+    print(table_text(RELIABILITY_HEAD, reliability))
+    print(table_text(MINUTE_HEAD, minute_rows()))
     if asked.page:
-        PAGE.write_text(with_table(PAGE.read_text(), rows))
+        page = with_table(PAGE.read_text(), rows)
+        PAGE.write_text(with_reliability(page, reliability))
 
 
 if __name__ == "__main__":

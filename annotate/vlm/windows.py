@@ -282,7 +282,7 @@ def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -
     """How true the boundaries that begin spans at `starts` are likely to be, 0..1, by the arm's own change points.
 
     A model that tells what pictures show has a boundary near most of these; one whose boundaries are off has not. What
-    counts is the mean of their distances to the nearest boundary, each at most FARTHEST_S. UNKNOWN without change points.
+    counts is the mean of their distances to the nearest boundary, each at most FARTHEST_S. Without any it is UNKNOWN.
     """
     if not motion_cuts:
         return UNKNOWN

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from annotate.model_client.profiles import PROFILES
-from benchmarks.server_types import ServerTypes, bodies, rows_of
+from benchmarks.server_types import ServerTypes, bodies, rows_of, tried
 
 
 def test_a_class_says_what_it_refuses_and_does_not_know() -> None:
@@ -24,3 +24,12 @@ def test_each_profile_makes_a_whole_request() -> None:
     for body in made.values():
         assert {"model", "messages", "response_format", "chat_template_kwargs"} <= set(body)
         assert body["messages"][1]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
+
+
+def test_a_package_that_cannot_be_installed_is_named(tmp_path: Path) -> None:
+    server = ServerTypes(("./no-such-package",), "annotate.config", "Price", needs_vllm=False)
+    rows, is_installed = tried(server, tmp_path / "environment", {})
+    assert not is_installed
+    assert rows[0][:4] == ["./no-such-package", "Price", "none", rows[0][3]]
+    assert rows[0][3].startswith("not installed: ")
+    assert "no-such-package" in rows[0][3]
