@@ -132,7 +132,7 @@ def rows_of(server: ServerTypes, said: Mapping[str, Mapping[str, Any]]) -> list[
 
 
 def tried(server: ServerTypes, folder: Path, made: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
-    """Rows of a server, and whether its packages could be installed; where not, the row says what the installer said."""
+    """Rows of a server, and whether its packages could be installed; where not, a row has the installer's words."""
     try:
         python = server.install(folder)
     except subprocess.CalledProcessError as e:

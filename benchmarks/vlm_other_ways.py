@@ -118,11 +118,9 @@ def _alone(per_s: int) -> int:
 def _in_sheets(per_s: int) -> int:
     content: list[str | Image] = []
     for tiles in batched(range(per_s * MINUTE_S), TILES):
-        rows = -(-len(tiles) // 3)
-        content += [
-            f"Pictures {tiles[0] * 15} to {tiles[-1] * 15}:",
-            blank(3 * TILE_SIZE_PX[0], rows * TILE_SIZE_PX[1]),
-        ]
+        rows = -(-len(tiles) // COLUMNS)
+        sheet_px = COLUMNS * TILE_SIZE_PX[0], rows * TILE_SIZE_PX[1]
+        content += [f"Pictures {tiles[0] * 15} to {tiles[-1] * 15}:", blank(*sheet_px)]
     return _prompt_tokens(content)
 
 
