@@ -27,8 +27,9 @@ from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
 from training.checkpoint import PATIENCE, TrainerState, chance_state, learning_tensors, load_state, read_tensors
+from training.ending import Asked
 from training.folder import TrainingError
-from training.loop import batches_each, fresh_state, go_on_with_chance, precision, samples_of_step
+from training.loop import batches_each, check_norm, fresh_state, go_on_with_chance, precision, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
 from training.progresslm import WEIGHTS
@@ -62,6 +63,7 @@ class GrpoTrainer:
         self.waiting: Point | None = None  # for the rewards on held-out prompts
         self.matched = 0.0  # how near vLLM's probabilities are to ours, once that is known
         self.counted = 0  # tokens by TRL, in this process's life
+        self.asked, self.ends = Asked(), False
         self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
         # TRL is given the steps that are left, as a run of its own: it counts them from 0
@@ -160,7 +162,7 @@ class GrpoTrainer:
             "max_steps": self.steps_in_all - self.first,
             "max_grad_norm": train.clip,
             "bf16": train.dtype == "bfloat16",
-            "activation_checkpointing": train.gradient_checkpointing,
+            "activation_checkpointing": train.recompute == "all",
             "activation_checkpointing_kwargs": {"use_reentrant": False},
             "seed": train.seed,
             "use_cpu": not gpu,
@@ -241,6 +243,13 @@ class GrpoTrainer:
         """The weights come from `last` in `begin`: TRL makes the optimizer only then."""
         self.curve = [Point(**p) for p in state.curve]
 
+    def check_weights(self) -> None:
+        """Raises TrainingError where the weights are worth nothing. All processes call it."""
+        check_norm(self.trl.learning()[0], self.divided, self.step, self.recipe.train.lr)
+
+    def close(self) -> None:
+        """TRL's processes end by themselves."""
+
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
         if not self.divided:
@@ -288,6 +297,11 @@ class GrpoTrainer:
             self.waiting = point
         else:
             self._give(point)
+
+    def asked_anywhere(self) -> bool:
+        """Was a process asked to end? All processes call it after each step."""
+        self.ends = any(gather_object([bool(self.asked)]))
+        return self.ends
 
     def validates(self) -> bool:
         """Are held-out prompts asked after the step that was just done? Also after the last."""

@@ -187,7 +187,12 @@ class TrainConfig(Section):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     text_weight: float = Field(default=1.0, ge=0, description="weight of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
+    recompute: Literal["none", "matmul", "all"] = Field(
+        default="none",
+        description="what of a layer is calculated anew in the backward pass, to save memory: nothing; all but "
+        "results of matrices and attention; everything",
+    )
+    compile: bool = Field(default=False, description="compile each layer: fewer passes over memory, slower to start")
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
     )
@@ -196,6 +201,15 @@ class TrainConfig(Section):
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to resume from")
     keep: int = Field(default=2, ge=1, description="number of these checkpoints to keep")
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def older_name(cls, fields: Any) -> Any:
+        """`gradient_checkpointing`, as recipes before 0.3 have it, is `recompute: all`."""
+        if isinstance(fields, dict) and "gradient_checkpointing" in fields:
+            fields = {"recompute": "all" if fields["gradient_checkpointing"] else "none"} | fields
+            del fields["gradient_checkpointing"]
+        return fields
 
     @model_validator(mode="after")
     def one_length(self) -> Self:
@@ -257,6 +271,8 @@ class Recipe(Section):
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
         others = train.merger_lr or train.vision_lr
         yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
+        of_sft = is_grpo and (train.recompute == "matmul" or train.compile)
+        yield of_sft, "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo"
         half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
         whole = half_alone and train.dtype != "bfloat16"
         yield whole, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
