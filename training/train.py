@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
@@ -113,7 +114,6 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
             if not trainer.ends:
                 trainer.check_weights()
             elif trainer.curve:
-                TOLD.get()("training", detail=f"asked to end: writing a checkpoint of step {trainer.step}")
                 save()
             writer.wait()
         except TrainingError as e:
@@ -125,9 +125,9 @@ def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]
         except BaseException:
             writer.settle()
             raise
-        if trainer.ends:
-            step = f"--resume goes on from step {trainer.step}" if trainer.curve else "before its first step"
-            TOLD.get()("training", detail=f"ended as asked: {step}")
+        if trainer.ends and trainer.accelerator.is_main_process:
+            kept = f"the checkpoint of step {trainer.step} is kept, --resume goes on from it"
+            print(f"note: {kept if trainer.curve else 'ended before the first step'}", file=sys.stderr, flush=True)
 
 
 def _start(
