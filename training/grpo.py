@@ -245,7 +245,7 @@ class GrpoTrainer:
 
     def check_weights(self) -> None:
         """Raises TrainingError where the weights are worth nothing. All processes call it."""
-        check_norm(self.trl.learning()[0], self.divided, self.step, self.recipe.train.lr)
+        check_norm(self.trl.learning()[0], self.step, self.recipe.train.lr)
 
     def close(self) -> None:
         """TRL's processes end by themselves."""

@@ -20,7 +20,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.backbones import parameter_groups
 from training.batches import Batches, Prepared, placed, together
@@ -390,7 +390,7 @@ class Trainer:
     def check_weights(self) -> None:
         """Raises TrainingError where the weights are worth nothing, though the loss that they came of was finite: they
         would be kept, and gone on with. All processes call it."""
-        check_norm(self.plain, self.divided, self.step, self.recipe.train.lr)
+        check_norm(self.plain, self.step, self.recipe.train.lr)
 
     def close(self) -> None:
         """Leave the group that a process alone made for a model that is divided."""
@@ -406,10 +406,10 @@ class Trainer:
         return weights
 
 
-def check_norm(model: nn.Module, divided: bool, step: int, rate: float) -> None:
+def check_norm(model: nn.Module, step: int, rate: float) -> None:
     """Raises TrainingError where the norm of what learns is not finite after so many steps."""
     total: Any = torch.nn.utils.get_total_norm([p.detach() for p in model.parameters() if p.requires_grad])
-    norm = float(total.full_tensor() if divided else total)
+    norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
     if not math.isfinite(norm):
         raise TrainingError(
             f"the weights are too large after step {step - 1} (their norm is {norm}): lower train.lr (now {rate:g}) in "
