@@ -56,8 +56,8 @@ def remove_old(steps: Path, keep: int) -> None:
 @dataclass(frozen=True)
 class TrainerState:
     """Where a run stands after `step` steps: samples drawn, the processes that it was begun by, the streams of all
-    processes, the generators' states of those that wrote this, the curve so far, the best evaluation, and how many
-    samples were made how."""
+    processes, the generators' states of those that wrote this, the curve so far, the best evaluation, how many
+    samples were made how, and whether the run's second stage has begun."""
 
     step: int
     drawn: int
@@ -68,6 +68,7 @@ class TrainerState:
     curve: list[dict]
     best: dict | None = None
     made: dict[str, int] = field(default_factory=dict)
+    is_longer: bool = False
 
 
 # Tensors

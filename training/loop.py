@@ -152,7 +152,8 @@ def share_of_rate(done: float, train: TrainConfig) -> float:
 
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
-    it, where it goes on; `compiled`: folder where compiled layers are kept for the next run.
+    it, where it goes on; `compiled`: folder where compiled layers are kept for the next run; `longer` makes the
+    batches of the second stage, whose rows are longer, where the recipe has one.
 
     Equal seeds and data give equal curves, resumed or not, and by whatever number of processes: noise and dropout are
     drawn by a batch's number in the run.
@@ -165,8 +166,10 @@ class Trainer:
         recipe: Recipe,
         begun_by: int | None = None,
         compiled: Path | None = None,
+        longer: Callable[[], Batches] | None = None,
     ) -> None:
         self.recipe, self.batches, self.head = recipe, batches, model.head
+        self.longer = longer if recipe.data.longer_length else None
         prepare_layers(model.backbone, recipe.train, compiled)
         # What goes from layer to layer is in the precision of the embeddings, which autocast leaves as they are.
         if recipe.train.dtype == "bfloat16" and (recipe.train.recompute != "none" or recipe.train.compile):
@@ -233,6 +236,8 @@ class Trainer:
         """One step of the optimizer, on so many batches of each process; None where it was not done, because a process
         was asked to end."""
         started, train = perf_counter(), self.recipe.train
+        if self.longer and self.done >= self.recipe.data.longer_from:
+            self._lengthen(together(gather_object([self.streams])))
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
@@ -277,6 +282,13 @@ class Trainer:
             tokens_per_s=held["tokens"] / seconds,
             mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card] if self.card else None,
         )
+
+    def _lengthen(self, streams: dict) -> None:
+        """Begin the second stage, with the window of samples where the first one is."""
+        assert self.longer is not None
+        self.batches, self.longer = self.longer(), None
+        self.batches.load_state_dict(streams)
+        self.streams = self.batches.state_dict()
 
     def _held(self, parts: Sequence[Prepared]) -> dict[str, int]:
         """What this step's batches hold, over all processes: each batch is weighed by its part of it."""
@@ -370,7 +382,9 @@ class Trainer:
         chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
         best = self.check.best if self.check else None
         made = dict(self.made)
-        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, streams, chance, curve, best, made)
+        is_longer = bool(self.recipe.data.longer_length) and self.longer is None
+        where = self.step, self.drawn, self.left_out, self.begun_by
+        return TrainerState(*where, streams, chance, curve, best, made, is_longer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
@@ -383,6 +397,9 @@ class Trainer:
         self.made = Counter(state.made)
         self.curve = [Point(**p) for p in state.curve]
         self.samples, self.tokens = self.curve[-1].samples, self.curve[-1].tokens
+        # A run that was saved before its second stage begins that one itself, at its next step
+        if self.longer and state.is_longer:
+            self._lengthen(state.streams)
         self.batches.load_state_dict(state.streams)
         self.streams = self.batches.state_dict()
         go_on_with_chance(state, self.accelerator.process_index, self.recipe.train.seed)

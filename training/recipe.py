@@ -154,6 +154,10 @@ class DataConfig(Section):
     validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of held-out rows, if jsonl names files")
     image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
     sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
+    longer_length: int | None = Field(
+        default=None, ge=16, description="takes the place of sequence_length in the run's second stage; absent: none"
+    )
+    longer_from: float = Field(default=0.5, gt=0, lt=1, description="share of the run after which that stage begins")
     max_pictures: int | None = Field(default=None, ge=1, description="samples with more pictures are left out")
     packing: bool = False
     window: int | None = Field(default=None, ge=1, description="samples sorted or packed together; absent: a batch")
@@ -161,6 +165,11 @@ class DataConfig(Section):
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
     cache_mb: int = Field(default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora")
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="samples that are made of others")
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a row in any stage."""
+        return max(self.sequence_length, self.longer_length or 0)
 
     @model_validator(mode="after")
     def rates_have_shards(self) -> Self:
@@ -280,7 +289,7 @@ class Recipe(Section):
     def _of_data(self) -> Iterator[tuple[object, str]]:
         """The same of the data."""
         data, is_grpo, negatives = self.data, self.kind == "grpo", self.data.negatives.total
-        for field in ("dataset_rates", "families", "per_visit"):
+        for field in ("dataset_rates", "families", "per_visit", "longer_length"):
             given = is_grpo and field in data.model_fields_set
             yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
         every = self.grpo.validate_every if self.grpo else self.train.evaluate_every

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from core.files import whole_folder
 from core.logs import TOLD
 from training import backbones, runs
 from training.attention import chosen, set_attention
-from training.batches import NO_LABELS, open_batches
+from training.batches import NO_LABELS, Batches, open_batches
 from training.card import make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
 from training.ending import noticed
@@ -147,9 +148,15 @@ def _start(
     else:
         shards = release.paths(lake.workspace, "train")
         labels = read_labels(lake, release, shards) if recipe.data.negatives.total else NO_LABELS
-        batches = open_batches(shards, Transform(processor), recipe, rank, world, labels)
-        begun_by = state.begun_by if state else None
-        trainer = Trainer(model, batches, recipe, begun_by, folder.parent / COMPILED)
+
+        def opened(length: int) -> Batches:
+            data = recipe.data.model_copy(update={"sequence_length": length})
+            of_stage = recipe.model_copy(update={"data": data})
+            return open_batches(shards, Transform(processor), of_stage, rank, world, labels)
+
+        begun_by, data = state.begun_by if state else None, recipe.data
+        longer = partial(opened, data.longest)
+        trainer = Trainer(model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer)
     # What goes on beside the weights: the curve, the optimizer and all chance.
     if state:
         trainer.load(last, state)
