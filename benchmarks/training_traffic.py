@@ -104,9 +104,9 @@ def is_product(node: Node) -> bool:
 def calls(graph: torch.fx.Graph) -> Iterator[Node]:
     """What takes time: neither views nor parts of results."""
     for node in graph.nodes:
-        if node.op == "call_function" and node.target is not operator.getitem and not is_view(node):
-            if tensors(node.meta.get("val")):
-                yield node
+        is_part = node.target is operator.getitem or is_view(node)
+        if node.op == "call_function" and not is_part and tensors(node.meta.get("val")):
+            yield node
 
 
 def of_product(node: Node, card: Card) -> float:
@@ -392,10 +392,14 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
             found[name] += work.times(times[part][0])
             products[part, anew] = work.seconds
     set_attention(backbone, "sdpa")  # runs here, and is traced around as varlen is
-    for name, dtype in (("compiled", torch.float32), ("compiled, weights in bfloat16", torch.bfloat16)):
+    for name, dtype, what in (
+        ("compiled", torch.float32, "none"),
+        ("compiled, products kept", torch.float32, "matmul"),
+        ("compiled, weights in bfloat16", torch.bfloat16, "none"),
+    ):
         found[name] = others + Work(0.0, of_weights(count, copied=dtype != torch.float32))
         for part, layer in layers.items():
-            work = as_it_is(layer, times[part][1], products[part, False], dtype, "none")
+            work = as_it_is(layer, times[part][1], products[part, False], dtype, what)
             found[name] += work.times(times[part][0])
     return found
 

@@ -38,7 +38,7 @@ def recipe_of(name: str, taught: Path) -> Recipe:
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
     if name not in NAMES[:4]:  # built in, with noise where they have it
-        of = small(name, distributed="fsdp", lr=1e-3, compile=False)
+        of = small(name, distributed="fsdp", lr=1e-3)
         return of.model_copy(update={"lora": None})
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA | {"dropout": 0.1} if name == "lora" else None
