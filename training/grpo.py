@@ -7,6 +7,7 @@ generates where it is installed and there is a GPU (its weights follow each step
 
 import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,7 @@ from training.transform import Transform
 from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample
 
+LONG = 20  # steps one after the other in which no answer was better than another: that is said
 COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 
 
@@ -321,6 +323,14 @@ class GrpoTrainer:
     def _give(self, point: Point) -> None:
         self.curve.append(point)
         if self.accelerator.is_main_process:
+            if len(self.curve) % LONG == 0 and all(p.extra.get("no_contrast", 0) >= 1 for p in self.curve[-LONG:]):
+                print(
+                    f"warning: for {LONG} steps all answers to each prompt had one reward, up to step {point.step}: "
+                    "nothing is learnt; raise grpo.temperature or grpo.generations, or begin with a model that knows "
+                    f"the format ({self.steps / COMPLETIONS} has the answers)",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self.on_step(point)
         every = self.recipe.train.save_every
         if every and self.step % every == 0 and self.step < self.steps_in_all:

@@ -241,7 +241,7 @@ class GrpoConfig(Section):
     max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
     kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model")
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
-        default="transformers", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
+        default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
     )
     clip_low: float = Field(default=0.2, gt=0, lt=1, description="ratios below 1 - clip_low have no gradient")
     clip_high: float = Field(default=0.3, gt=0, description="ratios above 1 + clip_high have no gradient")
