@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Asked:
+class AskedToEnd:
     """Which signal asked this process to end; 0: none yet."""
 
     signal = 0
@@ -17,10 +17,10 @@ class Asked:
 
 
 @contextmanager
-def noticed() -> Iterator[Asked]:
+def noticed() -> Iterator[AskedToEnd]:
     """Within it a first signal is only noted, and a second one does what it would have done. When it is left, what the
     noted signal would have done comes to pass. Outside the main thread, which alone hears signals, nothing is noted."""
-    asked = Asked()
+    asked = AskedToEnd()
     if threading.current_thread() is not threading.main_thread():
         yield asked
         return

@@ -28,7 +28,7 @@ from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
 from training.checkpoint import PATIENCE, TrainerState, chance_state, learning_tensors, load_state, read_tensors
-from training.ending import Asked
+from training.ending import AskedToEnd
 from training.folder import TrainingError
 from training.loop import batches_each, check_norm, fresh_state, go_on_with_chance, precision, samples_of_step
 from training.model import ProgressModel
@@ -65,7 +65,7 @@ class GrpoTrainer:
         self.waiting: Point | None = None  # for the rewards on held-out prompts
         self.matched = 0.0  # how near vLLM's probabilities are to ours, once that is known
         self.counted = 0  # tokens by TRL, in this process's life
-        self.asked, self.ends = Asked(), False
+        self.asked, self.ends = AskedToEnd(), False
         self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
         # TRL is given the steps that are left, as a run of its own: it counts them from 0

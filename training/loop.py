@@ -33,7 +33,7 @@ from training.checkpoint import (
     read_tensors,
     set_chance,
 )
-from training.ending import Asked
+from training.ending import AskedToEnd
 from training.folder import TrainingError
 from training.layers import layers, prepare_layers
 from training.model import ProgressModel, losses
@@ -196,7 +196,7 @@ class Trainer:
         self.made: Counter[str] = Counter()
         self.curve: list[Point] = []
         self.check: HeldOutCheck | None = None
-        self.asked = Asked()
+        self.asked = AskedToEnd()
         self.ends = False
         self.streams = batches.state_dict()  # as of the last whole step
 
