@@ -6,7 +6,8 @@
 Needs no data and no network: a checkpoint of the shape's size with random weights is written, and a release of shards
 with pictures and questions as ProcVQA has them, 1 to 17 pictures each. Each row of the table is a run of
 `training.train.train` on the recipe named, for a few steps: loader, trainer and saving are those of every other run.
-In ten minutes on one H200. `--tiny` is the same code with a model of two layers on a CPU.
+Rows that would begin after `--minutes` (7) are left out, and named. `--tiny` is the same code with a model of two
+layers on a CPU.
 
 The exit code is 1 where something does not hold, and the failed rows are named: a run that fails, a loss that packing
 changes, a resumed run that differs, rewards that sharing changes. Speeds are told, and those beside a goal as well.
@@ -43,6 +44,7 @@ from training.backbones import load_processor, read_config
 from training.data import item_of
 from training.model import load_model, pool
 from training.pictures import Item
+from training.plan import Machine, card_here, plan
 from training.progresslm_data import read_rows
 from training.recipe import Recipe, load_recipe
 from training.rollouts import GenerationSampler, prompt_rows, served, with_vllm
@@ -54,11 +56,18 @@ from warehouse.releases.contents import ShardFile
 from warehouse.releases.release import Release, get_release
 from warehouse.shards.shard import ShardEpisode, picture_name, shards_stage
 
-GOAL_MFU, GOAL_PACKED, GOAL_SHARED = 0.45, 2.0, 1.5
+GOAL_MFU, GOAL_TIMES, GOAL_SHARED = 0.4, 2.0, 1.5
 RATIO_OFF = 0.05  # of vLLM's probabilities to the model's, from 1
 PICTURE_WORK = {"passes": "passes", "seconds": "s", "travel_mb": "MB sent", "floats_at_once_mb": "MB of floats at once"}
 KERNELS = {"varlen": "torch", "flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}
-NUMBERS = {"tokens_per_s": "{:,.0f}", "mfu": "{:.1%}", "memory_gb": "{:.1f}", "loss": "{:.3f}", "differs_by": "{:.1e}"}
+NUMBERS = {
+    "tokens_per_s": "{:,.0f}",
+    "mfu": "{:.1%}",
+    "memory_gb": "{:.1f}",
+    "planned_gb": "{:.1f}",
+    "loss": "{:.3f}",
+    "differs_by": "{:.1e}",
+}
 WARM_STEPS = 2  # not measured: kernels are chosen, memory is taken, workers fill their queues
 FEW = 6  # samples whose loss is compared, packed and padded
 EPISODES, MOMENTS = 16, 16
@@ -94,6 +103,14 @@ class Bench:
     device: str
     rank: int
     world: int
+    until: float = float("inf")  # by time.monotonic: no row begins later
+
+    def is_late(self) -> bool:
+        """Are the minutes over? All processes go by the first one's clock."""
+        told = [time.monotonic() > self.until]
+        if torch.distributed.is_initialized():
+            torch.distributed.broadcast_object_list(told)
+        return told[0]
 
     def release(self, name: str) -> Release:
         return get_release(self.lake, name)
@@ -168,8 +185,10 @@ def changed(recipe: Recipe, name: str, **sections: dict[str, Any] | None) -> Rec
 def base_recipe(recipe: Recipe, tiny: bool) -> Recipe:
     """The recipe named, for a few steps on what was made here."""
     train: dict[str, Any] = {"epochs": None, "steps": WARM_STEPS + 4, "accumulation": min(2, recipe.train.accumulation)}
-    train |= {"save_every": None, "evaluate_every": 0, "warmup": 0.0}
-    data: dict[str, Any] = {"workers": min(recipe.data.workers, os.cpu_count() or 1)}
+    # Compiled where a row says so: each run would compile anew what it has by itself
+    train |= {"save_every": None, "evaluate_every": 0, "warmup": 0.0, "compile": False}
+    data: dict[str, Any] = {"longer_length": None} if recipe.kind == "sft" else {}
+    data |= {"workers": min(recipe.data.workers, os.cpu_count() or 1)}
     if recipe.kind == "sft":
         data |= {"families": {"procvqa_c": 1.0}, "jsonl": (), "image_root": None, "think": None}
     if tiny:
@@ -236,6 +255,39 @@ def same_loss(bench: Bench, attention: str) -> dict[str, Any]:
     return kept | {"layout": "both", "differs_by": off, "holds": off <= bench.load.tolerance}
 
 
+# Layers as they were, and what makes them faster, one after the other: as a GPU of 141 GB has room for
+LADDER: dict[str, dict[str, Any]] = {
+    "eager, all calculated anew": {"compile": False, "recompute": "all"},
+    "compiled": {"compile": True, "recompute": "all"},
+    "compiled, products kept": {"compile": True, "recompute": "matmul"},
+    "compiled, weights in bfloat16": {
+        "compile": True, "recompute": "matmul", "distributed": "fsdp", "dtype": "bfloat16",
+    },
+}  # fmt: skip
+ROWS = 4  # of a step of the ladder, one at once
+
+
+def ladder(bench: Bench) -> Iterator[dict[str, Any]]:
+    """The same samples by each way: speed, memory beside what is planned, and the loss of the first step beside that of
+    layers as they were."""
+    before: list[float] = []
+    for name, settings in LADDER.items():
+        yield tried(bench, f"packed, {name}", lambda settings=settings: rung(bench, settings, before), spare=True)
+
+
+def rung(bench: Bench, settings: dict[str, Any], before: list[float]) -> dict[str, Any]:
+    train = {"batch": 1, "accumulation": ROWS, "distributed": bench.recipe.train.distributed} | settings
+    data = {"packing": True, "window": bench.recipe.data.window or 512}
+    recipe = changed(bench.recipe, "ladder", train=train, data=data, **_still(bench))
+    run, figures = run_of(bench, recipe, "made")
+    before.append(run.curve[0].loss)
+    off = abs(before[-1] - before[0]) / max(1e-3, abs(before[0]))
+    least = FULL.tolerance if recipe.train.dtype == "bfloat16" else bench.load.tolerance
+    memory = torch.cuda.get_device_properties(0).total_memory if bench.device != "cpu" else 141e9
+    planned = sum(plan(recipe, Machine(bench.world, memory, card_here() or "H100")).bytes.values()) / 1e9
+    return figures | {"differs_by": off, "holds": off <= least, "planned_gb": planned}
+
+
 def _still(bench: Bench) -> dict[str, dict[str, Any]]:
     """A head without chance of its own."""
     return {"head": {"dropout": 0.0, "noise": 0.0}} if bench.recipe.head else {}
@@ -271,8 +323,7 @@ def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tin
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
     train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
     data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}
-    grpo = {"generations": 4, "max_completion": load.completion, "rollouts": "auto"}
-    grpo |= {"validate_every": None} | ({"rollouts": "transformers"} if tiny else {})
+    grpo = {"generations": 4, "max_completion": load.completion, "rollouts": "transformers", "validate_every": None}
     return changed(own, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
 
 
@@ -307,6 +358,8 @@ def free() -> None:
 def tried(bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bool = False) -> dict[str, Any]:
     """A row; one that fails says why, and the others go on. `spare`: a lack of memory is no failure."""
     started = time.perf_counter()
+    if bench.is_late():
+        return {"what": name, "took_s": 0.0, "holds": True, "error": "left out: --minutes are over"}
     try:
         row = {"holds": True} | work()
     except Exception as e:  # whatever a kernel, a package or the trainer raises: this row's own failure
@@ -332,26 +385,20 @@ def own_attention(recipe: Recipe) -> str:
 
 
 def sft_rows(bench: Bench) -> Iterator[dict[str, Any]]:
-    own, recipe = own_attention(bench.recipe), bench.recipe
-    row = lambda name, spare=False, **more: tried(bench, name, lambda: speed(bench, **more), spare)  # noqa: E731
+    recipe = bench.recipe
+    row = lambda name, **more: tried(bench, name, lambda: speed(bench, **more))  # noqa: E731
+    yield from ladder(bench)
+    yield tried(bench, f"packed as padded, {own_attention(recipe)}", lambda: same_loss(bench, own_attention(recipe)))
     window = {"window": recipe.data.window or 512, "packing": True}
-    names = attentions(bench)
-    for name in names:
-        yield row(f"packed, {name}", model={"attention": name}, data=window)
-    large = {"data": window, "release": "large"}
-    yield row(f"packed, {own}, pictures {bench.load.large_picture[0]}x{bench.load.large_picture[1]}", **large)
-    other = not recipe.train.gradient_checkpointing
-    small = {"batch": 1, "accumulation": bench.recipe.train.batch, "gradient_checkpointing": other}
-    words = "recomputed" if other else "nothing recomputed"
-    yield row(f"packed, {own}, rows one by one, {words}", spare=True, data=window, train=small)
-    padded = {"batch": bench.recipe.train.batch * samples_of_a_row(bench)}
-    yield row("like length", data={"packing": False, "window": window["window"]}, train=padded)
+    padded = {"batch": ROWS * samples_of_a_row(bench), "recompute": "all", "accumulation": 1}
     yield row("plain padding", data={"packing": False, "window": None}, train=padded)
+    for name in attentions(bench)[1:]:
+        yield tried(bench, f"packed as padded, {name}", lambda name=name: same_loss(bench, name))
     if recipe.lora is None:
         rates = {"merger_lr": None, "vision_lr": None}
-        yield row(f"packed, {own}, LoRA", lora={"rank": 16, "alpha": 32.0}, data=window, train=rates)
-    for name in names:
-        yield tried(bench, f"packed as padded, {name}", lambda name=name: same_loss(bench, name))
+        yield row("packed, LoRA", lora={"rank": 16, "alpha": 32.0}, data=window, train=rates)
+    large = bench.load.large_picture[0], bench.load.large_picture[1]
+    yield row(f"packed, pictures {large[0]}x{large[1]}", data=window, release="large")
 
 
 def samples_of_a_row(bench: Bench) -> int:
@@ -362,10 +409,11 @@ def samples_of_a_row(bench: Bench) -> int:
 
 
 def grpo_rows(bench: Bench, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """A step of GRPO, and by itself each thing that was wrong in one before: what a server is shown, how often pictures
-    are cut, control tokens in texts, the room that a head takes."""
-    engine = "vLLM" if with_vllm(recipe.grpo) else "transformers"  # type: ignore[arg-type]
-    yield tried(bench, f"GRPO, a step, answers by {engine}", lambda: grpo_step(bench, recipe))
+    """A step of GRPO by vLLM, and by itself each thing that was wrong in one before: what a server is shown, how often
+    pictures are cut, control tokens in texts, the room that a head takes."""
+    by_vllm = changed(recipe, "grpo", grpo={"rollouts": "auto"})
+    if with_vllm(by_vllm.grpo):  # type: ignore[arg-type]
+        yield tried(bench, "GRPO, a step, answers by vLLM", lambda: grpo_step(bench, by_vllm))
     of_recipe = load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)  # type: ignore[arg-type]
     yield tried(bench, "tokens of pictures, here and by vLLM", lambda: tokens_of_pictures(recipe, of_recipe))
     yield tried(bench, "pictures of a GRPO step", lambda: picture_work(recipe, Transform(of_recipe)))
@@ -467,7 +515,7 @@ def wait_for(folder: Path, seconds: float = 900.0) -> int:
 
 
 def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    started = time.perf_counter()
+    started, until = time.perf_counter(), time.monotonic() + 60 * args.minutes
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = "cpu" if args.tiny else f"cuda:{local}"
@@ -475,11 +523,14 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     load = TINY if args.tiny else replace(FULL, picture=args.pictures)
     shape = "tiny" if args.tiny else args.shape or shape_of(named)
     parameters = prepare(folder, shape, load, device) if rank == 0 else wait_for(folder)
-    bench = Bench(Lake(Workspace(folder / "workspace")), base_recipe(named, args.tiny), load, device, rank, world)
+    bench = Bench(
+        Lake(Workspace(folder / "workspace")), base_recipe(named, args.tiny), load, device, rank, world, until
+    )
     of_grpo = grpo_recipe(named, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world)
-    rows = list(sft_rows(bench)) if named.kind == "sft" else []
-    if named.kind == "sft":
-        rows.append(tried(bench, "resume", lambda: resumed(bench)))
+    # First what was wrong on a GPU once, and was not seen there since: see what they say of themselves
+    rows = [tried(bench, "resume", lambda: resumed(bench))] if named.kind == "sft" else []
+    rows.append(tried(bench, "GRPO, a step, answers by transformers", lambda: grpo_step(bench, of_grpo)))
+    rows += sft_rows(bench) if named.kind == "sft" else []
     rows += grpo_rows(bench, of_grpo)
     if rank == 0:
         rows.append(tried(bench, "rewards, window 8", lambda: rewards(bench)))
@@ -511,21 +562,24 @@ def show(report: dict[str, Any]) -> None:
     for row in report["rows"]:
         numbers = [form.format(row[k]) if row.get(k) is not None else "" for k, form in NUMBERS.items()]
         rows.append([row["what"], row.get("error") or row.get("attention", ""), row.get("layout", ""), gpus, *numbers])
-    table(["what", "attention", "layout", "GPUs", "tokens/s", "MFU", "GB", "loss", "differs by"], rows)
+    table(["what", "attention", "layout", "GPUs", "tokens/s", "MFU", "GB", "planned", "loss", "differs by"], rows)
     print(f"{'; '.join(goals(report['rows']))}; {report['seconds']} s in all")
 
 
 def goals(rows: list[dict[str, Any]]) -> Iterator[str]:
     """What was wanted, and what came of it; speeds do not make a check fail."""
     by_name = {row["what"]: row for row in rows}
-    packed = [r for r in rows if r["what"].startswith("packed, ") and "tokens_per_s" in r and "," not in r["what"][8:]]
-    if packed:
-        best = max(packed, key=lambda r: r["tokens_per_s"])
+    first, *faster = [by_name.get(f"packed, {name}", {}) for name in LADDER]
+    faster = [row for row in faster if "tokens_per_s" in row]
+    if faster and "tokens_per_s" in first:
+        best = max(faster, key=lambda row: row["tokens_per_s"])
         if best["mfu"] is not None:
-            yield f"MFU {best['mfu']:.1%} with {best['attention']} (goal {GOAL_MFU:.0%})"
-        plain = by_name["plain padding"].get("tokens_per_s")
-        if plain:
-            yield f"packed is {best['tokens_per_s'] / plain:.2f} times plain padding (goal {GOAL_PACKED:.0f})"
+            yield f"MFU {best['mfu']:.1%}, {best['what'].removeprefix('packed, ')} (goal {GOAL_MFU:.0%})"
+        times = best["tokens_per_s"] / first["tokens_per_s"]
+        yield f"{times:.2f} times the tokens a second of layers as they were (goal {GOAL_TIMES:.0f})"
+    plain = by_name.get("plain padding", {}).get("tokens_per_s")
+    if plain and "tokens_per_s" in first:
+        yield f"packed is {first['tokens_per_s'] / plain:.2f} times plain padding (pictures are never padded)"
     if "passes" in (work := by_name.get("pictures of a GRPO step", {})):
         told = [f"{work[k][1]:.3g} {of} (TRL's own way {work[k][0]:.3g})" for k, of in PICTURE_WORK.items()]
         yield f"pictures of a GRPO step: {', '.join(told)}"
@@ -546,6 +600,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shape", choices=sorted(SHAPES), help="default: the size that the recipe is meant for")
     parser.add_argument("--pictures", type=size_of, default=FULL.picture, metavar="WxH", help="as the shards hold them")
     parser.add_argument("--tiny", action="store_true", help="a model of two layers, on the CPU")
+    parser.add_argument("--minutes", type=float, default=7.0, help="no row begins later than this after the start")
     parser.add_argument("--out", type=Path, help="where to write the figures as JSON")
     args = parser.parse_args(arguments)
     if not args.tiny and not torch.cuda.is_available():
@@ -554,6 +609,7 @@ def main(arguments: list[str] | None = None) -> int:
     # Processes of torchrun share a folder, whose name they all know
     folder = Path(tempfile.gettempdir()) / f"gpu-check-{os.environ.get('MASTER_PORT', os.getpid())}"
     first = os.environ.get("RANK", "0") == "0"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "compiled"))
     try:
         report = measure(args, folder)
     finally:

@@ -58,6 +58,9 @@ def train(
     auto_resume: Annotated[bool, Option(help="Resume if there is a checkpoint, else start: for queues.")] = False,
     plan: Annotated[bool, Option("--plan", help="Only say what it takes of --machine, and whether it fits.")] = False,
     machine: Annotated[str | None, Option(help="GPUs, GB of each, card: 8x80xH100; default: the recipe's.")] = None,
+    then: Annotated[
+        list[str] | None, Option(help="Recipe to train next, from the merged model; repeatable. Makes what is missing.")
+    ] = None,
     wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
     at: At = At(),
 ) -> None:
@@ -67,6 +70,8 @@ def train(
     in this workspace only.
     """
     loaded = load_recipe(recipe, model, begins=not plan)  # before the lake is opened: a typo costs nothing
+    for name in then or ():
+        load_recipe(name, begins=False)
     if plan:
         from training.plan import plan_on  # imports torch
 
@@ -75,8 +80,16 @@ def train(
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
-    from pipeline.reward_model import reward_model_step  # imports torch
+    from pipeline.reward_model import chained_steps, reward_model_step  # imports torch
 
+    if then:
+        if resume or auto_resume or wandb:
+            raise UserError("--then goes on by itself with what was interrupted: leave out --resume and --wandb")
+        chain = [recipe, *then]
+        made = _train_visibly(space, lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1])
+        if made:
+            show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, at.format)
+        return
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))

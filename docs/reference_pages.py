@@ -273,9 +273,9 @@ def recipes_page() -> str:
 
 FITS_INTRO = """\
 By `proccorpus train --recipe R --plan`: GB of each GPU (H100 of 80 GB) for the longest rows that a recipe allows, and
-seconds of a step at 40 % of its peak. Arithmetic, measured on no GPU; what does not fit stands in brackets. First each
-size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and `progresslm_grpo` (GRPO) train
-it, then each recipe on its own machine."""
+seconds of a step. Arithmetic, within 15 % of what one H200 took before layers were compiled; what does not fit stands in
+brackets. First each size of Qwen3-VL as `procvlm_sft_sharded` (SFT), `procvlm_oneshot_lora` (LoRA) and
+`progresslm_grpo` (GRPO) train it, then each recipe on its own machine."""
 OF_KIND = {"SFT": "procvlm_sft_sharded", "LoRA": "procvlm_oneshot_lora", "GRPO": "progresslm_grpo"}
 
 

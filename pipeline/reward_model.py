@@ -4,7 +4,10 @@ whole second half in order. Imports torch.
 
 import math
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+
+import torch
 
 from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
@@ -17,12 +20,14 @@ from eval.report.tables import Report, different, score_rows
 from eval.runners.start import RunnerConfig, local_runner
 from eval.scored import eval_run_id
 from pipeline.comparison import TRUTH
+from pipeline.model_check import merge_adapter
 from pipeline.outcome import StepOutcome
 from pipeline.release import found_evaluation, leaderboard_step, main_scores, model_outcome, release_step, report_pages
 from training.card import add_scores
-from training.folder import read_card
-from training.recipe import Recipe
-from training.runs import Point, begin_wandb, newest_model, recorded, trained, training_run_id
+from training.folder import CARD, read_card
+from training.published import MERGED
+from training.recipe import Recipe, load_recipe
+from training.runs import Point, begin_wandb, newest_model, recorded, resumable, trained, training_run_id
 from training.train import train
 from training.trained_on import seen_among, seen_text
 from warehouse.lake import Lake
@@ -89,6 +94,35 @@ def reward_model_step(
     outcome = model_outcome(run, release.name, folder, is_new)
     assert outcome is not None, f"{folder} has no curve of its training"
     return outcome
+
+
+def chained_steps(
+    lake: Lake,
+    release: Release,
+    recipes: Sequence[str],
+    model: Path | None,
+    on_step: Callable[[Point], None] = lambda point: None,
+) -> Iterator[StepOutcome]:
+    """Train recipes one after the other, each from the model before; adapters are merged in between. What is there
+    already is not made again, and what was interrupted goes on. All processes of torchrun call it. Raises UserError."""
+    for name in recipes:
+        recipe = load_recipe(name, model)
+        resume = resumable(lake.workspace, recipe, release)
+        outcome = reward_model_step(lake, release, recipe, on_step=on_step, resume=resume)
+        model = outcome.files[0]
+        if recipe.lora and name != recipes[-1]:
+            model = _merged(lake, model)
+        yield outcome
+
+
+def _merged(lake: Lake, adapter: Path) -> Path:
+    """The whole model of an adapter, merged by the first process where it is not there yet."""
+    whole = adapter.with_name(adapter.name + MERGED)
+    if os.environ.get("RANK", "0") == "0" and not (whole / CARD).exists():
+        merge_adapter(lake.workspace, adapter, None)
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return whole
 
 
 def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = False) -> StepOutcome:

@@ -4,7 +4,8 @@ Samples of a batch that is packed, and pictures always, lie in one row, and `bou
 begins. Flash kernels take these. For the others:
 
   sdpa    a function of ours, which transformers calls by name: one call of SDPA for all blocks of one length; no mask,
-          and nothing outside the blocks is calculated
+          and nothing outside the blocks is calculated. In a layer that is compiled it is an operator of its own, which
+          asks for the blocks' lengths and calculates attention anew in the backward pass
   varlen  torch's own flash kernel for all blocks at once: on a GPU, in half precision
   eager   transformers' own: a dense mask (text), picture by picture
 """
@@ -20,7 +21,11 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 from transformers.utils.import_utils import is_flash_attn_2_available, is_flash_attn_3_available
-from transformers.vision_utils import get_vision_position_ids
+from transformers.vision_utils import (
+    get_vision_interpolation_indices_and_weights,
+    get_vision_position_ids,
+    get_vision_window_index,
+)
 
 from core.errors import FailedError
 from training.recipe import FLASH
@@ -64,14 +69,35 @@ def set_vision(backbone: Any, name: str) -> None:
 def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> Any:
     """The vision tower on pictures of patch grids [n, 3] (t, h, w), as transformers' `mm_encoder_outputs` wants them.
 
-    Places of patches are put together from those of each size: transformers makes them anew for each picture.
+    Places of patches are put together from those of each size: transformers makes them anew for each picture, and asks
+    the device how many there are.
     """
-    merge, shapes = backbone.model.visual.config.spatial_merge_size, grids.tolist()
-    places = torch.cat([_places(*shape, merge) for shape in shapes]).to(grids.device)
+    tower, shapes = backbone.model.visual, grids.tolist()
+    places = torch.cat([_places(*shape, tower.config.spatial_merge_size) for shape in shapes]).to(grids.device)
     bounds = _bounds([h * w for t, h, w in shapes for _ in range(t)], grids.device)
+    given = _interpolated(tower, shapes, grids.device) if hasattr(tower, "pos_embed") else _windows(tower, grids)
     return backbone.model.get_image_features(
-        pixels, grids, return_dict=True, position_ids=places, cu_seqlens=bounds, max_seqlen=max(_LENGTHS[bounds])
-    )
+        pixels, grids, return_dict=True, position_ids=places, cu_seqlens=bounds, max_seqlen=max(_LENGTHS[bounds]),
+        **given,
+    )  # fmt: skip
+
+
+def _interpolated(tower: Any, shapes: Sequence[Sequence[int]], device: torch.device) -> dict[str, torch.Tensor]:
+    """From which entries of Qwen3-VL's table each patch's position is mixed, and how much of each."""
+    side, merge = tower.num_grid_per_side, tower.config.spatial_merge_size
+    mode, align_corners = tower.interpolation_mode, tower.interpolation_align_corners
+    of_each = [_taps(*shape, side, merge, mode, align_corners) for shape in shapes]
+    indices, weights = (torch.cat(parts).to(device, non_blocking=True) for parts in zip(*of_each, strict=True))
+    return {"interp_indices": indices, "interp_weights": weights}
+
+
+def _windows(tower: Any, grids: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The windows that Qwen2.5-VL's layers look at, counted where the pictures' sizes are known."""
+    merge, size, patch = tower.spatial_merge_size, tower.window_size, tower.patch_size
+    order, ends = get_vision_window_index(grids.cpu(), merge, size, patch)
+    lengths = ends.diff().tolist()
+    bounds = _bounds(lengths, grids.device)
+    return {"window_index": order.to(grids.device), "cu_window_seqlens": bounds, "max_window_seqlen": max(lengths)}
 
 
 # What is remembered is made outside of inference mode: training could not use it otherwise.
@@ -79,6 +105,16 @@ def image_features(backbone: Any, pixels: torch.Tensor, grids: torch.Tensor) -> 
 @torch.inference_mode(False)
 def _places(t: int, h: int, w: int, merge: int) -> torch.Tensor:
     return get_vision_position_ids(torch.tensor([[t, h, w]]), merge)
+
+
+@lru_cache(maxsize=512)
+@torch.inference_mode(False)
+def _taps(
+    t: int, h: int, w: int, side: int, merge: int, mode: str, align_corners: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    return get_vision_interpolation_indices_and_weights(
+        torch.tensor([[t, h, w]]), side, mode, align_corners, spatial_merge_size=merge
+    )
 
 
 def packed_inputs(backbone: Any, position_ids: torch.Tensor, lengths: Sequence[int]) -> dict[str, Any]:
@@ -136,23 +172,33 @@ def _blocks(
     bounds = more.pop("cu_seq_lens_q", None)
     if bounds is None:
         return sdpa_attention_forward(module, *states, attention_mask, **more)
+    # Each key serves several queries
+    shared = query.shape[1] // key.shape[1]
+    causal = module.is_causal if more.get("is_causal") is None else more["is_causal"]
     if by_kernel:
-        # Each key serves several queries; the kernel is documented for as many of each.
-        shared, longest = query.shape[1] // key.shape[1], more["max_length_q"]
+        # The kernel is documented for as many keys as queries.
+        longest = more["max_length_q"]
         q, k, v = (
             s[0].repeat_interleave(n, 0).transpose(0, 1) for s, n in zip(states, (1, shared, shared), strict=True)
         )
-        causal = module.is_causal if more.get("is_causal") is None else more["is_causal"]
         window = (-1, 0 if causal else -1)
         made: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=more["scaling"], window_size=window)
         return made.unsqueeze(0), None
+    if torch.compiler.is_compiling():
+        query, key, value = states
+        keys, values = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
+        return attention_in_blocks(query, keys, values, bounds, causal, more["scaling"]), None
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         return sdpa_attention_forward(module, query, key, value, None, **more)[0]
 
+    return by_blocks(attend, states, _lengths(bounds)), None
+
+
+def _lengths(bounds: torch.Tensor) -> tuple[int, ...]:
     if bounds not in _LENGTHS:
         _LENGTHS[bounds] = tuple(bounds.diff().tolist())
-    return by_blocks(attend, states, _LENGTHS[bounds]), None
+    return _LENGTHS[bounds]
 
 
 def by_blocks(attend: Any, states: Sequence[torch.Tensor], lengths: tuple[int, ...]) -> torch.Tensor:
@@ -171,3 +217,79 @@ def _grouped(lengths: tuple[int, ...], device: torch.device) -> tuple[list[torch
     starts = sizes.cumsum(0) - sizes
     groups = [starts[sizes == length, None] + torch.arange(length) for length in sizes.unique().tolist()]
     return [g.to(device) for g in groups], torch.cat([g.flatten() for g in groups]).argsort().to(device)
+
+
+# The same as an operator: a layer that is compiled is traced whole around it
+
+
+@torch.library.custom_op("proccorpus::attention_in_blocks", mutates_args=())
+def attention_in_blocks(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bounds: torch.Tensor, causal: bool, scale: float
+) -> torch.Tensor:
+    """Attention [1, t, h, d] of states [1, h, t, d], as many keys as queries, within the blocks that `bounds` [n + 1]
+    say."""
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        made = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale)
+        return made.transpose(1, 2)
+
+    return by_blocks(attend, (query, key, value), _lengths(bounds))
+
+
+@torch.library.custom_op("proccorpus::attention_in_blocks_backward", mutates_args=())
+def attention_in_blocks_backward(
+    gradient: torch.Tensor,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    bounds: torch.Tensor,
+    causal: bool,
+    scale: float,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Gradients of the three states [1, h, t, d], of that of what came out [1, t, h, d]. Each block's square of weights
+    is held, which kernels avoid."""
+    states = query, key, value, gradient.transpose(1, 2)
+    groups, back = _grouped(_lengths(bounds), query.device)
+    of_groups = [_gradients([s[0][:, places].transpose(0, 1) for s in states], causal, scale) for places in groups]
+    query_part, key_part, value_part = (
+        torch.cat([part.transpose(1, 2).flatten(0, 1) for part in parts]).index_select(0, back).transpose(0, 1)[None]
+        for parts in zip(*of_groups, strict=True)
+    )
+    return query_part.contiguous(), key_part.contiguous(), value_part.contiguous()
+
+
+def _gradients(states: Sequence[torch.Tensor], causal: bool, scale: float) -> list[torch.Tensor]:
+    """Of queries, keys and values [n, h, t, d], by the gradient of what came out, which is the last of `states`."""
+    query, key, value, gradient = (s.float() for s in states)
+    scores = scale * query @ key.transpose(-1, -2)
+    if causal:
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = scores.masked_fill(later, float("-inf"))
+    weights = scores.softmax(-1)
+    of_weights = gradient @ value.transpose(-1, -2)
+    of_scores = scale * weights * (of_weights - (of_weights * weights).sum(-1, keepdim=True))
+    found = of_scores @ key, of_scores.transpose(-1, -2) @ query, weights.transpose(-1, -2) @ gradient
+    return [part.to(states[0].dtype) for part in found]
+
+
+@attention_in_blocks.register_fake
+def _shape(query: torch.Tensor, *others: Any) -> torch.Tensor:
+    return query.new_empty(query.shape[0], query.shape[2], query.shape[1], query.shape[3])
+
+
+@attention_in_blocks_backward.register_fake
+def _shapes(gradient: torch.Tensor, *others: Any) -> tuple[torch.Tensor, ...]:
+    return tuple(state.new_empty(state.shape) for state in others[:3])
+
+
+def _keep(ctx: Any, inputs: tuple, output: torch.Tensor) -> None:
+    *states, ctx.causal, ctx.scale = inputs
+    ctx.save_for_backward(*states)
+
+
+def _back(ctx: Any, gradient: torch.Tensor) -> tuple:
+    made = attention_in_blocks_backward(gradient, *ctx.saved_tensors, ctx.causal, ctx.scale)
+    return *made, None, None, None
+
+
+attention_in_blocks.register_autograd(_back, setup_context=_keep)

@@ -8,6 +8,7 @@ and exercises every line that a 2B model does.
 
 import json
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from training.attention import set_vision, text_attention
 from training.folder import CARD, ModelError
 from training.recipe import LoraConfig, TinyConfig, TrainConfig
 
+# peft asks transformers by a name that it has a newer one for
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 CLASSES = {
     "qwen3_vl": "Qwen3VLForConditionalGeneration",
     "qwen3_vl_moe": "Qwen3VLMoeForConditionalGeneration",

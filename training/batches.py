@@ -44,7 +44,7 @@ Change = Callable[[Sequence[Unread], np.random.Generator], list[Unread]]
 class Prepared:
     """One batch of one device. drawn: samples taken from the source for it; left_out of these were too long;
     samples and tokens (without padding) are what the batch holds; keys: of these samples; made: how many were made how,
-    where the recipe has negatives. Its pictures are bytes: see training.pixels."""
+    where the recipe has negatives; number: of the batch in the run. Its pictures are bytes: see training.pixels."""
 
     batch: Batch
     drawn: int
@@ -53,6 +53,7 @@ class Prepared:
     tokens: int
     keys: tuple[str, ...] = ()
     made: Mapping[str, int] = field(default_factory=dict)
+    number: int = 0
 
     def pin_memory(self) -> "Prepared":
         """As torch's loader asks for, so that a GPU can fetch the batch by itself."""
@@ -238,7 +239,7 @@ class BatchStream:
         tokens = int(batch["item_mask" if packed else "attention_mask"].sum())
         keys = tuple(map(_key, plan.samples))
         made = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)
-        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, made)
+        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, made, number)
 
     def _item(self, sample: Unread) -> Item:
         # What was changed is hardly ever made again

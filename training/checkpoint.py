@@ -56,8 +56,8 @@ def remove_old(steps: Path, keep: int) -> None:
 @dataclass(frozen=True)
 class TrainerState:
     """Where a run stands after `step` steps: samples drawn, the processes that it was begun by, the streams of all
-    processes, the generators' states of those that wrote this, the curve so far, the best evaluation, and how many
-    samples were made how."""
+    processes, the generators' states of those that wrote this, the curve so far, the best evaluation, how many
+    samples were made how, and whether the run's second stage has begun."""
 
     step: int
     drawn: int
@@ -68,6 +68,7 @@ class TrainerState:
     curve: list[dict]
     best: dict | None = None
     made: dict[str, int] = field(default_factory=dict)
+    is_longer: bool = False
 
 
 # Tensors
@@ -130,12 +131,16 @@ def _cause(e: BaseException) -> BaseException:
 
 
 class StepWriter:
-    """Writes the checkpoints of a run, one at a time, beside the training. All processes have one."""
+    """Writes the checkpoints of a run, one at a time, beside the training. All processes have one.
+
+    Older ones than the newest `keep` go once a step has been learnt from the newest: before that nobody knows whether
+    it is sound.
+    """
 
     def __init__(self, steps: Path, keep: int) -> None:
         self._steps, self._keep = steps, keep
         self._pending: Future | None = None
-        self._folder = steps
+        self._folder, self._proven = steps, False
         # The processes talk about a checkpoint apart from the training, on the CPU.
         self._group: Any = (
             distributed.new_group(backend="gloo", timeout=PATIENCE) if distributed.is_initialized() else None
@@ -153,7 +158,7 @@ class StepWriter:
         if self._group is not None:
             distributed.barrier(self._group)
         writer = _Writer(half, self._folder, state, _files(tensors))
-        writer.when_whole = lambda: remove_old(self._steps, self._keep)
+        self._proven = False
         self._pending = async_save(  # type: ignore[assignment]
             dict(tensors), storage_writer=writer, process_group=self._group, no_dist=self._group is None
         )
@@ -168,6 +173,27 @@ class StepWriter:
         except (OSError, RuntimeError, ValueError, CheckpointException) as e:
             why = " ".join(str(_cause(e)).split())[:300]
             raise ModelError(f"the checkpoint {self._folder} could not be written: {why}") from e
+        self._remove_old()
+
+    def prove(self) -> None:
+        """A step was learnt from the weights of the newest checkpoint. The first process calls it."""
+        self._proven = True
+        if self._pending is None or self._pending.done():
+            self._remove_old()
+
+    def _remove_old(self) -> None:
+        is_first = self._group is None or distributed.get_rank() == 0
+        if is_first and self._proven:
+            remove_old(self._steps, self._keep)
+
+    def set_aside(self, step: int) -> Path | None:
+        """Call the checkpoint of `step`, from which no step can be learnt, unsound-N: a run goes on from the one
+        before. Nothing where there is none before. The first process calls it, after `settle`. Returns the folder."""
+        found = saved_steps(self._steps)
+        if len(found) < 2 or found[-1] != step_folder(self._steps, step):
+            return None
+        aside = found[-1].with_name(found[-1].name.replace("step-", "unsound-"))
+        return found[-1].rename(aside)
 
     def settle(self) -> None:
         """Let the last checkpoint become whole if it can, after the run itself went wrong."""
@@ -190,7 +216,6 @@ class _Writer(HuggingFaceStorageWriter):
     def __init__(self, half: Path, folder: Path, state: TrainerState, files: dict[str, int]) -> None:
         super().__init__(str(half), fqn_to_index_mapping=files, save_distributed=True)
         self._half, self._folder, self._text = half, folder, json.dumps(asdict(state)) + "\n"
-        self.when_whole = lambda: None
 
     def finish(self, metadata: Any, results: Sequence[Sequence[Any]]) -> None:
         """Called in the first process, once all have written and synced."""
@@ -200,7 +225,6 @@ class _Writer(HuggingFaceStorageWriter):
         (self._half / STATE_FILE).write_text(self._text)
         sync(self._half / STATE_FILE)
         take_place(self._half, self._folder)
-        self.when_whole()
 
 
 # Where a run stands

@@ -7,6 +7,7 @@ generates where it is installed and there is a GPU (its weights follow each step
 
 import math
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -27,8 +28,9 @@ from core.paths import Workspace
 from training import rollouts
 from training.backbones import adapter_settings
 from training.checkpoint import PATIENCE, TrainerState, chance_state, learning_tensors, load_state, read_tensors
+from training.ending import AskedToEnd
 from training.folder import TrainingError
-from training.loop import batches_each, fresh_state, go_on_with_chance, precision, samples_of_step
+from training.loop import batches_each, check_norm, fresh_state, go_on_with_chance, precision, samples_of_step
 from training.model import ProgressModel
 from training.plan import less
 from training.progresslm import WEIGHTS
@@ -39,6 +41,7 @@ from training.transform import Transform
 from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample
 
+LONG = 20  # steps one after the other in which no answer was better than another: that is said
 COMPLETIONS = "completions.jsonl"  # in the folder of a run's checkpoints
 
 
@@ -62,6 +65,7 @@ class GrpoTrainer:
         self.waiting: Point | None = None  # for the rewards on held-out prompts
         self.matched = 0.0  # how near vLLM's probabilities are to ours, once that is known
         self.counted = 0  # tokens by TRL, in this process's life
+        self.asked, self.ends = AskedToEnd(), False
         self.logged = False  # have completions been written since the run began or resumed?
         self.resumed = load_state(last) if last else None
         # TRL is given the steps that are left, as a run of its own: it counts them from 0
@@ -160,7 +164,7 @@ class GrpoTrainer:
             "max_steps": self.steps_in_all - self.first,
             "max_grad_norm": train.clip,
             "bf16": train.dtype == "bfloat16",
-            "activation_checkpointing": train.gradient_checkpointing,
+            "activation_checkpointing": train.recompute == "all",
             "activation_checkpointing_kwargs": {"use_reentrant": False},
             "seed": train.seed,
             "use_cpu": not gpu,
@@ -241,6 +245,13 @@ class GrpoTrainer:
         """The weights come from `last` in `begin`: TRL makes the optimizer only then."""
         self.curve = [Point(**p) for p in state.curve]
 
+    def check_weights(self) -> None:
+        """Raises TrainingError where the weights are worth nothing. All processes call it."""
+        check_norm(self.trl.learning()[0], self.step, self.recipe.train.lr)
+
+    def close(self) -> None:
+        """TRL's processes end by themselves."""
+
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
         if not self.divided:
@@ -289,6 +300,11 @@ class GrpoTrainer:
         else:
             self._give(point)
 
+    def asked_anywhere(self) -> bool:
+        """Was a process asked to end? All processes call it after each step."""
+        self.ends = any(gather_object([bool(self.asked)]))
+        return self.ends
+
     def validates(self) -> bool:
         """Are held-out prompts asked after the step that was just done? Also after the last."""
         every = self.config.validate_every
@@ -307,6 +323,14 @@ class GrpoTrainer:
     def _give(self, point: Point) -> None:
         self.curve.append(point)
         if self.accelerator.is_main_process:
+            if len(self.curve) % LONG == 0 and all(p.extra.get("no_contrast", 0) >= 1 for p in self.curve[-LONG:]):
+                print(
+                    f"warning: for {LONG} steps all answers to each prompt had one reward, up to step {point.step}: "
+                    "nothing is learnt; raise grpo.temperature or grpo.generations, or begin with a model that knows "
+                    f"the format ({self.steps / COMPLETIONS} has the answers)",
+                    file=sys.stderr,
+                    flush=True,
+                )
             self.on_step(point)
         every = self.recipe.train.save_every
         if every and self.step % every == 0 and self.step < self.steps_in_all:

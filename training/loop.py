@@ -2,6 +2,7 @@
 on GPUs, and on a CPU as well, so that it is tested where there is none."""
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -10,6 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState, PartialState
@@ -18,7 +20,7 @@ from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from training.backbones import parameter_groups
 from training.batches import Batches, Prepared, placed, together
@@ -31,11 +33,20 @@ from training.checkpoint import (
     read_tensors,
     set_chance,
 )
+from training.ending import AskedToEnd
 from training.folder import TrainingError
+from training.layers import layers, prepare_layers
 from training.model import ProgressModel, losses
 from training.plan import PEAK, card_here, cost, less
 from training.recipe import AS_RECORDED, KINDS, Recipe, TrainConfig
 from training.runs import Point
+
+
+def is_divided(recipe: Recipe, world: int) -> bool:
+    """Does each of `world` processes hold a part of the model? One alone, too, where layers calculate with copies of
+    its weights in bfloat16."""
+    train = recipe.train
+    return train.distributed == "fsdp" and (world > 1 or (train.dtype == "bfloat16" and recipe.kind == "sft"))
 
 
 def fresh_state(divided: bool) -> Any:
@@ -59,13 +70,27 @@ def precision(dtype: str) -> MixedPrecisionPolicy:
     return MixedPrecisionPolicy(param_dtype=getattr(torch, dtype), reduce_dtype=torch.float32)
 
 
+def mesh_of(device: torch.device, world: int, local: int) -> Any:
+    """How a model is divided among `world` processes, `local` of them on each machine: among those of a machine, each
+    machine a whole model, so that layers are not gathered over the network. Of one machine, or of machines with one
+    process each: among all."""
+    if 1 < local < world and world % local == 0:
+        return init_device_mesh(device.type, (world // local, local), mesh_dim_names=("machines", "parts"))
+    return init_device_mesh(device.type, (world,))
+
+
 def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressModel:
     """Leave each process a part of every parameter. In place. The weights are those of the first process: the others
-    may hold any.
+    may hold any. One process alone holds all of them: in float32, of which each layer gets a copy in `dtype` when it is
+    due.
 
-    Each layer of the towers is gathered by itself when it is due. The head is a unit of its own, in float32.
+    Each layer of the towers is gathered by itself. The head is a unit of its own, in float32.
     """
-    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    if not torch.distributed.is_initialized():
+        kind = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(kind, store=torch.distributed.HashStore(), rank=0, world_size=1)
+    world = torch.distributed.get_world_size()
+    mesh = mesh_of(device, world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
     whole = {name: p.detach() for name, p in model.named_parameters()}
     if model.head is not None:
         fully_shard(model.head, mesh=mesh, mp_policy=precision("float32"))
@@ -74,7 +99,7 @@ def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressMod
     fully_shard(model, mesh=mesh, mp_policy=precision(dtype))
     _give(model, whole, mesh, device)
     # Where the layers are gathered, all processes have to come by.
-    model.always_sees = True
+    model.always_sees = world > 1
     return model
 
 
@@ -88,12 +113,6 @@ def _give(model: nn.Module, whole: dict[str, torch.Tensor], mesh: Any, device: t
         given = buffer.to(device)
         torch.distributed.broadcast(given, 0)
         buffer.copy_(given)
-
-
-def layers(backbone: nn.Module) -> list[nn.Module]:
-    """The layers of the language model and of the vision tower."""
-    names: Any = backbone._no_split_modules
-    return [m for m in backbone.modules() if type(m).__name__ in names]
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
@@ -116,6 +135,11 @@ def batches_each(recipe: Recipe, begun_by: int, world: int) -> int:
     return of_step // world
 
 
+def chance_of(seed: int, batch: int) -> int:
+    """The seed of noise and dropout on a batch of a run: the same in whichever process the batch is learnt from."""
+    return int(np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0])
+
+
 def share_of_rate(done: float, train: TrainConfig) -> float:
     """Share of the learning rate at a share of the run: linear warm-up, then as the schedule says."""
     if done < train.warmup:
@@ -128,29 +152,40 @@ def share_of_rate(done: float, train: TrainConfig) -> float:
 
 class Trainer:
     """One process's part of a run: model, optimizer, data, and where it stands. `begun_by`: so many processes began
-    it, where it goes on.
+    it, where it goes on; `compiled`: folder where compiled layers are kept for the next run; `longer` makes the
+    batches of the second stage, whose rows are longer, where the recipe has one.
 
-    Equal seeds, data and number of processes give equal curves, resumed or not, and by whatever number of processes.
+    Equal seeds and data give equal curves, resumed or not, and by whatever number of processes: noise and dropout are
+    drawn by a batch's number in the run.
     """
 
-    def __init__(self, model: ProgressModel, batches: Batches, recipe: Recipe, begun_by: int | None = None) -> None:
+    def __init__(
+        self,
+        model: ProgressModel,
+        batches: Batches,
+        recipe: Recipe,
+        begun_by: int | None = None,
+        compiled: Path | None = None,
+        longer: Callable[[], Batches] | None = None,
+    ) -> None:
         self.recipe, self.batches, self.head = recipe, batches, model.head
-        if recipe.train.gradient_checkpointing:
-            model.backbone.activation_checkpointing_enable({"use_reentrant": False})
-            # What is kept of each layer is in the precision of the embeddings, which autocast leaves as they are.
-            if recipe.train.dtype == "bfloat16":
-                model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
+        self.longer = longer if recipe.data.longer_length else None
+        prepare_layers(model.backbone, recipe.train, compiled)
+        # What goes from layer to layer is in the precision of the embeddings, which autocast leaves as they are.
+        if recipe.train.dtype == "bfloat16" and (recipe.train.recompute != "none" or recipe.train.compile):
+            model.backbone.get_input_embeddings().register_forward_hook(lambda _, __, made: made.to(torch.bfloat16))
         self.cost, self.card = cost(model.backbone), card_here()
         fresh_state(divided=False)
         precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
-        # Parts that a batch does not touch
-        handlers: list[Any] = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+        # Parts that a batch does not touch; gradients lie where they are exchanged, not there as well
+        exchange = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
+        handlers: list[Any] = [DistributedDataParallelKwargs(**exchange)]
         on_cpu = not torch.cuda.is_available()
         self.accelerator: Any = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
         world = self.accelerator.num_processes
         self.begun_by = begun_by or world
         self.accumulation = batches_each(recipe, self.begun_by, world)
-        self.divided = recipe.train.distributed == "fsdp" and world > 1
+        self.divided = is_divided(recipe, world)
         if self.divided:
             self.model: Any = shard(model, recipe.train.dtype, self.accelerator.device)
         else:
@@ -161,7 +196,9 @@ class Trainer:
         self.made: Counter[str] = Counter()
         self.curve: list[Point] = []
         self.check: HeldOutCheck | None = None
-        torch.manual_seed(recipe.train.seed + self.accelerator.process_index)
+        self.asked = AskedToEnd()
+        self.ends = False
+        self.streams = batches.state_dict()  # as of the last whole step
 
     @property
     def plain(self) -> ProgressModel:
@@ -177,11 +214,14 @@ class Trainer:
         return self.drawn / (train.epochs * self.batches.per_epoch)
 
     def run(self, on_step: Callable[[Point], None], save: Callable[[], None]) -> None:
-        """To the end; `save` is called each `save_every` steps. Raises TrainingError or ShardError."""
+        """To the end, or to where it `ends` because a process was `asked` to; `save` is called each `save_every` steps.
+        Raises TrainingError or ShardError."""
         self.model.train()
         save_every, check_every = self.recipe.train.save_every, self.recipe.train.evaluate_every
-        while self.done < 1:
+        while self.done < 1 and not self.ends:
             point = self._step()
+            if point is None:
+                break
             self.curve.append(point)
             # The last step is always evaluated
             if self.check and check_every and (self.step % check_every == 0 or self.done >= 1):
@@ -192,17 +232,27 @@ class Trainer:
                 save()
         self.model.eval()
 
-    def _step(self) -> Point:
-        """One step of the optimizer, on so many batches of each process."""
+    def _step(self) -> Point | None:
+        """One step of the optimizer, on so many batches of each process; None where it was not done, because a process
+        was asked to end."""
         started, train = perf_counter(), self.recipe.train
+        if self.longer and self.done >= self.recipe.data.longer_from:
+            self._lengthen(together(gather_object([self.streams])))
         rate = share_of_rate(self.done, train)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["peak"]
         # All of the step's batches are fetched before any is learnt from: each is weighed by its share of the whole.
         parts = [next(self.batches) for _ in range(self.accumulation)]
         held = self._held(parts)
+        self.ends = held["asked"] > 0
+        if self.ends:
+            return None
         with self._memory(parts):
-            loss, text, error, flops, own = self._backward(parts, held)
+            found = self._backward(parts, held)
+            if found is None:
+                self.ends = True
+                return None
+            loss, text, error, flops, own = found
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
             self._refuse(loss, "loss", parts, own)
             clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
@@ -211,6 +261,7 @@ class Trainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
+        self.streams = self.batches.state_dict()
         self.drawn += held["drawn"]
         self.left_out += held["left_out"]
         self.made.update({kind: held[kind] for kind in (AS_RECORDED, *KINDS)})
@@ -232,9 +283,17 @@ class Trainer:
             mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card] if self.card else None,
         )
 
+    def _lengthen(self, streams: dict) -> None:
+        """Begin the second stage, with the window of samples where the first one is."""
+        assert self.longer is not None
+        self.batches, self.longer = self.longer(), None
+        self.batches.load_state_dict(streams)
+        self.streams = self.batches.state_dict()
+
     def _held(self, parts: Sequence[Prepared]) -> dict[str, int]:
         """What this step's batches hold, over all processes: each batch is weighed by its part of it."""
         counts = Counter(dict.fromkeys(("answer_tokens", "labels", AS_RECORDED, *KINDS), 0))
+        counts["asked"] = int(bool(self.asked))
         for part in parts:
             if self._with_text:
                 counts["answer_tokens"] += int((part.batch["labels"][:, 1:] >= 0).sum())
@@ -246,18 +305,21 @@ class Trainer:
 
     def _backward(
         self, parts: Sequence[Prepared], held: Mapping[str, int]
-    ) -> tuple[float, float, float, float, list[float]]:
+    ) -> tuple[float, float, float, float, list[float]] | None:
         """Add up the gradients of this process's batches. Sums over all processes: of the weighed loss, of both losses
-        unweighed, of FLOPs; then the loss of each of this process's batches."""
+        unweighed, of FLOPs; then the loss of each of this process's batches. None where a process that is alone was
+        asked to end meanwhile; of several each would have to know."""
         train, head_weight = self.recipe.train, self.recipe.head.weight if self.recipe.head else 0.0
-        text_sum = error_sum = flops = 0.0
-        own: list[float] = []
+        flops, found = 0.0, []
         for number, (part, batch) in enumerate(placed(parts, self.accelerator.device), 1):
+            if self.asked and self.accelerator.num_processes == 1:
+                return None
             flops += self.cost.of(part.batch)
             # Processes exchange gradients with the last batch only. Those of a divided model do so with each: whole
             # gradients would not fit beside it.
             is_last = number == len(parts) or self.divided
             with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                torch.manual_seed(chance_of(train.seed, part.number))
                 with self.accelerator.autocast():
                     output = self.model(batch, self._with_text)
                 of_text, of_head, error = losses(self.head, output, batch)
@@ -265,11 +327,11 @@ class Trainer:
                 loss = train.text_weight * of_text / max(1, held["answer_tokens"]) + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
-            own.append(float(loss.detach()))
-            text_sum += float(of_text.detach())
-            error_sum += float(error.detach())
-        loss_sum, text_sum, error_sum, flops = self._sum(sum(own), text_sum, error_sum, flops)
-        return loss_sum, text_sum, error_sum, flops, own
+            found.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
+        # Read once a step: the device is not waited for between batches.
+        own, texts, errors = zip(*torch.stack(found).tolist(), strict=True)
+        loss_sum, text_sum, error_sum, flops = self._sum(sum(own), sum(texts), sum(errors), flops)
+        return loss_sum, text_sum, error_sum, flops, list(own)
 
     @property
     def _with_text(self) -> bool:
@@ -316,11 +378,13 @@ class Trainer:
 
     def state(self) -> TrainerState:
         """All processes call it."""
-        streams = together(gather_object([self.batches.state_dict()]))
+        streams = together(gather_object([self.streams]))
         chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
         best = self.check.best if self.check else None
         made = dict(self.made)
-        return TrainerState(self.step, self.drawn, self.left_out, self.begun_by, streams, chance, curve, best, made)
+        is_longer = bool(self.recipe.data.longer_length) and self.longer is None
+        where = self.step, self.drawn, self.left_out, self.begun_by
+        return TrainerState(*where, streams, chance, curve, best, made, is_longer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
@@ -333,8 +397,22 @@ class Trainer:
         self.made = Counter(state.made)
         self.curve = [Point(**p) for p in state.curve]
         self.samples, self.tokens = self.curve[-1].samples, self.curve[-1].tokens
+        # A run that was saved before its second stage begins that one itself, at its next step
+        if self.longer and state.is_longer:
+            self._lengthen(state.streams)
         self.batches.load_state_dict(state.streams)
+        self.streams = self.batches.state_dict()
         go_on_with_chance(state, self.accelerator.process_index, self.recipe.train.seed)
+
+    def check_weights(self) -> None:
+        """Raises TrainingError where the weights are worth nothing, though the loss that they came of was finite: they
+        would be kept, and gone on with. All processes call it."""
+        check_norm(self.plain, self.step, self.recipe.train.lr)
+
+    def close(self) -> None:
+        """Leave the group that a process alone made for a model that is divided."""
+        if self.divided and self.accelerator.num_processes == 1:
+            torch.distributed.destroy_process_group()
 
     def weights(self) -> dict[str, torch.Tensor] | None:
         """Of the whole model, on the main process, where each has only a part of it; None where they have it all."""
@@ -343,6 +421,17 @@ class Trainer:
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights: dict[str, Any] = get_model_state_dict(self.model, options=options)
         return weights
+
+
+def check_norm(model: nn.Module, step: int, rate: float) -> None:
+    """Raises TrainingError where the norm of what learns is not finite after so many steps."""
+    total: Any = torch.nn.utils.get_total_norm([p.detach() for p in model.parameters() if p.requires_grad])
+    norm = float(total.full_tensor() if isinstance(total, DTensor) else total)
+    if not math.isfinite(norm):
+        raise TrainingError(
+            f"the weights are too large after step {step - 1} (their norm is {norm}): lower train.lr (now {rate:g}) in "
+            "the recipe; checkpoints before it are kept"
+        )
 
 
 def _mean(total: float, count: int) -> float | None:

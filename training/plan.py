@@ -1,7 +1,9 @@
 """What a recipe takes of a machine: bytes of a GPU by part, tokens and seconds of a step, and whether it fits.
 
 By arithmetic on the model's sizes. Bytes of state are exact, those of activations an estimate for the longest rows that
-a recipe allows. Seconds are of a card at 40 % of its peak, and of its memory's bandwidth where answers are drawn.
+a recipe allows, by how much of a layer is calculated anew (train.recompute). Seconds are those of multiplications at
+70 % of a card's peak and of what all else moves through its memory at 80 % of its bandwidth
+(benchmarks/training_traffic.py counts it), and a quarter more; answers are drawn at the memory's bandwidth.
 
 FLOPs of a step, recomputation not counted:
   2 P n                    forward, for each linear layer of P weights applied to n tokens (or patches)
@@ -15,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -98,7 +101,19 @@ RESERVED = 6 * GB  # of a GPU: CUDA's and NCCL's own, one layer gathered whole, 
 CACHE = 2 * GB  # for vLLM's keys and values, at least: some ten thousand tokens
 MOST_OF_GPU = 0.9  # that vLLM takes
 PICTURES, PATCHES, ANSWERS = 0.9, 4, 0.05  # share of tokens, patches of each, and share of tokens with a loss
-EFFICIENCY = 0.4
+EFFICIENCY = 0.4  # of a card's peak, where a prompt is read
+OF_PEAK, OF_BANDWIDTH, SLOWER = 0.7, 0.8, 1.25  # the last is what an H200 took over this
+# Of a layer and a token, in its inputs of all multiplications (_unit), by train.compile and train.recompute; of text
+# and of pictures: bytes kept until the backward pass, and bytes that pass through memory beside multiplications
+KEPT_UNITS = {
+    (False, "none"): (1.67, 1.13), (False, "matmul"): (0.63, 0.5),
+    (True, "none"): (1.08, 0.91), (True, "matmul"): (0.63, 0.5),
+}  # fmt: skip
+MOVED_UNITS = {
+    (False, "none"): (24.4, 10.7), (False, "matmul"): (32.1, 15.0), (False, "all"): (32.1, 15.0),
+    (True, "none"): (4.5, 3.5), (True, "matmul"): (6.5, 5.0), (True, "all"): (6.5, 5.0),
+}  # fmt: skip
+OUTSIDE_UNITS, OF_WEIGHT = 20, 12  # of text, outside of layers; bytes of a micro-batch for each weight that learns
 CERTAIN = ("weights", "gradients", "optimizer", "copies for exchange", "reference model", "CUDA and pieces")
 
 
@@ -119,9 +134,16 @@ class Machine(NamedTuple):
         return cls(int(found[1]), float(found[2]) * GB, card)
 
 
+class Choice(NamedTuple):
+    """What a step takes by how much is calculated anew: bytes of a GPU, seconds."""
+
+    bytes: float
+    seconds: float
+
+
 class Plan(NamedTuple):
     """parameters by part of the model, and how many learn; bytes of a GPU by part; rows, tokens (at most) and
-    seconds of a step of all GPUs."""
+    seconds of a step of all GPUs; and what each choice of train.recompute would take."""
 
     machine: Machine
     parameters: Mapping[str, int]
@@ -131,6 +153,12 @@ class Plan(NamedTuple):
     tokens: int
     seconds: float
     less: str  # what to lower or set
+    choices: Mapping[str, Choice] = MappingProxyType({})
+
+    def fastest(self) -> str | None:
+        """The choice of train.recompute that fits and takes the least time."""
+        fitting = [name for name, choice in self.choices.items() if choice.bytes <= self.machine.memory]
+        return min(fitting, key=lambda name: self.choices[name].seconds, default=None)
 
     def wrong(self, names: tuple[str, ...] = ()) -> str | None:
         """What does not fit, in a sentence, of all parts or of some; None where it does."""
@@ -167,6 +195,11 @@ class Plan(NamedTuple):
             "rows a step": self.rows,
             "tokens a step, at most": self.tokens,
             "seconds a step, about": float(f"{self.seconds:.3g}"),
+            **{
+                f"with train.recompute {name}": f"{choice.bytes / GB:.1f} GB, {choice.seconds:.3g} s"
+                for name, choice in self.choices.items()
+            },
+            "train.recompute, fastest here": self.fastest() or "none fits",
             "fits": self.wrong() or "yes",
         }
 
@@ -179,9 +212,21 @@ def plan_on(recipe: Recipe, machine: str | None) -> Plan:
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
     """Raises TrainingError for a model whose size is not known, ModelError for a checkpoint that cannot be read."""
-    model, train, data = _model(recipe), recipe.train, recipe.data
+    model, own = _model(recipe), recipe.train.recompute
+    anew = ("none", "all") if recipe.kind == "grpo" else ("none", "matmul", "all")
+    plans = {name: _planned(model, _recomputed(recipe, name), machine) for name in anew}
+    choices = {name: Choice(sum(of.bytes.values()), of.seconds) for name, of in plans.items()}
+    return plans[own]._replace(choices=choices, less=less(recipe))
+
+
+def _recomputed(recipe: Recipe, what: str) -> Recipe:
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"recompute": what})})
+
+
+def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
+    train, data = recipe.train, recipe.data
     text, vision = model.backbone.config.get_text_config(), model.backbone.config.vision_config
-    answer, asked = recipe.grpo.max_completion if recipe.grpo else 0, train.batch * data.sequence_length
+    answer, asked = recipe.grpo.max_completion if recipe.grpo else 0, train.batch * data.longest
     tokens, patches = asked + train.batch * answer, PATCHES * PICTURES * asked
     answers = train.batch * answer or ANSWERS * tokens * bool(train.text_weight)
     parameters, learns = Counter[str](), Counter[str]()
@@ -189,21 +234,23 @@ def plan(recipe: Recipe, machine: Machine) -> Plan:
         parameters[part(name)] += parameter.numel()
         learns[part(name)] += parameter.numel() * parameter.requires_grad
     whole, count, sees = sum(parameters.values()), sum(learns.values()), learns["vision"] + learns["merger"] > 0
-    divided = train.distributed == "fsdp" and machine.gpus > 1
-    needs = _state(whole, count, recipe, machine, divided) | {
-        "activations of text": _kept(text, text.num_hidden_layers, tokens, train),
-        "activations of pictures": _kept(vision, vision.depth, patches, train) * sees,
+    needs = _state(whole, count, recipe, machine) | {
+        "activations of text": _kept(text, text.num_hidden_layers, tokens, train, 0),
+        "activations of pictures": _kept(vision, vision.depth, patches, train, 1) * sees,
         "logits": 8.0 * answers * text.vocab_size,
     }
     found, steps = cost(model.backbone), train.accumulation * machine.gpus
     flops = found.language * tokens + found.language_attention * tokens**2 / train.batch + found.output * answers
-    seconds = _seconds(recipe, machine, flops + found.vision * patches, text, whole)
-    return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, less(recipe))
+    traffic = _moved(text, text.num_hidden_layers, tokens, train, 0) + OUTSIDE_UNITS * _unit(text, train) * tokens
+    traffic += _moved(vision, vision.depth, patches, train, 1) * (1 if sees else 1 / 3) + OF_WEIGHT * count
+    seconds = _seconds(recipe, machine, flops + found.vision * patches, traffic, text, whole)
+    return Plan(machine, parameters, count, needs, train.batch * steps, tokens * steps, seconds, "")
 
 
-def _state(whole: int, count: int, recipe: Recipe, machine: Machine, divided: bool) -> dict[str, float]:
+def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str, float]:
     """Bytes that are there whatever the batch, of `whole` parameters, of which `count` learn."""
-    apart, half = machine.gpus if divided else 1, recipe.train.dtype == "bfloat16"
+    divided, half = recipe.train.distributed == "fsdp" and machine.gpus > 1, recipe.train.dtype == "bfloat16"
+    apart = machine.gpus if divided else 1
     learning, refers = 4.0 * count, recipe.grpo and recipe.grpo.kl_coef and not recipe.lora
     frozen = (whole - count) * (4 - 2 * (half and recipe.lora is not None))
     return {
@@ -217,12 +264,14 @@ def _state(whole: int, count: int, recipe: Recipe, machine: Machine, divided: bo
     }
 
 
-def _seconds(recipe: Recipe, machine: Machine, flops: float, text: Any, whole: int) -> float:
-    """Of a step; each token that is drawn reads all weights, and keys and values of all answers drawn at once."""
+def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, text: Any, whole: int) -> float:
+    """Of a step, of micro-batches of so many FLOPs and bytes that pass through memory; each token that is drawn reads
+    all weights, and keys and values of all answers drawn at once."""
     train, grpo, asked = recipe.train, recipe.grpo, recipe.data.sequence_length
-    passes = (4 if train.gradient_checkpointing else 3) + (2 if grpo else 0)  # with the old and the start's model
-    speed = EFFICIENCY * PEAK[machine.card]
-    learning = train.accumulation * flops * passes / 3 / speed
+    passes = (4 if train.recompute == "all" else 3) + (2 if grpo else 0)  # with the old and the start's model
+    speed, bandwidth = EFFICIENCY * PEAK[machine.card], BANDWIDTH[machine.card]
+    products = flops * passes / 3 / (OF_PEAK * PEAK[machine.card])
+    learning = SLOWER * train.accumulation * (products + traffic / (OF_BANDWIDTH * bandwidth))
     if not grpo:
         return learning
     drawn, width = train.batch * train.accumulation, getattr(text, "head_dim", 128)
@@ -235,17 +284,29 @@ def less(recipe: Recipe) -> str:
     """Which of a recipe's settings lower the need of memory."""
     return (
         f"lower train.batch (now {recipe.train.batch}) and raise train.accumulation, lower data.sequence_length (now "
-        f"{recipe.data.sequence_length}) or model.max_pixels, set train.gradient_checkpointing, or take more GPUs with "
+        f"{recipe.data.sequence_length}) or model.max_pixels, set train.recompute, or take more GPUs with "
         "train.distributed: fsdp"
     )
 
 
-def _kept(sizes: Any, layers: int, tokens: float, train: Any) -> float:
-    """Bytes for the backward pass of a tower: each layer's input, and all of one layer, calculated anew; or all of
-    each."""
-    h, wide = sizes.hidden_size, 1 if train.dtype == "bfloat16" else 2
-    layer = wide * tokens * (2 * (6 * h + 3 * sizes.intermediate_size) + 8 * h)
-    return 2 * wide * tokens * h * layers + layer if train.gradient_checkpointing else layers * layer
+def _unit(sizes: Any, train: Any) -> float:
+    """Bytes of a token in a layer, as it goes into each multiplication once: what others are told in."""
+    wide = 1 if train.dtype == "bfloat16" else 2
+    return wide * (2 * (6 * sizes.hidden_size + 3 * sizes.intermediate_size) + 8 * sizes.hidden_size)
+
+
+def _kept(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
+    """Bytes for the backward pass of a tower, of text (0) or pictures (1): each layer's input, and all of one layer,
+    calculated anew; or more of each."""
+    layer, wide = _unit(sizes, train) * tokens, 1 if train.dtype == "bfloat16" else 2
+    if train.recompute == "all":
+        return 2 * wide * tokens * sizes.hidden_size * layers + layer
+    return layers * layer * KEPT_UNITS[train.compile, train.recompute][which]
+
+
+def _moved(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> float:
+    """Bytes that pass through memory in a tower, beside multiplications."""
+    return layers * tokens * _unit(sizes, train) * MOVED_UNITS[train.compile, train.recompute][which]
 
 
 def _model(recipe: Recipe) -> ProgressModel:

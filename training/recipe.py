@@ -154,6 +154,10 @@ class DataConfig(Section):
     validation_jsonl: tuple[Path, ...] = Field(default=(), description="files of held-out rows, if jsonl names files")
     image_root: Path | None = Field(default=None, description="folder of the pictures that the rows name")
     sequence_length: int = Field(default=8192, ge=16, description="tokens of a packed row; the most of a sample")
+    longer_length: int | None = Field(
+        default=None, ge=16, description="takes the place of sequence_length in the run's second stage; absent: none"
+    )
+    longer_from: float = Field(default=0.5, gt=0, lt=1, description="share of the run after which that stage begins")
     max_pictures: int | None = Field(default=None, ge=1, description="samples with more pictures are left out")
     packing: bool = False
     window: int | None = Field(default=None, ge=1, description="samples sorted or packed together; absent: a batch")
@@ -161,6 +165,11 @@ class DataConfig(Section):
     workers: int = Field(default=0, ge=0, description="processes that prepare batches; 0: in the training process")
     cache_mb: int = Field(default=256, ge=0, description="MB of decoded pictures to keep in memory, for small corpora")
     negatives: NegativesConfig = Field(default=NegativesConfig(), description="samples that are made of others")
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a row in any stage."""
+        return max(self.sequence_length, self.longer_length or 0)
 
     @model_validator(mode="after")
     def rates_have_shards(self) -> Self:
@@ -187,7 +196,12 @@ class TrainConfig(Section):
     clip: float = Field(default=1.0, gt=0, description="largest norm of the gradient")
     text_weight: float = Field(default=1.0, ge=0, description="weight of the cross entropy on the answer")
     dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
+    recompute: Literal["none", "matmul", "all"] = Field(
+        default="none",
+        description="what of a layer is calculated anew in the backward pass, to save memory: nothing; all but "
+        "results of matrices and attention; everything",
+    )
+    compile: bool = Field(default=False, description="compile each layer: fewer passes over memory, slower to start")
     distributed: Literal["none", "fsdp"] = Field(
         default="none", description="several processes: each holds the whole model (none), or a part (fsdp)"
     )
@@ -196,6 +210,15 @@ class TrainConfig(Section):
     save_every: int | None = Field(default=None, ge=1, description="steps between checkpoints to resume from")
     keep: int = Field(default=2, ge=1, description="number of these checkpoints to keep")
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def older_name(cls, fields: Any) -> Any:
+        """`gradient_checkpointing`, as recipes before 0.3 have it, is `recompute: all`."""
+        if isinstance(fields, dict) and "gradient_checkpointing" in fields:
+            fields = {"recompute": "all" if fields["gradient_checkpointing"] else "none"} | fields
+            del fields["gradient_checkpointing"]
+        return fields
 
     @model_validator(mode="after")
     def one_length(self) -> Self:
@@ -218,7 +241,7 @@ class GrpoConfig(Section):
     max_completion: int = Field(default=8192, ge=1, description="most tokens of a completion")
     kl_coef: float = Field(default=0.01, ge=0, description="weight of the distance from the starting model")
     rollouts: Literal["auto", "vllm", "transformers"] = Field(
-        default="transformers", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
+        default="auto", description="software that generates; auto: vLLM, if it is installed and there is a GPU"
     )
     clip_low: float = Field(default=0.2, gt=0, lt=1, description="ratios below 1 - clip_low have no gradient")
     clip_high: float = Field(default=0.3, gt=0, description="ratios above 1 + clip_high have no gradient")
@@ -257,6 +280,8 @@ class Recipe(Section):
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
         others = train.merger_lr or train.vision_lr
         yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
+        of_sft = is_grpo and (train.recompute == "matmul" or train.compile)
+        yield of_sft, "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo"
         half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
         whole = half_alone and train.dtype != "bfloat16"
         yield whole, f"model.attention: {model.attention} calculates in train.dtype: bfloat16 only"
@@ -264,7 +289,7 @@ class Recipe(Section):
     def _of_data(self) -> Iterator[tuple[object, str]]:
         """The same of the data."""
         data, is_grpo, negatives = self.data, self.kind == "grpo", self.data.negatives.total
-        for field in ("dataset_rates", "families", "per_visit"):
+        for field in ("dataset_rates", "families", "per_visit", "longer_length"):
             given = is_grpo and field in data.model_fields_set
             yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
         every = self.grpo.validate_every if self.grpo else self.train.evaluate_every

@@ -297,6 +297,7 @@ class StepLog(TrainerCallback):
             self.ours.begin()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        control.should_training_stop |= self.ours.asked_anywhere()
         control.should_evaluate = self.ours.validates()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:

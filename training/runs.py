@@ -25,7 +25,7 @@ from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
 
-CODE_VERSION = "training-12"  # 12: a laptop model's strangeness is by the nearest pictures
+CODE_VERSION = "training-13"  # 13: noise and dropout by a batch's number
 BEST = ".best"  # after a run's name: the best model of a run that evaluates
 STATE_FILE = "state.json"  # of a checkpoint to resume from
 

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,10 @@ from core.files import whole_folder
 from core.logs import TOLD
 from training import backbones, runs
 from training.attention import chosen, set_attention
-from training.batches import NO_LABELS, open_batches
+from training.batches import NO_LABELS, Batches, open_batches
 from training.card import make_card
 from training.checkpoint import CheckpointScorer, HeldOutCheck, StepWriter, load_state
+from training.ending import noticed
 from training.folder import TrainingError, is_laptop, read_card, write_card
 from training.laptop.fit import adapt_laptop, train_laptop
 from training.loop import Trainer
@@ -33,6 +36,7 @@ from warehouse.lake import Lake, content_key
 from warehouse.releases.release import Release
 from warehouse.shards.shard import Sample, read_entries
 
+COMPILED = ".compiled"  # in models: layers as they were compiled, for the next run
 VOCABULARY_ENTRIES = 500  # episodes whose texts a tiny model's tokenizer is made from
 
 
@@ -79,14 +83,7 @@ def train(
         check = HeldOutCheck(trainer.accelerator, scorer, write_model, steps / "held-out", runs.best_folder(folder))
         check.begin(load_state(last).best if last else None, resumed=last is not None)
         trainer.check = check
-    writer = StepWriter(steps, recipe.train.keep)
-    try:
-        trainer.run(on_step, lambda: writer.write(trainer.state(), trainer.tensors()))
-        writer.wait()
-    except BaseException:
-        writer.settle()
-        raise
-
+    _run(trainer, StepWriter(steps, recipe.train.keep), on_step)
     best = check.best if check else None
     if best:
         card |= {"best": {"model": runs.best_folder(folder).name, **best}}
@@ -94,8 +91,44 @@ def train(
     if trainer.accelerator.is_main_process:
         runs.record(lake, run, release, recipe, trainer.curve, int(best["step"]) if best else None)
     trainer.accelerator.wait_for_everyone()
+    trainer.close()
     seconds = time.monotonic() - started
     return runs.TrainingRun(run, folder, tuple(trainer.curve), parameters, trainer.drawn, seconds)
+
+
+def _run(trainer: Any, writer: StepWriter, on_step: Callable[[runs.Point], None]) -> None:
+    """Train to the end, with checkpoints. Raises TrainingError, ModelError, ShardError; KeyboardInterrupt, or whatever
+    else the signal does, once a checkpoint of the last whole step is written, where the process is asked to end."""
+
+    def proven(point: runs.Point) -> None:
+        writer.prove()
+        on_step(point)
+
+    def save() -> None:
+        trainer.check_weights()
+        writer.write(trainer.state(), trainer.tensors())
+
+    with noticed() as asked:
+        trainer.asked = asked
+        try:
+            trainer.run(proven, save)
+            if not trainer.ends:
+                trainer.check_weights()
+            elif trainer.curve:
+                save()
+            writer.wait()
+        except TrainingError as e:
+            writer.settle()
+            aside = writer.set_aside(trainer.step) if trainer.accelerator.is_main_process else None
+            if aside is None:
+                raise
+            raise TrainingError(f"{e} The checkpoint of this step is set aside as {aside.name}") from e
+        except BaseException:
+            writer.settle()
+            raise
+        if trainer.ends and trainer.accelerator.is_main_process:
+            kept = f"the checkpoint of step {trainer.step} is kept, --resume goes on from it"
+            print(f"note: {kept if trainer.curve else 'ended before the first step'}", file=sys.stderr, flush=True)
 
 
 def _start(
@@ -115,8 +148,15 @@ def _start(
     else:
         shards = release.paths(lake.workspace, "train")
         labels = read_labels(lake, release, shards) if recipe.data.negatives.total else NO_LABELS
-        batches = open_batches(shards, Transform(processor), recipe, rank, world, labels)
-        trainer = Trainer(model, batches, recipe, state.begun_by if state else None)
+
+        def opened(length: int) -> Batches:
+            data = recipe.data.model_copy(update={"sequence_length": length})
+            of_stage = recipe.model_copy(update={"data": data})
+            return open_batches(shards, Transform(processor), of_stage, rank, world, labels)
+
+        begun_by, data = state.begun_by if state else None, recipe.data
+        longer = partial(opened, data.longest)
+        trainer = Trainer(model, opened(data.sequence_length), recipe, begun_by, folder.parent / COMPILED, longer)
     # What goes on beside the weights: the curve, the optimizer and all chance.
     if state:
         trainer.load(last, state)

@@ -195,7 +195,9 @@ def training_figure(curve: Sequence[Mapping[str, Any]]) -> Figure:
         width = min(SMOOTHED_OVER, len(values))
         smooth = np.convolve(values, np.ones(width) / width, mode="valid")
         axes[0, 0].plot(np.arange(len(smooth)) + width - 1, smooth, color=colour, label=name)
-    axes[0, 0].set(xlabel="step", yscale="log", ylabel="loss")
+    # A loss of GRPO may be 0 or less at each step
+    has_log = any(loss > 0 for line in axes[0, 0].get_lines() for loss in line.get_ydata())
+    axes[0, 0].set(xlabel="step", yscale="log" if has_log else "linear", ylabel="loss")
     axes[0, 0].legend(fontsize=8)
     return figure
 

@@ -72,7 +72,9 @@ def small(name: str, **train: Any) -> Recipe:
     of = load_recipe(name, begins=False).model_dump(exclude_unset=True)
     data = {"families": {"procvqa_b": 1, "procvqa_c": 1}, "sequence_length": 256, "window": 16, "think": None}
     few = {"epochs": None, "steps": 4, "batch": 2, "accumulation": 2, "evaluate_every": 0, "save_every": 2}
-    few |= {"dtype": "float32", "distributed": "none"} | train
+    few |= {"dtype": "float32", "distributed": "none", "compile": False} | train
+    if "longer_length" in of["data"]:
+        data["longer_length"] = 384
     sections = {"model": {"tiny": TINY}, "data": of["data"] | data | {"workers": 0}, "train": of["train"] | few}
     return Recipe(**of | sections)
 

@@ -175,7 +175,7 @@ def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monke
     losses_of = {}
     for anew in (False, True):
         kept.clear()
-        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "gradient_checkpointing": anew}
+        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "recompute": "all" if anew else "none"}
         losses_of[anew] = [p.loss for p in train(lake, release, recipe("kept", train=settings)).curve]
         assert kept == {torch.bfloat16 if anew else torch.float32}
     assert losses_of[True] == pytest.approx(losses_of[False], rel=2e-3)

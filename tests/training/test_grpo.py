@@ -11,18 +11,21 @@ from safetensors.torch import load_file
 from transformers import Qwen2VLImageProcessor
 from trl.trainer.grpo_config import GRPOConfig
 
+from pipeline.reward_model import chained_steps
+from tests.kits.cli_kit import ok, proccorpus
 from tests.kits.progresslm_rows import empty_corpus, teach, write_rows
-from tests.kits.training_kit import KilledError, kill_at
+from tests.kits.training_kit import TINY, KilledError, kill_at, make_release
 from tests.kits.varlen_kernel import varlen_by_sdpa
-from training import attention, rollouts, transform
+from training import attention, grpo, rollouts, transform
 from training.backbones import load_processor
-from training.folder import TrainingError
+from training.folder import TrainingError, read_card
 from training.model import load_model
 from training.pictures import Item
 from training.plan import GB, Machine, plan
+from training.published import MERGED
 from training.recipe import Recipe, load_recipe
 from training.rollouts import vllm_settings
-from training.runs import Point, TrainingRun, saved_steps
+from training.runs import Point, TrainingRun, newest_model, saved_steps, trained
 from training.train import train
 from warehouse.shards.shard import Sample
 
@@ -333,6 +336,45 @@ def test_the_samples_of_a_step_that_went_wrong_are_named(
     answered = {row["sample_id"] for row in completions(tmp_path) if row["step"] == 0}
     assert len(answered) == 2
     assert str(e.value).endswith(f"has the answers. Its samples: {', '.join(sorted(answered))}")
+
+
+def test_many_steps_without_contrast_are_said(
+    taught: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    plain = grpo._extra
+    monkeypatch.setattr(grpo, "LONG", 2)
+    rewarded(taught, tmp_path / "some")
+    assert "had one reward" not in capsys.readouterr().err
+    monkeypatch.setattr(grpo, "_extra", lambda logs: plain(logs) | {"no_contrast": 1.0})
+    rewarded(taught, tmp_path / "none")
+    assert "for 2 steps all answers to each prompt had one reward, up to step 1" in capsys.readouterr().err
+
+
+def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> None:
+    """SFT of an adapter, its merged model, and GRPO from that; run again, it makes nothing anew."""
+    home = taught.parents[2]
+    lake, release = make_release(tmp_path / "w")
+    model = f"{{tiny: {TINY}}}"
+    (tmp_path / "sft.yaml").write_text(
+        f"name: sft\nmodel: {model}\nlora: {{rank: 4, alpha: 8}}\ntrain: {{steps: 2, batch: 2, lr: 1.0e-3}}\n"
+    )
+    (tmp_path / "rl.yaml").write_text(
+        f"name: rl\nkind: grpo\nmodel: {{base: the merged one}}\ngrpo: {{generations: 2, max_completion: 8}}\n"
+        f"data: {{jsonl: [{home / 'rl.jsonl'}], image_root: {home / 'images'}}}\n"
+        "train: {steps: 1, batch: 4, lr: 1.0e-4}\n"
+    )
+    names = [str(tmp_path / name) for name in ("sft.yaml", "rl.yaml")]
+    words = ["train", "--recipe", names[0], "--then", names[1], "--release", release.name]
+    first = ok(proccorpus(*words, "--workspace", str(lake.workspace.root), cwd=tmp_path))
+    sft, rl = (trained(lake, newest_model(lake, name) or "") for name in ("sft", "rl"))
+    assert sft
+    assert rl
+    assert f"{rl}" in first.out
+    begun_with = Path(read_card(rl)["recipe"]["model"]["path"])
+    assert begun_with == sft.with_name(sft.name + MERGED)
+    before = {path: path.stat().st_mtime_ns for path in (sft, rl, begun_with)}
+    assert [o.files[0] for o in chained_steps(lake, release, names, None)] == [sft, rl]
+    assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
 def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:

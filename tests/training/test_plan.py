@@ -17,7 +17,7 @@ from training import loop
 from training.backbones import add_adapter
 from training.folder import TrainingError
 from training.model import ProgressModel, losses
-from training.plan import GB, Machine, cost, plan, plan_on
+from training.plan import GB, SLOWER, Machine, cost, plan, plan_on
 from training.recipe import BUILT_IN, LoraConfig, Recipe, load_recipe
 from training.train import train
 from warehouse.lake import Lake
@@ -59,20 +59,60 @@ def test_bytes_of_state_are_those_of_a_step(
         assert planned.bytes[part] == pytest.approx(count, rel=0.05), part
 
 
+def as_it_was(base: str, **train: Any) -> Recipe:
+    """The settings of the audits' figures: eager layers, batches of four rows of 8,192 tokens."""
+    recipe = load_recipe("procvlm_sft", begins=False)
+    settings = {"batch": 4, "accumulation": 16, "recompute": "all", "compile": False, "distributed": "none"} | train
+    changes = {
+        "model": recipe.model.model_copy(update={"base": base}),
+        "data": recipe.data.model_copy(update={"longer_length": None}),
+        "train": recipe.train.model_copy(update=settings),
+        "head": None,
+    }
+    return recipe.model_copy(update=changes)
+
+
+def test_seconds_and_bytes_are_those_that_an_h200_took() -> None:
+    """Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192."""
+    h200 = Machine(1, 141 * GB, "H200")
+    assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(2.49, rel=0.15)
+    kept = plan(as_it_was("Qwen3-VL-2B", recompute="none", batch=1, accumulation=4), h200)
+    assert kept.seconds == pytest.approx(2.09, rel=0.15)
+    activations = kept.bytes["activations of text"] + kept.bytes["activations of pictures"]
+    assert activations / GB == pytest.approx(66, rel=0.15)
+
+
+def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
+    """More memory for less time, and the fastest of those that fit."""
+    for name, gpus, memory, card, fastest in (
+        ("procvlm_sft", 4, 80, "H100", "matmul"),
+        ("procvlm_sft:one_gpu", 1, 80, "H100", "all"),
+        ("procvlm_sft:h200", 1, 141, "H200", "matmul"),
+        ("procvlm_sft:h200", 1, 192, "B200", "none"),
+        ("procvlm_sft:h200", 1, 24, "4090", None),
+    ):
+        found = plan(load_recipe(name, begins=False), Machine(gpus, memory * GB, card))
+        choices = [found.choices[what] for what in ("none", "matmul", "all")]
+        assert [c.bytes for c in choices] == sorted((c.bytes for c in choices), reverse=True)
+        assert [c.seconds for c in choices] == sorted(c.seconds for c in choices)
+        assert found.fastest() == fastest, name
+        assert found.rows == 256
+        assert found.facts()["train.recompute, fastest here"] == (fastest or "none fits")
+
+
 @pytest.mark.parametrize(
     ("base", "parameters", "copied", "shared", "text", "vision", "seconds"),
     [
-        ("Qwen3-VL-2B", 2.12, 42.5, 4.2, 3.8, 5.8, 27),
-        ("Qwen3-VL-4B", 4.43, 88.7, 8.9, 6.0, 5.8, 51),
-        ("Qwen3-VL-8B", 8.76, 175, 17.5, 9.7, 7.3, 90),
+        ("Qwen3-VL-2B", 2.12, 42.5, 4.2, 3.8, 5.8, 2.14),
+        ("Qwen3-VL-4B", 4.43, 88.7, 8.9, 6.0, 5.8, 3.56),
+        ("Qwen3-VL-8B", 8.76, 175, 17.5, 9.7, 7.3, 5.43),
     ],
 )
 def test_the_audits_table(
     base: str, parameters: float, copied: float, shared: float, text: float, vision: float, seconds: float
 ) -> None:
     """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
-    recipe = load_recipe("procvlm_sft", begins=False)
-    of = recipe.model_copy(update={"model": recipe.model.model_copy(update={"base": base}), "head": None})
+    of = as_it_was(base)
     ddp = plan(of, Machine(8, 80 * GB))
     fsdp = plan(of.model_copy(update={"train": of.train.model_copy(update={"distributed": "fsdp"})}), ddp.machine)
     state = ("weights", "gradients", "optimizer", "copies for exchange")
@@ -82,8 +122,9 @@ def test_the_audits_table(
     # And one layer that is calculated anew
     assert 0 < ddp.bytes["activations of text"] / GB - text < 0.8 * text
     assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
-    # Of rows that are one sample each, whose attention is the most that there can be
-    assert seconds < ddp.seconds < 1.4 * seconds
+    # As benchmarks/training_traffic.py has it of one batch on an H200; rows may be one sample each here
+    one = plan(as_it_was(base, accumulation=1), Machine(1, 141 * GB, "H200"))
+    assert one.seconds / SLOWER == pytest.approx(seconds, rel=0.15)
     assert (ddp.wrong() is None) == (base == "Qwen3-VL-2B")
     assert fsdp.wrong() is None
 
@@ -129,7 +170,7 @@ def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkey
 def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
     told = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
     fits = ok(proccorpus(*told, cwd=tmp_path)).json
-    assert (fits["rows a step"], fits["fits"], fits["machine"]) == (64, "yes", "8 x H100, 80 GB each")
+    assert (fits["rows a step"], fits["fits"], fits["machine"]) == (256, "yes", "8 x H100, 80 GB each")
     one = proccorpus(*told, "--machine", "1x80xA100", cwd=tmp_path)
     assert one.code == FAILED
     assert one.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")

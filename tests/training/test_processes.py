@@ -37,12 +37,13 @@ def recipe_of(name: str, taught: Path) -> Recipe:
             "grpo": {"generations": 4, "max_completion": 24, "temperature": 1.0},
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
-    if name not in NAMES[:4]:  # built in; noise is drawn by each process for itself
+    if name not in NAMES[:4]:  # built in, with noise where they have it
         of = small(name, distributed="fsdp", lr=1e-3)
-        return of.model_copy(update={"head": of.head and of.head.model_copy(update={"noise": 0.0}), "lora": None})
+        return of.model_copy(update={"lora": None})
     distributed = "none" if name == "copies" else "fsdp"
-    lora = LORA if name == "lora" else None
-    return recipe(name, lora=lora, train={**SETTINGS, "distributed": distributed})
+    lora = LORA | {"dropout": 0.1} if name == "lora" else None
+    head = {"noise": 0.1, "dropout": 0.1}
+    return recipe(name, lora=lora, head=head, train={**SETTINGS, "distributed": distributed})
 
 
 def curve(lake: Lake, release: Release, of: Recipe, resume: bool = False) -> list[Point]:

@@ -109,7 +109,6 @@ def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name:
 
 SHIPPED = (
     "procvlm_sft",
-    "procvlm_sft_16k",
     "procvlm_sft_published",
     "procvlm_oneshot_lora",
     "progresslm_sft_nothink",
@@ -128,6 +127,18 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[
     assert [(p.loss, p.gradient_norm, p.samples) for p in again.curve] == [
         (p.loss, p.gradient_norm, p.samples) for p in whole.curve
     ]
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus: tuple[Lake, Release], at: int) -> None:
+    data = {"packing": True, "window": 16, "sequence_length": 128, "longer_length": 384, "longer_from": 0.5}
+    settings = {"steps": 6, "batch": 1, "accumulation": 2, "save_every": 1}
+    of = recipe(f"stages{at}", data=data, head={"noise": 0.1}, train=settings)
+    whole = train(*corpus, of)
+    tokens = np.diff([0, *(p.tokens for p in whole.curve)])
+    assert max(tokens[:3]) <= 2 * 128 < min(tokens[3:])
+    again = killed_and_resumed(*corpus, of, at=at)
+    assert [(p.loss, p.tokens) for p in again.curve] == [(p.loss, p.tokens) for p in whole.curve]
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]) -> None:
@@ -242,7 +253,7 @@ def test_out_of_memory_says_which_knob_to_turn(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(TrainingError) as e:
         fit(model, transform, items, recipe())
     assert "out of memory at step 0 on a batch of 4 x " in str(e.value)
-    for knob in ("train.batch (now 4)", "train.gradient_checkpointing", "data.sequence_length", "model.max_pixels"):
+    for knob in ("train.batch (now 4)", "train.recompute", "data.sequence_length", "model.max_pixels"):
         assert knob in str(e.value)
 
 

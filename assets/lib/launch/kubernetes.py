@@ -9,6 +9,7 @@ from pydantic import Field
 from assets.lib.launch.job import RENDEZVOUS_PORT, Job, Machines, follow, torchrun
 
 NAME = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"
+ENDS_WITHIN_S = 120  # a pod that is told to end: torchrun gives a training 30 s for a last checkpoint
 KEPT_S = 86400  # so long an ended job stays for people to look at
 
 
@@ -95,6 +96,7 @@ class KubernetesLauncher(Machines):
             container["ports"] = [{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}]
         pod = {
             "restartPolicy": "Never",
+            "terminationGracePeriodSeconds": ENDS_WITHIN_S,
             "automountServiceAccountToken": False,
             "containers": [container],
             "volumes": [

@@ -24,12 +24,16 @@ WARNED_S = 120  # so long before its time limit Slurm tells the script
 AGAIN = """again() {{
   [ "${{SLURM_RESTART_COUNT:-0}}" -lt {restarts} ] || return
   echo "the time limit is near: the job is begun again and goes on from its newest checkpoint"
+  # A training that is told to end writes a checkpoint first; torchrun gives it 30 s
+  kill -TERM "$job"
+  wait "$job"
   scontrol requeue "$SLURM_JOB_ID"
 }}
 trap again USR1
 {run} &
-wait $!; code=$?
-[ $code -le 128 ] || {{ wait $!; code=$?; }}
+job=$!
+wait "$job"; code=$?
+[ $code -le 128 ] || {{ wait "$job"; code=$?; }}
 exit $code
 """
 WAITING = ("PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD", "SPECIAL_EXIT")
