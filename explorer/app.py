@@ -28,6 +28,7 @@ from explorer.access import CorpusView, PageError
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
 from explorer.pages import media, sql
+from explorer.scribe import Scribe
 from explorer.site import FILTERS, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcess
@@ -45,7 +46,8 @@ PAGES = [import_module(f"explorer.pages.{found.name}") for found in iter_modules
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates())
+    scribe = Scribe(lake)
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), scribe)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
     adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
@@ -54,6 +56,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         yield
         adapt.stop()
         label.stop()
+        scribe.stop()
         queries.close()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)

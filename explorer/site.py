@@ -24,6 +24,7 @@ from core.values import plain
 from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
+from explorer.scribe import Scribe
 from warehouse.lake import Lake
 from warehouse.releases.contents import freeze_command
 
@@ -78,6 +79,7 @@ class Explorer:
     corpus: CorpusView
     index: CorpusIndex
     templates: Environment
+    scribe: Scribe
 
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
@@ -93,6 +95,7 @@ class Explorer:
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,
+            "trouble": self.scribe.trouble,
             # Who judges: the name that a proxy gives, which is known, else the one to begin with
             "author": request.state.user or self.options.access.author,
             "author_is_known": bool(request.state.user),
@@ -138,11 +141,16 @@ def _visit(request: Request) -> Iterator[Visit]:
 Visiting = Annotated[Visit, Depends(_visit)]
 
 
+def check_may_write(explorer: Explorer) -> None:
+    """Raises PageError where nothing can be changed."""
+    if why := explorer.options.why_read_only:
+        raise PageError(why, 403)
+
+
 @contextmanager
 def writing(explorer: Explorer) -> Iterator[Lake]:
     """The lake to write to, for one request. Raises PageError where nothing can be changed."""
-    if why := explorer.options.why_read_only:
-        raise PageError(why, 403)
+    check_may_write(explorer)
     try:
         lake = Lake(explorer.space)
     except OSError as e:
