@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -109,7 +109,11 @@ class LakeReader:
 
     def places_of(self, table: str) -> set[tuple[str, int]]:
         """The episodes of which people said something since the lake was opened, that stands in a table."""
-        return self.overlay.places[table] if self.overlay else set()
+        return {*self.newest_of(table)}
+
+    def newest_of(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
+        """The newest row of each such episode."""
+        return self.overlay.newest[table] if self.overlay else {}
 
     def has_rows(self, table: str) -> bool:
         return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)

@@ -31,8 +31,8 @@ class Overlay:
         self._lock = threading.Lock()
         self._end = 0  # byte of the journal up to which it was read
         self._keys: set[tuple[str, people.Key]] = set()
-        # By table the episodes of which it has rows
-        self.places: dict[str, set[Place]] = {name: set() for name in TABLES_LAID_OVER}
+        # By table the newest row of each episode of which it has some
+        self.newest: dict[str, dict[Place, dict[str, Any]]] = {name: {} for name in TABLES_LAID_OVER}
         con.execute(f"ATTACH ':memory:' AS {NAME}")
         con.execute(f"SET search_path = '{NAME}.main,lake.main'")
         for name in TABLES_LAID_OVER:
@@ -76,7 +76,8 @@ class Overlay:
             con.register("new_rows", TABLES[name].rows(rows))
             con.execute(f"INSERT INTO {NAME}.main.{name}_waiting BY NAME FROM new_rows")
             con.unregister("new_rows")
-        self.places[name].update((row["dataset"], row["episode_index"]) for row in rows)
+        # Another mapping, not a changed one: requests go through the former
+        self.newest[name] = self.newest[name] | {(row["dataset"], row["episode_index"]): row for row in rows}
 
 
 def _laid_over() -> frozenset[str]:

@@ -7,6 +7,7 @@ With a catalog in Postgres, where people judge on several machines, each judgeme
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -15,9 +16,10 @@ from core.errors import UserError, first_line
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.corrected_labels import corrected_places
 from warehouse.lake import Lake
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.journal import Journal, JournalLake
 from warehouse.lake.place import place
-from warehouse.lake.statements import Writable
+from warehouse.lake.statements import Writable, newest_row
 
 IDLE_S = 5.0  # without a judgement: then what waits is committed
 MOST_S = 30.0  # that a judgement waits while others come
@@ -36,7 +38,7 @@ class Scribe:
         self._saying = threading.Lock()
         self._committing = threading.Lock()
         self._wake = threading.Condition()
-        self._newest = self._oldest = 0.0  # when the newest and the oldest that waits came, by the monotonic clock
+        self._latest = self._oldest = 0.0  # when the latest and the oldest that waits came, by the monotonic clock
         self._thread: threading.Thread | None = None
         self._is_ending = False
         self._lake: Lake | None = None
@@ -64,14 +66,18 @@ class Scribe:
 
     def _say_at_once[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         with self._saying, self._journal.held(made=True), self._corpus.reading() as reader:
-
-            def has_statements(table: str, **of: Any) -> bool:
-                is_of_one = "episode_index" in of
-                return not is_of_one or (of["dataset"], of["episode_index"]) in corrected_places(reader, table)
-
-            result = act(reader, JournalLake(self._space, reader.con, has_statements))
+            result = act(reader, JournalLake(self._space, reader.con, partial(self._newest, reader)))
         self._begin()
         return result
+
+    def _newest(self, reader: LakeReader, table: str, **of: Any) -> dict[str, Any] | None:
+        """The newest row of an episode: what lies over the lake is newer than what it has; of most it has nothing."""
+        place = of["dataset"], of["episode_index"]
+        if row := reader.newest_of(table).get(place):
+            return row
+        if place not in corrected_places(reader, table):
+            return None
+        return newest_row(LakeConnection(self._space, reader.con), table, **of)
 
     def _say_to_lake[T](self, act: Callable[[LakeReader, Writable], T]) -> T:
         lake = Lake(self._space)
@@ -101,7 +107,7 @@ class Scribe:
 
     def _begin(self) -> None:
         with self._wake:
-            now = self._newest = time.monotonic()
+            now = self._latest = time.monotonic()
             self._oldest = self._oldest or now
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="scribe", daemon=True)
@@ -146,4 +152,4 @@ class Scribe:
         if not self._oldest:
             return None
         now = time.monotonic()
-        return min(self._newest + IDLE_S - now, self._oldest + MOST_S - now)
+        return min(self._latest + IDLE_S - now, self._oldest + MOST_S - now)

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -28,6 +30,7 @@ from explorer.scribe import Scribe
 from warehouse.lake import Lake
 from warehouse.releases.contents import freeze_command
 
+STATIC = Path(__file__).parent / "static"
 # Pages in the navigation: path and name. A module that adds a page adds a line here; its `router` is found
 NAVIGATION = [
     ("/", "Corpus"),
@@ -38,6 +41,8 @@ NAVIGATION = [
     ("/training", "Training"),
     ("/leaderboard", "Leaderboard"),
 ]
+# Of scripts and styles: a hash of them all
+STATIC_VERSION = sha256(b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -96,6 +101,7 @@ class Explorer:
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,
             "trouble": self.scribe.trouble,
+            "static": STATIC_VERSION,
             # Who judges: the name that a proxy gives, which is known, else the one to begin with
             "author": request.state.user or self.options.access.author,
             "author_is_known": bool(request.state.user),

@@ -119,17 +119,17 @@ class Journal:
 class JournalLake(LakeConnection):
     """A state of the lake that is read, and to which people's rows are added by way of the journal, while it is held.
 
-    has_statements: may there be rows of a table that have these values? Where not, none is looked for.
+    newest: the newest row of a table that has these values, as `statements.newest_row` finds it, by whoever knows more.
     """
 
     def __init__(
         self,
         workspace: Workspace,
         con: duckdb.DuckDBPyConnection,
-        has_statements: Callable[..., bool],
+        newest: Callable[..., dict[str, Any] | None],
     ) -> None:
         super().__init__(workspace, con)
-        self.has_statements = has_statements
+        self.newest = newest
         self._together: dict[str, list[dict[str, Any]]] | None = None
 
     @contextmanager

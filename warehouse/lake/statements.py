@@ -72,10 +72,8 @@ def say(
     """
     name = TABLES[table].key[0]
 
-    may_follow = not isinstance(lake, JournalLake) or lake.has_statements(table, **of)
-
     def new_rows() -> list[dict[str, Any]]:
-        newest = (newest_row(lake, table, **of) if may_follow else None) or {}
+        newest = (lake.newest(table, **of) if isinstance(lake, JournalLake) else newest_row(lake, table, **of)) or {}
         made, at = [of | row for row in make(newest)], time_after(newest.get("created_at"))
         common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
         return [row | {name: id_of(row) if id_of else common, "created_at": at} for row in made]
