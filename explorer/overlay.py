@@ -15,7 +15,7 @@ from core.tables import TABLES
 from core.views import VIEWS
 from warehouse.lake import people
 from warehouse.lake.connection import quoted, sql_type
-from warehouse.lake.journal import Journal
+from warehouse.lake.journal import PeopleJournal
 from warehouse.lake.statements import Place
 
 NAME = "journal"  # of the database
@@ -26,7 +26,7 @@ class Overlay:
     """The rows of the journal over one connection's lake. For use by several threads."""
 
     def __init__(self, workspace: Workspace, con: duckdb.DuckDBPyConnection) -> None:
-        self._journal = Journal(workspace)
+        self._journal = PeopleJournal(workspace)
         self._con = con
         self._lock = threading.Lock()
         self._end = 0  # byte of the journal up to which it was read

@@ -17,7 +17,7 @@ from explorer.access import CorpusView, LakeReader, PageError
 from explorer.corrected_labels import corrected_places
 from warehouse.lake import Lake
 from warehouse.lake.connection import LakeConnection
-from warehouse.lake.journal import Journal, JournalLake
+from warehouse.lake.journal import JournalLake, PeopleJournal
 from warehouse.lake.place import place
 from warehouse.lake.statements import Writable, newest_row
 
@@ -34,7 +34,7 @@ class Scribe:
         self._corpus = corpus
         self._space = corpus.space
         self._is_prompt = not place(corpus.space).is_postgres
-        self._journal = Journal(corpus.space)
+        self._journal = PeopleJournal(corpus.space)
         self._saying = threading.Lock()
         self._committing = threading.Lock()
         self._wake = threading.Condition()

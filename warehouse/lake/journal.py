@@ -10,8 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -23,8 +22,7 @@ from warehouse.lake import people
 from warehouse.lake.connection import LakeConnection
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """Rows (table, row) that wait, in the order in which they were said; they end at byte `end` of the journal.
 
     num_unreadable: lines between them that no program wrote so.
@@ -42,7 +40,7 @@ class Waiting:
         return {name: list(rows.values()) for name, rows in tables.items()}
 
 
-class Journal:
+class PeopleJournal:
     """The journal of a workspace. Its file is only ever added to, and emptied in its place."""
 
     def __init__(self, workspace: Workspace) -> None:
@@ -141,7 +139,7 @@ class JournalLake(LakeConnection):
         finally:
             self._together = None
         for name, rows in together.items():
-            Journal(self.workspace).append(name, rows)
+            PeopleJournal(self.workspace).append(name, rows)
 
     def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Add the rows that `settle` makes to the journal; they are durable when this returns. Raises OSError."""
@@ -149,5 +147,5 @@ class JournalLake(LakeConnection):
         if self._together is not None:
             self._together.setdefault(name, []).extend(rows)
         elif rows:
-            Journal(self.workspace).append(name, rows)
+            PeopleJournal(self.workspace).append(name, rows)
         return rows

@@ -23,7 +23,7 @@ from core.views import STATEMENTS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
-from warehouse.lake.journal import Journal, Waiting
+from warehouse.lake.journal import PeopleJournal, Waiting
 from warehouse.lake.outdated import forget_labels
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publication import (
@@ -192,7 +192,7 @@ class Lake(LakeConnection):
 
         What waits in the journal is added first: it was said before.
         """
-        journal = Journal(self.workspace)
+        journal = PeopleJournal(self.workspace)
         with self.lock(), journal.held():
             waiting = journal.read()
             with self.transaction(message):
@@ -208,7 +208,7 @@ class Lake(LakeConnection):
         Rows that the lake has, as after a kill in the middle of this, are not added again. on_commit: is told of the
         snapshot while nobody else can commit.
         """
-        journal = Journal(self.workspace)
+        journal = PeopleJournal(self.workspace)
         if not journal.size:
             return Waiting()
         with self.lock():
@@ -417,7 +417,7 @@ def lake_to_read(workspace: Workspace) -> Lake:
 
     Raises LakeError: of another version, among others.
     """
-    if Journal(workspace).size and os.access(workspace.root, os.W_OK):
+    if PeopleJournal(workspace).size and os.access(workspace.root, os.W_OK):
         Lake(workspace).con.close()  # which takes it in
     return Lake(workspace, read_only=True, may_be_older=False)
 

@@ -9,7 +9,7 @@ import pytest
 
 from core.paths import Workspace
 from warehouse.lake import Lake
-from warehouse.lake.journal import Journal
+from warehouse.lake.journal import PeopleJournal
 from warehouse.lake.lake import lake_to_read
 from warehouse.lake.outcomes import StatedOutcome, add_outcomes
 from warehouse.lake.place import LakeError
@@ -28,14 +28,14 @@ def said(space: Workspace) -> list[str]:
 
 
 @pytest.fixture
-def journal(own) -> Journal:
-    journal = Journal(own.space)
+def journal(own) -> PeopleJournal:
+    journal = PeopleJournal(own.space)
     with journal.held(made=True):
         journal.append("outcomes", [outcome(0), outcome(1)])
     return journal
 
 
-def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, journal: Journal):
+def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, journal: PeopleJournal):
     kept = journal.path.read_bytes()
     assert said(own.space) == ["said0", "said1"]
     assert journal.size == 0
@@ -47,14 +47,14 @@ def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, jo
     assert [line["row"]["import_id"] for line in lines if line["table"] == "outcomes"] == ["said0", "said1", "said2"]
 
 
-def test_a_line_that_a_power_cut_left_half_written_was_never_answered(own, journal: Journal):
+def test_a_line_that_a_power_cut_left_half_written_was_never_answered(own, journal: PeopleJournal):
     with journal.path.open("ab") as f:
         f.write(b'{"table": "outcomes", "row": {"import_id": "ne')
     assert said(own.space) == ["said0", "said1"]
     assert journal.size == 0
 
 
-def test_lines_that_cannot_be_read_are_kept_aside(own, journal: Journal):
+def test_lines_that_cannot_be_read_are_kept_aside(own, journal: PeopleJournal):
     kept = journal.path.read_bytes()
     journal.path.write_bytes(b"\x00\x00\n" + kept)
     assert said(own.space) == ["said0", "said1"]
@@ -62,7 +62,7 @@ def test_lines_that_cannot_be_read_are_kept_aside(own, journal: Journal):
     assert aside.read_bytes() == b"\x00\x00\n" + kept
 
 
-def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(own, journal: Journal, monkeypatch):
+def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(own, journal: PeopleJournal, monkeypatch):
     lake = Lake(own.space, takes_in=False)
     add = lake._add_waiting
 
@@ -78,7 +78,7 @@ def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(own, journal:
     assert said(own.space) == ["said0", "said1", "said2"]
 
 
-def test_what_others_say_comes_after_what_waits(own, journal: Journal):
+def test_what_others_say_comes_after_what_waits(own, journal: PeopleJournal):
     lake = Lake(own.space, takes_in=False)
     with closing(lake.con):
         add_outcomes(lake, "tiny", "seen.csv", [StatedOutcome(0, True, None, "grace")])
@@ -87,7 +87,7 @@ def test_what_others_say_comes_after_what_waits(own, journal: Journal):
     assert journal.size == 0
 
 
-def test_a_failed_commit_leaves_the_journal_as_it_is(own, journal: Journal, monkeypatch):
+def test_a_failed_commit_leaves_the_journal_as_it_is(own, journal: PeopleJournal, monkeypatch):
     kept = journal.path.read_bytes()
     lake = Lake(own.space, takes_in=False)
 
