@@ -46,9 +46,12 @@ def machine() -> str:
 
 
 @contextmanager
-def serving(*words: str) -> Iterator[tuple[str, int]]:
-    """The first line that a server of Python's prints, as it is ready, and its process, which ends with the block."""
-    process = subprocess.Popen([sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def serving(*words: str, folder: Path = ROOT) -> Iterator[tuple[str, int]]:
+    """The first line that a server of Python's prints, as it is ready, and its process, which ends with the block.
+
+    folder: the checkout that it is of.
+    """
+    process = subprocess.Popen([sys.executable, *words], cwd=folder, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         yield process.stdout.readline().strip(), process.pid

@@ -9,7 +9,7 @@ from pipeline.config import built, listed_datasets, resolve, stored_builds
 from pipeline.plan import stale_chunks
 from pipeline.stages import stage_specs
 from warehouse.lake import Lake, recordings
-from warehouse.lake.outcomes import chunks_to_build, question
+from warehouse.lake.outcomes import assumption, chunks_to_build, question
 from warehouse.lake.references import sentences
 from warehouse.lake.similarity import embedded_pictures
 
@@ -19,6 +19,7 @@ COLUMNS = (
     "assumed_complete, look_unfinished"
 )
 SHOWN_OF_COMMIT = 12  # characters; --format json has all
+ASSUMED_AT = "say it: proccorpus explore (G, B and U on a run), or outcomes import"
 UNFINISHED_AT = "proccorpus explore, page Review, Look unfinished"
 
 
@@ -52,6 +53,8 @@ def show_status(rows: list[dict]) -> None:
     show([{n: v for n, v in _in_words(row).items() if n not in left_out} for row in rows], "table")
     for text in filter(None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)):
         print(f"{text}: {UNFINISHED_AT}")
+    for text in filter(None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)):
+        print(f"{text}; {ASSUMED_AT}")
 
 
 def _in_words(row: dict) -> dict:

@@ -40,6 +40,11 @@ class Workspace:
         return self.root / "people.jsonl"
 
     @property
+    def journal(self) -> Path:
+        """What people said and the lake does not have yet (`warehouse.lake.journal`)."""
+        return self.root / "journal.jsonl"
+
+    @property
     def removed(self) -> Path:
         """What a build or a repair found that nothing lists: kept until gc."""
         return self.root / ".removed"

@@ -6,21 +6,25 @@ Every query has a time limit.
 """
 
 import threading
+import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from core.errors import UserError
 from core.files import ScratchFolder
 from core.paths import Workspace
 from core.tables import TABLES
 from core.views import VIEWS
+from explorer.overlay import Overlay
 from warehouse.lake.catalog import check_catalog, copy_catalog
 from warehouse.lake.connection import attach, connect, database, literal, quoted, sql_type
 from warehouse.lake.place import LakeError, place
@@ -30,6 +34,9 @@ from warehouse.sql_process import LakeState
 
 MEMORY = "450MB"  # of all pages together, without the index of episodes
 PAGE_S = 20.0  # that the queries of one page may take
+MOST_RECENT = 128  # answers that are kept for `lately`
+REST_S = 60.0  # after the last judgement the lake is read anew
+OWN_PATH, OVERLAY = "lake.main", "journal.main"  # where names are looked for
 CURRENT_SQL = "SELECT id FROM ducklake_current_snapshot('lake')"
 
 
@@ -53,12 +60,15 @@ class Snapshot:
 class LakeReader:
     """One request's view of the lake; all its queries read the same snapshot.
 
-    kept: what requests have asked of this state of the lake once for all; see `once`.
+    kept: what requests have asked of this state of the lake once for all; see `once` and `of_chunk`. overlay: what
+    people said since; None where the corpus cannot be changed, or the journal is of no use.
     """
 
     con: duckdb.DuckDBPyConnection
     snapshot: Snapshot
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    overlay: Overlay | None = None
 
     def rows(self, sql: str, *values: Any) -> list[tuple]:
         return self.con.execute(sql, list(values)).fetchall()
@@ -78,6 +88,33 @@ class LakeReader:
             self.kept[key] = find()
         return self.kept[key]
 
+    def lately(self, key: Any, find: Callable[[], Any]) -> Any:
+        """As `once`, of what is larger, or of which there is much: the oldest is forgotten."""
+        found = self.recent.get(key)
+        if found is None:
+            found = self.recent[key] = find()
+            while len(self.recent) > MOST_RECENT:
+                self.recent.pop(next(iter(self.recent)), None)
+        return found
+
+    def of_episode(self, name: str, sql: str, dataset: str, chunk: int, episode_index: int) -> list[dict]:
+        """The rows of an episode among those that a query gives of its chunk ($1 dataset, $2 chunk).
+
+        For tables with few rows of each episode. A chunk is asked for once: one reviews runs of the same ones, and to
+        read one row of a file costs as much as reading all.
+        """
+        rows = self.lately((name, dataset, chunk), lambda: self.con.execute(sql, [dataset, chunk]).to_arrow_table())
+        numbers = rows["episode_index"].to_numpy()
+        return rows.take(np.flatnonzero(numbers == episode_index)).to_pylist()
+
+    def places_of(self, table: str) -> set[tuple[str, int]]:
+        """The episodes of which people said something since the lake was opened, that stands in a table."""
+        return {*self.newest_of(table)}
+
+    def newest_of(self, table: str) -> Mapping[tuple[str, int], dict[str, Any]]:
+        """The newest row of each such episode."""
+        return self.overlay.newest[table] if self.overlay else {}
+
     def has_rows(self, table: str) -> bool:
         return self.once(("rows", table), lambda: self.row(f"SELECT 1 FROM {table} LIMIT 1") is not None)
 
@@ -92,7 +129,8 @@ class OpenSnapshot:
     """One snapshot of the lake in a database of its own; `stamp` tells whether the catalog has changed since.
 
     `path`: where names are looked for. `catalog`: the copy that it reads, which is deleted with the connection; None: a
-    server's.
+    server's. `seen`: the newest snapshot of which all is known here, since what is newer than the state came out of the
+    journal, which lies over it.
     """
 
     con: duckdb.DuckDBPyConnection
@@ -101,6 +139,9 @@ class OpenSnapshot:
     path: str
     catalog: str | None
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    recent: "OrderedDict[Any, Any]" = field(default_factory=OrderedDict, repr=False)
+    overlay: Overlay | None = None
+    seen: int = -1
 
 
 class CorpusView:
@@ -114,6 +155,7 @@ class CorpusView:
         self.space = space
         self.fixed, self.release = snapshot, release
         self._opening = threading.Lock()
+        self._adopted_at = 0.0  # by the monotonic clock
         self._server = connect(space, read_only=True) if place(space).is_postgres else None
         self._state = self._open()
 
@@ -121,13 +163,15 @@ class CorpusView:
     def reading(self, time_s: float = PAGE_S) -> Iterator[LakeReader]:
         """A reader of the lake as it is. Raises PageError (503) when its queries take longer than `time_s` in all."""
         state = self._current()
+        if state.overlay:
+            state.overlay.sync()
         with state.con.cursor() as con:
             con.execute(f"SET search_path = {literal(state.path)}")
             alarm = threading.Timer(time_s, con.interrupt)
             alarm.daemon = True
             alarm.start()
             try:
-                yield LakeReader(con, state.snapshot, state.kept)
+                yield LakeReader(con, state.snapshot, state.kept, state.recent, state.overlay)
             except duckdb.InterruptException as e:
                 raise PageError(f"this took longer than {time_s:g} s and was stopped; narrow it down", 503) from e
             finally:
@@ -136,7 +180,7 @@ class CorpusView:
     @contextmanager
     def state(self) -> Iterator[LakeState]:
         """The newest state of the lake for another process to read, which stays there for as long."""
-        opened = self._current()  # held until then: the copy of the catalog is deleted with it
+        opened = self._current(is_whole=True)  # held until then: the copy of the catalog is deleted with it
         yield LakeState(str(self.space.root), opened.snapshot.number, self.release, opened.catalog)
 
     def _stamp(self) -> tuple[int, ...]:
@@ -151,14 +195,30 @@ class CorpusView:
             raise LakeError(self.space.absence) from e
         return status.st_mtime_ns, status.st_size
 
-    def _current(self) -> OpenSnapshot:
-        """The newest state; a new one is opened where the catalog has changed."""
+    def adopt(self, snapshot: int) -> None:
+        """Go on with the state that is open: the commit that made this snapshot wrote what lies over it already, and
+        nothing else. While nobody can commit."""
+        with self._opening:
+            state = self._state
+            if state.overlay and snapshot == state.seen + 1:
+                state.overlay.sync()
+                self._state = replace(state, stamp=self._stamp(), seen=snapshot)
+                self._adopted_at = time.monotonic()
+
+    def _current(self, *, is_whole: bool = False) -> OpenSnapshot:
+        """The newest state; a new one is opened where the catalog has changed, or (`is_whole`) a part of it lies in
+        the overlay alone; also once nobody has judged for a while."""
         may_change = self.fixed is None or self.release is not None
-        if may_change and self._stamp() != self._state.stamp:
+        if may_change and self._is_old(is_whole=is_whole):
             with self._opening:
-                if self._stamp() != self._state.stamp:
+                if self._is_old(is_whole=is_whole):
                     self._state = self._open()
         return self._state
+
+    def _is_old(self, *, is_whole: bool) -> bool:
+        state = self._state
+        has_rested = time.monotonic() - self._adopted_at > REST_S
+        return self._stamp() != state.stamp or (state.seen > state.snapshot.number and (is_whole or has_rested))
 
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
@@ -190,6 +250,11 @@ class CorpusView:
             see_results(con, self.release)
             path = f"{OF_RELEASE}.main,{path}"
 
+        overlay = None
+        if self.fixed is None and self._server is None and path == OWN_PATH:
+            overlay = Overlay(self.space, con)
+            path = f"{OVERLAY},{path}"
+
         # From here on the connection reads the lake's files, and nothing else
         con.execute(f"SET allowed_directories = [{literal(at.data)}]")
         con.execute("SET enable_external_access = false")
@@ -202,7 +267,8 @@ class CorpusView:
         row = con.execute(sql, [number]).fetchone()
         if row is None:
             raise LakeError(f"the lake has no snapshot {number}")
-        return OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog)
+        opened = OpenSnapshot(con, Snapshot(number, row[0]), stamp, path, catalog)
+        return replace(opened, overlay=overlay, seen=number)
 
 
 def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
@@ -214,7 +280,7 @@ def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
         known.setdefault(relation, set()).add(column)
     lacking = [t for t in TABLES.values() if {c.name for c in t.columns} - known.get(t.name, set())]
     if not lacking and all(view.name in known for view in VIEWS):
-        return "lake.main"
+        return OWN_PATH
     con.execute("ATTACH ':memory:' AS today")
     con.execute("USE today")
     for table in TABLES.values():

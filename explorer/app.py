@@ -28,7 +28,8 @@ from explorer.access import CorpusView, PageError
 from explorer.index import CorpusIndex
 from explorer.jobs import ChildJob
 from explorer.pages import media, sql
-from explorer.site import FILTERS, Explorer, Options, explorer_of
+from explorer.scribe import Scribe
+from explorer.site import FILTERS, STATIC, STATIC_VERSION, Explorer, Options, explorer_of
 from warehouse.lake import LakeError
 from warehouse.sql_process import SqlProcess
 
@@ -42,10 +43,20 @@ HEADERS = {"content-security-policy": CONTENT_SECURITY_POLICY, "cross-origin-ope
 PAGES = [import_module(f"explorer.pages.{found.name}") for found in iter_modules(pages.__path__)]
 
 
+class LastingFiles(StaticFiles):
+    """Files whose address changes when they do: a browser keeps them."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "private, max-age=31536000, immutable"
+        return response
+
+
 def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     """The explorer of a workspace. Raises LakeError: no workspace, or no such snapshot."""
     lake = CorpusView(space, options.snapshot, options.release)
-    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates())
+    scribe = Scribe(lake)
+    explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), scribe)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
     adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
 
@@ -54,6 +65,7 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
         yield
         adapt.stop()
         label.stop()
+        scribe.stop()
         queries.close()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
@@ -62,7 +74,9 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     app.state.queries = queries
     app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows
-    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+    # By an address that changes with them, so that a browser asks for each once; by the plain one they are there, too
+    app.mount(f"/static/{STATIC_VERSION}", LastingFiles(directory=STATIC))
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
     for page in PAGES:
         app.include_router(page.router)
 

@@ -36,11 +36,14 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     }
 
 
-def corrected_places(reader: LakeReader) -> set[tuple[str, int]]:
-    """The episodes that anybody has corrected, or whose like: most are not, and need no look for their corrections."""
+def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tuple[str, int]]:
+    """The episodes that anybody has corrected, or whose like: most are not, and need no look for their corrections.
+
+    table: of what else people say, such as outcomes.
+    """
     places = "SELECT dataset, episode_index FROM"
-    sql = f"{places} located_corrections UNION {places} current_corrections"
-    return reader.once("corrected", lambda: {*reader.rows(sql)})
+    sql = f"{places} located_{table} UNION {places} current_{table}"
+    return reader.once(("said", table), lambda: {*reader.rows(sql)}) | reader.places_of(table)
 
 
 def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:

@@ -18,7 +18,8 @@ from ingest.registry import DatasetConfig
 from ingest.source import read_episode
 from ingest.sources.files import Source
 from ingest.sources.types import SourceError
-from warehouse.lake.stored import chunk_lags, labels_of_episode, openings_of, signals_by_dataset
+from warehouse.lake.corrections import SAID_LATER, as_said
+from warehouse.lake.stored import chunk_lags, labels_of_chunk, openings_of, signals_by_dataset
 
 
 @dataclass(frozen=True)
@@ -55,11 +56,17 @@ FACTS_SQL = """
            f.fps AS stated_fps, coalesce(c.usable_cameras, f.cameras) AS cameras, f.cameras AS all_cameras,
            c.content_hash, f.data_uri, f.source_stamp, s.split, s."group"
     FROM episode_facts f
-    LEFT JOIN (FROM episode_content WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) c
-      ON c.episode_index = f.episode_index
-    LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2 AND episode_index = $3) s
-      ON s.episode_index = f.episode_index
-    WHERE f.dataset = $1 AND f.chunk = $2 AND f.episode_index = $3"""
+    LEFT JOIN (FROM episode_content WHERE dataset = $1 AND chunk = $2) c ON c.episode_index = f.episode_index
+    LEFT JOIN (FROM splits WHERE dataset = $1 AND chunk = $2) s ON s.episode_index = f.episode_index
+    WHERE f.dataset = $1 AND f.chunk = $2"""
+OF_CHUNK = "WHERE dataset = $1 AND chunk = $2"
+ACTIVE_SQL = f"FROM active_runs {OF_CHUNK}"
+FINDINGS_SQL = f"""
+    SELECT episode_index, camera, stage, reason, detail, file, severity FROM findings {OF_CHUNK}
+    ORDER BY severity, reason"""
+KEYFRAMES_SQL = f"""
+    SELECT episode_index, camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_CHUNK}
+    GROUP BY ALL ORDER BY 1, 2, 3"""
 EpisodeIndex = Annotated[int, Path(ge=0, le=2**53)]  # in an address
 OF_DATASET = ("title", "robot", "license", "format", "role", "source_uri")
 MAX_CHUNK = 2**31 - 1  # that the column's type holds; a number above it, in an address, names no episode
@@ -93,7 +100,7 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
     """Raises PageError when the lake has no such episode."""
     of_dataset = _dataset(reader, dataset)
     chunk = chunk_of(reader, dataset, episode_index)
-    rows = reader.dicts(FACTS_SQL, dataset, chunk, episode_index)
+    rows = reader.of_episode("facts", FACTS_SQL, dataset, chunk, episode_index)
     if not rows:
         raise PageError(f"{dataset} has no episode {episode_index}")
     facts = rows[0] | {name: of_dataset[name] for name in OF_DATASET}
@@ -107,8 +114,7 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
     and whether in the whole dataset; None where nobody did."""
-    sql = f"SELECT camera, stage, reason, detail, file, severity FROM findings {OF_EPISODE} ORDER BY severity, reason"
-    own = reader.dicts(sql, dataset, chunk, episode_index)
+    own = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
     accepted = {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)} if own else {}
     own = [f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in own]
     return own + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(dataset, [])
@@ -149,7 +155,8 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     def of_runs(sql: str) -> dict[str, dict]:
         return {row["label_run"]: row for row in reader.dicts(sql, *key)}
 
-    labels = labels_of_episode(reader.con, *key)
+    of_chunk = reader.lately(("labels", *key[:2]), lambda: labels_of_chunk(reader.con, *key[:2]))
+    labels = of_chunk.get(episode.episode_index, {})
     curves = of_runs(
         f"SELECT label_run, list(progress ORDER BY frame_index) AS progress,"
         f" list(progress_procvlm ORDER BY frame_index) AS progress_procvlm FROM progress {OF_EPISODE} GROUP BY 1"
@@ -158,13 +165,17 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     sql = f"SELECT label_run, frame_index, text, finished FROM reasoning {OF_EPISODE} ORDER BY 1, 2"
     for row in reader.dicts(sql, *key) if reader.has_rows("reasoning") else []:
         words.setdefault(row.pop("label_run"), []).append(row)
-    notes, quality = (of_runs(f"FROM {table} {OF_EPISODE}") for table in ("episode_labels", "label_quality"))
+    notes, quality = (
+        {row["label_run"]: row for row in reader.of_episode(table, f"FROM {table} {OF_CHUNK}", *key)}
+        for table in ("episode_labels", "label_quality")
+    )
     makers = reader.once("label_runs", lambda: {r["label_run"]: r for r in reader.dicts("FROM label_runs")})
 
     followers = _followers(reader, episode) if reader.has_rows("alignments") else set()
 
     # The label that counts is shown first; the lake says which it is and why
-    active_run, why = reader.row(f"SELECT label_run, why FROM active_runs {OF_EPISODE}", *key) or (None, None)
+    active = reader.of_episode("active_runs", ACTIVE_SQL, *key)
+    active_run, why = (active[0]["label_run"], active[0]["why"]) if active else (None, None)
     shown = []
     for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
         label, maker, curve, note = labels.get(run), makers.get(run, {}), curves.get(run, {}), notes.get(run, {})
@@ -194,13 +205,21 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     return shown
 
 
+def label_as_said(reader: LakeReader, episode: LakeEpisode, label_run: str) -> dict[str, Any] | None:
+    """A label of an episode as people could have said it (corrections.Corrected); None: it has none of that run."""
+    of_chunk = reader.lately(("labels", *episode.key[:2]), lambda: labels_of_chunk(reader.con, *episode.key[:2]))
+    label = of_chunk.get(episode.episode_index, {}).get(label_run)
+    notes = reader.of_episode("episode_labels", f"FROM episode_labels {OF_CHUNK}", *episode.key)
+    facts = next((row for row in notes if row["label_run"] == label_run), None)
+    if label is None or facts is None:
+        return None
+    segments = [as_said(segment) for segment in label.segments]
+    return {"segments": segments} | {name: facts[name] for name in ("plan", *SAID_LATER)}
+
+
 def keyframes(reader: LakeReader, key: tuple[str, int, int]) -> dict[str, list[dict]]:
     """Stored pictures by camera, in order of time; of several at one frame (boundaries of several runs) one."""
-    rows = reader.dicts(
-        f"SELECT camera, frame_index, any_value(sha256) AS sha256 FROM keyframes {OF_EPISODE} GROUP BY 1, 2 ORDER"
-        " BY 1, 2",
-        *key,
-    )
+    rows = reader.of_episode("keyframes", KEYFRAMES_SQL, *key)
     dataset, _, episode_index = key
     pictures: dict[str, list[dict]] = {}
     for row in rows:

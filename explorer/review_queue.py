@@ -26,6 +26,7 @@ SIGNS = {
     "moments": ("Steps of a moment", "a step of a moment"),
     "unnamed": ("Steps without a name", "steps without a name"),
 }
+OF_ENDS = ("unfinished", "doubtful")  # kinds that ask how runs ended: who says it has answered
 ORDER = "score DESC, dataset, episode_index"
 LONGEST_GAP_S = 300  # between two judgements of one sitting
 # Who judged how many episodes in the last day, and how long one took, however often it was saved
@@ -69,6 +70,10 @@ class ReviewQueue:
         return SIGNS[self.kind][0]
 
     @property
+    def is_of_ends(self) -> bool:
+        return self.kind in OF_ENDS
+
+    @property
     def page(self) -> str:
         """The address of its list."""
         query = {"kind": self.kind, "dataset": self.dataset, "person": self.person}
@@ -86,10 +91,11 @@ class ReviewQueue:
         conditions, values, source = ["true"], more, "review"
         if self.person is not None:
             done = at.reader.once(("done", self.person), lambda: {*at.reader.rows(DONE_SQL, self.person)})
+            done = done | at.reader.places_of("corrections")
             theirs = [p for p in places_by_value(at.reader, "assigned").get(self.person, []) if p not in done]
             values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
             source = f"({ASSIGNED_SQL})"
-        elif judged := judged_since(at):
+        elif judged := judged_since(at) + (said_since(at, "outcomes") if self.is_of_ends else []):
             conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
             values["judged"] = judged
         if sign := SIGNS[self.kind][1]:
@@ -150,11 +156,17 @@ def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) ->
 
 def judged_since(at: Visit) -> list[str]:
     """Episodes (dataset, blank, number) with a correction that is newer than the index."""
+    return said_since(at, "corrections")
+
+
+def said_since(at: Visit, table: str) -> list[str]:
+    """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
+    waiting = [f"{dataset} {episode}" for dataset, episode in at.reader.places_of(table)]
     first, last = at.index.snapshot.number + 1, at.reader.snapshot.number
     if first > last:
-        return []
+        return waiting
     sql = (
         "SELECT DISTINCT dataset || ' ' || episode_index "
-        f"FROM ducklake_table_insertions('lake', 'main', 'corrections', {first}, {last})"
+        f"FROM ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
     )
-    return at.reader.once(("judged since", first), lambda: [place for (place,) in at.reader.rows(sql)])
+    return at.reader.once(("said since", table, first), lambda: [place for (place,) in at.reader.rows(sql)]) + waiting

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
@@ -24,9 +26,11 @@ from core.values import plain
 from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
+from explorer.scribe import Scribe
 from warehouse.lake import Lake
 from warehouse.releases.contents import freeze_command
 
+STATIC = Path(__file__).parent / "static"
 # Pages in the navigation: path and name. A module that adds a page adds a line here; its `router` is found
 NAVIGATION = [
     ("/", "Corpus"),
@@ -37,6 +41,8 @@ NAVIGATION = [
     ("/training", "Training"),
     ("/leaderboard", "Leaderboard"),
 ]
+# Of scripts and styles: a hash of them all
+STATIC_VERSION = sha256(b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -78,6 +84,7 @@ class Explorer:
     corpus: CorpusView
     index: CorpusIndex
     templates: Environment
+    scribe: Scribe
 
     def error(self, request: Request, message: str, status: int) -> Response:
         if request.url.path.startswith("/api/"):
@@ -93,6 +100,8 @@ class Explorer:
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
             "why_read_only": self.options.why_read_only,
+            "trouble": self.scribe.trouble,
+            "static": STATIC_VERSION,
             # Who judges: the name that a proxy gives, which is known, else the one to begin with
             "author": request.state.user or self.options.access.author,
             "author_is_known": bool(request.state.user),
@@ -138,11 +147,16 @@ def _visit(request: Request) -> Iterator[Visit]:
 Visiting = Annotated[Visit, Depends(_visit)]
 
 
+def check_may_write(explorer: Explorer) -> None:
+    """Raises PageError where nothing can be changed."""
+    if why := explorer.options.why_read_only:
+        raise PageError(why, 403)
+
+
 @contextmanager
 def writing(explorer: Explorer) -> Iterator[Lake]:
     """The lake to write to, for one request. Raises PageError where nothing can be changed."""
-    if why := explorer.options.why_read_only:
-        raise PageError(why, 403)
+    check_may_write(explorer)
     try:
         lake = Lake(explorer.space)
     except OSError as e:

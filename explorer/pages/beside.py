@@ -12,6 +12,7 @@ from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
 from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, episode_data, find_episode
+from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
 from explorer.tasks import MOST_LISTED, shown_tasks
@@ -98,6 +99,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
         carried=charts.spans(carried(beside, segments, episode.num_frames), episode.num_frames),
         unsure=unsure_steps(run["segments"]),
         place=place,
+        stated=stated_outcome(reader, dataset, episode_index),
     )
 
 

@@ -1,6 +1,6 @@
 """What people say of an episode, as pages send it: corrections of its label, tags, and whom it is assigned to."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
@@ -10,12 +10,12 @@ from annotate.label_run import human_run
 from core.errors import UserError
 from core.values import plain
 from explorer.access import LakeReader, PageError
-from explorer.corrected_labels import correction_state
-from explorer.episode import EpisodeIndex, find_episode
-from explorer.site import Explorer, Visiting, author_of, explorer_of, writing
-from warehouse.lake import Lake, acceptances, corrections
+from explorer.corrected_labels import corrected_places, correction_state
+from explorer.episode import ACTIVE_SQL, EpisodeIndex, LakeEpisode, find_episode, label_as_said
+from explorer.site import Explorer, Visiting, author_of, check_may_write, explorer_of, writing
+from warehouse.lake import acceptances, corrections
 from warehouse.lake.corrections import SAID_LATER, ConflictError, CorrectionError, parsed, segments_of
-from warehouse.lake.statements import Kind, mark
+from warehouse.lake.statements import Kind, Writable, mark
 
 router = APIRouter()
 OF_EPISODE = "/api/corrections/{dataset}/{episode_index}"
@@ -24,7 +24,7 @@ OF_LABEL = ("plan", "segments", *SAID_LATER)
 
 class Said(BaseModel, extra="allow"):
     """What somebody says of an episode's label: who, the newest correction that they had seen (`follows`), of which
-    label or correction; with OF_LABEL, where they save one.
+    label or correction; with OF_LABEL, where they save one. `brief`: the answer needs nothing but its id.
     """
 
     author: str | None = None
@@ -33,6 +33,7 @@ class Said(BaseModel, extra="allow"):
     correction_id: str | None = None
     base_label_run: str | None = None
     base_content_hash: str | None = None
+    brief: bool = False
 
 
 class Marking(BaseModel):
@@ -89,63 +90,119 @@ def change(
 ) -> JSONResponse:
     """Save corrected segments; accept a label, or a correction that waits, as it is; reject a label; take one of these
     back. Answers with its id, or why it was refused (409 where somebody else was quicker, 422 for what cannot be), and
-    the corrections of the episode after it.
+    the corrections of the episode after it, unless `brief` asks for the id alone.
     """
     explorer = explorer_of(request)
-    with writing(explorer) as lake:
-        try:
-            status, outcome = 200, {"saved": _written(request, lake, dataset, episode_index, act, said)}
-        except CorrectionError as e:
-            status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
+    check_may_write(explorer)
+    author = author_of(request, said.author)
+    try:
+        saved = explorer.scribe.say(
+            lambda reader, lake: _written(Judged(reader, lake, dataset, episode_index, author, said), act)
+        )
+        status, outcome = 200, {"saved": saved}
+    except CorrectionError as e:
+        status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
+    if said.brief:
+        return JSONResponse(outcome, status)
     # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
         return JSONResponse(plain(outcome | _words(explorer, reader, dataset, episode_index, None)), status)
 
 
-def _written(request: Request, lake: Lake, dataset: str, episode_index: int, act: str, said: Said) -> str:
+class Judged(NamedTuple):
+    """What somebody says of the label of an episode, with what the lake has of it, and where it is written."""
+
+    reader: LakeReader
+    lake: Writable
+    dataset: str
+    episode_index: int
+    author: str
+    said: Said
+
+    @property
+    def place(self) -> tuple[str, int]:
+        return self.dataset, self.episode_index
+
+    @property
+    def judgement(self) -> dict[str, Any]:
+        return {"author": self.author, "comment": self.said.comment, "follows": self.said.follows}
+
+    def episode(self) -> LakeEpisode:
+        """Raises CorrectionError: there is none."""
+        try:
+            return find_episode(self.reader, *self.place)
+        except PageError as e:
+            raise CorrectionError(str(e)) from e
+
+    def facts(self) -> corrections.Facts:
+        """Of the episode, as corrections check them. Raises CorrectionError."""
+        facts = self.episode().facts
+        unusable = [finding["reason"] for finding in facts["findings"] if finding["severity"] == "unusable"]
+        return corrections.checked_facts(*self.place, facts | {"reason": next(iter(unusable), None)})
+
+    def active_run(self) -> str | None:
+        """The label run that counts of the episode."""
+        dataset, chunk, episode_index = self.episode().key
+        rows = self.reader.of_episode("active_runs", ACTIVE_SQL, dataset, chunk, episode_index)
+        return rows[0]["label_run"] if rows else None
+
+    def is_corrected(self) -> bool:
+        return self.place in corrected_places(self.reader)
+
+
+def _written(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
-    judgement = {"author": author_of(request, said.author), "comment": said.comment, "follows": said.follows}
-    run, content, correction = said.base_label_run, said.base_content_hash, said.correction_id or ""
-    if act == "reject":
-        return corrections.reject_label(lake, dataset, episode_index, run or "", **judgement)["correction_id"]
+    said, lake = judged.said, judged.lake
+    run, correction = said.base_label_run, said.correction_id or ""
     if act == "undo":
-        sql = "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?"
-        places = lake.rows(sql, [correction])
-        if places != [(dataset, episode_index)]:
-            raise CorrectionError(f"episode {episode_index} of {dataset} has no correction {correction!r}")
-        return corrections.take_back(lake, correction, **judgement)["correction_id"]
+        return _taken_back(judged, correction)
+    facts = judged.facts()
+    rest: dict[str, Any] = judged.judgement | {"facts": facts}
+    if act == "reject":
+        return corrections.reject_label(lake, *judged.place, run or "", **rest)["correction_id"]
+    content = said.base_content_hash
     if act == "save":
         corrected = parsed({k: v for k, v in (said.model_extra or {}).items() if k in OF_LABEL})
     else:
-        content = content or corrections.episode_facts(lake, dataset, episode_index)["content_hash"]
-        if correction:
-            corrected = _waiting(lake, dataset, episode_index, correction)
-        else:
-            run = run or ""
-            _check_replaces_nothing(lake, dataset, episode_index, run, judgement["author"])
-            corrected = corrections.stored_label(lake, dataset, episode_index, run)
+        content = content or facts["content_hash"]
+        corrected = _waiting(judged, correction) if correction else accepted_label(judged, run or "")
     seen = {"base_label_run": run, "base_content_hash": content}
-    return corrections.save(lake, dataset, episode_index, corrected, **seen, **judgement)["correction_id"]
+    return corrections.save(lake, *judged.place, corrected, **seen, **rest)["correction_id"]
 
 
-def _check_replaces_nothing(lake: Lake, dataset: str, episode_index: int, run: str, author: str) -> None:
-    """Accepting an annotator's label is no way to replace what another person has saved. Raises ConflictError."""
-    where = "WHERE dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
-    saved = lake.rows(f"SELECT author FROM current_corrections {where}", [dataset, episode_index, author])
-    if saved and run != human_run(dataset):
-        raise ConflictError(
-            f"{saved[0][0]} has saved a label of episode {episode_index} of {dataset}: open it, compare"
-        )
+def _taken_back(judged: Judged, correction: str) -> str:
+    sql = "SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?"
+    places = judged.lake.rows(sql, [correction])
+    if places != [judged.place]:
+        raise CorrectionError(f"episode {judged.episode_index} of {judged.dataset} has no correction {correction!r}")
+    return corrections.take_back(judged.lake, correction, **judged.judgement)["correction_id"]
 
 
-def _waiting(lake: Lake, dataset: str, episode_index: int, correction: str) -> corrections.Corrected:
-    rows = lake.dicts(
+def accepted_label(judged: Judged, run: str) -> corrections.Corrected:
+    """A label as it would be accepted. Raises CorrectionError: there is none; ConflictError: it would replace what
+    another person has saved, which accepting an annotator's label is no way to do."""
+    if judged.is_corrected():
+        where = "WHERE dataset = ? AND episode_index = ? AND status = 'accepted' AND author <> ?"
+        sql = f"SELECT author FROM current_corrections {where}"
+        saved = judged.lake.rows(sql, [*judged.place, judged.author])
+        if saved and run != human_run(judged.dataset):
+            where = f"episode {judged.episode_index} of {judged.dataset}"
+            raise ConflictError(f"{saved[0][0]} has saved a label of {where}: open it, compare")
+    label = label_as_said(judged.reader, judged.episode(), run)
+    if label is None:
+        raise CorrectionError(f"episode {judged.episode_index} of {judged.dataset} has no label {run}")
+    return parsed(label)
+
+
+def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
+    rows = judged.lake.dicts(
         f"SELECT plan, segments, {', '.join(SAID_LATER)} FROM current_corrections "
         "WHERE correction_id = ? AND dataset = ? AND episode_index = ?",
-        [correction, dataset, episode_index],
+        [correction, *judged.place],
     )
     if not rows or not rows[0]["segments"]:
-        raise CorrectionError(f"no correction {correction!r} of episode {episode_index} of {dataset} waits for review")
+        where = f"episode {judged.episode_index} of {judged.dataset}"
+        raise CorrectionError(f"no correction {correction!r} of {where} waits for review")
     return parsed(rows[0] | {"segments": [*map(corrections.as_said, segments_of(rows[0]))]})
 
 

@@ -31,6 +31,7 @@ from explorer.episode import (
 from explorer.facets import places_by_value, tags_of
 from explorer.index import Indexed
 from explorer.pages.leaderboard import BASELINES
+from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
 from explorer.site import Visiting
 
@@ -42,6 +43,9 @@ LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
 MAX_CALLS = 200
+STAGES_SQL = """
+    SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs
+    WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY finished_at, stage"""
 CALLS_SQL = f"""
     FROM vlm_calls WHERE dataset = ? AND episode_index = ? ORDER BY label_run, build_id, stage, call_key
     LIMIT {MAX_CALLS}"""
@@ -83,7 +87,8 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
         before=before,
         following=following,
         place=place_of(at, queue, dataset, episode_index) if queue else None,
-        newest_correction=correction_state(reader, dataset, episode_index)["newest"] if queue else None,
+        newest_correction=correction_state(reader, dataset, episode_index)["newest"],
+        stated=stated_outcome(reader, dataset, episode_index),
         marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
         tags=[*places_by_value(reader, "tag")],
         people=[*places_by_value(reader, "assigned")],
@@ -155,13 +160,8 @@ def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tupl
 
 def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
     """The stages that made what is known of the episode's chunk, with the name of their partition in Dagster."""
-    rows = reader.dicts(
-        "SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs"
-        " WHERE dataset = ? AND chunk IN (-1, ?) AND NOT (stage = 'episodes' AND chunk >= 0) ORDER BY"
-        " finished_at, stage",
-        episode.dataset,
-        episode.chunk,
-    )
+    key = episode.dataset, episode.chunk
+    rows = reader.lately(("stages", *key), lambda: reader.dicts(STAGES_SQL, *key))
     return [r | {"partition": episode.partition if r["chunk"] >= 0 else episode.dataset} for r in rows]
 
 

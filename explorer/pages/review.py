@@ -9,7 +9,7 @@ from explorer import charts
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
 from explorer.facets import places_by_value
-from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since
+from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since, said_since
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
 from warehouse.lake.connection import LakeConnection
@@ -38,6 +38,14 @@ CHANGED_SQL = """
 NEWEST_SQL = """
     SELECT dataset || ' ' || episode_index AS place, arg_max(correction_id, (created_at, correction_id))
     FROM located_corrections WHERE list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
+OUTCOMES_SQL = """
+    SELECT dataset || ' ' || episode_index AS place, import_id FROM current_outcomes
+    WHERE list_contains(?, dataset || ' ' || episode_index)"""
+# Whose end nobody says, without those of which somebody said it since
+ASSUMED_SQL = """
+    SELECT count(*) FILTER (end_by = 'assumed' AND dataset || ' ' || episode_index NOT IN (
+             SELECT unnest($ended::VARCHAR[]))) AS assumed, count(*) AS episodes
+    FROM episodes WHERE reason = 'ok' AND ($dataset IS NULL OR dataset::VARCHAR = $dataset)"""
 DETAILS_SQL = """
     SELECT dataset || ' ' || episode_index AS place, min_by(detail, (stage, reason)) FROM findings
     WHERE severity = 'unusable' AND list_contains(?, dataset || ' ' || episode_index) GROUP BY 1"""
@@ -79,11 +87,17 @@ def page(
         people={p: ReviewQueue(person=p).left(at) for p in [*places_by_value(at.reader, "assigned")][:MOST_TASKS]},
         person=person,
         pace=at.reader.dicts(PACE_SQL),
+        assumed=assumed_outcomes(at, dataset),
         page=page,
         pages=max(1, -(-left // PER_PAGE)),
         can_act=kind != QUARANTINED,
         num_words=sum(review_counts(LakeConnection(at.explorer.space, at.reader.con)).values()),
     )
+
+
+def assumed_outcomes(at: Visit, dataset: str | None) -> dict[str, int]:
+    """Of how many usable `episodes`, of all datasets or of one, nobody says how they ended (`assumed`)."""
+    return at.index.dicts(ASSUMED_SQL, ended=said_since(at, "outcomes"), dataset=dataset)[0]
 
 
 def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
@@ -132,6 +146,9 @@ def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, 
         )
     else:
         rows = queue.rows(at, f"ORDER BY {ORDER} {limit}")
+    ended = corrected_places(at.reader, "outcomes")
+    are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
+    rows = _with(at.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
     are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(at.reader) for row in rows)
     return _with(at.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 

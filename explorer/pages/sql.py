@@ -63,6 +63,7 @@ async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Call
     """
 
     def asked(given_up: Callable[[], bool]) -> T:
+        explorer_of(request).scribe.settle()
         with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
             return ask(process, state, given_up)
 

@@ -196,7 +196,7 @@ addEventListener("resize", draw);
 timeline.draw();
 recall();
 
-// Names and actions are read from the source, which can take longer than a page should
+// Names and actions are read from the source, which can take longer than a page should: once they come into sight
 const told = $("actions");
 
 function nameDimensions(names) {
@@ -209,10 +209,19 @@ function nameDimensions(names) {
   }
 }
 
-if (told) {
+async function showActions() {
   await jobPart(told, told.dataset.from);
   const { names, curves } = JSON.parse(told.querySelector(".recorded")?.textContent ?? '{"names": [], "curves": []}');
   recorded = curves;
   nameDimensions(names);
   player.dispatchEvent(new Event("renewed"));
+}
+
+if (told) {
+  const sight = new IntersectionObserver((seen) => {
+    if (!seen.some((of) => of.isIntersecting)) return;
+    sight.disconnect();
+    showActions();
+  }, { rootMargin: "200px" });
+  sight.observe([...tracks.querySelectorAll(".track")].at(-1) ?? tracks); // its own rows have no box yet
 }

@@ -33,7 +33,7 @@ export const remove = (url) => send("DELETE", url, {});
 export function judge({ dataset, episode, run, correction, follows }, act) {
   const what = correction && act === "reject" ? "undo" : act;
   const about = correction ? { correction_id: correction } : { base_label_run: run };
-  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, ...about });
+  return post(`/api/corrections/${encodeURIComponent(dataset)}/${episode}/${what}`, { follows: follows || null, brief: true, ...about });
 }
 
 // A request that the page then shows the outcome of; a refusal is said in `line`

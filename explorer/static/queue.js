@@ -1,4 +1,5 @@
 // An episode of a queue: accept, fix, reject or skip by a key, and the next one comes; how many are left.
+import { keepLast } from "./last.js";
 import { $, author, judge, onKeys } from "./page.js";
 import { player } from "./player.js";
 
@@ -39,7 +40,11 @@ async function say(act) {
   }
   isBusy = true;
   const { ok, data } = await judge(bar.dataset, act);
-  if (ok) return location.replace(after);
+  if (ok) {
+    const undo = [`/api/corrections/${encodeURIComponent(dataset)}/${episode}/undo`, { correction_id: data.saved, follows: data.saved, brief: true }];
+    keepLast(`${dataset} ${episode}: ${act === "accept" ? "accepted" : "rejected"}`, undo);
+    return location.replace(after);
+  }
   isBusy = false;
   $("queue-state").textContent = `${data.error} `;
 }

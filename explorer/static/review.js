@@ -1,5 +1,5 @@
 // The review queue: a row at a time, by mouse or keyboard.
-import { $, author, isKnown, judge as judged, onKeys, remember } from "./page.js";
+import { $, author, isKnown, judge as judged, onKeys, post, remember } from "./page.js";
 import "./pictures.js";
 
 const rows = () => [...document.querySelectorAll("#queue tbody tr")];
@@ -31,7 +31,28 @@ async function judge(row, act) {
   return ok;
 }
 
+// How a run ended. Where the queue asks just that, it is answered and leaves the list
+async function end(row, outcome) {
+  if (!form.reportValidity()) return;
+  remember(form.author.value);
+  const { dataset, episode, ended, follows } = row.dataset;
+  const url = `/api/outcomes/${encodeURIComponent(dataset)}/${episode}`;
+  const { ok, data } = await post(url, { outcome, follows: ended || null, follows_correction: follows || null });
+  state.textContent = ok ? `${dataset} ${episode}: ${outcome}.` : data.error;
+  state.classList.toggle("bad", !ok);
+  if (!ok) return;
+  row.dataset.ended = data.saved;
+  for (const button of row.querySelectorAll("[data-outcome]")) button.setAttribute("aria-pressed", String(button.dataset.outcome === outcome));
+  if (!["unfinished", "doubtful"].includes(state.dataset.kind)) return;
+  const i = rows().indexOf(row);
+  row.remove();
+  if (rows().length) select(i);
+  else location.reload();
+}
+
 document.querySelector("main").addEventListener("click", async ({ target }) => {
+  const ended = target.closest("#queue [data-outcome]")?.dataset.outcome;
+  if (ended) return end(target.closest("tr"), ended);
   const act = target.closest("#queue [data-act]")?.dataset.act;
   if (act && act !== "fix") return judge(target.closest("tr"), act);
   if (!target.matches("[data-all], [data-ticked]")) return;
@@ -46,5 +67,8 @@ onKeys({
   k: () => select(rows().indexOf(current()) - 1),
   a: ofRow((row) => form && judge(row, "accept")),
   x: ofRow((row) => form && judge(row, "reject")),
+  g: ofRow((row) => row.querySelector("[data-outcome=succeeded]")?.click()),
+  b: ofRow((row) => row.querySelector("[data-outcome=failed]")?.click()),
+  u: ofRow((row) => row.querySelector("[data-outcome=unfinished]")?.click()),
   f: ofRow((row) => (row.querySelector("[data-act=fix]") ?? row.querySelector("a")).click()),
 });

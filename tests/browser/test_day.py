@@ -1,13 +1,15 @@
 """A labeller's day in a real browser, from a dataset that nobody labelled to a model whose curve is watched.
 
-Whatever is sent is answered half a second late: by then the page has said that it is on its way. How long pages and
-answers took is printed (pytest -s).
+Whatever is sent is answered half a second late: by then the page has said that it is on its way; but for ten accepts in
+a row. How long pages, answers and each part of the day took, and how many clicks and keys, is printed (pytest -s).
 """
 
 import io
 import json
 import shlex
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import av
@@ -23,19 +25,27 @@ from pipeline.build import run_build
 from pipeline.config import source_build
 from tests.kits.browser_kit import Served, Watched
 from tests.kits.cli_kit import proccorpus
+from tests.kits.lake_kit import opened
 from training.recipe import load_recipe
 
 pytestmark = pytest.mark.browser
 RUNS = (*range(30, 36), *range(61, 66))  # of sim_short: one task; the later ones stop, stall or miss
 HELD_OUT = 35
+COUNT = 10  # runs that are accepted one after the other
 BUILD_MS = 240_000
 # What is sent waits; what the page shows by then is kept for the end, over all pages
 LATE = """
   const ask = window.fetch;
   const kept = (name) => JSON.parse(localStorage.getItem(name) ?? "[]");
   const keep = (name, said) => localStorage.setItem(name, JSON.stringify([...kept(name), said]));
+  const isPrompt = () => localStorage.getItem("prompt") !== null;
+  for (const kind of ["click", "keydown"])
+    addEventListener(kind, (event) => {
+      if (event.isTrusted) localStorage.setItem("acts", Number(localStorage.getItem("acts")) + 1);
+    }, true);
   window.fetch = async (url, how) => {
     if (!how?.method || how.method === "GET") return ask(url, how);
+    if (isPrompt()) return ask(url, how);
     await new Promise((go) => setTimeout(go, 500));
     keep("sent", [String(url), getComputedStyle(document.body, "::before").content]);
     const begun = performance.now();
@@ -74,6 +84,59 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     context.add_init_script(LATE)
     yield context
     context.close()
+
+
+class Day:
+    """The parts of the day: how long each took, and how many clicks and keys."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    @contextmanager
+    def part(self, what: str, page: Page | None = None) -> Iterator[None]:
+        """Only pages of one address count together."""
+        acts = self._acts(page)
+        begun = time.perf_counter()
+        yield
+        took = time.perf_counter() - begun
+        self.lines.append(f"{what}: {self._acts(page) - acts} clicks and keys, {took:.1f} s")
+
+    def _acts(self, page: Page | None) -> int:
+        return 0 if page is None else int(page.evaluate("Number(localStorage.getItem('acts'))"))
+
+
+def accept_ten(page: Page, url: str) -> None:
+    """Ten runs of the queue by one key each, the next on the screen; the last is taken back by another."""
+    page.goto(f"{url}/review")
+    page.locator("#start").click()
+    page.evaluate("localStorage.setItem('prompt', '')")
+    for _ in range(COUNT):
+        page.locator("#editor[data-ready]").wait_for(state="attached")
+        here = page.locator("h1").inner_text()
+        page.keyboard.press("a")
+        expect(page.locator("h1")).not_to_have_text(here)
+    page.evaluate("localStorage.removeItem('prompt')")
+
+
+def say_how_it_ended(page: Page, url: str) -> None:
+    """Unfinished, taken back; then failed from the moment at the cursor, which the label shows."""
+    page.goto(f"{url}/episode/arm/63")
+    page.locator("#editor[data-ready]").wait_for(state="attached")
+    page.keyboard.press("u")
+    expect(page.locator("#outcome-words b")).to_have_text("unfinished")
+    page.get_by_role("button", name="Take it back").click()
+    expect(page.locator("#outcome-words b")).not_to_have_text("unfinished")
+    page.locator("#editor[data-ready]").wait_for(state="attached")
+    for _ in range(3):
+        page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("b")
+    expect(page.locator("#outcome-words b")).to_contain_text("failed from frame")
+
+
+def find_the_worst(page: Page, url: str) -> None:
+    page.goto(f"{url}/episodes?dataset=arm&sort=confidence")
+    page.locator(".gallery a").first.click()
+    expect(page.locator("h1")).to_contain_text("arm")
 
 
 def said(page: Page, text: str) -> None:
@@ -224,16 +287,24 @@ def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_
     served = Served(space)
     at = Watched(context, served.url)
     page = at.open("/")
-    correct_by_mouse(page)
-    correct_by_keys(page, at.url)
-    carry_over(page, at.url)
-    accept_by_difference(page)
+    day = Day()
+    with day.part("three labels corrected by mouse", page):
+        correct_by_mouse(page)
+    with day.part("three labels corrected by keys", page):
+        correct_by_keys(page, at.url)
+    with day.part("the others follow", page):
+        carry_over(page, at.url)
+    with day.part("two accepted by difference", page):
+        accept_by_difference(page)
     assign(page, at.url, "grace")
     judge_as_another(page, at.url, "grace")
-    export_and_train(page, at.url, space, tmp_path)
+    with day.part("exported and trained", page):
+        export_and_train(page, at.url, space, tmp_path)
     kept = {k: json.loads(v) for k, v in page.evaluate("({...localStorage})").items() if v.startswith("[")}
     served.stop()
-    watch_overlay(page, space, tmp_path)
+    with day.part("a video scored"):
+        watch_overlay(page, space, tmp_path)
+    print("", *day.lines, sep="\n")
 
     sent = [path for path, _ in kept["sent"]]
     assert sent[:3] == [f"/api/corrections/arm/{e}" for e in (65, 63, 61)]
@@ -244,3 +315,38 @@ def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_
         path, most = max(kept[name], key=lambda row: row[1])
         median = np.median([ms for _, ms in kept[name]])
         print(f"\n{len(kept[name])} {name}: median {median:.0f} ms, at most {most:.0f} ms ({path})")
+
+
+def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) -> None:
+    """Two commands to labels, then what takes seconds each: ten accepts, an outcome, the worst run, weights."""
+    day, space = Day(), Workspace(tmp_path / "workspace")
+    with day.part("two commands to labels"):
+        source = ROOT / "samples/sim_short"
+        assert proccorpus("inspect", source, cwd=tmp_path).code == 0
+        built = proccorpus("build", "--source", source, "--name", "arm", cwd=tmp_path, workspace=space.root)
+        assert built.code == 0, built
+    served = Served(space)
+    at = Watched(context, served.url)
+    page = at.open("/")
+    with day.part("ten runs accepted", page):
+        accept_ten(page, at.url)
+    page.keyboard.press("z")
+    expect(page.locator("#last")).to_contain_text("taken back")
+    with day.part("an outcome said, taken back, said", page):
+        say_how_it_ended(page, at.url)
+    with day.part("the worst-labelled run", page):
+        find_the_worst(page, at.url)
+    served.stop()
+    with day.part("weights exported"):
+        asked = ("--dataset", "arm", "--allow-licence", "unknown", "--out", "weights")
+        weights = proccorpus("export", "rabc", *asked, cwd=tmp_path, workspace=space.root)
+        assert weights.code == 0, weights
+    print("", *day.lines, sep="\n")
+    with opened(space, read_only=True) as lake:
+        [(judged, taken_back)] = lake.rows(
+            "SELECT count(*) FILTER (rejects IS NULL), count(rejects) FROM corrections WHERE author = 'somebody'"
+        )
+        ended = lake.rows("SELECT episode_index, success, file FROM current_outcomes")
+    assert (judged, taken_back) == (COUNT + 1, 1)
+    assert ended == [(63, False, "explorer")]
+    assert at.problems == []

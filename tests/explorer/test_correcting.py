@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from explorer.site import Options
 from tests.kits.lake_kit import change
 from tests.kits.visitor import post, visit
 from warehouse.lake import Lake
+from warehouse.lake.lake import lake_to_read
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>&\"'"
 
@@ -54,7 +56,8 @@ def test_a_saved_correction_is_seen_at_once(client, own):
     assert "human" in page
     # the lake's own rows are as they were: only a row was added
     assert own.rows("SELECT count(*) FROM segments WHERE label_run = 'human/tiny'") == [(0,)]
-    assert own.rows("SELECT author, status FROM corrections") == [("ada", "accepted")]
+    with closing(lake_to_read(own.space).con) as con:
+        assert con.execute("SELECT author, status FROM corrections").fetchall() == [("ada", "accepted")]
 
 
 def test_undo_is_a_row_that_says_so(client, own):

@@ -9,7 +9,7 @@ import os
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -353,6 +353,24 @@ class LakeConnection:
             if why := explained(self.workspace, e):
                 raise why from e
             raise
+
+    def with_recordings(self, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Rows of what people said of episodes, with the recording that each is of; others as they are."""
+        if not {"recording", "episode_index"} <= set(table.schema.names):
+            return rows
+        of_place = self.recordings_at({(row["dataset"], row["episode_index"]) for row in rows})
+        return [row | {"recording": of_place.get((row["dataset"], row["episode_index"]))} for row in rows]
+
+    def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
+        """The recording that each place (dataset, episode_index) holds, or else held last; without unknown places."""
+        if not places:
+            return {}
+        rows = self.rows(
+            "SELECT dataset, episode_index, arg_max(recording, (left_at IS NULL, left_at)) FROM recordings "
+            "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
+            [sorted({dataset for dataset, _ in places}), sorted({episode for _, episode in places})],
+        )
+        return {(dataset, episode): recording for dataset, episode, recording in rows if (dataset, episode) in places}
 
     def snapshot(self) -> int:
         seen = self._seen

@@ -16,9 +16,10 @@ from annotate.progress import StatedEnd, check_stated, is_stated
 from annotate.segments import DONE, IDLE, STEP, Segment, check_tiling
 from core.names import is_name
 from core.tables import TABLES
+from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
-from warehouse.lake.statements import ConflictError, CorrectionError, checked_text, newest_row, said_of, say
+from warehouse.lake.statements import ConflictError, CorrectionError, Writable, checked_text, newest_row, said_of, say
 from warehouse.lake.stored import labels_of
 
 ACCEPTED, REVIEW, REJECTED = "accepted", "review", "rejected"
@@ -35,6 +36,9 @@ PROBLEMS = {
     "int_type": "it is no whole number, such as 3",
 }
 Name = Annotated[str, AfterValidator(lambda name: checked_text("it", name, 200))]
+
+
+type Facts = dict[str, Any]  # of an episode: num_frames, content_hash, status, reason
 
 
 class CorrectedSegment(BaseModel):
@@ -159,7 +163,7 @@ def as_said(segment: Segment) -> dict[str, Any]:
     return {name: getattr(segment, name) for name in CorrectedSegment.model_fields}
 
 
-def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -> Corrected:
+def stored_label(lake: LakeConnection, dataset: str, episode_index: int, label_run: str) -> Corrected:
     """A label of an episode as people could have said it. Raises CorrectionError where there is none."""
     label = labels_of(lake.con, dataset, episodes=[episode_index], label_run=label_run, whole=True).get(episode_index)
     if label is None or not label.facts:
@@ -172,7 +176,7 @@ def stored_label(lake: Lake, dataset: str, episode_index: int, label_run: str) -
 
 
 def save(
-    lake: Lake,
+    lake: Writable,
     dataset: str,
     episode_index: int,
     corrected: Corrected,
@@ -182,29 +186,38 @@ def save(
     base_content_hash: str | None,
     follows: str | None,
     comment: str = "",
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
-    """Add an accepted correction; returns its row.
+    """Add an accepted correction; returns its row. facts: of the episode, as episode_facts gives them, if at hand.
 
     `follows` is the episode's newest row that the author has seen, `base_content_hash` the contents. Raises
     ConflictError when there is a newer one, or other contents, and CorrectionError for what cannot be a label.
     """
 
-    def row(facts: dict[str, Any]) -> dict[str, Any]:
+    def row(facts: Facts) -> dict[str, Any]:
         if base_content_hash != facts["content_hash"]:
             raise ConflictError(
                 f"episode {episode_index} of {dataset} was ingested anew since you opened it: reload it and look again"
             )
         return {"status": ACCEPTED, "base_label_run": base_label_run} | corrected.columns(facts["num_frames"])
 
-    return _add(lake, dataset, episode_index, author, comment, follows, row)
+    return _add(lake, dataset, episode_index, author, comment, follows, row, facts)
 
 
 def reject_label(
-    lake: Lake, dataset: str, episode_index: int, label_run: str, *, author: str, follows: str | None, comment: str = ""
+    lake: Writable,
+    dataset: str,
+    episode_index: int,
+    label_run: str,
+    *,
+    author: str,
+    follows: str | None,
+    comment: str = "",
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     """Say that an annotator's label of an episode must not be used; raises as `save` does."""
 
-    def row(facts: dict[str, Any]) -> dict[str, Any]:
+    def row(facts: Facts) -> dict[str, Any]:
         have = lake.rows(
             "SELECT correction_id FROM episode_labels WHERE dataset = ? AND episode_index = ? AND label_run = ?",
             [dataset, episode_index, label_run],
@@ -215,10 +228,12 @@ def reject_label(
             raise CorrectionError("that label is a person's: undo the correction instead")
         return {"status": REJECTED, "base_label_run": label_run}
 
-    return _add(lake, dataset, episode_index, author, comment, follows, row)
+    return _add(lake, dataset, episode_index, author, comment, follows, row, facts)
 
 
-def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | None, comment: str = "") -> dict[str, Any]:
+def take_back(
+    lake: Writable, correction_id: str, *, author: str, follows: str | None, comment: str = ""
+) -> dict[str, Any]:
     """Undo a correction or a rejection that counts, or one that waits for review, by a row that says so.
 
     What was accepted before it counts again. Raises as `save` does.
@@ -234,17 +249,24 @@ def take_back(lake: Lake, correction_id: str, *, author: str, follows: str | Non
 
 
 def _add(
-    lake: Lake, dataset: str, episode_index: int, author: str, comment: str, follows: str | None, make: Any
+    lake: Writable,
+    dataset: str,
+    episode_index: int,
+    author: str,
+    comment: str,
+    follows: str | None,
+    make: Callable[[Facts], dict[str, Any]],
+    facts: Facts | None = None,
 ) -> dict[str, Any]:
     said = {"author": checked_text("author", author, 100), "follows": follows}
     said["comment"] = checked_text("comment", comment, 2000, empty=True)
 
     def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
-        facts = episode_facts(lake, dataset, episode_index)
+        its = checked_facts(dataset, episode_index, facts or episode_facts(lake, dataset, episode_index))
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         if follows != newest.get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        return [said | {"base_content_hash": facts["content_hash"]} | make(facts)]
+        return [said | {"base_content_hash": its["content_hash"]} | make(its)]
 
     return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[0]
 
@@ -276,7 +298,7 @@ FACTS = (
 )
 
 
-def episode_facts(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
+def episode_facts(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any]:
     """num_frames and content_hash of a usable episode. Raises CorrectionError."""
     rows = lake.dicts(f"{FACTS} AND episode_index = ?", [dataset, episode_index])
     return checked_facts(dataset, episode_index, rows[0] if rows else None)
@@ -287,7 +309,7 @@ def facts_by_episode(lake: Lake, dataset: str) -> dict[int, dict[str, Any]]:
     return {facts["episode_index"]: facts for facts in lake.dicts(FACTS, [dataset])}
 
 
-def checked_facts(dataset: str, episode_index: int, facts: dict[str, Any] | None) -> dict[str, Any]:
+def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Facts:
     """The facts of an episode that can be used. Raises CorrectionError for another, and for none."""
     if facts is None:
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")

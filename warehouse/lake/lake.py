@@ -23,6 +23,7 @@ from core.views import STATEMENTS
 from warehouse.lake import people
 from warehouse.lake.catalog import back_up
 from warehouse.lake.connection import LakeConnection, connect, quoted, row_by_row, was_interrupted
+from warehouse.lake.journal import PeopleJournal, Waiting
 from warehouse.lake.outdated import forget_labels
 from warehouse.lake.place import LakeError, locked, place
 from warehouse.lake.publication import (
@@ -45,14 +46,21 @@ REWRITTEN_FROM = 0.25  # share of a file's rows that were deleted, from which on
 class Lake(LakeConnection):
     """One process's connection to a workspace's lake. Not for sharing between threads.
 
-    One of an earlier version is upgraded where it is opened to write, after a copy of its catalog. Raises LakeError: no
+    One of an earlier version is upgraded where it is opened to write, after a copy of its catalog, and what people said
+    and the journal keeps is added (`takes_in`). Raises LakeError: no
     workspace, a catalog that is not usable, a lake of a later version.
     """
 
     _shared_at = -SHARED_S  # when others shared a commit of this connection's, by the monotonic clock
 
     def __init__(
-        self, workspace: Workspace, *, read_only: bool = False, snapshot: int | None = None, may_be_older: bool = True
+        self,
+        workspace: Workspace,
+        *,
+        read_only: bool = False,
+        snapshot: int | None = None,
+        may_be_older: bool = True,
+        takes_in: bool = True,
     ) -> None:
         if not read_only:
             _make_folders(workspace)
@@ -68,6 +76,8 @@ class Lake(LakeConnection):
                 migrate(self)
             elif version < SCHEMA_VERSION and not read_only:
                 upgrade(self)
+        if takes_in and not read_only:
+            self.take_in()
 
     def publish(
         self,
@@ -178,18 +188,48 @@ class Lake(LakeConnection):
                 self._upsert(TABLES[name], data)
 
     def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added."""
-        with self.lock(), self.transaction(message):
-            rows = self._with_recordings(TABLES[name], settle())
-            self._add(TABLES[name], TABLES[name].rows(rows))
+        """Add the rows that `settle` makes while nobody else can write: what it reads is so until they are added.
+
+        What waits in the journal is added first: it was said before.
+        """
+        journal = PeopleJournal(self.workspace)
+        with self.lock(), journal.held():
+            waiting = journal.read()
+            with self.transaction(message):
+                self._add_waiting(waiting)
+                rows = self.with_recordings(TABLES[name], settle())
+                self._add(TABLES[name], TABLES[name].rows(rows))
+            journal.clear(waiting)
         return rows
 
-    def _with_recordings(self, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Rows of what people said of episodes, with the recording that each is of; others as they are."""
-        if not {"recording", "episode_index"} <= set(table.schema.names):
-            return rows
-        of_place = self.recordings_at({(row["dataset"], row["episode_index"]) for row in rows})
-        return [row | {"recording": of_place.get((row["dataset"], row["episode_index"]))} for row in rows]
+    def take_in(self, on_commit: Callable[[int], None] = lambda snapshot: None) -> Waiting:
+        """Add what people said and the journal keeps, in one commit, after which the journal is empty; returns it.
+
+        Rows that the lake has, as after a kill in the middle of this, are not added again. on_commit: is told of the
+        snapshot while nobody else can commit.
+        """
+        journal = PeopleJournal(self.workspace)
+        if not journal.size:
+            return Waiting()
+        with self.lock():
+            waiting = journal.read()
+            if waiting.rows:
+                with self.transaction("what people said"):
+                    self._add_waiting(waiting)
+                on_commit(self.snapshot())
+            with journal.held():
+                journal.clear(waiting)
+        return waiting
+
+    def _add_waiting(self, waiting: Waiting) -> None:
+        """Add rows of the journal, but for those that the lake has."""
+        for name, rows in waiting.by_table().items():
+            table = TABLES[name]
+            with self._new_rows(table.rows(rows)):
+                keys = ", ".join(f't."{column}"' for column in table.key)
+                sql = f"SELECT {keys} FROM {name} t SEMI JOIN new_rows n ON {_same_key(table, 't')}"
+                present = set(self.rows(sql))
+            self._add(table, table.rows([row for row in rows if people.key_of(table, row) not in present]))
 
     def _name_recordings(self, dataset: str) -> None:
         """Give what people said before recordings were known the recording that has the number now."""
@@ -202,17 +242,6 @@ class Lake(LakeConnection):
                     f"AND r.episode_index = {table}.episode_index",
                     [dataset],
                 )
-
-    def recordings_at(self, places: Collection[tuple[str, int]]) -> dict[tuple[str, int], str]:
-        """The recording that each place (dataset, episode_index) holds, or else held last; without unknown places."""
-        if not places:
-            return {}
-        rows = self.rows(
-            "SELECT dataset, episode_index, arg_max(recording, (left_at IS NULL, left_at)) FROM recordings "
-            "WHERE list_contains($1, dataset) AND list_contains($2, episode_index) GROUP BY 1, 2",
-            [sorted({dataset for dataset, _ in places}), sorted({episode for _, episode in places})],
-        )
-        return {(dataset, episode): recording for dataset, episode, recording in rows if (dataset, episode) in places}
 
     def replace_where(self, message: str, column: str, **tables: pa.Table) -> None:
         """Replace, in each table, all rows whose `column` has a value that the new rows have; one transaction."""
@@ -384,7 +413,12 @@ def open_lake(workspace: Workspace) -> Lake:
 
 
 def lake_to_read(workspace: Workspace) -> Lake:
-    """The lake of an existing workspace, for people's questions. Raises LakeError: of another version, among others."""
+    """The lake of an existing workspace, for people's questions, with what people said just now.
+
+    Raises LakeError: of another version, among others.
+    """
+    if PeopleJournal(workspace).size and os.access(workspace.root, os.W_OK):
+        Lake(workspace).con.close()  # which takes it in
     return Lake(workspace, read_only=True, may_be_older=False)
 
 

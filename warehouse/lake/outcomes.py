@@ -17,11 +17,13 @@ from typing import Any
 from core.errors import UserError
 from ingest.outcomes import BY_PERSON, Outcome, truth
 from warehouse.lake import references
-from warehouse.lake.connection import row_by_row
+from warehouse.lake.connection import LakeConnection, row_by_row
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 from warehouse.lake.statements import (
+    ConflictError,
     CorrectionError,
+    Writable,
     checked_text,
     known_episodes,
     read_text,
@@ -32,6 +34,7 @@ from warehouse.lake.statements import (
 
 NAMING_COLUMNS, SUCCESS = ("episode_index", "episode", "source_id"), "success"
 NOTE_COLUMNS, AUTHOR_COLUMNS = ("note", "notes", "comment"), ("by", "author")
+BY_CLICK = "explorer"  # as the file of what was said in the explorer
 MAX_NAMED = 20  # lines, in one message
 # The newest statement on each recording that was not taken back, wherever the recording is
 OUTCOMES_IN_FORCE = """
@@ -119,7 +122,49 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
     return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, said))
 
 
-def undo_import(lake: Lake, import_id: str, *, author: str, note: str = "") -> tuple[str, int]:
+def say_outcome(
+    lake: Writable,
+    dataset: str,
+    episode_index: int,
+    success: bool,
+    note: str,
+    *,
+    author: str,
+    follows: str | None,
+) -> str:
+    """Save what a person who looks at one run says of its end, as an import of its own; returns its id.
+
+    `follows`: the import that the author has seen in force. Raises ConflictError: there is another one;
+    CorrectionError: a text that cannot be saved.
+    """
+    outcome = {"success": success, "note": checked_text("note", note, 2000), "file": BY_CLICK, "undoes": None}
+    outcome["author"] = checked_text("author", author, 100)
+
+    def rows(newest: dict[str, Any]) -> list[dict[str, Any]]:
+        in_force = standing(lake, dataset, episode_index) if newest else None
+        seen = in_force["import_id"] if in_force else None
+        if follows != seen:
+            who = in_force["author"] if in_force else "somebody"
+            raise ConflictError(f"{who} has said how episode {episode_index} of {dataset} ended: reload it and look")
+        return [outcome]
+
+    return say(lake, "outcomes", rows, dataset=dataset, episode_index=episode_index)[0]["import_id"]
+
+
+def undo_outcome(lake: Writable, dataset: str, episode_index: int, import_id: str, *, author: str) -> str:
+    """Take back what a person said of one run; returns the id of the row that says so. Raises CorrectionError."""
+    said = {"success": None, "note": None, "file": None, "undoes": import_id}
+    said["author"] = checked_text("author", author, 100)
+    return say(lake, "outcomes", lambda _: [said], dataset=dataset, episode_index=episode_index)[0]["import_id"]
+
+
+def standing(lake: LakeConnection, dataset: str, episode_index: int) -> dict[str, Any] | None:
+    """What people said of how a run ended, as far as it counts: its row of current_outcomes."""
+    sql = "FROM current_outcomes WHERE dataset = ? AND episode_index = ?"
+    return next(iter(lake.dicts(sql, [dataset, episode_index])), None)
+
+
+def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") -> tuple[str, int]:
     """Take an import back, by rows that say so: what was said before it counts again.
 
     Returns the dataset, and how many outcomes were taken back. Raises CorrectionError.
@@ -165,6 +210,17 @@ def question(dataset: str, unfinished: int, episodes: int) -> str | None:
         return None
     look, them = ("looks", "it") if unfinished == 1 else ("look", "them")
     return f"{dataset}: {unfinished} of {episodes} runs {look} unfinished: look at {them}"
+
+
+def assumption(dataset: str, assumed: int, episodes: int) -> str | None:
+    """How many outcomes of a dataset are assumed; None where none is.
+
+    Example: assumption("cups", 12, 50) is "cups: nobody says how 12 of 50 runs ended: their labels assume success".
+    """
+    if not assumed:
+        return None
+    label = "its label assumes" if assumed == 1 else "their labels assume"
+    return f"{dataset}: nobody says how {assumed} of {episodes} runs ended: {label} success"
 
 
 def shares(lake: Lake) -> list[dict[str, Any]]:

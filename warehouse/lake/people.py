@@ -72,7 +72,7 @@ def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
     with workspace.people.open("rb") as f:
         for line in f:
             try:
-                name, row, is_gone = _parsed(line)
+                name, row, is_gone = parsed(line)
             except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
                 bad += 1
                 continue
@@ -80,7 +80,7 @@ def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
     return newest, bad
 
 
-def _parsed(line: bytes) -> tuple[str, dict, bool]:
+def parsed(line: bytes) -> tuple[str, dict, bool]:
     """Table and row of a line, and whether it is gone. Raises what json, Arrow and Python do of a damaged one."""
     entry = json.loads(line)
     name, what = entry["table"], "gone" if "gone" in entry else "row"

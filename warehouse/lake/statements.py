@@ -18,6 +18,7 @@ from core.tables import TABLES
 from core.views import STATEMENTS
 from ingest.formats.side_files import parse_json, parse_json_lines
 from warehouse.lake.connection import LakeConnection
+from warehouse.lake.journal import JournalLake
 from warehouse.lake.lake import Lake
 from warehouse.lake.publication import content_key
 
@@ -27,6 +28,7 @@ TAG, ASSIGNED = "tag", "assigned"
 MOST_EPISODES = 1000  # marked at once
 Kind = Literal["tag", "assigned"]
 Place = tuple[str, int]  # dataset, episode_index
+type Writable = Lake | JournalLake  # where people's rows are added: at once, or by way of the journal
 
 
 class CorrectionError(UserError, ValueError):
@@ -57,7 +59,7 @@ def newest_row(lake: LakeConnection, table: str, **of: Any) -> dict[str, Any] | 
 
 
 def say(
-    lake: Lake,
+    lake: Writable,
     table: str,
     make: Callable[[dict[str, Any]], list[dict[str, Any]]],
     id_of: Callable[[dict[str, Any]], str] | None = None,
@@ -71,7 +73,7 @@ def say(
     name = TABLES[table].key[0]
 
     def new_rows() -> list[dict[str, Any]]:
-        newest = newest_row(lake, table, **of) or {}
+        newest = (lake.newest(table, **of) if isinstance(lake, JournalLake) else newest_row(lake, table, **of)) or {}
         made, at = [of | row for row in make(newest)], time_after(newest.get("created_at"))
         common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
         return [row | {name: id_of(row) if id_of else common, "created_at": at} for row in made]

@@ -94,6 +94,14 @@ def rows_of_episode(episode_of_row: np.ndarray, episode_index: int) -> slice:
     return slice(int(start), int(end))
 
 
+def labels_of_chunk(con: duckdb.DuckDBPyConnection, dataset: str, chunk: int) -> dict[int, dict[str, StoredLabel]]:
+    """Every label of each episode of a chunk, by label run."""
+    by_episode: dict[int, dict[str, StoredLabel]] = {}
+    for (episode, label_run), label in _read(con, "segments", {"dataset = ?": dataset, "chunk = ?": chunk}).items():
+        by_episode.setdefault(episode, {})[label_run] = label
+    return by_episode
+
+
 def labels_of_episode(
     con: duckdb.DuckDBPyConnection, dataset: str, chunk: int, episode_index: int
 ) -> dict[str, StoredLabel]:

@@ -1,0 +1,158 @@
+"""Accepting all labels of a queue at once, after a sample of them was looked at and each of it found right."""
+
+import random
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse, RedirectResponse, Response
+from pydantic import BaseModel, Field, StrictInt
+
+from explorer.access import LakeReader, PageError
+from explorer.corrected_labels import corrected_places
+from explorer.episode import find_episode, label_as_said
+from explorer.pages.corrections import Judged, Said, accepted_label
+from explorer.review_queue import ORDER, SIGNS, ReviewQueue
+from explorer.site import Visit, Visiting, author_of, check_may_write, explorer_of
+from warehouse.lake import corrections
+from warehouse.lake.corrections import ACCEPTED, REJECTED, CorrectionError, parsed
+from warehouse.lake.journal import JournalLake
+from warehouse.lake.statements import Place, Writable
+
+router = APIRouter()
+SAMPLE = 10  # runs that are looked at
+SURE = 0.95  # of what a sample says of the others
+AT_ONCE = 200  # labels of one request
+RIGHT, WRONG, OPEN = "right", "wrong", "not looked at yet"
+PlaceText = Annotated[str, Query(max_length=300, pattern=r"^[^/]+/\d{1,15}$")]
+
+
+class BulkAcceptance(BaseModel):
+    """All labels of a queue, after this sample of it was looked at."""
+
+    kind: str
+    dataset: str | None = None
+    person: str | None = None
+    sample: Annotated[list[tuple[str, Annotated[StrictInt, Field(ge=0, le=2**53)]]], Field(max_length=100)]
+    author: str | None = None
+
+
+@router.get("/review/bulk")
+def page(
+    at: Visiting,
+    kind: str = "all",
+    dataset: str | None = None,
+    person: str | None = None,
+    sample: Annotated[list[PlaceText], Query(max_length=100)] = [],  # noqa: B006  (FastAPI copies it)
+) -> Response:
+    """The sample, which the address names once it is drawn, and what was found of it."""
+    queue = _queue(kind, dataset, person)
+    asked = {name: value for name, value in (("kind", kind), ("dataset", dataset), ("person", person)) if value}
+    if not sample:
+        drawn = [f"{place[0]}/{place[1]}" for place in _drawn(at, queue)]
+        if not drawn:
+            return RedirectResponse(queue.page, 303)
+        return RedirectResponse(f"/review/bulk?{urlencode(asked | {'sample': drawn}, doseq=True)}", 303)
+    places = [_place(text) for text in sample]
+    found = {place: looked_at(at.reader, place) for place in places}
+    waiting = {(row["dataset"], row["episode_index"]): row for row in queue.rows(at)}
+    left = len(waiting)
+    return at.page(
+        "bulk.html",
+        title="Accept a queue",
+        queue=queue,
+        asked=asked,
+        sample=[[*place] for place in places],
+        rows=[waiting[place] | {"follows": None} for place in places if found[place] == OPEN and place in waiting],
+        num_open=sum(word == OPEN for word in found.values()),
+        wrong=[place for place, word in found.items() if word == WRONG],
+        others=left - sum(place in waiting for place in places),
+        most_wrong=1 - (1 - SURE) ** (1 / len(places)),
+        sure=SURE,
+    )
+
+
+@router.post("/api/bulk")
+def accept(request: Request, bulk: BulkAcceptance) -> JSONResponse:
+    """Accept as many labels of the queue as one request can; answers how many were, how many are left, and why some
+    were not. 422: the sample was not looked at, or some of it is wrong."""
+    explorer = explorer_of(request)
+    check_may_write(explorer)
+    author = author_of(request, bulk.author)
+    queue = _queue(bulk.kind, bulk.dataset, bulk.person)
+    with explorer.corpus.reading() as reader:
+        _check_sample(reader, [*dict.fromkeys(bulk.sample)])
+        rows = queue.rows(Visit(request, explorer, reader), f"ORDER BY {ORDER}")
+    comment = f"accepted with its queue; {len(bulk.sample)} of it were looked at and right"
+
+    def act(reader: LakeReader, lake: Writable) -> list[str]:
+        if isinstance(lake, JournalLake):
+            with lake.together():
+                return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
+        return _accept_rows(reader, lake, rows[:AT_ONCE], author, comment)
+
+    refused = explorer.scribe.say(act)
+    accepted = len(rows[:AT_ONCE]) - len(refused)
+    return JSONResponse({"accepted": accepted, "left": len(rows) - accepted, "refused": refused})
+
+
+def _accept_rows(
+    reader: LakeReader, lake: Writable, rows: list[dict[str, Any]], author: str, comment: str
+) -> list[str]:
+    """Accept the labels of rows of a queue that nobody has judged; returns why others were not."""
+    refused = []
+    for row in rows:
+        place = row["dataset"], row["episode_index"]
+        judged = Judged(reader, lake, *place, author, Said(comment=comment))
+        try:
+            facts = judged.facts()
+            label = accepted_label(judged, row["label_run"])
+            seen = {"base_label_run": row["label_run"], "base_content_hash": facts["content_hash"], "facts": facts}
+            corrections.save(lake, *place, label, **seen, **judged.judgement)
+        except CorrectionError as e:
+            refused.append(str(e))
+    return refused
+
+
+def looked_at(reader: LakeReader, place: Place) -> str:
+    """What people found of a label: RIGHT where it was accepted as it is, WRONG where it was mended or rejected."""
+    if place not in corrected_places(reader):
+        return OPEN
+    current = reader.dicts("FROM current_corrections WHERE dataset = ? AND episode_index = ?", *place)
+    if any(row["status"] == REJECTED for row in current):
+        return WRONG
+    accepted = next((row for row in current if row["status"] == ACCEPTED), None)
+    if accepted is None:
+        return OPEN
+    episode = find_episode(reader, *place)
+    label = label_as_said(reader, episode, accepted["base_label_run"] or "")
+    if label is None:
+        return WRONG
+    as_it_is = parsed(label).columns(episode.num_frames)
+    return RIGHT if all(accepted[name] == value for name, value in as_it_is.items()) else WRONG
+
+
+def _check_sample(reader: LakeReader, sample: list[Place]) -> None:
+    """Raises PageError."""
+    if len(sample) < SAMPLE:
+        raise PageError(f"look at {SAMPLE} runs of the queue first", 422)
+    for place in sample:
+        if (word := looked_at(reader, place)) != RIGHT:
+            raise PageError(f"{place[0]} {place[1]} of the sample is {word}", 422)
+
+
+def _drawn(at: Visit, queue: ReviewQueue) -> list[Place]:
+    rows = queue.rows(at, f"ORDER BY {ORDER}", "dataset, episode_index")
+    places = [(row["dataset"], row["episode_index"]) for row in rows]
+    return random.sample(places, min(SAMPLE, len(places)))
+
+
+def _queue(kind: str, dataset: str | None, person: str | None) -> ReviewQueue:
+    if kind not in SIGNS:
+        raise PageError(f"there is no queue {kind!r} whose labels can be accepted at once")
+    return ReviewQueue(kind, dataset or None, person or None)
+
+
+def _place(text: str) -> Place:
+    dataset, _, number = text.rpartition("/")
+    return dataset, int(number)

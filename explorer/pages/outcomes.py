@@ -1,0 +1,154 @@
+"""How a run ended, said with a click or a key: succeeded, failed (from which moment), unfinished; and taken back."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+
+from annotate.segments import DONE, IDLE, STEP
+from core.values import plain
+from explorer.access import LakeReader
+from explorer.corrected_labels import corrected_places
+from explorer.episode import EpisodeIndex, label_as_said
+from explorer.pages.corrections import Judged, Said
+from explorer.site import author_of, check_may_write, explorer_of
+from warehouse.lake import corrections, outcomes
+from warehouse.lake.corrections import ConflictError, CorrectionError, as_said, parsed, segments_of
+from warehouse.lake.statements import Writable
+
+router = APIRouter()
+OF_EPISODE = "/api/outcomes/{dataset}/{episode_index}"
+
+
+class Ended(BaseModel):
+    """What somebody says of how a run ended, with the newest that they had seen of its outcome and of its label.
+
+    frame: of a failure, the first at which nothing is left of what was done; None: the moment is not said.
+    """
+
+    outcome: Literal["succeeded", "failed", "unfinished"]
+    frame: int | None = None
+    author: str | None = None
+    follows: str | None = None
+    follows_correction: str | None = None
+
+
+class TakenBack(BaseModel):
+    """The outcome that is taken back."""
+
+    import_id: str
+    author: str | None = None
+
+
+def stated_outcome(reader: LakeReader, dataset: str, episode_index: int) -> dict[str, Any] | None:
+    """What people said of how a run ended: its row of current_outcomes, which counts; None: nobody did."""
+    if (dataset, episode_index) not in corrected_places(reader, "outcomes"):
+        return None
+    rows = reader.dicts("FROM current_outcomes WHERE dataset = ? AND episode_index = ?", dataset, episode_index)
+    return rows[0] if rows else None
+
+
+@router.post(OF_EPISODE)
+def say(request: Request, dataset: str, episode_index: EpisodeIndex, ended: Ended) -> JSONResponse:
+    """Answers with the ids of what was saved: `saved`, and `correction` where the label says the moment; 409 where
+    somebody else was quicker, 422 for what cannot be."""
+    said = Said(author=ended.author, follows=ended.follows_correction, comment=_words(ended))
+
+    def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
+        judged = Judged(reader, lake, dataset, episode_index, author_of(request, ended.author), said)
+        judged.facts()
+        # First what can be refused
+        correction = None if ended.frame is None else _label_that_fails(judged, ended.frame)
+        who = {"author": judged.author, "follows": ended.follows}
+        note = _words(ended)
+        success = ended.outcome == "succeeded"
+        saved = outcomes.say_outcome(lake, *judged.place, success, note, **who)
+        return {"saved": saved, "correction": correction}
+
+    return _answered(request, written)
+
+
+@router.post(f"{OF_EPISODE}/undo")
+def undo(request: Request, dataset: str, episode_index: EpisodeIndex, taken: TakenBack) -> JSONResponse:
+    """Take back an outcome, and the label that came with it. Answers with the id of what says so."""
+
+    def written(reader: LakeReader, lake: Writable) -> dict[str, Any]:
+        author = author_of(request, taken.author)
+        in_force = outcomes.standing(lake, dataset, episode_index)
+        if in_force is None or in_force["import_id"] != taken.import_id:
+            raise CorrectionError(f"episode {episode_index} of {dataset} has no outcome {taken.import_id!r} in force")
+        if in_force["file"] != outcomes.BY_CLICK:
+            whole = f"proccorpus outcomes undo {taken.import_id} takes all of it back"
+            raise CorrectionError(f"it came with the file {in_force['file']}: {whole}")
+        if correction := _came_with(lake, in_force):
+            corrections.take_back(lake, correction, author=author, follows=correction)
+        back = outcomes.undo_outcome(lake, dataset, episode_index, taken.import_id, author=author)
+        return {"saved": back}
+
+    return _answered(request, written)
+
+
+def _came_with(lake: Writable, outcome: dict[str, Any]) -> str | None:
+    """The correction that says of the label what an outcome says of the run, if nothing was said of the label since."""
+    place = [outcome["dataset"], outcome["episode_index"]]
+    sql = "FROM located_corrections WHERE dataset = ? AND episode_index = ? ORDER BY created_at DESC LIMIT 1"
+    newest = next(iter(lake.dicts(sql, place)), None)
+    if newest is None or newest["catastrophic_frame"] is None:
+        return None
+    says = outcome["note"], outcome["author"]
+    return newest["correction_id"] if (newest["comment"], newest["author"]) == says else None
+
+
+def _answered(request: Request, act: Callable[[LakeReader, Writable], dict[str, Any]]) -> JSONResponse:
+    explorer = explorer_of(request)
+    check_may_write(explorer)
+    try:
+        return JSONResponse(plain(explorer.scribe.say(act)))
+    except CorrectionError as e:
+        return JSONResponse({"error": str(e)}, 409 if isinstance(e, ConflictError) else 422)
+
+
+def _words(ended: Ended) -> str:
+    if ended.outcome == "failed" and ended.frame is not None:
+        return f"failed from frame {ended.frame}"
+    return ended.outcome
+
+
+def _label_that_fails(judged: Judged, frame: int) -> str | None:
+    """Save the label that counts as one that fails from a frame on; returns its id, None where there is no label."""
+    current: Sequence[dict[str, Any]] = []
+    if judged.is_corrected():
+        sql = "FROM current_corrections WHERE dataset = ? AND episode_index = ? AND status = 'accepted'"
+        current = judged.lake.dicts(sql, [*judged.place])
+    if current:
+        run = current[0]["base_label_run"]
+        segments = [*map(as_said, segments_of(current[0]))]
+        label = {"segments": segments, "plan": current[0]["plan"], "final_progress": current[0]["final_progress"]}
+    else:
+        run = judged.active_run()
+        found = label_as_said(judged.reader, judged.episode(), run) if run else None
+        if found is None:
+            return None
+        label = found
+    label = label | {"segments": failed_from(label["segments"], frame), "catastrophic_frame": frame}
+    facts = judged.facts()
+    seen = {"base_label_run": run, "base_content_hash": facts["content_hash"], "facts": facts}
+    return corrections.save(judged.lake, *judged.place, parsed(label), **seen, **judged.judgement)["correction_id"]
+
+
+def failed_from(segments: Sequence[dict[str, Any]], frame: int) -> list[dict[str, Any]]:
+    """Segments of a run that failed at a frame: the step at that moment is not completed, nor is any after it; where
+    none is under way any more, the last one is not. Nothing is done after it."""
+    steps = [k for k, segment in enumerate(segments) if segment["kind"] == STEP]
+    late = [k for k in steps if segments[k]["end_frame"] > frame] or steps[-1:]
+    changed = []
+    for k, segment in enumerate(segments):
+        if k in late:
+            changed.append(segment | {"completed": False})
+        elif segment["kind"] == DONE and segment["end_frame"] > frame:
+            changed.append(segment | {"kind": IDLE, "name": "Between steps", "completed": False})
+        else:
+            changed.append(segment)
+    return changed

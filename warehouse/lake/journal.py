@@ -1,0 +1,151 @@
+"""What people say, kept durably before the lake has it: they wait for one small write, and the lake follows behind.
+
+journal.jsonl has lines as people.jsonl has them, each synced before anybody is told that it is saved. Whoever opens the
+lake to write takes them in, in one commit, after which the journal is empty (`Lake.take_in`). A row has its key before:
+one that the lake has already, as after a kill between that commit and the emptying, is not added again.
+"""
+
+import fcntl
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import duckdb
+import pyarrow as pa
+
+from core.files import sync, write_file
+from core.paths import Workspace
+from core.tables import TABLES
+from warehouse.lake import people
+from warehouse.lake.connection import LakeConnection
+
+
+class Waiting(NamedTuple):
+    """Rows (table, row) that wait, in the order in which they were said; they end at byte `end` of the journal.
+
+    num_unreadable: lines between them that no program wrote so.
+    """
+
+    rows: tuple[tuple[str, dict[str, Any]], ...] = ()
+    end: int = 0
+    num_unreadable: int = 0
+
+    def by_table(self) -> dict[str, list[dict[str, Any]]]:
+        """Each row once."""
+        tables: dict[str, dict[people.Key, dict[str, Any]]] = {}
+        for name, row in self.rows:
+            tables.setdefault(name, {})[people.key_of(TABLES[name], row)] = row
+        return {name: list(rows.values()) for name, rows in tables.items()}
+
+
+class PeopleJournal:
+    """The journal of a workspace. Its file is only ever added to, and emptied in its place."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self.path = workspace.journal
+
+    @property
+    def size(self) -> int:
+        """Bytes of what waits; 0 where nothing ever waited."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    @contextmanager
+    def held(self, *, made: bool = False) -> Iterator[None]:
+        """While nobody else adds to it, or empties it. made: the file is made where it is missing."""
+        if not made and not self.path.exists():
+            yield
+            return
+        is_new = not self.path.exists()
+        with self.path.open("ab") as f:
+            if is_new:
+                sync(self.path.parent)
+            fcntl.flock(f, fcntl.LOCK_EX)
+            yield
+
+    def append(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Add rows of a table, durably; while it is held. Raises OSError: nothing was added."""
+        before = self.size
+        try:
+            people.append(self.path, people.lines_of(name, TABLES[name].rows(rows).to_pylist()))
+        except OSError:
+            with suppress(OSError):  # what failed says more
+                os.truncate(self.path, before)
+            raise
+
+    def read(self, begin: int = 0) -> Waiting:
+        """What waits, from a byte at which a line begins; a line that is being written is not read yet."""
+        if self.size <= begin:
+            return Waiting(end=begin)
+        with self.path.open("rb") as f:
+            f.seek(begin)
+            text = f.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        rows: list[tuple[str, dict[str, Any]]] = []
+        num_unreadable = 0
+        for line in whole.splitlines():
+            try:
+                name, row, _ = people.parsed(line)
+                rows.append((name, row))
+            except (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException):
+                num_unreadable += 1
+        return Waiting(tuple(rows), begin + len(whole), num_unreadable)
+
+    def clear(self, taken: Waiting) -> None:
+        """Empty it if nothing was added since; while it is held and nobody else can commit.
+
+        A line that a power cut left half written at the end was never answered. Where others were unreadable a copy is
+        kept in the workspace's folder of what was removed.
+        """
+        if not self.size:
+            return
+        with self.path.open("rb") as f:
+            f.seek(taken.end)
+            if b"\n" in f.read():
+                return
+        if taken.num_unreadable:
+            self.workspace.removed.mkdir(exist_ok=True)
+            write_file(self.workspace.removed / f"journal-{time.time_ns()}.jsonl", self.path.read_bytes())
+        os.truncate(self.path, 0)
+
+
+class JournalLake(LakeConnection):
+    """A state of the lake that is read, and to which people's rows are added by way of the journal, while it is held.
+
+    newest: the newest row of a table that has these values, as `statements.newest_row` finds it, by whoever knows more.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        con: duckdb.DuckDBPyConnection,
+        newest: Callable[..., dict[str, Any] | None],
+    ) -> None:
+        super().__init__(workspace, con)
+        self.newest = newest
+        self._together: dict[str, list[dict[str, Any]]] | None = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is added within is written at its end, in one go; nothing of it is where it fails. Raises OSError."""
+        together = self._together = {}
+        try:
+            yield
+        finally:
+            self._together = None
+        for name, rows in together.items():
+            PeopleJournal(self.workspace).append(name, rows)
+
+    def append(self, message: str, name: str, settle: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Add the rows that `settle` makes to the journal; they are durable when this returns. Raises OSError."""
+        rows = self.with_recordings(TABLES[name], settle())
+        if self._together is not None:
+            self._together.setdefault(name, []).extend(rows)
+        elif rows:
+            PeopleJournal(self.workspace).append(name, rows)
+        return rows
