@@ -58,7 +58,12 @@ def _export(
     # Exports of labels hold no samples: a null would look like a count that is missing
     if done.samples is None:
         facts.pop("samples")
-    show_facts(facts, at.format, left_out=("left_out", "notes", "again"))
+    facts["use"] = list(done.use)
+    if not done.use:
+        facts.pop("use")
+    show_facts(facts, at.format, left_out=("left_out", "notes", "again", "use"))
+    for line in done.use:
+        say(line)
     if done.again:
         say("It was there already: nothing was done.")
     if verify:

@@ -33,23 +33,42 @@ LEARNT_FROM = {
 
 def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """All figures of a finished folder, as docs/data/policy.json has them."""
+    figures = of_arms(folder, protocol, list(ARMS), list(GROUPS))
+    best_of = {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks}
+    return figures | {"best_of": best_of, "learned": learned(folder, protocol)}
+
+
+def report_by_labels(folder: Path, protocol: Protocol, former: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a folder without what needs a model, whose rows are those of `former` figures; `former` among the
+    code versions says which those are."""
+    groups = [group for group in GROUPS if group != "rewarded"]
+    arms = [arm for arm in ARMS if arm not in GROUPS["rewarded"]]
+    figures = of_arms(folder, protocol, arms, groups)
+    figures["code_versions"]["former"] = former["code_versions"] | {"arms": list(GROUPS["rewarded"])}
+    beside = {"success", "by_seed", "weight_by_quality", "above_nothing", "above_successes", "above_labels"}
+    found = dict(former) | figures | {key: former[key] | figures[key] for key in beside}
+    found["by_task"] = {task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()}
+    return found
+
+
+def of_arms(folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """Success of some arms, and the weights of some groups of arms."""
     success = {
         arm: np.array([_read(folder / "rollouts" / t / f"{arm}.json")["success"] for t in protocol.tasks], bool)
-        for arm in ARMS
+        for arm in arms
     }
+    compared = [arm for arm in (BASELINE, "successes", "labels", "weights", "laptop_unseen") if arm in success]
     return {
         "code_versions": {"policy": CODE_VERSION} | _read(folder / "code_versions.json"),
         "protocol": _read(folder / "protocol.json"),
         "success": rates(success),
-        **{f"above_{than}": differences(success, than) for than in (BASELINE, "successes", "labels", "laptop_unseen")},
+        **{f"above_{than}": differences(success, than) for than in compared},
         "by_task": {
             task: {arm: round(float(values[k].mean()), 4) for arm, values in success.items()}
             for k, task in enumerate(protocol.tasks)
         },
         "by_seed": {arm: values.mean((0, 2)).round(4).tolist() for arm, values in success.items()},
-        "weight_by_quality": {a: s for g in GROUPS for a, s in _read(folder / "weights" / f"{g}.json").items()},
-        "best_of": {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks},
-        "learned": learned(folder, protocol),
+        "weight_by_quality": {a: s for g in groups for a, s in _read(folder / "weights" / f"{g}.json").items()},
     }
 
 
