@@ -27,7 +27,9 @@ def reward(
     ] = None,
     dataset: Annotated[str | None, Option(help="A dataset of the workspace.")] = None,
     episode: Annotated[int | None, Option(min=0, help="Episode of --dataset to score.")] = None,
-    task: Annotated[str | None, Option(help="Instruction in words; default: the episode's task.")] = None,
+    task: Annotated[
+        str | None, Option(help="Instruction in words; default: the episode's task, or that of --like.")
+    ] = None,
     out: Annotated[
         Path | None, Option(help="JSON-lines file to write, one row per scored frame; default: named after the run.")
     ] = None,
@@ -58,7 +60,11 @@ def reward(
     if is_episode == (video is not None) or (dataset is None) != (episode is None):
         raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
-        raise UserError("a video needs --task, the instruction in words")
+        if not scorer.like:
+            raise UserError("a video needs --task, the instruction in words")
+        from pipeline.shown_runs import shown_task  # imports duckdb
+
+        task = shown_task(space_at(at.workspace), scorer.like)
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem

@@ -92,11 +92,14 @@ def reward(
     runs = [one for one in shown if isinstance(one, Episode)]
     names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in shown)
     space = runs[0].dataset.corpus.workspace if runs and workspace is None else _space(workspace)
-    said = task or next((run.task for run in runs if run.task), "")
+    if names and not task:
+        from pipeline.shown_runs import shown_task  # imports torch
+
+        task = shown_task(space, names)
     clip = open_clip({CAMERA: Path(video)})
     config = named_scorer(ScorerOptions(like=names, **options), space, clip.cameras)
     with open_scorer(config) as scorer:
-        return list(score_clip(scorer, clip, said, score_fps=fps or min(SCORE_FPS, clip.fps)))
+        return list(score_clip(scorer, clip, task, score_fps=fps or min(SCORE_FPS, clip.fps)))
 
 
 def _space(workspace: str | Path | None) -> Workspace:

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import table
-from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, Protocol
+from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, QUALITIES, Protocol
 from benchmarks.policy.rollouts import chosen
 
 RESAMPLES = 4000
+# Whose weights are shown by how the runs went
+WEIGHED = ("published", "labels", "segments", "top", "awr", "weights", "laptop_unseen", "truth")
 Interval = tuple[float, float, float]  # the figure and the ends of its 95 %, to four digits
 CHOICES = {
     "chance": "any of them",
@@ -108,6 +110,9 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     tasks = list(figures["by_task"])
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
     table(head, [_arm_row(figures, arm, tasks) for arm in ARMS if arm in figures["success"]])
+    by_quality = figures["weight_by_quality"]
+    rows = [[ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)] for arm in ARMS if arm in WEIGHED]
+    table(["weights", *QUALITIES], rows)
     chosen = figures["best_of"]
     table(
         ["chosen by", *chosen],
