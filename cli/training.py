@@ -68,10 +68,11 @@ def train(
     """
     loaded = load_recipe(recipe, model, begins=not plan)  # before the lake is opened: a typo costs nothing
     if plan:
-        from training.plan import plan_on  # imports torch
+        from training.plan_words import plan_facts  # imports torch
 
-        show_facts((found := plan_on(loaded, machine)).facts(), at.format)
-        raise typer.Exit(int(found.wrong() is not None))
+        facts, fits = plan_facts(loaded, machine)
+        show_facts(facts, at.format)
+        raise typer.Exit(int(not fits))
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
