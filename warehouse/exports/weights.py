@@ -161,7 +161,9 @@ def verified(path: Path, index: np.ndarray, weights: np.ndarray, chunk_size: int
 def usage(chunk_size: int, root: str = "") -> list[str]:
     """The lines that use an export; `root`: the LeRobot dataset that goes with it, where there is one."""
     dataset = [f"--dataset.repo_id=local/weighted --dataset.root={root}"] if root else []
-    flags = [*dataset, f"--policy.type={EXAMPLE_POLICY} --policy.chunk_size={chunk_size}"]
+    # LeRobot refuses a policy that acts for more steps than its chunk has
+    policy = f"--policy.type={EXAMPLE_POLICY} --policy.chunk_size={chunk_size} --policy.n_action_steps={chunk_size}"
+    flags = [*dataset, policy]
     weighting = configuration(KAPPA, f"{PLACE}/{LEROBOT_FILE}", without_progress_0=True)
     command = " \\\n".join(["    lerobot-train ...", *(f"        {flag}" for flag in flags), weighting])
     return [

@@ -59,6 +59,15 @@ def by_lerobot(lines: Sequence[str], index: np.ndarray, chunk: int = CHUNK) -> n
     return weighter.compute_batch_weights({"index": index})[0].numpy().astype(np.float64)
 
 
+def training_config(flags: Sequence[str]) -> Any:
+    """What `lerobot-train` reads of its command line."""
+    import draccus
+    import lerobot.policies.smolvla.configuration_smolvla  # noqa: F401 - by which LeRobot knows the type
+    from lerobot.configs.train import TrainPipelineConfig
+
+    return draccus.parse(TrainPipelineConfig, args=list(flags))
+
+
 def frames_of(folder: Path, sample: str = "sim_short") -> pd.DataFrame:
     """The weights of an export with what the simulator knows of each frame's run and frame."""
     truth = ROOT / "samples/truth" / sample
@@ -211,6 +220,9 @@ def test_the_command_prints_the_lines_of_the_trainer(short: Lake, tmp_path: Path
     done = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
     assert done.code == 0
     assert "--policy.type=smolvla --policy.chunk_size=16" in done.out
+    command = done.out[done.out.index("lerobot-train") : done.out.index("Its other policies")]
+    config = training_config(["--dataset.repo_id=local/any", *shlex.split(command.replace("\\\n", " "))[2:]])
+    assert (config.policy.chunk_size, config.sample_weighting.type) == (16, "rabc")
     assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in done.out
     assert "act and diffusion, take none" in done.out
     json_words = ("--kind", "awr", "--chunk-size", "16", "--format", "json")
