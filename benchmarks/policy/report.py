@@ -16,7 +16,7 @@ from benchmarks.policy.rollouts import chosen
 
 RESAMPLES = 4000
 # Whose weights are shown by how the runs went
-WEIGHED = ("published", "labels", "segments", "top", "awr", "weights", "laptop_unseen", "truth")
+WEIGHED = ("labels", "segments", "awr", "weights", "truth")
 Interval = tuple[float, float, float]  # the figure and the ends of its 95 %, to four digits
 CHOICES = {
     "chance": "any of them",
