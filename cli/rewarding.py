@@ -15,7 +15,7 @@ from core.web import access_for, is_loopback, link_with, listen, serve, token_fo
 from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.stream import CutOffError
 from eval.server.limits import ServerLimits
-from pipeline.rewards import CAMERA, named_scorer, score_video
+from pipeline.rewards import CAMERA, named_scorer, score_video, task_like
 
 app = typer.Typer()
 
@@ -62,9 +62,7 @@ def reward(
     if video is not None and task is None:
         if not scorer.like:
             raise UserError("a video needs --task, the instruction in words")
-        from pipeline.shown_runs import shown_task  # imports duckdb
-
-        task = shown_task(space_at(at.workspace), scorer.like)
+        task = task_like(scorer.like, space_at(at.workspace))
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem

@@ -70,6 +70,13 @@ def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, .
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
+def task_like(like: Sequence[str], space: Workspace) -> str:
+    """The instruction of the shown runs that `like` names, for a run that says none. Raises UserError."""
+    from pipeline.shown_runs import shown_task  # imports duckdb
+
+    return shown_task(space, like)
+
+
 def score_video(
     config: ScorerConfig,
     run: Mapping[str, Path] | Clip,

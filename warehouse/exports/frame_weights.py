@@ -13,9 +13,8 @@ deviation become 1/2 and 1/4: then LeRobot's weight of a frame is ours.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, sqrt
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -27,8 +26,7 @@ MEAN, DEVIATION = 0.5, 0.25  # of all gains that LeRobot reads
 EPSILON = 1e-6  # LeRobot's
 
 
-@dataclass(frozen=True)
-class WeighedRun:
+class WeighedRun(NamedTuple):
     """What weights hang on, of one run: `gains` float [n], NaN without a label; `is_useful` bool [n]: is the frame in a
     segment that neither fails nor stands still?"""
 

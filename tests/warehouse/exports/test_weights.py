@@ -68,8 +68,8 @@ def training_config(flags: Sequence[str]) -> Any:
     return draccus.parse(TrainPipelineConfig, args=list(flags))
 
 
-def frames_of(folder: Path, sample: str = "sim_short") -> pd.DataFrame:
-    """The weights of an export with what the simulator knows of each frame's run and frame."""
+def frames_of(folder: Path, sample: str = "sim_short") -> Any:
+    """The weights of an export with what the simulator knows of each frame and its run: a data frame."""
     truth = ROOT / "samples/truth" / sample
     runs = pd.read_parquet(truth / "episodes.parquet")[["episode_index", "policy", "success"]]
     idle = pd.read_parquet(truth / "frames.parquet")[["episode_index", "frame_index", "idle"]]
@@ -135,7 +135,7 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
 
     done = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
     wanted = pq.read_table(tmp_path / "out" / weights.FILE)["weight"].to_numpy()
-    opened = LeRobotDataset("local/weighted", root=tmp_path / "out", video_backend="pyav")
+    opened: Any = LeRobotDataset("local/weighted", root=tmp_path / "out", video_backend="pyav")
     assert len(opened) == len(wanted)
     assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == wanted[[0, 20, 100]].tolist()
     assert np.corrcoef(by_lerobot(done.use, np.arange(len(wanted))), wanted)[0, 1] >= 0.9999
