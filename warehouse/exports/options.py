@@ -64,9 +64,9 @@ class KindOptions(_Options):
     """The options of a kind; those of each begin with what it is about, as the command says it."""
 
     @property
-    def writer(self) -> str:
-        """The class that writes the export, in the kind's module."""
-        return type(self).__name__.replace("Options", "Export")
+    def writer(self) -> str | None:
+        """The class that writes the export; None: the one that is named after the kind's options."""
+        return None
 
     def stated(self) -> dict[str, Any]:
         """As the manifest states them."""
@@ -182,8 +182,8 @@ class WeightsOptions(LerobotOptions):
         return [name for name, default in defaults.items() if getattr(self, name) != default]
 
     @property
-    def writer(self) -> str:
-        return "WeightedDatasetExport" if self.in_dataset else "WeightsExport"
+    def writer(self) -> str | None:
+        return "WeightedDatasetExport" if self.in_dataset else None
 
 
 class FrameSignalsOptions(LabelOptions, RewardOptions):
@@ -240,7 +240,8 @@ class ExportKind:
         except ModuleNotFoundError as e:
             raise UserError(f"this export needs the package {e.name}: {install_hint('exports')}") from e
         options = options or self.options()
-        return getattr(module, options.writer)(self.name, lake, selection, options)
+        writer = getattr(module, options.writer or self.options.__name__.replace("Options", "Export"))
+        return writer(self.name, lake, selection, options)
 
     def export(
         self, lake: Lake, selection: Selection, out: Path, options: Any = None, *, overwrite: bool = False
