@@ -59,6 +59,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "proccorpus export lerobot --out out --dataset my_robot --split train",
         "proccorpus export lerobot --out out --dataset my_robot --without camera_frozen",
     ),
+    "export weights": ("proccorpus export weights --out out --dataset my_robot --chunk-size 50",),
     "export rabc": ("proccorpus export rabc --out out --dataset my_robot",),
     "export frame-signals": ("proccorpus export frame-signals --out signals.parquet --dataset my_robot",),
     "export rerun": ("proccorpus export rerun --out out --dataset my_robot --episodes 0-4",),

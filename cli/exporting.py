@@ -15,6 +15,7 @@ from cli.output import progress, show_facts
 from cli.terminal import FAILED, note
 from core.errors import UserError
 from eval.reward.open import ModelOptions
+from eval.reward.scorer import UNSEEN
 from pipeline.episode_rewards import score_selection
 from pipeline.imports import import_annotations
 from pipeline.rewards import scorer_config
@@ -58,7 +59,12 @@ def _export(
     # Exports of labels hold no samples: a null would look like a count that is missing
     if done.samples is None:
         facts.pop("samples")
-    show_facts(facts, at.format, left_out=("left_out", "notes", "again"))
+    facts["use"] = list(done.use)
+    if not done.use:
+        facts.pop("use")
+    show_facts(facts, at.format, left_out=("left_out", "notes", "again", "use"))
+    for line in done.use:
+        say(line)
     if done.again:
         say("It was there already: nothing was done.")
     if verify:
@@ -81,6 +87,8 @@ def _with_rewards(
     note(f"{scored.scored_now} of {scored.episodes} episodes scored now")
     if scored.failures:
         warn([f"{scored.failures} of {scored.moments} moments gave no number"], "note")
+    if scored.unsure:
+        warn([f"{scored.unsure} of {scored.moments} answers are unsure: {UNSEEN}"], "note")
     return options.model_copy(update={"rewards": scored.run, "model": model})
 
 

@@ -15,7 +15,7 @@ from core.web import access_for, is_loopback, link_with, listen, serve, token_fo
 from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.stream import CutOffError
 from eval.server.limits import ServerLimits
-from pipeline.rewards import CAMERA, named_scorer, score_video
+from pipeline.rewards import CAMERA, named_scorer, score_video, task_like
 
 app = typer.Typer()
 
@@ -27,7 +27,9 @@ def reward(
     ] = None,
     dataset: Annotated[str | None, Option(help="A dataset of the workspace.")] = None,
     episode: Annotated[int | None, Option(min=0, help="Episode of --dataset to score.")] = None,
-    task: Annotated[str | None, Option(help="Instruction in words; default: the episode's task.")] = None,
+    task: Annotated[
+        str | None, Option(help="Instruction in words; default: the episode's task, or that of --like.")
+    ] = None,
     out: Annotated[
         Path | None, Option(help="JSON-lines file to write, one row per scored frame; default: named after the run.")
     ] = None,
@@ -58,7 +60,9 @@ def reward(
     if is_episode == (video is not None) or (dataset is None) != (episode is None):
         raise UserError("give either a video, or --dataset NAME with --episode N")
     if video is not None and task is None:
-        raise UserError("a video needs --task, the instruction in words")
+        if not scorer.like:
+            raise UserError("a video needs --task, the instruction in words")
+        task = task_like(scorer.like, space_at(at.workspace))
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem

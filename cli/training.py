@@ -73,10 +73,11 @@ def train(
     for name in then or ():
         load_recipe(name, begins=False)
     if plan:
-        from training.plan import plan_on  # imports torch
+        from training.plan_words import plan_facts  # imports torch
 
-        show_facts((found := plan_on(loaded, machine)).facts(), at.format)
-        raise typer.Exit(int(found.wrong() is not None))
+        facts, fits = plan_facts(loaded, machine)
+        show_facts(facts, at.format)
+        raise typer.Exit(int(not fits))
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)

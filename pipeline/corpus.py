@@ -22,7 +22,7 @@ from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from pipeline.build import run_build
 from pipeline.config import DatasetBuild, stored_build, with_annotator
 from pipeline.pictures import labelled_episode
-from pipeline.rewards import CAMERA, named_scorer
+from pipeline.rewards import CAMERA, named_scorer, task_like
 from pipeline.sources import builds_of_source
 from warehouse.exports import EXPORT_KINDS
 from warehouse.exports.export import Exported
@@ -92,11 +92,12 @@ def reward(
     runs = [one for one in shown if isinstance(one, Episode)]
     names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in shown)
     space = runs[0].dataset.corpus.workspace if runs and workspace is None else _space(workspace)
-    said = task or next((run.task for run in runs if run.task), "")
+    if names and not task:
+        task = task_like(names, space)
     clip = open_clip({CAMERA: Path(video)})
     config = named_scorer(ScorerOptions(like=names, **options), space, clip.cameras)
     with open_scorer(config) as scorer:
-        return list(score_clip(scorer, clip, said, score_fps=fps or min(SCORE_FPS, clip.fps)))
+        return list(score_clip(scorer, clip, task, score_fps=fps or min(SCORE_FPS, clip.fps)))
 
 
 def _space(workspace: str | Path | None) -> Workspace:

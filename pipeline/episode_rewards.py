@@ -12,7 +12,7 @@ from annotate.samples.procvqa import task_text
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.open import ScorerConfig, open_scorer
-from eval.reward.scorer import Reward, Scorer
+from eval.reward.scorer import UNSEEN, Reward, Scorer
 from eval.reward.stream import Moment
 from eval.reward.video import AT_ONCE, SCORE_FPS, RunEpisode
 from eval.scored import EvalPrediction, EvalRun, add_predictions, drop_predictions
@@ -34,13 +34,17 @@ COMMITTED_TOGETHER = 8  # episodes whose rewards land in the lake at a time
 
 @dataclass(frozen=True)
 class ScoredEpisodes:
-    """`run` is the eval_run under which rewards are kept; of the episodes asked for, some were scored already."""
+    """`run` is the eval_run under which rewards are kept; of the episodes asked for, some were scored already.
+
+    Of the moments that were scored now `failures` have no number, and `unsure` one that is not to be relied on.
+    """
 
     run: str
     episodes: int
     scored_now: int
     moments: int
     failures: int
+    unsure: int
 
 
 def score_episodes(
@@ -62,7 +66,8 @@ def score_episodes(
     known = set(lake.rows(sql, [run]))
     # By content: an episode whose video changed is scored anew
     todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
-    done, moments, failures = len(episodes) - len(todo), 0, 0
+    done = len(episodes) - len(todo)
+    moments = failures = unsure = 0
     on_episodes(done, len(episodes))
     for part in _groups(todo):
         predictions = _rewards(lake, scorer, part, score_fps)
@@ -72,8 +77,9 @@ def score_episodes(
         add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
         done, moments = done + len(part), moments + len(predictions)
         failures += sum(p.prediction is None for p in predictions)
+        unsure += sum(p.prediction is not None and p.raw == UNSEEN for p in predictions)
         on_episodes(done, len(episodes))
-    return ScoredEpisodes(run, len(episodes), len(todo), moments, failures)
+    return ScoredEpisodes(run, len(episodes), len(todo), moments, failures, unsure)
 
 
 def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
@@ -93,7 +99,7 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     predictions: list[EvalPrediction] = []
 
     def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
-        found = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure}
+        found = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure or reward.unsure}
         predictions.append(
             EvalPrediction(e.dataset, e.episode_index, frame_index, **found, content_hash=e.content_hash)
         )

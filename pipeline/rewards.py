@@ -1,6 +1,7 @@
 """Rewards of videos and of the episodes of a selection, put together for the command line."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from pipeline.models import model_folder
 from training.folder import ModelError, TrainingError
 
 # The fields of a row that the overlay and the summary read; the others are in the file alone
-KEPT_FIELDS = ("frame_index", "timestamp_s", "progress", "done", "success", "failure")
+KEPT_FIELDS = ("frame_index", "timestamp_s", "progress", "done", "success", "failure", "unsure")
 CAMERA = "camera"  # of the video that is named first
 NOTED_FAILURES = 3  # in the summary
 
@@ -69,6 +70,13 @@ def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, .
     return scorer_config(options, options.model or (None if options.baseline else LATEST), space)
 
 
+def task_like(like: Sequence[str], space: Workspace) -> str:
+    """The instruction of the shown runs that `like` names, for a run that says none. Raises UserError."""
+    from pipeline.shown_runs import shown_task  # imports duckdb
+
+    return shown_task(space, like)
+
+
 def score_video(
     config: ScorerConfig,
     run: Mapping[str, Path] | Clip,
@@ -112,6 +120,8 @@ def score_video(
 def _scored(rows: Sequence[Row], out: str, overlay: str | None) -> ScoredVideo:
     failures = [r for r in rows if r["progress"] is None]
     notes = tuple(dict.fromkeys(f"{r['timestamp_s']:.2f} s: {r['failure']}" for r in failures[:NOTED_FAILURES]))
+    doubts = Counter(r["unsure"] for r in rows if r["unsure"] and r["progress"] is not None)
+    notes += tuple(f"{count} of {len(rows)} answers are unsure: {why}" for why, count in doubts.items())
     last = next((r["progress"] for r in reversed(rows) if r["progress"] is not None), None)
     end = rows[-1]
     return ScoredVideo(out, len(rows), len(failures), last, end["done"], end["success"], overlay, notes)

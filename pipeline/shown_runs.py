@@ -10,6 +10,7 @@ from annotate.alignment.live import Guide, Shown
 from annotate.config import EmbeddingsConfig
 from annotate.embeddings.encoders import lack, load_encoder
 from annotate.embeddings.projection import Encoder
+from annotate.samples.procvqa import task_text
 from core.errors import UserError
 from core.paths import Workspace
 from eval.reward.shown import ShownScorer, openings_of
@@ -44,6 +45,15 @@ def shown_scorer(
     shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
     names = tuple(cameras) or (PREFERRED,)
     return ShownScorer(Guide.of(shown), encoder, names, lag, hold_s, grippers)
+
+
+def shown_task(space: Workspace, like: Sequence[str]) -> str:
+    """The instruction of the first run that `like` names and that has one; empty where none has. Raises UserError."""
+    lake = Lake(space, read_only=True)
+    for dataset, episode in chain.from_iterable(_named(lake, text) for text in like):
+        if task := usable_episode(lake, dataset, episode)["task"]:
+            return task_text(task)
+    return ""
 
 
 def _named(lake: Lake, text: str) -> list[tuple[str, int]]:

@@ -2,6 +2,7 @@
 
     make policy                                                   # everything, and the environment that it needs
     .venv-policy/bin/python -m benchmarks.policy [--out FOLDER] [--workers 2] [--short]
+    make policy POLICY='--labels docs/data/policy.json'           # what needs no model; other rows are this file's
     .venv/bin/python -m benchmarks.policy --table docs/data/policy.json
 
 Scripted demonstrations of mixed quality in Meta-World become a LeRobot dataset, which the product labels, trains a
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness import arguments
 from benchmarks.policy.protocol import SHORT, Protocol
-from benchmarks.policy.report import print_tables, report
+from benchmarks.policy.report import print_tables, report, report_by_labels
 
 
 def main() -> None:
@@ -24,6 +25,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("workspace/policy"), help="where all is kept")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--short", action="store_true", help="one task, one seed, three starts: does it run?")
+    parser.add_argument("--labels", type=Path, help="only what needs no model; other rows are those of such a file")
     parser.add_argument("--table", type=Path, help="only print the tables of such a file")
     args = parser.parse_args()
     if args.table:
@@ -33,8 +35,11 @@ def main() -> None:
     from benchmarks.policy.parts import Work, run  # what --table does without
 
     work = Work(args.out.resolve(), SHORT if args.short else Protocol())
-    run(work, args.workers)
-    figures = report(work.folder, work.protocol)
+    run(work, args.workers, by_labels_alone=args.labels is not None)
+    if args.labels:
+        figures = report_by_labels(work.folder, work.protocol, json.loads(args.labels.read_text()))
+    else:
+        figures = report(work.folder, work.protocol)
     work.keep(work.folder / "policy.json", figures)
     print_tables(figures)
 

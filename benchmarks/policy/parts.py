@@ -93,8 +93,9 @@ def reinforce(work: Work, task: str, seed: int, model: Path) -> None:
     work.once(("learned", task, str(seed)), learn, task, seed, model)
 
 
-def run(work: Work, workers: int) -> None:
-    """Everything that is missing, part after part. Raises SystemExit where a part of the product fails."""
+def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
+    """Everything that is missing, part after part; `by_labels_alone`: what needs no model. Raises SystemExit where a
+    part of the product fails."""
     protocol, recorded, dataset = work.protocol, work.folder / "recorded", work.folder / "dataset"
     space, progress = Workspace(work.folder / "workspace"), work.folder / "progress"
     progress.mkdir(exist_ok=True)
@@ -118,10 +119,12 @@ def run(work: Work, workers: int) -> None:
             known = begin(clone_and_act, [(work, "known", t) for t in protocol.tasks])
             with work.logged("labels and laptop"):
                 product.label(space, dataset)
-                model = product.train_laptop(space, dataset, progress)
+                model = None if by_labels_alone else product.train_laptop(space, dataset, progress)
             files = product.labelled_progress(space, frames, progress, protocol.chunk)
             weigh(work, "labelled", files, product.segment_kinds(space, frames))
             labelled = begin(clone_and_act, [(work, "labelled", t) for t in protocol.tasks])
+            if model is None:
+                return finish(known + labelled)
             with work.logged("rewards"):
                 files = product.rewarded_progress(space, dataset, frames, progress, protocol.chunk, model)
             weigh(work, "rewarded", files)

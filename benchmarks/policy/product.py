@@ -26,6 +26,7 @@ from pipeline.shown_runs import shown_scorer
 from training.runs import CODE_VERSION as TRAINING
 from warehouse.exports.export import MANIFEST
 from warehouse.exports.rabc import FILE, between
+from warehouse.exports.weights import LEROBOT_FILE
 from warehouse.lake import Lake
 from warehouse.lake.stored import labels_of
 
@@ -71,6 +72,15 @@ def export(space: Workspace, out: Path, chunk: int, model: Path | None = None) -
     return out / FILE
 
 
+def export_weights(space: Workspace, out: Path, chunk: int) -> Path:
+    """The file of `export weights` that LeRobot reads, as it is without options; made once per folder. Raises
+    SystemExit."""
+    if not (out / MANIFEST).exists():
+        asked = ["export", "weights", "--dataset", DATASET, "--allow-licence", "unknown"]
+        command(space, *asked, f"--chunk-size={chunk}", "--out", str(out))
+    return out / LEROBOT_FILE
+
+
 def known_progress(frames: Frames, folder: Path, chunk: int) -> dict[str, Path]:
     """Files of progress that need no label: the clock and the truth."""
     clock = [np.linspace(0, 1, n, dtype=np.float32) for n in frames.lengths]
@@ -88,7 +98,9 @@ def labelled_progress(space: Workspace, frames: Frames, folder: Path, chunk: int
     found = dict(rows)
     published = [found.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
     labels = export(space, folder / "labels", chunk)
-    return {"published": write_progress(folder / "published", published, chunk), "labels": labels}
+    weights = export_weights(space, folder / "weights", chunk)
+    published_file = write_progress(folder / "published", published, chunk)
+    return {"published": published_file, "labels": labels, "weights": weights}
 
 
 def segment_kinds(space: Workspace, frames: Frames) -> np.ndarray:

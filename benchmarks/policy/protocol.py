@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-CODE_VERSION = "policy-2"
+CODE_VERSION = "policy-3"  # 3: AWR with segments and outcomes, as `export weights` has it
 FPS = 10  # frames a second of the demonstrations, and decisions a second of a policy
 PICTURE_PX = 128
 REWARD_EVERY = 3  # frames between two live rewards
@@ -21,6 +21,9 @@ ARMS = {
     "segments": "all frames alike, segments that fail or stand still left out",
     "top": "the half of the frames that gains most by our labels",
     "awr": "weights that grow exponentially with the gain by our labels (AWR)",
+    "awr_segments": "AWR, such segments left out",
+    "awr_outcomes": "AWR, failed runs left out",
+    "weights": "AWR, both left out: `export weights`, as LeRobot reads it",
     "laptop": "RA-BC on the rewards of a `laptop` trained on our labels of the same runs",
     "laptop_unseen": "RA-BC on the rewards of a `laptop` trained on other runs than it scores",
     "shown": "RA-BC on live rewards by three shown runs of the task",
@@ -31,7 +34,10 @@ BASELINE = "nothing"
 # made, those that need labels, and those that need the rewards of a model
 GROUPS = {
     "known": ("experts", "nothing", "successes", "clock", "truth"),
-    "labelled": ("published", "labels", "labels_success", "labels_unfailed", "labels_far", "segments", "top", "awr"),
+    "labelled": (
+        *("published", "labels", "labels_success", "labels_unfailed", "labels_far", "segments", "top", "awr"),
+        *("awr_segments", "awr_outcomes", "weights"),
+    ),
     "rewarded": ("laptop", "laptop_unseen", "shown"),
 }
 TOP = 0.5  # of the frames: by what gains most

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import table
-from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, Protocol
+from benchmarks.policy.protocol import ARMS, BASELINE, CODE_VERSION, GROUPS, QUALITIES, Protocol
 from benchmarks.policy.rollouts import chosen
 
 RESAMPLES = 4000
+# Whose weights are shown by how the runs went
+WEIGHED = ("labels", "segments", "awr", "weights", "truth")
 Interval = tuple[float, float, float]  # the figure and the ends of its 95 %, to four digits
 CHOICES = {
     "chance": "any of them",
@@ -33,23 +35,42 @@ LEARNT_FROM = {
 
 def report(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """All figures of a finished folder, as docs/data/policy.json has them."""
+    figures = of_arms(folder, protocol, list(ARMS), list(GROUPS))
+    best_of = {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks}
+    return figures | {"best_of": best_of, "learned": learned(folder, protocol)}
+
+
+def report_by_labels(folder: Path, protocol: Protocol, former: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures of a folder without what needs a model, whose rows are those of `former` figures; `former` among the
+    code versions says which those are."""
+    groups = [group for group in GROUPS if group != "rewarded"]
+    arms = [arm for arm in ARMS if arm not in GROUPS["rewarded"]]
+    figures = of_arms(folder, protocol, arms, groups)
+    figures["code_versions"]["former"] = former["code_versions"] | {"arms": list(GROUPS["rewarded"])}
+    beside = {"success", "by_seed", "weight_by_quality", "above_nothing", "above_successes", "above_labels"}
+    found = dict(former) | figures | {key: former[key] | figures[key] for key in beside}
+    found["by_task"] = {task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()}
+    return found
+
+
+def of_arms(folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
+    """Success of some arms, and the weights of some groups of arms."""
     success = {
         arm: np.array([_read(folder / "rollouts" / t / f"{arm}.json")["success"] for t in protocol.tasks], bool)
-        for arm in ARMS
+        for arm in arms
     }
+    compared = [arm for arm in (BASELINE, "successes", "labels", "weights", "laptop_unseen") if arm in success]
     return {
         "code_versions": {"policy": CODE_VERSION} | _read(folder / "code_versions.json"),
         "protocol": _read(folder / "protocol.json"),
         "success": rates(success),
-        **{f"above_{than}": differences(success, than) for than in (BASELINE, "successes", "labels", "laptop_unseen")},
+        **{f"above_{than}": differences(success, than) for than in compared},
         "by_task": {
             task: {arm: round(float(values[k].mean()), 4) for arm, values in success.items()}
             for k, task in enumerate(protocol.tasks)
         },
         "by_seed": {arm: values.mean((0, 2)).round(4).tolist() for arm, values in success.items()},
-        "weight_by_quality": {a: s for g in GROUPS for a, s in _read(folder / "weights" / f"{g}.json").items()},
-        "best_of": {task: _best_of(_read(folder / "best_of" / f"{task}.json")) for task in protocol.best_of.tasks},
-        "learned": learned(folder, protocol),
+        "weight_by_quality": {a: s for g in groups for a, s in _read(folder / "weights" / f"{g}.json").items()},
     }
 
 
@@ -89,6 +110,9 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     tasks = list(figures["by_task"])
     head = ["weights", "success, %", f"above {BASELINE}, points", *tasks]
     table(head, [_arm_row(figures, arm, tasks) for arm in ARMS if arm in figures["success"]])
+    by_quality = figures["weight_by_quality"]
+    rows = [[ARMS[arm], *(f"{by_quality[arm][q]:.2f}" for q in QUALITIES)] for arm in ARMS if arm in WEIGHED]
+    table(["weights", *QUALITIES], rows)
     chosen = figures["best_of"]
     table(
         ["chosen by", *chosen],

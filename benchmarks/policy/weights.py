@@ -11,6 +11,7 @@ from lerobot.rewards.sarm.rabc import RABCWeights
 from benchmarks.policy.protocol import AWR_MOST, FAR, TOP
 from benchmarks.policy.recording import Frames
 from warehouse.exports.rabc import FILE, SCHEMA, Kappas, episode_rows
+from warehouse.exports.weights import LEROBOT_FILE, weights_by_lerobot
 
 
 def write_progress(folder: Path, curves: Sequence[np.ndarray], *chunks: int) -> Path:
@@ -60,21 +61,26 @@ def arm_weights(
 ) -> dict[str, np.ndarray]:
     """Of each arm, by its name: float64 [n].
 
-    files: where the progress of each arm of RA-BC is. segments [n]: done, failed or idle, as our labels say of the
-    segment of each frame; arms that hang on labels need it.
+    files: where the progress of each arm of RA-BC is, and of `export weights` what LeRobot reads. segments [n]: done,
+    failed or idle, as our labels say of the segment of each frame; arms that hang on labels need it.
     """
     ones = np.ones(len(frames.task))
     found = {"experts": ones * (frames.quality == "expert"), "nothing": ones, "successes": ones * frames.success}
-    found |= {arm: rabc_weights(path, chunk) for arm, path in files.items()}
+    ready = {arm: path for arm, path in files.items() if path.name == LEROBOT_FILE}
+    found |= {arm: weights_by_lerobot(path, np.arange(len(ones)), chunk) for arm, path in ready.items()}
+    found |= {arm: rabc_weights(path, chunk) for arm, path in files.items() if arm not in ready}
     if segments is not None:
         gain = gains(files["labels"], frames.task, chunk)
+        awr = np.minimum(np.exp(gain), AWR_MOST)
         found |= {
             "labels_success": found["labels"] * frames.success,
             "labels_unfailed": found["labels"] * (segments != "failed"),
             "labels_far": rabc_weights(files["labels"], FAR * chunk),
             "segments": ones * (segments == "done"),
             "top": ones * (gain >= np.quantile(gain, 1 - TOP)),
-            "awr": np.minimum(np.exp(gain), AWR_MOST),
+            "awr": awr,
+            "awr_segments": awr * (segments == "done"),
+            "awr_outcomes": awr * frames.success,
         }
     return {arm: found[arm] for arm in arms}
 

@@ -7,7 +7,7 @@ from typing import Any
 from annotate.samples.procvqa import progress_question
 from annotate.samples.wording import parse_answer, parse_reply, question_text
 from eval.benchmarks.question import share_of
-from eval.reward.scorer import NO_CARD, CameraView, Reward, Scorer
+from eval.reward.scorer import NO_CARD, UNSEEN, CameraView, Reward, Scorer
 from eval.reward.stream import Stream, Window
 from eval.runners.prompt import Asked, ModelReply, Prompt, Runner
 
@@ -35,7 +35,8 @@ class ModelScorer(Scorer):
         words = None if reply.text is None else read_words(reply.text, has_steps)
         if reply.progress is None:
             return words or Reward(self.source, None, failure=reply.error or "no answer")
-        return Reward(reply.source, reply.progress, reply.done, reasoning=words and words.reasoning)
+        unsure = UNSEEN if reply.source == "change" else None
+        return Reward(reply.source, reply.progress, reply.done, reasoning=words and words.reasoning, unsure=unsure)
 
 
 def _asked(number: int, view: CameraView) -> Asked:

@@ -135,6 +135,10 @@ def _loss(x: np.ndarray, target: np.ndarray) -> float:
 # What several cameras saw of one moment becomes one reward; each was scored alone, as models are trained
 
 
+# Of a model whose pictures of training are not of this robot or place
+UNSEEN = "the picture is unlike all that the model was trained on: progress is a guess from how much has changed"
+
+
 @dataclass(frozen=True)
 class Reward:
     """Of one moment: progress and the probability of the end state, both 0..1; None where there is none, and then
@@ -143,8 +147,8 @@ class Reward:
     Of several cameras, both are by the stream's rule over those that gave a number, and `cameras` has each one's
     progress.
 
-    By shown runs: `about_s` is the second that is spoken of, `step` the planned step that is done then, from 0, and
-    `spread` the standard deviation of progress; `unsure` says why the numbers are not to be relied on.
+    `unsure` says why the numbers are not to be relied on. By shown runs: `about_s` is the second that is spoken of,
+    `step` the planned step that is done then, from 0, and `spread` the standard deviation of progress.
     """
 
     source: Source
@@ -203,8 +207,13 @@ def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | N
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
         done = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
-        return Reward(every[0].source, _mean_of("progress", scene), min(done, default=None))
-    return Reward(every[0].source, _mean_of("progress", every), _mean_of("done", every))
+        return Reward(every[0].source, _mean_of("progress", scene), min(done, default=None), unsure=_doubt(every))
+    return Reward(every[0].source, _mean_of("progress", every), _mean_of("done", every), unsure=_doubt(every))
+
+
+def _doubt(rewards: Sequence[Reward]) -> str | None:
+    """Why one of the cameras is not to be relied on; a mean with it is not, either."""
+    return next((r.unsure for r in rewards if r.unsure), None)
 
 
 def _sureness(reward: Reward, success: Success) -> float:

@@ -202,12 +202,13 @@ def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: 
         "success": reward.success,
         "source": reward.source,
         "failure": reward.failure,
+        "unsure": reward.unsure,
         "latency_s": round(latency_s, 6),
     }
     if reward.cameras:
         row["cameras"] = dict(reward.cameras)
     if reward.source == "shown":
-        row |= {name: getattr(reward, name) for name in ("about_s", "step", "step_name", "spread", "unsure")}
+        row |= {name: getattr(reward, name) for name in ("about_s", "step", "step_name", "spread")}
     if reasoning:
         row["reasoning"] = reward.reasoning
     return row

@@ -190,8 +190,9 @@ def content_of(
         return "" if success is None else str(int(success))
     confidence = None if success is None or done is None else done if success else 1 - done
     said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    said["unsure"] = reward.unsure
     # What shown runs tell beside; of other rewards nothing
-    names = ("step", "step_name", "spread", "unsure") if reward.source == "shown" else ()
+    names = ("step", "step_name", "spread") if reward.source == "shown" else ()
     said |= {name: getattr(reward, name) for name in names}
     if run.reply == "trend":
         said |= _trend(reward.progress, None if first is None else first.progress, run.margin)
@@ -216,7 +217,12 @@ def completion(
     about = {"id": f"chatcmpl-{uuid4().hex}", "object": "chat.completion", "created": int(time.time()), "model": model}
     return about | {
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
-        "proccorpus": {"source": reward.source, "views": run.views, "cameras": dict(reward.cameras or {}) or None},
+        "proccorpus": {
+            "source": reward.source,
+            "unsure": reward.unsure,
+            "views": run.views,
+            "cameras": dict(reward.cameras or {}) or None,
+        },
     }
 
 

@@ -116,7 +116,9 @@ class RewardRow(Wire):
     step: int | None = Field(None, description="By shown runs: the planned step that is done then, from 0.")
     step_name: str | None = Field(None, description="Its name.")
     spread: float | None = Field(None, description="By shown runs: the standard deviation of progress.")
-    unsure: str | None = Field(None, description="By shown runs: why the numbers are not to be relied on.")
+    unsure: str | None = Field(
+        None, description="Why the numbers are not to be relied on, as of a robot that the model never saw."
+    )
     latency_s: float = Field(description="Scoring, with the wait for it.")
 
 

@@ -12,8 +12,11 @@ from benchmarks.policy.demonstrations import Demonstration, planned, record
 from benchmarks.policy.parts import Work
 from benchmarks.policy.protocol import ARMS, GROUPS, QUALITIES, SHORT, Cloning, Protocol
 from benchmarks.policy.recording import Frames
-from benchmarks.policy.report import differences, print_tables, rates, report
+from benchmarks.policy.report import differences, print_tables, rates, report, report_by_labels
 from benchmarks.policy.weights import arm_weights, share_by_quality, write_progress
+from warehouse.exports.export import ExportFolder
+from warehouse.exports.frame_weights import WeighedRun, frame_weights
+from warehouse.exports.weights import LEROBOT_FILE, write_weights
 
 # Demonstrations
 
@@ -110,7 +113,12 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     stalled = np.interp(np.arange(40), [0, 10, 30, 39], [0, 0.5, 0.5, 1]).astype(np.float32)
     path = write_progress(tmp_path, [RISE, stalled, 0.1 * RISE], 5, 10)
     kinds = np.repeat(["done", "idle", "done", "failed"], [50, 20, 10, 40])
-    found = arm_weights(frames, GROUPS["labelled"], dict.fromkeys(("published", "labels"), path), 5, kinds)
+    runs = [WeighedRun("t", np.zeros(40), np.ones(40, bool), has_failed) for has_failed in (False, False, True)]
+    episodes = [(40 * k, k, w) for k, w in enumerate(frame_weights(runs, "combined"))]
+    folder = ExportFolder(tmp_path / "weights", "weights", "test")
+    write_weights(folder, episodes, "combined", 5)
+    files = dict.fromkeys(("published", "labels"), path) | {"weights": folder.root / LEROBOT_FILE}
+    found = arm_weights(frames, GROUPS["labelled"], files, 5, kinds)
     by_run = {arm: weights.reshape(3, 40) for arm, weights in found.items()}
     labels = by_run["labels"]
     assert (labels[2, :30] > 0).all()
@@ -120,7 +128,10 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     assert by_run["top"][:2, :5].all()
     assert not by_run["top"][1, 11:24].any()
     assert by_run["top"].mean() >= 0.5
+    np.testing.assert_allclose(by_run["weights"], np.array([[1], [1], [0]]) * (np.arange(40) < 39) / 0.65, rtol=1e-4)
     awr = by_run["awr"]
+    np.testing.assert_array_equal(by_run["awr_segments"], awr * (kinds == "done").reshape(3, 40))
+    np.testing.assert_array_equal(by_run["awr_outcomes"], awr * np.array([[1], [1], [0]]))
     assert awr[0, 0] == awr[0, 9] > awr[2, 0] > 0
     assert awr[1, 0] > awr[0, 0] > awr[1, 15]  # the stalled run is faster before it stalls
     assert not np.array_equal(by_run["labels_far"], labels)
@@ -206,3 +217,19 @@ def test_a_folder_is_reported_and_printed(tmp_path: Path, capsys: pytest.Capture
     print_tables(json.loads(json.dumps(figures)))
     lines = capsys.readouterr().out.splitlines()
     assert any(line.startswith(f"| {ARMS['experts']} | 66.7 (") and "+33.3" in line for line in lines)
+    assert f"| {ARMS['weights']} | 1.00 | 1.00 | 1.00 | 1.00 | 1.00 |" in lines
+
+
+def test_what_needs_no_model_is_reported_beside_former_rows(tmp_path: Path):
+    former = json.loads(json.dumps(report(finished(tmp_path / "former").folder, SHORT)))
+    folder = finished(tmp_path / "now").folder
+    for arm in GROUPS["rewarded"]:
+        (folder / "rollouts" / "drawer-open" / f"{arm}.json").unlink()
+    Work(folder, SHORT).keep(folder / "rollouts" / "drawer-open" / "weights.json", {"success": [[True, True, True]]})
+    figures = report_by_labels(folder, SHORT, former)
+    assert figures["success"]["weights"][0] == figures["by_task"]["drawer-open"]["weights"] == 1
+    assert figures["above_weights"]["nothing"][0] < 0
+    for arm in GROUPS["rewarded"]:
+        assert figures["success"][arm] == former["success"][arm]
+    assert figures["best_of"] == former["best_of"]
+    assert figures["code_versions"]["former"] == former["code_versions"] | {"arms": list(GROUPS["rewarded"])}

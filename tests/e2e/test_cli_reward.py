@@ -92,7 +92,7 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     rows = read(out)
     assert [r["frame_index"] for r in rows] == [k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)]
     assert {tuple(r) for r in rows} == {
-        ("frame_index", "timestamp_s", "progress", "done", "success", "source", "failure", "latency_s")
+        ("frame_index", "timestamp_s", "progress", "done", "success", "source", "failure", "unsure", "latency_s")
     }
     assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
     assert all(r["success"] == (r["done"] >= 0.5) for r in rows)

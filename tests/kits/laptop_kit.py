@@ -10,7 +10,7 @@ from annotate.embeddings.encoders import load_encoder
 from tests.kits.training_kit import release_of, sample, shard_episode
 from training.laptop.config import LaptopConfig
 from training.laptop.fit import ShownEpisode
-from training.laptop.model import LaptopModel, embed, save_laptop
+from training.laptop.model import LaptopModel, embed, load_laptop, save_laptop
 from training.recipe import Recipe
 from warehouse.lake import Lake
 from warehouse.releases.release import Release
@@ -68,6 +68,18 @@ def make_checkpoint(folder: Path, **card: object) -> Path:
     torch.nn.init.normal_(model.words.weight)
     window = {"profile": "balanced", "window_frames": 4, "window_step_s": 0.2, "picture_max_px": 64}
     save_laptop(model, encoder, folder, {"max_px": 64, "head": {"pooling": "laptop"}, "window": window} | card)
+    return folder
+
+
+def make_knowing_checkpoint(folder: Path) -> Path:
+    """The same, trained a little, so that it knows bars from what it never saw."""
+    make_checkpoint(folder)
+    model, encoder, card = load_laptop(folder)
+    seen = model.normalised(embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2))
+    run = torch.arange(4).repeat_interleave(10)
+    label = torch.linspace(0, 1, 10).repeat(4)
+    model.ood.fit(seen, seen[run * 10], label, run)
+    save_laptop(model, encoder, folder, card)
     return folder
 
 

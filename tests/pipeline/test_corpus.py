@@ -4,11 +4,14 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import proccorpus as pc
+from eval.reward.shown import ShownScorer
+from tests.kits.cli_kit import called
 from tests.kits.made_corpus import Made
 from tests.kits.tiny_lerobot import LENGTHS, video_path
 
@@ -76,6 +79,29 @@ def test_a_foreign_package_of_our_name_is_refused(tmp_path: Path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert "proccorpus needs its own package `core`" in done.stderr
+
+
+def test_a_video_takes_its_task_from_the_run_that_it_is_like(
+    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    tasks: list[str] = []
+    stream = ShownScorer.stream
+
+    def noted(self: ShownScorer, task: str, *more: Any, **named: Any) -> Any:
+        tasks.append(task)
+        return stream(self, task, *more, **named)
+
+    monkeypatch.setattr(ShownScorer, "stream", noted)
+    video, episode = video_path(made.source, 1), pc.open(made.space.root)["tiny"][1]
+    assert episode.task
+    words = ("--like", "tiny/1", "--out", tmp_path / "rows.jsonl", "--workspace", made.space.root)
+    assert called(capsys, "reward", video, *words).code == 0
+    assert called(capsys, "reward", video, "--task", "Something else.", *words).code == 0
+    pc.reward(video, like=episode)
+    pc.reward(video, like="tiny/1", workspace=made.space.root)
+    assert tasks == [episode.task, "Something else.", episode.task, episode.task]
+    refused = called(capsys, "reward", video, "--baseline", "clock", "--workspace", made.space.root)
+    assert (refused.code, "a video needs --task" in refused.err) == (2, True)
 
 
 def test_a_video_is_scored_like_a_shown_episode(made: Made):

@@ -22,11 +22,15 @@ from warehouse.lake import Lake, content_key
 
 MANIFEST, PARTIAL = "manifest.json", "manifest.partial"
 HEAD = "export.json"  # in PARTIAL: which export this is
+PLACE = "/path/to"  # the export's folder, in lines that use it
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export is; `again`: it was there already, whole, and nothing was done. `samples`: None where none are."""
+    """What an export is; `again`: it was there already, whole, and nothing was done. `samples`: None where none are.
+
+    `use`: lines that say how others use it, with commands.
+    """
 
     kind: str
     out: str
@@ -38,6 +42,7 @@ class Exported:
     left_out: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     samples: int | None = None
+    use: tuple[str, ...] = ()
 
 
 class ExportFolder:
@@ -105,7 +110,8 @@ class ExportFolder:
         m = self.manifest
         size, left_out, notes = sum(f["bytes"] for f in m["files"]), tuple(m["left_out"]), tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
-        return Exported(self.kind, str(self.root), *counts, size, again, left_out, notes, m.get("samples"))
+        use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
+        return Exported(self.kind, str(self.root), *counts, size, again, left_out, notes, m.get("samples"), use)
 
     def open(self, overwrite: bool = False) -> "ExportFolder":
         """Prepare the folder: new, empty, or with the same export, whole or broken off. Raises UserError.

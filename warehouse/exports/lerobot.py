@@ -133,7 +133,7 @@ class LerobotExport(LerobotPlan):
         tasks = pd.DataFrame({"task_index": list(self.tasks.values())}, index=pd.Index(list(self.tasks), name="task"))
         self.folder.part("tasks", lambda: tasks.to_parquet(self.folder.path("meta/tasks.parquet")))
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
-        notes = [*self.selected.label_notes(), *self.plan_notes()]
+        notes = [*self.selected.label_notes(), *self.plan_notes(), *self.added_notes()]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
         why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
         notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []
@@ -143,9 +143,17 @@ class LerobotExport(LerobotPlan):
         )
         facts = _blurred(videos)
         notes += [BLURRED.format(**blurred) for blurred in facts.values()]
-        self.folder.write(README, self._card(kappas, notes))
+        self.folder.write(README, self._card(kappas, notes) + self.added_section())
         by_way = dict(Counter(map(itemgetter("how"), videos)))
         return facts | {"videos": by_way, "labelled_episodes": sum(of_chunks["labelled"]), "notes": notes}
+
+    def added_notes(self) -> list[str]:
+        """What a user should know of what a kind adds."""
+        return []
+
+    def added_section(self) -> str:
+        """What the card says of what a kind adds."""
+        return ""
 
     def _without_stages(self, of_chunks: Sequence[Mapping[str, str]]) -> list[str]:
         """Which labelled episodes SARM cannot learn stages from, by reason."""
@@ -176,7 +184,7 @@ class LerobotExport(LerobotPlan):
                 "info": {f"video.{name}": value for name, value in about.items()} | {"is_depth_map": False},
             }
         types = {"timestamp": "float32", **dict.fromkeys(OWN[1:], "int64"), "progress": "float32", "subtask": "string"}
-        types |= {} if self.options.plain else dict.fromkeys(LANGUAGE, "language")
+        types |= dict(self.added) | ({} if self.options.plain else dict.fromkeys(LANGUAGE, "language"))
         features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in types.items()}
         return {
             "codebase_version": "v3.0",

@@ -17,6 +17,7 @@ from functools import cached_property
 from itertools import accumulate, chain
 from math import prod
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -270,6 +271,13 @@ class LerobotPlan(Export):
     `places`, by camera, dataset and episode, the number of the video's file and the seconds at which pictures begin.
     """
 
+    # Columns that a kind adds to the rows, by their types in TYPES
+    added: Mapping[str, str] = MappingProxyType({})
+
+    def added_columns(self, e: ExportEpisode) -> dict[str, np.ndarray]:
+        """An episode's values [n] of the columns in `added`."""
+        return {}
+
     def select(self, lake: Lake, selection: Selection) -> Selected:
         selected = select(lake, selection)
         if not self.options.only_complete:
@@ -318,8 +326,9 @@ class LerobotPlan(Export):
         first_episodes = {e.dataset: e for e in reversed(self.episodes)}
         found = [features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()]
         (first, _), *others = found
-        common = {name: f for name, f in first.items() if all(of.get(name) == f for of, _ in others)}
-        lost = set(chain.from_iterable(of for of, _ in found)) - common.keys()
+        shared = {name: f for name, f in first.items() if all(of.get(name) == f for of, _ in others)}
+        common = {name: f for name, f in shared.items() if name not in self.added}
+        lost = set(chain.from_iterable(of for of, _ in found)) - shared.keys()
         notes = [note for _, left_out in found for note in left_out]
         notes += [f"the feature {name} is left out: not all datasets have it alike" for name in sorted(lost)]
         return common, notes
@@ -353,6 +362,7 @@ class LerobotPlan(Export):
     def schema(self) -> pa.Schema:
         own = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
         ours = {"progress": pa.float32(), "subtask": pa.string()}
+        ours |= {name: TYPES[type_] for name, type_ in self.added.items()}
         language = {} if self.options.plain else LANGUAGE
         sizes = {name: (TYPES[feature["dtype"]], prod(feature["shape"])) for name, feature in self.features.items()}
         of_source = {name: value if size == 1 else pa.list_(value, size) for name, (value, size) in sizes.items()}

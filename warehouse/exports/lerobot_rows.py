@@ -136,6 +136,7 @@ def _episode_table(
         "task_index": [plan.tasks[step] if by_step and step else instruction for step in steps],
         "progress": label.progress if label else np.full(n, np.nan, np.float32),
         "subtask": steps,
+        **plan.added_columns(e),
         **language,
     }
     return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UserError, install_hint, validation_message
+from warehouse.exports.frame_weights import Weighting
 from warehouse.lake import Lake
 
 FILE_BYTES = 500 << 20  # of a Parquet file; the next row group begins another
@@ -61,6 +62,11 @@ class Selection(_Options):
 
 class KindOptions(_Options):
     """The options of a kind; those of each begin with what it is about, as the command says it."""
+
+    @property
+    def writer(self) -> str | None:
+        """The class that writes the export; None: the one that is named after the kind's options."""
+        return None
 
     def stated(self) -> dict[str, Any]:
         """As the manifest states them."""
@@ -158,6 +164,28 @@ class RabcOptions(RewardOptions):
     )
 
 
+class WeightsOptions(LerobotOptions):
+    """Weights per frame for cloning a policy: a table, and a file that LeRobot reads to them."""
+
+    weighting: Weighting = _option(
+        "combined",
+        "awr: exponential in the gain; segments: 0 where one fails or stands still; top-half; rabc; combined: awr, and "
+        "0 in such segments and in failed runs.",
+        "kind",
+    )
+    chunk_size: int = _option(50, "Frames in an action chunk of the policy, over which a frame gains.", ge=1)
+    in_dataset: bool = _option(False, "Write a LeRobot dataset with a column sample_weight, too.")
+
+    def of_datasets(self) -> list[str]:
+        """Which options are given that only shape a dataset."""
+        defaults = LerobotOptions().model_dump()
+        return [name for name, default in defaults.items() if getattr(self, name) != default]
+
+    @property
+    def writer(self) -> str | None:
+        return "WeightedDatasetExport" if self.in_dataset else None
+
+
 class FrameSignalsOptions(LabelOptions, RewardOptions):
     """Signals per frame for LeRobot (lerobot.frame_signals 1), from labels or a reward model: one Parquet file."""
 
@@ -211,8 +239,9 @@ class ExportKind:
             module = import_module(f"warehouse.exports.{self.module}")
         except ModuleNotFoundError as e:
             raise UserError(f"this export needs the package {e.name}: {install_hint('exports')}") from e
-        writer = getattr(module, self.options.__name__.replace("Options", "Export"))
-        return writer(self.name, lake, selection, options or self.options())
+        options = options or self.options()
+        writer = getattr(module, options.writer or self.options.__name__.replace("Options", "Export"))
+        return writer(self.name, lake, selection, options)
 
     def export(
         self, lake: Lake, selection: Selection, out: Path, options: Any = None, *, overwrite: bool = False
@@ -237,6 +266,7 @@ EXPORT_KINDS = {
         ExportKind("preferences", PreferencesOptions, "preferences"),
         ExportKind("rerun", RerunOptions, "rerun"),
         ExportKind("lerobot", LerobotOptions, "lerobot"),
+        ExportKind("weights", WeightsOptions, "weights"),
         ExportKind("rabc", RabcOptions, "rabc"),
         ExportKind("frame-signals", FrameSignalsOptions, "sidecars", is_file=True),
         ExportKind("robo-dopamine", RoboDopamineOptions, "reward_data"),

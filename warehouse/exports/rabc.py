@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 
 from core.errors import UserError
 from ingest.source import list_episodes
-from warehouse.exports.export import Export
+from warehouse.exports.export import PLACE, Export
+from warehouse.exports.frame_weights import KAPPA_SHARE, gains_of, rabc_weights
 from warehouse.exports.hub import README
 from warehouse.exports.labels import chunk_labels
 from warehouse.exports.options import LerobotOptions, RabcOptions, Selection
@@ -32,10 +33,11 @@ from warehouse.releases.release import markdown_table
 
 FILE = "sarm_progress.parquet"
 USUAL_CHUNK = "50"  # frames in an action chunk of LeRobot's policies
-KAPPA_SHARE = 0.1  # of the frames that gain, so many are to fall below the suggested kappa
 BINS = 100_000  # of the histogram of gains in progress, over 0..1
 INDEX, PROGRESS = ("index", "episode_index", "frame_index"), ("progress_sparse", "progress_dense")
 ASSUMED = "outcome_assumed"
+FALLBACK = "extra_params='{\"fallback_weight\": 0.0}'"  # LeRobot's parser takes the whole mapping alone
+MOST_ALIKE = 0.8  # of the frames may weigh the same
 SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float32()) | {ASSUMED: pa.bool_()})
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]  # frames int64 [k], progress and probability of success [k]
 
@@ -47,13 +49,9 @@ class Kappas:
         self._histograms = {size: np.zeros(BINS, np.int64) for size in chunk_sizes}  # of the gains that are positive
 
     def add(self, labels: Sequence[np.ndarray]) -> None:
-        """Progress of some episodes; of many at once, since a histogram is larger than an episode.
-
-        A gain is the progress `size` frames later, at most at the last frame, as LeRobot's RA-BC takes it.
-        """
+        """Progress of some episodes; of many at once, since a histogram is larger than an episode."""
         for size, counts in self._histograms.items() if labels else ():
-            ends = [np.minimum(np.arange(len(label)) + size, len(label) - 1) for label in labels]
-            gains = np.concatenate([label[end] - label for label, end in zip(labels, ends, strict=True)])
+            gains = np.concatenate([gains_of(label, size) for label in labels])
             counts += np.bincount(np.minimum((gains[gains > 0] * BINS).astype(np.int64), BINS - 1), minlength=BINS)
 
     def suggested(self) -> dict[str, float | None]:
@@ -63,6 +61,21 @@ class Kappas:
             for size, counts in self._histograms.items()
             for total in [int(counts.sum())]
         }
+
+
+def weights_apart(gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float | None) -> dict[str, float | None]:
+    """How LeRobot's RA-BC tells frames apart, of runs' outcomes and gains [n]: `alike`, the share of frames that weigh
+    exactly 1; `failed`, the mean weight in failed runs to that in the others. Empty where no frame gains.
+    """
+    if kappa is None:
+        return {}
+    every = np.concatenate([values for _, values in gains])
+    in_failed = np.repeat([success is False for success, _ in gains], [len(values) for _, values in gains])
+    known = np.isfinite(every)
+    weights, in_failed = rabc_weights(every[known], kappa), in_failed[known]
+    has_both = in_failed.any() and not in_failed.all()
+    ratio = float(weights[in_failed].mean() / weights[~in_failed].mean()) if has_both else None
+    return {"alike": float((weights == 1).mean()), "failed": ratio}
 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
@@ -241,24 +254,54 @@ class RabcExport(OneDatasetExport):
         # A model's rewards do not hang on labels
         notes = [] if self.options.rewards else self.selected.label_notes()
         facts = self.folder.part("progress", self._write)
+        notes = [*notes, *self._warnings(facts)]
         if held := facts["held_ends"]:
             listed = ", ".join(map(str, held[:MOST_LISTED])) + (" ..." if len(held) > MOST_LISTED else "")
-            notes = [
+            notes += [
                 f"the model's answer at the last frame of {len(held)} episodes cannot be read, so their progress stays "
                 f"at the answer before it (episodes {listed})"
             ]
-        self.folder.write(README, self._readme(facts["suggested_kappa"], notes))
+        self.folder.write(README, self._readme(facts, notes))
         return facts | {"notes": notes}
 
     def _write(self) -> dict[str, Any]:
-        of_chunks = (
-            [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
-            for chunk, episodes, lengths, starts in self.dataset_chunks()
-            for progress in [self._progress(chunk, episodes)]
-        )
         self.held_ends: list[int] = []
-        facts = write_progress(self.folder.path(FILE), of_chunks, self.selected, self.options)
-        return facts | {"held_ends": self.held_ends}
+        self._dropped = 0
+        self._gains: list[tuple[bool | None, np.ndarray]] = []
+        facts = write_progress(self.folder.path(FILE), self._of_chunks(), self.selected, self.options)
+        told_apart = weights_apart(self._gains, facts["suggested_kappa"][str(self._example_size)])
+        return facts | {"held_ends": self.held_ends, "dropped_frames": self._dropped, "told_apart": told_apart}
+
+    @property
+    def _example_size(self) -> int:
+        return int(example_size(dict.fromkeys(map(str, self.options.chunk_sizes))))
+
+    def _of_chunks(self) -> Iterator[list[EpisodeProgress]]:
+        """The rows of each chunk; on the way frames that are not selected are counted, and gains are kept."""
+        for chunk, episodes, lengths, starts in self.dataset_chunks():
+            progress = self._progress(chunk, episodes)
+            selected = {e.episode_index: e.success for e in episodes}
+            self._dropped += sum(n for e, n in lengths.items() if e not in selected)
+            self._gains += [(selected[e], gains_of(columns[0], self._example_size)) for e, columns in progress.items()]
+            yield [(starts[e], e, n, progress.get(e)) for e, n in lengths.items()]
+
+    def _warnings(self, facts: Mapping[str, Any]) -> list[str]:
+        """Where the weights would mislead."""
+        apart, notes = facts["told_apart"], list[str]()
+        if facts["dropped_frames"]:
+            notes.append(
+                f"{facts['dropped_frames']} frames that are not selected are NaN, and LeRobot gives NaN the weight 1, "
+                f"the most there is: train with the flag --sample_weighting.{FALLBACK}"
+            )
+        if apart and apart["alike"] > MOST_ALIKE:
+            failed = (
+                "" if apart["failed"] is None else f"; those of failed runs weigh {apart['failed']:.2f} of the others"
+            )
+            notes.append(
+                f"these weights hardly tell frames apart: {apart['alike']:.0%} weigh 1 (chunks of {self._example_size} "
+                f"frames){failed}. proccorpus export weights makes better ones of the same labels"
+            )
+        return notes
 
     def _progress(self, chunk: int, episodes: Sequence[ExportEpisode]) -> dict[int, FrameProgress]:
         """The columns of each episode that has any: sparse and dense, float32 [num_frames]."""
@@ -277,7 +320,8 @@ class RabcExport(OneDatasetExport):
             lines[e] = between(frames, progress, lengths[e])
         return {e: (line, line, None) for e, line in lines.items()}
 
-    def _readme(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
+    def _readme(self, facts: Mapping[str, Any], notes: Sequence[str]) -> str:
+        kappas = facts["suggested_kappa"]
         size = example_size(kappas)
         columns = (
             "`progress_sparse` rises\nevenly inside each segment; `progress_dense` is the label itself, which follows "
@@ -295,7 +339,7 @@ class RabcExport(OneDatasetExport):
 Put it into the dataset's root, or name it. For a policy with chunks of {size} frames:
 
     lerobot-train ... \\
-{configuration(kappas[size], f"/path/to/{FILE}")}
+{configuration(kappas[size], f"{PLACE}/{FILE}", without_progress_0=facts["dropped_frames"] > 0)}
 
 A frame counts in full when its chunk gains more than kappa. Suggested is what {1 - KAPPA_SHARE:.0%} of the frames
 that gain exceed.
@@ -306,10 +350,11 @@ At the end of an episode chunks are cut off, so its last frames gain little, and
 """
 
 
-def configuration(kappa: float | None, progress_path: str | None = None) -> str:
-    """What a training configuration of LeRobot needs, as flags."""
+def configuration(kappa: float | None, progress_path: str | None = None, *, without_progress_0: bool = False) -> str:
+    """What a training configuration of LeRobot needs, as flags; the last says that frames without progress weigh 0."""
     flags = ["type=rabc", "head_mode=sparse", f"kappa={kappa}"]
     flags += [f"progress_path={progress_path}"] if progress_path else []
+    flags += [FALLBACK] if without_progress_0 else []
     return " \\\n".join(f"        --sample_weighting.{flag}" for flag in flags)
 
 

@@ -65,7 +65,7 @@ def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
             assert [m.id for m in client.models.list()] == ["test"]
             assert client.models.retrieve("test").owned_by == "proccorpus"
     said = json.loads(answer.choices[0].message.content)
-    assert list(said) == ["progress", "success", "confidence", "model"]
+    assert list(said) == ["progress", "success", "confidence", "model", "unsure"]
     assert said["progress"] == pytest.approx(known.progress, abs=1e-5)
     assert known.done is not None
     assert said["success"] is known.success is (known.done >= 0.4)
@@ -107,7 +107,7 @@ def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
     moments = [stream.append({"exo": e, "wrist": w}) for e, w in zip(exo, wrist, strict=True)]
     known = Pixels().score([m for m in moments if m is not None])[-1]
     assert json.loads(mixed.choices[0].message.content)["progress"] == known.progress
-    assert mixed.proccorpus == {"source": "head", "views": "all", "cameras": dict(known.cameras)}
+    assert mixed.proccorpus == {"source": "head", "unsure": None, "views": "all", "cameras": dict(known.cameras)}
 
 
 class StandIn:

@@ -1,0 +1,230 @@
+"""`export weights`, read by LeRobot's own classes by the printed flags; and RA-BC with runs that are dropped."""
+
+import ast
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from core.errors import UserError
+from core.paths import ROOT, Workspace
+from pipeline.config import source_build
+from tests.kits.cli_kit import called
+from tests.kits.made_corpus import Made, built
+from warehouse.exports import EXPORT_KINDS, weights
+from warehouse.exports.export import MANIFEST, Exported
+from warehouse.exports.options import LerobotOptions, RabcOptions, Selection, WeightsOptions
+from warehouse.exports.verify_lerobot import verify
+from warehouse.lake import Lake
+
+CHUNK = 16
+# One task of the sample: six experts' runs, and runs that stop, stall or miss
+RUNS = (*range(30, 36), *range(61, 66))
+ANY = Selection(allow=("unknown",))
+SUCCEEDED = Selection(allow=("unknown",), where="success")
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A lake of some runs of the shipped sample; not for changing."""
+    space = Workspace(tmp_path_factory.mktemp("short"))
+    built(source_build(ROOT / "samples/sim_short", "sim_short", None, RUNS), space)
+    return Lake(space, read_only=True)
+
+
+def exported(lake: Lake, out: Path, selection: Selection = ANY, **options: Any) -> Exported:
+    return EXPORT_KINDS["weights"].export(lake, selection, out, WeightsOptions(chunk_size=CHUNK, **options))
+
+
+def by_lerobot(lines: Sequence[str], index: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
+    """What LeRobot's trainer would weigh frames by, told by the flags in some lines, as one batch: mean 1."""
+    import draccus
+    import torch
+    from lerobot.utils.sample_weighting import SampleWeightingConfig, make_sample_weighter
+
+    prefix = "--sample_weighting."
+    words = shlex.split("\n".join(line.rstrip("\\") for line in lines if line.strip().startswith(prefix)))
+    flags = [f"--{word.removeprefix(prefix)}" for word in words if word.startswith(prefix)]
+    policy: Any = SimpleNamespace(config=SimpleNamespace(chunk_size=chunk))
+    config = draccus.parse(SampleWeightingConfig, args=flags)
+    weighter = make_sample_weighter(config, policy, torch.device("cpu"))
+    assert weighter is not None
+    return weighter.compute_batch_weights({"index": index})[0].numpy().astype(np.float64)
+
+
+def training_config(flags: Sequence[str]) -> Any:
+    """What `lerobot-train` reads of its command line."""
+    import draccus
+    import lerobot.policies.smolvla.configuration_smolvla  # noqa: F401 - by which LeRobot knows the type
+    from lerobot.configs.train import TrainPipelineConfig
+
+    return draccus.parse(TrainPipelineConfig, args=list(flags))
+
+
+def frames_of(folder: Path, sample: str = "sim_short") -> Any:
+    """The weights of an export with what the simulator knows of each frame and its run: a data frame."""
+    truth = ROOT / "samples/truth" / sample
+    runs = pd.read_parquet(truth / "episodes.parquet")[["episode_index", "policy", "success"]]
+    idle = pd.read_parquet(truth / "frames.parquet")[["episode_index", "frame_index", "idle"]]
+    table = pq.read_table(folder / weights.FILE).to_pandas()
+    return table.merge(runs, on="episode_index").merge(idle, on=["episode_index", "frame_index"]).sort_values("index")
+
+
+def check_frames(done: Exported, sample: str = "sim_short", selected: Sequence[int] | None = None) -> None:
+    """What LeRobot reads is what was written; dropped and failed runs weigh next to nothing, and stalls little."""
+    frames = frames_of(Path(done.out), sample)
+    read = by_lerobot(done.use, frames["index"].to_numpy())
+    assert np.isfinite(read).all()
+    assert np.corrcoef(read, frames["weight"])[0, 1] >= 0.9999
+    of_experts = read[(frames["policy"] == "expert") & frames["success"]].mean()
+    assert read[~frames["success"]].mean() <= 0.2 * of_experts
+    is_stall = frames["idle"] & frames["success"] & (frames["policy"] != "expert")
+    if is_stall.any():
+        assert read[is_stall].mean() <= 0.5 * of_experts
+    if selected is not None:
+        dropped = ~frames["episode_index"].isin(selected)
+        assert dropped.any()
+        assert read[dropped].max() <= 0.01
+
+
+@pytest.mark.parametrize("selection", [ANY, SUCCEEDED])
+def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short: Lake, tmp_path: Path, selection: Selection):
+    done = exported(short, tmp_path / "out", selection)
+    kept = None if selection is ANY else short.column("SELECT episode_index FROM episodes WHERE success")
+    check_frames(done, selected=kept)
+    table = pq.read_table(tmp_path / "out" / weights.FILE)
+    assert table.schema.names == ["index", "episode_index", "frame_index", "weight"]
+    assert not np.isnan(table["weight"].to_numpy()).any()
+    facts = json.loads((tmp_path / "out" / MANIFEST).read_text())["weights"]
+    assert facts["lerobot"] == "0.6.1"
+    assert facts["correlation"] >= 0.9999
+    again = exported(short, tmp_path / "again", selection)
+    for name in (weights.FILE, weights.LEROBOT_FILE, "README.md", MANIFEST):
+        assert Path(done.out, name).read_bytes() == Path(again.out, name).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["awr", "segments", "top-half", "rabc"])
+def test_every_kind_is_read_as_it_is_written(short: Lake, tmp_path: Path, kind: Any):
+    done = exported(short, tmp_path / "out", weighting=kind)
+    table = pq.read_table(tmp_path / "out" / weights.FILE)
+    read = by_lerobot(done.use, table["index"].to_numpy())
+    assert np.corrcoef(read, table["weight"])[0, 1] >= 0.9999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sample", ["sim_short", "sim_long"])
+def test_the_samples_failed_runs_and_stalls_weigh_little(tmp_path: Path, sample: str):
+    space = Workspace(tmp_path / "workspace")
+    built(source_build(ROOT / "samples" / sample, sample, None, None), space)
+    check_frames(exported(Lake(space, read_only=True), tmp_path / "out"), sample)
+
+
+def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
+    short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
+    from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+    done = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
+    wanted = pq.read_table(tmp_path / "out" / weights.FILE)["weight"].to_numpy()
+    opened: Any = LeRobotDataset("local/weighted", root=tmp_path / "out", video_backend="pyav")
+    assert len(opened) == len(wanted)
+    assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == wanted[[0, 20, 100]].tolist()
+    assert np.corrcoef(by_lerobot(done.use, np.arange(len(wanted))), wanted)[0, 1] >= 0.9999
+    assert f"--dataset.root={tmp_path / 'out'}" in "\n".join(done.use)
+    assert not verify(short, SUCCEEDED, tmp_path / "out", LerobotOptions(plain=True)).problems
+
+    # Weighed again from such a dataset there is one column, of the new weights
+    space = Workspace(tmp_path / "workspace")
+    built(source_build(tmp_path / "out", "again", None, (0, 1)), space)
+    exported(Lake(space, read_only=True), tmp_path / "anew", in_dataset=True, plain=True)
+    [rows] = (tmp_path / "anew/data").rglob("*.parquet")
+    assert pq.read_schema(rows).names.count(weights.WEIGHT) == 1
+
+
+def test_a_file_that_lerobot_reads_otherwise_is_no_export(short: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(weights, "weights_by_lerobot", lambda path, index, chunk_size: np.ones(len(index)))
+    with pytest.raises(UserError, match=r"reads other weights from lerobot_weights.parquet .* install LeRobot 0\.6\.1"):
+        exported(short, tmp_path / "out")
+    assert not (tmp_path / "out" / MANIFEST).exists()
+
+    def missing(*_: object) -> np.ndarray:
+        raise ModuleNotFoundError(name="lerobot")
+
+    monkeypatch.setattr(weights, "weights_by_lerobot", missing)
+    assert any("LeRobot is not installed here" in note for note in exported(short, tmp_path / "out").notes)
+
+
+def test_what_cannot_be_weighed_is_refused_with_what_to_do(short: Lake, tmp_path: Path):
+    with pytest.raises(UserError, match=r"no frame of the .* episodes selected would weigh more than 0 by --kind comb"):
+        exported(short, tmp_path / "out", Selection(allow=("unknown",), where="NOT success"))
+    with pytest.raises(UserError, match="--plain: only a dataset is shaped so; add --in-dataset"):
+        exported(short, tmp_path / "out", plain=True)
+
+
+def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path):
+    lake = Lake(made.space, read_only=True)
+    chosen = Selection(allow=("unknown",), min_confidence=1.0)
+    notes = exported(lake, tmp_path / "out", chosen).notes
+    assert "5 episodes do not say how they ended: they weigh as if they had not failed" in notes
+    assert "5 episodes have no label: their frames weigh as if they gained as the mean does" in notes
+
+
+def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(short: Lake, tmp_path: Path):
+    options = RabcOptions(chunk_sizes=(CHUNK,))
+    done = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
+    path = tmp_path / "out/sarm_progress.parquet"
+    rows = pq.read_table(path).to_pandas()
+    lines = (tmp_path / "out/README.md").read_text().replace("/path/to", str(tmp_path / "out")).splitlines()
+    dropped = rows["progress_sparse"].isna().to_numpy()
+    index = rows["index"].to_numpy()
+    assert by_lerobot(lines, index)[dropped].max() == 0
+    # The trap: as it is without the flag that the README has
+    trap = [line for line in lines if "fallback_weight" not in line]
+    assert by_lerobot(trap, index)[dropped].min() > 1
+    [note] = [note for note in done.notes if "not selected" in note]
+    assert f"{dropped.sum()} frames that are not selected are NaN" in note
+    [note] = [note for note in done.notes if "hardly tell" in note]
+    alike = (by_lerobot(lines, index[~dropped]) >= by_lerobot(lines, index[~dropped]).max() - 1e-6).mean()
+    assert f"{alike:.0%} weigh 1 (chunks of 16 frames)" in note
+
+    whole = EXPORT_KINDS["rabc"].export(short, ANY, tmp_path / "whole", options)
+    assert "fallback_weight" not in (tmp_path / "whole/README.md").read_text()
+    assert not any("not selected" in note for note in whole.notes)
+    assert any("those of failed runs weigh" in note for note in whole.notes)
+
+
+def test_the_policies_named_are_those_of_lerobot_that_take_weights():
+    import lerobot
+
+    takes = set()
+    for path in (Path(lerobot.__file__).parent / "policies").glob("*/modeling_*.py"):
+        classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+        for of_policy in (c for c in classes if any(ast.unparse(b) == "PreTrainedPolicy" for b in c.bases)):
+            forward = [f for f in of_policy.body if isinstance(f, ast.FunctionDef) and f.name == "forward"]
+            if any("reduction" in [a.arg for a in f.args.args] for f in forward):
+                takes.add(path.parent.name)
+    assert takes == set(weights.TAKE_WEIGHTS)
+
+
+def test_the_command_prints_the_lines_of_the_trainer(short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out, words = tmp_path / "out", ("--allow-licence", "unknown", "--workspace", short.workspace.root)
+    done = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
+    assert done.code == 0
+    assert "--policy.type=smolvla --policy.chunk_size=16" in done.out
+    command = done.out[done.out.index("lerobot-train") : done.out.index("Its other policies")]
+    config = training_config(["--dataset.repo_id=local/any", *shlex.split(command.replace("\\\n", " "))[2:]])
+    assert (config.policy.chunk_size, config.sample_weighting.type) == (16, "rabc")
+    assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in done.out
+    assert "act and diffusion, take none" in done.out
+    json_words = ("--kind", "awr", "--chunk-size", "16", "--format", "json")
+    again = called(capsys, "export", "weights", "--out", out, *json_words, *words)
+    assert again.json["use"] == [line for line in done.out.splitlines() if line in again.json["use"]]

@@ -1,0 +1,261 @@
+"""Weights per frame for cloning a policy: `weights.parquet` for any learner, and a file that LeRobot reads to them.
+
+What the weights are says warehouse.exports.frame_weights. Frames that are not selected weigh 0 in both files. LeRobot's
+own class reads its file back where LeRobot is installed, and what it makes of it is compared with the weights.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from annotate.segments import IDLE
+from core.errors import UserError
+from warehouse.exports.export import PLACE, ExportFolder, counted
+from warehouse.exports.frame_weights import (
+    WeighedRun,
+    Weighting,
+    as_progress,
+    balancing_gains,
+    frame_weights,
+    gains_of,
+)
+from warehouse.exports.hub import README
+from warehouse.exports.labels import ActiveLabel, chunk_labels
+from warehouse.exports.lerobot import LerobotExport
+from warehouse.exports.options import Selection, WeightsOptions
+from warehouse.exports.rabc import INDEX, PROGRESS, OneDatasetExport, configuration
+from warehouse.exports.selection import ExportEpisode, Selected
+from warehouse.lake import Lake
+
+FILE, LEROBOT_FILE = "weights.parquet", "lerobot_weights.parquet"
+WEIGHT = "sample_weight"  # the column of a LeRobot dataset
+SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | {"weight": pa.float32()})
+# float64: LeRobot takes differences of sums over a whole run
+LEROBOT_SCHEMA = pa.schema(dict.fromkeys(INDEX, pa.int64()) | dict.fromkeys(PROGRESS, pa.float64()))
+MADE_UP = -1  # number of the run that is none; its frames count backwards from -1, as no dataset's do
+KAPPA = 2.0  # above every gain of the file, which are at most 1: what exceeds it would weigh 1
+LEAST_CORRELATION, MOST_OFF = 0.9999, 1e-3  # of what LeRobot reads; the second as a share of the mean weight
+TAKE_WEIGHTS = ("evo1", "molmoact2", "pi0", "pi05", "smolvla")  # LeRobot 0.6.1's policies
+EXAMPLE_POLICY = "smolvla"
+
+Key = tuple[str, int]  # dataset, episode_index
+# The global index of an episode's first frame, its number, and its frames' weights [n]
+EpisodeWeights = tuple[int, int, np.ndarray]
+
+
+def weighed_runs(selected: Selected, chunk_size: int) -> dict[Key, WeighedRun]:
+    """What weights hang on, of each selected run in order."""
+    runs = {}
+    for dataset, chunk, episodes in selected.chunks():
+        labels = chunk_labels(selected, dataset, chunk, episodes)
+        runs |= {e.key: _weighed(e, labels.get(e.episode_index), chunk_size) for e in episodes}
+    return runs
+
+
+def _weighed(e: ExportEpisode, label: ActiveLabel | None, chunk_size: int) -> WeighedRun:
+    if label is None:
+        unknown, useful = np.full(e.num_frames, np.nan, np.float32), np.ones(e.num_frames, bool)
+        return WeighedRun(e.task, unknown, useful, e.success is False)
+    useful = [s.kind != IDLE and s.completed for s in label.segments]
+    is_useful = np.repeat(useful, [len(s) for s in label.segments])
+    return WeighedRun(e.task, gains_of(label.ramp(), chunk_size), is_useful, e.success is False)
+
+
+def weights_by_episode(selected: Selected, options: WeightsOptions) -> dict[Key, np.ndarray]:
+    """The weights [n] of each selected run's frames. Raises UserError where all weigh 0."""
+    runs = weighed_runs(selected, options.chunk_size)
+    weights = frame_weights([*runs.values()], options.weighting)
+    if not any(w.any() for w in weights):
+        raise UserError(
+            f"nothing to export: no frame of the {len(runs)} episodes selected would weigh more than 0 by "
+            f"--kind {options.weighting}"
+        )
+    return dict(zip(runs, weights, strict=True))
+
+
+def write_weights(
+    folder: ExportFolder, episodes: Iterable[EpisodeWeights], weighting: Weighting, chunk_size: int
+) -> dict[str, Any]:
+    """Write both files of some episodes' weights; returns facts. Raises UserError where LeRobot reads others."""
+    kept = list(episodes)
+    path = folder.path(LEROBOT_FILE)
+    said = {"weighting": weighting, "chunk_size": chunk_size, "lerobot": lerobot_version(), "kappa": KAPPA}
+    with pq.ParquetWriter(folder.path(FILE), SCHEMA, compression="snappy") as writer:
+        for index, number, weights in kept:
+            writer.write_table(_rows(index, number, weights, SCHEMA))
+        writer.add_key_value_metadata({"proccorpus": json.dumps(said)})
+    _write_for_lerobot(path, kept, chunk_size, said)
+    index = np.concatenate([first + np.arange(len(weights)) for first, _, weights in kept])
+    weights = np.concatenate([weights for *_, weights in kept])
+    return said | {"mean_weight": float(weights.mean())} | verified(path, index, weights, chunk_size)
+
+
+def _rows(index: int, number: int, values: np.ndarray, schema: pa.Schema) -> pa.Table:
+    """Rows of one episode whose columns after INDEX are all the values [n]."""
+    frames = np.arange(len(values))
+    keys = [frames + index, np.full(len(values), number), frames]
+    return pa.table([*keys, *[values] * (len(schema) - len(keys))], schema=schema)
+
+
+def _write_for_lerobot(
+    path: Path, episodes: Sequence[EpisodeWeights], chunk_size: int, facts: Mapping[str, Any]
+) -> None:
+    """Progress whose gains LeRobot weighs as the frames weigh, and the made-up run."""
+    heaviest = max(float(weights.max()) for *_, weights in episodes)
+    scaled = [weights / heaviest for *_, weights in episodes]
+    total, squares = sum(float(w.sum()) for w in scaled), sum(float((w**2).sum()) for w in scaled)
+    made_up = balancing_gains(sum(map(len, scaled)), total, squares)
+    with pq.ParquetWriter(path, LEROBOT_SCHEMA, compression="zstd") as writer:
+        for (index, number, _), weights in zip(episodes, scaled, strict=True):
+            writer.write_table(_rows(index, number, as_progress(weights, chunk_size), LEROBOT_SCHEMA))
+        writer.write_table(_rows(-len(made_up), MADE_UP, as_progress(made_up, chunk_size), LEROBOT_SCHEMA))
+        writer.add_key_value_metadata({"reward_model_path": "proccorpus:weights", "proccorpus": json.dumps(facts)})
+
+
+def lerobot_version() -> str | None:
+    """None where LeRobot is not installed."""
+    try:
+        return version("lerobot")
+    except PackageNotFoundError:
+        return None
+
+
+def weights_by_lerobot(path: Path, index: np.ndarray, chunk_size: int) -> np.ndarray:
+    """What LeRobot's class makes of the file for frames by their global index [n], as one batch: float64 [n], mean 1.
+
+    Raises ModuleNotFoundError where LeRobot is not installed.
+    """
+    from lerobot.rewards.sarm.rabc import RABCWeights
+
+    reader = RABCWeights(path, chunk_size=chunk_size, head_mode="sparse", kappa=KAPPA, fallback_weight=0.0)
+    weights, _ = reader.compute_batch_weights({"index": index})
+    return weights.cpu().numpy().astype(np.float64)
+
+
+def verified(path: Path, index: np.ndarray, weights: np.ndarray, chunk_size: int) -> dict[str, Any]:
+    """How what LeRobot reads fits the weights [n] of frames by their index [n]; without numbers where LeRobot is not
+    installed. Raises UserError where it does not fit."""
+    try:
+        read = weights_by_lerobot(path, index, chunk_size)
+    except ModuleNotFoundError:
+        return {"correlation": None, "largest_difference": None}
+    wanted = weights / weights.mean()
+    off = float(np.abs(read - wanted).max())
+    # Of weights that are all alike there is no correlation: the difference decides
+    correlation = float(np.corrcoef(read, wanted)[0, 1]) if np.ptp(read) and np.ptp(wanted) else 1.0
+    if correlation < LEAST_CORRELATION or off > MOST_OFF * wanted.max():
+        raise UserError(
+            f"LeRobot {lerobot_version()} reads other weights from {path.name} than are written (correlation "
+            f"{correlation:.6f}, largest difference {off:.4f} of the mean): install LeRobot 0.6.1"
+        )
+    return {"correlation": round(correlation, 6), "largest_difference": round(off, 6)}
+
+
+def usage(chunk_size: int, root: str = "") -> list[str]:
+    """The lines that use an export; `root`: the LeRobot dataset that goes with it, where there is one."""
+    dataset = [f"--dataset.repo_id=local/weighted --dataset.root={root}"] if root else []
+    # LeRobot refuses a policy that acts for more steps than its chunk has
+    policy = f"--policy.type={EXAMPLE_POLICY} --policy.chunk_size={chunk_size} --policy.n_action_steps={chunk_size}"
+    flags = [*dataset, policy]
+    weighting = configuration(KAPPA, f"{PLACE}/{LEROBOT_FILE}", without_progress_0=True)
+    command = " \\\n".join(["    lerobot-train ...", *(f"        {flag}" for flag in flags), weighting])
+    return [
+        f"Policies of LeRobot 0.6.1 that take weights ({', '.join(TAKE_WEIGHTS)}), for chunks of {chunk_size} frames:",
+        *command.splitlines(),
+        "Its other policies, such as act and diffusion, take none and end in a TypeError. For them: a dataset without",
+        "failed runs (proccorpus export lerobot --where success), or a sampler in a training loop of your own:",
+        f"    weights = pyarrow.parquet.read_table('{PLACE}/{FILE}')['weight'].to_numpy()",
+        "    sampler = torch.utils.data.WeightedRandomSampler(weights, len(weights))",
+    ]
+
+
+def notes_on(selected: Selected, options: WeightsOptions, facts: Mapping[str, Any]) -> list[str]:
+    """What a user should know of the weights."""
+    unlabelled = sum(e.label_run is None for e in selected.episodes)
+    unknown = sum(e.success is None for e in selected.episodes)
+    notes = counted(unlabelled, "episodes have no label: their frames weigh as if they gained as the mean does")
+    if options.weighting == "combined":
+        notes += counted(unknown, "episodes do not say how they ended: they weigh as if they had not failed")
+    if facts["correlation"] is None:
+        notes.append(f"LeRobot is not installed here, so how it reads {LEROBOT_FILE} was not looked at")
+    return notes
+
+
+def section(facts: Mapping[str, Any], lines: Sequence[str]) -> str:
+    """What a card says of the weights and of how to use them."""
+    read = (
+        f"LeRobot {facts['lerobot']} reads it to these weights (correlation {facts['correlation']:.6f}, largest "
+        f"difference {facts['largest_difference']:.6f} of the mean)."
+        if facts["correlation"] is not None
+        else "LeRobot was not installed where it was made, so how it reads the file was not looked at."
+    )
+    return f"""## Weights
+
+`{FILE}`: the `weight` of each frame by its global `index`, 0 or more (`--kind {facts["weighting"]}`; gains over
+{facts["chunk_size"]} frames). What was not selected, and the last frame of a run, weighs 0.
+
+`{LEROBOT_FILE}` holds the same for LeRobot, as made-up progress that is good for nothing else, and for chunks of
+{facts["chunk_size"]} frames alone. {read}
+
+{chr(10).join(lines)}
+"""
+
+
+class WeightsExport(OneDatasetExport):
+    """Both files for the LeRobot dataset that a dataset was built from, with a row for each of its frames. All gains
+    are in memory at a time."""
+
+    def select(self, lake: Lake, selection: Selection) -> Selected:
+        if given := self.options.of_datasets():
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise UserError(f"{flags}: only a dataset is shaped so; add --in-dataset")
+        return super().select(lake, selection)
+
+    def write_rest(self) -> Mapping[str, Any]:
+        options = self.options
+        weights = weights_by_episode(self.selected, options)
+        facts = self.folder.part(
+            "weights", write_weights, self.folder, self._episodes(weights), options.weighting, options.chunk_size
+        )
+        lines = usage(options.chunk_size)
+        notes = [*self.selected.label_notes(), *notes_on(self.selected, options, facts)]
+        noted = "".join(f"\n{note}.\n" for note in notes)
+        self.folder.write(README, f"# Weights of the frames of {self.dataset}\n{noted}\n{section(facts, lines)}")
+        return {"weights": facts, "notes": notes, "use": lines}
+
+    def _episodes(self, weights: Mapping[Key, np.ndarray]) -> Iterator[EpisodeWeights]:
+        for _, _, lengths, starts in self.dataset_chunks():
+            for episode, length in lengths.items():
+                yield starts[episode], episode, weights.get((self.dataset, episode), np.zeros(length))
+
+
+class WeightedDatasetExport(LerobotExport):
+    """A LeRobot dataset with a column of weights, and both files by its own numbers of frames."""
+
+    added = MappingProxyType({WEIGHT: "float32"})
+
+    def added_columns(self, e: ExportEpisode) -> dict[str, np.ndarray]:
+        return {WEIGHT: self.weights[e.key].astype(np.float32)}
+
+    def added_notes(self) -> list[str]:
+        return notes_on(self.selected, self.options, self.facts)
+
+    def added_section(self) -> str:
+        return f"\n{section(self.facts, self.lines)}"
+
+    def write_rest(self) -> dict[str, Any]:
+        options = self.options
+        self.weights = weights_by_episode(self.selected, options)
+        episodes = ((self.starts[n], n, self.weights[e.key]) for n, e in enumerate(self.episodes))
+        self.facts = self.folder.part(
+            "weights", write_weights, self.folder, episodes, options.weighting, options.chunk_size
+        )
+        self.lines = usage(options.chunk_size, PLACE)
+        return {**super().write_rest(), "weights": self.facts, "use": self.lines}
