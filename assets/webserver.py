@@ -9,11 +9,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -59,6 +60,8 @@ LIVENESS = "/server_info"  # versions alone, for the probe of a cluster
 FIRST_PAGE = "/asset-groups/?expanded=global%40global%3Acorpus%2Cglobal%40global%3Amodels%2Cglobal%40global%3Arewards"
 MAX_BODY_BYTES = 64 << 20
 ENDS_WITHIN_S = 4.0  # from SIGTERM to SIGKILL
+CONNECTS_WITHIN_S = 1.0
+LOCATION = "proccorpus"  # code_location_name of [tool.dg.project], and what deploy/ calls it
 
 
 def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
@@ -157,21 +160,23 @@ def serve(arguments: list[str]) -> None:
     command(arguments, prog_name="webserver", auto_envvar_prefix=SETTINGS)
 
 
-def run_ui(host: str, port: int, home: Path, token: str) -> int:
+def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], None]) -> int:
     """Code location, daemon and webserver as children, until one of them ends or Ctrl-C; the exit status.
 
     Each behind a guard, which ends all that it started, also where this process is killed.
 
-    `home`: Dagster's folder, in which the workspace file is written. `token`: of the webserver; "": none.
+    `home`: Dagster's folder, in which the workspace file is written. `token`: of the webserver; "": none. `on_ready` is
+    called once the webserver answers.
     """
     folder = Path(tempfile.mkdtemp(prefix="proccorpus-"))  # a socket's path has at most 107 bytes
     code, listed = folder / "code.sock", home / "workspace.yaml"
-    server = {"socket": str(code), "location_name": "proccorpus"}
+    server = {"socket": str(code), "location_name": LOCATION}
     listed.write_text(json.dumps({"load_from": [{"grpc_server": server}]}))  # JSON is YAML, too
     python = Path(sys.executable)
-    location = ["code-server", "start", "--use-python-environment-entry-point", "-m", "assets.definitions"]
+    # Without the name Dagster warns of it each time that it loads the assets
+    location = ["code-server", "start", "--location-name", LOCATION, "--use-python-environment-entry-point"]
     programs = [
-        [python.with_name("dagster"), *location, "--socket", code],
+        [python.with_name("dagster"), *location, "-m", "assets.definitions", "--socket", code],
         [python.with_name("dagster-daemon"), "run", "-w", listed],
         [python, "-m", "assets.webserver", "-w", listed, "-h", host, "-p", str(port)],
     ]
@@ -185,8 +190,7 @@ def run_ui(host: str, port: int, home: Path, token: str) -> int:
             children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=told))
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)
-        while all(child.poll() is None for child in children):
-            time.sleep(0.2)
+        _wait(children, host, port, on_ready)
     except KeyboardInterrupt:
         return 0
     finally:
@@ -196,6 +200,24 @@ def run_ui(host: str, port: int, home: Path, token: str) -> int:
             child.wait()
         shutil.rmtree(folder)
     return 1
+
+
+def _wait(children: Sequence[subprocess.Popen[bytes]], host: str, port: int, on_ready: Callable[[], None]) -> None:
+    """Until one of the children ends; `on_ready` is called once something answers at the address."""
+    is_ready = False
+    while all(child.poll() is None for child in children):
+        if not is_ready and _answers(host, port):
+            is_ready = True
+            on_ready()
+        time.sleep(0.2)
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), CONNECTS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def main(arguments: list[str]) -> None:

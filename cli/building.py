@@ -31,7 +31,7 @@ from cli.options import (
     space_at,
     warn,
 )
-from cli.output import print_json, show, training_progress
+from cli.output import looking_at, print_json, show, training_progress
 from cli.status import status_rows
 from cli.terminal import DONE, PARTIAL, note
 from core.annotators import CHOICES, choices_with_help, in_words
@@ -185,10 +185,11 @@ def build(
     else:
         assert source is not None
         check_source(source, revision)
-        found, notes = builds_of_source(
-            space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected, revision=revision,
-            update=update, same=replace or accept_changes,
-        )  # fmt: skip
+        with looking_at(source):
+            found, notes = builds_of_source(
+                space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected,
+                revision=revision, update=update, same=replace or accept_changes,
+            )  # fmt: skip
         warn(notes, "note")
         builds = list(found)
         if replace:

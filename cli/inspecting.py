@@ -21,7 +21,7 @@ from cli.options import (
     say_next,
     space_at,
 )
-from cli.output import pairs_text, print_json, show, width_here
+from cli.output import looking_at, pairs_text, print_json, show, width_here
 from cli.terminal import FAILED, note, painted
 from core.values import shown
 from ingest.signals.gripper import signal_from_row
@@ -58,7 +58,8 @@ def inspect(
     if report is not None:
         writer_of(report)
     pictured = PICTURED if report is not None and report.suffix == ".html" else 0
-    result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
+    with looking_at(path):
+        result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
     result = _apart_from_accepted(result, at.workspace)
     if report is not None:
         write_report(report, result)

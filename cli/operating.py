@@ -2,17 +2,18 @@
 
 import os
 import shutil
+from contextlib import closing
 from typing import Annotated
 
 import typer
 from typer import Option
 
 from assets.lib.report import dagster_home, mirror
-from cli.options import At, Here, HostOption, NoTokenOption, TokenFileOption, say, space_at
+from cli.options import At, Here, HostOption, NoTokenOption, PortOption, TokenFileOption, say, space_at
 from cli.output import print_json, show
 from cli.terminal import FAILED
 from core.paths import Workspace
-from core.web import TOKENS, link_with, token_for
+from core.web import TOKENS, link_with, listen, token_for
 from pipeline.doctor import diagnose
 from warehouse.lake import Lake
 from warehouse.lake.doctor import ERROR, Trouble
@@ -109,7 +110,7 @@ def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str
 @app.command()
 def ui(
     at: Here = Here(),
-    port: Annotated[int, Option(min=1, max=65535)] = 3000,
+    port: PortOption = 3000,
     host: HostOption = "127.0.0.1",
     token_file: TokenFileOption = None,
     no_token: NoTokenOption = False,
@@ -121,10 +122,18 @@ def ui(
     # Whoever can reach it can start jobs
     token, shown = token_for("ui", space, token_file, none=no_token)
     ui_access(host, os.environ | {TOKENS["ui"]: token or ""})
+    # A port that is in use is told before anything is started
+    with closing(listen(host, port)) as listener:
+        port = listener.getsockname()[1]
     # What was built by the command line, or on another machine, is there when the page opens
     say("Telling Dagster what was built here that it does not know ...")
     mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
-    say(f"Dagster UI of {space.root}: {link_with(f'http://{host}:{port}', shown)} (Ctrl-C ends it)")
-    raise typer.Exit(run_ui(host, port, home, token or ""))
+    address = link_with(f"http://{host}:{port}", shown)
+    say("Dagster starts, which takes some 20 s; its address stands here once it answers ...")
+
+    def on_ready() -> None:
+        say(f"Dagster UI of {space.root}: {address} (Ctrl-C ends it)")
+
+    raise typer.Exit(run_ui(host, port, home, token or "", on_ready))

@@ -181,6 +181,17 @@ def progress() -> Iterator[Callable[..., None]]:
 
 
 @contextmanager
+def looking_at(source: str) -> Iterator[None]:
+    """Show that a source is looked at which lies elsewhere: that may take long, or it may not answer."""
+    if "://" not in source:
+        yield
+        return
+    with progress() as report:
+        report(source, detail="looked at")
+        yield
+
+
+@contextmanager
 def training_progress() -> Iterator[Callable[[Any], None]]:
     """How far a training is. Yields what to call with the `Point` of each step."""
     began_s = time.monotonic()

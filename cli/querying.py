@@ -180,8 +180,10 @@ def demonstrations(
     """List the runs that differ most from others of their task, and how. Drops no run."""
     lake = lake_to_read(at.workspace)
     here = "($1 IS NULL OR dataset = $1)"
-    if dataset and not lake.rows("SELECT 1 FROM datasets WHERE dataset = ?", [dataset]):
-        raise UserError(f"there is no dataset {dataset!r} in this corpus; proccorpus status lists them")
+    names = lake.column("SELECT dataset FROM datasets ORDER BY 1")
+    if dataset and dataset not in names:
+        hint = did_you_mean(dataset, names) or "; proccorpus status lists them"
+        raise UserError(f"there is no dataset {dataset!r} in this corpus{hint}")
     rows = lake.dicts(
         f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {here} "
         "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",

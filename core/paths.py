@@ -30,6 +30,11 @@ class Workspace:
         return self.root / ".lock"
 
     @property
+    def building(self) -> Path:
+        """Locked by builds that go on: what would pull a dataset from under them is refused meanwhile."""
+        return self.root / ".building"
+
+    @property
     def committed(self) -> Path:
         """Number of the newest snapshot that was committed: an older copy of the catalog is noticed by it."""
         return self.root / ".committed"

@@ -24,6 +24,7 @@ else:
 
 BUILT_IN = Path(__file__).parent / "datasets"
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]*$"
+UNNAMED = "source"  # what a source is called that nothing gives a name
 
 
 def name_of(text: str) -> str:

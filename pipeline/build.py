@@ -28,6 +28,7 @@ from pipeline.workers import decoding_threads, run_tasks
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.doctor import rollback
 from warehouse.lake.gc import sweep
+from warehouse.lake.place import building
 from warehouse.lake.recordings import FRAMES, copies_sentences, review_counts, review_sentence, sentence
 from warehouse.lake.references import chunks_of_references
 
@@ -94,11 +95,12 @@ def run_build(
     """
     build = Build(workspace, workers, listener, accept_changes=accept_changes)
     build.look_at_sources(builds, update=update)
-    build.list_sources()
-    build.measure_references()
-    build.run_chunks(chunks)
-    build.list_recognised()
-    build.close()
+    with building(workspace):
+        build.list_sources()
+        build.measure_references()
+        build.run_chunks(chunks)
+        build.list_recognised()
+        build.close()
     return build.report
 
 

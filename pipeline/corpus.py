@@ -257,7 +257,10 @@ class Episode:
 
 
 def _episode(lake: Lake, dataset: Dataset, index: int) -> Episode:
-    facts = corrections.episode_facts(lake, dataset.name, index)
+    try:
+        facts = corrections.episode_facts(lake, dataset.name, index)
+    except corrections.CorrectionError as e:  # nobody corrects anything here
+        raise UserError(str(e)) from e
     key = [dataset.name, index]
     [episode] = lake.dicts("SELECT task, success, fps FROM episodes WHERE dataset = ? AND episode_index = ?", key)
     label = labels_of(lake.con, dataset.name, episodes=[index], whole=True).get(index, StoredLabel([], 0, ""))

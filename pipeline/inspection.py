@@ -17,7 +17,7 @@ from ingest.episodes import settle
 from ingest.media.frames import VIDEO_SUFFIXES, VideoError
 from ingest.media.video import probe
 from ingest.reasons import REASONS, DataError
-from ingest.registry import DatasetConfig, name_of
+from ingest.registry import UNNAMED, DatasetConfig, name_of
 from ingest.signals.gripper import signal_row
 from ingest.signals.survey import survey
 from ingest.source import DatasetPlace, check_places, list_episodes, places_of, read_episode
@@ -28,6 +28,7 @@ from pipeline.inspection_pictures import pictured_runs
 SHOWN = frozenset({0})  # episodes of a remote source whose files are fetched
 # When not all are: episodes decoded, and frames of them in all, as far as one episode has no more; video headers read
 DECODED, DECODED_FRAMES, PROBED = 3, 500, 300
+MAX_RATES = 4  # of a camera's videos, that are listed singly
 NO_KEYFRAMES = FramesConfig(keyframe_interval_s=1e9)
 
 
@@ -75,7 +76,12 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
     """A source of which only what is looked at is fetched, where it is an address, into a folder that goes."""
     is_address = "://" in path
     where = path if is_address else str(Path(path).resolve())
-    facts: dict[str, Any] = {"name": "inspected", "source": where, "revision": revision, "format": format}
+    facts: dict[str, Any] = {
+        "name": name_of(last_name(path)) or UNNAMED,
+        "source": where,
+        "revision": revision,
+        "format": format,
+    }
     with TemporaryDirectory() as folder:
         yield Source(DatasetConfig(**facts), SHOWN if is_address and not full else None, Path(folder))
 
@@ -247,7 +253,12 @@ def _camera_details(
 
 def _different(headers: list[dict[str, Any]]) -> dict[str, str]:
     """A camera may have several codecs or sizes over a dataset, so each cell lists the different ones."""
-    return {name: ", ".join(sorted({str(h[name]) for h in headers})) for name in ("codec", "size_px", "fps")}
+    cells = {name: ", ".join(sorted({h[name] for h in headers})) for name in ("codec", "size_px")}
+    rates = sorted({float(f"{h['fps']:.4g}") for h in headers if h["fps"] is not None})
+    # Rates of many videos of one's own clock each
+    if len(rates) > MAX_RATES:
+        return cells | {"fps": f"{rates[0]:g} to {rates[-1]:g}"}
+    return cells | {"fps": ", ".join(f"{rate:g}" for rate in rates)}
 
 
 def _first_picture(source: Source, camera: str, records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:

@@ -4,20 +4,20 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextvars import copy_context
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.formats.listing import named
-from ingest.registry import DatasetConfig, Published, name_of
+from ingest.registry import UNNAMED, DatasetConfig, Published, name_of
 from ingest.source import DatasetPlace, Places, check_places, places_of
 from ingest.sources.types import SourceError, address_below, last_name
 from pipeline.config import DatasetBuild, commit_read, source_build, stored_build, stored_builds
 from warehouse.lake import Lake
 from warehouse.lake.renaming import holdings
 
-UNNAMED = "source"  # what a source is called while nobody knows yet what it holds
 OUT_OF_REACH = (SourceError, OSError)  # of a source that is missing, no dataset, not to be read, or slow
 SLOW_S = 300.0  # until a source has to have shown what it holds
 
@@ -105,7 +105,8 @@ def look_at[T](look: Callable[[], T]) -> Callable[[], T]:
         except TimeoutError as e:
             raise e if answer.done() else TimeoutError(f"the source showed nothing within {SLOW_S:.0f} s") from e
 
-    threading.Thread(target=run, daemon=True).start()
+    # In the context of who asks, which listens to what is told meanwhile
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
     return wait
 
 

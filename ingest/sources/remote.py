@@ -21,6 +21,7 @@ from filelock import FileLock
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from core.files import write_file
+from core.logs import TOLD
 from ingest.reasons import DataError
 from ingest.registry import DatasetConfig
 from ingest.sources.hosts import Bucket, HostError, Web, hash_matches, may_pass, open_host, told
@@ -61,7 +62,7 @@ class Remote:
     @cached_property
     def _commit(self) -> str | None:
         with self._asking("its revision"):
-            return _retried(self.host.commit)
+            return _retried(self.config.source, self.host.commit)
 
     @cached_property
     def listing(self) -> RemoteListing:
@@ -74,7 +75,7 @@ class Remote:
             except (OSError, ValueError):
                 pass  # not listed before, or half stored
         with self._asking("the list of its files"):
-            listed = _retried(lambda: dict(self.host.files(self.config.limits)))
+            listed = _retried(self.config.source, lambda: dict(self.host.files(self.config.limits)))
             # What a host says is not trusted: no name may lead out of the cache
             files = {uri: listed[uri] for uri in sorted(filter(_is_plain, listed))}
             escaping = sorted(uri for uri in listed if ".." in uri.split("/") or uri.startswith("/"))
@@ -115,7 +116,7 @@ class Remote:
     def _complete(self, partial: Path, uri: str, known: FileStat) -> None:
         """Fetch what is lacking, in as many attempts as it takes, and check all of it; once more when that fails."""
         for _ in range(2):
-            _retried(lambda: self._append(partial, uri, known), partial)
+            _retried(self.config.source, lambda: self._append(partial, uri, known), partial)
             if partial.stat().st_size == known.size and self.host.matches(partial, uri, known):
                 return
             partial.unlink()
@@ -162,12 +163,16 @@ class Remote:
         return next(remedy for applies, remedy in remedies if applies)
 
 
-def _retried[T](do: Callable[[], T], growing: Path | None = None) -> T:
-    """What `do` returns; a host that is busy or out of reach is asked again, as long as a file grows in between."""
+def _retried[T](source: str, do: Callable[[], T], growing: Path | None = None) -> T:
+    """What `do` returns; a host that is busy or out of reach is asked again, as long as a file grows in between.
+
+    Who waits is told so, of the address `source`.
+    """
     tries, size_before = 0, _size(growing)
     while True:
         try:
-            return do()
+            answer = do()
+            break
         except Exception as e:
             # Tries count from the last progress. A wrong address, or a permission that is lacking, stays so
             tries += 1
@@ -175,7 +180,13 @@ def _retried[T](do: Callable[[], T], growing: Path | None = None) -> T:
                 tries, size_before = 1, _size(growing)
             if tries >= TRIES or not may_pass(e):
                 raise
-        time.sleep(WAIT_S * 2 ** (tries - 1))
+            wait_s = WAIT_S * 2 ** (tries - 1)
+            cause, _ = told(e)
+            TOLD.get()(source, detail=f"no answer ({cause}), asked again in {wait_s:g} s")
+        time.sleep(wait_s)
+    if tries:
+        TOLD.get()(source, 1, 1)
+    return answer
 
 
 def _size(path: Path | None) -> int:

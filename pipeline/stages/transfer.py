@@ -65,7 +65,7 @@ def shown_task(
     found = [(signals, _reference(signals, by_episode[signals.episode_index], build)) for signals in measured]
     # The stage that makes the label says what does not fit: correction_outdated, bad_steps
     labelled = [(signals, reference) for signals, reference in found if reference is not None]
-    seen = _with_pictures(lake, build.name, [*episodes, *(signals for signals, _ in labelled)])
+    seen = _with_pictures(lake, build, [*episodes, *(signals for signals, _ in labelled)])
     references = [
         replace(reference, signals=own) for (_, reference), own in zip(labelled, seen[len(episodes) :], strict=True)
     ]
@@ -87,9 +87,13 @@ def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBui
     return Reference(signals.signals(), segments, plan, curve)
 
 
-def _with_pictures(lake: Lake, dataset: str, episodes: Sequence[EpisodeSignals]) -> list[Signals]:
+def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSignals]) -> list[Signals]:
     """Episodes with what an encoder saw of them, where it looked at most; else with their tiny pictures."""
     tiny = task_signals(episodes)
+    # What it saw for an earlier build is there to be searched; labels are those of this build
+    if build.stages.embeddings.when == "never":
+        return tiny
+    dataset = build.name
     indices = sorted({episode.episode_index for episode in episodes})
     rows = lake.rows(
         "SELECT camera, count(DISTINCT episode_index) FROM embeddings WHERE dataset = ? AND "

@@ -1,11 +1,17 @@
 """Datasets get another name or are removed, and a name that is in use stays with its dataset."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.kits.cli_kit import DONE, USAGE, assert_one_error_line
+from core.paths import Workspace
+from pipeline.build import run_build
+from pipeline.config import built, with_samples
+from pipeline.stage import StageReport
+from tests.kits.cli_kit import DONE, USAGE, Result, assert_one_error_line
+from tests.kits.lake_kit import opened
 from tests.kits.small_sources import OTHERS, RECORDINGS, write_v2
 from tests.kits.words_kit import DATASET, EFFECTS, WORDS, Case, checked, prepared
 
@@ -58,6 +64,29 @@ def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(ca
     checked(case.build())
     assert in_force(case, DATASET) == before
     assert case.run("doctor").code == DONE
+
+
+def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
+    """Asked while the build says what it has made, which is in the middle of it."""
+    before, asked = in_force(case, DATASET), list[Result]()
+    with opened(Workspace(case.workspace)) as lake:
+        anew = with_samples(built(lake, DATASET), {"window_frames": 3})
+
+    def ask(report: StageReport) -> None:
+        for words in (("remove", DATASET, "--yes"), ("rename", DATASET, "limb")):
+            asked.append(case.run("datasets", *words))
+
+    assert run_build(Workspace(case.workspace), [anew], 1, on_stage=ask).failed == []
+    assert asked
+    for result in asked:
+        text = assert_one_error_line(result)
+        assert (result.code, "until the build has ended" in text, f"process {os.getpid()}" in text) == (
+            USAGE,
+            True,
+            True,
+        )
+    assert in_force(case, DATASET) == before
+    checked(case.run("datasets", "rename", DATASET, "limb"))
 
 
 def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(case: Case, tmp_path: Path) -> None:

@@ -225,6 +225,41 @@ def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> It
         lock.release()
 
 
+@contextmanager
+def building(workspace: Workspace) -> Iterator[None]:
+    """While a build goes on, beside others: see `while_nothing_is_built`. It waits where somebody is in there."""
+    with _lock_file(workspace) as lock:
+        with suppress(OSError):  # a file system without such locks
+            fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def while_nothing_is_built(workspace: Workspace, what: str) -> Iterator[None]:
+    """What must not happen during a build; builds that begin meanwhile wait. Sees builds of this machine.
+
+    Raises UserError: a build goes on. `what` names what was to be done.
+    """
+    with _lock_file(workspace) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as e:
+            who = holder(workspace.building) or "another process"
+            raise UserError(f"{what} has to wait until the build has ended that goes on ({who})") from e
+        except OSError:
+            pass  # a file system without such locks: nobody can tell
+        yield
+
+
+@contextmanager
+def _lock_file(workspace: Workspace) -> Iterator[int]:
+    lock = os.open(workspace.building, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        yield lock
+    finally:
+        os.close(lock)
+
+
 def postgres_session(catalog: str) -> Any:
     """A connection to a catalog in Postgres. Raises LakeError."""
     import psycopg2

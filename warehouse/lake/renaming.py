@@ -18,6 +18,7 @@ from ingest.registry import NAME_PATTERN
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.lake import Lake
 from warehouse.lake.people import SAID
+from warehouse.lake.place import while_nothing_is_built
 from warehouse.lake.publication import content_key
 from warehouse.lake.recordings import PERSON, RecordingUpdate, known_recordings
 from warehouse.lake.references import stored_builds
@@ -69,7 +70,15 @@ def _count(lake: LakeConnection, table: str, dataset: str) -> int:
 
 
 def rename(lake: Lake, dataset: str, name: str) -> None:
-    """Call a dataset, or what people said of one that was removed, by a name that is not in use. Raises UserError."""
+    """Call a dataset, or what people said of one that was removed, by a name that is not in use.
+
+    Raises UserError, also while a build goes on.
+    """
+    with while_nothing_is_built(lake.workspace, f"renaming {dataset}"):
+        _rename(lake, dataset, name)
+
+
+def _rename(lake: Lake, dataset: str, name: str) -> None:
     holdings(lake, dataset)
     if not re.fullmatch(NAME_PATTERN, name):
         raise UserError(f"{name!r} is no name: small letters, digits, _ and -, and first a letter or digit")
@@ -86,12 +95,16 @@ def rename(lake: Lake, dataset: str, name: str) -> None:
 
 def remove(lake: Lake, dataset: str) -> str | None:
     """Take a dataset out of the corpus; returns the name that what people said of it has now; None: nobody said
-    anything. Raises UserError. Files of shards and pictures go with the next sweep and gc."""
-    has_words = holdings(lake, dataset).words > 0
-    number = 1
-    while any(_count(lake, table, f"{dataset}.{number}") for table in CARRIED):
-        number += 1
-    _move(lake, dataset, f"{dataset}.{number}", None)
+    anything. Files of shards and pictures go with the next sweep and gc.
+
+    Raises UserError, also while a build goes on.
+    """
+    with while_nothing_is_built(lake.workspace, f"removing {dataset}"):
+        has_words = holdings(lake, dataset).words > 0
+        number = 1
+        while any(_count(lake, table, f"{dataset}.{number}") for table in CARRIED):
+            number += 1
+        _move(lake, dataset, f"{dataset}.{number}", None)
     return f"{dataset}.{number}" if has_words else None
 
 

@@ -17,6 +17,7 @@ import duckdb
 import numpy as np
 
 from core.errors import UserError
+from core.names import did_you_mean
 from warehouse.lake.connection import LakeConnection, has, literal
 
 Part = Literal["embedding", "cells"]
@@ -186,10 +187,12 @@ def _encoders(con: duckdb.DuckDBPyConnection, wanted: set[str]) -> dict[str, lis
     if has(con, "similar_runs"):  # which a lake of a version before there was a search has not
         sql = "SELECT dataset, list(DISTINCT encoder ORDER BY encoder) FROM embeddings GROUP BY 1 ORDER BY 1"
         encoders = dict(con.execute(sql).fetchall())
-    for name in wanted - encoders.keys():
-        is_there = con.execute("SELECT 1 FROM datasets WHERE dataset = ?", [name]).fetchall()
-        absent = f"there is no dataset {name!r} in this corpus: proccorpus status lists them"
-        raise UserError(f"no encoder has looked at {name}: {HOW_TO}" if is_there else absent)
+    for name in sorted(wanted - encoders.keys()):
+        names = [known for (known,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()]
+        if name in names:
+            raise UserError(f"no encoder has looked at {name}: {HOW_TO}")
+        hint = did_you_mean(name, names) or "; proccorpus status lists them"
+        raise UserError(f"there is no dataset {name!r} in this corpus{hint}")
     return encoders
 
 

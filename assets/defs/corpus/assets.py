@@ -21,6 +21,7 @@ from pipeline.stage import BlockedError, Stage, StageContext, StageReport, Step,
 from pipeline.stages import LISTING, STAGES, stage_specs
 from pipeline.stages.episodes import ChangedSourceError
 from warehouse.lake import forget_lakes, is_passing
+from warehouse.lake.place import building
 
 OWNERS = ["team:corpus"]
 # Bounds the partitions that read sources, and so may download, at a time: `dagster instance concurrency set` changes it
@@ -87,7 +88,8 @@ def _run(
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
     pictures = _pictures(context, lake.workspace, build, chunk) if stage.name in DECODING else None
     try:
-        return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
+        with building(lake.workspace):
+            return run_stage(StageContext(lake, build, step, source, build_id=context.run_id, pictures=pictures))
     except (ChangedSourceError, BlockedError) as e:
         raise dg.Failure(f"{stage.name} of {context.partition_key} is not made: {e}", allow_retries=False) from e
     except VlmError as e:
