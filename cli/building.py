@@ -49,6 +49,7 @@ from pipeline.config import (
     stored_builds,
     with_annotator,
     with_samples,
+    with_task,
 )
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
@@ -148,6 +149,9 @@ def build(
     name: Annotated[str | None, Option(help="Name for the dataset of --source; a prefix, if it holds several.")] = None,
     dataset: Annotated[str | None, Option(help="Build this dataset again, with its last configuration.")] = None,
     data_format: DataFormatOption = None,
+    task: Annotated[
+        str | None, Option(help="Instruction of the runs for which the source has none: what all of them do.")
+    ] = None,
     annotator: Annotated[str | None, Option(help=f"What labels: {in_words(CHOICES)}.")] = None,
     vlm_endpoint: EndpointOption = None,
     vlm_model: Annotated[str | None, Option(help="The model's name at the server.")] = None,
@@ -195,6 +199,8 @@ def build(
         if replace:
             _put_away(space, builds)
 
+    if task is not None:
+        builds = [with_task(build, task) for build in builds]
     gate = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
     builds = [with_samples(build, gate) for build in builds]
     # An annotator of the command line counts for every dataset, whatever its configuration says

@@ -27,7 +27,7 @@ from pipeline.sources import OUT_OF_REACH
 from pipeline.stage import Step
 from warehouse.lake import Lake, open_lake
 from warehouse.lake.acceptances import in_words, open_faults
-from warehouse.lake.references import sentences, to_show
+from warehouse.lake.references import sentences, textless, to_show
 from warehouse.lake.stored import gate_counts, lags_by_dataset, signals_by_dataset
 
 
@@ -96,6 +96,7 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         told += sentences(lake).items()
         told += [(name, f"checks found faults: {in_words(counts)}") for name, counts in open_faults(lake).items()]
         told += to_show(lake).items()
+        told += textless(lake).items()
     own = "the source brings its own steps, so they are its labels; --annotator motion: without them"
     told += [(n, own) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")]
     for name, text in told:

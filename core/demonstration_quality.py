@@ -103,14 +103,13 @@ def _each(template: str, parts: Sequence[str] = NAMES, between: str = ", ") -> s
 _NEARER_HALF = "list_avg(list_sort(list(PART) FILTER (PART IS NOT NULL))[1:greatest(1, count(PART) // 2)])"
 DEMONSTRATION_SQL = f"""
         WITH runs AS (
-          SELECT m.*, f.task, coalesce(j.same_as, f.task, '') AS same_as, f.success,
-                 f.success IS DISTINCT FROM false AS is_usual,
-                 row_number() OVER (PARTITION BY m.dataset, coalesce(j.same_as, f.task, ''),
-                   f.success IS DISTINCT FROM false ORDER BY m.episode_index) AS nth,
-                 count(*) OVER (PARTITION BY m.dataset, coalesce(j.same_as, f.task, ''),
-                   f.success IS DISTINCT FROM false) AS num
-          FROM demonstration_measures m JOIN episode_facts f USING (dataset, episode_index)
-          LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task),
+          SELECT *, row_number() OVER (of_task ORDER BY episode_index) AS nth, count(*) OVER of_task AS num
+          FROM (SELECT m.*, f.task, f.success, f.success IS DISTINCT FROM false AS is_usual,
+                  -- Nobody knows what a run without a text has in common with others: it is a task of its own
+                  coalesce(j.same_as, f.task, chr(0) || m.episode_index) AS same_as
+                FROM demonstration_measures m JOIN episode_facts f USING (dataset, episode_index)
+                LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task)
+          WINDOW of_task AS (PARTITION BY dataset, same_as, is_usual)),
         -- Ends are compared with those of some runs, evenly spread: with all of them large tasks would take forever
         shown AS (FROM runs WHERE is_usual AND nth * least(num, {MOST_COMPARED}) // num
                   <> (nth - 1) * least(num, {MOST_COMPARED}) // num),

@@ -429,7 +429,8 @@ current_references: The references of each task: runs with an accepted correctio
           FROM episode_facts f
           LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task),
         mixed AS (
-          SELECT dataset, same_as FROM listed GROUP BY ALL HAVING bool_or(has_steps) AND NOT bool_and(has_steps)),
+          SELECT dataset, same_as FROM listed WHERE same_as IS NOT NULL
+          GROUP BY ALL HAVING bool_or(has_steps) AND NOT bool_and(has_steps)),
         judged AS (
           SELECT dataset, episode_index FROM stated c LEFT JOIN label_runs r ON r.label_run = c.base_label_run
           WHERE c.status = 'accepted' OR c.status = 'rejected' AND r.annotator = 'native'),
@@ -437,7 +438,7 @@ current_references: The references of each task: runs with an accepted correctio
           SELECT l.dataset, l.episode_index, 'steps ' || sha256(to_json(l.given)::VARCHAR)[:16] AS source
           FROM listed l LEFT JOIN marks m USING (dataset, episode_index)
           WHERE l.has_steps AND (l.dataset, l.episode_index) NOT IN (FROM judged) AND coalesce(m.is_reference, EXISTS (
-            FROM mixed x WHERE x.dataset = l.dataset AND x.same_as IS NOT DISTINCT FROM l.same_as))
+            FROM mixed x WHERE x.dataset = l.dataset AND x.same_as = l.same_as))
           -- Of many runs with steps as many as are of use, spread evenly
           WINDOW of_task AS (PARTITION BY l.dataset, l.same_as),
                  in_order AS (PARTITION BY l.dataset, l.same_as ORDER BY l.episode_index)

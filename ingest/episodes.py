@@ -42,6 +42,8 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
     # Copies first: what is decided by source id must not be decided twice
     unique = _with_unique_ids(listing.records, findings)
     records = [_with_chosen_task(record, config, findings) for record in unique]
+    if config.task is not None:
+        findings = [finding for finding in findings if finding.reason != "no_task"]
     findings += _by_registry(listing, records, config)
     # Where the source has numbers of its own these stay, and a missing one is a finding
     if listing.numbered:
@@ -100,13 +102,15 @@ def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]
 
 
 def _with_chosen_task(record: EpisodeRecord, config: DatasetConfig, findings: list[Finding]) -> EpisodeRecord:
-    """The instruction that counts, by the registry's policy; `tasks` keeps all."""
+    """The instruction that counts, by the registry's policy; `tasks` keeps all that the source has."""
     if not record.tasks:
-        return record
+        return record if config.task is None else replace(record, task=config.task, tasks=(config.task,))
     if config.instruction == "uninformative":
         detail = f"{record.tasks[0]!r} says nothing of this episode"
+        if config.task is not None:
+            detail += f"; the registry says {config.task!r}"
         findings.append(Finding("uninformative_task", detail, "warning", record.episode_index))
-        return replace(record, task=None)
+        return replace(record, task=config.task)
     if config.instruction == "paraphrases":
         # By hash, so that the choice does not depend on what else is listed
         digest = hashlib.sha256(f"{config.name}\0{record.source_id}".encode()).digest()

@@ -289,7 +289,10 @@ REASONS = {
         "the detail gives the reason; `proccorpus takedown --undo` takes it back",
     ),
     "known_bad": R("the registry entry lists the episode as broken", "the registry entry gives the reason"),
-    "no_task": R("the episode has no instruction; it is built without", "add the instruction at the source"),
+    "no_task": R(
+        "the episode has no instruction; it is built without",
+        "add the instruction at the source, or say what all runs do: build --task TEXT, or task in the registry entry",
+    ),
     "task_from_name": R(
         "the instruction comes from the file's name, by the dataset's own convention",
         "nothing to do, or store the instruction in the file",

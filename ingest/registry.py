@@ -177,6 +177,12 @@ class DatasetConfig(EntryPart):
         description="given: the first text; paraphrases: one of several, chosen by hash of the episode; timed_steps: "
         "the whole task's text, and spans with texts of their own; uninformative: the text is kept but not used",
     )
+    task: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=1000,
+        description="instruction of the episodes for which the source has none: what all of them do",
+    )
     annotator: AnnotatorChoice | None = Field(
         default=None, description="annotator of this dataset; overrules the build's"
     )
@@ -200,6 +206,20 @@ class DatasetConfig(EntryPart):
         if "cameras" in value:
             raise ValueError("give camera or cameras, not both")
         return {name: of_name for name, of_name in value.items() if name != "camera"} | {"cameras": [value["camera"]]}
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_no_task(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a task nothing is said of it: what was built before there was this field stays current."""
+        fields = handler(self)
+        return {name: value for name, value in fields.items() if name != "task" or value is not None}
+
+    @pydantic.field_validator("task")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        """As the texts of sources are: without space around it."""
+        if value is not None and not value.strip():
+            raise ValueError("must say what the episodes do")
+        return value and " ".join(value.split())
 
     @pydantic.field_validator("source")
     @classmethod

@@ -359,6 +359,15 @@ def with_annotator(
     return build.model_copy(update={"stages": stages, "dataset": dataset})
 
 
+def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
+    """The same build with an instruction of the episodes that have none. Raises UserError."""
+    try:
+        dataset = DatasetConfig(**build.dataset.model_dump(exclude_unset=True) | {"task": task})
+    except ValidationError as e:
+        raise UserError(validation_message(e)) from e
+    return build.model_copy(update={"dataset": dataset})
+
+
 def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuild:
     """The same build with other settings of the samples stage; those that are None stay."""
     asked = {name: value for name, value in changes.items() if value is not None}

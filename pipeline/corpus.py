@@ -20,7 +20,7 @@ from core.paths import DEFAULT_WORKSPACE, Workspace
 from eval.reward.open import ScorerOptions, open_scorer
 from eval.reward.video import SCORE_FPS, Row, open_clip, score_clip
 from pipeline.build import run_build
-from pipeline.config import DatasetBuild, stored_build, with_annotator
+from pipeline.config import DatasetBuild, stored_build, with_annotator, with_task
 from pipeline.pictures import labelled_episode
 from pipeline.rewards import CAMERA, named_scorer, task_like
 from pipeline.sources import builds_of_source
@@ -54,6 +54,7 @@ def build(
     workspace: str | Path | None = None,
     *,
     name: str | None = None,
+    task: str | None = None,
     annotator: str | None = None,
     episodes: Sequence[int] | None = None,
     revision: str | None = None,
@@ -61,13 +62,16 @@ def build(
 ) -> "Corpus":
     """Ingest, label and shard a dataset, as `proccorpus build` does; what is up to date is not done again.
 
-    source: a folder, a video file or an address. annotator: auto (default), motion, native, vlm or transfer. Raises
-    UserError, and FailedError where a stage failed (the rest was built).
+    source: a folder, a video file or an address. task: instruction of runs for which it has none. annotator: auto
+    (default), motion, native, vlm or transfer. Raises UserError, and FailedError where a stage failed (the rest was
+    built).
     """
     space = _space(workspace)
     lake = open_lake(space) if space.exists() else None
     chosen = None if episodes is None else tuple(episodes)
     builds, _ = builds_of_source(space, lake, str(source), name=name, episodes=chosen, revision=revision)
+    if task:
+        builds = tuple(with_task(one, task) for one in builds)
     if annotator:
         builds = tuple(with_annotator(one, annotator) for one in builds)
     return _built(space, builds, workers)

@@ -42,7 +42,7 @@ EFFECTS = {
     "idle_end": "The label calls it idle: progress stands still for that long.",
     "text_differs": "Steps have the names of another task.",
     "stale_statistics": "Labels do not read them; a policy that normalises by them is trained wrongly.",
-    "no_task": "Steps have no names of things, and the run is compared with other runs without a text.",
+    "no_task": "Steps have no names of things, the run is compared with no other, and none is labelled like it.",
     "timestamp_drift": "Seconds in labels are those of frames, not of the clock.",
     "no_gripper": "Steps are cut by speed alone, and have no names.",
 }

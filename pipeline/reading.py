@@ -246,11 +246,14 @@ def _earlier(values: np.ndarray, frames: int) -> np.ndarray:
 
 def by_task(
     episodes: Iterable[EpisodeSignals], same_as: Mapping[str, str] = MappingProxyType({})
-) -> dict[str | None, list[EpisodeSignals]]:
-    """The episodes of each task text, in order; `same_as`: the text that stands for another."""
-    episodes_by_task: dict[str | None, list[EpisodeSignals]] = {}
+) -> dict[str | int, list[EpisodeSignals]]:
+    """The episodes of each task text, in order; `same_as`: the text that stands for another.
+
+    Nobody knows what an episode without a text has in common with others: it is alone, under its episode_index.
+    """
+    episodes_by_task: dict[str | int, list[EpisodeSignals]] = {}
     for episode in episodes:
-        task = same_as.get(episode.task, episode.task) if episode.task else episode.task
+        task = same_as.get(episode.task, episode.task) if episode.task else episode.episode_index
         episodes_by_task.setdefault(task, []).append(episode)
     return episodes_by_task
 

@@ -117,7 +117,7 @@ def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[R
     references = tuple(label.episode_index for label in labels)
     nothing = TaskSuggestion(dataset, task, len(runs), references, None, "")
     own, others = _candidates(runs, references)
-    if why := _why_none(runs, references, own):
+    if why := _why_none(task, runs, references, own):
         return replace(nothing, why=why)
 
     # A part of many runs, spread evenly; some candidate is among them
@@ -156,10 +156,12 @@ def _to_ask(seen: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild) -
     return tuple(episode for episode in worst_first(seen, build.stages.motion) if episode in unknown)[:MOST_ASKED]
 
 
-def _why_none(runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]) -> str:
+def _why_none(task: str | None, runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]) -> str:
     """Why no run of a task is to be labelled next; empty where one is."""
     if len(runs) == 1:
         return "it is the only run of its task; proccorpus references join says which texts mean the same one"
+    if task is None:
+        return "its runs have no text, so that nobody knows whether they do the same: say it with build --task TEXT"
     if own:
         return ""
     by_steps = "all other runs have steps" if references else "its source brings the steps of all runs"

@@ -47,9 +47,14 @@ class ShownTask:
 
 
 def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSignals]) -> Iterator[ShownTask]:
-    """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises UserError."""
+    """The tasks of a chunk that a reference shows; `of_chunk`: its measurements. Raises UserError.
+
+    No run without a text is labelled like another one: they may be of different scenes.
+    """
     of_tasks = by_task(of_chunk, joined_tasks(lake, build.name))
     for task, episodes in of_tasks.items():
+        if not isinstance(task, str):
+            continue
         labels = references_of(lake, build.name, task)
         shown = shown_task(lake, build, episodes, labels)
         if shown.references:

@@ -602,7 +602,15 @@ CASES: dict[str, list[Case]] = {
                 or edit_episodes(root, lambda rows: [row | {"tasks": []} for row in rows])
             ),
             lambda root, whole: edit_episodes(root, lambda rows: [row | {"tasks": ["pick"]} for row in rows]),
-        )
+        ),
+        Case(
+            v2(),
+            lambda root: (
+                le.write_json_lines(root / "meta/tasks.jsonl", [])
+                or edit_episodes(root, lambda rows: [row | {"tasks": []} for row in rows])
+            ),
+            entry(task="pick"),
+        ),
     ],
     "task_from_name": [Case(kitchen, textless, lambda root, whole: kitchen(root))],
     "bad_steps": [

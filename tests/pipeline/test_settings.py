@@ -20,6 +20,7 @@ from tests.kits.small_sources import CAMERA, RECORDINGS, WRIST, write_v2
 
 # Values that cannot be made of the default one: field by field, as a registry entry or a TOML file has them
 VALUES: dict[str, Any] = {
+    "task": "Put it away",
     "title": "Arm", "robot": "other_arm", "format": "lerobot", "license": "mit", "citation": "Doe", "fps": 12.0,
     "fps_note": "it may be 12", "cameras.views": [WRIST], "cameras.exo": [WRIST], "cameras.ego": [WRIST],
     "cameras.wrist": [CAMERA], "cameras.bgr": [CAMERA], "gripper": {"dimension": "x", "open": 0.9, "closed": 0.1},

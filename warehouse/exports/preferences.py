@@ -81,7 +81,8 @@ class PreferencesExport(SampleExport):
         for key, moments in self._moments.items():
             known = self._facts[key]
             frames, progress = (np.array([m[name] for m in moments]) for name in ("frame", "progress"))
-            of_run = known.same_as, frames, progress, known.success, known.quality, known.label_run
+            # A run without a text is compared with no other one
+            of_run = known.same_as or f"run {key[1]}", frames, progress, known.success, known.quality, known.label_run
             runs[moments[0]["split"]].append(ComparedRun(*key, *of_run))
         counts: dict[str, dict[str, int]] = {}
         for split, of_split in sorted(runs.items()):

@@ -48,12 +48,12 @@ class ReferenceLabel:
 def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceLabel]:
     """The references of a task whose frames are built, by episode.
 
-    task: its text, or the one that stands for several; None: the runs without a text.
+    task: its text, or the one that stands for several; None: runs without a text, which show one another nothing.
     """
     rows = lake.dicts(
         "SELECT r.episode_index, r.chunk, r.origin, r.source, c.segments, c.plan FROM current_references r "
         "LEFT JOIN corrections c ON c.correction_id = r.source "
-        "WHERE r.dataset = ? AND r.same_as IS NOT DISTINCT FROM ? AND r.content_hash IS NOT NULL "
+        "WHERE r.dataset = ? AND r.same_as = ? AND r.content_hash IS NOT NULL "
         "ORDER BY r.episode_index",
         [dataset, task],
     )
@@ -62,15 +62,16 @@ def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceL
     return [ReferenceLabel(**row) for row in rows]
 
 
-def reference_tasks(lake: LakeConnection, dataset: str) -> list[str | None]:
-    """The tasks of a dataset that some runs are references of, and others are not, in order; None: without a text."""
+def reference_tasks(lake: LakeConnection, dataset: str) -> list[str]:
+    """The tasks of a dataset that some runs are references of, and others are not, in order."""
     if not may_have_references(lake, dataset):
         return []
     return lake.column(
         "WITH shown AS (FROM current_references WHERE dataset = $1) "
         "SELECT coalesce(j.same_as, f.task) AS task FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task WHERE f.dataset = $1 "
-        "GROUP BY 1 HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
+        "AND f.task IS NOT NULL GROUP BY 1 "
+        "HAVING count(*) FILTER (f.episode_index IN (SELECT episode_index FROM shown)) "
         "BETWEEN 1 AND count(*) - 1 ORDER BY 1",
         [dataset],
     )
@@ -99,11 +100,12 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
     rows = lake.rows(
         "SELECT r.same_as, r.episode_index, r.source, r.success, r.content_hash, list(s.stage || ' ' || s.output_hash "
         "ORDER BY s.stage) FROM current_references r JOIN stage_runs s ON s.dataset = r.dataset AND s.chunk = r.chunk "
-        "WHERE r.dataset = ? AND r.content_hash IS NOT NULL AND s.stage IN ('frames', 'embeddings') "
+        "WHERE r.dataset = ? AND r.same_as IS NOT NULL AND r.content_hash IS NOT NULL "
+        "AND s.stage IN ('frames', 'embeddings') "
         "GROUP BY ALL ORDER BY 1, 2",
         [dataset],
     )
-    shown: dict[str | None, list[str]] = {}
+    shown: dict[str, list[str]] = {}
     for task, *facts in rows:
         shown.setdefault(task, []).append(json.dumps([task, *facts]))
     tasks = lake.rows(
@@ -349,9 +351,10 @@ def to_show(lake: LakeConnection) -> dict[str, str]:
     counted = lake.rows(
         "WITH by_motion AS ("
         "  SELECT dataset, task, count(*) AS runs FROM active_runs JOIN label_runs USING (label_run) "
-        "  JOIN episode_facts USING (dataset, episode_index) WHERE annotator = 'motion' GROUP BY ALL) "
+        "  JOIN episode_facts USING (dataset, episode_index) "
+        "  WHERE annotator = 'motion' AND task IS NOT NULL GROUP BY ALL) "
         "SELECT dataset, count(*) FROM by_motion m WHERE runs > 1 AND NOT EXISTS (FROM current_references r "
-        "WHERE r.dataset = m.dataset AND r.task IS NOT DISTINCT FROM m.task) GROUP BY 1 ORDER BY 1"
+        "WHERE r.dataset = m.dataset AND r.task = m.task) GROUP BY 1 ORDER BY 1"
     )
     return {dataset: _to_show(tasks) for dataset, tasks in counted}
 
@@ -362,6 +365,22 @@ def _to_show(tasks: int) -> str:
     return (
         f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
         f"the others is then {after} off on most hand-labelled sets, by motion alone {before} (docs/truth.md)"
+    )
+
+
+def textless(lake: LakeConnection) -> dict[str, str]:
+    """Of each dataset with usable runs that have no text, what becomes of these and what to do about it."""
+    counted = lake.rows(
+        "SELECT dataset, count(*) FILTER (task IS NULL) AS num, count(*) FROM episodes WHERE status = 'ok' "
+        "GROUP BY dataset HAVING num > 0 ORDER BY 1"
+    )
+    return {dataset: _textless(dataset, num, runs) for dataset, num, runs in counted}
+
+
+def _textless(dataset: str, num: int, runs: int) -> str:
+    return (
+        f"{num} of {runs} runs have no text: they are compared with no other run, and none is labelled like them; if "
+        f"they do the same: proccorpus build --dataset {dataset} --task TEXT"
     )
 
 

@@ -32,7 +32,7 @@ from warehouse.lake.connection import CATALOG, LakeConnection, connect, literal,
 from warehouse.lake.outdated import delete_outdated_sql
 from warehouse.lake.place import LakeError, locked, place
 
-OTHER_CHANGES = 17  # version of the last change that is no new column
+OTHER_CHANGES = 18  # version of the last change that is no new column
 SCHEMA_VERSION = max(OTHER_CHANGES, *(column.since for table in TABLES.values() for column in table.columns))
 UPGRADED_A_S = 20 << 20  # bytes of rows, roughly
 OF_MOTION = "SELECT label_run FROM label_runs WHERE annotator IN ('motion', 'native')"  # native falls back on it
