@@ -1,8 +1,11 @@
 """Building: the demo, a corpus, what a build would cost."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -51,12 +54,14 @@ from pipeline.config import (
     with_samples,
     with_task,
 )
+from pipeline.dry_run import foresee
 from pipeline.outcome import StepOutcome
 from pipeline.prediction import dataset_cost, embedding_cost
 from pipeline.sources import all_builds, builds_of_source, replaced, with_folders
 from training.recipe import load_recipe
 from warehouse.lake import Lake, open_lake, renaming
 from warehouse.lake.acceptances import open_faults
+from warehouse.lake.lake import lake_to_read
 from warehouse.lake.outcomes import chunks_to_build
 from warehouse.releases.contents import freeze_command, licence_flags
 
@@ -165,6 +170,7 @@ def build(
     replace: Annotated[
         bool, Option(help="Put a dataset of another source that has the name away; what people said of it is kept.")
     ] = False,
+    dry_run: Annotated[bool, Option(help="Say what would be done, made again, and why; write nothing.")] = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
     at: At = At(),
@@ -182,22 +188,23 @@ def build(
     check_data_format(data_format)
     space = space_at(at.workspace)
     _check_of_source(source, name, data_format, revision, replace=replace)
+    lake = _lake_if_there(space, read_only=dry_run)
     if dataset is not None:
-        builds = [_kept_build(space, dataset, selected)]
+        builds = [_kept_build(lake, dataset, selected)]
     elif config is not None:
-        builds = _configured_builds(space, config, selected, update=update)
+        builds = _configured_builds(space, lake, config, selected, update=update)
     else:
         assert source is not None
         check_source(source, revision)
-        with looking_at(source):
+        with looking_at(source), _sources(space, dry_run=dry_run) as looked_in:
             found, notes = builds_of_source(
-                space, _lake_if_there(space), source, name=name, format=data_format, episodes=selected,
+                looked_in, lake, source, name=name, format=data_format, episodes=selected,
                 revision=revision, update=update, same=replace or accept_changes,
             )  # fmt: skip
         warn(notes, "note")
         builds = list(found)
         if replace:
-            _put_away(space, builds)
+            _put_away(lake, builds, dry_run=dry_run)
 
     if task is not None:
         builds = [with_task(build, task) for build in builds]
@@ -206,6 +213,9 @@ def build(
     # An annotator of the command line counts for every dataset, whatever its configuration says
     if annotator or has_vlm_options:
         builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
+    if dry_run:
+        _say_foreseen(lake, builds, at, update=update)
+        return
     options: dict[str, Any] = {"update": update, "events": events, "style": at.format, "accept_changes": accept_changes}
     code = build_all(space, builds, workers, **options)
     if code != DONE or at.format == "json":
@@ -238,14 +248,46 @@ def _check_of_source(
         raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
 
 
-def _put_away(space: Workspace, builds: Sequence[DatasetBuild]) -> None:
+@contextmanager
+def _sources(space: Workspace, *, dry_run: bool) -> Iterator[Workspace]:
+    """Where lists of fetched files are kept: of a dry run nothing is."""
+    if not dry_run:
+        yield space
+        return
+    with TemporaryDirectory() as folder:
+        yield Workspace(Path(folder))
+
+
+def _say_foreseen(lake: Lake | None, builds: Sequence[DatasetBuild], at: At, *, update: bool) -> None:
+    """What a build would do, and what it would ask a model. Writes nothing."""
+    foreseen = foresee(lake, builds, update=update)
+    with TemporaryDirectory() as folder:
+        asked = [resolve(lake, build, update=update) for build in builds if build.annotator == "vlm"]
+        costs = [dataset_cost(lake, build, Path(folder)) for build in asked]
+    warn(foreseen.notes, "note")
+    rows = [asdict(work) for work in foreseen.work]
+    if at.format == "json":
+        print_json({"work": rows, "up_to_date": foreseen.up_to_date, "model": [cost.facts() for cost in costs]})
+        return
+    stay = f"{counted(foreseen.up_to_date, 'stage')} up to date"
+    show(rows, "table", empty=f"Nothing would be done: {stay}.")
+    if rows:
+        say(f"Nothing was written. A build would do this; {stay}.")
+    for cost in costs:
+        show(cost.prediction.rows(), "table")
+        say(cost.summary())
+
+
+def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: bool) -> None:
     """Remove the datasets of other sources that have the names of some builds, and say what became of them."""
-    lake = _lake_if_there(space)
     if lake is None:
         return
     for build in builds:
         if former := replaced(lake, build):
             held = renaming.holdings(lake, build.name)
+            if dry_run:
+                warn([f"what was built of {former.source} would be put away: {held.sentence}"], "note")
+                continue
             kept_as = renaming.remove(lake, build.name)
             kept = f"; what people said is kept as {kept_as}" if kept_as else ""
             warn([f"put away what was built of {former.source}: {held.sentence}{kept}"], "note")
@@ -260,17 +302,16 @@ def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
 
 
 def _configured_builds(
-    space: Workspace, config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
+    space: Workspace, lake: Lake | None, config: Path, episodes: tuple[int, ...] | None, *, update: bool = False
 ) -> list[DatasetBuild]:
     """The datasets of a TOML or YAML file, with the selected episodes where some are selected."""
     builds = load_config(config)
-    builds = with_folders(space, _lake_if_there(space), builds, update=update)
+    builds = with_folders(space, lake, builds, update=update)
     return [build if episodes is None else build.model_copy(update={"episodes": episodes}) for build in builds]
 
 
-def _kept_build(space: Workspace, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
+def _kept_build(lake: Lake | None, dataset: str, episodes: tuple[int, ...] | None) -> DatasetBuild:
     """A dataset as it was built last, with these episodes besides. Raises UserError."""
-    lake = _lake_if_there(space)
     build = stored_build(lake, dataset) if lake else None
     if build is None:
         hint = did_you_mean(dataset, [*stored_builds(lake)] if lake else []) or "; proccorpus status lists them"
@@ -278,9 +319,11 @@ def _kept_build(space: Workspace, dataset: str, episodes: tuple[int, ...] | None
     return build if episodes is None else build.model_copy(update={"episodes": episodes})
 
 
-def _lake_if_there(space: Workspace) -> Lake | None:
+def _lake_if_there(space: Workspace, *, read_only: bool = False) -> Lake | None:
     """The lake of a workspace; none is made where there is none yet."""
-    return open_lake(space) if space.exists() else None
+    if not space.exists():
+        return None
+    return lake_to_read(space) if read_only else open_lake(space)
 
 
 @app.command("dry-run")
@@ -296,9 +339,9 @@ def dry_run(
     Counts calls, tokens, GPU-hours and money. Sends no request.
     """
     space = space_at(at.workspace)
-    builds = _configured_builds(space, config, episode_list(episodes))
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = _lake_if_there(space)
+    builds = _configured_builds(space, lake, config, episode_list(episodes))
     # The prediction counts questions to a model only: what corrections make the build do is said beside it
     stale_chunks = chunks_to_build(lake) if lake else {}
     # As the build would do it: what the workspace knows of a dataset counts beside its configuration

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 from core.tables import STAGE_TABLES
 from pipeline.stage import StageSpec, Step
@@ -17,7 +18,7 @@ CURRENT, MISSING, STALE, WAITING = "current", "missing", "stale", "waiting"
 LABELS = "segments"  # the stage that makes the labels of a label run
 STAMPS = {"corrections": correction_stamps, "references": reference_stamps}  # by what a stage reads, hashes by chunk
 # Columns of stage_runs; a lake that is only looked at may be of an earlier version, without some of them
-COLUMNS = "^(stage|dataset|chunk|label_run|code_version|(input|output|outcomes|others)_hash)$"
+COLUMNS = "^(stage|dataset|chunk|label_run|snapshot|code_version|(input|output|outcomes|others)_hash)$"
 
 Specs = Sequence[StageSpec]
 
@@ -29,7 +30,7 @@ class History:
     runs: rows by stage, dataset, chunk and label run. newest: the label run that each stage last published for.
     """
 
-    runs: Mapping[tuple[str, str, int, str], Mapping[str, str]]
+    runs: Mapping[tuple[str, str, int, str], Mapping[str, Any]]
     newest: Mapping[tuple[str, str, int], str]
 
     @classmethod
@@ -55,7 +56,12 @@ def chunk_input(spec: StageSpec, upstream_hashes: list[str]) -> str:
 
 
 def plan(
-    lake: Lake, specs: Mapping[str, Specs], fingerprints: Mapping[str, str], only_chunk: int | None = None
+    lake: Lake,
+    specs: Mapping[str, Specs],
+    fingerprints: Mapping[str, str],
+    only_chunk: int | None = None,
+    *,
+    as_listed: bool = False,
 ) -> list[Step]:
     """The state of every stage on every partition of the named datasets, in an order in which they can be run.
 
@@ -63,6 +69,8 @@ def plan(
     fingerprints: the present state of each source, where it is known; else it is taken to be as it was listed. What is
     taken down, and outcomes that people gave, count as a part of the source.
     only_chunk: leave the other chunks out.
+    as_listed: chunks are taken as they were listed last, also where the listing has to be made again: what a build will
+    do if it finds the same in them. Else nobody knows what they hold, and all their stages wait.
 
     Reads of stage_runs and of what people said only what concerns these datasets, and all of one state of the lake.
     """
@@ -81,9 +89,8 @@ def plan(
             for chunk in sorted(chunks - {WHOLE_DATASET}):
                 if only_chunk in (None, chunk):
                     of_chunk = {kind: by_chunk.get(chunk, "") for kind, by_chunk in stamps.items()}
-                    # Without a current listing nobody knows what the chunk holds: all its stages wait
                     output = history.runs[listing.name, dataset, chunk, ""]["output_hash"]
-                    outputs = {listing.name: output} if status == CURRENT else {}
+                    outputs = {listing.name: output} if as_listed or status == CURRENT else {}
                     steps += chunk_steps(dataset, chunk, of_dataset, history, outputs, of_chunk.__getitem__)
     return steps
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,10 +14,13 @@ from pydantic.fields import FieldInfo
 from core.errors import UserError
 from core.paths import Workspace
 from ingest.registry import DatasetConfig
-from pipeline.build import run_build
+from pipeline.build import BuildReport, run_build
 from pipeline.config import DatasetBuild, StageConfigs
+from pipeline.dry_run import MAYBE, PlannedWork, foresee
 from tests.kits.cli_kit import digest_of, rows
+from tests.kits.files import files_of
 from tests.kits.small_sources import CAMERA, RECORDINGS, WRIST, write_v2
+from warehouse.lake.lake import lake_to_read
 
 # Values that cannot be made of the default one: field by field, as a registry entry or a TOML file has them
 VALUES: dict[str, Any] = {
@@ -105,14 +109,25 @@ class Arm:
         self.root, self.source = root, write_v2(root / "arm", RECORDINGS[:3], cameras=(CAMERA, WRIST))
         self.build("base", {}, {})
 
-    def build(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> list[str]:
-        """Build it so; returns what failed, in words."""
+    def made(self, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> DatasetBuild:
         dataset = DatasetConfig(**{"name": "arm", "source": str(self.source)} | dict(entry))
         configs = StageConfigs(
             **BASE | {k: BASE.get(k, {}) | v if isinstance(v, dict) else v for k, v in stages.items()}
         )
-        build = DatasetBuild(dataset=dataset, stages=configs, episodes=None)
-        return [failure.message for failure in run_build(Workspace(self.root / workspace), [build], 1).failed]
+        return DatasetBuild(dataset=dataset, stages=configs, episodes=None)
+
+    def foreseen(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> list[PlannedWork]:
+        """What a build would do; to ask changes no file."""
+        root = self.root / workspace
+        before = files_of(root)
+        lake = lake_to_read(Workspace(root))
+        with closing(lake.con):
+            work = foresee(lake, [self.made(entry, stages)]).work
+        assert files_of(root) == before
+        return work
+
+    def build(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> BuildReport:
+        return run_build(Workspace(self.root / workspace), [self.made(entry, stages)], 1)
 
     def contents(self, workspace: str) -> dict[str, str]:
         """Digests of all that is in force.
@@ -126,17 +141,29 @@ class Arm:
 
     def check(self, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
         """A build after another one ends as a fresh one with the same settings does; or asks first."""
-        part = "entry" if entry else "build"
+        part = "dataset" if entry else "stages"
         again, fresh = f"{part}-{name}-again", f"{part}-{name}-fresh"
         shutil.copytree(self.root / "base", self.root / again)
-        failed = self.build(again, entry, stages)
+        work = self.foreseen(again, entry, stages)
+        report = self.build(again, entry, stages)
+        failed = messages(report)
         if failed and "accept-changes" in failed[0]:
             return
-        assert failed == self.build(fresh, entry, stages)
+        assert failed == messages(self.build(fresh, entry, stages))
+        if failed:
+            return
         made, wanted = self.contents(again), self.contents(fresh)
         for contents in (made, wanted):
             contents.pop(STAYS.get(name, ""), None)
-        assert failed or made == wanted
+        assert made == wanted
+        # As `build --dry-run` has said it
+        done = {stage.run.stage for stage in report.done}
+        assert {w.stage for w in work if w.what != MAYBE} <= done <= {w.stage for w in work}
+        assert not work or any(f"{part}.{name}" in w.why for w in work)
+
+
+def messages(report: BuildReport) -> list[str]:
+    return [failure.message for failure in report.failed]
 
 
 @pytest.fixture(scope="module")
