@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from benchmarks.harness import arguments, write_json
-from core.paths import Workspace
+from core.paths import ROOT, Workspace
 from eval.held_out.episodes import HeldOut, held_out
 from eval.held_out.evaluate import BATCH, predict
 from eval.reward.laptop import LaptopRunner
@@ -34,6 +34,7 @@ from warehouse.lake import open_lake
 from warehouse.releases.release import get_release
 
 STOPPED = ("stalled", "paused")
+FIGURES = ROOT / "docs" / "data" / "laptop.json"  # that README states: python docs/make_stated.py writes them there
 
 
 def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
@@ -83,6 +84,16 @@ def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, str]:
     return rows
 
 
+def stated(results: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, float]:
+    """Errors of progress that pages state, means over the seeds."""
+    kinds = {"labels": ("test_id", "mae"), "truth": ("test_id", "mae_truth"), "other_robot": ("test_ood", "mae")}
+    errors = {}
+    for name, (split, column) in kinds.items():
+        errors[name] = float(np.mean([run[column] for run in results[split]]))
+        errors[f"{name}_clock"] = float(np.mean([run[column.replace("mae", "clock")] for run in results[split]]))
+    return errors
+
+
 def asking(doc: str | None) -> argparse.ArgumentParser:
     """Of which workspace's release, with how many seeds, and where figures go."""
     parser = arguments(doc)
@@ -121,6 +132,7 @@ def main() -> None:
         print(f"seed {seed}: {costs[-1]} {results['test_id'][-1]}", flush=True)
     table = {split: summary(runs) for split, runs in results.items()} | {"cost": summary(costs)}
     tell(args.out, table, results=results, costs=costs)
+    write_json(FIGURES, {"mae": stated(results), "seeds": args.seeds})
 
 
 if __name__ == "__main__":

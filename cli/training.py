@@ -1,7 +1,7 @@
 """Training, adaptation, reasoning data, and checkpoints."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
@@ -36,15 +36,12 @@ from pipeline.models import model_folder, model_rows
 from pipeline.outcome import StepOutcome
 from training.recipe import adapting_recipe, load_recipe
 from training.runs import resumable
+from warehouse.lake import Lake
 from warehouse.releases.contents import LOCAL
-from warehouse.releases.release import find_release, get_release, local_release
+from warehouse.releases.release import Release, find_release, get_release, local_release
 
 app = typer.Typer()
 ResumeOption = Annotated[bool, Option(help="Resume from the run's newest checkpoint.")]
-AFTER_TRAINING = {
-    "score it on runs that it never saw": "eval --benchmark held-out --model latest",
-    "see what it says of one": "reward --dataset NAME --episode N",
-}
 
 
 @app.command()
@@ -81,7 +78,7 @@ def train(
     lake = lake_at(at.workspace)
     now = release == LOCAL or (release is None and find_release(lake) is None)
     space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
-    from pipeline.reward_model import chained_steps, reward_model_step  # imports torch
+    from pipeline.reward_model import HELD_OUT, chained_steps, reward_model_step  # imports torch
 
     if then:
         if resume or auto_resume or wandb:
@@ -96,7 +93,19 @@ def train(
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
     if outcome:
         show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, at.format)
-        say_next(AFTER_TRAINING, at.workspace)
+        say_next(_after_training(lake, frozen, HELD_OUT), at.workspace)
+
+
+def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
+    """How to go on: a small corpus may hold nothing out of training to score a model on."""
+    splits = {shard.split for shard in release.shard_list}
+    steps = {}
+    if splits & set(held_out):
+        steps["score it on runs that it never saw"] = "eval --benchmark held-out --model latest"
+    [(dataset, episode)] = lake.rows(
+        "SELECT dataset, episode_index FROM episodes WHERE status = 'ok' ORDER BY dataset, episode_index LIMIT 1"
+    )
+    return steps | {"see what it says of one": f"reward --dataset {dataset} --episode {episode}"}
 
 
 def _train_visibly(space: Workspace, train: Callable[[Callable[[Any], None]], StepOutcome]) -> StepOutcome | None:

@@ -73,12 +73,13 @@ LEADERBOARD_METRICS = ("voc", "mae", "end_error")  # of the table by slices; a r
 
 def leaderboard_rows(lake: Lake) -> list[dict]:
     """Every model and baseline by benchmark and slice, best MAE first; no scores on episodes that a model was trained
-    on."""
+    on, and no slice of which a benchmark measures none of these."""
     values = ", ".join(f"max(value) FILTER (metric = '{name}') AS {name}" for name in LEADERBOARD_METRICS)
     return lake.dicts(
         f"SELECT benchmark, slice, model, {values}, max(n) FILTER (metric = 'mae') AS episodes FROM leaderboard "
         f"WHERE (slice LIKE 'split %' OR slice LIKE 'failed or stalled, %') AND {UNSEEN} "
-        "GROUP BY ALL ORDER BY benchmark, slice, mae"
+        "GROUP BY ALL HAVING voc IS NOT NULL OR mae IS NOT NULL OR end_error IS NOT NULL "
+        "ORDER BY benchmark, slice, mae"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from core.errors import UserError
 from core.figures import render
 from eval.benchmarks.options import EvaluationOptions
 from eval.benchmarks.run import evaluate_benchmark
@@ -139,6 +140,11 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     runner = local_runner(RunnerConfig(run, EvaluationOptions(batch_size=BATCH)), checkpoint)
     truth = TRUTH if TRUTH.exists() else None
     episodes = held_out(lake, release, HELD_OUT, truth)
+    if not episodes:
+        raise UserError(
+            f"release {release.name} holds no run out of training ({', '.join(HELD_OUT)}), so nothing can be scored: "
+            "build more runs, or score an episode (proccorpus reward)"
+        )
     # Thresholds are chosen on other episodes than scores are read from
     validation = held_out(lake, release, (VALIDATION,))
     results = evaluate_all(run, runner, episodes, validation)

@@ -75,6 +75,19 @@ def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str)
         run(line)
 
 
+@pytest.mark.slow
+def test_what_a_training_advises_can_be_run(folder: Path, run: Run) -> None:
+    """The command of the page Training, of a corpus so small that no run is held out to score a model on."""
+    trained = command(folder, "train", "--recipe", "laptop")
+    assert trained.code == DONE, trained.err
+    lines = NEXT.findall(trained.out)
+    assert [line.split()[1] for line in lines] == ["reward"]
+    for line in lines:
+        run(line)
+    scored = command(folder, "eval", "--benchmark", "held-out", "--model", "latest")
+    assert "holds no run out of training" in scored.err
+
+
 def test_duckdb_itself_opens_the_lake_by_the_lines_that_are_printed(folder: Path) -> None:
     lines = command(folder, "sql", "--attach").out
     with duckdb.connect() as con:

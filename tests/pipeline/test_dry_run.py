@@ -1,7 +1,6 @@
 """`build --dry-run` for every annotator: what a build then does, and why; read only, without a word written."""
 
 import json
-from pathlib import Path
 
 import pytest
 

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from warehouse.lake import Lake
 from warehouse.lake.connection import literal, temp_table
-from warehouse.releases.contents import LOCAL, ReleaseError, held_episodes_sql, hub_licence
+from warehouse.releases.contents import LOCAL, ReleaseError, freeze_command, held_episodes_sql, hub_licence
 from warehouse.releases.places import (
     MANIFEST,
     OutgoingFile,
@@ -87,9 +87,10 @@ def publish(
     holds goes, another release too.
     """
     if release.name == LOCAL:
+        licences, releases = lake.column("SELECT license FROM datasets"), lake.column("SELECT name FROM releases")
         raise ReleaseError(
-            f"the release {LOCAL} was made for training here, whatever the licences: make one to be given on, by "
-            "proccorpus release create NAME"
+            f"the release {LOCAL} was made for training here, whatever the licences: make one to be given on, if you "
+            f"know their terms, by proccorpus {freeze_command(licences, releases)}"
         )
     target = open_target(to, private=private)
     with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
