@@ -221,8 +221,11 @@ def build(
     if code != DONE or at.format == "json":
         raise typer.Exit(code)
 
-    # How to go on: first what was left out
-    names = [build.name for build in builds]
+    _say_how_to_go_on(space, [build.name for build in builds], at.workspace)
+
+
+def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
+    """What to do after a build of some datasets: first about what was left out."""
     lake = open_lake(space)
     lost = sum(row["quarantined"] for row in status_rows(lake) if row["dataset"] in names)
     steps = {f"why {counted(lost, 'episode')} cannot be used": "quarantine --by reason"} if lost else {}
@@ -234,7 +237,7 @@ def build(
     freeze = {f"freeze it, to train on{terms}": freeze_command(licences, releases)}
     steps |= {"look at it in a browser": "explore"} | freeze
     say("")
-    say_next(steps, at.workspace)
+    say_next(steps, workspace)
 
 
 def _check_of_source(
