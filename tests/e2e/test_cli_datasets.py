@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from core.paths import Workspace
-from pipeline.build import run_build
+from pipeline.build import BuildListener, run_build
 from pipeline.config import built, with_samples
 from pipeline.stage import StageReport
 from tests.kits.cli_kit import DONE, USAGE, Result, assert_one_error_line
@@ -72,11 +72,15 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     with opened(Workspace(case.workspace)) as lake:
         anew = with_samples(built(lake, DATASET), {"window_frames": 3})
 
-    def ask(report: StageReport) -> None:
+    class Asking(BuildListener):
+        def stage_done(self, done: StageReport) -> None:
+            ask()
+
+    def ask() -> None:
         for words in (("remove", DATASET, "--yes"), ("rename", DATASET, "limb")):
             asked.append(case.run("datasets", *words))
 
-    assert run_build(Workspace(case.workspace), [anew], 1, on_stage=ask).failed == []
+    assert run_build(Workspace(case.workspace), [anew], 1, Asking()).failed == []
     assert asked
     for result in asked:
         text = assert_one_error_line(result)
