@@ -21,11 +21,12 @@ import torch
 from functorch.compile import (
     aot_module_simplified,
     default_decompositions,
-    make_boxed_func,
+    make_boxed_func,  # pyright: ignore[reportPrivateImportUsage]
     min_cut_rematerialization_partition,
 )
 from torch import nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks.harness import arguments, exit_code, table
@@ -115,7 +116,7 @@ def of_product(node: Node, card: Card) -> float:
     count = flop_registry.get(getattr(node.target, "overloadpacket", None))
     if count is None or "attention" in str(node.target):
         return card.seconds(moved)
-    given = torch.fx.node.map_arg(node.args, lambda n: n.meta["val"])
+    given = map_arg(node.args, lambda n: n.meta["val"])
     return card.seconds(moved, count(*given, out_val=node.meta["val"]))
 
 
@@ -164,7 +165,7 @@ def latest(graph: torch.fx.Graph) -> dict[Node, int]:
     for node in graph.nodes:
         depths[node] = max((depths[n] + is_product(n) for n in node.all_input_nodes), default=0)
     due = dict[Node, int]()
-    for node in reversed(graph.nodes):
+    for node in reversed(list(graph.nodes)):
         users = [user for user in node.users if user.op == "call_function" and not is_over_tokens(user)]
         is_fixed = is_product(node) or not users
         due[node] = depths[node] if is_fixed else min(due[user] for user in users)
@@ -283,8 +284,13 @@ def compiled_bytes(layer: Layer, tokens: int, dtype: torch.dtype, recompute: str
         return make_boxed_func(graph.forward)
 
     def backend(graph: torch.fx.GraphModule, given: list) -> Any:
-        parts = {"fw_compiler": count, "bw_compiler": count, "partition_fn": min_cut_rematerialization_partition}
-        return aot_module_simplified(graph, given, decompositions=default_decompositions, **parts)
+        parts: dict[str, Any] = {
+            "fw_compiler": count,
+            "bw_compiler": count,
+            "partition_fn": min_cut_rematerialization_partition,
+        }
+        parts["decompositions"] = default_decompositions
+        return aot_module_simplified(graph, given, **parts)
 
     layer.module.to(dtype)
     for parameter in layer.module.parameters():
@@ -384,7 +390,7 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
     layers, found = layers_of(backbone), dict[str, Work]()
     times = {"language layer": (text.num_hidden_layers, TOKENS), "vision block": (vision.depth, PATCHES)}
     others = outside(backbone, card)
-    products = dict[str, float]()
+    products = dict[tuple[str, bool], float]()
     for name, anew in (("as it was: eager, all calculated anew", True), ("eager, nothing calculated anew", False)):
         found[name] = others + Work(0.0, of_weights(count, copied=False))
         for part, layer in layers.items():

@@ -145,7 +145,8 @@ class Scribe:
     def _is_due(self) -> bool:
         if self._is_ending:
             return True
-        return bool(self._oldest) and self._rest() <= 0
+        rest_s = self._rest()
+        return rest_s is not None and rest_s <= 0
 
     def _rest(self) -> float | None:
         """Seconds until the next commit; None: nothing waits."""

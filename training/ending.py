@@ -27,7 +27,7 @@ def noticed() -> Iterator[AskedToEnd]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if asked:
-            signal.signal(number, before[number])
+            signal.signal(number, before[signal.Signals(number)])
             signal.raise_signal(number)
         asked.signal = number
 

@@ -88,7 +88,8 @@ def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressMod
     """
     if not torch.distributed.is_initialized():
         kind = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(kind, store=torch.distributed.HashStore(), rank=0, world_size=1)
+        store = torch.distributed.HashStore()  # pyright: ignore[reportPrivateImportUsage]
+        torch.distributed.init_process_group(kind, store=store, rank=0, world_size=1)
     world = torch.distributed.get_world_size()
     mesh = mesh_of(device, world, int(os.environ.get("LOCAL_WORLD_SIZE", world)))
     whole = {name: p.detach() for name, p in model.named_parameters()}
@@ -178,7 +179,7 @@ class Trainer:
         fresh_state(divided=False)
         precision = "bf16" if recipe.train.dtype == "bfloat16" else "no"
         # Parts that a batch does not touch; gradients lie where they are exchanged, not there as well
-        exchange = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
+        exchange: dict[str, Any] = {"find_unused_parameters": True, "gradient_as_bucket_view": True}
         handlers: list[Any] = [DistributedDataParallelKwargs(**exchange)]
         on_cpu = not torch.cuda.is_available()
         self.accelerator: Any = Accelerator(cpu=on_cpu, mixed_precision=precision, kwargs_handlers=handlers)
