@@ -32,11 +32,11 @@ class Curve:
 def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
     grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
-    body = "".join(_path(line, num_frames, low, high) for line in lines)
+    body = "".join(path(line, num_frames, low, high) for line in lines)
     return _svg(f'<g class="grid">{grid}</g>{body}', "curves")
 
 
-def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
+def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
     # Points beyond what a screen can show only make the page larger
@@ -76,7 +76,7 @@ def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_fr
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {WIDTH:g} 100"'
         f' preserveAspectRatio="none">{strip}<g fill="none" stroke="#4f86ba" stroke-width="2"'
-        f' transform="scale(1 0.8)">{_path(line, num_frames, 0.0, 1.0)}</g></svg>'
+        f' transform="scale(1 0.8)">{path(line, num_frames, 0.0, 1.0)}</g></svg>'
     ).replace("<path ", '<path vector-effect="non-scaling-stroke" ')
 
 

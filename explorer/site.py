@@ -28,6 +28,7 @@ from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
+from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
 
 STATIC = Path(__file__).parent / "static"
@@ -51,6 +52,8 @@ class Options:
     """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is.
 
     suggest: which run of each task of a dataset to label next, and why, which takes seconds; None: nobody says.
+    label_curves: the curves of a label that no build has seen, of an episode (dataset, number) as a snapshot has it;
+    raises UserError; None: such a label has none.
     """
 
     snapshot: int | None = None
@@ -58,6 +61,7 @@ class Options:
     dagster_url: str | None = None
     access: Access = field(default_factory=Access)
     suggest: Callable[[str], list[dict[str, Any]]] | None = None
+    label_curves: Callable[[str, int, int, Corrected], dict[str, list[float]]] | None = None
 
     @property
     def why_read_only(self) -> str | None:

@@ -16,7 +16,8 @@ from core.errors import UserError
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
-from explorer.episode import EpisodeIndex, episode_data, find_episode
+from explorer.drawn_labels import shown_episode
+from explorer.episode import EpisodeIndex, find_episode
 from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
@@ -119,7 +120,7 @@ def moved_boundaries(first: Collection[int], second: Collection[int], same: int)
 def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
     episode = find_episode(at.reader, dataset, episode_index)
-    data = episode_data(at.reader, episode)
+    data = shown_episode(at, episode)
     sides = comparable(data)
     chosen = [_named(sides, name, k, "this episode has no label run or evaluation") for k, name in enumerate((a, b))]
     n, fps = episode.num_frames, episode.facts["fps"] or 1.0
