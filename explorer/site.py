@@ -27,6 +27,7 @@ from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
 from explorer.scribe import Scribe
+from explorer.metric_words import metric_words
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
@@ -44,6 +45,23 @@ NAVIGATION = [
 ]
 # Of scripts and styles: a hash of them all
 STATIC_VERSION = sha256(b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]
+# The page of the documentation that tells of the pages below an address; the longest that fits counts
+DOCS = {
+    "/": "data.html",
+    "/episodes": "correcting.html#pages",
+    "/episode": "correcting.html#the-editor",
+    "/task": "correcting.html#pages",
+    "/review": "correcting.html#review",
+    "/recordings": "recordings.html",
+    "/compare": "truth.html",
+    "/like": "sql.html#search-by-likeness",
+    "/why": "labels.html",
+    "/sql": "sql.html",
+    "/releases": "releases.html",
+    "/training": "training.html",
+    "/leaderboard": "evaluation.html",
+    "/docs": "index.html",
+}
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -100,6 +118,8 @@ class Explorer:
         frame = {
             "request": request,
             "navigation": NAVIGATION,
+            "docs_page": docs_page(request.url.path),
+            "metric_words": metric_words,
             "options": self.options,
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
@@ -111,6 +131,11 @@ class Explorer:
             "author_is_known": bool(request.state.user),
         }
         return HTMLResponse(self.templates.get_template(template).render(frame | values), status)
+
+
+def docs_page(path: str) -> str:
+    """The page of the documentation, with its place in it, that tells of the page at an address."""
+    return DOCS[max((start for start in DOCS if f"{path}/".startswith(f"{start.rstrip('/')}/")), key=len)]
 
 
 def explorer_of(request: Request) -> Explorer:

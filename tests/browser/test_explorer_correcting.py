@@ -285,6 +285,15 @@ def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
     assert page.evaluate("said.find(([text]) => text.startsWith('Saved'))[1] - answered") < 3000
 
 
+# Nothing is asked any more: what is drawn is the curve of the label as it stands
+SETTLED = """async () => {
+  const drawn = () => document.querySelector("#progress path.edited:not(.published)").getAttribute("d");
+  const before = drawn();
+  await new Promise((go) => setTimeout(go, 500));
+  return before === drawn();
+}"""
+
+
 def hold_a_boundary(page: Page, edge: int, frame: int) -> None:
     """Press on a boundary, and move it to a frame; it stays held."""
     page.locator("#editor-lane").scroll_into_view_if_needed()
@@ -311,11 +320,7 @@ def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at: Wa
     expect(page.get_by_label("End frame (exclusive)")).to_have_value(str(to))
     assert edited.get_attribute("d") != stored
     page.mouse.up()
-    # Nothing is asked any more: what is drawn is the curve of the label as it stands
-    drawn = "d => document.querySelector('#progress path.edited:not(.published)').getAttribute('d')"
-    page.wait_for_function(
-        f"async () => {{ const d = ({drawn})(); await new Promise((go) => setTimeout(go, 500)); return d === ({drawn})(); }}"
-    )
+    page.wait_for_function(SETTLED)
     curve = edited.get_attribute("d")
     save(page)
     expect(page.locator("#progress path title").first).to_contain_text("human")
