@@ -60,7 +60,8 @@ SECOND = """() => {
   cameras.append(cameras.querySelector(".camera").cloneNode(true));
 }"""
 CAMERAS = """() => [...document.querySelectorAll(".camera")].map((camera, k) => {
-  const [box, screen] = [camera.closest(".side"), camera.querySelector(".screen")].map((e) => e.getBoundingClientRect());
+  const parts = [camera.closest(".side"), camera.querySelector(".screen")];
+  const [box, screen] = parts.map((e) => e.getBoundingClientRect());
   return {video: screen.width, margins: box.width - screen.width, bottom: screen.bottom};
 })"""
 
