@@ -18,6 +18,8 @@ PAGES = (
     "/compare/tiny",
     "/compare/tiny/0",
     "/like/tiny/0",
+    "/task/tiny?task=put+the+cube+on+the+plate",
+    "/docs/metrics.html",
     "/why/tiny/0",
     "/review",
     "/review?kind=quarantined",
@@ -34,7 +36,7 @@ PAGES = (
 )
 
 
-SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"))
+SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"), (390, 844, "dark"))
 
 
 def violations(page: Page) -> list[str]:
