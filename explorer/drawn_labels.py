@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from core.annotators import HUMAN
 from core.errors import UserError
 from explorer.episode import LakeEpisode, episode_data
 from explorer.site import Visit
@@ -25,7 +26,7 @@ def shown_episode(at: Visit, episode: LakeEpisode) -> dict[str, Any]:
 
 def _with_curves(at: Visit, episode: LakeEpisode, run: dict[str, Any]) -> dict[str, Any]:
     """The label; where a person made it and it lacks its curves, with them, or with the reason in its notes."""
-    if run["progress"] or run["annotator"] != "human":
+    if run["progress"] or run["annotator"] != HUMAN:
         return run
     try:
         curves = drawn_curves(at, episode.dataset, episode.episode_index, _as_said(run))

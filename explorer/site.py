@@ -21,13 +21,13 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from annotate.quality import END_WORDS
+from core.metrics import sentence_of
 from core.paths import Workspace
 from core.values import plain
 from core.web import Access
 from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
 from explorer.scribe import Scribe
-from explorer.metric_words import metric_words
 from warehouse.lake import Lake
 from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
@@ -119,7 +119,7 @@ class Explorer:
             "request": request,
             "navigation": NAVIGATION,
             "docs_page": docs_page(request.url.path),
-            "metric_words": metric_words,
+            "sentence_of": sentence_of,  # of a metric
             "options": self.options,
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
