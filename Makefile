@@ -150,7 +150,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# The documentation in ./site, with all links and anchors checked
+# The documentation in explorer/docs_site, which the explorer serves at /docs; all links and anchors are checked
 site: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 

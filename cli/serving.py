@@ -6,6 +6,7 @@ import webbrowser
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,7 @@ from core.paths import Workspace
 from core.web import TOKENS, access_for, link_with, listen, serve, token_for, write_private
 from explorer.app import create_app
 from explorer.site import Options
+from pipeline.label_curves import label_curves
 from pipeline.model_probe import probe
 from pipeline.suggesting import suggest
 from pipeline.vlm_chunk import cache_rows
@@ -88,7 +90,8 @@ def explore(
     if release:
         release, snapshot = release_state(space, release)
     lake_to_read(at.workspace).con.close()
-    options = Options(snapshot, release, dagster_url, access, lambda dataset: _suggestions(space, dataset))
+    asked = {"suggest": partial(_suggestions, space), "label_curves": partial(label_curves, space)}
+    options = Options(snapshot, release, dagster_url, access, **asked)
     listener, opening = listen(host, port), space.root / "explorer" / "open.html"
 
     def announce(url: str) -> None:

@@ -58,19 +58,19 @@ def create_app(space: Workspace, options: Options = Options()) -> FastAPI:
     scribe = Scribe(lake)
     explorer = Explorer(space, options, lake, CorpusIndex(lake), _templates(), scribe)
     queries = Pool(partial(SqlProcess, sql.MEMORY, sql.NICENESS))
-    adapt, label = (ChildJob(space.root / "explorer", name) for name in ("adapt", "label"))
+    jobs = {name: ChildJob(space.root / "explorer", name) for name in ("adapt", "label", "export")}
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        adapt.stop()
-        label.stop()
+        for job in jobs.values():
+            job.stop()
         scribe.stop()
         queries.close()
 
     app = FastAPI(title="proccorpus explorer", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
     app.state.explorer = explorer
-    app.state.adapt_job, app.state.label_job = adapt, label
+    app.state.adapt_job, app.state.label_job, app.state.export_job = jobs["adapt"], jobs["label"], jobs["export"]
     app.state.queries = queries
     app.state.querying, app.state.converting = Semaphore(sql.AT_ONCE), Semaphore(media.CONVERTED_AT_ONCE)
     app.state.is_ending = lambda: False  # whoever serves it knows

@@ -32,11 +32,11 @@ class Curve:
 def curves(lines: Sequence[Curve], num_frames: int, low: float = 0.0, high: float = 1.0) -> Markup:
     """Curves over the frames of an episode, stretched over the whole box."""
     grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
-    body = "".join(_path(line, num_frames, low, high) for line in lines)
+    body = "".join(path(line, num_frames, low, high) for line in lines)
     return _svg(f'<g class="grid">{grid}</g>{body}', "curves")
 
 
-def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
+def path(line: Curve, num_frames: int, low: float = 0.0, high: float = 1.0) -> str:
     """One path; a missing value is a gap, a single value between gaps a dot."""
     points = list(zip(line.frames, line.values, strict=True))
     # Points beyond what a screen can show only make the page larger
@@ -59,6 +59,75 @@ def _path(line: Curve, num_frames: int, low: float, high: float) -> str:
     return f'<path class="{kind}" d="{"".join(parts)}"><title>{escape(line.name)}</title></path>'
 
 
+@dataclass(frozen=True)
+class RunLine:
+    """The curve of one run in a plot of several, which leads to its page."""
+
+    curve: Curve
+    address: str
+
+
+def runs_plot(
+    bands: Sequence[tuple[str, Sequence[float], Sequence[float]]], median: Curve, lines: Sequence[RunLine]
+) -> Markup:
+    """Curves from 0 to 1 of several runs over one another, each a link, before bands (kind, low, high) and a median.
+
+    All have one value for each place, and equally many.
+    """
+    n = len(median.values)
+    grid = "".join(f'<line x1="0" x2="{WIDTH:g}" y1="{y}" y2="{y}"/>' for y in (0, 25, 50, 75, 100))
+    areas = "".join(_area(kind, low, high) for kind, low, high in bands)
+    links = "".join(_run_link(line, n) for line in lines)
+    body = f'<g class="grid">{grid}</g>{areas}{links}{path(median, n)}'
+    return Markup(
+        f'<svg class="curves runs" viewBox="0 0 {WIDTH:g} 100" preserveAspectRatio="none" role="group"'
+        f' aria-label="Progress of the runs">{body}</svg>'
+    )
+
+
+def _area(kind: str, low: Sequence[float], high: Sequence[float]) -> str:
+    """What lies between two curves from 0 to 1."""
+    n = len(low)
+    there = [f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(high)]
+    back = [f"{WIDTH * (k + 0.5) / n:.1f} {100 * (1 - value):.1f}" for k, value in enumerate(low)]
+    return f'<path class="band {escape(kind)}" d="M{"L".join([*there, *reversed(back)])}Z"/>'
+
+
+def _run_link(line: RunLine, num_places: int) -> str:
+    """A curve that can be clicked: a broader one lies below it, which nobody sees."""
+    drawn = path(line.curve, num_places)
+    broad = drawn.replace(f'class="{escape(line.curve.kind)}"', 'class="broad"')
+    return f'<a href="{escape(line.address)}" aria-label="{escape(line.curve.name)}">{broad}{drawn}</a>'
+
+
+def lengths(
+    quantiles: tuple[float, float, float, float, float],
+    odd: Sequence[tuple[float, str, str]],
+    ends: tuple[float, float],
+) -> Markup:
+    """Lengths on a line from ends[0] to ends[1]: a box of the middle half, a line for nearly all; and single odd ones:
+    value, words and address of each.
+    """
+    width = (ends[1] - ends[0]) or 1.0
+
+    def at(value: float) -> float:
+        return 100 * min(1.0, max(0.0, (value - ends[0]) / width))
+
+    low, lower, median, upper, high = map(at, quantiles)
+    body = (
+        '<line class="axis" x1="0" x2="100%" y1="50%" y2="50%"/>'
+        f'<line class="range thin" x1="{low:.2f}%" x2="{high:.2f}%" y1="50%" y2="50%"/>'
+        f'<rect x="{lower:.2f}%" width="{max(0.3, upper - lower):.2f}%" y="20%" height="60%"/>'
+        f'<line class="value" x1="{median:.2f}%" x2="{median:.2f}%" y1="10%" y2="90%"/>'
+    )
+    for value, words, address in odd:
+        body += (
+            f'<a href="{escape(address)}" aria-label="{escape(words)}"><circle cx="{at(value):.2f}%" cy="50%" r="4.5">'
+            f"<title>{escape(words)}</title></circle></a>"
+        )
+    return Markup(f'<svg class="lengths" role="group" aria-label="Lengths">{body}</svg>')
+
+
 PICTURE = (160, 60)  # px
 # Of steps in a file of its own, in the order of the style sheet's
 PICTURE_COLOURS = ("#6fa3d8", "#e0a05c", "#7fb86b", "#d9788a", "#9d8bd8", "#b08a72", "#d27fc0", "#b3b558")
@@ -76,7 +145,7 @@ def picture(line: Curve, segments: Sequence[tuple[int, int, int | None]], num_fr
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {WIDTH:g} 100"'
         f' preserveAspectRatio="none">{strip}<g fill="none" stroke="#4f86ba" stroke-width="2"'
-        f' transform="scale(1 0.8)">{_path(line, num_frames, 0.0, 1.0)}</g></svg>'
+        f' transform="scale(1 0.8)">{path(line, num_frames, 0.0, 1.0)}</g></svg>'
     ).replace("<path ", '<path vector-effect="non-scaling-stroke" ')
 
 

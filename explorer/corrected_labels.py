@@ -97,7 +97,7 @@ def _label_of(correction: dict[str, Any], dataset: str) -> dict[str, Any]:
     return NO_LABEL | {
         "label_run": f"human/{dataset}",
         "active": True,
-        "why": "accepted correction; progress, samples and shards follow with the next build",
+        "why": "accepted correction; samples and shards follow with the next build",
         "annotator": HUMAN,
         "made_by": BY_PEOPLE,
         "segments": [s | {"segment_index": k, "num_planned": len(plan)} for k, s in enumerate(segments)],

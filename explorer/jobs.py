@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from core.paths import ROOT
 from explorer.access import PageError
 
 TAIL_BYTES = 8000  # of a log, for a page
+ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
 
 
 def program() -> list[str]:
@@ -31,6 +33,11 @@ def program() -> list[str]:
 def in_words(arguments: Sequence[str]) -> str:
     """The command as a person would type it."""
     return shlex.join(["proccorpus", *arguments])
+
+
+def errors_in(log: str) -> str:
+    """What went wrong by a command's log, in its words; empty where it does not say."""
+    return "; ".join(ERROR.findall(log))
 
 
 @dataclass

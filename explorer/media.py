@@ -30,6 +30,7 @@ from explorer.episode import (
     listing_of,
     row_pictures,
 )
+from explorer.labelled_video import DrawnLabel
 from ingest.media.frames import VIDEO_SUFFIXES, DecodeOptions, Picture, VideoError
 from ingest.media.video import decode, frame_times
 from ingest.reasons import LIMITS, Limits
@@ -239,10 +240,11 @@ def playable(
     limits: Limits,
     given_up: Callable[[], bool],
     pictures: list[int] | None = None,
+    label: DrawnLabel | None = None,
 ) -> Path:
     """An MP4 file in H.264 whose frames are those of the episode. Raises PageError, also once nobody waits for it.
 
-    `limits`: what the dataset's files may claim. `pictures`: as `places` has them.
+    `limits`: what the dataset's files may claim. `pictures`: as `places` has them. `label`: drawn below the pictures.
     """
     path = video_file(space, episode, camera)
     video = cameras(episode, {})[camera]["video"]
@@ -254,7 +256,16 @@ def playable(
 
     # A source that is fetched anew, or an episode that begins elsewhere in it, is another video
     status = path.stat()
-    about = (CODE_VERSION, path, status.st_size, status.st_mtime_ns, video, episode.num_frames, pictures)
+    about = (
+        CODE_VERSION,
+        path,
+        status.st_size,
+        status.st_mtime_ns,
+        video,
+        episode.num_frames,
+        pictures,
+        *([label] if label else ()),
+    )
     kept = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
     if kept.is_file():
         with suppress(OSError):
@@ -263,7 +274,7 @@ def playable(
     try:
         most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
         with whole_file(kept, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
-            asked = path, video, episode.num_frames, pictures, limits, half
+            asked = path, video, episode.num_frames, pictures, limits, half, label
             decoder(_encode, *asked, cpu_s=most_s, wall_s=most_s, given_up=given_up)
     except (VideoError, *TOO_MUCH) as e:
         raise PageError(f"{where}: {e}", 503 if given_up() else 404) from e
@@ -273,8 +284,17 @@ def playable(
     return kept
 
 
-def _encode(path: Path, video: dict, num_frames: int, pictures: list[int] | None, limits: Limits, target: Path) -> None:
-    """Write frames of a video to an MP4 file. Raises VideoError, also where there are none."""
+def _encode(
+    path: Path,
+    video: dict,
+    num_frames: int,
+    pictures: list[int] | None,
+    limits: Limits,
+    target: Path,
+    label: DrawnLabel | None,
+) -> None:
+    """Write frames of a video to an MP4 file, each with the label below it. Raises VideoError, also where there are
+    none."""
     rate = Fraction(video["fps"]).limit_denominator(1001)
     options = DecodeOptions(limits=limits)
     if pictures is None:
@@ -287,6 +307,8 @@ def _encode(path: Path, video: dict, num_frames: int, pictures: list[int] | None
         count = 0
         for count, picture in enumerate(frames, 1):
             scaled = _even(picture.rgb())
+            if label is not None:
+                scaled = label.below(scaled, count - 1)
             if count == 1:
                 stream.height, stream.width = scaled.shape[:2]
             frame = av.VideoFrame.from_ndarray(scaled, format="rgb24")

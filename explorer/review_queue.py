@@ -29,6 +29,7 @@ SIGNS = {
 OF_ENDS = ("unfinished", "doubtful")  # kinds that ask how runs ended: who says it has answered
 ORDER = "score DESC, dataset, episode_index"
 LONGEST_GAP_S = 300  # between two judgements of one sitting
+FEWEST_JUDGED = 10  # before they tell how long the rest takes
 # Who judged how many episodes in the last day, and how long one took, however often it was saved
 PACE_SQL = f"""
     SELECT author, count(*) AS judged, median(took) AS seconds FROM (
@@ -162,11 +163,23 @@ def judged_since(at: Visit) -> list[str]:
 def said_since(at: Visit, table: str) -> list[str]:
     """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
     waiting = [f"{dataset} {episode}" for dataset, episode in at.reader.places_of(table)]
+    return sorted({place for _, place in _newer_rows(at, table)}) + waiting
+
+
+def counts_are_of_now(at: Visit) -> bool:
+    """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
+    passed = at.reader.snapshot.number - at.index.snapshot.number
+    said = {snapshot for table in ("corrections", "outcomes") for snapshot, _ in _newer_rows(at, table)}
+    return len(said) >= passed
+
+
+def _newer_rows(at: Visit, table: str) -> list[tuple[int, str]]:
+    """(snapshot, episode) of each row of what people said that is in the lake and newer than the index."""
     first, last = at.index.snapshot.number + 1, at.reader.snapshot.number
     if first > last:
-        return waiting
+        return []
     sql = (
-        "SELECT DISTINCT dataset || ' ' || episode_index "
+        "SELECT snapshot_id, dataset || ' ' || episode_index "
         f"FROM ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
     )
-    return at.reader.once(("said since", table, first), lambda: [place for (place,) in at.reader.rows(sql)]) + waiting
+    return at.reader.once(("said since", table, first), lambda: at.reader.rows(sql))

@@ -21,6 +21,7 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from annotate.quality import END_WORDS
+from core.metrics import sentence_of
 from core.paths import Workspace
 from core.values import plain
 from core.web import Access
@@ -28,6 +29,7 @@ from explorer.access import CorpusView, LakeReader, PageError
 from explorer.index import CorpusIndex, Indexed
 from explorer.scribe import Scribe
 from warehouse.lake import Lake
+from warehouse.lake.corrections import Corrected
 from warehouse.releases.contents import freeze_command
 
 STATIC = Path(__file__).parent / "static"
@@ -43,6 +45,23 @@ NAVIGATION = [
 ]
 # Of scripts and styles: a hash of them all
 STATIC_VERSION = sha256(b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]
+# The page of the documentation that tells of the pages below an address; the longest that fits counts
+DOCS = {
+    "/": "data.html",
+    "/episodes": "correcting.html#pages",
+    "/episode": "correcting.html#the-editor",
+    "/task": "correcting.html#pages",
+    "/review": "correcting.html#review",
+    "/recordings": "recordings.html",
+    "/compare": "truth.html",
+    "/like": "sql.html#search-by-likeness",
+    "/why": "labels.html",
+    "/sql": "sql.html",
+    "/releases": "releases.html",
+    "/training": "training.html",
+    "/leaderboard": "evaluation.html",
+    "/docs": "index.html",
+}
 UNITS = ((86400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 
 
@@ -51,6 +70,8 @@ class Options:
     """Options of the command line. `release` is the name of what `snapshot` froze; both None: the corpus as it is.
 
     suggest: which run of each task of a dataset to label next, and why, which takes seconds; None: nobody says.
+    label_curves: the curves of a label that no build has seen, of an episode (dataset, number) as a snapshot has it;
+    raises UserError; None: such a label has none.
     """
 
     snapshot: int | None = None
@@ -58,6 +79,7 @@ class Options:
     dagster_url: str | None = None
     access: Access = field(default_factory=Access)
     suggest: Callable[[str], list[dict[str, Any]]] | None = None
+    label_curves: Callable[[str, int, int, Corrected], dict[str, list[float]]] | None = None
 
     @property
     def why_read_only(self) -> str | None:
@@ -96,6 +118,8 @@ class Explorer:
         frame = {
             "request": request,
             "navigation": NAVIGATION,
+            "docs_page": docs_page(request.url.path),
+            "sentence_of": sentence_of,  # of a metric
             "options": self.options,
             "now": datetime.now(UTC),
             "csrf": request.state.csrf,
@@ -107,6 +131,11 @@ class Explorer:
             "author_is_known": bool(request.state.user),
         }
         return HTMLResponse(self.templates.get_template(template).render(frame | values), status)
+
+
+def docs_page(path: str) -> str:
+    """The page of the documentation, with its place in it, that tells of the page at an address."""
+    return DOCS[max((start for start in DOCS if f"{path}/".startswith(f"{start.rstrip('/')}/")), key=len)]
 
 
 def explorer_of(request: Request) -> Explorer:

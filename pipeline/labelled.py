@@ -144,18 +144,23 @@ def label_tables(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> dict
     return segment_tables(place, labels) | {"progress": progress_table(place, episodes)}
 
 
+def published_progress(episode: LabelledSignals) -> np.ndarray:
+    """The published formula on the label's segments, float32 [num_frames], 0..1."""
+    labels = procvlm_labels(episode.segments, episode.num_planned, len(episode.signals.change))
+    return procvlm_progress(labels, episode.signals.phash)
+
+
 def progress_table(place: LabelPlace, episodes: Sequence[LabelledSignals]) -> pa.Table:
     """Rows of `progress`: our label beside the published formula on the same segments."""
     parts = [TABLES["progress"].empty()]
     for episode in episodes:
         segments, num_frames = episode.segments, len(episode.signals.change)
-        published = procvlm_labels(segments, episode.num_planned, num_frames)
         columns = {
             "frame_index": np.arange(num_frames),
             # Segments tile the episode, so their lengths in turn give each frame its segment
             "segment_index": np.repeat(np.arange(len(segments), dtype=np.int32), [len(s) for s in segments]),
             "progress": episode.progress,
-            "progress_procvlm": procvlm_progress(published, episode.signals.phash),
+            "progress_procvlm": published_progress(episode),
         }
         parts.append(_frame_rows("progress", place, episode.signals.episode_index, num_frames, columns))
     return pa.concat_tables(parts)

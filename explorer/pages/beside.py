@@ -11,7 +11,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.corrected_labels import correction_state
-from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, episode_data, find_episode
+from explorer.drawn_labels import shown_episode
+from explorer.episode import OF_EPISODE, EpisodeIndex, LakeEpisode, find_episode
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import QueuePlace
 from explorer.site import Explorer, Visiting
@@ -61,10 +62,10 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | 
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
     reader = at.reader
     episode = find_episode(reader, dataset, episode_index)
-    shown = episode_data(reader, episode)
+    shown = shown_episode(at, episode)
     run, beside = _label_beside(reader, episode, shown)
     reference = find_episode(reader, dataset, beside["reference"])
-    its = episode_data(reader, reference)
+    its = shown_episode(at, reference)
     own_camera, reference_camera, shared = _cameras(shown, its, camera)
     queue = doubtful(at.explorer, reader, dataset)
     numbers = [doubt["episode_index"] for doubt in queue]

@@ -16,7 +16,8 @@ from core.errors import UserError
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
-from explorer.episode import EpisodeIndex, episode_data, find_episode
+from explorer.drawn_labels import shown_episode
+from explorer.episode import EpisodeIndex, find_episode
 from explorer.pages.episode import charts_data, run_name
 from explorer.pages.leaderboard import BASELINES
 from explorer.site import Visiting
@@ -32,6 +33,11 @@ RUNS_SQL = """
     LEFT JOIN label_runs r USING (label_run)
     LEFT JOIN (SELECT episode_index, label_run FROM active_runs WHERE dataset = $1) a USING (episode_index, label_run)
     GROUP BY 1 ORDER BY active DESC, 1"""
+# How many episodes each two label runs share
+SHARING_SQL = """
+    SELECT a.label_run AS id, b.label_run AS other, count(*) AS shared FROM label_quality a
+    JOIN label_quality b ON a.episode_index = b.episode_index AND a.label_run <> b.label_run
+    WHERE a.dataset = $1 AND b.dataset = $1 GROUP BY 1, 2"""
 COMMON_SQL = """
     SELECT count(*) FROM label_quality a JOIN label_quality b ON a.episode_index = b.episode_index
     WHERE a.dataset = $1 AND b.dataset = $1 AND a.label_run = $2 AND b.label_run = $3"""
@@ -55,10 +61,11 @@ _searching = threading.Semaphore(AT_ONCE)
 
 @router.get("/compare/{dataset}")
 def dataset_page(at: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
-    """`a` and `b`: label runs; default: the one that counts most often, and the next one."""
+    """`a` and `b`: label runs; default: the two that share most episodes, of these the ones that count most often."""
     runs = [row | {"title": run_name(row | {"label_run": row["id"]})} for row in at.reader.dicts(RUNS_SQL, dataset)]
     if not runs:
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
+    a, b = _sharing(at.reader, dataset, runs, a, b)
     chosen = [_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))]
     pair = sorted(run["id"] for run in chosen if run)
     num_episodes, apart, rows = episodes_apart(at.reader, dataset, pair) if len({*pair}) == 2 else (0, None, [])
@@ -72,6 +79,20 @@ def dataset_page(at: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLRe
         apart=apart,
         rows=rows,
     )
+
+
+def _sharing(reader: LakeReader, dataset: str, runs: list[dict[str, Any]], a: str, b: str) -> tuple[str, str]:
+    """The two label runs to begin with, where the address leaves one open; as they are where none share an episode."""
+    if a and b:
+        return a, b
+    places = {run["id"]: place for place, run in enumerate(runs)}  # those that count most often stand first
+    shared = reader.once(("sharing", dataset), lambda: reader.dicts(SHARING_SQL, dataset))
+    pairs = [
+        (-row["shared"], places[row["id"]], places[row["other"]], row["id"], row["other"])
+        for row in shared
+        if a in ("", row["id"]) and b in ("", row["other"])
+    ]
+    return min(pairs)[3:] if pairs else (a, b)
 
 
 def _named(sides: list[dict[str, Any]], name: str, place: int, none: str) -> dict[str, Any] | None:
@@ -119,7 +140,7 @@ def moved_boundaries(first: Collection[int], second: Collection[int], same: int)
 def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
     episode = find_episode(at.reader, dataset, episode_index)
-    data = episode_data(at.reader, episode)
+    data = shown_episode(at, episode)
     sides = comparable(data)
     chosen = [_named(sides, name, k, "this episode has no label run or evaluation") for k, name in enumerate((a, b))]
     n, fps = episode.num_frames, episode.facts["fps"] or 1.0

@@ -12,17 +12,18 @@ from fastapi import APIRouter
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 
 from annotate.model_client.responses import ResponseStore, StoredReply
+from core.errors import UserError
 from core.values import plain
 from explorer import charts
 from explorer.access import LakeReader, PageError
 from explorer.charts import Curve
-from explorer.corrected_labels import correction_state
+from explorer.corrected_labels import corrected_places, correction_state
+from explorer.drawn_labels import drawn_curves, shown_episode
 from explorer.episode import (
     OF_EPISODE,
     EpisodeIndex,
     LakeEpisode,
     chunk_of,
-    episode_data,
     find_episode,
     keyframes,
     label_runs,
@@ -33,7 +34,8 @@ from explorer.index import Indexed
 from explorer.pages.leaderboard import BASELINES
 from explorer.pages.outcomes import stated_outcome
 from explorer.review_queue import ReviewQueue, place_of
-from explorer.site import Visiting
+from explorer.site import Visit, Visiting
+from warehouse.lake.corrections import parsed
 
 router = APIRouter()
 Series = Sequence[tuple[str, Sequence[float | None]]]  # names of lines, with a value per frame of each
@@ -42,6 +44,11 @@ DIMENSIONS = 8  # colours of the dimensions of a state or an action
 LABEL_ITSELF = "the label itself"  # a baseline, whose curve is the label's
 VISUAL_CHANGE, GRIPPERS, SPEED = "visual change", "gripper opening", "speed"  # titles of charts
 TRUTH = "(truth)"  # at the end of a benchmark's name: what it scores against is the truth, not a label
+# The curves of a label that is being edited, by column of `progress`: name and kind of the line
+EDITED = {
+    "progress": ("as you edit it", "line edited"),
+    "progress_procvlm": ("as you edit it, published formula", "line edited published"),
+}
 MAX_CALLS = 200
 STAGES_SQL = """
     SELECT stage, chunk, label_run, code_version, finished_at, duration_s, snapshot FROM stage_runs
@@ -54,14 +61,34 @@ CALLS_SQL = f"""
 @router.get("/api/episode/{dataset}/{episode_index}")
 def data(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
-    return JSONResponse(plain(episode_data(at.reader, find_episode(at.reader, dataset, episode_index))))
+    return JSONResponse(plain(shown_episode(at, find_episode(at.reader, dataset, episode_index))))
+
+
+@router.post("/api/curves/{dataset}/{episode_index}")
+def curves(at: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]) -> JSONResponse:
+    """The curves of a label as the editor has it: `lines` with name, kind, path in a chart, values at each frame, and
+    whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
+    """
+    try:
+        found = drawn_curves(at, dataset, episode_index, parsed(label))
+    except UserError as e:
+        return JSONResponse({"lines": [], "why": str(e)})
+    return JSONResponse({"lines": [_edited_line(column, values) for column, values in found.items()], "why": ""})
+
+
+def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
+    """A curve of the label that is being edited, by its column of the table `progress`."""
+    name, kind = EDITED[column]
+    curve = Curve(name, range(len(values)), values, kind, shown=column == "progress")
+    drawing = charts.path(curve, len(values))
+    return {"name": name, "kind": kind, "shown": curve.shown, "path": drawing, "values": [round(v, 4) for v in values]}
 
 
 @router.get("/episode/{dataset}/{episode_index}")
 def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     reader = at.reader
     episode = find_episode(reader, dataset, episode_index)
-    shown = episode_data(reader, episode)
+    shown = shown_episode(at, episode)
     lines = progress_curves(shown)
     queue = ReviewQueue.of(at.request.query_params)
     index = at.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
@@ -80,7 +107,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
         faults=found,
         stretches=charts.stretches(found, n, episode.facts["fps"]) if found else None,
         lines=lines,
-        progress=charts.curves(lines, n) if lines else None,
+        progress=charts.curves(lines, n) if lines or episode.facts["status"] == "ok" else None,
         measures=measures,
         stages=stages(reader, episode),
         demonstration=demonstration(index, dataset, episode_index),
@@ -99,12 +126,26 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
 def curve_picture(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
     """Progress and segments of the label that counts, as a small picture; an empty one where there is no label."""
     key = (dataset, chunk_of(at.reader, dataset, episode_index), episode_index)
+    if (dataset, episode_index) in corrected_places(at.reader):
+        return _picture(*_corrected_label(at, dataset, episode_index))
     counts = f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
     rows = at.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
     segments = at.reader.rows(f"SELECT start_frame, end_frame, step FROM segments {counts}", *key)
     frames, values = zip(*rows, strict=True) if rows else ((), ())
-    num_frames = segments[-1][1] if segments else len(rows)
-    svg = charts.picture(Curve("progress", frames, values, "line"), segments, num_frames)
+    return _picture(Curve("progress", frames, values, "line"), segments)
+
+
+def _corrected_label(at: Visit, dataset: str, episode_index: int) -> tuple[Curve, list[tuple[int, int, int | None]]]:
+    """Curve and segments of the label that counts by what people have said up to now; both empty where none does."""
+    runs = shown_episode(at, find_episode(at.reader, dataset, episode_index))["runs"]
+    run = next((run for run in runs if run["active"]), {"progress": [], "segments": []})
+    segments = [(s["start_frame"], s["end_frame"], s["step"]) for s in run["segments"]]
+    return Curve("progress", range(len(run["progress"])), run["progress"], "line"), segments
+
+
+def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> Response:
+    num_frames = segments[-1][1] if segments else len(curve.frames)
+    svg = charts.picture(curve, segments, num_frames)
     return Response(svg, media_type="image/svg+xml", headers={"Cache-Control": "private, max-age=60"})
 
 

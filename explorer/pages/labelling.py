@@ -11,15 +11,14 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from core.errors import UserError
 from explorer.access import PageError
 from explorer.episode import EpisodeIndex, find_episode
-from explorer.jobs import ChildJob, in_words
+from explorer.jobs import ChildJob, errors_in, in_words
 from explorer.site import Explorer, Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks, shown_tasks, why_unused
 from warehouse.lake.connection import LakeConnection
 from warehouse.lake.references import pending_chunks
 
 router = APIRouter()
-ERROR = re.compile(r"^error: (.+)$", re.MULTILINE)  # as the command line words what went wrong
-NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)  # and what goes on
+NOW = re.compile(r"^(.+); \d+ of \d+ done, \d+:\d\d$", re.MULTILINE)  # as the command line words what goes on
 BROKEN_OFF = "it was stopped before it finished"
 IN_WORDS = {"segments": "cuts", "embeddings": "pictures", "transfer": "labels"}  # what stages make; others as they are
 DONE_SQL = """
@@ -56,7 +55,7 @@ def _state(at: Visit) -> dict[str, Any]:
         "done": done,
         "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
-        "error": None if running or has_ended_well else "; ".join(ERROR.findall(job.log())) or BROKEN_OFF,
+        "error": None if running or has_ended_well else errors_in(job.log()) or BROKEN_OFF,
         "command": in_words(_command(at.explorer, about["dataset"])),
     }
 

@@ -9,7 +9,16 @@ from explorer import charts
 from explorer.access import LakeReader
 from explorer.corrected_labels import corrected_places
 from explorer.facets import places_by_value
-from explorer.review_queue import ORDER, PACE_SQL, SIGNS, ReviewQueue, judged_since, said_since
+from explorer.review_queue import (
+    FEWEST_JUDGED,
+    ORDER,
+    PACE_SQL,
+    SIGNS,
+    ReviewQueue,
+    counts_are_of_now,
+    judged_since,
+    said_since,
+)
 from explorer.site import Visit, Visiting
 from explorer.tasks import MOST_TASKS, listed_tasks
 from warehouse.lake.connection import LakeConnection
@@ -67,10 +76,12 @@ def page(
     tasks = listed_tasks(at, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
     left = queue.left(at) if queue else counts[kind]
+    pace = at.reader.dicts(PACE_SQL)
     return at.page(
         "review.html",
         title="Review",
         index=at.index,
+        of_now=counts_are_of_now(at),
         kind=kind,
         dataset=dataset,
         datasets=datasets[:MOST_TASKS],
@@ -86,8 +97,9 @@ def page(
         left=left,
         people={p: ReviewQueue(person=p).left(at) for p in [*places_by_value(at.reader, "assigned")][:MOST_TASKS]},
         person=person,
-        pace=at.reader.dicts(PACE_SQL),
         assumed=assumed_outcomes(at, dataset),
+        pace=pace,
+        seconds_each=pace[0]["seconds"] if pace and pace[0]["judged"] >= FEWEST_JUDGED else None,
         page=page,
         pages=max(1, -(-left // PER_PAGE)),
         can_act=kind != QUARANTINED,
@@ -101,22 +113,21 @@ def assumed_outcomes(at: Visit, dataset: str | None) -> dict[str, int]:
 
 
 def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
-    """Episodes by kind, as the index has them, of all datasets or of one."""
-    indexed = at.index
+    """Episodes by kind, of all datasets or of one; without those that were judged since the index was made."""
+    indexed, judged, ended = at.index, judged_since(at), said_since(at, "outcomes")
 
     def count() -> dict[str, int]:
-        def rows(columns: str, source: str, rest: str = "") -> list[dict[str, Any]]:
-            return indexed.dicts(f"SELECT {columns} FROM {source} WHERE {OF_DATASET} {rest}", dataset=dataset)
-
-        each = "(SELECT dataset, unnest(signs) AS sign FROM review)"
-        signs = rows("sign, count(*) AS num", each, "GROUP BY 1")
-        by_sign = {row["sign"]: row["num"] for row in signs}
-        counts = {k: by_sign.get(sign, 0) for k, (_, sign) in SIGNS.items()}
-        parts = {"all": ("review", ""), WAITING: ("waiting", ""), QUARANTINED: ("episodes", "AND reason <> 'ok'")}
-        return counts | {kind: rows("count(*) AS num", *of)[0]["num"] for kind, of in parts.items()}
+        counts = {name: ReviewQueue(name, dataset).left(at) for name in SIGNS}
+        is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
+        sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
+        counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
+        sql = f"SELECT count(*) AS num FROM episodes WHERE {OF_DATASET} AND reason <> 'ok'"
+        counts[QUARANTINED] = indexed.dicts(sql, dataset=dataset)[0]["num"]
+        return counts
 
     changed = at.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
-    return indexed.once(("review counts", dataset), count) | {CHANGED: changed}
+    said = frozenset(judged), frozenset(ended)
+    return indexed.once(("review counts", dataset, said), count) | {CHANGED: changed}
 
 
 def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str) -> list[dict[str, Any]]:

@@ -106,7 +106,7 @@ async def page(
             shown = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
-    return await run_in_threadpool(_shown, request, q, chart, shown, error)
+    return await run_in_threadpool(_shown, request, q, chart, asked, shown, error)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -173,7 +173,9 @@ def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
     return links
 
 
-def _shown(request: Request, q: str, chart: str, shown: dict[str, Any] | None, error: str | None) -> HTMLResponse:
+def _shown(
+    request: Request, q: str, chart: str, asked: str, shown: dict[str, Any] | None, error: str | None
+) -> HTMLResponse:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
         at = Visit(request, explorer, reader)
@@ -183,6 +185,7 @@ def _shown(request: Request, q: str, chart: str, shown: dict[str, Any] | None, e
             q=q,
             chart=chart,
             error=error,
+            is_wrong=may_run(request, q, asked),  # else it is a question, not an error
             shown=shown,
             links=_links(reader, shown["named"]) if shown else [],
             asked=proof(request, q),

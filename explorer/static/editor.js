@@ -1,4 +1,5 @@
 // The editor of an episode's label: mouse and keyboard, undo and redo, saving. What a label is, is in label.js.
+import { drawCurve } from "./curve.js";
 import { episode, player } from "./player.js";
 import { Label } from "./label.js";
 import { $, author, element, get, isKnown, onKeys, post, remember } from "./page.js";
@@ -49,7 +50,7 @@ function begin() {
   label = new Label(found.json);
   past = [];
   future = [];
-  $("editor-conflict").hidden = true;
+  $("editor-conflict").hidden = $("editor-moments").hidden = true;
   $("editor-theirs").replaceChildren();
   draw();
 }
@@ -90,9 +91,13 @@ const acts = {
   start: () => chosen > 0 && change(() => label.move(chosen - 1, player.frame)),
   end: () => chosen < label.segments.length - 1 && change(() => label.move(chosen, player.frame)),
   lost: () => change(() => label.markLost(player.frame)),
-  save: () => {
-    const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
-    return send("", body, "Saved. This label is active now.");
+  save: () => (newMoments().length ? askAboutMoments() : save()),
+  anyway: () => save(),
+  look: () => {
+    $("editor-moments").hidden = true;
+    choose(label.segments.indexOf(newMoments()[0]));
+    player.seek(label.segments[chosen].start_frame);
+    back();
   },
   discard: () => begin(),
   reject: () => send("reject", { base_label_run: base.run }, "Rejected: this label is no longer used."),
@@ -101,10 +106,29 @@ const acts = {
 
 // Saving
 
+function save() {
+  const body = { ...label.json(), base_label_run: base.run, base_content_hash: known.content_hash };
+  return send("", body, "Saved. This label is active now.");
+}
+
+// Steps of one frame that the label did not have before: who saves them is asked
+function newMoments() {
+  const before = new Set(base.label.moments.map((s) => s.start_frame));
+  return label.moments.filter((s) => !before.has(s.start_frame));
+}
+
+function askAboutMoments() {
+  const box = $("editor-moments");
+  const names = newMoments().map((s) => `“${s.name}” at ${(s.start_frame / player.fps).toFixed(2)} s`);
+  box.querySelector("p").textContent = `${names.join(", ")}: ${names.length === 1 ? "this step lasts" : "these steps last"} a single frame.`;
+  box.hidden = false;
+  box.querySelector("button").focus();
+}
+
 async function send(what, body, done) {
   const form = $("editor-save");
   if (sending || !form.reportValidity()) return;
-  $("editor-conflict").hidden = true;
+  $("editor-conflict").hidden = $("editor-moments").hidden = true;
   const sent = text(what ? base.label : label);
   sending = what ? "Sending…" : "Saving…";
   drawState();
@@ -252,6 +276,7 @@ function draw() {
   drawForm();
   drawPlan();
   drawState();
+  drawCurve(changed() ? text(label) : null);
 }
 
 function drawForm() {
@@ -340,6 +365,7 @@ function drag(handle, event) {
   event.preventDefault();
   const i = Number(handle.dataset.edge);
   const before = text(label);
+  chooseBeside(i);
   const held = timeline.frameAt(event.clientX) - label.segments[i].end_frame; // a grip may stand beside its boundary
   // The video shows the first frame of the later segment, wherever the boundary is
   const move = (e) => {
@@ -350,6 +376,11 @@ function drag(handle, event) {
   handle.focus();
 }
 
+// The fields show a segment that a boundary belongs to
+function chooseBeside(edge) {
+  if (chosen !== edge && chosen !== edge + 1) chosen = edge;
+}
+
 function edgeKey(handle, event) {
   const i = Number(handle.dataset.edge);
   const [low, high] = label.limits(i);
@@ -358,6 +389,7 @@ function edgeKey(handle, event) {
   to.ArrowDown = to.ArrowLeft;
   to.ArrowUp = to.ArrowRight;
   if (!(event.key in to)) return false;
+  chooseBeside(i);
   change(() => player.seek(label.move(i, to[event.key])));
   return true;
 }

@@ -192,6 +192,7 @@ player.addEventListener("renewed", () => {
   recallSwitches();
   draw();
 });
+player.addEventListener("drawn", drawValues); // the curve of what is edited
 addEventListener("resize", draw);
 timeline.draw();
 recall();

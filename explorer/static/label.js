@@ -27,6 +27,11 @@ export class Label {
     return this.plan.filter((p) => !this.segments.some((s) => s.step === p));
   }
 
+  // Steps of one frame: mostly a slip of the hand
+  get moments() {
+    return this.segments.filter((s) => s.kind === "step" && s.end_frame - s.start_frame === 1);
+  }
+
   // Where the boundary behind segment i may be: each side keeps a frame
   limits(i) {
     return [this.segments[i].start_frame + 1, this.segments[i + 1].end_frame - 1];
@@ -67,13 +72,14 @@ export class Label {
     this.forget(old);
   }
 
-  // The second part of a step is a step of its own until it is named like another
+  // The second part of a step is a step of its own until it is named like another; the parts are counted, so a part of a
+  // part is no "part 2, part 2"
   split(i, frame) {
     const s = this.segments[i];
     if (frame <= s.start_frame || frame >= s.end_frame) return false;
     const second = { ...s, start_frame: frame };
     if (s.kind === "step") {
-      second.name = `${s.name.slice(0, MOST_NAME - 10)}, part 2`;
+      second.name = this.#partName(s.name);
       second.step = this.#planned(second.name, s.step);
     }
     s.end_frame = frame;
@@ -129,6 +135,14 @@ export class Label {
   plannedToo(name) {
     name = name.trim().slice(0, MOST_NAME);
     if (name) this.plan.push({ name });
+  }
+
+  #partName(name) {
+    const whole = name.replace(/, part \d+$/, "").slice(0, MOST_NAME - 10);
+    const taken = new Set(this.plan.map((p) => p.name));
+    let number = 2;
+    while (taken.has(`${whole}, part ${number}`)) number += 1;
+    return `${whole}, part ${number}`;
   }
 
   #planned(name, after) {

@@ -9,6 +9,7 @@ if ($("queue-author")) $("queue-author").textContent = author();
 
 // This tab remembers how many there were when it began, and when each episode came
 const LONGEST_GAP_S = 300; // longer ones are breaks
+const FEWEST = 10; // judgements, before they tell how long the rest takes
 const stored = `queue ${kind}`;
 let sitting = JSON.parse(sessionStorage.getItem(stored) ?? "null");
 if (!sitting || Number(total) > sitting.total) sitting = { total: Number(total), seen: [] };
@@ -20,7 +21,7 @@ sessionStorage.setItem(stored, JSON.stringify(sitting));
 const judged = sitting.total - Number(total);
 if (number) $("place").textContent = `${judged + Number(number)} of ${sitting.total}`;
 const gaps = sitting.seen.slice(1).map(([, at], k) => (at - sitting.seen[k][1]) / 1000).filter((s) => s < LONGEST_GAP_S).sort((a, b) => a - b);
-const each = gaps[gaps.length >> 1];
+const each = gaps.length < FEWEST ? null : gaps[gaps.length >> 1];
 const lasts = (s) => (s < 90 ? `${Math.max(1, Math.round(s))} s` : s < 5400 ? `${Math.round(s / 60)} min` : `${(s / 3600).toFixed(1)} h`);
 const left = `${Number(total).toLocaleString("en")} left`;
 $("queue-pace").textContent = each ? `${left}, ${lasts(each)} each: about ${lasts(each * Number(total))}` : left;

@@ -44,7 +44,8 @@ LATE = """
       if (event.isTrusted) localStorage.setItem("acts", Number(localStorage.getItem("acts")) + 1);
     }, true);
   window.fetch = async (url, how) => {
-    if (!how?.method || how.method === "GET") return ask(url, how);
+    // The curve of what is edited is asked for without a word: nobody waits for it
+    if (!how?.method || how.method === "GET" || String(url).startsWith("/api/curves/")) return ask(url, how);
     if (isPrompt()) return ask(url, how);
     await new Promise((go) => setTimeout(go, 500));
     keep("sent", [String(url), getComputedStyle(document.body, "::before").content]);

@@ -3,10 +3,13 @@
 import re
 import tarfile
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from explorer.site import Options
+from pipeline.label_curves import label_curves
 from tests.kits.browser_kit import Watched, watching
 from tests.kits.explorer_kit import UNLABELLED
 from tests.kits.lake_kit import change
@@ -19,7 +22,7 @@ EPISODE, FRAMES = 2, 30
 
 @pytest.fixture
 def at(browser: Browser, own: Made) -> Iterator[Watched]:
-    with watching(browser, own.space) as watched:
+    with watching(browser, own.space, Options(label_curves=partial(label_curves, own.space))) as watched:
         yield watched
 
 
@@ -280,3 +283,78 @@ def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
     say(page, "Saved")
     # 20 to 60 ms on a free machine; what matters: the page, which is never read again, is not waited for
     assert page.evaluate("said.find(([text]) => text.startsWith('Saved'))[1] - answered") < 3000
+
+
+# Nothing is asked any more: what is drawn is the curve of the label as it stands
+SETTLED = """async () => {
+  const drawn = () => document.querySelector("#progress path.edited:not(.published)").getAttribute("d");
+  const before = drawn();
+  await new Promise((go) => setTimeout(go, 500));
+  return before === drawn();
+}"""
+
+
+def hold_a_boundary(page: Page, edge: int, frame: int) -> None:
+    """Press on a boundary, and move it to a frame; it stays held."""
+    page.locator("#editor-lane").scroll_into_view_if_needed()
+    lane = page.locator("#editor-lane").bounding_box()
+    grip = page.locator(f"[data-edge='{edge}']").bounding_box()
+    assert lane
+    assert grip
+    page.mouse.move(grip["x"] + grip["width"] / 2, grip["y"] + grip["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(lane["x"] + lane["width"] * frame / FRAMES, grip["y"] + 5, steps=5)
+
+
+def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at: Watched):
+    page = edit(at)
+    page.get_by_label("Your name").fill("ada")
+    before = segments(page)
+    edge = len(before) - 2
+    to = before[edge][2] - 3
+    stored = page.locator("#progress path").first.get_attribute("d")
+    hold_a_boundary(page, edge, to)
+    edited = page.locator("#progress path.edited:not(.published)")
+    expect(edited).to_have_count(1)
+    expect(page.get_by_label("Step", exact=True)).to_have_value(before[edge][0])
+    expect(page.get_by_label("End frame (exclusive)")).to_have_value(str(to))
+    assert edited.get_attribute("d") != stored
+    page.mouse.up()
+    page.wait_for_function(SETTLED)
+    curve = edited.get_attribute("d")
+    save(page)
+    expect(page.locator("#progress path title").first).to_contain_text("human")
+    assert page.locator("#progress path").first.get_attribute("d") == curve
+    expect(page.locator("#progress path.edited")).to_have_count(0)
+    expect(page.locator("#progress .legend")).to_contain_text("human/ti, published formula")
+    page.get_by_role("button", name="Make idle").click()
+    expect(edited).to_have_count(1)
+    page.get_by_role("button", name="Undo", exact=True).click()
+    expect(edited).to_have_count(0)
+
+
+def test_parts_of_parts_are_counted_and_a_step_of_one_frame_asks(at: Watched, own: Made):
+    page = edit(at)
+    page.get_by_label("Your name").fill("ada")
+    name, _, end = segments(page)[0]
+    for frame in (4, 6):
+        page.locator("#scrub").fill(str(frame))
+        page.get_by_role("button", name="Split at cursor").click()
+    parts = [(name, 0, 4), (f"{name}, part 2", 4, 6), (f"{name}, part 3", 6, end)]
+    assert segments(page)[:3] == parts
+    page.get_by_label("End frame (exclusive)").fill("7")
+    page.get_by_label("End frame (exclusive)").press("Tab")
+    page.keyboard.press("Control+s")
+    box = page.locator("#editor-moments")
+    expect(box).to_contain_text(f"“{name}, part 3” at")
+    assert own.rows("SELECT count(*) FROM corrections") == [(0,)]
+    box.get_by_role("button", name="Look at it").click()
+    expect(page.get_by_label("Step", exact=True)).to_have_value(f"{name}, part 3")
+    page.keyboard.press("Control+s")
+    box.get_by_role("button", name="Save all the same").click()
+    say(page, "Saved")
+    # It is known now, and nobody is asked again
+    page.locator("#editor[data-ready]").wait_for()
+    page.locator("#editor-lane [data-segment='0']").focus()
+    page.keyboard.press("c")
+    save(page)

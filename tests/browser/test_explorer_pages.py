@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.kits.browser_kit import Watched
-from tests.kits.explorer_kit import FAILED, UNLABELLED
+from tests.kits.explorer_kit import FAILED, QUARANTINED, UNLABELLED
 from tests.kits.lake_kit import SLOW
 
 pytestmark = pytest.mark.browser
@@ -18,6 +18,8 @@ PAGES = (
     "/compare/tiny",
     "/compare/tiny/0",
     "/like/tiny/0",
+    "/task/tiny?task=put+the+cube+on+the+plate",
+    "/docs/metrics.html",
     "/why/tiny/0",
     "/review",
     "/review?kind=quarantined",
@@ -34,7 +36,7 @@ PAGES = (
 )
 
 
-SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"))
+SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"), (390, 844, "dark"))
 
 
 def violations(page: Page) -> list[str]:
@@ -51,6 +53,53 @@ def test_every_page_is_in_order(watched: Watched, path: str):
         page.set_viewport_size({"width": width, "height": height})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert violations(page) == []
+
+
+# The corpus has one camera: a second one stands below it as the template would have it
+SECOND = """() => {
+  const cameras = document.querySelector(".cameras");
+  cameras.className = cameras.className.replace("of1", "of2");
+  cameras.append(cameras.querySelector(".camera").cloneNode(true));
+}"""
+CAMERAS = """() => [...document.querySelectorAll(".camera")].map((camera, k) => {
+  const parts = [camera.closest(".side"), camera.querySelector(".screen")];
+  const [box, screen] = parts.map((e) => e.getBoundingClientRect());
+  return {video: screen.width, margins: box.width - screen.width, bottom: screen.bottom};
+})"""
+
+
+@pytest.mark.parametrize("path", ["/episode/tiny/0", "/episode/tiny/0?queue=all"])
+def test_a_small_screen_has_the_cameras_and_a_low_header(watched: Watched, path: str):
+    watched.page.set_viewport_size({"width": 1280, "height": 720})
+    page = watched.open(path)
+    page.wait_for_function("document.querySelector('.screen video').videoWidth")
+    assert page.locator(".tool").bounding_box()["y"] <= 120  # type: ignore[index]
+    page.evaluate(SECOND)
+    cameras = page.evaluate(CAMERAS)
+    assert len(cameras) == 2
+    for camera in cameras:
+        assert camera["video"] > camera["margins"]
+        assert camera["bottom"] <= 720
+
+
+def test_tiles_stand_in_whole_rows(watched: Watched):
+    page = watched.open("/")
+    for width in (1280, 1440):
+        page.set_viewport_size({"width": width, "height": 720})
+        tops = page.locator(".totals > div").evaluate_all("all => all.map((e) => e.getBoundingClientRect().top)")
+        assert len(tops) > 7
+        assert len(set(tops)) == 1
+
+
+def test_no_picture_is_asked_for_of_what_cannot_be_used(watched: Watched):
+    asked: list[str] = []
+    watched.page.on("request", lambda request: asked.append(request.url))
+    for path in ("/episodes", "/review?kind=quarantined"):
+        watched.open(path)
+        watched.page.wait_for_load_state("networkidle")
+    pictures = [url for url in asked if "/media/" in url or "curve.svg" in url]
+    assert pictures
+    assert [url for url in pictures if f"/tiny/{QUARANTINED}/" in url] == []
 
 
 def test_an_error_is_a_page_too(watched: Watched):
@@ -136,6 +185,8 @@ def test_sql_runs_saves_and_cancels(watched: Watched):
     page.locator("#run").click()
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#told")).to_have_text("stopped")
+    page.goto(f"{watched.url}/sql?q=nonsense")
+    expect(page.locator("#error")).to_have_class("message error")
     for _ in range(3):  # more than run at once: the stopped one has made room
         page.goto(f"{watched.url}/sql?q=SELECT+42")
         expect(page.locator("#result td").first).to_have_text("42")

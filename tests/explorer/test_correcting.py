@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from explorer import jobs
+from explorer import index, jobs
 from explorer.site import Options
 from tests.kits.lake_kit import change
 from tests.kits.visitor import post, visit
@@ -99,6 +99,27 @@ def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, 
     assert "ada has saved a label of episode 2 of tiny" in answer.json()["error"]
     # Whoever wants that opens it and saves, or accepts what was saved
     assert post(client, "/api/corrections/tiny/2/accept", body | {"author": "ada"}).status_code == 200
+
+
+def test_counts_are_of_now_while_the_index_is_older(client, own, monkeypatch):
+    change(own.space, "UPDATE label_quality SET jump = 0.9")
+    monkeypatch.setattr(index, "QUICK_S", 0.0)  # an index takes too long to be made before each page
+    monkeypatch.setattr(index, "REST", 10**6)
+    before = queue(client)
+    assert before
+    old = client.app.state.explorer.index._newest
+    judged = before[0]
+    assert post(client, f"/api/corrections/tiny/{judged}", label(client, judged)).status_code == 200
+    # Whatever is made in the background now, the page goes on with the old index
+    client.app.state.explorer.index._not_before = float("inf")
+    assert client.app.state.explorer.index._newest is old
+    page = client.get("/review").text
+    assert f'All signs <span class="n">{len(before) - 1}</span>' in page
+    assert f"{len(before) - 1} left" in page
+    assert "newer counts are on their way" not in page
+    assert "min at" not in page  # one judgement tells nothing of the time that is left
+    change(own.space, "UPDATE label_quality SET jump = 0.8")
+    assert "newer counts are on their way" in client.get("/review").text
 
 
 def test_what_is_assigned_to_a_person_waits_in_their_queue_until_it_is_judged(client, own):

@@ -121,6 +121,18 @@ def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, fur
     assert "no episode in common" in client.get(f"/compare/tiny?a={OTHER}&b={OTHER}").text
 
 
+def test_compare_opens_on_two_label_runs_that_share_episodes(furnished: Workspace, tmp_path: Path):
+    space = Workspace(shutil.copytree(furnished.root, tmp_path / "apart"))
+    # A third label run counts for more episodes than OTHER does, and shares none with any
+    change(space, "UPDATE label_quality SET label_run = 'third' WHERE episode_index = 2")
+    change(space, "UPDATE active_runs SET label_run = 'third' WHERE episode_index = 2")
+    with visit(space) as client:
+        text = client.get("/compare/tiny").text
+        assert "2 episodes have both labels" in text
+        assert re.search(rf'<option value="{OTHER}" selected>', text)
+        assert "2 episodes have both labels" in client.get(f"/compare/tiny?a={OTHER}").text
+
+
 def test_the_reason_of_a_label_is_shown_whole(client: TestClient):
     text = client.get("/why/tiny/0").text
     assert all(key in text for key in (CALL, LOST, OLD))

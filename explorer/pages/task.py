@@ -1,0 +1,128 @@
+"""A task: the progress of all its runs in one plot, how long its steps take, and which runs are unlike the others."""
+
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from explorer import charts
+from explorer.access import LakeReader, PageError
+from explorer.charts import Curve, RunLine
+from explorer.site import Visiting
+
+router = APIRouter()
+PLACES = 101  # at which runs are compared: whole percents of their time
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_RUNS = 500  # that are compared, spread over the task's runs
+MOST_LINES = 40  # single runs in the plot, beside the odd ones
+MOST_ODD, FEWEST_LISTED = 12, 5  # runs that are listed as far from the others
+MOST_STEPS = 40
+BEYOND = 1.5  # times the width of the middle half of values, beyond which one is odd
+RUNS_SQL = """
+    SELECT episode_index, num_frames, duration_s, success::VARCHAR AS success, quality::VARCHAR AS quality,
+           demonstration_why AS why
+    FROM episodes WHERE dataset = TRY_CAST(? AS dataset_word) AND list_contains(?, task::VARCHAR) AND reason = 'ok'
+      AND label_run <> '' AND num_frames > 0 ORDER BY episode_index"""
+# The value of each run at each place: the mean of the frames that belong to it
+CURVES_SQL = f"""
+    SELECT p.episode_index, (frame_index * {PLACES} // n.num_frames)::INTEGER AS place, avg(p.progress) AS progress
+    FROM active_progress p JOIN (SELECT unnest(?::BIGINT[]) AS episode_index, unnest(?::BIGINT[]) AS num_frames) n
+      ON n.episode_index = p.episode_index
+    WHERE p.dataset = ? GROUP BY 1, 2 ORDER BY 1, 2"""
+# How many frames each run spends at each step, and where the step stands among the others
+STEPS_SQL = """
+    SELECT name, episode_index, sum(end_frame - start_frame)::BIGINT AS frames, min(step) AS step FROM active_segments
+    WHERE dataset = ? AND kind = 'step' AND list_contains(?, episode_index) GROUP BY 1, 2 ORDER BY 1, 2"""
+
+
+@router.get("/task/{dataset}")
+def page(at: Visiting, dataset: str, task: str = "") -> HTMLResponse:
+    """`task`: its text; empty: the runs without one. Raises PageError: no labelled run has it."""
+    at.reader.check_dataset(dataset)
+    joined = at.reader.rows("SELECT task FROM current_joined_tasks WHERE dataset = ? AND same_as = ?", dataset, task)
+    runs = at.index.dicts(RUNS_SQL, dataset, [task, *(other for (other,) in joined)])
+    if not runs:
+        raise PageError(f"no run of {dataset} that can be used has a label and the task {task[:60]!r}")
+    compared = _spread(runs, MOST_RUNS)
+    curves = at.reader.once(("task curves", dataset, task), lambda: _curves(at.reader, dataset, compared))
+    apart = np.abs(curves - np.median(curves, axis=0)).mean(axis=1)
+    farthest = np.argsort(-apart, kind="stable")[:MOST_ODD].tolist() if len(compared) > 2 else []
+    beyond = {place for place in farthest if apart[place] > _most_usual(apart)}
+    listed = farthest[: max(len(beyond), FEWEST_LISTED)]
+    rows = [compared[place] | {"apart": float(apart[place]), "is_odd": place in beyond} for place in listed]
+    return at.page(
+        "task.html",
+        title=f"Task of {dataset}",
+        dataset=dataset,
+        task=task,
+        num_runs=len(runs),
+        num_compared=len(compared),
+        outcomes={said: sum(run["success"] == said for run in runs) for said in ("yes", "no", "unknown")},
+        median_s=float(np.median([run["duration_s"] for run in runs])),
+        plot=_plot(dataset, compared, curves, beyond),
+        odd=rows,
+        steps=_steps(at.reader, dataset, compared),
+    )
+
+
+def _most_usual(values: np.ndarray) -> float:
+    """The value above which one is odd among the others."""
+    lower, upper = np.quantile(values, (0.25, 0.75))
+    return float(upper + BEYOND * (upper - lower))
+
+
+def _spread(items: list[Any], most: int) -> list[Any]:
+    """At most so many of some items, evenly spread over them."""
+    places = np.linspace(0, len(items) - 1, min(most, len(items)))
+    return [items[round(place)] for place in places]
+
+
+def _curves(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> np.ndarray:
+    """Progress of runs [runs, PLACES], each over its own time."""
+    numbers, lengths = [run["episode_index"] for run in runs], [run["num_frames"] for run in runs]
+    places: dict[int, list[int]] = {number: [] for number in numbers}
+    values: dict[int, list[float]] = {number: [] for number in numbers}
+    for episode_index, place, progress in reader.rows(CURVES_SQL, numbers, lengths, dataset):
+        places[episode_index].append(place)
+        values[episode_index].append(progress)
+    # A run of fewer frames than places has none for some of them
+    return np.array([np.interp(np.arange(PLACES), places[n] or [0], values[n] or [0.0]) for n in numbers])
+
+
+def _plot(dataset: str, runs: list[dict[str, Any]], curves: np.ndarray, odd: set[int]) -> charts.Markup:
+    """Quantiles over all runs, some single runs, and the odd ones; each run leads to its page."""
+    lines = []
+    others = [place for place in range(len(runs)) if place not in odd]
+    for place in [*_spread(others, MOST_LINES), *sorted(odd)] if others else sorted(odd):
+        number = runs[place]["episode_index"]
+        kind = "line unlike" if place in odd else "line single"
+        curve = Curve(f"{dataset} {number}", range(PLACES), curves[place].tolist(), kind)
+        lines.append(RunLine(curve, f"/episode/{quote(dataset, safe='')}/{number}"))
+    quantiles = np.quantile(curves, QUANTILES, axis=0)
+    bands = [("wide", quantiles[0], quantiles[4]), ("middle", quantiles[1], quantiles[3])]
+    median = Curve("median", range(PLACES), quantiles[2].tolist(), "line median")
+    return charts.runs_plot([(kind, low.tolist(), high.tolist()) for kind, low, high in bands], median, lines)
+
+
+def _steps(reader: LakeReader, dataset: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each step of the task in the order of plans: how many runs have it, how long it takes, and odd lengths."""
+    fps = {run["episode_index"]: run["num_frames"] / run["duration_s"] for run in runs if run["duration_s"]}
+    by_name: dict[str, list[tuple[float, int, int]]] = {}
+    for name, number, frames, step in reader.rows(STEPS_SQL, dataset, sorted(fps)):
+        by_name.setdefault(name, []).append((frames / fps[number], number, step))
+    longest = max((seconds for of_step in by_name.values() for seconds, _, _ in of_step), default=1.0)
+    ends = (0.0, charts.nice_ends([0.0, longest])[1])
+    in_order = sorted(by_name, key=lambda name: (np.median([step for *_, step in by_name[name]]), name))
+    return [_step(dataset, name, by_name[name], ends) for name in in_order[:MOST_STEPS]]
+
+
+def _step(dataset: str, name: str, lengths: list[tuple[float, int, int]], ends: tuple[float, float]) -> dict[str, Any]:
+    seconds = np.array([length for length, *_ in lengths])
+    low, lower, median, upper, high = np.quantile(seconds, QUANTILES).tolist()
+    reach = BEYOND * (upper - lower)
+    odd = [(s, number) for s, number, _ in sorted(lengths) if not lower - reach <= s <= upper + reach]
+    links = [(s, f"{number}: {s:.1f} s", f"/episode/{quote(dataset, safe='')}/{number}") for s, number in odd]
+    drawing = charts.lengths((low, lower, median, upper, high), links, ends)
+    return {"name": name, "runs": len(lengths), "median": median, "low": low, "high": high, "drawing": drawing}

@@ -1,0 +1,41 @@
+"""The progress of a label that no build has seen yet, by the very functions by which a build would make it."""
+
+from contextlib import closing
+from functools import lru_cache
+
+from annotate.progress import ProgressConfig
+from core.paths import Workspace
+from pipeline.config import built
+from pipeline.labelled import published_progress, stated_label
+from pipeline.reading import EpisodeSignals, signals_of, usable_episode
+from warehouse.lake import Lake
+from warehouse.lake.corrections import Corrected
+
+KEPT = 8  # episodes whose measurements are kept: a boundary that is dragged asks again and again
+
+
+def label_curves(
+    space: Workspace, dataset: str, episode_index: int, snapshot: int, label: Corrected
+) -> dict[str, list[float]]:
+    """Our progress and the published one at each frame of an episode, by columns of the table `progress`.
+
+    snapshot: the state of the lake that the episode's measurements are read at.
+
+    Raises UserError: no such episode, or one that cannot be used. CorrectionError: the label contradicts itself.
+    """
+    signals, config = _measured(space, dataset, episode_index, snapshot)
+    segments, plan = label.settled(len(signals.change))
+    labelled = stated_label(signals, segments, len(plan), plan, config, label.end)
+    return {"progress": labelled.progress.tolist(), "progress_procvlm": published_progress(labelled).tolist()}
+
+
+@lru_cache(maxsize=KEPT)
+def _measured(
+    space: Workspace, dataset: str, episode_index: int, snapshot: int
+) -> tuple[EpisodeSignals, ProgressConfig]:
+    """What the progress of an episode is made of. Raises UserError."""
+    lake = Lake(space, read_only=True, snapshot=snapshot)
+    with closing(lake.con):
+        chunk = usable_episode(lake, dataset, episode_index)["chunk"]
+        [signals] = signals_of(lake, dataset, {episode_index: chunk})
+        return signals, built(lake, dataset).stages.progress
