@@ -268,10 +268,10 @@ class VlmConfig(Settings):
 
     def identity(self) -> dict[str, Any]:
         """What changes labels: not where they are asked for, how patiently, or for how much."""
-        left_out = {
+        excluded = {
             "model", "revision", "endpoints", "api_key_env", "server", "max_concurrency", "timeout_s", "max_attempts",
             "keep_labels", "max_calls", "max_cost_usd", "price",
         }  # fmt: skip
         # Where each run is asked about, labels are what they were before there was a choice
-        left_out |= {"runs_per_task"} if self.runs_per_task == "all" else set()
-        return self.model_dump(mode="json", exclude=left_out)
+        excluded |= {"runs_per_task"} if self.runs_per_task == "all" else set()
+        return self.model_dump(mode="json", exclude=excluded)

@@ -90,11 +90,11 @@ class FramesResult:
 
     def without(self, episodes: Collection[int]) -> "FramesResult":
         """What would have been measured had some episodes not been there; their fingerprints stay."""
-        left_out = sorted(episodes)
+        excluded = sorted(episodes)
         return replace(
             self,
             episode_tables={
-                name: table.filter(~np.isin(table["episode_index"].to_numpy(), left_out))
+                name: table.filter(~np.isin(table["episode_index"].to_numpy(), excluded))
                 for name, table in self.episode_tables.items()
             },
             episode_findings=[f for f in self.episode_findings if f.episode_index not in episodes],
@@ -155,7 +155,7 @@ def frames_stage(
     fingerprints = dict[int, Fingerprint]()
     decoded = 0
     for record in records:
-        where = of_chunk | {"episode_index": record.episode_index}
+        key = of_chunk | {"episode_index": record.episode_index}
         try:
             with memory_wall(source.config.limits.max_memory_bytes):
                 episode = read_episode(source, record)
@@ -176,18 +176,18 @@ def frames_stage(
         pictures = {camera.camera: camera.measures.sha256 for camera in usable}
         row = {"num_frames": len(usable[0]), "fps": fps, "max_drift_s": drift_s}
         hashes = content_columns(episode, pictures, signals, source.config.grippers)
-        contents.append(where | row | {"usable_cameras": list(pictures)} | hashes)
+        contents.append(key | row | {"usable_cameras": list(pictures)} | hashes)
         fingerprints[record.episode_index] = _fingerprint(source, episode, usable, hashes)
         if rows.state is not None:
-            states.append(rows_of("states", where, len(rows.state), state=lists_of(rows.state)))
+            states.append(rows_of("states", key, len(rows.state), state=lists_of(rows.state)))
         meter.add(episode, rows, usable[0].measures.change, fps)
         checkup.add(run_signals(episode, fps, signals, rows.openings, list(map(_camera_signals, usable))))
         for camera in usable:
-            frames.append(_frame_rows(where, rows, main, camera, fps))
-            tiny.append(_tiny_rows(where, camera))
+            frames.append(_frame_rows(key, rows, main, camera, fps))
+            tiny.append(_tiny_rows(key, camera))
             # A coarse keyframe belongs to no label run: all annotators are shown the same ones
             made_for = {"camera": camera.camera, "purpose": "coarse", "label_run": ""}
-            keyframes += [where | made_for | keyframe for keyframe in camera.keyframes]
+            keyframes += [key | made_for | keyframe for keyframe in camera.keyframes]
     tables = {
         "episode_content": TABLES["episode_content"].rows(contents),
         "frames": pa.concat_tables([TABLES["frames"].empty(), *frames]),
@@ -231,7 +231,7 @@ def _cameras(
     for video in record.videos:
         # The first usable camera is the preferred one
         wants = [(k, k.every(video.camera, fps, record.num_rows, is_preferred=not usable)) for k in keepers]
-        wanting = [(keeper, every) for keeper, every in wants if every]
+        wanting = [(keeper, frame_step) for keeper, frame_step in wants if frame_step]
         measured = None
         try:
             measured = measure_camera(episode, video.camera, config, store, wanting, DecodeOptions(threads))
@@ -258,8 +258,8 @@ def _apart(episode: EpisodeData, usable: Sequence[Measured], is_irregular: bool)
     for video in episode.record.videos:
         matched = episode.match(video.camera) if video.camera in names else NO_DOUBT
         if matched.doubt and not (is_irregular and matched.reason == "video_times"):
-            where = episode.record.episode_index, video.camera, video.uri
-            findings.append(Finding(matched.reason, matched.doubt, "warning", *where))
+            place = episode.record.episode_index, video.camera, video.uri
+            findings.append(Finding(matched.reason, matched.doubt, "warning", *place))
     return findings
 
 
@@ -297,17 +297,17 @@ def timing(
     if times_s is None or len(times_s) < MIN_TIMES:
         return stated_fps, None, []
     steps = np.diff(times_s)  # seconds from row to row
-    usual = np.median(steps)
-    if not np.isfinite(times_s).all() or usual < 0.0005:  # no camera is so fast
+    usual_step_s = np.median(steps)
+    if not np.isfinite(times_s).all() or usual_step_s < 0.0005:  # no camera is so fast
         return stated_fps, None, [("timestamp_drift", "the rows' times do not increase, or too little")]
-    regular = np.abs(steps - usual) <= usual / 2
+    regular = np.abs(steps - usual_step_s) <= usual_step_s / 2
     # Three decimals: rates such as 29.97 are kept, rounding of the times is not
     measured = round(1.0 / float(steps[regular].mean()), 3)
 
     fps, findings = stated_fps, []
     if abs(measured / stated_fps - 1) > RATE_TOLERANCE:
-        kept = "the registry's rate is kept" if certain else "the measured rate is used"
-        findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {kept}"))
+        rate_note = "the registry's rate is kept" if certain else "the measured rate is used"
+        findings.append(("frame_rate", f"stated {stated_fps:g} fps, the rows' times give {measured:g}: {rate_note}"))
         fps = stated_fps if certain else measured
 
     # Drift: how far a row's time is from where the frame rate puts it; half a frame counts
@@ -337,7 +337,7 @@ def measure_camera(
 ) -> Measured:
     """Measure every frame of one camera in one pass. Raises VideoError."""
     # Keyframes are whole frames: the interval is at least one of them, however short it is in seconds
-    every = max(1, round(config.keyframe_interval_s * episode.record.fps))
+    keyframe_step = max(1, round(config.keyframe_interval_s * episode.record.fps))
     tiny_every = every_nth(TINY_HZ, episode.record.fps)
     meter = vc.FrameMeter(tiny_every)
     hashes: list[int] = []
@@ -352,7 +352,7 @@ def measure_camera(
             hashes.append(vc.published_phash(frame))
 
         # Colours are only computed of pictures whose colours somebody asks for
-        is_keyframe = index % every == 0
+        is_keyframe = index % keyframe_step == 0
         if not wanting and not is_keyframe:
             continue
         picture = SharedPicture(frame, luma, half)
@@ -372,7 +372,7 @@ def measure_camera(
     return Measured(camera, measures, moments, keyframes, damaged, tiny_every)
 
 
-def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:
+def _frame_rows(key: dict, rows: Proprioception, main: int | None, m: Measured, fps: float) -> pa.Table:
     """Rows of `frames` of one camera; `main`: which gripper stands for all where one number is wanted."""
     n = len(m)
     gripper = None if main is None else rows.openings[main]
@@ -381,7 +381,7 @@ def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured
     is_used = any(curve is not None for curve in rows.openings)
     return rows_of(
         "frames",
-        where,
+        key,
         n,
         camera=pa.repeat(m.camera, n),
         timestamp_s=np.arange(n) / fps,
@@ -395,20 +395,20 @@ def _frame_rows(where: dict, rows: Proprioception, main: int | None, m: Measured
     )
 
 
-def _tiny_rows(where: dict, m: Measured) -> pa.Table:
+def _tiny_rows(key: dict, m: Measured) -> pa.Table:
     n = len(m.measures.tiny)
     luma = pa.array([picture.tobytes() for picture in m.measures.tiny], pa.binary())
-    at = {"frame_index": np.arange(n) * m.tiny_every}
-    return rows_of("tiny_pictures", where, n, camera=pa.repeat(m.camera, n), luma=luma, **at)
+    frame_column = {"frame_index": np.arange(n) * m.tiny_every}
+    return rows_of("tiny_pictures", key, n, camera=pa.repeat(m.camera, n), luma=luma, **frame_column)
 
 
-def rows_of(table: str, where: Mapping[str, Any], n: int, **columns: Any) -> pa.Table:
+def rows_of(table: str, key: Mapping[str, Any], n: int, **columns: Any) -> pa.Table:
     """Rows of n frames, from 0 on unless told otherwise."""
     common = {
-        "dataset": pa.repeat(where["dataset"], n),
-        "episode_index": np.full(n, where["episode_index"], np.int64),
+        "dataset": pa.repeat(key["dataset"], n),
+        "episode_index": np.full(n, key["episode_index"], np.int64),
         "frame_index": np.arange(n),
-        "chunk": np.full(n, where["chunk"], np.int32),
+        "chunk": np.full(n, key["chunk"], np.int32),
     }
     return pa.table(common | columns, schema=TABLES[table].schema)
 
@@ -426,9 +426,9 @@ def speed(state: np.ndarray, fps: float) -> np.ndarray:
     float32 [n]; 0 at frame 0.
     """
     s = state.astype(np.float64)
-    moving, spread = moving_dimensions(s)
+    is_moving, spread = moving_dimensions(s)
     out = np.zeros(len(s), np.float32)
-    if moving.any() and len(s) > 1:
-        steps = np.diff(s[:, moving], axis=0) / spread[moving]
+    if is_moving.any() and len(s) > 1:
+        steps = np.diff(s[:, is_moving], axis=0) / spread[is_moving]
         out[1:] = np.sqrt((steps**2).mean(axis=1)) * fps
     return out

@@ -132,8 +132,10 @@ def _read_lerobot(path: Path, form: str | None) -> Annotations:
         raise ImportedError(f"{path} is a LeRobot dataset, which has no form {form}")
     dataset, episodes = _annotated(path)
     for name in [form] if form else IMPORT_ORDER:
-        if stated := read_form(dataset, episodes, name):
-            return Annotations(name, tuple(_annotation(k, episodes[k], stated[k]) for k in sorted(stated)))
+        if stated_labels := read_form(dataset, episodes, name):
+            return Annotations(
+                name, tuple(_annotation(k, episodes[k], stated_labels[k]) for k in sorted(stated_labels))
+            )
     details = "".join(f"; {finding.detail}" for finding in dataset.findings)
     raise ImportedError(f"{path} has no steps of the form {form or ', '.join(LEROBOT_FORMS)}{details}")
 
@@ -153,10 +155,12 @@ def _annotated(path: Path) -> tuple[LerobotListing, dict[int, Annotated]]:
     return dataset, episodes
 
 
-def _annotation(index: int, episode: Annotated, stated: Stated) -> Annotation:
+def _annotation(index: int, episode: Annotated, stated_label: Stated) -> Annotation:
     dataset, number = episode.meta.get("proccorpus_dataset"), whole(episode.meta.get("proccorpus_episode_index"))
-    of = (dataset, number) if isinstance(dataset, str) and number is not None else None
-    return Annotation(index, episode.num_frames, stated.steps, stated.plan, of, stated.problem)
+    episode_key = (dataset, number) if isinstance(dataset, str) and number is not None else None
+    return Annotation(
+        index, episode.num_frames, stated_label.steps, stated_label.plan, episode_key, stated_label.problem
+    )
 
 
 # JSON lines
@@ -173,13 +177,13 @@ def _read_lines(source: Source, uri: str) -> list[dict[str, Any]]:
     return [_checked(row, f"{uri}: line {number}") for number, row in values]
 
 
-def _checked(row: Any, where: str) -> dict[str, Any]:
+def _checked(row: Any, location: str) -> dict[str, Any]:
     if not isinstance(row, dict) or not _is_index(row.get("frame_id")) or "sub_task" not in row:
-        raise ImportedError(f"{where} has no frame_id with a sub_task")
+        raise ImportedError(f"{location} has no frame_id with a sub_task")
     if not isinstance(row["sub_task"], str | None):
-        raise ImportedError(f"{where} has a sub_task that is no text")
+        raise ImportedError(f"{location} has a sub_task that is no text")
     if not _is_index(row.get("episode_index", 0)):
-        raise ImportedError(f"{where} has an episode_index that is no number of an episode")
+        raise ImportedError(f"{location} has an episode_index that is no number of an episode")
     return row
 
 
@@ -190,8 +194,8 @@ def _is_index(value: Any) -> bool:
 def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:
     """One line per frame: {frame_id, sub_task}, in a file that is named by its episode, or with episode_index."""
     for name in uris:
-        named = EPISODE_NAME.search(name)
-        by_name = int(named[1]) if named else None
+        name_match = EPISODE_NAME.search(name)
+        by_name = int(name_match[1]) if name_match else None
         keyed = [(row.get("episode_index", by_name), row) for row in _read_lines(source, name)]
         if any(episode is None for episode, _ in keyed):
             raise ImportedError(f"{name}: neither its name nor its lines say which episode it is of")
@@ -202,11 +206,11 @@ def _frames(source: Source, uris: Sequence[str]) -> Iterator[Annotation]:
                 yield Annotation(episode, num_frames, steps)
 
 
-def _steps(what: str, frames: Sequence[Mapping[str, Any]]) -> tuple[tuple[NativeStep, ...], int]:
+def _steps(description: str, frames: Sequence[Mapping[str, Any]]) -> tuple[tuple[NativeStep, ...], int]:
     """The steps of an episode, by the name that each frame has, and the number of its frames."""
     first = frames[0]["frame_id"]  # ids may count over the whole dataset: an episode's first one is its frame 0
     if [row["frame_id"] for row in frames] != list(range(first, first + len(frames))):
-        raise ImportedError(f"{what} are not one after another")
+        raise ImportedError(f"{description} are not one after another")
     names = [(row["sub_task"] or "").strip() for row in frames]
     cuts = [0, *(k for k in range(1, len(names)) if names[k] != names[k - 1]), len(names)]
     spans = (NativeStep(names[start], start, end) for start, end in pairwise(cuts))

@@ -56,9 +56,9 @@ class FormerVersion(NamedTuple):
             (params[name], former) if params[name] == defaults_now[name] else (params[name],)
             for name, former in self.defaults.items()
         ]
-        for each in product(*values):
-            then = resolved(same | dict(zip(self.defaults, each, strict=True)))
-            yield replace(run, code_version=self.code_version, prompt_version=prompts, params=then)
+        for combination in product(*values):
+            former_params = resolved(same | dict(zip(self.defaults, combination, strict=True)))
+            yield replace(run, code_version=self.code_version, prompt_version=prompts, params=former_params)
 
 
 def human_run(dataset: str) -> str:
@@ -77,9 +77,13 @@ def choose_active(runs: Sequence[tuple[str, str]], preferred: Sequence[tuple[str
     several the first by its id.
     """
     ids = {run for run, _ in runs}
-    known = ((run, why) for run, why in preferred if run in ids)
-    best = ((run, f"best annotator: {by}") for by in PRECEDENCE for run in sorted(r for r, a in runs if a == by))
-    return next(known, None) or next(best, None)
+    preferred_runs = ((run, reason) for run, reason in preferred if run in ids)
+    best = (
+        (run, f"best annotator: {annotator}")
+        for annotator in PRECEDENCE
+        for run in sorted(r for r, a in runs if a == annotator)
+    )
+    return next(preferred_runs, None) or next(best, None)
 
 
 MIN_CONFIDENCE = 0.0  # of a label, for its progress: every label counts
@@ -100,9 +104,9 @@ class LabelGate:
         """May the label be used at all?"""
         return confidence is None or confidence >= self.min_confidence
 
-    def admits_names(self, confidence: float | None, *, named: bool) -> bool:
+    def admits_names(self, confidence: float | None, *, is_named: bool) -> bool:
         """May the names of its steps be used? Not of a label with a step that has none."""
-        return named and (confidence is None or confidence >= self.min_name_confidence)
+        return is_named and (confidence is None or confidence >= self.min_name_confidence)
 
 
 @dataclass(frozen=True)
@@ -114,22 +118,26 @@ class GateCounts:
 
     def numbers(self) -> dict[str, int]:
         """How many do not pass, by the reason; each label is counted once at most."""
-        sure = [(confidence, named) for confidence, named in self.labels if self.gate.admits(confidence)]
-        passing = sum(self.gate.admits_names(confidence, named=named) for confidence, named in sure)
-        named = sum(named for _, named in sure)
+        confident_labels = [
+            (confidence, num_named) for confidence, num_named in self.labels if self.gate.admits(confidence)
+        ]
+        passing = sum(
+            self.gate.admits_names(confidence, is_named=num_named) for confidence, num_named in confident_labels
+        )
+        num_named = sum(num_named for _, num_named in confident_labels)
         return {
-            "below_min_confidence": len(self.labels) - len(sure),
-            "unnamed_labels": len(sure) - named,
-            "below_min_name_confidence": named - passing,
+            "below_min_confidence": len(self.labels) - len(confident_labels),
+            "unnamed_labels": len(confident_labels) - num_named,
+            "below_min_name_confidence": num_named - passing,
         }
 
     def sentences(self) -> list[str]:
         """What does not pass, in words; nothing where all labels do."""
-        least, least_for_names = self.gate.min_confidence, self.gate.min_name_confidence
+        min_confidence, least_for_names = self.gate.min_confidence, self.gate.min_name_confidence
         reasons = (
-            f"are less sure than {least:g} (min_confidence): they are left out",
+            f"are less sure than {min_confidence:g} (min_confidence): they are left out",
             "have unnamed steps: they give progress alone",
             f"are less sure than {least_for_names:g} (min_name_confidence): they give no names of steps",
         )
         counts = zip(self.numbers().values(), reasons, strict=True)
-        return [f"{count} of {len(self.labels)} labels {why}" for count, why in counts if count]
+        return [f"{count} of {len(self.labels)} labels {reason}" for count, reason in counts if count]

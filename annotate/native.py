@@ -22,23 +22,23 @@ def annotate(
     numbers = _planned_numbers(steps)
     last_attempt = max((k for k, number in enumerate(numbers) if number is not None), default=None)
 
-    # `at` is the end of what has been laid so far; gaps between spans are filled
+    # `covered_end` is the end of what has been laid so far; gaps between spans are filled
     segments: list[Segment] = []
-    at = 0
+    covered_end = 0
     for k, step in enumerate(steps):
         end = min(step.end_frame, num_frames)
-        if not at <= step.start_frame < end:
+        if not covered_end <= step.start_frame < end:
             covered = f"step {k} ({step.name!r}) covers frames {step.start_frame} to {step.end_frame}"
-            raise ValueError(f"{covered}; the one before ends at {at}, the episode at {num_frames}")
-        if step.start_frame > at:
-            segments.append(Segment("Between steps", at, step.start_frame, IDLE, False))
-        at = end
-        segments.append(_segment(step, at, numbers[k], is_completed=(success, k) != (False, last_attempt)))
+            raise ValueError(f"{covered}; the one before ends at {covered_end}, the episode at {num_frames}")
+        if step.start_frame > covered_end:
+            segments.append(Segment("Between steps", covered_end, step.start_frame, IDLE, False))
+        covered_end = end
+        segments.append(_segment(step, covered_end, numbers[k], is_completed=(success, k) != (False, last_attempt)))
 
     # What is left of the run after the last span
-    if at < num_frames:
+    if covered_end < num_frames:
         name, kind = ("Between steps", IDLE) if success is False else ("Done", DONE)
-        segments.append(Segment(name, at, num_frames, kind, kind == DONE))
+        segments.append(Segment(name, covered_end, num_frames, kind, kind == DONE))
     return segments, max(len(plan), *(number + 1 for number in numbers if number is not None), 0)
 
 
@@ -51,8 +51,8 @@ def _planned_numbers(steps: Sequence[NativeStep]) -> list[int | None]:
         numbers = list(range(len(attempts)))
     if any(number is None or number < 0 for number in numbers):
         raise ValueError("some of its spans name no planned step")
-    following = iter(numbers)
-    return [next(following) if step.kind in (None, STEP) else None for step in steps]
+    remaining_numbers = iter(numbers)
+    return [next(remaining_numbers) if step.kind in (None, STEP) else None for step in steps]
 
 
 def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bool) -> Segment:
@@ -63,5 +63,5 @@ def _segment(step: NativeStep, end: int, number: int | None, *, is_completed: bo
     elif kind != STEP:
         is_completed = kind == DONE
     note = step.notes if end == step.end_frame else f"the source ends it at frame {step.end_frame}"
-    named = is_name(step.name)
-    return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, named)
+    is_named = is_name(step.name)
+    return Segment(step.name, step.start_frame, end, kind, is_completed, number, step.confidence, note, is_named)

@@ -88,18 +88,20 @@ class FrameMeter:
         # The very first frame is compared with itself: its change is 0
         if not self._blocks:
             self._block[0] = grids[0]
-        before = self._block[:n]
-        apart = np.maximum(grids, before) - np.minimum(grids, before)
+        previous_grids = self._block[:n]
+        differences = np.maximum(grids, previous_grids) - np.minimum(grids, previous_grids)
         # a column of pictures is one tall picture
         small = cv2.resize(grids.reshape(-1, GRID), (SMALL, n * SMALL), interpolation=cv2.INTER_AREA)
         small = small.reshape(n, SMALL, SMALL)
-        kept = small[-self._measured % self._every :: self._every]
-        if len(kept):
-            tall = cv2.resize(kept.reshape(-1, SMALL), (TINY, len(kept) * TINY), interpolation=cv2.INTER_AREA)
-            self._tiny.append(tall.reshape(len(kept), TINY, TINY))
+        tiny_sources = small[-self._measured % self._every :: self._every]
+        if len(tiny_sources):
+            tall = cv2.resize(
+                tiny_sources.reshape(-1, SMALL), (TINY, len(tiny_sources) * TINY), interpolation=cv2.INTER_AREA
+            )
+            self._tiny.append(tall.reshape(len(tiny_sources), TINY, TINY))
         self._measured += n
         # Sums stay below 2**24: exact in float32
-        change, luma = (pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32) for pictures in (apart, small))
+        change, luma = (pictures.reshape(n, -1).sum(axis=1, dtype=np.uint32) for pictures in (differences, small))
         self._blocks.append((change, luma, fast_phashes(small), grids.reshape(n, -1).max(axis=1) < BLACK_LUMA))
         # Per cell over the whole video: a camera that shows one picture has almost no span anywhere
         np.minimum(self._low, grids.min(axis=0), out=self._low)

@@ -86,50 +86,50 @@ def draw_pairs(runs: Sequence[ComparedRun], per_run: int, seed: int) -> list[Pai
     A run's pairs hang on the seed and on the runs of its own task, on nothing else, nor on the order of runs.
     """
     compared = sorted((r for r in runs if len(r.frames)), key=attrgetter("key"))
-    alike = _alike(compared)
-    found: dict[Pair, None] = {}
-    for (number, why), run in product(enumerate(WHYS), compared):
+    run_groups = _alike(compared)
+    pairs: dict[Pair, None] = {}
+    for (number, criterion), run in product(enumerate(WHYS), compared):
         rng = np.random.default_rng([seed, number, crc32(run.dataset.encode()), run.episode_index])
-        partners = _partners(alike, why, run)
+        partners = _partners(run_groups, criterion, run)
         for _ in range(per_run if partners else 0):
-            other = partners[int(rng.integers(len(partners)))]
-            pair = _further(run, other, rng) if why == "further" else _better(why, run, other)
+            partner = partners[int(rng.integers(len(partners)))]
+            pair = _further(run, partner, rng) if criterion == "further" else _better(criterion, run, partner)
             if pair is not None:
-                found[pair] = None
-    return list(found)
+                pairs[pair] = None
+    return list(pairs)
 
 
 def _alike(runs: Sequence[ComparedRun]) -> dict[tuple, list[ComparedRun]]:
     """Runs of a task that one kind of pair is of."""
-    alike: dict[tuple, list[ComparedRun]] = defaultdict(list)
+    run_groups: dict[tuple, list[ComparedRun]] = defaultdict(list)
     for run in runs:
         if np.isfinite(run.progress).any():
-            alike[run.task, "further"].append(run)
-        alike[run.task, "outcome", run.success].append(run)
+            run_groups[run.task, "further"].append(run)
+        run_groups[run.task, "outcome", run.success].append(run)
         # Of runs that nobody judged none is compared with one that succeeded
         if run.quality is not None and run.success is not False:
-            insort(alike[run.task, "quality", run.success], run, key=QUALITY)
-    return alike
+            insort(run_groups[run.task, "quality", run.success], run, key=QUALITY)
+    return run_groups
 
 
-def _partners(alike: Mapping[tuple, list[ComparedRun]], why: Why, run: ComparedRun) -> list[ComparedRun]:
+def _partners(run_groups: Mapping[tuple, list[ComparedRun]], criterion: Why, run: ComparedRun) -> list[ComparedRun]:
     """The runs that it can be compared with."""
-    if why == "further":
-        return alike[run.task, why] if np.isfinite(run.progress).any() else []
-    if why == "outcome":
-        return [] if run.success is None else alike[run.task, why, not run.success]
+    if criterion == "further":
+        return run_groups[run.task, criterion] if np.isfinite(run.progress).any() else []
+    if criterion == "outcome":
+        return [] if run.success is None else run_groups[run.task, criterion, not run.success]
     if run.success is False or run.quality is None:
         return []
-    of_task = alike[run.task, why, run.success]
+    of_task = run_groups[run.task, criterion, run.success]
     worse = bisect_right(of_task, run.quality - BETTER_BY, key=QUALITY)
     return of_task[:worse] + of_task[bisect_left(of_task, run.quality + BETTER_BY, key=QUALITY) :]
 
 
-def _further(one: ComparedRun, other: ComparedRun, rng: np.random.Generator) -> Pair | None:
+def _further(first_run: ComparedRun, second_run: ComparedRun, rng: np.random.Generator) -> Pair | None:
     """Two moments of these runs that chance finds far enough apart."""
-    sides = [(run, np.flatnonzero(np.isfinite(run.progress))) for run in (one, other)]
+    sides = [(run, np.flatnonzero(np.isfinite(run.progress))) for run in (first_run, second_run)]
     for _ in range(TRIES):
-        moments = [(run, int(rng.choice(known))) for run, known in sides]
+        moments = [(run, int(rng.choice(known_frames))) for run, known_frames in sides]
         (a, ahead), (b, behind) = sorted(moments, key=lambda moment: -moment[0].progress[moment[1]])
         margin = float(a.progress[ahead] - b.progress[behind])
         if margin >= FURTHER_BY:
@@ -137,18 +137,18 @@ def _further(one: ComparedRun, other: ComparedRun, rng: np.random.Generator) -> 
     return None
 
 
-def _better(why: Why, one: ComparedRun, other: ComparedRun) -> Pair:
-    if why == "outcome":
-        chosen, rejected = (one, other) if one.success else (other, one)
-        return Pair(why, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
-    rejected, chosen = sorted((one, other), key=QUALITY)
+def _better(criterion: Why, first_run: ComparedRun, second_run: ComparedRun) -> Pair:
+    if criterion == "outcome":
+        chosen, rejected = (first_run, second_run) if first_run.success else (second_run, first_run)
+        return Pair(criterion, _part(chosen, [-1]), _part(rejected, [-1]), 1.0)
+    rejected, chosen = sorted((first_run, second_run), key=QUALITY)
     # Moments that stand for a run as a whole: evenly spread, the first and the last among them
     ends = [(run, len(run.frames) - 1, min(WHOLE, len(run.frames))) for run in (chosen, rejected)]
     best, worst = (_part(run, np.linspace(0, last, count).round().astype(int).tolist()) for run, last, count in ends)
-    return Pair(why, best, worst, QUALITY(chosen) - QUALITY(rejected))
+    return Pair(criterion, best, worst, QUALITY(chosen) - QUALITY(rejected))
 
 
-def _part(run: ComparedRun, at: Sequence[int]) -> RunPart:
-    frames = tuple(run.frames[list(at)].tolist())
-    progress = tuple(None if np.isnan(p) else p for p in run.progress[list(at)].tolist())
+def _part(run: ComparedRun, indices: Sequence[int]) -> RunPart:
+    frames = tuple(run.frames[list(indices)].tolist())
+    progress = tuple(None if np.isnan(p) else p for p in run.progress[list(indices)].tolist())
     return RunPart(run.dataset, run.episode_index, frames, progress, run.label_run)

@@ -79,11 +79,11 @@ def progress(
     Example: two steps of equal budget, the first completed at frame 50 and the second not completed in frames 50 to
     100. The label rises from 0 to 0.5 up to frame 49, and to 0.5 + 0.5 * `incomplete_share` = 0.75 up to frame 99.
     """
-    moved = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
+    motion = np.maximum(0.0, np.asarray(change, np.float64) - config.noise_floor_per_s / fps)
     account = _Account(budgets(_step_lengths(segments, num_planned)))
     out = np.zeros(len(change))
     attempts = _attempts(segments)
-    at = 0  # first frame whose label is not known yet
+    next_frame = 0  # first frame whose label is not known yet
     for parts in attempts:
         # The first part says where the attempt begins, the last one whether it completed the step
         first, last = parts[0], parts[-1]
@@ -91,36 +91,36 @@ def progress(
         assert step is not None
 
         # Up to the attempt nothing is earned; a completed step that is begun again takes its progress back
-        out[at : first.start_frame] = account.level()
+        out[next_frame : first.start_frame] = account.level()
         account.begin(step)
 
         # How much of what the attempt earns is earned at each of its frames
         frames = np.concatenate([np.arange(max(1, s.start_frame), s.end_frame) for s in parts])
-        earned = _earned(moved[frames], even=last.completed)
+        earned = _earned(motion[frames], even=last.completed)
         if state is not None and _earns_something(earned):
             near, straight = nearing(state[np.r_[max(0, frames[0] - 1), frames]], fps)
             earned = straight * near[1:] + (1 - straight) * earned
 
         # The share of its budget that the step has earned before the attempt and after it
-        before = account.partial.pop(step, 0.0)
+        level_before = account.partial.pop(step, 0.0)
         base = account.level()
         budget = account.budgets[step]
-        after = 1.0
+        level_after = 1.0
         if not last.completed:
             goal = config.incomplete_share
             if end is not None and parts is attempts[-1]:
                 goal = min(MOST, (end - base) / budget)
-            after = before + max(0.0, goal - before) * _earns_something(earned)
+            level_after = level_before + max(0.0, goal - level_before) * _earns_something(earned)
 
-        out[first.start_frame : last.end_frame] = base + budget * before
-        out[frames] = base + budget * (before + (after - before) * earned)
+        out[first.start_frame : last.end_frame] = base + budget * level_before
+        out[frames] = base + budget * (level_before + (level_after - level_before) * earned)
         for part, next_part in pairwise(parts):  # stand-stills between parts keep what was earned
             out[part.end_frame : next_part.start_frame] = out[part.end_frame - 1]
-        account.close(step, after, completed=last.completed)
+        account.close(step, level_after, completed=last.completed)
         if len(earned):
             out[last.end_frame - 1] = account.level()  # exactly, without what rounding leaves
-        at = last.end_frame
-    out[at:] = account.level()
+        next_frame = last.end_frame
+    out[next_frame:] = account.level()
     out[0] = 0.0
     return np.clip(out, 0.0, 1.0).astype(np.float32)
 
@@ -173,17 +173,17 @@ def _attempts(segments: Sequence[Segment]) -> list[list[Segment]]:
     return attempts
 
 
-def _earned(moved: np.ndarray, *, even: bool) -> np.ndarray:
+def _earned(motion: np.ndarray, *, even: bool) -> np.ndarray:
     """Share of a step done up to each frame, ending at 1: half by the change seen, half by the time in which any was.
 
     When nothing is seen to move: evenly in time for a step that was completed all the same, nothing for another.
     """
-    n = len(moved)
-    total = moved.sum()
+    n = len(motion)
+    total = motion.sum()
     if total <= 0:
         return np.arange(1, n + 1) / max(1, n) if even else np.zeros(n)
-    moves = moved > 0
-    return (np.cumsum(moved) / total + np.cumsum(moves) / moves.sum()) / 2
+    moves = motion > 0
+    return (np.cumsum(motion) / total + np.cumsum(moves) / moves.sum()) / 2
 
 
 def _earns_something(earned: np.ndarray) -> bool:
@@ -197,15 +197,15 @@ def nearing(state: np.ndarray, fps: float) -> tuple[np.ndarray, float]:
     ends where it began, of which nearness tells nothing.
     """
     s = np.asarray(state, np.float64)
-    left = np.linalg.norm(s - s[-1], axis=1)  # distance to the end, [n]
+    distance_left = np.linalg.norm(s - s[-1], axis=1)  # distance to the end, [n]
     last = len(s) - 1
     # Few points, so that the trembling of an arm does not make its way longer
     points = s[np.r_[np.arange(0, last, max(1, round(WAY_S * fps))), last]]
     length = float(np.linalg.norm(np.diff(points, axis=0), axis=1).sum())
-    if left[0] <= 0 or length <= 0:
+    if distance_left[0] <= 0 or length <= 0:
         return np.ones(len(s)), 0.0
-    nearest_so_far = np.maximum.accumulate(np.clip(1 - left / left[0], 0, 1))
-    straight = min(1.0, float(left[0]) / length)
+    nearest_so_far = np.maximum.accumulate(np.clip(1 - distance_left / distance_left[0], 0, 1))
+    straight = min(1.0, float(distance_left[0]) / length)
     return nearest_so_far, straight
 
 
@@ -234,12 +234,12 @@ def procvlm_labels(segments: Sequence[Segment], num_planned: int, num_frames: in
     # The frames after the last completed step belong to none: how much of the plan was completed names them
     missing = num_planned - len(completed)
     if missing * 2 < num_planned:
-        rest = "done"
+        last_label = "done"
     elif labels:
-        rest = labels[-1]
+        last_label = labels[-1]
     else:
-        rest = "not done"
-    return labels + [rest] * (num_frames - len(labels))
+        last_label = "not done"
+    return labels + [last_label] * (num_frames - len(labels))
 
 
 def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
@@ -256,17 +256,17 @@ def procvlm_progress(labels: Sequence[str], hashes: np.ndarray) -> np.ndarray:
     gain = np.zeros(n)
     for start, end in steps:
         # Each span's first frame earns nothing, as published, so a span of one frame earns nothing at all
-        inside = change[start + 1 : end]
-        if len(inside):
+        step_change = change[start + 1 : end]
+        if len(step_change):
             weight = np.clip(len(steps) * (end - start) / total_length, *PUBLISHED_CLIP)
-            gain[start + 1 : end] = weight * inside / inside.sum()
+            gain[start + 1 : end] = weight * step_change / step_change.sum()
     total = gain.sum()
     if total == 0:
         return np.zeros(n, np.float32)
 
     # Exclusive, so that each label lags one frame, as published
-    before = np.r_[0.0, np.cumsum(gain)[:-1]]
-    return (before / total).astype(np.float32)
+    gain_before = np.r_[0.0, np.cumsum(gain)[:-1]]
+    return (gain_before / total).astype(np.float32)
 
 
 def _step_spans(labels: Sequence[str]) -> list[tuple[int, int]]:
@@ -310,31 +310,34 @@ def check_stated(segments: Sequence[Segment], num_planned: int, end: StatedEnd) 
     `segments` tile the episode.
     """
     last_frame = segments[-1].end_frame - 1
-    final, lost = end.final_progress, end.catastrophic_frame
+    final, catastrophic_frame = end.final_progress, end.catastrophic_frame
     is_finished = finished(segments, num_planned)
     # Without a final progress the curve ends where the segments alone would end it, which is never below 0
-    falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:lost].sum() < 0
-    done = "every planned step is completed, so"
+    falls = any(s.pace is not None for s in segments) and _slopes(segments)[1:catastrophic_frame].sum() < 0
+    finished_note = "every planned step is completed, so"
     contradictions = (
         (final is not None and not 0 <= final <= 1, f"final progress {final} is not between 0 and 1"),
         (
-            lost is not None and not 0 < lost <= last_frame,
-            f"the catastrophic frame {lost} is none of the frames 1 to {last_frame}",
-        ),
-        (lost is not None and is_finished, f"{done} nothing was lost: mark the step that failed"),
-        (
-            final not in (None, 1) and lost is None and is_finished,
-            f"{done} the run ends at 1: mark the step that failed",
+            catastrophic_frame is not None and not 0 < catastrophic_frame <= last_frame,
+            f"the catastrophic frame {catastrophic_frame} is none of the frames 1 to {last_frame}",
         ),
         (
-            final == 1 and lost is None and not is_finished,
+            catastrophic_frame is not None and is_finished,
+            f"{finished_note} nothing was lost: mark the step that failed",
+        ),
+        (
+            final not in (None, 1) and catastrophic_frame is None and is_finished,
+            f"{finished_note} the run ends at 1: mark the step that failed",
+        ),
+        (
+            final == 1 and catastrophic_frame is None and not is_finished,
             "the run ends at 1, but a planned step is not completed: mark it as completed, or end below 1",
         ),
         (falls, "the segments fall by more than they rise: mark a segment as slow or fast, or take falls back"),
     )
-    for is_so, what in contradictions:
+    for is_so, contradiction in contradictions:
         if is_so:
-            raise ValueError(what)
+            raise ValueError(contradiction)
 
 
 def stated_progress(segments: Sequence[Segment], ordinary: np.ndarray, end: StatedEnd) -> np.ndarray:

@@ -94,24 +94,24 @@ def _quality(run: LabelledRun, length_z: float | None, order_rarity: float | Non
     )
 
 
-def robust_deviations(values: np.ndarray, usual: np.ndarray, least: float) -> np.ndarray:
-    """How far values [n] are from the median of the `usual` ones (bool [n]), in robust standard deviations of those.
+def robust_deviations(values: np.ndarray, is_usual: np.ndarray, min_scale: float) -> np.ndarray:
+    """How far values [n] are from the median of the `is_usual` ones (bool [n]), in robust standard deviations of those.
 
-    A deviation of less than `least` does not count as one.
+    A deviation of less than `min_scale` does not count as one.
     """
-    median = np.median(values[usual])
-    scale = max(least, MAD_TO_STD * float(np.median(np.abs(values[usual] - median))))
+    median = np.median(values[is_usual])
+    scale = max(min_scale, MAD_TO_STD * float(np.median(np.abs(values[is_usual] - median))))
     return (values - median) / scale
 
 
-def end_by(success: bool | None, success_source: str | None, end_progress: float, *, looked: bool) -> str:
-    """What says how a run ended, of an annotator's label; `looked`: it judges what pictures show.
+def end_by(success: bool | None, success_source: str | None, end_progress: float, *, has_visual_check: bool) -> str:
+    """What says how a run ended, of an annotator's label; `has_visual_check`: it judges what pictures show.
 
     Example: nobody says how the run ended, and its label leaves a step undone: the label says it.
     """
     if success is not None:
         return PERSON if (success_source or "").startswith(BY_PERSON) else SOURCE
-    return LABEL if looked or end_progress < 1 else ASSUMED
+    return LABEL if has_visual_check or end_progress < 1 else ASSUMED
 
 
 def step_order(segments: Sequence[Segment]) -> tuple[int, ...]:
@@ -192,8 +192,8 @@ class Doubt:
 
 def doubts(runs: Sequence[RunEnd]) -> list[Doubt | None]:
     """For each run of a task; None where its outcome is known, or too few runs show what is usual."""
-    usual = np.array([run.success is not False for run in runs])
-    if usual.sum() < FEWEST:
+    is_usual = np.array([run.success is not False for run in runs])
+    if is_usual.sum() < FEWEST:
         return [None] * len(runs)
     signs = signs_of(runs)
     parts = signs * ALL_WEIGHTS
@@ -219,8 +219,8 @@ def of_task(p: np.ndarray, outcomes: Sequence[bool | None]) -> np.ndarray:
     share = FITTED_SHARE
     adapted = p
     for _ in range(ROUNDS):
-        here = odds * share / (1 - share)
-        adapted = here / (1 + here)
+        task_odds = odds * share / (1 - share)
+        adapted = task_odds / (1 + task_odds)
         failed = adapted[unknown].sum() + known_failed
         share = (PRIOR_FAILED + failed) / (PRIOR_RUNS + len(p))
     return adapted
@@ -231,29 +231,29 @@ def signs_of(runs: Sequence[RunEnd]) -> np.ndarray:
 
     What is usual is read off the runs that are not known to have failed; there are to be two of them at least.
     """
-    usual = np.array([run.success is not False for run in runs])
-    moving = np.log([run.moving_s() + MOVING_FLOOR_S for run in runs])
+    is_usual = np.array([run.success is not False for run in runs])
+    log_moving_s = np.log([run.moving_s() + MOVING_FLOOR_S for run in runs])
     speed = np.array([run.last_speed() for run in runs])
     hashes = np.array([run.last_hash for run in runs], np.uint64)
     bits = np.bitwise_count(hashes[:, None] ^ hashes[None])  # in which the last pictures differ
     signs = [
-        robust_deviations(_apart(_last_states(runs), usual, STATE_FLOOR), usual, STATE_SCALE),
-        robust_deviations(_apart(bits.astype(np.float64), usual, PICTURE_FLOOR), usual, PICTURE_SCALE),
-        -robust_deviations(moving, usual, MOVING_SCALE),
-        np.abs(robust_deviations(speed, usual, SPEED_SCALE)),
+        robust_deviations(_apart(_last_states(runs), is_usual, STATE_FLOOR), is_usual, STATE_SCALE),
+        robust_deviations(_apart(bits.astype(np.float64), is_usual, PICTURE_FLOOR), is_usual, PICTURE_SCALE),
+        -robust_deviations(log_moving_s, is_usual, MOVING_SCALE),
+        np.abs(robust_deviations(speed, is_usual, SPEED_SCALE)),
         np.array([float(run.end_progress < 1) for run in runs]),
     ]
     return np.clip(np.stack(signs, axis=1), 0, FARTHEST)
 
 
-def _apart(distances: np.ndarray | None, usual: np.ndarray, floor: float) -> np.ndarray:
+def _apart(distances: np.ndarray | None, is_usual: np.ndarray, floor: float) -> np.ndarray:
     """Log of the mean distance [n] of each run to the nearer half of the usual ones, itself left out; 0 without any."""
     if distances is None:
-        return np.zeros(len(usual))
+        return np.zeros(len(is_usual))
     # With an infinite distance to itself a run is never among its nearer half
-    others = np.where(np.eye(len(usual), dtype=bool), np.inf, distances)[:, usual]
-    nearer = max(1, (int(usual.sum()) - 1) // 2)
-    return np.log(np.sort(others, axis=1)[:, :nearer].mean(axis=1) + floor)
+    other_distances = np.where(np.eye(len(is_usual), dtype=bool), np.inf, distances)[:, is_usual]
+    nearer = max(1, (int(is_usual.sum()) - 1) // 2)
+    return np.log(np.sort(other_distances, axis=1)[:, :nearer].mean(axis=1) + floor)
 
 
 def _last_states(runs: Sequence[RunEnd]) -> np.ndarray | None:
@@ -330,11 +330,11 @@ def _gripper_moves(signals: Signals) -> int | None:
 def _way(state: np.ndarray, fps: float) -> np.ndarray | None:
     """State [n, d] at PATH_HZ, smoothed, each dimension in its standard deviations; None: nothing moves."""
     spread = state.std(axis=0, dtype=np.float64)
-    most = spread.max(initial=0.0)
-    if not np.isfinite(state).all() or not most:
+    max_spread = spread.max(initial=0.0)
+    if not np.isfinite(state).all() or not max_spread:
         return None
     # A joint that hardly moves shows little but its sensor's steps
-    scaled = state.astype(np.float64) / np.maximum(spread, LEAST_SPREAD * most)
+    scaled = state.astype(np.float64) / np.maximum(spread, LEAST_SPREAD * max_spread)
     window = max(1, round(PATH_SMOOTH_S * fps))
     padded = np.pad(scaled, ((window // 2, window - 1 - window // 2), (0, 0)), mode="edge")
     sums = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0)
@@ -365,10 +365,12 @@ def _reversals(way: np.ndarray) -> int:
     k = round(WAY_S * PATH_HZ)
     if len(way) <= 2 * k:
         return 0
-    before, after = way[k:-k] - way[: -2 * k], way[2 * k :] - way[k:-k]
-    long = np.minimum(_length(before), _length(after)) > LEAST_WAY * _length(way.max(axis=0) - way.min(axis=0))
-    product = (before * after).mean(axis=1)
-    is_back = long & (product < BACK * _length(before) * _length(after))
+    previous_move, next_move = way[k:-k] - way[: -2 * k], way[2 * k :] - way[k:-k]
+    long = np.minimum(_length(previous_move), _length(next_move)) > LEAST_WAY * _length(
+        way.max(axis=0) - way.min(axis=0)
+    )
+    product = (previous_move * next_move).mean(axis=1)
+    is_back = long & (product < BACK * _length(previous_move) * _length(next_move))
     return int((np.diff(is_back.astype(np.int8), prepend=0) == 1).sum())
 
 

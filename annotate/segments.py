@@ -62,19 +62,19 @@ def check_tiling(segments: list[Segment], num_frames: int, num_planned: int) -> 
 
 
 def _check_span(s: Segment, expected_start: int, num_frames: int) -> None:
-    where = f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}"
+    location = f"segment {s.name!r} covers frames {s.start_frame}-{s.end_frame}"
     if s.end_frame <= s.start_frame:
-        raise ValueError(f"{where}: it is empty")
+        raise ValueError(f"{location}: it is empty")
     if s.start_frame != expected_start:
         trouble = "an overlap" if s.start_frame < expected_start else "a gap"
-        raise ValueError(f"{where}, expected from {expected_start}: {trouble}")
+        raise ValueError(f"{location}, expected from {expected_start}: {trouble}")
     if s.end_frame > num_frames:
-        raise ValueError(f"{where}, the episode has {num_frames}")
+        raise ValueError(f"{location}, the episode has {num_frames}")
 
 
-def undo(done: set[int], step: int) -> set[int]:
+def undo(completed: set[int], step: int) -> set[int]:
     """Steps still complete when an attempt at `step` begins: doing a completed step again undoes it and later ones."""
-    return {k for k in done if k < step} if step in done else done
+    return {k for k in completed if k < step} if step in completed else completed
 
 
 def completed_steps(segments: Iterable[Segment], frame: int) -> set[int]:
@@ -130,7 +130,7 @@ def plain_label(
     segments: list[Segment],
     num_planned: int,
     task: str | None,
-    as_far_as: EpisodeFrame | None = None,
+    last_labelled: EpisodeFrame | None = None,
     step_names: Sequence[str] = (),
 ) -> EpisodeLabel:
     """The label by an annotator that knows the steps and nothing else: it has no doubts and infers no task.
@@ -141,4 +141,4 @@ def plain_label(
     name_of_step = {s.step: s.name for s in reversed(segments) if s.step is not None}
     plan = tuple(step_names or (name_of_step.get(step) or unnamed_step(step) for step in range(num_planned)))
     assert len(plan) == num_planned, (step_names, num_planned)
-    return EpisodeLabel(segments, num_planned, task, False, False, [], plan, as_far_as)
+    return EpisodeLabel(segments, num_planned, task, False, False, [], plan, last_labelled)

@@ -79,21 +79,21 @@ class LagMeter:
         for name, values in (("state", rows.state), ("action", episode.action)):
             speed = arm_speed(values)
             if speed is not None and len(speed) == len(change):
-                most = min(round(MAX_LAG_S * fps), len(change) // 3)
-                likeness = correlations(compressed(change), compressed(speed), most)
-                lags_s = np.arange(-most, most + 1) / fps
+                max_lag = min(round(MAX_LAG_S * fps), len(change) // 3)
+                likeness = correlations(compressed(change), compressed(speed), max_lag)
+                lags_s = np.arange(-max_lag, max_lag + 1) / fps
                 self.correlations.setdefault(name, []).append((episode.record.episode_index, lags_s, likeness))
         by_gripper = _change_by_gripper(change, rows.state)
         for number, curve in enumerate(rows.openings):
             if curve is not None and len(curve) == len(change):
                 for move in transitions(curve, fps):
                     frames = np.round((move.start + move.end) / 2 + _offsets() * fps).astype(int)
-                    inside = (frames >= 0) & (frames < len(by_gripper))
+                    is_inside = (frames >= 0) & (frames < len(by_gripper))
                     around = np.full(len(frames), np.nan)
-                    around[inside] = by_gripper[frames[inside]]
+                    around[is_inside] = by_gripper[frames[is_inside]]
                     direction: Direction = "opening" if move.rises else "closing"
-                    seen = episode.record.episode_index, around
-                    self.seen.setdefault((number, direction), []).append(seen)
+                    episode_curve = episode.record.episode_index, around
+                    self.seen.setdefault((number, direction), []).append(episode_curve)
 
     def without(self, episodes: Collection[int]) -> "LagMeter":
         """What was gathered about all other episodes."""
@@ -124,8 +124,8 @@ def _without[Key, Seen: tuple[Any, ...]](
     gathered: Mapping[Key, Sequence[Seen]], episodes: Collection[int]
 ) -> dict[Key, list[Seen]]:
     """Lists of what was seen in each episode, without some episodes, and without lists of which nothing is left."""
-    kept = {key: [one for one in seen if one[0] not in episodes] for key, seen in gathered.items()}
-    return {key: seen for key, seen in kept.items() if seen}
+    kept_curves = {key: [curve for curve in curves if curve[0] not in episodes] for key, curves in gathered.items()}
+    return {key: curves for key, curves in kept_curves.items() if curves}
 
 
 def _in_words(lag: Lag) -> str:
@@ -146,21 +146,21 @@ def arm_speed(values: np.ndarray | None) -> np.ndarray | None:
     return None if steps is None else np.r_[steps[:1], steps]
 
 
-def compressed(values: np.ndarray, among: np.ndarray | None = None, most: float = 2.0) -> np.ndarray:
-    """Square roots of values [n] as shares of a high one, none above the root of `most`: neither a cut nor a jerk
+def compressed(values: np.ndarray, among: np.ndarray | None = None, max_value: float = 2.0) -> np.ndarray:
+    """Square roots of values [n] as shares of a high one, none above the root of `max_value`: neither a cut nor a jerk
     decides how alike two curves are. `among`: the values of which the high one is taken, bool [n]."""
     fast = float(np.percentile(values if among is None else values[among], FAST_PERCENTILE)) or 1.0
-    return np.sqrt(np.minimum(values / fast, most))
+    return np.sqrt(np.minimum(values / fast, max_value))
 
 
-def correlations(seen: np.ndarray, moved: np.ndarray, most: int) -> np.ndarray:
-    """Correlation of what is seen [n] with what is `moved` k frames later, for each k from -most to most."""
-    n, curve = len(seen), []
-    for lag in range(-most, most + 1):
-        before = seen[max(0, -lag) : n - max(0, lag)]
-        after = moved[max(0, lag) : n - max(0, -lag)]
-        spread = before.std() * after.std()
-        covariance = ((before - before.mean()) * (after - after.mean())).mean()
+def correlations(picture_change: np.ndarray, motion: np.ndarray, max_lag: int) -> np.ndarray:
+    """Correlation of what is seen [n] with what is `motion` k frames later, for each k from -most to most."""
+    n, curve = len(picture_change), []
+    for lag in range(-max_lag, max_lag + 1):
+        earlier_change = picture_change[max(0, -lag) : n - max(0, lag)]
+        later_motion = motion[max(0, lag) : n - max(0, -lag)]
+        spread = earlier_change.std() * later_motion.std()
+        covariance = ((earlier_change - earlier_change.mean()) * (later_motion - later_motion.mean())).mean()
         curve.append(covariance / spread if spread > 0 else 0.0)
     return np.array(curve)
 
@@ -203,12 +203,12 @@ def _lags_of_gripper(signal: GripperSignal, closings: Sequence[LagCurve], openin
     """
     peaks = [(direction, _peak(moves)) for direction, moves in (("closing", closings), ("opening", openings)) if moves]
     stand_out = len(peaks) == 2 and all(peak.stands_out for _, peak in peaks)
-    sure = stand_out and any(peak.agreement >= MIN_AGREE and peak.num_seen_in >= MIN_SEEN_IN for _, peak in peaks)
-    if sure:
+    is_sure = stand_out and any(peak.agreement >= MIN_AGREE and peak.num_seen_in >= MIN_SEEN_IN for _, peak in peaks)
+    if is_sure:
         lags_s = [peak.lag_s for _, peak in peaks]
-        sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
+        is_sure = min(map(abs, lags_s)) >= MIN_GRIPPER_LAG_S and abs(lags_s[0] - lags_s[1]) <= MAX_APART_S
     return [
-        Lag(f"{signal.title}: {direction}", peak.lag_s, peak.prominence, peak.num_moves, bool(sure))
+        Lag(f"{signal.title}: {direction}", peak.lag_s, peak.prominence, peak.num_moves, bool(is_sure))
         for direction, peak in peaks
     ]
 
@@ -228,11 +228,11 @@ def _peak(moves: Sequence[LagCurve]) -> _Peak:
     around = np.nan_to_num(np.array([change for _, change in moves]))
     mean = np.convolve(around.mean(axis=0), np.ones(3) / 3, "same")
     best = int(np.argmax(mean))
-    usual = float(np.median(mean))
-    deviation = float(np.median(np.abs(mean - usual))) + 1e-3
-    prominence = (float(mean[best]) - usual) / deviation
-    own = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
-    agree = np.abs(own - best) * STEP_S <= AGREE_S
+    usual_level = float(np.median(mean))
+    deviation = float(np.median(np.abs(mean - usual_level))) + 1e-3
+    prominence = (float(mean[best]) - usual_level) / deviation
+    peak_places = np.argmax([np.convolve(move, np.ones(3) / 3, "same") for move in around], axis=1)
+    agree = np.abs(peak_places - best) * STEP_S <= AGREE_S
     seen_in = {episode for (episode, _), agrees in zip(moves, agree, strict=True) if agrees}
     stands_out = len(moves) >= MIN_MOVES and prominence >= MIN_PROMINENCE and bool(mean[best] >= MIN_PEAK)
     lag_s = float(-np.round(_offsets()[best], 2))
@@ -248,13 +248,13 @@ def without_lag(curve: np.ndarray, fps: float, closing_s: float, opening_s: floa
     moves = transitions(curve, fps)
     mean_s = (closing_s + opening_s) / 2
     # Frames of the recorded signal, and where each belongs
-    recorded, shown = [0.0], [0.0 - mean_s * fps]
+    recorded, shown_frames = [0.0], [0.0 - mean_s * fps]
     for move in moves:
         lag = (opening_s if move.rises else closing_s) * fps
         for frame in (move.start, move.end):
             recorded.append(float(frame))
-            shown.append(max(frame - lag, shown[-1] + 1e-3))
+            shown_frames.append(max(frame - lag, shown_frames[-1] + 1e-3))
     recorded.append(n - 1.0)
-    shown.append(max(n - 1 - mean_s * fps, shown[-1] + 1e-3))
-    at = np.interp(np.arange(n), shown, recorded)
-    return np.interp(at, np.arange(n), curve)
+    shown_frames.append(max(n - 1 - mean_s * fps, shown_frames[-1] + 1e-3))
+    recorded_frames = np.interp(np.arange(n), shown_frames, recorded)
+    return np.interp(recorded_frames, np.arange(n), curve)

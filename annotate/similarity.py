@@ -21,8 +21,8 @@ def embed(texts: Sequence[str]) -> np.ndarray:
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     vectors = np.zeros((len(texts), model.config.hidden_size), np.float32)
     with torch.inference_mode():
-        for at in range(0, len(order), BATCH):
-            part = order[at : at + BATCH]
+        for start in range(0, len(order), BATCH):
+            part = order[start : start + BATCH]
             batch = tokenizer([texts[i] for i in part], padding=True, truncation=True, return_tensors="pt")
             states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
             mean = (states * mask).sum(1) / mask.sum(1)

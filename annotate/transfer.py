@@ -96,58 +96,68 @@ def annotate(
         return []
     references = sorted(references, key=lambda r: r.signals.episode_index)
     order = sorted(range(len(episodes)), key=lambda i: episodes[i].episode_index)
-    every = [observe(s, motion) for s in [*(episodes[i] for i in order), *(r.signals for r in references)]]
-    moments = task_moments(every)
-    own, shown = dict(enumerate(moments[: len(order)])), moments[len(order) :]
+    all_observed = [observe(s, motion) for s in [*(episodes[i] for i in order), *(r.signals for r in references)]]
+    moments = task_moments(all_observed)
+    episode_moments, reference_moments = dict(enumerate(moments[: len(order)])), moments[len(order) :]
     if not moments[0].is_comparable:
         return [Transferred(None, None, "nothing shows what is done in it") for _ in episodes]
 
     # Each episode beside the references that begin most like it
     different = {m.episode.signals.episode_index: m for m in moments}
-    usual = usual_distances(list(different.values()))
-    beside = {place: _nearest(m, shown, usual, config.max_references) for place, m in own.items()}
-    compared = {place: m for place, m in own.items() if beside[place]}
+    usual_scales = usual_distances(list(different.values()))
+    nearest_references = {
+        place: _nearest(m, reference_moments, usual_scales, config.max_references)
+        for place, m in episode_moments.items()
+    }
+    compared = {place: m for place, m in episode_moments.items() if nearest_references[place]}
     carried, alignments, plans = {}, {}, {}
-    for place, besides in laid(compared, beside, shown, usual):
-        carried[place], plans[place] = _carried(own[place], besides, references, shown)
-        alignments[place] = _likeliest(own[place], [(shown[r], b) for r, b in besides.items()])
+    for place, besides in laid(compared, nearest_references, reference_moments, usual_scales):
+        carried[place], plans[place] = _carried(episode_moments[place], besides, references, reference_moments)
+        alignments[place] = _likeliest(episode_moments[place], [(reference_moments[r], b) for r, b in besides.items()])
 
     carried = with_usual(carried, carried)
-    found = {}
+    transferred = {}
     for place, i in enumerate(order):
         if place not in carried:
-            found[i] = Transferred(None, None, "its task has no other reference")
+            transferred[i] = Transferred(None, None, "its task has no other reference")
             continue
-        alignment = Alignment(own[place].frames, *alignments[place], follows=~carried[place].is_strange)
-        found[i] = Transferred(_label(carried[place], plans[place]), alignment, spread=carried[place].spread)
-    return [found[i] for i in range(len(episodes))]
+        alignment = Alignment(episode_moments[place].frames, *alignments[place], follows=~carried[place].is_strange)
+        transferred[i] = Transferred(_label(carried[place], plans[place]), alignment, spread=carried[place].spread)
+    return [transferred[i] for i in range(len(episodes))]
 
 
 def _carried(
-    own: Moments, besides: Mapping[int, Beside], references: Sequence[Reference], shown: Sequence[Moments]
+    moments: Moments,
+    besides: Mapping[int, Beside],
+    references: Sequence[Reference],
+    reference_moments: Sequence[Moments],
 ) -> tuple[Carried, tuple[str, ...]]:
     """What references say of an episode, and its planned steps: those of the nearest one, by all that have the same."""
     plan = references[min(besides, key=lambda r: (besides[r].doubt, r))].plan
-    of_all = [(shown[r], references[r].said, b) for r, b in besides.items()]
-    alike = [(shown[r], references[r].said, b) for r, b in besides.items() if references[r].plan == plan]
-    carried = carry_over(own, of_all)
-    if len(alike) < len(of_all):
-        carried = replace(carried, ends=carry_over(own, alike).ends)
+    of_all = [(reference_moments[r], references[r].said, b) for r, b in besides.items()]
+    same_plan = [
+        (reference_moments[r], references[r].said, b) for r, b in besides.items() if references[r].plan == plan
+    ]
+    carried = carry_over(moments, of_all)
+    if len(same_plan) < len(of_all):
+        carried = replace(carried, ends=carry_over(moments, same_plan).ends)
     return carried, plan
 
 
-def _nearest(own: Moments, shown: Sequence[Moments], usual: tuple[float, float], most: int) -> list[int]:
+def _nearest(
+    moments: Moments, reference_moments: Sequence[Moments], usual_scales: tuple[float, float], max_references: int
+) -> list[int]:
     """The references whose first moment is most like that of an episode, itself left out; by their places."""
-    index = own.episode.signals.episode_index
-    others = [r for r, m in enumerate(shown) if m.episode.signals.episode_index != index]
-    if len(others) > most:
-        first = {r: distances(_first(own), _first(shown[r]), usual)[0, 0] for r in others}
-        others.sort(key=lambda r: (first[r], r))
-    return sorted(others[:most])
+    index = moments.episode.signals.episode_index
+    candidates = [r for r, m in enumerate(reference_moments) if m.episode.signals.episode_index != index]
+    if len(candidates) > max_references:
+        first = {r: distances(_first(moments), _first(reference_moments[r]), usual_scales)[0, 0] for r in candidates}
+        candidates.sort(key=lambda r: (first[r], r))
+    return sorted(candidates[:max_references])
 
 
 def _first(moments: Moments) -> Seen:
-    pictures = tuple(seen[:1] for seen in moments.pictures)
+    pictures = tuple(camera_pictures[:1] for camera_pictures in moments.pictures)
     return Seen(pictures, *(None if values is None else values[:1] for values in (moments.state, moments.openings)))
 
 
@@ -168,13 +178,15 @@ def _label(carried: Carried, plan: tuple[str, ...]) -> EpisodeLabel:
     return label_of(episode, segments, plan, curve, confidence, notes)
 
 
-def _likeliest(own: Moments, beside: Sequence[tuple[Moments, Beside]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _likeliest(
+    moments: Moments, alignments: Sequence[tuple[Moments, Beside]]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """At each moment of an episode the nearest reference, its likeliest frame, and how far that is."""
-    apart = np.stack([b.apart for _, b in beside])
-    frames = np.stack([m.frames[b.likely.argmax(axis=1)] for m, b in beside])
-    episodes = np.array([m.episode.signals.episode_index for m, _ in beside])
-    which, at = apart.argmin(axis=0), np.arange(len(own))
-    return episodes[which], frames[which, at], apart[which, at].astype(np.float32)
+    differences = np.stack([b.apart for _, b in alignments])
+    frames = np.stack([m.frames[b.likely.argmax(axis=1)] for m, b in alignments])
+    episodes = np.array([m.episode.signals.episode_index for m, _ in alignments])
+    nearest, moment_numbers = differences.argmin(axis=0), np.arange(len(moments))
+    return episodes[nearest], frames[nearest, moment_numbers], differences[nearest, moment_numbers].astype(np.float32)
 
 
 MOMENTS = 120  # of an episode: it is looked at as often as gives so many
@@ -218,22 +230,24 @@ def suggested(
     """
     in_order = sorted(episodes, key=lambda e: e.episode_index)
     indices = [e.episode_index for e in in_order]
-    shown = {reference.signals.episode_index for reference in references}
+    reference_indices = {reference.signals.episode_index for reference in references}
     moments = task_moments([observe(e, motion) for e in in_order], MOMENTS)
     if not moments[0].is_comparable:
         return None
-    left = _left(moments)
+    label_errors = _left(moments)
 
     # The references there are, then those to come
-    places = [place for place, index in enumerate(indices) if index in candidates and index not in shown]
-    most = max(*AT_REFERENCES, len(shown) + 1)
-    order = _in_order(left, [indices.index(index) for index in sorted(shown)], places)[:most]
+    places = [place for place, index in enumerate(indices) if index in candidates and index not in reference_indices]
+    max_references = max(*AT_REFERENCES, len(reference_indices) + 1)
+    order = _in_order(label_errors, [indices.index(index) for index in sorted(reference_indices)], places)[
+        :max_references
+    ]
 
-    expected = {n: _expected(left, order[:n]) for n in range(1, min(len(order), len(indices) - 1) + 1)}
-    following = [
-        NextEpisode(indices[place], _followers(left, order[:n], place))
+    expected = {n: _expected(label_errors, order[:n]) for n in range(1, min(len(order), len(indices) - 1) + 1)}
+    next_episodes = [
+        NextEpisode(indices[place], _followers(label_errors, order[:n], place))
         for n, place in enumerate(order, 1)
-        if n > len(shown)
+        if n > len(reference_indices)
     ]
     measured = left_out_errors(in_order, references, config, motion)
     kinds = {
@@ -243,7 +257,7 @@ def suggested(
     }
     judged_by = tuple(kind for kind, is_there in kinds.items() if is_there)
     return Suggested(
-        tuple(following), expected, float(np.mean(list(measured.values()))) if measured else None, judged_by
+        tuple(next_episodes), expected, float(np.mean(list(measured.values()))) if measured else None, judged_by
     )
 
 
@@ -259,12 +273,12 @@ def most_telling(episodes: Sequence[Signals], motion: MotionConfig) -> list[int]
     return [in_order[place].episode_index for place in _in_order(_left(moments), [], range(len(in_order)))]
 
 
-def _in_order(left: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
+def _in_order(label_errors: np.ndarray, first: Sequence[int], places: Sequence[int]) -> list[int]:
     """`first`, then the places, each time the one that together with those before leaves the least."""
-    order, others = [*first], [*places]
-    while others:
-        order.append(min(others, key=lambda place: (left[:, [*order, place]].min(axis=1).sum(), place)))
-        others.remove(order[-1])
+    order, remaining = [*first], [*places]
+    while remaining:
+        order.append(min(remaining, key=lambda place: (label_errors[:, [*order, place]].min(axis=1).sum(), place)))
+        remaining.remove(order[-1])
     return order
 
 
@@ -274,27 +288,27 @@ def _left(moments: Sequence[Moments]) -> np.ndarray:
     A reference that is twice as unlike as usual leaves twice as much.
     """
     num = len(moments)
-    others = {i: [r for r in range(num) if r != i] for i in range(num)}
+    other_runs = {i: [r for r in range(num) if r != i] for i in range(num)}
     clocks = [m.episode.moving_share[m.frames] for m in moments]
-    left = np.zeros((num, num))
-    for i, besides in laid(dict(enumerate(moments)), others, moments, usual_distances(moments)):
-        carried = {r: beside.likely @ clocks[r] for r, beside in besides.items()}
+    label_errors = np.zeros((num, num))
+    for i, besides in laid(dict(enumerate(moments)), other_runs, moments, usual_distances(moments)):
+        carried = {r: alignment.likely @ clocks[r] for r, alignment in besides.items()}
         by_task = np.mean([clocks[i], *carried.values()], axis=0)
         for r, clock in carried.items():
-            left[i, r] = float(np.abs(clock - by_task).mean()) * max(1.0, besides[r].doubt)
-    return left
+            label_errors[i, r] = float(np.abs(clock - by_task).mean()) * max(1.0, besides[r].doubt)
+    return label_errors
 
 
-def _expected(left: np.ndarray, references: Sequence[int]) -> float:
+def _expected(label_errors: np.ndarray, references: Sequence[int]) -> float:
     """The mean error of the episodes that are no references."""
-    others = [i for i in range(len(left)) if i not in references]
-    return float(left[np.ix_(others, list(references))].min(axis=1).mean())
+    unlabelled = [i for i in range(len(label_errors)) if i not in references]
+    return float(label_errors[np.ix_(unlabelled, list(references))].min(axis=1).mean())
 
 
-def _followers(left: np.ndarray, references: Sequence[int], place: int) -> int:
+def _followers(label_errors: np.ndarray, references: Sequence[int], place: int) -> int:
     """How many others are nearest to one of the references."""
-    others = [i for i in range(len(left)) if i not in references]
-    return sum(min(references, key=lambda r: left[i, r]) == place for i in others)
+    unlabelled = [i for i in range(len(label_errors)) if i not in references]
+    return sum(min(references, key=lambda r: label_errors[i, r]) == place for i in unlabelled)
 
 
 def left_out_errors(
@@ -306,9 +320,9 @@ def left_out_errors(
     """
     if len(references) < 2:
         return {}
-    own = {reference.signals.episode_index for reference in references}
-    others = spread([e for e in episodes if e.episode_index not in own], SHOW_USUAL)
-    labelled = annotate([*(r.signals for r in references), *others], references, config, motion)
+    reference_indices = {reference.signals.episode_index for reference in references}
+    sample_episodes = spread([e for e in episodes if e.episode_index not in reference_indices], SHOW_USUAL)
+    labelled = annotate([*(r.signals for r in references), *sample_episodes], references, config, motion)
     errors = {}
     for reference, transferred in zip(references, labelled, strict=False):
         label = transferred.label

@@ -74,15 +74,15 @@ def page(space: Workspace, instance: dg.DagsterInstance) -> bytes:
         specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
         rows["proccorpus_stale_chunks"] = list((dict.fromkeys(specs, 0) | stale_chunks(lake, specs)).items())
         for name, sql in QUERIES.items():
-            asked = lake.con.execute(sql)
-            labels[name], rows[name] = [column[0] for column in asked.description[:-1]], asked.fetchall()
-    for name, told in (rows | _of_runs(instance)).items():
+            result = lake.con.execute(sql)
+            labels[name], rows[name] = [column[0] for column in result.description[:-1]], result.fetchall()
+    for name, metric_rows in (rows | _of_runs(instance)).items():
         kind = Counter if name.endswith("_total") else Gauge
         metric = kind(name, METRICS[name]["help"], labels[name], registry=registry)
-        for *said, value in told:
-            (metric.labels(*said) if said else metric).inc(float(value))
-    left = [path.read_bytes() for path in sorted((space.root / "metrics").glob("*.prom"))]
-    return generate_latest(registry) + b"".join(left)
+        for *label_values, value in metric_rows:
+            (metric.labels(*label_values) if label_values else metric).inc(float(value))
+    metric_files = [path.read_bytes() for path in sorted((space.root / "metrics").glob("*.prom"))]
+    return generate_latest(registry) + b"".join(metric_files)
 
 
 def _of_runs(instance: dg.DagsterInstance) -> dict[str, Iterable[Sequence]]:
@@ -186,8 +186,8 @@ def run_ui(host: str, port: int, home: Path, token: str, on_ready: Callable[[], 
         for program in programs:
             guard = [python, GUARD, str(os.getpid()), str(ENDS_WITHIN_S)]
             # What runs jobs does not need the token
-            told = os.environ | {TOKEN: token * (program is programs[-1]), NOTES: str(home / "notes")}
-            children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=told))
+            environment = os.environ | {TOKEN: token * (program is programs[-1]), NOTES: str(home / "notes")}
+            children.append(subprocess.Popen([*guard, *program], cwd=ROOT, env=environment))
             while len(children) == 1 and not code.exists() and children[0].poll() is None:
                 time.sleep(0.1)
         _wait(children, host, port, on_ready)

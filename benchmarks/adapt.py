@@ -34,11 +34,11 @@ STACKING = range(5)  # episodes of the first place; the others are of the second
 
 def parts(episodes: Sequence[HeldOut], adapted: int) -> dict[str, list[HeldOut]]:
     """The other episodes, by whether their place is that of the adapted one."""
-    others = [e for e in episodes if e.episode_index != adapted]
-    is_here = [(e.episode_index in STACKING) == (adapted in STACKING) for e in others]
+    other_episodes = [e for e in episodes if e.episode_index != adapted]
+    is_here = [(e.episode_index in STACKING) == (adapted in STACKING) for e in other_episodes]
     return {
-        "same place": [e for e, here in zip(others, is_here, strict=True) if here],
-        "other place": [e for e, here in zip(others, is_here, strict=True) if not here],
+        "same place": [e for e, matches_place in zip(other_episodes, is_here, strict=True) if matches_place],
+        "other place": [e for e, matches_place in zip(other_episodes, is_here, strict=True) if not matches_place],
     }
 
 
@@ -50,23 +50,23 @@ def main() -> None:
     args = parser.parse_args()
     lake = open_lake(Workspace(args.workspace))
     release, base = get_release(lake, args.release), model_folder(lake.workspace, args.model)
-    new, known = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
+    new, known_episodes = (held_out(lake, release, (split,), args.truth) for split in ("test_ood", "test_id"))
     new = [e for e in new if e.dataset == DATASET]
     recipe = load_recipe(args.recipe, base)
     results: dict[str, list[dict[str, float]]] = {}
     for episode in args.episodes:
-        asked = parts(new, episode) | {"test_id": known}
-        before = open_local(base, BATCH)
-        for name, episodes in asked.items():
-            results[f"{episode} before, {name}"] = [measured(before, episodes, [])]
+        episode_groups = parts(new, episode) | {"test_id": known_episodes}
+        base_model = open_local(base, BATCH)
+        for name, episodes in episode_groups.items():
+            results[f"{episode} before, {name}"] = [measured(base_model, episodes, [])]
         for seed in range(args.seeds):
-            began = time.process_time()
+            start_s = time.process_time()
             samples = episode_samples(lake, DATASET, episode, SAMPLES, seed)
             run = adapt(lake, samples, f"{DATASET}-{episode:06d}", with_seed(recipe, seed))
-            cost = {"cpu_s": time.process_time() - began, "moments": float(len(samples))}
-            after = open_local(run.checkpoint, BATCH)
-            for name, episodes in asked.items():
-                results.setdefault(f"{episode} after, {name}", []).append(measured(after, episodes, []) | cost)
+            cost = {"cpu_s": time.process_time() - start_s, "moments": float(len(samples))}
+            trained_model = open_local(run.checkpoint, BATCH)
+            for name, episodes in episode_groups.items():
+                results.setdefault(f"{episode} after, {name}", []).append(measured(trained_model, episodes, []) | cost)
             print(f"episode {episode} seed {seed}: {cost}", flush=True)
     tell(args.out, {name: summary(runs) for name, runs in results.items()}, results=results)
 

@@ -82,27 +82,31 @@ def build(folder: str, space: str) -> tuple[float, float, int]:
     """Run in a process of its own: says when the work on chunks began and ended, and how many frames there are."""
     times: list[float] = []
     configured = DatasetBuild(dataset=DatasetConfig(name="videos", source=folder), stages=StageConfigs())
-    where = Workspace(Path(space))
-    report = run_build(where, [configured], WORKERS, Times(times))
+    workspace = Workspace(Path(space))
+    report = run_build(workspace, [configured], WORKERS, Times(times))
     if report.failed:
         sys.exit(report.failed[0].trace)
-    frames = sum(int(done.numbers["decoded_frames"]) for done in report.done if done.run.stage == "frames")
+    frames = sum(
+        int(stage_report.numbers["decoded_frames"])
+        for stage_report in report.done
+        if stage_report.run.stage == "frames"
+    )
     return times[0], times[-1], frames
 
 
 def watched(folder: Path) -> Found:
     """Build in a process of its own, and look at it meanwhile."""
-    begun, looks, most = time.monotonic(), list[tuple[float, int]](), 0.0
+    start_time, looks, peak_mb = time.monotonic(), list[tuple[float, int]](), 0.0
     with tempfile.TemporaryDirectory(dir=folder.parent) as space, ThreadPoolExecutor(1) as pool:
         building = pool.submit(apart, build, str(folder), space)
         while not building.done():
-            seen = [found for pid in started(os.getpid()) if (found := look(pid))]
-            looks.append((time.monotonic(), sum(running for running, _ in seen)))
-            most = max(most, *(mb for _, mb in seen), 0.0)
+            process_states = [process_state for pid in started(os.getpid()) if (process_state := look(pid))]
+            looks.append((time.monotonic(), sum(running for running, _ in process_states)))
+            peak_mb = max(peak_mb, *(mb for _, mb in process_states), 0.0)
             time.sleep(EVERY_S)
     start, end, frames = building.result()
-    busy = statistics.mean(min(count, WORKERS) / WORKERS for at, count in looks if start <= at <= end)
-    return Found(len(list(folder.glob("*.mp4"))), frames, end - start, time.monotonic() - begun, busy, most)
+    busy = statistics.mean(min(count, WORKERS) / WORKERS for time_s, count in looks if start <= time_s <= end)
+    return Found(len(list(folder.glob("*.mp4"))), frames, end - start, time.monotonic() - start_time, busy, peak_mb)
 
 
 def started(pid: int) -> Iterator[int]:
@@ -137,13 +141,13 @@ def main() -> int:
             folders.append(Path(name) / f"short-{episodes}")
             make_short(folders[-1], episodes)
         for folder in folders:
-            found = watched(folder)
-            seconds, busy = f"{found.chunks_s:.0f} of {found.whole_s:.0f}", f"{found.busy:.0%}"
-            rows.append((f"{found.episodes:,}", f"{found.frames:,}", seconds, busy, f"{found.mb:.0f}"))
+            result = watched(folder)
+            seconds, busy = f"{result.chunks_s:.0f} of {result.whole_s:.0f}", f"{result.busy:.0%}"
+            rows.append((f"{result.episodes:,}", f"{result.frames:,}", seconds, busy, f"{result.mb:.0f}"))
             print(rows[-1], file=sys.stderr, flush=True)
-            memory += [found.mb] if folder.name.startswith("short") else []
-            if is_missed(found.busy, BUSY_GOAL) and found.episodes in (1, args.short):
-                missed.append(f"{found.episodes:,} episodes keep two workers {busy} busy")
+            memory += [result.mb] if folder.name.startswith("short") else []
+            if is_missed(result.busy, BUSY_GOAL) and result.episodes in (1, args.short):
+                missed.append(f"{result.episodes:,} episodes keep two workers {busy} busy")
     table(("episodes", "frames", "seconds of chunks, of all", f"busy (goal {BUSY_GOAL:.0%})", "most MB"), rows)
     if len(memory) == 2 and is_missed(memory[1] / memory[0], MOST_GROWTH, smaller_is_better=True):
         missed.append(f"ten times as many episodes take {memory[1]:.0f} instead of {memory[0]:.0f} MB")

@@ -74,13 +74,13 @@ def trials(decoded: DecodedSet, faults: Iterable[Fault], seed: int) -> Iterator[
     The runs and the places are the same for all sizes, as far as these can have them.
     """
     clean = checkup_of(decoded)
-    before = {_key(fault) for fault in clean.faults()}
+    former_keys = {_key(fault) for fault in clean.faults()}
     for fault in faults:
         drawn = (seed, crc32(f"{decoded.name} {fault.name}".encode()))
         for size, turn in product(fault.sizes, fault.turns):
             spoil = _everywhere if fault.everywhere else _in_some_runs
-            for spoilt, said in spoil(decoded, fault, size if turn == 1 else -float(size), drawn, clean):
-                yield _judged(decoded, fault, size, spoilt, said, before)
+            for spoilt, run_faults in spoil(decoded, fault, size if turn == 1 else -float(size), drawn, clean):
+                yield _judged(decoded, fault, size, spoilt, run_faults, former_keys)
 
 
 def _everywhere(
@@ -88,8 +88,8 @@ def _everywhere(
 ) -> Iterator[tuple[Spoilt, list[RunFault]]]:
     """A fault of all runs at once, and what is said then."""
     spoilt = [fault.spoil(decoded, k, size, np.random.default_rng(drawn)) for k in range(len(decoded.runs))]
-    runs = [one.run if one else run for one, run in zip(spoilt, decoded.runs, strict=True)]
-    first = next((one for one in spoilt if one), None)
+    runs = [spoilt_run.run if spoilt_run else run for spoilt_run, run in zip(spoilt, decoded.runs, strict=True)]
+    first = next((spoilt_run for spoilt_run in spoilt if spoilt_run), None)
     if first is not None:
         yield first, checkup_of(replace(decoded, runs=runs)).faults()
 
@@ -112,36 +112,43 @@ def _faults_with(clean: Checkup, spoilt: Spoilt) -> list[RunFault]:
 
 
 def _judged(
-    decoded: DecodedSet, fault: Fault, size: float | str, spoilt: Spoilt, said: Sequence[RunFault], before: set[tuple]
+    decoded: DecodedSet,
+    fault: Fault,
+    size: float | str,
+    spoilt: Spoilt,
+    run_faults: Sequence[RunFault],
+    former_keys: set[tuple],
 ) -> Trial:
-    new = [one for one in said if _key(one) not in before]
-    named = [one for one in new if is_meant(one, fault, spoilt)]
+    new = [run_fault for run_fault in run_faults if _key(run_fault) not in former_keys]
+    named_faults = [run_fault for run_fault in new if is_meant(run_fault, fault, spoilt)]
     # What was said of a run before may be said of other frames now
-    runs = {key[:2] for key in before}
-    new = [one for one in new if _key(one)[:2] not in runs]
+    runs = {key[:2] for key in former_keys}
+    new = [run_fault for run_fault in new if _key(run_fault)[:2] not in runs]
     if fault.everywhere:
-        strangers = [one for one in new if one.check_name != fault.check]
+        strangers = [run_fault for run_fault in new if run_fault.check_name != fault.check]
     else:
-        strangers = [one for one in new if one.episode_index not in (spoilt.run.index, spoilt.partner)]
+        strangers = [
+            run_fault for run_fault in new if run_fault.episode_index not in (spoilt.run.index, spoilt.partner)
+        ]
     # Where nothing is wrong, whatever is named is a false alarm
     false = new if fault.check is None else strangers
-    exact = any(is_right_time(one, spoilt) for one in named)
-    return Trial(fault, size, decoded.name, spoilt, bool(named), exact, tuple(false))
+    exact = any(is_right_time(run_fault, spoilt) for run_fault in named_faults)
+    return Trial(fault, size, decoded.name, spoilt, bool(named_faults), exact, tuple(false))
 
 
-def is_meant(said: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
+def is_meant(run_fault: RunFault, fault: Fault, spoilt: Spoilt) -> bool:
     """Does what was said name a fault: the right check, run and an overlapping stretch?"""
-    if said.check_name != fault.check:
+    if run_fault.check_name != fault.check:
         return False
     if fault.everywhere:
         return True
-    is_run = said.episode_index in (spoilt.run.index, spoilt.partner)
-    return is_run and said.start_frame < spoilt.end and said.end_frame > spoilt.start
+    is_run = run_fault.episode_index in (spoilt.run.index, spoilt.partner)
+    return is_run and run_fault.start_frame < spoilt.end and run_fault.end_frame > spoilt.start
 
 
-def is_right_time(said: RunFault, spoilt: Spoilt) -> bool:
+def is_right_time(run_fault: RunFault, spoilt: Spoilt) -> bool:
     """Are late rows told with the right sign, to one frame, beyond what is usual in the set?"""
-    return said.unit == "frames" and abs(said.measured - said.usual - spoilt.frames_late) <= 1
+    return run_fault.unit == "frames" and abs(run_fault.measured - run_fault.usual - spoilt.frames_late) <= 1
 
 
 def _key(fault: RunFault) -> tuple:
@@ -151,62 +158,66 @@ def _key(fault: RunFault) -> tuple:
 # Tables
 
 
-def recall_rows(done: Sequence[Trial]) -> list[list[str]]:
+def recall_rows(all_trials: Sequence[Trial]) -> list[list[str]]:
     """For each fault, how often it is named at each size, over all sets; and the sets in which the plainest one is
     not always named."""
     rows = []
     for fault in FAULTS:
-        own = [trial for trial in done if trial.fault is fault]
-        if not own or fault.check is None:
+        fault_trials = [trial for trial in all_trials if trial.fault is fault]
+        if not fault_trials or fault.check is None:
             continue
-        sizes = [_of_size([t for t in own if t.size == size], size) for size in fault.sizes]
-        rows.append([fault.name, f"`{fault.check}`", fault.unit, "; ".join(filter(None, sizes)), _missed_in(own)])
+        sizes = [_of_size([t for t in fault_trials if t.size == size], size) for size in fault.sizes]
+        rows.append(
+            [fault.name, f"`{fault.check}`", fault.unit, "; ".join(filter(None, sizes)), _missed_in(fault_trials)]
+        )
     return rows
 
 
-def _missed_in(own: Sequence[Trial]) -> str:
-    plainest = [trial for trial in own if trial.size == trial.fault.sizes[-1]]
+def _missed_in(fault_trials: Sequence[Trial]) -> str:
+    plainest = [trial for trial in fault_trials if trial.size == trial.fault.sizes[-1]]
     by_set: dict[str, list[bool]] = {}
     for trial in plainest:
         by_set.setdefault(trial.dataset, []).append(trial.is_named)
-    return ", ".join(f"`{name}`" for name, named in by_set.items() if not all(named))
+    return ", ".join(f"`{name}`" for name, trial_names in by_set.items() if not all(trial_names))
 
 
-def _of_size(own: Sequence[Trial], size: float | str) -> str:
-    if not own:
+def _of_size(size_trials: Sequence[Trial], size: float | str) -> str:
+    if not size_trials:
         return ""
-    named = sum(trial.is_named for trial in own)
-    exact = f" ({sum(trial.is_exact for trial in own)})" if own[0].spoilt.frames_late else ""
-    return f"{size}: {named}{exact}/{len(own)}".removeprefix(": ")
+    num_named = sum(trial.is_named for trial in size_trials)
+    exact = f" ({sum(trial.is_exact for trial in size_trials)})" if size_trials[0].spoilt.frames_late else ""
+    return f"{size}: {num_named}{exact}/{len(size_trials)}".removeprefix(": ")
 
 
-def clean_rows(sets: Sequence[DecodedSet], said: Mapping[str, Sequence[RunFault]], done: Sequence[Trial]) -> list:
+def clean_rows(
+    sets: Sequence[DecodedSet], faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]
+) -> list:
     """For each set: what is said of it as it is, and of other runs than those with a fault."""
     rows = []
     for decoded in sets:
         checks = defaultdict(int)
-        for fault in said[decoded.name]:
+        for fault in faults_by_set[decoded.name]:
             checks[fault.check_name] += 1
-        own = [trial for trial in done if trial.dataset == decoded.name]
-        false = sum(len(trial.false_alarms) for trial in own)
+        set_trials = [trial for trial in all_trials if trial.dataset == decoded.name]
+        false = sum(len(trial.false_alarms) for trial in set_trials)
         words = ", ".join(f"`{check}` {count}" for check, count in sorted(checks.items())) or "nothing"
-        beside = f"{false} beside {len(own)}" if own else "–"
-        rows.append([f"`{decoded.name}`", str(len(decoded.runs)), words, beside])
+        comparison = f"{false} beside {len(set_trials)}" if set_trials else "–"
+        rows.append([f"`{decoded.name}`", str(len(decoded.runs)), words, comparison])
     return rows
 
 
 def cost_row(decoded: DecodedSet) -> list[str]:
     """What the checkup takes beside decoding, and what it keeps of a run until all are compared."""
     signals = [run.signals() for run in decoded.runs]
-    before, checkup = process_time(), Checkup(decoded.name)
+    start_s, checkup = process_time(), Checkup(decoded.name)
     for run in signals:
         checkup.add(run)
     checkup.faults()
-    share = (process_time() - before) / decoded.decoding_s
+    share = (process_time() - start_s) / decoded.decoding_s
     tracemalloc.start()
-    kept = Checkup(decoded.name)
+    kept_checkup = Checkup(decoded.name)
     for run in signals:
-        kept.add(run)
+        kept_checkup.add(run)
     kept_kb = tracemalloc.get_traced_memory()[0] / len(signals) / 1024
     tracemalloc.stop()
     return [f"`{decoded.name}`", f"{decoded.decoding_s:.1f}", f"{share:.1%}", f"{kept_kb:.0f}"]
@@ -220,12 +231,12 @@ def many_rows(decoded: DecodedSet, counts: Sequence[int]) -> list[list[str]]:
         checkup, looked_s = Checkup(decoded.name), 0.0
         for index in range(count):
             run = _varied(signals[index % len(signals)], index, rng)
-            before = process_time()
+            start_s = process_time()
             checkup.add(run)
-            looked_s += process_time() - before
-        before = process_time()
+            looked_s += process_time() - start_s
+        start_s = process_time()
         checkup.faults()
-        compared_s = process_time() - before
+        compared_s = process_time() - start_s
         tracemalloc.start()
         checkup.faults()
         peak_mb = tracemalloc.get_traced_memory()[1] / 2**20
@@ -267,25 +278,25 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     return {name: table_text(head, data[name]) for name, head in HEADS.items() if name in data}
 
 
-def details(said: Mapping[str, Sequence[RunFault]], done: Sequence[Trial]) -> Iterator[str]:
+def details(faults_by_set: Mapping[str, Sequence[RunFault]], all_trials: Sequence[Trial]) -> Iterator[str]:
     """What is said of sets as they are, each fault that is not named, and what is said of runs without one."""
     yield "## Said of sets as they are"
-    for name, faults in said.items():
+    for name, faults in faults_by_set.items():
         yield from (f"- {name}: {_in_words(fault)}" for fault in faults)
     yield "\n## Not named"
-    yield from (f"- {trial.words()}" for trial in done if trial.fault.check and not trial.is_named)
+    yield from (f"- {trial.words()}" for trial in all_trials if trial.fault.check and not trial.is_named)
     yield "\n## Named with another time"
-    yield from (f"- {t.words()}" for t in done if t.spoilt.frames_late and t.is_named and not t.is_exact)
+    yield from (f"- {t.words()}" for t in all_trials if t.spoilt.frames_late and t.is_named and not t.is_exact)
     yield "\n## Said of runs without the fault"
-    for trial in done:
+    for trial in all_trials:
         for check in sorted({fault.check_name for fault in trial.false_alarms}):
-            own = [fault for fault in trial.false_alarms if fault.check_name == check]
-            yield f"- {trial.words()} -> {len(own)} x {_in_words(own[0])}"
+            alarms = [fault for fault in trial.false_alarms if fault.check_name == check]
+            yield f"- {trial.words()} -> {len(alarms)} x {_in_words(alarms[0])}"
 
 
 def _in_words(fault: RunFault) -> str:
-    where = f"run {fault.episode_index}, {fault.start_frame} to {fault.end_frame}"
-    return f"{fault.check_name}: {where}: {fault.detail}"
+    location = f"run {fault.episode_index}, {fault.start_frame} to {fault.end_frame}"
+    return f"{fault.check_name}: {location}: {fault.detail}"
 
 
 def main() -> int:
@@ -300,27 +311,31 @@ def main() -> int:
     parser.add_argument("--peers", action="store_true", help="run other checkers on copies of the first set, too")
     parser.add_argument("--many", nargs="*", type=int, default=[], metavar="N", help="also what so many runs take")
     parser.add_argument("--page", action="store_true", help="write the tables of docs/checkup.md, too")
-    asked = parser.parse_args()
-    places = [ROOT / "samples" / name for name in SIMULATED] + [asked.data / name for name in (*SPOILT, *CLEAN)]
-    places = [p for p in places if p.is_dir() and (not asked.sets or p.name in asked.sets)]
+    args = parser.parse_args()
+    places = [ROOT / "samples" / name for name in SIMULATED] + [args.data / name for name in (*SPOILT, *CLEAN)]
+    places = [p for p in places if p.is_dir() and (not args.sets or p.name in args.sets)]
     sets = [decoded_set(place, KEPT) for place in places]
-    faults = [fault for fault in FAULTS if asked.only in f"{fault.name} {fault.check}"]
-    said = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
-    spoilt = [decoded for decoded in sets if asked.sets or decoded.name not in CLEAN]
-    done = [trial for decoded in spoilt for trial in trials(decoded, faults, asked.seed)]
-    data: dict[str, Any] = {"seed": asked.seed}
-    data |= {"faults": recall_rows(done), "clean": clean_rows(sets, said, done), "cost": list(map(cost_row, spoilt))}
-    if asked.many:
-        data["many"] = many_rows(sets[0], asked.many)
-    if asked.peers:
-        data["peers"] = peer_rows(sets[0], asked.seed, KEPT)
+    faults = [fault for fault in FAULTS if args.only in f"{fault.name} {fault.check}"]
+    faults_by_set = {decoded.name: checkup_of(decoded).faults() for decoded in sets}
+    spoilt = [decoded for decoded in sets if args.sets or decoded.name not in CLEAN]
+    all_trials = [trial for decoded in spoilt for trial in trials(decoded, faults, args.seed)]
+    data: dict[str, Any] = {"seed": args.seed}
+    data |= {
+        "faults": recall_rows(all_trials),
+        "clean": clean_rows(sets, faults_by_set, all_trials),
+        "cost": list(map(cost_row, spoilt)),
+    }
+    if args.many:
+        data["many"] = many_rows(sets[0], args.many)
+    if args.peers:
+        data["peers"] = peer_rows(sets[0], args.seed, KEPT)
     for name, text in tables_of(data).items():
         print(f"## {name}\n\n{text}")
     print(machine())
-    if asked.details:
-        print("\n".join(details(said, done)))
-    if asked.page:
-        write_page(data, is_whole=not (asked.only or asked.sets))
+    if args.details:
+        print("\n".join(details(faults_by_set, all_trials)))
+    if args.page:
+        write_page(data, is_whole=not (args.only or args.sets))
     return 0
 
 

@@ -134,10 +134,10 @@ def moved(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
     if way == "shift":
         angle = rng.uniform(0, 2 * np.pi)
         matrix[:, 2] += float(amount) * width * np.array([np.cos(angle), np.sin(angle)])
-    other = np.stack(
+    shifted_pictures = np.stack(
         [cv2.warpAffine(np.array(p), matrix, (width, height), borderMode=cv2.BORDER_REFLECT) for p in pictures]
     )
-    return _whole(run.with_pictures(camera, encoded_again(other)))
+    return _whole(run.with_pictures(camera, encoded_again(shifted_pictures)))
 
 
 def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt:
@@ -146,8 +146,8 @@ def brighter(decoded: DecodedSet, k: int, luma: float | str, rng: Rng) -> Spoilt
     camera, start = _camera(run, rng), int(rng.integers(len(run) // 4, 3 * len(run) // 4))
     pictures = np.array(run.pictures[camera], np.int16)
     pictures[start:] += round(float(luma)) * int(rng.choice([-1, 1]))
-    other = encoded_again(np.clip(pictures, 0, 255).astype(np.uint8))
-    return Spoilt(run.with_pictures(camera, other), start, len(run))
+    changed_pictures = encoded_again(np.clip(pictures, 0, 255).astype(np.uint8))
+    return Spoilt(run.with_pictures(camera, changed_pictures), start, len(run))
 
 
 # Rows
@@ -182,11 +182,11 @@ def late(decoded: DecodedSet, k: int, frames: float | str, rng: Rng, *, only_gri
         return None
     n = len(run) - count
     # The frames that pictures and rows on time have, and those of late rows
-    own, others = (count, 0) if int(frames) > 0 else (0, count)
-    cut = kept_frames(run, np.arange(len(run))[own : own + n])
+    own_start, other_start = (count, 0) if int(frames) > 0 else (0, count)
+    cut = kept_frames(run, np.arange(len(run))[own_start : own_start + n])
     shifted = values_of(cut)
     for name, dimensions in chosen.items():
-        shifted[name][:, dimensions] = values[name][others : others + n, dimensions]
+        shifted[name][:, dimensions] = values[name][other_start : other_start + n, dimensions]
     return Spoilt(with_rows(cut, **shifted), 0, n, int(frames))
 
 
@@ -198,17 +198,19 @@ def gripper_dimensions(run: DecodedRun) -> dict[str, list[int]]:
             continue
         curve = combined(signal, values[signal.column])
         for name, rows in values.items():
-            own = signal.dimensions if name == signal.column else ()
-            alike = [d for d in range(rows.shape[1]) if d in own or _correlation(rows[:, d], curve) > TRACKS]
-            chosen[name] = sorted({*chosen.get(name, []), *alike})
+            own_dimensions = signal.dimensions if name == signal.column else ()
+            similar_dimensions = [
+                d for d in range(rows.shape[1]) if d in own_dimensions or _correlation(rows[:, d], curve) > TRACKS
+            ]
+            chosen[name] = sorted({*chosen.get(name, []), *similar_dimensions})
     return chosen
 
 
-def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+def _correlation(first_curve: np.ndarray, second_curve: np.ndarray) -> float:
     """Its size; 0 where one of the two does not change."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(first_curve) == 0 or np.ptp(second_curve) == 0:
         return 0.0
-    return abs(float(np.corrcoef(one, other)[0, 1]))
+    return abs(float(np.corrcoef(first_curve, second_curve)[0, 1]))
 
 
 def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt | None:
@@ -220,11 +222,11 @@ def clipped(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt
     everywhere = np.concatenate([r.episode.action for r in decoded.runs if r.episode.action is not None])[:, arm]
     low, high = everywhere.min(axis=0), everywhere.max(axis=0)
     margin = (1 - float(share)) / 2 * (high - low)
-    before = values["action"][:, arm]
-    after = np.clip(before, low + margin, high - margin)
-    if (before != after).any(axis=1).mean() < 0.05:
+    former_rows = values["action"][:, arm]
+    clipped_rows = np.clip(former_rows, low + margin, high - margin)
+    if (former_rows != clipped_rows).any(axis=1).mean() < 0.05:
         return None
-    values["action"][:, arm] = after
+    values["action"][:, arm] = clipped_rows
     return _whole(with_rows(run, **values))
 
 
@@ -248,10 +250,10 @@ def jump(decoded: DecodedSet, k: int, times: float | str, rng: Rng) -> Spoilt | 
     joint = _moving_joint(run, rng)
     if joint is None:
         return None
-    at = int(rng.integers(5, len(run) - 5))
+    jump_frame = int(rng.integers(5, len(run) - 5))
     largest = np.abs(np.diff(values["state"][:, joint])).max()
-    values["state"][at, joint] += float(times) * largest * int(rng.choice([-1, 1]))
-    return Spoilt(with_rows(run, state=values["state"]), at, at + 1)
+    values["state"][jump_frame, joint] += float(times) * largest * int(rng.choice([-1, 1]))
+    return Spoilt(with_rows(run, state=values["state"]), jump_frame, jump_frame + 1)
 
 
 def stuck(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
@@ -311,7 +313,7 @@ def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
         values = values_of(run)
         noise = {name: rng.normal(0, share, rows.shape) * np.ptp(rows, axis=0) for name, rows in values.items()}
         run = _all_again(with_rows(run, **{name: rows + noise[name] for name, rows in values.items()}))
-    new = 1 + max(other.index for other in decoded.runs)
+    new = 1 + max(existing_run.index for existing_run in decoded.runs)
     record = replace(run.episode.record, episode_index=new, source_id=f"{run.episode.record.source_id} again")
     return _whole(replace(run, episode=replace(run.episode, record=record)), decoded.runs[k].index)
 
@@ -319,32 +321,32 @@ def copied(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt:
 def other_pictures(decoded: DecodedSet, k: int, size: float | str, rng: Rng) -> Spoilt | None:
     """The run has the pictures of another one of its task, or of another task; both are as long as the shorter."""
     run, task = decoded.runs[k], decoded.runs[k].episode.record.task
-    others = [
-        other
-        for other in decoded.runs
-        if other is not run
-        and (other.episode.record.task == task) == (size == "same task")
-        and set(other.pictures) == set(run.pictures)
-        and len(other) >= 0.8 * len(run)
+    other_runs = [
+        other_run
+        for other_run in decoded.runs
+        if other_run is not run
+        and (other_run.episode.record.task == task) == (size == "same task")
+        and set(other_run.pictures) == set(run.pictures)
+        and len(other_run) >= 0.8 * len(run)
     ]
-    if not others:
+    if not other_runs:
         return None
-    other = others[int(rng.integers(len(others)))]
-    cut = kept_frames(run, np.arange(len(run)) < len(other))
+    other_run = other_runs[int(rng.integers(len(other_runs)))]
+    cut = kept_frames(run, np.arange(len(run)) < len(other_run))
     for camera in cut.pictures:
-        cut = cut.with_pictures(camera, other.pictures[camera][: len(cut)])
-    return _whole(cut, other.index)
+        cut = cut.with_pictures(camera, other_run.pictures[camera][: len(cut)])
+    return _whole(cut, other_run.index)
 
 
-def kept_frames(run: DecodedRun, kept: np.ndarray) -> DecodedRun:
+def kept_frames(run: DecodedRun, kept_mask: np.ndarray) -> DecodedRun:
     """The run's frames of a mask or of places [m]: rows, times and pictures."""
     episode = run.episode
     times = episode.timestamps_s
-    tables = {name: table and _rows_at(table, kept) for name, table in _tables(episode).items()}
-    times = None if times is None else times[kept]
+    tables = {name: table and _rows_at(table, kept_mask) for name, table in _tables(episode).items()}
+    times = None if times is None else times[kept_mask]
     cut = replace(run, episode=replace(episode, timestamps_s=times, statistics=(), **tables))
     for camera, pictures in run.pictures.items():
-        cut = cut.with_pictures(camera, pictures[kept])
+        cut = cut.with_pictures(camera, pictures[kept_mask])
     return cut
 
 
@@ -352,8 +354,8 @@ def _tables(episode: EpisodeData) -> dict[str, pa.Table | None]:
     return {"states": episode.states, "actions": episode.actions}
 
 
-def _rows_at(table: pa.Table, kept: np.ndarray) -> pa.Table:
-    return table.take(pa.array(np.arange(table.num_rows)[kept]))
+def _rows_at(table: pa.Table, kept_mask: np.ndarray) -> pa.Table:
+    return table.take(pa.array(np.arange(table.num_rows)[kept_mask]))
 
 
 def dropped(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoilt | None:
@@ -362,9 +364,9 @@ def dropped(decoded: DecodedSet, k: int, frames: float | str, rng: Rng) -> Spoil
     if run.episode.timestamps_s is None or count >= len(run) // 3:
         return None
     start = int(rng.integers(5, len(run) - count - 5))
-    kept = np.ones(len(run), bool)
-    kept[start : start + count] = False
-    return Spoilt(kept_frames(run, kept), max(0, start - 1), start + 1)
+    kept_mask = np.ones(len(run), bool)
+    kept_mask[start : start + count] = False
+    return Spoilt(kept_frames(run, kept_mask), max(0, start - 1), start + 1)
 
 
 def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt | None:
@@ -387,8 +389,12 @@ def idle(decoded: DecodedSet, k: int, seconds: float | str, rng: Rng) -> Spoilt 
 
 def _more_times(times: np.ndarray, count: int, run: DecodedRun, is_head: bool) -> np.ndarray:
     """The times of a run that is longer by `count` frames."""
-    more = np.arange(1, count + 1) / run.fps
-    return np.r_[times[0] + more - more[0], times + more[-1]] if is_head else np.r_[times, times[-1] + more]
+    added_times = np.arange(1, count + 1) / run.fps
+    return (
+        np.r_[times[0] + added_times - added_times[0], times + added_times[-1]]
+        if is_head
+        else np.r_[times, times[-1] + added_times]
+    )
 
 
 def _at_rest(run: DecodedRun, stretch: slice) -> DecodedRun:
@@ -422,7 +428,7 @@ def stale(decoded: DecodedSet, k: int, share: float | str, rng: Rng) -> Spoilt |
         return None
     statistics = []
     for vector in values:
-        rows = np.concatenate([values_of(other)[vector] for other in first])
+        rows = np.concatenate([values_of(source_run)[vector] for source_run in first])
         of_rows = rows.min(axis=0), rows.max(axis=0), rows.mean(axis=0), rows.std(axis=0)
         statistics.append(StoredStatistics(vector, "meta/stats.json", *of_rows, False))
     return _whole(replace(run, episode=replace(run.episode, statistics=statistics)))
@@ -465,8 +471,8 @@ def _moving_joint(run: DecodedRun, rng: Rng, column: str = "state") -> int | Non
     if values is None or not arm:
         return None
     spread = values[:, arm].std(axis=0)
-    moving = [joint for joint, s in zip(arm, spread, strict=True) if s > max(1e-9, 0.1 * spread.max())]
-    return int(rng.choice(moving)) if moving else None
+    moving_joints = [joint for joint, s in zip(arm, spread, strict=True) if s > max(1e-9, 0.1 * spread.max())]
+    return int(rng.choice(moving_joints)) if moving_joints else None
 
 
 SECONDS = (2, 4, 6, 10)

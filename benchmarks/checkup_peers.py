@@ -70,10 +70,10 @@ class Placed:
     check: str
     episodes: frozenset[int]
 
-    def kinds(self, said: Iterable[tuple[int, str]], *, is_ours: bool) -> list[str]:
+    def kinds(self, named_pairs: Iterable[tuple[int, str]], *, is_ours: bool) -> list[str]:
         """The kinds of faults that are said of its runs: of ours the right one, of others any."""
-        own = {kind for episode, kind in said if episode in self.episodes and not kind.endswith(CRASHED)}
-        return sorted(own & {self.check} if is_ours else own)
+        named_kinds = {kind for episode, kind in named_pairs if episode in self.episodes and not kind.endswith(CRASHED)}
+        return sorted(named_kinds & {self.check} if is_ours else named_kinds)
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,8 @@ def _text(run: DecodedRun) -> str:
     return run.episode.record.task or ""
 
 
-def _file(where: str, number: int) -> dict[str, int]:
-    return {f"{where}/chunk_index": 0, f"{where}/file_index": number}
+def _file(prefix: str, number: int) -> dict[str, int]:
+    return {f"{prefix}/chunk_index": 0, f"{prefix}/file_index": number}
 
 
 def _rows(run: DecodedRun, episode: int, start: int, task: int) -> pa.Table:
@@ -234,8 +234,8 @@ print(json.dumps([done.stdout, done.stderr, used.ru_utime + used.ru_stime, used.
 def ran(*command: str) -> tuple[str, str, float, float]:
     """What a program printed, to stdout and stderr, its CPU seconds and its peak memory in MB."""
     words = [sys.executable, "-c", MEASURED, *command]
-    done = subprocess.run(words, cwd=ROOT, env=own_code_first(), capture_output=True, text=True, check=True)
-    stdout, stderr, cpu_s, peak_mb = json.loads(done.stdout)
+    process = subprocess.run(words, cwd=ROOT, env=own_code_first(), capture_output=True, text=True, check=True)
+    stdout, stderr, cpu_s, peak_mb = json.loads(process.stdout)
     return stdout, stderr, cpu_s, peak_mb
 
 
@@ -246,20 +246,20 @@ def said_by_peer(report: Any, num_episodes: int, words: str = "") -> set[tuple[i
     if not isinstance(report, dict):
         return set()
     words = next((str(report[key]) for key in KINDS if report.get(key)), words)
-    said = set[tuple[int, str]]()
+    named_pairs = set[tuple[int, str]]()
     for key, value in report.items():
-        said |= said_by_peer(value, num_episodes, words)
+        named_pairs |= said_by_peer(value, num_episodes, words)
         numbers = _episodes(value) if key in EPISODES else []
         if len(numbers) <= MANY * num_episodes:
-            said |= {(number, words) for number in numbers}
-    return said
+            named_pairs |= {(number, words) for number in numbers}
+    return named_pairs
 
 
 def _episodes(value: Any) -> list[int]:
     """The episodes' numbers in a field of a report, such as 3, [3, 7] or ["episode_000003"]."""
     values = value if isinstance(value, list) else [value]
     texts = [str(number) for number in values if isinstance(number, int | str) and not isinstance(number, bool)]
-    return [int(found[1]) for text in texts if (found := re.fullmatch(r"(?:episode_)?(\d+)", text))]
+    return [int(match[1]) for text in texts if (match := re.fullmatch(r"(?:episode_)?(\d+)", text))]
 
 
 def said_by_us(folder: Path) -> tuple[set[tuple[int, str]], float, float]:
@@ -270,28 +270,36 @@ def said_by_us(folder: Path) -> tuple[set[tuple[int, str]], float, float]:
     return {(f["episode_index"], f["reason"]) for f in findings if f["episode_index"] is not None}, cpu_s, peak_mb
 
 
-def peer_rows(decoded: DecodedSet, seed: int, kept: Path) -> list[list[str]]:
+def peer_rows(decoded: DecodedSet, seed: int, cache_folder: Path) -> list[list[str]]:
     """For each fault who says anything new of its run; then what each says of the copy without faults, and its cost."""
-    programs = environment(kept / "peers")
+    programs = environment(cache_folder / "peers")
     with TemporaryDirectory(prefix="proccorpus-trial-") as temporary:
         clean = Path(temporary) / "clean"
         write_lerobot(decoded.runs, clean)
         checkers = {"ours": said_by_us} | {peer.name: partial(_peer_says, peer, programs) for peer in PEERS}
-        usual = {name: says(clean) for name, says in checkers.items()}
-        rows, named = [], dict.fromkeys(checkers, 0)
+        usual_result = {name: checker(clean) for name, checker in checkers.items()}
+        rows, num_named = [], dict.fromkeys(checkers, 0)
         for half, (runs, placed) in enumerate(spoilt_copies(decoded, seed)):
             folder = Path(temporary) / f"spoilt{half}"
             write_lerobot(runs, folder)
-            new = {name: says(folder)[0] - usual[name][0] for name, says in checkers.items()}
+            new = {name: checker(folder)[0] - usual_result[name][0] for name, checker in checkers.items()}
             for fault in placed:
                 kinds = {name: fault.kinds(new[name], is_ours=name == "ours") for name in checkers}
                 rows.append([fault.name, *(", ".join(f"`{kind}`" for kind in kinds[name]) for name in checkers)])
-                named = {name: count + bool(kinds[name]) for name, count in named.items()}
-    rows.append(["named", *(f"{named[name]} of {len(rows)}" for name in checkers)])
+                num_named = {name: count + bool(kinds[name]) for name, count in num_named.items()}
+    rows.append(["named", *(f"{num_named[name]} of {len(rows)}" for name in checkers)])
     rows.append(
-        ["runs of which something is said without a fault", *(str(len({e for e, _ in usual[n][0]})) for n in usual)]
+        [
+            "runs of which something is said without a fault",
+            *(str(len({e for e, _ in usual_result[n][0]})) for n in usual_result),
+        ]
     )
-    rows.append(["CPU s, peak MB, without a fault", *(f"{usual[n][1]:.1f}, {usual[n][2]:.0f}" for n in usual)])
+    rows.append(
+        [
+            "CPU s, peak MB, without a fault",
+            *(f"{usual_result[n][1]:.1f}, {usual_result[n][2]:.0f}" for n in usual_result),
+        ]
+    )
     return rows
 
 
@@ -301,7 +309,7 @@ def _peer_says(peer: Peer, programs: Path, folder: Path) -> tuple[set[tuple[int,
     _, stderr, cpu_s, peak_mb = ran(str(programs / program), *words, "--json", str(report), str(folder))
     if not report.exists():
         raise RuntimeError(f"{peer.name} wrote no report: {stderr[-500:]}")
-    said = json.loads(report.read_text())
+    report_json = json.loads(report.read_text())
     report.unlink()
     num_episodes = json.loads((folder / "meta/info.json").read_text())["total_episodes"]
-    return said_by_peer(said, num_episodes), cpu_s, peak_mb
+    return said_by_peer(report_json, num_episodes), cpu_s, peak_mb

@@ -60,7 +60,12 @@ class DecodedRun:
 
     def with_pictures(self, camera: str, pictures: np.ndarray) -> "DecodedRun":
         """The run with other pictures [n, h, w] of a camera, measured anew."""
-        cameras = [measured(camera, pictures, own.tiny_every) if own.camera == camera else own for own in self.cameras]
+        cameras = [
+            measured(camera, pictures, camera_measures.tiny_every)
+            if camera_measures.camera == camera
+            else camera_measures
+            for camera_measures in self.cameras
+        ]
         return replace(self, cameras=cameras, pictures={**self.pictures, camera: pictures})
 
 
@@ -106,14 +111,14 @@ def smallest_half(luma: np.ndarray) -> np.ndarray:
     return picture.copy() if picture is luma else picture
 
 
-def decoded_set(folder: Path, kept: Path) -> DecodedSet:
-    """The runs of a dataset; `kept`: where pictures are looked for, and kept."""
+def decoded_set(folder: Path, cache_folder: Path) -> DecodedSet:
+    """The runs of a dataset; `cache_folder`: where pictures are looked for, and kept."""
     source = Source(DatasetConfig(name="checked", source=str(folder.resolve())))
     listing = settle(list_episodes(source), source.config, {})
     grippers = survey(source, listing.records, listing.robot).signals
-    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    records = [record for record in listing.records if record.episode_index not in lost]
-    place = kept / f"{folder.name}-{_fingerprint(source)}"
+    unusable_episodes = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    records = [record for record in listing.records if record.episode_index not in unusable_episodes]
+    place = cache_folder / f"{folder.name}-{_fingerprint(source)}"
     if not (place / INDEX).exists():
         _decode(source, records, grippers, place)
     index = json.loads((place / INDEX).read_text())
@@ -137,9 +142,9 @@ def _decode(source: Source, records: Sequence[EpisodeRecord], grippers: Sequence
     place.mkdir(parents=True, exist_ok=True)
     cameras, decoding_s = {}, 0.0
     for record in records:
-        keeper, before = PictureKeeper(), process_time()
+        keeper, start_s = PictureKeeper(), process_time()
         stored = frames_stage(source, [record], 0, NO_KEYFRAMES, lambda *_: None, [keeper], grippers)
-        decoding_s += process_time() - before
+        decoding_s += process_time() - start_s
         for content in stored.tables["episode_content"].to_pylist():
             cameras[record.episode_index] = content["usable_cameras"]
             for number, camera in enumerate(content["usable_cameras"]):
@@ -156,6 +161,6 @@ def _decoded(
         camera: np.load(place / f"{record.episode_index}-{number}.npy", mmap_mode="r")
         for number, camera in enumerate(cameras)
     }
-    every = every_nth(TINY_HZ, record.fps)
-    cameras_measured = [measured(camera, seen, every) for camera, seen in pictures.items()]
+    stride = every_nth(TINY_HZ, record.fps)
+    cameras_measured = [measured(camera, camera_pictures, stride) for camera, camera_pictures in pictures.items()]
     return DecodedRun(episode, grippers, cameras_measured, pictures)

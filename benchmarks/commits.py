@@ -40,14 +40,16 @@ Made = list[tuple[StageRun, dict[str, pa.Table]]]
 def real_chunk(space: Workspace) -> Made:
     """What each stage published of a chunk, in order."""
     run_build(space, builds_of_source(space, None, str(SOURCE), name="made", episodes=EPISODES)[0], 1)
-    lake, columns, made = Lake(space), ", ".join(StageRun.__dataclass_fields__), []
-    asked = f"SELECT {columns} FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes' ORDER BY snapshot"
-    for run in (StageRun(**row) for row in lake.dicts(asked)):
+    lake, columns, stage_tables = Lake(space), ", ".join(StageRun.__dataclass_fields__), []
+    query = f"SELECT {columns} FROM stage_runs WHERE chunk = 0 AND stage <> 'episodes' ORDER BY snapshot"
+    for run in (StageRun(**row) for row in lake.dicts(query)):
         # Of keyframes, which two stages store, those of its own
-        own = {name: f" WHERE coalesce(label_run, '') = '{run.label_run}'" * ("label_run" in TABLES[name].key)
+        conditions = {name: f" WHERE coalesce(label_run, '') = '{run.label_run}'" * ("label_run" in TABLES[name].key)
                for name in STAGE_TABLES[run.stage]}  # fmt: skip
-        made.append((run, {name: lake.arrow(f"FROM {name}{where}") for name, where in own.items()}))
-    return made
+        stage_tables.append(
+            (run, {name: lake.arrow(f"FROM {name}{condition}") for name, condition in conditions.items()})
+        )
+    return stage_tables
 
 
 def named(rows: pa.Table, dataset: str, chunk: int) -> pa.Table:
@@ -56,33 +58,41 @@ def named(rows: pa.Table, dataset: str, chunk: int) -> pa.Table:
     return rows
 
 
-def write(space: Workspace, way: str, made: Made, dataset: str, first: int, seconds: float, ready: Barrier) -> None:
+def write(
+    space: Workspace, way: str, stage_tables: Made, dataset: str, first: int, seconds: float, ready: Barrier
+) -> None:
     """One writer: publishes chunk after chunk, and notes each stage that is committed, its wait and the CPU so far."""
     if way == WAYS[0]:
         vars(sys.modules[Lake.__module__]).update(turn=lambda space, one: locked(space), waiting=lambda *_: {})
     leave_out_pandas()  # as commands do
     lake = Lake(space)
     ready.wait()
-    begun, used = time.monotonic(), time.process_time()
+    start_s, used = time.monotonic(), time.process_time()
     with (space.root / "noted").open("a", buffering=1) as notes:
         for chunk in count(first):
-            for run, tables in made:
+            for run, tables in stage_tables:
                 of_chunk = {name: named(rows, dataset, chunk) for name, rows in tables.items()}
-                asked = time.monotonic()
+                request_s = time.monotonic()
                 lake.publish(replace(run, dataset=dataset, chunk=chunk, duration_s=0.0), of_chunk)
-                if (now := time.monotonic()) > begun + seconds:
+                if (end_s := time.monotonic()) > start_s + seconds:
                     return
-                notes.write(f"{run.stage} {dataset} {chunk} {first} {now - asked} {time.process_time() - used}\n")
+                notes.write(f"{run.stage} {dataset} {chunk} {first} {end_s - request_s} {time.process_time() - used}\n")
 
 
-def trial(space: Workspace, way: str, made: Made, writers: int, seconds: float) -> tuple[float, float, float]:
+def trial(space: Workspace, way: str, stage_tables: Made, writers: int, seconds: float) -> tuple[float, float, float]:
     """Chunks a second, CPU seconds a chunk, the longest wait for a publish; exits where something was lost."""
     Lake(space).con.close()
     context = multiprocessing.get_context("spawn")
     ready, halfway = context.Barrier(writers + 1), context.Barrier(2)
     # The last one waits in its place until one of the others is killed
-    given = [*((f"writer{k}", 0, seconds, ready) for k in range(writers)), ("writer0", STANDS_IN, seconds / 2, halfway)]
-    processes = [context.Process(target=write, args=(space, way, made, *of)) for of in given]
+    writer_arguments = [
+        *((f"writer{k}", 0, seconds, ready) for k in range(writers)),
+        ("writer0", STANDS_IN, seconds / 2, halfway),
+    ]
+    processes = [
+        context.Process(target=write, args=(space, way, stage_tables, *writer_values))
+        for writer_values in writer_arguments
+    ]
     for process in processes:
         process.start()
     ready.wait()
@@ -94,29 +104,33 @@ def trial(space: Workspace, way: str, made: Made, writers: int, seconds: float) 
     if [process.exitcode for process in processes] != [-signal.SIGKILL, *[0] * writers]:
         sys.exit("a writer has failed")
     noted = [line.split() for line in (space.root / "noted").read_text().splitlines()]
-    check(Lake(space, read_only=True), made, {" ".join(stage) for *stage, _, _, _ in noted})
-    chunks, waits = len(noted) / len(made), [float(wait) for *_, wait, _ in noted]
+    check(Lake(space, read_only=True), stage_tables, {" ".join(stage) for *stage, _, _, _ in noted})
+    chunks, waits = len(noted) / len(stage_tables), [float(wait) for *_, wait, _ in noted]
     used = {(dataset, first): float(cpu) for _, dataset, _, first, _, cpu in noted}  # the last of each writer
     return chunks / seconds, sum(used.values()) / chunks, max(waits)
 
 
-def check(lake: Lake, made: Made, noted: set[str]) -> None:
+def check(lake: Lake, stage_tables: Made, noted: set[str]) -> None:
     lines = set(lake.column("SELECT stage || ' ' || dataset || ' ' || chunk FROM stage_runs"))
-    if lost := noted - lines:
-        sys.exit(f"lost: {sorted(lost)}")
-    for run, name, rows in ((run, name, len(rows)) for run, tables in made for name, rows in tables.items() if rows):
-        there = dict(lake.rows(f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL"))
-        if {there.get(line) for line in lines if line.startswith(run.stage)} - {rows}:
+    if lost_lines := noted - lines:
+        sys.exit(f"lost: {sorted(lost_lines)}")
+    for run, name, rows in (
+        (run, name, len(rows)) for run, tables in stage_tables for name, rows in tables.items() if rows
+    ):
+        stored_counts = dict(
+            lake.rows(f"SELECT '{run.stage} ' || dataset || ' ' || chunk, count(*) FROM {name} GROUP BY ALL")
+        )
+        if {stored_counts.get(line) for line in lines if line.startswith(run.stage)} - {rows}:
             sys.exit(f"{name} of {run.stage}: there in parts")
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=20.0)
-    seconds, found = parser.parse_args().seconds, []
+    seconds, result_rows = parser.parse_args().seconds, []
     with tempfile.TemporaryDirectory() as name, postgres() as server, s3() as bucket:
         os.environ.update(bucket | {"AWS_DEFAULT_REGION": "us-east-1"})
-        made = real_chunk(Workspace(Path(name) / "made"))
+        stage_tables = real_chunk(Workspace(Path(name) / "made"))
         for k, (title, writers) in enumerate((("SQLite", 4), ("Postgres and S3", 8))):
             for way in WAYS:
                 space = Workspace(Path(name) / f"{k}{way}")
@@ -124,10 +138,10 @@ def main() -> None:
                     database = way.replace(" ", "_")
                     server.execute(f"CREATE DATABASE {database}")
                     create(space, server.url(database), f"s3://corpora/{database}")
-                rate, cpu, wait = trial(space, way, made, writers, seconds)
-                found.append((title, str(writers), way, f"{rate:.2f}", f"{cpu:.2f}", f"{wait:.1f}"))
-                print(machine(), found[-1], file=sys.stderr, flush=True)
-    table(("catalog", "writers", "commits", "chunks/s", "CPU s a chunk", "longest wait, s"), found)
+                rate, cpu, wait = trial(space, way, stage_tables, writers, seconds)
+                result_rows.append((title, str(writers), way, f"{rate:.2f}", f"{cpu:.2f}", f"{wait:.1f}"))
+                print(machine(), result_rows[-1], file=sys.stderr, flush=True)
+    table(("catalog", "writers", "commits", "chunks/s", "CPU s a chunk", "longest wait, s"), result_rows)
 
 
 if __name__ == "__main__":

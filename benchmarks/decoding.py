@@ -76,9 +76,9 @@ def large_pictures(count: int) -> Iterator[np.ndarray]:
 
 def repeat_video(source: Path, path: Path, times: int) -> None:
     """The packets of a video many times over, in one file; nothing is encoded anew."""
-    with av.open(str(source)) as given, av.open(str(path), "w") as out:
-        stream = out.add_stream_from_template(given.streams.video[0])
-        packets = [p for p in given.demux(given.streams.video[0]) if p.dts is not None]
+    with av.open(str(source)) as input_video, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(input_video.streams.video[0])
+        packets = [p for p in input_video.demux(input_video.streams.video[0]) if p.dts is not None]
         step = max((p.pts or 0) + (p.duration or 0) for p in packets)
         for _ in range(times):
             for packet in packets:
@@ -117,8 +117,8 @@ def published(clip: Clip, num_frames: int) -> int:
     n = len(pictures)
     labels = procvlm_labels([Segment("one step", 0, n, step=0)], 1, n)
     change = [0.0]
-    for before, after in pairwise(pictures):
-        similarity = 1 - (imagehash.phash(before) - imagehash.phash(after)) / 64
+    for former_picture, next_picture in pairwise(pictures):
+        similarity = 1 - (imagehash.phash(former_picture) - imagehash.phash(next_picture)) / 64
         change.append(1.5 - similarity)
     progress = [sum(change[:i]) / sum(change) for i in range(n)]
     assert len(progress) == len(labels)

@@ -82,8 +82,8 @@ def area(troubled: Sequence[float], clean: Sequence[float]) -> float:
     """How often one of the troubled is higher than one of the clean; equal ones count half. NaN without either."""
     if not len(troubled) or not len(clean):
         return float("nan")
-    apart = np.asarray(troubled)[:, None] - np.asarray(clean)[None]
-    return float((apart > 0).mean() + (apart == 0).mean() / 2)
+    differences = np.asarray(troubled)[:, None] - np.asarray(clean)[None]
+    return float((differences > 0).mean() + (differences == 0).mean() / 2)
 
 
 def by_tasks[T](runs: Sequence[T], task: Callable[[T], str], value: Callable[[Sequence[T]], float]):
@@ -116,8 +116,8 @@ def parts_table(runs: Sequence[Judged]) -> None:
                 return area(troubled, [oddness(run, part) for run in drawn if run.kind == CLEAN])
 
             cells.append(worded(by_tasks(runs, lambda run: run.task, of_kinds)))
-        said = [bool(r.row["why"]) if part == "score" else oddness(r, part) >= ODD_Z for r in clean]
-        rows.append([*cells, f"{np.mean(said):.2f}"])
+        is_flagged = [bool(r.row["why"]) if part == "score" else oddness(r, part) >= ODD_Z for r in clean]
+        rows.append([*cells, f"{np.mean(is_flagged):.2f}"])
     table(["", "all troubled", *TROUBLES, "clean runs of which it is said"], rows)
 
 
@@ -144,9 +144,11 @@ def shaken(space: Workspace, folder: Path, change: Callable[[np.ndarray, float, 
             if jerks[0] and jerks[1]:
                 pairs.setdefault(f"{dataset}: {signals.task}", []).append((math.log(jerks[0]), math.log(jerks[1])))
     for task, of_task in pairs.items():
-        usual = median(before for before, _ in of_task)
+        usual_score = median(first_score for first_score, _ in of_task)
         if len(of_task) > 1:
-            yield from (Shaken(task, before - usual, after - usual) for before, after in of_task)
+            yield from (
+                Shaken(task, first_score - usual_score, last_score - usual_score) for first_score, last_score in of_task
+            )
 
 
 def trembling(hz: float, share: float) -> Callable[[np.ndarray, float, np.random.Generator], np.ndarray]:
@@ -165,10 +167,10 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("sets", nargs="+", type=Path, help="folders of simulated datasets with their truth")
     parser.add_argument("--workspace", type=Path, help="keep the workspaces below it")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with TemporaryDirectory(prefix="proccorpus-trial-") as temporary:
-        root = (asked.workspace or Path(temporary)).resolve()
-        places = [(Workspace(root / folder.resolve().name), folder) for folder in asked.sets]
+        root = (args.workspace or Path(temporary)).resolve()
+        places = [(Workspace(root / folder.resolve().name), folder) for folder in args.sets]
         for space, folder in places:
             for truth in sorted((folder / "truth").iterdir()):
                 build(space, folder / truth.name, truth.name)

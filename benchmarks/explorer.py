@@ -141,9 +141,9 @@ def measured(url: str, process: int, episodes: int, requests: int) -> list[dict]
             took, computed = [], cpu_s(process)
             for _ in range(requests):
                 path = make_url()
-                begun = time.perf_counter()
+                start_s = time.perf_counter()
                 client.get(path).raise_for_status()
-                took.append(1000 * (time.perf_counter() - begun))
+                took.append(1000 * (time.perf_counter() - start_s))
             p95 = sorted(took)[math.ceil(0.95 * len(took)) - 1]
             computed = 1000 * (cpu_s(process) - computed) / requests
             rows.append({"page": name, "p95_ms": p95})
@@ -157,35 +157,35 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("/tmp/explorer-bench"), help="made, and deleted at the end")
     parser.add_argument("--requests", type=int, default=20, help="of each page")
     parser.add_argument("--keep", action="store_true", help="leave the corpus for another run, which takes it as it is")
-    given = parser.parse_args()
-    space, episodes = Workspace(given.folder), episodes_of_each(given.scale)
+    args = parser.parse_args()
+    space, episodes = Workspace(args.folder), episodes_of_each(args.scale)
     if not space.exists():
-        make(space, given.scale)
+        make(space, args.scale)
     furnish(space, episodes)
     try:
-        found = Lake(space, read_only=True).rows(
+        counts = Lake(space, read_only=True).rows(
             "SELECT (SELECT count(*) FROM episode_facts), (SELECT count(*) FROM frames), (SELECT sum(num_rows)"
             " FROM episode_facts)"
         )[0]
-        assert found[0] == DATASETS * episodes, found
-        assert found[1] == found[2], found
-        print(f"{found[0]:,} episodes, {found[1]:,} frame rows")
+        assert counts[0] == DATASETS * episodes, counts
+        assert counts[1] == counts[2], counts
+        print(f"{counts[0]:,} episodes, {counts[1]:,} frame rows")
         shutil.rmtree(space.root / "explorer", ignore_errors=True)
         print("page (milliseconds)     median     p95     max     CPU")
         with exploring(space) as (url, process, first_s):
-            rows = measured(url, process, episodes, given.requests)
-            now, most = memory_mb(process)
+            rows = measured(url, process, episodes, args.requests)
+            now_mb, peak_mb = memory_mb(process)
         with exploring(space) as (_, _, again_s):
             pass
         print(
-            f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now:.0f} MB, at"
-            f" most {most:.0f}"
+            f"first page after {first_s:.1f} s, of the next start after {again_s:.1f} s; memory {now_mb:.0f} MB, at"
+            f" most {peak_mb:.0f}"
         )
         slow = [r["page"] for r in rows if r["p95_ms"] > WANTED_MS]
-        print(json.dumps({"slow": slow, "memory_is_less": most < WANTED_MB}))
+        print(json.dumps({"slow": slow, "memory_is_less": peak_mb < WANTED_MB}))
     finally:
-        if not given.keep:
-            shutil.rmtree(given.folder)
+        if not args.keep:
+            shutil.rmtree(args.folder)
 
 
 if __name__ == "__main__":

@@ -60,8 +60,8 @@ class Encoded:
     def measure(cls, path: Path, pictures: Sequence[np.ndarray]) -> "Encoded":
         """Raises ValueError where the file does not show as many pictures."""
         losses = [
-            np.abs(shown.rgb().astype(np.int16) - picture)
-            for shown, picture in zip(decode(path), pictures, strict=True)
+            np.abs(decoded_frame.rgb().astype(np.int16) - picture)
+            for decoded_frame, picture in zip(decode(path), pictures, strict=True)
         ]
         mean_loss = float(np.mean([loss.mean() for loss in losses]))
         most_loss = max(int(loss.max()) for loss in losses)

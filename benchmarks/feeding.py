@@ -47,27 +47,29 @@ BATCH = 4
 def jpegs(count: int) -> list[bytes]:
     """Frames of the shipped videos, with a camera's noise."""
     rng = np.random.default_rng(0)
-    made = []
+    encoded_pictures = []
     for frame in islice(chain.from_iterable(decode(path) for path in cycle(VIDEOS)), count):
         rgb = cv2.resize(frame.rgb(), SIZE, interpolation=cv2.INTER_CUBIC)
         noisy = np.clip(rgb + rng.normal(0, NOISE, rgb.shape), 0, 255).astype(np.uint8)
-        made.append(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
-    return made
+        encoded_pictures.append(cv2.imencode(".jpg", noisy, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes())
+    return encoded_pictures
 
 
 def write_shards(folder: Path, pictures: list[bytes]) -> list[Path]:
     """Episodes of samples with one to eight pictures each."""
     episodes = []
     for e in range(EPISODES):
-        shown = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(FRAMES)]
+        picture_rows = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(FRAMES)]
         samples = []
         for k in range(PER_EPISODE):
             count = 1 + (k % 2) * (SHOWN - 1)
             row = {"sample_id": f"{e:04x}{k:04x}", "family": "procvqa_c", "num_tokens": 64 * count, "form": None}
             row |= {"question": "\n".join([IMAGE_MARK] * count) + TEXT, "answer": ANSWER, "progress": 0.5}
-            samples.append(row | {"pictures": shown[k % (FRAMES - SHOWN) :][:count]})
-        named = {picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)] for t, p in enumerate(shown)}
-        episodes.append(ShardEpisode("bench", e, samples, named))
+            samples.append(row | {"pictures": picture_rows[k % (FRAMES - SHOWN) :][:count]})
+        named_pictures = {
+            picture_name(e, p): pictures[(e * FRAMES + t) % len(pictures)] for t, p in enumerate(picture_rows)
+        }
+        episodes.append(ShardEpisode("bench", e, samples, named_pictures))
     return [write(folder, episodes, "bench-00000-train-0.tar")]
 
 
@@ -95,13 +97,13 @@ def measure(folder: Path, batches: int, cores: int) -> dict[str, float]:
     settings: dict[str, Any] = {"model": {"path": folder}, "data": DATA, "train": {"steps": 1, "batch": BATCH, "lr": 1}}
     stream = open_stream(write_shards(folder, pictures), make_transform(), Recipe(name="bench", **settings), 0, 1)
     feed(stream, 2)  # warm
-    began = time.process_time()
-    tokens, shown, size = feed(stream, batches)
-    spent = time.process_time() - began
+    start_s = time.process_time()
+    tokens, num_pictures, size = feed(stream, batches)
+    spent = time.process_time() - start_s
     return {
         "kb_per_picture": sum(map(len, pictures)) / len(pictures) / 1e3,
-        "tokens_per_picture": tokens / shown,
-        "ms_per_picture": 1e3 * spent / shown,
+        "tokens_per_picture": tokens / num_pictures,
+        "ms_per_picture": 1e3 * spent / num_pictures,
         "bytes_per_token": size / tokens,
         "tokens_per_s_per_core": tokens / spent,
         "times_the_gpu": cores * tokens / spent / TAKEN,
@@ -116,9 +118,9 @@ def main() -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(Path(folder), options.batches, options.cores)
-    print(", ".join(f"{name} {value:.4g}" for name, value in found.items()))
-    return exit_code(["what a GPU takes"] if found["times_the_gpu"] < 1 else [], options.check)
+        figures = measure(Path(folder), options.batches, options.cores)
+    print(", ".join(f"{name} {value:.4g}" for name, value in figures.items()))
+    return exit_code(["what a GPU takes"] if figures["times_the_gpu"] < 1 else [], options.check)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ SPOILT = {"exact": Mistakes(), "0.5 s": Mistakes(off_s=0.5), "a third doubles a 
 def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) -> tuple[float, float, float, float]:
     """Error and F1 over all runs, calls, and the share of labels for review."""
     by_index = {run.signals.episode_index: run for run in runs}
-    said: dict[int, EpisodeLabel] = {}
+    label_by_run: dict[int, EpisodeLabel] = {}
     config = VlmConfig.model_validate({"runs_per_task": count, "reason": False, "contact_sheet": False})
     signals = [replace(run.signals, task=run.signals.task or "a task") for run in runs]
     calls = 0
@@ -41,13 +41,15 @@ def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) ->
         return hand_progress(label.segments, len(by_index[k].signals))
 
     labelled: TaskLabels = {}, {}
-    for asked in in_rounds([label_task(signals, said, curve_of, config, TransferConfig(), MotionConfig())], labelled):
-        for k, how in asked.items():
+    for requests in in_rounds(
+        [label_task(signals, label_by_run, curve_of, config, TransferConfig(), MotionConfig())], labelled
+    ):
+        for k, request in requests.items():
             model = StandIn(by_index[k].truth, mistakes, np.random.default_rng(k))
             view = view_of(by_index[k], success=by_index[k].truth.success)
-            said[k] = asyncio.run(annotate_episode(view, model, how))
+            label_by_run[k] = asyncio.run(annotate_episode(view, model, request))
             calls += model.calls
-    labels = said | labelled[0]
+    labels = label_by_run | labelled[0]
     errors, f1s = [], []
     for k, (_, truth) in by_index.items():
         label = labels[k]
@@ -60,19 +62,19 @@ def trial(runs: Sequence[HandLabelled], count: int | str, mistakes: Mistakes) ->
 
 
 def main() -> None:
-    asked = hand_labelled(__doc__).parse_args()
-    with trial_workspace(asked.workspace) as space:
-        sets = labelled_sets(space, asked.data, names(asked))
+    args = hand_labelled(__doc__).parse_args()
+    with trial_workspace(args.workspace) as space:
+        sets = labelled_sets(space, args.data, names(args))
     rows = []
     for name, runs in sets.items():
-        found = {
+        results = {
             (count, spoilt): trial(runs, count, mistakes) for count in COUNTS for spoilt, mistakes in SPOILT.items()
         }
         for count in COUNTS:
             cells = []
             for spoilt in SPOILT:
-                error, f1, calls, review = found[count, spoilt]
-                share = calls / found["all", spoilt][2]
+                error, f1, calls, review = results[count, spoilt]
+                share = calls / results["all", spoilt][2]
                 cells.append(f"{error:.3f}; {f1:.2f}; {share:.0%}; {review:.0%}")
             rows.append([name, str(count), *cells])
     print(table_text(["set", "runs asked about", *(f"{s}: error; F1; calls; review" for s in SPOILT)], rows))

@@ -107,10 +107,10 @@ class Bench:
 
     def is_late(self) -> bool:
         """Are the minutes over? All processes go by the first one's clock."""
-        told = [time.monotonic() > self.until]
+        is_over = [time.monotonic() > self.until]
         if torch.distributed.is_initialized():
-            torch.distributed.broadcast_object_list(told)
-        return told[0]
+            torch.distributed.broadcast_object_list(is_over)
+        return is_over[0]
 
     def release(self, name: str) -> Release:
         return get_release(self.lake, name)
@@ -131,7 +131,7 @@ def episodes(count: int, moments: int, size: tuple[int, int]) -> Iterator[tuple[
     for e in range(count):
         pictures, rows = {}, []
         frames = [{"episode_index": e, "camera": "front", "frame_index": t, "edit": None} for t in range(17)]
-        pictures = {picture_name(e, shown): jpeg(rng, size) for shown in frames}
+        pictures = {picture_name(e, picture_frame): jpeg(rng, size) for picture_frame in frames}
         for t in range(moments):
             n = 1 if rng.random() < 0.3 else int(rng.integers(5, 18))
             words = " ".join(rng.choice(WORDS, 40))
@@ -177,8 +177,8 @@ def write_prompts(folder: Path, size: tuple[int, int]) -> Path:
 def changed(recipe: Recipe, name: str, **sections: dict[str, Any] | None) -> Recipe:
     """A recipe with other values in some sections; validated."""
     values = recipe.model_dump(exclude_unset=True)
-    for section, of in sections.items():
-        values[section] = None if of is None else (values.get(section) or {}) | of
+    for section, section_values in sections.items():
+        values[section] = None if section_values is None else (values.get(section) or {}) | section_values
     return Recipe.model_validate(values | {"name": name})
 
 
@@ -207,14 +207,14 @@ def run_of(bench: Bench, recipe: Recipe, release: str) -> tuple[TrainingRun, dic
         torch.cuda.reset_peak_memory_stats()
     run = train(bench.lake, bench.release(release), recipe)
     points = run.curve[WARM_STEPS:] or run.curve
-    before = [0, *(p.tokens for p in run.curve)][-1 - len(points) : -1]
-    seconds = sum((p.tokens - n) / p.tokens_per_s for p, n in zip(points, before, strict=True))
+    former_tokens = [0, *(p.tokens for p in run.curve)][-1 - len(points) : -1]
+    seconds = sum((p.tokens - n) / p.tokens_per_s for p, n in zip(points, former_tokens, strict=True))
     counted = [p.mfu * (1 / p.tokens_per_s) for p in points if p.mfu is not None]
     figures = {
         "attention": own_attention(recipe),
         "layout": "packed" if recipe.data.packing else "padded",
         "loss": points[-1].loss,
-        "tokens_per_s": (points[-1].tokens - before[0]) / seconds,
+        "tokens_per_s": (points[-1].tokens - former_tokens[0]) / seconds,
         "mfu": sum(counted) / sum(1 / p.tokens_per_s for p in points) if counted else None,
         "memory_gb": torch.cuda.max_memory_allocated() / 1e9 if cuda else None,
     }
@@ -246,13 +246,13 @@ def same_loss(bench: Bench, attention: str) -> dict[str, Any]:
             data={"packing": False, "window": FEW, "sequence_length": length, "workers": 0},
         ), "few",
     )  # fmt: skip
-    one, two = packed.curve[0], padded.curve[0]
-    if one.samples != two.samples:
-        raise ValueError(f"a packed step held {one.samples} samples, a padded one {two.samples}")
-    pairs = [(one.loss, two.loss), (one.text, two.text), (one.progress, two.progress)]
+    packed_point, two = packed.curve[0], padded.curve[0]
+    if packed_point.samples != two.samples:
+        raise ValueError(f"a packed step held {packed_point.samples} samples, a padded one {two.samples}")
+    pairs = [(packed_point.loss, two.loss), (packed_point.text, two.text), (packed_point.progress, two.progress)]
     off = max(abs(a - b) / max(1e-3, abs(b)) for a, b in pairs if a is not None and b is not None)
-    kept = {k: figures[k] for k in ("attention", "loss")}
-    return kept | {"layout": "both", "differs_by": off, "holds": off <= bench.load.tolerance}
+    shared_figures = {k: figures[k] for k in ("attention", "loss")}
+    return shared_figures | {"layout": "both", "differs_by": off, "holds": off <= bench.load.tolerance}
 
 
 # Layers as they were, and what makes them faster, one after the other: as a GPU of 141 GB has room for
@@ -270,22 +270,22 @@ ROWS = 4  # of a step of the ladder, one at once
 def ladder(bench: Bench) -> Iterator[dict[str, Any]]:
     """The same samples by each way: speed, memory beside what is planned, and the loss of the first step beside that of
     layers as they were."""
-    before: list[float] = []
+    first_losses: list[float] = []
     for name, settings in LADDER.items():
-        yield tried(bench, f"packed, {name}", lambda settings=settings: rung(bench, settings, before), spare=True)
+        yield tried(bench, f"packed, {name}", lambda settings=settings: rung(bench, settings, first_losses), spare=True)
 
 
-def rung(bench: Bench, settings: dict[str, Any], before: list[float]) -> dict[str, Any]:
+def rung(bench: Bench, settings: dict[str, Any], first_losses: list[float]) -> dict[str, Any]:
     train = {"batch": 1, "accumulation": ROWS, "distributed": bench.recipe.train.distributed} | settings
     data = {"packing": True, "window": bench.recipe.data.window or 512}
     recipe = changed(bench.recipe, "ladder", train=train, data=data, **_still(bench))
     run, figures = run_of(bench, recipe, "made")
-    before.append(run.curve[0].loss)
-    off = abs(before[-1] - before[0]) / max(1e-3, abs(before[0]))
-    least = FULL.tolerance if recipe.train.dtype == "bfloat16" else bench.load.tolerance
+    first_losses.append(run.curve[0].loss)
+    off = abs(first_losses[-1] - first_losses[0]) / max(1e-3, abs(first_losses[0]))
+    tolerance = FULL.tolerance if recipe.train.dtype == "bfloat16" else bench.load.tolerance
     memory = torch.cuda.get_device_properties(0).total_memory if bench.device != "cpu" else 141e9
     planned = sum(plan(recipe, Machine(bench.world, memory, card_here() or "H100")).bytes.values()) / 1e9
-    return figures | {"differs_by": off, "holds": off <= least, "planned_gb": planned}
+    return figures | {"differs_by": off, "holds": off <= tolerance, "planned_gb": planned}
 
 
 def _still(bench: Bench) -> dict[str, dict[str, Any]]:
@@ -311,20 +311,22 @@ def resumed(bench: Bench) -> dict[str, Any]:
         train(bench.lake, bench.release("made"), recipe, kill)
     except KilledError:
         free()
-    again = train(bench.lake, bench.release("made"), recipe, resume=True)
-    off = max(abs(a.loss - b.loss) / max(1e-3, abs(a.loss)) for a, b in zip(whole.curve, again.curve, strict=True))
-    kept = {k: figures[k] for k in ("attention", "layout", "loss", "memory_gb")}
-    return kept | {"differs_by": off, "holds": off <= bench.load.resume_tolerance}
+    resumed_run = train(bench.lake, bench.release("made"), recipe, resume=True)
+    off = max(
+        abs(a.loss - b.loss) / max(1e-3, abs(a.loss)) for a, b in zip(whole.curve, resumed_run.curve, strict=True)
+    )
+    shared_figures = {k: figures[k] for k in ("attention", "layout", "loss", "memory_gb")}
+    return shared_figures | {"differs_by": off, "holds": off <= bench.load.resume_tolerance}
 
 
 def grpo_recipe(recipe: Recipe, checkpoint: Path, prompts: Path, load: Load, tiny: bool, world: int) -> Recipe:
     """One step of GRPO on prompts that were made here."""
-    own = recipe if recipe.kind == "grpo" else load_recipe("progresslm_grpo", checkpoint)
+    base_grpo = recipe if recipe.kind == "grpo" else load_recipe("progresslm_grpo", checkpoint)
     train = {"epochs": None, "steps": 1, "batch": 4, "accumulation": 1, "save_every": None}
     train |= {"dtype": "float32" if tiny else "bfloat16", "distributed": "fsdp" if world > 1 else "none"}
     data = {"jsonl": (prompts,), "image_root": prompts.parent, "sequence_length": 4096, "workers": 0}
     grpo = {"generations": 4, "max_completion": load.completion, "rollouts": "transformers", "validate_every": None}
-    return changed(own, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
+    return changed(base_grpo, "grpo", train=train, data=data, grpo=grpo, model={"max_pixels": recipe.model.max_pixels})
 
 
 def rewards(bench: Bench) -> dict[str, Any]:
@@ -333,16 +335,16 @@ def rewards(bench: Bench) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as spare:
         write_video(Path(spare) / "run.mp4", bench.load.moments)
         ours(shared, Path(spare) / "run.mp4")
-        one, first = timed(bench.device, lambda: ours(shared, Path(spare) / "run.mp4"))
+        shared_s, first = timed(bench.device, lambda: ours(shared, Path(spare) / "run.mp4"))
         two, second = timed(bench.device, lambda: ours(unshared, Path(spare) / "run.mp4"))
     off = float(np.abs(np.array(first) - np.array(second)).max())
-    held = len(first) == len(second) == bench.load.moments and off <= bench.load.tolerance
+    rewards_hold = len(first) == len(second) == bench.load.moments and off <= bench.load.tolerance
     return {
         "attention": "sdpa",
         "differs_by": off,
-        "holds": held,
-        "rewards_per_s": len(first) / one,
-        "shared_over_unshared": two / one,
+        "holds": rewards_hold,
+        "rewards_per_s": len(first) / shared_s,
+        "shared_over_unshared": two / shared_s,
     }
 
 
@@ -364,8 +366,8 @@ def tried(bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bo
         row = {"holds": True} | work()
     except Exception as e:  # whatever a kernel, a package or the trainer raises: this row's own failure
         traceback.print_exc()
-        told = " ".join(f"{type(e).__name__}: {e}".split())[:200]
-        row = {"error": told, "holds": spare and "out of memory" in told.lower()}
+        message = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        row = {"error": message, "holds": spare and "out of memory" in message.lower()}
     free()
     row = {"what": name, "took_s": round(time.perf_counter() - started, 1), **row}
     if bench.rank == 0:
@@ -376,8 +378,10 @@ def tried(bench: Bench, name: str, work: Callable[[], dict[str, Any]], spare: bo
 
 def attentions(bench: Bench) -> list[str]:
     """The recipe's own and sdpa; on a GPU all whose package is here."""
-    here = [n for n, package in KERNELS.items() if bench.device != "cpu" and importlib.util.find_spec(package)]
-    return list(dict.fromkeys([own_attention(bench.recipe), "sdpa", *here]))
+    available_kernels = [
+        n for n, package in KERNELS.items() if bench.device != "cpu" and importlib.util.find_spec(package)
+    ]
+    return list(dict.fromkeys([own_attention(bench.recipe), "sdpa", *available_kernels]))
 
 
 def own_attention(recipe: Recipe) -> str:
@@ -444,21 +448,28 @@ def picture_work(recipe: Recipe, transform: Transform) -> dict[str, Any]:
     samples = read_rows(recipe.data.jsonl, recipe.data.image_root, "think")
     assert recipe.grpo is not None
     n, count, batches = recipe.grpo.generations, len(samples), 4
-    rows, began = prompt_rows(samples, transform, recipe, range(count)), time.perf_counter()
+    rows, start_s = prompt_rows(samples, transform, recipe, range(count)), time.perf_counter()
     order = [*GenerationSampler(count, count, n, batches, 0, range(1))]
-    asked = [shown for k in range(batches) for shown in rows[order[k * count * n : (k + 1) * count * n]]["shown"]]
-    ours, shown = time.perf_counter() - began, list({id(s): s for s in asked if s is not None}.values())
-    passes, began, floats = sum(len(s.pixels["image_grid_thw"]) for s in shown), time.perf_counter(), 0
+    picture_inputs = [
+        distinct_pictures
+        for k in range(batches)
+        for distinct_pictures in rows[order[k * count * n : (k + 1) * count * n]]["shown"]
+    ]
+    ours, distinct_pictures = (
+        time.perf_counter() - start_s,
+        list({id(s): s for s in picture_inputs if s is not None}.values()),
+    )
+    passes, start_s, floats = sum(len(s.pixels["image_grid_thw"]) for s in distinct_pictures), time.perf_counter(), 0
     items = [item_of(sample, recipe.model.max_px) for sample in samples]
     for _ in range(2 * n):
         floats = sum(transform.processor.image_processor(list(i.pictures))["pixel_values"].nbytes for i in items)
-    theirs = time.perf_counter() - began
+    theirs = time.perf_counter() - start_s
     return {
         "holds": passes == sum(len(i.pictures) for i in items),
         "passes": [2 * n * passes, passes],
         "seconds": [theirs, ours],
-        "travel_mb": [n * floats / 1e6, sum(s.pixels["patches"].nbytes for s in shown) / 1e6],
-        "floats_at_once_mb": [n * floats / 1e6, n * max(s.float_bytes for s in shown) / 1e6],
+        "travel_mb": [n * floats / 1e6, sum(s.pixels["patches"].nbytes for s in distinct_pictures) / 1e6],
+        "floats_at_once_mb": [n * floats / 1e6, n * max(s.float_bytes for s in distinct_pictures) / 1e6],
     }
 
 
@@ -467,8 +478,8 @@ def control_tokens(transform: Transform) -> dict[str, Any]:
     tokenizer = transform.processor.tokenizer
     specials, picture = set(tokenizer.all_special_ids), np.zeros((64, 64, 3), np.uint8)
 
-    def found(said: str) -> list[int]:
-        ids = transform([Item(f"{IMAGE_MARK} {said}", (picture,), said)])["input_ids"][0].tolist()
+    def found(text: str) -> list[int]:
+        ids = transform([Item(f"{IMAGE_MARK} {text}", (picture,), text)])["input_ids"][0].tolist()
         return [k for k in ids if k in specials]
 
     wrong = [token for token in tokenizer.all_special_tokens if found(token) != found("left")]
@@ -481,14 +492,18 @@ def pooling(bench: Bench, recipe: Recipe) -> dict[str, Any]:
     lengths = torch.tensor([4000, *[350] * 78], device=bench.device)
     item = torch.arange(len(lengths), device=bench.device).repeat_interleave(lengths)
     states, scores = torch.randn(len(item), width, device=bench.device), torch.randn(len(item), 1, device=bench.device)
-    before = torch.cuda.memory_allocated() if bench.device != "cpu" else 0
-    if before:
+    start_memory = torch.cuda.memory_allocated() if bench.device != "cpu" else 0
+    if start_memory:
         torch.cuda.reset_peak_memory_stats()
-    made = pool(states, scores, item)
-    more = torch.cuda.max_memory_allocated() - before if before else 0
+    pooled = pool(states, scores, item)
+    added_memory = torch.cuda.max_memory_allocated() - start_memory if start_memory else 0
     parts = zip(states.split(lengths.tolist()), scores.split(lengths.tolist()), strict=True)
-    off = float((made - torch.stack([(s * w.softmax(0)).sum(0) for s, w in parts])).abs().max())
-    return {"memory_gb": more / 1e9 or None, "differs_by": off, "holds": off <= 1e-5 and more <= 3 * states.nbytes}
+    off = float((pooled - torch.stack([(s * w.softmax(0)).sum(0) for s, w in parts])).abs().max())
+    return {
+        "memory_gb": added_memory / 1e9 or None,
+        "differs_by": off,
+        "holds": off <= 1e-5 and added_memory <= 3 * states.nbytes,
+    }
 
 
 def prepare(folder: Path, shape: str, load: Load, device: str) -> int:
@@ -519,18 +534,18 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local = int(os.environ.get("LOCAL_RANK", 0))
     device = "cpu" if args.tiny else f"cuda:{local}"
-    named = load_recipe(args.recipe, folder / "model")
+    named_recipe = load_recipe(args.recipe, folder / "model")
     load = TINY if args.tiny else replace(FULL, picture=args.pictures)
-    shape = "tiny" if args.tiny else args.shape or shape_of(named)
+    shape = "tiny" if args.tiny else args.shape or shape_of(named_recipe)
     parameters = prepare(folder, shape, load, device) if rank == 0 else wait_for(folder)
     bench = Bench(
-        Lake(Workspace(folder / "workspace")), base_recipe(named, args.tiny), load, device, rank, world, until
+        Lake(Workspace(folder / "workspace")), base_recipe(named_recipe, args.tiny), load, device, rank, world, until
     )
-    of_grpo = grpo_recipe(named, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world)
+    of_grpo = grpo_recipe(named_recipe, folder / "model", folder / "prompts" / "rows.jsonl", load, args.tiny, world)
     # First what was wrong on a GPU once, and was not seen there since: see what they say of themselves
-    rows = [tried(bench, "resume", lambda: resumed(bench))] if named.kind == "sft" else []
+    rows = [tried(bench, "resume", lambda: resumed(bench))] if named_recipe.kind == "sft" else []
     rows.append(tried(bench, "GRPO, a step, answers by transformers", lambda: grpo_step(bench, of_grpo)))
-    rows += sft_rows(bench) if named.kind == "sft" else []
+    rows += sft_rows(bench) if named_recipe.kind == "sft" else []
     rows += grpo_rows(bench, of_grpo)
     if rank == 0:
         rows.append(tried(bench, "rewards, window 8", lambda: rewards(bench)))
@@ -555,8 +570,8 @@ def shape_of(recipe: Recipe) -> str:
 def show(report: dict[str, Any]) -> None:
     count = report["parameters"]
     size = f"{count / 1e9:.2f} B" if count > 1e8 else f"{count / 1e6:.2f} M"
-    where = f"{report['device']}, torch {report['torch']}"
-    print(f"{report['recipe']} on {report['model']} ({size} parameters, random), {where}")
+    machine_text = f"{report['device']}, torch {report['torch']}"
+    print(f"{report['recipe']} on {report['model']} ({size} parameters, random), {machine_text}")
     print()
     rows, gpus = [], str(report["gpus"])
     for row in report["rows"]:
@@ -581,8 +596,8 @@ def goals(rows: list[dict[str, Any]]) -> Iterator[str]:
     if plain and "tokens_per_s" in first:
         yield f"packed is {first['tokens_per_s'] / plain:.2f} times plain padding (pictures are never padded)"
     if "passes" in (work := by_name.get("pictures of a GRPO step", {})):
-        told = [f"{work[k][1]:.3g} {of} (TRL's own way {work[k][0]:.3g})" for k, of in PICTURE_WORK.items()]
-        yield f"pictures of a GRPO step: {', '.join(told)}"
+        work_texts = [f"{work[k][1]:.3g} {unit} (TRL's own way {work[k][0]:.3g})" for k, unit in PICTURE_WORK.items()]
+        yield f"pictures of a GRPO step: {', '.join(work_texts)}"
     reward = by_name.get("rewards, window 8", {})
     if "shared_over_unshared" in reward:
         times = reward["shared_over_unshared"]

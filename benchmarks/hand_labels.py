@@ -46,10 +46,10 @@ def labelled_sets(space: Workspace, data: Path, names: Sequence[str]) -> dict[st
         truths = corpus_truth(lake, TRUTH, name)
         runs = signals_without_outcomes(lake, name)
         # The model plans for a run what the run shows: a failed one has no more steps than it came to
-        known = {
+        hand_truths = {
             s.episode_index: replace(truths[s.episode_index], num_planned=0) for s in runs if s.episode_index in truths
         }
-        sets[name] = [HandLabelled(s, known[s.episode_index]) for s in runs if s.episode_index in known]
+        sets[name] = [HandLabelled(s, hand_truths[s.episode_index]) for s in runs if s.episode_index in hand_truths]
         lake.con.close()
     return sets
 
@@ -58,7 +58,7 @@ def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
     """The run as a build shows it to the annotator, with one grey picture for all."""
     truth, config = run.truth, MotionConfig()
     n = truth.num_frames
-    every = max(1, round(KEYFRAME_S * truth.fps))
+    stride = max(1, round(KEYFRAME_S * truth.fps))
     [label] = by_motion([run.signals], config)
     return EpisodeView(
         dataset=truth.dataset,
@@ -67,7 +67,7 @@ def view_of(run: HandLabelled, *, success: bool | None) -> EpisodeView:
         fps=truth.fps,
         num_frames=n,
         success=success,
-        frames=tuple(range(0, n, every)),
+        frames=tuple(range(0, n, stride)),
         load=lambda frames: dict.fromkeys(frames, picture()),
         phash=np.random.default_rng(0).integers(0, 2**63, n, dtype=np.uint64),
         motion_cuts=tuple(s.start_frame for s in label.segments[1:]),

@@ -26,12 +26,12 @@ def arguments(doc: str | None, *, check: bool = False) -> argparse.ArgumentParse
     return parser
 
 
-def is_missed(found: float, goal: float, *, smaller_is_better: bool = False) -> bool:
+def is_missed(value: float, goal: float, *, smaller_is_better: bool = False) -> bool:
     """Is a goal missed by more than single runs differ?
 
     Example: is_missed(0.7, 0.8) is False, is_missed(0.67, 0.8) is True.
     """
-    return found > goal * (1 + SLACK) if smaller_is_better else found < goal * (1 - SLACK)
+    return value > goal * (1 + SLACK) if smaller_is_better else value < goal * (1 - SLACK)
 
 
 def exit_code(missed: Sequence[str], check: bool) -> int:
@@ -80,10 +80,10 @@ def apart(function: Callable[..., Any], *words: str) -> Any:
     code = "import importlib, json, sys; module, name, *words = sys.argv[1:]\n"
     code += "print(json.dumps(getattr(importlib.import_module(module), name)(*words)))"
     command = [sys.executable, "-c", code, spec.name, function.__name__, *words]
-    said = subprocess.run(command, cwd=ROOT, env=own_code_first(), stdout=subprocess.PIPE, text=True)
-    if said.returncode:
+    process = subprocess.run(command, cwd=ROOT, env=own_code_first(), stdout=subprocess.PIPE, text=True)
+    if process.returncode:
         sys.exit(f"{spec.name}: {function.__name__}({', '.join(words)}) failed")
-    return json.loads(said.stdout.splitlines()[-1])
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -122,10 +122,10 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def trial_workspace(kept: Path | None) -> Iterator[Workspace]:
-    """The workspace at `kept`, which stays, or one that goes afterwards."""
-    if kept is not None:
-        yield Workspace(kept.resolve())
+def trial_workspace(kept_folder: Path | None) -> Iterator[Workspace]:
+    """The workspace at `kept_folder`, which stays, or one that goes afterwards."""
+    if kept_folder is not None:
+        yield Workspace(kept_folder.resolve())
         return
     with TemporaryDirectory(prefix="proccorpus-trial-") as folder:
         yield Workspace(Path(folder))
@@ -138,10 +138,10 @@ def build(space: Workspace, source: Path, dataset: str) -> None:
 
 def command(space: Workspace, *words: str) -> str:
     """What a command of ours printed. Raises SystemExit with all that it said where it fails."""
-    done = attempted(space, *words)
-    if done.returncode:
-        sys.exit(f"proccorpus {' '.join(words[:2])} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
+    process = attempted(space, *words)
+    if process.returncode:
+        sys.exit(f"proccorpus {' '.join(words[:2])} failed:\n{process.stdout}{process.stderr}")
+    return process.stdout
 
 
 def attempted(space: Workspace, *words: str) -> subprocess.CompletedProcess[str]:

@@ -45,7 +45,7 @@ def accepted(browser: Browser, checkout: Path, workspace: Path, count: int) -> t
         page.locator("#start").click()
         page.locator("#editor[data-ready]").wait_for(state="attached")
         page.wait_for_load_state("networkidle")
-        begun, took = cpu_s(pid), []
+        start_cpu_s, took = cpu_s(pid), []
         for _ in range(count):
             address, since = page.url, time.perf_counter()
             page.keyboard.press("a")
@@ -54,7 +54,7 @@ def accepted(browser: Browser, checkout: Path, workspace: Path, count: int) -> t
             took.append(time.perf_counter() - since)
         time.sleep(SETTLED_S)
         page.context.close()
-        return (cpu_s(pid) - begun) / count, took
+        return (cpu_s(pid) - start_cpu_s) / count, took
 
 
 def in_a_row(workspace: Path, count: int) -> list[float]:
@@ -63,19 +63,19 @@ def in_a_row(workspace: Path, count: int) -> list[float]:
         url = line.split(" is at ")[1].split()[0]
         with httpx.Client(base_url=url, timeout=120) as client:
             headers = {"origin": url, "x-csrf-token": csrf(client)}
-            shown = [client.get(f"/api/episode/sim_short/{episode}").json() for episode in range(NUM_EPISODES)]
-            runs = [episode["runs"][0]["label_run"] for episode in shown]
+            episode_views = [client.get(f"/api/episode/sim_short/{episode}").json() for episode in range(NUM_EPISODES)]
+            runs = [episode["runs"][0]["label_run"] for episode in episode_views]
             newest: dict[int, str | None] = {}
             costs = []
             for part in range(count // PART):
-                begun = cpu_s(pid)
+                start_cpu_s = cpu_s(pid)
                 for number in range(part * PART, (part + 1) * PART):
                     episode = number % NUM_EPISODES
                     body = {"author": "ada", "comment": str(number), "brief": True, "base_label_run": runs[episode]}
                     path = f"/api/corrections/sim_short/{episode}/accept"
                     answer = client.post(path, json=body | {"follows": newest.get(episode)}, headers=headers)
                     newest[episode] = answer.raise_for_status().json()["saved"]
-                costs.append((cpu_s(pid) - begun) / PART)
+                costs.append((cpu_s(pid) - start_cpu_s) / PART)
             return costs
 
 
@@ -90,36 +90,38 @@ def main() -> int:
     parser.add_argument("--accepts", type=int, default=10)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--in-a-row", type=int, default=1000)
-    given = parser.parse_args()
-    checkouts = {"this": ROOT} | ({"the other": given.against.resolve()} if given.against else {})
+    args = parser.parse_args()
+    checkouts = {"this": ROOT} | ({"the other": args.against.resolve()} if args.against else {})
     cpu: dict[str, list[float]] = {name: [] for name in checkouts}
     took: dict[str, list[float]] = {name: [] for name in checkouts}
     with TemporaryDirectory() as folder, sync_playwright() as p:
-        made = Workspace(Path(folder) / "made")
-        assert not run_build(made, [source_build(ROOT / "samples/sim_short", "sim_short", None, None)], 1).failed
+        built_workspace = Workspace(Path(folder) / "made")
+        assert not run_build(
+            built_workspace, [source_build(ROOT / "samples/sim_short", "sim_short", None, None)], 1
+        ).failed
         browser = p.chromium.launch(executable_path=chromium(), args=FLAGS)
-        for number in range(given.rounds):
+        for number in range(args.rounds):
             for name, checkout in checkouts.items():
-                copy = shutil.copytree(made.root, Path(folder) / f"{name} {number}")
-                cost, seconds = accepted(browser, checkout, copy, given.accepts)
+                copy = shutil.copytree(built_workspace.root, Path(folder) / f"{name} {number}")
+                cost, seconds = accepted(browser, checkout, copy, args.accepts)
                 cpu[name].append(cost)
                 took[name] += seconds
         browser.close()
-        costs = in_a_row(shutil.copytree(made.root, Path(folder) / "row"), given.in_a_row)
+        costs = in_a_row(shutil.copytree(built_workspace.root, Path(folder) / "row"), args.in_a_row)
     print(f"{machine()}\n\n| checkout | server CPU s an accept | median s | most s | ten accepts s |")
     print("|---|---|---|---|---|")
     for name in checkouts:
         print(row(name, cpu[name], took[name]))
-    print(f"\n{given.in_a_row} in a row, server CPU s each, by the hundred: {', '.join(f'{c:.3f}' for c in costs)}")
+    print(f"\n{args.in_a_row} in a row, server CPU s each, by the hundred: {', '.join(f'{c:.3f}' for c in costs)}")
     missed = []
-    if is_missed(own := statistics.mean(cpu["this"]), WANTED_CPU_S, smaller_is_better=True):
-        missed.append(f"{own:.3f} s of server CPU an accept, {WANTED_CPU_S} wanted")
-    if given.against:
-        ratio = statistics.mean(cpu["the other"]) / own
+    if is_missed(own_cpu_s := statistics.mean(cpu["this"]), WANTED_CPU_S, smaller_is_better=True):
+        missed.append(f"{own_cpu_s:.3f} s of server CPU an accept, {WANTED_CPU_S} wanted")
+    if args.against:
+        ratio = statistics.mean(cpu["the other"]) / own_cpu_s
         print(f"\nThe other takes {ratio:.1f} times the CPU.")
         if is_missed(ratio, WANTED_RATIO):
             missed.append(f"{ratio:.1f} times less CPU, {WANTED_RATIO:.0f} wanted")
-    return exit_code(missed, given.check)
+    return exit_code(missed, args.check)
 
 
 if __name__ == "__main__":

@@ -129,32 +129,34 @@ class Known:
 
 
 def real_sets(space: Workspace, data: Path, truth: Path, names: Sequence[str]) -> dict[str, list[Known]]:
-    found = {}
+    sets = {}
     for name in names:
         build(space, data / name, name)
         lake = Lake(space, read_only=True)
-        known = corpus_truth(lake, truth, name)
-        found[name] = [
-            _of_person(s, known[s.episode_index])
+        truths = corpus_truth(lake, truth, name)
+        sets[name] = [
+            _of_person(s, truths[s.episode_index])
             for s in signals_without_outcomes(lake, name)
-            if s.episode_index in known
+            if s.episode_index in truths
         ]
         lake.con.close()
-    return found
+    return sets
 
 
 def signals_without_outcomes(lake: Lake, dataset: str) -> list[Signals]:
     """The usable episodes of a dataset as annotators are given them; outcomes are left out."""
     chunks = lake.rows("SELECT DISTINCT chunk FROM frames WHERE dataset = ? ORDER BY 1", [dataset])
     episodes = [episode for (chunk,) in chunks for episode in chunk_signals(lake, dataset, chunk)]
-    signals = [one for of_task in by_task(episodes).values() for one in task_signals(of_task)]
-    return [replace(one, success=None) for one in sorted(signals, key=lambda s: s.episode_index)]
+    signals = [episode_signals for of_task in by_task(episodes).values() for episode_signals in task_signals(of_task)]
+    return [
+        replace(episode_signals, success=None) for episode_signals in sorted(signals, key=lambda s: s.episode_index)
+    ]
 
 
 def _of_person(signals: Signals, truth: EpisodeTruth) -> Known:
     curves = truth.pass_curves()
-    apart = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
-    return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], apart)
+    pass_difference = float(np.abs(curves[0] - curves[1]).mean()) if len(curves) > 1 else float("nan")
+    return Known(signals, truth.success, truth.progress(), truth.boundaries, truth.passes[0], pass_difference)
 
 
 def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
@@ -162,13 +164,13 @@ def simulated_set(space: Workspace, folder: Path, dataset: str) -> list[Known]:
     lake = Lake(space, read_only=True)
     truths, policies = corpus_truth(lake, folder / "truth", dataset), load_truth(folder / "truth", dataset)
     assert policies is not None, f"no truth of {dataset} in {folder}"
-    found = [
+    known_episodes = [
         Known(s, t.success, t.progress(), t.boundaries, t.passes[0], float("nan"), policies.policy[s.episode_index])
         for s in signals_without_outcomes(lake, dataset)
         if (t := truths.get(s.episode_index)) is not None
     ]
     lake.con.close()
-    return found
+    return known_episodes
 
 
 # Labels under other values
@@ -192,8 +194,8 @@ def chosen(values: Values) -> Iterator[MotionConfig]:
 
 def motion_error(episodes: Sequence[Known], values: Values) -> float:
     with chosen(values) as config:
-        labels = motion.annotate([known.signals for known in episodes], config)
-    return float(np.mean([known.error(_curve(label.curve)) for known, label in zip(episodes, labels, strict=True)]))
+        labels = motion.annotate([episode.signals for episode in episodes], config)
+    return float(np.mean([episode.error(_curve(label.curve)) for episode, label in zip(episodes, labels, strict=True)]))
 
 
 def _curve(curve: np.ndarray | None) -> np.ndarray:
@@ -203,7 +205,7 @@ def _curve(curve: np.ndarray | None) -> np.ndarray:
 
 def errors_of_values(sets: Mapping[str, Sequence[Known]]) -> dict[tuple[str, Any], dict[str, float]]:
     """By (choice, value) the error of each set, all other choices as they are; ("", None): nothing is changed."""
-    tried = [("", None), *((name, value) for name, (_, _, others) in CHOICES.items() for value in others)]
+    tried = [("", None), *((name, value) for name, (_, _, other_values) in CHOICES.items() for value in other_values)]
     return {
         (name, value): {s: motion_error(episodes, {name: value} if name else {}) for s, episodes in sets.items()}
         for name, value in tried
@@ -212,10 +214,10 @@ def errors_of_values(sets: Mapping[str, Sequence[Known]]) -> dict[tuple[str, Any
 
 def best_elsewhere(errors: Mapping[tuple[str, Any], Mapping[str, float]], robot: str) -> dict[str, Any]:
     """The values that are best on all robots but one, each with all others as they are; those of the code left out."""
-    others = [name for name in errors["", None] if robot_of(name) != robot]
+    other_sets = [name for name in errors["", None] if robot_of(name) != robot]
 
     def mean(name: str, value: Any) -> float:
-        return float(np.mean([errors[name, value][s] for s in others]))
+        return float(np.mean([errors[name, value][s] for s in other_sets]))
 
     best = {}
     for name, (_, _, values) in CHOICES.items():
@@ -236,7 +238,7 @@ def real_rows(sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, An
     rows = []
     for name, episodes in sets.items():
         values = best_elsewhere(errors, robot_of(name))
-        labels = motion.annotate([known.signals for known in episodes], MotionConfig())
+        labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
         row: dict[str, Any] = {
             "set": name,
             "episodes": len(episodes),
@@ -251,9 +253,9 @@ def real_rows(sets: Mapping[str, Sequence[Known]], errors: Mapping[tuple[str, An
             "other_values": values,
         }
         for count in (1, 3):
-            found = [(k, t.label) for k, t in transferred(episodes, count) if t.label]
-            row[f"shown_{count}"] = mean_of(k.error(_curve(label.curve)) for k, label in found)
-            row[f"shown_{count}_f1"] = mean_of(k.f1(label.segments) for k, label in found)
+            labelled_runs = [(k, t.label) for k, t in transferred(episodes, count) if t.label]
+            row[f"shown_{count}"] = mean_of(k.error(_curve(label.curve)) for k, label in labelled_runs)
+            row[f"shown_{count}_f1"] = mean_of(k.f1(label.segments) for k, label in labelled_runs)
         rows.append(row)
     return rows
 
@@ -264,33 +266,35 @@ def transferred(episodes: Sequence[Known], count: int, draws: int = 10) -> Itera
     if len(finished) <= count:
         return
     rng = np.random.default_rng(0)
-    every = [[k] for k in range(len(finished))]
+    draws_of_runs = [[k] for k in range(len(finished))]
     if count > 1:
-        every = [rng.permutation(len(finished))[:count].tolist() for _ in range(draws)]
-    for drawn in every:
-        shown = [finished[k] for k in drawn]
-        references = [_reference(known) for known in shown]
-        others = [known for known in episodes if all(known is not s for s in shown)]
-        found = transfer([known.signals for known in others], references, TransferConfig(), MotionConfig())
-        yield from zip(others, found, strict=True)
+        draws_of_runs = [rng.permutation(len(finished))[:count].tolist() for _ in range(draws)]
+    for drawn in draws_of_runs:
+        shown_episodes = [finished[k] for k in drawn]
+        references = [_reference(episode) for episode in shown_episodes]
+        other_episodes = [episode for episode in episodes if all(episode is not s for s in shown_episodes)]
+        transfers = transfer(
+            [episode.signals for episode in other_episodes], references, TransferConfig(), MotionConfig()
+        )
+        yield from zip(other_episodes, transfers, strict=True)
 
 
-def _reference(known: Known) -> Reference:
+def _reference(known_episode: Known) -> Reference:
     """What a person says of an episode."""
-    segments = finished_label(known)
+    segments = finished_label(known_episode)
     plan = tuple(f"step {number}" for number in range(1 + max(s.step or 0 for s in segments)))
-    return Reference(known.signals, segments, plan, known.progress)
+    return Reference(known_episode.signals, segments, plan, known_episode.progress)
 
 
-def finished_label(known: Known) -> list[Segment]:
+def finished_label(known_episode: Known) -> list[Segment]:
     """What a person says of an episode, its steps numbered in order; nothing is earned on the way home."""
-    steps = [s.name if s.step is None else s.step for s in known.segments if s.kind == STEP]
+    steps = [s.name if s.step is None else s.step for s in known_episode.segments if s.kind == STEP]
     numbers = {step: number for number, step in enumerate(dict.fromkeys(steps))}
     return [
         replace(s, step=numbers[s.name if s.step is None else s.step])
         if s.kind == STEP
         else replace(s, kind=s.kind if s.kind == IDLE else DONE, step=None)
-        for s in known.segments
+        for s in known_episode.segments
     ]
 
 
@@ -298,43 +302,43 @@ def simulated_rows(folder: Path, space: Workspace) -> list[dict]:
     rows = []
     for dataset in sorted(f.name for f in (folder / "truth").iterdir() if f.is_dir()):
         episodes = simulated_set(space, folder, dataset)
-        found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+        errors_by_kind: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
         for way, outcome in (("left out", lambda _: None), ("in the source", lambda k: k.success)):
             labels = motion.annotate([replace(k.signals, success=outcome(k)) for k in episodes], MotionConfig())
-            for known, label in zip(episodes, labels, strict=True):
-                found[known.kind][way].append(known.error(_curve(label.curve)))
-        for known in episodes:
-            found[known.kind]["clock"].append(known.error(np.linspace(0, 1, len(known.signals))))
+            for episode, label in zip(episodes, labels, strict=True):
+                errors_by_kind[episode.kind][way].append(episode.error(_curve(label.curve)))
+        for episode in episodes:
+            errors_by_kind[episode.kind]["clock"].append(episode.error(np.linspace(0, 1, len(episode.signals))))
         rows += [
-            {"set": f"{folder.name} {dataset}", "kind": kind, "episodes": len(own["clock"])}
-            | {way: float(np.mean(values)) for way, values in own.items()}
-            for kind, own in sorted(found.items())
+            {"set": f"{folder.name} {dataset}", "kind": kind, "episodes": len(errors_by_way["clock"])}
+            | {way: float(np.mean(values)) for way, values in errors_by_way.items()}
+            for kind, errors_by_way in sorted(errors_by_kind.items())
         ]
     return rows
 
 
 def reliability(sets: Mapping[str, Sequence[Known]]) -> list[dict]:
     """How good labels are, by their confidence: of motion, and of those shown one episode."""
-    stated: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    confidence_errors: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for episodes in sets.values():
-        labels = motion.annotate([known.signals for known in episodes], MotionConfig())
-        shown = [(k, t.label) for k, t in transferred(episodes, 1) if t.label]
-        for by, labelled in (("motion", zip(episodes, labels, strict=True)), ("one shown", shown)):
-            stated[by] += [(_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled]
+        labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
+        shown_labels = [(k, t.label) for k, t in transferred(episodes, 1) if t.label]
+        for way, labelled in (("motion", zip(episodes, labels, strict=True)), ("one shown", shown_labels)):
+            confidence_errors[way] += [(_sure(label.confidence), k.error(_curve(label.curve))) for k, label in labelled]
     rows = []
-    for by, pairs in stated.items():
+    for way, pairs in confidence_errors.items():
         for low, high in pairwise(BINS):
-            errors = np.array([error for sure, error in pairs if low <= sure < high])
+            errors = np.array([error for confidence, error in pairs if low <= confidence < high])
             if len(errors):
-                row = {"labels": by, "from": low, "to": min(high, 1.0), "episodes": len(errors)}
+                row = {"labels": way, "from": low, "to": min(high, 1.0), "episodes": len(errors)}
                 rows.append(row | {"error": float(errors.mean()), "good": float((errors <= GOOD).mean())})
     return rows
 
 
 def mean_of(values: Iterable[float]) -> float:
     """NaN without any."""
-    found = list(values)
-    return float(np.mean(found)) if found else float("nan")
+    values_list = list(values)
+    return float(np.mean(values_list)) if values_list else float("nan")
 
 
 def _sure(confidence: float | None) -> float:
@@ -344,13 +348,13 @@ def _sure(confidence: float | None) -> float:
 
 def ablation_rows(errors: Mapping[tuple[str, Any], Mapping[str, float]]) -> list[dict]:
     """Each choice: its value, and what the mean over all sets becomes with others."""
-    now = float(np.mean(list(errors["", None].values())))
+    current_error = float(np.mean(list(errors["", None].values())))
     rows = []
     for name, (module, attribute, values) in CHOICES.items():
         value = getattr(MotionConfig() if module is None else module, attribute)
-        others = {str(v): float(np.mean(list(errors[name, v].values()))) - now for v in values}
+        differences = {str(v): float(np.mean(list(errors[name, v].values()))) - current_error for v in values}
         worse = sum(min(errors[name, v][s] for v in values) < errors["", None][s] - 1e-3 for s in errors["", None])
-        rows.append({"choice": name, "value": value, "others": others, "sets_that_prefer_another": worse})
+        rows.append({"choice": name, "value": value, "others": differences, "sets_that_prefer_another": worse})
     return rows
 
 
@@ -385,8 +389,8 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
     head += ["boundaries within 0.5 s (F1); uniform cuts", "one shown", "three shown", "F1, one shown"]
     ablation = []
     for r in data["ablation"]:
-        others = ", ".join(f"{value}: {less:+.4f}" for value, less in r["others"].items())
-        ablation.append([r["choice"], str(r["value"]), others, str(r["sets_that_prefer_another"])])
+        difference_text = ", ".join(f"{value}: {difference:+.4f}" for value, difference in r["others"].items())
+        ablation.append([r["choice"], str(r["value"]), difference_text, str(r["sets_that_prefer_another"])])
     simulated = [
         [
             f"`{r['set']}`",
@@ -398,7 +402,7 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
         ]
         for r in data["simulated"]
     ]
-    sure = [
+    reliability_table = [
         [r["labels"], f"{r['from']:.2f} to {r['to']:.2f}", str(r["episodes"]), f(r["error"]), f"{r['good']:.0%}"]
         for r in data["reliability"]
     ]
@@ -407,7 +411,7 @@ def tables_of(data: Mapping[str, Any]) -> dict[str, str]:
         "simulated": ["set", "policy", "episodes", "clock", "outcomes left out", "outcomes in the source"],
         "reliability": ["labels", "confidence", "episodes", "error", "within 0.1"],
     }
-    bodies = {"ablation": ablation, "simulated": simulated, "reliability": sure}
+    bodies = {"ablation": ablation, "simulated": simulated, "reliability": reliability_table}
     return {"real": table_text(head, real)} | {name: table_text(heads[name], rows) for name, rows in bodies.items()}
 
 
@@ -429,8 +433,8 @@ def hand_labelled(doc: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def names(asked: argparse.Namespace) -> list[str]:
-    return asked.dataset or sorted(f.name for f in TRUTH.iterdir() if (asked.data / f.name).is_dir())
+def names(args: argparse.Namespace) -> list[str]:
+    return args.dataset or sorted(f.name for f in TRUTH.iterdir() if (args.data / f.name).is_dir())
 
 
 def main() -> int:
@@ -438,11 +442,11 @@ def main() -> int:
     parser.add_argument("--sets", nargs="*", type=Path, default=[ROOT / "samples"], help="simulated sets")
     parser.add_argument("--json", type=Path, default=FIGURES)
     parser.add_argument("--page", action="store_true", help="write the tables of docs/truth.md, too")
-    asked = parser.parse_args()
-    with trial_workspace(asked.workspace) as space:
-        sets = real_sets(space, asked.data, TRUTH, names(asked))
+    args = parser.parse_args()
+    with trial_workspace(args.workspace) as space:
+        sets = real_sets(space, args.data, TRUTH, names(args))
         simulated = []
-        for folder in asked.sets:
+        for folder in args.sets:
             simulated += simulated_rows(folder, Workspace(space.root / folder.resolve().name))
     errors = errors_of_values(sets)
     data = plain(
@@ -455,11 +459,11 @@ def main() -> int:
             "simulated": simulated,
         }
     )
-    write_json(asked.json, data)
+    write_json(args.json, data)
     tables = tables_of(data)
     for name, text in tables.items():
         print(f"## {name}\n\n{text}")
-    if asked.page:
+    if args.page:
         PAGE.write_text(with_tables(PAGE.read_text(), tables, "benchmarks.label_truth", "docs/truth.md"))
     return 0
 

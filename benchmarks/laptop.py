@@ -39,10 +39,10 @@ FIGURES = ROOT / "docs" / "data" / "laptop.json"  # that README states: python d
 
 def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) -> dict[str, float]:
     """Means over the episodes of one split; `tasks`: those that training knew."""
-    found: dict[str, list[float]] = {}
+    figures: dict[str, list[float]] = {}
 
     def add(name: str, value: float) -> None:
-        found.setdefault(name, []).append(value)
+        figures.setdefault(name, []).append(value)
 
     constant = best_constant(np.concatenate([e.label for e in episodes]))
     for e in episodes:
@@ -59,16 +59,16 @@ def measured(runner: Runner, episodes: Sequence[HeldOut], tasks: Sequence[str]) 
                 add(f"{name}_truth", float(np.abs(guess - e.truth).mean()))
         for task in tasks:
             if task != e.questions[0].goal:  # the same pictures under another instruction
-                told = replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
-                add("wrong", float(np.mean(predict(runner, [told])[0][e.key])))
-    return {name: float(np.mean(values)) for name, values in found.items()} | {"episodes": len(episodes)}
+                relabelled = replace(e, questions=tuple(replace(q, goal=task) for q in e.questions))
+                add("wrong", float(np.mean(predict(runner, [relabelled])[0][e.key])))
+    return {name: float(np.mean(values)) for name, values in figures.items()} | {"episodes": len(episodes)}
 
 
-def _rank(one: np.ndarray, other: np.ndarray) -> float:
+def _rank(first_values: np.ndarray, second_values: np.ndarray) -> float:
     """Spearman's; 0 where either never changes: who says one number knows no order."""
-    if np.ptp(one) == 0 or np.ptp(other) == 0:
+    if np.ptp(first_values) == 0 or np.ptp(second_values) == 0:
         return 0.0
-    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
+    return float(np.corrcoef(rankdata(first_values), rankdata(second_values))[0, 1])
 
 
 def with_seed(recipe: Recipe, seed: int) -> Recipe:
@@ -123,9 +123,9 @@ def main() -> None:
     results: dict[str, list[dict[str, float]]] = {split: [] for split in by_split}
     costs: list[dict[str, Any]] = []
     for seed in range(args.seeds):
-        began = time.process_time()
+        start_s = time.process_time()
         run = train(lake, release, with_seed(recipe, seed))
-        cpu_s, runner = time.process_time() - began, LaptopRunner(run.checkpoint, BATCH)
+        cpu_s, runner = time.process_time() - start_s, LaptopRunner(run.checkpoint, BATCH)
         costs.append({"train_cpu_s": cpu_s, "train_s": run.seconds})
         for split, episodes in by_split.items():
             results[split].append(measured(runner, episodes, tasks))

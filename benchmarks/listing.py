@@ -76,10 +76,10 @@ def main() -> int:
         (step,) = plan(lake, {build.name: stage_specs(build)}, {build.name: source.fingerprint()})
         run_stage(StageContext(lake, build, step, source))
         cpu_s, peak = time.process_time() - start, memory_mb(os.getpid())[1]
-        found = lake.rows("SELECT count(*), count(DISTINCT chunk), (SELECT count(*) FROM splits) FROM episode_facts")
-    print(f"{found[0][0]:,} episodes listed, split and published in {cpu_s:.1f} s of CPU, {peak:.0f} MB; {machine()}")
-    if found != [(args.episodes, -(-args.episodes // CHUNK), args.episodes)]:
-        sys.exit(f"episodes, chunks and episodes with a split are {found[0]}")
+        counts = lake.rows("SELECT count(*), count(DISTINCT chunk), (SELECT count(*) FROM splits) FROM episode_facts")
+    print(f"{counts[0][0]:,} episodes listed, split and published in {cpu_s:.1f} s of CPU, {peak:.0f} MB; {machine()}")
+    if counts != [(args.episodes, -(-args.episodes // CHUNK), args.episodes)]:
+        sys.exit(f"episodes, chunks and episodes with a split are {counts[0]}")
     return exit_code([f"{LIMIT_S} s and {LIMIT_MB} MB"] if cpu_s > LIMIT_S or peak > LIMIT_MB else [], args.check)
 
 

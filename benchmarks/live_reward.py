@@ -62,22 +62,24 @@ def runs_of(space: Workspace, data: Path, truth: Path, name: str) -> list[Run]:
     """The hand-labelled runs of a set by all cameras that all of them have."""
     build(space, data / name, name)
     lake = Lake(space, read_only=True)
-    known, encoder, runs = corpus_truth(lake, truth, name), load_encoder(EmbeddingsConfig()), []
-    asked = "SELECT episode_index, fps, cameras, task FROM episodes WHERE dataset = ? AND status = 'ok'"
-    rows = lake.rows(asked, [name])
-    rows = [row for row in sorted(rows) if row[0] in known]
+    truths, encoder, runs = corpus_truth(lake, truth, name), load_encoder(EmbeddingsConfig()), []
+    query = "SELECT episode_index, fps, cameras, task FROM episodes WHERE dataset = ? AND status = 'ok'"
+    rows = lake.rows(query, [name])
+    rows = [row for row in sorted(rows) if row[0] in truths]
     grippers = [g for g in stored_signals(lake.con, name) if g.is_used]
     cameras = [c for c in rows[0][2] if all(c in row[2] for row in rows)]
     for episode, fps, _, task in rows:
         clip, _ = episode_clip(space, name, episode, cameras)
-        at, pictures = pictures_of(clip, encoder)
-        progress = known[episode].progress()
-        steps = np.full(len(at), -1)
-        opened = openings_at(clip, at, grippers)
-        shown = Shown(f"{name}/{episode}", pictures, progress[at], steps, (), len(progress) / fps, opened)
+        frame_indices, pictures = pictures_of(clip, encoder)
+        progress = truths[episode].progress()
+        steps = np.full(len(frame_indices), -1)
+        opened = openings_at(clip, frame_indices, grippers)
+        shown_run = Shown(
+            f"{name}/{episode}", pictures, progress[frame_indices], steps, (), len(progress) / fps, opened
+        )
         # People named one task in many ways
-        task = name if known[episode].curve is None else task
-        runs.append(Run(task, shown, at / fps, known[episode].success))
+        task = name if truths[episode].curve is None else task
+        runs.append(Run(task, shown_run, frame_indices / fps, truths[episode].success))
     lake.con.close()
     return runs
 
@@ -89,9 +91,9 @@ def drawn(runs: Sequence[Run], count: int = REFERENCES) -> Iterator[tuple[Run, l
     for run in runs:
         for _ in range(DRAWS):
             drawn = [finished[k] for k in rng.permutation(len(finished))]
-            others = [other for other in drawn if other is not run and other.task == run.task]
-            if others:
-                yield run, others[: min(count, num_shown(runs))]
+            other_runs = [other_run for other_run in drawn if other_run is not run and other_run.task == run.task]
+            if other_runs:
+                yield run, other_runs[: min(count, num_shown(runs))]
 
 
 def num_shown(runs: Sequence[Run]) -> int:
@@ -99,21 +101,21 @@ def num_shown(runs: Sequence[Run]) -> int:
     return max(1, min(REFERENCES, sum(run.success is not False for run in runs) - 1))
 
 
-def followed(run: Run, others: Sequence[Run], lag_s: float) -> list[Where]:
-    following = Following(Guide.of([other.shown for other in others]), round(lag_s * live.HZ))
+def followed(run: Run, other_runs: Sequence[Run], lag_s: float) -> list[Where]:
+    follower = Following(Guide.of([other_run.shown for other_run in other_runs]), round(lag_s * live.HZ))
     opened = [None] * len(run.times_s) if run.shown.openings is None else run.shown.openings
     moments = zip(run.times_s.tolist(), zip(*run.shown.pictures, strict=True), opened, strict=True)
-    return [following.see(pictures, time_s, openings) for time_s, pictures, openings in moments]
+    return [follower.see(pictures, time_s, openings) for time_s, pictures, openings in moments]
 
 
 def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -> dict[str, float]:
     """Means over runs and draws."""
-    found: dict[str, list[float]] = {}
-    for run, others in drawn(runs, count):
-        places = followed(run, others, lag_s)
+    figures: dict[str, list[float]] = {}
+    for run, other_runs in drawn(runs, count):
+        places = followed(run, other_runs, lag_s)
         true = np.interp([w.about_s for w in places], run.times_s, run.shown.progress)
-        clock = np.clip(run.times_s / np.mean([other.shown.seconds for other in others]), 0, 1)
-        told = told_at(places)
+        clock = np.clip(run.times_s / np.mean([other_run.shown.seconds for other_run in other_runs]), 0, 1)
+        stop_time = told_at(places)
         values = {
             "error": np.mean(
                 [abs(w.progress - t) for w, t in zip(places, true, strict=True) if not w.is_strange] or [1.0]
@@ -122,14 +124,14 @@ def measured(runs: Sequence[Run], lag_s: float = 0.0, count: int = REFERENCES) -
             "unsure": unsure(places),
         }
         if run.success is False:
-            values["failed_told"] = told is not None
+            values["failed_told"] = stop_time is not None
         else:
-            values["told"] = told is not None
-            if told is not None:
-                values["early"] = np.interp(told, run.times_s, run.shown.progress) < NEAR_END
+            values["told"] = stop_time is not None
+            if stop_time is not None:
+                values["early"] = np.interp(stop_time, run.times_s, run.shown.progress) < NEAR_END
         for name, value in values.items():
-            found.setdefault(name, []).append(float(value))
-    return {name: float(np.mean(values)) for name, values in found.items()}
+            figures.setdefault(name, []).append(float(value))
+    return {name: float(np.mean(values)) for name, values in figures.items()}
 
 
 def told_at(places: Sequence[Where]) -> float | None:
@@ -138,8 +140,8 @@ def told_at(places: Sequence[Where]) -> float | None:
     return next((w.about_s for w in places if run.has_held(w, is_sure(w)) >= HOLD_S), None)
 
 
-def is_sure(where: Where) -> bool:
-    return not where.is_strange and where.spread <= MOST_SPREAD
+def is_sure(place: Where) -> bool:
+    return not place.is_strange and place.spread <= MOST_SPREAD
 
 
 def unsure(places: Sequence[Where]) -> float:
@@ -153,8 +155,8 @@ def unsure_of_others(name: str, sets: Mapping[str, Sequence[Run]]) -> str:
     cameras = len(finished[0].shown.pictures)
     shares = [
         np.mean([unsure(followed(run, pictures_alone(finished), 0.0)) for run in pictures_alone(runs[:SOME])])
-        for other, runs in sets.items()
-        if robot_of(other) != robot_of(name) and len(runs[0].shown.pictures) == cameras
+        for other_name, runs in sets.items()
+        if robot_of(other_name) != robot_of(name) and len(runs[0].shown.pictures) == cameras
     ]
     return f"{min(shares):.0%}" if shares else "–"
 
@@ -166,7 +168,9 @@ def pictures_alone(runs: Sequence[Run]) -> list[Run]:
 def chosen_elsewhere(errors: Mapping[tuple[float, ...], Mapping[str, float]], robot: str) -> dict[str, float]:
     """The values, in the order of CHOICES, that are best together on all robots but one."""
     names = [name for name in next(iter(errors.values())) if robot_of(name) != robot]
-    robots = [[name for name in names if robot_of(name) == other] for other in {robot_of(name) for name in names}]
+    robots = [
+        [name for name in names if robot_of(name) == other_robot] for other_robot in {robot_of(name) for name in names}
+    ]
 
     def error(values: tuple[float, ...]) -> float:
         return float(np.mean([np.mean([errors[values][name] for name in of_one]) for of_one in robots]))
@@ -180,7 +184,7 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     config, train = recipe.model.laptop, recipe.train
     assert config is not None
     assert train.steps is not None
-    others = [run for other, runs in sets.items() if robot_of(other) != robot_of(name) for run in runs]
+    other_runs = [run for other_name, runs in sets.items() if robot_of(other_name) != robot_of(name) for run in runs]
     episodes = [
         ShownEpisode(
             *("", k, run.task, run.shown.pictures[0][None].astype(np.float16), np.arange(len(run.times_s))),
@@ -188,7 +192,7 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
             WINDOW_S * live.HZ,
             WINDOW,
         )
-        for k, run in enumerate(others)
+        for k, run in enumerate(other_runs)
     ]
     torch.manual_seed(0)
     model = fitted_model(config, episodes, WINDOW).train()
@@ -199,20 +203,21 @@ def laptop_error(name: str, sets: Mapping[str, Sequence[Run]]) -> float:
     model.eval()
     errors = []
     for run in sets[name]:
-        seen, step = run.shown.pictures[0], round(WINDOW_S * live.HZ)
+        pictures, step = run.shown.pictures[0], round(WINDOW_S * live.HZ)
         windows = [
-            SeenWindow(run.task, list(seen[k % step : k + 1 : step][-WINDOW:]), seen[0]) for k in range(len(seen))
+            SeenWindow(run.task, list(pictures[k % step : k + 1 : step][-WINDOW:]), pictures[0])
+            for k in range(len(pictures))
         ]
         progress = np.array([answer.progress for answer in read_windows(model, windows)])
         errors.append(np.abs(progress - run.shown.progress).mean())
     return float(np.mean(errors))
 
 
-def with_values(values: Mapping[str, float], runs: Sequence[Run], *of: Any) -> dict[str, float]:
+def with_values(values: Mapping[str, float], runs: Sequence[Run], *arguments: Any) -> dict[str, float]:
     with ExitStack() as changed:
         for name, value in values.items():
             changed.enter_context(mock.patch.object(live, name, value))
-        return measured(runs, *of)
+        return measured(runs, *arguments)
 
 
 def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
@@ -223,12 +228,12 @@ def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
     rows = []
     for name, runs in sets.items():
         values = chosen_elsewhere(errors, robot_of(name))
-        now, later, one = (with_values(values, runs, *of) for of in ((0.0,), (LAG_S,), (0.0, 1)))
+        current, later, from_one = (with_values(values, runs, *arguments) for arguments in ((0.0,), (LAG_S,), (0.0, 1)))
         unseen = with_values(values, pictures_alone(runs))
         shares: dict[str, Any] = {
-            k: f"{now[k]:.0%}" if k in now else "–" for k in ("told", "early", "failed_told", "unsure")
+            k: f"{current[k]:.0%}" if k in current else "–" for k in ("told", "early", "failed_told", "unsure")
         }
-        numbers = [f"{now['clock']:.3f}", *(f"{m['error']:.3f}" for m in (now, unseen, one, later))]
+        numbers = [f"{current['clock']:.3f}", *(f"{m['error']:.3f}" for m in (current, unseen, from_one, later))]
         last = unsure_of_others(name, sets)
         numbers.insert(1, f"{laptop_error(name, sets):.3f}")
         rows.append([f"`{name}`", str(num_shown(runs)), *numbers, *shares.values(), last])
@@ -238,16 +243,16 @@ def rows_of(sets: Mapping[str, Sequence[Run]]) -> list[list[str]]:
 def main() -> None:
     parser = hand_labelled(__doc__)
     parser.add_argument("--page", action="store_true", help="write the table of docs/rewards.md, too")
-    asked = parser.parse_args()
-    with trial_workspace(asked.workspace) as space:
-        sets = {name: runs_of(space, asked.data, TRUTH, name) for name in names(asked)}
+    args = parser.parse_args()
+    with trial_workspace(args.workspace) as space:
+        sets = {name: runs_of(space, args.data, TRUTH, name) for name in names(args)}
         sets["sim_short"] = runs_of(space, SAMPLES, SAMPLES / "truth", "sim_short")
     sets = {name: runs for name, runs in sets.items() if any(drawn(runs))}
     head = ["set", "shown", "clock", "`laptop`", "error", "pictures alone", "one shown", "lag 1 s"]
     head += ["told success", "too early", "failed told", "unsure", "of other robots"]
     text = table_text(head, rows_of(sets))
     print(text)
-    if asked.page:
+    if args.page:
         begin, end = "<!-- made by `python -m benchmarks.live_reward` -->", "<!-- end -->"
         page = PAGE.read_text()
         PAGE.write_text(f"{page.split(begin)[0]}{begin}\n\n{text}\n{end}{page.split(end)[1]}")

@@ -47,26 +47,29 @@ def address(number: int, stamp: str) -> Address:
     return Address(EpisodeRecord(number, f"episode_{number:06d}", fps=30.0, task=None), stamp)
 
 
-def unchanged(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
-    return [address(recording.episode_index, recording.stamp) for recording in known], {}
+def unchanged(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+    return [address(recording.episode_index, recording.stamp) for recording in recordings], {}
 
 
-def renumbered(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+def renumbered(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
     """The first run is gone."""
-    addresses = [address(k, f"new stamp {k}") for k in range(len(known) - 1)]
-    fingerprints = {there.source_id: after.fingerprint for there, after in zip(addresses, known[1:], strict=True)}
+    addresses = [address(k, f"new stamp {k}") for k in range(len(recordings) - 1)]
+    fingerprints = {
+        source_address.source_id: next_recording.fingerprint
+        for source_address, next_recording in zip(addresses, recordings[1:], strict=True)
+    }
     return addresses, fingerprints
 
 
-def cut(known: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
+def cut(recordings: Sequence[KnownRecording]) -> tuple[list[Address], dict[str, Fingerprint]]:
     """Each run lost some rows, and with them the hash over all of them."""
-    addresses = [address(k, f"new stamp {k}") for k in range(len(known))]
+    addresses = [address(k, f"new stamp {k}") for k in range(len(recordings))]
     fingerprints = {
         address.source_id: replace(
-            before.fingerprint, num_frames=NUM_FRAMES - 1, rows=f"cut {before.recording}",
-            sketch=before.fingerprint.sketch[:-CUT_ROWS], moments={},
+            former.fingerprint, num_frames=NUM_FRAMES - 1, rows=f"cut {former.recording}",
+            sketch=former.fingerprint.sketch[:-CUT_ROWS], moments={},
         )
-        for address, before in zip(addresses, known, strict=True)
+        for address, former in zip(addresses, recordings, strict=True)
     }  # fmt: skip
     return addresses, fingerprints
 
@@ -81,17 +84,17 @@ LISTINGS: dict[str, tuple[Listing, Callable[[KnownRecording, Placement], bool]]]
 def measured(name: str, count: int) -> tuple[float, float]:
     """CPU seconds and megabytes of placing `count` recordings. Raises SystemExit where one is placed wrongly."""
     change, is_right = LISTINGS[name]
-    known = made_recordings(count)
-    addresses, fingerprints = change(known)
+    recordings = made_recordings(count)
+    addresses, fingerprints = change(recordings)
     begin = time.process_time()
-    placements = place(known, addresses, lambda record: fingerprints[record.source_id])
+    placements = place(recordings, addresses, lambda record: fingerprints[record.source_id])
     cpu_s = time.process_time() - begin
-    expected = known[len(known) - len(placements) :]
+    expected = recordings[len(recordings) - len(placements) :]
     if not all(map(is_right, expected, placements)):
         sys.exit(f"{name}, {count} recordings: some are placed wrongly")
     del placements
     tracemalloc.start()
-    place(known, addresses, lambda record: fingerprints[record.source_id])
+    place(recordings, addresses, lambda record: fingerprints[record.source_id])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     return cpu_s, peak / 1e6

@@ -55,8 +55,8 @@ def make(folder: Path, episodes: int) -> None:
     for k in range(episodes):
         cells = np.random.default_rng(k).integers(0, 256, (HEIGHT // 16, WIDTH // 16, 3), np.uint8)
         whole = cv2.resize(cells, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        shown = (np.roll(whole, 3 * min(t, FRAMES // 2), axis=1) for t in range(FRAMES))
-        encode_all("h264", folder / f"episode_{k:05d}.mp4", shown)
+        pictures = (np.roll(whole, 3 * min(t, FRAMES // 2), axis=1) for t in range(FRAMES))
+        encode_all("h264", folder / f"episode_{k:05d}.mp4", pictures)
         tell_task(folder / f"episode_{k:05d}.json", k)
 
 
@@ -90,20 +90,20 @@ def forget_peak() -> None:
 def command_mb(words: tuple[str, ...], space: Path) -> float:
     """The most megabytes of a command's own process."""
     command = [sys.executable, "-m", "proccorpus", *words, "--workspace", str(space)]
-    done = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
+    process = subprocess.run([sys.executable, "-c", LAUNCH, *command], stdout=subprocess.PIPE, text=True)
+    if process.returncode:
         sys.exit(f"{' '.join(words)} failed")
-    return float(done.stdout) / 1024
+    return float(process.stdout) / 1024
 
 
 def measured(folder: Path) -> dict[str, float]:
     """Most megabytes, by stage and by command."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
-        space, outside = Path(name) / "space", Path(name)
+        space, out_folder = Path(name) / "space", Path(name)
         peaks = {f"build: {stage}": mb for stage, mb in apart(build, str(folder), str(space)).items()}
         peaks["build again"] = max(apart(build, str(folder), str(space)).values())
         for title, words in COMMANDS.items():
-            out = ("--out", str(outside / title.replace(" ", "-"))) if words[0] == "export" else ()
+            out = ("--out", str(out_folder / title.replace(" ", "-"))) if words[0] == "export" else ()
             peaks[title] = command_mb((*words, *out), space)
             print(f"{folder.name}: {title}: {peaks[title]:.0f} MB", file=sys.stderr, flush=True)
         with exploring(Workspace(space)) as (_, pid, _):
@@ -117,21 +117,21 @@ def measured(folder: Path) -> dict[str, float]:
 def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--episodes", type=int, default=300, help="of the smaller dataset")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        found = []
-        for episodes in (given.episodes, TIMES * given.episodes):
+        memory_by_part = []
+        for episodes in (args.episodes, TIMES * args.episodes):
             folder = Path(name) / f"{episodes}"
             make(folder, episodes)
-            found.append(measured(folder))
-    small, large = found
+            memory_by_part.append(measured(folder))
+    small, large = memory_by_part
     table(
         ("", "MB", f"MB at {TIMES} times the episodes", f"growth (goal {MOST_GROWTH})"),
         [(part, f"{small[part]:.0f}", f"{large[part]:.0f}", f"{large[part] / small[part]:.2f}") for part in large],
     )
     growths = {part: large[part] / small[part] for part in large}
     missed = [part for part, growth in growths.items() if is_missed(growth, MOST_GROWTH, smaller_is_better=True)]
-    return exit_code([f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed], given.check)
+    return exit_code([f"{part}: {large[part]:.0f} instead of {small[part]:.0f} MB" for part in missed], args.check)
 
 
 if __name__ == "__main__":

@@ -42,41 +42,47 @@ class Deed:
     is_timed: bool
 
 
-def deeds(known: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
+def deeds(known_episode: Known, segments: Sequence[Segment]) -> Iterator[Deed]:
     """The steps of a label of one episode that name a deed."""
-    near = NEAR_S * known.signals.fps
+    near = NEAR_S * known_episode.signals.fps
     for step in segments:
         words = WORDS.get(step.name.split(" ")[0])
-        if step.kind != STEP or not step.named or words is None or step.name == known.signals.task:
+        if step.kind != STEP or not step.named or words is None or step.name == known_episode.signals.task:
             continue
-        done = [
+        matching_segments = [
             s
-            for s in known.segments
+            for s in known_episode.segments
             if s.kind != IDLE and re.search(rf"\b(?:{words})\b", s.name) and (s.completed or not step.completed)
         ]
-        is_timed = any(s.start_frame < step.end_frame + near and s.end_frame > step.start_frame - near for s in done)
-        yield Deed(known.signals.episode_index, step, bool(done) if step.completed else is_timed, is_timed)
+        is_timed = any(
+            s.start_frame < step.end_frame + near and s.end_frame > step.start_frame - near for s in matching_segments
+        )
+        yield Deed(
+            known_episode.signals.episode_index, step, bool(matching_segments) if step.completed else is_timed, is_timed
+        )
 
 
 def judged(name: str, episodes: Sequence[Known]) -> list[str]:
     """The counts of a set; prints each step that did not happen, or is mistimed."""
-    labels = motion.annotate([known.signals for known in episodes], MotionConfig())
-    named = [deed for known, label in zip(episodes, labels, strict=True) for deed in deeds(known, label.segments)]
-    false = [deed for deed in named if not deed.happened]
-    mistimed = [deed for deed in named if deed.happened and not deed.is_timed]
+    labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
+    named_deeds = [
+        deed for episode, label in zip(episodes, labels, strict=True) for deed in deeds(episode, label.segments)
+    ]
+    false = [deed for deed in named_deeds if not deed.happened]
+    mistimed = [deed for deed in named_deeds if deed.happened and not deed.is_timed]
     for deed in (*false, *mistimed):
         step = deed.step
-        how = "completed" if step.completed else "attempted"
-        what = "mistimed" if deed.happened else "did not happen"
+        deed_kind = "completed" if step.completed else "attempted"
+        verdict = "mistimed" if deed.happened else "did not happen"
         frames = f"frames {step.start_frame} to {step.end_frame}"
-        print(f"{name} episode {deed.episode_index}: {step.name!r}, {how}, {frames}: {what}")
-    return [name, *map(str, map(len, (named, false, mistimed)))]
+        print(f"{name} episode {deed.episode_index}: {step.name!r}, {deed_kind}, {frames}: {verdict}")
+    return [name, *map(str, map(len, (named_deeds, false, mistimed)))]
 
 
 def main() -> int:
-    asked = hand_labelled(__doc__).parse_args()
-    with trial_workspace(asked.workspace) as space:
-        sets = real_sets(space, asked.data, TRUTH, names(asked))
+    args = hand_labelled(__doc__).parse_args()
+    with trial_workspace(args.workspace) as space:
+        sets = real_sets(space, args.data, TRUTH, names(args))
     rows = [judged(name, episodes) for name, episodes in sets.items()]
     rows.append(["all", *(str(sum(int(row[column]) for row in rows)) for column in (1, 2, 3))])
     print()

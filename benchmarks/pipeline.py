@@ -79,12 +79,12 @@ def encode(codec: str, path: Path, skip: int, frames: int) -> None:
     encode_all(codec, path, islice(pictures(skip), frames))
 
 
-def encode_all(codec: str, path: Path, shown: Iterable[np.ndarray]) -> None:
+def encode_all(codec: str, path: Path, rgb_pictures: Iterable[np.ndarray]) -> None:
     """A video of RGB pictures of one size, two from key frame to key frame."""
     encoder, options = CODECS[codec]
     with av.open(str(path), "w") as container:
         stream = cast(VideoStream, container.add_stream(encoder, rate=FPS, options=options))
-        for rgb in shown:
+        for rgb in rgb_pictures:
             stream.height, stream.width, stream.pix_fmt = *rgb.shape[:2], "yuv420p"
             container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
         container.mux(stream.encode())
@@ -112,10 +112,10 @@ def cpu_s() -> float:
 
 def decoded(paths: list[Path], threads: int) -> tuple[int, float]:
     """Frames, and CPU seconds."""
-    before, count = time.process_time(), 0
+    start_s, count = time.process_time(), 0
     for path in paths:
         count += sum(1 for _ in decode(path, options=DecodeOptions(threads)))
-    return count, time.process_time() - before
+    return count, time.process_time() - start_s
 
 
 def decode_only(folder: Path, workers: int) -> dict[str, float]:
@@ -124,9 +124,9 @@ def decode_only(folder: Path, workers: int) -> dict[str, float]:
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         list(pool.map(decoded, [[p[0]] for p in shares], [1] * workers))  # all are started, and have imported
         start = time.perf_counter()
-        found = list(pool.map(decoded, shares, [max(1, CORES // workers)] * workers))
+        decoded_shares = list(pool.map(decoded, shares, [max(1, CORES // workers)] * workers))
         seconds = time.perf_counter() - start
-    return {"frames": sum(n for n, _ in found), "s": seconds, "cpu": sum(c for _, c in found)}
+    return {"frames": sum(n for n, _ in decoded_shares), "s": seconds, "cpu": sum(c for _, c in decoded_shares)}
 
 
 def build(folder: str, space: str, profile: str, workers: str) -> dict:
@@ -134,7 +134,7 @@ def build(folder: str, space: str, profile: str, workers: str) -> dict:
     samples = SamplesConfig(profile=profile)  # type: ignore[arg-type]
     size = len(list(Path(folder).glob("*.mp4"))) // CHUNKS
     config = DatasetConfig(name="videos", source=folder, chunk_size=size)
-    before, start, workspace = cpu_s(), time.perf_counter(), Workspace(Path(space))
+    start_cpu_s, start, workspace = cpu_s(), time.perf_counter(), Workspace(Path(space))
     of_stage: dict[str, float] = {}
 
     class ProcessTimes(BuildListener):
@@ -156,7 +156,7 @@ def build(folder: str, space: str, profile: str, workers: str) -> dict:
         "SELECT (SELECT count(*) FROM frames), (SELECT count(DISTINCT (p.episode_index, p.frame_index)) "
         "FROM (SELECT unnest(pictures) AS p FROM samples))"
     )[0]
-    return {"s": end - start, "cpu": cpu_s() - before, "stages": of_stage, "frames": frames, "stored": stored}
+    return {"s": end - start, "cpu": cpu_s() - start_cpu_s, "stages": of_stage, "frames": frames, "stored": stored}
 
 
 def built(folder: Path, profile: str, workers: int) -> dict:
@@ -183,28 +183,30 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=2, help="the least of so many")
     parser.add_argument("--codec", choices=CODECS, action="append", help="of both, this one")
     parser.add_argument("--workers", type=int, action="append", help="of 1 and 2, so many")
-    given = parser.parse_args()
-    wanted, lines, rows, missed = given.episodes * given.frames, [], [], []
+    args = parser.parse_args()
+    num_wanted, lines, rows, missed = args.episodes * args.frames, [], [], []
     with tempfile.TemporaryDirectory() as name:
-        for codec in given.codec or CODECS:
+        for codec in args.codec or CODECS:
             folder, tiny = Path(name) / codec, Path(name) / f"{codec}-tiny"
-            make(codec, folder, given.episodes, given.frames)
-            make(codec, tiny, given.episodes, 10)
-            for profile, workers in product(PROFILES, given.workers or (1, 2)):
+            make(codec, folder, args.episodes, args.frames)
+            make(codec, tiny, args.episodes, 10)
+            for profile, workers in product(PROFILES, args.workers or (1, 2)):
                 bares, tinies, wholes = [], [], []
-                for _ in range(given.runs):
+                for _ in range(args.runs):
                     bares.append(decode_only(folder, workers))
                     tinies.append(built(tiny, profile, workers))
                     wholes.append(built(folder, profile, workers))
-                    if {bares[-1]["frames"], wholes[-1]["frames"]} != {wanted}:
-                        sys.exit(f"{codec}: {bares[-1]['frames']} decoded, {wholes[-1]['frames']} measured of {wanted}")
+                    if {bares[-1]["frames"], wholes[-1]["frames"]} != {num_wanted}:
+                        sys.exit(
+                            f"{codec}: {bares[-1]['frames']} decoded, {wholes[-1]['frames']} measured of {num_wanted}"
+                        )
                 bare, fixed, whole = map(least, (bares, tinies, wholes))
                 clock, cpu = (bare[k] / (whole[k] - fixed[k]) for k in ("s", "cpu"))
-                rates, goal = (wanted / bare["s"], wanted / (whole["s"] - fixed["s"])), GOALS[codec, profile]
+                rates, goal = (num_wanted / bare["s"], num_wanted / (whole["s"] - fixed["s"])), GOALS[codec, profile]
                 cells = (*(f"{rate:.0f}" for rate in rates), f"{clock:.2f}", f"{cpu:.2f}")
-                lines.append((codec, profile, str(workers), *cells, f"{goal}", f"{whole['stored'] / wanted:.0%}"))
+                lines.append((codec, profile, str(workers), *cells, f"{goal}", f"{whole['stored'] / num_wanted:.0%}"))
                 if workers == 1:
-                    rows.append((codec, profile, *_ms_a_frame(bare, fixed, whole, wanted)))
+                    rows.append((codec, profile, *_ms_a_frame(bare, fixed, whole, num_wanted)))
                 print(lines[-1], file=sys.stderr, flush=True)
                 if workers == 2 and (is_missed(clock, goal) or is_missed(cpu, goal - LESS_IN_CPU)):
                     missed.append(f"{codec}, {profile}, two workers: {clock:.2f} (CPU {cpu:.2f}), wanted {goal}")
@@ -214,7 +216,7 @@ def main() -> int:
     if rows:
         print("\nCPU milliseconds a frame, one worker\n")
         table(("codec", "profile", *STAGES_SHOWN), rows)
-    return exit_code(missed, given.check)
+    return exit_code(missed, args.check)
 
 
 if __name__ == "__main__":

@@ -115,23 +115,23 @@ def number(x: float) -> str:
     return f"{x:.3g}"
 
 
-def values(title: str, found: dict[str, Value]) -> None:
-    rows = [[f"`{k}`", f"{number(v.value)} {v.unit}", v.what, v.source] for k, v in found.items()]
+def values(title: str, plan_values: dict[str, Value]) -> None:
+    rows = [[f"`{k}`", f"{number(v.value)} {v.unit}", v.what, v.source] for k, v in plan_values.items()]
     table([title, "value", "what", "from"], rows)
 
 
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--frames", type=float, default=60e6)
-    given = parser.parse_args()
+    args = parser.parse_args()
     values("measured", UNITS)
     values("assumed", ASSUMED)
-    small, large = plan(given.frames), plan(1000 * given.frames)
+    small, large = plan(args.frames), plan(1000 * args.frames)
     table(
-        ["", f"{number(given.frames)} frames", f"{number(1000 * given.frames)} frames", "reckoned as"],
+        ["", f"{number(args.frames)} frames", f"{number(1000 * args.frames)} frames", "reckoned as"],
         [
-            [what, f"{number(n)} {unit}", f"{number(more)} {unit}", how]
-            for (what, n, unit, how), (_, more, _, _) in zip(small, large, strict=True)
+            [description, f"{number(n)} {unit}", f"{number(large_value)} {unit}", formula]
+            for (description, n, unit, formula), (_, large_value, _, _) in zip(small, large, strict=True)
         ],
     )
 

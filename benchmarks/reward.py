@@ -60,11 +60,11 @@ def vision_share(backbone: Any, side_px: int) -> float:
     """Of the arithmetic on one picture of a window: the vision tower's part beside the language model's."""
     for parameter in backbone.parameters():
         parameter.requires_grad_(False)
-    found, patches = cost(backbone), (side_px // 16) ** 2
-    vision = found.vision * patches + found.vision_attention * patches**2
+    costs, patches = cost(backbone), (side_px // 16) ** 2
+    vision = costs.vision * patches + costs.vision_attention * patches**2
     tokens = patches / 4
     window = WINDOW.frames * tokens
-    language = found.language * tokens + found.language_attention * window * tokens
+    language = costs.language * tokens + costs.language_attention * window * tokens
     return vision / (vision + language)
 
 
@@ -124,14 +124,16 @@ def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
             cv2.imwrite(str(files[-1]), frame.to_ndarray(format="bgr24"), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     chosen = files[:: FPS // SCORE_FPS]
     processor, backbone = runner.processor, runner.model
-    made = GenerationConfig(max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0)
+    generation = GenerationConfig(
+        max_new_tokens=ANSWER_TOKENS, min_new_tokens=ANSWER_TOKENS, do_sample=False, pad_token_id=0
+    )
     prompt = processor.apply_chat_template(
         chat(progress_question(TASK, WINDOW.frames)), tokenize=False, add_generation_prompt=True
     )
     texts: list[str] = []
-    for at in range(0, len(chosen), AT_ONCE):
+    for start in range(0, len(chosen), AT_ONCE):
         images = []
-        ends = range(at, min(at + AT_ONCE, len(chosen)))
+        ends = range(start, min(start + AT_ONCE, len(chosen)))
         for end in ends:
             window = [chosen[max(0, end - k)] for k in range(WINDOW.frames - 1, -1, -1)]
             images.append([decode_picture(f.read_bytes(), runner.longest_px or VIDEO_PX) for f in window])
@@ -139,19 +141,19 @@ def as_published(runner: ModelRunner, video: Path, folder: Path) -> list[str]:
             text=[prompt] * len(ends), images=images, padding=True, padding_side="left", return_tensors="pt"
         )
         inputs = {k: v.to(backbone.device) for k, v in encoded.items()}
-        said = backbone.generate(**inputs, generation_config=made)[:, inputs["input_ids"].shape[1] :]
-        assert said.shape[1] == ANSWER_TOKENS
-        texts += processor.tokenizer.batch_decode(said)
+        reply_tokens = backbone.generate(**inputs, generation_config=generation)[:, inputs["input_ids"].shape[1] :]
+        assert reply_tokens.shape[1] == ANSWER_TOKENS
+        texts += processor.tokenizer.batch_decode(reply_tokens)
     return texts
 
 
 def timed[T](device: str, run: Callable[[], T]) -> tuple[float, T]:
     clock = time.process_time if device == "cpu" else time.perf_counter
-    began = clock()
-    found = run()
+    start_s = clock()
+    result = run()
     if device == "cuda":
         torch.cuda.synchronize()
-    return clock() - began, found
+    return clock() - start_s, result
 
 
 def main() -> int:
@@ -171,7 +173,7 @@ def main() -> int:
         write_video(warm, 9)
         for run in (lambda: ours(shared, warm), lambda: ours(unshared, warm)):
             run()
-        one, first = timed(device, lambda: ours(shared, folder / "run.mp4"))
+        shared_s, first = timed(device, lambda: ours(shared, folder / "run.mp4"))
         two, second = timed(device, lambda: ours(unshared, folder / "run.mp4"))
         three, texts = timed(device, lambda: as_published(runner, folder / "run.mp4", folder))
     difference = float(np.abs(np.array(first) - np.array(second)).max())
@@ -181,9 +183,13 @@ def main() -> int:
         "moments": len(first),
         "vision_share": round(share, 3),
         "vision_share_of_2b": round(true_share, 3),
-        "rewards_per_s": {"shared": len(first) / one, "unshared": len(second) / two, "published": len(texts) / three},
-        "shared_over_unshared": two / one,
-        "shared_over_published": three / one,
+        "rewards_per_s": {
+            "shared": len(first) / shared_s,
+            "unshared": len(second) / two,
+            "published": len(texts) / three,
+        },
+        "shared_over_unshared": two / shared_s,
+        "shared_over_published": three / shared_s,
         "largest_difference": difference,
     }
     wrong = []
@@ -191,10 +197,10 @@ def main() -> int:
         wrong.append(f"{len(first)}, {len(second)} and {len(texts)} rewards, not {options.moments}")
     if difference > TOLERANCE[device]:
         wrong.append(f"shared vision changes rewards by {difference}")
-    if two / one < FLOOR_SHARED:
-        wrong.append(f"sharing is worth {two / one:.2f}, less than {FLOOR_SHARED}")
-    if three / one < FLOOR_PUBLISHED:
-        wrong.append(f"{three / one:.2f} times the published loop, less than {FLOOR_PUBLISHED}")
+    if two / shared_s < FLOOR_SHARED:
+        wrong.append(f"sharing is worth {two / shared_s:.2f}, less than {FLOOR_SHARED}")
+    if three / shared_s < FLOOR_PUBLISHED:
+        wrong.append(f"{three / shared_s:.2f} times the published loop, less than {FLOOR_PUBLISHED}")
     print(json.dumps(facts, indent=1))
     if options.out:
         write_json(options.out, facts)

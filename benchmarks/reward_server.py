@@ -46,21 +46,21 @@ def main() -> int:
     parser.add_argument("--sessions", type=int, default=64)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        return serve_model(asked.model)
+    args = parser.parse_args()
+    if args.serve:
+        return serve_model(args.model)
     with tempfile.TemporaryDirectory() as folder:
-        model = asked.model or tiny_model(Path(folder) / "tiny")
-        runs, scorer = [pictures(asked.frames, seed) for seed in range(asked.sessions)], open_checkpoint(model)
-        known = [core(scorer, run) for run in runs]
-        print(f"{asked.sessions} sessions x {asked.frames} frames of {PX} px; {machine()}")
+        model = args.model or tiny_model(Path(folder) / "tiny")
+        runs, scorer = [pictures(args.frames, seed) for seed in range(args.sessions)], open_checkpoint(model)
+        core_rewards = [core(scorer, run) for run in runs]
+        print(f"{args.sessions} sessions x {args.frames} frames of {PX} px; {machine()}")
         with server(model) as (url, _):
-            found = load(url, runs, known)
-    p50, p99 = 1000 * np.quantile(found.latency_s, (0.5, 0.99))
-    rate = len(found.latency_s) / found.wall_s
-    print(f"{rate:.1f} frames/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, max difference {found.difference:.1e}")
-    if found.difference > TOLERANCE or found.failed:
-        print(f"error: a reward differs from the core's, or {found.failed} frames have no number", file=sys.stderr)
+            result = load(url, runs, core_rewards)
+    p50, p99 = 1000 * np.quantile(result.latency_s, (0.5, 0.99))
+    rate = len(result.latency_s) / result.wall_s
+    print(f"{rate:.1f} frames/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms, max difference {result.difference:.1e}")
+    if result.difference > TOLERANCE or result.failed:
+        print(f"error: a reward differs from the core's, or {result.failed} frames have no number", file=sys.stderr)
         return 1
     return 0
 
@@ -111,24 +111,26 @@ def core(scorer: Scorer, run: Sequence[np.ndarray]) -> list[float]:
     return [r.progress if r.progress is not None else float("nan") for r in scorer.score(moments)]
 
 
-def load(url: str, runs: Sequence[Sequence[np.ndarray]], known: Sequence[Sequence[float]]) -> Load:
+def load(url: str, runs: Sequence[Sequence[np.ndarray]], core_rewards: Sequence[Sequence[float]]) -> Load:
     latency: list[float] = []
 
     def live(run: Sequence[np.ndarray]) -> list[float]:
-        found = []
+        rewards = []
         with RewardClient(url) as client, client.session(TASK, fps=FPS) as session:
             for rgb in run:
-                begun = time.perf_counter()
+                start_s = time.perf_counter()
                 row = session.append(rgb)
-                latency.append(time.perf_counter() - begun)
-                found.append(float("nan") if row.progress is None else row.progress)
-        return found
+                latency.append(time.perf_counter() - start_s)
+                rewards.append(float("nan") if row.progress is None else row.progress)
+        return rewards
 
-    begun = time.perf_counter()
+    start_s = time.perf_counter()
     with ThreadPoolExecutor(len(runs)) as pool:
-        found = np.array(list(pool.map(live, runs)))
-    wall_s = time.perf_counter() - begun
-    return Load(np.array(latency), wall_s, float(np.nanmax(np.abs(found - known))), int(np.isnan(found).sum()))
+        rewards = np.array(list(pool.map(live, runs)))
+    wall_s = time.perf_counter() - start_s
+    return Load(
+        np.array(latency), wall_s, float(np.nanmax(np.abs(rewards - core_rewards))), int(np.isnan(rewards).sum())
+    )
 
 
 if __name__ == "__main__":

@@ -25,40 +25,38 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=16)
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--video", type=Path)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     print(machine())
-    rates = [measured(model, asked.sessions, asked.frames) for model in asked.models]
+    rates = [measured(model, args.sessions, args.frames) for model in args.models]
     for kind in rates[0]:
-        one, other = rates[0][kind], rates[1][kind]
-        print(f"{kind}: {one:.3g} and {other:.3g}, ratio {one / other:.2f}")
-    if asked.video:
-        for model in asked.models:
-            first_s, all_s, rows = video_seconds(model, asked.video)
-            print(
-                f"{model.name}: {asked.video.name}, {rows} moments: first after {first_s:.2f} s, all in {all_s:.2f} s"
-            )
+        first_rate, second_rate = rates[0][kind], rates[1][kind]
+        print(f"{kind}: {first_rate:.3g} and {second_rate:.3g}, ratio {first_rate / second_rate:.2f}")
+    if args.video:
+        for model in args.models:
+            first_s, all_s, rows = video_seconds(model, args.video)
+            print(f"{model.name}: {args.video.name}, {rows} moments: first after {first_s:.2f} s, all in {all_s:.2f} s")
 
 
 def measured(model: Path, sessions: int, frames: int) -> dict[str, float]:
     """Frames a second, live and of whole runs, and how many of each a second of the server's CPU scores."""
     runs = [pictures(frames, seed) for seed in range(sessions)]
     scorer = open_checkpoint(model)
-    known = [core(scorer, run) for run in runs]
+    core_rewards = [core(scorer, run) for run in runs]
     with server(model) as (url, pid):
-        before = cpu_s(pid)
-        live = load(url, runs, known)
+        start_cpu_s = cpu_s(pid)
+        live = load(url, runs, core_rewards)
         between = cpu_s(pid)
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         with RewardClient(url) as client:
             for run in runs:
                 client.reward_frames(run, TASK, FPS)
-        whole_s, after = time.perf_counter() - began, cpu_s(pid)
+        whole_s, end_cpu_s = time.perf_counter() - start_s, cpu_s(pid)
     count = sessions * frames
     return {
         "live, frames/s": count / live.wall_s,
-        "live, frames a CPU second": count / (between - before),
+        "live, frames a CPU second": count / (between - start_cpu_s),
         "whole runs, frames/s": count / whole_s,
-        "whole runs, frames a CPU second": count / (after - between),
+        "whole runs, frames a CPU second": count / (end_cpu_s - between),
     }
 
 
@@ -66,11 +64,11 @@ def video_seconds(model: Path, video: Path) -> tuple[float, float, int]:
     """Seconds to the first number and to the last, and how many there were."""
     scorer = open_checkpoint(model)
     clip = open_clip({"camera": video})
-    began, first_s, rows = time.perf_counter(), float("nan"), 0
+    start_s, first_s, rows = time.perf_counter(), float("nan"), 0
     for _ in score_clip(scorer, clip, TASK, score_fps=min(VIDEO_FPS, clip.fps)):
-        first_s = first_s if rows else time.perf_counter() - began
+        first_s = first_s if rows else time.perf_counter() - start_s
         rows += 1
-    return first_s, time.perf_counter() - began, rows
+    return first_s, time.perf_counter() - start_s, rows
 
 
 if __name__ == "__main__":

@@ -72,13 +72,13 @@ class ServerTypes:
 
     def read(self, python: Path, bodies: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         """By profile what the class refuses of a body, and the fields that it does not know."""
-        asked = {"module": self.module, "name": self.class_name, "bodies": bodies}
-        said = subprocess.run(
-            [python, "-c", READ], input=json.dumps(asked), capture_output=True, text=True, timeout=300
+        query = {"module": self.module, "name": self.class_name, "bodies": bodies}
+        process = subprocess.run(
+            [python, "-c", READ], input=json.dumps(query), capture_output=True, text=True, timeout=300
         )
-        if said.returncode:
-            raise SystemExit(f"{self.packages[0]}: {said.stderr[-2000:]}")
-        return json.loads(said.stdout.splitlines()[-1])
+        if process.returncode:
+            raise SystemExit(f"{self.packages[0]}: {process.stderr[-2000:]}")
+        return json.loads(process.stdout.splitlines()[-1])
 
 
 SERVERS = (
@@ -113,56 +113,62 @@ def _uv(*words: str) -> None:
 def bodies() -> dict[str, Any]:
     """By profile the body of a question about three pictures in one sheet."""
     config = VlmConfig(extra_body=EXTRA)
-    asked = request(
+    model_request = request(
         "segment", ("Pictures 0, 5, 10:", blank(512, 512)), "What?", segment_reply((0, 5, 10), 3, min_changes=1), config
     )
-    made = {p.name: body_of(asked, "m", p.fields(asked, asked.max_tokens, 0.0)) for p in PROFILES}
-    return {name: json.loads(body) for name, body in made.items()}
+    request_bodies = {
+        p.name: body_of(model_request, "m", p.fields(model_request, model_request.max_tokens, 0.0)) for p in PROFILES
+    }
+    return {name: json.loads(body) for name, body in request_bodies.items()}
 
 
-def rows_of(server: ServerTypes, said: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+def rows_of(server: ServerTypes, replies: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """Rows of the table: profiles of which the class says the same are one."""
-    alike: dict[tuple[str, str], list[str]] = {}
-    for profile, about in said.items():
+    profiles_by_reply: dict[tuple[str, str], list[str]] = {}
+    for profile, about in replies.items():
         unknown = ", ".join(about["unknown"])
-        alike.setdefault((about["refused"] or "nothing", unknown or "none"), []).append(profile)
+        profiles_by_reply.setdefault((about["refused"] or "nothing", unknown or "none"), []).append(profile)
     package = server.packages[0].replace("==", " ")
-    whose = {about: "all" if len(names) == len(PROFILES) else ", ".join(names) for about, names in alike.items()}
-    return [[package, server.class_name, whose[about], *about] for about in alike]
+    profile_names = {
+        about: "all" if len(names) == len(PROFILES) else ", ".join(names) for about, names in profiles_by_reply.items()
+    }
+    return [[package, server.class_name, profile_names[about], *about] for about in profiles_by_reply]
 
 
-def tried(server: ServerTypes, folder: Path, made: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
+def tried(server: ServerTypes, folder: Path, request_bodies: Mapping[str, Any]) -> tuple[list[list[str]], bool]:
     """Rows of a server, and whether its packages could be installed; where not, a row has the installer's words."""
     try:
         python = server.install(folder)
     except subprocess.CalledProcessError as e:
-        why = " ".join(e.stderr.split())[-200:]
-        return [[server.packages[0].replace("==", " "), server.class_name, "none", f"not installed: {why}", ""]], False
-    return rows_of(server, server.read(python, made)), True
+        error_text = " ".join(e.stderr.split())[-200:]
+        return [
+            [server.packages[0].replace("==", " "), server.class_name, "none", f"not installed: {error_text}", ""]
+        ], False
+    return rows_of(server, server.read(python, request_bodies)), True
 
 
 def with_table(page: str, table: str) -> str:
-    before, rest = page.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    page_start, page_end = page.split(BEGIN)
+    return f"{page_start}{BEGIN}\n{table}\n{END}{page_end.split(END)[1]}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
     parser = arguments(__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
-    asked = parser.parse_args(words)
-    made = bodies()
+    args = parser.parse_args(words)
+    request_bodies = bodies()
     rows: list[list[str]] = []
     missing: list[str] = []
-    for server in (s for s in SERVERS if asked.only in s.packages[0]):
+    for server in (s for s in SERVERS if args.only in s.packages[0]):
         with TemporaryDirectory(prefix="proccorpus-types-") as folder:
-            of_server, is_installed = tried(server, Path(folder), made)
+            of_server, is_installed = tried(server, Path(folder), request_bodies)
         rows += of_server
         missing += [] if is_installed else [server.packages[0]]
         print("\n".join(" | ".join(row) for row in of_server), flush=True)
     table = table_text(["package", "its class", "profile", "refuses", "does not know"], rows)
     print(table)
-    if asked.page:
+    if args.page:
         PAGE.write_text(with_table(PAGE.read_text(), table))
     return int(bool(missing))
 

@@ -52,29 +52,31 @@ QUESTION = (
 
 def pictures(episodes: int) -> list[list[bytes]]:
     """JPEGs of so many episodes; the shipped videos one after another, and again from the start."""
-    wanted = episodes * FRAMES
-    found: list[bytes] = []
+    num_wanted = episodes * FRAMES
+    jpegs: list[bytes] = []
     for frame in chain.from_iterable(decode(path) for path in VIDEOS):
-        found.append(shard_jpeg(frame, MAX_PX, JPEG_QUALITY))
-        if len(found) == wanted:
+        jpegs.append(shard_jpeg(frame, MAX_PX, JPEG_QUALITY))
+        if len(jpegs) == num_wanted:
             break
-    found = [found[k % len(found)] for k in range(wanted)]
-    return [found[k : k + FRAMES] for k in range(0, wanted, FRAMES)]
+    jpegs = [jpegs[k % len(jpegs)] for k in range(num_wanted)]
+    return [jpegs[k : k + FRAMES] for k in range(0, num_wanted, FRAMES)]
 
 
 def episode(number: int, jpegs: list[bytes]) -> ShardEpisode:
     rng = np.random.default_rng(number)
-    kept = [f for f in range(FRAMES) if rng.random() < 0.8]
-    done = [f for f in kept if f >= FRAMES - FINISHED]
-    kept = [f for f in kept if f < FRAMES - FINISHED] + sorted(rng.permutation(done)[:MAX_FINISHED].tolist())
+    kept_frames = [f for f in range(FRAMES) if rng.random() < 0.8]
+    finished_frames = [f for f in kept_frames if f >= FRAMES - FINISHED]
+    kept_frames = [f for f in kept_frames if f < FRAMES - FINISHED] + sorted(
+        rng.permutation(finished_frames)[:MAX_FINISHED].tolist()
+    )
     rows = []
-    for f in kept:
-        before = 0 if rng.random() < 0.3 else int(rng.integers(4, 17))
-        frames = range(max(0, f - before), f + 1)
-        shown = [{"camera": CAMERA, "episode_index": number, "frame_index": k, "edit": None} for k in frames]
-        question = f"{IMAGE_MARK} " * len(shown) + QUESTION
-        row = {"sample_id": f"{number:08x}{f:08x}", "dataset": "sim", "episode_index": number, "pictures": shown}
-        rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(shown)})
+    for f in kept_frames:
+        num_before = 0 if rng.random() < 0.3 else int(rng.integers(4, 17))
+        frames = range(max(0, f - num_before), f + 1)
+        picture_rows = [{"camera": CAMERA, "episode_index": number, "frame_index": k, "edit": None} for k in frames]
+        question = f"{IMAGE_MARK} " * len(picture_rows) + QUESTION
+        row = {"sample_id": f"{number:08x}{f:08x}", "dataset": "sim", "episode_index": number, "pictures": picture_rows}
+        rows.append(ROW | row | {"question": question, "num_tokens": 80 + 64 * len(picture_rows)})
     names = {picture_name(number, p): p["frame_index"] for row in rows for p in row["pictures"]}
     return ShardEpisode("sim", number, rows, {name: jpegs[f] for name, f in names.items()})
 
@@ -104,9 +106,9 @@ def write_records(folder: Path, episodes: list[ShardEpisode]) -> list[Path]:
 
 def write_bare(folder: Path, members: list[list[tuple[str, bytes]]]) -> list[Path]:
     tars = [folder / f"bare-{k}.tar" for k in range(SHARDS)]
-    for path, some in zip(tars, members, strict=True):
+    for path, tar_members in zip(tars, members, strict=True):
         with tarfile.open(path, "w") as tar:
-            for name, data in some:
+            for name, data in tar_members:
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -153,15 +155,15 @@ def with_decoding(tars: list[Path]) -> tuple[float, float]:
     while True:
         start = time.perf_counter()
         sample = next(samples, None)
-        shown = decode_all([sample]) if sample else 0
+        num_pictures = decode_all([sample]) if sample else 0
         middle = time.perf_counter()
         loading += middle - start
         if sample is None:
             return count / loading, alone / loading
-        expect(shown, len(sample.pictures), "pictures decoded")
+        expect(num_pictures, len(sample.pictures), "pictures decoded")
         decode_all([sample])
         alone += time.perf_counter() - middle
-        count += shown
+        count += num_pictures
 
 
 def in_turns[T](ways: dict[str, Callable[[], T]], runs: int) -> tuple[dict[str, list[float]], dict[str, T]]:
@@ -189,9 +191,9 @@ def told(title: str, seconds: dict[str, list[float]], facts: dict[str, tuple[int
     table(["way", "samples/s", "MB/s", f"speed / that of {base}"], rows)
 
 
-def expect(found: object, wanted: object, what: str) -> None:
-    if found != wanted:
-        sys.exit(f"{what}: {found} instead of {wanted}")
+def expect(value: object, expected: object, subject: str) -> None:
+    if value != expected:
+        sys.exit(f"{subject}: {value} instead of {expected}")
 
 
 def main() -> int:
@@ -224,12 +226,12 @@ def main() -> int:
             args.runs,
         )
         tars, records = written["shards"], written["WebDataset records"]
-        size, records_size = (sum(t.stat().st_size for t in some) for some in (tars, records))
+        size, records_size = (sum(t.stat().st_size for t in paths) for paths in (tars, records))
         with_indexes = size + sum(index_path(t).stat().st_size for t in tars)
         facts = {"bare tar": (count, size), "shards": (count, size), "WebDataset records": (count, records_size)}
         told("Writing", seconds, facts, "bare tar")
 
-        seconds, found = in_turns(
+        seconds, samples_read = in_turns(
             {
                 "bare tar": lambda: read_bare(tars),
                 "shards, in order": lambda: sum(1 for _ in read_samples(tars)),
@@ -238,7 +240,7 @@ def main() -> int:
             },
             args.runs,
         )
-        expect(found, dict.fromkeys(found, count) | {"bare tar": sum(map(len, members))}, "samples read")
+        expect(samples_read, dict.fromkeys(samples_read, count) | {"bare tar": sum(map(len, members))}, "samples read")
         facts = {"bare tar": (count, size), "shards, in order": (count, size), "shards, the loader": (count, size)}
         told("Reading", seconds, facts | {"WebDataset records": (count, records_size)}, "bare tar")
 
@@ -248,8 +250,8 @@ def main() -> int:
         print(f"| WebDataset records | {records_size / count:,.0f}: {smaller:.1f} times as many |")
 
         print("\n## Loading with decoding, in one process\n")
-        each, speed = with_decoding(tars)
-        print(f"{each:,.0f} pictures/s, {speed:.2f} of the speed of decoding alone")
+        pictures_per_s, speed = with_decoding(tars)
+        print(f"{pictures_per_s:,.0f} pictures/s, {speed:.2f} of the speed of decoding alone")
 
     missed = []
     if is_missed(smaller, TIMES_SMALLER):

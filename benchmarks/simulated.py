@@ -101,16 +101,16 @@ def tell(number: int, run: Recorded) -> None:
 
 def table(columns: Columns, runs: Sequence[Rows], fps: int) -> pa.Table:
     """frames.parquet: a row a frame, run after run."""
-    at = [(episode, frame) for episode, rows in enumerate(runs) for frame in range(len(rows))]
-    found = {
-        "episode_index": pa.array([episode for episode, _ in at], pa.int64()),
-        "frame_index": pa.array([frame for _, frame in at], pa.int64()),
-        "timestamp": pa.array([frame / fps for _, frame in at], pa.float32()),
+    frame_keys = [(episode, frame) for episode, rows in enumerate(runs) for frame in range(len(rows))]
+    arrays = {
+        "episode_index": pa.array([episode for episode, _ in frame_keys], pa.int64()),
+        "frame_index": pa.array([frame for _, frame in frame_keys], pa.int64()),
+        "timestamp": pa.array([frame / fps for _, frame in frame_keys], pa.float32()),
     }
     for name, (key, kind) in columns.items():
         values = [row[key] for rows in runs for row in rows]
-        found[name] = pa.array([v.tolist() if isinstance(v, np.ndarray) else v for v in values], kind)
-    return pa.table(found)
+        arrays[name] = pa.array([v.tolist() if isinstance(v, np.ndarray) else v for v in values], kind)
+    return pa.table(arrays)
 
 
 def write_video(path: Path, pictures: Sequence[np.ndarray], fps: int, crf: int, group: int) -> None:
@@ -133,8 +133,8 @@ def check(out: Path, form: Form, of_run: Callable[[dict[str, Any], dict[str, np.
     total = count = 0
     for line in (out / "episodes.jsonl").read_text().splitlines():
         facts = json.loads(line)
-        at, n = np.flatnonzero(episode == facts["episode"]), facts["num_frames"]
-        rows = {name: np.array([values[k] for k in at]) for name, values in columns.items()}
+        row_indices, n = np.flatnonzero(episode == facts["episode"]), facts["num_frames"]
+        rows = {name: np.array([values[k] for k in row_indices]) for name, values in columns.items()}
         assert rows["frame_index"].tolist() == list(range(n))
         for folder in form.videos:
             path = out / folder / f"episode_{facts['episode']:03d}.mp4"

@@ -82,23 +82,25 @@ def publish(space: Workspace) -> list[Line]:
         [ASKED, CHUNK_ASKED],
     )[0]
     run = StageRun("frames", ASKED, CHUNK_ASKED, "", hashes[0], "1", rows.num_rows, hashes[1], 1.0)
-    again: list[Line] = []
+    second_times: list[Line] = []
     for _ in range(PUBLISHES):
-        with timed(again, "publish"):
+        with timed(second_times, "publish"):
             lake.publish(run, {"frames": rows})
     new: list[Line] = []
     for k in range(TURNS):
         changed = {"dataset": "new", "chunk": k}
         con = lake.con
         con.register("given", rows)
-        made = con.execute(f"SELECT * REPLACE ('new' AS dataset, {k}::INTEGER AS chunk) FROM given").to_arrow_table()
+        chunk_table = con.execute(
+            f"SELECT * REPLACE ('new' AS dataset, {k}::INTEGER AS chunk) FROM given"
+        ).to_arrow_table()
         con.unregister("given")
         with timed(new, "publish"):
-            lake.publish(StageRun(**run.__dict__ | changed), {"frames": made})
+            lake.publish(StageRun(**run.__dict__ | changed), {"frames": chunk_table})
     lake.remove("delete what was published anew", "dataset = 'new'", [], "frames", "stage_runs")
     return [
-        median(again[:10], "publish a chunk again, the first 10"),
-        median(again[-10:], f"publish a chunk again, the last 10 of {PUBLISHES}"),
+        median(second_times[:10], "publish a chunk again, the first 10"),
+        median(second_times[-10:], f"publish a chunk again, the last 10 of {PUBLISHES}"),
         median(new, "publish a new chunk"),
     ]
 
@@ -136,12 +138,12 @@ def measure(name: str, folder: str) -> dict[str, Any]:
 
 def measured(space: Workspace) -> dict[str, tuple[float, float, float]]:
     """Seconds, CPU seconds and most megabytes of each line."""
-    found = {}
+    measurements = {}
     for name in MEASURES:
-        told = apart(measure, name, str(space.root))
-        found |= {line: (s, c, told["mb"]) for line, s, c in told["lines"]}
-        print(f"{space.root.name}, {machine()}: {told}", file=sys.stderr, flush=True)
-    return found
+        report = apart(measure, name, str(space.root))
+        measurements |= {line: (s, c, report["mb"]) for line, s, c in report["lines"]}
+        print(f"{space.root.name}, {machine()}: {report}", file=sys.stderr, flush=True)
+    return measurements
 
 
 def sizes(space: Workspace) -> str:
@@ -163,9 +165,9 @@ def wanted_s(line: str) -> float | None:
     return next((t for start, t in TARGETS_S.items() if line.startswith(start)), None)
 
 
-def missed(found: dict[str, tuple[float, float, float]]) -> list[str]:
-    lines = [f"{name}: {mb:.0f} MB" for name, (_, _, mb) in found.items() if mb > TARGET_MB]
-    for name, (seconds, _, _) in found.items():
+def missed(measurements: dict[str, tuple[float, float, float]]) -> list[str]:
+    lines = [f"{name}: {mb:.0f} MB" for name, (_, _, mb) in measurements.items() if mb > TARGET_MB]
+    for name, (seconds, _, _) in measurements.items():
         target = wanted_s(name)
         if target is not None and is_missed(seconds, target, smaller_is_better=True):
             lines.append(f"{name}: {seconds:.2f} s, wanted {target:g}")
@@ -177,28 +179,28 @@ def main() -> int:
     parser.add_argument("--frames", choices=SCALES, default="6M")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/size-bench"), help="made, and deleted at the end")
     parser.add_argument("--keep", action="store_true", help="leave the corpora for another run, as they are")
-    given = parser.parse_args()
-    found = {}
+    args = parser.parse_args()
+    measurements = {}
     try:
-        for name in [n for n in SCALES if SCALES[n] <= SCALES[given.frames]]:
-            space = Workspace(given.folder / name)
+        for name in [n for n in SCALES if SCALES[n] <= SCALES[args.frames]]:
+            space = Workspace(args.folder / name)
             if not space.exists():
                 make(space, SCALES[name])
             print(f"{name}: {sizes(space)}", flush=True)
-            found[name] = measured(space)
+            measurements[name] = measured(space)
             print(f"{name}, afterwards: {sizes(space)}", flush=True)
     finally:
-        if not given.keep:
-            shutil.rmtree(given.folder, ignore_errors=True)
-    *_, last = found.values()
+        if not args.keep:
+            shutil.rmtree(args.folder, ignore_errors=True)
+    *_, last = measurements.values()
     rows = []
     for line in last:
-        cells = [f.get(line, (float("nan"),) * 3) for f in found.values()]
+        cells = [f.get(line, (float("nan"),) * 3) for f in measurements.values()]
         target = wanted_s(line)
-        shown = [text for s, c, mb in cells for text in (f"{s:.2f}", f"{c:.2f}", f"{mb:.0f}")]
-        rows.append([line, *shown, "" if target is None else f"{target:g} s"])
-    table(["", *(f"{n}: {unit}" for n in found for unit in ("s", "CPU s", "most MB")), "wanted"], rows)
-    return exit_code(missed(last), given.check)
+        cell_texts = [text for s, c, mb in cells for text in (f"{s:.2f}", f"{c:.2f}", f"{mb:.0f}")]
+        rows.append([line, *cell_texts, "" if target is None else f"{target:g} s"])
+    table(["", *(f"{n}: {unit}" for n in measurements for unit in ("s", "CPU s", "most MB")), "wanted"], rows)
+    return exit_code(missed(last), args.check)
 
 
 if __name__ == "__main__":

@@ -37,42 +37,44 @@ WITHOUT_WORKSPACE = ("--help", "inspect")
 
 def cpu_s(arguments: tuple[str, ...]) -> float:
     """What the command line takes, with all processes that it starts."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    start_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     command = [sys.executable, "-m", "proccorpus", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"{' '.join(arguments)} failed: {done.stderr}")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    process = subprocess.run(command, cwd=ROOT, env=env | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)} failed: {process.stderr}")
+    end_usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return end_usage.ru_utime + end_usage.ru_stime - start_usage.ru_utime - start_usage.ru_stime
 
 
 def one_run(workspace: Path, source: str) -> dict[str, float]:
-    found = {}
+    seconds_by_command = {}
     for name, (words, _) in COMMANDS.items():
-        own = tuple(source if word == SOURCE else word for word in words)
-        more = () if name in WITHOUT_WORKSPACE else ("--workspace", str(workspace))
-        begun = time.monotonic()
-        found[name] = cpu_s((*own, *more))
+        own_words = tuple(source if word == SOURCE else word for word in words)
+        more_words = () if name in WITHOUT_WORKSPACE else ("--workspace", str(workspace))
+        start_s = time.monotonic()
+        seconds_by_command[name] = cpu_s((*own_words, *more_words))
         if name == "build":
-            found[CLOCK] = time.monotonic() - begun
+            seconds_by_command[CLOCK] = time.monotonic() - start_s
     shutil.rmtree(workspace)
-    return found
+    return seconds_by_command
 
 
 def main() -> int:
     parser = arguments(__doc__, check=True)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--source", type=Path, default=Path(SOURCE), help="another dataset")
-    given = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        runs = [one_run(Path(folder) / f"{k}", str(given.source.resolve())) for k in range(given.runs)]
+        runs = [one_run(Path(folder) / f"{k}", str(args.source.resolve())) for k in range(args.runs)]
     goals = {name: goal for name, (_, goal) in COMMANDS.items()} | {CLOCK: CLOCK_GOAL}
-    found = {name: statistics.median(run[name] for run in runs) for name in goals}
+    median_seconds = {name: statistics.median(run[name] for run in runs) for name in goals}
     print("# Small builds, CPU seconds\n")
-    table(("command", "s", "wanted"), [(name, f"{found[name]:.2f}", f"{goal}") for name, goal in goals.items()])
-    missed = [name for name, goal in goals.items() if is_missed(found[name], goal, smaller_is_better=True)]
-    return exit_code([f"{name}: {found[name]:.2f} s, wanted {goals[name]}" for name in missed], given.check)
+    table(
+        ("command", "s", "wanted"), [(name, f"{median_seconds[name]:.2f}", f"{goal}") for name, goal in goals.items()]
+    )
+    missed = [name for name, goal in goals.items() if is_missed(median_seconds[name], goal, smaller_is_better=True)]
+    return exit_code([f"{name}: {median_seconds[name]:.2f} s, wanted {goals[name]}" for name in missed], args.check)
 
 
 if __name__ == "__main__":

@@ -70,7 +70,7 @@ def episodes_with_steps(space: Workspace, source: Path, dataset: str) -> list[Kn
     lake = Lake(space, read_only=True)
     sql = "SELECT episode_index, steps FROM episode_facts WHERE dataset = ? AND len(steps) > 0"
     steps_of = dict(lake.rows(sql, [dataset]))
-    found = []
+    known_episodes = []
     for signals in signals_without_outcomes(lake, dataset):
         if signals.episode_index not in steps_of:
             continue
@@ -78,9 +78,9 @@ def episodes_with_steps(space: Workspace, source: Path, dataset: str) -> list[Kn
         segments, _ = native.annotate(steps, len(signals), None)
         boundaries = tuple(s.start_frame for s in segments[1:])
         progress = hand_progress(segments, len(signals))
-        found.append(Known(signals, None, progress, boundaries, tuple(segments), float("nan")))
+        known_episodes.append(Known(signals, None, progress, boundaries, tuple(segments), float("nan")))
     lake.con.close()
-    return found
+    return known_episodes
 
 
 def spans(segments: Sequence[Segment]) -> list[Span]:
@@ -94,16 +94,19 @@ def even_spans(count: int, num_frames: int) -> list[Span]:
 
 
 def row(dataset: str, episodes: Sequence[Known]) -> list[str]:
-    labels = motion.annotate([known.signals for known in episodes], MotionConfig())
+    labels = motion.annotate([episode.signals for episode in episodes], MotionConfig())
     both = list(zip(episodes, labels, strict=True))
-    even = [even_spans(max(1, len(spans(known.segments))), len(known.signals)) for known in episodes]
+    even = [even_spans(max(1, len(spans(episode.segments))), len(episode.signals)) for episode in episodes]
     numbers = (
-        mean_of(segment_f1(spans(label.segments), spans(known.segments), OVERLAP) for known, label in both),
-        mean_of(segment_f1(own, spans(known.segments), OVERLAP) for known, own in zip(episodes, even, strict=True)),
-        mean_of(known.f1(label.segments) for known, label in both),
-        mean_of(known.uniform_f1 for known in episodes),
-        mean_of(known.error(label.curve) for known, label in both if label.curve is not None),
-        mean_of(known.error(np.linspace(0, 1, len(known.signals))) for known in episodes),
+        mean_of(segment_f1(spans(label.segments), spans(episode.segments), OVERLAP) for episode, label in both),
+        mean_of(
+            segment_f1(even_split, spans(episode.segments), OVERLAP)
+            for episode, even_split in zip(episodes, even, strict=True)
+        ),
+        mean_of(episode.f1(label.segments) for episode, label in both),
+        mean_of(episode.uniform_f1 for episode in episodes),
+        mean_of(episode.error(label.curve) for episode, label in both if label.curve is not None),
+        mean_of(episode.error(np.linspace(0, 1, len(episode.signals))) for episode in episodes),
     )
     return [
         dataset,
@@ -120,15 +123,15 @@ def main() -> int:
         "--source", nargs="*", type=Path, default=[], help="folders of datasets with steps of their own"
     )
     parser.add_argument("--workspace", type=Path, help="keep what is built in this folder")
-    asked = parser.parse_args()
-    if not asked.wgo and not asked.source:
+    args = parser.parse_args()
+    if not args.wgo and not args.source:
         parser.error("name --wgo FILE or --source FOLDER: the data is not shipped")
     rows = []
-    with trial_workspace(asked.workspace) as space, TemporaryDirectory(prefix="proccorpus-wgo-") as unpacked:
-        sources = {folder.resolve().name: folder for folder in asked.source}
-        if asked.wgo:
+    with trial_workspace(args.workspace) as space, TemporaryDirectory(prefix="proccorpus-wgo-") as unpacked:
+        sources = {folder.resolve().name: folder for folder in args.source}
+        if args.wgo:
             sources["wgo_bench"] = Path(unpacked)
-            unpack_wgo(asked.wgo, sources["wgo_bench"])
+            unpack_wgo(args.wgo, sources["wgo_bench"])
         for dataset, folder in sources.items():
             episodes = episodes_with_steps(space, folder, dataset)
             if not episodes:

@@ -207,26 +207,38 @@ def make(space: Workspace, scale: float) -> None:
 
 def _of_dataset(build: DatasetBuild, chunks: int, snapshot: int) -> dict[str, pa.Table]:
     """The rows that say what a dataset is, and that all its stages were run on all its chunks."""
-    d, now = build.dataset, datetime.now(UTC)
-    first, *rest = (spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys())
+    d, timestamp = build.dataset, datetime.now(UTC)
+    first, *later_specs = (spec for spec in stage_specs(build) if not {*spec.stage.reads} & STAMPS.keys())
     facts = {"input_hash": dataset_input(first, FINGERPRINT), "output_hash": content_key(d.name)}
     runs = [{"stage": first.name, "chunk": WHOLE_DATASET, "label_run": "", "code_version": first.code_version} | facts]
     for chunk in range(chunks):
         outputs = {first.name: content_key(d.name, str(chunk))}
-        given = facts | {"output_hash": outputs[first.name]}
-        runs.append({"stage": first.name, "chunk": chunk, "label_run": "", "code_version": first.code_version} | given)
-        for spec in rest:
+        run_values = facts | {"output_hash": outputs[first.name]}
+        runs.append(
+            {"stage": first.name, "chunk": chunk, "label_run": "", "code_version": first.code_version} | run_values
+        )
+        for spec in later_specs:
             hashes = [outputs[name] for name in spec.stage.upstream if name in outputs]
             outputs[spec.name] = content_key(d.name, str(chunk), spec.name)
-            given = {"input_hash": chunk_input(spec, hashes), "output_hash": outputs[spec.name]}
-            of = {"stage": spec.name, "chunk": chunk, "label_run": spec.label_run, "code_version": spec.code_version}
-            runs.append(of | given)
+            run_values = {"input_hash": chunk_input(spec, hashes), "output_hash": outputs[spec.name]}
+            stage_values = {
+                "stage": spec.name,
+                "chunk": chunk,
+                "label_run": spec.label_run,
+                "code_version": spec.code_version,
+            }
+            runs.append(stage_values | run_values)
     common = {"dataset": d.name, "rows": CHUNK, "snapshot": snapshot, "cache_hits": 0, "duration_s": 1.0}
-    shown = {"title": d.title, "robot": d.robot, "fps": d.fps, "license": d.license, "role": d.role}
-    made = {"format": "lerobot_v3.0", "source_uri": d.source, "chunk_size": CHUNK, "cameras": ["front", "wrist"]}
-    config = {"config_hash": content_key(build.identity()), "config": build.model_dump_json(), "created_at": now}
+    described = {"title": d.title, "robot": d.robot, "fps": d.fps, "license": d.license, "role": d.role}
+    source_values = {
+        "format": "lerobot_v3.0",
+        "source_uri": d.source,
+        "chunk_size": CHUNK,
+        "cameras": ["front", "wrist"],
+    }
+    config = {"config_hash": content_key(build.identity()), "config": build.model_dump_json(), "created_at": timestamp}
     return {
-        "datasets": TABLES["datasets"].rows([{"dataset": d.name, "notes": "made up"} | shown | made]),
+        "datasets": TABLES["datasets"].rows([{"dataset": d.name, "notes": "made up"} | described | source_values]),
         "build_configs": TABLES["build_configs"].rows([{"dataset": d.name} | config]),
-        "stage_runs": TABLES["stage_runs"].rows([common | r | {"finished_at": now} for r in runs]),
+        "stage_runs": TABLES["stage_runs"].rows([common | r | {"finished_at": timestamp} for r in runs]),
     }

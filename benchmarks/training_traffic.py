@@ -49,8 +49,8 @@ class Work(NamedTuple):
     seconds: float
     bytes: float
 
-    def __add__(self, other: Any) -> "Work":
-        return Work(self.seconds + other.seconds, self.bytes + other.bytes)
+    def __add__(self, other_work: Any) -> "Work":
+        return Work(self.seconds + other_work.seconds, self.bytes + other_work.bytes)
 
     def times(self, count: float) -> "Work":
         return Work(self.seconds * count, self.bytes * count)
@@ -61,8 +61,8 @@ class Card:
     bandwidth: float
     peak: float
 
-    def seconds(self, moved: float, flops: float = 0.0) -> float:
-        return max(moved / (OF_BANDWIDTH * self.bandwidth), flops / (OF_PEAK * self.peak))
+    def seconds(self, num_bytes: float, flops: float = 0.0) -> float:
+        return max(num_bytes / (OF_BANDWIDTH * self.bandwidth), flops / (OF_PEAK * self.peak))
 
 
 # Graphs
@@ -112,19 +112,19 @@ def calls(graph: torch.fx.Graph) -> Iterator[Node]:
 
 def of_product(node: Node, card: Card) -> float:
     """Seconds of a multiplication, or of attention within short blocks, which its bytes take."""
-    moved = sum(size(n) for n in node.all_input_nodes) + size(node)
+    num_bytes = sum(size(n) for n in node.all_input_nodes) + size(node)
     count = flop_registry.get(getattr(node.target, "overloadpacket", None))
     if count is None or "attention" in str(node.target):
-        return card.seconds(moved)
-    given = map_arg(node.args, lambda n: n.meta["val"])
-    return card.seconds(moved, count(*given, out_val=node.meta["val"]))
+        return card.seconds(num_bytes)
+    argument_values = map_arg(node.args, lambda n: n.meta["val"])
+    return card.seconds(num_bytes, count(*argument_values, out_val=node.meta["val"]))
 
 
 def eager(graph: torch.fx.Graph, card: Card) -> Work:
     """Each call by itself."""
     seconds = sum(of_product(node, card) for node in calls(graph) if is_product(node))
-    others = [node for node in calls(graph) if not is_product(node)]
-    return Work(seconds, sum(size(node) + sum(size(n) for n in node.all_input_nodes) for node in others))
+    other_nodes = [node for node in calls(graph) if not is_product(node)]
+    return Work(seconds, sum(size(node) + sum(size(n) for n in node.all_input_nodes) for node in other_nodes))
 
 
 def fused(graph: torch.fx.Graph) -> float:
@@ -144,9 +144,9 @@ def fused(graph: torch.fx.Graph) -> float:
             alone += size(node) + sum(map(size, read_by_sum(node)))
             continue
         groups[node] = node
-        for given in map(source, node.all_input_nodes):
-            if given in groups and levels[given] == levels[node]:
-                groups[root(given)] = root(node)
+        for input_node in map(source, node.all_input_nodes):
+            if input_node in groups and levels[input_node] == levels[node]:
+                groups[root(input_node)] = root(node)
     members: dict[Node, list[Node]] = {}
     for node in groups:
         members.setdefault(root(node), []).append(node)
@@ -176,34 +176,34 @@ def is_over_tokens(node: Node) -> bool:
     """Is it a sum over tokens, as gradients of norms and biases are? What is left has no dimension of them."""
     if not str(node.target).startswith("aten.sum"):
         return False
-    (given,) = tensors(node.all_input_nodes[0].meta["val"])
-    (made,) = tensors(node.meta["val"])
-    return made.numel() * FEW[0] // 4 <= given.numel()
+    (input_tensor,) = tensors(node.all_input_nodes[0].meta["val"])
+    (output_tensor,) = tensors(node.meta["val"])
+    return output_tensor.numel() * FEW[0] // 4 <= input_tensor.numel()
 
 
 def read_by_sum(node: Node) -> set[Node]:
     """What a sum over tokens reads: what comes of multiplications and sums before it, all between done once more."""
     read, ahead = set[Node](), [source(n) for n in node.all_input_nodes]
     while ahead:
-        given = ahead.pop()
-        if is_simple(given) and not any(word in str(given.target) for word in ("sum", "mean", "layer_norm")):
-            ahead += [source(n) for n in given.all_input_nodes]
+        input_node = ahead.pop()
+        if is_simple(input_node) and not any(word in str(input_node.target) for word in ("sum", "mean", "layer_norm")):
+            ahead += [source(n) for n in input_node.all_input_nodes]
         else:
-            read.add(given)
+            read.add(input_node)
     return read
 
 
 def moved(group: Sequence[Node]) -> float:
     """Bytes of a kernel: what comes from elsewhere, once; what is used elsewhere."""
-    inside = set(group)
-    given = {source(n) for node in group for n in node.all_input_nodes} - inside
-    return sum(map(size, given)) + sum(size(node) for node in group if is_used(node, inside))
+    group_nodes = set(group)
+    input_nodes = {source(n) for node in group for n in node.all_input_nodes} - group_nodes
+    return sum(map(size, input_nodes)) + sum(size(node) for node in group if is_used(node, group_nodes))
 
 
-def is_used(node: Node, inside: set[Node]) -> bool:
-    """By a node that is not `inside`, itself or a view of it; sums over tokens do it once more."""
+def is_used(node: Node, group_nodes: set[Node]) -> bool:
+    """By a node that is not `group_nodes`, itself or a view of it; sums over tokens do it once more."""
     users = [user for user in node.users if not (is_simple(user) and is_over_tokens(user))]
-    return any(is_used(user, inside) if is_view(user) else user not in inside for user in users)
+    return any(is_used(user, group_nodes) if is_view(user) else user not in group_nodes for user in users)
 
 
 # Layers
@@ -243,54 +243,54 @@ class Layer(NamedTuple):
 
 def layers_of(backbone: Any) -> dict[str, Layer]:
     text, vision = backbone.config.get_text_config(), backbone.config.vision_config
-    found = {
+    layers = {
         "language layer": (backbone.model.language_model.layers[0], text.hidden_size, text.head_dim, True),
         "vision block": (
             backbone.model.visual.blocks[0], vision.hidden_size, vision.hidden_size // vision.num_heads, False,
         ),
     }  # fmt: skip
-    for module, *_ in found.values():
+    for module, *_ in layers.values():
         module.to_empty(device="cpu").train()
         as_on_gpu(module)
-    return {name: Layer(*parts) for name, parts in found.items()}
+    return {name: Layer(*parts) for name, parts in layers.items()}
 
 
 def as_it_was(layer: Layer, tokens: int, card: Card, recompute: bool) -> Work:
     """Eager under autocast, weights in float32; forward once more where it is calculated anew."""
     weights = dict(layer.module.named_parameters())
 
-    def forward(weights: dict, *given: torch.Tensor) -> torch.Tensor:
+    def forward(weights: dict, *inputs: torch.Tensor) -> torch.Tensor:
         call = lambda *args, **named: torch.func.functional_call(layer.module, weights, args, named)  # noqa: E731
         with torch.autocast("cpu", torch.bfloat16):
-            return layer.run(call, *given)
+            return layer.run(call, *inputs)
 
-    def both(weights: dict, *given: torch.Tensor) -> tuple:
-        made = forward(weights, *given)
-        return torch.autograd.grad(made, [given[0], *weights.values()], torch.ones_like(made))
+    def both(weights: dict, *inputs: torch.Tensor) -> tuple:
+        outputs = forward(weights, *inputs)
+        return torch.autograd.grad(outputs, [inputs[0], *weights.values()], torch.ones_like(outputs))
 
-    given = layer.given(tokens)
-    work = eager(make_fx(both, tracing_mode="fake")(weights, *given).graph, card)
+    inputs = layer.given(tokens)
+    work = eager(make_fx(both, tracing_mode="fake")(weights, *inputs).graph, card)
     if recompute:
-        work += eager(make_fx(forward, tracing_mode="fake")(weights, *given).graph, card)
+        work += eager(make_fx(forward, tracing_mode="fake")(weights, *inputs).graph, card)
     return work
 
 
 def compiled_bytes(layer: Layer, tokens: int, dtype: torch.dtype, recompute: str) -> float:
     """Of the kernels of a layer that is traced by torch.compile as in training."""
-    found: list[float] = []
+    byte_counts: list[float] = []
 
     def count(graph: torch.fx.GraphModule, _: Any) -> Any:
-        found.append(fused(graph.graph))
+        byte_counts.append(fused(graph.graph))
         return make_boxed_func(graph.forward)
 
-    def backend(graph: torch.fx.GraphModule, given: list) -> Any:
+    def backend(graph: torch.fx.GraphModule, example_inputs: list) -> Any:
         parts: dict[str, Any] = {
             "fw_compiler": count,
             "bw_compiler": count,
             "partition_fn": min_cut_rematerialization_partition,
         }
         parts["decompositions"] = default_decompositions
-        return aot_module_simplified(graph, given, **parts)
+        return aot_module_simplified(graph, example_inputs, **parts)
 
     layer.module.to(dtype)
     for parameter in layer.module.parameters():
@@ -300,34 +300,34 @@ def compiled_bytes(layer: Layer, tokens: int, dtype: torch.dtype, recompute: str
         forward = recomputed(forward, recompute)
     forward = torch.compile(forward, fullgraph=True, dynamic=False, backend=backend)
     with torch.autocast("cpu", torch.bfloat16):
-        made = layer.run(forward, *layer.given(tokens))
-    made.float().sum().backward()
-    return sum(found)
+        outputs = layer.run(forward, *layer.given(tokens))
+    outputs.float().sum().backward()
+    return sum(byte_counts)
 
 
 def as_it_is(layer: Layer, tokens: int, products: float, weights: torch.dtype, recompute: str) -> Work:
     """Compiled, by what few tokens take, and what the weights take whatever the tokens. `products`: seconds of
     multiplications."""
-    few, more = (compiled_bytes(layer, n, weights, recompute) for n in FEW)
-    of_token = (more - few) / (FEW[1] - FEW[0])
+    few, large_bytes = (compiled_bytes(layer, n, weights, recompute) for n in FEW)
+    of_token = (large_bytes - few) / (FEW[1] - FEW[0])
     return Work(products, of_token * tokens + few - of_token * FEW[0])
 
 
 # What lies outside of layers
 
 
-def trained(forward: Callable[..., torch.Tensor], module: nn.Module, card: Card, *given: torch.Tensor) -> Work:
+def trained(forward: Callable[..., torch.Tensor], module: nn.Module, card: Card, *inputs: torch.Tensor) -> Work:
     """Eager, forward and backward, of a part of the model and of what it is given."""
     weights = dict(module.named_parameters())
 
-    def both(weights: dict, *given: torch.Tensor) -> tuple:
+    def both(weights: dict, *inputs: torch.Tensor) -> tuple:
         with torch.autocast("cpu", torch.bfloat16):
-            made = torch.func.functional_call(module, weights, given)
-        learning = [g for g in given if g.requires_grad] + list(weights.values())
-        return torch.autograd.grad(made, learning, torch.ones_like(made), allow_unused=True)
+            outputs = torch.func.functional_call(module, weights, inputs)
+        learning = [g for g in inputs if g.requires_grad] + list(weights.values())
+        return torch.autograd.grad(outputs, learning, torch.ones_like(outputs), allow_unused=True)
 
     module.forward = forward  # type: ignore[method-assign]
-    return eager(make_fx(both, tracing_mode="fake")(weights, *given).graph, card)
+    return eager(make_fx(both, tracing_mode="fake")(weights, *inputs).graph, card)
 
 
 def outside(backbone: Any, card: Card) -> Work:
@@ -349,12 +349,12 @@ def outside(backbone: Any, card: Card) -> Work:
     for merger in (tower.merger, *tower.deepstack_merger_list):
         work += trained(merger.forward, merger, card, torch.empty(PATCHES, width, **half))
     states, features = torch.empty(TOKENS, of_text, **half), torch.empty(images, of_text, **half)
-    where = torch.arange(images)
+    positions = torch.arange(images)
     plain = nn.Module()
-    added = lambda states, features, where: states.index_add(0, where, features)  # noqa: E731
+    added = lambda states, features, positions: states.index_add(0, positions, features)  # noqa: E731
     # Pictures are put in their places once, and added by deepstack
     for _ in (0, *tower.deepstack_merger_list):
-        work += trained(added, plain, card, states, features, where)
+        work += trained(added, plain, card, states, features, positions)
     work += trained(language.norm.forward, language.norm, card, states)
     scores = torch.empty(TOKENS, 1, requires_grad=True)
     pooled = lambda states, scores: (scores.exp() * states.float()).sum(0)  # noqa: E731
@@ -366,10 +366,10 @@ def answers(backbone: Any, card: Card) -> Work:
     """Logits of the answers' tokens and their loss."""
     count, text = int(ANSWERS * TOKENS), backbone.config.get_text_config()
     layer = nn.Linear(text.hidden_size, text.vocab_size, bias=False, device="meta").to_empty(device="cpu")
-    logits, wanted = layer.forward, torch.zeros(count, dtype=torch.int64)
+    logits, targets = layer.forward, torch.zeros(count, dtype=torch.int64)
     states = torch.empty(count, text.hidden_size, dtype=torch.bfloat16, requires_grad=True)
-    loss = lambda states, wanted: nn.functional.cross_entropy(logits(states).float(), wanted)  # noqa: E731
-    return trained(loss, layer, card, states, wanted)
+    loss = lambda states, targets: nn.functional.cross_entropy(logits(states).float(), targets)  # noqa: E731
+    return trained(loss, layer, card, states, targets)
 
 
 def of_weights(count: int, copied: bool) -> float:
@@ -387,27 +387,30 @@ def settings(shape: str, card: Card) -> dict[str, Work]:
     count = sum(p.numel() for p in backbone.parameters())
     text, vision = backbone.config.get_text_config(), backbone.config.vision_config
     set_attention(backbone, "varlen")
-    layers, found = layers_of(backbone), dict[str, Work]()
+    layers, work_by_setting = layers_of(backbone), dict[str, Work]()
     times = {"language layer": (text.num_hidden_layers, TOKENS), "vision block": (vision.depth, PATCHES)}
-    others = outside(backbone, card)
+    outside_work = outside(backbone, card)
     products = dict[tuple[str, bool], float]()
-    for name, anew in (("as it was: eager, all calculated anew", True), ("eager, nothing calculated anew", False)):
-        found[name] = others + Work(0.0, of_weights(count, copied=False))
+    for name, recalculates in (
+        ("as it was: eager, all calculated anew", True),
+        ("eager, nothing calculated anew", False),
+    ):
+        work_by_setting[name] = outside_work + Work(0.0, of_weights(count, copied=False))
         for part, layer in layers.items():
-            work = as_it_was(layer, times[part][1], card, anew)
-            found[name] += work.times(times[part][0])
-            products[part, anew] = work.seconds
+            work = as_it_was(layer, times[part][1], card, recalculates)
+            work_by_setting[name] += work.times(times[part][0])
+            products[part, recalculates] = work.seconds
     set_attention(backbone, "sdpa")  # runs here, and is traced around as varlen is
-    for name, dtype, what in (
+    for name, dtype, recompute_kind in (
         ("compiled", torch.float32, "none"),
         ("compiled, products kept", torch.float32, "matmul"),
         ("compiled, weights in bfloat16", torch.bfloat16, "none"),
     ):
-        found[name] = others + Work(0.0, of_weights(count, copied=dtype != torch.float32))
+        work_by_setting[name] = outside_work + Work(0.0, of_weights(count, copied=dtype != torch.float32))
         for part, layer in layers.items():
-            work = as_it_is(layer, times[part][1], products[part, False], dtype, what)
-            found[name] += work.times(times[part][0])
-    return found
+            work = as_it_is(layer, times[part][1], products[part, False], dtype, recompute_kind)
+            work_by_setting[name] += work.times(times[part][0])
+    return work_by_setting
 
 
 def main() -> int:
@@ -416,19 +419,19 @@ def main() -> int:
     parser.add_argument("--card", choices=sorted(BANDWIDTH), default="H200")
     args = parser.parse_args()
     card = Card(BANDWIDTH[args.card], PEAK[args.card])
-    found, rows, missed = settings(args.shape, card), [], []
-    seconds = {name: work.seconds + card.seconds(work.bytes) for name, work in found.items()}
-    before = next(iter(seconds.values()))
-    for name, work in found.items():
-        tokens_s, times = TOKENS / seconds[name], before / seconds[name]
+    work_by_setting, rows, missed = settings(args.shape, card), [], []
+    seconds = {name: work.seconds + card.seconds(work.bytes) for name, work in work_by_setting.items()}
+    base_seconds = next(iter(seconds.values()))
+    for name, work in work_by_setting.items():
+        tokens_s, times = TOKENS / seconds[name], base_seconds / seconds[name]
         traffic = f"{work.bytes / TOKENS / 1e6:.1f}"
         rows.append([name, traffic, f"{work.seconds:.2f}", f"{seconds[name]:.2f}", f"{tokens_s:,.0f}", f"{times:.2f}"])
     table(["layers", "MB a token", "s of products", "s in all", "tokens/s", "times"], rows)
     best = min(seconds, key=seconds.__getitem__)
-    if found[best].bytes / TOKENS / 1e6 > GOAL_MB:
-        missed.append(f"{found[best].bytes / TOKENS / 1e6:.1f} MB a token, goal {GOAL_MB:.0f}")
-    if before / seconds[best] < GOAL_TIMES:
-        missed.append(f"{before / seconds[best]:.2f} times the tokens a second, goal {GOAL_TIMES}")
+    if work_by_setting[best].bytes / TOKENS / 1e6 > GOAL_MB:
+        missed.append(f"{work_by_setting[best].bytes / TOKENS / 1e6:.1f} MB a token, goal {GOAL_MB:.0f}")
+    if base_seconds / seconds[best] < GOAL_TIMES:
+        missed.append(f"{base_seconds / seconds[best]:.2f} times the tokens a second, goal {GOAL_TIMES}")
     return exit_code(missed, args.check)
 
 

@@ -84,17 +84,17 @@ def edges(rgb: np.ndarray) -> np.ndarray:
 FEATURES = {"colours": (colours,), "edges": (edges,), "both": (colours, edges)}
 
 
-def accuracy(answerable: Sequence[Shown], others: Sequence[Shown], features: str) -> float:
+def accuracy(answerable: Sequence[Shown], unanswerable: Sequence[Shown], features: str) -> float:
     """Share of pictures told rightly, the better of two classifiers, over episodes that were left out of training.
 
     Raises UserError for pictures of one episode alone.
     """
-    size = min(len(answerable), len(others))
+    size = min(len(answerable), len(unanswerable))
     rng = np.random.default_rng(0)
-    chosen = [[kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, others)]
-    shown = [*chosen[0], *chosen[1]]
-    x = np.stack([np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in shown])
-    y, episodes = np.repeat([0, 1], size), np.array([s.episode for s in shown])
+    chosen = [[kind[k] for k in rng.permutation(len(kind))[:size]] for kind in (answerable, unanswerable)]
+    all_pictures = [*chosen[0], *chosen[1]]
+    x = np.stack([np.concatenate([measure(s.rgb) for measure in FEATURES[features]]) for s in all_pictures])
+    y, episodes = np.repeat([0, 1], size), np.array([s.episode for s in all_pictures])
     folds = min(FOLDS, len(set(episodes.tolist())))
     if folds < 2:
         raise UserError("pictures of one episode cannot be parted into those to train on and those to judge")
@@ -112,9 +112,9 @@ def board(rgb: np.ndarray, seed: int) -> np.ndarray:
     """The picture behind a board of one colour over four fifths of each side."""
     rng = np.random.default_rng(seed)
     h, w = rgb.shape[:2]
-    top, left = (int(rng.random() * 0.2 * side) for side in (h, w))
+    top, left_px = (int(rng.random() * 0.2 * side) for side in (h, w))
     covered = rgb.copy()
-    covered[top : top + round(0.8 * h), left : left + round(0.8 * w)] = rng.integers(0, 256, 3, np.uint8)
+    covered[top : top + round(0.8 * h), left_px : left_px + round(0.8 * w)] = rng.integers(0, 256, 3, np.uint8)
     return covered
 
 
@@ -144,8 +144,8 @@ def last_pictures(lake: Lake, dataset: str, per_episode: int) -> dict[str, list[
         pictures, source = PictureStore(file), build.source(lake.workspace.sources)
         keyframes = coarse_keyframes(lake, dataset, {key[0] for key in keys})
         for record in records_of(lake, dataset, {key[0] for key in keys}):
-            wanted = {key: None for key in keys if key[0] == record.episode_index}
-            PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted)
+            wanted_pictures = {key: None for key in keys if key[0] == record.episode_index}
+            PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted_pictures)
         for row, key in zip(rows, keys, strict=True):
             if key in pictures.places:
                 by_kind[row["reason"] or ANSWERABLE].append(Shown(row["episode_index"], _decoded(pictures.get(key))))
@@ -170,12 +170,14 @@ def main() -> None:
     for dataset in options.datasets:
         by_kind = last_pictures(lake, dataset, options.per_episode)
         answerable = by_kind.pop(ANSWERABLE, [])
-        for kind, shown in sorted(by_kind.items()):
-            if min(len(shown), len(answerable)) < FEWEST or len({s.episode for s in shown}) < 2:
-                print(f"| {dataset} | {kind} | {len(shown)} | too few | | |", flush=True)
+        for kind, kind_pictures in sorted(by_kind.items()):
+            if min(len(kind_pictures), len(answerable)) < FEWEST or len({s.episode for s in kind_pictures}) < 2:
+                print(f"| {dataset} | {kind} | {len(kind_pictures)} | too few | | |", flush=True)
                 continue
-            rates = [accuracy(answerable, shown, features) for features in FEATURES]
-            print(f"| {dataset} | {kind} | {len(shown)} | {' | '.join(f'{r:.2f}' for r in rates)} |", flush=True)
+            rates = [accuracy(answerable, kind_pictures, features) for features in FEATURES]
+            print(
+                f"| {dataset} | {kind} | {len(kind_pictures)} | {' | '.join(f'{r:.2f}' for r in rates)} |", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -33,15 +33,18 @@ def sheet() -> Image:
 
 def label_by_pictures(segments: Sequence[Segment], frames: Sequence[int], num_frames: int) -> EpisodeLabel:
     """What a model says that sees some frames: each activity begins at the first picture of it, and none fails."""
-    seen = [max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames]
-    begins = [(frames[0], seen[0]), *((f, b) for f, (a, b) in zip(frames[1:], pairwise(seen), strict=True) if a != b)]
+    segment_numbers = [max(k for k, s in enumerate(segments) if s.start_frame <= frame) for frame in frames]
+    begins = [
+        (frames[0], segment_numbers[0]),
+        *((f, b) for f, (a, b) in zip(frames[1:], pairwise(segment_numbers), strict=True) if a != b),
+    ]
     ends = [frame for frame, _ in begins[1:]] + [num_frames]
-    told = [
+    shown_segments = [
         replace(segments[k], start_frame=start, end_frame=end, completed=True)
         for (start, k), end in zip(begins, ends, strict=True)
     ]
-    numbers = {step: k for k, step in enumerate(dict.fromkeys(s.step for s in told if s.kind == STEP))}
-    numbered = [replace(s, step=numbers[s.step]) if s.kind == STEP else s for s in told]
+    numbers = {step: k for k, step in enumerate(dict.fromkeys(s.step for s in shown_segments if s.kind == STEP))}
+    numbered = [replace(s, step=numbers[s.step]) if s.kind == STEP else s for s in shown_segments]
     return plain_label(numbered, len(numbers), None)
 
 
@@ -72,18 +75,18 @@ def plainly(segments: Sequence[Segment], num_frames: int, fps: float, picture: I
 
 def as_lerobot(segments: Sequence[Segment], num_frames: int, fps: float) -> tuple[EpisodeLabel, int, int]:
     """The label of LeRobot's way, its calls and its tokens."""
-    every = max(1, round(fps / PICTURES_PER_S))
-    frames = list(range(0, num_frames, every))
+    stride = max(1, round(fps / PICTURES_PER_S))
+    frames = list(range(0, num_frames, stride))
     label = label_by_pictures(without_idle(segments), frames, num_frames)
     requests: list[tuple[Sequence[Image], object]] = []
     for window in batched(frames, WINDOW_S * PICTURES_PER_S):
         sheets = [sheet()] * -(-len(window) // (ACROSS * DOWN))
-        within = [s for s in label.segments if window[0] <= s.start_frame <= window[-1]]
-        reply = [{"start_s": s.start_frame, "step": s.name} for s in within]
+        window_segments = [s for s in label.segments if window[0] <= s.start_frame <= window[-1]]
+        reply = [{"start_s": s.start_frame, "step": s.name} for s in window_segments]
         requests += [(sheets, "A sentence of what is seen. " * 4), (sheets, reply)]
     for k in range(len(label.segments)):
-        shown = label.segments[max(0, k - 1) : k + 2]
-        sheets = [sheet()] * sum(-(-len(s) // (every * ACROSS * DOWN)) for s in shown)
+        near_segments = label.segments[max(0, k - 1) : k + 2]
+        sheets = [sheet()] * sum(-(-len(s) // (stride * ACROSS * DOWN)) for s in near_segments)
         requests.append((sheets, {"step": label.segments[k].name}))
     return label, *bill(requests)
 

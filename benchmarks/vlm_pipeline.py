@@ -86,9 +86,9 @@ def main() -> int:
     ratios = []
     for run in range(2):
         bodies.clear()
-        told = f"run {run} "
-        ours = pipeline(args.endpoint, args.model, episodes, told)
-        salted = [b.replace(told.encode(), f"again {run} ".encode()) for b in bodies]
+        prefix = f"run {run} "
+        ours = pipeline(args.endpoint, args.model, episodes, prefix)
+        salted = [b.replace(prefix.encode(), f"again {run} ".encode()) for b in bodies]
         theirs = asyncio.run(bare(args.endpoint, salted, args.at_once))
         rates = ours[0] / ours[1], theirs[0] / theirs[1]
         ratios.append(rates[0] / rates[1])

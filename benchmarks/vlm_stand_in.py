@@ -72,14 +72,14 @@ class StandIn:
     segments: list[Segment] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        known = _numbered(self.truth)
-        steps = {s.step: s.name for s in reversed(known) if s.kind == STEP}
+        truth_segments = _numbered(self.truth)
+        steps = {s.step: s.name for s in reversed(truth_segments) if s.kind == STEP}
         self.plan = [steps[k] for k in range(len(steps))]
         while len(self.plan) < 2:
             self.plan.append("Retract the arm")
-        self.segments = self._spoilt(known)
+        self.segments = self._spoilt(truth_segments)
 
-    def _spoilt(self, known: list[Segment]) -> list[Segment]:
+    def _spoilt(self, truth_segments: list[Segment]) -> list[Segment]:
         n, fps, m = self.truth.num_frames, self.truth.fps, self.mistakes
         count = m.parts or (max(2, int(n / fps / m.part_s)) if m.part_s else 0)
         if count:
@@ -88,23 +88,31 @@ class StandIn:
             return [Segment("", a, b, STEP, True, k) for k, (a, b) in zip(names, pairwise(edges), strict=True)]
         if m.one_step:
             return [Segment("", 0, n, STEP, True, 0)]
-        inner = [k for k, s in enumerate(known) if s.kind == STEP and k]
+        inner = [k for k, s in enumerate(truth_segments) if s.kind == STEP and k]
         if inner and self.rng.random() < m.dropped:
             k = int(self.rng.choice(inner))
-            known = [*known[: k - 1], replace(known[k - 1], end_frame=known[k].end_frame), *known[k + 1 :]]
+            truth_segments = [
+                *truth_segments[: k - 1],
+                replace(truth_segments[k - 1], end_frame=truth_segments[k].end_frame),
+                *truth_segments[k + 1 :],
+            ]
         if inner and self.rng.random() < m.doubled:
-            k = int(self.rng.integers(len(known)))
-            middle = (known[k].start_frame + known[k].end_frame) // 2
-            halves = replace(known[k], end_frame=middle), replace(known[k], start_frame=middle)
-            known = [*known[:k], *halves, *known[k + 1 :]]
+            k = int(self.rng.integers(len(truth_segments)))
+            middle = (truth_segments[k].start_frame + truth_segments[k].end_frame) // 2
+            halves = replace(truth_segments[k], end_frame=middle), replace(truth_segments[k], start_frame=middle)
+            truth_segments = [*truth_segments[:k], *halves, *truth_segments[k + 1 :]]
         if m.shuffled:
-            places = [k for k, s in enumerate(known) if s.kind == STEP]
-            order = [int(k) for k in self.rng.permutation([known[k].step or 0 for k in places])]
-            known = [replace(s, step=order[places.index(k)]) if k in places else s for k, s in enumerate(known)]
-        off = m.off_s * fps * self.rng.choice([-1, 1], len(known) - 1)
-        ends = np.clip([s.end_frame for s in known[:-1]] + off, 1, n - 1).round().astype(int)
+            places = [k for k, s in enumerate(truth_segments) if s.kind == STEP]
+            order = [int(k) for k in self.rng.permutation([truth_segments[k].step or 0 for k in places])]
+            truth_segments = [
+                replace(s, step=order[places.index(k)]) if k in places else s for k, s in enumerate(truth_segments)
+            ]
+        off = m.off_s * fps * self.rng.choice([-1, 1], len(truth_segments) - 1)
+        ends = np.clip([s.end_frame for s in truth_segments[:-1]] + off, 1, n - 1).round().astype(int)
         edges = [0, *np.maximum.accumulate(ends).tolist(), n]
-        return [replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(known, pairwise(edges), strict=True)]
+        return [
+            replace(s, start_frame=a, end_frame=b) for s, (a, b) in zip(truth_segments, pairwise(edges), strict=True)
+        ]
 
     async def __call__(self, request: Request) -> Reply:
         for _ in range(2):  # as the client asks
@@ -129,16 +137,16 @@ class StandIn:
 
     def _divided(self, request: Request) -> dict[str, Any]:
         frames = shown_in(request)
-        at = [_at(self.segments, frame) for frame in frames]
-        changes = [(k, b) for k, (a, b) in enumerate(pairwise(at), 1) if a != b]
+        segment_numbers = [_at(self.segments, frame) for frame in frames]
+        changes = [(k, b) for k, (a, b) in enumerate(pairwise(segment_numbers), 1) if a != b]
         if self.mistakes.at_one_picture:
             changes = [(len(frames) // 2, b) for _, b in changes]
-        told = [{"picture": self._number(frames, k)} | self._activity(b) for k, b in changes]
+        change_rows = [{"picture": self._number(frames, k)} | self._activity(b) for k, b in changes]
         properties = (request.schema or {})["properties"]
-        if not told and properties["changes"]["minItems"]:
-            told = [{"picture": frames[-1], "label": DONE, "outcome": "achieved"}]
-        told = told[: properties["changes"]["maxItems"]]
-        return {"seen": WORDS, "first": self._activity(at[0]), "changes": told}
+        if not change_rows and properties["changes"]["minItems"]:
+            change_rows = [{"picture": frames[-1], "label": DONE, "outcome": "achieved"}]
+        change_rows = change_rows[: properties["changes"]["maxItems"]]
+        return {"seen": WORDS, "first": self._activity(segment_numbers[0]), "changes": change_rows}
 
     def _number(self, frames: Sequence[int], k: int) -> Any:
         if self.mistakes.counts_from is not None:
@@ -152,8 +160,13 @@ class StandIn:
 
     def _refined(self, request: Request) -> dict[str, Any]:
         frames = shown_in(request)
-        at = [_at(self.segments, frame) for frame in frames]
-        return {"seen": "x", "picture": next((f for f, k in zip(frames, at, strict=True) if k != at[0]), frames[-1])}
+        segment_numbers = [_at(self.segments, frame) for frame in frames]
+        return {
+            "seen": "x",
+            "picture": next(
+                (f for f, k in zip(frames, segment_numbers, strict=True) if k != segment_numbers[0]), frames[-1]
+            ),
+        }
 
     def _verified(self, request: Request) -> dict[str, Any]:
         listed = re.findall(r"(attempt_\d+): step (\d+), .*?, from ([\d.]+) s to ([\d.]+) s", str(request.content[-1]))
@@ -227,11 +240,11 @@ def trial(run: HandLabelled, mistakes: Mistakes, config: VlmConfig, seed: int) -
     return outcome(truth, label, model)
 
 
-def other_way(run: HandLabelled, ask: Callable[..., tuple[EpisodeLabel, int, int]]) -> Outcome:
+def other_way(run: HandLabelled, label_way: Callable[..., tuple[EpisodeLabel, int, int]]) -> Outcome:
     """What another way of asking makes of an exact model."""
     truth = run.truth
     model = StandIn(truth, Mistakes(), np.random.default_rng(0))
-    label, model.calls, model.tokens = ask(model.segments, truth.num_frames, truth.fps)
+    label, model.calls, model.tokens = label_way(model.segments, truth.num_frames, truth.fps)
     return outcome(truth, label, model)
 
 
@@ -261,8 +274,8 @@ def config_by_steps(run: HandLabelled, runs: Sequence[HandLabelled]) -> VlmConfi
 
     Its steps are those of its other runs; a task of one run has the default rate.
     """
-    others = [r.truth for r in runs if r is not run and r.signals.task == run.signals.task]
-    lengths_s = [len(s) / truth.fps for truth in others for s in truth.passes[0][1:-1]]
+    other_truths = [r.truth for r in runs if r is not run and r.signals.task == run.signals.task]
+    lengths_s = [len(s) / truth.fps for truth in other_truths for s in truth.passes[0][1:-1]]
     if not lengths_s:
         return VlmConfig()
     rate = np.clip(1.5 / np.percentile(lengths_s, 25), 1.5, 4.0)
@@ -332,22 +345,24 @@ EDGES = (0.0, 0.4, 0.5, 0.6, 0.7, 1.0)
 
 def reliability_rows(outcomes: Sequence[Outcome]) -> list[list[str]]:
     """By confidence, as labels have it and by a line through those of all other robots: runs, and their F1."""
-    sure = [o for o in outcomes if not o.for_review]
-    confidence, f1 = np.array([o.confidence for o in sure]), np.array([o.f1 for o in sure])
-    robots = np.array([o.robot for o in sure])
-    left_out = np.zeros(len(sure))
+    sure_outcomes = [o for o in outcomes if not o.for_review]
+    confidence, f1 = np.array([o.confidence for o in sure_outcomes]), np.array([o.f1 for o in sure_outcomes])
+    robots = np.array([o.robot for o in sure_outcomes])
+    left_out_f1 = np.zeros(len(sure_outcomes))
     for robot in np.unique(robots):
-        others = robots != robot
-        weights = [1 / np.sum(robots == other) for other in robots[others]]
-        line = np.polyfit(confidence[others], f1[others], 1, w=np.sqrt(weights))
-        left_out[~others] = np.polyval(line, confidence[~others]).clip(0, 1)
+        is_other = robots != robot
+        weights = [1 / np.sum(robots == other_robot) for other_robot in robots[is_other]]
+        line = np.polyfit(confidence[is_other], f1[is_other], 1, w=np.sqrt(weights))
+        left_out_f1[~is_other] = np.polyval(line, confidence[~is_other]).clip(0, 1)
     rows = []
     for low, high in pairwise(EDGES):
         cells = [f"{low:.1f} to {high:.1f}"]
-        for stated in (confidence, left_out):
-            within = (stated >= low) & ((stated < high) | (high == EDGES[-1]))
-            mean_f1 = f"{f1[within].mean():.2f}" if within.any() else ""
-            cells += [str(within.sum()), mean_f1] if stated is confidence else [f"{within.sum()} runs", mean_f1]
+        for confidences in (confidence, left_out_f1):
+            in_range = (confidences >= low) & ((confidences < high) | (high == EDGES[-1]))
+            mean_f1 = f"{f1[in_range].mean():.2f}" if in_range.any() else ""
+            cells += (
+                [str(in_range.sum()), mean_f1] if confidences is confidence else [f"{in_range.sum()} runs", mean_f1]
+            )
         rows.append(cells)
     return rows
 
@@ -365,17 +380,17 @@ ON_THE_PAGE = (
 
 def with_table(page: str, rows: Sequence[Sequence[str]]) -> str:
     """The page with the rows in the place of those between its markers; of both those that it has room for."""
-    before, rest = page.split(BEGIN)
-    _, after = rest.split(END)
+    page_start, page_rest = page.split(BEGIN)
+    _, page_end = page_rest.split(END)
     chosen = [[row[k] for k in COLUMNS] for row in rows if row[0] in ON_THE_PAGE]
-    return f"{before}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{after}"
+    return f"{page_start}{BEGIN}\n{table_text([HEAD[k] for k in COLUMNS], chosen)}\n{END}{page_end}"
 
 
 def with_reliability(page: str, rows: Sequence[Sequence[str]]) -> str:
     """The page with confidences and F1 in the place of those between their markers."""
-    before, rest = page.split(BEGIN_RELIABILITY)
+    page_start, page_rest = page.split(BEGIN_RELIABILITY)
     chosen = table_text(RELIABILITY_HEAD[:3], [row[:3] for row in rows])
-    return f"{before}{BEGIN_RELIABILITY}\n{chosen}\n{END_RELIABILITY}{rest.split(END_RELIABILITY)[1]}"
+    return f"{page_start}{BEGIN_RELIABILITY}\n{chosen}\n{END_RELIABILITY}{page_rest.split(END_RELIABILITY)[1]}"
 
 
 def main() -> None:
@@ -383,33 +398,33 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--only", default="")
     parser.add_argument("--page", action="store_true", help="write the table of docs/vlm.md, too")
-    asked = parser.parse_args()
-    with trial_workspace(asked.workspace) as space:
-        runs = [run for of_set in labelled_sets(space, asked.data, names(asked)).values() for run in of_set]
+    args = parser.parse_args()
+    with trial_workspace(args.workspace) as space:
+        runs = [run for of_set in labelled_sets(space, args.data, names(args)).values() for run in of_set]
     default = VlmConfig()
     outcomes = {
-        name: [trial(run, mistakes, default, seed) for run in runs for seed in range(asked.seeds)]
+        name: [trial(run, mistakes, default, seed) for run in runs for seed in range(args.seeds)]
         for name, mistakes in MODELS.items()
-        if asked.only in name
+        if args.only in name
     }
     outcomes |= {
-        name: [trial(run, Mistakes(), config, seed) for run in runs for seed in range(asked.seeds)]
+        name: [trial(run, Mistakes(), config, seed) for run in runs for seed in range(args.seeds)]
         for name, config in WAYS.items()
-        if asked.only in name
+        if args.only in name
     }
-    if asked.only in BY_STEPS:
+    if args.only in BY_STEPS:
         outcomes[BY_STEPS] = [trial(run, Mistakes(), config_by_steps(run, runs), 0) for run in runs]
     rows = [row_of(name, of_name) for name, of_name in outcomes.items()]
-    for name, ask in OTHER_WAYS.items():
-        if asked.only in name:
-            row = row_of(name, [other_way(run, ask) for run in runs])
+    for name, label_way in OTHER_WAYS.items():
+        if args.only in name:
+            row = row_of(name, [other_way(run, label_way) for run in runs])
             rows.append([*row[:4], "", "", *row[6:]])  # they have no confidence, and ask nobody to look
     print(table_text(HEAD, rows))
     calibrated_on = [o for name in CALIBRATED_ON for o in outcomes.get(name, ())]
-    reliability = reliability_rows(calibrated_on) if not asked.only else []
+    reliability = reliability_rows(calibrated_on) if not args.only else []
     print(table_text(RELIABILITY_HEAD, reliability))
     print(table_text(MINUTE_HEAD, minute_rows()))
-    if asked.page:
+    if args.page:
         page = with_table(PAGE.read_text(), rows)
         PAGE.write_text(with_reliability(page, reliability))
 

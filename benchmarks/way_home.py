@@ -39,8 +39,8 @@ class Leg:
     closed: bool | None = None
 
 
-def _shifted(point: Sequence[float], by: Sequence[float]) -> tuple[float, float, float]:
-    x, y, z = (a + b for a, b in zip(point, by, strict=True))
+def _shifted(point: Sequence[float], shift: Sequence[float]) -> tuple[float, float, float]:
+    x, y, z = (a + b for a, b in zip(point, shift, strict=True))
     return x, y, z
 
 
@@ -103,13 +103,13 @@ def _run(text: str, legs: Sequence[Leg], has_polarity: bool | None, seed: int, a
     rng = np.random.default_rng(seed)
     pose, closed, segments = _gone(legs, rng)
     n = len(pose)
-    others = [rng.normal(0, TREMBLE, (n, 3)) for _ in range(arms - 1)]
+    other_columns = [rng.normal(0, TREMBLE, (n, 3)) for _ in range(arms - 1)]
     if base_m:
         driven = base_m * np.clip(np.arange(n) / (0.3 * n), 0, 1)
-        others.append(np.stack([driven, np.zeros(n)], axis=1))
+        other_columns.append(np.stack([driven, np.zeros(n)], axis=1))
     grippers = () if has_polarity is None else (GripperCurve(1 - closed, has_polarity),)
     speed = np.linalg.norm(np.diff(pose, axis=0, prepend=pose[:1]), axis=1) * FPS
-    state = np.concatenate([pose, *others], axis=1)
+    state = np.concatenate([pose, *other_columns], axis=1)
     signals = Signals(FPS, speed, speed, grippers, None, text or None, state, seed)
     work_end = max(s.end_frame for s in segments if s.kind == STEP)
     return Run(signals, hand_progress(segments, n), work_end)
@@ -119,7 +119,7 @@ def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np
     """The pose [n, 3], how closed the gripper is [n], and what is done, of an arm that goes along its legs."""
     shift = rng.normal(0, 0.03, 3)
     steps = list(dict.fromkeys(leg.step for leg in legs if leg.step))
-    where, is_closed = np.asarray(HOME), 0.0
+    start_point, is_closed = np.asarray(HOME), 0.0
     poses: list[np.ndarray] = []
     closed: list[np.ndarray] = []
     segments: list[Segment] = []
@@ -129,10 +129,10 @@ def _gone(legs: Sequence[Leg], rng: np.random.Generator) -> tuple[np.ndarray, np
         t = np.linspace(0, 1, count)
         smooth = t**3 * (10 - 15 * t + 6 * t**2)
         goal = np.asarray(leg.to) + (shift if leg.to != HOME else 0)
-        poses.append(where + smooth[:, None] * (goal - where))
-        where, before = goal, is_closed
-        is_closed = before if leg.closed is None else float(leg.closed)
-        closed.append(before + (is_closed - before) * smooth)
+        poses.append(start_point + smooth[:, None] * (goal - start_point))
+        start_point, was_closed = goal, is_closed
+        is_closed = was_closed if leg.closed is None else float(leg.closed)
+        closed.append(was_closed + (is_closed - was_closed) * smooth)
         start = segments[-1].end_frame if segments else 0
         segments.append(Segment("home", start, start + count, DONE))
         if leg.step:
@@ -156,11 +156,11 @@ def row(name: str, runs: Sequence[Run]) -> list[str]:
 
     clock = np.mean([np.abs(np.linspace(0, 1, len(run.progress)) - run.progress).mean() for run in runs])
     ends = motion.ends_of_work([observe(run.signals, MotionConfig()) for run in runs])
-    said = np.mean([end / len(run.progress) for end, run in zip(ends, runs, strict=True)])
+    mean_end = np.mean([end / len(run.progress) for end, run in zip(ends, runs, strict=True)])
     true = np.mean([run.work_end / len(run.progress) for run in runs])
     with mock.patch.object(motion, "ends_of_work", rests):
         without = error(runs)
-    return [name, f"{clock:.3f}", f"{without:.3f}", f"{error(runs):.3f}", f"{said:.2f}", f"{true:.2f}"]
+    return [name, f"{clock:.3f}", f"{without:.3f}", f"{error(runs):.3f}", f"{mean_end:.2f}", f"{true:.2f}"]
 
 
 def main() -> int:

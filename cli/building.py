@@ -74,12 +74,12 @@ AFTER_DEMO = {
 
 
 @app.command()
-def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
+def demo(common: Here = Here(), workers: WorkersOption = None) -> None:
     """Build the shipped sample: all stages on 84 simulated runs. Skips stages that are up to date."""
     config = ROOT / "configs" / "demo.toml"
     if not config.exists() or not (ROOT / "samples").exists():
         raise UserError("demo needs a checkout of the project (configs/ and samples/ are not installed)")
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     code = build_all(space, load_config(config), workers)
     if code != DONE:
         raise typer.Exit(code)
@@ -92,7 +92,7 @@ def demo(at: Here = Here(), workers: WorkersOption = None) -> None:
     print(f"\nScores on held-out episodes, best first ({_directions(release.LEADERBOARD_METRICS)})")
     show(release.leaderboard_rows(lake), "table")
     say("")
-    say_next(AFTER_DEMO, at.workspace)
+    say_next(AFTER_DEMO, common.workspace)
 
 
 def _directions(metrics: Sequence[str]) -> str:
@@ -127,7 +127,7 @@ def nightly(
     release: Annotated[str, Option(help="The release's name; it is replaced when the corpus changed.")] = "nightly",
     update: UpdateOption = False,
     workers: WorkersOption = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Bring every dataset up to date, release them, and score the newest model.
 
@@ -135,7 +135,7 @@ def nightly(
     only sources that were out of reach, or in which most recordings changed, were not built: these stay as they were,
     the rest was built, released and scored, and the next night tries again.
     """
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     licences = read_build_file(config).release.licences if config else ()
     builds = all_builds(space, _lake_if_there(space), load_config(config) if config else (), update=update)
     if not builds:
@@ -173,7 +173,7 @@ def build(
     dry_run: Annotated[bool, Option(help="Say what would be done, made again, and why; write nothing.")] = False,
     workers: WorkersOption = None,
     events: Annotated[Path | None, Option(help="For programs: append progress to this file, as JSON lines.")] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Ingest, label and shard a dataset; runs only stages that are missing or stale.
 
@@ -186,7 +186,7 @@ def build(
     _check_annotator(annotator, has_vlm_options=has_vlm_options)
     selected = episode_list(episodes)
     check_data_format(data_format)
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     _check_of_source(source, name, data_format, revision, replace=replace)
     lake = _lake_if_there(space, read_only=dry_run)
     if dataset is not None:
@@ -197,12 +197,12 @@ def build(
         assert source is not None
         check_source(source, revision)
         with looking_at(source), _sources(space, dry_run=dry_run) as looked_in:
-            found, notes = builds_of_source(
+            source_builds, notes = builds_of_source(
                 looked_in, lake, source, name=name, format=data_format, episodes=selected,
                 revision=revision, update=update, same=replace or accept_changes,
             )  # fmt: skip
         warn(notes, "note")
-        builds = list(found)
+        builds = list(source_builds)
         if replace:
             _put_away(lake, builds, dry_run=dry_run)
 
@@ -214,14 +214,19 @@ def build(
     if annotator or has_vlm_options:
         builds = [with_annotator(build, annotator or "vlm", vlm_endpoint, vlm_model) for build in builds]
     if dry_run:
-        _say_foreseen(lake, builds, at, update=update)
+        _say_foreseen(lake, builds, common, update=update)
         return
-    options: dict[str, Any] = {"update": update, "events": events, "style": at.format, "accept_changes": accept_changes}
+    options: dict[str, Any] = {
+        "update": update,
+        "events": events,
+        "style": common.format,
+        "accept_changes": accept_changes,
+    }
     code = build_all(space, builds, workers, **options)
-    if code != DONE or at.format == "json":
+    if code != DONE or common.format == "json":
         raise typer.Exit(code)
 
-    _say_how_to_go_on(space, [build.name for build in builds], at.workspace)
+    _say_how_to_go_on(space, [build.name for build in builds], common.workspace)
 
 
 def _say_how_to_go_on(space: Workspace, names: Sequence[str], workspace: str) -> None:
@@ -247,8 +252,8 @@ def _check_of_source(
     if source is None and (name or data_format or revision or replace):
         raise UserError("--name, --as, --revision and --replace need --source")
     if name is not None and not re.fullmatch(NAME_PATTERN, name):
-        like = name_of(name) or "my_robot"
-        raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {like}")
+        suggestion = name_of(name) or "my_robot"
+        raise UserError(f"--name {name!r}: a name is of small letters, digits, _ and -, such as {suggestion}")
 
 
 @contextmanager
@@ -287,13 +292,13 @@ def _put_away(lake: Lake | None, builds: Sequence[DatasetBuild], *, dry_run: boo
         return
     for build in builds:
         if former := replaced(lake, build):
-            held = renaming.holdings(lake, build.name)
+            holdings = renaming.holdings(lake, build.name)
             if dry_run:
-                warn([f"what was built of {former.source} would be put away: {held.sentence}"], "note")
+                warn([f"what was built of {former.source} would be put away: {holdings.sentence}"], "note")
                 continue
             kept_as = renaming.remove(lake, build.name)
-            kept = f"; what people said is kept as {kept_as}" if kept_as else ""
-            warn([f"put away what was built of {former.source}: {held.sentence}{kept}"], "note")
+            kept_note = f"; what people said is kept as {kept_as}" if kept_as else ""
+            warn([f"put away what was built of {former.source}: {holdings.sentence}{kept_note}"], "note")
 
 
 def _check_annotator(annotator: str | None, *, has_vlm_options: bool) -> None:
@@ -335,13 +340,13 @@ def dry_run(
     episodes: EpisodesOption = None,
     model_dir: Annotated[Path | None, Option(help="The model's folder, to count tokens as its server does.")] = None,
     again: Annotated[bool, Option(help="Count already labelled episodes, too.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Estimate what a vision-language model will cost, and an encoder's time.
 
     Counts calls, tokens, GPU-hours and money. Sends no request.
     """
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     # Without a workspace nothing is labelled yet, and the prediction is of all episodes
     lake = _lake_if_there(space)
     builds = _configured_builds(space, lake, config, episode_list(episodes))
@@ -351,10 +356,16 @@ def dry_run(
     resolved = [resolve(lake, build) for build in builds]
     for build, with_known in zip(builds, resolved, strict=True):
         _warn_of(build, with_known.lacks_encoder, stale_chunks.get(build.name, 0))
-    asked = [of for build, of in zip(builds, resolved, strict=True) if build.annotator == "vlm"]
-    costs = [dataset_cost(lake, build, space.sources, model_dir, again=again) for build in asked]
-    of_encoders = [embedding_cost(lake, of, space.sources, again=again) for of in resolved if of.has_embeddings]
-    if at.format == "json":
+    vlm_builds = [
+        resolved_build for build, resolved_build in zip(builds, resolved, strict=True) if build.annotator == "vlm"
+    ]
+    costs = [dataset_cost(lake, build, space.sources, model_dir, from_scratch=again) for build in vlm_builds]
+    of_encoders = [
+        embedding_cost(lake, resolved_build, space.sources, from_scratch=again)
+        for resolved_build in resolved
+        if resolved_build.has_embeddings
+    ]
+    if common.format == "json":
         print_json([cost.facts() for cost in costs] + [cost.facts() for cost in of_encoders])
         return
     for cost in costs:

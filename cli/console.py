@@ -91,15 +91,17 @@ def _show_built(lake: Lake, report: BuildReport, names: Sequence[str], rows: lis
         print(f"Everything is up to date ({report.up_to_date} stages): nothing was done again.", flush=True)
     with lake.reading():
         show_status(rows)
-        told = _signals(lake, names)
-        told += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
-        told += sentences(lake).items()
-        told += [(name, f"checks found faults: {in_words(counts)}") for name, counts in open_faults(lake).items()]
-        told += to_show(lake).items()
-        told += textless(lake).items()
-    own = "the source brings its own steps, so they are its labels; --annotator motion: without them"
-    told += [(n, own) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")]
-    for name, text in told:
+        statements = _signals(lake, names)
+        statements += [(name, text) for name, counts in gate_counts(lake.con).items() for text in counts.sentences()]
+        statements += sentences(lake).items()
+        statements += [(name, f"checks found faults: {in_words(counts)}") for name, counts in open_faults(lake).items()]
+        statements += to_show(lake).items()
+        statements += textless(lake).items()
+    sentence = "the source brings its own steps, so they are its labels; --annotator motion: without them"
+    statements += [
+        (n, sentence) for n, b in report.builds.items() if (b.stated_annotator, b.annotator) == ("auto", "native")
+    ]
+    for name, text in statements:
         if name in names:
             print(f"{name}: {text}")
 
@@ -115,7 +117,7 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
     signals, lags = signals_by_dataset(lake.con), lags_by_dataset(lake.con)
     # Compared as a row: DuckLake looks through the statistics of all files for a condition of a column
     missing = dict(lake.rows("SELECT dataset, detail FROM findings WHERE (reason, 0) = ('no_gripper', 0)"))
-    told: list[tuple[str, str]] = []
+    statements: list[tuple[str, str]] = []
     for name in names:
         of_dataset, lines = lags.get(name, []), []
         for signal in signals.get(name, []):
@@ -127,8 +129,8 @@ def _signals(lake: Lake, names: Sequence[str]) -> list[tuple[str, str]]:
             lines.append("no gripper and no hand: no rows of state or action, or its registry entry says so")
         if state_lag := lag_span("state", of_dataset):
             lines.append(f"the state is {state_lag} the pictures: labels are corrected by it")
-        told += [(name, line) for line in lines]
-    return told
+        statements += [(name, line) for line in lines]
+    return statements
 
 
 def _build_visibly(
@@ -203,16 +205,16 @@ def _show_cost(lake: Lake, report: BuildReport, dataset: str, prediction: Predic
     calls = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND build_id = ?", [dataset, report.build_id])
     # Where every answer was kept from before there is nothing to compare
     if calls:
-        of_dataset = [done for done in report.done if done.run.dataset == dataset]
-        stored = sum(int(done.numbers.get("answered_before", 0)) for done in of_dataset)
-        rest = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
-        print(f"What the model was asked about {dataset}, beside the prediction{rest}:", flush=True)
+        of_dataset = [reports for reports in report.done if reports.run.dataset == dataset]
+        stored = sum(int(reports.numbers.get("answered_before", 0)) for reports in of_dataset)
+        cached_note = f" of a whole run ({stored} answers were there before and were not asked for)" if stored else ""
+        print(f"What the model was asked about {dataset}, beside the prediction{cached_note}:", flush=True)
         show(prediction.beside(calls), "table")
 
 
 def _print_failure(failure: StepFailure) -> None:
-    where = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
-    message = f"error: {failure.stage} of {where} failed: {failure.message}; the rest was built, run again to retry"
+    place = failure.dataset if failure.chunk is None else f"{failure.dataset} chunk {failure.chunk}"
+    message = f"error: {failure.stage} of {place} failed: {failure.message}; the rest was built, run again to retry"
     if failure.asks:
         message = f"error: {failure.message}"
     with about(dataset=failure.dataset, chunk=failure.chunk, stage=failure.stage):

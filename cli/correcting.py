@@ -51,10 +51,10 @@ app.add_typer(outcomes_app, name="outcomes")
 
 
 @corrections_app.command("list")
-def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = False, at: At = At()) -> None:
+def corrections_list(dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()) -> None:
     """List corrections in force or waiting for review, and how many of them the next build will apply."""
-    lake = lake_to_read(at.workspace)
-    show(corrections.listed(lake, dataset, everything=everything), at.format, empty="Nobody corrected anything.")
+    lake = lake_to_read(common.workspace)
+    show(corrections.listed(lake, dataset, everything=everything), common.format, empty="Nobody corrected anything.")
     say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -66,13 +66,13 @@ def corrections_export(
     episodes: Annotated[
         str | None, Option(help="label-studio: add these episodes of --dataset as tasks to correct.")
     ] = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Write corrections to a file: every row as JSON lines, or those in force as tasks for Label Studio."""
     chosen = episode_list(episodes)
     if chosen and (dataset is None or form == "jsonl"):
         raise UserError("--episodes needs --dataset and --form label-studio")
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     # JSON lines keep the whole history; Label Studio gets only what counts now
     source = "corrections" if form == "jsonl" else "(SELECT * EXCLUDE chunk FROM current_corrections)"
     sql = f"FROM {source} WHERE dataset = coalesce(?, dataset) ORDER BY created_at, correction_id"
@@ -96,9 +96,9 @@ def corrections_export(
 def _active_labels(lake: Lake, dataset: str, episodes: tuple[int, ...]) -> list[dict]:
     """The active labels of some episodes: what Label Studio shows to begin with."""
     labels = labels_of(lake.con, dataset, episodes=episodes, whole=True)
-    kept = ("dataset", "episode_index", "label_run", "plan")
+    columns = ("dataset", "episode_index", "label_run", "plan")
     return [
-        {name: label.facts[name] for name in kept} | {"segments": [asdict(segment) for segment in label.segments]}
+        {name: label.facts[name] for name in columns} | {"segments": [asdict(segment) for segment in label.segments]}
         for label in labels.values()
         if label.facts
     ]
@@ -113,16 +113,16 @@ def corrections_import(
     ] = "jsonl",
     dataset: Annotated[str | None, Option(help="opensarm: dataset of lines that do not name one.")] = None,
     author: AuthorOption = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Add corrections from a file. Names each line that cannot be used, and then exits 1."""
     if dataset is not None and form != "opensarm":
         raise UserError("--dataset needs --form opensarm: other forms name the dataset themselves")
-    text, lake, by = read_text(path), lake_at(at.workspace), author or whoami()
+    text, lake, signed_by = read_text(path), lake_at(common.workspace), author or whoami()
     if form == "opensarm":
-        read = from_opensarm(lake, path, by, dataset)
+        read = from_opensarm(lake, path, signed_by, dataset)
     else:
-        read = (from_lines if form == "jsonl" else from_tasks)(lake, text, by)
+        read = (from_lines if form == "jsonl" else from_tasks)(lake, text, signed_by)
     # What can be used is saved even where other rows are refused; the exit code tells of those
     with progress() as report:
         report("corrections", 0, len(read.rows))
@@ -130,7 +130,7 @@ def corrections_import(
     warn(read.refused, "left out")
     warn(read.waiting, "for review")
     facts = {"new": new, "known": len(read.rows) - new, "for_review": len(read.waiting), "refused": len(read.refused)}
-    show_facts(facts, at.format)
+    show_facts(facts, common.format)
     if read.refused:
         raise typer.Exit(FAILED)
 
@@ -140,10 +140,10 @@ def corrections_undo(
     correction: Annotated[str, Argument(help="Its correction_id, from corrections list.")],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Take back a correction or a rejection, by adding a row; the previous one is in force again."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     place = lake.rows("SELECT dataset, episode_index FROM current_corrections WHERE correction_id = ?", [correction])
     follows = corrections.newest_id(lake, *place[0]) if place else None
     row = corrections.take_back(lake, correction, author=author or whoami(), comment=comment, follows=follows)
@@ -151,11 +151,11 @@ def corrections_undo(
 
 
 @references_app.command("list")
-def references_list(dataset: DatasetOption = None, at: At = At()) -> None:
+def references_list(dataset: DatasetOption = None, common: At = At()) -> None:
     """List every reference: its task, origin and author, and how many runs are labelled like it."""
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     empty = "No reference yet: set the steps of one run in proccorpus explore, or vouch for a label: references add."
-    show(references.listed(lake, dataset), at.format, empty=empty)
+    show(references.listed(lake, dataset), common.format, empty=empty)
     _say_to_label(lake, dataset)
 
 
@@ -168,18 +168,18 @@ def _say_to_label(lake: Lake, dataset: str | None) -> None:
 def references_suggest(
     dataset: DatasetArgument,
     task: Annotated[str | None, Option(metavar="TEXT", help="Only the task with this text.")] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Suggest which run of each task to label next, with the expected error of the other runs' progress."""
-    suggestions = suggest(lake_to_read(at.workspace), dataset, task)
-    show([_suggestion_row(s) for s in suggestions], at.format, whole=[asdict(s) for s in suggestions])
+    suggestions = suggest(lake_to_read(common.workspace), dataset, task)
+    show([_suggestion_row(s) for s in suggestions], common.format, whole=[asdict(s) for s in suggestions])
     # In words: which run and why, what it was judged by, what to know
     _say_to_ask(suggestions)
     for suggestion in suggestions:
         if suggestion.label_next is not None:
             _say_suggestion(suggestion)
-    for why, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
-        say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {why}")
+    for reason, tasks in Counter(s.why for s in suggestions if s.label_next is None).items():
+        say(f"{tasks} {'task has' if tasks == 1 else 'tasks have'} no run to label next: {reason}")
 
 
 def _say_to_ask(suggestions: Sequence[TaskSuggestion]) -> None:
@@ -191,8 +191,8 @@ def _say_to_ask(suggestions: Sequence[TaskSuggestion]) -> None:
 
 
 def _say_suggestion(s: TaskSuggestion) -> None:
-    then = f"; then {', '.join(map(str, s.then))}" if s.then else ""
-    say(f"{s.task or 'runs without a text'}: label episode {s.label_next}{then}")
+    next_runs = f"; then {', '.join(map(str, s.then))}" if s.then else ""
+    say(f"{s.task or 'runs without a text'}: label episode {s.label_next}{next_runs}")
     say(f"  {s.why}; judged by {s.judged_by}")
     if s.measured is not None:
         say(f"  its references, each labelled by the others: error of progress {s.measured:.3f}")
@@ -217,10 +217,10 @@ def references_add(
     episode: EpisodeArgument,
     label_run: Annotated[str | None, Option(help="Vouch for this run's label; default: the active one.")] = None,
     author: AuthorOption = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Vouch for a run's label: the next build labels the other runs of its task like it."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     row = references.add(lake, dataset, episode, author=author or whoami(), label_run=label_run)
     say(f"episode {episode} of {dataset} is a reference, by its label {row['label_run']}")
     _say_to_label(lake, dataset)
@@ -228,10 +228,10 @@ def references_add(
 
 @references_app.command("remove")
 def references_remove(
-    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, at: Here = Here()
+    dataset: DatasetArgument, episode: EpisodeArgument, author: AuthorOption = None, common: Here = Here()
 ) -> None:
     """Remove a reference; the run's own label stays as it is."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     references.remove(lake, dataset, episode, author=author or whoami())
     say(f"episode {episode} of {dataset} is no reference any more; its own label counts as before")
     _say_to_label(lake, dataset)
@@ -243,10 +243,10 @@ def references_join(
     first: Annotated[str, Argument(metavar="TEXT", help="The exact text of a task.")],
     second: Annotated[str, Argument(metavar="TEXT", help="Another text that means the same task.")],
     author: AuthorOption = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Join two texts that mean the same task: runs of either are labelled like references of both."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     task = references.join_tasks(lake, dataset, first, second, author=author or whoami())
     say(f"{dataset}: one task by now, listed as {task!r}")
     _say_to_label(lake, dataset)
@@ -257,10 +257,10 @@ def references_part(
     dataset: DatasetArgument,
     text: Annotated[str, Argument(metavar="TEXT", help="A text that was joined to another.")],
     author: AuthorOption = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Make a joined text a task of its own again."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     references.part_task(lake, dataset, text, author=author or whoami())
     say(f"{dataset}: {text!r} is a task of its own again")
     _say_to_label(lake, dataset)
@@ -274,7 +274,7 @@ def accept(
     why: Annotated[str | None, Option(help="Reason; who looks for the fault reads it.")] = None,
     by: AcceptedByOption = None,
     undo: Annotated[bool, Option(help="Take it back: tell the faults again.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Accept a known oddity: the faults that a check found, in some runs or in all of a dataset. It is not told again.
 
@@ -283,30 +283,30 @@ def accept(
     selected, author = episode_list(episodes), by or whoami()
     if not undo and not (why or "").strip():
         raise UserError("accept needs --why TEXT: who looks for the fault reads it")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     if undo:
         acceptances.take_back(lake, dataset, check, selected, why=why or "", author=author)
     else:
         acceptances.accept(lake, dataset, check, selected, why=why or "", author=author)
-    show(acceptances.listed(lake, dataset), at.format, empty=f"Nothing is accepted in {dataset}.")
+    show(acceptances.listed(lake, dataset), common.format, empty=f"Nothing is accepted in {dataset}.")
 
 
 @outcomes_app.callback()
-def outcomes_shares(ctx: typer.Context, at: At = At()) -> None:
+def outcomes_shares(ctx: typer.Context, common: At = At()) -> None:
     """Per dataset and what says so: how many runs succeeded and failed, and of how many nothing is known."""
     # This also runs ahead of a subcommand, such as `outcomes list`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    lake = lake_to_read(at.workspace)
-    show(outcomes.shares(lake), at.format, empty="No episode is listed yet.")
+    lake = lake_to_read(common.workspace)
+    show(outcomes.shares(lake), common.format, empty="No episode is listed yet.")
     say_stale(outcomes.chunks_to_build(lake))
 
 
 @outcomes_app.command("list")
-def outcomes_list(dataset: DatasetOption = None, everything: HistoryOption = False, at: At = At()) -> None:
+def outcomes_list(dataset: DatasetOption = None, everything: HistoryOption = False, common: At = At()) -> None:
     """List the outcomes that people stated, with author and time, and how many of them the next build will apply."""
-    lake = lake_to_read(at.workspace)
-    show(outcomes.listed(lake, dataset, everything=everything), at.format, empty="Nobody said how any run ended.")
+    lake = lake_to_read(common.workspace)
+    show(outcomes.listed(lake, dataset, everything=everything), common.format, empty="Nobody said how any run ended.")
     say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -315,18 +315,18 @@ def outcomes_import(
     path: Annotated[Path, Argument(metavar="FILE", help="CSV with a header, JSON lines or a JSON list.")],
     dataset: Annotated[str, Option(help="Dataset of the episodes in the file.")],
     author: AuthorOption = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Import which runs succeeded: columns episode, episode_index or source_id; success; optional note and by.
 
     A file overrules the source and earlier files. A file with a bad line is refused as a whole.
     """
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     read = outcomes.read_outcomes(lake, dataset, path, author or whoami())
     import_id, new = outcomes.add_outcomes(lake, dataset, path.name, read)
     succeeded = sum(outcome.success for outcome in read)
     facts = {"dataset": dataset, "import_id": import_id, "outcomes": len(read), "succeeded": succeeded}
-    show_facts(facts | {"failed": len(read) - succeeded, "new": new}, at.format)
+    show_facts(facts | {"failed": len(read) - succeeded, "new": new}, common.format)
     say_stale(outcomes.chunks_to_build(lake))
 
 
@@ -335,9 +335,9 @@ def outcomes_undo(
     import_id: Annotated[str, Argument(help="Its import_id, from outcomes list.")],
     author: AuthorOption = None,
     comment: CommentOption = "",
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Take back an import, by adding rows; earlier outcomes, or the source's, are in force again."""
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     dataset, count = outcomes.undo_import(lake, import_id, author=author or whoami(), note=comment)
     say(f"{count} outcomes of {dataset} are taken back; the next build makes their chunks anew")

@@ -49,7 +49,7 @@ def eval_model(
     options: EvaluationOptions,
     checks: Annotated[bool, Option(help="Also run probes, confusion and robustness after held-out.")] = False,
     release: ReleaseOption = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Score a model and the baselines on a benchmark or on held-out episodes; writes a report."""
     if context.invoked_subcommand is not None:
@@ -60,11 +60,11 @@ def eval_model(
     # Held-out episodes are scored by the head alone: options of the other benchmarks would be ignored
     if options.benchmark == "held-out":
         _check_held_out(options)
-        if checks and at.format == "json":
+        if checks and common.format == "json":
             raise UserError(
                 "--checks prints a table for each: leave --format json out, or ask proccorpus sql for scores"
             )
-        _evaluate_held_out(model, release, at.workspace, at.format)
+        _evaluate_held_out(model, release, common.workspace, common.format)
         if not checks:
             return
     elif checks:
@@ -75,15 +75,15 @@ def eval_model(
     names = CHECKS if checks else (options.benchmark,)
     # A benchmark that is not a release's needs none, and no workspace that is there already
     if names[0] in OF_A_RELEASE or release:
-        lake = lake_at(at.workspace)
+        lake = lake_at(common.workspace)
         frozen = get_release(lake, release)
     else:
-        lake, frozen = open_lake(space_at(at.workspace)), None
+        lake, frozen = open_lake(space_at(common.workspace)), None
     runner = located(lake, options, model)
     for name in names:
-        asked = options.model_copy(update={"benchmark": name})
+        benchmark_options = options.model_copy(update={"benchmark": name})
         with progress() as on_rows:
-            _show_evaluation(evaluate_benchmark(lake, asked, runner, frozen, on_rows), at.format)
+            _show_evaluation(evaluate_benchmark(lake, benchmark_options, runner, frozen, on_rows), common.format)
 
 
 def _check_held_out(options: EvaluationOptions) -> None:
@@ -129,15 +129,15 @@ def _show_held_out(lake: Lake, release: str, format: Literal["table", "json"]) -
         "SELECT benchmark, slice, model, metric, value, low, high, n, coverage, seen_episodes FROM leaderboard "
         "WHERE release = ? AND (slice = 'all' OR slice LIKE 'split %') ORDER BY ALL"
     )
-    rows, seen = lake.dicts(sql, [release]), []
+    rows, seen_rows = lake.dicts(sql, [release]), []
     if format == "table":  # the report has more, and --format json has all
         rows = [row for row in rows if row["metric"] in metrics_shown_in(TERMINAL)]
-        seen = [row for row in rows if row["seen_episodes"]]
+        seen_rows = [row for row in rows if row["seen_episodes"]]
         rows = [row for row in rows if not row["seen_episodes"]]
     show(rows, format)
-    if seen:
+    if seen_rows:
         say("Scored on episodes that the model was trained on; these say nothing of new runs:")
-        show(seen, format)
+        show(seen_rows, format)
 
 
 BenchmarkOption = Annotated[
@@ -158,7 +158,7 @@ def eval_score(
     stored_as: Annotated[
         str | None, Option("--model", help="Name of the model, for --store; default: the file's name.")
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Score a prediction file. Needs no workspace, and writes to one only with --store."""
     scored = score_predictions(benchmark, read_predictions(predictions), as_published)
@@ -167,7 +167,7 @@ def eval_score(
     if store:
         name = stored_as or predictions.stem
         settings = {"file": predictions.name, "as_published": as_published}
-        lake, evaluated = open_lake(space_at(at.workspace)), Evaluated(name, scored, scores)
+        lake, evaluated = open_lake(space_at(common.workspace)), Evaluated(name, scored, scores)
         run = store_scores(lake, evaluated, predictions.read_bytes(), settings)
         note(f"stored as {run}, model {name}")
     # The table shows the whole and its parts; JSON has every slice
@@ -176,8 +176,8 @@ def eval_score(
         for (part, metric), score in scores.items()
         if part == ALL or part.startswith("part ")
     ]
-    show(rows, at.format, whole=scored.facts(scores))
-    say(", ".join(f"{n} {what.replace('_', ' ')}" for what, n in scored.counts.items()))
+    show(rows, common.format, whole=scored.facts(scores))
+    say(", ".join(f"{n} {count_name.replace('_', ' ')}" for count_name, n in scored.counts.items()))
     for line in scored.notes:
         say(f"not scored: {line}")
 
@@ -191,8 +191,8 @@ def eval_compare(
     format: FormatOption = "table",
 ) -> None:
     """Compare two models: difference of scores, paired over episodes, with bootstrap interval and p-value."""
-    scored, others = (score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second))
-    comparison = compare(scored, others)
+    scored, other_scores = (score_predictions(benchmark, read_predictions(f), as_published) for f in (first, second))
+    comparison = compare(scored, other_scores)
     # The comparison is paired by episode: without common ones there is no pair
     if not comparison.common:
         raise UserError(f"{first} and {second} have no episode in common")
@@ -210,7 +210,7 @@ def annotators_compare(
     truth: Annotated[Path | None, Option(help="Folder of hand-labelled files, with one folder per dataset.")] = None,
     dataset: Annotated[list[str] | None, Option(help="Only this dataset; repeatable.")] = None,
     every: Annotated[bool, Option("--all", help="Show every metric, not only the main ones.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Score label runs against ground truth, or else against the active label.
 
@@ -220,13 +220,13 @@ def annotators_compare(
         raise UserError("--truth and --against exclude each other")
     if truth and not truth.is_dir():
         raise UserError(f"--truth {truth}: there is no such folder")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     comparison, outcome = comparison_step(
         lake, truth, run=run, against=TRUTH if truth else against, datasets=dataset or ()
     )
     if not any((run, against, truth, dataset)):
         report_closing(lake.workspace, [outcome])  # the asset in Dagster is the comparison of everything
-    if at.format == "json":
+    if common.format == "json":
         print_json(_comparison_json(comparison))
     elif not comparison.labellers:
         say("Nothing to compare: one label run, and no ground truth.")
@@ -234,13 +234,15 @@ def annotators_compare(
         _show_comparison(comparison, every)
 
 
-def _show_comparison(comparison: Comparison, every: bool) -> None:
+def _show_comparison(comparison: Comparison, all_metrics: bool) -> None:
     """A table per dataset and reference, and what it says in words."""
-    for (dataset, against), labellers in groups(comparison.labellers).items():
-        print(f"{dataset}, against {reference_words(against)}")
-        rows = metric_table(labellers) if every else short_table(labellers)
+    for (dataset, reference), labellers in groups(comparison.labellers).items():
+        print(f"{dataset}, against {reference_words(reference)}")
+        rows = metric_table(labellers) if all_metrics else short_table(labellers)
         show([{k: v for k, v in row.items() if k not in ("dataset", "against")} for row in rows], "table")
-        lines = conclusions(labellers) + [farthest(apart) for apart in comparison.apart if apart.dataset == dataset]
+        lines = conclusions(labellers) + [
+            farthest(difference) for difference in comparison.apart if difference.dataset == dataset
+        ]
         print("\n".join(lines) + "\n")
     for dataset, count in comparison.without.items():
         say(f"{dataset}: {count} episodes of the truth are not in the corpus, or not usable")
@@ -256,6 +258,8 @@ def _comparison_json(comparison: Comparison) -> dict:
     return {
         "scores": [c.facts() | row for c in comparison.labellers for row in c.rows()],
         "differences": gaps,
-        "farthest_apart": [vars(apart) | {"episodes": list(map(vars, apart.episodes))} for apart in comparison.apart],
+        "farthest_apart": [
+            vars(difference) | {"episodes": list(map(vars, difference.episodes))} for difference in comparison.apart
+        ],
         "episodes_of_truth_left_out": dict(comparison.without),
     }

@@ -34,38 +34,38 @@ def _export(
     out: Path,
     options: Any,
     chosen: Selection,
-    how: ModelOptions = ModelOptions(),
+    scoring: ModelOptions = ModelOptions(),
     from_model: Annotated[
         str | None, Option(help="Use this reward model's progress instead of labels; scores missing episodes.")
     ] = None,
     fps: Annotated[float | None, Option(min=0.001, help="With --from-model: frames a second; default: 4.")] = None,
     verify: Annotated[bool, Option(help="Read the export with LeRobot and compare it with the corpus.")] = False,
     overwrite: Annotated[bool, Option(help="Delete a different export in --out first.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Write an export of a kind and say what it is; a model's rewards that it wants are made where they are missing."""
     if from_model is not None:
-        options = _with_rewards(options, chosen, how, from_model, fps, at.workspace)
+        options = _with_rewards(options, chosen, scoring, from_model, fps, common.workspace)
     # Options that would be ignored are refused: they would be believed to count
-    elif how.endpoint or any(given is not None for given in (fps, how.window_frames, how.max_calls)):
+    elif scoring.endpoint or any(setting is not None for setting in (fps, scoring.window_frames, scoring.max_calls)):
         raise UserError("--fps, --window-frames, --endpoint and --max-calls need --from-model")
 
     # Opened after rewards were made: they are in the corpus by now
-    lake = lake_to_read(at.workspace)
-    done = kind.export(lake, chosen, out, options, overwrite=overwrite)
-    warn(done.left_out, "left out")
-    warn(done.notes, "note")
-    facts = done.__dict__ | {"left_out": list(done.left_out), "notes": list(done.notes)}
+    lake = lake_to_read(common.workspace)
+    export = kind.export(lake, chosen, out, options, overwrite=overwrite)
+    warn(export.left_out, "left out")
+    warn(export.notes, "note")
+    facts = export.__dict__ | {"left_out": list(export.left_out), "notes": list(export.notes)}
     # Exports of labels hold no samples: a null would look like a count that is missing
-    if done.samples is None:
+    if export.samples is None:
         facts.pop("samples")
-    facts["use"] = list(done.use)
-    if not done.use:
+    facts["use"] = list(export.use)
+    if not export.use:
         facts.pop("use")
-    show_facts(facts, at.format, left_out=("left_out", "notes", "again", "use"))
-    for line in done.use:
+    show_facts(facts, common.format, hidden=("left_out", "notes", "again", "use"))
+    for line in export.use:
         say(line)
-    if done.again:
+    if export.again:
         say("It was there already: nothing was done.")
     if verify:
         verified = verify_lerobot(lake, chosen, out, options)
@@ -75,12 +75,12 @@ def _export(
 
 
 def _with_rewards(
-    options: Any, chosen: Selection, how: ModelOptions, model: str, fps: float | None, workspace: str
+    options: Any, chosen: Selection, scoring: ModelOptions, model: str, fps: float | None, workspace: str
 ) -> Any:
     """The options with a run of the model's rewards, which are made for episodes that have none."""
     if getattr(options, "label_run", None):
         raise UserError("give either --label-run or --from-model: signals come from one of them")
-    config = scorer_config(how, model, space_at(workspace))
+    config = scorer_config(scoring, model, space_at(workspace))
     with progress() as report:
         report("episodes", detail="to score: the model is opened")
         scored = score_selection(lake_at(workspace), config, chosen, fps, partial(report, "episodes"))
@@ -125,7 +125,7 @@ def import_labels(
     form: Annotated[
         str | None, Option(help="Which annotations of a LeRobot folder; default: the most detailed.")
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Import annotations from other tools as a label run of their own. Active labels stay as they are."""
     *forms, path = words
@@ -134,8 +134,9 @@ def import_labels(
     form = forms[0] if forms else form
     if form not in (None, *FORMS):
         raise UserError(f"there is no form {form}: known are {', '.join(FORMS)}")
-    done = import_annotations(lake_at(at.workspace), Path(path), name, form)
-    warn(done.refused, "left out")
+    imported = import_annotations(lake_at(common.workspace), Path(path), name, form)
+    warn(imported.refused, "left out")
     show_facts(
-        done.__dict__ | {"refused": len(done.refused) if at.format == "table" else list(done.refused)}, at.format
+        imported.__dict__ | {"refused": len(imported.refused) if common.format == "table" else list(imported.refused)},
+        common.format,
     )

@@ -46,7 +46,7 @@ def inspect(
     report: Annotated[
         Path | None, Option(help="Also write a report: a file that ends in .html, .md, .sarif or .junit.xml.")
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Show what a dataset holds, what is wrong with it, and how to repair it. Decodes a sample.
 
@@ -60,11 +60,11 @@ def inspect(
     pictured = PICTURED if report is not None and report.suffix == ".html" else 0
     with looking_at(path):
         result = inspect_source(path, revision, format=data_format, full=full, num_pictured=pictured)
-    result = _apart_from_accepted(result, at.workspace)
+    result = _apart_from_accepted(result, common.workspace)
     if report is not None:
         write_report(report, result)
         note(f"report: {report}")
-    if at.format == "json":
+    if common.format == "json":
         print_json({name: value for name, value in result.items() if name != "pictured"})
     elif "datasets" in result:
         _show_datasets(result)
@@ -93,9 +93,11 @@ def _show_datasets(result: dict[str, Any]) -> None:
     show([{name: row[name] for name in names} | {"what is wrong": in_short(row)} for row in rows], "table")
     if result["beside"]:
         say(f"In none of them: {len(result['beside'])} files, such as {result['beside'][0]}.")
-    one = shlex.quote(address_below(result["path"], rows[0]["folder"]))
+    first_address = shlex.quote(address_below(result["path"], rows[0]["folder"]))
     all_of_them = f"build --source {shlex.quote(result['path'])}"
-    say_next({"one of them in full": f"inspect {one}", "each under its own name": all_of_them}, DEFAULT_WORKSPACE)
+    say_next(
+        {"one of them in full": f"inspect {first_address}", "each under its own name": all_of_them}, DEFAULT_WORKSPACE
+    )
 
 
 def _show_dataset(result: dict[str, Any], full: bool) -> None:
@@ -120,11 +122,11 @@ def _show_dataset(result: dict[str, Any], full: bool) -> None:
     if not result["findings"]:
         say(painted("No findings." if not result["accepted"] else "No further findings.", "green"))
     if result["decoded_episodes"] < result["usable_so_far"]:
-        inside = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
-        say(f"Checks looked inside {inside}; --full looks inside all.")
+        share = f"{result['decoded_episodes']} of {result['usable_so_far']} runs"
+        say(f"Checks looked inside {share}; --full looks inside all.")
     for finding in grouped(result["accepted"]):
-        by, why = finding["accepted"]
-        say(f"Accepted by {by}: {finding['count']} x {finding['check']} ({why}).")
+        author, reason = finding["accepted"]
+        say(f"Accepted by {author}: {finding['count']} x {finding['check']} ({reason}).")
     say("")
     if result["usable_so_far"]:
         say_next({"build it": f"build --source {shlex.quote(result['path'])}"}, DEFAULT_WORKSPACE)
@@ -156,9 +158,9 @@ def _show_parts(parts: Sequence[dict[str, Any]], full: bool) -> None:
     lines = {}
     for use in sorted({part["use"] for part in parts if part["status"] == "used"}, key=_place_of_use):
         lines[use] = _some([_named(part) for part in parts if part["use"] == use])
-    known = [part["name"] for part in parts if part["status"] == "known"]
-    if known:
-        lines["left out"] = f"{_some(known, MAX_KNOWN)}; why: --full"
+    known_parts = [part["name"] for part in parts if part["status"] == "known"]
+    if known_parts:
+        lines["left out"] = f"{_some(known_parts, MAX_KNOWN)}; why: --full"
     unknown = [f"{part['kind']} {_named(part)}: {part['why']}" for part in parts if part["status"] == "unknown"]
     if unknown:
         lines["not used"] = _some(unknown, MAX_UNKNOWN, "\n")
@@ -180,21 +182,21 @@ def _named(part: dict[str, Any]) -> str:
     return f"{part['name']} ({form})" if form else part["name"]
 
 
-def _some(texts: Sequence[str], most: int = MAX_NAMED, between: str = ", ") -> str:
-    more = [f"{len(texts) - most} more"] if len(texts) > most else []
-    return between.join([*texts[:most], *more])
+def _some(texts: Sequence[str], limit: int = MAX_NAMED, between: str = ", ") -> str:
+    remaining = [f"{len(texts) - limit} more"] if len(texts) > limit else []
+    return between.join([*texts[:limit], *remaining])
 
 
 def _verdict(result: dict[str, Any]) -> str:
     """How many episodes are usable, and of the others why not and what helps."""
     usable, episodes = result["usable_so_far"], result["episodes"]
-    lost: dict[tuple[str, str], set[int | None]] = {}
+    lost_episodes: dict[tuple[str, str], set[int | None]] = {}
     for finding in result["findings"]:
         if finding["severity"] == "unusable":
-            lost.setdefault((finding["reason"], finding["remedy"]), set()).add(finding["episode_index"])
+            lost_episodes.setdefault((finding["reason"], finding["remedy"]), set()).add(finding["episode_index"])
     whys = [
-        f"{'the source as a whole' if None in of else len(of)}: {reason} → {remedy}"
-        for (reason, remedy), of in sorted(lost.items(), key=lambda item: -len(item[1]))
+        f"{'the source as a whole' if None in reason_episodes else len(reason_episodes)}: {reason} → {remedy}"
+        for (reason, remedy), reason_episodes in sorted(lost_episodes.items(), key=lambda item: -len(item[1]))
     ]
     colour = "green" if usable == episodes and usable else "yellow" if usable else "red"
     head = painted(f"{usable} of {counted(episodes, 'episode')} usable", colour)
@@ -228,10 +230,10 @@ def _facts(result: dict[str, Any]) -> dict[str, str]:
 
 def _outcomes(result: dict[str, Any]) -> str:
     """How many outcomes are known, what says so, and what could say it and was never set."""
-    known, episodes = result["success_known"], result["usable_so_far"]
-    share = f"{known} of {episodes} known"
-    if known < episodes:
-        share += f", labels take the other {episodes - known} as complete unless motion shows otherwise"
+    num_known, episodes = result["success_known"], result["usable_so_far"]
+    share = f"{num_known} of {episodes} known"
+    if num_known < episodes:
+        share += f", labels take the other {episodes - num_known} as complete unless motion shows otherwise"
     parts = [f"{row['source']}: {row['succeeded']} succeeded, {row['failed']} failed" for row in result["outcomes"]]
     if result["never_set"]:
         parts.append(f"never set in any row: {', '.join(result['never_set'])}")
@@ -242,10 +244,10 @@ def _finding_text(finding: dict[str, Any]) -> str:
     """One kind of finding: a sign, how often, what, where it is first; in a second line what to do."""
     sign = "✗" if finding["severity"] == "unusable" else "!"
     camera = f"camera {finding['camera']}: " if finding["camera"] else ""
-    where = ", ".join(filter(None, (finding["first"], finding["file"])))
-    first = f" (first: {where})" if where and finding["count"] > 1 else f" ({where})" if where else ""
+    location = ", ".join(filter(None, (finding["first"], finding["file"])))
+    first = f" (first: {location})" if location and finding["count"] > 1 else f" ({location})" if location else ""
     times = f"{finding['count']} x " if finding["count"] > 1 else ""
-    what = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
+    sentence = f"{times}{finding['check']}   {camera}{shown(finding['detail'] or '')}{first}"
     if finding["check"] == "part_not_used":
-        what = f"{times}{finding['check']}   see above what is used for nothing{first}"
-    return pairs_text({sign: f"{what}\n→ {finding['remedy']}"}, width_here())
+        sentence = f"{times}{finding['check']}   see above what is used for nothing{first}"
+    return pairs_text({sign: f"{sentence}\n→ {finding['remedy']}"}, width_here())

@@ -105,8 +105,9 @@ _asked_to_end = threading.Event()  # by SIGTERM
 BOUNDS = {"ge": "min", "gt": "min", "le": "max", "lt": "max"}  # of a pydantic field, of an option
 
 
-def make_app(asked: str | None = None) -> typer.Typer:
-    """The application. Only the module of the command `asked` is imported (None: every module); others are listed."""
+def make_app(command_name: str | None = None) -> typer.Typer:
+    """The application. Only the module of the command `command_name` is imported (None: every module); others are
+    listed."""
     app = typer.Typer(
         no_args_is_help=True,
         pretty_exceptions_enable=False,
@@ -116,7 +117,7 @@ def make_app(asked: str | None = None) -> typer.Typer:
     )
     app.callback()(proccorpus)
     for panel, name, _, text in COMMANDS:
-        if asked in (None, name):
+        if command_name in (None, name):
             of_module = import_module(MODULES[name]).app
             infos: list[Any] = [*of_module.registered_commands, *of_module.registered_groups]
             info = _complete(next(info for info in infos if _name(info) == name), name)
@@ -157,11 +158,13 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     declared = list(signature.parameters.values())
     models = {p.name: p.annotation for p in declared if hasattr(p.annotation, "model_fields")}
     parameters = [q for p in declared for q in (options_of(models[p.name]) if p.name in models else [p])]
-    further: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
+    common_options: dict[str, Any] = {"quiet": QuietOption, "verbose": VerboseOption}
     if any(p.name == "format" and "table" in str(p.annotation) for p in parameters):
-        further = {"json": JsonOption, "records": RecordsOption} | further
+        common_options = {"json": JsonOption, "records": RecordsOption} | common_options
     of_keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters += [inspect.Parameter(name, of_keyword, default=False, annotation=a) for name, a in further.items()]
+    parameters += [
+        inspect.Parameter(name, of_keyword, default=False, annotation=a) for name, a in common_options.items()
+    ]
     for parameter in parameters:
         complete_by_name(parameter)
         _call_flag(parameter)
@@ -170,17 +173,17 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
     def run(**values: Any) -> None:
         _refuse_secrets(values)
         # A group's own option counts for the command inside it
-        for name, wanted in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
+        for name, flag in {"quiet": QUIET, "verbose": VERBOSE, "records": AS_RECORDS}.items():
             if values.pop(name, False):
-                wanted.set(True)
+                flag.set(True)
         if values.pop("json", False):
             values["format"] = "json"
         AS_JSON.set(values.get("format") == "json")
-        made = {
+        option_models = {
             name: _made(model, {p.name: values.pop(p.name) for p in options_of(model)})
             for name, model in models.items()
         }
-        command(**values, **made)
+        command(**values, **option_models)
 
     by_name = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters]
     run.__signature__ = signature.replace(parameters=by_name)  # type: ignore[attr-defined]
@@ -190,8 +193,8 @@ def _as_typer_has_it(command: Callable[..., None]) -> Callable[..., None]:
 
 def _refuse_secrets(values: dict[str, Any]) -> None:
     """Raises SecretInAddress."""
-    for name, given in values.items():
-        for text in given if isinstance(given, list) else [given]:
+    for name, value in values.items():
+        for text in value if isinstance(value, list) else [value]:
             if name not in FREE_TEXTS and isinstance(text, str | Path):
                 checked_address(str(text))
 
@@ -204,12 +207,12 @@ def _call_flag(parameter: inspect.Parameter) -> None:
             option.param_decls = (f"--{parameter.name.replace('_', '-')}",)
 
 
-def _made(model: Any, given: dict[str, Any]) -> Any:
+def _made(model: Any, values: dict[str, Any]) -> Any:
     """The model of options that were given. Raises UserError."""
-    if "episodes" in given:
-        given["episodes"] = episode_list(given["episodes"])
+    if "episodes" in values:
+        values["episodes"] = episode_list(values["episodes"])
     try:
-        return model(**{option: value for option, value in given.items() if value is not None})
+        return model(**{option: value for option, value in values.items() if value is not None})
     except ValueError as e:
         raise UserError(validation_message(e)) from e  # type: ignore[arg-type]
 
@@ -226,12 +229,14 @@ def options_of(model: Any) -> list[inspect.Parameter]:
         kind, metadata = _as_option(field.annotation, field.metadata)
         default = inspect.Parameter.empty if field.is_required() else field.get_default(call_default_factory=True)
         default = None if isinstance(default, tuple) else default
-        bounds = {side: getattr(m, at) for m in metadata for at, side in BOUNDS.items() if hasattr(m, at)}
+        bounds = {
+            side: getattr(m, attribute) for m in metadata for attribute, side in BOUNDS.items() if hasattr(m, attribute)
+        }
         called = str(field.validation_alias or name)
         flag = called.replace("_", "-")
         declared = f"--{flag}" + f"/--no-{flag}" * (kind == bool | None)
-        more: Any = field.json_schema_extra or {}
-        option = typer.Option(declared, help=field.description, **bounds, **more)
+        extra: Any = field.json_schema_extra or {}
+        option = typer.Option(declared, help=field.description, **bounds, **extra)
         of_keyword = inspect.Parameter.KEYWORD_ONLY
         parameters.append(inspect.Parameter(called, of_keyword, annotation=Annotated[kind, option], default=default))
     return parameters
@@ -254,8 +259,8 @@ def _examples(words: str) -> str | None:
     return "\n\n".join(("Examples:", *(f"  {line}" for line in EXAMPLES[words]))) if words in EXAMPLES else None
 
 
-def _say_version(asked: bool) -> None:
-    if asked:
+def _say_version(is_requested: bool) -> None:
+    if is_requested:
         print(f"proccorpus {VERSION}")
         raise typer.Exit
 
@@ -297,8 +302,8 @@ def main(begin: Callable[[], None] = lambda: None) -> None:
     """Run the command line; `begin` is called once its command is imported. Known errors become one line and an exit
     code; an unknown one shows its traceback."""
     guard_terminal()
-    for wanted in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
-        wanted.set(False)
+    for flag in (QUIET, VERBOSE, AS_RECORDS, AS_JSON):
+        flag.set(False)
     try:
         # Typer's own handling is off, so that errors of all commands come out in one form
         command = typer.main.get_command(make_app(_asked(sys.argv[1:])))
@@ -333,13 +338,15 @@ def _wrong_use(e: typer.TyperException) -> str:
     """What was wrong with how a command was called, what may have been meant, and which help says more."""
     text = " ".join(e.format_message().split()).replace("Value error, ", "")
     # Somebody gave a format of data as the one to print in
-    if (asked := re.search(r"'--format': .*'(\w+)' is not one of", text)) and asked[1] in FORMAT_NAMES:
-        text = f"{text.removesuffix('.')}; --format says how to print, --as {asked[1]} what the data are"
-    if isinstance(wrong := getattr(e, "option_name", None), str) and (known := getattr(e, "possibilities", None)):
-        text = f"No such option: {wrong}. Did you mean {near_names(wrong, known)[0]}?"
+    if (match := re.search(r"'--format': .*'(\w+)' is not one of", text)) and match[1] in FORMAT_NAMES:
+        text = f"{text.removesuffix('.')}; --format says how to print, --as {match[1]} what the data are"
+    if isinstance(wrong := getattr(e, "option_name", None), str) and (
+        possible_options := getattr(e, "possibilities", None)
+    ):
+        text = f"No such option: {wrong}. Did you mean {near_names(wrong, possible_options)[0]}?"
     context = getattr(e, "ctx", None)
-    whose = f"{context.command_path} --help" if context else "--help"
-    return f"{text.removesuffix('.')}{'' if text.endswith('?') else ';'} {whose} says more"
+    help_command = f"{context.command_path} --help" if context else "--help"
+    return f"{text.removesuffix('.')}{'' if text.endswith('?') else ';'} {help_command} says more"
 
 
 def _failed(e: Exception) -> int:
@@ -351,12 +358,12 @@ def _failed(e: Exception) -> int:
     is_ours = isinstance(e, UserError)
     # A full disk, a server that went away, places that may only be read come as errors of whichever library met them
     full_disk = disk_full(e, Path.cwd())
-    told = full_disk or (None if is_ours else refused_by_system(e))
+    system_message = full_disk or (None if is_ours else refused_by_system(e))
     server_is_gone = not is_ours and is_passing(e)
-    if VERBOSE.get() or not (told or is_ours or server_is_gone):
+    if VERBOSE.get() or not (system_message or is_ours or server_is_gone):
         print(without_secrets(traceback.format_exc()), end="", file=sys.stderr)
     advice = "; a server went away: what was finished is kept, run again when it is back"
-    message = told or " ".join(str(e).split()) or type(e).__name__
+    message = system_message or " ".join(str(e).split()) or type(e).__name__
     _say_error(message + advice * (server_is_gone and full_disk is None))
     return e.exit_code if isinstance(e, UserError) and full_disk is None else FAILED
 

@@ -33,10 +33,10 @@ def workspace_create(
         str | None, Option(help="Catalog in Postgres: postgresql://USER@HOST:PORT/DATABASE; password: PGPASSWORD.")
     ] = None,
     data: Annotated[str | None, Option(help="Data: s3://BUCKET/FOLDER, or the absolute path of a folder.")] = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Create a workspace whose lake several machines write to. A workspace in a local folder needs no such step."""
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     is_new = not space.root.exists()
     create(space, catalog, data)
     try:
@@ -56,43 +56,43 @@ def doctor(
     repair: Annotated[
         bool, Option(help="Move orphans and damaged files to .removed; mark what must be built again.")
     ] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Check whether a workspace is complete, and say what to do.
 
     Exits 1 on errors; remains of a crash are warnings. Changes nothing without --repair, which deletes nothing. Cannot
     run during a build.
     """
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     troubles, repaired = diagnose(space, hashes=hashes), []
     if repair:
         repaired = mend(space, troubles)
         # Looked at again: the exit code is about the workspace as it is now
         troubles = diagnose(space, hashes=hashes)
-    _show_findings(space, troubles, repaired, at.format)
+    _show_findings(space, troubles, repaired, common.format)
 
 
 @app.command()
-def recover(at: At = At()) -> None:
+def recover(common: At = At()) -> None:
     """Make a lost or damaged catalog again, with all that people said.
 
     Begins with the newest backup. Deletes nothing: what it replaces or does not know is moved to .removed/. Says what a
     build makes again. Cannot run during a build.
     """
-    space = space_at(at.workspace)
-    done = make_again(space)
-    done += mend(space, diagnose(space))
-    _show_findings(space, diagnose(space), done, at.format)
+    space = space_at(common.workspace)
+    repairs = make_again(space)
+    repairs += mend(space, diagnose(space))
+    _show_findings(space, diagnose(space), repairs, common.format)
 
 
 @app.command()
 def upgrade(
     yes: Annotated[bool, Option("--yes", "-y", help="Do it; without, only say what would be done.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Bring an earlier version's lake to this one's; backs its catalog up first. Cannot run during a build."""
-    to_do = upgraded(space_at(at.workspace), dry=not yes)
-    print_json(to_do) if at.format == "json" else say(to_do["said"])
+    to_do = upgraded(space_at(common.workspace), dry=not yes)
+    print_json(to_do) if common.format == "json" else say(to_do["said"])
 
 
 def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str], style: str) -> None:
@@ -109,7 +109,7 @@ def _show_findings(space: Workspace, troubles: list[Trouble], repaired: list[str
 
 @app.command()
 def ui(
-    at: Here = Here(),
+    common: Here = Here(),
     port: PortOption = 3000,
     host: HostOption = "127.0.0.1",
     token_file: TokenFileOption = None,
@@ -118,9 +118,9 @@ def ui(
     """Open the Dagster UI on a workspace: chunks, backfills, checks and lineage."""
     from assets.webserver import run_ui, ui_access
 
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     # Whoever can reach it can start jobs
-    token, shown = token_for("ui", space, token_file, none=no_token)
+    token, shown_token = token_for("ui", space, token_file, none=no_token)
     ui_access(host, os.environ | {TOKENS["ui"]: token or ""})
     # A port that is in use is told before anything is started
     with closing(listen(host, port)) as listener:
@@ -130,7 +130,7 @@ def ui(
     mirror(space)
     home = dagster_home(space)
     os.environ |= {"DAGSTER_HOME": str(home), "PROCCORPUS_WORKSPACE": str(space.root)}
-    address = link_with(f"http://{host}:{port}", shown)
+    address = link_with(f"http://{host}:{port}", shown_token)
     say("Dagster starts, which takes some 20 s; its address stands here once it answers ...")
 
     def on_ready() -> None:

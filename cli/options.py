@@ -79,10 +79,10 @@ def say(text: str) -> None:
         print(text, flush=True)
 
 
-def warn(lines: Sequence[str], what: str) -> None:
+def warn(lines: Sequence[str], label: str) -> None:
     """Lines to standard error, each after what it is: standard output is the result alone, for scripts."""
     for line in lines:
-        note(f"{what}: {line}")
+        note(f"{label}: {line}")
 
 
 def say_next(steps: Mapping[str, str], workspace: str) -> None:
@@ -91,19 +91,19 @@ def say_next(steps: Mapping[str, str], workspace: str) -> None:
         return
     option = "" if workspace == DEFAULT_WORKSPACE else f" --workspace {shlex.quote(workspace)}"
     widest = max(map(len, steps))
-    for i, (what, command) in enumerate(steps.items()):
-        say(f"{'Next:' if i == 0 else '     '} {what.ljust(widest)}   proccorpus {command}{option}")
+    for i, (purpose, command) in enumerate(steps.items()):
+        say(f"{'Next:' if i == 0 else '     '} {purpose.ljust(widest)}   proccorpus {command}{option}")
 
 
-def say_stale(chunks: Mapping[str, int], what: str = "updates") -> None:
+def say_stale(chunks: Mapping[str, int], verb: str = "updates") -> None:
     """How many chunks of each dataset the next build has to do."""
     if chunks:
-        say(f"Chunks that the next build {what}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}.")
+        say(f"Chunks that the next build {verb}: {', '.join(f'{n} of {name}' for name, n in sorted(chunks.items()))}.")
 
 
-def counted(number: int, what: str) -> str:
+def counted(number: int, noun: str) -> str:
     """A number with its unit. Example: counted(4216, "frame") == "4,216 frames"."""
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def confirm(question: str, *, yes: bool) -> None:

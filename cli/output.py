@@ -50,9 +50,9 @@ def show(rows: list[dict], style: str, *, empty: str = "No rows.", whole: Any = 
         print(table_text([{k: _with_unit(k, v) for k, v in row.items()} for row in rows], list(rows[0]), width_here()))
 
 
-def show_facts(facts: dict, style: str, *, left_out: Sequence[str] = ()) -> None:
-    """One result: as a table of one row, without what is `left_out` of it, or as a JSON object."""
-    show([{name: value for name, value in facts.items() if name not in left_out}], style, whole=facts)
+def show_facts(facts: dict, style: str, *, hidden: Sequence[str] = ()) -> None:
+    """One result: as a table of one row, without what is `hidden` of it, or as a JSON object."""
+    show([{name: value for name, value in facts.items() if name not in hidden}], style, whole=facts)
 
 
 def _with_unit(name: str, value: Any) -> Any:
@@ -73,8 +73,8 @@ def table_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width:
     if sum(_widths(heads, cells)) > room:
         heads = [name.replace("_", "_\n") for name in columns]
     # Numbers are never cut; long texts go on in a second line
-    least = [w if number else min(w, NARROWEST) for w, number in zip(_widths(heads, cells), numbers, strict=True)]
-    if AS_RECORDS.get() or sum(least) > room:
+    narrowest = [w if number else min(w, NARROWEST) for w, number in zip(_widths(heads, cells), numbers, strict=True)]
+    if AS_RECORDS.get() or sum(narrowest) > room:
         return _printed(*_records(columns, cells), width=width)
     table = Table(box=None, padding=(0, 3, 0, 0), pad_edge=False, header_style="bold")
     for head, is_number in zip(heads, numbers, strict=True):
@@ -129,11 +129,11 @@ class _Words(ProgressColumn):
     """How much of a task is done, how fast, and how long the rest takes."""
 
     def render(self, task: Task) -> Text:
-        of, rate = task.total, (task.speed or 0) * task.fields["frames"]
-        counted = f"{task.completed:,.0f} of {of:,.0f} " if of and of > 1 else ""
+        total, rate = task.total, (task.speed or 0) * task.fields["frames"]
+        counted = f"{task.completed:,.0f} of {total:,.0f} " if total and total > 1 else ""
         fast = f", {rate:,.0f} frames/s" if rate else ""
-        left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
-        return Text(counted + task.fields["detail"] + fast + left)
+        time_left = f", {clock(task.time_remaining)} left" if task.time_remaining else ""
+        return Text(counted + task.fields["detail"] + fast + time_left)
 
 
 @contextmanager
@@ -151,19 +151,23 @@ def progress() -> Iterator[Callable[..., None]]:
     hidden = is_log or QUIET.get()
     with Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=SPEED_S) as bars:
 
-        def report(name: str, done: float = 0, of: float | None = None, detail: str = "", frames: float = 0) -> None:
+        def report(
+            name: str, completed: float = 0, total: float | None = None, detail: str = "", frames: float = 0
+        ) -> None:
             with lock:
                 if name not in tasks:
                     tasks[name] = bars.add_task(name, total=None, detail="", frames=0)
-                bars.update(tasks[name], completed=done, total=of, detail=detail, frames=frames)
+                bars.update(tasks[name], completed=completed, total=total, detail=detail, frames=frames)
 
         def log() -> None:
             began_s, wait_s = time.monotonic(), FIRST_S
             while not ended.wait(wait_s):
-                going = [task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])]
-                parts = [f"{t.description} {words.render(t)}" for t in going]
-                done = sum(task.finished for task in bars.tasks)
-                parts.append(f"{done} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
+                running = [
+                    task for task in bars.tasks if not task.finished and (task.completed or task.fields["detail"])
+                ]
+                parts = [f"{t.description} {words.render(t)}" for t in running]
+                num_finished = sum(task.finished for task in bars.tasks)
+                parts.append(f"{num_finished} of {len(bars.tasks)} done, {clock(time.monotonic() - began_s)}")
                 note("; ".join(parts))
                 wait_s = LOG_EVERY_S
 
@@ -208,5 +212,5 @@ def training_progress() -> Iterator[Callable[[Any], None]]:
 
 def clock(seconds: float) -> str:
     """Minutes and seconds. Example: clock(61.4) == "1:01"."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    minutes, left_s = divmod(round(seconds), 60)
+    return f"{minutes}:{left_s:02d}"

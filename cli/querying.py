@@ -49,62 +49,64 @@ NewNameArgument = Annotated[str, Argument(help="Its new name.")]
 
 
 @datasets_app.callback()
-def datasets(ctx: typer.Context, registry: RegistryOption = None, at: At = At()) -> None:
+def datasets(ctx: typer.Context, registry: RegistryOption = None, common: At = At()) -> None:
     """List the datasets of the registry and of the workspace."""
     # This also runs ahead of a subcommand, such as `datasets show`, which then speaks alone
     if ctx.invoked_subcommand:
         return
-    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(at.workspace)))
-    if at.format == "table":
+    rows = overview(load_registry([BUILT_IN, *(registry or [])]), _datasets_built(space_at(common.workspace)))
+    if common.format == "table":
         rows = [{k: v for k, v in r.items() if k != "source"} for r in rows]  # too wide: datasets show has it
-    show(rows, at.format)
+    show(rows, common.format)
 
 
 @datasets_app.command("show")
 def datasets_show(
-    registered: Annotated[str, Argument(metavar="NAME")], registry: RegistryOption = None, at: At = At()
+    registered: Annotated[str, Argument(metavar="NAME")], registry: RegistryOption = None, common: At = At()
 ) -> None:
     """Show all that is known about one dataset: sizes, licence, cameras by role, gripper, traps."""
-    built, entries = _datasets_built(space_at(at.workspace)), load_registry([BUILT_IN, *(registry or [])])
+    built, entries = _datasets_built(space_at(common.workspace)), load_registry([BUILT_IN, *(registry or [])])
     # A dataset may be known to the registry, or built here from a source that the registry does not have
     if registered not in entries and registered not in built:
         hint = did_you_mean(registered, sorted({*entries, *built})) or "; proccorpus datasets lists them"
         raise UserError(f"unknown dataset {registered!r}{hint}")
     dataset = facts(entries.get(registered), built.get(registered))
-    show(readable(dataset), at.format, whole=dataset)
+    show(readable(dataset), common.format, whole=dataset)
 
 
 @datasets_app.command("rename")
-def datasets_rename(dataset: DatasetArgument, name: NewNameArgument, yes: YesOption = False, at: Here = Here()) -> None:
+def datasets_rename(
+    dataset: DatasetArgument, name: NewNameArgument, yes: YesOption = False, common: Here = Here()
+) -> None:
     """Give a dataset another name. What people said goes with it; the next build makes its labels and shards anew.
 
     Also takes what people said of a dataset that was removed (arm.1) to a name that a build gives its source again.
     """
-    lake = lake_at(at.workspace)
-    held = renaming.holdings(lake, dataset)
-    if held.imported:
-        confirm(f"{held.sentence}. Rename it?", yes=yes)
+    lake = lake_at(common.workspace)
+    holdings = renaming.holdings(lake, dataset)
+    if holdings.imported:
+        confirm(f"{holdings.sentence}. Rename it?", yes=yes)
     renaming.rename(lake, dataset, name)
-    say(f"{dataset} is {name} now, with {counted(held.words, 'word')} of people.")
+    say(f"{dataset} is {name} now, with {counted(holdings.words, 'word')} of people.")
     if name in stored_builds(lake):
-        say_next({"make its labels and shards anew": f"build --dataset {name}"}, at.workspace)
+        say_next({"make its labels and shards anew": f"build --dataset {name}"}, common.workspace)
     else:
         say(f"It counts again when its source is built with --name {name}.")
 
 
 @datasets_app.command("remove")
-def datasets_remove(dataset: DatasetArgument, yes: YesOption = False, at: Here = Here()) -> None:
+def datasets_remove(dataset: DatasetArgument, yes: YesOption = False, common: Here = Here()) -> None:
     """Take a dataset out of the corpus. What people said of it is kept, under a name of its own.
 
     Releases stay what they are. gc deletes files that nothing uses any more. The source is not touched.
     """
-    lake = lake_at(at.workspace)
-    held = renaming.holdings(lake, dataset)
-    confirm(f"{held.sentence}. Remove it from the corpus?", yes=yes)
+    lake = lake_at(common.workspace)
+    holdings = renaming.holdings(lake, dataset)
+    confirm(f"{holdings.sentence}. Remove it from the corpus?", yes=yes)
     kept_as = renaming.remove(lake, dataset)
     say(f"{dataset} is removed." + (f" What people said is kept as {kept_as}." if kept_as else ""))
     if kept_as:
-        say_next({"take up what people said again": f"datasets rename {kept_as} {dataset}"}, at.workspace)
+        say_next({"take up what people said again": f"datasets rename {kept_as} {dataset}"}, common.workspace)
 
 
 def _datasets_built(space: Workspace) -> dict[str, dict]:
@@ -123,10 +125,10 @@ def quarantine(
     checks: Annotated[
         bool, Option(help="Instead, list usable episodes with faults that checks found; without accepted ones.")
     ] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """List episodes and datasets that cannot be used, with the reason."""
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     source, columns = "quarantine", "dataset, episode_index, camera, reason, detail, file"
     empty = "Nothing is quarantined."
     if checks:
@@ -137,13 +139,13 @@ def quarantine(
             "SELECT dataset, reason, count(DISTINCT episode_index) AS episodes, min(episode_index) AS first_episode, "
             f"arg_min(detail, episode_index) AS first_detail FROM {source} GROUP BY ALL ORDER BY episodes DESC, 1, 2"
         )
-        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], at.format, empty=empty)
+        show([row | {"remedy": REASONS[row["reason"]].remedy} for row in rows], common.format, empty=empty)
         return
     rows = lake.dicts(
-        f"SELECT {columns} FROM {source} ORDER BY ALL" + ("" if at.format == "json" else f" LIMIT {MAX_ROWS}")
+        f"SELECT {columns} FROM {source} ORDER BY ALL" + ("" if common.format == "json" else f" LIMIT {MAX_ROWS}")
     )
-    show(rows, at.format, empty=empty)
-    if at.format == "table" and len(rows) == MAX_ROWS:
+    show(rows, common.format, empty=empty)
+    if common.format == "table" and len(rows) == MAX_ROWS:
         ((num,),) = lake.rows(f"SELECT count(*) FROM {source}")
         if num > MAX_ROWS:
             advice = "--by reason counts them, --format json for all"
@@ -151,10 +153,10 @@ def quarantine(
 
 
 @app.command()
-def digest(at: At = At()) -> None:
+def digest(common: At = At()) -> None:
     """Print one hash per content table. Equal inputs, configuration and seed give equal hashes."""
-    hashes = lake_digest(lake_to_read(at.workspace))
-    show([{"table": k, "hash": v} for k, v in hashes.items()], at.format, whole=hashes)
+    hashes = lake_digest(lake_to_read(common.workspace))
+    show([{"table": k, "hash": v} for k, v in hashes.items()], common.format, whole=hashes)
 
 
 @app.command()
@@ -162,40 +164,40 @@ def schema(
     relations: Annotated[
         list[str] | None, Argument(metavar="[NAMES]...", help="Tables or views to describe; default: list all.")
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """List tables and views; with names, describe their columns. Shows units, and values of your corpus."""
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     # Examples come out of the corpus; without one the schema is described all the same
     con = open_for_users(space) if relations and space.exists() else None
-    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), at.format)
+    show([vars(d) for d in columns(relations, con)] if relations else all_relations(), common.format)
 
 
 @app.command()
 def demonstrations(
     dataset: Annotated[str | None, Argument(help="Only this dataset.")] = None,
     limit: Annotated[int, Option(min=1, help="Maximum number of runs.")] = 20,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """List the runs that differ most from others of their task, and how. Drops no run."""
-    lake = lake_to_read(at.workspace)
-    here = "($1 IS NULL OR dataset = $1)"
+    lake = lake_to_read(common.workspace)
+    condition = "($1 IS NULL OR dataset = $1)"
     names = lake.column("SELECT dataset FROM datasets ORDER BY 1")
     if dataset and dataset not in names:
         hint = did_you_mean(dataset, names) or "; proccorpus status lists them"
         raise UserError(f"there is no dataset {dataset!r} in this corpus{hint}")
     rows = lake.dicts(
-        f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {here} "
+        f"SELECT dataset, episode_index, score, why, task FROM demonstration_quality WHERE {condition} "
         "AND score IS NOT NULL AND len(why) > 0 ORDER BY score, dataset, episode_index",
         [dataset],
     )
     num, alone = lake.rows(
-        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {here}", [dataset]
+        f"SELECT count(score), count(*) - count(score) FROM demonstration_quality WHERE {condition}", [dataset]
     )[0]
-    if num or at.format == "json":
-        shown = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
-        show(shown, at.format, empty="No run is unlike the others of its task.", whole=rows[:limit])
-        say(f"{len(rows)} of {num} runs differ from the others of their task, {len(shown)} shown.")
+    if num or common.format == "json":
+        visible_rows = [row | {"why": "; ".join(row["why"])} for row in rows[:limit]]
+        show(visible_rows, common.format, empty="No run is unlike the others of its task.", whole=rows[:limit])
+        say(f"{len(rows)} of {num} runs differ from the others of their task, {len(visible_rows)} shown.")
     if alone:
         say(f"{alone} runs are of tasks of which fewer than {FEWEST} runs show what is usual: they have no score.")
     if not num and not alone:
@@ -210,15 +212,21 @@ def like(
     camera: Annotated[str | None, Option(help="Camera to compare; default: the preferred one.")] = None,
     among: Annotated[str | None, Option("--dataset", help="Only runs of this dataset.")] = None,
     most: Annotated[int, Option(min=1, help="Maximum number of results.")] = 20,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """List the runs most similar to one run, or the frames most similar to one frame."""
-    con = lake_to_read(at.workspace).con
-    asked, rows = most_similar(con, dataset, episode, frame, camera, among, most)
-    say(f"{asked.dataset} episode {asked.episode_index} by {asked.camera}, as {asked.encoder} sees it.")
-    if asked.frame_index != frame:
-        say(f"The encoder did not look at frame {frame}: compared is the nearest that it did, {asked.frame_index}.")
-    for name, encoders in asked.not_compared.items():
+    con = lake_to_read(common.workspace).con
+    query_frame, rows = most_similar(con, dataset, episode, frame, camera, among, most)
+    say(
+        f"{query_frame.dataset} episode {query_frame.episode_index} by {query_frame.camera}, as "
+        f"{query_frame.encoder} sees it."
+    )
+    if query_frame.frame_index != frame:
+        say(
+            f"The encoder did not look at frame {frame}: compared is the nearest that it did, "
+            f"{query_frame.frame_index}."
+        )
+    for name, encoders in query_frame.not_compared.items():
         say(f"Not compared: {name}, which {encoders} has looked at.")
     empty = "The encoder has looked at no other run."
-    show(rows, at.format, empty=empty, whole={"asked": asdict(asked), "similar": rows})
+    show(rows, common.format, empty=empty, whole={"asked": asdict(query_frame), "similar": rows})

@@ -74,7 +74,7 @@ def release_create(
         list[str] | None,
         Option(help="Leave out shards with runs in which this check found a fault, but accepted ones; repeatable."),
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Freeze the corpus as it is: a snapshot, its shards and a card. Read it later with --release NAME.
 
@@ -84,43 +84,43 @@ def release_create(
     """
     if name == LOCAL:
         raise UserError(f"proccorpus train uses the name {LOCAL} for the corpus as it is: choose another name")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     is_gated = min_confidence is not None or min_name_confidence is not None
     gate = LabelGate(min_confidence or 0.0, min_name_confidence or 0.0) if is_gated else None
     # Found once, for the release and for the list of what it leaves out
-    held = contents(lake, allow_licence or (), gate, without or ())
-    release = create_release(lake, name, held=held)
+    release_contents = contents(lake, allow_licence or (), gate, without or ())
+    release = create_release(lake, name, release_contents=release_contents)
     facts = {
         "release": release.name,
         "snapshot": release.snapshot,
         "content": release.config_hash,
         "shards": len(release.shard_list),
         "card": str(card_path(lake.workspace, name)),
-        "left_out": [left_out.__dict__ for left_out in held.left_out],
-        "faults": held_faults(lake, held),
+        "left_out": [exclusion.__dict__ for exclusion in release_contents.left_out],
+        "faults": held_faults(lake, release_contents),
     }
     remedy = "look at them (proccorpus quarantine --checks), leave them out (--without CHECK), or accept them"
     warn([f"{name}: {in_words(counts)}; {remedy}" for name, counts in facts["faults"].items()], "faults")
-    warn([str(left_out) for left_out in held.left_out], "left out")
-    show_facts(facts, at.format, left_out=["left_out", "faults"])
+    warn([str(exclusion) for exclusion in release_contents.left_out], "left out")
+    show_facts(facts, common.format, hidden=["left_out", "faults"])
 
 
 @release_app.command("list")
-def release_list(at: At = At()) -> None:
+def release_list(common: At = At()) -> None:
     """List the releases of a workspace, newest first."""
     sql = (
         "SELECT r.name, r.snapshot, r.config_hash, count(s.shard) AS shards, sum(s.samples)::BIGINT AS samples, "
         "sum(s.bytes)::BIGINT AS bytes, r.created_at FROM releases r LEFT JOIN release_shards s USING (name) "
         "GROUP BY ALL ORDER BY created_at DESC"
     )
-    show(lake_to_read(at.workspace).dicts(sql), at.format, empty="No release yet.")
+    show(lake_to_read(common.workspace).dicts(sql), common.format, empty="No release yet.")
 
 
 @release_app.command("verify")
 def release_verify(
     name: Annotated[str | None, Argument(help="A release of the workspace; default: the newest.")] = None,
     published: Annotated[str | None, Option("--at", help="Address of a published release; needs no workspace.")] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Read every byte of a release and compare it with the frozen hashes. Exits 1 on a difference, and names it."""
     # A published release is verified from its own manifest, a workspace's from the lake
@@ -131,16 +131,16 @@ def release_verify(
         sizes = [f["bytes"] for f in manifest["files"]]
         facts = {"release": manifest["release"], "snapshot": manifest["snapshot"]}
     else:
-        lake = lake_to_read(at.workspace)
+        lake = lake_to_read(common.workspace)
         release = get_release(lake, name)
         failures = verify_release(lake, release)
         sizes = [s.bytes for s in release.shard_list]
         facts = {"release": release.name, "snapshot": release.snapshot}
     facts |= {"files": len(sizes), "bytes": sum(sizes), "failures": len(failures)}
-    found = [f.__dict__ for f in failures]
-    show([facts], at.format, whole=facts | {"failures": found})
-    if at.format == "table":
-        show(found, "table", empty="All as it was frozen.")
+    rows = [f.__dict__ for f in failures]
+    show([facts], common.format, whole=facts | {"failures": rows})
+    if common.format == "table":
+        show(rows, "table", empty="All as it was frozen.")
     if failures:
         raise typer.Exit(FAILED)
 
@@ -150,28 +150,31 @@ def release_diff(
     a: Annotated[str, Argument(help="A release, or with --runs the beginning of a label run's id.")],
     b: Annotated[str, Argument(help="Another release or label run.")],
     runs: Annotated[bool, Option(help="Compare two label runs of the corpus as it is.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Show what changed from release A to release B: episodes, labels, and how far boundaries and progress moved."""
-    diff = (diff_runs if runs else diff_releases)(lake_to_read(at.workspace), a, b)
-    show(diff.datasets, at.format, empty="Neither holds an episode.", whole=diff.facts())
-    if diff.relabelled and at.format == "table":
+    diff = (diff_runs if runs else diff_releases)(lake_to_read(common.workspace), a, b)
+    show(diff.datasets, common.format, empty="Neither holds an episode.", whole=diff.facts())
+    if diff.relabelled and common.format == "table":
         say(f"The {len(diff.worst)} of {len(diff.relabelled)} relabelled episodes that moved most:")
         show(diff.worst, "table")
 
 
 @release_app.command("delete")
-def release_delete(name: str, yes: YesOption = False, at: Here = Here()) -> None:
+def release_delete(name: str, yes: YesOption = False, common: Here = Here()) -> None:
     """Delete a release and its card; says what refers to it. Its name is not given again.
 
     `proccorpus gc` then deletes the files that nothing else uses.
     """
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     release = get_release(lake, name)
     warn(hanging_on(lake, release), f"release {release.name}")
     confirm(f"Forget release {release.name} ({counted(len(release.shard_list), 'shard')}) for good?", yes=yes)
-    gone = delete_release(lake, release.name)
-    say(f"{gone.name} is deleted; its {len(gone.shard_list)} shards go with the next gc where nothing else names them.")
+    deleted = delete_release(lake, release.name)
+    say(
+        f"{deleted.name} is deleted; its {len(deleted.shard_list)} shards go with the next gc where nothing else "
+        "names them."
+    )
 
 
 @release_app.command("publish")
@@ -181,16 +184,16 @@ def release_publish(
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
     replace: ReplaceOption = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Publish a release: shards, card, labels as Parquet, a manifest. Run it again to resume an interrupted upload.
 
     Afterwards the place holds this release alone. A place with other files, or another release, is refused.
     """
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     release = get_release(lake, name)
-    done = publish(lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent)
-    show_facts({"release": name} | done.__dict__ | {"dry_run": dry_run}, at.format)
+    upload = publish(lake, release, to, dry_run=dry_run, private=private, replace=replace, on_file=tell_sent)
+    show_facts({"release": name} | upload.__dict__ | {"dry_run": dry_run}, common.format)
 
 
 @app.command()
@@ -199,7 +202,7 @@ def takedown(
     episodes: EpisodesOption = None,
     reason: Annotated[str | None, Option(help="Reason; the quarantine shows it.")] = None,
     undo: Annotated[bool, Option(help="Take a takedown back.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Take data out of use, in releases, builds and files.
 
@@ -208,7 +211,7 @@ def takedown(
     selected = episode_list(episodes)
     if not undo and not (reason or "").strip():
         raise UserError("takedown needs --reason TEXT: the quarantine shows it to people who miss the data")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     # Nothing is deleted yet: the build makes chunks without the data, gc deletes the bytes
     if undo:
         marks = take_back(lake, dataset, selected)
@@ -218,7 +221,7 @@ def takedown(
         for name, episode in copies:
             note(f"episode {episode} of {name} is the same recording: it is taken down, too; build {name} as well.")
         note(f"Build {dataset} to make its chunks without it, then run gc to delete the bytes.")
-    show(takedown_marks(lake, dataset), at.format, empty=f"Nothing of {dataset} is taken down.")
+    show(takedown_marks(lake, dataset), common.format, empty=f"Nothing of {dataset} is taken down.")
 
 
 @app.command()
@@ -226,16 +229,16 @@ def gc(
     dry_run: Annotated[bool, Option(help="List what would be deleted; delete nothing.")] = False,
     keep_days: Annotated[float, Option(min=0, help="Keep lake snapshots that are younger than this.")] = 7,
     yes: YesOption = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Delete files that neither the corpus nor a release uses, and merge small files. Cannot run during a build."""
-    lake = lake_to_read(at.workspace) if dry_run else lake_at(at.workspace)
+    lake = lake_to_read(common.workspace) if dry_run else lake_at(common.workspace)
     if not dry_run and not yes:
         _confirm_collection(lake, keep_days)
     rows = [f.__dict__ for f in collect(lake, keep_days, dry_run=dry_run)]
     files, into = (small_files(lake), None) if dry_run else merge(lake)
     say("Would be deleted:" if dry_run else "Deleted:")
-    show(rows, at.format, whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}])
+    show(rows, common.format, whole=[*rows, {"what": "small files merged", "files": files, "bytes": 0}])
     if files:
         small = counted(files, "small file")
         merged = f"Would merge up to {small} of rows" if dry_run else f"Merged {small} of rows into {into}"
@@ -255,14 +258,14 @@ def samples_draw(
     release: ReleaseOption = None,
     seed: Annotated[int, Option(help="Another number draws other samples.")] = 0,
     out: Annotated[Path | None, Option(help="Parquet file for the samples drawn.")] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Draw a training set of published size from a release's train split; lists the samples and their shards."""
     if profile not in PROFILES:
         raise UserError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     drawn = draw(lake.workspace, get_release(lake, release), profile, seed)
-    show([dict(k) for k in drawn.kinds], at.format)
+    show([dict(k) for k in drawn.kinds], common.format)
     if out:
         pq.write_table(drawn.samples, out)
         say(f"{drawn.samples.num_rows} samples in {out}")
@@ -271,10 +274,10 @@ def samples_draw(
 @shards_app.command("verify")
 def shards_verify(
     release: Annotated[str | None, Option(help="Check this release's shards; default: the corpus's.")] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Check every shard: its hash, its index, and the pictures of each sample. Exits 1 if one is damaged."""
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     # Refuses a name that is no release, whose list of shards would be empty and so whole
     name = get_release(lake, release).name if release else None
     source, values = ("release_shards WHERE name = ?", [name]) if name else ("shards", [])
@@ -286,6 +289,6 @@ def shards_verify(
         for problem in check_shard(lake.workspace.shard(split, shard, store), sha256, size)
     ]
     whole = f"{len(rows)} shards with {sum(row[-1] for row in rows)} samples are whole."
-    show(damaged, at.format, empty=whole if rows else "No shards yet: build first.")
+    show(damaged, common.format, empty=whole if rows else "No shards yet: build first.")
     if damaged:
         raise typer.Exit(FAILED)

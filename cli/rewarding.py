@@ -50,7 +50,7 @@ def reward(
         Option(help="A step of the task, in order; for ProgressLM's models, which compare with the steps; repeatable."),
     ] = None,
     partial: Annotated[bool, Option(help="If the video is cut off, score the frames that are there.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Score a video or an episode: progress and success at each sampled frame.
 
@@ -62,7 +62,7 @@ def reward(
     if video is not None and task is None:
         if not scorer.like:
             raise UserError("a video needs --task, the instruction in words")
-        task = task_like(scorer.like, space_at(at.workspace))
+        task = task_like(scorer.like, space_at(common.workspace))
     if video is not None:
         # The main video is a camera like the further ones; what is given is their mean
         run, name = {CAMERA: video} | _cameras(camera or []), video.stem
@@ -71,13 +71,13 @@ def reward(
         assert episode is not None
         from pipeline.episode_rewards import episode_clip  # imports duckdb, which a video does without
 
-        run, of_episode = episode_clip(space_at(at.workspace), dataset, episode, camera or ())
+        run, of_episode = episode_clip(space_at(common.workspace), dataset, episode, camera or ())
         task, name = task or of_episode, f"{dataset}-{episode}"
-    config = named_scorer(scorer, space_at(at.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
+    config = named_scorer(scorer, space_at(common.workspace), tuple(run) if isinstance(run, dict) else run.cameras)
     try:
         with progress() as report:
             report("scored", detail="nothing yet: the model is opened")
-            done = score_video(
+            scored = score_video(
                 config,
                 run,
                 task or "",
@@ -90,14 +90,14 @@ def reward(
             )
     except CutOffError as e:
         raise UserError(f"{e}, so nothing was kept; --partial scores the frames that are there") from e
-    warn(done.notes, "note")
-    show_facts(done.__dict__ | {"notes": list(done.notes)}, at.format, left_out=["notes"])
+    warn(scored.notes, "note")
+    show_facts(scored.__dict__ | {"notes": list(scored.notes)}, common.format, hidden=["notes"])
 
 
-def _cameras(given: list[str]) -> dict[str, Path]:
+def _cameras(arguments: list[str]) -> dict[str, Path]:
     """Videos by camera, of texts such as `wrist=wrist.mp4`. Raises UserError."""
     videos: dict[str, Path] = {}
-    for text in given:
+    for text in arguments:
         name, _, path = text.partition("=")
         if not (name and path) or name == CAMERA or name in videos:
             raise UserError(f"--camera {text}: it is NAME=VIDEO, each name once and none {CAMERA!r}")
@@ -119,15 +119,15 @@ def serve_rewards(
     max_kept_gb: Annotated[
         float, Option(min=0.001, help="Maximum GB for pictures and vision tokens of all sessions.")
     ] = 8,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Serve rewards over HTTP, for live sessions and for whole runs; see /docs.
 
     Live sessions are for reinforcement learning.
     """
-    token, shown = token_for("serve", space_at(at.workspace), token_file, none=no_token)
+    token, shown_token = token_for("serve", space_at(common.workspace), token_file, none=no_token)
     access = access_for(host, token=token, hosts=(host,) if is_loopback(host) else ())
-    config = named_scorer(scorer, space_at(at.workspace))
+    config = named_scorer(scorer, space_at(common.workspace))
     limits = ServerLimits(
         max_sessions=max_sessions,
         session_idle_s=idle_timeout,
@@ -147,6 +147,6 @@ def serve_rewards(
             serve(
                 server,
                 listener,
-                lambda url: say(f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown)}"),
+                lambda url: say(f"listening on {url}\nin a browser: {link_with(f'{url}/docs', shown_token)}"),
             )
     note("stopped")

@@ -68,17 +68,17 @@ def explore(
     user_header: Annotated[str | None, Option(help="Header in which a reverse proxy names the user.")] = None,
     trusted_proxy: Annotated[list[str] | None, Option(help="Address or network of that proxy; repeatable.")] = None,
     allow_host: Annotated[list[str] | None, Option(help="Another host name of this explorer; repeatable.")] = None,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Browse the corpus and correct labels: episodes, comparisons, SQL, scores. Ctrl-C ends it."""
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if dagster_url and not dagster_url.startswith(("http://", "https://")):
         raise UserError(f"--dagster-url {dagster_url}: an address begins with http:// or https://")
     # A proxy that names its users stands in for the token
     is_named = user_header and not (token_file or no_token or os.environ.get(TOKENS["explore"]))
-    token, shown = (None, None) if is_named else token_for("explore", space, token_file, none=no_token)
+    token, shown_token = (None, None) if is_named else token_for("explore", space, token_file, none=no_token)
     access = access_for(
         host,
         token=token,
@@ -89,13 +89,13 @@ def explore(
     )
     if release:
         release, snapshot = release_state(space, release)
-    lake_to_read(at.workspace).con.close()
+    lake_to_read(common.workspace).con.close()
     asked = {"suggest": partial(_suggestions, space), "label_curves": partial(label_curves, space)}
     options = Options(snapshot, release, dagster_url, access, **asked)
     listener, opening = listen(host, port), space.root / "explorer" / "open.html"
 
     def announce(url: str) -> None:
-        say(f"{space.root} is at {link_with(url, shown)} (Ctrl-C ends it)")
+        say(f"{space.root} is at {link_with(url, shown_token)} (Ctrl-C ends it)")
         if not no_open:
             _open(link_with(url, access.token), opening)
 
@@ -129,21 +129,21 @@ def vlm_cache(
         bool, Option("--prune-other-prompts", help="Delete replies to other versions of the prompts.")
     ] = False,
     yes: YesOption = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """List the cached replies of models, by model, prompts and stage. The options delete replies first.
 
     Deleting changes no label; only a new build of it would ask the model again.
     """
-    store = ResponseStore(lake_to_read(at.workspace).workspace.responses)
+    store = ResponseStore(lake_to_read(common.workspace).workspace.responses)
     if prune_older is not None or prune_versions:
         # Replies to today's prompts stay; this version asks for none of the others again
-        present = {prompt_version(several_views=several) for several in (False, True)}
+        present = {prompt_version(several_views=many_views) for many_views in (False, True)}
         keep = {k for k, r in store.replies() if r.prompt_version in present} if prune_versions else None
         limit = None if prune_older is None else datetime.now(UTC) - timedelta(days=prune_older)
         confirm("Delete replies, which would have to be asked for and paid again?", yes=yes)
         note(f"{store.prune(keep, limit)} replies deleted.")
-    show(cache_rows(store), at.format, empty="No reply is kept.")
+    show(cache_rows(store), common.format, empty="No reply is kept.")
 
 
 @vlm_app.command("check")

@@ -35,10 +35,10 @@ def sql(
     time_limit: Annotated[float, Option(min=0.001, help="Maximum seconds per query.")] = 600,
     memory: Annotated[str, Option(help="Maximum memory of a query.")] = "4GB",
     attach: Annotated[bool, Option(help="Print the commands that open the corpus in DuckDB itself.")] = False,
-    at: Here = Here(),
+    common: Here = Here(),
 ) -> None:
     """Run a read-only SQL query on the corpus; without a query, open a shell."""
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     if release and snapshot is not None:
         raise UserError("--release and --snapshot exclude each other")
     if attach:
@@ -52,11 +52,11 @@ def sql(
 
     def show_result(table: Any, format: str, out: Path | None = None) -> bool:
         """Write a query's rows: of a table for people the first 100, unless `limit` says otherwise."""
-        most = MAX_ROWS if limit is None and format == "table" else limit
-        part = table if most is None else table.slice(0, most)
+        max_rows = MAX_ROWS if limit is None and format == "table" else limit
+        part = table if max_rows is None else table.slice(0, max_rows)
         written = write_result(part, format, out)
         if format == "table" and table.num_rows > part.num_rows:
-            note(f"({table.num_rows} rows, the first {most} shown; --limit N, or --format csv for all)")
+            note(f"({table.num_rows} rows, the first {max_rows} shown; --limit N, or --format csv for all)")
         return written
 
     state = LakeState(str(space.root), snapshot, release)
@@ -66,8 +66,8 @@ def sql(
             from cli.sql_shell import describe, shell
 
             title = f"{space.root} ({release or ('now' if snapshot is None else f'snapshot {snapshot}')})"
-            ask = partial(process.query, state, time_s=time_limit)
-            shell(ask, partial(describe, space, release, snapshot), title, show_result)
+            run_query = partial(process.query, state, time_s=time_limit)
+            shell(run_query, partial(describe, space, release, snapshot), title, show_result)
             return
         table = process.query(state, sys.stdin.read() if query is None else query, time_limit)
     if not show_result(table, format, out):

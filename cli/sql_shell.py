@@ -61,11 +61,11 @@ def as_command(text: str) -> str:
 
     Examples: as_command("exit;") == ".quit", as_command("\\\\d episodes") == ".schema episodes".
     """
-    first, _, rest = text.strip().rstrip(";").strip().partition(" ")
+    first, _, arguments = text.strip().rstrip(";").strip().partition(" ")
     if first == "\\d":
-        return f".schema {rest.strip()}" if rest.strip() else ".tables"
-    if first.lower() in OTHER_WORDS and (not rest or first[0] in ".\\"):
-        return f"{OTHER_WORDS[first.lower()]} {rest}".strip()
+        return f".schema {arguments.strip()}" if arguments.strip() else ".tables"
+    if first.lower() in OTHER_WORDS and (not arguments or first[0] in ".\\"):
+        return f"{OTHER_WORDS[first.lower()]} {arguments}".strip()
     return text
 
 
@@ -84,21 +84,21 @@ class NameCompleter(Completer):
             )
             self.language = dict.fromkeys((w for (w,) in words.fetchall()), "")
 
-    def words(self, before: str, text: str) -> dict[str, str]:
-        """What may stand after `before` in the whole `text`, each with its meaning."""
-        if re.search(r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", before, re.IGNORECASE):
+    def words(self, text_before: str, text: str) -> dict[str, str]:
+        """What may stand after `text_before` in the whole `text`, each with its meaning."""
+        if re.search(r"(\b(FROM|JOIN|TABLE|DESCRIBE|SUMMARIZE)|\.schema)\s+\w*$", text_before, re.IGNORECASE):
             return self.relations
-        if before.lstrip().startswith("."):
+        if text_before.lstrip().startswith("."):
             return dict.fromkeys((".tables", ".schema", ".format", ".records", ".help", ".quit"), "")
-        named = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
-        found = {c: m for table in named or self.columns.values() for c, m in table.items()}
-        return self.language | found | self.relations
+        mentioned = [self.columns[n] for n in self.relations if re.search(rf"\b{n}\b", text)]
+        columns = {c: m for table in mentioned or self.columns.values() for c, m in table.items()}
+        return self.language | columns | self.relations
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
-        before = document.text_before_cursor
-        typed = (re.search(r"\.?\w*$", before) or [""])[0]
-        typed = typed if before.lstrip() == typed else typed.lstrip(".")  # a. of an alias is no part of the column
-        for word, meaning in self.words(before, document.text).items():
+        text_before = document.text_before_cursor
+        typed = (re.search(r"\.?\w*$", text_before) or [""])[0]
+        typed = typed if text_before.lstrip() == typed else typed.lstrip(".")  # a. of an alias is no part of the column
+        for word, meaning in self.words(text_before, document.text).items():
             if typed and word.lower().startswith(typed.lower()):
                 yield Completion(word, -len(typed), display_meta=meaning)
 
@@ -108,10 +108,10 @@ def describe(space: Workspace, release: str | None, snapshot: int | None, names:
     return columns(names, open_for_users(space, release_state(space, release)[1] if release else snapshot))
 
 
-def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:
+def shell(run_query: Ask, describe: Describe, title: str, show: Show) -> None:
     """Ask and answer until the end of input; what is wrong with a query is said, and the shell goes on.
 
-    `ask` gives a query's rows, `describe` the columns of some relations (of all, without names).
+    `run_query` gives a query's rows, `describe` the columns of some relations (of all, without names).
     """
     history_file().parent.mkdir(parents=True, exist_ok=True)
     # Terminals that cannot say where their cursor is would be warned about, on every start
@@ -151,9 +151,9 @@ def shell(ask: Ask, describe: Describe, title: str, show: Show) -> None:
             elif text.startswith("."):
                 show(_dot(text, describe), "table")
             elif text.strip(";").strip():
-                began = time.monotonic()
-                rows = ask(text)
-                took_s = time.monotonic() - began
+                start_s = time.monotonic()
+                rows = run_query(text)
+                took_s = time.monotonic() - start_s
                 show(rows, style)
                 print(f"({counted(rows.num_rows, 'row')}, {took_s:.2f} s)", file=sys.stderr)
         except KeyboardInterrupt:
@@ -171,9 +171,9 @@ def _format(text: str) -> str:
 
 def _dot(text: str, describe: Describe) -> pa.Table:
     """The answer to a dot command, as a table. Raises SqlError for one that there is not."""
-    name, _, rest = text.partition(" ")
+    name, _, arguments = text.partition(" ")
     if name == ".tables":
         return pa.Table.from_pylist(relations())
     if name == ".schema":
-        return pa.Table.from_pylist([vars(d) for d in describe(rest.split())])
+        return pa.Table.from_pylist([vars(d) for d in describe(arguments.split())])
     raise SqlError(f"unknown command {name}; .help lists them")

@@ -32,13 +32,15 @@ def status_rows(lake: Lake) -> list[dict]:
     def asked() -> list[dict]:
         specs = {name: stage_specs(resolve(lake, built(lake, name))) for name in stored_builds(lake)}
         # Outcomes are a part of the source, which is not looked at here
-        stale, said, embedded = stale_chunks(lake, specs), chunks_to_build(lake), embedded_pictures(lake)
-        stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in said.items()}
+        stale, chunks_by_name, embedded = stale_chunks(lake, specs), chunks_to_build(lake), embedded_pictures(lake)
+        stale |= {name: max(chunks, stale.get(name, 0)) for name, chunks in chunks_by_name.items()}
         revisions = {name: revision for name, (_, revision) in listed_datasets(lake).items()}
         rows = lake.dicts(f"SELECT {COLUMNS} FROM coverage ORDER BY dataset")
-        more = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
+        extra_columns = {"stale_chunks": stale, "embeddings": embedded, "revision": revisions}
         of_none = {"stale_chunks": 0}
-        return [row | {n: values.get(row["dataset"], of_none.get(n)) for n, values in more.items()} for row in rows]
+        return [
+            row | {n: values.get(row["dataset"], of_none.get(n)) for n, values in extra_columns.items()} for row in rows
+        ]
 
     with lake.reading():
         return lake.once("status", asked)
@@ -49,8 +51,8 @@ def show_status(rows: list[dict]) -> None:
     what is asked.
     """
     empty = [name for name in ("embeddings", "revision") if not any(row[name] for row in rows)]
-    left_out = {"assumed_complete", "look_unfinished", *empty}
-    show([{n: v for n, v in _in_words(row).items() if n not in left_out} for row in rows], "table")
+    hidden = {"assumed_complete", "look_unfinished", *empty}
+    show([{n: v for n, v in _in_words(row).items() if n not in hidden} for row in rows], "table")
     for text in filter(None, (question(row["dataset"], row["look_unfinished"], row["ok"]) for row in rows)):
         print(f"{text}: {UNFINISHED_AT}")
     for text in filter(None, (assumption(row["dataset"], row["assumed_complete"], row["ok"]) for row in rows)):
@@ -66,15 +68,15 @@ def _in_words(row: dict) -> dict:
 
 
 @app.command()
-def status(at: At = At()) -> None:
+def status(common: At = At()) -> None:
     """Show how much there is of each dataset, from episodes to shards.
 
     Counts usable and quarantined episodes, frames, labels, known outcomes and samples.
     """
-    lake = lake_to_read(at.workspace)
+    lake = lake_to_read(common.workspace)
     with lake.reading():
         rows = status_rows(lake)
-        if at.format == "table":
+        if common.format == "table":
             show_status(rows)
             for name, text in (*sentences(lake).items(), *recordings.sentences(lake).items()):
                 print(f"{name}: {text}")

@@ -35,11 +35,11 @@ class ShownText(io.TextIOWrapper):
     lines: list[str] | None = None  # of JSON are written; it holds the beginning of the next one
 
     def write(self, text: str, /) -> int:
-        shown = COMMAND.sub(escaped, text if self.is_result else without_secrets(text))
+        visible = COMMAND.sub(escaped, text if self.is_result else without_secrets(text))
         if self.lines is not None:
-            *whole, rest = "".join([*self.lines, shown]).split("\n")
-            self.lines, shown = [rest], "".join(f"{as_json(line)}\n" for line in whole if line.strip())
-        super().write(shown)
+            *whole, last_line = "".join([*self.lines, visible]).split("\n")
+            self.lines, visible = [last_line], "".join(f"{as_json(line)}\n" for line in whole if line.strip())
+        super().write(visible)
         return len(text)
 
 

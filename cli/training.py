@@ -59,7 +59,7 @@ def train(
         list[str] | None, Option(help="Recipe to train next, from the merged model; repeatable. Makes what is missing.")
     ] = None,
     wandb: Annotated[bool, Option(help="Log to Weights & Biases, too; WANDB_MODE=offline keeps the log here.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Train a progress reward model on a release's train split. Always trains anew.
 
@@ -73,11 +73,11 @@ def train(
         from training.plan_words import plan_facts  # imports torch
 
         facts, fits = plan_facts(loaded, machine)
-        show_facts(facts, at.format)
+        show_facts(facts, common.format)
         raise typer.Exit(int(not fits))
-    lake = lake_at(at.workspace)
-    now = release == LOCAL or (release is None and find_release(lake) is None)
-    space, frozen = lake.workspace, local_release(lake) if now else get_release(lake, release)
+    lake = lake_at(common.workspace)
+    freezes_now = release == LOCAL or (release is None and find_release(lake) is None)
+    space, frozen = lake.workspace, local_release(lake) if freezes_now else get_release(lake, release)
     from pipeline.reward_model import HELD_OUT, chained_steps, reward_model_step  # imports torch
 
     if then:
@@ -86,14 +86,14 @@ def train(
         chain = [recipe, *then]
         made = _train_visibly(space, lambda on_step: list(chained_steps(lake, frozen, chain, model, on_step))[-1])
         if made:
-            show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, at.format)
+            show_facts(dict(made.numbers) | {"checkpoint": str(made.files[0])}, common.format)
         return
     resume = resume or (auto_resume and resumable(space, loaded, frozen))
     step = partial(reward_model_step, lake, frozen, loaded, always=True, resume=resume, wandb=wandb)
     outcome = _train_visibly(space, lambda on_step: step(on_step=on_step))
     if outcome:
-        show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, at.format)
-        say_next(_after_training(lake, frozen, HELD_OUT), at.workspace)
+        show_facts(dict(outcome.numbers) | {"checkpoint": str(outcome.files[0])}, common.format)
+        say_next(_after_training(lake, frozen, HELD_OUT), common.workspace)
 
 
 def _after_training(lake: Lake, release: Release, held_out: Sequence[str]) -> dict[str, str]:
@@ -134,12 +134,12 @@ def adapt(
     samples: Annotated[int, Option(min=1, help="Maximum number of moments to learn from.")] = 240,
     seed: Annotated[int, Option(help="Another number draws other moments.")] = 0,
     resume: ResumeOption = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Adapt a model to one episode, from its active label. Makes a LoRA adapter, or another laptop model."""
     from pipeline.adaptation import adapt_to_episode  # imports torch
 
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     folder = model_folder(lake.workspace, model).resolve()
     loaded = load_recipe(recipe or adapting_recipe(folder), folder)
     with training_progress() as on_step:
@@ -152,7 +152,7 @@ def adapt(
         "last_error": run.curve[-1].progress,
         "checkpoint": str(run.checkpoint),
     }
-    show_facts(facts, at.format)
+    show_facts(facts, common.format)
 
 
 @app.command()
@@ -182,7 +182,7 @@ def cot(
     usd_per_gpu_hour: Annotated[float, Option(min=0)] = 0.0,
     concurrency: Annotated[int, Option(min=1, help="Simultaneous requests.")] = 16,
     seed: Annotated[int, Option(help="Another number draws other samples for --profile.")] = 0,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Make reasoning data for supervised training from a strong model's right answers.
 
@@ -190,7 +190,7 @@ def cot(
     """
     if serve == bool(endpoint):
         raise UserError("give either --endpoint URL, the address of the model's server, or --serve")
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     from training import cot, progresslm_data  # imports torch
 
     if jsonl:
@@ -225,9 +225,9 @@ def cot(
         options = cot.CotOptions(inferences, limit, temperature, tolerance)
         report = cot.generate(lake, samples, config, options, out, partial(report_on, "answers"))
     facts = asdict(report) | {"file": str(report.file)}
-    if at.format == "table":
+    if common.format == "table":
         facts["left_out"] = ", ".join(f"{reason} {n}" for reason, n in report.left_out.items()) or "none"
-    show_facts(facts, at.format)
+    show_facts(facts, common.format)
 
 
 model_app = typer.Typer(help="List, check, merge, convert and publish checkpoints.", no_args_is_help=True)
@@ -238,9 +238,9 @@ ModelArgument = Annotated[
 
 
 @model_app.command("list")
-def model_list(at: At = At()) -> None:
+def model_list(common: At = At()) -> None:
     """List the checkpoints of a workspace, models and adapters, with their training data or origin."""
-    show(model_rows(space_at(at.workspace)), at.format, empty="No model yet: proccorpus train.")
+    show(model_rows(space_at(common.workspace)), common.format, empty="No model yet: proccorpus train.")
 
 
 @model_app.command("merge")
@@ -250,7 +250,7 @@ def model_merge(
     out: Annotated[
         Path | None, Option(help="Folder for the merged model; default: the adapter's folder with .merged.")
     ] = None,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Merge adapters into whole models, for servers. The card names adapter and base, with their hashes."""
     from pipeline.model_check import merge_adapter, unmerged  # imports torch
@@ -259,9 +259,9 @@ def model_merge(
         raise UserError("give either the names of adapters, or --all")
     if out is not None and (every or len(models or ()) != 1):
         raise UserError("--out needs exactly one adapter")
-    space = space_at(at.workspace)
+    space = space_at(common.workspace)
     folders = unmerged(space) if every else [model_folder(space, m) for m in models or ()]
-    show([merge_adapter(space, folder, out) for folder in folders], at.format, empty="No adapter is left to merge.")
+    show([merge_adapter(space, folder, out) for folder in folders], common.format, empty="No adapter is left to merge.")
 
 
 @model_app.command("convert")
@@ -276,35 +276,35 @@ def model_convert(
 
     card = convert(source, out, base)
     facts = {"checkpoint": str(out), "parameters": card["parameters"], "head": card["head"] is not None}
-    show_facts(facts | {"files": card["files"]}, format, left_out=["files"])
+    show_facts(facts | {"files": card["files"]}, format, hidden=["files"])
 
 
 @model_app.command("check")
 def model_check(
     model: ModelArgument = LATEST,
     serve: Annotated[bool, Option(help="Also serve it with vLLM, and send it a question.")] = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Load a checkpoint and ask it a question about a picture."""
     from pipeline.model_check import check_model  # imports torch
 
-    folder = model_folder(space_at(at.workspace), model)
+    folder = model_folder(space_at(common.workspace), model)
     with progress() as report:
         facts = check_model(folder, (lambda line: report("server", detail=line)) if serve else None)
-    show_facts(facts, at.format)
+    show_facts(facts, common.format)
 
 
 @model_app.command("calibrate")
-def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None, at: At = At()) -> None:
+def model_calibrate(model: ModelArgument = LATEST, release: ReleaseOption = None, common: At = At()) -> None:
     """Calibrate the success threshold on validation episodes; training already does this for heads."""
     from eval.held_out.evaluate import calibrate_checkpoint  # imports torch
 
-    lake = lake_at(at.workspace)
+    lake = lake_at(common.workspace)
     frozen = get_release(lake, release)
     success = calibrate_checkpoint(lake, frozen, model_folder(lake.workspace, model), words=True)
     if success is None:
         raise UserError(f"release {frozen.name} has no val split with moments both at and before the end state")
-    show_facts(success.as_json(), at.format)
+    show_facts(success.as_json(), common.format)
 
 
 @model_app.command("publish")
@@ -317,13 +317,13 @@ def model_publish(
     dry_run: SentDryRunOption = False,
     private: PrivateOption = False,
     replace: ReplaceOption = False,
-    at: At = At(),
+    common: At = At(),
 ) -> None:
     """Publish a checkpoint. Refused if a licence of its training data is not open."""
     from training.published import publish_model  # imports torch
 
-    folder, lake = model_folder(space_at(at.workspace), model), lake_to_read(at.workspace)
+    folder, lake = model_folder(space_at(common.workspace), model), lake_to_read(common.workspace)
     allow = allow_licence or ()
     options = {"dry_run": dry_run, "private": private, "replace": replace}
-    done = publish_model(lake, folder, to, allow=allow, on_file=tell_sent, **options)
-    show_facts({"model": folder.name} | done.__dict__ | {"dry_run": dry_run}, at.format)
+    upload = publish_model(lake, folder, to, allow=allow, on_file=tell_sent, **options)
+    show_facts({"model": folder.name} | upload.__dict__ | {"dry_run": dry_run}, common.format)

@@ -17,10 +17,10 @@ THREADS, IS_OURS = "OMP_NUM_THREADS", "OMP_NUM_THREADS_BY_PROCCORPUS"  # the sec
 def cores() -> int:
     """The cores that this process may run on, or fewer where its control group is given less time; at least one."""
     try:
-        own = Path("/proc/self/cgroup").read_text()
+        cgroup_text = Path("/proc/self/cgroup").read_text()
     except OSError:  # no Linux
-        own = ""
-    return max(1, math.ceil(min(_allowed(), cpu_limit(own, CGROUPS))))
+        cgroup_text = ""
+    return max(1, math.ceil(min(_allowed(), cpu_limit(cgroup_text, CGROUPS))))
 
 
 def _allowed() -> int:
@@ -37,28 +37,29 @@ def tell_libraries() -> None:
 @contextmanager
 def told_to_children(threads: int) -> Iterator[None]:
     """Libraries of processes that are started inside begin so many threads: of several workers each has its share."""
-    before = os.environ.get(THREADS)
-    if before is not None and IS_OURS not in os.environ:
+    former_threads = os.environ.get(THREADS)
+    if former_threads is not None and IS_OURS not in os.environ:
         yield
         return
     os.environ[THREADS] = str(threads)
     try:
         yield
     finally:
-        if before is None:
+        if former_threads is None:
             del os.environ[THREADS]
         else:
-            os.environ[THREADS] = before
+            os.environ[THREADS] = former_threads
 
 
-def cpu_limit(own: str, root: Path) -> float:
+def cpu_limit(cgroup_text: str, root: Path) -> float:
     """The least that a process's control group or any above it may use, in cores; infinite where nothing says so.
 
-    own: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are mounted; in a container a
+    cgroup_text: what /proc/self/cgroup says, of version 1 or 2. root: where control groups are mounted; in a
+    container a
     group's own path may not be there, then the root is that of the container.
     """
     limits = [math.inf]
-    for line in own.splitlines():
+    for line in cgroup_text.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue

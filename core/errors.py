@@ -32,12 +32,12 @@ def without_secrets(text: str) -> str:
     return VALUE.sub(rf"\1{CUT}", text) if "=" in text or "earer " in text else text
 
 
-def _cut(found: re.Match[str]) -> str:
-    scheme, rest = found[1], found[2]
+def _cut(match: re.Match[str]) -> str:
+    scheme, address = match[1], match[2]
     # Postgres asks for the password elsewhere: its users may be named
-    if not (POSTGRES_USER[0].match(scheme) and POSTGRES_USER[1].match(rest)):
-        rest = PASSWORD.sub(f"{CUT}@", LOGIN.sub(f"{CUT}@", rest))
-    return scheme + FRAGMENT.sub(f"#{CUT}", rest)
+    if not (POSTGRES_USER[0].match(scheme) and POSTGRES_USER[1].match(address)):
+        address = PASSWORD.sub(f"{CUT}@", LOGIN.sub(f"{CUT}@", address))
+    return scheme + FRAGMENT.sub(f"#{CUT}", address)
 
 
 class UserError(Exception):

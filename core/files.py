@@ -65,17 +65,17 @@ def _full_disk(e: BaseException, folder: Path) -> str | None:
     if not is_full and FAILS not in str(e):
         return None
     # Which disk: that of the file that the error names, if it names one
-    named = NAMED.search(str(e))
-    at = _folder(Path(getattr(e, "filename", None) or (named[1] if named else folder)))
+    path_match = NAMED.search(str(e))
+    fullest = _folder(Path(getattr(e, "filename", None) or (path_match[1] if path_match else folder)))
     # Otherwise any folder below the workspace may be a disk of its own: the fullest one
-    if at == folder:
-        at = min((at, *at.glob("*/"), *at.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
+    if fullest == folder:
+        fullest = min((fullest, *fullest.glob("*/"), *fullest.glob("*/*/")), key=lambda p: shutil.disk_usage(p).free)
     # An error that may have other reasons counts only where the disk has no room
-    free = shutil.disk_usage(at).free
+    free = shutil.disk_usage(fullest).free
     if not is_full and free >= NO_ROOM:
         return None
     return (
-        f"the disk that holds {at} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
+        f"the disk that holds {fullest} is full ({free >> 10} KiB free): make room there (proccorpus gc deletes "
         "what nothing names any more) and run the same again; what was finished is kept"
     )
 

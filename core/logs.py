@@ -25,21 +25,21 @@ def is_json() -> bool:
 
 
 @contextmanager
-def about(**what: Any) -> Iterator[None]:
+def about(**fields: Any) -> Iterator[None]:
     """What is logged inside is about a `dataset`, a `chunk`, a `stage`."""
-    before = ABOUT.set(what)
+    token = ABOUT.set(fields)
     try:
         yield
     finally:
-        ABOUT.reset(before)
+        ABOUT.reset(token)
 
 
-def as_json(text: str, level: str = "", **what: Any) -> str:
+def as_json(text: str, level: str = "", **fields: Any) -> str:
     """A line of a log as JSON; `run`, `dataset`, `chunk` and `stage` are null where it is about none."""
     begins = text.partition(":")[0]
     level = level or (begins if begins in ("error", "warning") else "info")
     time = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"time": time, "level": level, **RUN, **(ABOUT.get() or {}), **what, "message": text})
+    return json.dumps({"time": time, "level": level, **RUN, **(ABOUT.get() or {}), **fields, "message": text})
 
 
 def end_of(path: Path) -> str:

@@ -11,23 +11,23 @@ LATEST = "latest"  # in the place of a release's or a model's name: the newest
 PLACEHOLDER = r"New step|(?:Unnamed step|Move, part) \d+(?:, part \d+)*"
 
 
-def near_names(name: str, known: Collection[str]) -> list[str]:
+def near_names(name: str, names: Collection[str]) -> list[str]:
     """What may have been meant: names that hold it, the shortest first, else names spelt alike; three at most.
 
     Example: near_names("droid_10", ["droid_100", "bridge"]) == ["droid_100"].
     """
-    asked = name.lower()
-    holding = sorted((k for k in known if asked and asked in k.lower()), key=lambda k: (len(k), k))
-    return holding[:3] or get_close_matches(asked, known, n=3, cutoff=0.6)
+    lowered = name.lower()
+    holding = sorted((k for k in names if lowered and lowered in k.lower()), key=lambda k: (len(k), k))
+    return holding[:3] or get_close_matches(lowered, names, n=3, cutoff=0.6)
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
+def did_you_mean(name: str, names: Collection[str]) -> str:
     """`; did you mean A, B or C?` to stand behind an error, or nothing where no name is like it."""
-    near = near_names(name, known)
+    near = near_names(name, names)
     if not near:
         return ""
-    *others, last = near
-    return f"; did you mean {' or '.join([', '.join(others), last] if others else [last])}?"
+    *first_names, last = near
+    return f"; did you mean {' or '.join([', '.join(first_names), last] if first_names else [last])}?"
 
 
 def whoami() -> str:

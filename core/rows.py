@@ -57,14 +57,14 @@ def _write_parquet(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: A
 
 def _write_json(batches: Iterable[pa.RecordBatch], schema: pa.Schema, file: Any) -> None:
     """One list of all rows."""
-    before = "[\n"
+    separator = "[\n"
     for batch in batches:
         if batch.num_rows:
             rows = plain(python_rows(pa.Table.from_batches([batch])))
             listed = json.dumps(rows, indent=1, ensure_ascii=False).removeprefix("[\n").removesuffix("\n]")
-            file.write((before + listed).encode())
-            before = ",\n"
-    file.write(b"[]\n" if before == "[\n" else b"\n]\n")
+            file.write((separator + listed).encode())
+            separator = ",\n"
+    file.write(b"[]\n" if separator == "[\n" else b"\n]\n")
 
 
 def python_rows(table: pa.Table) -> list[dict]:
@@ -78,8 +78,10 @@ def _python_values(column: pa.ChunkedArray, name: str) -> list:
     try:
         return column.to_pylist()
     except (ArithmeticError, ValueError, RecursionError, pa.ArrowException) as e:
-        asked = f"CAST({name} AS VARCHAR)"
-        raise SqlError(f"the column {name} has a value that cannot be shown ({first_line(e)}): ask for {asked}") from e
+        expression = f"CAST({name} AS VARCHAR)"
+        raise SqlError(
+            f"the column {name} has a value that cannot be shown ({first_line(e)}): ask for {expression}"
+        ) from e
 
 
 def _flat(table: pa.Table) -> pa.Table:

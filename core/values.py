@@ -13,9 +13,9 @@ IMAGE_MARK = "<image>"  # stands in a question where a picture goes, in samples 
 PLAIN_IMAGE = "\ue000image\ue000"  # stands where the word <image> itself is meant
 
 
-def escaped(found: re.Match[str]) -> str:
+def escaped(match: re.Match[str]) -> str:
     """A character as JSON writes it."""
-    return f"\\u{ord(found[0]):04x}"
+    return f"\\u{ord(match[0]):04x}"
 
 
 def shown(text: str) -> str:

@@ -22,12 +22,12 @@ def _views(text: str) -> tuple[View, ...]:
     """Views by their description: `name: comment`, below it `column: comment` two spaces further in, then the SQL,
     eight spaces in. Four spaces: a comment goes on.
     """
-    found = []
+    views = []
     for block in re.sub(r"\n {4}(?! )", " ", text).strip("\n").split("\n\n"):
-        told, sql = block.split("\n        ", 1)
-        (name, comment), *columns = (line.strip().split(": ", 1) for line in told.splitlines())
-        found.append(View(name, comment, f"\n        {sql}", dict(columns)))
-    return tuple(found)
+        header, sql = block.split("\n        ", 1)
+        (name, comment), *columns = (line.strip().split(": ", 1) for line in header.splitlines())
+        views.append(View(name, comment, f"\n        {sql}", dict(columns)))
+    return tuple(views)
 
 
 # From where on a label is odd enough for a person to look at it

@@ -41,15 +41,15 @@ _noted = -1  # descriptor of the note on the work under way
 def memory_wall(num_bytes: int) -> Iterator[None]:
     """As long as it stands, this process, with all its threads, can hold `num_bytes` more than now. The nearest of
     several walls counts. Raises nothing of its own."""
-    most = held_bytes("VmData") + num_bytes
+    limit_bytes = held_bytes("VmData") + num_bytes
     with _changing:
-        _walls.append(most)
+        _walls.append(limit_bytes)
         _keep_to_walls()
     try:
         yield
     finally:
         with _changing:
-            _walls.remove(most)
+            _walls.remove(limit_bytes)
             _keep_to_walls()
 
 
@@ -103,8 +103,8 @@ def _set_timers(note: int, cpu_s: float, wall_s: float) -> tuple[int, float, flo
             faulthandler.register(number, note, chain=True)
     cpu_left_s, _ = signal.setitimer(signal.ITIMER_PROF, cpu_s)
     wall_left_s, _ = signal.setitimer(signal.ITIMER_REAL, wall_s)
-    before, _noted = _noted, note
-    return before, cpu_left_s, wall_left_s
+    former_note, _noted = _noted, note
+    return former_note, cpu_left_s, wall_left_s
 
 
 def _note(name: str) -> Path | None:
@@ -127,24 +127,24 @@ def num_left_out() -> int:
 def begin_anew() -> None:
     """From here on this process waits for a copy of itself, and ends as that does; after one that a wall of time has
     ended for another, which leaves that work out. Only copies return."""
-    scratch, known = ScratchFolder(), 0
+    scratch, num_skipped = ScratchFolder(), 0
     os.environ[NOTES] = str(scratch.path)
     heard = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP}
     signal.pthread_sigmask(signal.SIG_BLOCK, heard)
     while (copy := os.fork()) != 0:
         while (ended := os.waitpid(copy, os.WNOHANG))[0] == 0:
-            told = signal.sigwait(heard)
-            if told == signal.SIGTSTP:  # Ctrl-Z; then until the shell lets this process go on
+            received = signal.sigwait(heard)
+            if received == signal.SIGTSTP:  # Ctrl-Z; then until the shell lets this process go on
                 os.killpg(copy, signal.SIGSTOP)
                 os.kill(os.getpid(), signal.SIGSTOP)
                 os.killpg(copy, signal.SIGCONT)
-            elif told != signal.SIGCHLD:
-                os.kill(copy, told)
+            elif received != signal.SIGCHLD:
+                os.kill(copy, received)
         code = os.waitstatus_to_exitcode(ended[1])
-        if code >= 0 or num_left_out() == known:
+        if code >= 0 or num_left_out() == num_skipped:
             scratch.close()
             os._exit(code if code >= 0 else 128 - code)
-        known = num_left_out()
+        num_skipped = num_left_out()
         print("note: something takes too long to read: begun anew without it", file=sys.stderr, flush=True)
     # In a group of its own, so that Ctrl-C reaches it once; a terminal would stop such a process that writes
     os.setpgid(0, 0)
@@ -205,8 +205,8 @@ class Walled:
             self._process.join(END_S)
             code = self._process.exitcode or 0
             self.close()
-            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            raise ChildProcessError(f"ended its process ({how})") from e
+            ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            raise ChildProcessError(f"ended its process ({ending})") from e
         except BaseException:
             self.close()
             raise
@@ -231,11 +231,11 @@ class Walled:
 
 
 def _serve(
-    channel: Connection, others: Connection | None, memory_bytes: int | None, begin: Callable[[], None] | None
+    channel: Connection, other_end: Connection | None, memory_bytes: int | None, begin: Callable[[], None] | None
 ) -> None:
-    """In the process. `others`: the asker's end, which a copy has, too."""
-    if others is not None:
-        others.close()
+    """In the process. `other_end`: the asker's end, which a copy has, too."""
+    if other_end is not None:
+        other_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to the asker as well, who ends this process
     for number in (signal.SIGTERM, *ENDING):
         signal.signal(number, signal.SIG_DFL)

@@ -145,8 +145,8 @@ class Guard:
         is_open = any(f"{scope['path']}/".startswith(f"{path}/") for path in self.open_paths)
         user = self._proxy_user(c)
         if not any((user, has_bearer, has_session, is_open, access.is_open)):
-            how = "open the address that the command printed; programs send 'Authorization: Bearer TOKEN'"
-            return Refusal(401, "token", f"a token is needed: {how}")
+            remedy = "open the address that the command printed; programs send 'Authorization: Bearer TOKEN'"
+            return Refusal(401, "token", f"a token is needed: {remedy}")
 
         # A change comes from a page of ours; a program that shows the token has no page
         csrf = access.signed(f"csrf {user or ''}")
@@ -159,15 +159,15 @@ class Guard:
     def _login(self, scope: Scope, cookie: str, session: str) -> Response | Refusal | None:
         """Where an address has the token: lead to the one without it, with a cookie for the session."""
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-        shown = [value for name, value in query if name == "token"]
-        if not shown or self.access.token is None:
+        tokens = [value for name, value in query if name == "token"]
+        if not tokens or self.access.token is None:
             return None
-        if not self.access.is_token(shown[0]):
+        if not self.access.is_token(tokens[0]):
             return Refusal(401, "token", "wrong token")
         # The token must not stay in the address, where history and logs would keep it
-        rest = urlencode([(name, value) for name, value in query if name != "token"])
+        other_query = urlencode([(name, value) for name, value in query if name != "token"])
         path = "/" + scope["path"].lstrip("/")  # two slashes would lead to another server
-        login = RedirectResponse(f"{path}?{rest}" if rest else path, 303)
+        login = RedirectResponse(f"{path}?{other_query}" if other_query else path, 303)
         # lax: links of other sites lead to our pages; their frames, forms and scripts do not get the cookie
         is_https = scope.get("scheme") == "https"
         login.set_cookie(cookie, session, SESSION_S, httponly=True, samesite="lax", secure=is_https)
@@ -189,32 +189,32 @@ class Guard:
         hosts, origins = c.headers.getlist("host"), c.headers.getlist("origin")
         if len(hosts) != 1:
             return Refusal(400, "wrong_host", "the request must have exactly one Host header")
-        named = HOST.fullmatch(hosts[0].lower()) or ("", "")
-        if self.access.hosts is not None and named[1].strip("[]") not in self.access.hosts:
-            why = f"this server is not called {hosts[0]!r}; use the address that it printed"
-            return Refusal(421, "wrong_host", why)
+        host_match = HOST.fullmatch(hosts[0].lower()) or ("", "")
+        if self.access.hosts is not None and host_match[1].strip("[]") not in self.access.hosts:
+            message = f"this server is not called {hosts[0]!r}; use the address that it printed"
+            return Refusal(421, "wrong_host", message)
         # A browser names the origin of a change and of a WebSocket, and says which site asks, and for what
-        own = [[], [f"http://{hosts[0]}".lower()], [f"https://{hosts[0]}".lower()]]
-        is_own = [*map(str.lower, origins)] in own
-        asked = c.headers.get("sec-fetch-mode"), c.headers.get("sec-fetch-dest", "document")
-        is_link = is_reading and asked == ("navigate", "document")
+        allowed_origins = [[], [f"http://{hosts[0]}".lower()], [f"https://{hosts[0]}".lower()]]
+        is_own = [*map(str.lower, origins)] in allowed_origins
+        fetch_headers = c.headers.get("sec-fetch-mode"), c.headers.get("sec-fetch-dest", "document")
+        is_link = is_reading and fetch_headers == ("navigate", "document")
         if not is_own or (c.headers.get("sec-fetch-site", "none") not in ("none", "same-origin") and not is_link):
             return Refusal(403, "wrong_origin", "pages of other sites may only link to this server")
         return None
 
     def _proxy_user(self, c: HTTPConnection) -> str | None:
         """The user whom a trusted proxy names."""
-        named = c.headers.getlist(self.access.user_header or "")
+        user_names = c.headers.getlist(self.access.user_header or "")
         try:
             address = ipaddress.ip_address(c.client.host if c.client else "")
         except ValueError:
             return None
-        is_trusted = len(named) == 1 and any(address in network for network in self.access.proxies)
-        return (named[0].strip()[:100] or None) if is_trusted else None
+        is_trusted = len(user_names) == 1 and any(address in network for network in self.access.proxies)
+        return (user_names[0].strip()[:100] or None) if is_trusted else None
 
 
-def _equal(given: str, wanted: str) -> bool:
-    return hmac.compare_digest(given.encode(), wanted.encode())
+def _equal(actual: str, expected: str) -> bool:
+    return hmac.compare_digest(actual.encode(), expected.encode())
 
 
 def token_for(
@@ -233,19 +233,19 @@ def token_for(
         return None, None
     if file is not None:
         return _read(file, f"--token-file {file}"), None
-    if given := os.environ.get(TOKENS[server]):
-        return given, None
-    kept, made = space.token(server), secrets.token_urlsafe(24)
+    if environment_token := os.environ.get(TOKENS[server]):
+        return environment_token, None
+    token_path, new_token = space.token(server), secrets.token_urlsafe(24)
     try:
-        if not kept.exists():
-            half = kept.with_name(f"{HALF_FILE}{secrets.token_hex(8)}")
-            write_private(half, made)
-            half.replace(kept)
-        kept.open().close()
+        if not token_path.exists():
+            half = token_path.with_name(f"{HALF_FILE}{secrets.token_hex(8)}")
+            write_private(half, new_token)
+            half.replace(token_path)
+        token_path.open().close()
     # No workspace, one that may only be read, or another user's: a token for this time alone
     except OSError:
-        return made, made
-    token = _read(kept, str(kept))
+        return new_token, new_token
+    token = _read(token_path, str(token_path))
     return token, token
 
 
@@ -255,21 +255,21 @@ def write_private(path: Path, text: str) -> None:
         opened.write(text)
 
 
-def _read(file: Path, where: str) -> str:
+def _read(file: Path, description: str) -> str:
     """A token. Raises UserError for a file that others may read, or others than its owner may write."""
     try:
         with file.open("rb") as opened:
             status = os.fstat(opened.fileno())
             token = opened.read(MOST_TOKEN + 1).decode().strip()
     except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{where} cannot be read: {e}") from e
+        raise UserError(f"{description} cannot be read: {e}") from e
     if stat.S_ISREG(status.st_mode):  # a pipe of the shell's has no others
         if status.st_mode & stat.S_IROTH:
-            raise UserError(f"{where} can be read by every user of this machine: chmod 600 {file}")
+            raise UserError(f"{description} can be read by every user of this machine: chmod 600 {file}")
         if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise UserError(f"{where} can be written by others than its owner: chmod 600 {file}")
+            raise UserError(f"{description} can be written by others than its owner: chmod 600 {file}")
         if status.st_uid not in (0, os.getuid()):
-            raise UserError(f"{where} belongs to another user, who can change it: make one of your own")
+            raise UserError(f"{description} belongs to another user, who can change it: make one of your own")
     return token
 
 
@@ -361,10 +361,10 @@ def serve(app: Any, listener: socket.socket, announce: Callable[[str], None]) ->
     server = Announcing(server_config(app))
     app.state.is_ending = lambda: server.should_exit
     # uvicorn raises the signal that ended it again when it has closed: that is no second end
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    former_handlers = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         server.run([listener])
     finally:
         listener.close()
-        for number, handler in before.items():
+        for number, handler in former_handlers.items():
             signal.signal(number, handler)

@@ -28,10 +28,10 @@ MOMENTS = 4  # of a run, the last one among them
 VIDEO, UNDER = "video: ", "under: "  # beginnings of a slice and of a metric that are a cell together
 
 
-def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` runs of each split. Raises BenchmarkError or ShardError."""
     by_split: dict[str, dict[str, list[QuestionedRun]]] = {}
-    for run in shown_runs(lake, release, asked.limit):
+    for run in shown_runs(lake, release, options.limit):
         by_split.setdefault(run.split, {}).setdefault(run.task, []).append(run)
     questions = []
     for by_task in by_split.values():
@@ -96,26 +96,28 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         lambda q: (q.dataset, str(q.row["episode_index"])),
         lambda q: (f"split {q.row['split']}", f"dataset {q.dataset}", VIDEO + q.row["video"]),
     )
-    answers, told = answers_to(questions, values), _told(questions, values)
+    answers, progress = answers_to(questions, values), _told(questions, values)
     is_own = np.array(list(map(_is_own, questions)))
     at_end = np.array([q.row["is_last"] and q.row["finished"] for q in questions])
 
-    own, other, claimed = (
-        runs.means(np.where(chosen, told, np.nan)) for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
+    own_task, other_task, claimed = (
+        runs.means(np.where(chosen, progress, np.nan)) for chosen in (at_end & is_own, at_end & ~is_own, ~is_own)
     )
-    own = np.where(np.isnan(other), np.nan, own)  # of a run that is asked about no other task nothing is known
+    own_task = np.where(
+        np.isnan(other_task), np.nan, own_task
+    )  # of a run that is asked about no other task nothing is known
     # Of several instructions that share the highest answer, its own one counts in part
-    rivals, its_own = at_end & ~is_own, own[runs.number]
-    higher, alike = runs.sums(rivals & (told > its_own), rivals & (told == its_own)).T
-    found = {
-        "confusion_own": own,
-        "confusion_other": other,
-        "confusion_margin": own - other,
-        "instruction_accuracy": np.where(np.isnan(own), np.nan, np.where(higher > 0, 0, 1 / (1 + alike))),
+    rivals, its_own = at_end & ~is_own, own_task[runs.number]
+    higher, ties = runs.sums(rivals & (progress > its_own), rivals & (progress == its_own)).T
+    run_measures = {
+        "confusion_own": own_task,
+        "confusion_other": other_task,
+        "confusion_margin": own_task - other_task,
+        "instruction_accuracy": np.where(np.isnan(own_task), np.nan, np.where(higher > 0, 0, 1 / (1 + ties))),
         "false_progress_wrong_task": claimed,
     }
     read = runs.sums(~np.isnan(answers), np.ones(len(questions)))
-    measures: dict[str, Measure] = {name: mean_of(of_runs, read) for name, of_runs in found.items()}
+    measures: dict[str, Measure] = {name: mean_of(of_runs, read) for name, of_runs in run_measures.items()}
     return counted(BENCHMARK, runs, measures, answers)
 
 
@@ -131,7 +133,7 @@ def cells(questions: Sequence[Question], values: Mapping[str, float]) -> dict[tu
     Of a task that no run finished there is no row; pairs that do not truly differ are left out.
     """
     answers: dict[tuple[str, str], list[float]] = {}
-    for q, told in zip(questions, _told(questions, values).tolist(), strict=True):
+    for q, progress in zip(questions, _told(questions, values).tolist(), strict=True):
         if q.row["is_last"] and q.row["finished"]:
-            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(told)
-    return {cell: score_of(mean_of(told)) for cell, told in answers.items()}
+            answers.setdefault((VIDEO + q.row["video"], UNDER + q.row["instruction"]), []).append(progress)
+    return {cell: score_of(mean_of(progress)) for cell, progress in answers.items()}

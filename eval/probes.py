@@ -25,11 +25,11 @@ STALLS = 4  # moments of a run at which it is stopped
 Window = tuple[tuple[PictureFile, ...], int, str]  # pictures that are shown at once, the frame they end with, the text
 
 
-def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions about the first `limit` held-out runs. Raises BenchmarkError or ShardError."""
     con = open_for_users(lake.workspace, release.snapshot)
     probes: list[Question] = []
-    for run in questions_by_run("procvqa-id", lake, release)[: asked.limit]:
+    for run in questions_by_run("procvqa-id", lake, release)[: options.limit]:
         sql = "SELECT frame_index, progress FROM active_progress WHERE dataset = ? AND episode_index = ?"
         labels = dict(con.execute(sql, [run[0].dataset, int(run[0].trajectory)]).fetchall())
         # A single question has no order to reverse
@@ -56,16 +56,16 @@ def _probes_of_run(run: Sequence[Question], labels: Mapping[int, float]) -> Iter
 
 
 def _video(
-    part: str, like: Question, windows: Sequence[Window], labels: Mapping[int, float], stopped: str = ""
+    part: str, template: Question, windows: Sequence[Window], labels: Mapping[int, float], stopped: str = ""
 ) -> Iterator[Question]:
     """One question for each window; `frame_index` counts the windows shown, as a clock would."""
     for k, (pictures, frame, text) in enumerate(windows):
         label = float(labels[frame])
         yield replace(
-            like,
+            template,
             benchmark=BENCHMARK,
             part=part,
-            trajectory=like.trajectory + stopped,
+            trajectory=template.trajectory + stopped,
             pictures=pictures,
             text=text,
             progress=label,
@@ -73,8 +73,8 @@ def _video(
             frame_index=k,
             num_frames=len(windows),
             row={
-                "dataset": like.dataset,
-                "episode_index": int(like.trajectory),
+                "dataset": template.dataset,
+                "episode_index": int(template.trajectory),
                 "probe": part,
                 "stopped": stopped,
                 "shown": k,
@@ -108,16 +108,16 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     questions = sorted(questions, key=lambda q: (*episode_of(q), q.trajectory))
     answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
-    shown = np.array([q.frame_index for q in questions])
+    last_frames = np.array([q.frame_index for q in questions])
     parts = np.array([q.part for q in questions])
     episodes = Episodes.of(questions, episode_of, lambda q: (f"dataset {q.dataset}",))
     measures: dict[str, Measure] = {}
     for name, (part, metric) in METRICS.items():
-        at = np.flatnonzero(parts == part)
-        videos = Episodes.of([questions[k] for k in at], lambda q: (*episode_of(q), q.trajectory))
-        runs, _ = videos.runs(answers[at], target[at], shown[at])
+        places = np.flatnonzero(parts == part)
+        videos = Episodes.of([questions[k] for k in places], lambda q: (*episode_of(q), q.trajectory))
+        runs, _ = videos.runs(answers[places], target[places], last_frames[places])
         # An episode has one video of most parts, and several stalls: their mean counts
         _, first = np.unique(videos.number, return_index=True)
-        of_episode = episodes.among(at[first])
+        of_episode = episodes.among(places[first])
         measures[name] = mean_of(of_episode.means(metric(runs)), of_episode.sums(*answers_read(runs).T))
     return counted(BENCHMARK, episodes, measures, answers)

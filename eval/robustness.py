@@ -71,15 +71,15 @@ def _robot_colour(rgb: np.ndarray, run: Sequence[PictureFile]) -> np.ndarray:
     """What moves is grey and of the other brightness: a dark robot white, a bright one black. What it carries, too."""
     background = _background(tuple(run), rgb.shape)
     away = np.abs(rgb.astype(np.int16) - background).max(axis=2).astype(np.uint8)
-    moved = (cv2.medianBlur(away, 5) > MOVED).astype(np.uint8)
-    moved = cv2.morphologyEx(moved, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
-    if not moved.any():
+    mask = (cv2.medianBlur(away, 5) > MOVED).astype(np.uint8)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+    if not mask.any():
         return rgb
     luma = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    other = 255 - (255 - luma) * 0.4 if np.median(luma[moved > 0]) < DARK else luma * 0.3
+    new_luma = 255 - (255 - luma) * 0.4 if np.median(luma[mask > 0]) < DARK else luma * 0.3
     # Without a hard edge, which no camera shows
-    share = cv2.GaussianBlur(moved.astype(np.float32), (5, 5), 0)[..., None]
-    return (rgb * (1 - share) + other[..., None] * share).astype(np.uint8)
+    share = cv2.GaussianBlur(mask.astype(np.float32), (5, 5), 0)[..., None]
+    return (rgb * (1 - share) + new_luma[..., None] * share).astype(np.uint8)
 
 
 @lru_cache(maxsize=8)
@@ -102,15 +102,15 @@ PARTS = (CLEAN, *CHANGES, *SPEEDS)
 # Questions
 
 
-def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """Some parts (default: all), and always `clean`, of the first `limit` runs of each test split.
 
     Raises BenchmarkError or ShardError.
     """
-    chosen = [part for part in PARTS if part == CLEAN or not asked.part or part in asked.part]
+    chosen = [part for part in PARTS if part == CLEAN or not options.part or part in options.part]
     return [
         _shown_as(part, run, q)
-        for run in shown_runs(lake, release, asked.limit)
+        for run in shown_runs(lake, release, options.limit)
         for part in chosen
         for q in evenly(run.questions, MOMENTS)
     ]
@@ -152,14 +152,14 @@ def _changed(picture: PictureFile, change: str, run: QuestionedRun) -> ChangedPi
     return ChangedPicture(name, base=picture, change=change, run=tuple(run.pictures.values()))
 
 
-def _other_speed(frames: Sequence[int], known: Sequence[int], speed: float) -> list[int]:
+def _other_speed(frames: Sequence[int], known_frames: Sequence[int], speed: float) -> list[int]:
     """As many frames up to the same one, so much farther apart; of those that any window shows each time the nearest.
     Where that would begin before the run they lie as far apart as they can, as a release's own windows do."""
-    now, before = frames[-1], max(1, len(frames) - 1)
-    step = min(speed * (now - frames[0]), now - known[0]) / before
-    wanted = now - step * np.arange(len(frames))[::-1]
-    at = np.abs(np.array(known)[None] - wanted[:, None]).argmin(axis=1)
-    return [known[k] for k in at]
+    last_frame, num_intervals = frames[-1], max(1, len(frames) - 1)
+    step = min(speed * (last_frame - frames[0]), last_frame - known_frames[0]) / num_intervals
+    target_frames = last_frame - step * np.arange(len(frames))[::-1]
+    places = np.abs(np.array(known_frames)[None] - target_frames[:, None]).argmin(axis=1)
+    return [known_frames[k] for k in places]
 
 
 def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredBenchmark:
@@ -167,26 +167,28 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
 
     What each part loses against `clean` is in `voc_drop`, `mae_rise`, `end_error_rise` and `success_auc_drop`.
     """
-    shown = Episodes.of(
+    shown_episodes = Episodes.of(
         questions,
         lambda q: (q.part, q.dataset, q.trajectory),
         lambda q: (f"part {q.part}", f"part {q.part}, split {q.row['split']}"),
     )
     answers, target = answers_to(questions, values), np.array([q.progress for q in questions], np.float64)
-    now = np.array([q.frame_index or 0 for q in questions])
-    runs, order = shown.runs(answers, target, now)
-    elapsed = (now / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]
+    last_frames = np.array([q.frame_index or 0 for q in questions])
+    runs, order = shown_episodes.runs(answers, target, last_frames)
+    elapsed = (last_frames / np.maximum([(q.num_frames or 1) - 1 for q in questions], 1))[order]
     measures = progress_measures(runs, elapsed)
 
-    keys = [run.key for run in shown.scored]
-    at = {key: k for k, key in enumerate(keys)}
-    clean = np.array([at[CLEAN, dataset, trajectory] for _, dataset, trajectory in keys])
+    keys = [run.key for run in shown_episodes.scored]
+    places = {key: k for k, key in enumerate(keys)}
+    clean = np.array([places[CLEAN, dataset, trajectory] for _, dataset, trajectory in keys])
     changed = np.array([part != CLEAN for part, _, _ in keys])
     # How much worse each run is than the same one as it was recorded
     for metric, name in LOSSES.items():
         sign = -1 if is_lower_better(metric) else 1
-        own = np.where(measures[metric].counted, measures[metric].parts[:, 0], np.nan)
-        measures[name] = mean_of(np.where(changed, sign * (own[clean] - own), np.nan), measures[metric].read)
+        run_values = np.where(measures[metric].counted, measures[metric].parts[:, 0], np.nan)
+        measures[name] = mean_of(
+            np.where(changed, sign * (run_values[clean] - run_values), np.nan), measures[metric].read
+        )
 
     # Is success told by a run's highest answer? Of the runs whose outcome is known, where these are not all alike
     outcome = [questions[int(order[start])].success for start in runs.starts[:-1].tolist()]
@@ -195,7 +197,7 @@ def score(questions: Sequence[Question], values: Mapping[str, float]) -> ScoredB
         best[[success is None for success in outcome]] = np.nan
         measures["success_auc"] = auc(best, np.array([success is True for success in outcome]), answers_read(runs))
         measures["success_auc_drop"] = _auc_loss(measures["success_auc"], clean, changed)
-    return counted(BENCHMARK, shown, measures, answers, Series(runs, elapsed))
+    return counted(BENCHMARK, shown_episodes, measures, answers, Series(runs, elapsed))
 
 
 def _auc_loss(measure: Measure, clean: np.ndarray, changed: np.ndarray) -> Measure:

@@ -49,10 +49,10 @@ class Series:
 
     def of(self, episode: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(time, predicted, target) of an episode, [t] each; without times the answers are spread evenly."""
-        at = slice(*self.runs.starts[episode : episode + 2])
-        predicted = self.runs.predicted[at]
-        time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[at]
-        return time, predicted, self.runs.target[at]
+        span = slice(*self.runs.starts[episode : episode + 2])
+        predicted = self.runs.predicted[span]
+        time = np.linspace(0, 1, len(predicted)) if self.elapsed is None else self.elapsed[span]
+        return time, predicted, self.runs.target[span]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class ScoredBenchmark:
         # A metric that no episode of a slice counts for has no score there
         for part, members in self.slices():
             chosen = {name: m.of(members) for name, m in self.measures.items()}
-            named = {name: m for name, m in chosen.items() if m.counted.any()}
-            by_slice_and_metric |= {(part, name): s for name, s in scores(named).items()}
+            counted_measures = {name: m for name, m in chosen.items() if m.counted.any()}
+            by_slice_and_metric |= {(part, name): s for name, s in scores(counted_measures).items()}
         return by_slice_and_metric
 
     def slices(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -126,14 +126,14 @@ class ModelComparison:
 def compare(first: ScoredBenchmark, second: ScoredBenchmark) -> ModelComparison:
     """Paired differences of every metric that both have."""
     # The numbers of each common episode on both sides
-    at = {e.key: k for k, e in enumerate(second.episodes)}
-    pairs = [(k, at[e.key]) for k, e in enumerate(first.episodes) if e.key in at]
-    one, two = np.array(pairs, np.int64).reshape(-1, 2).T
+    places = {e.key: k for k, e in enumerate(second.episodes)}
+    pairs = [(k, places[e.key]) for k, e in enumerate(first.episodes) if e.key in places]
+    first_places, two = np.array(pairs, np.int64).reshape(-1, 2).T
 
     differences = {}
     for name, measure in first.measures.items():
         if name in second.measures:
-            differences[name] = paired(measure.of(one), second.measures[name].of(two))
+            differences[name] = paired(measure.of(first_places), second.measures[name].of(two))
     return ModelComparison(differences, len(pairs), len(first.episodes) - len(pairs), len(second.episodes) - len(pairs))
 
 
@@ -181,17 +181,22 @@ class Episodes:
         parts = self.sums(numerator, denominator)
         return Measure(parts, parts[:, 1] > 0, read)
 
-    def mean(self, values: np.ndarray, asked: np.ndarray, read: np.ndarray) -> Measure:
-        """The mean over the answers `asked` for that have a value; `read` [n]: which could be read."""
-        counted = asked & ~np.isnan(values)
-        return self.ratio(np.where(counted, values, 0), counted, self.sums(asked & read, asked))
+    def mean(self, values: np.ndarray, is_asked: np.ndarray, read: np.ndarray) -> Measure:
+        """The mean over the answers `is_asked` for that have a value; `read` [n]: which could be read."""
+        counted = is_asked & ~np.isnan(values)
+        return self.ratio(np.where(counted, values, 0), counted, self.sums(is_asked & read, is_asked))
 
     def confusion(
-        self, said: np.ndarray, actual: np.ndarray, asked: np.ndarray, readable: np.ndarray, statistic: Statistic
+        self,
+        predicted: np.ndarray,
+        actual: np.ndarray,
+        is_asked: np.ndarray,
+        readable: np.ndarray,
+        statistic: Statistic,
     ) -> Measure:
-        """A statistic of (TP, TN, FP, FN) of the answers `asked` for; one that cannot be read counts as wrong."""
-        parts = self.sums(*(errors.confusion(said, actual, readable) * asked[:, None]).T)
-        return Measure(parts, parts.sum(axis=1) > 0, self.sums(readable & asked, asked), statistic)
+        """A statistic of (TP, TN, FP, FN) of the answers `is_asked` for; one that cannot be read counts as wrong."""
+        parts = self.sums(*(errors.confusion(predicted, actual, readable) * is_asked[:, None]).T)
+        return Measure(parts, parts.sum(axis=1) > 0, self.sums(readable & is_asked, is_asked), statistic)
 
     def runs(self, predicted: np.ndarray, target: np.ndarray, time: np.ndarray) -> tuple[Runs, np.ndarray]:
         """Answers in order of episode and time, and that order."""
@@ -222,26 +227,30 @@ def checked[R: AnsweredRow | ProgressRow](
 
     Raises BenchmarkError for a row that is broken, of another benchmark, or there twice.
     """
-    found: dict[tuple, tuple[PredictionLine, R]] = {}
+    lines_by_identity: dict[tuple, tuple[PredictionLine, R]] = {}
     for line in lines:
-        stated = line.meta_data.get("benchmark")
-        if isinstance(stated, str) and stated != benchmark:
-            raise BenchmarkError(f"{line.where} is of {stated}, not of {benchmark}: give --benchmark {stated}")
-        if why := foreign(line.meta_data):
-            raise BenchmarkError(f"{line.where} is no row of {benchmark}: {why}")
+        stated_benchmark = line.meta_data.get("benchmark")
+        if isinstance(stated_benchmark, str) and stated_benchmark != benchmark:
+            raise BenchmarkError(
+                f"{line.where} is of {stated_benchmark}, not of {benchmark}: give --benchmark {stated_benchmark}"
+            )
+        if problem := foreign(line.meta_data):
+            raise BenchmarkError(f"{line.where} is no row of {benchmark}: {problem}")
         row = read_row(kind, line.meta_data, line.where)
         # Two answers to one row would count it twice
-        first, _ = found.setdefault(row.identity(), (line, row))
+        first, _ = lines_by_identity.setdefault(row.identity(), (line, row))
         if first is not line:
             raise BenchmarkError(
                 f"{line.where} is the same row as {first.where}: keep one answer (several inferences have an "
                 "_inference_idx each)"
             )
-    if not found:
+    if not lines_by_identity:
         raise BenchmarkError("the prediction file holds no row")
     # An answer that failed says nothing, whatever the line holds beside its error
-    said = [replace(line, response="", value=None) if line.error else line for line, _ in found.values()]
-    return said, [row for _, row in found.values()]
+    usable_lines = [
+        replace(line, response="", value=None) if line.error else line for line, _ in lines_by_identity.values()
+    ]
+    return usable_lines, [row for _, row in lines_by_identity.values()]
 
 
 def length_slice(seconds: float) -> str:
@@ -303,10 +312,10 @@ def add_predictions(lake: Lake, message: str, run: EvalRun) -> None:
 
 def drop_predictions(lake: Lake, message: str, eval_run: str, dataset: str, episodes: Sequence[int]) -> None:
     """Remove the predictions for some episodes of a dataset, where there are any."""
-    where = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
+    condition = "eval_run = ? AND dataset = ? AND list_contains(?, episode_index)"
     values = [eval_run, dataset, list(episodes)]
-    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {where} LIMIT 1", values):
-        lake.remove(message, where, values, "eval_predictions")
+    if lake.rows(f"SELECT 1 FROM eval_predictions WHERE {condition} LIMIT 1", values):
+        lake.remove(message, condition, values, "eval_predictions")
 
 
 def _defined(score: Score) -> dict[str, float | None]:

@@ -28,8 +28,8 @@ class QuestionedRun:
     @cached_property
     def pictures(self) -> dict[int, PictureFile]:
         """All that any window shows, by frame, in order."""
-        shown = {f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)}
-        return {f: shown[f] for f in sorted(shown)}
+        picture_by_frame = {f: p for q in self.questions for f, p in zip(q.row["frames"], q.pictures, strict=True)}
+        return {f: picture_by_frame[f] for f in sorted(picture_by_frame)}
 
     @property
     def first(self) -> PictureFile | None:
@@ -59,16 +59,16 @@ def shown_runs(lake: Lake, release: Release, limit: int | None = None) -> list[Q
     runs: list[QuestionedRun] = []
     for benchmark, split in procvqa.SPLITS.items():
         if release.paths(lake.workspace, split):
-            several = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
-            runs += [QuestionedRun(split, tuple(run)) for run in several[:limit]]
+            long_runs = [run for run in questions_by_run(benchmark, lake, release) if len(run) > 1]
+            runs += [QuestionedRun(split, tuple(run)) for run in long_runs[:limit]]
     if not runs:
         raise BenchmarkError(f"release {release.name} holds no run with two progress questions in its test splits")
     return runs
 
 
-def evenly[T](items: Sequence[T], most: int) -> list[T]:
+def evenly[T](items: Sequence[T], max_items: int) -> list[T]:
     """At most so many, the last among them, evenly over all."""
-    count = min(most, len(items))
+    count = min(max_items, len(items))
     return [items[round((k + 1) * len(items) / count) - 1] for k in range(count)]
 
 
@@ -85,7 +85,7 @@ def counted(
     series: Series | None = None,
 ) -> ScoredBenchmark:
     """With how many answers could be read."""
-    told, every = ~np.isnan(answers), np.ones(len(answers))
-    coverage = episodes.ratio(told, every, episodes.sums(told, every))
-    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": int((~told).sum())}
+    is_answered, all_answers = ~np.isnan(answers), np.ones(len(answers))
+    coverage = episodes.ratio(is_answered, all_answers, episodes.sums(is_answered, all_answers))
+    counts = {"rows": len(answers), "episodes": len(episodes.scored), "unparsable": int((~is_answered).sum())}
     return ScoredBenchmark(benchmark, episodes.scored, {**measures, "coverage": coverage}, counts, series)

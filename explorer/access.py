@@ -223,7 +223,7 @@ class CorpusView:
     def _open(self) -> OpenSnapshot:
         """A database that has the lake attached as `lake`, locked: it can neither write nor reach another file."""
         check_catalog(self.space)
-        at, stamp = place(self.space), self._stamp()
+        location, stamp = place(self.space), self._stamp()
 
         # Few threads and little memory for each query: many pages read at once
         con = database(self.space)
@@ -242,7 +242,7 @@ class CorpusView:
             catalog = f"ducklake:{_copied_catalog(con, self.space.catalog, folder.path)}"
             attach(con, self.space, "lake", self.fixed, catalog=catalog)
         con.execute("USE lake")
-        if checked_version(con, self.space, at=self.fixed) is None:
+        if checked_version(con, self.space, snapshot=self.fixed) is None:
             raise LakeError(self.space.absence)
         path = _as_of_today(con)
         if self.release is not None:
@@ -256,7 +256,7 @@ class CorpusView:
             path = f"{OVERLAY},{path}"
 
         # From here on the connection reads the lake's files, and nothing else
-        con.execute(f"SET allowed_directories = [{literal(at.data)}]")
+        con.execute(f"SET allowed_directories = [{literal(location.data)}]")
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
         # The number is read from the attached lake: the catalog may have moved on since the stamp was taken
@@ -275,20 +275,22 @@ def _as_of_today(con: duckdb.DuckDBPyConnection) -> str:
     """Where names are looked for: of a snapshot of an earlier version in views with all that this one knows, empty
     where it has nothing of it.
     """
-    known: dict[str, set[str]] = {}
+    columns_by_table: dict[str, set[str]] = {}
     for relation, column in con.execute(COLUMNS_SQL).fetchall():
-        known.setdefault(relation, set()).add(column)
-    lacking = [t for t in TABLES.values() if {c.name for c in t.columns} - known.get(t.name, set())]
-    if not lacking and all(view.name in known for view in VIEWS):
+        columns_by_table.setdefault(relation, set()).add(column)
+    lacking = [t for t in TABLES.values() if {c.name for c in t.columns} - columns_by_table.get(t.name, set())]
+    if not lacking and all(view.name in columns_by_table for view in VIEWS):
         return OWN_PATH
     con.execute("ATTACH ':memory:' AS today")
     con.execute("USE today")
     for table in TABLES.values():
         columns = {c.name: f"NULL::{sql_type(c.type)} AS {quoted((c.name,))}" for c in table.columns}
-        has = known.get(table.name, set())
-        more = ", ".join(["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]).strip(", ")
+        has = columns_by_table.get(table.name, set())
+        selected = ", ".join(["*" if has else "", *(sql for name, sql in columns.items() if name not in has)]).strip(
+            ", "
+        )
         source = f"FROM lake.main.{table.name}" if has else "LIMIT 0"
-        con.execute(f"CREATE VIEW {table.name} AS SELECT {more} {source}")
+        con.execute(f"CREATE VIEW {table.name} AS SELECT {selected} {source}")
     for view in VIEWS:
         con.execute(f"CREATE VIEW {view.name} AS {view.sql}")
     return "today.main"

@@ -132,5 +132,5 @@ ERRORS: dict[type[Exception], Callable[[Any, Request], tuple[str, int]]] = {
 
 
 def _told(request: Request, e: Exception) -> Response:
-    told = next(told for kind, told in ERRORS.items() if isinstance(e, kind))
-    return explorer_of(request).error(request, *told(e, request))
+    describe = next(describe for kind, describe in ERRORS.items() if isinstance(e, kind))
+    return explorer_of(request).error(request, *describe(e, request))

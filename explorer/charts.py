@@ -178,20 +178,20 @@ def interval(value: float | None, low: float | None, high: float | None, ends: t
         return WIDTH * min(1.0, max(0.0, (v - ends[0]) / width))
 
     # A score without an interval is drawn as one of no width
-    left, right = at(low if low is not None else value), at(high if high is not None else value)
+    low_x, right = at(low if low is not None else value), at(high if high is not None else value)
     body = (
         f'<line class="axis" x1="0" x2="{WIDTH:g}" y1="50" y2="50"/>\n'
-        f'<line class="range" x1="{left:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
+        f'<line class="range" x1="{low_x:.1f}" x2="{right:.1f}" y1="50" y2="50"/>\n'
         f'<line class="value" x1="{at(value):.1f}" x2="{at(value):.1f}" y1="10" y2="90"/>'
     )
     return _svg(body, "interval")
 
 
-def spans(segments: Sequence[Mapping], num_frames: int, moved: frozenset[int] = frozenset()) -> Markup:
-    """Segments side by side over an episode's frames, with their names; `moved`: boundaries to highlight."""
+def spans(segments: Sequence[Mapping], num_frames: int, moved_boundaries: frozenset[int] = frozenset()) -> Markup:
+    """Segments side by side over an episode's frames, with their names; `moved_boundaries`: boundaries to highlight."""
     n = max(1, num_frames)
     body = [_span(segment, n) for segment in segments]
-    places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved))
+    places = (f"{100 * boundary / n:.4f}%" for boundary in sorted(moved_boundaries))
     body += [f'<line class="moved" x1="{x}" x2="{x}" y1="0" y2="100%"/>' for x in places]
     return Markup(f'<svg class="spans" width="100%" height="100%" aria-hidden="true">{"".join(body)}</svg>')
 
@@ -238,8 +238,8 @@ def _svg(body: str, kind: str, label: str = "") -> Markup:
 
 def nice_ends(values: Sequence[float]) -> tuple[float, float]:
     """Round ends that hold all values but infinite and extreme ones: of an axis."""
-    shown = [value for value in values if abs(value) <= 1e150]
-    low, high = min(shown, default=0.0), max(shown, default=1.0)
+    finite_values = [value for value in values if abs(value) <= 1e150]
+    low, high = min(finite_values, default=0.0), max(finite_values, default=1.0)
     if high - low < 1e-150:
         return low - 0.5, high + 0.5
     step = 10.0 ** floor(log10(high - low))

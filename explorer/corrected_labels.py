@@ -25,8 +25,8 @@ def correction_state(reader: LakeReader, dataset: str, episode_index: int) -> di
     of_episode = "WHERE dataset = ? AND episode_index = ?"
     if key not in corrected_places(reader):
         return {"history": [], "newest": None, "current": [], "pending": False}
-    asked = f"FROM located_corrections {of_episode} ORDER BY created_at, correction_id"
-    rows = reader.dicts(asked, *key)
+    source = f"FROM located_corrections {of_episode} ORDER BY created_at, correction_id"
+    rows = reader.dicts(source, *key)
     current = reader.dicts(f"FROM current_corrections {of_episode}", *key)
     return {
         "history": [_readable(r) for r in rows],
@@ -49,16 +49,16 @@ def corrected_places(reader: LakeReader, table: str = "corrections") -> set[tupl
 def _is_pending(reader: LakeReader, dataset: str, episode_index: int, current: list[dict[str, Any]]) -> bool:
     """As the view pending_corrections, of one episode: its tables are read in one chunk."""
     chunk = "(SELECT episode_index // chunk_size FROM datasets WHERE dataset = $1)"
-    where = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
+    condition = f"WHERE dataset = $1 AND chunk = {chunk} AND episode_index = $2"
     # Is the accepted correction the one that the last build took in?
-    sql = f"SELECT correction_id FROM episode_labels {where} AND correction_id IS NOT NULL"
+    sql = f"SELECT correction_id FROM episode_labels {condition} AND correction_id IS NOT NULL"
     built = reader.row(sql, dataset, episode_index)
     accepted = _accepted(current)
     if (accepted and accepted["correction_id"]) != (built and built[0]):
         return True
     # Is the label that counts one that somebody has rejected?
     rejected = _rejected_runs(current)
-    active = reader.row(f"SELECT label_run FROM active_runs {where}", dataset, episode_index) if rejected else None
+    active = reader.row(f"SELECT label_run FROM active_runs {condition}", dataset, episode_index) if rejected else None
     return active is not None and active[0] in rejected
 
 

@@ -114,10 +114,18 @@ def find_episode(reader: LakeReader, dataset: str, episode_index: int) -> LakeEp
 def findings(reader: LakeReader, dataset: str, chunk: int, episode_index: int) -> list[dict]:
     """What is wrong with the episode, or with its whole dataset; the unusable first. `accepted`: who accepted it, why,
     and whether in the whole dataset; None where nobody did."""
-    own = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
-    accepted = {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)} if own else {}
-    own = [f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in own]
-    return own + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(dataset, [])
+    episode_findings = reader.of_episode("findings", FINDINGS_SQL, dataset, chunk, episode_index)
+    accepted = (
+        {row["check_name"]: row for row in reader.dicts(ACCEPTED_SQL, dataset, episode_index)}
+        if episode_findings
+        else {}
+    )
+    episode_findings = [
+        f | {"accepted": accepted.get(f["reason"]) if f["severity"] == "warning" else None} for f in episode_findings
+    ]
+    return episode_findings + reader.once("findings of datasets", lambda: _findings_of_datasets(reader)).get(
+        dataset, []
+    )
 
 
 def faults(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
@@ -129,13 +137,13 @@ def faults(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
 def _findings_of_datasets(reader: LakeReader) -> dict[str, list[dict]]:
     """Why whole datasets cannot be used."""
-    found: dict[str, list[dict]] = {}
+    by_dataset: dict[str, list[dict]] = {}
     for row in reader.dicts(
         "SELECT dataset, camera, stage, reason, detail, file, severity FROM findings WHERE chunk IS NULL"
         " AND severity = 'unusable' ORDER BY reason"
     ):
-        found.setdefault(row.pop("dataset"), []).append(row)
-    return found
+        by_dataset.setdefault(row.pop("dataset"), []).append(row)
+    return by_dataset
 
 
 def _followers(reader: LakeReader, episode: LakeEpisode) -> set[str]:
@@ -175,20 +183,20 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
 
     # The label that counts is shown first; the lake says which it is and why
     active = reader.of_episode("active_runs", ACTIVE_SQL, *key)
-    active_run, why = (active[0]["label_run"], active[0]["why"]) if active else (None, None)
-    shown = []
+    active_run, active_reason = (active[0]["label_run"], active[0]["why"]) if active else (None, None)
+    listed_runs = []
     for run in sorted({*labels, *curves}, key=lambda name: (name != active_run, name)):
         label, maker, curve, note = labels.get(run), makers.get(run, {}), curves.get(run, {}), notes.get(run, {})
         segments = [{"segment_index": k, **s.__dict__} for k, s in enumerate(label.segments)] if label else []
         is_active = run == active_run
         annotator = maker.get("annotator") or "unknown"
-        shown.append(
+        listed_runs.append(
             NO_LABEL
             | {name: note[name] for name in OF_NOTES if note.get(name)}
             | {
                 "label_run": run,
                 "active": is_active,
-                "why": why if is_active else None,
+                "why": active_reason if is_active else None,
                 "about": maker,
                 "annotator": annotator,
                 "made_by": made_by(annotator, note.get("steps_from"), follows=run in followers),
@@ -202,7 +210,7 @@ def label_runs(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
                 "quality": {sign: quality.get(run, {}).get(sign) for sign in QUALITY_SIGNS},
             }
         )
-    return shown
+    return listed_runs
 
 
 def label_as_said(reader: LakeReader, episode: LakeEpisode, label_run: str) -> dict[str, Any] | None:
@@ -248,12 +256,12 @@ def measures(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
         "gripper": gripper,
         "grippers": [
             {
-                "name": of.signal.title if of.signal else "gripper",
-                "has_polarity": of.signal is None or of.signal.has_polarity,
-                "lag": lag(of.signal, lags) if of.signal else "",
-                "opening": of.opening,
+                "name": gripper_measure.signal.title if gripper_measure.signal else "gripper",
+                "has_polarity": gripper_measure.signal is None or gripper_measure.signal.has_polarity,
+                "lag": lag(gripper_measure.signal, lags) if gripper_measure.signal else "",
+                "opening": gripper_measure.opening,
             }
-            for of in openings_of(signals, list(zip(first["gripper"], first["grippers"], strict=True)))
+            for gripper_measure in openings_of(signals, list(zip(first["gripper"], first["grippers"], strict=True)))
         ],
         "speed": speed,
         "state": [list(dimension) for dimension in zip(*((states and states[0]) or []), strict=True)],
@@ -275,8 +283,8 @@ def predictions(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
         episode.dataset,
         episode.episode_index,
     )
-    found = [runs[row["eval_run"]] | row for row in rows if row["eval_run"] in runs]
-    return sorted(found, key=lambda p: (p["model"], p["eval_run"]))
+    with_runs = [runs[row["eval_run"]] | row for row in rows if row["eval_run"] in runs]
+    return sorted(with_runs, key=lambda p: (p["model"], p["eval_run"]))
 
 
 def episode_data(reader: LakeReader, episode: LakeEpisode) -> dict[str, Any]:
@@ -302,7 +310,7 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
     videos = {video["camera"]: video for video in facts["videos"] or []}
     usable = facts["cameras"] or []
     # Cameras that could not be used are listed, too, with what is wrong with them
-    others = {*(facts["all_cameras"] or []), *videos, *stored} - {*usable}
+    unusable = {*(facts["all_cameras"] or []), *videos, *stored} - {*usable}
     damage = {finding["camera"]: finding["detail"] for finding in facts["findings"] if finding["camera"]}
     return [
         {
@@ -318,7 +326,7 @@ def cameras(episode: LakeEpisode, stored: dict[str, list[dict]]) -> list[dict]:
             else None,
             "keyframes": stored.get(name, []),
         }
-        for number, name in enumerate([*usable, *sorted(others)])
+        for number, name in enumerate([*usable, *sorted(unusable)])
     ]
 
 
@@ -333,17 +341,17 @@ def recorded(reader: LakeReader, episode: LakeEpisode) -> EpisodeData:
 
     Raises PageError: the source is not on this machine, or cannot be read.
     """
-    where = f"the actions of {episode.dataset} {episode.episode_index}"
+    subject = f"the actions of {episode.dataset} {episode.episode_index}"
     listing = listing_of(reader, episode)
     if listing is None:
-        raise PageError(f"{where} cannot be read: the lake does not know the source of the dataset")
+        raise PageError(f"{subject} cannot be read: the lake does not know the source of the dataset")
     # A page must not wait for a download
     if (source := _source(listing.config)).config.is_remote:
-        raise PageError(f"{where} are at {source.config.source}: a page does not download them")
+        raise PageError(f"{subject} are at {source.config.source}: a page does not download them")
     try:
         read = read_episode(source, record_from_row(listing.row))
     except (DataError, SourceError, OSError) as e:
-        raise PageError(f"{where} cannot be read: {e}") from e
+        raise PageError(f"{subject} cannot be read: {e}") from e
     has_actions = read.action is not None and len(read.action) > 0
     return read if has_actions else replace(read, actions=None)
 

@@ -103,14 +103,14 @@ JOINS = {
 }
 
 
-def episodes_sql(columns: str, where: str) -> str:
+def episodes_sql(columns: str, condition: str) -> str:
     """A query of columns of `episodes` as e, joined with what the columns and the condition name."""
-    named = set(re.findall(r"\b(\w+)\.", f"{columns} {where}"))
-    named |= {"a"} if named & {"r", "l", "q"} else set()  # which are joined by the active label run
+    aliases = set(re.findall(r"\b(\w+)\.", f"{columns} {condition}"))
+    aliases |= {"a"} if aliases & {"r", "l", "q"} else set()  # which are joined by the active label run
     joins = [
-        f"LEFT JOIN {table} {alias} ON {on.format(alias)}" for alias, (table, on) in JOINS.items() if alias in named
+        f"LEFT JOIN {table} {alias} ON {on.format(alias)}" for alias, (table, on) in JOINS.items() if alias in aliases
     ]
-    return " ".join((f"SELECT {columns} FROM episodes e", *joins, f"WHERE {where}" if where else "")).strip()
+    return " ".join((f"SELECT {columns} FROM episodes e", *joins, f"WHERE {condition}" if condition else "")).strip()
 
 
 def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]]]:
@@ -118,11 +118,11 @@ def _by_place(reader: LakeReader, kind: str) -> dict[Place, list[tuple[str, str]
 
     def find() -> dict[Place, list[tuple[str, str]]]:
         _, view, column = MARKS[kind]
-        found: dict[Place, list[tuple[str, str]]] = {}
+        marks: dict[Place, list[tuple[str, str]]] = {}
         sql = f"SELECT dataset, episode_index, {column}, mark_id FROM {view} ORDER BY 3, 1, 2"
         for dataset, episode_index, value, mark_id in reader.rows(sql):
-            found.setdefault((intern(dataset), episode_index), []).append((intern(value), mark_id))
-        return found
+            marks.setdefault((intern(dataset), episode_index), []).append((intern(value), mark_id))
+        return marks
 
     return reader.once(("tags", kind), find)
 
@@ -131,11 +131,11 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
     """The episodes of each tag, or of each person that some are assigned to."""
 
     def find() -> dict[str, list[Place]]:
-        found: dict[str, list[Place]] = {}
-        for place, said in _by_place(reader, kind).items():
-            for value, _ in said:
-                found.setdefault(value, []).append(place)
-        return {value: sorted(found[value]) for value in sorted(found)}
+        places: dict[str, list[Place]] = {}
+        for place, marks in _by_place(reader, kind).items():
+            for value, _ in marks:
+                places.setdefault(value, []).append(place)
+        return {value: sorted(places[value]) for value in sorted(places)}
 
     return reader.once(("places", kind), find)
 
@@ -143,9 +143,9 @@ def places_by_value(reader: LakeReader, kind: str) -> dict[str, list[Place]]:
 def tags_of(reader: LakeReader, places: list[Place]) -> dict[Place, dict[str, Any]]:
     """Of each episode its `tags`, the `person` who has it, and the row that says so (`assignment`); None: nobody."""
     tags, people = _by_place(reader, "tag"), _by_place(reader, "assigned")
-    found = {}
+    tags_by_place = {}
     for place in places:
         person, assignment = people.get(place, [(None, None)])[-1]
-        own = [tag for tag, _ in tags.get(place, [])]
-        found[place] = {"tags": own, "person": person, "assignment": assignment}
-    return found
+        place_tags = [tag for tag, _ in tags.get(place, [])]
+        tags_by_place[place] = {"tags": place_tags, "person": person, "assignment": assignment}
+    return tags_by_place

@@ -99,9 +99,9 @@ class Indexed:
         with self.con.cursor() as con:
             return con.execute(sql, list(values)).fetchall()
 
-    def dicts(self, sql: str, *values: Any, **named: Any) -> list[dict]:
+    def dicts(self, sql: str, *values: Any, **named_values: Any) -> list[dict]:
         with self.con.cursor() as con:
-            return con.execute(sql, named or list(values)).to_arrow_table().to_pylist()
+            return con.execute(sql, named_values or list(values)).to_arrow_table().to_pylist()
 
     def once(self, key: Any, count: Callable[[], Any], limit: int = 500) -> Any:
         """The result of `count`, computed once for this index; of many keys the oldest are forgotten."""
@@ -148,11 +148,11 @@ class CorpusIndex:
             self._building.release()
 
     def _make(self) -> Indexed:
-        begun = time.monotonic()
+        start_s = time.monotonic()
         with self._corpus.reading(FIRST_S) as reader:
             [(num_episodes,)] = reader.rows("SELECT count(*) FROM episode_facts")
             con = self._in_file(reader) if num_episodes > LARGE else _build(reader, ":memory:")
-        took = time.monotonic() - begun
+        took = time.monotonic() - start_s
         self._not_before = time.monotonic() + REST * took
         return Indexed(reader.snapshot, con, max(took, QUICK_S * (num_episodes > LARGE)))
 

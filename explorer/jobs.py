@@ -136,13 +136,13 @@ class ChildJob:
 
 async def while_wanted[T](request: Request, work: Callable[[Callable[[], bool]], T]) -> T:
     """The result of `work` in a thread; it is given a function that tells whether nobody waits for it any more."""
-    gone = threading.Event()
-    running = asyncio.ensure_future(run_in_threadpool(work, gone.is_set))
+    is_gone = threading.Event()
+    running = asyncio.ensure_future(run_in_threadpool(work, is_gone.is_set))
     try:
         while not (await asyncio.wait({running}, timeout=0.1))[0]:
             if request.app.state.is_ending() or await request.is_disconnected():
-                gone.set()
+                is_gone.set()
         return running.result()
     finally:
         # A server that has waited long enough cancels what waits here, and not the thread
-        gone.set()
+        is_gone.set()

@@ -248,10 +248,10 @@ def playable(
     """
     path = video_file(space, episode, camera)
     video = cameras(episode, {})[camera]["video"]
-    where = f"{episode.dataset} {episode.episode_index}"
+    subject = f"{episode.dataset} {episode.episode_index}"
     if not 0 < episode.num_frames <= MAX_FRAMES:
         raise PageError(
-            f"{where}: videos of up to {MAX_FRAMES:,} frames are converted, this one has {episode.num_frames:,}"
+            f"{subject}: videos of up to {MAX_FRAMES:,} frames are converted, this one has {episode.num_frames:,}"
         )
 
     # A source that is fetched anew, or an episode that begins elsewhere in it, is another video
@@ -266,22 +266,22 @@ def playable(
         pictures,
         *([label] if label else ()),
     )
-    kept = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
-    if kept.is_file():
+    cached_video = space.root / "explorer" / "videos" / f"{hashlib.sha256(repr(about).encode()).hexdigest()[:32]}.mp4"
+    if cached_video.is_file():
         with suppress(OSError):
-            os.utime(kept)
-        return kept
+            os.utime(cached_video)
+        return cached_video
     try:
         most_s = limits.cpu_s(status.st_size) + FRAME_S * episode.num_frames
-        with whole_file(kept, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
-            asked = path, video, episode.num_frames, pictures, limits, half, label
-            decoder(_encode, *asked, cpu_s=most_s, wall_s=most_s, given_up=given_up)
+        with whole_file(cached_video, synced=False) as half, Walled(MEMORY_BYTES, __name__) as decoder:
+            arguments = path, video, episode.num_frames, pictures, limits, half, label
+            decoder(_encode, *arguments, cpu_s=most_s, wall_s=most_s, given_up=given_up)
     except (VideoError, *TOO_MUCH) as e:
-        raise PageError(f"{where}: {e}", 503 if given_up() else 404) from e
+        raise PageError(f"{subject}: {e}", 503 if given_up() else 404) from e
     except OSError as e:
-        raise PageError(f"{where}: the converted video cannot be kept ({e.strerror or e})", 503) from e
-    forget(kept)
-    return kept
+        raise PageError(f"{subject}: the converted video cannot be kept ({e.strerror or e})", 503) from e
+    forget(cached_video)
+    return cached_video
 
 
 def _encode(
@@ -323,9 +323,9 @@ def _at(path: Path, pictures: list[int], options: DecodeOptions) -> Iterator[Pic
     """The pictures of a file at some places, which ascend."""
     if pictures:
         first = pictures[0]
-        wanted = {*pictures}
+        frame_indices = {*pictures}
         for place, picture in enumerate(decode(path, first, pictures[-1] - first + 1, options), first):
-            if place in wanted:
+            if place in frame_indices:
                 yield picture
 
 

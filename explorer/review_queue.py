@@ -87,16 +87,20 @@ class ReviewQueue:
         chosen = urlencode({name: value for name, value in query.items() if value})
         return f"/episode/{quote(dataset, safe='')}/{episode_index}?{chosen}"
 
-    def rows(self, at: Visit, rest: str = "", columns: str = "*", **more: Any) -> list[dict[str, Any]]:
-        """Rows as of the index's table `review`, without what was judged since then; `rest`: of the query."""
-        conditions, values, source = ["true"], more, "review"
+    def rows(self, visit: Visit, clauses: str = "", columns: str = "*", **named_values: Any) -> list[dict[str, Any]]:
+        """Rows as of the index's table `review`, without what was judged since then; `clauses`: of the query."""
+        conditions, values, source = ["true"], named_values, "review"
         if self.person is not None:
-            done = at.reader.once(("done", self.person), lambda: {*at.reader.rows(DONE_SQL, self.person)})
-            done = done | at.reader.places_of("corrections")
-            theirs = [p for p in places_by_value(at.reader, "assigned").get(self.person, []) if p not in done]
+            judged_places = visit.reader.once(
+                ("done", self.person), lambda: {*visit.reader.rows(DONE_SQL, self.person)}
+            )
+            judged_places = judged_places | visit.reader.places_of("corrections")
+            theirs = [
+                p for p in places_by_value(visit.reader, "assigned").get(self.person, []) if p not in judged_places
+            ]
             values |= {"datasets": [d for d, _ in theirs], "numbers": [number for _, number in theirs]}
             source = f"({ASSIGNED_SQL})"
-        elif judged := judged_since(at) + (said_since(at, "outcomes") if self.is_of_ends else []):
+        elif judged := judged_since(visit) + (said_since(visit, "outcomes") if self.is_of_ends else []):
             conditions.append("dataset || ' ' || episode_index NOT IN (SELECT unnest($judged::VARCHAR[]))")
             values["judged"] = judged
         if sign := SIGNS[self.kind][1]:
@@ -105,15 +109,15 @@ class ReviewQueue:
         if self.dataset is not None:
             conditions.append("dataset = $dataset")
             values["dataset"] = self.dataset
-        return at.index.dicts(f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {rest}", **values)
+        return visit.index.dicts(f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {clauses}", **values)
 
-    def left(self, at: Visit) -> int:
+    def left(self, visit: Visit) -> int:
         """How many labels of the queue nobody has judged yet."""
-        return self.rows(at, columns="count(*) AS num")[0]["num"]
+        return self.rows(visit, columns="count(*) AS num")[0]["num"]
 
-    def first(self, at: Visit, rest: str = f"ORDER BY {ORDER}", **more: Any) -> Place | None:
+    def first(self, visit: Visit, clauses: str = f"ORDER BY {ORDER}", **named_values: Any) -> Place | None:
         """The episode to begin with; None: nothing waits."""
-        rows = self.rows(at, f"{rest} LIMIT 1", "dataset, episode_index", **more)
+        rows = self.rows(visit, f"{clauses} LIMIT 1", "dataset, episode_index", **named_values)
         return (rows[0]["dataset"], rows[0]["episode_index"]) if rows else None
 
 
@@ -134,52 +138,52 @@ class QueuePlace:
     queue: ReviewQueue | None = None
 
 
-def place_of(at: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
+def place_of(visit: Visit, queue: ReviewQueue, dataset: str, episode_index: int) -> QueuePlace:
     """Where an episode stands; one that is no longer in the queue is followed by the queue's first."""
-    here = {"d": dataset, "e": episode_index}
-    own = queue.rows(at, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **here)
-    total = queue.left(at)
+    key = {"d": dataset, "e": episode_index}
+    queue_rows = queue.rows(visit, "AND dataset = $d AND episode_index = $e", "score, label_run, why", **key)
+    total = queue.left(visit)
 
     def address(episode: Place | None) -> str | None:
         return queue.at(episode) if episode else None
 
-    if not own:
-        return QueuePlace(queue.page, None, total, address(queue.first(at)) or queue.page, queue=queue)
-    here |= {"s": own[0]["score"]}
+    if not queue_rows:
+        return QueuePlace(queue.page, None, total, address(queue.first(visit)) or queue.page, queue=queue)
+    key |= {"s": queue_rows[0]["score"]}
     is_before = "AND (score > $s OR score = $s AND (dataset, episode_index) < ($d, $e))"
     is_after = "AND (score < $s OR score = $s AND (dataset, episode_index) > ($d, $e))"
-    [ahead] = queue.rows(at, is_before, "count(*) AS num", **here)
-    before = address(queue.first(at, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **here))
-    after = address(queue.first(at, f"{is_after} ORDER BY {ORDER}", **here)) or queue.page
-    run, why = own[0]["label_run"], tuple(own[0]["why"])
-    return QueuePlace(queue.page, ahead["num"] + 1, total, after, before, run, why, queue)
+    [ahead] = queue.rows(visit, is_before, "count(*) AS num", **key)
+    former_address = address(queue.first(visit, f"{is_before} ORDER BY score, dataset DESC, episode_index DESC", **key))
+    next_address = address(queue.first(visit, f"{is_after} ORDER BY {ORDER}", **key)) or queue.page
+    run, reasons = queue_rows[0]["label_run"], tuple(queue_rows[0]["why"])
+    return QueuePlace(queue.page, ahead["num"] + 1, total, next_address, former_address, run, reasons, queue)
 
 
-def judged_since(at: Visit) -> list[str]:
+def judged_since(visit: Visit) -> list[str]:
     """Episodes (dataset, blank, number) with a correction that is newer than the index."""
-    return said_since(at, "corrections")
+    return said_since(visit, "corrections")
 
 
-def said_since(at: Visit, table: str) -> list[str]:
+def said_since(visit: Visit, table: str) -> list[str]:
     """Episodes (dataset, blank, number) of which a table of what people said has a row that is newer than the index."""
-    waiting = [f"{dataset} {episode}" for dataset, episode in at.reader.places_of(table)]
-    return sorted({place for _, place in _newer_rows(at, table)}) + waiting
+    waiting = [f"{dataset} {episode}" for dataset, episode in visit.reader.places_of(table)]
+    return sorted({place for _, place in _newer_rows(visit, table)}) + waiting
 
 
-def counts_are_of_now(at: Visit) -> bool:
+def counts_are_of_now(visit: Visit) -> bool:
     """Has nothing come since the index was made but what people said, which queues and their counts leave out?"""
-    passed = at.reader.snapshot.number - at.index.snapshot.number
-    said = {snapshot for table in ("corrections", "outcomes") for snapshot, _ in _newer_rows(at, table)}
+    passed = visit.reader.snapshot.number - visit.index.snapshot.number
+    said = {snapshot for table in ("corrections", "outcomes") for snapshot, _ in _newer_rows(visit, table)}
     return len(said) >= passed
 
 
-def _newer_rows(at: Visit, table: str) -> list[tuple[int, str]]:
+def _newer_rows(visit: Visit, table: str) -> list[tuple[int, str]]:
     """(snapshot, episode) of each row of what people said that is in the lake and newer than the index."""
-    first, last = at.index.snapshot.number + 1, at.reader.snapshot.number
+    first, last = visit.index.snapshot.number + 1, visit.reader.snapshot.number
     if first > last:
         return []
     sql = (
         "SELECT snapshot_id, dataset || ' ' || episode_index "
         f"FROM ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
     )
-    return at.reader.once(("said since", table, first), lambda: at.reader.rows(sql))
+    return visit.reader.once(("said since", table, first), lambda: visit.reader.rows(sql))

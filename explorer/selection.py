@@ -159,8 +159,8 @@ class EpisodeSelection:
             query += [(f"{name}_{end}", f"{v:g}") for end, v in (("from", low), ("to", high)) if v is not None]
         query += [("pick", f"{dataset} {episode_index}") for dataset, episode_index in self.picked]
         sort, page = changes.get("sort", self.sort), changes.get("page", self.page)
-        said = (("q", " ".join(self.words), ""), ("sort", sort, "episode"), ("page", page, 1))
-        query += [(name, str(value)) for name, value, usual in said if value != usual]
+        parameters = (("q", " ".join(self.words), ""), ("sort", sort, "episode"), ("page", page, 1))
+        query += [(name, str(value)) for name, value, default in parameters if value != default]
         return f"{path}?{urlencode(query)}" if query else path
 
     def where(self, index: Indexed) -> tuple[str, list[Any]]:
@@ -216,12 +216,12 @@ class EpisodeSelection:
 
         snapshot: options such as --release. allowing: options of exports that let in what has no open licence.
         """
-        query, at = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
+        query, snapshot_option = shlex.quote(self.lake_sql()), f" {snapshot}" if snapshot else ""
         place = f"--workspace {shlex.quote(workspace)}"
-        release = (at if "--release" in at else "") + (f" {allowing}" if allowing else "")
-        shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{at} --format json {place}"
+        release = (snapshot_option if "--release" in snapshot_option else "") + (f" {allowing}" if allowing else "")
+        shards = f"proccorpus sql {shlex.quote(self.shards_sql())}{snapshot_option} --format json {place}"
         return [
-            ("The list", f"proccorpus sql {query}{at} --format csv {place}"),
+            ("The list", f"proccorpus sql {query}{snapshot_option} --format csv {place}"),
             ("LeRobot dataset", f"proccorpus export lerobot --where {query}{release} --out exported {place}"),
             ("Samples (datasets)", f"proccorpus export datasets --where {query}{release} --out samples {place}"),
             ("In which shards (WebDataset)", shards),
@@ -295,16 +295,16 @@ def _counts(index: Indexed, selection: EpisodeSelection) -> dict[str, dict[str, 
 
 def marked(reader: LakeReader, index: Indexed, selection: EpisodeSelection) -> list[tuple[str, str, list["Counted"]]]:
     """Name and title of each mark, with the counts of its values among the episodes that all else chooses."""
-    found = []
+    facets = []
     for name, (title, _, _) in MARKS.items():
         by_value = places_by_value(reader, name)
-        others = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
-        where, values = others.at(reader, index).where(index)
+        other_selection = replace(selection, chosen=tuple(c for c in selection.chosen if c[0] != name), rows=None)
+        condition, values = other_selection.at(reader, index).where(index)
         triples = [(value, *place) for value, places in by_value.items() for place in places]
         columns = ([triple[k] for triple in triples] for k in range(3))
-        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=where), *columns, *values))
-        found.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
-    return found
+        counts = dict(index.rows(COUNT_MARKS_SQL.format(where=condition), *columns, *values))
+        facets.append((name, title, _listed(selection, name, dict.fromkeys(by_value, 0) | counts)))
+    return facets
 
 
 def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str]) -> tuple[str, list[Any]]:
@@ -319,16 +319,16 @@ def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str
 
     # A facet with chosen values is counted over what the others choose, so that its other values have counts, too
     for name in names:
-        own = dict(selection.chosen).get(name, ())
+        chosen_values = dict(selection.chosen).get(name, ())
         source, chosen_first = "m", ""
-        if own:
-            others = tuple(c for c in selection.chosen if c[0] != name)
-            is_of_others, values_of_others = replace(bare, chosen=others).where(index)
+        if chosen_values:
+            other_choices = tuple(c for c in selection.chosen if c[0] != name)
+            is_of_others, values_of_others = replace(bare, chosen=other_choices).where(index)
             source, chosen_first = f"w WHERE {is_of_others}", "list_contains(?, value) DESC, "
-            values += [*values_of_others, list(own)]
+            values += [*values_of_others, list(chosen_values)]
         parts.append(
             f"(SELECT '{name}', {name}::VARCHAR AS value, count(*) FROM {source} GROUP BY 2"
-            f" ORDER BY {chosen_first}3 DESC, 2 LIMIT {MAX_VALUES + len(own)})"
+            f" ORDER BY {chosen_first}3 DESC, 2 LIMIT {MAX_VALUES + len(chosen_values)})"
         )
     sql = (
         f"WITH w AS {keep_w} (SELECT {', '.join(names)} FROM episodes WHERE {has_words}),"
@@ -339,7 +339,7 @@ def _counting_query(index: Indexed, selection: EpisodeSelection, names: list[str
 
 def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     """The episodes of the selection's page, in its order."""
-    where, values = selection.where(index)
+    condition, values = selection.where(index)
     order = f"ORDER BY {SORTS[selection.sort][1]}"
     texts = ("dataset", "split", "success", "reason", "annotator", "quality", "demonstration")
     columns = (
@@ -349,6 +349,6 @@ def episodes_of(index: Indexed, selection: EpisodeSelection) -> list[dict]:
     as_texts = ", ".join(f"{name}::VARCHAR AS {name}" for name in texts)
     return index.dicts(
         f"SELECT e.* REPLACE ({as_texts}, nullif(task::VARCHAR, '') AS task) FROM (SELECT {columns} FROM episodes"
-        f" WHERE {where} {order} LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e {order}",
+        f" WHERE {condition} {order} LIMIT {PAGE} OFFSET {PAGE * (selection.page - 1)}) e {order}",
         *values,
     )

@@ -86,8 +86,8 @@ class Options:
         """Why nothing can be changed here; None: it can."""
         if self.snapshot is None:
             return None
-        what = f"the release {self.release}" if self.release else f"snapshot {self.snapshot}"
-        return f"this is {what}, which cannot be changed: run proccorpus explore without it to correct labels"
+        subject = f"the release {self.release}" if self.release else f"snapshot {self.snapshot}"
+        return f"this is {subject}, which cannot be changed: run proccorpus explore without it to correct labels"
 
     def in_dagster(self, asset: str, partition: str) -> str | None:
         """Where the Dagster UI shows a partition of an asset, with the runs that made it; None without its address."""
@@ -142,9 +142,9 @@ def explorer_of(request: Request) -> Explorer:
     return request.app.state.explorer
 
 
-def author_of(request: Request, given: str | None) -> str:
+def author_of(request: Request, author: str | None) -> str:
     """Who says something: the name that a proxy gives counts before the one that they give themselves."""
-    return request.state.user or (explorer_of(request).options.access.author if given is None else given)
+    return request.state.user or (explorer_of(request).options.access.author if author is None else author)
 
 
 @dataclass(frozen=True)
@@ -216,8 +216,8 @@ def seconds(value: float | None) -> str:
     """1:02.5 of 62.5."""
     if value is None:
         return "–"
-    minutes, rest = divmod(round(value, 1), 60)
-    return f"{int(minutes)}:{rest:04.1f}"
+    minutes, seconds_left = divmod(round(value, 1), 60)
+    return f"{int(minutes)}:{seconds_left:04.1f}"
 
 
 def size(value: float | None) -> str:
@@ -230,9 +230,9 @@ def size(value: float | None) -> str:
     return f"{value:.3g} TB"
 
 
-def age(then: datetime, now: datetime | None = None) -> str:
+def age(moment_before: datetime, current: datetime | None = None) -> str:
     """How long ago, in the largest unit that fits."""
-    passed = ((now or datetime.now(UTC)) - then).total_seconds()
+    passed = ((current or datetime.now(UTC)) - moment_before).total_seconds()
     for length, name in UNITS:
         if passed >= length:
             n = int(passed // length)
@@ -240,13 +240,13 @@ def age(then: datetime, now: datetime | None = None) -> str:
     return "just now"
 
 
-def moment(then: datetime | None) -> str:
-    return "–" if then is None else then.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def moment(time: datetime | None) -> str:
+    return "–" if time is None else time.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def several(number: int, one: str, many: str = "") -> str:
-    """3 runs of 3 and "run"; `many`: where it is more than an s."""
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+def several(number: int, singular: str, plural: str = "") -> str:
+    """3 runs of 3 and "run"; `plural`: where it is more than an s."""
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def data(value: Any) -> Markup:
@@ -264,9 +264,9 @@ FILTERS = {f.__name__: f for f in (count, number, percent, seconds, size, age, m
 FILTERS |= {"shell": shlex.quote, "end_by": END_WORDS.__getitem__}  # what says how a run ended, in words
 
 
-def freezing(at: Visit) -> str:
+def freezing(visit: Visit) -> str:
     """The command that freezes the corpus as it is."""
-    licences = [row["license"] for row in at.reader.dicts("SELECT license FROM datasets ORDER BY dataset")]
-    taken = [row["name"] for row in at.reader.dicts("SELECT name FROM releases")]
-    place = shlex.quote(str(at.explorer.space.root))
-    return f"proccorpus {freeze_command(licences, taken)} --workspace {place}"
+    licences = [row["license"] for row in visit.reader.dicts("SELECT license FROM datasets ORDER BY dataset")]
+    taken_names = [row["name"] for row in visit.reader.dicts("SELECT name FROM releases")]
+    place = shlex.quote(str(visit.explorer.space.root))
+    return f"proccorpus {freeze_command(licences, taken_names)} --workspace {place}"

@@ -42,9 +42,9 @@ def shown_tasks(reader: LakeReader, dataset: str) -> list[dict[str, Any]]:
     return reader.dicts(TASKS_SQL, dataset)
 
 
-def listed_tasks(at: Visit, dataset: str) -> list[dict[str, Any]]:
+def listed_tasks(visit: Visit, dataset: str) -> list[dict[str, Any]]:
     """The tasks of a dataset whose runs can be labelled like others; counted once for each index."""
-    tasks = at.index.once(("tasks", dataset), lambda: shown_tasks(at.reader, dataset))
+    tasks = visit.index.once(("tasks", dataset), lambda: shown_tasks(visit.reader, dataset))
     return [task for task in tasks if task["can_be_shown"]]
 
 
@@ -53,10 +53,10 @@ def why_unused(reader: LakeReader, dataset: str) -> str | None:
     row = reader.row("SELECT config FROM build_configs WHERE dataset = ?", dataset)
     if row is None:
         return f"the lake does not know the source of {dataset}: build it once with proccorpus build"
-    stated = stated_annotator(row[0])
-    if stated in SHOWN_BY:
+    annotator = stated_annotator(row[0])
+    if annotator in SHOWN_BY:
         return None
     return (
-        f"{dataset} is built with the annotator {stated}, which follows no references: "
+        f"{dataset} is built with the annotator {annotator}, which follows no references: "
         f"proccorpus build --dataset {dataset} --annotator transfer"
     )

@@ -32,10 +32,11 @@ NOBODY: Mapping[int, Outcome] = {}  # said how a run ended
 RATE_TOLERANCE = 0.02  # relative; a rate within it is taken as the same
 
 
-def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) -> Listing:
+def settle(listing: Listing, config: DatasetConfig, known_indices: Mapping[str, int]) -> Listing:
     """The listing with final source ids, indices and instructions, in order of episode_index.
 
-    `known` holds the indices that source ids were ever given. Where the source has no indices of its own, an episode
+    `known_indices` holds the indices that source ids were ever given. Where the source has no indices of its own, an
+    episode
     keeps the one it had, and new ones count on from the largest: an index is never given twice.
     """
     findings = list(listing.findings)
@@ -51,7 +52,7 @@ def settle(listing: Listing, config: DatasetConfig, known: Mapping[str, int]) ->
         findings += [Finding("index_gap", f"no episode {gap}", "warning") for gap in gaps]
     else:
         # Findings name episodes by the index as listed, too
-        indices = _kept_indices(records, known)
+        indices = _kept_indices(records, known_indices)
         findings = [_renumbered(finding, indices) for finding in findings]
         records = [_renumbered(record, indices) for record in records]
         records.sort(key=lambda r: r.episode_index)
@@ -64,16 +65,16 @@ def _by_registry(listing: Listing, records: list[EpisodeRecord], config: Dataset
         if record.source_id in config.bad_episodes:
             detail = f"the registry says: {config.bad_episodes[record.source_id]}"
             yield Finding("known_bad", detail, "unusable", record.episode_index)
-    stated = config.published.fps
-    if stated and listing.fps and abs(listing.fps / stated - 1) > RATE_TOLERANCE:
-        detail = f"published with {stated:g} fps, this copy says {listing.fps:g}: the copy counts"
+    stated_fps = config.published.fps
+    if stated_fps and listing.fps and abs(listing.fps / stated_fps - 1) > RATE_TOLERANCE:
+        detail = f"published with {stated_fps:g} fps, this copy says {listing.fps:g}: the copy counts"
         yield Finding("frame_rate", detail, "warning")
 
 
-def _kept_indices(records: list[EpisodeRecord], known: Mapping[str, int]) -> dict[int, int]:
+def _kept_indices(records: list[EpisodeRecord], known_indices: Mapping[str, int]) -> dict[int, int]:
     """The index that each episode keeps or gets, by its index as listed."""
-    new = count(max(known.values(), default=-1) + 1)
-    indices = [(record.episode_index, known.get(record.source_id)) for record in records]
+    new = count(max(known_indices.values(), default=-1) + 1)
+    indices = [(record.episode_index, known_indices.get(record.source_id)) for record in records]
     return {listed: next(new) if index is None else index for listed, index in indices}
 
 
@@ -86,11 +87,11 @@ def _renumbered[T: (EpisodeRecord, Finding)](item: T, indices: Mapping[int, int]
 
 def _with_unique_ids(records: tuple[EpisodeRecord, ...], findings: list[Finding]) -> list[EpisodeRecord]:
     """Each source id once: the second record of an id is a copy, gets a name of its own, and is not used."""
-    seen: Counter[str] = Counter()
+    id_counts: Counter[str] = Counter()
     unique = []
     for record in records:
-        seen[record.source_id] += 1
-        times = seen[record.source_id]
+        id_counts[record.source_id] += 1
+        times = id_counts[record.source_id]
         # The copy's name tells its place among those of its id
         if times > 1:
             detail = f"{record.source_id} is listed before (this one is in {record.data_uri or 'the metadata'})"
@@ -141,33 +142,36 @@ class EpisodesResult:
     split_by_group: Mapping[str, str]  # of the whole dataset
 
 
-def settled_listing(source: Source, known: Mapping[str, int]) -> Listing:
-    """The episodes of a source with the ids, indices and instructions that count; `known`: the indices of source ids.
+def settled_listing(source: Source, known_indices: Mapping[str, int]) -> Listing:
+    """The episodes of a source with the ids, indices and instructions that count; `known_indices`: the indices of
+    source ids.
 
     Raises SourceError.
     """
-    return settle(storable(list_episodes(source), source.config.limits), source.config, known)
+    return settle(storable(list_episodes(source), source.config.limits), source.config, known_indices)
 
 
 def episodes_stage(
     source: Source,
     listing: Listing,
     splits: SplitConfig,
-    before: Mapping[str, str],
-    stated: Mapping[int, Outcome] = NOBODY,
+    former_splits: Mapping[str, str],
+    stated_outcomes: Mapping[int, Outcome] = NOBODY,
     signals: Sequence[GripperSignal] = (),
     withdrawn: Collection[int] = (),
 ) -> EpisodesResult:
     """Facts and splits of a dataset's episodes, of those that the source has selected, and its grippers.
 
-    listing: all episodes (`settled_listing`). `before` holds the splits that groups were given earlier, `signals` the
+    listing: all episodes (`settled_listing`). `former_splits` holds the splits that groups were given earlier,
+    `signals` the
     grippers that an earlier survey showed. All are decided over the whole dataset, so that building a part of it first
-    changes nothing later. `stated`: outcomes by episode that people gave, which count before the source's. `withdrawn`:
+    changes nothing later. `stated_outcomes`: outcomes by episode that people gave, which count before the source's.
+    `withdrawn`:
     episodes that were taken down, which no samples of others may show.
     """
     config = source.config
     unusable = {f.episode_index for f in listing.findings if f.severity == "unusable" and f.episode_index is not None}
-    split_by_group = assign_splits(config.name, config.role, listing.records, splits, before, unusable)
+    split_by_group = assign_splits(config.name, config.role, listing.records, splits, former_splits, unusable)
     # Ids of all episodes are stored, so that one that is built later has the index that it has now
     ids = [
         {"dataset": config.name, "episode_index": record.episode_index, "source_id": record.source_id}
@@ -182,19 +186,19 @@ def episodes_stage(
         selected = {r.episode_index for r in records}
         findings = [f for f in findings if f.episode_index is None or f.episode_index in selected]
     # Outcomes that people gave stand in the place of their source's
-    given = ((record, stated.get(record.episode_index)) for record in records)
-    records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in given)
+    outcome_pairs = ((record, stated_outcomes.get(record.episode_index)) for record in records)
+    records = tuple(replace(r, success=o.success, success_source=o.source) if o else r for r, o in outcome_pairs)
     # `chunk` is the part of its dataset that an episode is built and stored with
     facts, split_rows = [], []
     for record in records:
         index, group = record.episode_index, record.group
-        where = {"dataset": config.name, "chunk": index // config.chunk_size}
-        facts.append(where | record_row(record))
+        key = {"dataset": config.name, "chunk": index // config.chunk_size}
+        facts.append(key | record_row(record))
         if group in split_by_group:
-            split_rows.append(where | {"episode_index": index, "group": group, "split": split_by_group[group]})
+            split_rows.append(key | {"episode_index": index, "group": group, "split": split_by_group[group]})
     # Of what is selected: nothing else may be shown, nor fetched
-    others = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
-    other_rows = [{"dataset": config.name} | other for other in others]
+    task_rows = other_tasks(config.name, records, split_by_group, unusable.union(withdrawn), config.chunk_size)
+    other_rows = [{"dataset": config.name} | task_row for task_row in task_rows]
     of_signals = enumerate(surveyed.signals)
     signal_rows = [signal_row(signal) | {"dataset": config.name, "signal_index": k} for k, signal in of_signals]
     tables = {
@@ -210,9 +214,11 @@ def episodes_stage(
 
 def _views_without_files(source: Source, listing: Listing) -> list[Finding]:
     """A finding for each camera that labels are to be made by and that no episode has."""
-    there = {camera for record in listing.records for camera in record.cameras}
-    detail = f"no episode has it, and labels are to be made by it; there are {', '.join(sorted(there)) or 'none'}"
-    lacking = [view for view in source.config.cameras.views if view not in there]
+    present_cameras = {camera for record in listing.records for camera in record.cameras}
+    detail = (
+        f"no episode has it, and labels are to be made by it; there are {', '.join(sorted(present_cameras)) or 'none'}"
+    )
+    lacking = [view for view in source.config.cameras.views if view not in present_cameras]
     return [Finding("camera_without_files", detail, "warning", camera=view) for view in lacking]
 
 
@@ -279,11 +285,11 @@ def dataset_row(source: Source, listing: Listing) -> dict[str, Any]:
 
 def findings_table(dataset: str, stage: str, findings: list[Finding], chunk_size: int) -> pa.Table:
     """Findings of one stage as rows; what is found several times of one thing is one row that says so."""
-    alike: dict[tuple[int | None, str | None, str], list[Finding]] = {}
+    finding_groups: dict[tuple[int | None, str | None, str], list[Finding]] = {}
     for f in findings:
-        alike.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
+        finding_groups.setdefault((f.episode_index, f.camera, f.reason), []).append(f)
     rows = []
-    for f in map(_merged, alike.values()):
+    for f in map(_merged, finding_groups.values()):
         row = {
             "dataset": dataset,
             "episode_index": f.episode_index,
@@ -304,6 +310,6 @@ def _merged(findings: list[Finding]) -> Finding:
     # With its file, where they are of several
     is_of_one = len({f.file for f in findings}) == 1
     details = list(dict.fromkeys(f.detail if is_of_one or not f.file else f"{f.file} {f.detail}" for f in findings))
-    more = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
+    remainder = [f"and {len(details) - MAX_DETAILS} more"] if len(details) > MAX_DETAILS else []
     severity = max((f.severity for f in findings), key=("warning", "unusable").index)
-    return replace(findings[0], detail="; ".join([*details[:MAX_DETAILS], *more]), severity=severity)
+    return replace(findings[0], detail="; ".join([*details[:MAX_DETAILS], *remainder]), severity=severity)

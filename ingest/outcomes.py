@@ -182,8 +182,8 @@ def _by_reward(e: OutcomeEvidence, sparse: set[str], both_ends: bool) -> Outcome
     if e.reward is None or e.reward.name not in sparse:
         return None
     was_cut_off = both_ends and e.ending is not None and not e.ending.is_terminal
-    says = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
-    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if says else None
+    is_decisive = e.reward.shows == REACHED or (e.reward.shows == UNSET and not was_cut_off)
+    return Outcome(e.reward.shows == REACHED, f"final {e.reward.name}") if is_decisive else None
 
 
 def _by_ending(e: OutcomeEvidence, ends_alone: bool) -> Outcome | None:

@@ -409,8 +409,9 @@ class Limits(BaseModel, extra="forbid", frozen=True):
     )
     max_cpu_s_per_mb: float = _limit(300.0, "further seconds for each MB of what is read", ge=0)
 
-    def excess(self, name: str, claimed: float, what: str, times: int = 1) -> str:
-        """Why `claimed` is more than the limit `name` (or so many times it) allows of `what`; "" where it is not.
+    def excess(self, name: str, claimed: float, description: str, times: int = 1) -> str:
+        """Why `claimed` is more than the limit `name` (or so many times it) allows of `description`; "" where it is
+        not.
 
         Example: LIMITS.excess("max_rows", 1 << 21, "a.parquet: rows").
         """
@@ -418,11 +419,11 @@ class Limits(BaseModel, extra="forbid", frozen=True):
         if claimed <= limit:
             return ""
         rule = f"limits.{name}" if times == 1 else f"{times} x limits.{name}"
-        return f"{what}: {claimed:,.0f}, over the limit of {limit:,} ({rule} of the registry entry)"
+        return f"{description}: {claimed:,.0f}, over the limit of {limit:,} ({rule} of the registry entry)"
 
-    def check(self, name: str, claimed: float, what: str, times: int = 1) -> None:
+    def check(self, name: str, claimed: float, description: str, times: int = 1) -> None:
         """Raises DataError, as a finding `over_limit`, for what `excess` says."""
-        if problem := self.excess(name, claimed, what, times):
+        if problem := self.excess(name, claimed, description, times):
             raise DataError(problem, "over_limit")
 
     def cpu_s(self, num_bytes: int) -> float:

@@ -58,16 +58,16 @@ class Fingerprint:
     def is_empty(self) -> bool:
         return not (self.rows or self.sketch or self.moments or self.file or self.contents)
 
-    def filled(self, other: "Fingerprint") -> "Fingerprint":
+    def filled(self, other_fingerprint: "Fingerprint") -> "Fingerprint":
         """This one, with what it lacks from another one of the same recording."""
         return Fingerprint(
-            num_frames=self.num_frames if self.num_frames is not None else other.num_frames,
-            rows=self.rows or other.rows,
-            times=self.times or other.times,
-            sketch=self.sketch or other.sketch,
-            moments=self.moments or other.moments,
-            file=self.file or other.file,
-            contents=self.contents | other.contents,
+            num_frames=self.num_frames if self.num_frames is not None else other_fingerprint.num_frames,
+            rows=self.rows or other_fingerprint.rows,
+            times=self.times or other_fingerprint.times,
+            sketch=self.sketch or other_fingerprint.sketch,
+            moments=self.moments or other_fingerprint.moments,
+            file=self.file or other_fingerprint.file,
+            contents=self.contents | other_fingerprint.contents,
         )
 
 
@@ -117,73 +117,74 @@ def file_stamp(source: Source, record: EpisodeRecord) -> str:
     return hashlib.sha256("\n".join([*lines, record.source_stamp]).encode()).hexdigest()[:16]
 
 
-def likeness(one: Fingerprint, other: Fingerprint) -> tuple[Likeness, str]:
+def likeness(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> tuple[Likeness, str]:
     """How sure it is that both are of one recording, and the layers that say so."""
-    if one.contents & other.contents:
+    if fingerprint.contents & other_fingerprint.contents:
         return Likeness.SAME, "rows and pictures are equal"
-    if one.file and one.file == other.file:
+    if fingerprint.file and fingerprint.file == other_fingerprint.file:
         return Likeness.SAME, "the bytes of the video are equal"
-    rows_compared = one.rows is not None and other.rows is not None
-    rows_equal = rows_compared and one.rows == other.rows
-    pictures = pictures_alike(one, other)
+    rows_compared = fingerprint.rows is not None and other_fingerprint.rows is not None
+    rows_equal = rows_compared and fingerprint.rows == other_fingerprint.rows
+    pictures = pictures_alike(fingerprint, other_fingerprint)
     if rows_equal and pictures is not False:
         return Likeness.SAME, "the rows are equal"
     if rows_equal:
         return Likeness.PROBABLE, "the rows are equal, the pictures are others"
-    lengths_equal = one.num_frames is not None and one.num_frames == other.num_frames
+    lengths_equal = fingerprint.num_frames is not None and fingerprint.num_frames == other_fingerprint.num_frames
     if pictures and lengths_equal:
-        why = "the pictures and the length are equal, the rows are others"
-        return Likeness.PROBABLE, why if rows_compared else "the pictures look alike and the length is equal"
-    if (share := shared_rows(one.sketch, other.sketch)) >= MIN_SHARED_ROWS:
+        reason = "the pictures and the length are equal, the rows are others"
+        return Likeness.PROBABLE, reason if rows_compared else "the pictures look alike and the length is equal"
+    if (share := shared_rows(fingerprint.sketch, other_fingerprint.sketch)) >= MIN_SHARED_ROWS:
         return Likeness.PROBABLE, f"{share:.0%} of the rows are equal, the length is another"
-    if not lengths_equal and is_of_one_scene(one, other):
+    if not lengths_equal and is_of_one_scene(fingerprint, other_fingerprint):
         return Likeness.PROBABLE, "there are no rows, the pictures are of one scene, and the length is another"
-    is_compared = rows_compared or pictures is not None or bool(one.file and other.file)
+    is_compared = rows_compared or pictures is not None or bool(fingerprint.file and other_fingerprint.file)
     return (Likeness.OTHER if is_compared else Likeness.UNKNOWN), ""
 
 
-def pictures_alike(one: Fingerprint, other: Fingerprint) -> bool | None:
+def pictures_alike(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool | None:
     """Does a camera of one show the same as a camera of the other, at the same shares of time? None: not known.
 
     Cameras of one name are compared; of all with all where no name is in both.
     """
-    names = one.moments.keys() & other.moments.keys()
-    pairs = [(one.moments[name], other.moments[name]) for name in sorted(names)]
+    names = fingerprint.moments.keys() & other_fingerprint.moments.keys()
+    pairs = [(fingerprint.moments[name], other_fingerprint.moments[name]) for name in sorted(names)]
     if not names:
-        pairs = [(a, b) for a in one.moments.values() for b in other.moments.values()]
+        pairs = [(a, b) for a in fingerprint.moments.values() for b in other_fingerprint.moments.values()]
     distances = [bits_apart(a, b) for a, b in pairs if len(a) == len(b) > 0]
     return min(distances) <= MAX_BITS_APART if distances else None
 
 
-def is_of_one_scene(one: Fingerprint, other: Fingerprint) -> bool:
+def is_of_one_scene(fingerprint: Fingerprint, other_fingerprint: Fingerprint) -> bool:
     """May one video be a part of the other? Asked where neither has rows: at which moments it was cut is not known."""
-    if one.sketch or other.sketch:
+    if fingerprint.sketch or other_fingerprint.sketch:
         return False
-    for camera in one.moments.keys() & other.moments.keys():
+    for camera in fingerprint.moments.keys() & other_fingerprint.moments.keys():
         distances = [
-            min((moment ^ of_other).bit_count() for of_other in other.moments[camera]) for moment in one.moments[camera]
+            min((moment ^ of_other).bit_count() for of_other in other_fingerprint.moments[camera])
+            for moment in fingerprint.moments[camera]
         ]
         if distances and sum(distances) / len(distances) <= MAX_BITS_OF_A_SCENE:
             return True
     return False
 
 
-def bits_apart(one: Sequence[int], other: Sequence[int]) -> float:
+def bits_apart(first_hashes: Sequence[int], second_hashes: Sequence[int]) -> float:
     """Mean number of bits, of 64, by which hashes at the same moments differ."""
-    return sum((a ^ b).bit_count() for a, b in zip(one, other, strict=True)) / len(one)
+    return sum((a ^ b).bit_count() for a, b in zip(first_hashes, second_hashes, strict=True)) / len(first_hashes)
 
 
-def shared_rows(one: Sequence[int], other: Sequence[int]) -> float:
+def shared_rows(first_sketch: Sequence[int], second_sketch: Sequence[int]) -> float:
     """The share of the shorter run's different rows that the other one has, estimated by their sketches, 0..1.
 
     A sketch of fewer than SKETCH hashes has all of them; of a full one only what is below its largest is known.
     """
-    if not one or not other:
+    if not first_sketch or not second_sketch:
         return 0.0
-    known = [max(sketch) for sketch in (one, other) if len(sketch) == SKETCH]
-    limit = min(known, default=None)
-    first = {row for row in one if limit is None or row <= limit}
-    second = {row for row in other if limit is None or row <= limit}
+    largest_rows = [max(sketch) for sketch in (first_sketch, second_sketch) if len(sketch) == SKETCH]
+    limit = min(largest_rows, default=None)
+    first = {row for row in first_sketch if limit is None or row <= limit}
+    second = {row for row in second_sketch if limit is None or row <= limit}
     shorter = min(len(first), len(second))
     return len(first & second) / shorter if shorter else 0.0
 
@@ -284,15 +285,17 @@ class Placement:
 
 
 def place(
-    known: Sequence[KnownRecording], addresses: Sequence[Address], read: Callable[[EpisodeRecord], Fingerprint]
+    known_recordings: Sequence[KnownRecording],
+    addresses: Sequence[Address],
+    read: Callable[[EpisodeRecord], Fingerprint],
 ) -> list[Placement]:
     """Which known recording each address of a new listing holds, in the order of the addresses.
 
     read: the rows' layers of an episode, or the bytes of its video; asked only where files changed. Linear in the
     number of recordings.
     """
-    placed = _unchanged(known, addresses)
-    unplaced = _Unplaced(known, {p.known.recording for p in placed.values() if p.known})
+    placed = _unchanged(known_recordings, addresses)
+    unplaced = _Unplaced(known_recordings, {p.known.recording for p in placed.values() if p.known})
     waiting = [address for address in addresses if address.source_id not in placed]
     # Where no recording is missing, as at the first listing, what is not placed is new
     if not unplaced.recordings:
@@ -302,30 +305,30 @@ def place(
     for find in (unplaced.equal, unplaced.similar, unplaced.of_this_name):
         for address in waiting:
             fingerprint = fingerprints[address.source_id]
-            found = None if address.source_id in placed else find(address, fingerprint)
-            if found is not None:
-                placed[address.source_id] = found.with_fingerprint(fingerprint)
+            placement = None if address.source_id in placed else find(address, fingerprint)
+            if placement is not None:
+                placed[address.source_id] = placement.with_fingerprint(fingerprint)
     new = {a.source_id: Placement(a, None, fingerprint=fingerprints[a.source_id]) for a in waiting}
     return [placed.get(address.source_id) or new[address.source_id] for address in addresses]
 
 
-def _unchanged(known: Sequence[KnownRecording], addresses: Sequence[Address]) -> dict[str, Placement]:
+def _unchanged(known_recordings: Sequence[KnownRecording], addresses: Sequence[Address]) -> dict[str, Placement]:
     """By name the addresses whose files did not change: they hold what they held."""
-    by_name = {recording.source_id: recording for recording in known if not recording.is_here}
-    by_name |= {recording.source_id: recording for recording in known if recording.is_here}
+    by_name = {recording.source_id: recording for recording in known_recordings if not recording.is_here}
+    by_name |= {recording.source_id: recording for recording in known_recordings if recording.is_here}
     placed: dict[str, Placement] = {}
     for address in addresses:
-        before = by_name.get(address.source_id)
-        if before is not None and is_unchanged(before, address):
-            placed[address.source_id] = Placement(address, before)
+        recording_before = by_name.get(address.source_id)
+        if recording_before is not None and is_unchanged(recording_before, address):
+            placed[address.source_id] = Placement(address, recording_before)
     return placed
 
 
-def is_unchanged(before: KnownRecording, address: Address) -> bool:
+def is_unchanged(recording: KnownRecording, address: Address) -> bool:
     """Do the files of an address look as they did when the recording was there?"""
-    if before.stamp:
-        return before.stamp == address.stamp
-    return bool(before.source_stamp) and before.source_stamp == address.record.source_stamp
+    if recording.stamp:
+        return recording.stamp == address.stamp
+    return bool(recording.source_stamp) and recording.source_stamp == address.record.source_stamp
 
 
 class RecordingIndex:
@@ -379,11 +382,11 @@ class RecordingIndex:
         for candidate in (*self.equal(fingerprint), *self.similar(fingerprint)):
             if candidate.recording in without:
                 continue
-            like, why = likeness(candidate.fingerprint, fingerprint)
-            if like == Likeness.SAME:
-                return candidate, like, why
-            if like == Likeness.PROBABLE and probable is None:
-                probable = candidate, like, why
+            degree, reason = likeness(candidate.fingerprint, fingerprint)
+            if degree == Likeness.SAME:
+                return candidate, degree, reason
+            if degree == Likeness.PROBABLE and probable is None:
+                probable = candidate, degree, reason
         return probable
 
 
@@ -423,12 +426,12 @@ class _Unplaced:
         candidates = self.index.equal(fingerprint)
         if not candidates:
             return None
-        here = self._of_this_name(address)
-        recording = here if here in candidates else candidates[0]
+        namesake = self._of_this_name(address)
+        recording = namesake if namesake in candidates else candidates[0]
         assert recording is not None
         self.index.remove(recording)
-        why = "the rows are equal" if fingerprint.rows else "the bytes of the video are equal"
-        return Placement(address, recording, why=why)
+        reason = "the rows are equal" if fingerprint.rows else "the bytes of the video are equal"
+        return Placement(address, recording, why=reason)
 
     def similar(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
         """By a good part of the rows: the recording that shares most of them."""
@@ -436,8 +439,8 @@ class _Unplaced:
             share = shared_rows(fingerprint.sketch, recording.fingerprint.sketch)
             if share >= MIN_SHARED_ROWS:
                 self.index.remove(recording)
-                why = f"{share:.0%} of the rows are equal, the length or other rows differ"
-                return Placement(address, None, resembles=recording, why=why)
+                reason = f"{share:.0%} of the rows are equal, the length or other rows differ"
+                return Placement(address, None, resembles=recording, why=reason)
         return None
 
     def of_this_name(self, address: Address, fingerprint: Fingerprint) -> Placement | None:
@@ -446,27 +449,27 @@ class _Unplaced:
         if recording is None:
             return None
         self.index.remove(recording)
-        before = recording.fingerprint
-        if (before.rows and fingerprint.rows) or (before.file and fingerprint.file):
-            what = "the rows" if fingerprint.rows else "the bytes of the video"
-            why = f"it has the name of that recording, {what} are others"
-            return Placement(address, None, resembles=recording, why=why)
+        former_fingerprint = recording.fingerprint
+        if (former_fingerprint.rows and fingerprint.rows) or (former_fingerprint.file and fingerprint.file):
+            compared_part = "the rows" if fingerprint.rows else "the bytes of the video"
+            reason = f"it has the name of that recording, {compared_part} are others"
+            return Placement(address, None, resembles=recording, why=reason)
         return Placement(address, recording, why="it has the name of that recording", is_sure=False)
 
 
-def gone(known: Iterable[KnownRecording], placements: Iterable[Placement]) -> list[KnownRecording]:
+def gone(known_recordings: Iterable[KnownRecording], placements: Iterable[Placement]) -> list[KnownRecording]:
     """Recordings that were in the source, and that no address holds any more."""
     present = {placement.known.recording for placement in placements if placement.known}
-    return [recording for recording in known if recording.is_here and recording.recording not in present]
+    return [recording for recording in known_recordings if recording.is_here and recording.recording not in present]
 
 
-def remembered_splits(placements: Sequence[Placement], known: Iterable[KnownRecording]) -> dict[str, str]:
+def remembered_splits(placements: Sequence[Placement], known_recordings: Iterable[KnownRecording]) -> dict[str, str]:
     """The split of each listed group, by the recordings that it has now; held-out splits before train.
 
     A group that is named in the source also keeps what its recordings had that are away.
     """
     splits: dict[str, list[str]] = defaultdict(list)
-    for recording in known:
+    for recording in known_recordings:
         if recording.split and not recording.is_here and not _is_own_group(recording.group, recording):
             splits[recording.group].append(recording.split)
     remembered = {group: _strictest(of_group) for group, of_group in splits.items()}

@@ -302,42 +302,42 @@ def overview(entries: Mapping[str, DatasetConfig], built: Built) -> list[dict[st
     rows = []
     for name in sorted(built.keys() | entries.keys()):
         entry = entries.get(name)
-        known = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
-        of_source = (entry.published.episodes, entry.source) if entry else (None, known["source_uri"])
-        row = {column: known[column] for column in COLUMNS}
+        fields = entry.model_dump(mode="json") | {"dataset": name} if entry else built[name]
+        of_source = (entry.published.episodes, entry.source) if entry else (None, fields["source_uri"])
+        row = {column: fields[column] for column in COLUMNS}
         rows.append(row | {"episodes": of_source[0], "source": of_source[1], "built": name in built})
     return rows
 
 
 def facts(entry: DatasetConfig | None, row: Mapping[str, Any] | None) -> dict[str, Any]:
     """The registry entry of a dataset, overruled by the configuration that the workspace was built with."""
-    known: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     if entry:
-        known = {"dataset": entry.name} | entry.model_dump(mode="json")
-        known |= {"cameras": list(entry.cameras.ordered()), "cameras_by_role": known["cameras"]}
-    return known | {k: v for k, v in (row or {}).items() if v is not None} | {"built": row is not None}
+        fields = {"dataset": entry.name} | entry.model_dump(mode="json")
+        fields |= {"cameras": list(entry.cameras.ordered()), "cameras_by_role": fields["cameras"]}
+    return fields | {k: v for k, v in (row or {}).items() if v is not None} | {"built": row is not None}
 
 
-def readable(known: Mapping[str, Any]) -> list[dict[str, str]]:
+def readable(fields: Mapping[str, Any]) -> list[dict[str, str]]:
     """Facts as lines of text: no empty ones, cameras by role, the gripper as an index into its vector, notes last."""
     flat: dict[str, Any] = {}
-    for key in sorted(known, key=lambda k: k == "notes"):
-        flat |= _flattened(key, known)
+    for key in sorted(fields, key=lambda k: k == "notes"):
+        flat |= _flattened(key, fields)
     filled = {key: value for key, value in flat.items() if value not in (None, "", [])}
     return [{"field": key, "value": _text(value)} for key, value in filled.items()]
 
 
-def _flattened(key: str, known: Mapping[str, Any]) -> dict[str, Any]:
+def _flattened(key: str, fields: Mapping[str, Any]) -> dict[str, Any]:
     """A fact as lines: one, or one for each of its parts."""
-    value = known[key]
+    value = fields[key]
     # The name is `dataset` too, and roles are shown in the place of the cameras
     if key in ("name", "cameras_by_role"):
         return {}
     if key == "gripper" and value:
         return {key: _grippers(value)}
     # Without a registry entry only the cameras' order is known
-    if key == "cameras" and "cameras_by_role" in known:
-        value = known["cameras_by_role"]
+    if key == "cameras" and "cameras_by_role" in fields:
+        value = fields["cameras_by_role"]
     if isinstance(value, Mapping):
         return {f"{key} {part}": of_part for part, of_part in value.items()}
     return {key: value}

@@ -53,8 +53,8 @@ def adapter_of(format_: Format) -> FormatAdapter:
 def recognises(format_: Format, source: Source) -> bool:
     """Do the source's files look like a format? By names of files and folders."""
     adapter = adapter_of(format_)
-    own: Callable[[Source], bool] | None = getattr(adapter, "recognises", None)
-    return own(source) if own else bool(adapter.roots(source.files))
+    own_test: Callable[[Source], bool] | None = getattr(adapter, "recognises", None)
+    return own_test(source) if own_test else bool(adapter.roots(source.files))
 
 
 # Where datasets lie: in the folder itself, in folders below it, or above, by the names of files alone. An adapter's
@@ -96,10 +96,10 @@ class _Kind(NamedTuple):
 
 def places_of(source: Source) -> Places:
     """The datasets that a source holds; of the format that its entry names, where it names one. Raises SourceError."""
-    stated = source.config.format
-    formats = (format_named(stated),) if stated else FORMATS
+    stated_format = source.config.format
+    formats = (format_named(stated_format),) if stated_format else FORMATS
     # Where a format needs no more than single files, a person who names it means the folder as a whole
-    if stated and formats[0].levels is None:
+    if stated_format and formats[0].levels is None:
         return Places((DatasetPlace("", formats[0]),) if recognises(formats[0], source) else ())
     kinds = _outermost(_kinds(source.files, formats))
     # A folder that is known by less than files, such as an empty meta/, counts where nothing else is there
@@ -116,9 +116,9 @@ def part_of(source: Source) -> str | None:
     address, formats = PurePosixPath(source.config.source), [f for f in FORMATS if f.levels is not None]
     parents = [*address.parents][: -3 if source.config.is_remote else None]  # not an address's scheme, host or owner
     for above in parents[:MAX_PART_LEVELS] if list(source.files) != [address.name] else ():
-        inside = address.relative_to(above)
-        if "" in _kinds((f"{inside}/{uri}" for uri in source.files), formats):
-            return source.config.source.rstrip("/").removesuffix(f"/{inside}")
+        relative_path = address.relative_to(above)
+        if "" in _kinds((f"{relative_path}/{uri}" for uri in source.files), formats):
+            return source.config.source.rstrip("/").removesuffix(f"/{relative_path}")
     return None
 
 
@@ -169,7 +169,7 @@ def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> s
     reached = folder
     for level, above in enumerate(_above(folder), 1):
         is_too_far = kind.format.levels is not None and level > kind.format.levels
-        if is_too_far or not all(_belongs(other, kind) for other in below[above]):
+        if is_too_far or not all(_belongs(other_kind, kind) for other_kind in below[above]):
             break
         # One configuration alone is the dataset; several are, together
         if not (kind.name and above and below[above].total() == below[folder].total()):
@@ -177,22 +177,22 @@ def _reached(folder: str, kind: _Kind, below: Mapping[str, Counter[_Kind]]) -> s
     return reached
 
 
-def _belongs(other: _Kind, kind: _Kind) -> bool:
+def _belongs(other_kind: _Kind, kind: _Kind) -> bool:
     """Does what lies in the same folder belong to a dataset of some kind? Videos do, to rows in single files."""
-    return other == kind or (kind.format.levels is None and other.format == VIDEO)
+    return other_kind == kind or (kind.format.levels is None and other_kind.format == VIDEO)
 
 
 def _places(source: Source, datasets: Mapping[str, Format]) -> Places:
     """With what the files beside the datasets are, where there are several."""
-    inside: dict[str | None, list[str]] = defaultdict(list)
+    uris_by_folder: dict[str | None, list[str]] = defaultdict(list)
     for uri in source.files:
         owner = next((folder for folder in _above(uri) if folder in datasets), None)
-        inside[owner].append(uri)
+        uris_by_folder[owner].append(uri)
     places = []
     for folder, format_ in sorted(datasets.items()):
-        is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in inside[folder])
+        is_described = any(uri.lower().endswith(DESCRIPTIONS) for uri in uris_by_folder[folder])
         places.append(DatasetPlace(folder, format_, format_ == VIDEO and not is_described))
-    return Places(tuple(places), tuple(filter(_is_data, inside[None])))
+    return Places(tuple(places), tuple(filter(_is_data, uris_by_folder[None])))
 
 
 def _is_data(uri: str) -> bool:
@@ -219,9 +219,9 @@ def format_of(source: Source) -> Format:
 
 def _stated(source: Source) -> Format:
     """The format of the registry entry, which must recognise the dataset: what is on disk may be another."""
-    stated = format_named(source.config.format or "")
-    if recognises(stated, source):
-        return stated
+    stated_format = format_named(source.config.format or "")
+    if recognises(stated_format, source):
+        return stated_format
     _check_not_empty(source)
     # What it is instead shows what to do
     if (places := places_of(source)).datasets:
@@ -229,10 +229,10 @@ def _stated(source: Source) -> Format:
     unstated = replace(source, config=source.config.model_copy(update={"format": None}))
     names = dict.fromkeys(place.format.name for place in places_of(unstated).datasets)
     if whole := part_of(unstated):
-        why = f"it is {_part(whole)}"
+        reason = f"it is {_part(whole)}"
     else:
-        why = f"its files look like {' and '.join(names)}" if names else LOOKS
-    raise SourceError(f"{source.config.source} is not in the format {stated.name}: {why}")
+        reason = f"its files look like {' and '.join(names)}" if names else LOOKS
+    raise SourceError(f"{source.config.source} is not in the format {stated_format.name}: {reason}")
 
 
 def _holding(source: Source, places: Places) -> SourceError:
@@ -274,7 +274,7 @@ def list_episodes(source: Source) -> Listing:
         source.read_files.intersection_update(source.noted[READ_FILES])
     try:
         allowed_s, name = _allowed(source, "the list of its episodes", "")
-        with memory_wall(limits.max_memory_bytes), time_wall(name) as within, within(allowed_s):
+        with memory_wall(limits.max_memory_bytes), time_wall(name) as cpu_timer, cpu_timer(allowed_s):
             listing = adapter.list_episodes(source)
     except MemoryError as e:
         raise SourceError(f"{source.config.source}: to list its episodes takes more memory than it may ({e})") from e
@@ -284,14 +284,14 @@ def list_episodes(source: Source) -> Listing:
     # What the files themselves show, in whatever format they are
     escapes = "a link that leads out of the dataset's folder; not followed"
     is_no_name = "the name of a file or folder is not UTF-8; left out"
-    found = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping]
-    found += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable]
+    path_findings = [Finding("path_escape", escapes, "warning", file=uri) for uri in source.contents.escaping]
+    path_findings += [Finding("bad_name", is_no_name, "warning", file=uri) for uri in source.contents.unnameable]
     records = list(listing.records)
     for place, record in enumerate(records):
         if problem := limits.excess("max_fps", record.fps, "frames a second"):
-            found.append(Finding("over_limit", problem, "unusable", record.episode_index))
+            path_findings.append(Finding("over_limit", problem, "unusable", record.episode_index))
             records[place] = replace(record, fps=limits.max_fps)
-    return replace(listing, records=tuple(records), findings=(*listing.findings, *found))
+    return replace(listing, records=tuple(records), findings=(*listing.findings, *path_findings))
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -299,12 +299,12 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
 
     Pictures of cameras that are stored as BGR come as RGB.
     """
-    stated = source.config.format
-    format_ = format_named(stated) if stated else format_of(source)
+    format_name = source.config.format
+    format_ = format_named(format_name) if format_name else format_of(source)
     allowed_s, name = _allowed(source, f"the rows of episode {record.episode_index}", record.data_uri or "")
     if format_.needs_rows and not (record.data_uri and record.num_rows):
         raise DataError("no rows", "no_data")
-    with time_wall(name) as within, within(allowed_s):
+    with time_wall(name) as cpu_timer, cpu_timer(allowed_s):
         episode = adapter_of(format_).read_episode(source, record)
     # A file that was replaced since it was listed is not the episode that the corpus knows
     lengths = {table.num_rows for table in (episode.states, episode.actions) if table is not None}
@@ -313,14 +313,14 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     return replace(episode, frames=partial(_within_limits, source, episode))
 
 
-def _allowed(source: Source, what: str, uri: str) -> tuple[float, str]:
+def _allowed(source: Source, description: str, uri: str) -> tuple[float, str]:
     """Seconds of CPU that reading some of a source may take, by the bytes of its file, or of all where it has none of
     its own; and the name of that work. Raises DataError where a process has stayed in it."""
     if BYTES not in source.noted:
         source.noted[BYTES] = sum(file.size for file in source.files.values())
     allowed_s = source.config.limits.cpu_s(source.size(uri) or source.noted[BYTES])
-    if is_left_out(name := f"{source.config.source}: {what} {source.files.get(uri)}"):
-        raise DataError(f"{what} takes more than {allowed_s:g} s of CPU", "too_costly")
+    if is_left_out(name := f"{source.config.source}: {description} {source.files.get(uri)}"):
+        raise DataError(f"{description} takes more than {allowed_s:g} s of CPU", "too_costly")
     return allowed_s, name
 
 
@@ -333,10 +333,10 @@ def _within_limits(
     uri = next((video.uri for video in episode.record.videos if video.camera == camera), "")
     allowed_s, name = _allowed(source, f"camera {camera} of episode {episode.record.episode_index}", uri)
     taken_s, pictures = 0.0, iter(episode.frames(camera, replace(options, limits=source.config.limits)))
-    with time_wall(name) as within:
+    with time_wall(name) as cpu_timer:
         while taken_s <= allowed_s:
             before_s = process_time()
-            with within(allowed_s - taken_s):
+            with cpu_timer(allowed_s - taken_s):
                 picture = next(pictures, None)
             if picture is None:
                 return

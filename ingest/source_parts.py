@@ -28,7 +28,7 @@ class PartCensus:
         kind: PartKind,
         name: str,
         use: str,
-        why: str,
+        reason: str,
         *,
         shape: Iterable[int | None] = (),
         dtype: str = "",
@@ -36,49 +36,49 @@ class PartCensus:
     ) -> None:
         """A part that is read as `use` (state, action, time, camera, instruction, outcome, steps, rate, length, group).
 
-        `why`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry names it". `shape`:
+        `reason`: what shows that it is that, such as "LIBERO keeps it there" or "the registry entry names it". `shape`:
         that of one episode, None for what differs from one to the next. `file`: the first that has it.
         """
-        self.add(SourcePart(kind, name, "used", use, why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "used", use, reason, tuple(shape), dtype, file))
 
     def known(
         self,
         kind: PartKind,
         name: str,
-        why: str,
+        reason: str,
         *,
         shape: Iterable[int | None] = (),
         dtype: str = "",
         file: str | None = None,
     ) -> None:
         """A part that is understood and left out on purpose: a copy of another part, depth, bookkeeping. No finding."""
-        self.add(SourcePart(kind, name, "known", "", why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "known", "", reason, tuple(shape), dtype, file))
 
     def unknown(
         self,
         kind: PartKind,
         name: str,
-        why: str = "no key of this format is called so",
+        reason: str = "no key of this format is called so",
         *,
         shape: Iterable[int | None] = (),
         dtype: str = "",
         file: str | None = None,
     ) -> None:
         """A part that carries numbers, pictures or texts, and that is used for nothing: a finding of the dataset."""
-        self.add(SourcePart(kind, name, "unknown", "", why, tuple(shape), dtype, file))
+        self.add(SourcePart(kind, name, "unknown", "", reason, tuple(shape), dtype, file))
 
     def add(self, part: SourcePart) -> None:
         """A part that is described already; one of the same kind, name and use is counted to it."""
         key = (part.kind, part.name, f"{part.status} {part.use}")
-        before = self.parts.get(key)
-        if before is None and len(self.parts) >= self.most:
+        former_part = self.parts.get(key)
+        if former_part is None and len(self.parts) >= self.most:
             self.num_beyond += part.num_times
             return
-        if before is None:
+        if former_part is None:
             self.parts[key] = part
             return
-        shape = before.shape if before.shape == part.shape else _common_shape(before.shape, part.shape)
-        self.parts[key] = replace(before, shape=shape, num_times=before.num_times + part.num_times)
+        shape = former_part.shape if former_part.shape == part.shape else _common_shape(former_part.shape, part.shape)
+        self.parts[key] = replace(former_part, shape=shape, num_times=former_part.num_times + part.num_times)
 
     def listed(self) -> tuple[SourcePart, ...]:
         """All parts, by kind and name."""
@@ -87,14 +87,14 @@ class PartCensus:
     def findings(self) -> list[Finding]:
         """A finding for each part that is used for nothing, and one where there are more parts than the limit."""
         unknown = [part for part in self.listed() if part.status == "unknown"]
-        found = [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
+        findings = [Finding("part_not_used", part_text(part), "warning", file=part.file) for part in unknown]
         if self.num_beyond:
             detail = (
                 f"{self.num_beyond} parts are not in the list of what the source holds: it names {self.most:,} "
                 "(limits.max_features of the registry entry)"
             )
-            found.append(Finding("over_limit", detail, "warning"))
-        return found
+            findings.append(Finding("over_limit", detail, "warning"))
+        return findings
 
 
 def joined(parts: Iterable[SourcePart]) -> tuple[SourcePart, ...]:

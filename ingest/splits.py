@@ -35,10 +35,10 @@ def assign_splits(
     role: str,
     records: Sequence[EpisodeRecord],
     config: SplitConfig,
-    before: Mapping[str, str] | None = None,
+    former_splits: Mapping[str, str] | None = None,
     unusable: Collection[int] = (),
 ) -> dict[str, str]:
-    """The split of each group. `before` holds splits already given to groups; they stay.
+    """The split of each group. `former_splits` holds splits already given to groups; they stay.
 
     `unusable` are indices of episodes that cannot be used. Groups of nothing else take no place of val or test_id.
 
@@ -58,7 +58,7 @@ def assign_splits(
     # One episode of a held-out task holds its whole group out, since a group is never parted
     held_out = {r.group for r in records if not {r.task or "", *r.tasks}.isdisjoint(config.held_out_tasks)}
     splits = dict.fromkeys(held_out, "test_task")
-    for group, split in (before or {}).items():
+    for group, split in (former_splits or {}).items():
         # Held-out tasks and the role may be others than they were
         if group in task_by_group and group not in held_out and split not in ("test_ood", "test_task"):
             splits[group] = split

@@ -48,7 +48,7 @@ _WORD = re.compile(r"[^\W\d_]+|\d+")
 _LIKE, _LIKE_WITHOUT_SPACES = 0.8, 0.4  # likeness of two words from which on they count as one misspelt or inflected
 
 
-def are_other_tasks(one: str | None, other: str | None) -> bool:
+def are_other_tasks(task: str | None, other_task: str | None) -> bool:
     """Do the texts ask for different things: does each name something that the other does not?
 
     A text that only says more than the other may be the same task, and so may one that says it in other words. Where
@@ -57,13 +57,13 @@ def are_other_tasks(one: str | None, other: str | None) -> bool:
     Example: "Put the cup on the plate" and "Place the pear on the plate" are; "Grab the cup, set it on the plate" and
     "Put the blue mug on the plate" are not.
     """
-    words, others = _things(one or ""), _things(other or "")
-    return _has_own(words, others) and _has_own(others, words)
+    words, other_words = _things(task or ""), _things(other_task or "")
+    return _has_own(words, other_words) and _has_own(other_words, words)
 
 
-def _has_own(words: frozenset[str], others: frozenset[str]) -> bool:
+def _has_own(words: frozenset[str], other_words: frozenset[str]) -> bool:
     """Is there a word that none of the others means as well?"""
-    return any(not any(_mean_the_same(word, other) for other in others) for word in words)
+    return any(not any(_mean_the_same(word, other_word) for other_word in other_words) for word in words)
 
 
 @cache
@@ -84,14 +84,14 @@ def _stem(word: str) -> str:
 
 
 @cache
-def _mean_the_same(one: str, other: str) -> bool:
+def _mean_the_same(first_word: str, other_word: str) -> bool:
     """Are two stems one word, perhaps misspelt? Of scripts without spaces a "word" is a clause."""
-    if one == other:
+    if first_word == other_word:
         return True
-    if min(len(one), len(other)) < 4:
+    if min(len(first_word), len(other_word)) < 4:
         return False
-    likeness = SequenceMatcher(None, one, other).ratio()
-    return likeness >= (_LIKE if one.isascii() and other.isascii() else _LIKE_WITHOUT_SPACES)
+    likeness = SequenceMatcher(None, first_word, other_word).ratio()
+    return likeness >= (_LIKE if first_word.isascii() and other_word.isascii() else _LIKE_WITHOUT_SPACES)
 
 
 _NOTHING = frozenset(map(_stem, _SAID_ALONG.split()))
@@ -133,19 +133,23 @@ def other_tasks(
     chosen = []
     for name, runs_by_task in sorted(by_split.items()):
         tasks = _ring({task: task for task in runs_by_task})
-        runs = {task: _ring({r.source_id: r.episode_index for r in of}) for task, of in runs_by_task.items()}
+        runs = {
+            task: _ring({r.source_id: r.episode_index for r in task_runs}) for task, task_runs in runs_by_task.items()
+        }
         for chunk, own_tasks in sorted(_tasks_of_chunks(runs_by_task, chunk_size).items()):
             place = _hash(f"{dataset}\0{chunk}\0{name}")
-            others = _other_than(own_tasks, _after(tasks, place))
+            foreign_tasks = _other_than(own_tasks, _after(tasks, place))
             # Beyond the chunk: first a run of each task, then a second one of each, and so on
-            of_each = [(i for i in _after(runs[task], place) if i // chunk_size != chunk) for task in others]
+            of_each = [(i for i in _after(runs[task], place) if i // chunk_size != chunk) for task in foreign_tasks]
             in_turn = (i for turn in zip_longest(*of_each) for i in turn if i is not None)
             chosen += [{"chunk": chunk, "split": name, "episode_index": i} for i in sorted(islice(in_turn, MOST))]
     return chosen
 
 
 def _other_than(own_tasks: Sequence[str], tasks: Iterator[str]) -> list[str]:
-    return [task for task in islice(tasks, MOST_TASKS) if any(are_other_tasks(task, own) for own in own_tasks)]
+    return [
+        task for task in islice(tasks, MOST_TASKS) if any(are_other_tasks(task, own_task) for own_task in own_tasks)
+    ]
 
 
 def _tasks_of_chunks(runs_by_task: Mapping[str, Sequence[EpisodeRecord]], chunk_size: int) -> dict[int, list[str]]:

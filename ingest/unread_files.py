@@ -58,16 +58,16 @@ def add_unread_files(
     unread = [uri for uri in unread if not _is_chunk(uri, arrays)]
     known_paths = KNOWN_PATHS.get(format_.partition("_")[0], KNOWN_PATHS[""])
     for pattern, uris in _grouped(unread, known_paths).items():
-        why = _why_known(uris[0], known_paths)
-        status = "known" if why else "unknown"
-        why = why or "nothing names it, and no reader opens it"
-        census.add(SourcePart("file", pattern, status, "", why, file=uris[0], num_times=len(uris)))
+        reason = _why_known(uris[0], known_paths)
+        status = "known" if reason else "unknown"
+        reason = reason or "nothing names it, and no reader opens it"
+        census.add(SourcePart("file", pattern, status, "", reason, file=uris[0], num_times=len(uris)))
 
 
-def _unread(source: Source, named: set[str], folders: set[str]) -> list[str]:
+def _unread(source: Source, named_uris: set[str], folders: set[str]) -> list[str]:
     """Files, and members of tars that were looked into, that are not among those named, nor below some folders."""
     members = (f"{tar}!/{name}" for tar, archive in source.indexed_tars.items() for name in archive.members)
-    return [uri for uri in chain(source.files, members) if uri not in named and not _is_below(uri, folders)]
+    return [uri for uri in chain(source.files, members) if uri not in named_uris and not _is_below(uri, folders)]
 
 
 def _spoken_of(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
@@ -79,19 +79,19 @@ def _spoken_of(source: Source, records: Collection[EpisodeRecord], findings: Col
 def _why_known(uri: str, known_paths: KnownPaths) -> str:
     """Why a file holds nothing of a run, by its name; "" where it may."""
     name = uri.rsplit("/", 1)[-1]
-    by_name = (why for pattern, why in BOOKKEEPING_NAMES if pattern.fullmatch(name))
-    by_path = (why for pattern, why in known_paths if pattern.fullmatch(uri))
+    by_name = (reason for pattern, reason in BOOKKEEPING_NAMES if pattern.fullmatch(name))
+    by_path = (reason for pattern, reason in known_paths if pattern.fullmatch(uri))
     return next(chain(by_name, by_path), "")
 
 
 def _named(source: Source, records: Collection[EpisodeRecord], findings: Collection[Finding]) -> set[str]:
     """The files that were read, those that episodes rest on, and those of which a finding speaks."""
-    named = set(source.read_files)
+    named_uris = set(source.read_files)
     for record in records:
-        named.update(video.uri for video in record.videos)
-        named.add(record.data_uri or "")
-    named.update(finding.file for finding in findings if finding.file)
-    return named
+        named_uris.update(video.uri for video in record.videos)
+        named_uris.add(record.data_uri or "")
+    named_uris.update(finding.file for finding in findings if finding.file)
+    return named_uris
 
 
 def _is_below(uri: str, folders: set[str]) -> bool:
@@ -134,6 +134,6 @@ def _pattern(uris: Sequence[str]) -> str:
     first = NUMBER.findall(uris[0])
     differs = [False] * len(first)
     for uri in uris[1:]:
-        differs = [known or a != b for known, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
+        differs = [is_varying or a != b for is_varying, a, b in zip(differs, first, NUMBER.findall(uri), strict=True)]
     numbers = ("*" if is_other else number for is_other, number in zip(differs, first, strict=True))
     return NUMBER.sub(lambda _: next(numbers), uris[0])

@@ -61,12 +61,12 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episode: int, rows: list[dic
     [record] = records_of(lake, build.name, [episode])
     # Moments share pictures: each is decoded once
     keys_of_rows = [[picture_key(picture) for picture in row["pictures"]] for row in rows]
-    wanted = dict.fromkeys(chain.from_iterable(keys_of_rows))
+    picture_keys = dict.fromkeys(chain.from_iterable(keys_of_rows))
     with TemporaryFile() as file:
         pictures = PictureStore(file)
         source = build.source(lake.workspace.sources)
         keyframes = coarse_keyframes(lake, build.name, {episode})
-        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(wanted)
+        findings = PictureDecoder(lake, build, source, record, pictures, keyframes).decode(picture_keys)
         # One picture missing is an error here: the caller asked for this very episode
         if findings:
             raise UserError(f"episode {episode} of {build.name}: {findings[0].detail}")

@@ -350,16 +350,20 @@ def _check_is_whole(lake: Lake, source: Source) -> None:
     """Raises SourceError where most of the files that episodes were read from are gone, or may not be read."""
     if source.config.is_remote:
         return
-    known = lake.column(
+    read_files = lake.column(
         "SELECT DISTINCT split_part(uri, '!/', 1) FROM (SELECT unnest(list_append(list_transform(videos, v -> v.uri), "
         "data_uri)) AS uri FROM episode_facts WHERE dataset = ?) WHERE uri IS NOT NULL ORDER BY 1",
         [source.config.name],
     )
-    gone = [uri for uri in known if uri not in source.files or source.files[uri].version.endswith(NO_RIGHTS)]
-    if 2 * len(gone) > len(known):
+    missing_files = [
+        uri for uri in read_files if uri not in source.files or source.files[uri].version.endswith(NO_RIGHTS)
+    ]
+    if 2 * len(missing_files) > len(read_files):
         raise SourceError(
-            f"{source.config.source} is half there: {len(gone)} of {len(known)} files that episodes were read from are "
-            f"gone or may not be read, such as {gone[0]}; if for good: proccorpus build --dataset {source.config.name}"
+            f"{source.config.source} is half there: {len(missing_files)} of {len(read_files)} files that "
+            "episodes were read from are "
+            f"gone or may not be read, such as {missing_files[0]}; if for good: proccorpus build --dataset "
+            f"{source.config.name}"
         )
 
 

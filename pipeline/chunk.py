@@ -101,7 +101,7 @@ class ChunkResult:
 
 # More threads add in another order, which changes the last digits of labels
 @threadpool_limits.wrap(limits=1, user_api="blas")
-def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
+def run_chunk(task: ChunkTask, on_moment: Tell = lambda moment: None) -> ChunkResult:
     """Bring one chunk up to date, stage after stage: what one puts out decides what the next one's input is."""
     # Builds are parallel by processes and by decoders' threads: those of OpenCV would only get in their way
     cv2.setNumThreads(1)
@@ -121,28 +121,28 @@ def run_chunk(task: ChunkTask, tell: Tell = lambda moment: None) -> ChunkResult:
         with lake.reading():
             return STAMPS[kind](lake, build.name).get(chunk, "")
 
-    done: list[StageReport] = []
+    reports: list[StageReport] = []
     memory = dict[str, Any]()
     with closing(PictureCache(lake.workspace, build, task.threads)) as pictures:
         for step in chunk_steps(build.name, chunk, specs, history, outputs, stamp_of):
             if step.status == CURRENT:
                 continue
             moment = StageMoment(build.name, chunk, step.stage.name)
-            tell(moment)
+            on_moment(moment)
 
             def told(episodes: int, moment: StageMoment = moment) -> None:
-                tell(replace(moment, episodes=episodes))
+                on_moment(replace(moment, episodes=episodes))
 
             result = run_guarded(StageContext(lake, build, step, source, task.build_id, pictures, memory, told))
-            tell(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
-            done += result.done
+            on_moment(replace(moment, duration_s=sum(ended.run.duration_s for ended in result.done)))
+            reports += result.done
             if result.failed:
-                return ChunkResult(done, result.failed)
+                return ChunkResult(reports, result.failed)
             # The listing took a recording for another one: what people said of it has to be listed anew first
             if step.stage.name == FRAMES and any(sentence("", ended.numbers) for ended in result.done):
-                return ChunkResult(done, None)
+                return ChunkResult(reports, None)
             outputs[step.stage.name] = result.done[-1].run.output_hash
-    return ChunkResult(done, None)
+    return ChunkResult(reports, None)
 
 
 def run_guarded(context: StageContext) -> ChunkResult:

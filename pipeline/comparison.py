@@ -51,16 +51,16 @@ def comparison_step(lake: Lake, truth: Path | None = None, **options: Any) -> tu
 
 def comparison_version(compared: Iterable[tuple[str, str, str]]) -> str:
     """Of a comparison of (labeller, benchmark, hash of what was compared), in any order."""
-    return content_key(*(" ".join(one) for one in sorted(compared)))
+    return content_key(*(" ".join(key_parts) for key_parts in sorted(compared)))
 
 
 def short_name(c: AnnotatorComparison) -> str:
     return f"{c.annotator} {shorten(c.label_run, 17)}".strip()
 
 
-def reference_words(against: str) -> str:
+def reference_words(reference: str) -> str:
     """What labels are compared with, in words."""
-    return NOT_RUNS.get(against, f"label run {against}")
+    return NOT_RUNS.get(reference, f"label run {reference}")
 
 
 def groups(labellers: Sequence[AnnotatorComparison]) -> dict[tuple[str, str], list[AnnotatorComparison]]:
@@ -86,8 +86,8 @@ def short_table(labellers: Sequence[AnnotatorComparison]) -> list[dict[str, str]
 
 def _short_row(c: AnnotatorComparison, columns: Mapping[str, str]) -> dict[str, str]:
     covered = "" if c.coverage["all"] == 1 else f" ({c.coverage['all']:.0%})"
-    by = short_name(c) + (" (counts)" if c.counts else "")
-    row = {"dataset": c.dataset, "against": c.against, "labels by": by, "episodes": f"{c.num_episodes}{covered}"}
+    labeller = short_name(c) + (" (counts)" if c.counts else "")
+    row = {"dataset": c.dataset, "against": c.against, "labels by": labeller, "episodes": f"{c.num_episodes}{covered}"}
     for metric, title in columns.items():
         score = c.scores.get(("all", metric), NO_SCORE)
         # A baseline's figure stands without an interval, and a share that is told apart by eye
@@ -126,46 +126,46 @@ def conclusions(labellers: Sequence[AnnotatorComparison]) -> list[str]:
     runs = sorted((c for c in labellers if c.label_run), key=lambda c: not c.counts)
     baselines = [c for c in labellers if c.annotator in LOOK_AT_NOTHING]
     lines = [line for run in runs for line in _beside(run, baselines)]
-    return lines + [line for other in runs[1:] for line in _beside(runs[0], [other])]
+    return lines + [line for other_run in runs[1:] for line in _beside(runs[0], [other_run])]
 
 
-def _beside(run: AnnotatorComparison, others: Sequence[AnnotatorComparison]) -> list[str]:
+def _beside(run: AnnotatorComparison, other_runs: Sequence[AnnotatorComparison]) -> list[str]:
     """A line per metric: is a run nearer than others, and by how much."""
     lines = []
     for metric, title in JUDGED.items():
-        gains = [(other, gain(run, other, metric)) for other in others]
-        parts = [_standing(own, short_name(other)) for other, own in gains if own.n]
+        gains = [(other_run, gain(run, other_run, metric)) for other_run in other_runs]
+        parts = [_standing(run_gain, short_name(other_run)) for other_run, run_gain in gains if run_gain.n]
         if parts:
             lines.append(f"{short_name(run)}, {title}: {', '.join(parts)}")
     return lines
 
 
-def _standing(gain: Score, other: str) -> str:
+def _standing(gain: Score, other_name: str) -> str:
     """Nearer or farther where the interval is clear of zero; over one episode there is none."""
     if gain.n < 2:
-        return f"not clearly nearer than {other}: {gain.value:.3f} (one episode)"
+        return f"not clearly nearer than {other_name}: {gain.value:.3f} (one episode)"
     if gain.low <= 0 <= gain.high:
-        return f"not clearly nearer than {other}: {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})"
+        return f"not clearly nearer than {other_name}: {gain.value:.3f} ({gain.low:.3f} to {gain.high:.3f})"
     word = "nearer" if gain.value > 0 else "farther"
     low, high = sorted((abs(gain.low), abs(gain.high)))
-    return f"{word} than {other} by {abs(gain.value):.3f} ({low:.3f} to {high:.3f})"
+    return f"{word} than {other_name} by {abs(gain.value):.3f} ({low:.3f} to {high:.3f})"
 
 
-def farthest(apart: RunsApart) -> str:
+def farthest(difference: RunsApart) -> str:
     """Where two labels of an episode are farthest apart, and the page that shows it."""
-    if not apart.episodes:
-        return f"{apart.first} and {apart.second} have no episode in common."
+    if not difference.episodes:
+        return f"{difference.first} and {difference.second} have no episode in common."
     words = []
-    for a in apart.episodes:
+    for a in difference.episodes:
         progress = "" if math.isnan(a.progress) else f"progress {a.progress:.3f} apart, "
         words.append(f"{a.episode_index} ({progress}boundaries {a.boundary_f1:.2f})")
     episodes = ", ".join(words)
-    where = f"{apart.dataset}/{apart.episodes[0].episode_index}"
-    if apart.second in NOT_RUNS:
-        what, page = f"Farthest from {reference_words(apart.second)}", f"/episode/{where}"
+    episode_address = f"{difference.dataset}/{difference.episodes[0].episode_index}"
+    if difference.second in NOT_RUNS:
+        sentence, page = f"Farthest from {reference_words(difference.second)}", f"/episode/{episode_address}"
     else:
-        what, page = f"{apart.first} and {apart.second} are farthest apart", f"/compare/{where}"
-    return f"{what} in episodes {episodes}. `proccorpus explore` shows them: {page}"
+        sentence, page = f"{difference.first} and {difference.second} are farthest apart", f"/compare/{episode_address}"
+    return f"{sentence} in episodes {episodes}. `proccorpus explore` shows them: {page}"
 
 
 # A picture

@@ -222,16 +222,17 @@ def built(lake: Lake, dataset: str) -> DatasetBuild:
     build = stored_build(lake, dataset)
     if build is None:
         names = list(stored_builds(lake))
-        there = ", ".join(names) or "none yet"
-        raise UserError(f"there is no dataset {dataset!r}; built: {there}{did_you_mean(dataset, names)}")
+        built_names = ", ".join(names) or "none yet"
+        raise UserError(f"there is no dataset {dataset!r}; built: {built_names}{did_you_mean(dataset, names)}")
     return build
 
 
 def config_rows(builds: Sequence[DatasetBuild]) -> pa.Table:
     """Rows of `build_configs`: what some datasets are built with now."""
-    now = datetime.now(UTC)
+    created_at = datetime.now(UTC)
     rows = [
-        {"dataset": b.name, "config_hash": b.hash(), "config": b.model_dump_json(), "created_at": now} for b in builds
+        {"dataset": b.name, "config_hash": b.hash(), "config": b.model_dump_json(), "created_at": created_at}
+        for b in builds
     ]
     return TABLES["build_configs"].rows(rows)
 
@@ -266,22 +267,24 @@ def _check_settled(build: DatasetBuild, chunk_size: int, stored: DatasetBuild | 
 
     Neither changes any more: a build that took them would end otherwise than one of a fresh workspace.
     """
-    anew = "to have it otherwise, build it under another name, or remove it first (proccorpus datasets remove"
-    wanted = build.dataset.chunk_size
-    if "chunk_size" in build.dataset.model_fields_set and wanted != chunk_size:
+    remedy = "to have it otherwise, build it under another name, or remove it first (proccorpus datasets remove"
+    new_chunk_size = build.dataset.chunk_size
+    if "chunk_size" in build.dataset.model_fields_set and new_chunk_size != chunk_size:
         raise UserError(
-            f"{build.name}: chunk_size: {wanted}, but its chunks were built with {chunk_size} episodes, for good: say "
-            f"{chunk_size}, or nothing; {anew} {build.name})"
+            f"{build.name}: chunk_size: {new_chunk_size}, but its chunks were built with {chunk_size} episodes, "
+            "for good: say "
+            f"{chunk_size}, or nothing; {remedy} {build.name})"
         )
     if stored is None:
         return
     for name in SPLIT_SHARES:
-        asked, dealt = getattr(build.stages.splits, name), getattr(stored.stages.splits, name)
-        if asked != dealt:
+        new_value, dealt = getattr(build.stages.splits, name), getattr(stored.stages.splits, name)
+        if new_value != dealt:
             raise UserError(
-                f"{build.name}: splits.{name} is {asked} now, but its splits were dealt with {dealt}, and an episode "
+                f"{build.name}: splits.{name} is {new_value} now, but its splits were dealt with {dealt}, and an "
+                "episode "
                 f"keeps its split: say {dealt}, or build it as it was built last (proccorpus build --dataset "
-                f"{build.name}); {anew} {build.name})"
+                f"{build.name}); {remedy} {build.name})"
             )
 
 
@@ -309,11 +312,11 @@ def commit_read(lake: Lake, build: DatasetBuild) -> str | None:
     dataset = build.dataset
     stored = stored_builds(lake) if dataset.is_on_hub else {}
     for name in sorted(stored, key=lambda name: (name != build.name, name)):
-        other = json.loads(stored[name][0])
-        source = other["dataset"]["source"]
+        stored_config = json.loads(stored[name][0])
+        source = stored_config["dataset"]["source"]
         is_its = source == dataset.source if name == build.name else source.startswith(f"{dataset.source.rstrip('/')}/")
-        if is_its and other["dataset"].get("revision") == dataset.revision and other.get("commit"):
-            return other["commit"]
+        if is_its and stored_config["dataset"].get("revision") == dataset.revision and stored_config.get("commit"):
+            return stored_config["commit"]
     return None
 
 
@@ -370,8 +373,8 @@ def with_task(build: DatasetBuild, task: str) -> DatasetBuild:
 
 def with_samples(build: DatasetBuild, changes: Mapping[str, Any]) -> DatasetBuild:
     """The same build with other settings of the samples stage; those that are None stay."""
-    asked = {name: value for name, value in changes.items() if value is not None}
-    samples = build.stages.samples.model_copy(update=asked)
+    settings = {name: value for name, value in changes.items() if value is not None}
+    samples = build.stages.samples.model_copy(update=settings)
     return build.model_copy(update={"stages": build.stages.model_copy(update={"samples": samples})})
 
 
@@ -379,9 +382,9 @@ def source_build(
     source: Path | str, name: str, format: str | None, episodes: tuple[int, ...] | None, revision: str | None = None
 ) -> DatasetBuild:
     """A build of one folder, file or address that no registry knows. Raises UserError."""
-    where = str(source) if "://" in str(source) else str(Path(source).resolve())
+    location = str(source) if "://" in str(source) else str(Path(source).resolve())
     try:
-        fields: dict[str, Any] = {"name": name, "source": where, "revision": revision, "format": format}
+        fields: dict[str, Any] = {"name": name, "source": location, "revision": revision, "format": format}
         return DatasetBuild(dataset=DatasetConfig(**fields), episodes=episodes)
     except ValidationError as e:
         raise UserError(validation_message(e)) from e

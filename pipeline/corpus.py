@@ -71,9 +71,9 @@ def build(
     chosen = None if episodes is None else tuple(episodes)
     builds, _ = builds_of_source(space, lake, str(source), name=name, episodes=chosen, revision=revision)
     if task:
-        builds = tuple(with_task(one, task) for one in builds)
+        builds = tuple(with_task(dataset_build, task) for dataset_build in builds)
     if annotator:
-        builds = tuple(with_annotator(one, annotator) for one in builds)
+        builds = tuple(with_annotator(dataset_build, annotator) for dataset_build in builds)
     return _built(space, builds, workers)
 
 
@@ -92,9 +92,9 @@ def reward(
     as model="latest" or baseline="clock". task: by default that of a shown episode. fps: frames a second, default 4.
     Raises UserError.
     """
-    shown = [like] if isinstance(like, str | Episode) else list(like)
-    runs = [one for one in shown if isinstance(one, Episode)]
-    names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in shown)
+    references = [like] if isinstance(like, str | Episode) else list(like)
+    runs = [reference for reference in references if isinstance(reference, Episode)]
+    names = tuple(f"{e.dataset.name}/{e.index}" if isinstance(e, Episode) else e for e in references)
     space = runs[0].dataset.corpus.workspace if runs and workspace is None else _space(workspace)
     if names and not task:
         task = task_like(names, space)
@@ -131,8 +131,8 @@ class Corpus:
 
     def __getitem__(self, dataset: str) -> "Dataset":
         """A dataset by name. Raises UserError where there is none."""
-        if dataset not in (known := self.datasets):
-            raise UserError(f"no dataset {dataset!r} in {self.workspace.root}{did_you_mean(dataset, known)}")
+        if dataset not in (dataset_names := self.datasets):
+            raise UserError(f"no dataset {dataset!r} in {self.workspace.root}{did_you_mean(dataset, dataset_names)}")
         return Dataset(self, dataset)
 
     def __iter__(self) -> Iterator["Dataset"]:
@@ -144,9 +144,9 @@ class Corpus:
 
     def labels(self, dataset: str | None = None) -> pa.Table:
         """The segments that count, a row each, of all datasets or one; `.to_pandas()`. Raises UserError."""
-        where, values = ("WHERE dataset = ?", [self[dataset].name]) if dataset else ("", [])
+        condition, values = ("WHERE dataset = ?", [self[dataset].name]) if dataset else ("", [])
         order = "ORDER BY dataset, episode_index, segment_index"
-        return self._lake().arrow(f"SELECT * FROM active_segments {where} {order}", values)
+        return self._lake().arrow(f"SELECT * FROM active_segments {condition} {order}", values)
 
     def samples(self, split: str = "train", release: str | None = None, **loader: Any) -> Loader:
         """What a training loop reads: question-answer samples with their pictures (JPEG bytes), shuffled.
@@ -171,7 +171,7 @@ class Corpus:
         """Bring one dataset, or all, up to date: corrections become labels, samples and shards. Raises FailedError."""
         lake = self._lake()
         names = self.datasets if dataset is None else [self[dataset].name]
-        builds = [one for name in names if (one := stored_build(lake, name)) is not None]
+        builds = [stored for name in names if (stored := stored_build(lake, name)) is not None]
         return _built(self.workspace, builds, workers)
 
     def _lake(self) -> Lake:
@@ -246,12 +246,12 @@ class Episode:
         steps, kind (step, idle, done) and completed. plan: the planned steps; they follow from the segments' names
         where it is left out. Raises CorrectionError, and ConflictError where somebody else corrected it meanwhile.
         """
-        said = [corrections.as_said(s) if isinstance(s, Segment) else s for s in segments]
+        segment_rows = [corrections.as_said(s) if isinstance(s, Segment) else s for s in segments]
         corrections.save(
             open_lake(self.dataset.corpus.workspace),
             self.dataset.name,
             self.index,
-            corrections.parsed({"segments": said, "plan": list(plan)}),
+            corrections.parsed({"segments": segment_rows, "plan": list(plan)}),
             author=author or whoami(),
             base_label_run=self.label_run,
             base_content_hash=self.content,
@@ -298,9 +298,9 @@ class Exports:
 
         def export(out: str | Path, *, overwrite: bool = False, **options: Any) -> Exported:
             chosen = {k: v for k, v in options.items() if k in _names(Selection)}
-            own = {k: v for k, v in options.items() if k not in chosen}
+            kind_options = {k: v for k, v in options.items() if k not in chosen}
             lake = self.corpus._lake()
-            return kind.export(lake, Selection(**chosen), Path(out), kind.options(**own), overwrite=overwrite)
+            return kind.export(lake, Selection(**chosen), Path(out), kind.options(**kind_options), overwrite=overwrite)
 
         export.__name__, export.__doc__ = name, f"{kind.about} Options: those of `proccorpus export {kind.name}`."
         return export

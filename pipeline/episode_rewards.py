@@ -63,22 +63,22 @@ def score_episodes(
     settings = json.dumps({**scorer.settings, "score_fps": score_fps, "success": success}, sort_keys=True)
     run = content_key(settings, CODE_VERSION)[:16]  # equal for equal model, settings and code
     sql = "SELECT DISTINCT dataset, episode_index, content_hash FROM eval_predictions WHERE eval_run = ?"
-    known = set(lake.rows(sql, [run]))
+    scored_keys = set(lake.rows(sql, [run]))
     # By content: an episode whose video changed is scored anew
-    todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in known]
-    done = len(episodes) - len(todo)
+    todo = [e for e in episodes if (e.dataset, e.episode_index, e.content_hash) not in scored_keys]
+    num_scored = len(episodes) - len(todo)
     moments = failures = unsure = 0
-    on_episodes(done, len(episodes))
+    on_episodes(num_scored, len(episodes))
     for part in _groups(todo):
         predictions = _rewards(lake, scorer, part, score_fps)
         # What these episodes were before their videos changed goes
         drop_predictions(lake, "rewards of other videos", run, part[0].dataset, [e.episode_index for e in part])
         rewards = EvalRun(run, model, BENCHMARK, settings, CODE_VERSION, predictions=predictions)
         add_predictions(lake, f"rewards of {part[0].dataset}:{part[0].chunk}", rewards)
-        done, moments = done + len(part), moments + len(predictions)
+        num_scored, moments = num_scored + len(part), moments + len(predictions)
         failures += sum(p.prediction is None for p in predictions)
         unsure += sum(p.prediction is not None and p.raw == UNSEEN for p in predictions)
-        on_episodes(done, len(episodes))
+        on_episodes(num_scored, len(episodes))
     return ScoredEpisodes(run, len(episodes), len(todo), moments, failures, unsure)
 
 
@@ -90,8 +90,8 @@ def chunk_episodes(lake: Lake, dataset: str, chunk: int) -> list[ExportEpisode]:
 
 def _groups(episodes: Sequence[ExportEpisode]) -> Iterator[tuple[ExportEpisode, ...]]:
     """Of one chunk each."""
-    for _, there in groupby(episodes, key=lambda e: (e.dataset, e.chunk)):
-        yield from batched(there, COMMITTED_TOGETHER)
+    for _, chunk_episodes in groupby(episodes, key=lambda e: (e.dataset, e.chunk)):
+        yield from batched(chunk_episodes, COMMITTED_TOGETHER)
 
 
 def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], score_fps: float) -> list[EvalPrediction]:
@@ -99,9 +99,9 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     predictions: list[EvalPrediction] = []
 
     def add(e: ExportEpisode, frame_index: int, reward: Reward) -> None:
-        found = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure or reward.unsure}
+        rewards = {"prediction": reward.progress, "done": reward.done, "raw": reward.failure or reward.unsure}
         predictions.append(
-            EvalPrediction(e.dataset, e.episode_index, frame_index, **found, content_hash=e.content_hash)
+            EvalPrediction(e.dataset, e.episode_index, frame_index, **rewards, content_hash=e.content_hash)
         )
 
     first = episodes[0]
@@ -110,10 +110,10 @@ def _rewards(lake: Lake, scorer: Scorer, episodes: Sequence[ExportEpisode], scor
     moments = ((e, m) for e in episodes for m in _moments(scorer, e, source, records[e.episode_index], score_fps))
     for part in batched(moments, AT_ONCE):
         # One batch of moments of several episodes; those that broke off have no picture to score
-        found = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
+        rewards = iter(scorer.score([m for _, m in part if isinstance(m, Moment)]))
         for e, m in part:
             if isinstance(m, Moment):
-                add(e, m.frame_index, next(found))
+                add(e, m.frame_index, next(rewards))
             else:
                 add(e, m[0], Reward(scorer.source, None, failure=m[1]))
     return predictions

@@ -39,11 +39,11 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
     """
     # Imported segments get their progress as the dataset's own did last
     config = built(lake, dataset).stages.progress
-    told = read_annotations(path, form)
-    run = LabelRun("imported", CODE_VERSION, resolved({"form": told.form, "sha256": told.sha256}))
+    annotations = read_annotations(path, form)
+    run = LabelRun("imported", CODE_VERSION, resolved({"form": annotations.form, "sha256": annotations.sha256}))
     by_episode: dict[int, EpisodeAnnotation] = {}
     refused = []
-    for a in told.episodes:
+    for a in annotations.episodes:
         # An export of several datasets brings annotations of the others, too
         if a.of and a.of[0] != dataset:
             refused.append(f"annotation {a.episode_index}: it is of {a.of[0]}")
@@ -54,13 +54,13 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
 
     # Chunk by chunk: what fits is published, what does not is listed in `refused`
     episodes = segments = 0
-    seen: set[int] = set()
+    matched: set[int] = set()
     for chunk in lake.column("SELECT DISTINCT chunk FROM episode_content WHERE dataset = ? ORDER BY 1", [dataset]):
         started, place, labelled = time.monotonic(), LabelPlace(dataset, chunk, run.id), []
         for signals in chunk_signals(lake, dataset, chunk):
             if signals.episode_index not in by_episode:
                 continue
-            seen.add(signals.episode_index)
+            matched.add(signals.episode_index)
             try:
                 labelled.append(_labelled(signals, by_episode[signals.episode_index], config))
             except ImportedError as error:
@@ -73,7 +73,7 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
             dataset=dataset,
             chunk=chunk,
             label_run=run.id,
-            input_hash=content_key(told.sha256),
+            input_hash=content_key(annotations.sha256),
             code_version=CODE_VERSION,
             rows=sum(t.num_rows for t in tables.values()),
             output_hash=output_hash(tables),
@@ -83,15 +83,15 @@ def import_annotations(lake: Lake, path: Path, dataset: str, form: str | None = 
         lake.publish(stage_run, tables, registered=of_label_run(run.id, vars(run)))
         episodes += len(labelled)
         segments += tables["segments"].num_rows
-    refused += [f"episode {e}: {dataset} has no such usable episode" for e in sorted(by_episode.keys() - seen)]
+    refused += [f"episode {e}: {dataset} has no such usable episode" for e in sorted(by_episode.keys() - matched)]
     if not episodes:
         raise ImportedError(f"nothing of {path} fits {dataset}: {'; '.join(refused[:3])}")
-    return Imported(dataset, run.id, told.form, episodes, segments, tuple(refused))
+    return Imported(dataset, run.id, annotations.form, episodes, segments, tuple(refused))
 
 
 def _labelled(signals: EpisodeSignals, annotation: EpisodeAnnotation, config: ProgressConfig) -> LabelledSignals:
     """Raises ImportedError where the annotation does not fit the episode."""
-    told = annotation.label(len(signals.change), signals.fps, signals.success)
+    label = annotation.label(len(signals.change), signals.fps, signals.success)
     # Without a plan of its own: the names in the order of their first attempts
-    plan = [*(told.plan or dict.fromkeys(s.name for s in told.segments if s.step is not None))]
-    return stated_label(signals, told.segments, told.num_planned, plan, config, told.end, curve=told.progress)
+    plan = [*(label.plan or dict.fromkeys(s.name for s in label.segments if s.step is not None))]
+    return stated_label(signals, label.segments, label.num_planned, plan, config, label.end, curve=label.progress)

@@ -75,10 +75,10 @@ def inspect_source(
 def _opened(path: str, revision: str | None, format: str | None, full: bool) -> Iterator[Source]:
     """A source of which only what is looked at is fetched, where it is an address, into a folder that goes."""
     is_address = "://" in path
-    where = path if is_address else str(Path(path).resolve())
+    location = path if is_address else str(Path(path).resolve())
     facts: dict[str, Any] = {
         "name": name_of(last_name(path)) or UNNAMED,
-        "source": where,
+        "source": location,
         "revision": revision,
         "format": format,
     }
@@ -88,13 +88,13 @@ def _opened(path: str, revision: str | None, format: str | None, full: bool) -> 
 
 def _row_of(path: str, place: DatasetPlace, revision: str | None, full: bool) -> dict[str, Any]:
     """One of several datasets: what it is, and how much of it is usable, as far as was looked."""
-    where = address_below(path, place.folder)
-    row = {"folder": place.folder, "name": name_of(last_name(where)), "format": place.format.name}
+    address = address_below(path, place.folder)
+    row = {"folder": place.folder, "name": name_of(last_name(address)), "format": place.format.name}
     row |= {"episodes": 0, "usable_so_far": 0, "is_bare": place.is_bare, "error": None, "findings": []}
     try:
-        with _opened(where, revision, place.format.name, full) as source:
+        with _opened(address, revision, place.format.name, full) as source:
             if full:
-                facts = _inspected(where, source, full)
+                facts = _inspected(address, source, full)
             else:
                 listing = settle(list_episodes(source), source.config, {})
                 facts = _dataset_facts(listing, listing.findings) | {"findings": _rows(listing.findings)}
@@ -109,15 +109,15 @@ def _inspected(path: str, source: Source, full: bool, num_pictured: int = 0) -> 
     """The facts of a source as a row: `inspect_source` says what is read for them."""
     # With no indices given before, since there is no workspace: episodes are counted as a first build would
     listing = settle(list_episodes(source), source.config, {})
-    lost = _unusable(listing.findings)
-    here = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
+    unusable = _unusable(listing.findings)
+    selected = [r for r in listing.records if source.selected is None or r.episode_index in source.selected]
     surveyed = survey(source, listing.records, listing.robot)
 
     # A few episodes are decoded as a build would; of the others the headers of their videos say enough
-    usable = [r for r in here if r.episode_index not in lost]
+    usable = [r for r in selected if r.episode_index not in unusable]
     decoded = usable if full else _few(usable)
     measured = frames_stage(source, decoded, 0, NO_KEYFRAMES, lambda sha256, jpeg: None, signals=surveyed.signals)
-    headers, unreadable, num_read = _headers(source, here, full, lost | {r.episode_index for r in decoded})
+    headers, unreadable, num_read = _headers(source, selected, full, unusable | {r.episode_index for r in decoded})
 
     checks = _checks(measured.tables)
     findings = [*listing.findings, *surveyed.findings, *unreadable, *measured.findings]
@@ -175,10 +175,10 @@ def _rows(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 
 def _dataset_facts(listing: Listing, findings: Sequence[Finding]) -> dict[str, Any]:
     """What a source is, how many of its episodes are usable, how long they are, and how they ended, by what says so."""
-    lost = _unusable(findings)
+    unusable = _unusable(findings)
     # A finding about no episode makes the source as a whole unusable
-    usable_so_far = 0 if None in lost else len(listing.records) - len(lost)
-    outcomes = _outcomes([r for r in listing.records if r.episode_index not in lost]) if usable_so_far else []
+    usable_so_far = 0 if None in unusable else len(listing.records) - len(unusable)
+    outcomes = _outcomes([r for r in listing.records if r.episode_index not in unusable]) if usable_so_far else []
     rows = [r.num_rows for r in listing.records if r.num_rows is not None]
     return {
         "format": listing.format,
@@ -203,10 +203,10 @@ def _outcomes(records: Sequence[EpisodeRecord]) -> list[dict[str, Any]]:
 
 
 def _headers(
-    source: Source, records: Sequence[EpisodeRecord], full: bool, known: set[int | None]
+    source: Source, records: Sequence[EpisodeRecord], full: bool, skipped_episodes: set[int | None]
 ) -> tuple[list[dict[str, Any]], list[Finding], int]:
     """Camera, codec, size and rate as the headers of up to PROBED videos, or of all, say; findings about episodes that
-    are not `known` anyway; how many headers were read.
+    are not `skipped_episodes` anyway; how many headers were read.
     """
     users = _video_users(records)
     details, findings = [], []
@@ -219,7 +219,7 @@ def _headers(
             for record, _ in users[uri]:
                 # What is unusable anyway, or was decoded, has its finding already. An episode is lost with its only
                 # video; of several it can do without one
-                if record.episode_index not in known:
+                if record.episode_index not in skipped_episodes:
                     severity = "unusable" if len(record.videos) == 1 else "warning"
                     findings.append(Finding(e.reason, str(e), severity, record.episode_index, camera, uri))
             continue
@@ -246,8 +246,8 @@ def _camera_details(
     rows = []
     for camera in listing.cameras:
         # Without a video header the first picture tells the size
-        own = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
-        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(own))
+        camera_headers = [h for h in headers if h["camera"] == camera] or _first_picture(source, camera, decoded)
+        rows.append({"camera": camera, "episodes": episodes[camera]} | _different(camera_headers))
     return rows
 
 
@@ -289,12 +289,12 @@ def in_short(row: dict[str, Any]) -> str:
 
 def grouped(findings: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Findings of one kind as one line: how many, the first of them, and the remedy."""
-    alike: dict[tuple, list[dict[str, Any]]] = {}
+    findings_by_kind: dict[tuple, list[dict[str, Any]]] = {}
     for f in findings:
         # By camera, too: what is wrong with one camera may be mended without the others
-        alike.setdefault((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []).append(f)
+        findings_by_kind.setdefault((f["severity"], f["reason"], f["camera"], f.get("accepted_why")), []).append(f)
     rows = []
-    for (severity, reason, camera, _), group in alike.items():
+    for (severity, reason, camera, _), group in findings_by_kind.items():
         first = group[0]
         row = {
             "severity": severity,

@@ -16,9 +16,9 @@ PICTURE_PX = 320  # of the longer side
 
 
 def pictured_runs(
-    source: Source, records: Sequence[EpisodeRecord], checks: Sequence[Mapping[str, Any]], most: int
+    source: Source, records: Sequence[EpisodeRecord], checks: Sequence[Mapping[str, Any]], max_runs: int
 ) -> list[dict[str, Any]]:
-    """The `most` worst runs: those in which most checks found what none before shows, then for longest.
+    """The `max_runs` worst runs: those in which most checks found what none before shows, then for longest.
 
     checks: rows of run_checks, with fps, start_s, end_s and duration_s. Of each run `episode_index`, `duration_s`, and
     its `stretches`: the rows with `pictures` (camera, when, frame_index, at_s, jpeg as base64, width, height) and
@@ -28,24 +28,24 @@ def pictured_runs(
     for check in checks:
         by_run.setdefault(check["episode_index"], []).append(check)
     by_number = {record.episode_index: record for record in records}
-    return [_run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, most)]
+    return [_run(source, by_number[episode], by_run[episode]) for episode in _worst(by_run, max_runs)]
 
 
-def _worst(by_run: Mapping[int, Sequence[Mapping[str, Any]]], most: int) -> list[int]:
+def _worst(by_run: Mapping[int, Sequence[Mapping[str, Any]]], max_runs: int) -> list[int]:
     """Runs in the order in which a person wants to see them: each has as much as may be that none before it has."""
     chosen: list[int] = []
-    seen: set[str] = set()
+    covered_checks: set[str] = set()
 
     def rank(episode: int) -> tuple[int, bool, float, int]:
         checks = by_run[episode]
         names = {check["check_name"] for check in checks}
         share = sum(map(_seconds, checks)) / checks[0]["duration_s"]
-        return len(names - seen), any(check["camera"] for check in checks), share, -episode
+        return len(names - covered_checks), any(check["camera"] for check in checks), share, -episode
 
-    while len(chosen) < min(most, len(by_run)):
+    while len(chosen) < min(max_runs, len(by_run)):
         episode = max(by_run.keys() - set(chosen), key=rank)
         chosen.append(episode)
-        seen |= {check["check_name"] for check in by_run[episode]}
+        covered_checks |= {check["check_name"] for check in by_run[episode]}
     return chosen
 
 
@@ -70,26 +70,26 @@ def _run(source: Source, record: EpisodeRecord, checks: Sequence[Mapping[str, An
 def _pictures(episode: EpisodeData, check: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Just before the stretch, where there is a before, and in its middle; by its camera, or the first one."""
     camera = check["camera"] or episode.record.cameras[0]
-    middle, before = (check["start_frame"] + check["end_frame"]) // 2, check["start_frame"] - 1
-    wanted = {middle: "in the middle"} | ({before: "just before"} if before >= 0 else {})
+    middle, frame_before = (check["start_frame"] + check["end_frame"]) // 2, check["start_frame"] - 1
+    captions = {middle: "in the middle"} | ({frame_before: "just before"} if frame_before >= 0 else {})
     try:
-        found = _decoded(episode, camera, wanted, DecodeOptions(wanted=frozenset(wanted)))
+        frames = _decoded(episode, camera, captions, DecodeOptions(wanted=frozenset(captions)))
     except VideoError:  # its groups of pictures do not stand by themselves
-        found = _decoded(episode, camera, wanted, DECODE_ALL)
+        frames = _decoded(episode, camera, captions, DECODE_ALL)
     return [
-        {"camera": camera, "when": wanted[frame], "at_s": frame / check["fps"]} | found[frame]
-        for frame in sorted(found)
+        {"camera": camera, "when": captions[frame], "at_s": frame / check["fps"]} | frames[frame]
+        for frame in sorted(frames)
     ]
 
 
 def _decoded(
-    episode: EpisodeData, camera: str, wanted: Mapping[int, str], options: DecodeOptions
+    episode: EpisodeData, camera: str, frame_indices: Mapping[int, str], options: DecodeOptions
 ) -> dict[int, dict[str, Any]]:
-    found = {}
+    pictures = {}
     for frame, _, picture in episode.frames(camera, options):
-        if frame in wanted:
+        if frame in frame_indices:
             jpeg, width, height = encode_jpeg(picture.rgb(), PICTURE_PX)
-            found[frame] = {"frame_index": frame, "jpeg": b64encode(jpeg).decode(), "width": width, "height": height}
-        if frame >= max(wanted):
+            pictures[frame] = {"frame_index": frame, "jpeg": b64encode(jpeg).decode(), "width": width, "height": height}
+        if frame >= max(frame_indices):
             break
-    return found
+    return pictures

@@ -77,9 +77,9 @@ def place(finding: Mapping[str, Any]) -> str:
 
 def groups(findings: Sequence[Row]) -> list[Row]:
     """Findings by check, those first that make something unusable: how many, where, what it means and does, remedy."""
-    alike: dict[tuple[bool, str], list[Row]] = {}
+    findings_by_kind: dict[tuple[bool, str], list[Row]] = {}
     for finding in findings:
-        alike.setdefault((finding["severity"] != "unusable", finding["reason"]), []).append(finding)
+        findings_by_kind.setdefault((finding["severity"] != "unusable", finding["reason"]), []).append(finding)
     return [
         {
             "check": check,
@@ -90,7 +90,7 @@ def groups(findings: Sequence[Row]) -> list[Row]:
             "effect": effect(of_check[0]),
             "remedy": REASONS[check].remedy,
         }
-        for (_, check), of_check in sorted(alike.items(), key=lambda item: item[0][0])
+        for (_, check), of_check in sorted(findings_by_kind.items(), key=lambda item: item[0][0])
     ]
 
 
@@ -99,19 +99,19 @@ def _episodes(findings: Sequence[Row]) -> str:
     numbers = sorted({f["episode_index"] for f in findings if f["episode_index"] is not None})
     if not numbers:
         return "the source as a whole"
-    more = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
-    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:MOST_LISTED]))}{more}"
+    remaining = f" and {len(numbers) - MOST_LISTED} more" if len(numbers) > MOST_LISTED else ""
+    return f"episode{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers[:MOST_LISTED]))}{remaining}"
 
 
 def summary(result: Row) -> list[str]:
     """What was looked at, a sentence each."""
     if "datasets" in result:
         usable, episodes = (sum(row[name] for row in result["datasets"]) for name in ("usable_so_far", "episodes"))
-        what = f"{len(result['datasets'])} datasets"
+        subject = f"{len(result['datasets'])} datasets"
     else:
         usable, episodes = result["usable_so_far"], result["episodes"]
-        what = ", ".join(filter(None, (result["format"], result["robot"], f"{result['rows']} rows")))
-    return [what, f"{usable} of {episodes} episodes usable", f"looked at: {result['looked_at']}"]
+        subject = ", ".join(filter(None, (result["format"], result["robot"], f"{result['rows']} rows")))
+    return [subject, f"{usable} of {episodes} episodes usable", f"looked at: {result['looked_at']}"]
 
 
 def html(result: Row) -> bytes:
@@ -177,8 +177,10 @@ def sarif(result: Row) -> bytes:
 
 
 def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
-    where = "/".join(filter(None, (finding.get("folder"), finding["file"])))
-    location: Row = {"physicalLocation": {"artifactLocation": {"uri": quote(where or result["path"], safe="/:")}}}
+    location_path = "/".join(filter(None, (finding.get("folder"), finding["file"])))
+    location: Row = {
+        "physicalLocation": {"artifactLocation": {"uri": quote(location_path or result["path"], safe="/:")}}
+    }
     if finding["episode_index"] is not None:
         location["logicalLocations"] = [{"name": f"episode {finding['episode_index']}", "kind": "episode"}]
     about = {"episode_index": finding["episode_index"], "camera": finding["camera"], "effect": effect(finding)}
@@ -191,8 +193,8 @@ def _sarif_result(finding: Row, checks: Sequence[str], result: Row) -> Row:
         "properties": about | {"stretches": _stretches(finding, result.get("checks", []))},
     }
     if "accepted_by" in finding:
-        why = f"{finding['accepted_by']}: {finding['accepted_why']}"
-        row["suppressions"] = [{"kind": "external", "status": "accepted", "justification": why}]
+        justification = f"{finding['accepted_by']}: {finding['accepted_why']}"
+        row["suppressions"] = [{"kind": "external", "status": "accepted", "justification": justification}]
     return row
 
 

@@ -38,14 +38,14 @@ def with_kept_rows(
     return {name: pa.concat_tables([_rows(context, name, table, episodes), table]) for name, table in tables.items()}
 
 
-def _rows(context: StageContext, name: str, like: pa.Table, episodes: Collection[int]) -> pa.Table:
-    columns = ", ".join(f'"{column}"' for column in like.schema.names)
+def _rows(context: StageContext, name: str, template: pa.Table, episodes: Collection[int]) -> pa.Table:
+    columns = ", ".join(f'"{column}"' for column in template.schema.names)
     rows = context.lake.arrow(
         f"SELECT {columns} FROM {name} WHERE dataset = ? AND chunk = ? AND label_run = ? "
         "AND list_contains(?, episode_index)",
         [*_place(context), sorted(episodes)],
     )
-    return rows.cast(like.schema)
+    return rows.cast(template.schema)
 
 
 def with_kept_findings(context: StageContext, findings: Iterable[Finding], episodes: Collection[int]) -> list[Finding]:

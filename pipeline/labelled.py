@@ -57,7 +57,7 @@ def with_progress(
     config: ProgressConfig,
     columns: Mapping[str, Any] = MappingProxyType({}),
     *,
-    stated: StatedEnd = NOTHING_STATED,
+    stated_end: StatedEnd = NOTHING_STATED,
     ends_at: float | None = None,
 ) -> LabelledSignals:
     """The label with the progress that follows from it, and from what a person states of the curve.
@@ -65,8 +65,8 @@ def with_progress(
     ends_at: where an unfinished run is known to end.
     """
     curve = progress(segments, num_planned, signals.change, signals.fps, config, ends_at, signals.state)
-    if is_stated(segments, stated):
-        curve = stated_progress(segments, curve, stated)
+    if is_stated(segments, stated_end):
+        curve = stated_progress(segments, curve, stated_end)
     return LabelledSignals(signals, segments, num_planned, curve, columns)
 
 
@@ -94,7 +94,7 @@ def stated_label(
     }
     if curve is not None:
         return LabelledSignals(signals, segments, num_planned, curve, columns)
-    return with_progress(signals, segments, num_planned, config, columns, stated=end)
+    return with_progress(signals, segments, num_planned, config, columns, stated_end=end)
 
 
 def label_columns(label: EpisodeLabel) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def label_columns(label: EpisodeLabel) -> dict[str, Any]:
 
 def _mean_confidence(segments: Sequence[Segment]) -> float | None:
     """The mean over the segments that have a confidence, weighted by their length in frames."""
-    known = [(segment.confidence, len(segment)) for segment in segments if segment.confidence is not None]
-    frames = sum(length for _, length in known)
-    return sum(confidence * length for confidence, length in known) / frames if known else None
+    confidences = [(segment.confidence, len(segment)) for segment in segments if segment.confidence is not None]
+    frames = sum(length for _, length in confidences)
+    return sum(confidence * length for confidence, length in confidences) / frames if confidences else None
 
 
 def segment_tables(
@@ -128,10 +128,10 @@ def segment_tables(
     """Tables of labels: (episode, segments, number of planned steps, columns of episode_labels)."""
     segment_rows, label_rows = [], []
     for episode, segments, num_planned, columns in labels:
-        where = place.of(episode)
-        label_rows.append({**where, **columns})
+        key = place.of(episode)
+        label_rows.append({**key, **columns})
         for index, segment in enumerate(segments):
-            segment_rows.append(where | vars(segment) | {"segment_index": index, "num_planned": num_planned})
+            segment_rows.append(key | vars(segment) | {"segment_index": index, "num_planned": num_planned})
     return {
         "segments": TABLES["segments"].rows(segment_rows),
         "episode_labels": TABLES["episode_labels"].rows(label_rows),
@@ -184,16 +184,16 @@ def alignment_table(place: LabelPlace, alignments: Mapping[int, Alignment]) -> p
 def _frame_rows(table: str, place: LabelPlace, episode: int, count: int, columns: dict[str, np.ndarray]) -> pa.Table:
     """`count` rows of one episode."""
     schema = TABLES[table].schema
-    where: dict[str, Any] = {
+    key: dict[str, Any] = {
         k: pa.repeat(pa.scalar(v, schema.field(k).type), count) for k, v in place.of(episode).items()
     }
-    return pa.table(where | columns, schema=schema)
+    return pa.table(key | columns, schema=schema)
 
 
-def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, looked: bool = False) -> pa.Table:
+def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, is_inspected: bool = False) -> pa.Table:
     """Rows of `label_quality` of some episodes of a chunk: how odd each is among those of its task.
 
-    looked: the annotator judges what pictures show. A person's label says itself how its run ended.
+    is_inspected: the annotator judges what pictures show. A person's label says itself how its run ended.
     """
     by_person = place.label_run == human_run(place.dataset)
     labelled = {episode.signals.episode_index: episode for episode in episodes}
@@ -202,11 +202,15 @@ def quality_table(place: LabelPlace, episodes: Sequence[LabelledSignals], *, loo
         of_task = [labelled[signals.episode_index] for signals in same_task]
         odds = quality.qualities(list(map(_quality_run, of_task)))
         doubts = [None] * len(odds) if by_person else quality.doubts(list(map(run_end, of_task)))
-        for signals, odd, doubt in zip(same_task, odds, doubts, strict=True):
+        for signals, oddness, doubt in zip(same_task, odds, doubts, strict=True):
             source = signals.record.success_source
-            end_by = quality.PERSON if by_person else quality.end_by(signals.success, source, odd.end, looked=looked)
+            end_by = (
+                quality.PERSON
+                if by_person
+                else quality.end_by(signals.success, source, oddness.end, has_visual_check=is_inspected)
+            )
             failed = {"p_failure": doubt.p_failure, "failure_signs": list(doubt.because)} if doubt else {}
-            measured = vars(odd) | {"end_progress": odd.end, "end_by": end_by} | failed
+            measured = vars(oddness) | {"end_progress": oddness.end, "end_by": end_by} | failed
             del measured["end"]
             rows.append(place.of(signals.episode_index) | measured)
     return TABLES["label_quality"].rows(rows)

@@ -42,29 +42,34 @@ def unmerged(space: Workspace) -> list[Path]:
 
 def merge_adapter(space: Workspace, folder: Path, out: Path | None) -> dict[str, Any]:
     """Merge one adapter, and record the model if it is of the workspace. Raises ModelError."""
-    made = out or folder.with_name(folder.name + MERGED)
-    card = merge(folder, made)
-    if made.parent.resolve() == models_folder(space).resolve():
+    merged_folder = out or folder.with_name(folder.name + MERGED)
+    card = merge(folder, merged_folder)
+    if merged_folder.parent.resolve() == models_folder(space).resolve():
         row = {
-            "training_run": made.name,
+            "training_run": merged_folder.name,
             "step": card.get("final", {}).get("step", -1) + 1,
-            "path": made.resolve().relative_to(space.root).as_posix(),
+            "path": merged_folder.resolve().relative_to(space.root).as_posix(),
             "created_at": datetime.now(UTC),
         }
-        open_lake(space).upsert(f"merged model {made.name}", checkpoints=TABLES["checkpoints"].rows([row]))
+        open_lake(space).upsert(f"merged model {merged_folder.name}", checkpoints=TABLES["checkpoints"].rows([row]))
     merged = card["merged"]
-    return {"model": str(made), "adapter": merged["adapter"], "base": merged["base"], "parameters": card["parameters"]}
+    return {
+        "model": str(merged_folder),
+        "adapter": merged["adapter"],
+        "base": merged["base"],
+        "parameters": card["parameters"],
+    }
 
 
-def check_model(folder: Path, say: Callable[[str], None] | None) -> dict[str, Any]:
-    """Ask a checkpoint about a grey picture; with `say` vLLM asks it, too. Raises ModelError or FailedError."""
-    if say and is_laptop(folder):
+def check_model(folder: Path, on_message: Callable[[str], None] | None) -> dict[str, Any]:
+    """Ask a checkpoint about a grey picture; with `on_message` vLLM asks it, too. Raises ModelError or FailedError."""
+    if on_message and is_laptop(folder):
         raise ModelError(f"{folder.name} is a laptop model: vLLM cannot serve it, proccorpus serve does")
     # Refused before anything is loaded, which may take minutes
-    if say and base_of(folder):
+    if on_message and base_of(folder):
         raise ModelError(f"{folder.name} is an adapter: a server needs a whole model, so merge it first (model merge)")
     facts = _check_laptop(folder) if is_laptop(folder) else _check_whole(folder)
-    return facts | {"served_answer": _served_answer(folder, GREY, say)} if say else facts
+    return facts | {"served_answer": _served_answer(folder, GREY, on_message)} if on_message else facts
 
 
 def _check_whole(folder: Path) -> dict[str, Any]:
@@ -81,15 +86,15 @@ def _check_whole(folder: Path) -> dict[str, Any]:
 def _check_laptop(folder: Path) -> dict[str, Any]:
     """Raises ModelError, EncoderError."""
     model, encoder, _ = load_laptop(folder)
-    seen = list(embed(encoder, [GREY]))
-    [answer] = read_windows(model, [SeenWindow("grey", seen)])
+    embedded_pictures = list(embed(encoder, [GREY]))
+    [answer] = read_windows(model, [SeenWindow("grey", embedded_pictures)])
     if not np.isfinite(answer.progress):
         raise ModelError(f"{folder} answers with NaN or infinite numbers: its weights are broken")
     parameters = sum(p.numel() for p in model.parameters())
     return {"model": folder.name, "parameters": parameters, "progress": round(answer.progress, 4)}
 
 
-def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> str:
+def _served_answer(folder: Path, picture: Any, on_message: Callable[[str], None]) -> str:
     jpeg = base64.b64encode(encode_jpeg(picture, SIDE_PX)[0]).decode()
     content = [
         {"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{jpeg}"}},
@@ -107,7 +112,7 @@ def _served_answer(folder: Path, picture: Any, say: Callable[[str], None]) -> st
             cpu_kvcache_gib=1,
             log_dir=Path(logs),
         )
-        with Server(config, say) as server:
+        with Server(config, on_message) as server:
             try:
                 reply = httpx.post(
                     f"{server.endpoints[0]}/chat/completions", json=body, timeout=ANSWER_S, trust_env=False

@@ -50,7 +50,7 @@ def probe(config: VlmConfig) -> dict[str, Any]:
 
 
 async def _asked(config: VlmConfig, request: Request, store: ResponseStore) -> dict[str, Any]:
-    began = time.monotonic()
+    start_s = time.monotonic()
     async with client_for(config, store, build_id="", dataset="", label_run="", prompt_version="") as client:
         reply = await client.ask(request, 0)
     [call] = store.calls("")
@@ -63,5 +63,5 @@ async def _asked(config: VlmConfig, request: Request, store: ResponseStore) -> d
         "prompt_tokens": call["prompt_tokens"],
         "completion_tokens": call["completion_tokens"],
         "tokens_doubted": call["error"] or "",
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": round(time.monotonic() - start_s, 2),
     }

@@ -23,13 +23,13 @@ def model_folder(space: Workspace, model: str) -> Path:
         from training.runs import named_in  # imports the lake
 
         model = named_in(space, model)
-    known = {folder.name: folder for folder in checkpoints(models_folder(space))}
-    if model in known:
-        return known[model]
+    folders_by_name = {folder.name: folder for folder in checkpoints(models_folder(space))}
+    if model in folders_by_name:
+        return folders_by_name[model]
     if (Path(model) / CARD).exists():
         return Path(model)
-    has = ", ".join(known) or "none yet (proccorpus train)"
-    near = did_you_mean(model, known)
+    has = ", ".join(folders_by_name) or "none yet (proccorpus train)"
+    near = did_you_mean(model, folders_by_name)
     raise ModelError(f"no model {model!r} and no checkpoint of ours there; the workspace has: {has}{near}")
 
 
@@ -59,11 +59,11 @@ def model_rows(space: Workspace) -> list[dict[str, Any]]:
     for folder in checkpoints(models_folder(space)):
         card, base = read_card(folder), base_of(folder)
         merged = card.get("merged", {})
-        of = f"adapter of {base.name}" if base else f"{merged['adapter']} merged" if merged else "whole"
+        kind = f"adapter of {base.name}" if base else f"{merged['adapter']} merged" if merged else "whole"
         rows.append(
             {
                 "model": folder.name,
-                "is": of,
+                "is": kind,
                 "head": (card.get("head") or {}).get("pooling", "none"),
                 "release": card.get("release"),
                 "release_is": _is_there(card, releases),

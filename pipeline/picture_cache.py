@@ -150,5 +150,5 @@ def embedding_pass(build: DatasetBuild, cache: PictureCache | None, threads: int
     if cache and cache.embedded:
         yield cache.embedded
         return
-    with EmbeddingPass(build.embeddings, threads) as own:
-        yield own
+    with EmbeddingPass(build.embeddings, threads) as embedder:
+        yield embedder

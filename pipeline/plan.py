@@ -35,9 +35,9 @@ class History:
 
     @classmethod
     def read(cls, lake: Lake, datasets: Collection[str], chunk: int | None = None) -> "History":
-        here = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
+        condition = "" if chunk is None else f" AND chunk IN ({WHOLE_DATASET}, {chunk})"
         rows = lake.dicts(
-            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains(?, dataset){here} ORDER BY snapshot",
+            f"SELECT COLUMNS('{COLUMNS}') FROM stage_runs WHERE list_contains(?, dataset){condition} ORDER BY snapshot",
             [sorted(datasets)],
         )
         places = [(row["stage"], row["dataset"], row["chunk"], row["label_run"]) for row in rows]
@@ -80,9 +80,9 @@ def plan(
         for dataset, of_dataset in specs.items():
             listing = of_dataset[0]
             recorded = history.runs.get((listing.name, dataset, WHOLE_DATASET, ""))
-            wanted = _listing_input(lake, dataset, listing, fingerprints.get(dataset), recorded or {})
-            status = _status(recorded, wanted)
-            steps.append(Step(listing, dataset, None, status, wanted))
+            input_hash = _listing_input(lake, dataset, listing, fingerprints.get(dataset), recorded or {})
+            status = _status(recorded, input_hash)
+            steps.append(Step(listing, dataset, None, status, input_hash))
 
             stamps = _stamps(lake, dataset, of_dataset)
             chunks = {chunk for stage, name, chunk, _ in history.runs if (stage, name) == (listing.name, dataset)}
@@ -116,8 +116,8 @@ def stale_chunks(lake: Lake, specs: Mapping[str, Specs]) -> dict[str, int]:
 
 def _stamps(lake: Lake, dataset: str, specs: Specs) -> dict[str, dict[int, str]]:
     """Hashes by chunk of what people said of a dataset, by what its stages read of that."""
-    asked = {kind for spec in specs for kind in spec.stage.reads if kind in STAMPS}
-    return {kind: STAMPS[kind](lake, dataset) for kind in sorted(asked)}
+    kinds = {kind for spec in specs for kind in spec.stage.reads if kind in STAMPS}
+    return {kind: STAMPS[kind](lake, dataset) for kind in sorted(kinds)}
 
 
 def chunk_steps(
@@ -154,26 +154,26 @@ def chunk_steps(
             continue
 
         # What people said is no stage's output, yet changes this stage's input
-        beside = [listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads]
-        wanted = chunk_input(spec, [*(outputs[name] for name in upstream), *filter(None, [*beside, stamp])])
-        status = _status(recorded, wanted)
+        other_hashes = [listed.get(f"{kind}_hash") for kind in ("outcomes", "others") if kind in stage.reads]
+        input_hash = chunk_input(spec, [*(outputs[name] for name in upstream), *filter(None, [*other_hashes, stamp])])
+        status = _status(recorded, input_hash)
         # The rows of this label run may be as they should be while those of another run count
         counts = history.newest.get((spec.name, dataset, chunk)) == spec.label_run
         if "active_runs" in STAGE_TABLES[spec.name] and status == CURRENT and not counts:
             status = STALE
         if recorded is not None and status == CURRENT:
             outputs[spec.name] = recorded["output_hash"]
-        yield Step(spec, dataset, chunk, status, wanted, stamp, inputs[spec.name])
+        yield Step(spec, dataset, chunk, status, input_hash, stamp, inputs[spec.name])
 
 
 def _with_kept_labels(specs: Specs, dataset: str, chunk: int, history: History) -> list[StageSpec]:
     """The stages of a chunk: where it has labels by a former version, and none by the present one, under that run."""
-    kept = list(specs)
+    kept_specs = list(specs)
     for place, spec in enumerate(specs):
         runs = (spec, *spec.former)
-        there = (s for s in runs if (LABELS, dataset, chunk, s.label_run) in history.runs)
-        kept[place] = next(there, spec) if spec.former else spec
-    return kept
+        stored_specs = (s for s in runs if (LABELS, dataset, chunk, s.label_run) in history.runs)
+        kept_specs[place] = next(stored_specs, spec) if spec.former else spec
+    return kept_specs
 
 
 def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) -> tuple[str, ...]:
@@ -181,7 +181,7 @@ def _all_inputs(inputs: Mapping[str, tuple[str, ...]], upstream: Sequence[str]) 
     return tuple(dict.fromkeys(chain.from_iterable((*inputs[name], name) for name in upstream)))
 
 
-def _status(recorded: Mapping[str, str] | None, wanted: str) -> str:
+def _status(recorded: Mapping[str, str] | None, input_hash: str) -> str:
     if recorded is None:
         return MISSING
-    return CURRENT if recorded["input_hash"] == wanted else STALE
+    return CURRENT if recorded["input_hash"] == input_hash else STALE

@@ -74,18 +74,18 @@ class DatasetCost:
 
     def facts(self) -> dict[str, Any]:
         """For scripts."""
-        p, each = self.prediction, self.of_each_run
+        p, every_run = self.prediction, self.of_each_run
         of_model = {"episodes": p.episodes, "stages": p.rows(), "gpu_hours": p.gpu_hours, "usd": p.usd}
-        of_each = {"episodes": each.episodes, "calls": round(each.total.calls), "usd": each.usd}
+        of_each = {"episodes": every_run.episodes, "calls": round(every_run.total.calls), "usd": every_run.usd}
         numbers = {k: v for k, v in vars(self).items() if k not in ("prediction", "of_each_run")}
         return numbers | of_model | {"of_each_run": of_each}
 
     def summary(self) -> str:
         """What the numbers rest on, in a sentence."""
-        p, by = self.prediction, "not calibrated: nothing is labelled yet"
+        p, calibration = self.prediction, "not calibrated: nothing is labelled yet"
         if self.pilots:
-            by = f"calibrated by {self.pilots} labelled episodes"
-        parts = [f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {by}"]
+            calibration = f"calibrated by {self.pilots} labelled episodes"
+        parts = [f"{self.dataset}: {p.episodes} episodes to annotate, {self.known} of them decoded; {calibration}"]
         if self.labelled:
             parts.append(f"{self.labelled} are labelled already")
         if self.left_out:
@@ -93,58 +93,59 @@ class DatasetCost:
         bill = f"{'; '.join(parts)}. {p.gpu_hours:.2f} GPU-hours, {p.usd:.2f} USD"
         if self.of_each_run.episodes == p.episodes:
             return bill
-        each = self.of_each_run
+        every_run = self.of_each_run
         return (
-            f"{bill}; the other {each.episodes - p.episodes} episodes follow these where they can. Asking about each "
-            f'run (runs_per_task = "all"): {each.total.calls:.0f} calls, {each.usd:.2f} USD'
+            f"{bill}; the other {every_run.episodes - p.episodes} episodes follow these where they can. Asking "
+            "about each "
+            f'run (runs_per_task = "all"): {every_run.total.calls:.0f} calls, {every_run.usd:.2f} USD'
         )
 
 
 def dataset_cost(
-    lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, again: bool = False
+    lake: Lake | None, build: DatasetBuild, sources: Path, model: Path | None = None, *, from_scratch: bool = False
 ) -> DatasetCost:
-    """`model`: folder with the model's tokenizer and processor. `again`: as if nothing had been labelled yet."""
+    """`model`: folder with the model's tokenizer and processor. `from_scratch`: as if nothing had been labelled yet."""
     meter = TokenMeter(model)
-    records, done = listed_records(lake, build, sources), set()
-    if lake is not None and not again:
+    records, labelled = listed_records(lake, build, sources), set()
+    if lake is not None and not from_scratch:
         sql = "SELECT DISTINCT episode_index FROM segments WHERE dataset = ? AND list_contains(?, label_run)"
         runs = [run.id for run in (build.label_run(), *build.former_runs())]
-        done = set(lake.column(sql, [build.name, runs]))
-    wanted = {k: r for k, r in records.items() if k not in done}
+        labelled = set(lake.column(sql, [build.name, runs]))
+    to_label = {k: r for k, r in records.items() if k not in labelled}
 
     # The lake knows the pictures of what was decoded; the listing gives the rest
-    known, expected, pilots = {}, Expected(), 0
+    known_shapes, expected, pilots = {}, Expected(), 0
     if lake is not None:
-        known = _known(lake, build.name, wanted)
+        known_shapes = _known(lake, build.name, to_label)
         expected, pilots = expectation(lake, build, meter)
     source = build.source(sources)
-    listed = {k: _listed(build, source, record) for k, record in wanted.items() if k not in known}
-    shapes = known | {k: shape for k, shape in listed.items() if shape is not None}
+    listed = {k: _listed(build, source, record) for k, record in to_label.items() if k not in known_shapes}
+    shapes = known_shapes | {k: shape for k, shape in listed.items() if shape is not None}
 
     # Of most tasks some runs are asked about
-    config, asked = build.stages.vlm, _asked_about(build, records)
+    config, asked_episodes = build.stages.vlm, _asked_about(build, records)
     of_each_run = predict(config, [*shapes.values()], expected, meter)
-    prediction = predict(config, [shapes[k] for k in shapes if k in asked], expected, meter)
-    numbers = len(known), len(done & set(records)), pilots, len(wanted) - len(shapes)
+    prediction = predict(config, [shapes[k] for k in shapes if k in asked_episodes], expected, meter)
+    numbers = len(known_shapes), len(labelled & set(records)), pilots, len(to_label) - len(shapes)
     return DatasetCost(build.name, prediction, of_each_run, *numbers)
 
 
 def _asked_about(build: DatasetBuild, records: Mapping[int, EpisodeRecord]) -> set[int]:
     """Episodes that a model is asked about by themselves; and some in place of those that others will follow."""
-    asked, of_tasks = set[int](), dict[tuple[int, str | None], list[int]]()
+    asked_episodes, of_tasks = set[int](), dict[tuple[int, str | None], list[int]]()
     for k, record in records.items():
         of_tasks.setdefault((k // build.dataset.chunk_size, record.task), []).append(k)
     for (_, task), runs in of_tasks.items():
         count = asked_about([records[k].success for k in runs], build.stages.vlm) if task else 0
         whole = [k for k in runs if records[k].success is not False] if count else []
-        asked |= {*runs} - {*whole} | {*spread(whole, count)}
-    return asked
+        asked_episodes |= {*runs} - {*whole} | {*spread(whole, count)}
+    return asked_episodes
 
 
-def _known(lake: Lake, dataset: str, wanted: Collection[int]) -> dict[int, EpisodeShape]:
+def _known(lake: Lake, dataset: str, episodes: Collection[int]) -> dict[int, EpisodeShape]:
     """Episodes that have been decoded, with the pictures that a model will be shown."""
     # Pictures as they are stored: the annotator is shown the coarse keyframes of the views that labels are made by
-    named = named_views(lake, dataset)
+    camera_views = named_views(lake, dataset)
     rows = lake.dicts(
         "SELECT c.episode_index, c.num_frames, c.fps, f.task, f.success, c.usable_cameras FROM episode_content c "
         "JOIN episode_facts f USING (dataset, episode_index) WHERE c.dataset = ? ORDER BY 1",
@@ -166,8 +167,8 @@ def _known(lake: Lake, dataset: str, wanted: Collection[int]) -> dict[int, Episo
 
     shapes = {}
     for r in rows:
-        episode, views = r["episode_index"], labelled_by(named, r["usable_cameras"])
-        if episode in wanted:
+        episode, views = r["episode_index"], labelled_by(camera_views, r["usable_cameras"])
+        if episode in episodes:
             pictures = [stored[episode, camera] for camera in views]
             width, height = size_beside([size for _, size in pictures])
             facts = r["num_frames"], r["fps"], tuple(pictures[0][0]), width, height, r["task"], r["success"]
@@ -192,12 +193,12 @@ def _listed(build: DatasetBuild, source: Source, record: EpisodeRecord) -> Episo
 
     # Its keyframes, as the frames stage will cut and scale them; those of other views are taken to be as large
     scale = min(1.0, frames.keyframe_max_px / max(width, height))
-    every = max(1, round(frames.keyframe_interval_s * record.fps))
+    interval = max(1, round(frames.keyframe_interval_s * record.fps))
     views = labelled_by(build.views, record.cameras)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     width, height = size_beside([size] * max(1, len(views)))
-    shown = tuple(range(0, length, every))
-    return EpisodeShape(length, record.fps, shown, width, height, record.task, record.success, cameras=views)
+    keyframes = tuple(range(0, length, interval))
+    return EpisodeShape(length, record.fps, keyframes, width, height, record.task, record.success, cameras=views)
 
 
 def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Expected, int]:
@@ -214,9 +215,9 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     # The model was asked about those that follow no others
     not_asked = followers(lake.con, run)
     labels = [r for r in labels if (r["dataset"], r["episode_index"]) not in not_asked]
-    own = [r for r in labels if r["dataset"] == build.name] or labels
+    dataset_labels = [r for r in labels if r["dataset"] == build.name] or labels
     # Evenly over the labelled episodes, in their order
-    pilots = own[:: max(1, -(-len(own) // PILOTS))]
+    pilots = dataset_labels[:: max(1, -(-len(dataset_labels) // PILOTS))]
     if not pilots:
         return Expected(), 0
 
@@ -226,8 +227,8 @@ def expectation(lake: Lake, build: DatasetBuild, meter: TokenMeter) -> tuple[Exp
     for dataset in dict.fromkeys(r["dataset"] for r in pilots):
         episodes = {r["episode_index"] for r in pilots if r["dataset"] == dataset}
         shapes += _known(lake, dataset, episodes).values()
-        asked = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run])
-        calls += [call for call in asked if call["episode_index"] in episodes]
+        call_rows = lake.dicts("SELECT * FROM vlm_calls WHERE dataset = ? AND label_run = ?", [dataset, run])
+        calls += [call for call in call_rows if call["episode_index"] in episodes]
 
     # What a model decides is expected as it was decided on the pilots
     steps, changes = (fmean(r[name] for r in pilots) for name in ("steps", "changes"))
@@ -257,31 +258,33 @@ class EmbeddingCost:
     def summary(self) -> str:
         """For people, in a sentence."""
         time = "at a rate that nobody measured" if self.cpu_s is None else f"some {self.cpu_s:.0f} s of one CPU core"
-        done = f"; {self.embedded} episodes are done" if self.embedded else ""
+        done_note = f"; {self.embedded} episodes are done" if self.embedded else ""
         unknown = f"; {self.left_out} left out: nothing says how long they are" if self.left_out else ""
         return (
             f"{self.dataset}: {self.encoder} looks at {self.pictures} pictures of {self.episodes} episodes: {time}, "
-            f"{self.bytes / 1e6:.1f} MB{done}{unknown}"
+            f"{self.bytes / 1e6:.1f} MB{done_note}{unknown}"
         )
 
 
-def embedding_cost(lake: Lake | None, build: DatasetBuild, sources: Path, *, again: bool = False) -> EmbeddingCost:
-    """`again`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
+def embedding_cost(
+    lake: Lake | None, build: DatasetBuild, sources: Path, *, from_scratch: bool = False
+) -> EmbeddingCost:
+    """`from_scratch`: as if nothing had been looked at yet. Chunks whose embeddings are up to date cost nothing."""
     config, records = build.embeddings, listed_records(lake, build, sources)
-    done = _embedded(None if again else lake, build, sources)
-    wanted = [record for index, record in records.items() if index // build.dataset.chunk_size not in done]
+    embedded_chunks = _embedded(None if from_scratch else lake, build, sources)
+    to_embed = [record for index, record in records.items() if index // build.dataset.chunk_size not in embedded_chunks]
 
-    pictures = sum(_pictures(record, config) for record in wanted)
+    pictures = sum(_pictures(record, config) for record in to_embed)
     ms = MS_A_PICTURE.get(config.encoder) if config.size_px is None else None
     return EmbeddingCost(
         dataset=build.name,
         encoder=config.encoder,
-        episodes=len(wanted),
+        episodes=len(to_embed),
         pictures=pictures,
         bytes=round(pictures * (WHOLE + CELL * config.grid**2) * BYTES_A_NUMBER),
         cpu_s=None if ms is None else pictures * ms / 1000,
-        embedded=len(records) - len(wanted),
-        left_out=sum(not record.num_rows for record in wanted),
+        embedded=len(records) - len(to_embed),
+        left_out=sum(not record.num_rows for record in to_embed),
     )
 
 
@@ -295,6 +298,6 @@ def _embedded(lake: Lake | None, build: DatasetBuild, sources: Path) -> set[int 
 
 def _pictures(record: EpisodeRecord, config: EmbeddingsConfig) -> int:
     """Pictures of an episode that are looked at, as if all its cameras can be used; 0: its length is unknown."""
-    named = [camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras]
-    count = min(1, len(record.cameras)) if config.cameras == "preferred" else len(named)
+    chosen_cameras = [camera for camera in record.cameras if config.cameras == "all" or camera in config.cameras]
+    count = min(1, len(record.cameras)) if config.cameras == "preferred" else len(chosen_cameras)
     return count * ceil((record.num_rows or 0) / every_nth(config.hz, record.fps))

@@ -29,9 +29,9 @@ MEASURED = {
 }
 
 
-def records_where(lake: Lake, where: str, values: Sequence[Any]) -> list[EpisodeRecord]:
+def records_where(lake: Lake, condition: str, values: Sequence[Any]) -> list[EpisodeRecord]:
     """What is listed of the episodes that fit a condition on episode_facts f, in order."""
-    rows = lake.dicts(f"SELECT * FROM episode_facts f WHERE {where} ORDER BY episode_index", [*values])
+    rows = lake.dicts(f"SELECT * FROM episode_facts f WHERE {condition} ORDER BY episode_index", [*values])
     return [record_from_row(row) for row in rows]
 
 
@@ -46,8 +46,8 @@ def usable_records(lake: Lake, dataset: str, chunk: int) -> list[EpisodeRecord]:
 
 def records_of(lake: Lake, dataset: str, episodes: Iterable[int]) -> list[EpisodeRecord]:
     """What is listed of some episodes of any chunks, in order."""
-    wanted = sorted(episodes)
-    return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, wanted]) if wanted else []
+    indices = sorted(episodes)
+    return records_where(lake, "dataset = ? AND list_contains(?, episode_index)", [dataset, indices]) if indices else []
 
 
 def usable_episode(lake: Lake, dataset: str, episode_index: int) -> dict[str, Any]:
@@ -80,8 +80,10 @@ class EpisodeSignals(Signals):
 
     def signals(self, cameras: Sequence[str] = ()) -> Signals:
         """What annotators are given; with the tiny pictures of these cameras, where it has them."""
-        seen = [self.tiny.get(camera) for camera in cameras]
-        return replace(self, pictures=tuple(found and (found[0], grey_features(found[1])) for found in seen))
+        tiny_pictures = [self.tiny.get(camera) for camera in cameras]
+        return replace(
+            self, pictures=tuple(picture and (picture[0], grey_features(picture[1])) for picture in tiny_pictures)
+        )
 
 
 def chunk_signals(

@@ -51,19 +51,19 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
     """Compare the fingerprints of a chunk's decoded episodes, by number, with the recordings that are known."""
     recognition = Recognition(RecordingUpdate(dataset, FRAMES))
     with lake.reading():
-        here = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
+        condition = "r.dataset = ? AND r.left_at IS NULL AND r.episode_index // ? = ?"
         values = [dataset, chunk_size, chunk]
-        present = known_recordings(lake, here, values, dataset=dataset, chunk=chunk)
+        present = known_recordings(lake, condition, values, dataset=dataset, chunk=chunk)
         resembled = {recording.resembles for recording in present if recording.resembles}
-        left = known_recordings(
+        departed = known_recordings(
             lake,
             "r.dataset = ? AND r.left_at IS NOT NULL OR list_contains(?, r.recording)",
             [dataset, sorted(resembled)],
         )
         withdrawn = withdrawn_recordings(lake)
-        apart = decided_apart(lake, dataset)
+        separated = decided_apart(lake, dataset)
     at_number = {recording.episode_index: recording for recording in present}
-    candidates = RecordingIndex(left)
+    candidates = RecordingIndex(departed)
     down = RecordingIndex(recording for recording, _ in withdrawn)
     reasons = {recording.recording: reason for recording, reason in withdrawn}
 
@@ -73,97 +73,97 @@ def recognise(lake: Lake, dataset: str, chunk_size: int, chunk: int, decoded: Ma
         return set(lake.column("SELECT recording FROM recordings WHERE dataset = ?", [dataset]))
 
     for episode, fingerprint in sorted(decoded.items()):
-        before = at_number.get(episode)
-        if before is None:
+        former_recording = at_number.get(episode)
+        if former_recording is None:
             continue
-        other_recordings = apart.get(before.recording, frozenset())
-        after = _recognised(recognition.update, before, fingerprint, candidates, ids, other_recordings)
-        after = _without_withdrawn(recognition, after, fingerprint, down, reasons, other_recordings)
-        recognition.recordings[episode] = after.recording
-        recognition.stamps[episode] = after.stamp
-        recognition.contents[episode] = after.fingerprint.contents
+        other_recordings = separated.get(former_recording.recording, frozenset())
+        recognised = _recognised(recognition.update, former_recording, fingerprint, candidates, ids, other_recordings)
+        recognised = _without_withdrawn(recognition, recognised, fingerprint, down, reasons, other_recordings)
+        recognition.recordings[episode] = recognised.recording
+        recognition.stamps[episode] = recognised.stamp
+        recognition.contents[episode] = recognised.fingerprint.contents
     recognition.update.keep_pictures(lake)
     return recognition
 
 
 def _recognised(
     update: RecordingUpdate,
-    before: KnownRecording,
+    former_recording: KnownRecording,
     fingerprint: Fingerprint,
     candidates: RecordingIndex,
     ids: Callable[[], set[str]],
     other_recordings: Collection[str],
 ) -> KnownRecording:
-    """The recording of an episode that the listing took for `before`; what differs is noted in `update`.
+    """The recording of an episode that the listing took for `former_recording`; what differs is noted in `update`.
 
     other_recordings: recordings that it is not, as a person said.
     """
     # The same files as when it was decoded last hold the same recording, however they are read by now
-    if before.decoded_stamp and before.decoded_stamp == before.stamp:
-        return before
-    like, _ = likeness(before.fingerprint, fingerprint)
-    is_other = not before.fingerprint.is_empty and like in (Likeness.PROBABLE, Likeness.OTHER)
+    if former_recording.decoded_stamp and former_recording.decoded_stamp == former_recording.stamp:
+        return former_recording
+    degree, _ = likeness(former_recording.fingerprint, fingerprint)
+    is_other = not former_recording.fingerprint.is_empty and degree in (Likeness.PROBABLE, Likeness.OTHER)
     if is_other:
-        present = _new_recording(update, before, fingerprint, ids)
-        found = _compared(before, fingerprint) or candidates.closest(fingerprint, other_recordings)
-    elif before.fingerprint.contents and before.resembles is None:
-        return before  # decoded before, and found to be itself
+        present = _new_recording(update, former_recording, fingerprint, ids)
+        match = _compared(former_recording, fingerprint) or candidates.closest(fingerprint, other_recordings)
+    elif former_recording.fingerprint.contents and former_recording.resembles is None:
+        return former_recording  # decoded before, and found to be itself
     else:
-        present = before.changed(fingerprint=fingerprint.filled(before.fingerprint))
-        resembled = candidates.recordings.get(before.resembles or "")
-        found = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, other_recordings)
-    if found is None:
-        return _unlike(update, before, present, is_other=is_other)
-    former, like, why = found
-    if like == Likeness.SAME:
+        present = former_recording.changed(fingerprint=fingerprint.filled(former_recording.fingerprint))
+        resembled = candidates.recordings.get(former_recording.resembles or "")
+        match = _compared(resembled, fingerprint) if resembled else candidates.closest(fingerprint, other_recordings)
+    if match is None:
+        return _unlike(update, former_recording, present, is_other=is_other)
+    former, degree, reason = match
+    if degree == Likeness.SAME:
         update.put(present.changed(is_here=False, resembles=None, why=f"it is the recording {former.recording}"))
         placed = take_over(former, present)
         candidates.remove(former)
         update.put(placed)
         update.put_fingerprint(placed)
-        update.note("moved" if former.source_id != placed.source_id else "back", former, placed, why)
+        update.note("moved" if former.source_id != placed.source_id else "back", former, placed, reason)
         return placed
     if present.resembles != former.recording:
-        update.note("probable", former, present, why)
-    if present.resembles != former.recording or present.why != why or is_other:
-        present = present.changed(resembles=former.recording, why=why)
+        update.note("probable", former, present, reason)
+    if present.resembles != former.recording or present.why != reason or is_other:
+        present = present.changed(resembles=former.recording, why=reason)
         update.put(present)
     return present
 
 
 def _compared(candidate: KnownRecording, fingerprint: Fingerprint) -> tuple[KnownRecording, Likeness, str] | None:
     """A recording, how sure it is that the fingerprint is of it, and why; None: it is of another one."""
-    like, why = likeness(candidate.fingerprint, fingerprint)
-    return (candidate, like, why) if like in (Likeness.SAME, Likeness.PROBABLE) else None
+    degree, reason = likeness(candidate.fingerprint, fingerprint)
+    return (candidate, degree, reason) if degree in (Likeness.SAME, Likeness.PROBABLE) else None
 
 
 def _new_recording(
-    update: RecordingUpdate, before: KnownRecording, fingerprint: Fingerprint, ids: Callable[[], set[str]]
+    update: RecordingUpdate, former_recording: KnownRecording, fingerprint: Fingerprint, ids: Callable[[], set[str]]
 ) -> KnownRecording:
     """A new recording in the place of one that was there; that one is gone from it."""
-    present = before.changed(
-        recording=new_id(before.dataset, before.source_id, ids()),
+    present = former_recording.changed(
+        recording=new_id(former_recording.dataset, former_recording.source_id, ids()),
         resembles=None,
         why="",
         fingerprint=fingerprint,
     )
     ids().add(present.recording)
-    update.put(before.changed(is_here=False))
-    update.put_fingerprint(before)
+    update.put(former_recording.changed(is_here=False))
+    update.put_fingerprint(former_recording)
     update.put(present)
     update.put_fingerprint(present)
     return present
 
 
 def _unlike(
-    update: RecordingUpdate, before: KnownRecording, present: KnownRecording, *, is_other: bool
+    update: RecordingUpdate, former_recording: KnownRecording, present: KnownRecording, *, is_other: bool
 ) -> KnownRecording:
     """An episode that is like no known recording."""
     if is_other:
-        update.note("changed", before, present, "rows and pictures are those of another recording")
+        update.note("changed", former_recording, present, "rows and pictures are those of another recording")
     elif present.resembles is not None and present.fingerprint.moments:
         # It had the name of that recording, or was like it in its rows; the pictures tell that it is another one
-        update.note("changed", before, present, "rows and pictures are those of another recording")
+        update.note("changed", former_recording, present, "rows and pictures are those of another recording")
         present = present.changed(resembles=None, why="")
         update.put(present)
     return present
@@ -186,12 +186,12 @@ def _without_withdrawn(
             is_sure = name == recording.recording
             _leave_out(recognition, recording.episode_index, reasons[name], withdrawn.recordings[name], is_sure=is_sure)
             return recording
-    found = withdrawn.closest(fingerprint, other_recordings)
-    if found is None:
+    match = withdrawn.closest(fingerprint, other_recordings)
+    if match is None:
         return recording
-    former, like, why = found
+    former, degree, match_reason = match
     reason = reasons[former.recording]
-    if like == Likeness.SAME:
+    if degree == Likeness.SAME:
         text = f"the same recording as episode {former.episode_index} of {former.dataset}: {reason}"
         recognition.takedowns.append(
             {
@@ -204,9 +204,9 @@ def _without_withdrawn(
         )
         _leave_out(recognition, recording.episode_index, text, former, is_sure=True)
         return recording
-    recording = recording.changed(resembles=former.recording, why=why)
+    recording = recording.changed(resembles=former.recording, why=match_reason)
     recognition.update.put(recording)
-    recognition.update.note("probable", former, recording, why)
+    recognition.update.note("probable", former, recording, match_reason)
     _leave_out(recognition, recording.episode_index, reason, former, is_sure=False)
     return recording
 

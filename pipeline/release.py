@@ -37,14 +37,14 @@ def release_step(
     `allow`: licences that are not open, of datasets that are to be in it all the same. `gate`: how sure labels have to
     be, beside what the samples were built to ask.
     """
-    held = contents(lake, allow, gate)
+    release_contents = contents(lake, allow, gate)
     release = find_release(lake, name)
-    is_new = release is None or release.config_hash != content_hash(lake, held)
+    is_new = release is None or release.config_hash != content_hash(lake, release_contents)
     if is_new or release is None:
-        release = create_release(lake, name, allow=allow, replace=True, held=held)
+        release = create_release(lake, name, allow=allow, replace=True, release_contents=release_contents)
     outcome = release_outcome(lake, release, is_new)
-    if held.left_out:
-        return replace(outcome, numbers={**outcome.numbers, "left_out": "; ".join(map(str, held.left_out))})
+    if release_contents.left_out:
+        return replace(outcome, numbers={**outcome.numbers, "left_out": "; ".join(map(str, release_contents.left_out))})
     return outcome
 
 
@@ -94,16 +94,18 @@ def leaderboard_step(lake: Lake) -> StepOutcome:
         f'AS "{m}"'
         for m in metrics_shown_in(LEADERBOARD)
     )
-    found = lake.dicts(
+    row_dicts = lake.dicts(
         f"SELECT benchmark, model, {chosen}, max(n) AS episodes, "
         "max(format('{:.0f} %', 100 * value)) FILTER (metric = 'coverage' AND value IS NOT NULL) AS coverage "
         f"FROM leaderboard WHERE slice = 'all' AND {UNSEEN} "
         "GROUP BY benchmark, model, eval_run ORDER BY benchmark, max(created_at) DESC, model"
     )
-    table = tuple({k: "–" if v is None else str(v) for k, v in row.items()} for row in found)
+    table = tuple({k: "–" if v is None else str(v) for k, v in row.items()} for row in row_dicts)
     rows = leaderboard_rows(lake)
-    [(seen,)] = lake.rows(f"SELECT count(DISTINCT eval_run) FROM leaderboard WHERE slice = 'all' AND NOT ({UNSEEN})")
-    numbers = {"rows": len(rows), "left_out_as_trained_on": seen}
+    [(num_trained_on,)] = lake.rows(
+        f"SELECT count(DISTINCT eval_run) FROM leaderboard WHERE slice = 'all' AND NOT ({UNSEEN})"
+    )
+    numbers = {"rows": len(rows), "left_out_as_trained_on": num_trained_on}
     version = content_key(*(repr(sorted(row.items())) for row in (*rows, *table)))
     picture = render(leaderboard_figure(rows))
     return StepOutcome("leaderboard", version, True, numbers, picture, table=table)
@@ -196,8 +198,8 @@ def held_outcomes(lake: Lake) -> Iterator[Held]:
 
     [(made_at,)] = lake.rows("SELECT max(created_at) FROM eval_runs WHERE code_version NOT LIKE ?", [COMPARED])
     if made_at is not None:
-        found = leaderboard_step(lake)
-        yield Held("leaderboard", made_at, found.version, lambda: found)
+        outcome = leaderboard_step(lake)
+        yield Held("leaderboard", made_at, outcome.version, lambda: outcome)
 
     yield from _compared(lake)
 

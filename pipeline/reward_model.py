@@ -57,9 +57,9 @@ def scoring_steps(lake: Lake, name: str, licences: Collection[str] = ()) -> list
 
     licences: those allowed beside open ones; datasets under others are left out, and named. Raises ReleaseError.
     """
-    made, model = release_step(lake, name, licences), newest_model(lake)
+    release_outcome, model = release_step(lake, name, licences), newest_model(lake)
     scored = [evaluation_step(lake, get_release(lake, name), model)] if model else []
-    return [made, *scored, leaderboard_step(lake)]
+    return [release_outcome, *scored, leaderboard_step(lake)]
 
 
 def reward_model_step(
@@ -90,8 +90,8 @@ def reward_model_step(
             folder = train(lake, release, recipe, step, resume, scorer).checkpoint
         if is_first:
             best = read_card(folder).get("best")
-            for made in (folder, folder.with_name(best["model"])) if best else (folder,):
-                calibrate_checkpoint(lake, release, made)
+            for checkpoint in (folder, folder.with_name(best["model"])) if best else (folder,):
+                calibrate_checkpoint(lake, release, checkpoint)
     outcome = model_outcome(run, release.name, folder, is_new)
     assert outcome is not None, f"{folder} has no curve of its training"
     return outcome
@@ -130,9 +130,9 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     """Score a trained model and the baselines on the held-out episodes of its release; writes the report."""
     main_run = eval_run_id(run, "held-out", release.config_hash)
     folder = lake.workspace.root / "evals" / main_run
-    found = None if always else found_evaluation(lake, main_run, run)
-    if found:
-        return found
+    stored_evaluation = None if always else found_evaluation(lake, main_run, run)
+    if stored_evaluation:
+        return stored_evaluation
     checkpoint = trained(lake, run)
     if checkpoint is None:
         raise FileNotFoundError(f"the model {run} is not trained: materialise reward_model, or proccorpus train")
@@ -148,50 +148,52 @@ def evaluation_step(lake: Lake, release: Release, run: str, *, always: bool = Fa
     # Thresholds are chosen on other episodes than scores are read from
     validation = held_out(lake, release, (VALIDATION,))
     results = evaluate_all(run, runner, episodes, validation)
-    seen = seen_among(lake, model_card, release, [e.key for e in episodes])
-    store(lake, release.name, release.config_hash, results, episodes, runner.settings, seen)
-    known = seen_text(seen, len(episodes), model_card.get("release"))
-    notes = [f"Release {release.name}, snapshot {release.snapshot}; {known}; {model_card['parameters']:,} parameters."]
+    seen_episodes = seen_among(lake, model_card, release, [e.key for e in episodes])
+    store(lake, release.name, release.config_hash, results, episodes, runner.settings, seen_episodes)
+    seen_note = seen_text(seen_episodes, len(episodes), model_card.get("release"))
+    notes = [
+        f"Release {release.name}, snapshot {release.snapshot}; {seen_note}; {model_card['parameters']:,} parameters."
+    ]
     if model_card["recipe"]["model"].get("tiny") or model_card["recipe"]["model"].get("laptop"):
         notes.append(
             "A model this small has learnt from nothing but this corpus: it knows these scenes from "
             "this camera. It cannot follow a new instruction, judge another robot, or explain itself in words."
         )
-    shown = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
+    last_pictures = {(e.dataset, str(e.episode_index)): [q.pictures[-1] for q in e.questions] for e in episodes}
 
     def stills(key: tuple[str, ...]) -> list[bytes]:
-        return [picture.read() for picture in shown.get((key[0], key[1]), ())]
+        return [picture.read() for picture in last_pictures.get((key[0], key[1]), ())]
 
     report = Report(run, results, main_slices(results), notes, stills)
     write_report(folder, report)
     rows = score_rows(report.entries, report.parts)
     scores = main_scores(lake, run)
     add_scores(checkpoint, f"held-out episodes of release {release.name}", scores)
-    numbers = scores | {"rows": len(rows)} | seen.by_slice({"seen_in_training": [e.key for e in episodes]})
+    numbers = scores | {"rows": len(rows)} | seen_episodes.by_slice({"seen_in_training": [e.key for e in episodes]})
     picture = render(curves_figure(report, results[0], different(results[0], EPISODES)))
     return StepOutcome("evaluation", main_run, True, numbers, picture, report_pages(folder))
 
 
 def benchmark_step(
     lake: Lake,
-    asked: EvaluationOptions,
+    options: EvaluationOptions,
     runner: RunnerConfig,
     release: Release | None,
     on_rows: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> StepOutcome:
     """Evaluate a model on a benchmark; the outcome has its scores, a table with the baselines, and curves."""
-    evaluation = evaluate_benchmark(lake, asked, runner, release, on_rows)
+    evaluation = evaluate_benchmark(lake, options, runner, release, on_rows)
     assert evaluation.report is not None, "without shards an evaluation ends with its report"
     assert evaluation.page is not None
-    own = evaluation.entries[0]
+    model_entry = evaluation.entries[0]
     numbers: dict[str, int | float | str] = {"eval_run": evaluation.run, "predictions": str(evaluation.predictions)}
-    for (part, metric), score in own.scores.items():
+    for (part, metric), score in model_entry.scores.items():
         if part == "all" and not math.isnan(score.value):
             numbers[metric] = round(score.value, 4)
     picture = b""
-    series = own.scored.series
+    series = model_entry.scored.series
     if series is not None and len(series.runs.target):
-        picture = render(curves_figure(evaluation.report, own, different(own, EPISODES)))
+        picture = render(curves_figure(evaluation.report, model_entry, different(model_entry, EPISODES)))
     table = tuple({k: str(v) for k, v in row.items()} for row in evaluation.rows())
     files = (evaluation.page, evaluation.predictions)
     return StepOutcome("evaluation", evaluation.run, True, numbers, picture, files, table)

@@ -55,8 +55,8 @@ def scorer_config(options: ModelOptions, model: str | None, space: Workspace) ->
         raise UserError("--window-step needs --window-frames")
     window = Window(options.window_frames, options.window_step) if options.window_frames else None
     same = options.model_dump(include={"api_key_env", "max_calls", "baseline", "reasoning", "answer"})
-    kept = space.responses if space.exists() else None
-    return ScorerConfig(folder, model or "", options.endpoint, window=window, responses=kept, **same)
+    responses = space.responses if space.exists() else None
+    return ScorerConfig(folder, model or "", options.endpoint, window=window, responses=responses, **same)
 
 
 def named_scorer(options: ScorerOptions, space: Workspace, cameras: tuple[str, ...] = ()) -> ScorerConfig:

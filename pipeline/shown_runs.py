@@ -28,23 +28,23 @@ PREFERRED = "camera"  # the name of a video whose camera nobody named
 
 
 def shown_scorer(
-    space: Workspace, like: Sequence[str], cameras: Sequence[str] = (), lag: float = 0.0, hold_s: float = 0.5
+    space: Workspace, references: Sequence[str], cameras: Sequence[str] = (), lag: float = 0.0, hold_s: float = 0.5
 ) -> ShownScorer:
-    """What compares with the episodes DATASET/EPISODE, or with the references of a task, that `like` names.
+    """What compares with the episodes DATASET/EPISODE, or with the references of a task, that `references` names.
 
     cameras: those of the runs that are to come, by the names that the shown ones have for them; default: each dataset's
     preferred one. Raises UserError for what is not there or has no label.
     """
     lake = Lake(space, read_only=True)
-    named = list(dict.fromkeys(chain.from_iterable(_named(lake, text) for text in like)))
-    config = built(lake, named[0][0]).stages.embeddings
+    reference_keys = list(dict.fromkeys(chain.from_iterable(_named(lake, text) for text in references)))
+    config = built(lake, reference_keys[0][0]).stages.embeddings
     encoder = load_encoder(EmbeddingsConfig(encoder="grey") if lack(config) else config)
     # Grippers are compared within a dataset: each has ranges of its own
-    is_one = len({dataset for dataset, _ in named}) == 1
-    grippers = tuple(g for g in stored_signals(lake.con, named[0][0]) if g.is_used and is_one)
-    shown = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in named]
+    is_one = len({dataset for dataset, _ in reference_keys}) == 1
+    grippers = tuple(g for g in stored_signals(lake.con, reference_keys[0][0]) if g.is_used and is_one)
+    reference_runs = [_shown(lake, dataset, episode, cameras, encoder, grippers) for dataset, episode in reference_keys]
     names = tuple(cameras) or (PREFERRED,)
-    return ShownScorer(Guide.of(shown), encoder, names, lag, hold_s, grippers)
+    return ShownScorer(Guide.of(reference_runs), encoder, names, lag, hold_s, grippers)
 
 
 def shown_task(space: Workspace, like: Sequence[str]) -> str:
@@ -82,7 +82,7 @@ def _shown(
         raise UserError(f"--like {dataset}/{episode}: it has no label of every frame; build labels first")
     names = [row["cameras"][0] if camera == PREFERRED else camera for camera in cameras or (PREFERRED,)]
     clip, _ = episode_clip(lake.workspace, dataset, episode, names)
-    at, pictures = pictures_of(clip, encoder)
+    frame_indices, pictures = pictures_of(clip, encoder)
     steps = np.full(len(label.progress), -1)
     plan = dict[int, str]()
     for s in label.segments:
@@ -92,28 +92,28 @@ def _shown(
     return Shown(
         f"{dataset}/{episode}",
         pictures,
-        label.progress.astype(np.float64)[at],
-        steps[at],
+        label.progress.astype(np.float64)[frame_indices],
+        steps[frame_indices],
         tuple(plan.get(k, f"step {k + 1}") for k in range(label.num_planned)),
         row["num_frames"] / row["fps"],
-        openings_at(clip, at, grippers),
+        openings_at(clip, frame_indices, grippers),
     )
 
 
-def openings_at(clip: RunEpisode, at: np.ndarray, grippers: Sequence[GripperSignal]) -> np.ndarray | None:
+def openings_at(clip: RunEpisode, frame_indices: np.ndarray, grippers: Sequence[GripperSignal]) -> np.ndarray | None:
     """How open the grippers of an episode are at some frames, as `Shown.openings`; None where nobody knows."""
-    opened = [openings_of(grippers, clip.robot(frame)) for frame in at.tolist()]
-    return None if any(one is None for one in opened) else np.array(opened)
+    opened = [openings_of(grippers, clip.robot(frame)) for frame in frame_indices.tolist()]
+    return None if any(opening is None for opening in opened) else np.array(opened)
 
 
 def pictures_of(clip: Clip, encoder: Encoder) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """The frames that are looked at, HZ a second, and what the encoder makes of them, by camera."""
-    every = max(1, round(clip.fps / HZ))
+    stride = max(1, round(clip.fps / HZ))
 
     def chosen() -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-        for number, together in enumerate(frames(clip)):
-            if number % every == 0:
-                yield number, {camera: picture.rgb() for camera, (_, picture) in together.items()}
+        for number, camera_frames in enumerate(frames(clip)):
+            if number % stride == 0:
+                yield number, {camera: picture.rgb() for camera, (_, picture) in camera_frames.items()}
 
     numbers, pictures = zip(*chosen(), strict=True)
     return np.array(numbers), tuple(embed(encoder, [p[c] for p in pictures]) for c in clip.cameras)

@@ -44,13 +44,17 @@ def builds_of_source(
     whole, places = _looked_at(workspace, lake, whole, update)
     address = whole.dataset.source
     # Datasets but for videos that nothing describes, where there is better
-    taken = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
+    chosen_places = [place for place in places.datasets if not place.is_bare] or list(places.datasets)
     # One is called as was said, several by their folders, behind what was said
-    before = f"{name}-" if name else ""
-    names = [name] if name and len(taken) == 1 else [before + own for own in _own_names(whole, taken)]
+    prefix = f"{name}-" if name else ""
+    names = (
+        [name]
+        if name and len(chosen_places) == 1
+        else [prefix + own_name for own_name in _own_names(whole, chosen_places)]
+    )
     notes = [f"{address} holds {len(names)} datasets: {', '.join(names)}"] if len(names) > 1 else []
-    notes += _left_out(address, places, taken)
-    builds = tuple(_part(whole, place, part_name) for place, part_name in zip(taken, names, strict=True))
+    notes += _left_out(address, places, chosen_places)
+    builds = tuple(_part(whole, place, part_name) for place, part_name in zip(chosen_places, names, strict=True))
     _check_names(builds)
     if lake is not None and not same:
         for build in builds:
@@ -58,8 +62,8 @@ def builds_of_source(
     return builds, notes
 
 
-def _left_out(address: str, places: Places, taken: Sequence[DatasetPlace]) -> Iterator[str]:
-    bare = [place.folder for place in places.datasets if place not in taken]
+def _left_out(address: str, places: Places, chosen_places: Sequence[DatasetPlace]) -> Iterator[str]:
+    bare = [place.folder for place in places.datasets if place not in chosen_places]
     if bare:
         alone = f"--source {address_below(address, bare[0])} builds {'it' if len(bare) == 1 else 'the first'}"
         yield f"left out: videos that nothing describes ({named(bare)}); {alone}"
@@ -74,19 +78,19 @@ def with_folders(
 
     Of several one whose source is out of reach stays as it is: to build it will say so, and hold up no other.
     """
-    every: list[DatasetBuild] = []
+    folder_builds: list[DatasetBuild] = []
     for build in builds:
         try:
-            every += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
+            folder_builds += _folders(workspace, lake, build, update) if build.dataset.folders else [build]
         except OUT_OF_REACH:
             if len(builds) == 1:
                 raise
-            every.append(build)
-    _check_names(every)
-    return tuple(every)
+            folder_builds.append(build)
+    _check_names(folder_builds)
+    return tuple(folder_builds)
 
 
-def look_at[T](look: Callable[[], T]) -> Callable[[], T]:
+def look_at[T](read_source: Callable[[], T]) -> Callable[[], T]:
     """Begin to look at a source; what is returned waits for the end, and raises OSError where that takes too long.
 
     In a thread that nothing waits for: a folder of a server that went away may answer never.
@@ -95,7 +99,7 @@ def look_at[T](look: Callable[[], T]) -> Callable[[], T]:
 
     def run() -> None:
         try:
-            answer.set_result(look())
+            answer.set_result(read_source())
         except Exception as e:
             answer.set_exception(e)
 
@@ -115,20 +119,20 @@ def all_builds(
 ) -> list[DatasetBuild]:
     """The configured datasets, and those that the workspace holds besides, as they were built last."""
     builds = {build.name: build for build in with_folders(workspace, lake, configured, update=update)}
-    held = [stored_build(lake, name) for name in stored_builds(lake)] if lake else []
-    return list(({build.name: build for build in held if build} | builds).values())
+    stored = [stored_build(lake, name) for name in stored_builds(lake)] if lake else []
+    return list(({build.name: build for build in stored if build} | builds).values())
 
 
 def _folders(workspace: Workspace, lake: Lake | None, build: DatasetBuild, update: bool) -> list[DatasetBuild]:
     """A build for each folder that an entry names."""
-    build, held = _looked_at(workspace, lake, build, update)
+    build, dataset_places = _looked_at(workspace, lake, build, update)
     patterns = build.dataset.folders
-    places = [place for place in held.datasets if place.folder]
+    places = [place for place in dataset_places.datasets if place.folder]
     chosen = [place for place in places if any(fnmatchcase(place.folder, pattern) for pattern in patterns)]
     if not chosen:
-        there = named([place.folder for place in places]) or "no dataset in a folder"
-        what = f"no dataset of {build.dataset.source} is in folders {', '.join(patterns)}"
-        raise UserError(f"{build.name}: {what}; it holds {there}")
+        folder_names = named([place.folder for place in places]) or "no dataset in a folder"
+        problem = f"no dataset of {build.dataset.source} is in folders {', '.join(patterns)}"
+        raise UserError(f"{build.name}: {problem}; it holds {folder_names}")
     names = _own_names(build, chosen)
     return [_part(build, place, f"{build.name}-{name}") for place, name in zip(chosen, names, strict=True)]
 

@@ -98,11 +98,11 @@ class Stage:
 
     def spec(self, build: DatasetBuild) -> "StageSpec":
         """This stage under the configuration of a build, and under the former label runs that its labels may be of."""
-        own = self._spec(build)
-        if not own.label_run:
-            return own
+        stage_spec = self._spec(build)
+        if not stage_spec.label_run:
+            return stage_spec
         former = (self._spec(build.as_made_by(run)) for run in build.former_runs())
-        return replace(own, former=tuple(spec for spec in former if spec.label_run != own.label_run))
+        return replace(stage_spec, former=tuple(spec for spec in former if spec.label_run != stage_spec.label_run))
 
     def _spec(self, build: DatasetBuild) -> "StageSpec":
         code_version = self.code_version if isinstance(self.code_version, str) else self.code_version(build)
@@ -178,10 +178,10 @@ class StageContext:
     def each[T](self, items: Iterable[T]) -> Iterator[T]:
         """Items, one per episode, that the stage takes one after the other: it tells how far it is."""
         told_s = time.monotonic()
-        for done, item in enumerate(items):
+        for num_done, item in enumerate(items):
             if time.monotonic() - told_s >= TOLD_EVERY_S:
                 told_s = time.monotonic()
-                self.told(done)
+                self.told(num_done)
             yield item
 
     def records(self) -> list[EpisodeRecord]:
@@ -229,13 +229,13 @@ class BlockedError(FailedError):
 def check_inputs(context: StageContext) -> None:
     """Raises BlockedError where a blocking check of what the step rests on fails. The stages of a chunk ask once."""
     step = context.step
-    asked = context.memory.setdefault("checks", {})
+    outcomes = context.memory.setdefault("checks", {})
     for name in step.inputs:
-        if name not in asked:
-            asked[name] = failed_check(context.lake, _scope(context, name))
-        if asked[name]:
-            why, remedy = asked[name]
-            raise BlockedError(f"{why}; until it passes, {step.stage.name} is not run: {remedy}")
+        if name not in outcomes:
+            outcomes[name] = failed_check(context.lake, _scope(context, name))
+        if outcomes[name]:
+            reason, remedy = outcomes[name]
+            raise BlockedError(f"{reason}; until it passes, {step.stage.name} is not run: {remedy}")
 
 
 def _scope(context: StageContext, stage: str) -> CheckScope:
@@ -245,8 +245,8 @@ def _scope(context: StageContext, stage: str) -> CheckScope:
     if written is None:
         return scope
     if "listed" not in context.memory:
-        where = f"dataset = {literal(context.dataset)} AND chunk = {context.chunk}"
-        context.memory["listed"] = listed_episodes(context.lake, where)
+        condition = f"dataset = {literal(context.dataset)} AND chunk = {context.chunk}"
+        context.memory["listed"] = listed_episodes(context.lake, condition)
     return scope._replace(written=written, listed=context.memory["listed"])
 
 
@@ -301,7 +301,7 @@ def run_stage(context: StageContext) -> StageReport:
         parts,
         registered=output.registered,
         outdated=output.outdated,
-        moved=output.moved,
+        moved_episodes=output.moved,
     )
     if step.chunk is not None:
         _keep_written(context, step.stage.name, output.tables)
@@ -329,12 +329,14 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
         part = {name: _where(table, "chunk", [chunk]) for name, table in of_chunks.items()}
         output = content_key(output_hash(part), signals, *_stamps(part["episode_facts"], source))
         outcomes = _outcomes_hash(_where(facts, "chunk", [chunk]))
-        others, shown = "", _where(other_tasks, "chunk", [chunk])
-        if shown.num_rows:
-            listed = _where(without_outcomes, "episode_index", shown["episode_index"].to_pylist())
-            others = content_key(output_hash({"other_tasks": shown, "episode_facts": listed}), *_stamps(listed, source))
+        other_hash, chunk_rows = "", _where(other_tasks, "chunk", [chunk])
+        if chunk_rows.num_rows:
+            listed = _where(without_outcomes, "episode_index", chunk_rows["episode_index"].to_pylist())
+            other_hash = content_key(
+                output_hash({"other_tasks": chunk_rows, "episode_facts": listed}), *_stamps(listed, source)
+            )
         rows = sum(table.num_rows for table in part.values())
-        hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": others}
+        hashes = {"output_hash": output, "outcomes_hash": outcomes, "others_hash": other_hash}
         runs.append(replace(run, chunk=chunk, rows=rows, numbers="", **hashes))
     return runs
 
@@ -342,8 +344,8 @@ def _chunk_runs(run: StageRun, source: Source, tables: Mapping[str, pa.Table]) -
 def _outcomes_hash(episode_facts: pa.Table) -> str:
     """Over the outcomes that are known, whoever says them."""
     rows = episode_facts.select(["episode_index", "success"]).to_pylist()
-    known = sorted((row["episode_index"], row["success"]) for row in rows if row["success"] is not None)
-    return content_key(*(f"{episode} {success}" for episode, success in known)) if known else ""
+    known_outcomes = sorted((row["episode_index"], row["success"]) for row in rows if row["success"] is not None)
+    return content_key(*(f"{episode} {success}" for episode, success in known_outcomes)) if known_outcomes else ""
 
 
 def _where(table: pa.Table, column: str, values: Sequence[int]) -> pa.Table:

@@ -96,8 +96,8 @@ def suggest(lake: Lake, dataset: str, task: str | None = None) -> list[TaskSugge
             have = ", ".join(texts[:MOST_NAMED]) + (", ..." if len(texts) > MOST_NAMED else "") or "no text"
             raise UserError(f"no usable run of {dataset} has the text {task!r}; they have {have}")
         of_tasks = {stands: of_tasks[stands]}
-    most = max(FEWEST_RUNS, min(MOST_RUNS, isqrt(MOST_PAIRS // len(of_tasks))))
-    suggestions = [_of_task(lake, build, text, runs, most) for text, runs in of_tasks.items()]
+    max_runs = max(FEWEST_RUNS, min(MOST_RUNS, isqrt(MOST_PAIRS // len(of_tasks))))
+    suggestions = [_of_task(lake, build, text, runs, max_runs) for text, runs in of_tasks.items()]
     return sorted(suggestions, key=_gain, reverse=True)
 
 
@@ -107,62 +107,68 @@ def _gain(suggestion: TaskSuggestion) -> float:
         return -1.0
     errors = {expected.references: expected.error for expected in suggestion.expected}
     num = len(suggestion.references)
-    now = errors.get(num, UNLABELLED_ERROR) if num else UNLABELLED_ERROR
-    return (now - errors.get(num + 1, now)) * (suggestion.runs - num)
+    current_error = errors.get(num, UNLABELLED_ERROR) if num else UNLABELLED_ERROR
+    return (current_error - errors.get(num + 1, current_error)) * (suggestion.runs - num)
 
 
-def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[Run], most: int) -> TaskSuggestion:
+def _of_task(lake: Lake, build: DatasetBuild, task: str | None, runs: Sequence[Run], max_runs: int) -> TaskSuggestion:
     dataset = build.name
     labels = references_of(lake, dataset, task)
     references = tuple(label.episode_index for label in labels)
     nothing = TaskSuggestion(dataset, task, len(runs), references, None, "")
-    own, others = _candidates(runs, references)
-    if why := _why_none(task, runs, references, own):
-        return replace(nothing, why=why)
+    candidates, other_runs = _candidates(runs, references)
+    if reason := _why_none(task, runs, references, candidates):
+        return replace(nothing, why=reason)
 
     # A part of many runs, spread evenly; some candidate is among them
-    kept = spread(labels, MOST_REFERENCES)
-    room = most - len(kept)
-    num_others = min(len(others), room * len(others) // (len(own) + len(others)))
-    looked_at = [*spread(own, room - num_others), *spread(others, num_others)]
+    kept_labels = spread(labels, MOST_REFERENCES)
+    room = max_runs - len(kept_labels)
+    num_others = min(len(other_runs), room * len(other_runs) // (len(candidates) + len(other_runs)))
+    looked_at = [*spread(candidates, room - num_others), *spread(other_runs, num_others)]
     episodes = signals_of(lake, dataset, {run["episode_index"]: run["chunk"] for run in looked_at})
-    shown = shown_task(lake, build, episodes, kept)
-    seen = [*(reference.signals for reference in shown.references), *shown.signals]
-    nothing = replace(nothing, ask_outcome=_to_ask(seen, runs, build))
-    if len(seen) < 2:
+    reference_task = shown_task(lake, build, episodes, kept_labels)
+    all_signals = [*(reference.signals for reference in reference_task.references), *reference_task.signals]
+    nothing = replace(nothing, ask_outcome=_to_ask(all_signals, runs, build))
+    if len(all_signals) < 2:
         return replace(nothing, why="its other runs cannot be read")
     of_task = suggested(
-        seen, shown.references, [run["episode_index"] for run in own], build.stages.transfer, build.stages.motion
+        all_signals,
+        reference_task.references,
+        [run["episode_index"] for run in candidates],
+        build.stages.transfer,
+        build.stages.motion,
     )
     if of_task is None:
         return replace(nothing, why="its runs have no pictures, state or gripper in common that could be compared")
     return replace(
         nothing,
         label_next=of_task.next_episodes[0].episode_index,
-        why=_why(of_task, len(seen), len(kept)),
+        why=_why(of_task, len(all_signals), len(kept_labels)),
         then=tuple(episode.episode_index for episode in of_task.next_episodes[1:]),
-        expected=_expected(of_task, len(references) - len(kept)),
+        expected=_expected(of_task, len(references) - len(kept_labels)),
         measured=of_task.measured,
         judged_by=" and ".join(filter(None, [", ".join(of_task.judged_by[:-1]), of_task.judged_by[-1]])),
-        caveats=_caveats(build, of_task, runs, len(seen)),
+        caveats=_caveats(build, of_task, runs, len(all_signals)),
     )
 
 
-def _to_ask(seen: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild) -> tuple[int, ...]:
+def _to_ask(all_signals: Sequence[Signals], runs: Sequence[Run], build: DatasetBuild) -> tuple[int, ...]:
     """The runs of which nobody says how they ended, of those that were looked at, the worst first."""
     unknown = {run["episode_index"] for run in runs if run["success"] is None}
     if not unknown:
         return ()
-    return tuple(episode for episode in worst_first(seen, build.stages.motion) if episode in unknown)[:MOST_ASKED]
+    return tuple(episode for episode in worst_first(all_signals, build.stages.motion) if episode in unknown)[
+        :MOST_ASKED
+    ]
 
 
-def _why_none(task: str | None, runs: Sequence[Run], references: Sequence[int], own: Sequence[Run]) -> str:
+def _why_none(task: str | None, runs: Sequence[Run], references: Sequence[int], candidates: Sequence[Run]) -> str:
     """Why no run of a task is to be labelled next; empty where one is."""
     if len(runs) == 1:
         return "it is the only run of its task; proccorpus references join says which texts mean the same one"
     if task is None:
         return "its runs have no text, so that nobody knows whether they do the same: say it with build --task TEXT"
-    if own:
+    if candidates:
         return ""
     by_steps = "all other runs have steps" if references else "its source brings the steps of all runs"
     return f"{by_steps}: nothing is left to label"
@@ -172,17 +178,17 @@ def _candidates(runs: Sequence[Run], references: Collection[int]) -> tuple[list[
     """Runs that somebody could label, failed and odd ones only where there are no others; and other unlabelled ones."""
     unlabelled = [run for run in runs if run["episode_index"] not in references]
     without_steps = [run for run in unlabelled if not run["has_steps"]]
-    own = [run for run in without_steps if run["success"] is not False] or without_steps
-    own = [run for run in own if not run["doubts"]] or own
-    return own, [run for run in unlabelled if run not in own]
+    candidates = [run for run in without_steps if run["success"] is not False] or without_steps
+    candidates = [run for run in candidates if not run["doubts"]] or candidates
+    return candidates, [run for run in unlabelled if run not in candidates]
 
 
-def _expected(of_task: Suggested, left_out: int) -> tuple[ExpectedError, ...]:
-    """`left_out`: references that were not looked at; with fewer than there are nothing is expected then."""
+def _expected(of_task: Suggested, num_held_out: int) -> tuple[ExpectedError, ...]:
+    """`num_held_out`: references that were not looked at; with fewer than there are nothing is expected then."""
     return tuple(
-        ExpectedError(num + left_out, error, error * BETWEEN[0], min(1.0, error * BETWEEN[1]))
+        ExpectedError(num + num_held_out, error, error * BETWEEN[0], min(1.0, error * BETWEEN[1]))
         for num, error in of_task.expected.items()
-        if not left_out or num >= MOST_REFERENCES
+        if not num_held_out or num >= MOST_REFERENCES
     )
 
 

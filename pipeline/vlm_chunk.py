@@ -81,12 +81,12 @@ class Album:
         images = images or [self._decoded[frame, camera] for camera in self.cameras]
         return images[0] if len(images) == 1 else beside(images)
 
-    def _decode(self, camera: str, wanted: set[int]) -> None:
-        last, episode = max(wanted), self.record.episode_index
+    def _decode(self, camera: str, frame_indices: set[int]) -> None:
+        last, episode = max(frame_indices), self.record.episode_index
         options = DecodeOptions(self.source.decoding_threads)
         for frame, _, picture in read_episode(self.source, self.record).frames(camera, options):
             self.decoded_frames += 1
-            if frame in wanted:
+            if frame in frame_indices:
                 jpeg, width, height = encode_jpeg(picture.rgb(), self.max_px)
                 image = self._decoded[frame, camera] = Image.of(jpeg)
                 store_keyframe(self.workspace, image.sha256, jpeg)
@@ -176,11 +176,11 @@ def ask_chunk[T](
         place = {"build_id": build_id, "dataset": build.name, "label_run": label_run.id, "prompt_version": prompts}
         client = client_for(build.stages.vlm, store, **place)
 
-        async def ask_one(album: Album, ask: Callable[[Ask], Awaitable[T]]) -> None:
+        async def ask_one(album: Album, ask_model: Callable[[Ask], Awaitable[T]]) -> None:
             episode = album.record.episode_index
             async with room:
                 try:
-                    answers[episode] = await ask(lambda request: client.ask(request, episode))
+                    answers[episode] = await ask_model(lambda request: client.ask(request, episode))
                 except VlmError as e:
                     # One episode without a label is a finding; an error that is fatal would meet every other one, too
                     if e.is_fatal:
@@ -201,8 +201,8 @@ def ask_chunk[T](
     # A server or a model that gives nothing is no finding about episodes. What was paid is in the message
     if findings and not answers and not answered_before and not store.has_answer(build_id):
         kinds = ", ".join(sorted({finding.reason for finding in findings}))
-        what = f"no reply could be used ({kinds}); the last: {findings[-1].detail}; {store.bill(build_id)}"
-        raise VlmError("refused", what, is_fatal=True)
+        message = f"no reply could be used ({kinds}); the last: {findings[-1].detail}; {store.bill(build_id)}"
+        raise VlmError("refused", message, is_fatal=True)
 
     # What the calls took: tokens, seconds, money. A call that failed has none of them
     numbers: dict[str, int | float | str] = {
@@ -216,8 +216,8 @@ def ask_chunk[T](
         "mean_latency_s": _total(calls, "latency_s") / max(1, len(calls)),
         "cost_usd": _total(calls, "cost_usd"),
     }
-    where = {"dataset": build.name, "chunk": context.chunk}
-    keyframes = [where | row for album in albums for row in album.rows]
+    key = {"dataset": build.name, "chunk": context.chunk}
+    keyframes = [key | row for album in albums for row in album.rows]
     findings.sort(key=lambda finding: finding.episode_index or 0)
     return ChunkAnswers(answers, findings, keyframes, numbers=numbers)
 
@@ -225,12 +225,12 @@ def ask_chunk[T](
 def _recorded(context: StageContext, calls: Iterable[dict[str, Any]], albums: Iterable[Album]) -> list[dict[str, Any]]:
     """The calls about the episodes of some albums, as the lake has them now."""
     episodes = {album.record.episode_index for album in albums}
-    own = [call for call in calls if call["episode_index"] in episodes]
-    if own:
-        where = f"{context.build.name}:{context.chunk}"
-        context.lake.upsert(f"calls of {where}", vlm_calls=TABLES["vlm_calls"].rows(own))
-    return own
+    dataset_calls = [call for call in calls if call["episode_index"] in episodes]
+    if dataset_calls:
+        chunk_name = f"{context.build.name}:{context.chunk}"
+        context.lake.upsert(f"calls of {chunk_name}", vlm_calls=TABLES["vlm_calls"].rows(dataset_calls))
+    return dataset_calls
 
 
-def _total(calls: Sequence[Mapping[str, Any]], what: str) -> float:
-    return float(sum(call[what] or 0 for call in calls))
+def _total(calls: Sequence[Mapping[str, Any]], column: str) -> float:
+    return float(sum(call[column] or 0 for call in calls))

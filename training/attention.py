@@ -163,34 +163,36 @@ def _register() -> None:
 
 def _blocks(
     module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, *,
-    by_kernel: bool, **more: Any,
+    by_kernel: bool, **options: Any,
 ) -> tuple[torch.Tensor, None]:  # fmt: skip
     # Queries and keys come out of norms in float32 where the weights are kept in it; kernels take one precision.
     kind = query.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else value.dtype
     states = query.to(dtype), key.to(dtype), value.to(dtype)
-    bounds = more.pop("cu_seq_lens_q", None)
+    bounds = options.pop("cu_seq_lens_q", None)
     if bounds is None:
-        return sdpa_attention_forward(module, *states, attention_mask, **more)
+        return sdpa_attention_forward(module, *states, attention_mask, **options)
     # Each key serves several queries
     shared = query.shape[1] // key.shape[1]
-    causal = module.is_causal if more.get("is_causal") is None else more["is_causal"]
+    causal = module.is_causal if options.get("is_causal") is None else options["is_causal"]
     if by_kernel:
         # The kernel is documented for as many keys as queries.
-        longest = more["max_length_q"]
+        longest = options["max_length_q"]
         q, k, v = (
             s[0].repeat_interleave(n, 0).transpose(0, 1) for s, n in zip(states, (1, shared, shared), strict=True)
         )
         window = (-1, 0 if causal else -1)
-        made: Any = varlen_attn(q, k, v, bounds, bounds, longest, longest, scale=more["scaling"], window_size=window)
-        return made.unsqueeze(0), None
+        output: Any = varlen_attn(
+            q, k, v, bounds, bounds, longest, longest, scale=options["scaling"], window_size=window
+        )
+        return output.unsqueeze(0), None
     if torch.compiler.is_compiling():
         query, key, value = states
         keys, values = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-        return attention_in_blocks(query, keys, values, bounds, causal, more["scaling"]), None
+        return attention_in_blocks(query, keys, values, bounds, causal, options["scaling"]), None
 
     def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-        return sdpa_attention_forward(module, query, key, value, None, **more)[0]
+        return sdpa_attention_forward(module, query, key, value, None, **options)[0]
 
     return by_blocks(attend, states, _lengths(bounds)), None
 
@@ -204,9 +206,9 @@ def _lengths(bounds: torch.Tensor) -> tuple[int, ...]:
 def by_blocks(attend: Any, states: Sequence[torch.Tensor], lengths: tuple[int, ...]) -> torch.Tensor:
     """Attention [1, t, h, d] within blocks of `lengths` of states [1, h, t, d]: `attend` is called once for each
     length, with [n, h, length, d], and gives [n, length, h, d]."""
-    groups, back = _grouped(lengths, states[0].device)
-    made = [attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1) for places in groups]
-    return torch.cat(made).index_select(0, back).unsqueeze(0)
+    groups, order = _grouped(lengths, states[0].device)
+    outputs = [attend(*(s[0][:, places].transpose(0, 1) for s in states)).flatten(0, 1) for places in groups]
+    return torch.cat(outputs).index_select(0, order).unsqueeze(0)
 
 
 @lru_cache(maxsize=8)

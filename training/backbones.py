@@ -117,8 +117,8 @@ def load_processor(folder: Path, min_pixels: int | None = None, max_pixels: int 
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as e:
         raise ModelError(f"the processor of {folder} cannot be loaded: {_short(e)}") from e
     size = dict(processor.image_processor.size)
-    wanted = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever they are called
-    processor.image_processor.size = size | {k: v for k, v in wanted.items() if v is not None}
+    areas = {"shortest_edge": min_pixels, "longest_edge": max_pixels}  # areas, whatever they are called
+    processor.image_processor.size = size | {k: v for k, v in areas.items() if v is not None}
     return processor
 
 
@@ -213,8 +213,8 @@ def part(name: str) -> str:
 
 def rates(config: TrainConfig) -> dict[str, float]:
     """Learning rate by part; 0 is frozen."""
-    own = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
-    return {name: config.lr if rate is None else rate for name, rate in own.items()}
+    part_rates = {"merger": config.merger_lr, "vision": config.vision_lr, "head": config.head_lr, "language": None}
+    return {name: config.lr if rate is None else rate for name, rate in part_rates.items()}
 
 
 def freeze(model: nn.Module, config: TrainConfig) -> None:
@@ -230,8 +230,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> Iterator[dict[str
     for name, rate in rates(config).items():
         learning = [p for n, p in model.named_parameters() if p.requires_grad and part(n) == name]
         for decay, is_matrix in ((config.weight_decay, True), (0.0, False)):
-            if some := [p for p in learning if (p.ndim >= 2) is is_matrix]:
-                yield {"params": some, "lr": rate, "peak": rate, "part": name, "weight_decay": decay}
+            if parameters := [p for p in learning if (p.ndim >= 2) is is_matrix]:
+                yield {"params": parameters, "lr": rate, "peak": rate, "part": name, "weight_decay": decay}
 
 
 SPECIAL = (

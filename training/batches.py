@@ -124,7 +124,7 @@ class _Lane:
 
     def _next_plans(self) -> list[_Plan]:
         """The batches of the source's next window that has any. Raises ShardError."""
-        drawn = left_out = 0
+        drawn = num_too_long = 0
         data, seed = self._recipe.data, [self._recipe.train.seed, self._began, self._number]
         groups: list[list[Unread]] = []
         # Drawn by where the window began, so that a resumed run draws the same
@@ -132,19 +132,20 @@ class _Lane:
         while not groups:
             window = self._source.window()
             groups, too_long = self._grouped(window, chance)
-            drawn, left_out = drawn + len(window), left_out + too_long
+            drawn, num_too_long = drawn + len(window), num_too_long + too_long
             # Two epochs in which nothing fitted: there will be no batch, however long one waits.
             if not groups and drawn > 2 * self._source.per_epoch:
-                others = "" if data.think is None else f", the others are not {form_name(data.think)}"
+                form_note = "" if data.think is None else f", the others are not {form_name(data.think)}"
                 raise ShardError(
-                    f"no sample can be trained on: {left_out} of {drawn} have more than {data.sequence_length} tokens "
-                    f"(data.sequence_length, model.max_pixels, model.max_vision_tokens){others}"
+                    f"no sample can be trained on: {num_too_long} of {drawn} have more than "
+                    f"{data.sequence_length} tokens "
+                    f"(data.sequence_length, model.max_pixels, model.max_vision_tokens){form_note}"
                 )
         order = np.random.default_rng(seed).permutation(len(groups))
-        plans = [_Plan(groups[at], len(groups[at]), 0) for at in order]
+        plans = [_Plan(groups[place], len(groups[place]), 0) for place in order]
         # Samples that were drawn in vain are counted with the first batch.
-        lost = drawn - sum(p.drawn for p in plans)
-        plans[0] = replace(plans[0], drawn=plans[0].drawn + lost, left_out=left_out)
+        num_lost = drawn - sum(p.drawn for p in plans)
+        plans[0] = replace(plans[0], drawn=plans[0].drawn + num_lost, left_out=num_too_long)
         return plans
 
     def _grouped(self, window: Sequence[Unread], chance: np.random.Generator) -> tuple[list[list[Unread]], int]:
@@ -238,8 +239,8 @@ class BatchStream:
         batch = self._transform.as_bytes(items, packed)
         tokens = int(batch["item_mask" if packed else "attention_mask"].sum())
         keys = tuple(map(_key, plan.samples))
-        made = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)
-        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, made, number)
+        negatives = Counter(s.row["negative"] for s in plan.samples if "negative" in s.row)
+        return Prepared(batch, plan.drawn, plan.left_out, len(items), tokens, keys, negatives, number)
 
     def _item(self, sample: Unread) -> Item:
         # What was changed is hardly ever made again
@@ -264,9 +265,9 @@ def _key(sample: Unread) -> str:
     return key if _is_recorded(sample) else f"{key} {sample.row['negative']}"
 
 
-def next_number(given: int, first: int, every: int) -> int:
+def next_number(number: int, first: int, stride: int) -> int:
     """The next batch of a consumer, once so many were given by all: the first from there on that is one of its own."""
-    return given + (first - given) % every
+    return number + (first - number) % stride
 
 
 def together(states: Sequence[Mapping]) -> dict:
@@ -274,9 +275,9 @@ def together(states: Sequence[Mapping]) -> dict:
 
     A consumer knows the lanes that it took batches of: a lane stands where the furthest of them says.
     """
-    given = {state["given"] for state in states}
-    if len(given) != 1 or len({state["count"] for state in states}) != 1:
-        raise ShardError(f"the states are not of one moment of a run: {sorted(given)} batches were given")
+    counts = {state["given"] for state in states}
+    if len(counts) != 1 or len({state["count"] for state in states}) != 1:
+        raise ShardError(f"the states are not of one moment of a run: {sorted(counts)} batches were given")
     of_all = sorted((lane for state in states for lane in state["lanes"].items()), key=lambda lane: lane[1]["began"])
     return {**states[0], "lanes": dict(of_all)}
 
@@ -388,10 +389,10 @@ def open_stream(
     transform: Transform,
     recipe: Recipe,
     first: int = 0,
-    every: int = 1,
+    stride: int = 1,
     labels: Labels = NO_LABELS,
 ) -> BatchStream:
-    """Batches `first`, `first + every` ... of the run: the part of one of `every` consumers. Raises ShardError."""
+    """Batches `first`, `first + every` ... of the run: the part of one of `stride` consumers. Raises ShardError."""
     negatives = recipe.data.negatives
     change = SampleNegatives(negatives, labels) if negatives.total > 0 else None
-    return BatchStream(open_lanes(shards, recipe), transform, recipe, first, every, change)
+    return BatchStream(open_lanes(shards, recipe), transform, recipe, first, stride, change)

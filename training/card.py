@@ -24,16 +24,16 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
     # The lake as of the release's snapshot: label runs that were active then, not today's.
     con = open_for_users(lake.workspace, release.snapshot)
     datasets = sorted({s.dataset for s in release.shard_list})
-    found = con.execute(
+    cursor = con.execute(
         "SELECT DISTINCT a.dataset, r.label_run, r.annotator, r.model, r.prompt_version FROM active_runs a "
         "JOIN label_runs r USING (label_run) WHERE list_contains(?, a.dataset) ORDER BY ALL",
         [datasets],
     )
-    names = [d[0] for d in found.description or ()]
-    runs = [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+    names = [d[0] for d in cursor.description or ()]
+    runs = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
     # The window is what the model saw in training; datasets of other splits have no part in it.
-    shown = {s.dataset for s in release.shard_list if s.split == "train"}
-    configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(shown)])
+    train_datasets = {s.dataset for s in release.shard_list if s.split == "train"}
+    configs = con.execute("SELECT config FROM build_configs WHERE list_contains(?, dataset)", [sorted(train_datasets)])
     return {
         "training_run": run,
         "release": release.name,
@@ -54,12 +54,12 @@ def make_card(lake: Lake, release: Release, recipe: Recipe, run: str) -> dict[st
 def shown_window(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """How many pictures a question of family c showed, how far apart and how large, by the configurations that the
     datasets were built with; None where they differ: then nobody can say which window the model is used to."""
-    found = []
+    windows = []
     for config in configs:
         samples, shards = config["stages"]["samples"], config["stages"]["shards"]
-        wanted = ("profile", "window_frames", "window_step_s")
-        found.append({k: samples[k] for k in wanted} | {"picture_max_px": shards["picture_max_px"]})
-    return found[0] if found and all(f == found[0] for f in found) else None
+        fields = ("profile", "window_frames", "window_step_s")
+        windows.append({k: samples[k] for k in fields} | {"picture_max_px": shards["picture_max_px"]})
+    return windows[0] if windows and all(f == windows[0] for f in windows) else None
 
 
 def add_scores(folder: Path, evaluation: str, scores: dict[str, float | int | str]) -> None:

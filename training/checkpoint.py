@@ -77,9 +77,9 @@ class TrainerState:
 def learning_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     """What learns, as model/NAME, and the optimizer's state of it, as optimizer/NAME/KEY; this process's parts where
     it has only a part. `model`: without a wrapper."""
-    named = _learning(model)
-    tensors = {f"model/{name}": p.detach() for name, p in named.items()}
-    for name, parameter in named.items():
+    parameters = _learning(model)
+    tensors = {f"model/{name}": p.detach() for name, p in parameters.items()}
+    for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{name}/{key}"] = value
     return tensors
@@ -87,18 +87,18 @@ def learning_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
 def read_tensors(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Fill what learns, and the optimizer's state, from a checkpoint; all processes call it. Raises ModelError."""
-    reader, named = HuggingFaceStorageReader(str(folder)), _learning(model)
-    wanted: dict[str, Any] = {f"model/{name}": p.detach() for name, p in named.items()}
+    reader, parameters = HuggingFaceStorageReader(str(folder)), _learning(model)
+    targets: dict[str, Any] = {f"model/{name}": p.detach() for name, p in parameters.items()}
     try:
         sizes = {key: tuple(stored.size) for key, stored in reader.read_metadata().state_dict_metadata.items()}  # type: ignore[union-attr]
-        _check(folder, wanted, sizes)
+        _check(folder, targets, sizes)
         # The optimizer has no state yet: it gets that of the checkpoint, divided as the parameters are.
-        for key in sorted(sizes.keys() - wanted.keys()):
-            name, _, what = key.removeprefix("optimizer/").rpartition("/")
-            like = named[name].detach()
-            state = torch.zeros_like(like) if sizes[key] == tuple(like.shape) else torch.zeros(sizes[key])
-            wanted[key] = optimizer.state[named[name]][what] = state
-        load(wanted, storage_reader=reader, no_dist=not distributed.is_initialized())
+        for key in sorted(sizes.keys() - targets.keys()):
+            name, _, state_name = key.removeprefix("optimizer/").rpartition("/")
+            parameter = parameters[name].detach()
+            state = torch.zeros_like(parameter) if sizes[key] == tuple(parameter.shape) else torch.zeros(sizes[key])
+            targets[key] = optimizer.state[parameters[name]][state_name] = state
+        load(targets, storage_reader=reader, no_dist=not distributed.is_initialized())
     except (OSError, ValueError, KeyError, SafetensorError, CheckpointException) as e:
         raise _unusable(folder, _cause(e)) from e
     optimizer.load_state_dict(optimizer.state_dict())  # torch puts the steps where its kernels count them
@@ -108,18 +108,18 @@ def _learning(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _check(folder: Path, wanted: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]) -> None:
+def _check(folder: Path, targets: Mapping[str, torch.Tensor], sizes: Mapping[str, tuple[int, ...]]) -> None:
     """Raises ModelError where a checkpoint is not of this model."""
-    here = {key: tuple(tensor.shape) for key, tensor in wanted.items()}
-    there = {key: size for key, size in sizes.items() if key.startswith("model/")}
-    for key in sorted(there.keys() | here.keys()):
-        if (one := there.get(key, "missing")) != (other := here.get(key, "missing")):
+    shapes = {key: tuple(tensor.shape) for key, tensor in targets.items()}
+    stored_shapes = {key: size for key, size in sizes.items() if key.startswith("model/")}
+    for key in sorted(stored_shapes.keys() | shapes.keys()):
+        if (stored_shape := stored_shapes.get(key, "missing")) != (model_shape := shapes.get(key, "missing")):
             name = key.removeprefix("model/")
-            raise _unusable(folder, f"it is of another model: {name} is {one} there, {other} here")
+            raise _unusable(folder, f"it is of another model: {name} is {stored_shape} there, {model_shape} here")
 
 
-def _unusable(folder: Path, why: object) -> ModelError:
-    return ModelError(f"cannot resume from the checkpoint {folder}: {' '.join(str(why).split())[:300]}")
+def _unusable(folder: Path, reason: object) -> ModelError:
+    return ModelError(f"cannot resume from the checkpoint {folder}: {' '.join(str(reason).split())[:300]}")
 
 
 def _cause(e: BaseException) -> BaseException:
@@ -171,8 +171,8 @@ class StepWriter:
         try:
             pending.result()
         except (OSError, RuntimeError, ValueError, CheckpointException) as e:
-            why = " ".join(str(_cause(e)).split())[:300]
-            raise ModelError(f"the checkpoint {self._folder} could not be written: {why}") from e
+            reason = " ".join(str(_cause(e)).split())[:300]
+            raise ModelError(f"the checkpoint {self._folder} could not be written: {reason}") from e
         self._remove_old()
 
     def prove(self) -> None:
@@ -240,14 +240,14 @@ def load_state(folder: Path) -> TrainerState:
 
 def chance_state() -> dict[str, Any]:
     """All generators of this process; JSON."""
-    found: dict[str, Any] = {"torch": torch.get_rng_state().numpy().tobytes().hex()}
+    states: dict[str, Any] = {"torch": torch.get_rng_state().numpy().tobytes().hex()}
     version, numbers, gauss = random.getstate()
-    found["python"] = [version, list(numbers), gauss]
-    kind, keys, *rest = np.random.get_state(legacy=True)
-    found["numpy"] = [kind, np.asarray(keys).tolist(), *rest]
+    states["python"] = [version, list(numbers), gauss]
+    kind, keys, *position = np.random.get_state(legacy=True)
+    states["numpy"] = [kind, np.asarray(keys).tolist(), *position]
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
-    return found
+        states["cuda"] = torch.cuda.get_rng_state().numpy().tobytes().hex()
+    return states
 
 
 def set_chance(state: Mapping[str, Any]) -> None:
@@ -311,9 +311,9 @@ class HeldOutCheck:
         chance = chance_state()
         self._write(self._candidate)
         self._accelerator.wait_for_everyone()
-        found = self._scores(step)
-        if self.best is None or found[BY] < self.best[BY]:
-            self.best = {"step": step, **found}
+        scores = self._scores(step)
+        if self.best is None or scores[BY] < self.best[BY]:
+            self.best = {"step": step, **scores}
             if self._accelerator.is_main_process:
                 write_card(self._candidate, read_card(self._candidate) | {FACTS: self.best})
                 take_place(self._candidate, self._folder)
@@ -322,7 +322,7 @@ class HeldOutCheck:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # what the second model took
         set_chance(chance)
-        return {PREFIX + name: value for name, value in found.items()}
+        return {PREFIX + name: value for name, value in scores.items()}
 
     def _scores(self, step: int) -> dict[str, float]:
         """Of all processes' answers: the same in each."""
@@ -333,8 +333,8 @@ class HeldOutCheck:
             answers = self._scorer.predict(self._candidate, part, parts)
         except (FailedError, UserError, RuntimeError, OSError, ValueError) as e:
             failure = e
-        told = gather_object([(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")])
-        for _, why in told:
-            if why:
-                raise FailedError(f"the model of step {step} could not be evaluated: {why[:300]}") from failure
-        return self._scorer.scores([said for said, _ in told])
+        outcomes = gather_object([(answers, failure and f"{type(failure).__name__}: {' '.join(str(failure).split())}")])
+        for _, problem in outcomes:
+            if problem:
+                raise FailedError(f"the model of step {step} could not be evaluated: {problem[:300]}") from failure
+        return self._scorer.scores([process_answers for process_answers, _ in outcomes])

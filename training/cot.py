@@ -134,14 +134,14 @@ def judge(text: str, truth: Truth, tolerance: float) -> tuple[str | None, float]
     # A mark in the answer would stand for a picture that there is not: `read_rows` refuses such a row.
     if mended(text, truth).format != 1 or IMAGE_MARK in text:
         return FORMAT, 1.0
-    said = parse_reply(text)
+    reply = parse_reply(text)
     # No score is right for an unanswerable state: saying so is all that is asked.
     if truth.score_percent is None:
-        return (None, 0.0) if said.score_is_na else (ANSWERED, 1.0)
-    if said.score is None:
+        return (None, 0.0) if reply.score_is_na else (ANSWERED, 1.0)
+    if reply.score is None:
         return REFUSED, 1.0
-    error = abs(said.score - truth.score_percent / 100)
-    if said.ref != truth.ref:
+    error = abs(reply.score - truth.score_percent / 100)
+    if reply.ref != truth.ref:
         return REFERENCE, error
     return (None if error <= tolerance + 1e-9 else SCORE), error
 
@@ -188,7 +188,7 @@ def generate(
             lake.upsert("calls for reasoning", vlm_calls=TABLES["vlm_calls"].rows(calls))
     # One reply of each sample, the nearest to its label: what is easy must not be learnt more often.
     right = sorted((a for a in answers if a.reason is None), key=lambda a: (a.sample, -a.error, -a.inference))
-    kept = {a.sample: a for a in right}.values()
+    first_answers = {a.sample: a for a in right}.values()
 
     def row(answer: _Answer) -> tuple[Sample, str, dict[str, Any]]:
         sample = samples[answer.sample]
@@ -196,16 +196,16 @@ def generate(
         source |= {"prompt_version": prompt_version()}
         return sample, answer.text, {"progress": sample.row["progress"], "source": source}
 
-    left_out = Counter(a.reason for a in answers if a.reason) + Counter({SURPLUS: len(right) - len(kept)})
+    exclusions = Counter(a.reason for a in answers if a.reason) + Counter({SURPLUS: len(right) - len(first_answers)})
     report = CotReport(
         samples=len(chosen),
         inferences=len(answers),
-        kept=len(kept),
-        left_out=dict(sorted(left_out.items())),
+        kept=len(first_answers),
+        left_out=dict(sorted(exclusions.items())),
         calls=len(calls),
         answered_before=sum(client.hits for client in clients.values()),
         cost_usd=float(sum(c["cost_usd"] or 0.0 for c in calls)),
-        file=write_conversations(map(row, kept), out, "cot.jsonl"),
+        file=write_conversations(map(row, first_answers), out, "cot.jsonl"),
     )
     # The report names model and prompt beside the counts: the rows were made by these.
     settings = {"model": config.model, "prompt_version": prompt_version(), "options": asdict(options)}

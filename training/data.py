@@ -48,8 +48,8 @@ def augment(item: Item, rng: np.random.Generator) -> Item:
         h, w = picture.shape[:2]
         move = np.array([[1, 0, dx * w], [0, 1, dy * h]], np.float32)
         # The last pixels are repeated at the rim: a black one would show how far the picture was moved.
-        moved = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE)
-        pictures.append(np.clip(moved * gain + offset, 0, 255).astype(np.uint8))
+        warped = cv2.warpAffine(picture, move, (w, h), borderMode=cv2.BORDER_REPLICATE)
+        pictures.append(np.clip(warped * gain + offset, 0, 255).astype(np.uint8))
     return replace(item, pictures=tuple(pictures))
 
 
@@ -145,9 +145,9 @@ def shard_lanes(shards: Sequence[Path], config: LoaderConfig, window: int) -> li
     They follow from the shards alone, never from who reads them. Raises ShardError.
     """
     indexes = {path: read_index(path) for path in shards}
-    there = sorted({index.dataset for index in indexes.values()})
-    if unknown := ", ".join(sorted(config.dataset_rates.keys() - set(there))):
-        raise ShardError(f"data.dataset_rates: the release has no dataset {unknown}; it has {', '.join(there)}")
+    dataset_names = sorted({index.dataset for index in indexes.values()})
+    if unknown := ", ".join(sorted(config.dataset_rates.keys() - set(dataset_names))):
+        raise ShardError(f"data.dataset_rates: the release has no dataset {unknown}; it has {', '.join(dataset_names)}")
     weights = {path: _per_epoch(index, config) for path, index in indexes.items()}
     used = [path for path in shards if weights[path]]
     if not used:
@@ -176,16 +176,16 @@ def _per_epoch(index: Index, config: LoaderConfig) -> float:
     total = 0.0
     for entry in index.entries:
         rates = [float(config.rate(index.dataset, f)) for f in entry.family]
-        wanted = sum(rate > 0 for rate in rates)
-        part = min(1.0, config.per_visit / wanted) if config.per_visit and wanted else 1.0
+        num_drawn = sum(rate > 0 for rate in rates)
+        part = min(1.0, config.per_visit / num_drawn) if config.per_visit and num_drawn else 1.0
         total += part * sum(rates)
     return total
 
 
 def lane_count(parts: int) -> int:
     """2^k or 3 x 2^k, so that usual numbers of processes and workers divide it: each then reads lanes of its own."""
-    most = max(1, min(MOST_LANES, parts // LANE_PARTS))
-    return max(n << k for n in (1, 3) for k in range(7) if n << k <= most)
+    max_lanes = max(1, min(MOST_LANES, parts // LANE_PARTS))
+    return max(n << k for n in (1, 3) for k in range(7) if n << k <= max_lanes)
 
 
 class RowSource:
@@ -232,10 +232,10 @@ def open_lanes(shards: Sequence[Path], recipe: Recipe) -> Sequence[SampleSource]
     return shard_lanes(shards, config, window)
 
 
-def worker_count(wanted: int, world: int, lanes: int) -> int:
+def worker_count(requested: int, world: int, lanes: int) -> int:
     """The most workers, of those wanted, that share out lanes evenly: each its own, or as many to each lane.
 
     Others would plan, though not decode, what is not theirs.
     """
-    even = [n for n in range(1, wanted + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
-    return max(even, default=wanted)
+    even = [n for n in range(1, requested + 1) if lanes % (world * n) == 0 or (world * n) % lanes == 0]
+    return max(even, default=requested)

@@ -84,12 +84,14 @@ class GrpoTrainer:
         at_once = self.completions // self.config.generations  # prompts of a step
         self.steps_in_all = recipe.train.steps or math.ceil((recipe.train.epochs or 1) * (self.prompts // at_once))
         held_out = self._samples(workspace, release, "val") if self.config.validate_every else ()
-        held = rollouts.fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
+        held_out_prompts = rollouts.fitting(held_out, transform, recipe, rank, world)[: self.config.validation_prompts]
         # Cut to whole batches, so that a mean over these is one over prompts
-        held_batch = min(recipe.train.batch, len(held) // world)
+        held_batch = min(recipe.train.batch, len(held_out_prompts) // world)
         if self.config.validate_every and not held_batch:
-            raise TrainingError(f"grpo.validate_every: {len(held)} held-out prompts are too few for {world} processes")
-        self.held_out = len(held) // (held_batch * world) * held_batch * world if held_batch else 0
+            raise TrainingError(
+                f"grpo.validate_every: {len(held_out_prompts)} held-out prompts are too few for {world} processes"
+            )
+        self.held_out = len(held_out_prompts) // (held_batch * world) * held_batch * world if held_batch else 0
         # Completions follow the prompts, so all prompts of a batch must end at one place.
         processor.tokenizer.padding_side = "left"
         backbone = model.backbone
@@ -112,7 +114,9 @@ class GrpoTrainer:
                 args=self._arguments(folder, backbone, held_batch),
                 reward_funcs=rollouts.reward_functions(self.config.reward),
                 train_dataset=rollouts.prompt_rows(samples, transform, recipe, chosen),
-                eval_dataset=rollouts.prompt_rows(held_out, transform, recipe, held[: self.held_out], False),
+                eval_dataset=rollouts.prompt_rows(
+                    held_out, transform, recipe, held_out_prompts[: self.held_out], False
+                ),
                 processing_class=processor,
                 peft_config=adapter,
                 callbacks=[rollouts.StepLog(self)],
@@ -270,7 +274,7 @@ class GrpoTrainer:
 
     def stepped(self, logs: Mapping[str, float]) -> None:
         """Make a point of a step. TRL has counted it already; points of the curve begin at 0."""
-        before, config = self.curve[-1] if self.curve else None, self.config
+        former, config = self.curve[-1] if self.curve else None, self.config
         step, seconds = self.step - 1, logs["step_time"]
         of_step, norm = int(logs["num_tokens"]) - self.counted, float(logs.get("grad_norm", 0.0))
         self.counted += of_step
@@ -290,7 +294,7 @@ class GrpoTrainer:
             gradient_norm=norm,
             done=self.step / self.steps_in_all,
             samples=self.drawn,
-            tokens=of_step + (before.tokens if before else 0),
+            tokens=of_step + (former.tokens if former else 0),
             samples_per_s=self.completions / config.generations / seconds,
             tokens_per_s=of_step / seconds,
             extra=_extra(logs) | {"kl_coef": config.kl_coef},
@@ -307,8 +311,8 @@ class GrpoTrainer:
 
     def validates(self) -> bool:
         """Are held-out prompts asked after the step that was just done? Also after the last."""
-        every = self.config.validate_every
-        return bool(every) and (self.step % every == 0 or self.step == self.steps_in_all)
+        interval = self.config.validate_every
+        return bool(interval) and (self.step % interval == 0 or self.step == self.steps_in_all)
 
     def validated(self, logs: Mapping[str, float]) -> None:
         """Complete the step's point, which waits for this."""
@@ -332,49 +336,49 @@ class GrpoTrainer:
                     flush=True,
                 )
             self.on_step(point)
-        every = self.recipe.train.save_every
-        if every and self.step % every == 0 and self.step < self.steps_in_all:
+        interval = self.recipe.train.save_every
+        if interval and self.step % interval == 0 and self.step < self.steps_in_all:
             self.save()
 
     def _write_completions(self, step: int, split: str, last: int) -> None:
         """TRL keeps as many as a step has: before those of the validation there may be some of the step."""
         if self.accelerator.is_main_process:
             rollouts.write_completions(
-                self.steps / COMPLETIONS, step, split, self.trl._logs, last, anew=not self.logged
+                self.steps / COMPLETIONS, step, split, self.trl._logs, last, is_new=not self.logged
             )
             self.logged = True
 
     def _answers(self, prompts: list, trl: Any) -> dict[str, Any]:
         """Ids of the prompts as the loader's workers made them, ids of the answers, and vLLM's log-probabilities of
         these, else None. Raises TrainingError."""
-        ids = [shown.ids for shown in trl.shown]
+        ids = [prompt.ids for prompt in trl.shown]
         if trl.use_vllm:
-            made, logs = self._by_vllm(ids, trl)
+            completions, logs = self._by_vllm(ids, trl)
         else:
             with self.accelerator.autocast():  # the precision that is learnt in: flash kernels take no other
-                made, logs = self._by_transformers(ids, trl), None
-        return {"prompt_ids": ids, "completion_ids": made, "logprobs": logs}
+                completions, logs = self._by_transformers(ids, trl), None
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": logs}
 
     def _by_transformers(self, prompts: list[list[int]], trl: Any) -> list[list[int]]:
         # As many parts in each process: a model that is divided is gathered by all
         parts = max(gather_object([math.ceil(sum(s.float_bytes for s in trl.shown) / rollouts.PIXELS_AT_ONCE)]))
-        made: list[list[int]] = []
+        completions: list[list[int]] = []
         fill = trl.processing_class.tokenizer.pad_token_id
         for rows in np.array_split(np.arange(len(prompts)), min(parts, len(prompts))):
             padded = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompts[k]) for k in rows], True, fill, "left")
-            shown = [trl.shown[k] for k in rows]
-            pixels = rollouts.pixels_of(shown, padded.to(self.accelerator.device), self.image_token)
-            made += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
-        return made
+            chosen_prompts = [trl.shown[k] for k in rows]
+            pixels = rollouts.pixels_of(chosen_prompts, padded.to(self.accelerator.device), self.image_token)
+            completions += trl._generate_single_turn([prompts[k] for k in rows], None, pixels, 1)[0]
+        return completions
 
     def _by_vllm(self, prompts: list[list[int]], trl: Any) -> tuple[list[list[int]], list[list[float]]]:
-        seen, answers, probabilities, _ = trl.vllm_generation.generate(
+        prompts_seen, answers, probabilities, _ = trl.vllm_generation.generate(
             prompts=[rollouts.marked_once(ids, self.image_token) for ids in prompts],
-            images=[[Image.fromarray(p) for p in shown.pictures] for shown in trl.shown],
+            images=[[Image.fromarray(p) for p in prompt.pictures] for prompt in trl.shown],
             num_generations=1,
         )
-        if list(map(list, seen)) != prompts:
-            ids, of_vllm, mark = [*chain(*prompts)], [*chain(*seen)], self.image_token
+        if list(map(list, prompts_seen)) != prompts:
+            ids, of_vllm, mark = [*chain(*prompts)], [*chain(*prompts_seen)], self.image_token
             raise TrainingError(
                 f"vLLM reads prompts of {len(ids)} tokens as {len(of_vllm)}, pictures of {ids.count(mark)} as "
                 f"{of_vllm.count(mark)}: its processor has another size of pictures (model.max_pixels), or expands "
@@ -397,7 +401,7 @@ class GrpoTrainer:
 
 def _extra(logs: Mapping[str, float]) -> dict[str, float]:
     """The parts of TRL's log that only GRPO has, by our names."""
-    named = {
+    names = {
         "reward": "reward", "reward_std": "reward_std", "kl": "kl", "entropy": "entropy",
         "no_contrast": "frac_reward_zero_std", "completion_tokens": "completions/mean_length",
         "cut_off": "completions/clipped_ratio", **{f"reward_{k}": f"rewards/{k}/mean" for k in WEIGHTS},
@@ -408,4 +412,4 @@ def _extra(logs: Mapping[str, float]) -> dict[str, float]:
         "sampling_difference": "sampling/sampling_logp_difference/mean",
         "clipped_low": "clip_ratio/low_mean", "clipped_high": "clip_ratio/high_mean",
     }  # fmt: skip
-    return {name: float(logs[of_trl]) for name, of_trl in named.items() if logs.get(of_trl) is not None}
+    return {name: float(logs[of_trl]) for name, of_trl in names.items() if logs.get(of_trl) is not None}

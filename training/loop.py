@@ -108,12 +108,12 @@ def shard(model: ProgressModel, dtype: str, device: torch.device) -> ProgressMod
 def _give(model: nn.Module, whole: dict[str, torch.Tensor], mesh: Any, device: torch.device) -> None:
     """Each process gets its part of the first one's weights, and all of its buffers."""
     for name, part in model.named_parameters():
-        own: Any = part
-        part.copy_(distribute_tensor(whole.pop(name).to(device), mesh, own.placements, src_data_rank=0))
+        shard: Any = part
+        part.copy_(distribute_tensor(whole.pop(name).to(device), mesh, shard.placements, src_data_rank=0))
     for buffer in model.buffers():
-        given = buffer.to(device)
-        torch.distributed.broadcast(given, 0)
-        buffer.copy_(given)
+        received = buffer.to(device)
+        torch.distributed.broadcast(received, 0)
+        buffer.copy_(received)
 
 
 def make_optimizer(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
@@ -141,14 +141,14 @@ def chance_of(seed: int, batch: int) -> int:
     return int(np.random.SeedSequence([seed, batch]).generate_state(1, np.uint64)[0])
 
 
-def share_of_rate(done: float, train: TrainConfig) -> float:
+def share_of_rate(share_done: float, train: TrainConfig) -> float:
     """Share of the learning rate at a share of the run: linear warm-up, then as the schedule says."""
-    if done < train.warmup:
-        return done / train.warmup
-    rest = min(1.0, (done - train.warmup) / (1 - train.warmup))
+    if share_done < train.warmup:
+        return share_done / train.warmup
+    decay = min(1.0, (share_done - train.warmup) / (1 - train.warmup))
     if train.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * rest))
-    return 1 - rest if train.schedule == "linear" else 1.0
+        return 0.5 * (1 + math.cos(math.pi * decay))
+    return 1 - decay if train.schedule == "linear" else 1.0
 
 
 class Trainer:
@@ -244,43 +244,43 @@ class Trainer:
             group["lr"] = rate * group["peak"]
         # All of the step's batches are fetched before any is learnt from: each is weighed by its share of the whole.
         parts = [next(self.batches) for _ in range(self.accumulation)]
-        held = self._held(parts)
-        self.ends = held["asked"] > 0
+        totals = self._held(parts)
+        self.ends = totals["asked"] > 0
         if self.ends:
             return None
         with self._memory(parts):
-            found = self._backward(parts, held)
+            found = self._backward(parts, totals)
             if found is None:
                 self.ends = True
                 return None
-            loss, text, error, flops, own = found
+            loss, text, error, flops, part_losses = found
             # Loss and gradient are looked at before the optimizer moves any weight: such a step could not be undone.
-            self._refuse(loss, "loss", parts, own)
+            self._refuse(loss, "loss", parts, part_losses)
             clipped: Any = torch.nn.utils.clip_grad_norm_(self.model.parameters(), train.clip)
             norm = float(clipped.full_tensor() if self.divided else clipped)
-            self._refuse(norm, "norm of the gradient", parts, own)
+            self._refuse(norm, "norm of the gradient", parts, part_losses)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.streams = self.batches.state_dict()
-        self.drawn += held["drawn"]
-        self.left_out += held["left_out"]
-        self.made.update({kind: held[kind] for kind in (AS_RECORDED, *KINDS)})
-        self.samples += held["samples"]
-        self.tokens += held["tokens"]
+        self.drawn += totals["drawn"]
+        self.left_out += totals["left_out"]
+        self.made.update({kind: totals[kind] for kind in (AS_RECORDED, *KINDS)})
+        self.samples += totals["samples"]
+        self.tokens += totals["tokens"]
         seconds = perf_counter() - started
         return Point(
             step=self.step - 1,
             loss=loss,
-            text=_mean(text, held["answer_tokens"]),
-            progress=_mean(error, held["labels"]),
+            text=_mean(text, totals["answer_tokens"]),
+            progress=_mean(error, totals["labels"]),
             learning_rate=rate * self.peak,
             gradient_norm=norm,
             done=min(1.0, self.done),
             samples=self.samples,
             tokens=self.tokens,
-            samples_per_s=held["samples"] / seconds,
-            tokens_per_s=held["tokens"] / seconds,
+            samples_per_s=totals["samples"] / seconds,
+            tokens_per_s=totals["tokens"] / seconds,
             mfu=flops / seconds / self.accelerator.num_processes / PEAK[self.card] if self.card else None,
         )
 
@@ -305,7 +305,7 @@ class Trainer:
         return dict(zip(counts, map(int, self._sum(*counts.values())), strict=True))
 
     def _backward(
-        self, parts: Sequence[Prepared], held: Mapping[str, int]
+        self, parts: Sequence[Prepared], totals: Mapping[str, int]
     ) -> tuple[float, float, float, float, list[float]] | None:
         """Add up the gradients of this process's batches. Sums over all processes: of the weighed loss, of both losses
         unweighed, of FLOPs; then the loss of each of this process's batches. None where a process that is alone was
@@ -324,15 +324,15 @@ class Trainer:
                 with self.accelerator.autocast():
                     output = self.model(batch, self._with_text)
                 of_text, of_head, error = losses(self.head, output, batch)
-                progress = head_weight * of_head / max(1, held["labels"])
-                loss = train.text_weight * of_text / max(1, held["answer_tokens"]) + progress
+                progress = head_weight * of_head / max(1, totals["labels"])
+                loss = train.text_weight * of_text / max(1, totals["answer_tokens"]) + progress
                 # Processes average their gradients; the losses are parts of a sum.
                 (loss * self.accelerator.num_processes).backward()
             found.append(torch.stack([loss.detach(), of_text.detach(), error.detach()]))
         # Read once a step: the device is not waited for between batches.
-        own, texts, errors = zip(*torch.stack(found).tolist(), strict=True)
-        loss_sum, text_sum, error_sum, flops = self._sum(sum(own), sum(texts), sum(errors), flops)
-        return loss_sum, text_sum, error_sum, flops, list(own)
+        part_losses, texts, errors = zip(*torch.stack(found).tolist(), strict=True)
+        loss_sum, text_sum, error_sum, flops = self._sum(sum(part_losses), sum(texts), sum(errors), flops)
+        return loss_sum, text_sum, error_sum, flops, list(part_losses)
 
     @property
     def _with_text(self) -> bool:
@@ -343,21 +343,23 @@ class Trainer:
         """Over all processes."""
         if self.accelerator.num_processes == 1:
             return list(values)
-        together = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
-        return self.accelerator.reduce(together, "sum").tolist()
+        summed = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
+        return self.accelerator.reduce(summed, "sum").tolist()
 
-    def _refuse(self, value: float, what: str, parts: Sequence[Prepared], own: Sequence[float]) -> None:
-        """End the run where a number of the step is none; all processes have the same number. `own`: the losses of
+    def _refuse(self, value: float, quantity: str, parts: Sequence[Prepared], part_losses: Sequence[float]) -> None:
+        """End the run where a number of the step is none; all processes have the same number. `part_losses`: the
+        losses of
         this process's batches. Raises TrainingError."""
         if math.isfinite(value):
             return
         # Where every loss is finite, the gradient cannot tell which batch of the step it was.
-        suspects = [part for part, loss in zip(parts, own, strict=True) if not math.isfinite(loss)]
+        suspects = [part for part, loss in zip(parts, part_losses, strict=True) if not math.isfinite(loss)]
         if self._sum(len(suspects)) == [0]:
             suspects = list(parts)
         rate, keys = self.recipe.train.lr, [key for part in suspects for key in part.keys]
         raise TrainingError(
-            f"the {what} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the recipe, or "
+            f"the {quantity} is {value} at step {self.step}: lower train.lr (now {rate:g}) or train.clip in the "
+            "recipe, or "
             f"look for samples without sense; checkpoints before it are kept. {samples_of_step(keys)}"
         )
 
@@ -382,10 +384,10 @@ class Trainer:
         streams = together(gather_object([self.streams]))
         chance, curve = gather_object([chance_state()]), [asdict(p) for p in self.curve]
         best = self.check.best if self.check else None
-        made = dict(self.made)
+        negatives = dict(self.made)
         is_longer = bool(self.recipe.data.longer_length) and self.longer is None
         where = self.step, self.drawn, self.left_out, self.begun_by
-        return TrainerState(*where, streams, chance, curve, best, made, is_longer)
+        return TrainerState(*where, streams, chance, curve, best, negatives, is_longer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """What learns and the optimizer's state, for a checkpoint to go on from: this process's part."""
@@ -441,8 +443,10 @@ def _mean(total: float, count: int) -> float | None:
 
 def samples_of_step(keys: Sequence[str]) -> str:
     """The samples of a step that went wrong, in words: `keys` are those of this process, which all others call, too."""
-    named = sorted({key for of_process in gather_object([list(keys)]) for key in of_process})
-    return f"Its samples: {', '.join(named[:8])}" + (f" and {len(named) - 8} more" if len(named) > 8 else "")
+    sample_keys = sorted({key for of_process in gather_object([list(keys)]) for key in of_process})
+    return f"Its samples: {', '.join(sample_keys[:8])}" + (
+        f" and {len(sample_keys) - 8} more" if len(sample_keys) > 8 else ""
+    )
 
 
 def go_on_with_chance(state: TrainerState, rank: int, seed: int) -> None:

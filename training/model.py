@@ -53,13 +53,13 @@ class Head(nn.Module):
 
     def loss(self, raw: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The sum of losses over the samples that have a label; target [n], NaN where there is none."""
-        known = ~torch.isnan(target)
-        raw, target = raw[known], target[known]
+        is_labelled = ~torch.isnan(target)
+        raw, target = raw[is_labelled], target[is_labelled]
         loss = nn.functional.l1_loss(self.progress(raw), target, reduction="sum")
         if self.config.has_done:
             reached = (target >= 1).float()
-            done = nn.functional.binary_cross_entropy_with_logits(raw[:, 1], reached, reduction="sum")
-            loss = loss + self.config.done_weight * done
+            done_loss = nn.functional.binary_cross_entropy_with_logits(raw[:, 1], reached, reduction="sum")
+            loss = loss + self.config.done_weight * done_loss
         return loss
 
     def _noisy(self, pooled: torch.Tensor) -> torch.Tensor:
@@ -147,8 +147,8 @@ def head_of(facts: dict[str, Any]) -> Head:
     """Raises KeyError, TypeError or ValueError where `facts` are not head_json's."""
     facts = {"done_weight": 0.0} | facts  # what was written before there was such an output
     # Outputs that heads had once, and no recipe set, are no fields any more
-    known = {name: value for name, value in facts.items() if name in HeadConfig.model_fields}
-    return make_head(HeadConfig(**known), int(facts["hidden_size"]))
+    fields = {name: value for name, value in facts.items() if name in HeadConfig.model_fields}
+    return make_head(HeadConfig(**fields), int(facts["hidden_size"]))
 
 
 HEAD_FILE = "progress_head.safetensors"
@@ -205,15 +205,15 @@ class ProgressModel(nn.Module):
         if blank is not None:
             states = states + blank.to(states.dtype)
         if self.head is None:
-            raw, progress, done = None, torch.full_like(batch["progress"], float("nan")), None
+            raw, progress, success = None, torch.full_like(batch["progress"], float("nan")), None
         else:
             # The head is small, and what it adds up is long: it calculates in float32 whatever the rest does.
             with torch.autocast(states.device.type, enabled=False):
                 raw = self.head(*self._samples(states, batch))
-            progress, done = self.head.progress(raw), self.head.done(raw)
+            progress, success = self.head.progress(raw), self.head.done(raw)
         # The state at a token predicts the next one, hence the shift by one.
         logits = self.backbone.lm_head(states[:, :-1][batch["labels"][:, 1:] != IGNORE]) if with_text else None
-        return ModelOutput(progress, done, raw, logits)
+        return ModelOutput(progress, success, raw, logits)
 
     def _inputs(self, batch: Batch, vision: Sequence[Vision] | None) -> dict[str, Any]:
         inputs: dict[str, Any] = {k: batch[k] for k in INPUTS if k in batch}
@@ -234,20 +234,20 @@ class ProgressModel(nn.Module):
         values = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         device = next(self.parameters()).device
         pixels = torch.zeros(side * side, values, device=device)
-        made = image_features(self.backbone, pixels, torch.tensor([[1, side, side]], device=device))
-        layers = getattr(made, "deepstack_features", None) or []
-        features = [picture for layer in (made.pooler_output, *layers) for picture in layer]
+        output = image_features(self.backbone, pixels, torch.tensor([[1, side, side]], device=device))
+        layers = getattr(output, "deepstack_features", None) or []
+        features = [picture for layer in (output.pooler_output, *layers) for picture in layer]
         return torch.stack([(f * 0).sum() for f in features]).sum()
 
     def see(self, pixels: Batch) -> list[Vision]:
         """The vision tower on pixel_values and image_grid_thw of some pictures, none of which sees another. What is
         made of each has memory of its own: one may be kept without the others."""
         grids = pixels["image_grid_thw"]
-        made = image_features(self.backbone, pixels["pixel_values"], grids)
-        layers = getattr(made, "deepstack_features", None) or []
+        output = image_features(self.backbone, pixels["pixel_values"], grids)
+        layers = getattr(output, "deepstack_features", None) or []
         return [
             Vision(tuple(grid), tokens.clone(), tuple(layer[k].clone() for layer in layers))
-            for k, (grid, tokens) in enumerate(zip(grids.tolist(), made.pooler_output, strict=True))
+            for k, (grid, tokens) in enumerate(zip(grids.tolist(), output.pooler_output, strict=True))
         ]
 
     def _samples(self, states: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -275,12 +275,12 @@ def losses(
     loss over samples with a label; and of |progress - label|, not for learning."""
     text = progress = error = batch["progress"].new_zeros(())
     if output.logits is not None:
-        wanted = batch["labels"][:, 1:]
-        text = nn.functional.cross_entropy(output.logits.float(), wanted[wanted != IGNORE], reduction="sum")
+        targets = batch["labels"][:, 1:]
+        text = nn.functional.cross_entropy(output.logits.float(), targets[targets != IGNORE], reduction="sum")
     if model_head is not None and output.raw is not None:
-        known = ~torch.isnan(batch["progress"])
+        is_labelled = ~torch.isnan(batch["progress"])
         progress = model_head.loss(output.raw, batch["progress"])
-        error = (output.progress.detach() - batch["progress"])[known].abs().sum()
+        error = (output.progress.detach() - batch["progress"])[is_labelled].abs().sum()
     return text, progress, error
 
 

@@ -74,5 +74,5 @@ def chat(question: str, system: str = "") -> list[dict[str, Any]]:
             parts.append({"type": "image"})
         if text:
             parts.append({"type": "text", "text": as_text(text.replace(PLAIN_IMAGE, IMAGE_MARK))})
-    before = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}] if system else []
-    return [*before, {"role": "user", "content": parts}]
+    system_messages = [{"role": "system", "content": [{"type": "text", "text": as_text(system)}]}] if system else []
+    return [*system_messages, {"role": "user", "content": parts}]

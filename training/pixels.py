@@ -76,13 +76,13 @@ def normalised(batch: Batch) -> Batch:
     """The batch with pixel_values [n, 3 t p p], as the processor makes them, in place of patches; as it is without."""
     if "patches" not in batch:
         return batch
-    rest = {k: v for k, v in batch.items() if k not in ("patches", "patch_norm")}
+    other_columns = {k: v for k, v in batch.items() if k not in ("patches", "patch_norm")}
     patches, norm = batch["patches"], batch["patch_norm"]
     mean, deviation = norm[0, 0, :, None], norm[0, 1, :, None]
     values = patches.view(len(patches), 3, -1).float().sub_(mean).div_(deviation)
     # The same picture for each of the moments that a patch stands for.
     values = values.unsqueeze(2).expand(-1, -1, len(norm), -1).reshape(len(patches), -1)
-    return rest | {"pixel_values": values}
+    return other_columns | {"pixel_values": values}
 
 
 def device() -> str:

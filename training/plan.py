@@ -83,8 +83,8 @@ def _passes(module: nn.Module, gradients: bool, merged: int = 1) -> float:
     for name, p in module.named_parameters():
         if p.ndim >= 2 and id(p) not in tables:
             # Nothing before the pixels learns.
-            back = gradients and "patch_embed" not in name
-            flops += 2 * p.numel() * (1 + back + p.requires_grad) / (merged if "merger" in name else 1)
+            has_backward = gradients and "patch_embed" not in name
+            flops += 2 * p.numel() * (1 + has_backward + p.requires_grad) / (merged if "merger" in name else 1)
     return flops
 
 
@@ -92,7 +92,7 @@ def card_here() -> str | None:
     """The name in PEAK of this machine's GPU; None where there is none, or one that is not known."""
     # The full name has more in it: NVIDIA H100 80GB HBM3.
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
-    return next((known for known in PEAK if known in name), None)
+    return next((card for card in PEAK if card in name), None)
 
 
 SIZES = Path(__file__).parent / "sizes"  # of published models, by name: a folder with a config.json
@@ -127,11 +127,11 @@ class Machine(NamedTuple):
     @classmethod
     def named(cls, text: str) -> "Machine":
         """Of 8x80 or 8x80xH100: GPUs, GB of each, and card. Raises TrainingError."""
-        found = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)(?:x(\w+))?", text)
-        card = found[3] or "H100" if found else ""
-        if not found or card not in PEAK or not int(found[1]) * float(found[2]):
+        match = re.fullmatch(r"(\d+)x(\d+(?:\.\d+)?)(?:x(\w+))?", text)
+        card = match[3] or "H100" if match else ""
+        if not match or card not in PEAK or not int(match[1]) * float(match[2]):
             raise TrainingError(f"{text!r} is no machine: 8x80xH100 are eight of 80 GB; known: {', '.join(PEAK)}")
-        return cls(int(found[1]), float(found[2]) * GB, card)
+        return cls(int(match[1]), float(match[2]) * GB, card)
 
 
 class Choice(NamedTuple):
@@ -163,12 +163,12 @@ class Plan(NamedTuple):
     def wrong(self, names: tuple[str, ...] = ()) -> str | None:
         """What does not fit, in a sentence, of all parts or of some; None where it does."""
         parts = {k: v for k, v in self.bytes.items() if k in names or not names}
-        needed, most = sum(parts.values()), max(parts, key=parts.__getitem__)
+        needed, largest = sum(parts.values()), max(parts, key=parts.__getitem__)
         if needed <= self.machine.memory:
             return None
         return (
             f"{needed / GB:.0f} GB are needed of each of {self.machine.gpus} GPUs with {self.machine.memory / GB:.0f}, "
-            f"{parts[most] / GB:.0f} of them for {most}: {self.less}"
+            f"{parts[largest] / GB:.0f} of them for {largest}: {self.less}"
         )
 
     def vllm_share(self) -> float:
@@ -206,8 +206,8 @@ class Plan(NamedTuple):
 
 def plan_on(recipe: Recipe, machine: str | None) -> Plan:
     """On a machine as `Machine.named` takes it, else on the one that the recipe names."""
-    named = f"{recipe.machine.gpus}x{recipe.machine.memory_gb:g}"
-    return plan(recipe, Machine.named(machine or named))
+    machine_text = f"{recipe.machine.gpus}x{recipe.machine.memory_gb:g}"
+    return plan(recipe, Machine.named(machine or machine_text))
 
 
 def plan(recipe: Recipe, machine: Machine) -> Plan:
@@ -250,15 +250,15 @@ def _planned(model: ProgressModel, recipe: Recipe, machine: Machine) -> Plan:
 def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str, float]:
     """Bytes that are there whatever the batch, of `whole` parameters, of which `count` learn."""
     divided, half = recipe.train.distributed == "fsdp" and machine.gpus > 1, recipe.train.dtype == "bfloat16"
-    apart = machine.gpus if divided else 1
+    num_shards = machine.gpus if divided else 1
     learning, refers = 4.0 * count, recipe.grpo and recipe.grpo.kl_coef and not recipe.lora
     frozen = (whole - count) * (4 - 2 * (half and recipe.lora is not None))
     return {
-        "weights": (learning + frozen) / apart,
-        "gradients": learning / apart,
-        "optimizer": 2 * learning / apart,
-        "copies for exchange": learning * (machine.gpus > apart),
-        "reference model": 4 * whole / apart * bool(refers),
+        "weights": (learning + frozen) / num_shards,
+        "gradients": learning / num_shards,
+        "optimizer": 2 * learning / num_shards,
+        "copies for exchange": learning * (machine.gpus > num_shards),
+        "reference model": 4 * whole / num_shards * bool(refers),
         "CUDA and pieces": RESERVED,
         "bfloat16 copies": learning / 2 * (half and not divided),
     }
@@ -267,7 +267,7 @@ def _state(whole: int, count: int, recipe: Recipe, machine: Machine) -> dict[str
 def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, text: Any, whole: int) -> float:
     """Of a step, of micro-batches of so many FLOPs and bytes that pass through memory; each token that is drawn reads
     all weights, and keys and values of all answers drawn at once."""
-    train, grpo, asked = recipe.train, recipe.grpo, recipe.data.sequence_length
+    train, grpo, prompt_tokens = recipe.train, recipe.grpo, recipe.data.sequence_length
     passes = (4 if train.recompute == "all" else 3) + (2 if grpo else 0)  # with the old and the start's model
     speed, bandwidth = EFFICIENCY * PEAK[machine.card], BANDWIDTH[machine.card]
     products = flops * passes / 3 / (OF_PEAK * PEAK[machine.card])
@@ -276,8 +276,8 @@ def _seconds(recipe: Recipe, machine: Machine, flops: float, traffic: float, tex
         return learning
     drawn, width = train.batch * train.accumulation, getattr(text, "head_dim", 128)
     of_token = 4 * text.num_key_value_heads * width * text.num_hidden_layers
-    reads = grpo.max_completion * (2 * whole + drawn * of_token * (asked + grpo.max_completion / 2))
-    return learning + reads / BANDWIDTH[machine.card] + drawn * 2 * whole * asked / speed
+    reads = grpo.max_completion * (2 * whole + drawn * of_token * (prompt_tokens + grpo.max_completion / 2))
+    return learning + reads / BANDWIDTH[machine.card] + drawn * 2 * whole * prompt_tokens / speed
 
 
 def less(recipe: Recipe) -> str:
@@ -312,8 +312,8 @@ def _moved(sizes: Any, layers: int, tokens: float, train: Any, which: int) -> fl
 def _model(recipe: Recipe) -> ProgressModel:
     """The model that a recipe begins with, frozen and adapted as it says, on no device."""
     tiny, dtype = recipe.model.tiny, getattr(torch, recipe.train.dtype) if recipe.lora else torch.float32
-    known = (folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base)
-    sizes: Any = recipe.model.path or next(known, None)
+    size_folders = (folder for folder in sorted(SIZES.iterdir()) if folder.name in recipe.model.base)
+    sizes: Any = recipe.model.path or next(size_folders, None)
     if not (tiny or sizes):
         raise TrainingError(
             f"recipe {recipe.name} does not say how large its model is: --model PATH does, of a checkpoint"
@@ -334,7 +334,7 @@ def of_this_machine(recipe: Recipe, world: int) -> Plan | None:
     if not torch.cuda.is_available() or recipe.model.laptop:
         return None
     memory = torch.cuda.get_device_properties(0).total_memory
-    found = plan(recipe, Machine(world, memory, card_here() or "H100"))
-    if wrong := found.wrong(CERTAIN):
+    machine_plan = plan(recipe, Machine(world, memory, card_here() or "H100"))
+    if wrong := machine_plan.wrong(CERTAIN):
         raise TrainingError(wrong)
-    return found
+    return machine_plan

@@ -219,20 +219,20 @@ class ReplyReward:
 
 def published(response: str, truth: Truth) -> ReplyReward:
     """As released, its defects included; ProgressLM (arXiv 2601.15224) computes the same."""
-    said = {tag: _first(response, tag) for tag in TAGS}
-    ref_na, score_na = said["ref"].lower() == NA, said["score"].lower() == NA
+    fields = {tag: _first(response, tag) for tag in TAGS}
+    ref_na, score_na = fields["ref"].lower() == NA, fields["score"].lower() == NA
     base = _FORMAT.fullmatch(response.strip()) is not None
-    think = (said["score_think"].lower() == NA) == (truth.score_percent is None)
+    think = (fields["score_think"].lower() == NA) == (truth.score_percent is None)
     form = 0.4 * base + 0.3 * (ref_na == score_na) + 0.3 * think
 
     # As released: the first digits of the tag are the reference, whatever stands around them.
-    digits = re.search(r"\d{1,18}", said["ref"], re.ASCII)
+    digits = re.search(r"\d{1,18}", fields["ref"], re.ASCII)
     off = None
     if digits and not ref_na and truth.ref is not None:
         off = min(abs(int(digits[0]) - truth.ref) / max(truth.demo_count - 1, 1), 1.0)
     ref, ref_error = _published_part(off, ref_na, truth.ref is None, power=2)
 
-    number = _SCORE.fullmatch(said["score"])
+    number = _SCORE.fullmatch(fields["score"])
     off = None
     if number and truth.score_percent is not None:
         off = min(abs(float(number[1]) - truth.score_percent) / 100, 1.0)
@@ -251,14 +251,14 @@ def _published_part(off: float | None, said_na: bool, is_na: bool, power: int) -
 
 def mended(response: str, truth: Truth) -> ReplyReward:
     """Read strictly; see the module. Between -.8 (nothing readable) and 1."""
-    said = parse_reply(response)
-    thinks_na = said.score_think.lower() in NA_WORDS
-    form = float(said.format_ok and said.ref_is_na == said.score_is_na == thinks_na)
+    reply = parse_reply(response)
+    thinks_na = reply.score_think.lower() in NA_WORDS
+    form = float(reply.format_ok and reply.ref_is_na == reply.score_is_na == thinks_na)
     # a reference to an item that is not there is no reference
-    ref = said.ref if said.ref is not None and said.ref <= truth.demo_count else None
-    percent = None if said.score is None else 100 * said.score
-    ref_reward, ref_error = _mended_part(ref, said.ref_is_na, truth.ref, 1, truth.demo_count)
-    score_reward, score_error = _mended_part(percent, said.score_is_na, truth.score_percent, 0, 100)
+    ref = reply.ref if reply.ref is not None and reply.ref <= truth.demo_count else None
+    percent = None if reply.score is None else 100 * reply.score
+    ref_reward, ref_error = _mended_part(ref, reply.ref_is_na, truth.ref, 1, truth.demo_count)
+    score_reward, score_error = _mended_part(percent, reply.score_is_na, truth.score_percent, 0, 100)
     return ReplyReward(form, ref_reward, score_reward, ref_error, score_error)
 
 
@@ -276,8 +276,8 @@ def _mended_part(
 
 
 def _first(response: str, tag: str) -> str:
-    found = re.search(rf"<{tag}>(.*?)</{tag}>", response, re.DOTALL | re.IGNORECASE)
-    return found[1].strip() if found else ""
+    match = re.search(rf"<{tag}>(.*?)</{tag}>", response, re.DOTALL | re.IGNORECASE)
+    return match[1].strip() if match else ""
 
 
 REWARDS: Mapping[str, Callable[[str, Truth], ReplyReward]] = {"published": published, "mended": mended}

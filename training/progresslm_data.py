@@ -92,11 +92,11 @@ class Rows(Sequence[Sample]):
 
     def runs(self) -> list[list[int]]:
         """Numbers of the rows that have a label of progress, by run: the last pictures of a run lie in one folder."""
-        found: dict[Path | None, list[int]] = {}
+        numbers_by_folder: dict[Path | None, list[int]] = {}
         for number, (row, paths) in enumerate(self._lines):
             if row["progress"] is not None:
-                found.setdefault(paths[-1].parent if paths else None, []).append(number)
-        return list(found.values())
+                numbers_by_folder.setdefault(paths[-1].parent if paths else None, []).append(number)
+        return list(numbers_by_folder.values())
 
     def check_labels(self) -> None:
         """Raises TrainingError for a row that no reward can be given for, without reading a picture."""
@@ -153,13 +153,13 @@ def _finder(root: Path) -> _Find:
     return find
 
 
-def _line(where: str, text: str, find: _Find, form: Form) -> _Line:
+def _line(line_name: str, text: str, find: _Find, form: Form) -> _Line:
     """A line of a file as a row, checked. Raises TrainingError."""
     try:
         fields = json.loads(text)
         if not isinstance(fields, dict):
             raise ValueError("is no object")
-        row, paths = _line_of(where, fields, find, form)
+        row, paths = _line_of(line_name, fields, find, form)
         question, answer = row["question"], row["answer"]
         if (marks := question.count(IMAGE_MARK)) != len(paths):
             raise ValueError(f"{marks} {IMAGE_MARK} marks for {len(paths)} pictures")
@@ -167,15 +167,15 @@ def _line(where: str, text: str, find: _Find, form: Form) -> _Line:
             raise ValueError(f"the answer holds {IMAGE_MARK}")
     except (json.JSONDecodeError, RecursionError) as e:
         long = " (longer than any row can be)" if len(text) == LONGEST_LINE else ""
-        raise TrainingError(f"{where}: is no JSON: {e}{long}") from None
+        raise TrainingError(f"{line_name}: is no JSON: {e}{long}") from None
     except ValidationError as e:
-        raise TrainingError(f"{where}: {validation_message(e)}") from None
+        raise TrainingError(f"{line_name}: {validation_message(e)}") from None
     except (ValueError, TypeError) as e:
-        raise TrainingError(f"{where}: {e}") from None
+        raise TrainingError(f"{line_name}: {e}") from None
     return row, paths
 
 
-def _line_of(where: str, fields: dict[str, Any], find: _Find, form: Form) -> _Line:
+def _line_of(line_name: str, fields: dict[str, Any], find: _Find, form: Form) -> _Line:
     """The row in its form, which its fields tell. Raises ValueError, TypeError."""
     if "user_prompt" in fields:
         row, paths = _prompt(RlPrompt(**fields), fields.get("messages"), find)
@@ -185,22 +185,22 @@ def _line_of(where: str, fields: dict[str, Any], find: _Find, form: Form) -> _Li
         row, paths = _source(SourceRow(**fields), find, form)
     else:
         raise ValueError("has neither messages, user_prompt nor progress_score, as rows of ProgressLM's have")
-    return {"sample_id": where, **row}, tuple(paths)
+    return {"sample_id": line_name, **row}, tuple(paths)
 
 
 _Found = tuple[dict[str, Any], Iterable[Path]]  # a row but for its sample_id; its pictures
 
 
 def _conversation(row: Conversation, find: _Find) -> _Found:
-    *before, answer = (m.content for m in row.messages)
+    *messages, answer = (m.content for m in row.messages)
     reply = parse_reply(answer)
     form = "think" if reply.score_text else "no_think"
     score = row.progress
     if score is None:
         score = reply.score if form == "think" else parse_answer(answer).score
-    question = "\n".join(t for t in before if t.strip())
-    found = {"question": question, "answer": answer, "form": form, "progress": score, "truth": None}
-    return found, map(find, row.images)
+    question = "\n".join(t for t in messages if t.strip())
+    fields = {"question": question, "answer": answer, "form": form, "progress": score, "truth": None}
+    return fields, map(find, row.images)
 
 
 def _prompt(row: RlPrompt, segments: Any, find: _Find) -> _Found:
@@ -211,24 +211,24 @@ def _prompt(row: RlPrompt, segments: Any, find: _Find) -> _Found:
         question = f"{row.system_prompt}\n{question}"
     truth = _truth(**row.answer.model_dump())
     progress = None if truth.score_percent is None else truth.score_percent / 100
-    found = {"question": question, "answer": None, "form": "think", "progress": progress, "truth": truth}
-    return found, (find(name, row.id) for name in row.images)
+    fields = {"question": question, "answer": None, "form": "think", "progress": progress, "truth": truth}
+    return fields, (find(name, row.id) for name in row.images)
 
 
 def _source(row: SourceRow, find: _Find, form: Form) -> _Found:
-    there = row.demo_size - (row.visual_demo is not None)  # a demonstration in pictures begins with the start
-    if there != row.total_steps or there < 1:
-        raise ValueError(f"total_steps is {row.total_steps}, and the demonstration has {there}")
+    num_steps = row.demo_size - (row.visual_demo is not None)  # a demonstration in pictures begins with the start
+    if num_steps != row.total_steps or num_steps < 1:
+        raise ValueError(f"total_steps is {row.total_steps}, and the demonstration has {num_steps}")
     score = row.progress_score
     percent = None if score is None else float(f"{100 * score:.6g}")
-    found = {
+    fields = {
         "question": row.question(form),
         "answer": score_text(score) if form == "no_think" else None,
         "form": form,
         "progress": score,
         "truth": Truth(row.closest_idx, percent, row.demo_size),
     }
-    return found, map(find, row.names)
+    return fields, map(find, row.names)
 
 
 def write_conversations(
@@ -236,7 +236,7 @@ def write_conversations(
 ) -> Path:
     """Samples with an answer each, as a file that `read_rows` reads, pictures below it; the mapping joins the row."""
     lines = []
-    for sample, answer, more in samples:
+    for sample, answer, extra in samples:
         names = []
         for jpeg in sample.pictures:
             # Named by content: a picture that several samples show is stored once.
@@ -245,7 +245,7 @@ def write_conversations(
             if not (folder / names[-1]).exists():
                 write_file(folder / names[-1], jpeg)
         turns = [{"role": "user", "content": sample.row["question"]}, {"role": "assistant", "content": answer}]
-        lines.append(json.dumps({"messages": turns, "images": names, **more}, ensure_ascii=False) + "\n")
+        lines.append(json.dumps({"messages": turns, "images": names, **extra}, ensure_ascii=False) + "\n")
     write_file(folder / name, "".join(lines).encode())
     return folder / name
 
@@ -262,9 +262,9 @@ def truth_of(sample: Sample) -> Truth:
     """What replies to a sample are rewarded by. Raises TrainingError, ShardError."""
     if "truth" in sample.row:
         return _known_truth(sample.row)
-    stated = ground_truth(sample)  # out of a shard
+    stored_truth = ground_truth(sample)  # out of a shard
     try:
-        return _truth(str(stated["ref"]), str(stated["score_percent"]), int(stated["demo_count"]))
+        return _truth(str(stored_truth["ref"]), str(stored_truth["score_percent"]), int(stored_truth["demo_count"]))
     except ValueError as e:
         raise TrainingError(f"sample {sample.row['sample_id']}: {e}") from None
 

@@ -139,12 +139,14 @@ def _adapted(folder: Path, base: Path) -> tuple[Any, Weights, list[Path]]:
 def _base_of_adapter(folder: Path, base: Path | None) -> Path:
     """The folder of the model that an adapter belongs to: `base`, else the one that it names. Raises ModelError."""
     try:
-        stated = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
+        base_name = json.loads((folder / ADAPTER_CONFIG).read_text()).get("base_model_name_or_path") or ""
     except (OSError, ValueError, AttributeError) as e:
         raise ModelError(f"{folder / ADAPTER_CONFIG} cannot be read: {e}") from e
-    base = base or Path(stated)
+    base = base or Path(base_name)
     if not (base / "config.json").exists():
-        raise ModelError(f"{folder} is an adapter for {stated or 'an unknown model'}: say --base FOLDER of that model")
+        raise ModelError(
+            f"{folder} is an adapter for {base_name or 'an unknown model'}: say --base FOLDER of that model"
+        )
     return base
 
 
@@ -154,34 +156,37 @@ def plain_name(name: str) -> str:
         name = name.removeprefix("base_model.")
     while name.startswith("model.model."):
         name = name.removeprefix("model.")
-    outside = name.removeprefix("model.")
-    return outside if outside.startswith(("lm_head.", "pooler.", "value_head.")) else name
+    bare_name = name.removeprefix("model.")
+    return bare_name if bare_name.startswith(("lm_head.", "pooler.", "value_head.")) else name
 
 
-def published_head(weights: Mapping[str, torch.Tensor], where: str) -> Head:
+def published_head(weights: Mapping[str, torch.Tensor], file_name: str) -> Head:
     """ProcVLM's head: its names are pooler.score.* and value_head.*. Raises ModelError."""
     weights = {plain_name(k).replace("pooler.score.", "pooler."): v for k, v in weights.items()}
     # The head's first layer tells how wide the backbone's states are.
     first = weights.get("value_head.0.weight")
     if first is None or first.ndim != 2:
-        raise ModelError(f"{where} holds no progress head: value_head.0.weight is missing")
+        raise ModelError(f"{file_name} holds no progress head: value_head.0.weight is missing")
     head = make_head(PUBLISHED_HEAD, first.shape[1])
-    wanted = head.state_dict()
-    refuse(where, missing=set(wanted) - set(weights), unknown=set(weights) - set(wanted))
+    head_state = head.state_dict()
+    refuse(file_name, missing=set(head_state) - set(weights), unknown=set(weights) - set(head_state))
     try:
         # A head is small and is kept in float32, in whatever precision it was published.
         head.load_state_dict({k: v.float() for k, v in weights.items()})
     except RuntimeError as e:
-        raise ModelError(f"the head in {where} has another shape: {' '.join(str(e).split())[:300]}") from e
+        raise ModelError(f"the head in {file_name} has another shape: {' '.join(str(e).split())[:300]}") from e
     return head
 
 
-def refuse(where: str, *, missing: Iterable[str], unknown: Iterable[str]) -> None:
+def refuse(file_name: str, *, missing: Iterable[str], unknown: Iterable[str]) -> None:
     """Raises ModelError that names weights which are missing, or which we know nothing of."""
-    for what, names in (("lacks the weights", sorted(missing)), ("has weights that we do not know:", sorted(unknown))):
+    for problem, names in (
+        ("lacks the weights", sorted(missing)),
+        ("has weights that we do not know:", sorted(unknown)),
+    ):
         if names:
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            raise ModelError(f"{where} {what} {', '.join(names[:NAMED])}{more}")
+            remaining = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+            raise ModelError(f"{file_name} {problem} {', '.join(names[:NAMED])}{remaining}")
 
 
 def _weights(folder: Path) -> tuple[Weights, list[Path]]:
@@ -205,32 +210,32 @@ def _weight_index(file: Path) -> dict[str, str]:
     """The name of the file that each weight is in, all of them beside the index. Raises ModelError."""
     try:
         file_of_weight: dict[str, str] = json.loads(file.read_text())["weight_map"]
-        outside = sorted(n for n in file_of_weight.values() if Path(n).name != n)
+        outer_names = sorted(n for n in file_of_weight.values() if Path(n).name != n)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as e:
         raise ModelError(f"{file} is not an index of weights: {e!r}") from e
-    if outside:
-        raise ModelError(f"{file} names a file outside of its folder: {outside[0]}")
+    if outer_names:
+        raise ModelError(f"{file} names a file outside of its folder: {outer_names[0]}")
     return file_of_weight
 
 
 def read_weights(path: Path) -> Weights:
     """The tensors of a file, safetensors or pickled; nothing but tensors is made of it. Raises ModelError."""
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        weights = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
     except FileNotFoundError as e:
         raise ModelError(f"{path} is missing") from e
     except pickle.UnpicklingError as e:
         # torch names the class that it refused to make; the user can judge by it what the file is.
-        named = re.search(r"GLOBAL (\S+)", str(e))
-        what = f" ({named[1]})" if named else ""
+        match = re.search(r"GLOBAL (\S+)", str(e))
+        detail = f" ({match[1]})" if match else ""
         raise ModelError(
-            f"{path} is not loaded: it holds more than weights{what}, and could run code of its own"
+            f"{path} is not loaded: it holds more than weights{detail}, and could run code of its own"
         ) from e
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as e:
         raise ModelError(f"{path} cannot be read: {' '.join(str(e).split())[:200]}") from e
-    if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
+    if not isinstance(weights, dict) or not all(isinstance(v, torch.Tensor) for v in weights.values()):
         raise ModelError(f"{path} is not a table of weights")
-    return found
+    return weights
 
 
 # Adapters merged into the models that they were made for: for servers
@@ -258,13 +263,13 @@ def merge(folder: Path, out: Path) -> dict[str, Any]:
     card = read_card(folder)
     head = load_head(folder, card)
     backbone = load_backbone(base)
-    kept = backbone.dtype
+    dtype = backbone.dtype
     try:
         adapted = peft.PeftModel.from_pretrained(backbone, str(folder), local_files_only=True)
         whole: Any = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as e:
         raise ModelError(f"the adapter {folder} cannot be merged: {' '.join(str(e).split())[:300]}") from e
-    model = ProgressModel(whole.to(kept), head)
+    model = ProgressModel(whole.to(dtype), head)
     card = {k: v for k, v in card.items() if k != "base"} | {
         "parameters": sum(p.numel() for p in model.parameters()),
         "merged": {
@@ -298,17 +303,17 @@ def publish_model(
     card = read_card(folder)
     licences = _licences(lake, folder, card, allow)
     target = open_target(to, private=private, kind="model")
-    made = {"model": folder.name, "weights_sha256": weights_hash(folder)}
+    identity = {"model": folder.name, "weights_sha256": weights_hash(folder)}
     # These very weights may be sent again, say with a new card; other weights are never overwritten
     with TemporaryDirectory(prefix="proccorpus-publish-") as spare:
         changed = _changed(folder, card, licences)
         for name, text in changed.items():
             (Path(spare) / name).write_text(text)
         # Files that name folders of this machine go out in their changed form alone.
-        kept = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
-        items = [item_of(p, p.name) for p in (*kept, *(Path(spare) / name for name in sorted(changed)))]
-        manifest = {"format": 1, **made, "files": listed(items)}
-        return send(target, items, manifest, made, dry_run=dry_run, replace=replace, on_file=on_file)
+        unchanged = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in changed)
+        items = [item_of(p, p.name) for p in (*unchanged, *(Path(spare) / name for name in sorted(changed)))]
+        manifest = {"format": 1, **identity, "files": listed(items)}
+        return send(target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file)
 
 
 def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[str]) -> list[str | None]:
@@ -325,15 +330,15 @@ def _licences(lake: Lake, folder: Path, card: dict[str, Any], allow: Collection[
             f"{folder.name} was trained on another release {release.name} than there is now: what licences its data "
             "has cannot be told"
         )
-    stated = stated_licences(lake, release)
-    for dataset, text in stated.items():
+    licences = stated_licences(lake, release)
+    for dataset, text in licences.items():
         licence = classify(text)
         if not licence.allowed(allow):
             raise ReleaseError(
                 f"{folder.name} was trained on {dataset}, whose licence is {licence.kind}"
                 f"{f' ({text})' if text else ''}: if you may give on what was learned from it, {licence.flag}"
             )
-    return list(stated.values())
+    return list(licences.values())
 
 
 def _changed(folder: Path, card: dict[str, Any], licences: list[str | None]) -> dict[str, str]:
@@ -372,13 +377,17 @@ def _with_named_encoder(section: dict[str, Any]) -> dict[str, Any]:
     laptop = section.get("laptop")
     if not laptop:
         return section
-    kind, _, where = laptop["encoder"].partition(":")
-    if kind != "hf" or not (Path(where).is_dir() or Path(where).is_absolute()):
+    kind, _, location = laptop["encoder"].partition(":")
+    if kind != "hf" or not (Path(location).is_dir() or Path(location).is_absolute()):
         return section
-    named = f"hf:{Path(where).name}"
-    told = section.get("encoder")
-    title = {"encoder": told | {"title": told["title"].replace(laptop["encoder"], named)}} if told else {}
-    return section | {"laptop": laptop | {"encoder": named}} | title
+    encoder_name = f"hf:{Path(location).name}"
+    encoder_facts = section.get("encoder")
+    title = (
+        {"encoder": encoder_facts | {"title": encoder_facts["title"].replace(laptop["encoder"], encoder_name)}}
+        if encoder_facts
+        else {}
+    )
+    return section | {"laptop": laptop | {"encoder": encoder_name}} | title
 
 
 def _front_matter(licences: list[str | None], base: str | None, laptop: bool = False) -> str:

@@ -67,8 +67,10 @@ class ModelConfig(Section):
     @classmethod
     def known_attention(cls, name: str) -> str:
         if name not in ATTENTIONS and not FLASH.fullmatch(name):
-            known = f"{', '.join(ATTENTIONS)}, flash_attention_2, flash_attention_3"
-            raise ValueError(f"unknown attention {name!r}; known: {known}, or a flash kernel kernels-community/NAME")
+            known_names = f"{', '.join(ATTENTIONS)}, flash_attention_2, flash_attention_3"
+            raise ValueError(
+                f"unknown attention {name!r}; known: {known_names}, or a flash kernel kernels-community/NAME"
+            )
         return name
 
     @property
@@ -265,8 +267,8 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def fits_together(self) -> Self:
-        found = self._laptop_contradictions() if self.model.laptop else chain(self._of_kind(), self._of_data())
-        if wrong := next((message for is_so, message in found if is_so), None):
+        contradictions = self._laptop_contradictions() if self.model.laptop else chain(self._of_kind(), self._of_data())
+        if wrong := next((message for is_so, message in contradictions if is_so), None):
             raise ValueError(wrong)
         return self
 
@@ -278,8 +280,8 @@ class Recipe(Section):
         yield is_grpo and train.evaluate_every, "train.evaluate_every is for sft: grpo takes grpo.validate_every"
         learns = is_grpo or train.text_weight or (self.head and self.head.weight)
         yield not learns, "nothing to learn: train.text_weight is 0 and there is no head, or its weight is 0"
-        others = train.merger_lr or train.vision_lr
-        yield lora and others, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
+        has_rates = train.merger_lr or train.vision_lr
+        yield lora and has_rates, "lora trains the adapter and the head alone: leave out train.merger_lr and vision_lr"
         of_sft = is_grpo and (train.recompute == "matmul" or train.compile)
         yield of_sft, "train.recompute: matmul and train.compile are for sft: TRL prepares the layers of grpo"
         half_alone = model.attention == "varlen" or FLASH.fullmatch(model.attention)
@@ -290,12 +292,15 @@ class Recipe(Section):
         """The same of the data."""
         data, is_grpo, negatives = self.data, self.kind == "grpo", self.data.negatives.total
         for field in ("dataset_rates", "families", "per_visit", "longer_length"):
-            given = is_grpo and field in data.model_fields_set
-            yield given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
-        every = self.grpo.validate_every if self.grpo else self.train.evaluate_every
+            is_given = is_grpo and field in data.model_fields_set
+            yield is_given, f"data.{field}: grpo draws its prompts by grpo.profile, or reads data.jsonl"
+        interval = self.grpo.validate_every if self.grpo else self.train.evaluate_every
         key = "grpo.validate_every" if self.grpo else "train.evaluate_every"
         unlike = bool(data.jsonl) != bool(data.validation_jsonl)
-        yield every and unlike, f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only so"
+        yield (
+            interval and unlike,
+            f"data.validation_jsonl: with {key} it names files where data.jsonl does, and only so",
+        )
         yield negatives and is_grpo, "data.negatives: for sft; grpo is asked about what the release holds"
         yield negatives and data.jsonl, "data.negatives: rows of data.jsonl name no instruction and no frames"
         without = "procvqa_c" not in data.families
@@ -303,8 +308,8 @@ class Recipe(Section):
 
     def _laptop_contradictions(self) -> Iterator[tuple[object, str]]:
         """What a laptop model would not look at."""
-        own = self.kind == "sft" and not self.head and not self.lora
-        yield not own, "model.laptop has heads of its own: leave out head and lora; kind is sft"
+        is_plain = self.kind == "sft" and not self.head and not self.lora
+        yield not is_plain, "model.laptop has heads of its own: leave out head and lora; kind is sft"
         for field in _changed(self.model, {"laptop", "base"}):
             yield True, f"model.{field}: not for a laptop model: leave it out"
         for field in _changed(self.data, {"negatives"}):
@@ -331,8 +336,8 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
     except ValidationError as e:
         raise UserError(f"{recipe_file(name_or_path)[0]}: {'; '.join(map(_field_error, e.errors()))}") from e
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError) as e:
-        why = " ".join(str(e).split())
-        raise UserError(f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {why}") from e
+        reason = " ".join(str(e).split())
+        raise UserError(f"{recipe_file(name_or_path)[0]} is not a YAML mapping of recipe fields: {reason}") from e
     # Not the schema's task: a built-in recipe names no checkpoint, and is right once --model gives one.
     if begins and recipe.model.tiny is None and recipe.model.laptop is None and recipe.model.path is None:
         base = f", a folder with {recipe.model.base}" if recipe.model.base else ""
@@ -340,24 +345,24 @@ def load_recipe(name_or_path: str, model: Path | None = None, begins: bool = Tru
     return recipe
 
 
-def recipe_fields(name_or_path: str, beside: Path = Path()) -> dict[str, Any]:
+def recipe_fields(name_or_path: str, folder: Path = Path()) -> dict[str, Any]:
     """What a recipe's file says, on top of the recipe that it is `like`, and its variant on top of that. Raises
     UserError, YAMLError."""
-    path, variant = recipe_file(name_or_path, beside)
+    path, variant = recipe_file(name_or_path, folder)
     try:
-        own: dict[str, Any] = parse_yaml(path.read_text())
+        file_fields: dict[str, Any] = parse_yaml(path.read_text())
     except OSError as e:
         raise UserError(f"cannot read {path}: {e.strerror}") from e
-    variants: dict[str, Any] = own.pop("variants", {})
-    fields = _over(recipe_fields(own.pop("like"), path.parent) if "like" in own else {}, own)
+    variants: dict[str, Any] = file_fields.pop("variants", {})
+    fields = _over(recipe_fields(file_fields.pop("like"), path.parent) if "like" in file_fields else {}, file_fields)
     if variant and variant not in variants:
         raise UserError(f"{path} has no variant {variant!r}; it has: {', '.join(variants) or 'none'}")
     return _over(fields, {"name": f"{fields.get('name')}_{variant}"} | variants[variant]) if variant else fields
 
 
-def _over(fields: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Fields of `own` in place of others, section by section."""
-    for name, value in own.items():
+def _over(fields: dict[str, Any], new_fields: dict[str, Any]) -> dict[str, Any]:
+    """Fields of `new_fields` in place of others, section by section."""
+    for name, value in new_fields.items():
         is_section = isinstance(value, dict) and isinstance(fields.get(name), dict)
         fields = fields | {name: {**fields[name], **value} if is_section else value}
     return fields
@@ -368,37 +373,37 @@ def adapting_recipe(model: Path) -> str:
     return OF_LAPTOPS if is_laptop(model) else "procvlm_oneshot_lora"
 
 
-def recipe_file(name_or_path: str, beside: Path = Path()) -> tuple[Path, str]:
+def recipe_file(name_or_path: str, folder: Path = Path()) -> tuple[Path, str]:
     """The file of a built-in recipe and the variant that its name asks for; or the YAML file itself, seen from a
     folder. Raises UserError."""
     if name_or_path.endswith((".yaml", ".yml")):
-        return beside / name_or_path, ""
+        return folder / name_or_path, ""
     name, _, variant = name_or_path.partition(":")
     path = BUILT_IN / f"{name}.yaml"
     if not path.exists():
-        known = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
-        raise UserError(f"unknown recipe {name!r}; known: {known}, or a path to a YAML file")
+        recipe_names = ", ".join(sorted(p.stem for p in BUILT_IN.glob("*.yaml")))
+        raise UserError(f"unknown recipe {name!r}; known: {recipe_names}, or a path to a YAML file")
     return path, variant
 
 
 def _field_error(error: Any) -> str:
     """One error of pydantic's for people: the field, what is wrong, and what was probably meant."""
-    where = ".".join(map(str, error["loc"]))
+    field = ".".join(map(str, error["loc"]))
     if error["type"] != "extra_forbidden":
         message = error["msg"].removeprefix("Value error, ")
-        return f"{where}: {message[:1].lower() + message[1:]}" if where else message
-    return f"{where}: no such field; {_meant(where)}"
+        return f"{field}: {message[:1].lower() + message[1:]}" if field else message
+    return f"{field}: no such field; {_meant(field)}"
 
 
-def _meant(where: str) -> str:
+def _meant(field_path: str) -> str:
     """Of an unknown field, which is a slip of spelling or stands in the wrong section: both are looked for."""
-    section, _, key = where.rpartition(".")
-    named = [field.rpartition(".") for field in _fields(Recipe)]
-    elsewhere = ["".join(parts) for parts in named if parts[2] == key]
-    beside = [name for outer, _, name in named if outer == section]
-    if near := elsewhere or get_close_matches(key, beside, n=1, cutoff=0.5):
+    section, _, key = field_path.rpartition(".")
+    field_parts = [field.rpartition(".") for field in _fields(Recipe)]
+    elsewhere = ["".join(parts) for parts in field_parts if parts[2] == key]
+    siblings = [name for outer, _, name in field_parts if outer == section]
+    if near := elsewhere or get_close_matches(key, siblings, n=1, cutoff=0.5):
         return f"did you mean {near[0]}?"
-    return f"known: {', '.join(beside)}"
+    return f"known: {', '.join(siblings)}"
 
 
 def _fields(section: type[BaseModel], outer: str = "") -> Iterator[str]:

@@ -59,14 +59,16 @@ def marked_once(ids: Sequence[int], mark: int) -> list[int]:
     """A prompt as vLLM takes it beside its pictures: one mark for each, which it makes as many of as the picture takes.
 
     It would do so with each of a picture's marks, too (trl#6294)."""
-    return [token for before, token in pairwise([-1, *ids]) if token != mark or before != mark]
+    return [token for former, token in pairwise([-1, *ids]) if token != mark or former != mark]
 
 
-def pixels_of(shown: Sequence[ShownPrompt], ids: torch.Tensor, mark: int, labels: torch.Tensor | None = None) -> Batch:
+def pixels_of(
+    prompts: Sequence[ShownPrompt], ids: torch.Tensor, mark: int, labels: torch.Tensor | None = None
+) -> Batch:
     """What a model is given beside `ids` [b, t], whose answers alone have labels, on their device: floats are made of
     bytes there."""
     marked = (ids == mark) & (True if labels is None else labels == IGNORE)
-    return on_device(joined([s.pixels for s in shown]), ids.device) | {"mm_token_type_ids": marked.long()}
+    return on_device(joined([s.pixels for s in prompts]), ids.device) | {"mm_token_type_ids": marked.long()}
 
 
 def prompt_rows(
@@ -79,11 +81,11 @@ def prompt_rows(
 
     def rows(batch: Mapping[str, list[int]]) -> dict[str, list[Any]]:
         # All answers to a prompt share its pictures.
-        wanted = [k for k in dict.fromkeys(batch["index"]) if k < len(chosen)]
-        asked = {k: _asked(samples[chosen[k]], transform, recipe.model.max_px, for_vllm) for k in wanted}
+        places = [k for k in dict.fromkeys(batch["index"]) if k < len(chosen)]
+        rows_by_place = {k: _asked(samples[chosen[k]], transform, recipe.model.max_px, for_vllm) for k in places}
         empty = {"prompt": [], "shown": None, "truth": None, "sample_id": ""}
-        given = [asked.get(k, empty) for k in batch["index"]]
-        return {name: [row[name] for row in given] for name in empty}
+        batch_rows = [rows_by_place.get(k, empty) for k in batch["index"]]
+        return {name: [row[name] for row in batch_rows] for name in empty}
 
     return Dataset.from_dict({"index": list(range((2 if repeated else 1) * len(chosen)))}).with_transform(rows)
 
@@ -166,8 +168,12 @@ def vllm_settings(recipe: Recipe, config: GrpoConfig) -> dict[str, Any]:
         "vllm_max_model_length": recipe.data.sequence_length + config.max_completion,
         "vllm_importance_sampling_mode": "token_truncate",
     }
-    here = of_this_machine(recipe, PartialState().num_processes)
-    shared = {"vllm_gpu_memory_utilization": here.vllm_share(), "vllm_enable_sleep_mode": True} if here else {}
+    machine_plan = of_this_machine(recipe, PartialState().num_processes)
+    shared = (
+        {"vllm_gpu_memory_utilization": machine_plan.vllm_share(), "vllm_enable_sleep_mode": True}
+        if machine_plan
+        else {}
+    )
     return settings | shared
 
 
@@ -179,14 +185,14 @@ def reward_functions(name: str) -> list[Callable[..., list[float]]]:
     whole = REWARDS[name]
 
     def of_part(part: str) -> Callable[..., list[float]]:
-        def reward(**told: Any) -> list[float]:
+        def reward(**columns: Any) -> list[float]:
             """By what TRL tells of completions: their texts, our columns, and where to log."""
-            found = [whole(text_of(c), t) for c, t in zip(told["completions"], told["truth"], strict=True)]
+            rewards = [whole(text_of(c), t) for c, t in zip(columns["completions"], columns["truth"], strict=True)]
             if part == "format":
-                told["log_extra"]("sample_id", list(told["sample_id"]))
+                columns["log_extra"]("sample_id", list(columns["sample_id"]))
             else:  # reference and score have a distance to the label, which is logged as well
-                told["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in found) / len(found))
-            return [getattr(r, part) for r in found]
+                columns["log_metric"](f"{part}_error", sum(getattr(r, f"{part}_error") for r in rewards) / len(rewards))
+            return [getattr(r, part) for r in rewards]
 
         reward.__name__ = part  # by which TRL logs it; only a plain function has one for it
         return reward
@@ -194,24 +200,24 @@ def reward_functions(name: str) -> list[Callable[..., list[float]]]:
     return [of_part(part) for part in WEIGHTS]
 
 
-def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, anew: bool) -> None:
+def write_completions(path: Path, step: int, split: str, logs: Mapping[str, Any], last: int, is_new: bool) -> None:
     """What was answered, one JSON line each: step, split, sample_id, prompt, completion, rewards by part, advantage.
 
-    `logs`: TRL's, with a list for each column, of which the `last` rows are written. `anew`: by a run that begins or
+    `logs`: TRL's, with a list for each column, of which the `last` rows are written. `is_new`: by a run that begins or
     resumes at this step; later lines are from a run that was killed after its last checkpoint, and are dropped.
     """
     columns = dict(logs["rewards"]) | dict(logs["extra"]) | {"advantage": logs["advantages"]}
     columns |= {name: list(map(text_of, logs[name])) for name in ("prompt", "completion")}
     rows = list(zip(*map(list, columns.values()), strict=True))[-last:]
-    if anew:
+    if is_new:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The last line of a killed run may be a part of one
         *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
         path.write_text("".join(f"{x}\n" for x in lines if json.loads(x)["step"] < step), encoding="utf-8")
     with path.open("a", encoding="utf-8") as f:
         for row in rows:
-            told = {"step": step, "split": split} | dict(zip(columns, row, strict=True))
-            f.write(json.dumps(told, ensure_ascii=False) + "\n")
+            fields = {"step": step, "split": split} | dict(zip(columns, row, strict=True))
+            f.write(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
 def text_of(messages: Any) -> str:
@@ -250,9 +256,9 @@ class Trl(GRPOTrainer):
         rows, self.shown = self.shown[:n], [*self.shown[n:], *self.shown[:n]]
         return args, given | pixels_of(rows, given["input_ids"], self.ours.image_token, given["labels"])
 
-    def compute_loss(self, model: Any, inputs: Any, *more: Any, **named: Any) -> Any:
+    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **keywords: Any) -> Any:
         self.shown = inputs["shown"]
-        return super().compute_loss(model, inputs, *more, **named)
+        return super().compute_loss(model, inputs, *arguments, **keywords)
 
     def learning(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """What learns, and its optimizer, both without wrappers."""
@@ -292,15 +298,17 @@ class StepLog(TrainerCallback):
     def __init__(self, ours: Any) -> None:
         self.ours = ours
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_step_begin(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         if state.global_step == 0:  # after the loader has drawn a number of chance
             self.ours.begin()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **keywords: Any) -> None:
         control.should_training_stop |= self.ours.asked_anywhere()
         control.should_evaluate = self.ours.validates()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **more: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **keywords: Any
+    ) -> None:
         if "reward" in (logs or {}):
             self.ours.stepped(logs or {})
         elif "eval_reward" in (logs or {}):

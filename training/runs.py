@@ -136,15 +136,15 @@ def begin_wandb(folder: Path, run: str, config: Mapping[str, Any], goes_on: bool
         raise UserError("--wandb needs the package wandb: uv pip install wandb, or leave it out")
     import wandb  # type: ignore[import-not-found]
 
-    known = folder / f"{run}.id"
-    number = known.read_text().strip() if goes_on and known.exists() else f"{run}-{secrets.token_hex(4)}"
-    write_file(known, f"{number}\n".encode())
+    id_file = folder / f"{run}.id"
+    number = id_file.read_text().strip() if goes_on and id_file.exists() else f"{run}-{secrets.token_hex(4)}"
+    write_file(id_file, f"{number}\n".encode())
     project = os.environ.get("WANDB_PROJECT", PROJECT)
     try:
         return wandb.init(project=project, id=number, name=run, dir=str(folder), config=dict(config), resume="allow")
     except wandb.Error as e:
-        why = " ".join(str(e).split())[:300]
-        raise UserError(f"wandb cannot begin: {why}; wandb login, or WANDB_MODE=offline to keep it here") from e
+        reason = " ".join(str(e).split())[:300]
+        raise UserError(f"wandb cannot begin: {reason}; wandb login, or WANDB_MODE=offline to keep it here") from e
 
 
 # Runs, in folders and in the lake
@@ -233,7 +233,7 @@ def record(
     lake: Lake, run: str, release: Release, recipe: Recipe, curve: Sequence[Point], best_step: int | None = None
 ) -> None:
     """Write a finished run and its checkpoints into the lake. `best_step`: of the best model, where it was kept."""
-    now, folder = datetime.now(UTC), run_folder(lake.workspace, run)
+    created_at, folder = datetime.now(UTC), run_folder(lake.workspace, run)
     row = {
         "training_run": run,
         "recipe": recipe.name,
@@ -243,14 +243,19 @@ def record(
         "code_version": CODE_VERSION,
         "steps": len(curve),
         "final_loss": curve[-1].loss,
-        "created_at": now,
+        "created_at": created_at,
     }
-    made = [(folder, len(curve))]
+    saved_folders = [(folder, len(curve))]
     if best_step is not None:
-        made.append((best_folder(folder), best_step + 1))
+        saved_folders.append((best_folder(folder), best_step + 1))
     checkpoints = [
-        {"training_run": p.name, "step": n, "path": p.relative_to(lake.workspace.root).as_posix(), "created_at": now}
-        for p, n in made
+        {
+            "training_run": p.name,
+            "step": n,
+            "path": p.relative_to(lake.workspace.root).as_posix(),
+            "created_at": created_at,
+        }
+        for p, n in saved_folders
     ]
     lake.upsert(
         f"training run {run}",

@@ -67,16 +67,16 @@ def train(
     parameters = sum(p.numel() for p in model.parameters())
     # Said of itself: a recipe leaves the one to the machine, and the other follows from the number of processes
     rows = recipe.train.batch * trainer.accumulation * trainer.accelerator.num_processes
-    here = {"attention": chosen(recipe.model.attention, recipe.train.dtype), "rows_a_step": rows}
-    TOLD.get()("training", 0, 1, f"its first step: attention {here['attention']}, {rows:,} rows a step")
-    card = make_card(lake, release, recipe, run) | {"parameters": parameters} | here
+    facts_here = {"attention": chosen(recipe.model.attention, recipe.train.dtype), "rows_a_step": rows}
+    TOLD.get()("training", 0, 1, f"its first step: attention {facts_here['attention']}, {rows:,} rows a step")
+    card = make_card(lake, release, recipe, run) | {"parameters": parameters} | facts_here
     if recipe.lora is not None:
         card["base"] = str(recipe.model.path.resolve() if recipe.model.path else _tiny_base(folder))
 
-    def write_model(to: Path) -> None:
+    def write_model(path: Path) -> None:
         facts = {"samples": trainer.drawn, "left_out": trainer.left_out, "final": asdict(trainer.curve[-1])}
         negatives = {"negatives": dict(+trainer.made)} if recipe.data.negatives.total else {}
-        _write_model(trainer, processor, card | facts | negatives, to)
+        _write_model(trainer, processor, card | facts | negatives, path)
 
     check = None
     if scorer is not None and recipe.kind == "sft":
@@ -137,8 +137,10 @@ def _start(
     """The model, its processor and its trainer, as they begin or as they were in the checkpoint `last`."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # as the launcher says
     # Divided, the weights are given by the first process, which alone reads them.
-    given = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
-    model, processor = start_model(recipe, folder, _texts(lake, release, recipe), main=rank == 0, given=given)
+    receives_weights = rank > 0 and recipe.kind == "sft" and recipe.train.distributed == "fsdp"
+    model, processor = start_model(
+        recipe, folder, _texts(lake, release, recipe), main=rank == 0, receives_weights=receives_weights
+    )
     backbones.freeze(model, recipe.train)
     state = load_state(last) if last else None
     if recipe.kind == "grpo":
@@ -184,13 +186,13 @@ def _check_start(lake: Lake, release: Release, recipe: Recipe, scorer: Checkpoin
 
 
 def _to_resume(steps: Path) -> Path:
-    found = runs.saved_steps(steps)
-    if not found:
+    saved = runs.saved_steps(steps)
+    if not saved:
         raise TrainingError(
             f"there is no checkpoint to go on from in {steps}: begin without --resume "
             "(train.save_every in the recipe says how often one is written; another recipe or release is another run)"
         )
-    return found[-1]
+    return saved[-1]
 
 
 def _texts(lake: Lake, release: Release, recipe: Recipe) -> Iterable[str]:
@@ -238,10 +240,10 @@ def _tiny_base(folder: Path) -> Path:
 
 
 def start_model(
-    recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True, given: bool = False
+    recipe: Recipe, folder: Path, texts: Iterable[str], main: bool = True, receives_weights: bool = False
 ) -> tuple[ProgressModel, Any]:
     """The model that a recipe begins with, and its processor. `texts`: what a tiny model's tokenizer is made from;
-    `given`: another process gives a checkpoint's weights, they are not read.
+    `receives_weights`: another process gives a checkpoint's weights, they are not read.
 
     A tiny model under an adapter, or whose distance from its start counts, is kept beside `folder`, as the base (by the
     `main` process). GRPO puts an adapter on the model by itself. Raises ModelError.
@@ -264,7 +266,7 @@ def start_model(
                 parameter.data = parameter.data.to(dtype)
     else:
         assert recipe.model.path is not None
-        start = backbones.empty_backbone if given else backbones.load_backbone
+        start = backbones.empty_backbone if receives_weights else backbones.load_backbone
         backbone = start(recipe.model.path, attention, dtype=dtype)
         processor = backbones.load_processor(recipe.model.path, recipe.model.min_pixels, recipe.model.max_pixels)
         # What is new on a checkpoint, adapter and head, is drawn at random, and by the recipe's seed.
@@ -282,11 +284,11 @@ def _start_head(recipe: Recipe, hidden: int) -> Head | None:
         return None
     head, path = make_head(recipe.head, hidden), recipe.model.path
     if path and (path / HEAD_CONFIG).exists():
-        kept = load_head(path, read_card(path))
+        stored_head = load_head(path, read_card(path))
         # Heads of one kind take each other's weights, but for the end state's, which one of them may lack
-        if kept and (type(kept), kept.hidden_size) == (type(head), head.hidden_size):
-            own = head.state_dict()
-            head.load_state_dict(own | {k: v for k, v in kept.state_dict().items() if k in own})
+        if stored_head and (type(stored_head), stored_head.hidden_size) == (type(head), head.hidden_size):
+            state = head.state_dict()
+            head.load_state_dict(state | {k: v for k, v in stored_head.state_dict().items() if k in state})
     return head
 
 
@@ -311,15 +313,15 @@ def adapt(
     if not samples:
         raise TrainingError(f"there is nothing to learn from {subject}: it has no moment with a label and pictures")
     # What the run is recorded to have learnt from: equal for equal samples
-    shown = content_key(*(json.dumps(dict(s.row), sort_keys=True, default=str) for s in samples))
-    release = Release(subject, lake.snapshot(), shown, ())
+    content = content_key(*(json.dumps(dict(s.row), sort_keys=True, default=str) for s in samples))
+    release = Release(subject, lake.snapshot(), content, ())
     learnt = {(s.row["dataset"], s.row["episode_index"]) for s in samples}
     facts = {"adapted_to": subject, "trained_on": (seen_of(lake, learnt) | seen_before(lake, model)).as_json()}
     if for_laptop:
         return adapt_laptop(lake, model, samples, release, recipe, on_step, resume, facts)
     folder = lake.workspace.root / "models" / f"{subject}.rows"
-    told = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
-    data = recipe.data.model_copy(update={"jsonl": (write_conversations(told, folder),), "image_root": folder})
+    conversations = ((s, s.row["answer"], {"progress": s.row["progress"]}) for s in samples)
+    data = recipe.data.model_copy(update={"jsonl": (write_conversations(conversations, folder),), "image_root": folder})
     if head is not None and (model / HEAD_CONFIG).exists():
         head = head.model_copy(update={"pooling": json.loads((model / HEAD_CONFIG).read_text())["pooling"]})
     run = train(lake, release, recipe.model_copy(update={"data": data, "head": head}), on_step, resume)

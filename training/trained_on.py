@@ -38,8 +38,8 @@ class TrainedOn:
     ids: frozenset[str]
     is_all: bool = True
 
-    def __or__(self, other: "TrainedOn") -> "TrainedOn":
-        return TrainedOn(self.ids | other.ids, self.is_all and other.is_all)
+    def __or__(self, right: "TrainedOn") -> "TrainedOn":
+        return TrainedOn(self.ids | right.ids, self.is_all and right.is_all)
 
     def as_json(self) -> dict[str, Any]:
         return {"ids": sorted(self.ids), "is_all": self.is_all}
@@ -63,10 +63,10 @@ def ids_of(lake: Lake, episodes: Iterable[Episode]) -> dict[Episode, set[str]]:
 
 def seen_by_release(lake: Lake, release: Release) -> TrainedOn:
     """What the train split of a release shows."""
-    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
-    with closing(then.con):
-        shown = then.rows(SHOWN, [[shard.shard for shard in release.shards("train")]])
-        return seen_of(then, shown)
+    frozen_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    with closing(frozen_lake.con):
+        episodes = frozen_lake.rows(SHOWN, [[shard.shard for shard in release.shards("train")]])
+        return seen_of(frozen_lake, episodes)
 
 
 def seen_of(lake: Lake, episodes: Iterable[Sequence[Any]]) -> TrainedOn:
@@ -77,8 +77,8 @@ def seen_of(lake: Lake, episodes: Iterable[Sequence[Any]]) -> TrainedOn:
 
 def seen_by_run(lake: Lake, release: Release, recipe: Recipe) -> TrainedOn:
     """What a model will have seen that a recipe trains on a release; what rows of files show cannot be told."""
-    own = UNKNOWN if recipe.data.jsonl else seen_by_release(lake, release)
-    return own | seen_before(lake, recipe.model.path)
+    release_runs = UNKNOWN if recipe.data.jsonl else seen_by_release(lake, release)
+    return release_runs | seen_before(lake, recipe.model.path)
 
 
 def seen_before(lake: Lake, start: Path | None) -> TrainedOn:
@@ -90,9 +90,9 @@ def seen_before(lake: Lake, start: Path | None) -> TrainedOn:
 
 def seen_by_model(lake: Lake, card: Mapping[str, Any]) -> TrainedOn:
     """What a model saw, by its card; of one that an earlier version trained, by its release, while that is there."""
-    stated = card.get("trained_on")
-    if stated is not None:
-        return TrainedOn(frozenset(stated["ids"]), stated["is_all"])
+    card_runs = card.get("trained_on")
+    if card_runs is not None:
+        return TrainedOn(frozenset(card_runs["ids"]), card_runs["is_all"])
     release = find_release(lake, card["release"]) if card.get("release") else None
     if release is None or release.config_hash != card.get("release_hash"):
         return UNKNOWN
@@ -108,34 +108,37 @@ class SeenEpisodes:
 
     def by_slice(self, episodes_by_slice: Mapping[str, Collection[Episode]]) -> dict[str, int]:
         """Of each slice of episodes how many; without slices of which it cannot be told."""
-        counts = {part: len(self.episodes.intersection(some)) for part, some in episodes_by_slice.items()}
+        counts = {
+            part: len(self.episodes.intersection(slice_episodes)) for part, slice_episodes in episodes_by_slice.items()
+        }
         return {part: count for part, count in counts.items() if count or self.is_all}
 
 
 def seen_among(lake: Lake, card: Mapping[str, Any], release: Release, episodes: Iterable[Episode]) -> SeenEpisodes:
     """Those of a release's episodes that a model was trained on, whatever release or split that was in."""
     trained_on = seen_by_model(lake, card)
-    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
-    with closing(then.con):
-        by_episode = ids_of(then, episodes)
+    frozen_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    with closing(frozen_lake.con):
+        by_episode = ids_of(frozen_lake, episodes)
     return SeenEpisodes(
-        frozenset(e for e, own in by_episode.items() if not own.isdisjoint(trained_on.ids)), trained_on.is_all
+        frozenset(e for e, recording_ids in by_episode.items() if not recording_ids.isdisjoint(trained_on.ids)),
+        trained_on.is_all,
     )
 
 
 NOTHING_SEEN = SeenEpisodes(frozenset())  # of what is not trained
 
 
-def seen_text(seen: SeenEpisodes, num_episodes: int, trained_release: str | None) -> str:
+def seen_text(seen_episodes: SeenEpisodes, num_episodes: int, trained_release: str | None) -> str:
     """What a report says of its episodes: new to the model, or not."""
     unknown = (
         "cannot be told: the model's card does not list all that it saw, and the release that it was trained on "
         f"({trained_release or 'none is stated'}) is gone, or another one has its name"
     )
-    if seen.episodes:
-        text = f"{len(seen.episodes)} of the {num_episodes} held-out episodes were trained on: "
+    if seen_episodes.episodes:
+        text = f"{len(seen_episodes.episodes)} of the {num_episodes} held-out episodes were trained on: "
         text += "their scores say nothing of new runs"
-        return text if seen.is_all else f"{text}; whether training saw the others {unknown}"
-    if seen.is_all:
+        return text if seen_episodes.is_all else f"{text}; whether training saw the others {unknown}"
+    if seen_episodes.is_all:
         return f"held-out episodes that training never saw ({num_episodes})"
     return f"{num_episodes} held-out episodes; whether training saw them {unknown}"

@@ -109,14 +109,14 @@ class Transform:
         if marks != len(sizes):
             raise ValueError(f"{marks} image marks for {len(sizes)} pictures")
         # Without a bound, as with a processor of transformers' own, pictures stay as they are.
-        most: int | None = getattr(self.processor, "max_vision_tokens", None)
-        while most is not None and (now := sum(self._vision_tokens(sizes))) > most:
+        max_tokens: int | None = getattr(self.processor, "max_vision_tokens", None)
+        while max_tokens is not None and (num_tokens := sum(self._vision_tokens(sizes))) > max_tokens:
             # Tokens go with the area, so a side shrinks by the root; by 3 % at least, since patches are whole.
-            factor = min(0.97, (most / now) ** 0.5)
+            factor = min(0.97, (max_tokens / num_tokens) ** 0.5)
             smaller = [shrunk(size, max(1, int(max(size) * factor))) for size in sizes]
             # All are down to one pixel: no factor can help.
             if all(max(size) <= 1 for size in smaller):
-                raise ValueError(f"{len(sizes)} pictures take {now} tokens at least, more than {most}")
+                raise ValueError(f"{len(sizes)} pictures take {num_tokens} tokens at least, more than {max_tokens}")
             sizes = smaller
         return sizes
 
@@ -155,18 +155,18 @@ class Transform:
         batch["labels"] = batch["input_ids"].clone()
         # One iterator for all items: pictures come in the order in which `mrope` meets their tokens.
         grids = iter(pixels["image_grid_thw"].tolist() if pixels else ())
-        merge, at, places = self.processor.image_processor.merge_size, 0, []
+        merge, start, places = self.processor.image_processor.merge_size, 0, []
         for item, s in enumerate(sequences):
             n = len(s.ids)
-            batch["labels"][0, at : at + s.prompt] = IGNORE
+            batch["labels"][0, start : start + s.prompt] = IGNORE
             # Places begin anew with each item.
             in_item = torch.arange(n)
             places.append(torch.cat([in_item.unsqueeze(0), mrope(s.ids, self.image_token, grids, merge)]))
             # The head takes an item's states out of the row by these numbers.
-            batch["item_index"][item, :n] = at + in_item
+            batch["item_index"][item, :n] = start + in_item
             batch["item_mask"][item, :n] = 1
             batch["prompt_mask"][item, : s.prompt] = 1
-            at += n
+            start += n
         batch["position_ids"] = torch.cat(places, -1).unsqueeze(1)
         batch["mm_token_type_ids"] = (batch["input_ids"] == self.image_token).long()
         return batch
@@ -184,7 +184,7 @@ def pack(chosen: Iterable[int], lengths: Sequence[int], size: int) -> list[list[
     room: list[int] = []
     # First-fit decreasing: short items, which come last, fill the room that long ones left.
     for k in sorted(chosen, key=lambda k: -lengths[k]):
-        row = next((r for r, left in enumerate(room) if lengths[k] <= left), None)
+        row = next((r for r, room_left in enumerate(room) if lengths[k] <= room_left), None)
         if row is None:
             rows.append([])
             room.append(size)
@@ -201,21 +201,21 @@ def mrope(ids: torch.Tensor, image_token: int, grids: Iterator[list[int]], merge
     on after its longer side. As `get_rope_index` of the models, for pictures.
     """
     picture = (ids == image_token).tolist()
-    places, at, start = torch.zeros(3, len(ids), dtype=torch.long), 0, 0
-    while at < len(ids):
+    places, index, start = torch.zeros(3, len(ids), dtype=torch.long), 0, 0
+    while index < len(ids):
         # Text as far as the next picture: each token is one further on, in all three coordinates.
-        if not picture[at]:
-            n = next((k for k in range(at, len(ids)) if picture[k]), len(ids)) - at
-            places[:, at : at + n] = start + torch.arange(n)
+        if not picture[index]:
+            n = next((k for k in range(index, len(ids)) if picture[k]), len(ids)) - index
+            places[:, index : index + n] = start + torch.arange(n)
             start += n
         else:
             # The grid counts patches, tokens are squares of merged ones.
             _, h, w = next(grids)
             h, w = h // merge, w // merge
             n = h * w
-            places[0, at : at + n] = start
-            places[1, at : at + n] = start + torch.arange(h).repeat_interleave(w)
-            places[2, at : at + n] = start + torch.arange(w).repeat(h)
+            places[0, index : index + n] = start
+            places[1, index : index + n] = start + torch.arange(h).repeat_interleave(w)
+            places[2, index : index + n] = start + torch.arange(w).repeat(h)
             start += max(h, w)
-        at += n
+        index += n
     return places

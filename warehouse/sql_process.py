@@ -42,10 +42,10 @@ class LakeState:
 
 def memory_bytes(text: str) -> int:
     """Bytes of a size such as 500MB or 4GB. Raises SqlError."""
-    found = MEMORY_TEXT.fullmatch(text)
-    if found is None:
+    text_match = MEMORY_TEXT.fullmatch(text)
+    if text_match is None:
         raise SqlError(f"{text!r} is no size of memory: write it as 500MB or 4GB")
-    return int(float(found[1]) * UNITS[found[2].upper()])
+    return int(float(text_match[1]) * UNITS[text_match[2].upper()])
 
 
 class SqlProcess(Walled):
@@ -61,7 +61,7 @@ class SqlProcess(Walled):
 
     def query(
         self,
-        at: LakeState,
+        lake_state: LakeState,
         sql: str,
         time_s: float,
         max_rows: int | None = None,
@@ -74,13 +74,13 @@ class SqlProcess(Walled):
         """
         import pyarrow as pa  # while the process does so, too
 
-        data = self.file(at, sql, None, time_s, max_rows, max_bytes, given_up)
+        data = self.file(lake_state, sql, None, time_s, max_rows, max_bytes, given_up)
         with pa.ipc.open_stream(pa.py_buffer(data)) as reader:
             return reader.read_all()
 
     def file(
         self,
-        at: LakeState,
+        lake_state: LakeState,
         sql: str,
         style: str | None,
         time_s: float,
@@ -93,11 +93,11 @@ class SqlProcess(Walled):
         late, cpu_s = f"the lake took longer than {OPEN_S:g} s to open", (time_s + LATE_S) * cores()
         try:
             # Its time begins when the lake is open
-            error = self(_in_lake, "open_state", astuple(at), self._bytes, wall_s=OPEN_S, given_up=given_up)
+            error = self(_in_lake, "open_state", astuple(lake_state), self._bytes, wall_s=OPEN_S, given_up=given_up)
             late, data, is_last = f"the query took longer than {time_s:g} s and was stopped", b"", False
             if not error:
-                asked = "answered", sql, style, max_rows, max_bytes
-                error, data, is_last = self(_in_lake, *asked, wall_s=time_s, cpu_s=cpu_s, given_up=given_up)
+                request = "answered", sql, style, max_rows, max_bytes
+                error, data, is_last = self(_in_lake, *request, wall_s=time_s, cpu_s=cpu_s, given_up=given_up)
         except TimeoutError as e:
             raise SqlError("the query was given up" if given_up() else late) from e
         except ChildProcessError as e:

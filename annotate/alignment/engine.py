@@ -41,20 +41,20 @@ class Beside:
 def lay_beside(distances: Sequence[np.ndarray]) -> list[Beside]:
     """Each pair of an episode and a reference by its distances [k, m]; pairs do not depend on one another."""
     order = sorted(range(len(distances)), key=lambda i: distances[i].shape)
-    found: dict[int, Beside] = {}
+    alignments: dict[int, Beside] = {}
     block: list[int] = []
     for place, i in enumerate(order):
         block.append(i)
-        following = distances[order[place + 1]].shape if place + 1 < len(order) else None
+        next_shape = distances[order[place + 1]].shape if place + 1 < len(order) else None
         longest = max(distances[j].shape[0] for j in block), max(distances[j].shape[1] for j in block)
         if (
-            following is None
-            or (len(block) + 1) * max(longest[0], following[0]) * max(longest[1], following[1]) > BLOCK
+            next_shape is None
+            or (len(block) + 1) * max(longest[0], next_shape[0]) * max(longest[1], next_shape[1]) > BLOCK
         ):
-            for j, beside in zip(block, _block([distances[j] for j in block]), strict=True):
-                found[j] = beside
+            for j, alignment in zip(block, _block([distances[j] for j in block]), strict=True):
+                alignments[j] = alignment
             block = []
-    return [found[i] for i in range(len(distances))]
+    return [alignments[i] for i in range(len(distances))]
 
 
 def _block(distances: Sequence[np.ndarray]) -> list[Beside]:
@@ -62,9 +62,9 @@ def _block(distances: Sequence[np.ndarray]) -> list[Beside]:
     forward = forward_costs(weighted)
     backward = forward_costs([d[::-1, ::-1] for d in weighted])
     besides = []
-    for d, own, to, after in zip(distances, weighted, forward, backward, strict=True):
-        likely = softmax(to + after[::-1, ::-1] - own)
-        besides.append(Beside(likely, (likely * d).sum(axis=1)))
+    for d, moment_costs, costs_until, costs_from in zip(distances, weighted, forward, backward, strict=True):
+        probabilities = softmax(costs_until + costs_from[::-1, ::-1] - moment_costs)
+        besides.append(Beside(probabilities, (probabilities * d).sum(axis=1)))
     return besides
 
 
@@ -73,40 +73,40 @@ def forward_costs(weighted: Sequence[np.ndarray]) -> list[np.ndarray]:
 
     weighted: distances [k, m], in the unit of the moves.
     """
-    longest, most = (max(d.shape[axis] for d in weighted) for axis in (0, 1))
+    longest, widest = (max(d.shape[axis] for d in weighted) for axis in (0, 1))
     # Pairs lie side by side; what a shorter one lacks is never come to
-    costs = np.full((longest, len(weighted), most), np.inf)
+    costs = np.full((longest, len(weighted), widest), np.inf)
     for p, d in enumerate(weighted):
         costs[: d.shape[0], p, : d.shape[1]] = d
     out = np.empty_like(costs)
-    best = out[0] = np.arange(most, dtype=np.float64) + costs[0]
+    best = out[0] = np.arange(widest, dtype=np.float64) + costs[0]
     for i in range(1, longest):
         best = out[i] = onward(best) + costs[i]
     return [out[: d.shape[0], p, : d.shape[1]] for p, d in enumerate(weighted)]
 
 
-def onward(best: np.ndarray, passing: float = 1.0, back: float = np.inf) -> np.ndarray:
+def onward(best: np.ndarray, passing: float = 1.0, back_cost: float = np.inf) -> np.ndarray:
     """The least cost of coming to each moment of a reference, [..., m], from the costs of having been at each before:
     by staying, by going on and passing over any number of moments, or by going back as far as need be."""
     passed = np.arange(best.shape[-1], dtype=np.float64) * passing
     ahead = np.minimum.accumulate(best - passed, axis=-1)[..., :-1] + passed[:-1]
-    moved = best + STAY
-    np.minimum(moved[..., 1:], ahead, out=moved[..., 1:])
-    if back < np.inf:
-        behind = np.minimum.accumulate(best[..., ::-1], axis=-1)[..., ::-1][..., 1:] + back
-        np.minimum(moved[..., :-1], behind, out=moved[..., :-1])
-    return moved
+    next_costs = best + STAY
+    np.minimum(next_costs[..., 1:], ahead, out=next_costs[..., 1:])
+    if back_cost < np.inf:
+        behind = np.minimum.accumulate(best[..., ::-1], axis=-1)[..., ::-1][..., 1:] + back_cost
+        np.minimum(next_costs[..., :-1], behind, out=next_costs[..., :-1])
+    return next_costs
 
 
 def softmax(costs: np.ndarray) -> np.ndarray:
     """Probabilities of each row, by costs [..., m]."""
-    likely = np.exp(costs.min(axis=-1, keepdims=True) - costs)
-    return likely / likely.sum(axis=-1, keepdims=True)
+    exponentials = np.exp(costs.min(axis=-1, keepdims=True) - costs)
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def reference_weights(besides: Sequence[Beside]) -> np.ndarray:
     """How much each reference of one episode counts, float64 [references], the nearest 1."""
-    doubts = np.array([beside.doubt for beside in besides])
+    doubts = np.array([alignment.doubt for alignment in besides])
     return np.exp((doubts.min() - doubts) / FLATNESS)
 
 
@@ -157,19 +157,21 @@ class Moments(Seen):
         return np.interp(np.arange(len(self.episode)), self.frames, values)
 
 
-def task_moments(episodes: Sequence[Observed], most: int = MOST) -> list[Moments]:
+def task_moments(episodes: Sequence[Observed], max_moments: int = MOST) -> list[Moments]:
     """The moments of all episodes of a task; kinds of signals that some episode lacks are left out of all of them.
 
-    most: moments of an episode.
+    max_moments: moments of an episode.
     """
     # Every so many frames; an arm that waits stays where it is in its reference
-    frames = [np.arange(0, len(e), max(1, round(e.fps / HZ), -(-len(e) // most))) for e in episodes]
+    frames = [np.arange(0, len(e), max(1, round(e.fps / HZ), -(-len(e) // max_moments))) for e in episodes]
     pictures = _pictures(episodes, frames)
     states = _states(episodes, frames)
     openings = _openings(episodes, frames)
     return [
-        Moments(shown, state, opened, episode=episode, frames=at)
-        for episode, at, shown, state, opened in zip(episodes, frames, pictures, states, openings, strict=True)
+        Moments(features, state, opened, episode=episode, frames=episode_frames)
+        for episode, episode_frames, features, state, opened in zip(
+            episodes, frames, pictures, states, openings, strict=True
+        )
     ]
 
 
@@ -180,13 +182,16 @@ def _pictures(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
     """
     of_camera = []
     for camera in range(min(len(e.signals.pictures) for e in episodes)):
-        known = [e.signals.pictures[camera] for e in episodes]
-        seen = [None if p is None else _between(*p, at) for p, at in zip(known, frames, strict=True)]
-        mean = np.concatenate([values for values in seen if values is not None]).mean(axis=0)
+        stored_pictures = [e.signals.pictures[camera] for e in episodes]
+        interpolated = [
+            None if p is None else _between(*p, episode_frames)
+            for p, episode_frames in zip(stored_pictures, frames, strict=True)
+        ]
+        mean = np.concatenate([values for values in interpolated if values is not None]).mean(axis=0)
         of_camera.append(
             [
-                np.zeros((len(at), len(mean)), np.float32) if values is None else of_length_1(values - mean)
-                for values, at in zip(seen, frames, strict=True)
+                np.zeros((len(episode_frames), len(mean)), np.float32) if values is None else of_length_1(values - mean)
+                for values, episode_frames in zip(interpolated, frames, strict=True)
             ]
         )
     return list(zip(*of_camera, strict=True)) if of_camera else [() for _ in episodes]
@@ -197,12 +202,12 @@ def of_length_1(values: np.ndarray) -> np.ndarray:
     return values / (np.linalg.norm(values, axis=1, keepdims=True) + 1e-6)
 
 
-def _between(known: np.ndarray, values: np.ndarray, at: np.ndarray) -> np.ndarray:
-    """Rows [k, d] at the frames `at`, linear between those at the known frames, float32."""
-    place = np.interp(at, known, np.arange(len(known)))
-    before = np.floor(place).astype(np.int64)
-    share = (place - before)[:, None].astype(np.float32)
-    return values[before] * (1 - share) + values[np.minimum(before + 1, len(known) - 1)] * share
+def _between(known_frames: np.ndarray, values: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """Rows [k, d] at the frames `frames`, linear between those at the known frames, float32."""
+    place = np.interp(frames, known_frames, np.arange(len(known_frames)))
+    previous = np.floor(place).astype(np.int64)
+    share = (place - previous)[:, None].astype(np.float32)
+    return values[previous] * (1 - share) + values[np.minimum(previous + 1, len(known_frames) - 1)] * share
 
 
 def grey_features(pixels: np.ndarray) -> np.ndarray:
@@ -212,16 +217,16 @@ def grey_features(pixels: np.ndarray) -> np.ndarray:
 
 
 def _states(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
-    seen = [
-        e.signals.state[at].astype(np.float64)
-        for e, at in zip(episodes, frames, strict=True)
+    states = [
+        e.signals.state[episode_frames].astype(np.float64)
+        for e, episode_frames in zip(episodes, frames, strict=True)
         if e.signals.state is not None
     ]
-    if len(seen) < len(episodes) or len({values.shape[1] for values in seen}) != 1:
+    if len(states) < len(episodes) or len({values.shape[1] for values in states}) != 1:
         return [None] * len(episodes)
-    together = np.concatenate(seen)
-    mean, spread = together.mean(axis=0), together.std(axis=0) + 1e-6
-    return [(values - mean) / spread for values in seen]
+    all_states = np.concatenate(states)
+    mean, spread = all_states.mean(axis=0), all_states.std(axis=0) + 1e-6
+    return [(values - mean) / spread for values in states]
 
 
 def _openings(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> list[np.ndarray | None]:
@@ -229,8 +234,8 @@ def _openings(episodes: Sequence[Observed], frames: Sequence[np.ndarray]) -> lis
     if len(counts) != 1 or counts == {0}:
         return [None] * len(episodes)
     return [
-        np.stack([g.opening[at] / OPENING for g in e.signals.grippers], axis=1)
-        for e, at in zip(episodes, frames, strict=True)
+        np.stack([g.opening[episode_frames] / OPENING for g in e.signals.grippers], axis=1)
+        for e, episode_frames in zip(episodes, frames, strict=True)
     ]
 
 
@@ -249,20 +254,20 @@ def usual_distances(episodes: Sequence[Seen]) -> tuple[float, float]:
     return by_pictures, by_state
 
 
-def distances(episode: Seen, reference: Seen, usual: tuple[float, float]) -> np.ndarray:
+def distances(episode: Seen, reference: Seen, usual_scales: tuple[float, float]) -> np.ndarray:
     """How unlike the moments of an episode and a reference are, float64 [k, m]: 1 is usual where both show the same.
 
     The mean over pictures, state and grippers, of those that both have.
     """
-    kinds = zip(_apart(episode, reference), (*usual, 1.0), strict=True)
-    return np.mean([apart / scale for apart, scale in kinds if apart is not None], axis=0)
+    kinds = zip(_apart(episode, reference), (*usual_scales, 1.0), strict=True)
+    return np.mean([kind_distances / scale for kind_distances, scale in kinds if kind_distances is not None], axis=0)
 
 
 def _apart(a: Seen, b: Seen) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
     """By kind, [k, m]: cosine distance of pictures, mean square distance of states, distance of grippers."""
     pictures = state = grippers = None
     if a.pictures:
-        cosines = [own @ other.T for own, other in zip(a.pictures, b.pictures, strict=True)]
+        cosines = [own_rows @ other_rows.T for own_rows, other_rows in zip(a.pictures, b.pictures, strict=True)]
         # Rounding may find two equal pictures more alike than equal
         pictures = np.maximum(1 - np.stack(cosines).mean(axis=0, dtype=np.float64), 0.0)
     if a.state is not None and b.state is not None:
@@ -324,58 +329,66 @@ def with_usual[T](carried: Mapping[T, Carried], shows_usual: Container[T]) -> di
 
     shows_usual: the episodes that others are measured by.
     """
-    found = {}
-    for key, own in carried.items():
-        others = [one.strangeness for other, one in carried.items() if other != key and other in shows_usual]
-        if others and own.own.episode.signals.success is not True:
+    completed_labels = {}
+    for key, transferred in carried.items():
+        other_strangeness = [
+            other_label.strangeness
+            for other_key, other_label in carried.items()
+            if other_key != key and other_key in shows_usual
+        ]
+        if other_strangeness and transferred.own.episode.signals.success is not True:
             # Few others do not show all that is usual
-            usual = float(np.quantile(np.concatenate(others), USUAL_SHARE)) * (1 + 1 / len(others))
-            own = replace(own, usual=usual)
-        found[key] = own
-    return found
+            usual_limit = float(np.quantile(np.concatenate(other_strangeness), USUAL_SHARE)) * (
+                1 + 1 / len(other_strangeness)
+            )
+            transferred = replace(transferred, usual=usual_limit)
+        completed_labels[key] = transferred
+    return completed_labels
 
 
 def laid(
     episodes: Mapping[int, Moments],
     references: Mapping[int, Sequence[int]],
-    shown: Sequence[Moments],
-    usual: tuple[float, float],
+    reference_moments: Sequence[Moments],
+    usual_scales: tuple[float, float],
 ) -> Iterator[tuple[int, dict[int, Beside]]]:
     """Each episode, by its place, beside some of the references, by theirs; a few episodes at a time."""
     for places in batched(episodes, AT_ONCE):
         pairs = [(i, r) for i in places for r in references[i]]
-        laid = lay_beside([distances(episodes[i], shown[r], usual) for i, r in pairs])
+        laid = lay_beside([distances(episodes[i], reference_moments[r], usual_scales) for i, r in pairs])
         besides: dict[int, dict[int, Beside]] = {i: {} for i in places}
-        for (i, r), beside in zip(pairs, laid, strict=True):
-            besides[i][r] = beside
+        for (i, r), alignment in zip(pairs, laid, strict=True):
+            besides[i][r] = alignment
         yield from besides.items()
 
 
 def carry_over(
-    own: Moments, references: Sequence[tuple[Moments, LabelReading, Beside]], own_said: LabelReading | None = None
+    moments: Moments, references: Sequence[tuple[Moments, LabelReading, Beside]], own_said: LabelReading | None = None
 ) -> Carried:
     """The mean of what references say of each moment, the nearer ones counting more.
 
     own_said: what the episode says of itself; it counts as much as the nearest reference.
     """
-    besides = [beside for _, _, beside in references]
+    besides = [alignment for _, _, alignment in references]
     weights = reference_weights(besides)
-    says = np.stack([beside.likely @ said.curve[m.frames] for m, said, beside in references])
+    reference_curves = np.stack([alignment.likely @ reading.curve[m.frames] for m, reading, alignment in references])
 
     # A step is over where most of what is said lies behind its end
     ends = {}
-    for step in sorted({step for _, said, _ in references for step in said.ends}):
-        behind = np.zeros(len(own))
-        for weight, (m, said, beside) in zip(weights, references, strict=True):
-            if step in said.ends:
-                behind += weight * beside.likely[:, m.frames >= min(said.ends[step] - 1, m.frames[-1])].sum(axis=1)
+    for step in sorted({step for _, reading, _ in references for step in reading.ends}):
+        behind = np.zeros(len(moments))
+        for weight, (m, reading, alignment) in zip(weights, references, strict=True):
+            if step in reading.ends:
+                behind += weight * alignment.likely[:, m.frames >= min(reading.ends[step] - 1, m.frames[-1])].sum(
+                    axis=1
+                )
         over = np.flatnonzero(behind >= weights.sum() / 2)
         if over.size:
-            ends[step] = int(own.frames[over[0]])
+            ends[step] = int(moments.frames[over[0]])
 
     if own_said is not None:
-        says, weights = np.vstack([says, own_said.curve[own.frames]]), np.r_[weights, 1.0]
-    apart = np.sort([beside.apart for beside in besides], axis=0)[:FOLLOWS].mean(axis=0)
-    doubt = min(beside.doubt for beside in besides)
-    curve = np.average(says, axis=0, weights=weights)
-    return Carried(own, curve, ends, float(spread(says, weights).mean()), doubt, apart)
+        reference_curves, weights = np.vstack([reference_curves, own_said.curve[moments.frames]]), np.r_[weights, 1.0]
+    strangeness = np.sort([alignment.apart for alignment in besides], axis=0)[:FOLLOWS].mean(axis=0)
+    doubt = min(alignment.doubt for alignment in besides)
+    curve = np.average(reference_curves, axis=0, weights=weights)
+    return Carried(moments, curve, ends, float(spread(reference_curves, weights).mean()), doubt, strangeness)

@@ -76,20 +76,24 @@ class Guide:
     whole: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, shown: Sequence[Shown]) -> "Guide":
+    def of(cls, shown_episodes: Sequence[Shown]) -> "Guide":
         """Raises ValueError where they have not the same cameras."""
-        if len({tuple(p.shape[1] for p in s.pictures) for s in shown}) != 1:
+        if len({tuple(p.shape[1] for p in s.pictures) for s in shown_episodes}) != 1:
             raise ValueError("what is shown is of different cameras or encoders")
-        by_camera = [np.concatenate(of_camera) for of_camera in zip(*(s.pictures for s in shown), strict=True)]
+        by_camera = [np.concatenate(of_camera) for of_camera in zip(*(s.pictures for s in shown_episodes), strict=True)]
         means = tuple(pictures.mean(axis=0) for pictures in by_camera)
-        seen = tuple(_seen(s.pictures, means, s.openings) for s in shown)
-        usual = usual_distances(seen) if len(shown) > 1 else (ALONE, 1.0)
-        return cls(tuple(shown), means, seen, usual, tuple(of_length_1(p[:, :WHOLE]) for p in by_camera))
+        features = tuple(_seen(s.pictures, means, s.openings) for s in shown_episodes)
+        usual_scales = usual_distances(features) if len(shown_episodes) > 1 else (ALONE, 1.0)
+        return cls(
+            tuple(shown_episodes), means, features, usual_scales, tuple(of_length_1(p[:, :WHOLE]) for p in by_camera)
+        )
 
     def strangeness(self, pictures: Sequence[np.ndarray]) -> float:
         """How far pictures [d] of each camera are from the nearest that are shown."""
         pairs = zip(pictures, self.whole, strict=True)
-        return 1 - float(np.mean([(shown @ of_length_1(p[None, :WHOLE])[0]).max() for p, shown in pairs]))
+        return 1 - float(
+            np.mean([(shown_pictures @ of_length_1(p[None, :WHOLE])[0]).max() for p, shown_pictures in pairs])
+        )
 
 
 def _seen(pictures: Sequence[np.ndarray], means: Sequence[np.ndarray], openings: np.ndarray | None) -> Seen:
@@ -122,50 +126,55 @@ class Following:
         A picture that tells nothing is forgotten: the episode goes on from where it was before.
         """
         guide = self.guide
-        now = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
-        apart = [distances(now, other, guide.usual)[0] for other in guide.seen]
+        features = _seen([p[None] for p in pictures], guide.means, None if openings is None else openings[None])
+        moment_distances = [distances(features, shown_features, guide.usual)[0] for shown_features in guide.seen]
         strangeness = guide.strangeness(pictures)
         count, strange = MEMORY * self.count + 1, MEMORY * self.strange + strangeness
-        far = MEMORY * self.far + min(float(d.min()) for d in apart)
-        own = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in apart]
-        ways = [onward(MEMORY * before, PASSING, BACK) for before in self.costs]
-        begun = [np.arange(len(of_one)) * PASSING for of_one in own]
-        costs = [to + here for to, here in zip(ways or begun, own, strict=True)]
-        recent = [*self.recent, (time_s, own, costs)][-self.lag - 1 :]
+        far = MEMORY * self.far + min(float(d.min()) for d in moment_distances)
+        moment_costs = [d * (DISTANCE / max(1.0, far / count / FAR) ** 2) for d in moment_distances]
+        ways = [onward(MEMORY * previous_costs, PASSING, BACK) for previous_costs in self.costs]
+        start_costs = [np.arange(len(of_one)) * PASSING for of_one in moment_costs]
+        costs = [
+            arrival_cost + moment_cost
+            for arrival_cost, moment_cost in zip(ways or start_costs, moment_costs, strict=True)
+        ]
+        recent = [*self.recent, (time_s, moment_costs, costs)][-self.lag - 1 :]
         first_s = time_s if self.first_s is None else self.first_s
-        likely = _likely(recent, first_s)
-        apart_now = np.array([float(p @ d) for p, d in zip(likely, recent[0][1], strict=True)])
+        probabilities = _likely(recent, first_s)
+        apart_now = np.array([float(p @ d) for p, d in zip(probabilities, recent[0][1], strict=True)])
         doubt = MEMORY * self.doubt + apart_now / DISTANCE
         is_strange = max(strangeness, strange / count) > UNLIKE
-        where = self._where(likely, doubt / count, recent[0][0], is_strange)
+        position = self._where(probabilities, doubt / count, recent[0][0], is_strange)
         is_soon = self.last_s is not None and time_s - self.last_s < SOON_S
         if strangeness <= LOST and not is_soon:
             self.costs, self.recent = costs, deque(recent, maxlen=self.lag + 1)
             self.first_s, self.last_s = first_s, time_s
             self.count, self.doubt, self.far, self.strange = count, doubt, far, strange
-        return where
+        return position
 
-    def _where(self, likely: Sequence[np.ndarray], doubts: np.ndarray, about_s: float, is_strange: bool) -> Where:
-        shown = self.guide.shown
+    def _where(
+        self, probabilities: Sequence[np.ndarray], doubts: np.ndarray, about_s: float, is_strange: bool
+    ) -> Where:
+        shown_episodes = self.guide.shown
         weights = np.exp((doubts.min() - doubts) / FLATNESS)
         weights /= weights.sum()
 
         def mean(values: Sequence[np.ndarray]) -> float:
-            return float(sum(w * (p @ v) for w, p, v in zip(weights, likely, values, strict=True)))
+            return float(sum(w * (p @ v) for w, p, v in zip(weights, probabilities, values, strict=True)))
 
-        progress = mean([s.progress for s in shown])
-        square = mean([s.progress**2 for s in shown])
+        progress = mean([s.progress for s in shown_episodes])
+        square = mean([s.progress**2 for s in shown_episodes])
         # The step that is likeliest, named by the shown episode that is nearest
-        nearest = shown[int(weights.argmax())]
-        at = int(np.bincount(nearest.steps + 1, likely[int(weights.argmax())]).argmax()) - 1
-        step, step_name = [*enumerate(nearest.plan), (None, "")][at]
+        nearest = shown_episodes[int(weights.argmax())]
+        step_number = int(np.bincount(nearest.steps + 1, probabilities[int(weights.argmax())]).argmax()) - 1
+        step, step_name = [*enumerate(nearest.plan), (None, "")][step_number]
         return Where(
             about_s,
             min(max(progress, 0.0), 1.0),
             float(np.sqrt(max(square - progress**2, 0.0))),
             step,
             step_name,
-            mean([(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in shown]),
+            mean([(s.progress >= COMPLETE * s.progress.max()).astype(np.float64) for s in shown_episodes]),
             is_strange,
         )
 
@@ -174,11 +183,11 @@ def _likely(recent: Sequence[tuple[float, list[np.ndarray], list[np.ndarray]]], 
     """Of each shown episode how likely each of its moments is the oldest of some pictures, by what came until then and
     since, and by the time since the first one."""
     about_s, _, costs = recent[0]
-    found = []
+    probabilities = []
     for r, until in enumerate(costs):
         since = np.zeros_like(until)
-        for _, own, _ in reversed(list(recent)[1:]):
-            since = onward((own[r] + since)[::-1], PASSING, BACK)[::-1]
+        for _, moment_costs, _ in reversed(list(recent)[1:]):
+            since = onward((moment_costs[r] + since)[::-1], PASSING, BACK)[::-1]
         tempo = np.abs(np.log((about_s - first_s + START_S) / (np.arange(len(until)) / HZ + START_S)))
-        found.append(softmax(until + since + TEMPO * tempo))
-    return found
+        probabilities.append(softmax(until + since + TEMPO * tempo))
+    return probabilities

@@ -31,13 +31,15 @@ def end_distances(moments: Sequence[Moments]) -> np.ndarray:
 
     1 is a usual distance.
     """
-    usual = usual_distances(moments)
-    ends = [_end(one) for one in moments]
+    usual_scales = usual_distances(moments)
+    ends = [_end(reference) for reference in moments]
     count = max(1, round(NEAREST_SHARE * (len(moments) - 1)))
     far = np.zeros(len(moments))
-    for i, own in enumerate(moments):
-        others = [distances(own, end, usual).min(axis=0).mean() for j, end in enumerate(ends) if j != i]
-        far[i] = np.mean(sorted(others)[:count])
+    for i, run_moments in enumerate(moments):
+        end_gaps = [
+            distances(run_moments, end, usual_scales).min(axis=0).mean() for j, end in enumerate(ends) if j != i
+        ]
+        far[i] = np.mean(sorted(end_gaps)[:count])
     return far
 
 

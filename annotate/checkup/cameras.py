@@ -55,34 +55,34 @@ def _shows_one_picture(camera: CameraSignals) -> np.ndarray:
         is_same[0] = is_same[1]
     changes = camera.change[~is_same]
     limit = min(RECODED_CHANGE, RECODED_SHARE * float(np.percentile(changes, 75))) if len(changes) else 0.0
-    beside = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
-    return is_same | (beside & (camera.change < limit) & ~camera.is_black)
+    has_same_neighbours = np.r_[is_same[1:], False] & np.r_[False, is_same[:-1]]
+    return is_same | (has_same_neighbours & (camera.change < limit) & ~camera.is_black)
 
 
 def _witness(run: RunSignals, camera: CameraSignals, start: int, end: int) -> str:
     """What moved while a camera stood still, in words; empty where nothing did that the camera sees elsewhere."""
-    inside = np.zeros(len(run), bool)
-    inside[start:end] = True
+    is_in_span = np.zeros(len(run), bool)
+    is_in_span[start:end] = True
     # An arm that rests is no witness, and then what another camera sees may be beyond this one's view
     if run.arm_moves is not None:
-        return "the arm moves" if _is_unseen(run.arm_moves, camera, inside, run.fps) else ""
-    for other in run.cameras:
-        if other is camera:
+        return "the arm moves" if _is_unseen(run.arm_moves, camera, is_in_span, run.fps) else ""
+    for other_camera in run.cameras:
+        if other_camera is camera:
             continue
-        moves = is_moving(other.change.astype(np.float64)) & (other.change > 2 * STILL_CHANGE)
-        if _is_unseen(moves, camera, inside, run.fps):
-            return f"{other.camera} sees motion"
+        moves = is_moving(other_camera.change.astype(np.float64)) & (other_camera.change > 2 * STILL_CHANGE)
+        if _is_unseen(moves, camera, is_in_span, run.fps):
+            return f"{other_camera.camera} sees motion"
     return ""
 
 
-def _is_unseen(moves: np.ndarray, camera: CameraSignals, inside: np.ndarray, fps: float) -> bool:
+def _is_unseen(moves: np.ndarray, camera: CameraSignals, is_in_span: np.ndarray, fps: float) -> bool:
     """Is there motion inside of a stretch, of a kind that the camera sees outside of it?"""
-    outside = moves & ~inside & ~camera.is_black
-    num_moving, num_inside = int((moves & inside).sum()), int(inside.sum())
-    least = max(_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps))
-    if num_moving < least or not outside.any():
+    moves_elsewhere = moves & ~is_in_span & ~camera.is_black
+    num_moving, num_inside = int((moves & is_in_span).sum()), int(is_in_span.sum())
+    min_moving = max(_frames(MIN_MOTION_S, fps), min(MIN_MOTION * num_inside, ENOUGH_MOTION_S * fps))
+    if num_moving < min_moving or not moves_elsewhere.any():
         return False
-    return float((camera.change[outside] >= STILL_CHANGE).mean()) >= MIN_SEES
+    return float((camera.change[moves_elsewhere] >= STILL_CHANGE).mean()) >= MIN_SEES
 
 
 def _frames(seconds: float, fps: float) -> int:
@@ -95,11 +95,11 @@ def picture_jumps(run: RunSignals) -> Iterator[RunFault]:
         if len(run) >= MIN_FRAMES:
             jump = _cut(camera) or _leap_of_light(camera, run.fps)
             if jump:
-                frame, size, usual, kind = jump
-                steps = f"by {size:.2f}; else it changes by up to {usual:.2f} from frame to frame"
+                frame, size, usual_change, kind = jump
+                steps = f"by {size:.2f}; else it changes by up to {usual_change:.2f} from frame to frame"
                 detail = f"{camera.camera}: {kind} at frame {frame}, {steps}"
                 place = run.episode_index, frame, frame + 1
-                yield RunFault("camera_jumps", *place, detail, size, usual, "of luma", camera.camera)
+                yield RunFault("camera_jumps", *place, detail, size, usual_change, "of luma", camera.camera)
 
 
 def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
@@ -107,13 +107,13 @@ def _cut(camera: CameraSignals) -> tuple[int, float, float, str] | None:
     change = camera.change[1:].astype(np.float64)
     # Where a black stretch begins and ends is told of that
     change[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
-    usual = float(np.sort(change)[-1 - MAX_CUTS])
+    usual_change = float(np.sort(change)[-1 - MAX_CUTS])
     frame = int(np.argmax(change)) + 1
     size = float(change[frame - 1])
-    if size < max(CUT_TIMES * usual, MIN_CUT):
+    if size < max(CUT_TIMES * usual_change, MIN_CUT):
         return None
     leap = abs(float(camera.luma[frame] - camera.luma[frame - 1]))
-    return frame, size, usual, "the brightness leaps" if leap >= CUT_IS_LIGHT * size else "what it shows leaps"
+    return frame, size, usual_change, "the brightness leaps" if leap >= CUT_IS_LIGHT * size else "what it shows leaps"
 
 
 def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float, str] | None:
@@ -122,8 +122,8 @@ def _leap_of_light(camera: CameraSignals, fps: float) -> tuple[int, float, float
     steps[camera.is_black[1:] | camera.is_black[:-1]] = 0.0
     frame = int(np.argmax(steps)) + 1
     around = _frames(STAYS_S, fps)
-    before, after = camera.luma[max(0, frame - around) : frame], camera.luma[frame : frame + around]
-    size = abs(float(np.median(after)) - float(np.median(before)))
-    usual = float(np.sort(steps)[-1 - MAX_CUTS])
-    is_leap = min(size, float(steps[frame - 1])) >= MIN_LEAP and size >= CUT_TIMES * usual
-    return (frame, size, usual, "the brightness leaps") if is_leap else None
+    luma_before, luma_after = camera.luma[max(0, frame - around) : frame], camera.luma[frame : frame + around]
+    size = abs(float(np.median(luma_after)) - float(np.median(luma_before)))
+    usual_step = float(np.sort(steps)[-1 - MAX_CUTS])
+    is_leap = min(size, float(steps[frame - 1])) >= MIN_LEAP and size >= CUT_TIMES * usual_step
+    return (frame, size, usual_step, "the brightness leaps") if is_leap else None

@@ -20,11 +20,11 @@ def row_curve(run: RunSignals) -> np.ndarray | None:
 
     The mean over the cameras that show any change.
     """
-    most = most_lag(run.fps)
-    if run.arm_speed is None or len(run) < max(MIN_LENGTHS * most, MIN_FRAMES):
+    max_lag = most_lag(run.fps)
+    if run.arm_speed is None or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
         return None
-    moved = compressed(run.arm_speed)
-    curves = [correlations(compressed(change), moved, most) for change in _changes(run)]
+    arm_motion = compressed(run.arm_speed)
+    curves = [correlations(compressed(change), arm_motion, max_lag) for change in _changes(run)]
     return np.mean(curves, axis=0) if curves else None
 
 
@@ -34,22 +34,22 @@ def gripper_curves(run: RunSignals) -> tuple[np.ndarray | None, ...]:
 
 
 def _gripper_curve(run: RunSignals, opening: np.ndarray | None) -> np.ndarray | None:
-    most = most_lag(run.fps)
-    if opening is None or len(opening) != len(run) or len(run) < max(MIN_LENGTHS * most, MIN_FRAMES):
+    max_lag = most_lag(run.fps)
+    if opening is None or len(opening) != len(run) or len(run) < max(MIN_LENGTHS * max_lag, MIN_FRAMES):
         return None
     steps = np.abs(np.diff(opening, prepend=opening[0]))
     if steps.max() <= MIN_GRIPPER_STEP:
         return None
-    moved = compressed(steps, among=steps > 0, most=1.0)
+    gripper_motion = compressed(steps, among=steps > 0, max_value=1.0)
     speed = run.arm_speed
     still = np.ones(len(run), bool) if speed is None else speed < STILL * np.percentile(speed, FAST_PERCENTILE)
     if not still.any():
         return None
     curves = []
     for change in _changes(run):
-        seen = compressed(change)
-        above = np.maximum(0.0, seen - np.median(seen[still]))
-        curves.append(correlations(np.where(still, above, 0.0), moved, most))
+        picture_change = compressed(change)
+        above = np.maximum(0.0, picture_change - np.median(picture_change[still]))
+        curves.append(correlations(np.where(still, above, 0.0), gripper_motion, max_lag))
     return np.mean(curves, axis=0) if curves else None
 
 

@@ -39,11 +39,11 @@ def compared_runs(runs: Sequence[RunSummary]) -> Iterator[tuple[RunSummary, Grou
     for run in runs:
         siblings = runs_by_task[run.task] if run.task else []
         if len(siblings) > MIN_OTHERS_OF_TASK:
-            others = [other for other in siblings if other is not run]
-            yield run, Group(others, "the other runs of its task", MOST_OTHERS)
+            other_runs = [sibling for sibling in siblings if sibling is not run]
+            yield run, Group(other_runs, "the other runs of its task", MOST_OTHERS)
         elif len(runs) > MIN_OTHERS:
-            others = [other for other in runs if other is not run]
-            yield run, Group(others, "the other runs", MOST_OF_ALL)
+            other_runs = [sibling for sibling in runs if sibling is not run]
+            yield run, Group(other_runs, "the other runs", MOST_OF_ALL)
 
 
 def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
@@ -51,19 +51,19 @@ def still_gripper(run: RunSummary, group: Group) -> Iterator[RunFault]:
     if run.success is False or _is_short(run, group):
         return
     for number, (title, closings) in enumerate(zip(run.gripper_titles, run.closings, strict=True)):
-        having = [other.closings[number] for other in group.others if number < len(other.closings)]
+        having = [other_run.closings[number] for other_run in group.others if number < len(other_run.closings)]
         counts = [count for count in having if count is not None]
         if closings != 0 or not counts or np.mean(np.array(counts) > 0) < group.share:
             continue
-        usual = float(np.median(counts))
-        detail = f"the {title} does not close; in {group.words} it closes {usual:g} times"
-        yield RunFault("gripper_stays", *_whole(run), detail, 0, usual, "closings", signal=title)
+        usual_closings = float(np.median(counts))
+        detail = f"the {title} does not close; in {group.words} it closes {usual_closings:g} times"
+        yield RunFault("gripper_stays", *_whole(run), detail, 0, usual_closings, "closings", signal=title)
 
 
 def _is_short(run: RunSummary, group: Group) -> bool:
     """Is a run so short that it may end before what the others do in it?"""
-    usual = float(np.median([other.duration_s for other in group.others]))
-    return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual)
+    usual_duration_s = float(np.median([other_run.duration_s for other_run in group.others]))
+    return run.duration_s < max(MIN_DURATION_S, MIN_DURATION * usual_duration_s)
 
 
 def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
@@ -71,27 +71,27 @@ def clipped_action(run: RunSummary, group: Group) -> Iterator[RunFault]:
     action = run.columns.get("action")
     if action is None:
         return
-    others = _same_columns(group, "action", action)
-    clipped = [d for d in np.flatnonzero(action.arm) if _is_clipped(action, others, int(d), group.share)]
+    other_columns = _same_columns(group, "action", action)
+    clipped = [d for d in np.flatnonzero(action.arm) if _is_clipped(action, other_columns, int(d), group.share)]
     if not clipped:
         return
     worst = clipped[int(np.argmax(action.at_largest[clipped]))]
     name, largest = action.titles[worst], float(action.largest[worst])
-    usual = float(np.median([column.largest[worst] for column in others]))
-    more = f" and {len(clipped) - 1} more dimensions" if len(clipped) > 1 else ""
+    usual_largest = float(np.median([column.largest[worst] for column in other_columns]))
+    extra = f" and {len(clipped) - 1} more dimensions" if len(clipped) > 1 else ""
     detail = (
-        f"{name}{more} stays at {largest:.3g} in {100 * action.at_largest[worst]:.0f} % of the frames; {group.words} "
-        f"go up to {usual:.3g}"
+        f"{name}{extra} stays at {largest:.3g} in {100 * action.at_largest[worst]:.0f} % of the frames; {group.words} "
+        f"go up to {usual_largest:.3g}"
     )
-    yield RunFault("action_clipped", *_whole(run), detail, largest, usual, "of the source", signal=name)
+    yield RunFault("action_clipped", *_whole(run), detail, largest, usual_largest, "of the source", signal=name)
 
 
-def _is_clipped(action: ColumnSummary, others: Sequence[ColumnSummary], dimension: int, share: float) -> bool:
+def _is_clipped(action: ColumnSummary, other_columns: Sequence[ColumnSummary], dimension: int, share: float) -> bool:
     largest, visits = action.largest[dimension], action.visits[dimension]
     is_often = action.at_largest[dimension] >= MIN_AT_LIMIT and visits >= MIN_VISITS
-    if not others or not is_often or action.levels[dimension] < MIN_LEVELS:
+    if not other_columns or not is_often or action.levels[dimension] < MIN_LEVELS:
         return False
-    limits = np.array([column.largest[dimension] for column in others])
+    limits = np.array([column.largest[dimension] for column in other_columns])
     # A limit that several runs have is theirs, too: the others that are not clipped there have to go beyond it
     free = limits[np.abs(limits - largest) > 1e-6 * largest]
     return len(free) >= MIN_FREE and bool((free >= BEYOND * largest).mean() >= share - 0.1)
@@ -100,17 +100,17 @@ def _is_clipped(action: ColumnSummary, others: Sequence[ColumnSummary], dimensio
 def dead_dimensions(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """A dimension that keeps exactly one value, while others of its column move, and that moves in the other runs."""
     for name, column in run.columns.items():
-        others = _same_columns(group, name, column)
+        other_columns = _same_columns(group, name, column)
         ranges = column.high - column.low
-        if not others or not (ranges > 0).any():
+        if not other_columns or not (ranges > 0).any():
             continue
-        usual_ranges = np.array([other.high - other.low for other in others])
+        usual_ranges = np.array([other_column.high - other_column.low for other_column in other_columns])
         median = np.median(usual_ranges, axis=0)
         moves = (usual_ranges > 0.1 * median).mean(axis=0) >= MOST_OF_ALL
         for d in np.flatnonzero((ranges == 0) & moves & (median > 0) & column.arm):
-            usual, title = float(median[d]), column.titles[d]
-            detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual:.3g}"
-            yield RunFault("dead_dimension", *_whole(run), detail, 0, usual, "of the source", signal=title)
+            usual_range, title = float(median[d]), column.titles[d]
+            detail = f"{title} is {column.low[d]:.4g} in all frames; {group.words} move it by {usual_range:.3g}"
+            yield RunFault("dead_dimension", *_whole(run), detail, 0, usual_range, "of the source", signal=title)
 
 
 def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
@@ -123,15 +123,15 @@ def other_scales(run: RunSummary, group: Group) -> Iterator[RunFault]:
     yield from _offsets(run, group)
 
 
-def _factor(column: ColumnSummary, others: Sequence[ColumnSummary]) -> float | None:
+def _factor(column: ColumnSummary, other_columns: Sequence[ColumnSummary]) -> float | None:
     """By how much all dimensions of the arm move farther than usual, where it is one factor for most of them."""
-    if not others:
+    if not other_columns:
         return None
-    usual = np.median([other.spread for other in others], axis=0)
-    moving = column.arm & (usual > 0) & (column.spread > 0)
-    if moving.sum() < 2:
+    usual_spread = np.median([other_column.spread for other_column in other_columns], axis=0)
+    is_moving = column.arm & (usual_spread > 0) & (column.spread > 0)
+    if is_moving.sum() < 2:
         return None
-    logarithms = np.log(column.spread[moving] / usual[moving])
+    logarithms = np.log(column.spread[is_moving] / usual_spread[is_moving])
     middle = float(np.median(logarithms))
     is_alike = np.abs(logarithms - middle) <= SAME_FACTOR * abs(middle)
     is_other = abs(middle) >= np.log(MIN_RATIO) and is_alike.mean() >= MIN_LIKE_DIMENSIONS
@@ -142,43 +142,48 @@ def _offsets(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Dimensions of which the action is above or below the state by another amount than in the other runs."""
     if run.leads is None or run.follows is None:
         return
-    others = [other.leads for other in group.others if other.leads is not None and len(other.leads) == len(run.leads)]
-    if len(others) < MIN_OTHERS_OF_TASK:
+    other_leads = [
+        other_run.leads
+        for other_run in group.others
+        if other_run.leads is not None and len(other_run.leads) == len(run.leads)
+    ]
+    if len(other_leads) < MIN_OTHERS_OF_TASK:
         return
-    middle = np.median(others, axis=0)
-    deviation = np.median(np.abs(others - middle), axis=0)
+    middle = np.median(other_leads, axis=0)
+    deviation = np.median(np.abs(other_leads - middle), axis=0)
     state = run.columns["state"]
     extent = state.high - state.low
     offsets = np.abs(run.leads - middle)
     is_odd = (offsets >= MIN_OFFSETS * deviation) & (offsets >= MIN_OFFSET_SHARE * extent)
     for d in np.flatnonzero(is_odd & (run.follows >= MIN_FOLLOWS) & (extent > 0) & state.arm):
-        measured, usual, title = float(run.leads[d]), float(middle[d]), state.titles[d]
+        measured, usual_lead, title = float(run.leads[d]), float(middle[d]), state.titles[d]
         detail = (
-            f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual:.3g}: a calibration?"
+            f"the action is {measured:.3g} above {title} at the median, in {group.words} {usual_lead:.3g}: "
+            "a calibration?"
         )
-        yield RunFault("other_scale", *_whole(run), detail, measured, usual, "of the source", signal=title)
+        yield RunFault("other_scale", *_whole(run), detail, measured, usual_lead, "of the source", signal=title)
 
 
 def idle_ends(run: RunSummary, group: Group) -> Iterator[RunFault]:
     """Nothing moves at a run's start or end for much longer than in the other runs."""
-    starts = [other.idle_start_s for other in group.others]
-    ends = [other.idle_end_s for other in group.others]
+    starts = [other_run.idle_start_s for other_run in group.others]
+    ends = [other_run.idle_end_s for other_run in group.others]
     for end, seconds, usual_seconds in (("start", run.idle_start_s, starts), ("end", run.idle_end_s, ends)):
-        usual = float(np.percentile(usual_seconds, 90))
-        if seconds < max(MIN_IDLE_S, usual + MIN_IDLE_MORE_S, MIN_IDLE_TIMES * usual):
+        usual_idle_s = float(np.percentile(usual_seconds, 90))
+        if seconds < max(MIN_IDLE_S, usual_idle_s + MIN_IDLE_MORE_S, MIN_IDLE_TIMES * usual_idle_s):
             continue
         frames = round(seconds * run.fps)
         start_frame = 0 if end == "start" else run.num_frames - frames
         side = "first" if end == "start" else "last"
-        detail = f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual:.1f} s"
+        detail = f"nothing moves in the {side} {seconds:.1f} s; in {group.words} {usual_idle_s:.1f} s"
         place = run.episode_index, start_frame, start_frame + frames
-        yield RunFault("idle_end", *place, detail, seconds, usual, "s", signal=end)
+        yield RunFault("idle_end", *place, detail, seconds, usual_idle_s, "s", signal=end)
 
 
 def _same_columns(group: Group, name: str, column: ColumnSummary) -> list[ColumnSummary]:
     """The same column of the other runs, where it has the same dimensions."""
-    columns = [other.columns[name] for other in group.others if name in other.columns]
-    return [other for other in columns if len(other.largest) == len(column.largest)]
+    columns = [other_run.columns[name] for other_run in group.others if name in other_run.columns]
+    return [other_run for other_run in columns if len(other_run.largest) == len(column.largest)]
 
 
 def _whole(run: RunSummary) -> tuple[int, int, int]:

@@ -31,16 +31,16 @@ MIN_LOSS = 0.1  # of likeness of rows and pictures, of the run of a pair whose p
 def copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     """Runs that are a copy of an earlier one; or, where pictures are equal and rows differ, have foreign pictures."""
     by_index = {run.episode_index: run for run in runs}
-    apart, of_pictures, lag = _row_distances(runs), _picture_copies(runs), common_lag(runs)
-    near = [pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART_SEEN]
+    row_distances, of_pictures, lag = _row_distances(runs), _picture_copies(runs), common_lag(runs)
+    near = [pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART_SEEN]
     of_pictures |= {(a, b) for a, b in near if _look_equal(by_index[a], by_index[b], MAX_MEAN_OF_NEAR)}
-    of_rows = {pair for pair, distance in apart.items() if distance <= MAX_ROWS_APART}
+    of_rows = {pair for pair, distance in row_distances.items() if distance <= MAX_ROWS_APART}
     # Of several runs that a run is a copy of, the earliest counts
     first_pairs = {later: (earlier, later) for earlier, later in sorted(of_rows | of_pictures, reverse=True)}
     for pair in sorted(first_pairs.values()):
         earlier, later = (by_index[episode] for episode in pair)
-        fault = None if pair in of_rows else _foreign(dataset, earlier, later, lag, apart.get(pair))
-        yield fault or _copy(dataset, earlier, later, apart.get(pair), pair in of_pictures)
+        fault = None if pair in of_rows else _foreign(dataset, earlier, later, lag, row_distances.get(pair))
+        yield fault or _copy(dataset, earlier, later, row_distances.get(pair), pair in of_pictures)
 
 
 def exact_copies(dataset: str, runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -107,11 +107,11 @@ def _row_distances(runs: Sequence[RunSummary]) -> dict[tuple[int, int], float]:
         vectors = _phase_vectors(group)
         lengths = np.array([run.num_frames for run in group])
         for k in range(1, len(group)):
-            alike = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= MAX_LENGTHS_APART)
-            apart = np.sqrt(((vectors[alike] - vectors[k]) ** 2).mean(axis=1)).max(axis=1)
-            for other, distance in zip(alike.tolist(), apart.tolist(), strict=True):
-                is_equal = group[other].rows_digest == group[k].rows_digest
-                pair = group[other].episode_index, group[k].episode_index
+            similar_lengths = np.flatnonzero(abs(lengths[:k] - lengths[k]) <= MAX_LENGTHS_APART)
+            differences = np.sqrt(((vectors[similar_lengths] - vectors[k]) ** 2).mean(axis=1)).max(axis=1)
+            for partner, distance in zip(similar_lengths.tolist(), differences.tolist(), strict=True):
+                is_equal = group[partner].rows_digest == group[k].rows_digest
+                pair = group[partner].episode_index, group[k].episode_index
                 distances[pair] = 0.0 if is_equal else max(distance, 1e-12)
     return distances
 
@@ -132,8 +132,8 @@ def _phase_vectors(group: Sequence[RunSummary]) -> np.ndarray:
     for name in sorted(group[0].columns):
         values = np.stack([run.columns[name].phases for run in group])
         spread = values.reshape(-1, values.shape[2]).std(axis=0)
-        moving = spread > 1e-9
-        vectors.append(values[:, :, moving] / spread[moving])
+        is_moving = spread > 1e-9
+        vectors.append(values[:, :, is_moving] / spread[is_moving])
     return np.concatenate(vectors, axis=2)
 
 
@@ -162,8 +162,8 @@ def _sharing(cameras: Mapping[int, CameraSummary]) -> dict[tuple[int, int], int]
                 shifts.setdefault((a, b), Counter())[shift] += 1
     sharing = {}
     for (a, b), counts in shifts.items():
-        fewest = min(len(first_frames[a]), len(first_frames[b]))
-        if fewest >= MIN_HASHES and counts.total() >= MIN_SHARED * fewest:
+        num_shorter = min(len(first_frames[a]), len(first_frames[b]))
+        if num_shorter >= MIN_HASHES and counts.total() >= MIN_SHARED * num_shorter:
             sharing[a, b] = counts.most_common(1)[0][0]
     return sharing
 
@@ -197,7 +197,7 @@ def _look_equal(a: RunSummary, b: RunSummary, max_mean: float) -> bool:
     is_of_one_length = abs(a.num_frames - b.num_frames) <= MAX_LENGTHS_APART
     moments = slice(None) if is_of_one_length else slice(1)
     for camera in shared:
-        apart = np.abs(a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments])
-        if np.median(apart.reshape(len(apart), -1).max(axis=1)) > MAX_CELL or apart.mean() > max_mean:
+        differences = np.abs(a.cameras[camera].phases[moments].astype(int) - b.cameras[camera].phases[moments])
+        if np.median(differences.reshape(len(differences), -1).max(axis=1)) > MAX_CELL or differences.mean() > max_mean:
             return False
     return bool(shared)

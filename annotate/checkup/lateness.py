@@ -38,10 +38,12 @@ def late_rows(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         curve = curves.get(run.episode_index)
         if curve is None:
             continue
-        own = _own_lag(run, curve, lag) if _tells_others(curves, lag) else None
-        if own is not None:
-            usual = f"those of the other runs {_in_words(lag, run.fps)} them"
-            yield _fault(run, f"the rows are {_in_words(own, run.fps)} the pictures, {usual}", own, lag, "state")
+        run_lag = _own_lag(run, curve, lag) if _tells_others(curves, lag) else None
+        if run_lag is not None:
+            common_delay = f"those of the other runs {_in_words(lag, run.fps)} them"
+            yield _fault(
+                run, f"the rows are {_in_words(run_lag, run.fps)} the pictures, {common_delay}", run_lag, lag, "state"
+            )
         elif is_sure:
             words = f"the rows are {_in_words(lag, run.fps)} the pictures in {len(curves)} of {len(runs)} runs"
             yield _fault(run, words, lag, 0, "state")
@@ -57,12 +59,12 @@ def _tells_others(curves: Mapping[int, np.ndarray], lag: int) -> bool:
 def _own_lag(run: RunSummary, curve: np.ndarray, lag: int) -> int | None:
     """The lag of a run, in frames, where it surely has another one than all runs together; else None."""
     middle = len(curve) // 2
-    own = int(np.argmax(curve)) - middle
-    likeness = float(curve[own + middle])
+    run_lag = int(np.argmax(curve)) - middle
+    likeness = float(curve[run_lag + middle])
     gain = likeness - float(curve[lag + middle])
-    if abs(own - lag) < MIN_LAG or abs(own) > MAX_LAG_SHARE * run.num_frames:
+    if abs(run_lag - lag) < MIN_LAG or abs(run_lag) > MAX_LAG_SHARE * run.num_frames:
         return None
-    return own if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE else None
+    return run_lag if likeness >= MIN_LIKENESS_OF_ONE and gain >= MIN_GAIN_OF_ONE else None
 
 
 def late_grippers(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -91,16 +93,16 @@ def common_lag(runs: Sequence[RunSummary]) -> int:
     return _common_lag(curves, OF_ROWS)[0] if curves else 0
 
 
-def _common_lag(curves: Mapping[int, np.ndarray], least: Sureness) -> tuple[int, bool]:
+def _common_lag(curves: Mapping[int, np.ndarray], min_sureness: Sureness) -> tuple[int, bool]:
     """The lag of all runs together, and whether it is sure."""
-    most = len(next(iter(curves.values()))) // 2
+    max_lag = len(next(iter(curves.values()))) // 2
     mean = np.mean(list(curves.values()), axis=0)
-    lag = int(np.argmax(mean)) - most
-    near = [abs(int(np.argmax(curve)) - most - lag) <= 1 for curve in curves.values()]
-    gain = float(mean[lag + most] - mean[most])
-    reached = Sureness(len(curves), float(mean[lag + most]), gain, float(np.mean(near)))
-    is_sure = all(value >= limit for value, limit in zip(reached, least, strict=True))
-    return lag, is_sure and MIN_LAG <= abs(lag) < most
+    lag = int(np.argmax(mean)) - max_lag
+    near = [abs(int(np.argmax(curve)) - max_lag - lag) <= 1 for curve in curves.values()]
+    gain = float(mean[lag + max_lag] - mean[max_lag])
+    reached = Sureness(len(curves), float(mean[lag + max_lag]), gain, float(np.mean(near)))
+    is_sure = all(value >= limit for value, limit in zip(reached, min_sureness, strict=True))
+    return lag, is_sure and MIN_LAG <= abs(lag) < max_lag
 
 
 def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndarray]:
@@ -108,8 +110,8 @@ def _of_one_length(curves: Mapping[int, np.ndarray | None]) -> dict[int, np.ndar
     lengths = [len(curve) for curve in curves.values() if curve is not None]
     if not lengths:
         return {}
-    usual = max(set(lengths), key=lambda length: (lengths.count(length), length))
-    return {episode: curve for episode, curve in curves.items() if curve is not None and len(curve) == usual}
+    common_length = max(set(lengths), key=lambda length: (lengths.count(length), length))
+    return {episode: curve for episode, curve in curves.items() if curve is not None and len(curve) == common_length}
 
 
 def _in_words(lag: int, fps: float) -> str:
@@ -117,6 +119,6 @@ def _in_words(lag: int, fps: float) -> str:
     return f"{abs(lag)} frames ({abs(lag) / fps:.2f} s) {side}" if lag else "at one time with"
 
 
-def _fault(run: RunSummary, detail: str, measured: int, usual: int, signal: str) -> RunFault:
+def _fault(run: RunSummary, detail: str, measured: int, usual_lag: int, signal: str) -> RunFault:
     place = run.episode_index, 0, run.num_frames
-    return RunFault("rows_late", *place, detail, measured, usual, "frames", signal=signal)
+    return RunFault("rows_late", *place, detail, measured, usual_lag, "frames", signal=signal)

@@ -23,21 +23,21 @@ def moved_cameras(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
         resting = np.stack([np.median(run.cameras[camera].phases, axis=0).astype(np.float32) for run in having])
         nearest = np.array([_mean_of_nearest(resting, k) for k in range(len(having))])
         for k, run in enumerate(having):
-            usual = float(np.percentile(np.delete(nearest, k), USUAL))
-            if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual):
+            usual_distance = float(np.percentile(np.delete(nearest, k), USUAL))
+            if nearest[k] < max(MIN_MOVED, MIN_MOVED_TIMES * usual_distance):
                 continue
             detail = (
                 f"what {camera} shows at rest is {nearest[k]:.0f} of 255 from the {NEAREST} runs that are most alike; "
-                f"others are within {usual:.0f}"
+                f"others are within {usual_distance:.0f}"
             )
             place = run.episode_index, 0, run.num_frames
-            yield RunFault("camera_moved", *place, detail, float(nearest[k]), usual, "of 255", camera)
+            yield RunFault("camera_moved", *place, detail, float(nearest[k]), usual_distance, "of 255", camera)
 
 
 def _mean_of_nearest(pictures: np.ndarray, number: int) -> float:
     """Mean distance of a picture to the nearest other ones of [k, 16, 16]."""
-    apart = np.abs(pictures - pictures[number]).mean(axis=(1, 2))
-    return float(np.sort(np.delete(apart, number))[:NEAREST].mean())
+    differences = np.abs(pictures - pictures[number]).mean(axis=(1, 2))
+    return float(np.sort(np.delete(differences, number))[:NEAREST].mean())
 
 
 def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
@@ -46,32 +46,34 @@ def differing_texts(runs: Sequence[RunSummary]) -> Iterator[RunFault]:
     common = sorted({text for text in texts if text and texts.count(text) > MIN_RUNS_OF_TEXT})
     if len(common) < 2:
         return
-    apart = _distances(runs)
+    run_distances = _distances(runs)
     # How far runs of a text are from the nearest ones of their own text
-    usual = {text: _usual_distance(apart, texts, text) for text in common}
+    usual_distances = {text: _usual_distance(run_distances, texts, text) for text in common}
     for k, run in enumerate(runs):
         if texts[k] not in common:
             continue
-        distances = {text: _to_nearest(apart, texts, k, text) for text in common}
-        own = distances.pop(texts[k])
+        distances = {text: _to_nearest(run_distances, texts, k, text) for text in common}
+        text_distance = distances.pop(texts[k])
         other_text = min(distances, key=lambda text: distances[text])
-        other = distances[other_text]
-        is_unlike_own = other <= MAX_RATIO * own and own >= MIN_APART_TIMES * usual[texts[k]]
-        if is_unlike_own and other <= MAX_NEAR_TIMES * usual[other_text]:
+        other_distance = distances[other_text]
+        is_unlike_own = (
+            other_distance <= MAX_RATIO * text_distance and text_distance >= MIN_APART_TIMES * usual_distances[texts[k]]
+        )
+        if is_unlike_own and other_distance <= MAX_NEAR_TIMES * usual_distances[other_text]:
             detail = f'the run looks and moves like those of "{other_text}", not like those of its text "{texts[k]}"'
-            ratio, place = other / own, (run.episode_index, 0, run.num_frames)
+            ratio, place = other_distance / text_distance, (run.episode_index, 0, run.num_frames)
             yield RunFault("text_differs", *place, detail, ratio, MAX_RATIO, "ratio of distances", signal="text")
 
 
-def _usual_distance(apart: np.ndarray, texts: Sequence[str], text: str) -> float:
-    members = [k for k, other in enumerate(texts) if other == text]
-    return float(np.median([_to_nearest(apart, texts, k, text) for k in members]))
+def _usual_distance(run_distances: np.ndarray, texts: Sequence[str], text: str) -> float:
+    members = [k for k, other_text in enumerate(texts) if other_text == text]
+    return float(np.median([_to_nearest(run_distances, texts, k, text) for k in members]))
 
 
-def _to_nearest(apart: np.ndarray, texts: Sequence[str], run: int, text: str) -> float:
+def _to_nearest(run_distances: np.ndarray, texts: Sequence[str], run: int, text: str) -> float:
     """Mean distance of a run to the nearest other ones of a text."""
-    members = [k for k, other in enumerate(texts) if other == text and k != run]
-    return float(np.sort(apart[run, members])[:NEAREST].mean())
+    members = [k for k, other_text in enumerate(texts) if other_text == text and k != run]
+    return float(np.sort(run_distances[run, members])[:NEAREST].mean())
 
 
 def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
@@ -85,11 +87,15 @@ def _distances(runs: Sequence[RunSummary]) -> np.ndarray:
     total = np.zeros((len(runs), len(runs)), np.float32)
     for part in parts:
         members = np.array(sorted(part), int)
-        apart = _euclidean(np.stack([part[k] for k in members.tolist()])) if len(members) > 1 else np.zeros((1, 1))
-        middle = float(np.median(apart[np.triu_indices(len(apart), 1)])) if len(members) > 1 else 0.0
+        member_distances = (
+            _euclidean(np.stack([part[k] for k in members.tolist()])) if len(members) > 1 else np.zeros((1, 1))
+        )
+        middle = (
+            float(np.median(member_distances[np.triu_indices(len(member_distances), 1)])) if len(members) > 1 else 0.0
+        )
         if middle > 0:
             whole = np.ones_like(total)
-            whole[np.ix_(members, members)] = apart / middle
+            whole[np.ix_(members, members)] = member_distances / middle
             total += whole
     np.fill_diagonal(total, 0)
     return total

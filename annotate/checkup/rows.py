@@ -33,21 +33,23 @@ def jumps(run: RunSignals) -> Iterator[RunFault]:
     if run.state is None or len(run.state) < 10:
         return
     arm = run.arm_dimensions("state")
-    moving, _ = moving_dimensions(run.state[:, arm])
+    active, _ = moving_dimensions(run.state[:, arm])
     spans: dict[tuple[int, int], list[tuple[int, float, float]]] = {}
-    for dimension in np.array(arm)[moving].tolist():
+    for dimension in np.array(arm)[active].tolist():
         values = run.state[:, dimension]
-        for start, end, size, usual in _jumps(values):
-            spans.setdefault((start, end), []).append((dimension, size, usual))
+        for start, end, size, usual_step in _jumps(values):
+            spans.setdefault((start, end), []).append((dimension, size, usual_step))
     for (start, end), parts in sorted(spans.items()):
-        dimension, size, usual = max(parts, key=lambda part: part[1] / part[2])
+        dimension, size, usual_step = max(parts, key=lambda part: part[1] / part[2])
         name = run.title("state", dimension)
-        more = f" and {len(parts) - 1} more dimensions" if len(parts) > 1 else ""
+        extra = f" and {len(parts) - 1} more dimensions" if len(parts) > 1 else ""
         detail = (
-            f"{name}{more} jumps by {size:.3g} at frame {start} and is back {end - start} frame(s) later; "
-            f"the largest other step is {usual:.3g}"
+            f"{name}{extra} jumps by {size:.3g} at frame {start} and is back {end - start} frame(s) later; "
+            f"the largest other step is {usual_step:.3g}"
         )
-        yield RunFault("state_jumps", run.episode_index, start, end, detail, size, usual, "of the source", signal=name)
+        yield RunFault(
+            "state_jumps", run.episode_index, start, end, detail, size, usual_step, "of the source", signal=name
+        )
 
 
 def _jumps(values: np.ndarray) -> list[tuple[int, int, float, float]]:
@@ -73,23 +75,23 @@ def _jump(values: np.ndarray, steps: np.ndarray, start: int, end: int) -> tuple[
     """The jump at frames start to end; None where the values there are an ordinary motion."""
     if start < 1 or end >= len(values):
         return None
-    before, after = values[start - 1], values[end]
-    size = float(np.abs(values[start:end] - (before + after) / 2).min())
-    if size == 0 or abs(after - before) > BACK * size or _is_renamed(values[start], before, size):
+    value_before, value_after = values[start - 1], values[end]
+    size = float(np.abs(values[start:end] - (value_before + value_after) / 2).min())
+    if size == 0 or abs(value_after - value_before) > BACK * size or _is_renamed(values[start], value_before, size):
         return None
-    rest = np.r_[steps[: start - 1], steps[end:]]
+    other_steps = np.r_[steps[: start - 1], steps[end:]]
     # Steps of other jumps are no measure of ordinary motion
-    usual = float(np.sort(rest)[-1 - min(4, len(rest) // 50)])
-    others = np.r_[values[:start], values[end:]]
-    extent = float(np.percentile(others, 99) - np.percentile(others, 1))
-    is_jump = size >= MIN_JUMP_STEPS * usual and size >= MIN_JUMP_SHARE * extent and usual > 0
-    return (start, end, size, usual) if is_jump else None
+    usual_step = float(np.sort(other_steps)[-1 - min(4, len(other_steps) // 50)])
+    other_values = np.r_[values[:start], values[end:]]
+    extent = float(np.percentile(other_values, 99) - np.percentile(other_values, 1))
+    is_jump = size >= MIN_JUMP_STEPS * usual_step and size >= MIN_JUMP_SHARE * extent and usual_step > 0
+    return (start, end, size, usual_step) if is_jump else None
 
 
-def _is_renamed(value: float, before: float, size: float) -> bool:
+def _is_renamed(value: float, value_before: float, size: float) -> bool:
     """Is it the same angle a turn further, or the same rotation as the opposite quaternion?"""
     is_turn = any(abs(size - turn) < 0.05 * turn for turn in TURN)
-    return is_turn or abs(value + before) < 0.05 * size
+    return is_turn or abs(value + value_before) < 0.05 * size
 
 
 def stuck_stretches(run: RunSignals) -> Iterator[RunFault]:
@@ -112,18 +114,20 @@ def _stuck_witness(run: RunSignals, start: int, end: int) -> str:
     """What shows motion while the state keeps its value, in words; empty where nothing does."""
     assert run.arm_moves is not None
     assert run.arm_speed is not None
-    outside = np.ones(len(run), bool)
-    outside[start:end] = False
-    moves = run.arm_moves & outside
-    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)) & outside
+    is_elsewhere = np.ones(len(run), bool)
+    is_elsewhere[start:end] = False
+    moves = run.arm_moves & is_elsewhere
+    rests = (run.arm_speed <= AT_REST * np.percentile(run.arm_speed, FAST_PERCENTILE)) & is_elsewhere
     if not moves.any():
         return ""
     for camera in run.cameras:
         change = camera.change
-        moving = float(np.median(change[moves]))
+        moving_change = float(np.median(change[moves]))
         # Where the arm never rests, a stretch has to look as motion does
-        resting = float(np.percentile(change[rests], FAST_PERCENTILE)) if rests.sum() >= 5 else SEEN_CHANGE * moving
-        limit = max(SEEN_CHANGE * moving, resting)
+        resting = (
+            float(np.percentile(change[rests], FAST_PERCENTILE)) if rests.sum() >= 5 else SEEN_CHANGE * moving_change
+        )
+        limit = max(SEEN_CHANGE * moving_change, resting)
         if (change[start:end] >= limit).mean() >= MIN_STUCK_SEEN:
             return f"{camera.camera} shows motion"
     return ""
@@ -133,13 +137,13 @@ def missing_frames(run: RunSignals) -> Iterator[RunFault]:
     """Frames that the rows' times leave out: gaps that no later row makes up for, as late stamps do."""
     if run.times_s is None or len(run.times_s) < 10 or not np.isfinite(run.times_s).all():
         return
-    gaps, usual = time_gaps(run.times_s)
+    gaps, frame_interval = time_gaps(run.times_s)
     missing = sum(count for _, count in gaps)
     longest_row, longest = max(gaps, key=lambda gap: gap[1], default=(0, 0))
     if missing < MIN_MISSING and longest < MIN_GAP:
         return
-    where = f"the longest {longest * usual:.2g} s before row {longest_row}"
-    detail = f"{missing} frames are missing at {len(gaps)} places by the rows' times, {where}"
+    longest_place = f"the longest {longest * frame_interval:.2g} s before row {longest_row}"
+    detail = f"{missing} frames are missing at {len(gaps)} places by the rows' times, {longest_place}"
     place = run.episode_index, gaps[0][0] - 1, gaps[-1][0] + 1
     yield RunFault("frames_missing", *place, detail, missing, 0.0, "frames", signal="times")
 
@@ -147,19 +151,19 @@ def missing_frames(run: RunSignals) -> Iterator[RunFault]:
 def time_gaps(times_s: np.ndarray) -> tuple[list[tuple[int, int]], float]:
     """Gaps of rows' times [n]: the row after each, and how many frames are missing; and the usual step in seconds."""
     steps = np.diff(times_s)
-    usual = float(np.median(steps))
-    if usual <= 0:
-        return [], usual
+    frame_interval = float(np.median(steps))
+    if frame_interval <= 0:
+        return [], frame_interval
     # What remains of each time when every row had taken the usual step
-    rest = times_s - np.arange(len(times_s)) * usual
+    delays_s = times_s - np.arange(len(times_s)) * frame_interval
     gaps = []
-    for k in np.flatnonzero(steps > LONG_STEP * usual):
-        before = float(np.median(rest[max(0, k - SETTLES) : k + 1]))
-        after = float(np.median(rest[k + 1 : k + 2 + SETTLES]))
-        count = round((after - before) / usual)
-        if count >= 1 and after - before > (LONG_STEP - 1) * usual:
+    for k in np.flatnonzero(steps > LONG_STEP * frame_interval):
+        delay_before = float(np.median(delays_s[max(0, k - SETTLES) : k + 1]))
+        delay_after = float(np.median(delays_s[k + 1 : k + 2 + SETTLES]))
+        count = round((delay_after - delay_before) / frame_interval)
+        if count >= 1 and delay_after - delay_before > (LONG_STEP - 1) * frame_interval:
             gaps.append((int(k) + 1, count))
-    return gaps, usual
+    return gaps, frame_interval
 
 
 def idle_seconds(run: RunSignals) -> tuple[float, float]:

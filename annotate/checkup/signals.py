@@ -61,8 +61,8 @@ class RunSignals:
         values = self.state if column == "state" else self.action
         if values is None:
             return []
-        taken = {d for signal in self.grippers if signal.column == column for d in signal.dimensions}
-        return [d for d in range(values.shape[1]) if d not in taken]
+        gripper_dimensions = {d for signal in self.grippers if signal.column == column for d in signal.dimensions}
+        return [d for d in range(values.shape[1]) if d not in gripper_dimensions]
 
     def title(self, column: str, dimension: int) -> str:
         """Such as "state[3] shoulder"."""

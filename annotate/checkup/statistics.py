@@ -29,31 +29,31 @@ def stale_statistics(run: RunSignals) -> Iterator[RunFault]:
             detail = f"{stored.file} has {len(stored.low)} dimensions of {stored.vector}, the rows {values.shape[1]}"
             yield _fault(run, detail, values.shape[1], len(stored.low), stored.vector)
         elif difference := _difference(values, stored):
-            what, dimension, measured, usual = difference
+            kind, dimension, measured, expected = difference
             name = run.title(stored.vector, dimension)
-            detail = f"{stored.file} says that the {what} of {name} is {usual:.4g}; by the rows it is {measured:.4g}"
-            yield _fault(run, detail, measured, usual, name)
+            detail = f"{stored.file} says that the {kind} of {name} is {expected:.4g}; by the rows it is {measured:.4g}"
+            yield _fault(run, detail, measured, expected, name)
 
 
-def _fault(run: RunSignals, detail: str, measured: float, usual: float, signal: str) -> RunFault:
+def _fault(run: RunSignals, detail: str, measured: float, expected: float, signal: str) -> RunFault:
     place = run.episode_index, 0, len(run)
-    return RunFault("stale_statistics", *place, detail, measured, usual, "of the source", signal=signal)
+    return RunFault("stale_statistics", *place, detail, measured, expected, "of the source", signal=signal)
 
 
 def _difference(values: np.ndarray, stored: StoredStatistics) -> tuple[str, int, float, float] | None:
     """What differs most, of which dimension, as measured and as stored; None where all is as stored."""
     low, high, mean = values.min(axis=0), values.max(axis=0), values.mean(axis=0)
     extent = np.maximum(stored.high - stored.low, 1e-9)
-    beyond = {"largest value": (high, stored.high, (high - stored.high) / extent / TOLERANCE)}
-    beyond["smallest value"] = (low, stored.low, (stored.low - low) / extent / TOLERANCE)
+    excesses = {"largest value": (high, stored.high, (high - stored.high) / extent / TOLERANCE)}
+    excesses["smallest value"] = (low, stored.low, (stored.low - low) / extent / TOLERANCE)
     if stored.is_of_episode:
         spread = np.maximum(stored.spread, 1e-3 * extent)
-        beyond["largest value"] = (high, stored.high, np.abs(high - stored.high) / extent / TOLERANCE)
-        beyond["smallest value"] = (low, stored.low, np.abs(low - stored.low) / extent / TOLERANCE)
-        beyond["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
-    what = max(beyond, key=lambda name: float(beyond[name][2].max()))
-    measured, stated, excess = beyond[what]
+        excesses["largest value"] = (high, stored.high, np.abs(high - stored.high) / extent / TOLERANCE)
+        excesses["smallest value"] = (low, stored.low, np.abs(low - stored.low) / extent / TOLERANCE)
+        excesses["mean"] = (mean, stored.mean, np.abs(mean - stored.mean) / spread / MAX_MEAN_APART)
+    statistic = max(excesses, key=lambda name: float(excesses[name][2].max()))
+    measured, stored_values, excess = excesses[statistic]
     dimension = int(np.argmax(excess))
-    value, statement = float(measured[dimension]), float(stated[dimension])
+    value, statement = float(measured[dimension]), float(stored_values[dimension])
     is_rounding = abs(value - statement) <= ROUNDING * max(1.0, abs(statement))
-    return None if excess[dimension] <= 1 or is_rounding else (what, dimension, value, statement)
+    return None if excess[dimension] <= 1 or is_rounding else (statistic, dimension, value, statement)

@@ -74,18 +74,18 @@ def primitive(name: str) -> int:
 def label_of(segments: Sequence[Segment], progress: np.ndarray, end: StatedEnd, fps: float) -> dict[str, Any]:
     """The `label` of a line."""
     is_lost = end.catastrophic_frame is not None
-    lost = end.catastrophic_frame or len(progress)  # it is never the first one
+    end_frame = end.catastrophic_frame or len(progress)  # it is never the first one
     written = []
     for segment, word in zip(segments, _words(segments, progress), strict=True):
         # A segment in which all is lost has two parts
-        cut = min(max(lost, segment.start_frame), segment.end_frame)
+        cut = min(max(end_frame, segment.start_frame), segment.end_frame)
         parts = ((segment.start_frame, cut, word), (cut, segment.end_frame, CATASTROPHIC))
         written += [{"start": a / fps, "end": b / fps, "label": label} for a, b, label in parts if a < b]
-    final = float(progress[lost - 1]) if end.final_progress is None else end.final_progress
+    final = float(progress[end_frame - 1]) if end.final_progress is None else end.final_progress
     return {
         "final_progress": ALL_LOST if is_lost and final == 0 else final,
         "segments": written,
-        "catastrophic_frame": lost / fps if is_lost else None,
+        "catastrophic_frame": end_frame / fps if is_lost else None,
     }
 
 
@@ -94,8 +94,8 @@ def _words(segments: Sequence[Segment], progress: np.ndarray) -> list[str]:
     what rises is fast."""
     rises = [float(progress[s.end_frame - 1] - progress[max(0, s.start_frame - 1)]) for s in segments]
     slopes = np.array(rises) / list(map(len, segments))
-    usual = np.median(slopes[slopes > 0]) if (slopes > 0).any() else 0.0
-    kinds = [np.abs(slopes) < 1e-6, slopes < 0, slopes > 1.5 * usual]
+    usual_slope = np.median(slopes[slopes > 0]) if (slopes > 0).any() else 0.0
+    kinds = [np.abs(slopes) < 1e-6, slopes < 0, slopes > 1.5 * usual_slope]
     paces = np.select(kinds, ["adjust", "mistake", "fast"], "slow").tolist()
     return [WORDS[s.pace or pace] for s, pace in zip(segments, paces, strict=True)]
 
@@ -122,14 +122,14 @@ class RolloutAnnotation(EpisodeAnnotation):
         if not self.segments:
             assert curve is not None, "an annotation says something"
             return ImportedLabel(whole_run(num_frames, bool(curve[-1] == 1)), 1, progress=curve)
-        lost, final = None, self.final_progress
+        catastrophic_frame, final = None, self.final_progress
         if self.catastrophic_s is not None:
-            lost, final = _frame(self.catastrophic_s, fps), final and max(final, 0.0)
+            catastrophic_frame, final = _frame(self.catastrophic_s, fps), final and max(final, 0.0)
         segments = self._tiling(num_frames, fps)
         rising = [k for k, s in enumerate(segments) if s.kind == STEP]
-        if rising and lost is None and final == 1:
+        if rising and catastrophic_frame is None and final == 1:
             segments[rising[-1]] = replace(segments[rising[-1]], completed=True)
-        return ImportedLabel(segments, 1, progress=curve, end=StatedEnd(final, lost))
+        return ImportedLabel(segments, 1, progress=curve, end=StatedEnd(final, catastrophic_frame))
 
     def _tiling(self, num_frames: int, fps: float) -> list[Segment]:
         """Segments that cover the episode; where the file's have a gap, nothing goes on."""
@@ -168,13 +168,19 @@ def _segment(word: str, start: int, end: int) -> Segment:
 def read_opensarm(path: Path) -> list[RolloutAnnotation]:
     """Read JSON lines, a folder with labels.jsonl, or rollouts with progress.npy. Raises ImportedError."""
     lines = path / LABELS if path.is_dir() else path
-    said = {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}
+    label_lines = (
+        {line.annotation.episode_index: line.annotation for line in read_said(lines)} if lines.is_file() else {}
+    )
     folders = _rollouts(path)
-    if not said and not folders:
+    if not label_lines and not folders:
         raise ImportedError(f"{path} holds neither {LABELS} nor folders episode_* with progress.npy")
     ours, curves = _exported_from(path), {index: _curve(folder) for index, folder in folders.items()}
-    told = [said.get(index, RolloutAnnotation(index)) for index in sorted(said.keys() | folders.keys())]
-    return [replace(a, of=a.of or ours.get(a.episode_index), progress=curves.get(a.episode_index, ())) for a in told]
+    annotations = [
+        label_lines.get(index, RolloutAnnotation(index)) for index in sorted(label_lines.keys() | folders.keys())
+    ]
+    return [
+        replace(a, of=a.of or ours.get(a.episode_index), progress=curves.get(a.episode_index, ())) for a in annotations
+    ]
 
 
 def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
@@ -189,8 +195,8 @@ def _exported_from(folder: Path) -> dict[int, tuple[str, int]]:
 
 def _rollouts(folder: Path) -> dict[int, Path]:
     """Folders of rollouts by the number that their names end with, else by their order."""
-    within = folder / ROLLOUTS if (folder / ROLLOUTS).is_dir() else folder
-    folders = sorted(p.parent for p in within.glob("episode_*/progress.npy"))
+    rollouts_folder = folder / ROLLOUTS if (folder / ROLLOUTS).is_dir() else folder
+    folders = sorted(p.parent for p in rollouts_folder.glob("episode_*/progress.npy"))
     numbers = [re.search(r"(\d+)$", p.name) for p in folders]
     by_number = {int(n[1]): p for n, p in zip(numbers, folders, strict=True) if n}
     return by_number if len(by_number) == len(folders) else dict(enumerate(folders))
@@ -233,9 +239,11 @@ def _annotation(row: Mapping[str, Any]) -> RolloutAnnotation:
     if label.get("start_progress"):
         raise ValueError("it begins with progress made before, and a label here begins at 0")
     number = int(index if isinstance(index, int) else row["episode_index"])
-    of = (str(ours["dataset"]), int(ours["episode_index"])) if ours else None
-    final, lost = float(label["final_progress"]), label.get("catastrophic_frame")
-    return RolloutAnnotation(number, of, _segments_of(label), final, None if lost is None else float(lost))
+    episode_key = (str(ours["dataset"]), int(ours["episode_index"])) if ours else None
+    final, catastrophic_s = float(label["final_progress"]), label.get("catastrophic_frame")
+    return RolloutAnnotation(
+        number, episode_key, _segments_of(label), final, None if catastrophic_s is None else float(catastrophic_s)
+    )
 
 
 def _segments_of(label: Mapping[str, Any]) -> tuple[tuple[float, float, str], ...]:
@@ -280,22 +288,22 @@ class GradedAnnotation(EpisodeAnnotation):
         """One step without a name, completed where the run was successful; progress ends at the partial success."""
         if self.quality is None and self.partial_success is None:
             raise ImportedError("it has neither a quality_label nor a partial_success")
-        done = self.quality == SUCCESSFUL or self.partial_success == 1
-        end = NOTHING_STATED if done or self.partial_success is None else StatedEnd(self.partial_success)
-        return ImportedLabel(whole_run(num_frames, done), 1, end=end)
+        is_success = self.quality == SUCCESSFUL or self.partial_success == 1
+        end = NOTHING_STATED if is_success or self.partial_success is None else StatedEnd(self.partial_success)
+        return ImportedLabel(whole_run(num_frames, is_success), 1, end=end)
 
 
 def read_robometer(path: Path) -> list[GradedAnnotation]:
     """Read a folder of Parquet files with such rows, or one file. Raises ImportedError."""
-    found: dict[tuple[str | None, int], GradedAnnotation] = {}
+    annotations: dict[tuple[str | None, int], GradedAnnotation] = {}
     for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
         for annotation in _graded_rows(file):
             key = (annotation.of[0] if annotation.of else None, annotation.episode_index)
-            if found.setdefault(key, annotation) != annotation:
+            if annotations.setdefault(key, annotation) != annotation:
                 raise ImportedError(f"{file}: the views of episode {key[1]} do not agree on how it ended")
-    if not found:
+    if not annotations:
         raise ImportedError(f"{path} holds no rows of Robometer's: Parquet with {', '.join(NEEDED)}")
-    return list(found.values())
+    return list(annotations.values())
 
 
 def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
@@ -315,13 +323,13 @@ def _graded_rows(file: Path) -> Iterator[GradedAnnotation]:
 
 
 def _graded(id: object, quality_label: object, partial_success: object) -> GradedAnnotation:
-    named, share = EPISODE_ID.match(str(id)), partial_success
-    if named is None:
+    id_match, share = EPISODE_ID.match(str(id)), partial_success
+    if id_match is None:
         raise ValueError("does not say which episode it is: it has no number")
     if quality_label not in (None, SUCCESSFUL, SUBOPTIMAL, FAILURE):
         raise ValueError(f"has the quality_label {quality_label!r}")
     if share is not None and not (isinstance(share, int | float) and 0 <= share <= 1):
         raise ValueError(f"has the partial_success {share!r}, which is none of 0..1")
-    dataset, episode = named["dataset"], int(named["episode"])
-    of = (dataset, episode) if dataset else None
-    return GradedAnnotation(episode, of, quality_label, None if share is None else float(share))
+    dataset, episode = id_match["dataset"], int(id_match["episode"])
+    episode_key = (dataset, episode) if dataset else None
+    return GradedAnnotation(episode, episode_key, quality_label, None if share is None else float(share))

@@ -66,10 +66,10 @@ def metadata(
     descriptors: Mapping[str, Descriptor], provenance: Mapping[str, Any], episodes: Sequence[int]
 ) -> dict[str, str]:
     """Key-value metadata of a file of these signals, for readers of both states. `episodes`: the selection, sorted."""
-    told = {name: {k: v for k, v in asdict(d).items() if k != "scope"} for name, d in descriptors.items()}
-    scoped = {name: told[name] | {"comparison_scope": d.scope} for name, d in descriptors.items()}
+    plain_descriptors = {name: {k: v for k, v in asdict(d).items() if k != "scope"} for name, d in descriptors.items()}
+    scoped = {name: plain_descriptors[name] | {"comparison_scope": d.scope} for name, d in descriptors.items()}
     facts = {}
-    for prefix, described in zip(PREFIXES, (scoped, told), strict=True):
+    for prefix, described in zip(PREFIXES, (scoped, plain_descriptors), strict=True):
         facts |= {
             f"{prefix}.format": FORMAT,
             f"{prefix}.schema_version": str(VERSION),
@@ -92,36 +92,36 @@ def _keep(*rules: tuple[Any, str]) -> None:
 
 def descriptors_of(schema: pa.Schema) -> dict[str, Descriptor]:
     """The signals of a file and what they mean. Raises ValueError: no such file, or malformed metadata."""
-    told = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    prefix = next((p for p in PREFIXES if f"{p}.format" in told), None)
+    texts = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
+    prefix = next((p for p in PREFIXES if f"{p}.format" in texts), None)
     if prefix is None:
         columns = [name for name in LEGACY if name in schema.names]
         no_file = f"neither its metadata names {FORMAT}, nor has it the columns of sarm_progress.parquet"
         _keep((columns and set(KEYS) <= set(schema.names), no_file))
         return {name: Descriptor("progress", "higher", (0.0, 1.0), allow_nan=True) for name in columns}
-    version = told.get(f"{prefix}.schema_version", "missing")
+    version = texts.get(f"{prefix}.schema_version", "missing")
     _keep(
-        (told[f"{prefix}.format"] == FORMAT, f"its format is {told[f'{prefix}.format']!r}, not {FORMAT}"),
+        (texts[f"{prefix}.format"] == FORMAT, f"its format is {texts[f'{prefix}.format']!r}, not {FORMAT}"),
         (version == str(VERSION), f"its schema version is {version}; version {VERSION} can be read"),
     )
-    _valid(TypeAdapter(dict[str, Any]), told, f"{prefix}.provenance")
-    found = _valid(DESCRIPTORS, told, f"{prefix}.descriptors")
-    for name, d in found.items():
+    _valid(TypeAdapter(dict[str, Any]), texts, f"{prefix}.provenance")
+    descriptors = _valid(DESCRIPTORS, texts, f"{prefix}.descriptors")
+    for name, d in descriptors.items():
         _keep(
             (name.strip() and name not in KEYS, f"{name!r} names no signal"),
             (d.bounds is None or d.bounds[0] <= d.bounds[1], f"signal {name} has the bounds {d.bounds!r}"),
         )
-    return found
+    return descriptors
 
 
-def _valid[T](kind: TypeAdapter[T], told: Mapping[str, str], key: str) -> T:
+def _valid[T](kind: TypeAdapter[T], texts: Mapping[str, str], key: str) -> T:
     """A part of the metadata, JSON. Raises ValueError."""
     try:
-        return kind.validate_json(told.get(key, ""))
+        return kind.validate_json(texts.get(key, ""))
     except ValidationError as e:
         first = e.errors()[0]
-        where = f"{': '.join(map(str, first['loc']))} {first['input']!r}: " if first["loc"] else ""
-        raise ValueError(f"{key}: {where}{first['msg']}") from None
+        location = f"{': '.join(map(str, first['loc']))} {first['input']!r}: " if first["loc"] else ""
+        raise ValueError(f"{key}: {location}{first['msg']}") from None
 
 
 def check(table: pa.Table) -> dict[str, Descriptor]:
@@ -197,12 +197,12 @@ class SignalAnnotation(EpisodeAnnotation):
         Without segments the run is one step without a name, completed where progress ends at 1.
         """
         frames, progress = np.array(self.frames), np.array(self.progress, np.float32)
-        known = np.isfinite(progress)
+        is_finite = np.isfinite(progress)
         _keep(
             (frames[-1] < num_frames, f"it has a row of frame {frames[-1]}, this episode has {num_frames}"),
-            (known.any(), "none of its frames has a number"),
+            (is_finite.any(), "none of its frames has a number"),
         )
-        line = np.interp(np.arange(num_frames), frames[known], progress[known]).astype(np.float32)
+        line = np.interp(np.arange(num_frames), frames[is_finite], progress[is_finite]).astype(np.float32)
         if not self.segment:
             return ImportedLabel(whole_run(num_frames, bool(line[-1] == 1)), 1, progress=line)
         _keep((len(frames) == num_frames, f"it has segments of {len(frames)} frames, this episode has {num_frames}"))
@@ -224,19 +224,19 @@ def progress_signal(descriptors: Mapping[str, Descriptor]) -> str:
 
     Raises ValueError where none is, or several are.
     """
-    known = [name for name in ("progress", *LEGACY) if name in descriptors]
+    progress_names = [name for name in ("progress", *LEGACY) if name in descriptors]
     fitting = [n for n, d in descriptors.items() if d.direction == "higher" and d.bounds == (0.0, 1.0)]
-    if not known and len(fitting) != 1:
+    if not progress_names and len(fitting) != 1:
         names = ", ".join(sorted(descriptors))
         raise ValueError(f"which of its signals is progress? It has {names}; name one of them progress")
-    return [*known, *fitting][0]
+    return [*progress_names, *fitting][0]
 
 
 def annotations(table: pa.Table) -> list[SignalAnnotation]:
     """The annotations in a table of such signals, by episode. Raises ValueError."""
     descriptors = check(table)
     name = progress_signal(descriptors)
-    low, high = (of(table[name].to_numpy(), initial=0) for of in (np.nanmin, np.nanmax))
+    low, high = (extreme(table[name].to_numpy(), initial=0) for extreme in (np.nanmin, np.nanmax))
     _keep((low >= 0 and high <= 1, f"signal {name} goes from {low:g} to {high:g}, and progress from 0 to 1"))
     episodes = table["episode_index"].to_numpy()
     ends = [*np.flatnonzero(np.diff(episodes)) + 1, len(episodes)] if len(episodes) else []
@@ -296,8 +296,8 @@ def advantages(value: np.ndarray, chunk_size: int, outcome: float | None) -> np.
 
 def threshold(advantages: np.ndarray, share: float) -> float:
     """The threshold that the best `share` (0..1) of a task's advantages exceed; NaN if none is known."""
-    known = advantages[np.isfinite(advantages)]
-    return float(np.quantile(known, 1 - share)) if len(known) else float("nan")
+    finite_advantages = advantages[np.isfinite(advantages)]
+    return float(np.quantile(finite_advantages, 1 - share)) if len(finite_advantages) else float("nan")
 
 
 VISUALIZER_VERSION = 2
@@ -317,8 +317,8 @@ class DrawnAnnotation(EpisodeAnnotation):
         starts = [round(start * fps) for _, start, _ in self.spans]
         ends = [*starts[1:], num_frames]
         steps = [
-            NativeStep(name.strip(), start, following if end is None else min(round(end * fps), following))
-            for (name, _, end), start, following in zip(self.spans, starts, ends, strict=True)
+            NativeStep(name.strip(), start, next_start if end is None else min(round(end * fps), next_start))
+            for (name, _, end), start, next_start in zip(self.spans, starts, ends, strict=True)
             if is_step(name)
         ]
         return ImportedLabel(*annotate(steps, num_frames, success))

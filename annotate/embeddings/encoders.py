@@ -42,10 +42,10 @@ def _load(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
 
 def _lack_of_packages(name: str) -> str:
     """What has to be installed before an encoder can be loaded; empty where nothing has to."""
-    beside = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0], "torch")
-    missing = [package for package in dict.fromkeys(("torch", beside)) if find_spec(package) is None]
-    how = f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
-    return f"the encoder {name} needs {' and '.join(missing)}: {how}" if missing else ""
+    framework = {"hf": "transformers", "torchvision": "torchvision"}.get(name.partition(":")[0], "torch")
+    missing = [package for package in dict.fromkeys(("torch", framework)) if find_spec(package) is None]
+    remedy = f'{install_hint("train")}; the encoder grey needs nothing (embeddings.encoder = "grey")'
+    return f"the encoder {name} needs {' and '.join(missing)}: {remedy}" if missing else ""
 
 
 def lack(config: EmbeddingsConfig) -> str:

@@ -58,23 +58,23 @@ def network(name: str, grid: int, size_px: int | None, device: str) -> Encoder:
     """The network of an encoder's name. Raises EncoderError."""
     if device == "cuda" and not torch.cuda.is_available():
         raise EncoderError('embeddings.device = "cuda": torch sees no GPU here; "auto" takes the CPU then')
-    where = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
-    batch, title = (CPU_BATCH, "cpu") if where == "cpu" else (GPU_BATCH, torch.cuda.get_device_name())
-    kind, _, which = name.partition(":")
+    torch_device = "cuda" if device != "cpu" and torch.cuda.is_available() else "cpu"
+    batch, title = (CPU_BATCH, "cpu") if torch_device == "cpu" else (GPU_BATCH, torch.cuda.get_device_name())
+    kind, _, model_name = name.partition(":")
     of_kind = {"mobilenet_v2": _mobilenet, "torchvision": _of_torchvision, "hf": _of_transformers}[kind]
     with _loading:
-        tower = of_kind(which, size_px)
+        tower = of_kind(model_name, size_px)
         # Numbers do not depend on which of several ways cuDNN happens to find fastest
         torch.backends.cudnn.benchmark = False
-        net: Any = Embedder(tower, grid).eval().to(where)
+        net: Any = Embedder(tower, grid).eval().to(torch_device)
         # So small a network that a second thread would cost more than it brings
-        is_small = tower.compiles and where == "cpu"
+        is_small = tower.compiles and torch_device == "cpu"
         if is_small:
             net = _compiled(net, (batch, SMALL_BATCH), tower.size_px)
 
     def embed(pictures: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), one_thread() if is_small else nullcontext():
-            return net(torch.from_numpy(pictures).to(where)).cpu().numpy()
+            return net(torch.from_numpy(pictures).to(torch_device)).cpu().numpy()
 
     return Encoder(f"{name}@{tower.size_px}", tower.size_px, title, batch, SMALL_BATCH, embed)
 
@@ -137,8 +137,8 @@ def features(weights: dict[str, Any]) -> nn.Sequential:
                 blocks.append(_Block(channels, out, stride if k == 0 else 1, wider))
                 channels = out
         net = nn.Sequential(*blocks, _convolved(channels, LAST, 1))
-    own = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
-    net.load_state_dict(own, assign=True)
+    feature_weights = {name.removeprefix("features."): w for name, w in weights.items() if name.startswith("features.")}
+    net.load_state_dict(feature_weights, assign=True)
     return net
 
 
@@ -147,10 +147,10 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int, out: int, stride: int, wider: int) -> None:
         super().__init__()
-        inside = channels * wider
-        widened = [_convolved(channels, inside, 1)] if wider != 1 else []
-        over = _convolved(inside, inside, 3, stride=stride, groups=inside)
-        self.conv = nn.Sequential(*widened, over, nn.Conv2d(inside, out, 1, bias=False), nn.BatchNorm2d(out))
+        num_hidden = channels * wider
+        widened = [_convolved(channels, num_hidden, 1)] if wider != 1 else []
+        over = _convolved(num_hidden, num_hidden, 3, stride=stride, groups=num_hidden)
+        self.conv = nn.Sequential(*widened, over, nn.Conv2d(num_hidden, out, 1, bias=False), nn.BatchNorm2d(out))
         self.is_added = stride == 1 and channels == out
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -244,17 +244,17 @@ def _of_transformers(name: str, size_px: int | None) -> Tower:
     """A vision model in a folder or on the hub (NAME@REVISION). Raises EncoderError."""
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    where, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
+    location, _, revision = (name, "", "") if Path(name).is_dir() else name.partition("@")
     # Nobody's code is run, and nothing but safetensors is read
     options: dict[str, Any] = {"trust_remote_code": False, "revision": revision or "main"}
     try:
-        config = AutoConfig.from_pretrained(where, **options)
-        net = AutoModel.from_pretrained(where, use_safetensors=True, dtype=torch.float32, **options)
+        config = AutoConfig.from_pretrained(location, **options)
+        net = AutoModel.from_pretrained(location, use_safetensors=True, dtype=torch.float32, **options)
     except (OSError, ValueError) as e:
         reason = " ".join(str(e).split())[:300]
         raise EncoderError(f"the encoder hf:{name} cannot be had: {reason}. Name a folder or a model of the hub") from e
     try:
-        processor: Any = AutoImageProcessor.from_pretrained(where, **options)
+        processor: Any = AutoImageProcessor.from_pretrained(location, **options)
     except (OSError, ValueError):
         processor = None  # a folder without one: pictures are normalised as those of ImageNet
     mean, std = getattr(processor, "image_mean", IMAGENET_MEAN), getattr(processor, "image_std", IMAGENET_STD)
@@ -262,8 +262,8 @@ def _of_transformers(name: str, size_px: int | None) -> Tower:
     vision: Any = getattr(config, "vision_config", config)
     # DINO's are trained with 518 pixels and more, and see as well with fewer
     is_dino = str(getattr(vision, "model_type", "")).startswith("dinov")
-    stated, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-    size = size_px or (stated if isinstance(stated, int) and not is_dino else OTHER_PX)
+    image_size, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
+    size = size_px or (image_size if isinstance(image_size, int) and not is_dino else OTHER_PX)
     side = size // patch if isinstance(patch, int) else None
     return Tower(_Patches(getattr(net, "vision_model", net), side), size, mean, std)
 

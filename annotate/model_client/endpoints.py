@@ -76,8 +76,8 @@ def parsed(body: bytes) -> dict[str, Any]:
 def usage_of(answer: Mapping[str, Any]) -> tuple[int, int] | None:
     """Prompt and completion tokens as a server tells them; None where it does not."""
     usage = answer.get("usage")
-    told = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
-    counts = [n for n in told if isinstance(n, int) and n >= 0]
+    token_counts = [usage.get(f"{kind}_tokens") for kind in ("prompt", "completion")] if isinstance(usage, dict) else []
+    counts = [n for n in token_counts if isinstance(n, int) and n >= 0]
     return (counts[0], counts[1]) if len(counts) == 2 else None
 
 
@@ -94,12 +94,12 @@ def usage_doubt(usage: tuple[int, int] | None, request: Request, max_tokens: int
     if usage is None:
         return "the server tells no tokens"
     prompt_tokens = TokenMeter().prompt(request)
-    least = (math.floor(LEAST_SHARE * prompt_tokens), 0)
-    most = (math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS, 2 * max_tokens + SLACK_TOKENS)
-    if all(low <= count <= high for low, count, high in zip(least, usage, most, strict=True)):
+    min_tokens = (math.floor(LEAST_SHARE * prompt_tokens), 0)
+    max_expected = (math.ceil(MOST_SHARE * prompt_tokens) + SLACK_TOKENS, 2 * max_tokens + SLACK_TOKENS)
+    if all(low <= count <= high for low, count, high in zip(min_tokens, usage, max_expected, strict=True)):
         return None
-    told = f"the server tells {usage[0]} prompt tokens and {usage[1]} reply tokens"
-    return f"{told}, where about {prompt_tokens} and up to {max_tokens} are likely: not believed"
+    statement = f"the server tells {usage[0]} prompt tokens and {usage[1]} reply tokens"
+    return f"{statement}, where about {prompt_tokens} and up to {max_tokens} are likely: not believed"
 
 
 def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> dict[str, Any]:
@@ -114,8 +114,8 @@ def completion(answer: Mapping[str, Any], request: Request, names: set[str]) -> 
     except (KeyError, IndexError, TypeError, ValueError, AttributeError):
         raise TryError("bad_reply", f"the answer is no chat completion: {shown(json.dumps(answer))}") from None
     if not is_same_model(model, names):
-        who = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
-        raise VlmError("wrong_model", f"{who}: serve the configured model, or configure the served one")
+        substitution = f"{shown(str(model), 80)} answered in place of {' or '.join(sorted(names))}"
+        raise VlmError("wrong_model", f"{substitution}: serve the configured model, or configure the served one")
     text = _text_of(message.get("content"))
     # Without a schema any text is a reply, also none and one that is cut off
     if request.schema is None:
@@ -149,8 +149,8 @@ def _read(text: str, message: Mapping[str, Any], finish: str | None, request: Re
     if reading.declines(text):
         raise TryError("refusal", f"the model declines to answer: {shown(text)}")
     if not text.strip():
-        beside = f"; {len(thinking)} characters of thinking came beside it" if thinking else ""
-        raise TryError("bad_reply", f"the reply is empty{beside}")
+        thinking_note = f"; {len(thinking)} characters of thinking came beside it" if thinking else ""
+        raise TryError("bad_reply", f"the reply is empty{thinking_note}")
     raise TryError("bad_reply", problem)
 
 
@@ -267,8 +267,8 @@ class Endpoint:
             # The server may have worked all that time: such a failure weighs more than a lost connection
             raise TryError("failed", f"{self.url}: no whole answer in {timeout_s:g} s", weight=TIMEOUT_WEIGHT) from None
         except (aiohttp.ClientError, OSError, ValueError) as e:
-            lost = shown(str(e) or type(e).__name__, 120)
-            raise TryError("failed", f"{self.url}: connection broken ({lost})") from None
+            cause = shown(str(e) or type(e).__name__, 120)
+            raise TryError("failed", f"{self.url}: connection broken ({cause})") from None
         if response.status == 200:
             return bytes(answer)
         raise self._refusal(response.status, retry_after_s(response.headers.get("Retry-After")), bytes(answer))
@@ -277,21 +277,23 @@ class Endpoint:
         """The error that an answer other than 200 is: of a busy server, of one that may recover, or for good."""
         words = _words(answer)
         if status == 402 or (status == 429 and QUOTA.search(words)):
-            why = f"{self.url}: HTTP {status}: {shown(words)}; pay the service, or raise its limit, and build again"
-            return VlmError("quota", why)
+            message = f"{self.url}: HTTP {status}: {shown(words)}; pay the service, or raise its limit, and build again"
+            return VlmError("quota", message)
         if status == 429 or (status == 503 and after_s is not None):
             return TryError("busy", "HTTP 429", after_s=after_s)
         if self._key:  # some servers repeat what they were given
             words = words.replace(self._key, "[key]")
-        why = f"{self.url}: HTTP {status}: {shown(words)}"
+        message = f"{self.url}: HTTP {status}: {shown(words)}"
         # Another try may help against an overload or a crash, not against a wrong key, name or request
         if status >= 500 or status == 408:
-            return TryError("failed", why)
+            return TryError("failed", message)
         if status in (401, 403):
-            return VlmError("refused", f"{why}; does the variable that api_key_env names hold the key?", is_fatal=True)
+            return VlmError(
+                "refused", f"{message}; does the variable that api_key_env names hold the key?", is_fatal=True
+            )
         if status == 404:
-            return VlmError("wrong_model", f"{why}; is the model's name right, and does the address end in /v1?")
-        return VlmError("wrong_request", why)
+            return VlmError("wrong_model", f"{message}; is the model's name right, and does the address end in /v1?")
+        return VlmError("wrong_request", message)
 
     def begin(self) -> float:
         """A call begins; hand the number to `end`."""
@@ -299,16 +301,16 @@ class Endpoint:
         self.in_flight += 1
         return self._shared_s
 
-    def end(self, begun: float) -> float:
+    def end(self, start_mark: float) -> float:
         """Seconds of the server's time that the call took: those it shared with others count in parts."""
         self._tick()
         self.in_flight -= 1
-        return self._shared_s - begun
+        return self._shared_s - start_mark
 
     def _tick(self) -> None:
-        now = time.monotonic()
-        self._shared_s += (now - self._ticked) / max(1, self.in_flight)
-        self._ticked = now
+        now_s = time.monotonic()
+        self._shared_s += (now_s - self._ticked) / max(1, self.in_flight)
+        self._ticked = now_s
 
 
 def retry_after_s(value: str | None) -> float | None:

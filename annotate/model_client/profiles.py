@@ -97,10 +97,10 @@ def profile_of(url: str, name: str = "auto") -> ServerProfile:
 DATED = re.compile(r"-(\d{4}-\d\d-\d\d|\d{8}|\d{4})$")  # what services put behind the name of a model
 
 
-def is_same_model(told: object, names: Mapping[str, Any] | set[str]) -> bool:
+def is_same_model(reported_name: object, names: Mapping[str, Any] | set[str]) -> bool:
     """Is a model of that name one of those, be it with a date behind it or a folder before it?
 
     Example: "gpt-5.1-2026-03-01" and "models/gpt-5.1" are gpt-5.1.
     """
-    plain = str(told).removeprefix("models/")
-    return plain in names or told in names or DATED.sub("", plain) in names
+    plain = str(reported_name).removeprefix("models/")
+    return plain in names or reported_name in names or DATED.sub("", plain) in names

@@ -49,7 +49,7 @@ def declines(text: str) -> bool:
 
 def objects(text: str) -> list[Any]:
     """The JSON objects in a text, none of them within another one; the last one first."""
-    found = []
+    values = []
     end = 0
     for start in [match.start() for match in re.finditer(r"\{", text)][-MOST_STARTS:]:
         if start < end:
@@ -58,8 +58,8 @@ def objects(text: str) -> list[Any]:
             value, end = DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
-        found.append(value)
-    return found[::-1]
+        values.append(value)
+    return values[::-1]
 
 
 def _refuse_constant(name: str) -> float:
@@ -126,8 +126,8 @@ def _number_in(value: Any) -> int | None:
     """The only whole number that a value is or names; None of a time, a fraction and a negative one."""
     if isinstance(value, int) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    named = re.fullmatch(r"[^\d-]*(\d{1,9})(\.0+)?[^\d.:]*", value) if isinstance(value, str) else None
-    return int(named[1]) if named else None
+    number_match = re.fullmatch(r"[^\d-]*(\d{1,9})(\.0+)?[^\d.:]*", value) if isinstance(value, str) else None
+    return int(number_match[1]) if number_match else None
 
 
 def _text(value: Any, schema: Schema) -> Any:
@@ -190,11 +190,11 @@ def in_words(schema: Schema) -> str:
 
 
 def _properties_in_words(properties: Mapping[str, Schema]) -> Iterator[str]:
-    before = ""
+    previous_name = ""
     for name, schema in properties.items():
-        alike = before and schema == properties[before] and schema["type"] == "object"
-        yield f'"{name}": ' + (f'as "{before}"' if alike else in_words(schema))
-        before = name
+        is_repeated = previous_name and schema == properties[previous_name] and schema["type"] == "object"
+        yield f'"{name}": ' + (f'as "{previous_name}"' if is_repeated else in_words(schema))
+        previous_name = name
 
 
 def _choices_in_words(choices: Sequence[Any]) -> str:

@@ -93,9 +93,9 @@ class ResponseStore:
             except sqlite3.OperationalError:  # locked, or the disk: not the file's fault
                 raise
             except sqlite3.DatabaseError as e:
-                what = f"{self.path} is damaged, or no database of replies and costs ({e})"
+                message = f"{self.path} is damaged, or no database of replies and costs ({e})"
                 raise VlmError(
-                    "refused", f"{what}: save what it holds by sqlite3's .recover, or move it away"
+                    "refused", f"{message}: save what it holds by sqlite3's .recover, or move it away"
                 ) from None
 
     @contextmanager
@@ -136,14 +136,14 @@ class ResponseStore:
         if keep is None and older_than is None:
             raise ValueError("prune needs to know which replies to keep")
         with self.transaction() as db:
-            gone = [
+            pruned_keys = [
                 (key,)
                 for key, made_at in db.execute("SELECT key, created_at FROM replies")
                 if (keep is None or key not in keep)
                 and (older_than is None or datetime.fromisoformat(made_at) < older_than)
             ]
-            db.executemany("DELETE FROM replies WHERE key = ?", gone)
-        return len(gone)
+            db.executemany("DELETE FROM replies WHERE key = ?", pruned_keys)
+        return len(pruned_keys)
 
     def _sound(self, key: str, data: bytes, path: Path) -> StoredReply | None:
         try:
@@ -285,11 +285,11 @@ def _former_replies(path: Path) -> Iterator[tuple[str, bytes]]:
     if path.suffix == ".reply":
         yield path.stem, zlib.compress(data)
         return
-    at = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
-    while at + PACK_HEAD.size <= len(data):
-        key, length = PACK_HEAD.unpack_from(data, at)
-        at += PACK_HEAD.size + length
-        yield key.hex(), data[at - length : at]
+    offset = len(PACK_MARK) if data.startswith(PACK_MARK) else len(data)
+    while offset + PACK_HEAD.size <= len(data):
+        key, length = PACK_HEAD.unpack_from(data, offset)
+        offset += PACK_HEAD.size + length
+        yield key.hex(), data[offset - length : offset]
 
 
 def encode(key: str, reply: StoredReply) -> bytes:

@@ -75,8 +75,8 @@ class ServerConfig(ServerOptions, frozen=True):
 
 def default_python() -> Path:
     """The interpreter that `make vllm` makes where it is there, else the one that runs this."""
-    own = ROOT / ".venv-vllm" / "bin" / "python"
-    return own if own.exists() else Path(sys.executable)
+    vllm_python = ROOT / ".venv-vllm" / "bin" / "python"
+    return vllm_python if vllm_python.exists() else Path(sys.executable)
 
 
 def installed_device(python: Path) -> Literal["cpu", "gpu"]:
@@ -206,7 +206,7 @@ class Server:
 
     def _wait(self) -> None:
         """Until every replica lists the model. Raises FailedError when one dies or the limit passes."""
-        began = time.monotonic()
+        started_s = time.monotonic()
         waiting = dict(zip(self.endpoints, self.logs, strict=True))
         while True:
             # First whether one has died: it would never become ready
@@ -214,11 +214,11 @@ class Server:
             waiting = {endpoint: log for endpoint, log in waiting.items() if not serves(endpoint, self.config.name)}
             if not waiting:
                 return
-            passed_s = time.monotonic() - began
+            passed_s = time.monotonic() - started_s
             if passed_s > self.config.ready_timeout_s:
                 endpoint, log = next(iter(waiting.items()))
-                why = f"{endpoint} not ready after {passed_s:.0f} s"
-                raise FailedError(f"{why}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
+                message = f"{endpoint} not ready after {passed_s:.0f} s"
+                raise FailedError(f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
             for endpoint, log in waiting.items():
                 self.say(f"{endpoint} starting, {passed_s:.0f} s: {last_lines(end_of(log), 1)}")
             time.sleep(POLL_S)
@@ -227,8 +227,8 @@ class Server:
         """Raises FailedError with the end of its log when a server has died."""
         for process, log in zip(self._guards, self.logs, strict=True):
             if process.poll() is not None:
-                why = f"vLLM ended with code {process.returncode}"
-                raise FailedError(f"{why}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
+                message = f"vLLM ended with code {process.returncode}"
+                raise FailedError(f"{message}; the end of {log}:\n{last_lines(end_of(log), LOG_LINES)}")
 
     def stop(self) -> None:
         """End every process that was started, with all that these started. May be called again."""
@@ -251,8 +251,8 @@ def serves(endpoint: str, name: str) -> bool:
 
 def _free_ports(host: str, first: int, count: int) -> list[int]:
     """`count` ports from `first` on that can be listened on; 0: any free ones. Raises FailedError."""
-    with ExitStack() as held:  # until all are found, or one could be given twice
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+    with ExitStack() as stack:  # until all are found, or one could be given twice
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for k, s in enumerate(sockets):
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

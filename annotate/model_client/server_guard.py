@@ -33,30 +33,30 @@ def children() -> set[int]:
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
-    found = set()
+    pids = set()
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
             state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
             if int(parent) == os.getpid() and state != "Z":
-                found.add(int(folder.name))
-    return found
+                pids.add(int(folder.name))
+    return pids
 
 
 def end_all(grace_s: float) -> None:
     """SIGTERM to all below us, group by group as they become ours, and SIGKILL to what is left after grace_s."""
-    for how, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILLED_S)):
-        limit, told = time.monotonic() + limit_s, set()
-        while left := children():
+    for ending_signal, limit_s in ((signal.SIGTERM, grace_s), (signal.SIGKILL, KILLED_S)):
+        limit, signalled = time.monotonic() + limit_s, set()
+        while remaining := children():
             if time.monotonic() > limit:
                 break
-            for pid in left - told:
+            for pid in remaining - signalled:
                 with suppress(ProcessLookupError):
                     group = os.getpgid(pid)
                     if group == os.getpgrp():  # before it has a session of its own
-                        os.kill(pid, how)
+                        os.kill(pid, ending_signal)
                     else:
-                        os.killpg(group, how)
-            told |= left
+                        os.killpg(group, ending_signal)
+            signalled |= remaining
             time.sleep(0.05)
         else:
             return

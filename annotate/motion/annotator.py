@@ -35,36 +35,41 @@ MOST_VOTERS = 12  # more make it slow and say little that is new
 def votes(episodes: Sequence[Observed], labels: Sequence[OwnLabel]) -> dict[int, engine.Carried]:
     """What the others say, by the place of each episode that needs it; none where nothing can be compared."""
     finished = [i for i, e in enumerate(episodes) if not e.failed]
-    sure = [i for i in finished if labels[i].shows_others]
-    by_all = len(sure) < MIN_EPISODES - 1
-    voters = spread(finished if by_all else sure, MOST_VOTERS)
-    wanting = [i for i in range(len(episodes)) if i not in sure]
+    sure_episodes = [i for i in finished if labels[i].shows_others]
+    by_all = len(sure_episodes) < MIN_EPISODES - 1
+    voters = spread(finished if by_all else sure_episodes, MOST_VOTERS)
+    wanting = [i for i in range(len(episodes)) if i not in sure_episodes]
     if len(episodes) < MIN_EPISODES or not wanting or len(voters) < MIN_EPISODES - 1:
         return {}
     moments = engine.task_moments(episodes)
     if not moments[0].is_comparable:
         return {}
 
-    beside = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
-    beside = {i: others for i, others in beside.items() if len(others) >= MIN_EPISODES - 1}
-    found = _voted(moments, labels, beside, voters, finished if by_all else ())
-    return {i: carried for i, carried in engine.with_usual(found, voters).items() if i in wanting}
+    episode_voters = {i: [v for v in voters if v != i] for i in sorted({*wanting, *voters})}
+    episode_voters = {
+        i: other_voters for i, other_voters in episode_voters.items() if len(other_voters) >= MIN_EPISODES - 1
+    }
+    transferred_labels = _voted(moments, labels, episode_voters, voters, finished if by_all else ())
+    return {i: carried for i, carried in engine.with_usual(transferred_labels, voters).items() if i in wanting}
 
 
 def _voted(
     moments: Sequence[engine.Moments],
     labels: Sequence[OwnLabel],
-    beside: Mapping[int, Sequence[int]],
+    episode_voters: Mapping[int, Sequence[int]],
     voters: Sequence[int],
     own_counts: Container[int],
 ) -> dict[int, engine.Carried]:
     """What the episodes that each is laid beside say of it; what it says itself where `own_counts`."""
-    usual = engine.usual_distances([moments[v] for v in voters])
-    said, found = [engine.LabelReading(own.curve, dict(enumerate(own.ends))) for own in labels], {}
-    for i, besides in engine.laid({i: moments[i] for i in beside}, beside, moments, usual):
-        references = [(moments[v], said[v], one) for v, one in besides.items()]
-        found[i] = engine.carry_over(moments[i], references, said[i] if i in own_counts else None)
-    return found
+    usual_scales = engine.usual_distances([moments[v] for v in voters])
+    readings, transferred_labels = (
+        [engine.LabelReading(label.curve, dict(enumerate(label.ends))) for label in labels],
+        {},
+    )
+    for i, besides in engine.laid({i: moments[i] for i in episode_voters}, episode_voters, moments, usual_scales):
+        references = [(moments[v], readings[v], alignment) for v, alignment in besides.items()]
+        transferred_labels[i] = engine.carry_over(moments[i], references, readings[i] if i in own_counts else None)
+    return transferred_labels
 
 
 CODE_VERSION = "motion-11"
@@ -92,13 +97,15 @@ def _of_task(task: Sequence[Observed], steps: TaskSteps | None) -> list[EpisodeL
     # A run shows its own steps by two attempts; by one where its task has one, or where it failed on the way
     few = min(2, len(steps.transfers)) if steps else 0
     work_ends = ends_of_work(task)
-    own = []
+    own_labels = []
     for episode, work_end in zip(task, work_ends, strict=True):
         shows_steps = steps is not None and len(episode.attempts) >= (1 if episode.failed else few)
-        own.append(own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end))
-    by_others = votes(task, own)
+        own_labels.append(own_label(episode, steps) if steps and shows_steps else one_step(episode, work_end))
+    by_others = votes(task, own_labels)
     return [
-        _by_others(episode, by_others[i], steps, work_ends[i]) if i in by_others else _by_itself(episode, own[i], steps)
+        _by_others(episode, by_others[i], steps, work_ends[i])
+        if i in by_others
+        else _by_itself(episode, own_labels[i], steps)
         for i, episode in enumerate(task)
     ]
 
@@ -118,14 +125,23 @@ def one_step(episode: Observed, work_end: int) -> OwnLabel:
     return OwnLabel(segments, (name,), curve, ends, 0.0)
 
 
-def _by_itself(episode: Observed, own: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
+def _by_itself(episode: Observed, own_reading: OwnLabel, steps: TaskSteps | None) -> EpisodeLabel:
     """The label by what an episode shows by itself."""
-    curve = finished_curve(own.curve, episode.signals.success) if own.is_complete else np.minimum(own.curve, MOST)
-    notes = [] if own.sureness else [BY_TIME]
-    label = label_of(
-        episode, own.segments, own.plan, np.maximum.accumulate(curve), own.sureness or PRIOR_CONFIDENCE / 2, notes
+    curve = (
+        finished_curve(own_reading.curve, episode.signals.success)
+        if own_reading.is_complete
+        else np.minimum(own_reading.curve, MOST)
     )
-    return with_sure_names(label, steps.name_confidence) if steps and own.sureness else label
+    notes = [] if own_reading.sureness else [BY_TIME]
+    label = label_of(
+        episode,
+        own_reading.segments,
+        own_reading.plan,
+        np.maximum.accumulate(curve),
+        own_reading.sureness or PRIOR_CONFIDENCE / 2,
+        notes,
+    )
+    return with_sure_names(label, steps.name_confidence) if steps and own_reading.sureness else label
 
 
 def _by_others(episode: Observed, carried: engine.Carried, steps: TaskSteps | None, work_end: int) -> EpisodeLabel:
@@ -172,8 +188,8 @@ def label_of(
     notes: list[str],
 ) -> EpisodeLabel:
     """The label that these make; `curve` [n] is kept within 0..1, and 0 at frame 0."""
-    named = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
-    label = plain_label(named, len(plan), episode.signals.task, step_names=plan)
+    named_segments = [replace(s, confidence=confidence, named=is_name(s.name)) for s in segments]
+    label = plain_label(named_segments, len(plan), episode.signals.task, step_names=plan)
     stored = np.clip(curve, 0.0, 1.0).astype(np.float32)
     stored[0] = 0.0
     return replace(label, curve=stored, confidence=confidence, notes=notes)

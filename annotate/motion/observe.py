@@ -67,12 +67,12 @@ class Attempt:
 
 def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float) -> list[Attempt]:
     """The attempts of all grippers whose polarity is known, in time; two hands that act on one thing are one."""
-    found: list[tuple[int, Attempt]] = []
+    arm_attempts: list[tuple[int, Attempt]] = []
     for arm, gripper in enumerate(grippers):
         if gripper.has_polarity:
-            found += [(arm, attempt) for attempt in _of_gripper(gripper, config, fps)]
+            arm_attempts += [(arm, attempt) for attempt in _of_gripper(gripper, config, fps)]
     joined: list[tuple[int, Attempt]] = []
-    for arm, attempt in sorted(found, key=lambda item: item[1].closed):
+    for arm, attempt in sorted(arm_attempts, key=lambda item: item[1].closed):
         last = joined[-1] if joined else None
         if last is None or last[0] == arm or not _act_together(last[1], attempt, fps):
             joined.append((arm, attempt))
@@ -82,14 +82,14 @@ def attempts(grippers: Sequence[GripperCurve], config: MotionConfig, fps: float)
 
 
 def _of_gripper(gripper: GripperCurve, config: MotionConfig, fps: float) -> list[Attempt]:
-    found: list[Attempt] = []
+    gripper_attempts: list[Attempt] = []
     for start, end, closes in gripper_moves(gripper.opening, config, fps):
-        is_closed = bool(found) and found[-1].opens is None
+        is_closed = bool(gripper_attempts) and gripper_attempts[-1].opens is None
         if closes and not is_closed:
-            found.append(Attempt(start, end))
+            gripper_attempts.append(Attempt(start, end))
         elif not closes and is_closed:
-            found[-1] = replace(found[-1], opens=start, opened=end)
-    return found
+            gripper_attempts[-1] = replace(gripper_attempts[-1], opens=start, opened=end)
+    return gripper_attempts
 
 
 def _act_together(first: Attempt, second: Attempt, fps: float) -> bool:
@@ -129,10 +129,10 @@ def gripper_moves(opening: np.ndarray, config: MotionConfig, fps: float) -> list
         speed = np.maximum(0.0, rises * np.sign(relative[last] - relative[first]))
         fastest = int(speed[first + 1 : last + 1].argmax()) + first + 1
         is_slow = speed < MOVING_SHARE * speed[fastest]
-        before = np.flatnonzero(is_slow[first + 1 : fastest])
-        after = np.flatnonzero(is_slow[fastest + 1 : last + 1])
-        start = first + 1 + int(before[-1]) if before.size else first
-        end = fastest + int(after[0]) if after.size else last
+        slow_before = np.flatnonzero(is_slow[first + 1 : fastest])
+        slow_after = np.flatnonzero(is_slow[fastest + 1 : last + 1])
+        start = first + 1 + int(slow_before[-1]) if slow_before.size else first
+        end = fastest + int(slow_after[0]) if slow_after.size else last
         moves.append((start, end, bool(relative[last] < relative[first])))
     return moves
 
@@ -182,15 +182,15 @@ def idle_spans(activity: np.ndarray, fast: float, config: MotionConfig, fps: flo
     # Each pause between the two, from where `pausing` becomes true to where it becomes false again
     edges = np.flatnonzero(np.diff(np.r_[False, pausing[:end_start], False].astype(np.int8)))
     pauses = zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
-    found = [(start, end) for start, end in pauses if start >= sets_out and end - start >= config.idle_min_s * fps]
+    spans = [(start, end) for start, end in pauses if start >= sets_out and end - start >= config.idle_min_s * fps]
     if sets_out >= max(1, round(config.start_min_s * fps)):
-        found.insert(0, (0, sets_out))
+        spans.insert(0, (0, sets_out))
     if n - end_start >= max(1, round(config.end_min_s * fps)):
-        found.append((end_start, n))
+        spans.append((end_start, n))
 
     # Two pauses between which the arm hardly stirs are one
     joined: list[tuple[int, int]] = []
-    for start, end in found:
+    for start, end in spans:
         if joined and end < n and start - joined[-1][1] < LEAST_S * fps:
             joined[-1] = (joined[-1][0], end)
         else:
@@ -231,14 +231,14 @@ def split_at_idle(segments: Sequence[Segment], idle: Sequence[tuple[int, int]], 
 def _parts(step: Segment, idle: Sequence[tuple[int, int]], fps: float) -> list[Segment]:
     if step.kind == IDLE:
         return [step]
-    within = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
-    within = [(a, b) for a, b in within if b - a >= fps * LEAST_S]
-    cuts = sorted({step.start_frame, step.end_frame, *(cut for span in within for cut in span)})
+    step_idle = [(max(a, step.start_frame), min(b, step.end_frame)) for a, b in idle]
+    step_idle = [(a, b) for a, b in step_idle if b - a >= fps * LEAST_S]
+    cuts = sorted({step.start_frame, step.end_frame, *(cut for span in step_idle for cut in span)})
     if len(cuts) == 2 and step.kind == DONE:  # done, and at rest
         return [step]
     parts: list[Segment] = []
     for start, end in pairwise(cuts):
-        if any(a <= start and end <= b for a, b in within):
+        if any(a <= start and end <= b for a, b in step_idle):
             parts.append(Segment("Stand still", start, end, IDLE, False))
         else:
             completed = step.completed and (end == step.end_frame or step.kind == DONE)
@@ -256,14 +256,16 @@ def _without_slivers(parts: Sequence[Segment], shortest: float) -> list[Segment]
     long_parts = [part for part in parts if part.kind != IDLE and len(part) >= shortest]
     if not long_parts:
         return list(parts)
-    found: list[Segment] = []
+    merged_parts: list[Segment] = []
     for part in parts:
-        kept = part if part in long_parts else replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
-        if found and found[-1].kind == IDLE == kept.kind:
-            found[-1] = replace(found[-1], end_frame=kept.end_frame)
+        segment = (
+            part if part in long_parts else replace(part, name="Stand still", kind=IDLE, completed=False, step=None)
+        )
+        if merged_parts and merged_parts[-1].kind == IDLE == segment.kind:
+            merged_parts[-1] = replace(merged_parts[-1], end_frame=segment.end_frame)
         else:
-            found.append(kept)
-    return found
+            merged_parts.append(segment)
+    return merged_parts
 
 
 FAST_PERCENTILE = 90  # of the speeds of an episode: an arm's fast speed, which single jumps do not reach
@@ -319,13 +321,13 @@ class Observed:
     def lifts(self, attempt: Attempt) -> int:
         """First frame, LEAST_S or more after the fingers hold, at which the arm is on its way; n where it never is."""
         earliest = min(attempt.closed + round(LEAST_S * self.fps), len(self))
-        moving = np.flatnonzero(self.moves[earliest:])
-        return earliest + int(moving[0]) if moving.size else len(self)
+        moving_frames = np.flatnonzero(self.moves[earliest:])
+        return earliest + int(moving_frames[0]) if moving_frames.size else len(self)
 
     def stay_s(self, attempt: Attempt) -> float:
         """Seconds that the arm stays where it grasps: before its fingers close, and until it lifts."""
-        moving = np.flatnonzero(self.moves[: attempt.closes])
-        arrives = int(moving[-1]) + 1 if moving.size else 0
+        moving_frames = np.flatnonzero(self.moves[: attempt.closes])
+        arrives = int(moving_frames[-1]) + 1 if moving_frames.size else 0
         return (self.lifts(attempt) - arrives) / self.fps
 
     def carried(self, attempt: Attempt) -> float:

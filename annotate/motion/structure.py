@@ -95,31 +95,40 @@ def task_steps(tasks: Sequence[Sequence[Observed]], config: MotionConfig) -> lis
     how sure their grippers are. Where no text asks for a transfer, several episodes have to show it: one agrees with
     itself.
     """
-    wanted = [_wanted(episodes) for episodes in tasks]
-    found: list[TaskSteps | None] = []
-    for episodes, own in zip(tasks, wanted, strict=True):
-        alike = [e for others, its in zip(tasks, wanted, strict=True) if len(its) == len(own) for e in others]
-        sureness = _sureness(alike, len(own)) if own else 0.0
+    wanted_transfers = [_wanted(episodes) for episodes in tasks]
+    steps_by_task: list[TaskSteps | None] = []
+    for episodes, task_transfers in zip(tasks, wanted_transfers, strict=True):
+        similar_episodes = [
+            e
+            for other_episodes, other_transfers in zip(tasks, wanted_transfers, strict=True)
+            if len(other_transfers) == len(task_transfers)
+            for e in other_episodes
+        ]
+        sureness = _sureness(similar_episodes, len(task_transfers)) if task_transfers else 0.0
         is_asked_for = bool(transfers(episodes[0].signals.task))
-        if not sureness or not (is_asked_for or len(alike) >= MIN_EPISODES):
-            found.append(None)
+        if not sureness or not (is_asked_for or len(similar_episodes) >= MIN_EPISODES):
+            steps_by_task.append(None)
             continue
-        names = _name_confidence(alike, len(own), is_asked_for=is_asked_for)
-        found.append(TaskSteps(own, _parts(own, alike, config), sureness, _stay_held(episodes), names))
-    return found
+        names = _name_confidence(similar_episodes, len(task_transfers), is_asked_for=is_asked_for)
+        steps_by_task.append(
+            TaskSteps(
+                task_transfers, _parts(task_transfers, similar_episodes, config), sureness, _stay_held(episodes), names
+            )
+        )
+    return steps_by_task
 
 
 def _wanted(episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     """The transfers of a task, by its text, else by its closings."""
     task = episodes[0].signals.task
-    seen = [e for e in episodes if e.attempts]
-    if asks_for_other_deeds(task) or not seen:
+    acting_episodes = [e for e in episodes if e.attempts]
+    if asks_for_other_deeds(task) or not acting_episodes:
         return ()
-    wanted = transfers(task) or _unnamed(seen)
+    wanted_transfers = transfers(task) or _unnamed(acting_episodes)
     # An object that is only to be lifted, yet that most let go, is carried somewhere
-    if wanted and wanted[-1].is_lifted and not _stay_held(seen):
-        wanted = (replace(wanted[0], is_lifted=False),)
-    return wanted
+    if wanted_transfers and wanted_transfers[-1].is_lifted and not _stay_held(acting_episodes):
+        wanted_transfers = (replace(wanted_transfers[0], is_lifted=False),)
+    return wanted_transfers
 
 
 def _stay_held(episodes: Sequence[Observed]) -> bool:
@@ -130,11 +139,11 @@ def _sureness(episodes: Sequence[Observed], count: int) -> float:
     """How sure it is that each of `count` objects is an attempt of these episodes, 0..1."""
     finished = _finished(episodes)
     agree = _num_agreeing(finished, count) * count
-    against = len(finished) * count - agree
+    disagree = len(finished) * count - agree
     # An episode that carried some of several objects stopped before it had carried all
     for stopped in (len(e.attempts) for e in finished if 1 < len(e.attempts) < count):
-        agree, against = agree + stopped, against - count
-    return agree / (agree + against + 1)
+        agree, disagree = agree + stopped, disagree - count
+    return agree / (agree + disagree + 1)
 
 
 def _name_confidence(episodes: Sequence[Observed], count: int, *, is_asked_for: bool) -> float:
@@ -155,27 +164,27 @@ def _finished(episodes: Sequence[Observed]) -> Sequence[Observed]:
 
 def _num_agreeing(episodes: Sequence[Observed], count: int) -> int:
     """How many grasp `count` objects at about the same share of their moving time."""
-    at = [_grasped_at(e, count) for e in episodes if len(e.attempts) >= count]
-    middle = median(at or [0.0])
-    return sum(abs(share - middle) <= AGREES for share in at)
+    grasp_shares = [_grasped_at(e, count) for e in episodes if len(e.attempts) >= count]
+    middle = median(grasp_shares or [0.0])
+    return sum(abs(share - middle) <= AGREES for share in grasp_shares)
 
 
-def _unnamed(seen: Sequence[Observed]) -> tuple[Transfer, ...]:
+def _unnamed(acting_episodes: Sequence[Observed]) -> tuple[Transfer, ...]:
     """Transfers of objects that no text names: as many as are usually let go again.
 
     Fingers that close and stay closed may be a fist, or a hand's pose on its way home.
     """
-    seen = [e for e in seen if not e.failed] or seen
-    count = int(median(sum(a.opens is not None for a in e.attempts) for e in seen))
+    acting_episodes = [e for e in acting_episodes if not e.failed] or acting_episodes
+    count = int(median(sum(a.opens is not None for a in e.attempts) for e in acting_episodes))
     names = ["the object"] if count == 1 else [f"object {k + 1}" for k in range(count)]
     return tuple(Transfer(name) for name in names)
 
 
-def _parts(wanted: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig) -> tuple[str, ...]:
-    last = "lift" if wanted[-1].is_lifted else "place"
-    if len(wanted) > 1 or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s:
+def _parts(wanted_transfers: Sequence[Transfer], episodes: Sequence[Observed], config: MotionConfig) -> tuple[str, ...]:
+    last = "lift" if wanted_transfers[-1].is_lifted else "place"
+    if len(wanted_transfers) > 1 or median(e.stay_s(a) for e in episodes for a in e.attempts) < config.step_min_s:
         return ("grasp", last)
-    if wanted[-1].is_lifted:
+    if wanted_transfers[-1].is_lifted:
         return ("reach", "grasp", last)
     # Where the thing comes down is seen in the arm's state
     carry = ("carry",) if all(e.signals.state is not None for e in episodes) else ()
@@ -225,8 +234,8 @@ def own_label(episode: Observed, steps: TaskSteps) -> OwnLabel:
         is_lost = is_kept or (episode.failed and k == len(steps.transfers) - 1)
         for part, (name, end) in enumerate(zip(names, _part_ends(episode, attempt, steps.parts), strict=True)):
             start = segments[-1].end_frame if segments else 0
-            left = len(steps.plan) - 1 - first - part  # parts that each need a frame, too
-            end = min(max(min(end, n - left), start + 1), n)
+            num_parts_after = len(steps.plan) - 1 - first - part  # parts that each need a frame, too
+            end = min(max(min(end, n - num_parts_after), start + 1), n)
             is_last = steps.parts[part] in ("carry", "place", "lift") and is_lost
             add(name, first + part, end, completed=not is_last)
             if is_last:
@@ -287,19 +296,19 @@ def _add_ending(episode: Observed, plan: Sequence[str], segments: list[Segment],
 
     missing: the planned steps that were not completed.
     """
-    n, rest = len(episode), episode.final_rest
+    n, rest_start = len(episode), episode.final_rest
     start = segments[-1].end_frame if segments else 0
     if not missing:
         pieces: list[tuple[str, int | None, int, str]] = [
-            ("Withdraw", None, max(rest, start), DONE),
+            ("Withdraw", None, max(rest_start, start), DONE),
             ("Done", None, n, DONE),
         ]
-        if rest - start < LEAST_S * episode.fps:
+        if rest_start - start < LEAST_S * episode.fps:
             pieces = pieces[1:]
     else:
         pieces = [("Stand still", None, n, IDLE)]
-        if rest - start >= LEAST_S * episode.fps or not segments:
-            pieces.insert(0, (plan[missing[0]], missing[0], rest, STEP))
+        if rest_start - start >= LEAST_S * episode.fps or not segments:
+            pieces.insert(0, (plan[missing[0]], missing[0], rest_start, STEP))
     for name, step, end, kind in pieces:
         if end > start:
             segments.append(Segment(name, start, end, kind, kind == DONE, step))
@@ -318,9 +327,9 @@ def _curve(episode: Observed, segments: Sequence[Segment], ends: Sequence[int], 
     if len(ends) == total and times[-1] > 0:
         shares = steps.sureness * shares + (1 - steps.sureness) * np.diff(times) / times[-1]
     values = np.r_[0.0, np.cumsum(shares)]
-    begun = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= max(ends, default=0)]
-    if len(ends) < total and begun:
-        times = np.r_[times, episode.moving[begun[-1].end_frame - 1]]
+    unfinished = [s for s in segments if s.kind == STEP and not s.completed and s.start_frame >= max(ends, default=0)]
+    if len(ends) < total and unfinished:
+        times = np.r_[times, episode.moving[unfinished[-1].end_frame - 1]]
         values = np.r_[values, values[-1] + ProgressConfig().incomplete_share / total]
     # Steps that are over at the same moment are told apart by nothing: the last of them counts
     keep = np.r_[np.diff(times) > 0, True]

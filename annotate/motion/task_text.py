@@ -73,7 +73,7 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
     if not clauses or any(clause is None or clause.verb in OTHER for clause in clauses):
         # A clause that asks for something else makes the number of closings unclear: better no plan than a wrong one
         return ()
-    found: list[Transfer] = []
+    task_transfers: list[Transfer] = []
     picked_up: _Clause | None = None  # by the clause before, which did not say where it goes
     for clause in clauses:
         if clause is None or (picked_up is not None and not clause.is_placed):
@@ -90,10 +90,10 @@ def transfers(task: str | None) -> tuple[Transfer, ...]:
         # Several destinations, as in "the cup on the plate and the fork in the sink", are not understood
         if not all(names) or clause.where is None or _ITEMS.search(clause.where):
             return ()
-        found += [Transfer(name, _THEIR.sub(r"its \1", clause.where)) for name in names]
+        task_transfers += [Transfer(name, _THEIR.sub(r"its \1", clause.where)) for name in names]
     if picked_up is None:
-        return tuple(found)
-    is_all = not found and not _ITEMS.search(picked_up.objects)
+        return tuple(task_transfers)
+    is_all = not task_transfers and not _ITEMS.search(picked_up.objects)
     return (Transfer(picked_up.objects, is_lifted=True),) if is_all else ()
 
 
@@ -129,7 +129,7 @@ def _parsed(text: str) -> _Clause | None:
     match = _VERB.fullmatch(text)
     if match is None:
         return None
-    objects, *where = _WHERE.split(match[2], maxsplit=1)
+    objects, *places = _WHERE.split(match[2], maxsplit=1)
     verb = match[1].lower()
     is_placed = verb in PLACE or (verb in PICK and _GOAL.search(match[2]) is not None)
-    return _Clause(verb, _DIRECTION.sub("", objects), where[0] if where else None, is_placed)
+    return _Clause(verb, _DIRECTION.sub("", objects), places[0] if places else None, is_placed)

@@ -37,13 +37,13 @@ def ends_of_work(task: Sequence[Observed]) -> list[int]:
     An episode whose own way differs is then over at the usual share.
     """
     ways = [_with_empty_hands(episode) for episode in task]
-    usual = _usual_turn(ways, task)
-    if usual is None:
+    usual_share = _usual_turn(ways, task)
+    if usual_share is None:
         return [episode.final_rest for episode in task]
     ends = []
     for way, episode in zip(ways, task, strict=True):
-        is_usual = way is not None and abs(way.start / len(episode) - usual) <= AGREES
-        end = way.start if way is not None and is_usual else round(usual * len(episode))
+        is_usual = way is not None and abs(way.start / len(episode) - usual_share) <= AGREES
+        end = way.start if way is not None and is_usual else round(usual_share * len(episode))
         ends.append(min(max(end, 1), episode.final_rest))
     return ends
 
@@ -53,10 +53,10 @@ def _usual_turn(ways: Sequence[WayHome | None], task: Sequence[Observed]) -> flo
     turning = [(way.start / len(episode), way) for way, episode in zip(ways, task, strict=True) if way]
     if not turning:
         return None
-    usual = median(share for share, _ in turning)
-    num_agreeing = sum(abs(share - usual) <= AGREES for share, _ in turning)
+    usual_share = median(share for share, _ in turning)
+    num_agreeing = sum(abs(share - usual_share) <= AGREES for share, _ in turning)
     leads_home = median(way.remoteness for _, way in turning) <= HOME
-    return usual if leads_home and 2 * num_agreeing > len(task) else None
+    return usual_share if leads_home and 2 * num_agreeing > len(task) else None
 
 
 def _with_empty_hands(episode: Observed) -> WayHome | None:
@@ -66,9 +66,9 @@ def _with_empty_hands(episode: Observed) -> WayHome | None:
     way = way_home(episode.signals.state)
     if way is None:
         return None
-    held = [a for a in episode.attempts if a.closed < way.start and (a.opens is None or a.opens > way.start)]
-    lets_go = [a.opens for a in held if a.opens is not None]
-    if len(lets_go) < len(held):
+    open_attempts = [a for a in episode.attempts if a.closed < way.start and (a.opens is None or a.opens > way.start)]
+    lets_go = [a.opens for a in open_attempts if a.opens is not None]
+    if len(lets_go) < len(open_attempts):
         return None
     return replace(way, start=max(lets_go)) if lets_go else way
 
@@ -89,10 +89,10 @@ def way_home(state: np.ndarray) -> WayHome | None:
 
     Example: an arm at 0, 1, 2, 3, 3, 2, 1, 0 goes home from frame 4 on, and ends where it began: remoteness 0.
     """
-    moving, spread = moving_dimensions(state)
-    if not moving.any():
+    is_moving, spread = moving_dimensions(state)
+    if not is_moving.any():
         return None
-    pose = state[:, moving] / spread[moving]
+    pose = state[:, is_moving] / spread[is_moving]
     to_end = np.linalg.norm(pose - pose[-1], axis=1)
     # Where the arm later is farther from its end than now, it still has other things to do
     farthest_later = np.maximum.accumulate(to_end[::-1])[::-1]

@@ -26,13 +26,15 @@ def samples_stage(
 ) -> pa.Table:
     """The table samples, of the labels that are sure enough; `strangers`: what pictures may also be of."""
     gate = config.gate
-    sure = [
-        replace(e, named=gate.admits_names(e.confidence, named=e.named)) for e in episodes if gate.admits(e.confidence)
+    confident_episodes = [
+        replace(e, named=gate.admits_names(e.confidence, is_named=e.named))
+        for e in episodes
+        if gate.admits(e.confidence)
     ]
     # By their index, whatever order they came in: samples are drawn from among the others
-    in_order = sorted(sure, key=lambda e: e.episode_index)
+    in_order = sorted(confident_episodes, key=lambda e: e.episode_index)
     samples = []
-    for e in sure:
+    for e in confident_episodes:
         samples += procvqa.samples(e, config)
         samples += progresslm.samples(e, [o for o in in_order if o.split == e.split], strangers, config)
     # A draw may come out twice: the later one takes the earlier one's place

@@ -63,8 +63,8 @@ def edited(rgb: np.ndarray, instruction: str, seed: int, editor: Editor, name: s
     return picture
 
 
-def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int) -> np.ndarray:
-    """The picture uint8 [h, w, 3] of frame `now`, covered; `run` has pictures of the same camera by frame.
+def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], frame: int, seed: int) -> np.ndarray:
+    """The picture uint8 [h, w, 3] of frame `frame`, covered; `run` has pictures of the same camera by frame.
 
     Raises ValueError for a run without pictures.
     """
@@ -73,21 +73,23 @@ def covered(rgb: np.ndarray, run: Mapping[int, np.ndarray], now: int, seed: int)
     rng = np.random.default_rng(seed)
     # Textures are of drawn pictures of the run, of none of about that moment where it has others
     frames = np.array(sorted(run))
-    apart = frames[np.abs(frames - now) > APART * (frames[-1] + 1)]
-    drawn = rng.permutation(apart if len(apart) else frames)[:NUM_TEXTURES]
-    inside, size = _inside(rgb), rgb.shape[1::-1]
+    distant_frames = frames[np.abs(frames - frame) > APART * (frames[-1] + 1)]
+    drawn = rng.permutation(distant_frames if len(distant_frames) else frames)[:NUM_TEXTURES]
+    picture_area, size = _inside(rgb), rgb.shape[1::-1]
     sized = (run[k] if run[k].shape == rgb.shape else cv2.resize(run[k], size, interpolation=cv2.INTER_AREA)
              for k in map(int, drawn))  # fmt: skip
-    textures = [_upside_down(texture[inside], turned) for texture in sized for turned in (False, True)]
-    mask = cv2.resize(moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[inside] > 0
-    matcher, out = _Matcher(rgb[inside], textures), rgb[inside].astype(np.float32)
+    textures = [_upside_down(texture[picture_area], turned) for texture in sized for turned in (False, True)]
+    mask = (
+        cv2.resize(moving(list(run.values())).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)[picture_area] > 0
+    )
+    matcher, out = _Matcher(rgb[picture_area], textures), rgb[picture_area].astype(np.float32)
     for patch in _patches(mask, rng):
         texture = matcher.best(_to_bytes(out), patch, rng)
         rim = rng.uniform(*BLEND) * max(mask.shape)
         alpha = cv2.GaussianBlur(patch.astype(np.float32), (0, 0), rim)[..., None]
         out = alpha * texture + (1 - alpha) * out
     result = rgb.copy()
-    result[inside] = _to_bytes(out)
+    result[picture_area] = _to_bytes(out)
     return result
 
 
@@ -131,16 +133,16 @@ def _to_bytes(picture: np.ndarray) -> np.ndarray:
 
 def _patches(mask: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
     """Patches uint8 [h, w] over the mask, each over much of what the ones before it left."""
-    left = mask.astype(np.float32)
-    total, patches = left.sum(), []
-    while len(patches) < MOST_PATCHES and left.sum() > (1 - COVERED) * total:
-        ys, xs = np.nonzero(left)
+    uncovered = mask.astype(np.float32)
+    total, patches = uncovered.sum(), []
+    while len(patches) < MOST_PATCHES and uncovered.sum() > (1 - COVERED) * total:
+        ys, xs = np.nonzero(uncovered)
         places = (int(rng.integers(len(ys))) for _ in range(OUTLINES))
         outlines = [_outline(mask.shape, int(ys[k]), int(xs[k]), rng) for k in places]
         # One that hides much, and little besides
-        gains = [(left * o).sum() * (0.5 / total + 1 / (o.sum() + 1)) for o in outlines]
+        gains = [(uncovered * o).sum() * (0.5 / total + 1 / (o.sum() + 1)) for o in outlines]
         patches.append(outlines[int(np.argmax(gains))])
-        left[patches[-1] > 0] = 0
+        uncovered[patches[-1] > 0] = 0
     return patches
 
 
@@ -188,17 +190,20 @@ class _Matcher:
         high, wide = self._textures[0].shape[:2]
         ys = rng.integers((high - h) // BLOCK + 1, size=PLACES) * BLOCK
         xs = rng.integers((wide - w) // BLOCK + 1, size=PLACES) * BLOCK
-        best, least = self._textures[0][:h, :w], np.inf
-        for texture, top, left in zip(number.tolist(), ys.tolist(), xs.tolist(), strict=True):
+        best, lowest_cost = self._textures[0][:h, :w], np.inf
+        for texture, top, x_offset in zip(number.tolist(), ys.tolist(), xs.tolist(), strict=True):
             small = self._small[texture]
-            y, x = min(round(top * self._scale), len(small) - sh), min(round(left * self._scale), small.shape[1] - sw)
-            here = slice(y, y + sh), slice(x, x + sw)
-            colours = colours_outside + _counts(self._small_colours[texture][here][is_patch], NUM_COLOURS)
-            edges = _edges(np.where(is_patch, small[here][..., 0], lab[..., 0]))
+            y, x = (
+                min(round(top * self._scale), len(small) - sh),
+                min(round(x_offset * self._scale), small.shape[1] - sw),
+            )
+            window = slice(y, y + sh), slice(x, x + sw)
+            colours = colours_outside + _counts(self._small_colours[texture][window][is_patch], NUM_COLOURS)
+            edges = _edges(np.where(is_patch, small[window][..., 0], lab[..., 0]))
             cost = ((np.sqrt(colours) - self._wanted_colours) ** 2).sum()
             cost += EDGE_WEIGHT * ((np.sqrt(edges) - self._wanted_edges) ** 2).sum()
-            if cost < least:
-                best, least = self._textures[texture][top : top + h, left : left + w], cost
+            if cost < lowest_cost:
+                best, lowest_cost = self._textures[texture][top : top + h, x_offset : x_offset + w], cost
         return best
 
     def _lab(self, rgb: np.ndarray) -> np.ndarray:

@@ -95,17 +95,17 @@ def draw_moments(
 def _counts_by_state(available: Sequence[int], quota: int, rare_quota: int, fewest_frames: float) -> list[int]:
     """How many moments each state gets; `available`: how many frames each has."""
     counts = [0] * len(STATES)
-    left = quota
+    remaining = quota
     # First each rare state that lasts long enough gets its share ...
     for s in RARE_STATES:
-        if available[s] >= fewest_frames and left:
-            counts[s] = min(available[s], left, rare_quota)
-            left -= counts[s]
+        if available[s] >= fewest_frames and remaining:
+            counts[s] = min(available[s], remaining, rare_quota)
+            remaining -= counts[s]
     # ... then what is left goes to ongoing work, and to the others where a run has too little of it
     for s in FILL_ORDER:
-        more = min(left, available[s] - counts[s])
-        counts[s] += more
-        left -= more
+        extra = min(remaining, available[s] - counts[s])
+        counts[s] += extra
+        remaining -= extra
     return counts
 
 
@@ -169,28 +169,28 @@ class LabelledEpisode:
         """Is it known which actions the task takes, each by a name that may be used?"""
         return self.named and bool(self.steps)
 
-    def remaining(self, now: int) -> list[int]:
-        """Planned steps that are not complete after frame `now`, in order; a step done again is not complete before.
+    def remaining(self, frame: int) -> list[int]:
+        """Planned steps that are not complete after frame `frame`, in order; a step done again is not complete before.
 
         While progress is below 1 (a run that is known to have failed) the last step at least remains. Empty, too, where
         no step is known.
         """
-        complete = completed_steps(self.segments, now)
+        complete = completed_steps(self.segments, frame)
         planned = list(range(len(self.steps)))
-        left = [step for step in planned if step not in complete]
-        return left if left or self.progress[now] >= 1 else planned[-1:]
+        remaining_steps = [step for step in planned if step not in complete]
+        return remaining_steps if remaining_steps or self.progress[frame] >= 1 else planned[-1:]
 
-    def action_at(self, now: int) -> str:
+    def action_at(self, frame: int) -> str:
         """The step under way; the last one, once the task is done."""
-        left = self.remaining(now)
-        return self.steps[left[0] if left else -1]
+        remaining_steps = self.remaining(frame)
+        return self.steps[remaining_steps[0] if remaining_steps else -1]
 
     @cached_property
     def step_ends(self) -> list[int] | None:
         """Last frame of each planned step where it was completed for good; None unless all were, in their order."""
         end_of_step = {s.step: s.end_frame - 1 for s in self.segments if s.kind == STEP and s.completed}
         ends = [end_of_step.get(step, -1) for step in range(len(self.steps))]
-        in_order = all(before < after for before, after in pairwise([-1, *ends]))
+        in_order = all(previous_end < end for previous_end, end in pairwise([-1, *ends]))
         return ends if ends and in_order and self.finished else None
 
     def camera_like(self, camera: str) -> str:
@@ -225,13 +225,14 @@ def sample_row(
     question: str,
     answer: str,
     *,
-    others: Sequence[LabelledEpisode] = (),
+    other_episodes: Sequence[LabelledEpisode] = (),
     names_steps: bool = False,
     **columns: Any,
 ) -> dict[str, Any]:
     """A sample of episode `e` as tables and shards hold it; a column that a family does not have may be left out.
 
-    `others` are further episodes whose pictures it shows. `names_steps`: does it ask for, show or answer with the names
+    `other_episodes` are further episodes whose pictures it shows. `names_steps`: does it ask for, show or answer
+    with the names
     of steps? Raises ValueError unless the question has one mark for each picture.
     """
     marks = question.count(IMAGE_MARK)
@@ -240,9 +241,9 @@ def sample_row(
     # The id is a hash of all that makes the sample what it is: the same draw gets the same id in every build
     identity = [e.dataset, e.episode_index, e.label_run, family, variant, pictures, question, answer]
     # Pictures of an episode that is not among those given are taken to be as large as the sample's own
-    sizes = {(o.episode_index, camera): size for o in (*others, e) for camera, size in o.cameras.items()}
-    shown = (sizes.get((p.episode_index, p.camera), e.cameras[e.camera]) for p in pictures)
-    picture_tokens = sum(-(-(width * height) // PIXELS_PER_TOKEN) for width, height in shown)
+    sizes = {(o.episode_index, camera): size for o in (*other_episodes, e) for camera, size in o.cameras.items()}
+    picture_sizes = (sizes.get((p.episode_index, p.camera), e.cameras[e.camera]) for p in pictures)
+    picture_tokens = sum(-(-(width * height) // PIXELS_PER_TOKEN) for width, height in picture_sizes)
     return {
         "sample_id": hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16],
         "family": family,

@@ -38,15 +38,15 @@ def samples(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     yield from _at_moments(e, config, PROGRESS, _progress, config.progress_per_episode)
 
 
-def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, ask: Ask, quota: int) -> Iterator[Row]:
+def _at_moments(e: LabelledEpisode, config: SamplesConfig, family: str, sample_of: Ask, quota: int) -> Iterator[Row]:
     """The samples of family b or c: one for each drawn moment, with the pictures of a window up to it."""
     rng = generator(e, family, config.seed)
     if config.profile == "procvlm":
-        for now in _published_moments(e, rng, family):
-            yield ask(e, now, _published_window(now, rng), rng)
+        for frame in _published_moments(e, rng, family):
+            yield sample_of(e, frame, _published_window(frame, rng), rng)
     else:
-        for now in e.draw_moments(rng, quota, config.rare_share, ends=family == PROGRESS):
-            yield ask(e, now, window(now, e.fps, config), rng)
+        for frame in e.draw_moments(rng, quota, config.rare_share, ends=family == PROGRESS):
+            yield sample_of(e, frame, window(frame, e.fps, config), rng)
 
 
 def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePicture]:
@@ -56,22 +56,22 @@ def _own_pictures(e: LabelledEpisode, frames: Sequence[int]) -> list[SamplePictu
 # Families b and c
 
 
-def window(now: int, fps: float, config: SamplesConfig) -> list[int]:
-    """Frames up to `now`, window_step_s apart, closer together near the start of a run; no frame is shown twice.
+def window(frame: int, fps: float, config: SamplesConfig) -> list[int]:
+    """Frames up to `frame`, window_step_s apart, closer together near the start of a run; no frame is shown twice.
 
     The number of pictures must not tell how long the run has lasted, or a model learns to count them instead of looking
     (it did): so it is the same everywhere but on the first window_frames - 1 frames.
 
     Example: 4 frames 0.4 s apart, at 10 fps, are [18, 22, 26, 30] for window(30, ...), [0, 2, 4, 6] for window(6, ...).
     """
-    before = config.window_frames - 1
-    step = min(config.window_step_s * fps, now / max(1, before))
-    return sorted({now - round(k * step) for k in range(config.window_frames)})
+    num_previous = config.window_frames - 1
+    step = min(config.window_step_s * fps, frame / max(1, num_previous))
+    return sorted({frame - round(k * step) for k in range(config.window_frames)})
 
 
-def _published_window(now: int, rng: np.random.Generator) -> list[int]:
-    before = 0 if rng.random() < ONE_PICTURE else int(rng.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
-    return list(range(max(0, now - before), now + 1))
+def _published_window(frame: int, rng: np.random.Generator) -> list[int]:
+    num_previous = 0 if rng.random() < ONE_PICTURE else int(rng.integers(FEWEST_BEFORE, MOST_BEFORE + 1))
+    return list(range(max(0, frame - num_previous), frame + 1))
 
 
 def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str) -> list[int]:
@@ -83,19 +83,19 @@ def _published_moments(e: LabelledEpisode, rng: np.random.Generator, family: str
     return sorted([*drawn[~is_finished], *rng.permutation(drawn[is_finished])[:FINISHED_PER_EPISODE]])
 
 
-def _actions(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> Row:
+def _actions(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     variant = "next" if rng.random() < 0.5 else "remaining"
     question = template("procvqa", "b", variant, "question").format(frames=_marks(len(frames)), task=task_text(e.task))
-    if left := e.remaining(now):
+    if remaining_steps := e.remaining(frame):
         wording = template("procvqa", "b", variant, "answer")
-        answer = wording.format(action=e.steps[left[0]], actions=_numbered(e, left))
+        answer = wording.format(action=e.steps[remaining_steps[0]], actions=_numbered(e, remaining_steps))
     else:
-        answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, now))
-    state = STATES[e.state[now]]
+        answer = template("procvqa", "b", variant, "finished").format(reason=finish_reason(e, frame))
+    state = STATES[e.state[frame]]
     return sample_row(e, ACTIONS, variant, _own_pictures(e, frames), question, answer, state=state, names_steps=True)
 
 
-def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Generator) -> Row:
+def _progress(e: LabelledEpisode, frame: int, frames: list[int], rng: np.random.Generator) -> Row:
     """`rng` is not drawn from: the label decides on the variant."""
     return sample_row(
         e,
@@ -103,10 +103,10 @@ def _progress(e: LabelledEpisode, now: int, frames: list[int], rng: np.random.Ge
         "progress" if e.has_actions else "share",
         _own_pictures(e, frames),
         progress_question(e.task, len(frames), with_actions=e.has_actions),
-        progress_answer(e, now),
+        progress_answer(e, frame),
         names_steps=e.has_actions,
-        progress=float(e.progress[now]),
-        state=STATES[e.state[now]],
+        progress=float(e.progress[frame]),
+        state=STATES[e.state[frame]],
     )
 
 
@@ -116,14 +116,16 @@ def progress_question(task: str | None, num_pictures: int, *, with_actions: bool
     return question.format(frames=_marks(num_pictures), task=task_text(task))
 
 
-def progress_answer(e: LabelledEpisode, now: int) -> str:
-    """What remains after frame `now`, as far as the actions are known, and the share that is done."""
-    left, percent = e.remaining(now), 100.0 * float(e.progress[now])
+def progress_answer(e: LabelledEpisode, frame: int) -> str:
+    """What remains after frame `frame`, as far as the actions are known, and the share that is done."""
+    remaining_steps, percent = e.remaining(frame), 100.0 * float(e.progress[frame])
     if not e.has_actions:
         return template("procvqa", "c", "share", "answer").format(percent=percent)
-    if left:
-        return template("procvqa", "c", "progress", "answer").format(actions=_numbered(e, left), percent=percent)
-    reason = finish_reason(e, now)
+    if remaining_steps:
+        return template("procvqa", "c", "progress", "answer").format(
+            actions=_numbered(e, remaining_steps), percent=percent
+        )
+    reason = finish_reason(e, frame)
     return template("procvqa", "c", "progress", "finished").format(reason=reason, percent=percent)
 
 
@@ -135,9 +137,9 @@ def _numbered(e: LabelledEpisode, steps: Sequence[int]) -> str:
     return "\n".join(f"{number}. {e.steps[step]}" for number, step in enumerate(steps, 1))
 
 
-def finish_reason(e: LabelledEpisode, now: int) -> str:
+def finish_reason(e: LabelledEpisode, current_frame: int) -> str:
     """Why nothing remains: the annotator's words where it gave some within the last second, else the steps done."""
-    recent = [frame for frame in e.reasons if now - e.fps <= frame <= now]
+    recent = [frame for frame in e.reasons if current_frame - e.fps <= frame <= current_frame]
     if recent:
         return without_marks(" ".join(e.reasons[max(recent)].split()))
     return template("procvqa", "reason", "steps").format(actions=", ".join(e.steps))
@@ -149,12 +151,12 @@ def finish_reason(e: LabelledEpisode, now: int) -> str:
 def _segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterator[Row]:
     """The whole run with its task; then, in drawn order, without it, and a part of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
-    others = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
-    most = config.segmentation_frames
+    other_variants = ["untold", "range"] if rng.random() < 0.5 else ["range", "untold"]
+    max_frames = config.segmentation_frames
     # As many variants as the quota says. The number of pictures is drawn for each, so that it tells nothing
-    for variant in ["whole", *others][: config.segmentation_per_episode]:
+    for variant in ["whole", *other_variants][: config.segmentation_per_episode]:
         for start, end in _draw_stretches(e, rng, 1) if variant == "range" else [(0, len(e.progress))]:
-            drawn_count = int(rng.integers(max(2, most // 2), most + 1))
+            drawn_count = int(rng.integers(max(2, max_frames // 2), max_frames + 1))
             evenly = np.linspace(start, end - 1, min(end - start, drawn_count))
             yield from _segmentation_sample(e, variant, sorted({round(frame) for frame in evenly}))
 
@@ -163,13 +165,13 @@ def _published_segmentation(e: LabelledEpisode, config: SamplesConfig) -> Iterat
     """The whole run; with equal chance nothing more, the same without its task, or two parts of the run."""
     rng = generator(e, SEGMENTATION, config.seed)
     whole = (0, len(e.progress))
-    asked = [("whole", whole)]
+    variants = [("whole", whole)]
     repeat = int(rng.integers(0, 3))
     if repeat == 1:
-        asked.append(("untold", whole))
+        variants.append(("untold", whole))
     elif repeat == 2:
-        asked += [("range", stretch) for stretch in _draw_stretches(e, rng, 2)]
-    for variant, (start, end) in asked:
+        variants += [("range", stretch) for stretch in _draw_stretches(e, rng, 2)]
+    for variant, (start, end) in variants:
         low, high = RANGE_FRAMES if variant == "range" else WHOLE_FRAMES
         step = -(-(end - start) // int(rng.integers(low, high + 1)))
         yield from _segmentation_sample(e, variant, list(range(start, end, max(1, step))))
@@ -191,8 +193,10 @@ def _draw_stretches(e: LabelledEpisode, rng: np.random.Generator, count: int) ->
 def _segmentation_sample(e: LabelledEpisode, variant: str, frames: list[int]) -> Iterator[Row]:
     """The sample that asks for the segments in these pictures; none where they show no attempt."""
     # In numbers of the pictures shown, from 0: a model does not know the frames of the video
-    shown = ((s.name, [k for k, at in enumerate(frames) if s.start_frame <= at < s.end_frame]) for s in e.attempts)
-    spans = [{"action_description": name, "start_frame": n[0], "end_frame": n[-1]} for name, n in shown if n]
+    step_pictures = (
+        (s.name, [k for k, frame in enumerate(frames) if s.start_frame <= frame < s.end_frame]) for s in e.attempts
+    )
+    spans = [{"action_description": name, "start_frame": n[0], "end_frame": n[-1]} for name, n in step_pictures if n]
     if spans:
         marks = "\n".join(f"{number}: {IMAGE_MARK}" for number in range(len(frames)))
         wording = template("procvqa", "a", variant, "question")

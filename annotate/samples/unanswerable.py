@@ -98,13 +98,13 @@ def part_in_pictures(e: LabelledEpisode, camera: str, is_last: bool, share: floa
     parting = int(np.argmax(e.progress >= share))
     start, end = (parting, e.step_ends[-1]) if is_last else (0, parting)
     # One more than the ends of steps, which may be two pictures alone
-    inside = (frame for frame in e.step_ends if start < frame < end)
-    return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inside})) if start < end else None
+    inner_ends = (frame for frame in e.step_ends if start < frame < end)
+    return _of_frames(e, camera, sorted({start, (start + end) // 2, end, *inner_ends})) if start < end else None
 
 
-def is_whole_other_run(other: LabelledEpisode, e: LabelledEpisode) -> bool:
+def is_whole_other_run(candidate: LabelledEpisode, e: LabelledEpisode) -> bool:
     """Is it another run of the same task, which completed every step in order?"""
-    return other.task == e.task and other.episode_index != e.episode_index and other.step_ends is not None
+    return candidate.task == e.task and candidate.episode_index != e.episode_index and candidate.step_ends is not None
 
 
 def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
@@ -113,8 +113,8 @@ def draw_one[T](rng: np.random.Generator, choices: Sequence[T]) -> T:
 
 def draw_camera(rng: np.random.Generator, e: LabelledEpisode) -> str:
     """The preferred camera in half of all draws, else any other one."""
-    others = list(e.cameras)[1:]
-    return draw_one(rng, others) if others and rng.random() < 0.5 else e.camera
+    other_cameras = list(e.cameras)[1:]
+    return draw_one(rng, other_cameras) if other_cameras and rng.random() < 0.5 else e.camera
 
 
 UNANSWERABLE = "progresslm_unanswerable"
@@ -150,34 +150,34 @@ _Picture = tuple[SamplePicture, tuple[LabelledEpisode, ...]]  # and whose it is 
 
 
 def unanswerable(
-    e: LabelledEpisode, others: Sequence[LabelledEpisode], strangers: Sequence[Stranger], config: SamplesConfig
+    e: LabelledEpisode, other_episodes: Sequence[LabelledEpisode], strangers: Sequence[Stranger], config: SamplesConfig
 ) -> Iterator[dict[str, Any]]:
-    """The unanswerable samples of an episode; `others` and `strangers` as `progresslm.samples` has them."""
+    """The unanswerable samples of an episode; `other_episodes` and `strangers` as `progresslm.samples` has them."""
     rng = generator(e, UNANSWERABLE, config.seed)
-    ways = _Ways(e, others, strangers).by_reason(with_editor=config.image_editor is not None)
+    ways = _Ways(e, other_episodes, strangers).by_reason(with_editor=config.image_editor is not None)
     if not ways:
         return
     reasons = [str(reason) for reason in rng.permutation(list(ways))]
-    for number, now in enumerate(e.draw_moments(rng, config.unanswerable_per_episode, config.rare_share)):
+    for number, frame in enumerate(e.draw_moments(rng, config.unanswerable_per_episode, config.rare_share)):
         # Each with draws of its own: what one sample shows does not move those of the next
         of_sample = generator(e, f"{UNANSWERABLE} {number}", config.seed)
         reason = reasons[number % len(reasons)]
-        view, shown, picture, of_others = draw_one(of_sample, ways[reason])(now, of_sample)
+        view, demonstration, picture, of_others = draw_one(of_sample, ways[reason])(frame, of_sample)
         form = draw_form(of_sample, config)
-        item = template("progresslm", "item", shown.kind)
-        why = template("progresslm", "unanswerable", reason).format(item=item)
+        item = template("progresslm", "item", demonstration.kind)
+        explanation = template("progresslm", "unanswerable", reason).format(item=item)
         yield sample_row(
             e,
             UNANSWERABLE,
-            shown.kind,
-            [*shown.pictures, picture],
-            question_text(view, shown.task, shown.shares, shown.steps, form),
-            answer_text(form, ref_think=why, ref=NA, score_think=NA, score=NA),
-            others=of_others,
+            demonstration.kind,
+            [*demonstration.pictures, picture],
+            question_text(view, demonstration.task, demonstration.shares, demonstration.steps, form),
+            answer_text(form, ref_think=explanation, ref=NA, score_think=NA, score=NA),
+            other_episodes=of_others,
             form=form,
             reason=reason,
-            edit_instruction=_instruction(e, now) if reason == EDITED else None,
-            names_steps=shown.kind == "text",
+            edit_instruction=_instruction(e, frame) if reason == EDITED else None,
+            names_steps=demonstration.kind == "text",
         )
 
 
@@ -185,9 +185,9 @@ def draw_form(rng: np.random.Generator, config: SamplesConfig) -> Form:
     return "think" if rng.random() < config.think_share else "no_think"
 
 
-def _instruction(e: LabelledEpisode, now: int) -> str:
+def _instruction(e: LabelledEpisode, frame: int) -> str:
     """What an image editor is told. Without names of steps the task as a whole says what is needed."""
-    return template("progresslm", "edit").format(action=e.action_at(now) if e.has_actions else e.task)
+    return template("progresslm", "edit").format(action=e.action_at(frame) if e.has_actions else e.task)
 
 
 class _Ways:
@@ -225,18 +225,18 @@ class _Ways:
             (EDITED, way(self._pictures, partial(self._own, edit=EDITED)), has_pictures and with_editor),
         ]
         possible = [(reason, way) for reason, way, can_be in ways if can_be]
-        return {reason: [way for of, way in possible if of == reason] for reason, _ in possible}
+        return {reason: [way for way_reason, way in possible if way_reason == reason] for reason, _ in possible}
 
     @staticmethod
     def _case(
         show: Callable[[np.random.Generator], _Shown],
         draw: Callable[[str, int, np.random.Generator], _Picture],
-        now: int,
+        frame: int,
         rng: np.random.Generator,
     ) -> _Case:
-        view, demonstration, camera, others = show(rng)
-        picture, more = draw(camera, now, rng)
-        return view, demonstration, picture, (*others, *more)
+        view, demonstration, camera, shown_episodes = show(rng)
+        picture, picture_episodes = draw(camera, frame, rng)
+        return view, demonstration, picture, (*shown_episodes, *picture_episodes)
 
     # Demonstrations
 
@@ -271,18 +271,18 @@ class _Ways:
 
     # Pictures of the state
 
-    def _own(self, camera: str, now: int, rng: np.random.Generator, edit: str = "") -> _Picture:
-        named = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
-        return SamplePicture(self.e.episode_index, camera, now, named), ()
+    def _own(self, camera: str, frame: int, rng: np.random.Generator, edit: str = "") -> _Picture:
+        edit_name = f"{edit}-{int(rng.integers(1 << 32)):08x}" if edit else ""
+        return SamplePicture(self.e.episode_index, camera, frame, edit_name), ()
 
-    def _foreign(self, camera: str, now: int, rng: np.random.Generator) -> _Picture:
+    def _foreign(self, camera: str, current_frame: int, rng: np.random.Generator) -> _Picture:
         """Of another task, by the camera of that name if it can be."""
-        other = draw_one(rng, [*self.foreign, *self.strangers])
+        source_episode = draw_one(rng, [*self.foreign, *self.strangers])
         share = rng.uniform(UNDER_WAY, 1)
-        if isinstance(other, Stranger):
-            return other.picture(camera, share), ()
-        frame = int(share * len(other.progress))
-        return SamplePicture(other.episode_index, other.camera_like(camera), frame), (other,)
+        if isinstance(source_episode, Stranger):
+            return source_episode.picture(camera, share), ()
+        frame = int(share * len(source_episode.progress))
+        return SamplePicture(source_episode.episode_index, source_episode.camera_like(camera), frame), (source_episode,)
 
     # Another part of the run
 
@@ -292,16 +292,16 @@ class _Ways:
         shortest = (part_in_pictures(e, e.camera, True, LATE[1]), part_in_pictures(e, e.camera, False, 1 - LATE[1]))
         return bool(e.progress[0] <= LATE[0] - BEYOND) and None not in shortest
 
-    def _not_shown(self, now: int, rng: np.random.Generator) -> _Case:
-        """Pictures of one part of the run, and one from well before or after it; `now` plays no role."""
+    def _not_shown(self, current_frame: int, rng: np.random.Generator) -> _Case:
+        """Pictures of one part of the run, and one from well before or after it; `current_frame` plays no role."""
         e, camera = self.e, draw_camera(rng, self.e)
         is_last, share = draw_part(rng)
         demonstration = part_in_pictures(e, camera, is_last, share)
         assert demonstration is not None
         frames = np.arange(len(e.progress))
         if is_last:
-            outside = (frames < demonstration.pictures[0].frame_index) & (e.progress <= share - BEYOND)
+            is_outside = (frames < demonstration.pictures[0].frame_index) & (e.progress <= share - BEYOND)
         else:
-            outside = (frames > demonstration.pictures[-1].frame_index) & (e.progress >= share + BEYOND)
-        frame = draw_one(rng, np.flatnonzero(outside).tolist())
+            is_outside = (frames > demonstration.pictures[-1].frame_index) & (e.progress >= share + BEYOND)
+        frame = draw_one(rng, np.flatnonzero(is_outside).tolist())
         return "visual", demonstration, SamplePicture(e.episode_index, camera, frame), ()

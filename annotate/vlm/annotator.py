@@ -25,14 +25,14 @@ ATTEMPTS_PER_CALL = 12
 PLAN_PICTURES = 24  # of a whole run: enough to see what is done
 
 
-async def annotate_episode(view: EpisodeView, ask: Ask, config: VlmConfig) -> EpisodeLabel:
+async def annotate_episode(view: EpisodeView, send_request: Ask, config: VlmConfig) -> EpisodeLabel:
     """Label an episode of two frames or more. Raises VlmError, and what `view.load` raises."""
-    return await _Annotation(view, ask, config).label()
+    return await _Annotation(view, send_request, config).label()
 
 
-def _with_moves(segments: Sequence[Segment], seen: Sequence[int], fps: float) -> list[Segment]:
+def _with_moves(segments: Sequence[Segment], visible_starts: Sequence[int], fps: float) -> list[Segment]:
     """With a note where one begins at a moment of the arm's, not at that frame where the model saw it."""
-    off_s = [abs(s.start_frame - frame) / fps for s, frame in zip(segments, seen, strict=True)]
+    off_s = [abs(s.start_frame - frame) / fps for s, frame in zip(segments, visible_starts, strict=True)]
     notes = [f"put where the arm shows it, {seconds:.1f} s off the model's" for seconds in off_s]
     return [noted(s, note) if off else s for s, note, off in zip(segments, notes, off_s, strict=True)]
 
@@ -45,8 +45,8 @@ def _beginning_at(starts: Sequence[int], segments: Sequence[Segment], num_frames
 class _Annotation:
     """One episode being annotated: what is known of it so far."""
 
-    def __init__(self, view: EpisodeView, ask: Ask, config: VlmConfig) -> None:
-        self.view, self.ask, self.config = view, ask, config
+    def __init__(self, view: EpisodeView, send_request: Ask, config: VlmConfig) -> None:
+        self.view, self.ask, self.config = view, send_request, config
         self.tolerance = (config.gate_tolerance_s or windows.MATCH_S) * view.fps  # frames
         self.task = view.task if view.task and view.task.strip() else None
         self.is_inferred = self.task is None
@@ -57,15 +57,17 @@ class _Annotation:
     async def label(self) -> EpisodeLabel:
         view, config = self.view, self.config
         # A long episode is seen in several windows; the plan sees all of it at once, in fewer pictures
-        shown = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
-        overview = tuple(spread(shown, min(PLAN_PICTURES, config.max_images)))
-        pictures = await load_pictures(view, [overview, *windows.windows(shown, config)], sheets=config.contact_sheet)
+        shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
+        overview = tuple(spread(shown_frames, min(PLAN_PICTURES, config.max_images)))
+        pictures = await load_pictures(
+            view, [overview, *windows.windows(shown_frames, config)], sheets=config.contact_sheet
+        )
 
         # Coarsely first: which steps there are, and between which two pictures each activity begins
         await self._make_plan(pictures[overview])
-        spans, other = await self._looks(shown, pictures)
-        seen = await self._refined(spans, self._doubtful(spans, other))
-        starts = settled(spans, seen, view.moments, view.fps, view.num_frames)
+        spans, other_spans = await self._looks(shown_frames, pictures)
+        visible_starts = await self._refined(spans, self._doubtful(spans, other_spans))
+        starts = settled(spans, visible_starts, view.moments, view.fps, view.num_frames)
 
         # Then the segments: were they completed, by the model, and by what is known of the episode?
         segments = []
@@ -75,25 +77,25 @@ class _Annotation:
             else:
                 name, kind, completed, step = span.label.capitalize(), span.label, span.label == DONE, None
             segments.append(Segment(name, start, end, kind, completed, step, notes="; ".join(span.notes) or None))
-        segments = _with_moves(segments, seen, view.fps)
+        segments = _with_moves(segments, visible_starts, view.fps)
         if config.verify:
-            segments = await self._verified(segments, shown)
+            segments = await self._verified(segments, shown_frames)
 
         # The confidence compares boundaries after they were refined; what is known comes last, it is the strongest
-        by_motion = windows.expected_f1(seen, view.motion_cuts, view.fps)
-        confidence = windows.confidences(spans, starts, view.num_frames, other, by_motion, self.tolerance)
+        by_motion = windows.expected_f1(visible_starts, view.motion_cuts, view.fps)
+        confidence = windows.confidences(spans, starts, view.num_frames, other_spans, by_motion, self.tolerance)
         segments = [replace(s, confidence=c) for s, c in zip(segments, confidence, strict=True)]
         # Equal parts, as the model told them, are none any more where some were moved
-        if doubts := implausible(_beginning_at(seen, segments, view.num_frames), self.plan, view.success):
+        if doubts := implausible(_beginning_at(visible_starts, segments, view.num_frames), self.plan, view.success):
             self._review(*doubts)
             segments = [replace(s, confidence=min(s.confidence or 0.0, DOUBTED)) for s in segments]
-        known = with_outcome(segments, self.plan, view.success, shown)
-        self.notes += known.notes
-        self._review(*known.contradictions)
+        outcome = with_outcome(segments, self.plan, view.success, shown_frames)
+        self.notes += outcome.notes
+        self._review(*outcome.contradictions)
 
         assert self.task is not None
         return EpisodeLabel(
-            segments=known.segments,
+            segments=outcome.segments,
             num_planned=len(self.plan),
             task=self.task,
             task_inferred=self.is_inferred,
@@ -149,7 +151,7 @@ class _Annotation:
                 self.plan.append(name)
 
     async def _looks(
-        self, shown: windows.Window, pictures: dict[windows.Window, prompts.Pictures]
+        self, shown_frames: windows.Window, pictures: dict[windows.Window, prompts.Pictures]
     ) -> tuple[list[windows.Span], list[windows.Span] | None]:
         """The spans of one pass, or of two that are compared; and those of another look, if there was one.
 
@@ -158,11 +160,11 @@ class _Annotation:
         """
         config = self.config
         if config.passes == 1:
-            return await self._look(shown, pictures), None
+            return await self._look(shown_frames, pictures), None
         # Other frames, so that the second look is not the first one again
-        shifted = windows.shifted_frames(shown)
-        others = await load_pictures(self.view, windows.windows(shifted, config), sheets=config.contact_sheet)
-        first, second = await all_results(self._look(shown, pictures), self._look(shifted, others))
+        shifted = windows.shifted_frames(shown_frames)
+        shifted_pictures = await load_pictures(self.view, windows.windows(shifted, config), sheets=config.contact_sheet)
+        first, second = await all_results(self._look(shown_frames, pictures), self._look(shifted, shifted_pictures))
         # Without a gate the first pass counts, and the second serves its confidence
         if config.gate_tolerance_s is None or windows.agree(first, second, self.tolerance):
             return first, second
@@ -171,19 +173,19 @@ class _Annotation:
             self.notes.append("the two passes differ")
             return first, second
         # Two against one: the pass that the strong model agrees with counts
-        strong = await self._look(shown, pictures, model=config.strong_model)
-        for which, spans in (("first", first), ("second", second)):
+        strong = await self._look(shown_frames, pictures, model=config.strong_model)
+        for pass_name, spans in (("first", first), ("second", second)):
             if windows.agree(spans, strong, self.tolerance):
                 self.needs_review = False
-                self.notes.append(f"the two passes differ; the strong model agrees with the {which}")
+                self.notes.append(f"the two passes differ; the strong model agrees with the {pass_name}")
                 return spans, strong
         self.notes.append("the two passes differ, and the strong model agrees with neither")
         return strong, first
 
     async def _look(
-        self, shown: windows.Window, pictures: dict[windows.Window, prompts.Pictures], *, model: str = ""
+        self, shown_frames: windows.Window, pictures: dict[windows.Window, prompts.Pictures], *, model: str = ""
     ) -> list[windows.Span]:
-        parts = windows.windows(shown, self.config)
+        parts = windows.windows(shown_frames, self.config)
         whole = len(parts) == 1
 
         async def look(window: windows.Window) -> tuple[windows.Window, list[windows.Span]]:
@@ -202,29 +204,31 @@ class _Annotation:
 
         return windows.merged(await all_results(*map(look, parts)))
 
-    def _doubtful(self, spans: Sequence[windows.Span], other: Sequence[windows.Span] | None) -> list[int]:
+    def _doubtful(self, spans: Sequence[windows.Span], other_spans: Sequence[windows.Span] | None) -> list[int]:
         """The boundaries to refine, by the span that each begins, from 1."""
         inner = range(1, len(spans))
         if self.config.refine != "doubtful":
             return [*inner] if self.config.refine else []
-        return [k for k in inner if other is not None and not windows.is_met(spans[k], other, self.tolerance)]
+        return [
+            k for k in inner if other_spans is not None and not windows.is_met(spans[k], other_spans, self.tolerance)
+        ]
 
     async def _refined(self, spans: Sequence[windows.Span], doubtful: Sequence[int]) -> list[int]:
         """The first frame of each span: in the middle of two pictures; of the doubtful ones narrowed to a frame."""
         ranges = windows.search_ranges(spans, self.view.num_frames)
         starts = [span.middle for span in spans]
 
-        async def narrow(k: int, window: windows.Window, shown: prompts.Pictures) -> None:
-            before, after = spans[k - 1], spans[k]
-            is_retry = before.label == after.label
+        async def narrow(k: int, window: windows.Window, window_pictures: prompts.Pictures) -> None:
+            previous_span, next_span = spans[k - 1], spans[k]
+            is_retry = previous_span.label == next_span.label
             reply = await self._question(
                 "refine",
-                shown,
+                window_pictures,
                 prompts.refine_reply(window),
                 task=self._said["task"],
                 spacing=f"{max(b - a for a, b in pairwise(window)) / self.view.fps:.3f}",
-                before=prompts.activity(before.label, self.plan) + (", a try that ends" if is_retry else ""),
-                after=prompts.activity(after.label, self.plan) + (", tried anew" if is_retry else ""),
+                before=prompts.activity(previous_span.label, self.plan) + (", a try that ends" if is_retry else ""),
+                after=prompts.activity(next_span.label, self.plan) + (", tried anew" if is_retry else ""),
             )
             picture = int(reply.value["picture"])
             # A change lies between the picture that shows the next activity first, and the one before it
@@ -234,8 +238,8 @@ class _Annotation:
         while wide:
             dense = {k: windows.dense_frames(*ranges[k - 1], self.config.refine_images) for k in wide}
             pictures = await load_pictures(self.view, list(dense.values()))
-            asked = (narrow(k, window, pictures[window]) for k, window in dense.items())
-            are_answered = await all_results(*(self._is_answered("refine", answer) for answer in asked))
+            requests = (narrow(k, window, pictures[window]) for k, window in dense.items())
+            are_answered = await all_results(*(self._is_answered("refine", answer) for answer in requests))
             # A boundary that could not be narrowed stays where it was
             answered = [*compress(wide, are_answered)]
             starts = [sum(ranges[k - 1]) // 2 if k in answered else start for k, start in enumerate(starts)]
@@ -243,12 +247,12 @@ class _Annotation:
         # A refined boundary may have left its pictures, never its neighbours
         return windows.ascending(starts, self.view.num_frames)
 
-    async def _verified(self, segments: list[Segment], shown: windows.Window) -> list[Segment]:
+    async def _verified(self, segments: list[Segment], shown_frames: windows.Window) -> list[Segment]:
         """The segments with `completed` as judged by the pictures around the end of each attempt."""
         judged, fps = list(segments), self.view.fps
         attempts = [k for k, segment in enumerate(segments) if segment.kind == STEP]
         batches = {
-            windows.around([segments[k].end_frame for k in batch], shown): list(batch)
+            windows.around([segments[k].end_frame for k in batch], shown_frames): list(batch)
             for batch in batched(attempts, ATTEMPTS_PER_CALL)
         }
         pictures = await load_pictures(self.view, list(batches), sheets=self.config.contact_sheet)
@@ -265,12 +269,12 @@ class _Annotation:
             for number, k in enumerate(batch, 1):
                 completed = reply.value[prompts.attempt_key(number)]["completed"]
                 if completed != segments[k].completed:
-                    before = "completed" if segments[k].completed else "not completed"
+                    former_verdict = "completed" if segments[k].completed else "not completed"
                     verified = replace(segments[k], completed=completed)
-                    judged[k] = noted(verified, f"seen as {before} before it was verified")
+                    judged[k] = noted(verified, f"seen as {former_verdict} before it was verified")
 
-        asked = starmap(judge, batches.items())
-        await all_results(*(self._is_answered("verify", answer) for answer in asked))
+        requests = starmap(judge, batches.items())
+        await all_results(*(self._is_answered("verify", answer) for answer in requests))
         return judged
 
 
@@ -286,19 +290,19 @@ class Reasoning:
 
 
 async def reason_episode(
-    view: EpisodeView, segments: Sequence[Segment], num_planned: int, ask: Ask, config: VlmConfig
+    view: EpisodeView, segments: Sequence[Segment], num_planned: int, send_request: Ask, config: VlmConfig
 ) -> list[Reasoning]:
     """A text for one shown frame per reason_interval_s; near-identical ones within a segment share theirs.
 
     A frame of which the model wrote nothing that can be seen is left out. `view.task` is the inferred task where the
     dataset states none. Raises VlmError and what `view.load` raises.
     """
-    shown = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
-    chosen = chosen_frames(shown, view.fps, config.reason_interval_s)
+    shown_frames = windows.shown_frames(view.frames, view.num_frames, view.fps, config)
+    chosen = chosen_frames(shown_frames, view.fps, config.reason_interval_s)
     text_of = _frames_with_text(view, segments, chosen)
     # Each frame that needs a text of its own is shown, and asked about
-    asked = [*batched(dict.fromkeys(text_of.values()), MOMENTS_PER_CALL)]
-    pictures = await load_pictures(view, asked, sheets=config.contact_sheet)
+    windows_to_ask = [*batched(dict.fromkeys(text_of.values()), MOMENTS_PER_CALL)]
+    pictures = await load_pictures(view, windows_to_ask, sheets=config.contact_sheet)
     # The segments name the steps that were attempted
     names = {s.step: s.name for s in segments if s.step is not None}
     steps = prompts.step_list([names.get(step, "not attempted in this run") for step in range(num_planned)])
@@ -313,13 +317,15 @@ async def reason_episode(
         question = prompts.render(
             "reason", task=task, steps=steps, moments="\n".join(moments), max_chars=prompts.REASON_CHARS
         )
-        reply = await ask(prompts.request("reason", pictures[window], question, prompts.reason_reply(window), config))
+        reply = await send_request(
+            prompts.request("reason", pictures[window], question, prompts.reason_reply(window), config)
+        )
         for frame in window:
             texts[frame] = prompts.one_line(reply.value[prompts.picture_key(frame)])
 
     # All questions at once; frames that share a text get it together with the one that was asked about. A model may
     # write nothing that can be seen: then there is no reason rather than an empty one
-    await all_results(*map(explain, asked))
+    await all_results(*map(explain, windows_to_ask))
     return [
         Reasoning(frame, text, len(completed_steps(segments, frame)) == num_planned)
         for frame in chosen
@@ -327,13 +333,13 @@ async def reason_episode(
     ]
 
 
-def chosen_frames(shown: windows.Window, fps: float, interval_s: float) -> list[int]:
+def chosen_frames(shown_frames: windows.Window, fps: float, interval_s: float) -> list[int]:
     """The first shown frame, then always the next one at least `interval_s` later.
 
     Example: of frames 0, 30, 60 ... at 30 fps an interval of 2 s chooses 0, 60, 120 ...
     """
-    chosen = [shown[0]]
-    for f in shown[1:]:
+    chosen = [shown_frames[0]]
+    for f in shown_frames[1:]:
         if f - chosen[-1] >= interval_s * fps:
             chosen.append(f)
     return chosen
@@ -342,22 +348,22 @@ def chosen_frames(shown: windows.Window, fps: float, interval_s: float) -> list[
 def _frames_with_text(view: EpisodeView, segments: Sequence[Segment], chosen: Sequence[int]) -> dict[int, int]:
     """For each chosen frame the earlier one of its segment whose text it shares, or itself."""
     text_of: dict[int, int] = {}
-    asked: list[int] = []
+    text_frames: list[int] = []
     for frame in chosen:
         segment = _at(segments, frame)
-        near = (f for f in asked if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS)
+        near = (f for f in text_frames if (int(view.phash[f]) ^ int(view.phash[frame])).bit_count() <= NEAR_BITS)
         text_of[frame] = next((f for f in near if _at(segments, f) is segment), frame)
         if text_of[frame] == frame:
-            asked.append(frame)
+            text_frames.append(frame)
     return text_of
 
 
 def _state(segments: Sequence[Segment], num_planned: int, frame: int) -> str:
     """What the segments say of a moment."""
     s, complete = _at(segments, frame), completed_steps(segments, frame)
-    now = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
-    left = [str(step + 1) for step in range(num_planned) if step not in complete]
-    return f"{now}; steps still to complete: {', '.join(left) or 'none'}"
+    current_activity = f"step {(s.step or 0) + 1}, {prompts.quote(s.name)}" if s.kind == STEP else s.kind
+    remaining_steps = [str(step + 1) for step in range(num_planned) if step not in complete]
+    return f"{current_activity}; steps still to complete: {', '.join(remaining_steps) or 'none'}"
 
 
 def _at(segments: Sequence[Segment], frame: int) -> Segment:

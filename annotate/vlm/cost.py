@@ -89,12 +89,12 @@ class Prediction:
     def total(self) -> CallCost:
         return total_of(self.stages.values())
 
-    def __add__(self, other: "Prediction") -> "Prediction":
+    def __add__(self, addend: "Prediction") -> "Prediction":
         """Both together."""
-        stages = [s for s in STAGES if s in self.stages or s in other.stages]
-        costs = {s: total_of(p.stages.get(s, CallCost()) for p in (self, other)) for s in stages}
-        hours = self.gpu_hours + other.gpu_hours
-        return Prediction(self.episodes + other.episodes, costs, hours, self.usd + other.usd)
+        stages = [s for s in STAGES if s in self.stages or s in addend.stages]
+        costs = {s: total_of(p.stages.get(s, CallCost()) for p in (self, addend)) for s in stages}
+        hours = self.gpu_hours + addend.gpu_hours
+        return Prediction(self.episodes + addend.episodes, costs, hours, self.usd + addend.usd)
 
     def rows(self) -> list[dict[str, Any]]:
         """One row per stage and one for all, in whole calls and tokens."""
@@ -108,13 +108,13 @@ class Prediction:
         """
         paid = [call for call in calls if call["status"] != "sent"]
         true = costs_by_stage(paid)
-        lost = Counter(call["stage"] for call in paid if call["status"] != "ok")
-        lost["all"] = lost.total()
+        num_failed = Counter(call["stage"] for call in paid if call["status"] != "ok")
+        num_failed["all"] = num_failed.total()
         true["all"] = total_of(true.values())
         rows = []
-        asked = {stage: self.stages.get(stage, CallCost()) for stage in STAGES if stage in {*self.stages, *true}}
-        for stage, predicted in {**asked, "all": self.total}.items():
-            row: dict[str, Any] = {"stage": stage, "lost": lost[stage]}
+        predictions = {stage: self.stages.get(stage, CallCost()) for stage in STAGES if stage in {*self.stages, *true}}
+        for stage, predicted in {**predictions, "all": self.total}.items():
+            row: dict[str, Any] = {"stage": stage, "lost": num_failed[stage]}
             for name in ("calls", "prompt_tokens", "completion_tokens"):
                 expected, actual = getattr(predicted, name), getattr(true.get(stage, CallCost()), name)
                 error = expected / actual - 1 if actual else None
@@ -219,7 +219,7 @@ async def replay(
     chance = (number * GOLDEN) % 1.0
     steps = min(config.max_steps, max(2, math.floor(expected.steps + chance)))
     cuts = max(1, math.floor(expected.changes + chance))
-    asked: list[tuple[Request, dict[str, Any]]] = []
+    requests: list[tuple[Request, dict[str, Any]]] = []
 
     async def ask(request: Request) -> Reply:
         assert request.schema is not None
@@ -227,13 +227,13 @@ async def replay(
             value = _segments(request, cuts, steps, episode.num_frames, expected.text_share)
         else:
             value = _typical(request.schema, expected.text_share, steps)
-        asked.append((request, value))
+        requests.append((request, value))
         return Reply("", value, 0, 0, 0.0, cached=False)
 
     label = await annotate_episode(view, ask, config)
     if config.reason:
         await reason_episode(view, label.segments, label.num_planned, ask, config)
-    return asked
+    return requests
 
 
 def _typical(schema: Mapping[str, Any], share: float, items: int) -> Any:
@@ -272,16 +272,16 @@ def _segments(request: Request, cuts: int, steps: int, num_frames: int, share: f
         return {"label": label, "outcome": change["outcome"]["enum"][0]}
 
     change_at: dict[int, dict[str, Any]] = {}  # by picture
-    before = 0  # changes before the window
+    num_changes = 0  # changes before the window
     for number in range(1, cuts + 1):
         frame = num_frames * number / (cuts + 1)
         if frame <= first:
-            before = number
+            num_changes = number
         elif frame <= pictures[-1]:
             picture = pictures[bisect_left(pictures, frame)]
             change_at[picture] = {"picture": picture} | activity(number)
     # A reply that needs a change has one at its last picture
     if not change_at and properties["changes"]["minItems"]:
-        change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(before + 1)
+        change_at[pictures[-1]] = {"picture": pictures[-1]} | activity(num_changes + 1)
     changes = list(change_at.values())[: properties["changes"]["maxItems"]]
-    return {"seen": _typical(properties["seen"], share, 0), "first": activity(before), "changes": changes}
+    return {"seen": _typical(properties["seen"], share, 0), "first": activity(num_changes), "changes": changes}

@@ -32,7 +32,7 @@ def asked_about(runs: Sequence[bool | None], config: VlmConfig) -> int:
 
 def label_task(
     episodes: Sequence[Signals],
-    said: Mapping[int, EpisodeLabel],
+    model_labels: Mapping[int, EpisodeLabel],
     curve_of: Callable[[int, EpisodeLabel], np.ndarray],
     config: VlmConfig,
     transfer: TransferConfig,
@@ -40,7 +40,8 @@ def label_task(
 ) -> Generator[dict[int, VlmConfig], None, TaskLabels]:
     """Label the runs of one task; yields, by episode_index, the runs to ask about next, each with its settings.
 
-    said: the answers so far, which the caller adds to before it goes on; a run may lack one. curve_of: the progress [n]
+    model_labels: the answers so far, which the caller adds to before it goes on; a run may lack one. curve_of: the
+    progress [n]
     of an episode by a label.
     """
     count = asked_about([e.success for e in episodes], config)
@@ -51,28 +52,32 @@ def label_task(
         return {}, {}
     by_index = {e.episode_index: e for e in whole}
 
-    def least_alike(asked: Sequence[int]) -> list[int]:
+    def least_alike(asked_runs: Sequence[int]) -> list[int]:
         """The runs to ask about that are left, those first of which the answers so far say the least alike."""
-        answers = one_plan({k: said[k] for k in _complete(asked, said)})
+        answers = one_plan({k: model_labels[k] for k in _complete(asked_runs, model_labels)})
         references = _references(by_index, answers, curve_of)
-        return _by_spread([by_index[k] for k in order if k not in asked], references, transfer, motion)
+        return _by_spread([by_index[k] for k in order if k not in asked_runs], references, transfer, motion)
 
-    asked, sure = yield from _ask_few(order, count, said, config, least_alike)
+    asked_runs, sure_runs = yield from _ask_few(order, count, model_labels, config, least_alike)
 
     # Doubtful answers count only where there are no sure ones. Where most runs are unfinished, no run follows another
-    complete = _complete(asked, said)
-    shown = one_plan({k: said[k] for k in sure or complete}) if 2 * len(complete) > len(asked) else {}
+    complete = _complete(asked_runs, model_labels)
+    reference_labels = (
+        one_plan({k: model_labels[k] for k in sure_runs or complete}) if 2 * len(complete) > len(asked_runs) else {}
+    )
     # What the model said of a run stays, be it doubtful: no other run's label takes its place
-    others = [e for e in whole if e.episode_index in shown or e.episode_index not in asked]
-    labels, alignments = _followed(others, shown, curve_of, transfer, motion, are_sure=bool(sure))
-    yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked}}
+    followed_runs = [e for e in whole if e.episode_index in reference_labels or e.episode_index not in asked_runs]
+    labels, alignments = _followed(
+        followed_runs, reference_labels, curve_of, transfer, motion, are_sure=bool(sure_runs)
+    )
+    yield {e.episode_index: config for e in episodes if e.episode_index not in {*labels, *asked_runs}}
     return labels, alignments
 
 
 def _ask_few(
     order: Sequence[int],
     count: int,
-    said: Mapping[int, EpisodeLabel],
+    model_labels: Mapping[int, EpisodeLabel],
     config: VlmConfig,
     least_alike: Callable[[Sequence[int]], list[int]],
 ) -> Generator[dict[int, VlmConfig], None, tuple[list[int], list[int]]]:
@@ -81,17 +86,17 @@ def _ask_few(
     The last one is that which the others say least of. One doubtful run is made up for by the others; for each further
     one one more is asked about, up to twice as many as are wanted.
     """
-    asked: list[int] = []
-    sure: list[int] = []
-    more = list(order[: max(1, count - 1)])
-    while more:
-        yield dict.fromkeys(more, config)
-        asked += more
-        sure = [k for k in _complete(asked, said) if not said[k].needs_review]
-        left = min(max(1, count - 1) - len(sure), 2 * count - len(asked))
-        left = left if len(asked) >= count else count - len(asked)
-        more = least_alike(asked)[:left] if left > 0 else []
-    return asked, sure
+    asked_runs: list[int] = []
+    sure_runs: list[int] = []
+    next_runs = list(order[: max(1, count - 1)])
+    while next_runs:
+        yield dict.fromkeys(next_runs, config)
+        asked_runs += next_runs
+        sure_runs = [k for k in _complete(asked_runs, model_labels) if not model_labels[k].needs_review]
+        num_remaining = min(max(1, count - 1) - len(sure_runs), 2 * count - len(asked_runs))
+        num_remaining = num_remaining if len(asked_runs) >= count else count - len(asked_runs)
+        next_runs = least_alike(asked_runs)[:num_remaining] if num_remaining > 0 else []
+    return asked_runs, sure_runs
 
 
 def _by_spread(
@@ -99,7 +104,7 @@ def _by_spread(
 ) -> list[int]:
     """The runs, those first of which references say the most different things; as they are without references."""
     followed = annotate(runs, references, transfer, motion) if references else []
-    spreads = [one.spread if one.label else 1.0 for one in followed] or [0.0] * len(runs)
+    spreads = [run_label.spread if run_label.label else 1.0 for run_label in followed] or [0.0] * len(runs)
     return [runs[place].episode_index for place in np.argsort(-np.array(spreads), kind="stable")]
 
 
@@ -113,7 +118,7 @@ def _references(
 
 def _followed(
     episodes: Sequence[Signals],
-    shown: Mapping[int, EpisodeLabel],
+    reference_labels: Mapping[int, EpisodeLabel],
     curve_of: Callable[[int, EpisodeLabel], np.ndarray],
     transfer: TransferConfig,
     motion: MotionConfig,
@@ -121,16 +126,16 @@ def _followed(
     are_sure: bool,
 ) -> TaskLabels:
     """The labels that are shown, and those of the episodes that follow them well."""
-    labels, alignments = dict(shown), {}
+    labels, alignments = dict(reference_labels), {}
     signals = {e.episode_index: e for e in episodes}
-    references = _references(signals, shown, curve_of)
+    references = _references(signals, reference_labels, curve_of)
     for index, transferred in zip(signals, annotate(episodes, references, transfer, motion), strict=True):
         label, alignment = transferred.label, transferred.alignment
-        if index in shown or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
+        if index in reference_labels or label is None or (label.confidence or 0.0) < MIN_NAME_CONFIDENCE:
             continue
         assert alignment is not None, "a label rests on one"
-        like = ", ".join(map(str, np.unique(alignment.episodes)))
-        notes = [f"like episodes {like}, which the model was asked about", *label.notes]
+        similar_names = ", ".join(map(str, np.unique(alignment.episodes)))
+        notes = [f"like episodes {similar_names}, which the model was asked about", *label.notes]
         notes += [] if are_sure else ["the model's label of each of these is doubtful"]
         labels[index] = replace(label, notes=notes, needs_review=not are_sure)
         alignments[index] = alignment
@@ -143,20 +148,22 @@ def in_rounds(
     """The questions of several tasks (`label_task`) side by side, maybe none; `labelled` gets the labels of each."""
     waiting = [*tasks]
     while waiting:
-        asked: dict[int, VlmConfig] = {}
+        round_requests: dict[int, VlmConfig] = {}
         for task in list(waiting):
             try:
-                asked |= next(task)
+                round_requests |= next(task)
             except StopIteration as end:
                 labelled[0].update(end.value[0])
                 labelled[1].update(end.value[1])
                 waiting.remove(task)
-        yield asked
+        yield round_requests
 
 
-def _complete(asked: Sequence[int], said: Mapping[int, EpisodeLabel]) -> list[int]:
+def _complete(asked_runs: Sequence[int], model_labels: Mapping[int, EpisodeLabel]) -> list[int]:
     """The runs whose answer has every planned step completed."""
-    return [k for k in asked if k in said and finished(said[k].segments, said[k].num_planned)]
+    return [
+        k for k in asked_runs if k in model_labels and finished(model_labels[k].segments, model_labels[k].num_planned)
+    ]
 
 
 def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
@@ -165,9 +172,9 @@ def one_plan(labels: Mapping[int, EpisodeLabel]) -> dict[int, EpisodeLabel]:
     Among equals the first counts.
     """
     counts = Counter(len(label.plan) for label in labels.values())
-    alike = {k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]}
-    plan = tuple(map(_usual_name, zip(*(label.plan for label in alike.values()), strict=True)))
-    return {k: _with_names(label, plan) for k, label in alike.items()}
+    same_plan_labels = {k: label for k, label in labels.items() if len(label.plan) == counts.most_common(1)[0][0]}
+    plan = tuple(map(_usual_name, zip(*(label.plan for label in same_plan_labels.values()), strict=True)))
+    return {k: _with_names(label, plan) for k, label in same_plan_labels.items()}
 
 
 def _with_names(label: EpisodeLabel, plan: tuple[str, ...]) -> EpisodeLabel:
@@ -176,4 +183,4 @@ def _with_names(label: EpisodeLabel, plan: tuple[str, ...]) -> EpisodeLabel:
 
 
 def _usual_name(names: Sequence[str]) -> str:
-    return max(names, key=lambda name: sum(other.casefold() == name.casefold() for other in names))
+    return max(names, key=lambda name: sum(other_name.casefold() == name.casefold() for other_name in names))

@@ -44,7 +44,7 @@ def _are_even(segments: Sequence[Segment]) -> bool:
     """Are the segments equally long: all, or all but the first or the last?"""
     lengths = np.array([len(s) for s in segments])
     parts = [(lengths, LEAST_FOR_EVEN), (lengths[1:], LEAST_INNER), (lengths[:-1], LEAST_INNER)]
-    return any(len(part) >= least and part.std() < EVEN * part.mean() for part, least in parts)
+    return any(len(part) >= min_length and part.std() < EVEN * part.mean() for part, min_length in parts)
 
 
 class KnownOutcome(NamedTuple):
@@ -56,11 +56,12 @@ class KnownOutcome(NamedTuple):
 
 
 def with_outcome(
-    segments: Sequence[Segment], plan: Sequence[str], success: bool | None, shown: Sequence[int]
+    segments: Sequence[Segment], plan: Sequence[str], success: bool | None, shown_frames: Sequence[int]
 ) -> KnownOutcome:
     """Bring the segments in line with an outcome that the source or a person states: it is stronger than the model.
 
-    shown: the frames that the model saw. Of a run that succeeded each planned step was completed: by an attempt between
+    shown_frames: the frames that the model saw. Of a run that succeeded each planned step was completed: by an
+    attempt between
     two pictures, where the steps beside it follow one another and it lacks, else by the last attempt. Time after the
     task is `done` only if the task is.
     """
@@ -72,7 +73,7 @@ def with_outcome(
             contradictions.append("the dataset calls the episode a failure, but the model sees every step completed")
         agreed = _failed(agreed, num_planned)
     if success:
-        agreed, notes = _with_missed(agreed, plan, shown)
+        agreed, notes = _with_missed(agreed, plan, shown_frames)
         agreed, contradictions = _completed(agreed, num_planned)
     for k, segment in enumerate(agreed):
         if segment.kind == DONE and not finished(agreed[:k], num_planned):
@@ -103,41 +104,45 @@ def _completed(segments: list[Segment], num_planned: int) -> tuple[list[Segment]
 
     A model that denies a step on the way, but not the last one, overlooks something: that is a note of the segment.
     """
-    left = _left(segments, num_planned)
+    remaining_steps = _left(segments, num_planned)
     last_attempt = {s.step: k for k, s in enumerate(segments) if s.kind == STEP}
-    denied = [step for step in left if step in last_attempt and not segments[last_attempt[step]].completed]
+    denied = [step for step in remaining_steps if step in last_attempt and not segments[last_attempt[step]].completed]
     for step in denied:
         attempt = replace(segments[last_attempt[step]], completed=True)
-        why = "completed: the dataset calls the episode a success, the model denies it"
-        segments[last_attempt[step]] = noted(attempt, why)
+        note = "completed: the dataset calls the episode a success, the model denies it"
+        segments[last_attempt[step]] = noted(attempt, note)
     contradictions = []
     if num_planned - 1 in denied or 2 * len(denied) >= num_planned:
         steps = ", ".join(str(step + 1) for step in denied)
         contradictions.append(f"the dataset calls the episode a success, but the model denies it of step {steps}")
     if not finished(segments, num_planned):
-        what = "the dataset calls the episode a success, but not every planned step was seen completed"
-        contradictions.append(what)
+        contradiction = "the dataset calls the episode a success, but not every planned step was seen completed"
+        contradictions.append(contradiction)
     return segments, contradictions
 
 
-def _with_missed(segments: list[Segment], plan: Sequence[str], shown: Sequence[int]) -> tuple[list[Segment], list[str]]:
+def _with_missed(
+    segments: list[Segment], plan: Sequence[str], shown_frames: Sequence[int]
+) -> tuple[list[Segment], list[str]]:
     """With each step that lacks, where its neighbours in the plan meet; and a note for each."""
     notes = []
     for step in _left(segments, len(plan)):
-        span = _gap(segments, step, len(plan), shown)
+        span = _gap(segments, step, len(plan), shown_frames)
         if span is None:
             continue
         first, last = span
-        why = "the dataset calls the episode a success: this step was done between two pictures"
-        missed = Segment(plan[step], first, last, STEP, True, step, DOUBTED, why)
-        before = [replace(s, end_frame=min(s.end_frame, first)) for s in segments if s.start_frame < first]
+        note = "the dataset calls the episode a success: this step was done between two pictures"
+        missed = Segment(plan[step], first, last, STEP, True, step, DOUBTED, note)
+        earlier_segments = [replace(s, end_frame=min(s.end_frame, first)) for s in segments if s.start_frame < first]
         behind = [replace(s, start_frame=max(s.start_frame, last)) for s in segments if s.end_frame > last]
-        segments = [*before, missed, *behind]
+        segments = [*earlier_segments, missed, *behind]
         notes.append(f"step {step + 1} was not seen: the episode is a success, so it is taken to be between pictures")
     return segments, notes
 
 
-def _gap(segments: Sequence[Segment], step: int, num_planned: int, shown: Sequence[int]) -> tuple[int, int] | None:
+def _gap(
+    segments: Sequence[Segment], step: int, num_planned: int, shown_frames: Sequence[int]
+) -> tuple[int, int] | None:
     """The frames in which a step must have been done that was seen by no picture; None where nothing shows it.
 
     Its neighbours in the plan meet there, or have an idle time between them, in the middle of which it is put.
@@ -150,10 +155,10 @@ def _gap(segments: Sequence[Segment], step: int, num_planned: int, shown: Sequen
         moment = segments[earlier].end_frame
     else:
         moment = (segments[earlier].end_frame + segments[later - 1].end_frame) // 2
-    after = bisect_left(shown, moment)
-    first = max(shown[max(0, after - 1)], segments[earlier].start_frame) + 1
+    position = bisect_left(shown_frames, moment)
+    first = max(shown_frames[max(0, position - 1)], segments[earlier].start_frame) + 1
     limit = segments[later].end_frame - 1 if later < len(segments) else segments[-1].end_frame
-    last = min(shown[after] if after < len(shown) - 1 else limit, limit)
+    last = min(shown_frames[position] if position < len(shown_frames) - 1 else limit, limit)
     return (first, last) if first < last else None
 
 

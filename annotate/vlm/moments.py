@@ -39,8 +39,8 @@ def moments_of(signals: Signals, config: MotionConfig) -> ArmMoments:
     """The moments of one episode by its signals alone."""
     observed, fps = observe(signals, config), signals.fps
     activity = smoothed(observed.activity, max(1, round(SLOW_WINDOW_S * fps)))
-    apart = max(1, round(SLOW_WITHIN_S * fps))
-    slow, facts = find_peaks(-activity, distance=apart, prominence=0.0, wlen=4 * apart + 1)
+    min_distance = max(1, round(SLOW_WITHIN_S * fps))
+    slow, facts = find_peaks(-activity, distance=min_distance, prominence=0.0, wlen=4 * min_distance + 1)
     grips = {start for g in signals.grippers for start, *_ in gripper_moves(g.opening, config, fps)}
     return ArmMoments(
         comes_to_rest=tuple(start for start, _ in observed.idle if start > 0),
@@ -68,7 +68,7 @@ def settled(
     for near in by_kind:
         for _, k, frame in sorted(near):
             is_free = k not in moment_of and frame not in moment_of.values()
-            if is_free and all((j < k) == (other < frame) for j, other in moment_of.items()):
+            if is_free and all((j < k) == (other_frame < frame) for j, other_frame in moment_of.items()):
                 moment_of[k] = frame
     return ascending([moment_of.get(k, start) for k, start in enumerate(starts)], num_frames)
 

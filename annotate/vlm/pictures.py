@@ -75,8 +75,8 @@ def _numbered(view: EpisodeView, window: Window, images: list[Image], sheets: bo
     views = len(view.cameras) or 1
     if views > 1:
         opening += "\n" + render("views", count=views, names=", ".join(map(quote, view.cameras)))
-    shown = _sheets(window, times, images, views) if sheets else _single(window, times, images)
-    return (opening, *shown)
+    numbered_pictures = _sheets(window, times, images, views) if sheets else _single(window, times, images)
+    return (opening, *numbered_pictures)
 
 
 def _single(window: Window, times: list[str], images: list[Image]) -> Iterator[str | Image]:
@@ -99,8 +99,8 @@ def beside(images: Sequence[Image]) -> Image:
     sizes = sizes_beside([(picture.shape[1], picture.shape[0]) for picture in pictures])
     parts = []
     for picture, size in zip(pictures, sizes, strict=True):
-        how = cv2.INTER_AREA if size[1] < picture.shape[0] else cv2.INTER_LINEAR
-        scaled = picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=how)
+        interpolation = cv2.INTER_AREA if size[1] < picture.shape[0] else cv2.INTER_LINEAR
+        scaled = picture if picture.shape[1::-1] == size else cv2.resize(picture, size, interpolation=interpolation)
         parts += [np.zeros((size[1], GAP_PX, 3), np.uint8), scaled]
     return _encoded(np.hstack(parts[1:]))
 

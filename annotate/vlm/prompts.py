@@ -147,8 +147,8 @@ def segment_reply(pictures: Sequence[int], num_steps: int, *, min_changes: int) 
         "outcome": {"type": "string", "enum": [ACHIEVED, "not_achieved"]},
     }
     change = _object(picture=_number(pictures[1:]), **activity)
-    most = min(len(pictures) - 1, 2 * num_steps + 6)
-    changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": most}
+    max_changes = min(len(pictures) - 1, 2 * num_steps + 6)
+    changes = {"type": "array", "items": change, "minItems": min_changes, "maxItems": max_changes}
     return _object(seen=_thought(SEEN_CHARS), first=_object(**activity), changes=changes)
 
 
@@ -204,8 +204,8 @@ def _text(max_chars: int) -> Schema:
     """
     first = r"[!#-\[\]-~]"  # is no blank
     lengths = [min(REPEATED, max_chars - 1 - start) for start in range(0, max_chars - 1, REPEATED)]
-    rest = "".join(rf"[ !#-\[\]-~]{{0,{length}}}" for length in lengths)
-    return {"type": "string", "pattern": f"^{first}{rest}$"}
+    tail_pattern = "".join(rf"[ !#-\[\]-~]{{0,{length}}}" for length in lengths)
+    return {"type": "string", "pattern": f"^{first}{tail_pattern}$"}
 
 
 def _thought(max_chars: int) -> Schema:

@@ -51,53 +51,53 @@ def shown_frames(coarse: Sequence[int], num_frames: int, fps: float, config: Vlm
     """
     limit = config.max_images
     spacing = fps / config.pictures_per_s
-    wanted = np.arange(0, num_frames, max(1.0, spacing))
+    requested_frames = np.arange(0, num_frames, max(1.0, spacing))
     stored = np.array([frame for frame in coarse if 0 <= frame < num_frames], dtype=float)
     frames = {0, num_frames - 1}
-    for frame in wanted:
+    for frame in requested_frames:
         nearest = stored[np.abs(stored - frame).argmin()] if stored.size else -np.inf
         is_near = abs(nearest - frame) <= spacing * NEAR_SHARE
         frames.add(int(nearest) if is_near else min(num_frames - 1, round(frame)))
-    least = min(MIN_SHOWN, limit, num_frames)
-    if len(frames) < least:
-        return tuple(spread(range(num_frames), least))
+    min_shown = min(MIN_SHOWN, limit, num_frames)
+    if len(frames) < min_shown:
+        return tuple(spread(range(num_frames), min_shown))
     if limit < len(frames) <= THIN_UP_TO * limit:
         return tuple(spread(sorted(frames), limit))
     return tuple(sorted(frames))
 
 
-def shifted_frames(shown: Window) -> Window:
+def shifted_frames(shown_window: Window) -> Window:
     """As many frames half-way between those shown, for a second look; the first and the last are the same.
 
     Where the shown frames lie side by side, every other one.
     """
-    middle = {(a + b) // 2 for a, b in list(pairwise(shown))[1:]}
-    shifted = tuple(sorted({shown[0], shown[-1], *middle}))
-    return shifted if not set(shifted) <= set(shown) else tuple(sorted({*shown[::2], shown[-1]}))
+    middle = {(a + b) // 2 for a, b in list(pairwise(shown_window))[1:]}
+    shifted = tuple(sorted({shown_window[0], shown_window[-1], *middle}))
+    return shifted if not set(shifted) <= set(shown_window) else tuple(sorted({*shown_window[::2], shown_window[-1]}))
 
 
-def windows(shown: Window, config: VlmConfig) -> list[Window]:
+def windows(shown_window: Window, config: VlmConfig) -> list[Window]:
     """Stretches of the shown frames that one request can hold, neighbours overlapping by at least overlap_images.
 
     Example: 40 frames in requests of 24 pictures, 6 of them shared, are two windows, of the frames [0:24] and [16:40].
     """
     size = config.max_images
-    if len(shown) <= size:
-        return [shown]
+    if len(shown_window) <= size:
+        return [shown_window]
     # At most half is shared: each window has to bring something new
     stride = size - min(config.overlap_images, size // 2)
-    last_start = len(shown) - size
+    last_start = len(shown_window) - size
     count = 1 + -(-last_start // stride)
     starts = [round(k * last_start / (count - 1)) for k in range(count)]
-    return [shown[start : start + size] for start in starts]
+    return [shown_window[start : start + size] for start in starts]
 
 
-def around(frames: Sequence[int], shown: Window) -> Window:
+def around(frames: Sequence[int], shown_window: Window) -> Window:
     """The shown frames around some moments: two up to each, and the next one."""
     chosen: set[int] = set()
     for frame in frames:
-        after = bisect_left(shown, frame)
-        chosen |= set(shown[max(0, after - 2) : after + 1])
+        position = bisect_left(shown_window, frame)
+        chosen |= set(shown_window[max(0, position - 2) : position + 1])
     return tuple(sorted(chosen))
 
 
@@ -123,8 +123,8 @@ def spans_of(value: Mapping[str, Any], window: Window, num_steps: int) -> list[S
             notes += (*span_at[picture].notes, f"several changes at picture {picture}: the last one counts")
         # A change lies between two pictures of the window
         completed = change["outcome"] == ACHIEVED
-        before = window[window.index(picture) - 1]
-        span_at[picture] = Span(labels[change["label"]], before, picture, completed, notes)
+        previous_frame = window[window.index(picture) - 1]
+        span_at[picture] = Span(labels[change["label"]], previous_frame, picture, completed, notes)
     return _joined([first, *(span_at[picture] for picture in sorted(span_at))])
 
 
@@ -140,9 +140,11 @@ def _joined(spans: Sequence[Span]) -> list[Span]:
     return joined
 
 
-def _extended(span: Span, by: Span, *notes: str) -> Span:
+def _extended(span: Span, addition: Span, *notes: str) -> Span:
     """A span that goes on with another one's frames."""
-    return replace(span, completed=by.completed, notes=tuple(dict.fromkeys((*span.notes, *by.notes, *notes))))
+    return replace(
+        span, completed=addition.completed, notes=tuple(dict.fromkeys((*span.notes, *addition.notes, *notes)))
+    )
 
 
 # Several windows
@@ -153,16 +155,16 @@ def merged(parts: Sequence[tuple[Window, list[Span]]]) -> list[Span]:
 
     Where they agree nowhere, the later window counts from the middle on, and that is noted.
     """
-    (seen, spans), *rest = parts
-    for window, later in rest:
-        spans = _continued(spans, seen, later, window)
-        seen = seen + tuple(frame for frame in window if frame > seen[-1])
+    (covered_window, spans), *later_parts = parts
+    for window, later in later_parts:
+        spans = _continued(spans, covered_window, later, window)
+        covered_window = covered_window + tuple(frame for frame in window if frame > covered_window[-1])
     return spans
 
 
-def _continued(spans: list[Span], seen: Window, later: list[Span], window: Window) -> list[Span]:
+def _continued(spans: list[Span], covered_window: Window, later: list[Span], window: Window) -> list[Span]:
     """The spans of the frames seen so far, continued from a cut in the overlap on by those of a later window."""
-    overlap = seen[bisect_left(seen, window[0]) :]
+    overlap = covered_window[bisect_left(covered_window, window[0]) :]
     agreed = [k for k, frame in enumerate(overlap) if _at(spans, frame).label == _at(later, frame).label]
     # From there on the later window counts: best where no span starts, then near the middle
     starts, middle = {s.start for s in (*spans, *later[1:])}, len(overlap) // 2
@@ -174,9 +176,9 @@ def _continued(spans: list[Span], seen: Window, later: list[Span], window: Windo
     if at_cut.label == head[-1].label:
         head[-1] = _extended(head[-1], at_cut)
     else:
-        before = seen[bisect_left(seen, cut) - 1]
-        head.append(replace(at_cut, after=before, start=cut, notes=(*at_cut.notes, "windows disagree here")))
-    tail, unused = ([s for s in of if s.start > cut] for of in (later, spans))
+        previous_frame = covered_window[bisect_left(covered_window, cut) - 1]
+        head.append(replace(at_cut, after=previous_frame, start=cut, notes=(*at_cut.notes, "windows disagree here")))
+    tail, unused = ([s for s in side_spans if s.start > cut] for side_spans in (later, spans))
 
     # A new attempt that both windows saw, one on either side of the cut, is one
     if tail and at_cut is later[0] and _is_one_retry(head, unused, tail[0], overlap):
@@ -229,16 +231,16 @@ def dense_frames(low: int, high: int, count: int) -> Window:
 
     Example: dense_frames(10, 30, 8) == (9, 12, 15, 18, 21, 24, 27, 30).
     """
-    before = low - 1
+    frame_before = low - 1
     size = high - low + 1
     parts = min(count - 1, size)
-    return (before, *(before + -(-k * size // parts) for k in range(1, parts + 1)))
+    return (frame_before, *(frame_before + -(-k * size // parts) for k in range(1, parts + 1)))
 
 
 def ascending(starts: Sequence[int], num_frames: int) -> list[int]:
     """First frames moved as little as it takes for each span to have a frame."""
-    least = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(len(starts))
-    return np.minimum(least, num_frames - np.arange(len(starts), 0, -1)).tolist()
+    lowest_starts = np.maximum.accumulate(np.asarray(starts) - np.arange(len(starts))) + np.arange(len(starts))
+    return np.minimum(lowest_starts, num_frames - np.arange(len(starts), 0, -1)).tolist()
 
 
 MATCH_S = 0.5  # boundaries this near are one, unless the configuration says otherwise
@@ -255,27 +257,27 @@ def agree(a: Sequence[Span], b: Sequence[Span], tolerance: float) -> bool:
     A look knows a change only to lie between two pictures, so the distance is that of these ranges: 0 if they overlap.
     An activity of at most two tolerances may lie between the pictures of one look: it counts where both have it.
     """
-    here, there = _without_missed(a, b, tolerance), _without_missed(b, a, tolerance)
-    if [s.label for s in here] != [s.label for s in there]:
+    first_spans, second_spans = _without_missed(a, b, tolerance), _without_missed(b, a, tolerance)
+    if [s.label for s in first_spans] != [s.label for s in second_spans]:
         return False
-    pairs = zip(here[1:], there[1:], strict=True)
+    pairs = zip(first_spans[1:], second_spans[1:], strict=True)
     return all(_distance(x.after + 1, x.start, y) <= tolerance for x, y in pairs)
 
 
-def _without_missed(spans: Sequence[Span], other: Sequence[Span], tolerance: float) -> list[Span]:
+def _without_missed(spans: Sequence[Span], other_spans: Sequence[Span], tolerance: float) -> list[Span]:
     """A look without its short activities that another look lacks; the first and the last one stay."""
-    kept = []
+    remaining_spans = []
     for k, span in enumerate(spans):
         is_inner = 0 < k < len(spans) - 1
         is_short = is_inner and spans[k + 1].middle - span.middle <= 2 * tolerance
-        if not (is_short and not is_met(span, other, tolerance)):
-            kept.append(span)
-    return _joined(kept)
+        if not (is_short and not is_met(span, other_spans, tolerance)):
+            remaining_spans.append(span)
+    return _joined(remaining_spans)
 
 
-def is_met(span: Span, other: Sequence[Span], tolerance: float) -> bool:
+def is_met(span: Span, other_spans: Sequence[Span], tolerance: float) -> bool:
     """Does another look have that span begin within `tolerance` frames, too?"""
-    return any(s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance for s in other[1:])
+    return any(s.label == span.label and _distance(span.after + 1, span.start, s) <= tolerance for s in other_spans[1:])
 
 
 def expected_f1(starts: Sequence[int], motion_cuts: Sequence[int], fps: float) -> float:
@@ -295,7 +297,7 @@ def confidences(
     spans: Sequence[Span],
     starts: Sequence[int],
     num_frames: int,
-    other: Sequence[Span] | None,
+    other_spans: Sequence[Span] | None,
     by_motion: float,
     tolerance: float,
 ) -> list[float]:
@@ -309,18 +311,18 @@ def confidences(
     B: share of the segment's boundaries that the other look has within `tolerance` frames, the same label following;
     UNKNOWN of a segment that is the whole episode. The episode's own ends are no boundaries.
     """
-    if other is None:
+    if other_spans is None:
         return [round(by_motion, 4)] * len(spans)
     # For each boundary, that is from the second segment's start on: is it met by the other look?
     are_met = [
-        any(s.label == span.label and _distance(at, at, s) <= tolerance for s in other[1:])
-        for at, span in zip(starts[1:], spans[1:], strict=True)
+        any(s.label == span.label and _distance(start_frame, start_frame, s) <= tolerance for s in other_spans[1:])
+        for start_frame, span in zip(starts[1:], spans[1:], strict=True)
     ]
     confidence = []
     for k, (start, end) in enumerate(pairwise([*starts, num_frames])):
-        own = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end
-        same_label = _overlap(other, spans[k].label, start, end) / (end - start)
-        same_boundary = sum(own) / len(own) if own else UNKNOWN
+        boundaries = are_met[max(0, k - 1) : k + 1]  # the boundaries at its start and its end
+        same_label = _overlap(other_spans, spans[k].label, start, end) / (end - start)
+        same_boundary = sum(boundaries) / len(boundaries) if boundaries else UNKNOWN
         terms = zip(WEIGHTS, (same_label, same_boundary, by_motion), strict=True)
         confidence.append(round(sum(weight * share for weight, share in terms), 4))
     return confidence

@@ -78,11 +78,11 @@ class VlmServer(dg.ConfigurableResource):
         model = self.model or os.environ.get("PROCCORPUS_VLM")
         if not model:
             raise dg.Failure("no model to serve: set `model` of the resource vlm_server, or PROCCORPUS_VLM, or `urls`")
-        own = ("name", "device", "replicas", "tensor_parallel_size", "quantization", "max_model_len", "python")
-        given = {name: getattr(self, name) for name in own if getattr(self, name)}
+        names = ("name", "device", "replicas", "tensor_parallel_size", "quantization", "max_model_len", "python")
+        settings = {name: getattr(self, name) for name in names if getattr(self, name)}
         logs = self.log_dir or ROOT / "logs"
         return ServerConfig.model_validate(
-            {"model": model, "port": 0, "log_dir": logs, "timeout": self.ready_timeout_s} | given
+            {"model": model, "port": 0, "log_dir": logs, "timeout": self.ready_timeout_s} | settings
         )
 
 
@@ -170,15 +170,17 @@ class CorpusResource(dg.ConfigurableResource):
         No source is looked at. Where the lake cannot be read, a warning says so. Raises UserError.
         """
         path, space = _configured(""), self.workspace()
-        named = [build.name for build in load_config(path) if not build.dataset.folders] if path else []
-        held: Collection[str] = ()
+        configured_names = [build.name for build in load_config(path) if not build.dataset.folders] if path else []
+        built_names: Collection[str] = ()
         if space.exists():
             try:
                 with closing(lake_to_read(space).con) as con:
-                    held = [name for (name,) in con.execute("SELECT dataset FROM build_configs ORDER BY 1").fetchall()]
+                    built_names = [
+                        name for (name,) in con.execute("SELECT dataset FROM build_configs ORDER BY 1").fetchall()
+                    ]
             except LakeError as e:
                 dg.get_dagster_logger().warning(f"datasets of {space.root} are not known: {e}")
-        return list(dict.fromkeys([*named, *held]))
+        return list(dict.fromkeys([*configured_names, *built_names]))
 
     def licences(self, config: str = "") -> tuple[str, ...]:
         """Those that a release may have beside open ones, as a configuration says; found as `all_builds` does."""

@@ -91,11 +91,11 @@ def column_lineage(stage: Stage) -> dg.TableColumnLineage:
     upstream = {name: TABLES[BY_NAME[name].tables[0]].schema.names for name in stage.upstream}
     deps = {}
     for column in TABLES[stage.tables[0]].schema.names:
-        named = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
+        computed_from = [tuple(source.split(".", 1)) for source in COMPUTED.get(stage.name, {}).get(column, ())]
         # A key is that of the first stage that has it: the others have theirs from there
         keys = [(name, column) for name, theirs in upstream.items() if column in theirs and column in HANDED_DOWN]
-        if found := named or keys[:1]:
-            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), of) for asset, of in found]
+        if sources := computed_from or keys[:1]:
+            deps[column] = [dg.TableColumnDep(dg.AssetKey(asset), source_column) for asset, source_column in sources]
     return dg.TableColumnLineage(deps)
 
 
@@ -157,7 +157,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
     run, table = report.run, stage.tables[0]
     # The episodes of the partition in the explorer, at the address that it has unless told otherwise
     base = without_secrets(os.environ.get("PROCCORPUS_EXPLORER_URL", "http://127.0.0.1:7680").rstrip("/"))
-    here = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
+    query = {"dataset": run.dataset} | ({} if run.chunk is None else {"chunk": run.chunk})
     is_tars = stage.name == "shards"
     files = str(lake.workspace.root / "shards") if is_tars else f"{place(lake.workspace).data}main/{table}/"
     values: dict[str, dg.MetadataValue] = {
@@ -166,7 +166,7 @@ def metadata(lake: Lake, stage: Stage, report: StageReport, *, detailed: bool = 
         "dagster/table_name": dg.MetadataValue.text(f"lake.main.{table}"),
         "duration_s": dg.MetadataValue.float(round(run.duration_s, 3)),
         "snapshot": dg.MetadataValue.int(report.snapshot),
-        "explorer": dg.MetadataValue.url(f"{base}/episodes?{urlencode(here)}"),
+        "explorer": dg.MetadataValue.url(f"{base}/episodes?{urlencode(query)}"),
         **numbers_metadata(report.numbers),
         "dagster/uri": dg.MetadataValue.text(files),
     }
@@ -196,7 +196,11 @@ def _pictures(lake: Lake, stage: Stage, run: StageRun) -> dict[str, dg.MetadataV
             images["contact_sheet"] = contact_sheet(lake, run.dataset, run.chunk), "an episode"
     except FileNotFoundError as e:
         return {"picture": dg.MetadataValue.text(f"not drawn: {e.filename} is gone")}
-    texts = {n: picture_markdown(image, f"{of} of {partition_of(run)}") for n, (image, of) in images.items() if image}
+    texts = {
+        n: picture_markdown(image, f"{caption} of {partition_of(run)}")
+        for n, (image, caption) in images.items()
+        if image
+    }
     return {name: dg.MetadataValue.md(text) for name, text in texts.items()}
 
 

@@ -69,11 +69,11 @@ class EvaluationConfig(create_model("EvaluationFields", __base__=TrainingConfig,
 
     def options(self) -> EvaluationOptions:
         """Empty texts, zeros and a wish to think stand for the default. Raises UserError."""
-        given = {name: value for name, value in self if name in EvaluationOptions.model_fields}
-        given |= {"endpoint": tuple(filter(None, [self.endpoint])), "think": given["think"] and None}
-        stated = {name: value for name, value in given.items() if value or value is False}
+        settings = {name: value for name, value in self if name in EvaluationOptions.model_fields}
+        settings |= {"endpoint": tuple(filter(None, [self.endpoint])), "think": settings["think"] and None}
+        stated_settings = {name: value for name, value in settings.items() if value or value is False}
         try:
-            return EvaluationOptions.model_validate(stated)
+            return EvaluationOptions.model_validate(stated_settings)
         except ValidationError as e:
             raise UserError(validation_message(e)) from e
 

@@ -37,12 +37,12 @@ def training_job(context: dg.AssetExecutionContext, lake: Lake, run: str, config
     """The command that trains what a configuration says, and the folder of its job."""
     name = job_name("train", context.run_id[:8], run)
     recipe = str(Path(config.recipe).resolve()) if config.recipe.endswith((".yaml", ".yml")) else config.recipe
-    more = ["--model", str(Path(config.model).resolve())] if config.model else []
-    more += ["--wandb"] if config.wandb else []
+    extra_arguments = ["--model", str(Path(config.model).resolve())] if config.model else []
+    extra_arguments += ["--wandb"] if config.wandb else []
     root = lake.workspace.root
     # Whoever begins the job again, Slurm or Kubernetes, gives the same arguments
     start = "train", "--auto-resume", "--recipe", recipe, "--release", config.name, "--workspace", str(root)
-    return Job(name, (*start, *more), root, root / "jobs" / f"{name}-{context.retry_number}")
+    return Job(name, (*start, *extra_arguments), root, root / "jobs" / f"{name}-{context.retry_number}")
 
 
 def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationConfig) -> dg.MaterializeResult:
@@ -53,9 +53,9 @@ def evaluate(context: dg.AssetExecutionContext, lake: Lake, config: EvaluationCo
         return made(context, evaluation_step(lake, frozen, run, always=config.always))
 
     # A line in the log now and then, where a terminal would have a bar
-    def on_rows(name: str, done: int, of: int) -> None:
-        if done % 100 == 0:
-            context.log.info(f"{name}: {done} of {of}")
+    def on_rows(name: str, num_done: int, total: int) -> None:
+        if num_done % 100 == 0:
+            context.log.info(f"{name}: {num_done} of {total}")
 
     runner = located(lake, options, run)
     return made(context, benchmark_step(lake, options, runner, frozen, on_rows))

@@ -24,10 +24,12 @@ GUARDED = ("python", "setup", "directives", "image")  # fields of launchers and 
 
 def check_programs(config: BaseModel, environment: Mapping[str, str] = os.environ) -> None:
     """Raises UserError for what a run's configuration names, is no default, and is not allowed."""
-    fields, given = type(config).model_fields, {name: value for name, value in config if name in GUARDED}
-    named = {n: v for n, v in given.items() if v and v != fields[n].get_default(call_default_factory=True)}
-    allowed = _allowed(environment) if named else {}
-    for name, values in named.items():
+    fields, settings = type(config).model_fields, {name: value for name, value in config if name in GUARDED}
+    changed_settings = {
+        n: v for n, v in settings.items() if v and v != fields[n].get_default(call_default_factory=True)
+    }
+    allowed = _allowed(environment) if changed_settings else {}
+    for name, values in changed_settings.items():
         for value in set(values if isinstance(values, list) else [values]) - set(allowed.get(name, ())):
             remedy = f"whoever runs this server lists it in the TOML file that {FILE} names ({name} = [...])"
             raise UserError(f"{name} {value!r} is not allowed in a run's configuration: {remedy}, or leaves it out")

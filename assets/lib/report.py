@@ -83,10 +83,10 @@ def report_closing(workspace: Workspace, outcomes: Sequence[StepOutcome]) -> Non
     """
     if not is_followed(workspace):
         return
-    tell = telling()
+    reporter = telling()
     with instance_of(workspace) as instance:
-        tell.reconcile(instance, open_lake(workspace))
-        tell.tell_outcomes(instance, outcomes)
+        reporter.reconcile(instance, open_lake(workspace))
+        reporter.tell_outcomes(instance, outcomes)
 
 
 def mirror(workspace: Workspace) -> None:
@@ -96,13 +96,13 @@ def mirror(workspace: Workspace) -> None:
     """
     if not workspace.exists():
         return
-    tell, lake = telling(), open_lake(workspace)
+    reporter, lake = telling(), open_lake(workspace)
     ((last,),) = lake.rows("SELECT max(finished_at) FROM stage_runs")
     with instance_of(workspace) as instance:
         if last:
-            tell.tell_held(instance, lake, before=last)
-        tell.reconcile(instance, lake)
-        tell.tell_held(instance, lake)
+            reporter.tell_held(instance, lake, made_before=last)
+        reporter.reconcile(instance, lake)
+        reporter.tell_held(instance, lake)
 
 
 def report_build(
@@ -112,8 +112,8 @@ def report_build(
 
     `failed`: why some were not brought up to date, by dataset; None: they were not built now.
     """
-    tell = telling()
+    reporter = telling()
     with instance_of(workspace) as instance:
-        tell.reconcile(instance, open_lake(workspace), datasets)
+        reporter.reconcile(instance, open_lake(workspace), datasets)
         if failed is not None:
-            tell.tell_built(instance, set(datasets or ()), failed)
+            reporter.tell_built(instance, set(datasets or ()), failed)

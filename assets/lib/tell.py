@@ -53,8 +53,8 @@ def instance_at(home: Path, workspace: Workspace) -> Iterator[dg.DagsterInstance
 
 def newest(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> dg.EventLogRecord | None:
     """The newest materialisation of an asset, or of one of its partitions."""
-    wanted = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
-    return next(iter(instance.fetch_materializations(wanted, limit=1).records), None)
+    records_filter = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
+    return next(iter(instance.fetch_materializations(records_filter, limit=1).records), None)
 
 
 def version_of(record: dg.EventLogRecord | None) -> str | None:
@@ -66,9 +66,9 @@ def version_of(record: dg.EventLogRecord | None) -> str | None:
 def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str]) -> None:
     """Make the partition sets say what the lake holds of some datasets."""
     rows = lake.rows("SELECT dataset, chunk FROM stage_runs WHERE stage = 'episodes' ORDER BY 1, 2")
-    held = [(dataset, chunk) for dataset, chunk in rows if dataset in names]
-    instance.add_dynamic_partitions(DATASET_KEYS, sorted({dataset for dataset, _ in held}))
-    keys = [chunk_key(dataset, chunk) for dataset, chunk in held if chunk != WHOLE_DATASET]
+    chunks = [(dataset, chunk) for dataset, chunk in rows if dataset in names]
+    instance.add_dynamic_partitions(DATASET_KEYS, sorted({dataset for dataset, _ in chunks}))
+    keys = [chunk_key(dataset, chunk) for dataset, chunk in chunks if chunk != WHOLE_DATASET]
     instance.add_dynamic_partitions(CHUNK_KEYS, keys)
     # Chunks that their dataset lost are no partitions any more
     for key in instance.get_dynamic_partitions(CHUNK_KEYS):
@@ -77,29 +77,30 @@ def register_partitions(instance: dg.DagsterInstance, lake: Lake, names: Sequenc
 
 
 def tell_stages(
-    instance: dg.DagsterInstance, lake: Lake, done: Sequence[StageReport], tell: Tell | None = None
+    instance: dg.DagsterInstance, lake: Lake, reports: Sequence[StageReport], send_event: Tell | None = None
 ) -> None:
     """A materialisation per stage run, with the tags that staleness is read from: partition by partition, upstream
     stages first. What a chunk has nothing of stays without one: nothing was made.
 
-    done: in the order in which they were done; the last ones are shown with pictures, tables and checks. tell: adds an
+    reports: in the order in which they were done; the last ones are shown with pictures, tables and checks. tell:
+    adds an
     event to a run that goes on; None: outside any run.
     """
-    tell = tell or instance.report_runless_asset_event
+    send_event = send_event or instance.report_runless_asset_event
     # Partitions have to be known to Dagster before an event may name them
-    names = sorted({report.run.dataset for report in done})
+    names = sorted({report.run.dataset for report in reports})
     register_partitions(instance, lake, names)
     builds = {name: stored_build(lake, name) for name in names}
-    detailed = list(map(id, done[-MAX_DETAILED:]))
-    by_place = {(partition_of(report.run), report.run.stage): report for report in done}
+    detailed = list(map(id, reports[-MAX_DETAILED:]))
+    by_place = {(partition_of(report.run), report.run.stage): report for report in reports}
     for partition, stage in product(dict.fromkeys(partition for partition, _ in by_place), STAGES):
         build = builds[partition.rpartition(":")[0] or partition]
         report = by_place.get((partition, stage.name))
         if report:
-            own = build if id(report) in detailed else None
-            tell(_stage_event(instance, lake, stage, report, detailed=own is not None))
+            stage_build = build if id(report) in detailed else None
+            send_event(_stage_event(instance, lake, stage, report, detailed=stage_build is not None))
             # A run keeps one evaluation of each check, and has one per partition: without a run all are kept
-            for check, outcome in stage.checked(lake, own, report.run.chunk) if own else ():
+            for check, outcome in stage.checked(lake, stage_build, report.run.chunk) if stage_build else ():
                 instance.report_runless_asset_event(check_evaluation(report.run, check, outcome))
 
 
@@ -109,16 +110,18 @@ def tell_built(instance: dg.DagsterInstance, names: Collection[str], failed: Map
     A failed check of its source, or a time from which on it counts as late.
     """
     for name in sorted(names | failed.keys()):
-        why = failed.get(name, ())
-        tell_check(instance, source_key(name), UP_TO_DATE, why)
-        if not why:
+        reasons = failed.get(name, ())
+        tell_check(instance, source_key(name), UP_TO_DATE, reasons)
+        if not reasons:
             instance.report_runless_asset_event(dg.AssetMaterialization(source_key(name)))
 
 
-def tell_check(instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, why: Sequence[str]) -> None:
+def tell_check(instance: dg.DagsterInstance, asset: dg.AssetKey, check: str, reasons: Sequence[str]) -> None:
     """A check that did not pass for some reasons, or passed: there are none."""
-    text = "; ".join(why) or "a job has done it"
-    event = dg.AssetCheckEvaluation(asset, check, passed=not why, description=text, metadata={"reasons": [*why]})
+    text = "; ".join(reasons) or "a job has done it"
+    event = dg.AssetCheckEvaluation(
+        asset, check, passed=not reasons, description=text, metadata={"reasons": [*reasons]}
+    )
     instance.report_runless_asset_event(event)
 
 
@@ -164,15 +167,22 @@ def reconcile(instance: dg.DagsterInstance, lake: Lake, names: Sequence[str] | N
 
 def tell_outcomes(instance: dg.DagsterInstance, outcomes: Sequence[StepOutcome]) -> None:
     """What the second half made now, from the first that Dagster does not know: else what is below would look stale."""
-    known = [version_of(newest(instance, outcome.asset)) == outcome.version for outcome in outcomes]
-    for outcome in outcomes[known.index(False) :] if False in known else ():
+    is_reported = [version_of(newest(instance, outcome.asset)) == outcome.version for outcome in outcomes]
+    for outcome in outcomes[is_reported.index(False) :] if False in is_reported else ():
         instance.report_runless_asset_event(materialization(outcome))
 
 
-def tell_held(instance: dg.DagsterInstance, lake: Lake, before: datetime | None = None) -> None:
-    """What the lake holds of the second half and Dagster does not know; `before`: only what was made before then."""
-    for held in held_outcomes(lake):
-        known = newest(instance, held.asset)
-        is_new = not known or (version_of(known) != held.version and known.timestamp < held.made_at.timestamp())
-        if is_new and (before is None or held.made_at < before) and (outcome := held.outcome()):
+def tell_held(instance: dg.DagsterInstance, lake: Lake, made_before: datetime | None = None) -> None:
+    """What the lake holds of the second half and Dagster does not know; `made_before`: only what was made before
+    then."""
+    for held_outcome in held_outcomes(lake):
+        record = newest(instance, held_outcome.asset)
+        is_new = not record or (
+            version_of(record) != held_outcome.version and record.timestamp < held_outcome.made_at.timestamp()
+        )
+        if (
+            is_new
+            and (made_before is None or held_outcome.made_at < made_before)
+            and (outcome := held_outcome.outcome())
+        ):
             instance.report_runless_asset_event(materialization(outcome))

@@ -33,10 +33,10 @@ class Cell(generate.Sim):
 
     def restart(self, start: int) -> np.ndarray:
         """Begin at a start state, 0 or more; what a policy sees of it, float32 [SEEN]."""
-        which = start // STARTS_A_LIST
-        if which not in self._lists:
-            self._lists[which] = metaworld.MT1(f"{self.task}-v3", seed=FIRST_LIST + which).train_tasks
-        self.env.set_task(self._lists[which][start % STARTS_A_LIST])
+        list_number = start // STARTS_A_LIST
+        if list_number not in self._lists:
+            self._lists[list_number] = metaworld.MT1(f"{self.task}-v3", seed=FIRST_LIST + list_number).train_tasks
+        self.env.set_task(self._lists[list_number][start % STARTS_A_LIST])
         self.policy = generate.ENV_POLICY_MAP[f"{self.task}-v3"]()
         self.obs, _ = self.env.reset()
         for _ in range(generate.SUBSTEPS * self.spec.get("settle", 0)):

@@ -22,9 +22,9 @@ class Policy:
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
     scale: np.ndarray  # of actions
 
-    def action(self, seen: np.ndarray) -> np.ndarray:
+    def action(self, observation: np.ndarray) -> np.ndarray:
         """float32 [4], -1 to 1, of what is seen, float32 [d]."""
-        x = (seen - self.mean) / self.spread
+        x = (observation - self.mean) / self.spread
         for k, (weight, bias) in enumerate(self.layers):
             x = x @ weight + bias
             if k + 1 < len(self.layers):
@@ -60,20 +60,20 @@ class Policies:
 
 
 def clone(
-    seen: np.ndarray, actions: np.ndarray, weights: np.ndarray, seeds: Sequence[int], cloning: Cloning
+    observations: np.ndarray, actions: np.ndarray, weights: np.ndarray, seeds: Sequence[int], cloning: Cloning
 ) -> Policies:
-    """Train a policy for each row of `weights` [arms, n] and each seed, on `seen` [n, d] and `actions` [n, 4].
+    """Train a policy for each row of `weights` [arms, n] and each seed, on `observations` [n, d] and `actions` [n, 4].
 
     Policies of one seed begin alike and see the same batches, whatever their arm: only the weights differ. A batch's
     loss is the mean over its frames by their weights. Raises ValueError where an arm leaves nothing to learn from.
     """
     if not (weights.sum(1) > 0).all() or (weights < 0).any() or not np.isfinite(weights).all():
         raise ValueError("each arm needs weights of 0 and more, and some above 0")
-    arms, d = len(weights), seen.shape[1]
-    mean, spread = seen.mean(0), seen.std(0) + 1e-3
+    arms, d = len(weights), observations.shape[1]
+    mean, spread = observations.mean(0), observations.std(0) + 1e-3
     scale = np.sqrt((actions**2).mean(0)) + 1e-3
-    inputs = torch.from_numpy(((seen - mean) / spread).astype(np.float32))
-    wanted = torch.from_numpy((actions / scale).astype(np.float32))
+    inputs = torch.from_numpy(((observations - mean) / spread).astype(np.float32))
+    target_actions = torch.from_numpy((actions / scale).astype(np.float32))
     worth = torch.from_numpy(weights.astype(np.float32))
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     sizes = [d, cloning.hidden, cloning.hidden, actions.shape[1]]
@@ -84,10 +84,10 @@ def clone(
         parameters.append(torch.zeros(arms * len(seeds), 1, fan_out, requires_grad=True))
     optimiser = torch.optim.Adam(parameters, lr=cloning.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, cloning.steps)
-    kept = []
+    weight_averages = []
     for step in range(cloning.steps):
         drawn = torch.stack([torch.randint(len(inputs), (cloning.batch,), generator=g) for g in generators])
-        x, y = (values[drawn].repeat(arms, 1, 1) for values in (inputs, wanted))
+        x, y = (values[drawn].repeat(arms, 1, 1) for values in (inputs, target_actions))
         w = worth[:, drawn].flatten(0, 1)
         for k in range(0, len(parameters), 2):
             x = torch.baddbmm(parameters[k + 1], x, parameters[k])
@@ -99,7 +99,7 @@ def clone(
         optimiser.step()
         schedule.step()
         if step >= cloning.steps - max(1, cloning.steps // 100):
-            kept.append(loss.detach().numpy().copy())
+            weight_averages.append(loss.detach().numpy().copy())
     shape = (arms, len(seeds))
     trained = [p.detach().numpy() for p in parameters]
     layers = tuple(
@@ -107,4 +107,4 @@ def clone(
         for k in range(0, len(trained), 2)
     )
     mean, spread, scale = (v.astype(np.float32) for v in (mean, spread, scale))
-    return Policies(mean, spread, scale, layers, np.mean(kept, 0).reshape(shape))
+    return Policies(mean, spread, scale, layers, np.mean(weight_averages, 0).reshape(shape))

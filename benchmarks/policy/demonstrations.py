@@ -34,10 +34,10 @@ def planned(task: str, counts: Mapping[str, int]) -> list[Demonstration]:
     """
     if unknown := sorted(set(counts) - set(QUALITIES)):
         raise ValueError(f"no such quality: {', '.join(unknown)}; there are {', '.join(QUALITIES)}")
-    left, order = dict(counts), list[str]()
-    while any(left.values()):
-        order += [q for q in QUALITIES if left.get(q)]
-        left = {q: max(0, n - 1) for q, n in left.items()}
+    remaining, order = dict(counts), list[str]()
+    while any(remaining.values()):
+        order += [q for q in QUALITIES if remaining.get(q)]
+        remaining = {q: max(0, n - 1) for q, n in remaining.items()}
     return [Demonstration(task, k, quality) for k, quality in enumerate(order)]
 
 
@@ -88,10 +88,10 @@ class Script:
             self.still -= 1
             return self._stand()
         # Counted in frames in which the arm moved
-        moved = self.frame
-        if self.stalls and moved >= self.stalls[0]:
+        frame_number = self.frame
+        if self.stalls and frame_number >= self.stalls[0]:
             length = int(self.rng.integers(10, 26))
-            self.stalls = [at + length for at in self.stalls[1:]]
+            self.stalls = [stall_frame + length for stall_frame in self.stalls[1:]]
             self.still = length - 1
             return self._stand()
         return self.cell.expert()
@@ -119,24 +119,24 @@ class Script:
 def record(cell: "Cell", demonstration: Demonstration, *, pictures: bool = True) -> Recorded:
     """One run. A run whose end does not fit its quality is drawn anew; raises RuntimeError where none fits."""
     for attempt in range(NOISY_TRIES):
-        found = _attempt(cell, demonstration, attempt, pictures)
-        if found.rows[-1]["success"] == (demonstration.quality != "failed"):
-            return found
+        recorded_run = _attempt(cell, demonstration, attempt, pictures)
+        if recorded_run.rows[-1]["success"] == (demonstration.quality != "failed"):
+            return recorded_run
     raise RuntimeError(f"{demonstration}: none of {NOISY_TRIES} runs ended as it should")
 
 
 def _attempt(cell: "Cell", demonstration: Demonstration, attempt: int, pictures: bool) -> Recorded:
-    seen = [cell.restart(demonstration.number)]
+    observations = [cell.restart(demonstration.number)]
     script = Script(cell, demonstration, attempt)
-    rows, drawn, after = [], [], 0
+    rows, drawn, frames_after = [], [], 0
     while True:
         row = cell.measured()
         rows.append(row)
         if pictures:
             drawn.append(cell.picture())
-        after += bool(after) or row["success"]
-        row["action"] = np.array([0, 0, 0, script.grip], np.float32) if after else script.action()
-        if after > AFTERWARDS or script.over or len(rows) >= LONGEST:
-            return Recorded(rows, drawn, np.stack(seen))
+        frames_after += bool(frames_after) or row["success"]
+        row["action"] = np.array([0, 0, 0, script.grip], np.float32) if frames_after else script.action()
+        if frames_after > AFTERWARDS or script.over or len(rows) >= LONGEST:
+            return Recorded(rows, drawn, np.stack(observations))
         cell.act(row["action"])
-        seen.append(cell.seen())
+        observations.append(cell.seen())

@@ -31,10 +31,10 @@ class Work:
         """Raises SystemExit for a folder of another protocol."""
         self.folder, self.protocol = folder, protocol
         folder.mkdir(parents=True, exist_ok=True)
-        mine, kept = json.loads(json.dumps(asdict(protocol))), folder / "protocol.json"
-        if kept.exists() and json.loads(kept.read_text()) != mine:
+        mine, protocol_file = json.loads(json.dumps(asdict(protocol))), folder / "protocol.json"
+        if protocol_file.exists() and json.loads(protocol_file.read_text()) != mine:
             sys.exit(f"{folder} holds runs of another protocol: give another --out, or delete it")
-        self.keep(kept, mine)
+        self.keep(protocol_file, mine)
 
     def keep(self, path: Path, value: Any) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,20 +49,22 @@ class Work:
     @contextmanager
     def logged(self, part: str) -> Iterator[None]:
         print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
-        began = time.time()
+        start_time = time.time()
         yield
-        line = {"part": part, "began": round(began), "seconds": round(time.time() - began, 1)}
+        line = {"part": part, "began": round(start_time), "seconds": round(time.time() - start_time, 1)}
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
 
 
 def weigh(work: Work, group: str, files: Mapping[str, Path], segments: np.ndarray | None = None) -> None:
     """Keep the weights of the arms of a group, float64 [arms, frames], and how much of them each quality has."""
-    frames, kept = read_frames(work.protocol, work.folder / "recorded"), work.folder / "weights"
+    frames, weights_folder = read_frames(work.protocol, work.folder / "recorded"), work.folder / "weights"
     weights = arm_weights(frames, GROUPS[group], files, work.protocol.chunk, segments)
-    kept.mkdir(exist_ok=True)
-    np.save(kept / f"{group}.npy", np.stack(list(weights.values())))
-    work.keep(kept / f"{group}.json", {arm: share_by_quality(frames, values) for arm, values in weights.items()})
+    weights_folder.mkdir(exist_ok=True)
+    np.save(weights_folder / f"{group}.npy", np.stack(list(weights.values())))
+    work.keep(
+        weights_folder / f"{group}.json", {arm: share_by_quality(frames, values) for arm, values in weights.items()}
+    )
 
 
 def clone_and_act(work: Work, group: str, task: str) -> None:
@@ -70,12 +72,14 @@ def clone_and_act(work: Work, group: str, task: str) -> None:
     path = work.folder / "policies" / group / f"{task}.npz"
     if not path.exists():
         frames = read_frames(work.protocol, work.folder / "recorded")
-        own = frames.task == task
-        weights = np.load(work.folder / "weights" / f"{group}.npy", allow_pickle=False)[:, own]
-        found = clone(frames.seen[own], frames.action[own], weights, work.protocol.seeds, work.protocol.cloning)
+        task_mask = frames.task == task
+        weights = np.load(work.folder / "weights" / f"{group}.npy", allow_pickle=False)[:, task_mask]
+        learnt_policies = clone(
+            frames.seen[task_mask], frames.action[task_mask], weights, work.protocol.seeds, work.protocol.cloning
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_suffix(".half.npz")
-        found.save(half)
+        learnt_policies.save(half)
         half.rename(path)
     policies = Policies.load(path)
     for k, arm in enumerate(GROUPS[group]):
@@ -116,7 +120,7 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
         frames = read_frames(protocol, recorded)
         with work.logged("policies of the known arms, beside labels and rewards"):
             weigh(work, "known", product.known_progress(frames, progress, protocol.chunk))
-            known = begin(clone_and_act, [(work, "known", t) for t in protocol.tasks])
+            known_parts = begin(clone_and_act, [(work, "known", t) for t in protocol.tasks])
             with work.logged("labels and laptop"):
                 product.label(space, dataset)
                 model = None if by_labels_alone else product.train_laptop(space, dataset, progress)
@@ -124,11 +128,11 @@ def run(work: Work, workers: int, *, by_labels_alone: bool = False) -> None:
             weigh(work, "labelled", files, product.segment_kinds(space, frames))
             labelled = begin(clone_and_act, [(work, "labelled", t) for t in protocol.tasks])
             if model is None:
-                return finish(known + labelled)
+                return finish(known_parts + labelled)
             with work.logged("rewards"):
                 files = product.rewarded_progress(space, dataset, frames, progress, protocol.chunk, model)
             weigh(work, "rewarded", files)
-            finish(known)
+            finish(known_parts)
         with work.logged("policies of the other arms, best of several, and reinforcement learning"):
             plan = protocol.learning
             jobs = begin(clone_and_act, [(work, "rewarded", t) for t in protocol.tasks])

@@ -48,27 +48,27 @@ def train_laptop(space: Workspace, dataset: Path, folder: Path, only: Sequence[i
     A held-out run that shows the pictures of one in training is taken down, as the refusal to train says: it has no
     label and no reward from then on, and its frames keep weight 1.
     """
-    kept = folder / TRAINED
-    while not kept.exists():
-        done = attempted(space, "train", "--recipe", "laptop", "--release", "local", "--format", "json")
-        if not done.returncode:
-            kept.write_text(done.stdout)
+    result_file = folder / TRAINED
+    while not result_file.exists():
+        process = attempted(space, "train", "--recipe", "laptop", "--release", "local", "--format", "json")
+        if not process.returncode:
+            result_file.write_text(process.stdout)
             break
-        alike = ALIKE.search(done.stdout + done.stderr)
-        if alike is None:
-            sys.exit(f"training failed:\n{done.stdout}{done.stderr}")
-        print(f"taken down: {alike[0]}", flush=True)
-        command(space, "takedown", DATASET, "--episodes", alike[1], "--reason", alike[0])
+        match = ALIKE.search(process.stdout + process.stderr)
+        if match is None:
+            sys.exit(f"training failed:\n{process.stdout}{process.stderr}")
+        print(f"taken down: {match[0]}", flush=True)
+        command(space, "takedown", DATASET, "--episodes", match[1], "--reason", match[0])
         label(space, dataset, only)  # the guard looks at what was built
-    return Path(json.loads(kept.read_text())["checkpoint"])
+    return Path(json.loads(result_file.read_text())["checkpoint"])
 
 
 def export(space: Workspace, out: Path, chunk: int, model: Path | None = None) -> Path:
     """The file of RA-BC of our labels, or of a model's rewards; made once per folder. Raises SystemExit."""
-    asked = ["export", "rabc", "--dataset", DATASET, "--allow-licence", "unknown"]
-    asked += [*(f"--chunk-size={size}" for size in (chunk, FAR * chunk)), "--out", str(out)]
+    words = ["export", "rabc", "--dataset", DATASET, "--allow-licence", "unknown"]
+    words += [*(f"--chunk-size={size}" for size in (chunk, FAR * chunk)), "--out", str(out)]
     if not (out / MANIFEST).exists():
-        command(space, *asked, *(["--from-model", str(model)] if model else []))
+        command(space, *words, *(["--from-model", str(model)] if model else []))
     return out / FILE
 
 
@@ -76,8 +76,8 @@ def export_weights(space: Workspace, out: Path, chunk: int) -> Path:
     """The file of `export weights` that LeRobot reads, as it is without options; made once per folder. Raises
     SystemExit."""
     if not (out / MANIFEST).exists():
-        asked = ["export", "weights", "--dataset", DATASET, "--allow-licence", "unknown"]
-        command(space, *asked, f"--chunk-size={chunk}", "--out", str(out))
+        words = ["export", "weights", "--dataset", DATASET, "--allow-licence", "unknown"]
+        command(space, *words, f"--chunk-size={chunk}", "--out", str(out))
     return out / LEROBOT_FILE
 
 
@@ -95,8 +95,8 @@ def labelled_progress(space: Workspace, frames: Frames, folder: Path, chunk: int
         "GROUP BY ALL",
         [DATASET],
     )
-    found = dict(rows)
-    published = [found.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
+    progress_by_episode = dict(rows)
+    published = [progress_by_episode.get(k, np.full(n, np.nan)) for k, n in enumerate(frames.lengths)]
     labels = export(space, folder / "labels", chunk)
     weights = export_weights(space, folder / "weights", chunk)
     published_file = write_progress(folder / "published", published, chunk)
@@ -122,18 +122,22 @@ def rewarded_progress(
     curves = {"laptop_unseen": _rewards_by_halves(space, dataset, frames, folder)}
     curves["shown"] = _rewards_by_shown(space, frames)
     laptop = export(space, folder / "laptop", chunk, model)
-    return {"laptop": laptop} | {name: write_progress(folder / name, of, chunk) for name, of in curves.items()}
+    return {"laptop": laptop} | {name: write_progress(folder / name, curve, chunk) for name, curve in curves.items()}
 
 
 def _rewards_by_halves(space: Workspace, dataset: Path, frames: Frames, folder: Path) -> list[np.ndarray]:
     """Runs of even and of odd numbers are the halves, both with all qualities; each is built and labelled by itself."""
     scorers, count = [], len(frames.lengths)
     for half in (0, 1):
-        own, kept, only = space.root.with_name(f"half_{half}"), folder / f"half_{half}", range(half, count, 2)
-        kept.mkdir(exist_ok=True)
-        if not (kept / TRAINED).exists():
-            label(Workspace(own), dataset, only)
-        scorers.append(open_checkpoint(train_laptop(Workspace(own), dataset, kept, only)))
+        half_root, half_folder, only = (
+            space.root.with_name(f"half_{half}"),
+            folder / f"half_{half}",
+            range(half, count, 2),
+        )
+        half_folder.mkdir(exist_ok=True)
+        if not (half_folder / TRAINED).exists():
+            label(Workspace(half_root), dataset, only)
+        scorers.append(open_checkpoint(train_laptop(Workspace(half_root), dataset, half_folder, only)))
     return [_rewards(space, scorers[1 - e % 2], e, n, SCORE_FPS) for e, n in enumerate(frames.lengths)]
 
 
@@ -141,10 +145,13 @@ def _rewards_by_shown(space: Workspace, frames: Frames) -> list[np.ndarray]:
     """The first runs of each task that succeeded are shown, by our labels; one of them is laid beside the others."""
     first, curves = np.unique(frames.episode, return_index=True)[1], []
     for task in dict.fromkeys(frames.task.tolist()):
-        own = np.flatnonzero(frames.task[first] == task).tolist()
-        shown = [e for e in own if frames.success[first[e]]][:SHOWN]
-        of = {left: shown_scorer(space, [f"{DATASET}/{e}" for e in shown if e != left]) for left in (*shown, None)}
-        curves += [_rewards(space, of.get(e, of[None]), e, frames.lengths[e], HZ) for e in own]
+        task_episodes = np.flatnonzero(frames.task[first] == task).tolist()
+        shown_episodes = [e for e in task_episodes if frames.success[first[e]]][:SHOWN]
+        scorers = {
+            left_episode: shown_scorer(space, [f"{DATASET}/{e}" for e in shown_episodes if e != left_episode])
+            for left_episode in (*shown_episodes, None)
+        }
+        curves += [_rewards(space, scorers.get(e, scorers[None]), e, frames.lengths[e], HZ) for e in task_episodes]
     return curves
 
 
@@ -156,8 +163,8 @@ def _rewards(space: Workspace, scorer: Scorer, episode: int, num_frames: int, fp
     except UserError:
         return np.full(num_frames, np.nan)
     rows = list(score_clip(scorer, clip, task, score_fps=fps))
-    said = np.array([(row["frame_index"], row["progress"]) for row in rows], np.float64)
-    return between(said[:, 0].astype(int), said[:, 1], num_frames)
+    progress_rows = np.array([(row["frame_index"], row["progress"]) for row in rows], np.float64)
+    return between(progress_rows[:, 0].astype(int), progress_rows[:, 1], num_frames)
 
 
 def code_versions() -> dict[str, str]:

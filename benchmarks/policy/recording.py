@@ -36,11 +36,11 @@ def record_task(task: str, counts: Mapping[str, int], folder: Path) -> int:
     """Record what is missing of a task's demonstrations; how many frames all have. Needs Meta-World."""
     from benchmarks.policy.cell import Cell
 
-    own = folder / task
-    own.mkdir(parents=True, exist_ok=True)
+    task_folder = folder / task
+    task_folder.mkdir(parents=True, exist_ok=True)
     cell, frames = None, 0
     for demonstration in planned(task, counts):
-        stem = own / f"{demonstration.number:03d}"
+        stem = task_folder / f"{demonstration.number:03d}"
         if not stem.with_suffix(".json").exists():
             cell = cell or Cell(task, PICTURE_PX)
             _keep(stem, demonstration, cell)
@@ -80,8 +80,8 @@ def write_lerobot(protocol: Protocol, recorded: Path, out: Path) -> None:
             facts = json.loads(stem.with_suffix(".json").read_text())
             lines.append(json.dumps({"episode": index} | facts) + "\n")
             rows = pq.read_table(stem.with_suffix(".parquet"))
-            at = rows.column_names.index("episode_index")
-            tables.append(rows.set_column(at, "episode_index", pa.array([index] * rows.num_rows, pa.int64())))
+            column_index = rows.column_names.index("episode_index")
+            tables.append(rows.set_column(column_index, "episode_index", pa.array([index] * rows.num_rows, pa.int64())))
             shutil.copyfile(stem.with_suffix(".mp4"), source / "videos" / f"episode_{index:03d}.mp4")
         (source / "episodes.jsonl").write_text("".join(lines))
         pq.write_table(pa.concat_tables(tables), source / "frames.parquet")

@@ -47,10 +47,10 @@ def report_by_labels(folder: Path, protocol: Protocol, former: Mapping[str, Any]
     arms = [arm for arm in ARMS if arm not in GROUPS["rewarded"]]
     figures = of_arms(folder, protocol, arms, groups)
     figures["code_versions"]["former"] = former["code_versions"] | {"arms": list(GROUPS["rewarded"])}
-    beside = {"success", "by_seed", "weight_by_quality", "above_nothing", "above_successes", "above_labels"}
-    found = dict(former) | figures | {key: former[key] | figures[key] for key in beside}
-    found["by_task"] = {task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()}
-    return found
+    extended_keys = {"success", "by_seed", "weight_by_quality", "above_nothing", "above_successes", "above_labels"}
+    merged = dict(former) | figures | {key: former[key] | figures[key] for key in extended_keys}
+    merged["by_task"] = {task: former["by_task"][task] | rows for task, rows in figures["by_task"].items()}
+    return merged
 
 
 def of_arms(folder: Path, protocol: Protocol, arms: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
@@ -78,25 +78,31 @@ def learned(folder: Path, protocol: Protocol) -> dict[str, Any]:
     """Success after reinforcement learning by what was learnt from, by task and over all tasks, with how far each is
     above the sparse reward; and of the runs while it learnt, by iteration."""
     plan = protocol.learning
-    said = {t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks}
+    task_runs = {t: [_read(folder / "learned" / t / f"{s}.json") for s in plan.seeds] for t in plan.tasks}
     success = {
-        reward: np.array([[r[reward] if reward == "before" else r[reward]["after"] for r in said[t]] for t in said])
+        reward: np.array(
+            [[r[reward] if reward == "before" else r[reward]["after"] for r in task_runs[t]] for t in task_runs]
+        )
         for reward in LEARNT_FROM
     }
-    found: dict[str, Any] = {task: rates({r: v[None, k] for r, v in success.items()}) for k, task in enumerate(said)}
-    found |= {"all": rates(success), "above_sparse": differences(success, "sparse")}
-    found["while"] = {
-        r: np.mean([[of[r]["while"] for of in runs] for runs in said.values()], (0, 1, 3)).round(4).tolist()
+    learnt_rates: dict[str, Any] = {
+        task: rates({r: v[None, k] for r, v in success.items()}) for k, task in enumerate(task_runs)
+    }
+    learnt_rates |= {"all": rates(success), "above_sparse": differences(success, "sparse")}
+    learnt_rates["while"] = {
+        r: np.mean([[run_record[r]["while"] for run_record in runs] for runs in task_runs.values()], (0, 1, 3))
+        .round(4)
+        .tolist()
         for r in LEARNT_FROM
         if r != "before"
     }
-    return found
+    return learnt_rates
 
 
-def _best_of(said: Mapping[str, Any]) -> dict[str, Interval]:
+def _best_of(run_records: Mapping[str, Any]) -> dict[str, Interval]:
     """Success of the chosen run, by what chooses, with the interval of a bootstrap over start states."""
-    success = np.array(said["success"], bool)
-    said_by = {name: np.array(said[name], np.float64) for name in ("progress", "done", "own", "success")}
+    success = np.array(run_records["success"], bool)
+    said_by = {name: np.array(run_records[name], np.float64) for name in ("progress", "done", "own", "success")}
     picked = {name: chosen(success, values) for name, values in said_by.items()}
     picked["chance"] = np.asarray(success.mean(1))
     return rates({name: picked[name][None, None] for name in CHOICES})
@@ -120,7 +126,9 @@ def print_tables(figures: Mapping[str, Any]) -> None:
     )
     learnt = figures["learned"]
     tasks = [name for name in learnt if name not in ("all", "above_sparse", "while")]
-    rows = [[text, *(_percent(learnt[of][name]) for of in (*tasks, "all"))] for name, text in LEARNT_FROM.items()]
+    rows = [
+        [text, *(_percent(learnt[source][name]) for source in (*tasks, "all"))] for name, text in LEARNT_FROM.items()
+    ]
     table(["learnt from", *tasks, "both"], rows)
 
 

@@ -39,12 +39,12 @@ def evaluate(protocol: Protocol, task: str, arm: int, policies: Policies) -> dic
 
 
 def _succeeds(cell: "Cell", policy: Policy, start: int, horizon: int) -> bool:
-    seen = cell.restart(start)
+    observation = cell.restart(start)
     for _ in range(horizon):
-        cell.act(policy.action(seen))
+        cell.act(policy.action(observation))
         if cell.succeeded:
             return True
-        seen = cell.seen()
+        observation = cell.seen()
     return False
 
 
@@ -54,20 +54,20 @@ def best_of(protocol: Protocol, task: str, arm: int, policies: Policies, model: 
     from eval.reward.open import open_checkpoint
 
     cell, scorer, plan = Cell(task, PICTURE_PX), open_checkpoint(model), protocol.best_of
-    found: dict[str, Any] = {k: [] for k in ("success", "progress", "done", "own")}
+    results: dict[str, Any] = {k: [] for k in ("success", "progress", "done", "own")}
     for start in range(BEST_OF_STARTS, BEST_OF_STARTS + plan.starts):
         runs = []
         for k in range(plan.runs):
             policy, rng = policies.one(arm, k % len(protocol.seeds)), np.random.default_rng([start, k])
 
-            def act(seen: np.ndarray, policy: Policy = policy, rng: np.random.Generator = rng) -> np.ndarray:
-                return policy.action(seen) + np.r_[rng.normal(0, plan.noise, 3), 0]
+            def act(observation: np.ndarray, policy: Policy = policy, rng: np.random.Generator = rng) -> np.ndarray:
+                return policy.action(observation) + np.r_[rng.normal(0, plan.noise, 3), 0]
 
             runs.append(watched(cell, act, start, protocol.horizon, scorer))
-        for name in found:
-            found[name].append([run[name] for run in runs])
+        for name in results:
+            results[name].append([run[name] for run in runs])
     cell.close()
-    return found
+    return results
 
 
 def watched(
@@ -79,17 +79,21 @@ def watched(
     `progress` and `done`: what the live reward said, the highest mean of three answers that follow each other.
     """
     stream = scorer.stream(cell.spec["text"], FPS / REWARD_EVERY) if scorer else None
-    seen, success, own = cell.restart(start), False, 0.0
+    observation, success, own_reward = cell.restart(start), False, 0.0
     moments = [stream.append({"camera": cell.picture()})] if stream else []
     for frame in range(horizon):
-        cell.act(act(seen))
-        seen, success, own = cell.seen(), success or cell.succeeded, own + float(cell.info["unscaled_reward"])
+        cell.act(act(observation))
+        observation, success, own_reward = (
+            cell.seen(),
+            success or cell.succeeded,
+            own_reward + float(cell.info["unscaled_reward"]),
+        )
         if stream and (frame + 1) % REWARD_EVERY == 0:
             moments.append(stream.append({"camera": cell.picture()}))
     # Scored together, which gives the numbers of a live session: a moment's own does not hang on those after it
     rewards = scorer.score(moments) if stream else []
-    said = {k: best_stretch([getattr(r, k) for r in rewards]) for k in ("progress", "done") if rewards}
-    return {"success": success, "sparse": float(success), "own": own} | said
+    best_rewards = {k: best_stretch([getattr(r, k) for r in rewards]) for k in ("progress", "done") if rewards}
+    return {"success": success, "sparse": float(success), "own": own_reward} | best_rewards
 
 
 def best_stretch(values: Sequence[float | None], length: int = 3) -> float:
@@ -98,12 +102,12 @@ def best_stretch(values: Sequence[float | None], length: int = 3) -> float:
     return float(np.convolve(numbers, np.ones(length) / length, "valid").max())
 
 
-def chosen(success: np.ndarray, said: np.ndarray) -> np.ndarray:
+def chosen(success: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Success of the run that is said to be best, of each start: float64 [starts], of arrays [starts, runs].
 
     Of several that are said to be equally good, any may be taken: their mean counts.
     """
-    best = said == said.max(1, keepdims=True)
+    best = scores == scores.max(1, keepdims=True)
     return (success * best).sum(1) / best.sum(1)
 
 
@@ -147,11 +151,11 @@ def learn(protocol: Protocol, task: str, seed: int, model: Path) -> dict[str, An
         shift = searched(worth, plan, seed)
         return {"after": tested(shift), "while": successes, "shift": shift.round(4).tolist()}
 
-    found: dict[str, Any] = {"error": error.tolist(), "before": tested(np.zeros(3))}
-    found |= {reward: taught(reward) for reward in REWARDS}
+    results: dict[str, Any] = {"error": error.tolist(), "before": tested(np.zeros(3))}
+    results |= {reward: taught(reward) for reward in REWARDS}
     cell.close()
     blind.close()
-    return found
+    return results
 
 
 def searched(worth: Callable[[int, np.ndarray], np.ndarray], plan: Learning, seed: int) -> np.ndarray:

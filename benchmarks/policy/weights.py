@@ -41,8 +41,8 @@ def rabc_weights(path: Path, chunk: int) -> np.ndarray:
     if not np.array_equal(index, np.arange(len(index))):
         raise ValueError(f"{path}: its rows are not those of frames 0 to {len(index) - 1} in order")
     weigher = RABCWeights(path, chunk_size=chunk, head_mode="sparse", kappa=kappa)
-    found, _ = weigher.compute_batch_weights({"index": index})
-    return found.numpy().astype(np.float64)
+    weights, _ = weigher.compute_batch_weights({"index": index})
+    return weights.numpy().astype(np.float64)
 
 
 def gains(path: Path, task: np.ndarray, chunk: int) -> np.ndarray:
@@ -51,8 +51,8 @@ def gains(path: Path, task: np.ndarray, chunk: int) -> np.ndarray:
     progress, episode = (table[name].to_numpy() for name in ("progress_sparse", "episode_index"))
     last = np.searchsorted(episode, episode, "right") - 1
     gain = (progress[np.minimum(np.arange(len(progress)) + chunk, last)] - progress).astype(np.float64)
-    for own in (task == name for name in np.unique(task)):
-        gain[own] = (gain[own] - np.nanmean(gain[own])) / np.nanstd(gain[own])
+    for task_mask in (task == name for name in np.unique(task)):
+        gain[task_mask] = (gain[task_mask] - np.nanmean(gain[task_mask])) / np.nanstd(gain[task_mask])
     return np.nan_to_num(gain)
 
 
@@ -65,16 +65,20 @@ def arm_weights(
     failed or idle, as our labels say of the segment of each frame; arms that hang on labels need it.
     """
     ones = np.ones(len(frames.task))
-    found = {"experts": ones * (frames.quality == "expert"), "nothing": ones, "successes": ones * frames.success}
+    weights_by_arm = {
+        "experts": ones * (frames.quality == "expert"),
+        "nothing": ones,
+        "successes": ones * frames.success,
+    }
     ready = {arm: path for arm, path in files.items() if path.name == LEROBOT_FILE}
-    found |= {arm: weights_by_lerobot(path, np.arange(len(ones)), chunk) for arm, path in ready.items()}
-    found |= {arm: rabc_weights(path, chunk) for arm, path in files.items() if arm not in ready}
+    weights_by_arm |= {arm: weights_by_lerobot(path, np.arange(len(ones)), chunk) for arm, path in ready.items()}
+    weights_by_arm |= {arm: rabc_weights(path, chunk) for arm, path in files.items() if arm not in ready}
     if segments is not None:
         gain = gains(files["labels"], frames.task, chunk)
         awr = np.minimum(np.exp(gain), AWR_MOST)
-        found |= {
-            "labels_success": found["labels"] * frames.success,
-            "labels_unfailed": found["labels"] * (segments != "failed"),
+        weights_by_arm |= {
+            "labels_success": weights_by_arm["labels"] * frames.success,
+            "labels_unfailed": weights_by_arm["labels"] * (segments != "failed"),
             "labels_far": rabc_weights(files["labels"], FAR * chunk),
             "segments": ones * (segments == "done"),
             "top": ones * (gain >= np.quantile(gain, 1 - TOP)),
@@ -82,7 +86,7 @@ def arm_weights(
             "awr_segments": awr * (segments == "done"),
             "awr_outcomes": awr * frames.success,
         }
-    return {arm: found[arm] for arm in arms}
+    return {arm: weights_by_arm[arm] for arm in arms}
 
 
 def share_by_quality(frames: Frames, weights: np.ndarray) -> dict[str, float]:

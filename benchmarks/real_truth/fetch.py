@@ -26,8 +26,8 @@ def fetch(name: str, source: Mapping[str, Any], folder: Path, host: str = HOST) 
         clone = Path(temporary) / "repository"
         _git("clone", "--quiet", "--filter=blob:none", "--no-checkout", host + source["repository"], str(clone))
         below = source["folder"]
-        wanted = [str(Path(below, path)) for path in source["files"]]
-        _git("-C", str(clone), "checkout", "--quiet", source["commit"], "--", *wanted)
+        wanted_paths = [str(Path(below, path)) for path in source["files"]]
+        _git("-C", str(clone), "checkout", "--quiet", source["commit"], "--", *wanted_paths)
         for path in source["files"]:
             target = folder / name / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -35,18 +35,18 @@ def fetch(name: str, source: Mapping[str, Any], folder: Path, host: str = HOST) 
     if episodes := source.get("episodes"):
         keep_episodes(folder / name / "meta", episodes)
     for path, sha256 in source["files"].items():
-        found = hashlib.sha256((folder / name / path).read_bytes()).hexdigest()
-        if sha256 is not None and found != sha256:
-            raise RuntimeError(f"{name}: {path} has sha256 {found}, labelled was {sha256}: its source has changed")
+        digest = hashlib.sha256((folder / name / path).read_bytes()).hexdigest()
+        if sha256 is not None and digest != sha256:
+            raise RuntimeError(f"{name}: {path} has sha256 {digest}, labelled was {sha256}: its source has changed")
 
 
 def keep_episodes(meta: Path, episodes: Sequence[int]) -> None:
     """Cut the lists of a LeRobot v2 dataset down to some episodes."""
     frames = 0
     for file in (meta / "episodes.jsonl", meta / "episodes_stats.jsonl"):
-        kept = [line for line in file.read_text().splitlines() if json.loads(line)["episode_index"] in episodes]
-        frames = frames or sum(json.loads(line)["length"] for line in kept)
-        file.write_text("".join(f"{line}\n" for line in kept))
+        kept_lines = [line for line in file.read_text().splitlines() if json.loads(line)["episode_index"] in episodes]
+        frames = frames or sum(json.loads(line)["length"] for line in kept_lines)
+        file.write_text("".join(f"{line}\n" for line in kept_lines))
     info = json.loads((meta / "info.json").read_text())
     info |= {"total_episodes": len(episodes), "total_frames": frames, "total_videos": len(episodes)}
     (meta / "info.json").write_text(json.dumps(info, indent=4))
@@ -60,15 +60,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("names", nargs="*")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     sources = json.loads(SOURCES.read_text())
-    for name in asked.names or sources:
+    for name in args.names or sources:
         if name not in sources:
             sys.exit(f"no dataset {name}; there are {', '.join(sources)}")
         if "files" not in sources[name]:
             print(f"{name}: not fetched, its licence is not stated; source: {sources[name]['repository']}")
             continue
-        fetch(name, sources[name], asked.folder)
+        fetch(name, sources[name], args.folder)
         print(f"{name}: {len(sources[name]['files'])} files, {sources[name]['licence']}")
     return 0
 

@@ -148,8 +148,8 @@ class Sim:
 
     def at_goal(self, t: Thing) -> bool:
         off = self.pos(t.key) - self.goal(t)
-        at = self.pos(t.key)[:2]
-        side = ((t.box[0] < at) & (at < t.box[1])).all() if t.box else np.linalg.norm(off[:2]) < t.near
+        position = self.pos(t.key)[:2]
+        side = ((t.box[0] < position) & (position < t.box[1])).all() if t.box else np.linalg.norm(off[:2]) < t.near
         return bool(side and abs(off[2]) < t.level)
 
     def put(self, key: str, xy: np.ndarray, z: float, yaw: float) -> None:
@@ -269,20 +269,20 @@ class Truth:
     def update(self) -> None:
         s = self.sim
         for t in self.plan:
-            k, now = t.key, self.done.get(t.key, 0)
-            touched, there = s.touching(k), s.at_goal(t)
+            k, state = t.key, self.done.get(t.key, 0)
+            touched, is_at_goal = s.touching(k), s.at_goal(t)
             if not touched:
                 self.rest[k] = s.pos(k)[2]
-            if now == 0 and s.gripped(k) and self.lift(t) >= LIFTED:
-                now, self.move0[k] = 1, np.linalg.norm(s.pos(k) - s.goal(t))
-            elif now == 1 and not touched:
-                if not there:
-                    now = 0
+            if state == 0 and s.gripped(k) and self.lift(t) >= LIFTED:
+                state, self.move0[k] = 1, np.linalg.norm(s.pos(k) - s.goal(t))
+            elif state == 1 and not touched:
+                if not is_at_goal:
+                    state = 0
                 elif np.linalg.norm(s.hand() - s.grip_point(t)) >= CLEAR:
-                    now = 2
-            elif now == 2 and not there:
-                now = 0
-            self.done[k] = now
+                    state = 2
+            elif state == 2 and not is_at_goal:
+                state = 0
+            self.done[k] = state
         t = self.current()
         if t and t.key not in self.reach0:
             self.reach0[t.key] = np.linalg.norm(s.hand() - s.grip_point(t))
@@ -305,11 +305,11 @@ class Truth:
         k, gap = t.key, np.linalg.norm(s.hand() - s.grip_point(t))
         if self.done[k] == 0:
             move = 1 - gap / self.reach0[k]
-            rest = self.lift(t) / LIFTED if s.gripped(k) else 0
+            step_share = self.lift(t) / LIFTED if s.gripped(k) else 0
         else:
             move = 1 - np.linalg.norm(s.pos(k) - s.goal(t)) / self.move0[k]
-            rest = gap / CLEAR if s.at_goal(t) and not s.touching(k) else 0
-        part = W_MOVE * np.clip(move, 0, 1) + (1 - W_MOVE) * np.clip(rest, 0, 1)
+            step_share = gap / CLEAR if s.at_goal(t) and not s.touching(k) else 0
+        part = W_MOVE * np.clip(move, 0, 1) + (1 - W_MOVE) * np.clip(step_share, 0, 1)
         return float((sum(self.done.values()) + part) / n)
 
 
@@ -331,8 +331,8 @@ class Policy:
         self.pace = r.uniform(*PACE[sim.name])
         self.home = sim.hand()
 
-    def fail(self, why: str) -> None:
-        self.failed[self.attempt] = why
+    def fail(self, reason: str) -> None:
+        self.failed[self.attempt] = reason
         self.attempt += 1
 
     def action(self, target: np.ndarray, yaw: float, cap: float) -> np.ndarray:
@@ -374,33 +374,33 @@ class Policy:
         y = self.s.yaw(t.key)
         return y - t.turn * np.round(y / t.turn)
 
-    def aim(self, t: Thing, what: str | None) -> tuple[np.ndarray, float]:
+    def aim(self, t: Thing, trouble: str | None) -> tuple[np.ndarray, float]:
         """Where the gripper closes, and the hand's yaw there."""
-        beside = 0.085 if t.key == "Cereal" else 0.065
-        off = {"high": (0, 0, 0.075), "beside": (beside, 0, 0)}.get(what, (0, 0, 0))
+        side_offset = 0.085 if t.key == "Cereal" else 0.065
+        off = {"high": (0, 0, 0.075), "beside": (side_offset, 0, 0)}.get(trouble, (0, 0, 0))
         yaw = self.hold_yaw(t)
         return self.s.grip_point(t) + Rotation.from_euler("z", yaw).apply(off), yaw
 
-    def grasp(self, t: Thing, what: str | None) -> Iterator[np.ndarray]:
+    def grasp(self, t: Thing, trouble: str | None) -> Iterator[np.ndarray]:
         s = self.s
-        point, yaw = self.aim(t, what)
+        point, yaw = self.aim(t, trouble)
         self.grip = OPEN
         if s.hand()[2] < self.high - 0.03:
             yield from self.go(self.above(s.hand()), yaw, near=0.04)
         yield from self.go(self.above(point), yaw, near=0.035)
-        if what == "pause":
+        if trouble == "pause":
             yield from self.wait(IDLE)
-        point, yaw = self.aim(t, what)  # again: a lost object may have been falling
+        point, yaw = self.aim(t, trouble)  # again: a lost object may have been falling
         yield from self.go(self.above(point, point[2] + 0.06), yaw, cap=0.8, near=0.015)
         yield from self.go(point, yaw, cap=0.5, near=0.006)
         self.grip = CLOSED
         yield from self.wait(6, still=False)
-        if what == "slip":
+        if trouble == "slip":
             yield from self.go(point + (0, 0, 0.018), yaw, cap=0.25, near=0.006)
             self.grip = OPEN
             yield from self.wait(5, still=False)
             self.fail("slipped")
-        elif what in ("high", "beside"):
+        elif trouble in ("high", "beside"):
             yield from self.go(self.above(point, point[2] + 0.12), yaw, cap=0.8, near=0.02)
             self.fail("missed")
         else:
@@ -408,40 +408,40 @@ class Policy:
             if self.truth.done[t.key] == 0:
                 self.fail("missed")
 
-    def place(self, t: Thing, what: str | None) -> Iterator[np.ndarray]:
+    def place(self, t: Thing, trouble: str | None) -> Iterator[np.ndarray]:
         s = self.s
         yaw = self.hold_yaw(t)
         start = s.hand()
-        lost = {"drop": 0.13, "lose": 0.45}.get(what, 2.0)
+        lost_share = {"drop": 0.13, "lose": 0.45}.get(trouble, 2.0)
 
         def over() -> np.ndarray:  # where the hand has to be for the object to be at its goal
             return s.goal(t) + s.hand() - s.pos(t.key)
 
-        if what == "drop":  # low, so that it falls back upright
+        if trouble == "drop":  # low, so that it falls back upright
             yield from self.go(self.above(start, start[2] + 0.02), yaw, near=0.02)
         else:
             yield from self.go(self.above(start), self.turn_now(), near=0.03)
         way = np.linalg.norm(over()[:2] - s.hand()[:2])
         turn0 = self.turn_now()
         for frame in range(1, 81):
-            target = self.above(over(), s.hand()[2] if what == "drop" else None)
-            left = np.linalg.norm(target[:2] - s.hand()[:2])
-            if 1 - left / way >= lost:
+            target = self.above(over(), s.hand()[2] if trouble == "drop" else None)
+            distance_left = np.linalg.norm(target[:2] - s.hand()[:2])
+            if 1 - distance_left / way >= lost_share:
                 self.grip = OPEN
                 for _ in range(FPS):
                     if self.truth.done[t.key] == 0:
                         return
                     yield np.array([0, 0, 0, 0, 0, 0, self.grip])
                 raise RuntimeError("the object was not lost")
-            if what == "pause" and 1 - left / way >= 0.5:
-                what = None
+            if trouble == "pause" and 1 - distance_left / way >= 0.5:
+                trouble = None
                 yield from self.wait(IDLE)
-            if what == "halt" and 1 - left / way >= 0.5:
+            if trouble == "halt" and 1 - distance_left / way >= 0.5:
                 return
-            if left < 0.012:
+            if distance_left < 0.012:
                 break
             share = min(1.0, frame / 12)
-            yield self.action(target, turn0 + share * (yaw - turn0), 0.4 if what == "drop" else 1.0)
+            yield self.action(target, turn0 + share * (yaw - turn0), 0.4 if trouble == "drop" else 1.0)
             if self.truth.done[t.key] == 0:
                 return
         yield from self.go(lambda: over() + (0, 0, t.above), yaw, cap=0.8, near=0.015)
@@ -462,15 +462,15 @@ class Policy:
                 step = 2 * i + self.truth.done[t.key]
                 if self.truth.done[t.key] == 2:
                     break
-                what = self.trouble[step].pop(0) if self.trouble.get(step) else None
-                if what == "stop":
+                trouble = self.trouble[step].pop(0) if self.trouble.get(step) else None
+                if trouble == "stop":
                     yield from self.wait(TAIL + 6)
                     return
-                if what == "before":
+                if trouble == "before":
                     yield from self.wait(IDLE)
                     continue
-                yield from (self.place if self.truth.done[t.key] else self.grasp)(t, what)
-                if what in ("lose", "halt"):
+                yield from (self.place if self.truth.done[t.key] else self.grasp)(t, trouble)
+                if trouble in ("lose", "halt"):
                     yield from self.wait(TAIL + 3)
                     return
             else:
@@ -522,14 +522,14 @@ def record(
     return rows, front, wrist, policy.failed
 
 
-def ending(after: list[dict], step: int, attempt: int, failed: dict[int, str]) -> str:
+def ending(later_rows: list[dict], step: int, attempt: int, failed: dict[int, str]) -> str:
     """How an attempt at a step ended, by the rows that come after it."""
-    stage = after[0]["stage"] if after else step
+    stage = later_rows[0]["stage"] if later_rows else step
     if stage != step:
         return "completed" if stage > step else "dropped"
-    if after and after[0]["attempt"] > attempt:
+    if later_rows and later_rows[0]["attempt"] > attempt:
         return failed[attempt]
-    return "interrupted" if any(r["kind"] == "step" for r in after) else "unfinished"
+    return "interrupted" if any(r["kind"] == "step" for r in later_rows) else "unfinished"
 
 
 def segments(rows: list[dict], steps: list[str], failed: dict[int, str]) -> list[dict[str, Any]]:
@@ -639,8 +639,8 @@ def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
     assert (p * len(steps) >= stage - 1e-5).all()
     assert (p * len(steps) <= stage + 1 + 1e-5).all()
     assert bool(good[-1]) == facts["success"] == (s[-1]["kind"] == "done")
-    named = [x["name"] for x in s if x["completed"] and x["kind"] == "step"]
-    assert facts["success"] <= (set(named) == set(steps)), facts["episode"]
+    completed_names = [x["name"] for x in s if x["completed"] and x["kind"] == "step"]
+    assert facts["success"] <= (set(completed_names) == set(steps)), facts["episode"]
 
 
 def episode(
@@ -688,10 +688,10 @@ def recorded(plan: Sequence[tuple], only: Sequence[int] | None) -> Iterator[Reco
 def main() -> None:
     parser = simulated.arguments(__doc__, __file__, PLANS)
     parser.add_argument("--only", type=int, nargs="+", help="these entries of the plan only")
-    asked = parser.parse_args()
-    if not asked.check:
-        simulated.write(asked.out, FORM, recorded(PLANS[asked.plan], asked.only))
-    simulated.check(asked.out, FORM, check_run)
+    args = parser.parse_args()
+    if not args.check:
+        simulated.write(args.out, FORM, recorded(PLANS[args.plan], args.only))
+    simulated.check(args.out, FORM, check_run)
 
 
 if __name__ == "__main__":

@@ -91,14 +91,14 @@ class Env:
         hand = self.tcp_center + rng.uniform(*HAND_STARTS)
         for _ in range(40):
             self.step(np.array([*np.clip((hand - self.tcp_center) / 0.05, -0.3, 0.3), -1.0]))
-        at = np.array([*rng.uniform(*self.task["block"]), HEIGHT])
+        position = np.array([*rng.uniform(*self.task["block"]), HEIGHT])
         way = rng.uniform(*self.task["way"])
         joint = self.model.joint("object0:joint")
-        lies = (*FAR, HEIGHT) if "joint" in self.task else (*at[:2], 0.4 + self.model.geom("object0").size[2])
+        lies = (*FAR, HEIGHT) if "joint" in self.task else (*position[:2], 0.4 + self.model.geom("object0").size[2])
         self.data.qpos[joint.qposadr[0] :][:7] = (*lies, 1.0, 0.0, 0.0, 0.0)
         self.data.qvel[joint.dofadr[0] :][:6] = 0.0
         if "joint" in self.task:
-            self.model.body(BASE).pos[:] = at
+            self.model.body(BASE).pos[:] = position
             self.sim.goal = self._point_at(way)
             self._point_at(0.0)
         else:
@@ -182,7 +182,7 @@ def _carry(hand: np.ndarray, opening: float, block: np.ndarray, goal: np.ndarray
     """Above the block, down, close, and to the target."""
     off = hand - block
     if np.linalg.norm(off) < 0.02:
-        held = opening < 0.055 / WIDE
-        return np.array([*((goal - block) / 0.05 if held else -off / 0.05), 1.0])
+        is_held = opening < 0.055 / WIDE
+        return np.array([*((goal - block) / 0.05 if is_held else -off / 0.05), 1.0])
     target = block if np.linalg.norm(off[:2]) < 0.015 else block + np.array([0, 0, ABOVE])
     return np.array([*((target - hand) / 0.05), -1.0])

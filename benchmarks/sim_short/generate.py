@@ -47,9 +47,9 @@ MISS = (0.14, 0.0, 0.0)  # how far beside the object a missed run aims (m)
 VERBS = ("reach", "contact", "move", "hold")  # the phases of a run, in words
 
 
-def task(text: str, verbs: str, **more: Any) -> dict[str, Any]:
+def task(text: str, verbs: str, **fields: Any) -> dict[str, Any]:
     """What is said of a task: its text, its phases in words, and what stands in the comment below."""
-    return {"text": text, "verbs": dict(zip(VERBS, verbs.split("; "), strict=True)), **more}
+    return {"text": text, "verbs": dict(zip(VERBS, verbs.split("; "), strict=True)), **fields}
 
 
 # limit: cap on |x|,|y|,|z| of the expert's action, so that the arm moves at a calm speed
@@ -130,20 +130,25 @@ MORE_TASKS = {  # of the plan eighth, and of benchmarks/policy
 
 def of_fetch(limits: tuple[float, float]) -> dict[str, dict[str, Any]]:
     """Fetch's tasks as the others are described, with their speeds in turn."""
-    found = {}
+    tasks = {}
     for place, (t, spec) in enumerate(fetch.TASKS.items()):
         thing = spec.get("joint", "block")
-        where = f"move the {thing} to the red marker", f"stay at the {thing} on the marker"
-        moved, held = (f"move the {thing}", f"stay at the {thing}") if "joint" in spec else where
-        found[t] = {
+        phrases = f"move the {thing} to the red marker", f"stay at the {thing} on the marker"
+        move_phrase, hold_phrase = (f"move the {thing}", f"stay at the {thing}") if "joint" in spec else phrases
+        tasks[t] = {
             "text": spec["text"],
             "limit": limits[place % 2],
             "done": spec.get("done", 0.05),
             "sites": "joint" not in spec,
             "miss": spec["miss"],
-            "verbs": {"reach": f"reach for the {thing}", "contact": f"touch the {thing}", "move": moved, "hold": held},
+            "verbs": {
+                "reach": f"reach for the {thing}",
+                "contact": f"touch the {thing}",
+                "move": move_phrase,
+                "hold": hold_phrase,
+            },
         }
-    return found
+    return tasks
 
 
 # Other things under the Fetch arm; of Meta-World four with another text, speed and camera, from a new list of starts
@@ -297,7 +302,7 @@ def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) 
         if still > HOLD or len(rows) >= MAX_FRAMES:
             row["action"] = np.array([0, 0, 0, grip], np.float32)
             break
-        taken = []
+        actions = []
         for _ in range(s.substeps):
             if still or (stalled is not None and len(rows) < stalled + STALL):
                 a = np.array([0, 0, 0, grip], np.float32)
@@ -305,9 +310,9 @@ def record(task: str, spec: dict[str, Any], seed: int, kind: str, share: float) 
                 a = s.expert(miss)
                 grip = float(a[3])
             s.step(a)
-            taken.append(a)
+            actions.append(a)
             row["contact"] |= s.touching()
-        row["action"] = np.mean(taken, axis=0).astype(np.float32)
+        row["action"] = np.mean(actions, axis=0).astype(np.float32)
     s.eye.renderer.close()
     return rows, images
 
@@ -319,27 +324,27 @@ def annotate(rows: list[dict], spec: dict[str, Any]) -> list[dict[str, Any]]:
     touch = np.flatnonzero([r["contact"] for r in rows])
     good = np.flatnonzero([r["success"] for r in rows])
     first = int(touch[0]) if len(touch) else n
-    done = int(good[0]) if len(good) else n
+    done_frame = int(good[0]) if len(good) else n
     reference = goal[first] if first < n else goal[0]
     near = hand[first] if first < n else 0.0
     reach = np.clip((hand[0] - hand) / (hand[0] - near), 0, 1)
     reach[first:] = 1.0
-    moved = np.clip((reference - goal) / (reference - spec["done"]), 0, 1)
-    moved[:first] = 0.0
-    progress = W_REACH * reach + (1 - W_REACH) * moved
+    moved_share = np.clip((reference - goal) / (reference - spec["done"]), 0, 1)
+    moved_share[:first] = 0.0
+    progress = W_REACH * reach + (1 - W_REACH) * moved_share
     for r, p in zip(rows, progress, strict=True):
         r["progress"] = 1.0 if r["success"] else float(p)
 
     cuts = []
     if first < n:
         shift = np.linalg.norm([r["object"] - rows[first]["object"] for r in rows], axis=1)
-        going = np.flatnonzero((shift > MOVED) & (np.arange(n) >= first))
-        move = min(int(going[0]) if len(going) else n, done if done < n else n - 1 - HOLD)
+        moving_frames = np.flatnonzero((shift > MOVED) & (np.arange(n) >= first))
+        move = min(int(moving_frames[0]) if len(moving_frames) else n, done_frame if done_frame < n else n - 1 - HOLD)
         if move - first < MIN_CONTACT:
             move = first
         cuts = [("reach", 0, first), ("contact", first, move)]
-        if done < n:
-            cuts += [("move", move, done), ("hold", done, n)]
+        if done_frame < n:
+            cuts += [("move", move, done_frame), ("hold", done_frame, n)]
         else:
             stop = max(move, n - 1 - HOLD)  # a hand that missed may touch the thing as it stands still
             cuts += [("move", move, stop), ("stop", stop, n)]
@@ -393,14 +398,14 @@ def check_run(facts: dict[str, Any], rows: dict[str, np.ndarray]) -> None:
 def main() -> None:
     parser = simulated.arguments(__doc__, __file__, PLANS)
     parser.add_argument("--only", choices=TASKS | EIGHTH, help="this task only")
-    asked = parser.parse_args()
-    if not asked.check:
-        plan, specs = PLANS[asked.plan]
-        plan = [run for run in plan if asked.only in (None, run[0])]
+    args = parser.parse_args()
+    if not args.check:
+        plan, specs = PLANS[args.plan]
+        plan = [run for run in plan if args.only in (None, run[0])]
         if not plan:
-            parser.error(f"{asked.only} is not in the {asked.plan} plan")
-        simulated.write(asked.out, FORM, recorded(plan, specs))
-    simulated.check(asked.out, FORM, check_run)
+            parser.error(f"{args.only} is not in the {args.plan} plan")
+        simulated.write(args.out, FORM, recorded(plan, specs))
+    simulated.check(args.out, FORM, check_run)
 
 
 if __name__ == "__main__":

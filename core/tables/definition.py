@@ -96,18 +96,20 @@ def tables(text: str, *, content: bool = True) -> tuple[Table, ...]:
     Columns of the key that several tables have need no line: they come first. So do those behind the key's `;`, which
     are no part of it. Content with a column `chunk` is partitioned by dataset and chunk, unless `partition` is there.
     """
-    found = []
+    definitions = []
     # Lines that were broken are put together again
     for block in re.sub(r"\n {3,}", " ", text).strip("\n").split("\n\n"):
         name, comment = block.split("\n")[0].split(": ", 1)
-        told = {word: re.findall(rf"^  {word}\b ?(.*)$", block, re.MULTILINE) for word in WORDS}
-        key, _, beside = told["key"][0].partition("; ")
-        columns = _columns(f"{key}, {beside}", re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE))
-        usual = ("dataset", "chunk") if content and "chunk" in columns else ()
-        partition, is_content = tuple(told["partition"]) or usual, content and not told["event"]
-        rest = is_content, partition, tuple(told["check"]), bool(told["compact"])
-        found.append(Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *rest))
-    return tuple(found)
+        clauses = {word: re.findall(rf"^  {word}\b ?(.*)$", block, re.MULTILINE) for word in WORDS}
+        key, _, key_columns = clauses["key"][0].partition("; ")
+        columns = _columns(
+            f"{key}, {key_columns}", re.findall(rf"^  (?!(?:{'|'.join(WORDS)})\b)(.*)$", block, re.MULTILINE)
+        )
+        default_partition = ("dataset", "chunk") if content and "chunk" in columns else ()
+        partition, is_content = tuple(clauses["partition"]) or default_partition, content and not clauses["event"]
+        properties = is_content, partition, tuple(clauses["check"]), bool(clauses["compact"])
+        definitions.append(Table(name, comment, tuple(key.split(", ")), tuple(columns.values()), *properties))
+    return tuple(definitions)
 
 
 def _columns(first: str, lines: list[str]) -> dict[str, Column]:

@@ -105,22 +105,22 @@ class AnnotatorComparison:
             "successes": np.array([success is True for success in self.successes], bool),
             "failures": np.array([success is False for success in self.successes], bool),
         }
-        return {part: inside for part, inside in slices.items() if inside.any()}
+        return {part: mask for part, mask in slices.items() if mask.any()}
 
     @cached_property
     def scores(self) -> dict[tuple[str, str], Score]:
         """By (slice, metric)."""
         return {
             (part, metric): score
-            for part, inside in self._slices.items()
-            for metric, score in scores({name: m.of(inside) for name, m in self.measures.items()}).items()
+            for part, mask in self._slices.items()
+            for metric, score in scores({name: m.of(mask) for name, m in self.measures.items()}).items()
         }
 
     @cached_property
     def coverage(self) -> dict[str, float]:
         """By slice the share of the other side's episodes that it has, too."""
         is_labelled = np.array([result is not None for result in self.results])
-        return {part: float(is_labelled[inside].mean()) for part, inside in self._slices.items()}
+        return {part: float(is_labelled[mask].mean()) for part, mask in self._slices.items()}
 
     def facts(self) -> dict[str, str]:
         """What is compared with what."""
@@ -146,12 +146,12 @@ class Comparison:
 
 
 def _reference(
-    lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], against: str | None, truth: Path | None
+    lake: Lake, dataset: str, episodes: Mapping[int, EpisodeFacts], reference_name: str | None, truth: Path | None
 ) -> ComparedWith | None:
-    """As `compare` says of `against`; None where no ground truth is there and nothing else is allowed."""
-    if truth and against in (None, TRUTH):
-        every = corpus_truth(lake, truth, dataset)
-        truths = {e: t for e, t in every.items() if e in episodes}
+    """As `compare` says of `reference_name`; None where no ground truth is there and nothing else is allowed."""
+    if truth and reference_name in (None, TRUTH):
+        all_truths = corpus_truth(lake, truth, dataset)
+        truths = {e: t for e, t in all_truths.items() if e in episodes}
         for e, t in truths.items():
             if t.num_frames != episodes[e].num_frames:
                 raise UserError(
@@ -159,14 +159,14 @@ def _reference(
                     "it is of another recording"
                 )
         if truths:
-            return ComparedWith(TRUTH, truths, without=len(every) - len(truths))
+            return ComparedWith(TRUTH, truths, without=len(all_truths) - len(truths))
     # Where truth alone was asked for, no other label may stand for it
-    if against == TRUTH:
+    if reference_name == TRUTH:
         return None
-    labels = _usable(stored_labels(lake, dataset, against), episodes)
+    labels = _usable(stored_labels(lake, dataset, reference_name), episodes)
     truths = {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels.items()}
-    if against is not None:
-        return ComparedWith(against, truths, frozenset({against}))
+    if reference_name is not None:
+        return ComparedWith(reference_name, truths, frozenset({reference_name}))
     # Where the active labels are of several runs, each run is compared with the mixture
     active = active_runs(lake, dataset)
     return ComparedWith(ACTIVE, truths, frozenset(active) if len(active) == 1 else frozenset())
@@ -178,12 +178,17 @@ def _usable(labels: Mapping[int, ComparedLabel], episodes: Mapping[int, EpisodeF
 
 
 def _compared(
-    lake: Lake, dataset: str, annotators: Mapping[str, str], against: str | None, truth: Path | None, embedded: Embed
+    lake: Lake,
+    dataset: str,
+    annotators: Mapping[str, str],
+    reference_name: str | None,
+    truth: Path | None,
+    embedded: Embed,
 ) -> tuple[list[AnnotatorComparison], list[RunsApart], int]:
     """Label runs of a dataset (`annotators`: by label run) beside their reference, all but the reference itself, then
     what needs no label; where runs are apart; and how many episodes of the truth the corpus has not."""
     episodes = usable_episodes(lake, dataset)
-    reference = _reference(lake, dataset, episodes, against, truth)
+    reference = _reference(lake, dataset, episodes, reference_name, truth)
     if reference is None or not reference.truths:
         return [], [], 0
     truths = dict(sorted(reference.truths.items()))
@@ -196,21 +201,26 @@ def _compared(
     vectors = _name_vectors(truths, labels, embedded)
     results: dict[tuple[str, str], list[EpisodeResult | None]] = {
         (run, annotators[run]): [
-            EpisodeResult(score_label(own[e], t) | score_steps(own[e], t, vectors), published_counts(own[e], t))
-            if e in own
+            EpisodeResult(
+                score_label(run_labels[e], t) | score_steps(run_labels[e], t, vectors),
+                published_counts(run_labels[e], t),
+            )
+            if e in run_labels
             else None
             for e, t in truths.items()
         ]
-        for run, own in labels.items()
+        for run, run_labels in labels.items()
     }
-    by_some = {e: score_baselines(t) for e, t in truths.items() if any(e in own for own in labels.values())}
-    results |= {("", name): found for name, found in _baselines(truths, by_some).items()}
+    by_some = {
+        e: score_baselines(t) for e, t in truths.items() if any(e in run_labels for run_labels in labels.values())
+    }
+    results |= {("", name): baseline for name, baseline in _baselines(truths, by_some).items()}
     successes = [episodes[e].success for e in truths]
     labellers = []
     for (run, annotator), of_episodes in results.items():
         # Of all the reference's episodes: one that the run labels later changes the coverage
-        own, some = labels.get(run, {}), truths if run else by_some
-        content = content_key(*(_compared_text(truths[e], own.get(e), episodes[e]) for e in some))
+        run_labels, compared_episodes = labels.get(run, {}), truths if run else by_some
+        content = content_key(*(_compared_text(truths[e], run_labels.get(e), episodes[e]) for e in compared_episodes))
         facts = reference.against, active == {run}, of_episodes, successes, (content,)
         labellers.append(AnnotatorComparison(dataset, run, annotator, *facts))
     return labellers, where_apart(dataset, labels, active, reference, episodes), reference.without
@@ -232,7 +242,7 @@ def _name_vectors(
 ) -> dict[str, np.ndarray]:
     """The embedding of every step name: made once for all runs, since the model that does so is slow."""
     of_truths = (one_pass for t in truths.values() for one_pass in t.passes)
-    of_labels = (label.segments for own in labels.values() for label in own.values())
+    of_labels = (label.segments for run_labels in labels.values() for label in run_labels.values())
     names = sorted({s.name for segments in chain(of_truths, of_labels) for s in segments if s.kind == STEP})
     return dict(zip(names, embedded(names), strict=True)) if names else {}
 
@@ -240,8 +250,12 @@ def _name_vectors(
 def _compared_text(truth: EpisodeTruth, label: ComparedLabel | None, facts: EpisodeFacts) -> str:
     """All that a comparison of one episode depends on. It is hashed into eval_runs: another text stores all anew."""
     curve = None if truth.curve is None else truth.curve.tolist()
-    own = None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
-    return repr((truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, own, facts))
+    label_facts = (
+        None if label is None else (label.segments, None if label.progress is None else label.progress.tolist())
+    )
+    return repr(
+        (truth.episode_index, truth.boundaries, truth.events, truth.passes, truth.success, curve, label_facts, facts)
+    )
 
 
 # Scores
@@ -275,13 +289,14 @@ def compare(
     truth: Path | None,
     *,
     run: str | None = None,
-    against: str | None = None,
+    reference_name: str | None = None,
     datasets: Sequence[str] = (),
     embedded: Embed = embed,
 ) -> Comparison:
     """Score label runs (all, or one) dataset by dataset, then over all datasets with the same kind of reference.
 
-    `against` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is known by
+    `reference_name` is TRUTH or a label run; None: ground truth where there is any, else the active label. A run is
+    known by
     its id or the beginning of it. Raises UserError.
     """
     runs = label_runs(lake)
@@ -289,21 +304,21 @@ def compare(
     if unlabelled:
         raise UserError(f"no labels of a dataset {unlabelled[0]!r}; labelled: {', '.join(runs) or 'none yet'}")
     only = None if run is None else find_run(runs, run)
-    other = against if against in (None, TRUTH) else find_run(runs, against)
+    reference_run = reference_name if reference_name in (None, TRUTH) else find_run(runs, reference_name)
 
     # Each run beside its reference, dataset by dataset
-    own = datasets or list(runs)
-    labellers, apart, without = [], [], {}
-    for dataset in own:
-        wanted = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
-        found, of_dataset, missing = _compared(lake, dataset, wanted, other, truth, embedded)
-        labellers += found
-        apart += of_dataset
+    dataset_names = datasets or list(runs)
+    labellers, differences, without = [], [], {}
+    for dataset in dataset_names:
+        chosen_runs = {r: annotator for r, annotator in runs[dataset].items() if only in (None, r)}
+        results, of_dataset, missing = _compared(lake, dataset, chosen_runs, reference_run, truth, embedded)
+        labellers += results
+        differences += of_dataset
         without |= {dataset: missing} if missing else {}
     # A dataset without ground truth is not compared; that is an error only where truth was asked for
-    if against == TRUTH and not labellers:
-        raise UserError(f"no truth of {', '.join(own) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
-    return Comparison(labellers + _over_all_datasets(labellers), apart, without)
+    if reference_name == TRUTH and not labellers:
+        raise UserError(f"no truth of {', '.join(dataset_names) or 'any dataset'} in {truth}: {_what_is_there(truth)}")
+    return Comparison(labellers + _over_all_datasets(labellers), differences, without)
 
 
 def _what_is_there(truth: Path | None) -> str:
@@ -348,8 +363,10 @@ def store(lake: Lake, labellers: Sequence[AnnotatorComparison]) -> int:
         config = json.dumps(content, sort_keys=True)
         if stored_config.get(eval_run) == config:
             continue
-        own = {(part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()}
-        evaluations.append(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=own))
+        covered_scores = {
+            (part, metric): replace(s, coverage=c.coverage[part]) for (part, metric), s in c.scores.items()
+        }
+        evaluations.append(EvalRun(eval_run, c.model, c.benchmark, config, CODE_VERSION, scores=covered_scores))
     if evaluations:
         store_evaluations(lake, "annotators compared", evaluations)
     return len(evaluations)

@@ -112,10 +112,10 @@ def stored_labels(lake: Lake, dataset: str, run: str | None = None) -> dict[int,
 # Boundaries and events
 
 
-def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], within: float) -> float:
-    """F1 of cuts matched one to one with boundaries at most `within` frames away; 1 when there are none."""
+def cuts_f1(cuts: Sequence[int], boundaries: Sequence[int], tolerance: float) -> float:
+    """F1 of cuts matched one to one with boundaries at most `tolerance` frames away; 1 when there are none."""
     total = len(cuts) + len(boundaries)
-    return 2 * len(matched(cuts, boundaries, within)) / total if total else 1.0
+    return 2 * len(matched(cuts, boundaries, tolerance)) / total if total else 1.0
 
 
 def even_cuts(count: int, num_frames: int) -> list[int]:
@@ -133,8 +133,8 @@ def score_cuts(cuts: Sequence[int], truth: EpisodeTruth) -> dict[str, float]:
     """F1 of boundaries; of grasps and releases the share with a cut within NEAR_S, and the seconds from each to the
     nearest cut, on average: the whole episode's where there is no cut."""
     frames = np.array(truth.frames_of(*EVENTS), np.float64)
-    apart = np.abs(frames[:, None] - np.array(cuts, np.float64)) / truth.fps
-    off = apart.min(axis=1) if cuts else np.full(len(frames), truth.num_frames / truth.fps)
+    distances_s = np.abs(frames[:, None] - np.array(cuts, np.float64)) / truth.fps
+    off = distances_s.min(axis=1) if cuts else np.full(len(frames), truth.num_frames / truth.fps)
     return {
         "boundary_f1@0.5s": cuts_f1(cuts, truth.boundaries, NEAR_S * truth.fps),
         "boundary_f1@1s": cuts_f1(cuts, truth.boundaries, FAR_S * truth.fps),
@@ -189,8 +189,8 @@ def score_steps(label: ComparedLabel, truth: EpisodeTruth, vectors: Mapping[str,
 
     `vectors`: embeddings of all step names.
     """
-    each = [_against_pass(label.segments, one_pass, vectors) for one_pass in truth.passes]
-    values = {name: float(np.mean([values[name] for values in each])) for name in each[0]}
+    pass_scores = [_against_pass(label.segments, one_pass, vectors) for one_pass in truth.passes]
+    values = {name: float(np.mean([values[name] for values in pass_scores])) for name in pass_scores[0]}
     both_known = label.finished is not None and truth.success is not None
     values["finished_accuracy"] = float(label.finished == truth.success) if both_known else NAN
     return values
@@ -219,13 +219,13 @@ def _matched_steps(
     step or there is none; and whether both say the same of its completion."""
     best_segments = best_overlaps(spans(ours), spans(target))
     similarity, completed = [], []
-    for wanted, (j, _) in zip(target, best_segments, strict=True):
-        if wanted.kind != STEP:
+    for target_step, (j, _) in zip(target, best_segments, strict=True):
+        if target_step.kind != STEP:
             continue
         best = ours[j] if j >= 0 else None  # -1: nothing overlaps
         is_step = best is not None and best.kind == STEP
-        similarity.append(max(0.0, float(vectors[wanted.name] @ vectors[best.name])) if best and is_step else 0.0)
-        completed.append((best is not None and best.completed) == wanted.completed)
+        similarity.append(max(0.0, float(vectors[target_step.name] @ vectors[best.name])) if best and is_step else 0.0)
+        completed.append((best is not None and best.completed) == target_step.completed)
     return similarity, completed
 
 
@@ -238,8 +238,8 @@ def published_counts(label: ComparedLabel, truth: EpisodeTruth) -> tuple[int, in
     counts = np.zeros(2, int)
     for one_pass in truth.passes:
         undone = (tuple(s for s in segments if s.kind != DONE) for segments in (label.segments, one_pass))
-        ours, wanted = (first_and_last(spans(segments)) for segments in undone)
-        counts += boundary_hits(ours, wanted)[:2]
+        ours, labelled = (first_and_last(spans(segments)) for segments in undone)
+        counts += boundary_hits(ours, labelled)[:2]
     return int(counts[0]), int(counts[1])
 
 
@@ -301,18 +301,18 @@ def where_apart(
     episodes: Mapping[int, EpisodeFacts],
 ) -> list[RunsApart]:
     """The run that counts beside each other one; a run that is alone beside the reference."""
-    first, *others = sorted(labels, key=lambda run: run not in active)
-    beside: dict[str, Mapping[int, EpisodeTruth]] = {
-        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in others
+    first, *other_runs = sorted(labels, key=lambda run: run not in active)
+    references: dict[str, Mapping[int, EpisodeTruth]] = {
+        run: {e: as_truth(dataset, e, label, episodes[e]) for e, label in labels[run].items()} for run in other_runs
     }
-    found = []
-    for second, truths in (beside or {reference.against: reference.truths}).items():
-        apart = []
+    comparisons = []
+    for second, truths in (references or {reference.against: reference.truths}).items():
+        differences = []
         for e in truths.keys() & labels[first].keys():
             label, truth = labels[first][e], truths[e]
             progress = math.nan if label.progress is None else float(np.abs(label.progress - truth.progress()).mean())
-            apart.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
+            differences.append(Apart(e, progress, cuts_f1(label.cuts, truth.boundaries, NEAR_S * truth.fps)))
         # Labels without progress are told apart by their boundaries alone
-        apart.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
-        found.append(RunsApart(dataset, first, second, len(apart), tuple(apart[:MOST_DIFFERENT])))
-    return found
+        differences.sort(key=lambda a: (0.0 if math.isnan(a.progress) else -a.progress, a.boundary_f1, a.episode_index))
+        comparisons.append(RunsApart(dataset, first, second, len(differences), tuple(differences[:MOST_DIFFERENT])))
+    return comparisons

@@ -90,11 +90,11 @@ def hand_progress(segments: Sequence[Segment], num_frames: int, num_planned: int
         curve[span] = sum(earned.values()) / total
         if s.kind != STEP:
             continue
-        before = earned[planned_step(s)]
-        after = min(1.0, before + 1 / parts[planned_step(s)]) if s.completed else 0.5
-        curve[span] += (after - before) * np.arange(len(s)) / len(s) / total
+        start_share = earned[planned_step(s)]
+        end_share = min(1.0, start_share + 1 / parts[planned_step(s)]) if s.completed else 0.5
+        curve[span] += (end_share - start_share) * np.arange(len(s)) / len(s) / total
         if s.completed:
-            earned[planned_step(s)] = after
+            earned[planned_step(s)] = end_share
     return curve.clip(0, 1)
 
 
@@ -160,21 +160,21 @@ def _read_file(file: Path, dataset: str) -> EpisodeTruth:
     except ValidationError as e:
         raise UserError(f"{file}: {validation_message(e)}") from e
     passes = [_segments(file, name, content) for name in ("pass_a", "pass_b") if getattr(content, name)]
-    within = NEAR_S * content.fps
+    tolerance = NEAR_S * content.fps
     if content.boundaries is None:
         agreed = agreed_boundaries(passes, content.fps)
     else:
         agreed = [(b.frame, b.spread or 0) for b in content.boundaries]
-    for what, frame in [("boundary", f) for f, _ in agreed] + [("event", e.frame) for e in content.events]:
+    for kind, frame in [("boundary", f) for f, _ in agreed] + [("event", e.frame) for e in content.events]:
         if frame >= content.num_frames:
-            raise UserError(f"{file}: {what} at frame {frame}, the episode has {content.num_frames} frames")
+            raise UserError(f"{file}: {kind} at frame {frame}, the episode has {content.num_frames} frames")
     return EpisodeTruth(
         dataset=dataset,
         episode_index=content.episode_index,
         num_frames=content.num_frames,
         fps=content.fps,
         success=content.success,
-        boundaries=tuple(frame for frame, spread in agreed if spread <= within),
+        boundaries=tuple(frame for frame, spread in agreed if spread <= tolerance),
         events=tuple(TruthEvent(e.type, e.frame, e.note) for e in content.events),
         passes=tuple(passes),
     )
@@ -215,8 +215,8 @@ def agreed_boundaries(passes: Sequence[Sequence[Segment]], fps: float) -> list[t
 def simulator_truth(folder: Path, dataset: str, fps: Mapping[int, float]) -> dict[int, EpisodeTruth]:
     """A simulator's truth of the episodes whose frame rate is given; none where the folder has none. Attempts at one
     step have the same name."""
-    known = load_truth(folder, dataset)
-    if known is None:
+    hand_truth = load_truth(folder, dataset)
+    if hand_truth is None:
         return {}
     segments: dict[int, list[Segment]] = {}
     rows = pq.read_table(folder / dataset / SEGMENTS).sort_by(
@@ -229,15 +229,15 @@ def simulator_truth(folder: Path, dataset: str, fps: Mapping[int, float]) -> dic
         episode: EpisodeTruth(
             dataset=dataset,
             episode_index=episode,
-            num_frames=own[-1].end_frame,
+            num_frames=steps[-1].end_frame,
             fps=fps[episode],
-            success=known.success[episode],
-            boundaries=tuple(s.start_frame for s in own[1:]),
+            success=hand_truth.success[episode],
+            boundaries=tuple(s.start_frame for s in steps[1:]),
             events=(),
-            passes=(tuple(own),),
-            curve=known.progress[episode].astype(np.float64),
+            passes=(tuple(steps),),
+            curve=hand_truth.progress[episode].astype(np.float64),
         )
-        for episode, own in segments.items()
+        for episode, steps in segments.items()
         if episode in fps
     }
 

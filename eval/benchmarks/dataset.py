@@ -92,23 +92,25 @@ def _questions(
     num_frames = record.num_rows or 0
     if not num_frames:
         return []
-    asked: list[tuple[str, list[int], str, float | None]] = []
+    question_rows: list[tuple[str, list[int], str, float | None]] = []
     # The label is that of the last frame shown: the moment that the question calls now
     if progress is not None:
-        for now in spread(range(num_frames), MOMENTS):
-            frames = window(now, record.fps, SamplesConfig())
-            asked.append((PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]])))
+        for frame_index in spread(range(num_frames), MOMENTS):
+            frames = window(frame_index, record.fps, SamplesConfig())
+            question_rows.append(
+                (PROGRESS, frames, progress_question(record.task, len(frames)), float(progress[frames[-1]]))
+            )
     if success is not None:
         frames = spread(range(num_frames), SUCCESS_PICTURES)
         marks = "\n".join([IMAGE_MARK] * len(frames))
         text = SUCCESS_QUESTION.format(frames=marks, task=task_text(record.task))
-        asked.append((SUCCESS, frames, text, None))
+        question_rows.append((SUCCESS, frames, text, None))
     camera = next(iter(record.cameras), "")
     pictures = folder / camera.replace("/", "_") / f"{record.episode_index:06d}"
-    _write_frames(source, record, camera, pictures, set(chain.from_iterable(frames for _, frames, *_ in asked)))
+    _write_frames(source, record, camera, pictures, set(chain.from_iterable(frames for _, frames, *_ in question_rows)))
 
     questions = []
-    for family, frames, text, score in asked:
+    for family, frames, text, score in question_rows:
         question = Question(
             benchmark=BENCHMARK,
             part=family,

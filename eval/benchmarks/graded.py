@@ -99,21 +99,21 @@ def load(data: Data) -> list[Question]:
     """
     source, benchmark, address = data.source(), data.asked.benchmark, data.address
     tables = {split: f"{split}/{TABLE if benchmark == RBM else LINES}" for split in data.parts}
-    there = {split: uri for split, uri in tables.items() if holds(source, uri)}
-    if not there:
+    present_tables = {split: uri for split, uri in tables.items() if holds(source, uri)}
+    if not present_tables:
         raise BenchmarkError(f"{address} holds no {' and no '.join(tables.values())}")
-    questions, found, missing = [], 0, ""
-    for split, table in there.items():
+    questions, num_readable, missing = [], 0, ""
+    for split, table in present_tables.items():
         for row in _runs(benchmark, source, split, table, data.asked.limit):
             uri = f"{split}/{row['video']}"
             if holds(source, uri):
-                found, pictures = found + 1, _pictures(source.resolve(uri), data.frames)
+                num_readable, pictures = num_readable + 1, _pictures(source.resolve(uri), data.frames)
             else:
                 missing, pictures = missing or uri, (PictureFile(source.path / uri),)
             questions.append(_question(benchmark, row, pictures))
     if not questions:
-        raise BenchmarkError(f"{address} holds no run in {', '.join(there)}")
-    if not found:
+        raise BenchmarkError(f"{address} holds no run in {', '.join(present_tables)}")
+    if not num_readable:
         raise BenchmarkError(f"none of {len(questions)} videos of {address} is there, such as {missing}")
     return questions
 
@@ -123,11 +123,11 @@ def _runs(benchmark: str, source: Source, split: str, uri: str, limit: int | Non
     path = source.resolve(uri)
     lines = json_lines(path, uri, MAX_LINE_BYTES, f"no row of {ROBOREWARD}")
     rows, read = (_table_rows(path, uri), _rbm) if benchmark == RBM else (lines, _roboreward)
-    seen: dict[str, str] = {}
-    for where, raw in islice(rows, limit):
-        row = read(raw, where, split)
-        if (first := seen.setdefault(row["run"], where)) != where:
-            raise BenchmarkError(f"{where} is the same run as {first}: {row['run']}")
+    first_lines: dict[str, str] = {}
+    for line_name, raw in islice(rows, limit):
+        row = read(raw, line_name, split)
+        if (first := first_lines.setdefault(row["run"], line_name)) != line_name:
+            raise BenchmarkError(f"{line_name} is the same run as {first}: {row['run']}")
         yield row
 
 
@@ -144,9 +144,9 @@ def _table_rows(path: Path, uri: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{uri} row {number}", {k: v for k, v in row.items() if v is not None}
 
 
-def _rbm(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
+def _rbm(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
     """`grade` ranks runs, 0..1; `progress`: the share of the task that is done, where the benchmark says it."""
-    row = read_row(RbmRow, raw, where)
+    row = read_row(RbmRow, raw, line_name)
     went = row.quality_label
     # A run that went all the way did all of the task, however well; of the others only a person knows
     share = 1.0 if row.partial_success is None and went == "success" else row.partial_success
@@ -163,9 +163,9 @@ def _rbm(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
     }
 
 
-def _roboreward(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
+def _roboreward(raw: dict[str, Any], line_name: str, split: str) -> dict[str, Any]:
     """1 is nothing, 5 is all of it, as Robometer's loader has it, too. The first folder of a video names its source."""
-    row = read_row(RoboRewardRow, raw, where)
+    row = read_row(RoboRewardRow, raw, line_name)
     share = (row.reward - POINTS[0]) / (POINTS[1] - POINTS[0])
     return {
         "dataset": row.file_name.split("/")[0] if "/" in row.file_name else "",
@@ -182,7 +182,7 @@ def _roboreward(raw: dict[str, Any], where: str, split: str) -> dict[str, Any]:
 
 def _question(benchmark: str, row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Question:
     # The first is that of the run's beginning: it is not among those asked about
-    first, shown = (pictures[0], pictures[1:]) if len(pictures) > 1 else (None, pictures)
+    first, later_pictures = (pictures[0], pictures[1:]) if len(pictures) > 1 else (None, pictures)
     return Question(
         benchmark=benchmark,
         part=row["split"],
@@ -191,8 +191,8 @@ def _question(benchmark: str, row: dict[str, Any], pictures: tuple[PictureFile, 
         dataset=row["dataset"] or row["split"],
         camera="",
         goal=task_text(row["task"]),
-        text=progress_question(row["task"], len(shown), with_actions=False),
-        pictures=shown,
+        text=progress_question(row["task"], len(later_pictures), with_actions=False),
+        pictures=later_pictures,
         progress=row["progress"],
         success=row["success"],
         frame_index=1,
@@ -253,30 +253,30 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         raise BenchmarkError(
             f"{benchmark}: how its authors' own code counts is not known here; leave --as-published out"
         )
-    said, rows = checked(GradedRow, benchmark, lines)
-    answers, every = np.array(list(map(progress_of, said))), np.ones(len(rows), bool)
+    answered_lines, rows = checked(GradedRow, benchmark, lines)
+    answers, all_rows = np.array(list(map(progress_of, answered_lines))), np.ones(len(rows), bool)
     grades, shares, success = (column(rows, name) for name in ("grade", "progress", "success"))
     tasks = Episodes.of(rows, lambda row: (row.split, row.dataset, row.task), lambda row: row.slices)
 
-    told, known = ~np.isnan(answers), ~np.isnan(shares)
-    read = tasks.sums(told, every)
-    worst = np.where(told, answers, (grades < 0.5).astype(np.float64))
+    is_answered, is_graded = ~np.isnan(answers), ~np.isnan(shares)
+    read = tasks.sums(is_answered, all_rows)
+    worst = np.where(is_answered, answers, (grades < 0.5).astype(np.float64))
     runs, _ = tasks.runs(answers, grades, np.arange(len(rows)))
     measures: dict[str, Measure] = {
         **ranking_measures(runs),
-        "final_mae": tasks.ratio(np.abs(worst - shares), known, read),
-        "coverage": tasks.ratio(told, every, read),
+        "final_mae": tasks.ratio(np.abs(worst - shares), is_graded, read),
+        "coverage": tasks.ratio(is_answered, all_rows, read),
     }
     if benchmark == ROBOREWARD:
         low, high = POINTS
         points, right = np.rint(low + (high - low) * worst), np.rint(low + (high - low) * grades)
         farthest = np.maximum(right - low, high - right)
-        measures["points_mae"] = tasks.ratio(np.where(told, np.abs(points - right), farthest), every, read)
-        measures["points_accuracy"] = tasks.ratio((points == right) & told, every, read)
+        measures["points_mae"] = tasks.ratio(np.where(is_answered, np.abs(points - right), farthest), all_rows, read)
+        measures["points_accuracy"] = tasks.ratio((points == right) & is_answered, all_rows, read)
     # Over all runs whose outcome is known, where these are not all alike
     if np.nanmin(success, initial=1) < np.nanmax(success, initial=0):
         by_run = auc(np.where(np.isnan(success), np.nan, answers), success == 1)
         parts = tasks.sums(*by_run.parts.T)
         measures["success_auc"] = Measure(parts, parts.sum(axis=1) > 0, read, by_run.statistic)
-    counts = {"rows": len(rows), "episodes": len(tasks.scored), "unparsable": int((~told).sum())}
+    counts = {"rows": len(rows), "episodes": len(tasks.scored), "unparsable": int((~is_answered).sum())}
     return ScoredBenchmark(benchmark, tasks.scored, measures, counts)

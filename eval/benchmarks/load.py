@@ -51,38 +51,38 @@ FAMILIES = ("text", "visual", "cross_view", *procvqa.FAMILIES, *dataset.FAMILIES
 
 
 def load_benchmark(
-    asked: EvaluationOptions, frames: Path, cache: Path | None = None, corpus: tuple[Lake, Release] | None = None
+    options: EvaluationOptions, frames: Path, cache: Path | None = None, corpus: tuple[Lake, Release] | None = None
 ) -> list[Question]:
     """The questions of a benchmark, all answers to one of them together.
 
     `frames`: folder for frames of videos, where `image_root` names none; `cache`: for files of a repository. `corpus`:
     lake and release of those that are made from one. Raises BenchmarkError, SourceError, ShardError.
     """
-    name = asked.benchmark
+    name = options.benchmark
     if name not in BENCHMARKS:
         raise BenchmarkError(f"unknown benchmark {name!r}; known: {', '.join(BENCHMARKS)}")
-    found = BENCHMARKS[name]
-    if unknown := set(asked.part) - set(found.parts):
-        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(found.parts) or 'no parts'}")
-    if found.of_release:
+    benchmark = BENCHMARKS[name]
+    if unknown := set(options.part) - set(benchmark.parts):
+        raise BenchmarkError(f"{name} has no part {min(unknown)!r}; it has {', '.join(benchmark.parts) or 'no parts'}")
+    if benchmark.of_release:
         if corpus is None:
             raise BenchmarkError(f"{name} is a release's: give a workspace and a release")
-        questions = found.of_release(*corpus, asked)
+        questions = benchmark.of_release(*corpus, options)
     else:
-        assert found.load is not None
-        place = asked.data or found.hub
+        assert benchmark.load is not None
+        place = options.data or benchmark.hub
         if place is None:
             raise BenchmarkError("the benchmark dataset needs the dataset's folder or address (--data)")
         # A local path may have an @ in it
         address, _, revision = place.partition("@") if "://" in place else (place, "", "")
-        parts = asked.part or found.default or found.parts
-        questions = found.load(Data(asked, address, revision or None, parts, asked.image_root or frames, cache))
-    return [replace(q, inference=k) for q in questions for k in range(asked.num_inferences)]
+        parts = options.part or benchmark.default or benchmark.parts
+        questions = benchmark.load(Data(options, address, revision or None, parts, options.image_root or frames, cache))
+    return [replace(q, inference=k) for q in questions for k in range(options.num_inferences)]
 
 
 def score_predictions(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = False) -> ScoredBenchmark:
     """Scores of answers that any system gave. Raises BenchmarkError, which names the row that is wrong."""
-    scored = {name: found.score for name, found in BENCHMARKS.items() if found.score}
+    scored = {name: scorer.score for name, scorer in BENCHMARKS.items() if scorer.score}
     if benchmark not in scored:
         raise BenchmarkError(f"unknown benchmark {benchmark!r}; prediction files are scored for {', '.join(scored)}")
     return scored[benchmark](benchmark, lines, as_published)

@@ -61,17 +61,17 @@ class SampleChoice:
 ALL_MOMENTS = SampleChoice()
 
 
-def load(lake: Lake, release: Release, asked: EvaluationOptions) -> list[Question]:
+def load(lake: Lake, release: Release, options: EvaluationOptions) -> list[Question]:
     """The questions of some families (parts) of procvqa-id or procvqa-ood, the first `limit` of each. Raises
     BenchmarkError or ShardError."""
-    benchmark, families = asked.benchmark, asked.part or FAMILIES
+    benchmark, families = options.benchmark, options.part or FAMILIES
     con = open_for_users(lake.workspace, release.snapshot)
     num_taken = dict.fromkeys(families, 0)
     questions = []
     chosen = SampleChoice(frozenset(families), labelled=False)
     for q in ask(benchmark, con, release.paths(lake.workspace, SPLITS[benchmark]), chosen):
         # The limit holds for each family, so the other families are still read after one is full.
-        if num_taken[q.family] != asked.limit:
+        if num_taken[q.family] != options.limit:
             num_taken[q.family] += 1
             questions.append(q)
     if not questions:
@@ -86,9 +86,9 @@ def ask(
 
     Of pictures their places alone are read. Raises ShardError.
     """
-    facts = {(dataset, episode): known for dataset, episode, *known in con.execute(FACTS).fetchall()}
-    there = [(tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)]
-    for tar, entry in spread(there, chosen.most or len(there)):
+    facts = {(dataset, episode): fact_values for dataset, episode, *fact_values in con.execute(FACTS).fetchall()}
+    entries = [(tar, e) for tar in tars for e in read_index(tar).entries if chosen.families & set(e.family)]
+    for tar, entry in spread(entries, chosen.most or len(entries)):
         rows, places = picture_places(tar, entry)
         for row in filter(chosen.takes, rows):
             num_frames, fps, success, task = facts[row["dataset"], row["episode_index"]]
@@ -152,8 +152,8 @@ class ProcVqaRow(AnsweredRow):
 
     @property
     def slices(self) -> tuple[str, ...]:
-        named = (f"dataset {self.dataset}", f"family {self.family}", length_slice(self.num_frames / self.fps))
-        return (*named, *([f"camera {self.camera}"] if self.camera else []))
+        slice_names = (f"dataset {self.dataset}", f"family {self.family}", length_slice(self.num_frames / self.fps))
+        return (*slice_names, *([f"camera {self.camera}"] if self.camera else []))
 
 
 Answer = tuple[PredictionLine, ProcVqaRow]
@@ -169,14 +169,14 @@ def score(
     there twice."""
 
     def foreign(meta: dict) -> str | None:
-        family, known = meta.get("family"), FAMILIES_OF[benchmark]
-        return None if family in known else f"its meta_data has family {family!r}, not {', '.join(known)}"
+        family, families = meta.get("family"), FAMILIES_OF[benchmark]
+        return None if family in families else f"its meta_data has family {family!r}, not {', '.join(families)}"
 
     answers = list(zip(*checked(ProcVqaRow, benchmark, predictions, foreign), strict=True))
     for line, row in answers:
-        by = SCORED_BY.get(row.family, "progress")
-        if getattr(row, by) is None:
-            raise BenchmarkError(f"{line.where}: {by} is missing, which family {row.family} is scored by")
+        field = SCORED_BY.get(row.family, "progress")
+        if getattr(row, field) is None:
+            raise BenchmarkError(f"{line.where}: {field} is missing, which family {row.family} is scored by")
     return _published(benchmark, answers) if as_published else _strict(benchmark, answers, embedded)
 
 
@@ -231,12 +231,14 @@ def _strict(benchmark: str, answers: Sequence[Answer], embedded: Embed) -> Score
     measures: dict[str, Measure] = {}
     counts, readable, series = {}, np.ones(len(answers), bool), None
     for family in FAMILIES_OF[benchmark]:
-        at = np.flatnonzero([row.family == family for _, row in answers])
-        counts[f"rows_{family}"] = len(at)
-        if len(at):
+        places = np.flatnonzero([row.family == family for _, row in answers])
+        counts[f"rows_{family}"] = len(places)
+        if len(places):
             measure = scorers.get(family, _progress_measures)
-            found, readable[at], its_series = measure([answers[k] for k in at], episodes.among(at))
-            measures |= found
+            family_measures, readable[places], its_series = measure(
+                [answers[k] for k in places], episodes.among(places)
+            )
+            measures |= family_measures
             series = its_series or series
     everything = np.ones(len(answers))
     measures["coverage"] = episodes.ratio(readable, everything, episodes.sums(readable, everything))
@@ -260,13 +262,16 @@ def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
         if target is None:
             raise BenchmarkError(f"{line.where}: its right answer is no list of segments")
         readable.append(spans is not None)
-        found = spans or []
+        answered_spans = spans or []
         of_answer = {
-            "bf1@5": segments.boundary_f1(found, target),
-            "mmae": segments.boundary_mae(found, target),
-            "segment_iou": segments.segment_iou(found, target),
-            "edit": segments.edit_score(found, target),
-            **{f"segment_f1@{percent}": segments.segment_f1(found, target, percent / 100) for percent in OVERLAPS},
+            "bf1@5": segments.boundary_f1(answered_spans, target),
+            "mmae": segments.boundary_mae(answered_spans, target),
+            "segment_iou": segments.segment_iou(answered_spans, target),
+            "edit": segments.edit_score(answered_spans, target),
+            **{
+                f"segment_f1@{percent}": segments.segment_f1(answered_spans, target, percent / 100)
+                for percent in OVERLAPS
+            },
         }
         # Two lists without segments are alike; what is no list is wrong
         if spans is None:
@@ -278,25 +283,28 @@ def _segment_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
 def _plan_measures(answers: Sequence[Answer], episodes: Episodes, embedded: Embed) -> Found:
     """An empty answer is wrong."""
     targets = [segments.plan_of(row.answer or "") or () for _, row in answers]
-    said = [segments.plan_of(line.response) for line, _ in answers]
-    names = sorted({name for plan in (*targets, *said) for name in plan or ()})
+    plans = [segments.plan_of(line.response) for line, _ in answers]
+    names = sorted({name for plan in (*targets, *plans) for name in plan or ()})
     vectors = dict(zip(names, embedded(names), strict=True)) if names else {}
     metrics = {"plan_success": segments.plan_success, "plan_f1": segments.semantic_f1}
     values = [
         {name: 0.0 if plan is None else metric(plan, target, vectors) for name, metric in metrics.items()}
-        for plan, target in zip(said, targets, strict=True)
+        for plan, target in zip(plans, targets, strict=True)
     ]
-    return _means(values, np.array([plan is not None for plan in said]), episodes)
+    return _means(values, np.array([plan is not None for plan in plans]), episodes)
 
 
 def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
-    said = [success_of(line) for line, _ in answers]
-    readable = np.array([success is not None for success in said])
-    told, actual = np.array([s is True for s in said]), np.array([bool(row.success) for _, row in answers])
-    every = np.ones(len(said), bool)
+    answers_given = [success_of(line) for line, _ in answers]
+    readable = np.array([success is not None for success in answers_given])
+    predicted, actual = (
+        np.array([s is True for s in answers_given]),
+        np.array([bool(row.success) for _, row in answers]),
+    )
+    all_rows = np.ones(len(answers_given), bool)
     measures = {
-        "success_accuracy": episodes.confusion(told, actual, every, readable, errors.accuracy),
-        "success_balanced": episodes.confusion(told, actual, every, readable, errors.balanced_accuracy),
+        "success_accuracy": episodes.confusion(predicted, actual, all_rows, readable, errors.accuracy),
+        "success_balanced": episodes.confusion(predicted, actual, all_rows, readable, errors.balanced_accuracy),
     }
     return measures, readable, None
 
@@ -304,9 +312,9 @@ def _success_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
 def _progress_measures(answers: Sequence[Answer], episodes: Episodes) -> Found:
     rows = [row for _, row in answers]
     shares = np.array([progress_of(line) for line, _ in answers], np.float64)
-    now = np.array([row.frames[-1] for row in rows])
-    runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), now)
-    elapsed = (now / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
+    frame_indices = np.array([row.frames[-1] for row in rows])
+    runs, order = episodes.runs(shares, np.array([row.progress for row in rows], np.float64), frame_indices)
+    elapsed = (frame_indices / np.maximum([row.num_frames - 1 for row in rows], 1))[order]
     return progress_measures(runs, elapsed), ~np.isnan(shares), Series(runs, elapsed)
 
 
@@ -324,8 +332,8 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
     numeric = ~np.isnan(predicted) & ~np.isnan(target)
 
     # Progress over time: the numbers of each episode, in the order of the file
-    at = np.flatnonzero(numeric & of_progress)
-    runs, _ = episodes.among(at).runs(predicted[at], target[at], at)
+    places = np.flatnonzero(numeric & of_progress)
+    runs, _ = episodes.among(places).runs(predicted[places], target[places], places)
     sides = (np.split(values, runs.starts[1:-1]) for values in (runs.predicted, runs.target))
     pairs = list(zip(*sides, strict=True))
     has_order = np.where(runs.lengths >= 2, 1.0, np.nan)
@@ -351,8 +359,8 @@ def _published(benchmark: str, answers: Sequence[Answer]) -> ScoredBenchmark:
 def _published_numbers(line: PredictionLine, row: ProcVqaRow) -> tuple[float | None, ...]:
     """Progress that an answer states, that of the label, whether it is asked for, and `published.boundary_hits` of an
     answer about segments; of one that is no list, and of other families, no hits."""
-    said = published.progress_number(line.response) if line.value is None else line.value
-    numbers = (said, published.progress_number(row.answer or ""), row.family == PROGRESS)
+    number = published.progress_number(line.response) if line.value is None else line.value
+    numbers = (number, published.progress_number(row.answer or ""), row.family == PROGRESS)
     if row.family == SEGMENTS:
         predicted, target = published.boundary_values(line.response), published.boundary_values(row.answer or "")
         if predicted is not None and target is not None:

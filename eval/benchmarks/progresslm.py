@@ -50,7 +50,7 @@ def load(data: Data) -> list[Question]:
     for name, path in _files(source, data).items():
         lines = json_lines(path, name, MAX_LINE_BYTES, "no row of this benchmark")
         # All are read: a broken row is an error wherever it stands
-        rows = [(raw, read_row(ProgressRow, raw, where)) for where, raw in lines][: data.asked.limit]
+        rows = [(raw, read_row(ProgressRow, raw, line_name)) for line_name, raw in lines][: data.asked.limit]
         root = _picture_root(source, data.asked.image_root, (name for _, row in rows for name in row.names))
         questions += [_question(data, raw, row, root) for raw, row in rows]
     return questions
@@ -66,8 +66,8 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
         # Copies of the benchmark differ in their folders: the first known place that holds the file counts.
         name = FILES[data.asked.benchmark].format(part=part)
         places = [f"{folder}/{name}".lstrip("/") for folder in FOLDERS[data.asked.benchmark]]
-        if held := next((place for place in places if holds(source, place)), None):
-            files[held] = source.resolve(held)
+        if location := next((place for place in places if holds(source, place)), None):
+            files[location] = source.resolve(location)
         # Parts that nobody asked for by name may be missing.
         elif data.asked.part:
             raise BenchmarkError(f"{data.address} holds no {name} (nor {places[0]})")
@@ -77,12 +77,12 @@ def _files(source: Source, data: Data) -> dict[str, Path]:
     return files
 
 
-def _picture_root(source: Source, given: Path | None, names: Iterator[str]) -> Path:
+def _picture_root(source: Source, given_folder: Path | None, names: Iterator[str]) -> Path:
     """The folder that pictures lie in. Those of a remote source are fetched, as far as it has them."""
-    if given is not None:
-        if not given.is_dir():
-            raise BenchmarkError(f"--image-root {given} is no folder")
-        return given
+    if given_folder is not None:
+        if not given_folder.is_dir():
+            raise BenchmarkError(f"--image-root {given_folder} is no folder")
+        return given_folder
     if source.remote is None:
         base = source.path if source.path.is_dir() else source.path.parent
         return base / "images" if (base / "images").is_dir() else base
@@ -147,8 +147,8 @@ def score(benchmark: str, predictions: Iterable[PredictionLine], as_published: b
 
 def _slices(benchmark: str, row: ProgressRow) -> tuple[str, ...]:
     camera = row.camera_combination or row.camera
-    named = {"part": row.part(benchmark), "dataset": row.dataset, "family": row.kind, "camera": camera}
-    return (*(f"{k} {v}" for k, v in named.items() if v), f"length {row.demo_size} items")
+    slice_names = {"part": row.part(benchmark), "dataset": row.dataset, "family": row.kind, "camera": camera}
+    return (*(f"{k} {v}" for k, v in slice_names.items() if v), f"length {row.demo_size} items")
 
 
 # What an answer says
@@ -253,13 +253,13 @@ def _published(
     runs, _ = episodes.among(numeric).runs(predicted[numeric], target[numeric], target[numeric])
     read = episodes.sums(numeric, answerable)
     read_references = episodes.sums(both_references, has_reference)
-    unasked, asked = episodes.sums(~answerable, ~answerable), episodes.sums(answerable, answerable)
+    unasked, answerable_counts = episodes.sums(~answerable, ~answerable), episodes.sums(answerable, answerable)
     measures = {
         "voc": mean_of(published.trajectory_voc(runs), read),
         "score_error": episodes.ratio(np.where(numeric, published.score_error(predicted, target), 0), numeric, read),
         "ref_error": episodes.ratio(np.where(both_references, reference_error, 0), both_references, read_references),
         "na_recall": episodes.ratio(~answerable & np.isnan(predicted), ~answerable, unasked),
-        "afrr": episodes.ratio(answerable & ~numeric, answerable, asked),
+        "afrr": episodes.ratio(answerable & ~numeric, answerable, answerable_counts),
         "coverage": episodes.ratio(numeric, answerable, read),
     }
     counts = {

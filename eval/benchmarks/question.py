@@ -192,12 +192,12 @@ class ProgressRow(SourceRow):
         return self.id, self.stage_to_estimate, self.demo, self.progress_score, self.closest_idx, self.inference
 
 
-def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], where: str) -> T:
+def read_row[T: BaseModel](kind: type[T], raw: dict[str, Any], line_name: str) -> T:
     """A row's fields, checked. Raises BenchmarkError."""
     try:
         return kind.model_validate(raw)
     except ValidationError as e:
-        raise BenchmarkError(f"{where}: {validation_message(e)}") from e
+        raise BenchmarkError(f"{line_name}: {validation_message(e)}") from e
 
 
 def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -206,25 +206,25 @@ def json_lines(path: Path, name: str, most_bytes: int, too_long: str) -> Iterato
         with path.open("rb") as file:
             # One byte more than allowed: a longer line is seen without being read as a whole
             for number, line in enumerate(iter(lambda: file.readline(most_bytes + 1), b""), 1):
-                where = f"{name} line {number}"
+                line_name = f"{name} line {number}"
                 if len(line) > most_bytes:
-                    raise BenchmarkError(f"{where} is longer than {most_bytes >> 20} MiB: {too_long}")
+                    raise BenchmarkError(f"{line_name} is longer than {most_bytes >> 20} MiB: {too_long}")
                 if line.strip():
-                    yield where, json_object(line, where)
+                    yield line_name, json_object(line, line_name)
     except OSError as e:
         raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
 
 
-def json_object(data: bytes, where: str) -> dict[str, Any]:
+def json_object(data: bytes, line_name: str) -> dict[str, Any]:
     """Raises BenchmarkError for what is no JSON, or no object."""
     try:
         row = json.loads(data)
     except UnicodeDecodeError as e:
-        raise BenchmarkError(f"{where} is not UTF-8 text (byte {e.start})") from e
+        raise BenchmarkError(f"{line_name} is not UTF-8 text (byte {e.start})") from e
     except (ValueError, RecursionError) as e:
-        raise BenchmarkError(f"{where} is not JSON: {e}") from e
+        raise BenchmarkError(f"{line_name} is not JSON: {e}") from e
     if not isinstance(row, dict):
-        raise BenchmarkError(f"{where} is no object but {type(row).__name__}")
+        raise BenchmarkError(f"{line_name} is no object but {type(row).__name__}")
     return row
 
 
@@ -248,25 +248,25 @@ def read_predictions(path: Path) -> Iterator[PredictionLine]:
     read). Rows of ProgressLM's own runners have further fields (`ref`, `score`, `predicted_score`), which tell the
     answers' form. Raises BenchmarkError, which names the line.
     """
-    for where, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
+    for line_name, row in json_lines(path, path.name, MAX_LINE_BYTES, "is this a prediction file?"):
         if "meta_data" not in row:
-            raise _wrong_line(where, 'has no "meta_data"')
+            raise _wrong_line(line_name, 'has no "meta_data"')
         if not isinstance(row["meta_data"], dict):
-            raise BenchmarkError(f'{where}: "meta_data" is {type(row["meta_data"]).__name__}, not an object')
+            raise BenchmarkError(f'{line_name}: "meta_data" is {type(row["meta_data"]).__name__}, not an object')
         if "response" not in row:
-            raise _wrong_line(where, 'has no "response"')
+            raise _wrong_line(line_name, 'has no "response"')
         response, value = row["response"], row.get("value")
         if not isinstance(response, str | None):  # null: there is no answer
-            raise BenchmarkError(f'{where}: "response" is {type(response).__name__}, not text')
+            raise BenchmarkError(f'{line_name}: "response" is {type(response).__name__}, not text')
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if value is not None and not (is_number and 0 <= value <= 1):
-            raise BenchmarkError(f'{where}: "value" is {value!r}, not a number from 0 to 1')
-        why = None if row.get("error") is None else str(row["error"])
-        yield PredictionLine(where, row["meta_data"], response or "", value, why, frozenset(row))
+            raise BenchmarkError(f'{line_name}: "value" is {value!r}, not a number from 0 to 1')
+        error = None if row.get("error") is None else str(row["error"])
+        yield PredictionLine(line_name, row["meta_data"], response or "", value, error, frozenset(row))
 
 
-def _wrong_line(where: str, what: str) -> BenchmarkError:
-    return BenchmarkError(f'{where} {what}: a line is {{"meta_data": {{...}}, "response": "..."}}')
+def _wrong_line(line_name: str, problem: str) -> BenchmarkError:
+    return BenchmarkError(f'{line_name} {problem}: a line is {{"meta_data": {{...}}, "response": "..."}}')
 
 
 def column(rows: Iterable[Any], name: str) -> np.ndarray:

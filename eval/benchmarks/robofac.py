@@ -115,13 +115,13 @@ def load(data: Data) -> list[Question]:
 
 def _annotation_files(data: Data) -> tuple[Source, list[str]]:
     """The source, and its files of annotations in the order of their numbers, by their path in it."""
-    given = Path(data.address)
-    folder = given.parent if given.is_file() else given
+    address = Path(data.address)
+    folder = address.parent if address.is_file() else address
     # Somebody may name the folder of annotations, or a file: the videos lie beside that folder
     root = str(folder.parent if folder.name in VIDEOS else folder) if "://" not in data.address else data.address
     source = data.source(root)
-    if given.is_file():
-        return source, [str(given.relative_to(root))]
+    if address.is_file():
+        return source, [str(address.relative_to(root))]
     files = source.files if source.remote else [path.relative_to(root).as_posix() for path in _json_files(folder)]
     names = [name for name in files if _FILE.fullmatch(name.rsplit("/", 1)[-1])]
     if not names:
@@ -152,13 +152,13 @@ def _rows(source: Source, uri: str) -> Iterator[dict[str, Any]]:
     except OSError as e:
         raise BenchmarkError(f"cannot read {path}: {e.strerror}") from e
     for video_id, raw in by_id.items():
-        where = f"{uri} video {video_id}"
+        video_name = f"{uri} video {video_id}"
         if not isinstance(raw, dict):
-            raise BenchmarkError(f"{where} is no object but {type(raw).__name__}")
-        video = read_row(VideoAnnotations, raw, where)
+            raise BenchmarkError(f"{video_name} is no object but {type(raw).__name__}")
+        video = read_row(VideoAnnotations, raw, video_name)
         for kind, turns in video.annos.items():
             if kind.strip().casefold() not in _NAMES:
-                raise BenchmarkError(f"{where} has questions of {kind!r}; known: {', '.join(KINDS.values())}")
+                raise BenchmarkError(f"{video_name} has questions of {kind!r}; known: {', '.join(KINDS.values())}")
             yield {
                 "id": video_id,
                 "split": uri.rpartition("/")[0].rsplit("/", 1)[-1],
@@ -192,14 +192,16 @@ def _question(row: dict[str, Any], pictures: tuple[PictureFile, ...]) -> Questio
 def _video(source: Source, split: str, name: str) -> Path:
     """Where a video lies, or would lie first. Raises SourceError for one outside the dataset's folder."""
     uris = [f"{VIDEOS.get(split, '')}/{name}".lstrip("/"), name]
-    held = [uri for uri in uris if holds(source, uri)]
-    return source.resolve(held[0]) if held else source.path / uris[0]
+    locations = [uri for uri in uris if holds(source, uri)]
+    return source.resolve(locations[0]) if locations else source.path / uris[0]
 
 
 def _pictures(video: Path, folder: Path) -> tuple[PictureFile, ...]:
     """A frame of each second; of a long run fewer, evenly."""
-    shown = frame_files(video, folder / BENCHMARK, lambda frames: islice(frames, 0, None, EVERY), f"{EVERY} {MAX_PX}")
-    return tuple(spread(shown, MOST))
+    frame_paths = frame_files(
+        video, folder / BENCHMARK, lambda frames: islice(frames, 0, None, EVERY), f"{EVERY} {MAX_PX}"
+    )
+    return tuple(spread(frame_paths, MOST))
 
 
 # Scores
@@ -233,9 +235,9 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         kind = meta.get("kind")
         return None if kind in FAMILIES else f"it has kind {kind!r}, not {', '.join(FAMILIES)}"
 
-    said, asked = checked(RoboFacRow, benchmark, lines, foreign)
+    lines_read, rows = checked(RoboFacRow, benchmark, lines, foreign)
     # Arrays of texts and None, by row
-    answers = [(line, row) for line, row in zip(said, asked, strict=True) if row.kind in CHOICES]
+    answers = [(line, row) for line, row in zip(lines_read, rows, strict=True) if row.kind in CHOICES]
     columns = np.array([_columns(line, row) for line, row in answers], object).reshape(-1, 4)
     kinds, right, chosen, contained = columns.T
     is_read = (chosen != np.array(None)) | as_published
@@ -251,21 +253,21 @@ def score(benchmark: str, lines: Iterable[PredictionLine], as_published: bool = 
         measures["detection_balanced"] = episodes.confusion(
             chosen == "yes", right == "yes", kinds == DETECTION, is_read, errors.balanced_accuracy
         )
-    every = np.ones(len(answers), bool)
-    measures["choice_accuracy"] = episodes.mean(is_right, every, is_read)
-    measures["coverage"] = episodes.mean(is_read, every, is_read)
-    times = Counter(row.kind for row in asked)
+    all_rows = np.ones(len(answers), bool)
+    measures["choice_accuracy"] = episodes.mean(is_right, all_rows, is_read)
+    measures["coverage"] = episodes.mean(is_read, all_rows, is_read)
+    times = Counter(row.kind for row in rows)
     in_words = [kind for kind in FAMILIES if times[kind] and kind not in CHOICES]
-    told = ", ".join(in_words)
+    kind_names = ", ".join(in_words)
     counts = {
-        "rows": len(asked),
+        "rows": len(rows),
         "episodes": len(episodes.scored),
         "unparsable": int((~is_read).sum()),
         **{f"rows_{kind}": times[kind] for kind in CHOICES},
         **{f"unscored_{kind}": times[kind] for kind in in_words},
     }
-    notes = (f"{told}: free text, which a judge model scores as published; answers are kept, not scored",)
-    return ScoredBenchmark(BENCHMARK, episodes.scored, measures, counts, notes=notes if told else ())
+    notes = (f"{kind_names}: free text, which a judge model scores as published; answers are kept, not scored",)
+    return ScoredBenchmark(BENCHMARK, episodes.scored, measures, counts, notes=notes if kind_names else ())
 
 
 def _columns(line: PredictionLine, row: RoboFacRow) -> tuple[str, str, str | None, bool]:
@@ -286,11 +288,11 @@ def options_of(question: str) -> tuple[str, ...]:
 
     Example: options_of("Which? (one of: ['Grasping error.', 'Wrong object.'])") == ("grasping error", "wrong object")
     """
-    for found in reversed(_LIST.findall(question)):
-        if len(found) > MAX_OPTIONS_CHARS:
+    for match in reversed(_LIST.findall(question)):
+        if len(match) > MAX_OPTIONS_CHARS:
             continue
         try:
-            values = ast.literal_eval(found)
+            values = ast.literal_eval(match)
         except (ValueError, SyntaxError):
             continue
         if values and all(isinstance(v, str) for v in values):
@@ -305,15 +307,15 @@ def named(text: str, options: Sequence[str]) -> str | None:
     if plain in options:
         return plain
     # The longest first, each taken out of the text, so that what lies within it is not found again
-    found = []
+    matches = []
     for option in sorted(options, key=len, reverse=True):
         if not option:
             continue
         pattern = rf"(?<!\w){re.escape(option)}(?!\w)"
         if re.search(pattern, plain):
-            found.append(option)
+            matches.append(option)
             plain = re.sub(pattern, " ", plain)
-    return found[0] if len(found) == 1 else None
+    return matches[0] if len(matches) == 1 else None
 
 
 def _plain(text: str) -> str:

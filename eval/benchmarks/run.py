@@ -74,7 +74,7 @@ class Evaluation:
 
 def evaluate_benchmark(
     lake: Lake,
-    asked: EvaluationOptions,
+    options: EvaluationOptions,
     runner: RunnerConfig,
     release: Release | None = None,
     on_rows: OnRows = lambda name, done, of: None,
@@ -83,39 +83,39 @@ def evaluate_benchmark(
 
     Raises BenchmarkError, UserError, UnansweredError, ModelError, VlmError, FailedError, ShardError, SourceError.
     """
-    if unknown := set(asked.baselines) - set(VLM_BASELINES):
+    if unknown := set(options.baselines) - set(VLM_BASELINES):
         raise UserError(f"unknown baseline {min(unknown)!r}; with a model there are {', '.join(VLM_BASELINES)}")
-    prompts = read_prompts(asked.prompts) if asked.prompts else None
+    prompts = read_prompts(options.prompts) if options.prompts else None
     frames, cache = lake.workspace.root / "evals" / "frames", lake.workspace.sources / "benchmarks"
-    questions = load_benchmark(asked, frames, cache, (lake, release) if release else None)
-    own = prompts.method() if prompts else METHODS[OWN_QUESTION]
+    questions = load_benchmark(options, frames, cache, (lake, release) if release else None)
+    method = prompts.method() if prompts else METHODS[OWN_QUESTION]
 
     # Ask the model. The prediction files are the journal: a killed evaluation goes on where it stopped
-    build = build_id(asked, runner)
-    books = Books(lake.workspace.responses, build, asked.benchmark, prompt_version(own, questions))
+    build = build_id(options, runner)
+    books = Books(lake.workspace.responses, build, options.benchmark, prompt_version(method, questions))
     with started(runner, books) as model:
         if model.has_head:
-            questions = _questions_for_a_head(asked, questions)
-        chosen = {"limit": asked.limit, "num_inferences": asked.num_inferences, "parts": list(asked.part)}
-        told = {"prompts": prompts.hash} if prompts else {}
-        settings = run_settings(model, runner.model, own, questions, **chosen, **told)
+            questions = _questions_for_a_head(options, questions)
+        chosen = {"limit": options.limit, "num_inferences": options.num_inferences, "parts": list(options.part)}
+        prompt_settings = {"prompts": prompts.hash} if prompts else {}
+        settings = run_settings(model, runner.model, method, questions, **chosen, **prompt_settings)
         run = run_hash(settings)
         folder = lake.workspace.root / "evals" / run
-        out = asked.out or folder / "predictions.jsonl"
-        asks = [(runner.model, own, out, settings)]
-        for name in dict.fromkeys(asked.baselines):
+        out = options.out or folder / "predictions.jsonl"
+        asks = [(runner.model, method, out, settings)]
+        for name in dict.fromkeys(options.baselines):
             its_settings = run_settings(model, runner.model, METHODS[name], questions, **chosen)
             file = out.with_name(f"{out.stem}.{name}.jsonl")
             asks.append((f"{name} ({runner.model})", METHODS[name], file, its_settings))
         try:
-            answers, notes = _ask(model, asks, questions, asked.shards, on_rows)
+            answers, notes = _ask(model, asks, questions, options.shards, on_rows)
         finally:
             # Calls of an evaluation that fails or is stopped cost money all the same.
             store = lake.workspace.responses
             if (store / FILE).exists() and (calls := ResponseStore(store).calls(build)):
                 lake.upsert(f"calls of {build}", vlm_calls=TABLES["vlm_calls"].rows(calls))
 
-    seen = _seen(lake, runner, release if BENCHMARKS[asked.benchmark].of_release else None, questions)
+    seen_episodes = _seen(lake, runner, release if BENCHMARKS[options.benchmark].of_release else None, questions)
 
     # Score and store the model and the baselines that asked it
     entries: list[Evaluated] = []
@@ -124,8 +124,8 @@ def evaluate_benchmark(
         if rows is None:
             return Evaluation(run, out, settings)
         if rows:
-            entries.append(_scored(label, asked.benchmark, questions, file))
-            _store(lake, entries[-1], its_settings, release, questions, rows, seen)
+            entries.append(_scored(label, options.benchmark, questions, file))
+            _store(lake, entries[-1], its_settings, release, questions, rows, seen_episodes)
 
     # Score and store the baselines that ask no model
     goals = goal_pictures(lake, release) if release else {}
@@ -135,40 +135,42 @@ def evaluate_benchmark(
         write_file(file, b"".join(map(line, rows)))
         # These baselines depend on the questions alone: beside another model they are the same evaluation.
         same = {key: settings[key] for key in ("question_keys", "code_version")}
-        entries.append(_scored(name, asked.benchmark, questions, file))
+        entries.append(_scored(name, options.benchmark, questions, file))
         _store(lake, entries[-1], {"baseline": name, **same}, release, questions, rows, NOTHING_SEEN)
 
     notes += entries[0].scored.notes
-    on_seen = [f"{seen_text(seen, len(_episodes(questions)), None)}."] if seen.episodes else []
-    report = report_on(asked.benchmark, _asked_text(asked, questions), entries, questions, settings, [*on_seen, *notes])
+    on_seen = [f"{seen_text(seen_episodes, len(_episodes(questions)), None)}."] if seen_episodes.episodes else []
+    report = report_on(
+        options.benchmark, _asked_text(options, questions), entries, questions, settings, [*on_seen, *notes]
+    )
     return Evaluation(run, out, settings, tuple(entries), report, write_report(folder, report), tuple(notes))
 
 
-def _asked_text(asked: EvaluationOptions, questions: Sequence[Question]) -> str:
+def _asked_text(options: EvaluationOptions, questions: Sequence[Question]) -> str:
     """What was asked, in words."""
-    words = f"Benchmark {asked.benchmark}: {len(questions)} questions"
-    if asked.limit:
-        words += f", the first {asked.limit} rows of each part"
-    if asked.num_inferences > 1:
-        words += f", each asked {asked.num_inferences} times"
+    words = f"Benchmark {options.benchmark}: {len(questions)} questions"
+    if options.limit:
+        words += f", the first {options.limit} rows of each part"
+    if options.num_inferences > 1:
+        words += f", each asked {options.num_inferences} times"
     return words
 
 
-def build_id(asked: EvaluationOptions, runner: RunnerConfig) -> str:
+def build_id(options: EvaluationOptions, runner: RunnerConfig) -> str:
     """The id that calls are counted under: runs of the same benchmark and model share a budget."""
-    return content_key("eval", asked.benchmark, runner.model, *runner.options.endpoint)[:16]
+    return content_key("eval", options.benchmark, runner.model, *runner.options.endpoint)[:16]
 
 
 # Asking
 
 
-def _questions_for_a_head(asked: EvaluationOptions, questions: Sequence[Question]) -> list[Question]:
+def _questions_for_a_head(options: EvaluationOptions, questions: Sequence[Question]) -> list[Question]:
     """The questions that a progress head can answer: those about the progress of one state. Raises UserError."""
     about_a_state = [q for q in questions if q.moment is not None]
     if not about_a_state:
-        raise UserError(f"{asked.benchmark} asks for words only, and a head gives numbers: --answer text")
-    if asked.baselines:
-        raise UserError(f"{', '.join(asked.baselines)} need a model that answers in words: --answer text")
+        raise UserError(f"{options.benchmark} asks for words only, and a head gives numbers: --answer text")
+    if options.baselines:
+        raise UserError(f"{', '.join(options.baselines)} need a model that answers in words: --answer text")
     return about_a_state
 
 
@@ -187,8 +189,8 @@ def _ask(
     answers, notes = [], []
     for label, method, file, settings in asks:
 
-        def on_count(done: int, name: str = method.name) -> None:
-            on_rows(name, done, len(questions))
+        def on_count(num_done: int, name: str = method.name) -> None:
+            on_rows(name, num_done, len(questions))
 
         try:
             answers.append((label, file, settings, collect(runner, method, questions, file, settings, shard, on_count)))
@@ -250,7 +252,7 @@ def _store(
     release: Release | None,
     questions: Sequence[Question],
     rows: Sequence[Row],
-    seen: SeenEpisodes,
+    seen_episodes: SeenEpisodes,
 ) -> None:
     """Store scores and answers in one transaction; an equal evaluation replaces itself."""
     run = EvalRun(
@@ -262,7 +264,7 @@ def _store(
         release=release.name if release else "",
         scores=entry.scores,
         predictions=_predictions(questions, rows),
-        seen_episodes=seen.by_slice(_episodes_by_slice(entry.scored, _episodes(questions))),
+        seen_episodes=seen_episodes.by_slice(_episodes_by_slice(entry.scored, _episodes(questions))),
     )
     store_evaluations(lake, "evaluation", [run])
 
@@ -281,10 +283,10 @@ def _episodes(questions: Sequence[Question]) -> set[Episode]:
     return {(q.dataset, q.row["episode_index"]) for q in questions if "episode_index" in q.row}
 
 
-def _episodes_by_slice(scored: ScoredBenchmark, asked: Collection[Episode]) -> dict[str, set[Episode]]:
+def _episodes_by_slice(scored: ScoredBenchmark, episodes: Collection[Episode]) -> dict[str, set[Episode]]:
     """The episodes in each slice, by the keys that scoring gives them: dataset and number stand beside each other."""
-    places = {(dataset, str(index)): (dataset, index) for dataset, index in asked}
-    by_slice = {ALL: set(asked)}
+    places = {(dataset, str(index)): (dataset, index) for dataset, index in episodes}
+    by_slice = {ALL: set(episodes)}
     for part, members in scored.slices():
         pairs = chain.from_iterable(pairwise(scored.episodes[k].key) for k in members)
         by_slice[part] = {places[pair] for pair in pairs if pair in places}
@@ -295,7 +297,7 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[Eva
     """Answers as the lake keeps them: `frame_index` counts the questions about an episode."""
     by_key = {q.key: q for q in questions}
     numbers: dict[tuple[str, str, str], int] = {}  # of trajectories, where the benchmark has no episode numbers
-    asked: Counter[tuple[str, int]] = Counter()
+    frame_counts: Counter[tuple[str, int]] = Counter()
     predictions = []
     for row in rows:
         q = by_key[key_of(row)]
@@ -305,14 +307,14 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[Eva
             EvalPrediction(
                 q.dataset,
                 episode,
-                frame_index=asked[q.dataset, episode],
+                frame_index=frame_counts[q.dataset, episode],
                 prediction=stated_progress(q, row["response"], row.get("value")),
                 target=q.progress,
                 raw=row["response"] or row.get("error"),
                 question=q.key,
             )
         )
-        asked[q.dataset, episode] += 1
+        frame_counts[q.dataset, episode] += 1
     return predictions
 
 
@@ -321,15 +323,15 @@ def _predictions(questions: Sequence[Question], rows: Sequence[Row]) -> list[Eva
 
 def report_on(
     benchmark: str,
-    asked: str,
+    summary: str,
     entries: Sequence[Evaluated],
     questions: Sequence[Question],
     settings: Mapping[str, Any],
-    left_out: Sequence[str],
+    exclusions: Sequence[str],
 ) -> Report:
-    """`asked`: what was asked, in words; `left_out`: notes on what was not scored."""
+    """`summary`: what was asked, in words; `exclusions`: notes on what was not scored."""
     listed = [f"{k} {v}" for k, v in settings.items() if v is not None and k != "question_keys"]
-    notes = [f"{asked}.", f"Settings: {', '.join(listed)}.", *left_out]
+    notes = [f"{summary}.", f"Settings: {', '.join(listed)}.", *exclusions]
     report = Report(entries[0].model, entries, notes=notes, stills=_stills(questions))
     if benchmark not in (confusion.BENCHMARK, robustness.BENCHMARK):
         return report
@@ -345,8 +347,8 @@ def _examples(questions: Sequence[Question]) -> dict[str, list[bytes]]:
     of_run = [q for q in questions if (q.dataset, q.trajectory) == (first.dataset, first.trajectory)]
     examples: dict[str, list[bytes]] = {}
     for part in dict.fromkeys(q.part for q in of_run):
-        shown = [q for q in of_run if q.part == part]
-        pictures = list(filter(None, map(_readable, shown[len(shown) // 2].pictures)))
+        part_questions = [q for q in of_run if q.part == part]
+        pictures = list(filter(None, map(_readable, part_questions[len(part_questions) // 2].pictures)))
         if pictures:
             examples[part] = pictures
     return examples

@@ -74,7 +74,7 @@ class HeldOut:
 
 
 def held_out(
-    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, asked: SampleChoice = ALL_MOMENTS
+    lake: Lake, release: Release, splits: Sequence[str], truth: Path | None = None, choice: SampleChoice = ALL_MOMENTS
 ) -> list[HeldOut]:
     """The episodes of some splits of a release, from its shards and snapshot. Raises UserError or ShardError."""
     # The lake as it was when the release was cut: later builds may have changed an episode's facts
@@ -82,11 +82,11 @@ def held_out(
     seconds = "SELECT dataset, episode_index, num_frames / fps FROM episodes WHERE status = 'ok'"
     length_s = {(dataset, episode): s for dataset, episode, s in con.execute(seconds).fetchall()}
     compared = run_facts(con)
-    shown = set(con.execute("SELECT dataset, episode_index FROM current_references").fetchall())
-    lengths = _usual_lengths(length_s, compared, shown)
+    references = set(con.execute("SELECT dataset, episode_index FROM current_references").fetchall())
+    lengths = _usual_lengths(length_s, compared, references)
     by_episode: dict[tuple[str, int, str], list[Question]] = {}
     for split in splits:
-        for q in ask("held-out", con, release.paths(lake.workspace, split), asked):
+        for q in ask("held-out", con, release.paths(lake.workspace, split), choice):
             by_episode.setdefault((q.dataset, int(q.trajectory), split), []).append(q)
     truths: dict[str, GroundTruth | None] = {}
     episodes = []
@@ -97,22 +97,22 @@ def held_out(
         questions = sorted(by_episode[dataset, episode, split], key=lambda q: q.row["frames"][-1])
         first, facts = questions[0], compared[dataset, episode]
         frames = np.array([q.frame_index for q in questions])
-        told, num_frames = truths.get(dataset), first.num_frames or 0
-        true_progress = told and told.progress.get(episode)
+        dataset_truth, num_frames = truths.get(dataset), first.num_frames or 0
+        true_progress = dataset_truth and dataset_truth.progress.get(episode)
         if true_progress is not None and len(true_progress) != num_frames:
             raise UserError(
                 f"{dataset} episode {episode}: ground truth has {len(true_progress)} frames, not {num_frames}"
             )
         # Samples of other families may show other runs' pictures first
         start = first.pictures[0] if first.family == "procvqa_c" and first.row["frames"][0] == 0 else None
-        found = HeldOut(
+        episode_set = HeldOut(
             dataset,
             episode,
             split,
             num_frames,
             first.row["fps"],
             first.success,
-            policy=told and told.policy.get(episode),
+            policy=dataset_truth and dataset_truth.policy.get(episode),
             questions=tuple(replace(q, first=start) for q in questions),
             frame_index=frames,
             label=np.array([q.progress for q in questions], np.float64),
@@ -121,26 +121,30 @@ def held_out(
             quality=facts.quality,
             lengths=lengths[dataset, episode],
         )
-        episodes.append(found)
+        episodes.append(episode_set)
     return episodes
 
 
 def _usual_lengths(
     length_s: Mapping[tuple[str, int], float],
     facts: Mapping[tuple[str, int], RunFacts],
-    shown: Set[tuple[str, int]],
+    references: Set[tuple[str, int]],
 ) -> dict[tuple[str, int], dict[str, float]]:
-    """By run the mean length in seconds of its task's other runs that did not fail, and of its references: `shown`."""
-    known = {RUNNING: {k for k in length_s if facts[k].success is not False}, REFERENCE: shown & length_s.keys()}
-    found: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
-    for name, runs in known.items():
+    """By run the mean length in seconds of its task's other runs that did not fail, and of its references:
+    `references`."""
+    runs_by_name = {
+        RUNNING: {k for k in length_s if facts[k].success is not False},
+        REFERENCE: references & length_s.keys(),
+    }
+    usual_lengths: dict[tuple[str, int], dict[str, float]] = {key: {} for key in length_s}
+    for name, runs in runs_by_name.items():
         of_task: dict[str, list[float]] = defaultdict(list)
         for key in sorted(runs):
             of_task[facts[key].same_as].append(length_s[key])
         sums = {task: (sum(lengths), len(lengths)) for task, lengths in of_task.items()}
         for key, own_s in length_s.items():
             total_s, count = sums.get(facts[key].same_as, (0.0, 0))
-            others = count - (key in runs)
-            if others:
-                found[key][name] = (total_s - own_s * (key in runs)) / others
-    return found
+            num_others = count - (key in runs)
+            if num_others:
+                usual_lengths[key][name] = (total_s - own_s * (key in runs)) / num_others
+    return usual_lengths

@@ -66,14 +66,14 @@ def predict(
             key = f"{e.dataset}/{e.episode_index}/{k}"
             prompts.append(Prompt(key, q.text, q.pictures, task=task_text(q.goal or None), first=q.first))
             places[key] = e.key, k
-    progress, done = ({e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2))
+    progress, success = ({e.key: np.full(len(e.questions), np.nan) for e in episodes} for _ in range(2))
     errors = []
     has_done = False
     for k, reply in enumerate(runner.answer(prompts), 1):
         TOLD.get()(step, k, len(prompts), "moments")
         episode, moment = places[reply.key]
         if reply.done is not None:
-            done[episode][moment] = reply.done
+            success[episode][moment] = reply.done
             has_done = True
         if reply.progress is not None:
             progress[episode][moment] = reply.progress
@@ -83,7 +83,7 @@ def predict(
             errors.append(reply.error)
     if prompts and len(errors) == len(prompts):
         raise UnansweredError(f"none of {len(errors)} moments was answered; the first: {errors[0]}")
-    return progress, done if has_done else None
+    return progress, success if has_done else None
 
 
 def slices(episode: HeldOut) -> Iterator[str]:
@@ -186,13 +186,13 @@ def evaluate_all(
 ) -> list[Evaluated]:
     """A model and the baselines against the release's labels and, where there is some, against ground truth; then how
     they rank the runs of each task. `validation`: episodes that thresholds of success are chosen on."""
-    progress, done = predict(runner, [*episodes, *validation])
+    progress, success = predict(runner, [*episodes, *validation])
 
     def of_model(episode: HeldOut) -> np.ndarray:
         return progress[episode.key]
 
     def done_by_model(episode: HeldOut) -> np.ndarray:
-        return (done or progress)[episode.key]
+        return (success or progress)[episode.key]
 
     # Against the labels that a model is trained by; then against ground truth, as the labels themselves are
     with_truth = [e for e in episodes if e.truth is not None]
@@ -203,10 +203,10 @@ def evaluate_all(
         predictors = {name: of_model, **baselines(scored, target)}
         if target is truth_of:
             predictors["the label itself"] = label_of
-        for who, predictor in predictors.items():
-            detector = detector_of(done_by_model if who == name else predictor, validation)
-            results.append(evaluate(who, "held-out" + about, scored, target, predictor, detector))
-            rankings.append(rank(who, RANKING + about, scored, target, predictor))
+        for predictor_name, predictor in predictors.items():
+            detector = detector_of(done_by_model if predictor_name == name else predictor, validation)
+            results.append(evaluate(predictor_name, "held-out" + about, scored, target, predictor, detector))
+            rankings.append(rank(predictor_name, RANKING + about, scored, target, predictor))
     return results + rankings
 
 
@@ -217,10 +217,10 @@ def store(
     results: Sequence[Evaluated],
     episodes: Sequence[HeldOut],
     settings: Mapping[str, object],
-    seen: SeenEpisodes,
+    seen_episodes: SeenEpisodes,
 ) -> None:
     """Store the scores and every prediction of the model, the first of the results, and of the baselines, in one
-    transaction. `seen`: the episodes that the model was trained on."""
+    transaction. `seen_episodes`: the episodes that the model was trained on."""
     by_slice: dict[str, list[Episode]] = {ALL: [e.key for e in episodes]}
     for e in episodes:
         for part in slices(e):
@@ -237,7 +237,7 @@ def store(
             release,
             r.scores,
             _predictions(r.scored, frames),
-            (seen if r.model == results[0].model else NOTHING_SEEN).by_slice(by_slice),
+            (seen_episodes if r.model == results[0].model else NOTHING_SEEN).by_slice(by_slice),
         )
         for r in results
     ]
@@ -272,20 +272,20 @@ def detector_of(score: Predictor, validation: Sequence[HeldOut]) -> Detector:
     read from; 0.95 where these have moments of one kind only. Of many moments every n-th is looked at."""
     scores = [score(e) for e in validation]
     labels = [e.label for e in validation]
-    every = every_nth(validation)
-    told, reached = (np.concatenate([np.empty(0), *(v[::every] for v in values)]) for values in (scores, labels))
-    known = ~np.isnan(told)
-    told, at_end = told[known], reached[known] >= 1
+    stride = every_nth(validation)
+    raw_scores, reached = (np.concatenate([np.empty(0), *(v[::stride] for v in values)]) for values in (scores, labels))
+    is_answered = ~np.isnan(raw_scores)
+    raw_scores, at_end = raw_scores[is_answered], reached[is_answered] >= 1
     if not at_end.any() or at_end.all():
         return score, FINISHED
-    return score, best_threshold(told, at_end)[0]
+    return score, best_threshold(raw_scores, at_end)[0]
 
 
 def success_of(
     episodes: Sequence[HeldOut], target: Callable[[HeldOut], np.ndarray], detector: Detector
 ) -> dict[str, Measure]:
     """Measures over all episodes, of which those without a known outcome count nowhere; none where all are such."""
-    known = np.array([e.success is not None for e in episodes], bool)
+    has_outcome = np.array([e.success is not None for e in episodes], bool)
     judged = [e for e in episodes if e.success is not None]
     if not judged:
         return {}
@@ -293,7 +293,7 @@ def success_of(
     seconds = np.concatenate([e.frame_index / e.fps for e in judged])
     succeeded = np.array([e.success for e in judged], bool)
     measures = success_measures(runs, seconds, succeeded, detector[1])
-    return {name: measure.among(known) for name, measure in measures.items()}
+    return {name: measure.among(has_outcome) for name, measure in measures.items()}
 
 
 def rank(
@@ -336,15 +336,17 @@ def calibrate_checkpoint(lake: Lake, release: Release, folder: Path, *, words: b
     if not episodes:
         return None
     n = every_nth(episodes)
-    some = [replace(e, questions=e.questions[::n], label=e.label[::n]) for e in episodes]
+    thinned = [replace(e, questions=e.questions[::n], label=e.label[::n]) for e in episodes]
     try:
-        progress, done = predict(open_local(folder, BATCH), some, step="calibration")
+        progress, success_scores = predict(open_local(folder, BATCH), thinned, step="calibration")
     except UnansweredError:
         return None
-    found = done or progress
-    raw, label = (np.concatenate(of_all) for of_all in zip(*((found[e.key], e.label) for e in some), strict=True))
-    known, of = ~np.isnan(raw), "done" if done else "progress"
-    success = calibrate(raw[known], label[known] >= 1, of, release.name, VALIDATION)
+    raw_scores = success_scores or progress
+    raw, label = (
+        np.concatenate(of_all) for of_all in zip(*((raw_scores[e.key], e.label) for e in thinned), strict=True)
+    )
+    is_answered, source = ~np.isnan(raw), "done" if success_scores else "progress"
+    success = calibrate(raw[is_answered], label[is_answered] >= 1, source, release.name, VALIDATION)
     if success is not None:
         write_card(folder, card | {"success": success.as_json()})
     return success

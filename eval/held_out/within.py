@@ -35,24 +35,24 @@ def scorer_of(lake: Lake, release: Release, recipe: Recipe) -> "HeldOutScorer | 
     if not train.evaluate_every:
         return None
     if data.validation_jsonl:
-        episodes, where = row_episodes(recipe), ", ".join(map(str, data.validation_jsonl))
+        episodes, source = row_episodes(recipe), ", ".join(map(str, data.validation_jsonl))
     else:
-        episodes = held_out(lake, release, (SPLIT,), asked=asked_by(recipe))
-        where = f"the split {SPLIT} of the release {release.name}"
+        episodes = held_out(lake, release, (SPLIT,), choice=asked_by(recipe))
+        source = f"the split {SPLIT} of the release {release.name}"
     if not episodes:
         raise TrainingError(
-            f"train.evaluate_every: {where} has no episode with a label of progress; add some, or set it to 0"
+            f"train.evaluate_every: {source} has no episode with a label of progress; add some, or set it to 0"
         )
     return HeldOutScorer(episodes)
 
 
 def asked_by(recipe: Recipe) -> SampleChoice:
     """As `proccorpus eval`, a moment's progress; of a recipe that does not train on that, what it trains on."""
-    data, most = recipe.data, recipe.train.evaluate_episodes
+    data, max_episodes = recipe.data, recipe.train.evaluate_episodes
     if ALL_MOMENTS.families <= data.families.keys():
-        return SampleChoice(most=most)
+        return SampleChoice(most=max_episodes)
     form = None if data.think is None else "think" if data.think else "no_think"
-    return SampleChoice(frozenset(data.families), form, most)
+    return SampleChoice(frozenset(data.families), form, max_episodes)
 
 
 def row_episodes(recipe: Recipe) -> list[HeldOut]:
@@ -107,18 +107,18 @@ class HeldOutScorer:
         if not mine:
             return []
         runner = local_runner(RunnerConfig(str(folder)), folder)
-        found, _ = predict(runner, mine, read_progress)
+        progress, _ = predict(runner, mine, read_progress)
         # Its memory is training's again.
         del runner
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return [found[e.key].tolist() for e in mine]
+        return [progress[e.key].tolist() for e in mine]
 
     def scores(self, predicted: Sequence[list[list[float]]]) -> dict[str, float]:
         """The metrics over all episodes; one that is not defined on any of them is left out."""
         parts = len(predicted)
         answers = {e.key: np.array(predicted[k % parts][k // parts]) for k, e in enumerate(self.episodes)}
         scored = evaluate("training", "held-out", self.episodes, label_of, lambda e: answers[e.key])
-        found = {name: float(scored.scores[ALL, name].value) for name in METRICS}
-        return {name: value for name, value in found.items() if not np.isnan(value)}
+        values = {name: float(scored.scores[ALL, name].value) for name in METRICS}
+        return {name: value for name, value in values.items() if not np.isnan(value)}

@@ -35,9 +35,9 @@ def reference_error(predicted: np.ndarray, target: np.ndarray, demo_size: np.nda
     return np.where(farthest > 0, distance / np.maximum(farthest, 1), np.where(np.isnan(distance), np.nan, 0.0))
 
 
-def penalised(errors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def penalised(errors: np.ndarray, is_labelled: np.ndarray) -> np.ndarray:
     """Errors [n] with 1 for each wanted answer that is not there; NaN where none was wanted."""
-    return np.where(wanted, np.where(np.isnan(errors), 1.0, errors), np.nan)
+    return np.where(is_labelled, np.where(np.isnan(errors), 1.0, errors), np.nan)
 
 
 # Per episode: float64 [episodes]; Runs without NaN predictions
@@ -51,9 +51,9 @@ def mae(runs: Runs) -> np.ndarray:
 def end_error(runs: Runs) -> np.ndarray:
     """Absolute error of the last answer, 0 .. 1: does a failed run end where it failed? NaN without answers."""
     last_errors = np.full(len(runs), np.nan)
-    some = runs.lengths > 0
-    last = runs.starts[1:][some] - 1
-    last_errors[some] = np.abs(runs.predicted[last] - runs.target[last])
+    has_answers = runs.lengths > 0
+    last = runs.starts[1:][has_answers] - 1
+    last_errors[has_answers] = np.abs(runs.predicted[last] - runs.target[last])
     return last_errors
 
 
@@ -63,8 +63,8 @@ def used_bins(runs: Runs) -> np.ndarray:
     Over answers whose label is neither 0 nor 1; NaN without any. ProcVLM's UBR divides the numbers of
     bins, so that bins which no label falls into count in its favour (`published.used_bins`).
     """
-    inside = (runs.target > 0) & (runs.target < 1)
-    label_bins, predicted_bins = (_bins(runs.episode[inside], v[inside]) for v in (runs.target, runs.predicted))
+    is_inner = (runs.target > 0) & (runs.target < 1)
+    label_bins, predicted_bins = (_bins(runs.episode[is_inner], v[is_inner]) for v in (runs.target, runs.predicted))
     bins = int(1 / UBR_BIN) + 1
     hit = np.bincount(np.intersect1d(label_bins, predicted_bins) // bins, minlength=len(runs))
     total = np.bincount(label_bins // bins, minlength=len(runs))
@@ -85,17 +85,17 @@ def effective_resolution(runs: Runs) -> np.ndarray:
     spaced ones); NaN for an episode with fewer. It rewards spread, noise too: only to be read beside an error.
     """
     resolution = np.full(len(runs), np.nan)
-    some = np.flatnonzero(runs.lengths >= EPR_ANSWERS)
+    long_runs = np.flatnonzero(runs.lengths >= EPR_ANSWERS)
     # EPR_ANSWERS evenly chosen predictions of each long enough episode, [episodes, answers]
-    offsets = np.linspace(0, 1, EPR_ANSWERS)[None, :] * (runs.lengths[some, None] - 1)
-    values = np.clip(runs.predicted[runs.starts[:-1][some, None] + np.rint(offsets).astype(np.int64)], 0, 1)
+    offsets = np.linspace(0, 1, EPR_ANSWERS)[None, :] * (runs.lengths[long_runs, None] - 1)
+    values = np.clip(runs.predicted[runs.starts[:-1][long_runs, None] + np.rint(offsets).astype(np.int64)], 0, 1)
     # The finest division into k bins of which at least half hold a prediction
-    best = np.ones(len(some))
+    best = np.ones(len(long_runs))
     for k in range(1, 2 * EPR_ANSWERS + 1):  # more bins cannot be half full
         bins = np.sort(np.floor(values * k), axis=1)
         distinct = 1 + (np.diff(bins, axis=1) > 0).sum(axis=1)
         best = np.where(distinct >= k / 2, k, best)
-    resolution[some] = np.log2(best)
+    resolution[long_runs] = np.log2(best)
     return resolution
 
 

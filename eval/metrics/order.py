@@ -65,16 +65,16 @@ def increment_correlation(runs: Runs, lag: int = 1, elapsed: np.ndarray | None =
     prediction whose changes are all equal, as a clock's are; NaN where the label's are, or with fewer than two changes.
     """
     # Changes lie within an episode: its first `lag` answers have none before them.
-    inside = np.arange(len(runs.target)) - runs.starts[:-1][runs.episode] >= lag
+    has_former = np.arange(len(runs.target)) - runs.starts[:-1][runs.episode] >= lag
     if elapsed is not None:
         # Between two answers of one moment there is no change per time.
-        inside[lag:] &= elapsed[lag:] > elapsed[:-lag]
-    at = np.flatnonzero(inside)
-    time = 1.0 if elapsed is None else elapsed[at] - elapsed[at - lag]
-    starts = np.concatenate([[0], np.cumsum(runs.sums(inside.astype(np.float64)))]).astype(np.int64)
-    predicted, target = ((v[at] - v[at - lag]) / time for v in (runs.predicted, runs.target))
-    moved = Runs(predicted, target, starts)
-    return correlation(moved, moved.predicted, moved.target)
+        has_former[lag:] &= elapsed[lag:] > elapsed[:-lag]
+    places = np.flatnonzero(has_former)
+    time = 1.0 if elapsed is None else elapsed[places] - elapsed[places - lag]
+    starts = np.concatenate([[0], np.cumsum(runs.sums(has_former.astype(np.float64)))]).astype(np.int64)
+    predicted, target = ((v[places] - v[places - lag]) / time for v in (runs.predicted, runs.target))
+    increments = Runs(predicted, target, starts)
+    return correlation(increments, increments.predicted, increments.target)
 
 
 def correlation(runs: Runs, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -116,8 +116,8 @@ def stall_drift(runs: Runs) -> np.ndarray:
     The labels are of no account. NaN with fewer than two answers.
     """
     drift = np.full(len(runs), np.nan)
-    some = runs.lengths >= 2
-    drift[some] = runs.predicted[runs.starts[1:][some] - 1] - runs.predicted[runs.starts[:-1][some]]
+    is_long = runs.lengths >= 2
+    drift[is_long] = runs.predicted[runs.starts[1:][is_long] - 1] - runs.predicted[runs.starts[:-1][is_long]]
     return drift
 
 
@@ -130,6 +130,6 @@ def claimed(runs: Runs, since: float = 0.0) -> np.ndarray:
     rises = np.full(len(runs), np.nan)
     begins = runs.starts[:-1] + np.floor(runs.lengths * since).astype(np.int64)
     ends = runs.starts[1:] - 1
-    some = ends > begins
-    rises[some] = np.maximum(runs.predicted[ends[some]] - runs.predicted[begins[some]], 0)
+    has_span = ends > begins
+    rises[has_span] = np.maximum(runs.predicted[ends[has_span]] - runs.predicted[begins[has_span]], 0)
     return rises

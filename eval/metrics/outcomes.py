@@ -40,11 +40,11 @@ def pairs_in_order(runs: Runs) -> np.ndarray:
     """
     shares = np.full(len(runs), np.nan)
     for k, (start, end) in enumerate(zip(runs.starts[:-1], runs.starts[1:], strict=True)):
-        said = np.sign(runs.predicted[start:end, None] - runs.predicted[None, start:end])
+        predicted_order = np.sign(runs.predicted[start:end, None] - runs.predicted[None, start:end])
         ended = np.sign(runs.target[start:end, None] - runs.target[None, start:end])
         differ = ended > 0
         if differ.any():
-            shares[k] = float((said[differ] + 1).mean() / 2)
+            shares[k] = float((predicted_order[differ] + 1).mean() / 2)
     return shares
 
 
@@ -89,9 +89,9 @@ def _summaries(runs: Runs, seconds: np.ndarray, threshold: float) -> tuple[np.nd
         if not np.isfinite(score).any():
             continue
         best[k] = np.nanmax(score)
-        told = np.flatnonzero(np.nan_to_num(score, nan=-1.0) >= threshold)
+        hits = np.flatnonzero(np.nan_to_num(score, nan=-1.0) >= threshold)
         reached = np.flatnonzero(runs.target[a:b] >= FINISHED)
-        first[k] = times[told[0]] if len(told) else np.nan
+        first[k] = times[hits[0]] if len(hits) else np.nan
         end[k] = times[reached[0]] if len(reached) else times[-1]
     return best, first, end
 
@@ -102,17 +102,19 @@ def auc(score: np.ndarray, positive: np.ndarray, read: np.ndarray | None = None)
     NaN where all are of one kind. (Hanley and McNeil, Radiology 1982.) Of more than 256 different scores (of very many
     runs: than 32) neighbours are counted as equal.
     """
-    most = max(FEWEST_BINS, min(MOST_BINS, MOST_PARTS // max(1, len(score))))
+    max_bins = max(FEWEST_BINS, min(MOST_BINS, MOST_PARTS // max(1, len(score))))
     counted = ~np.isnan(score)
-    known = np.unique(score[counted])
-    bins = np.searchsorted(known, np.where(counted, score, known[0] if len(known) else 0.0))
-    if len(known) > most:
-        bins = bins * most // len(known)
-    size = min(len(known), most)
+    distinct_scores = np.unique(score[counted])
+    bins = np.searchsorted(
+        distinct_scores, np.where(counted, score, distinct_scores[0] if len(distinct_scores) else 0.0)
+    )
+    if len(distinct_scores) > max_bins:
+        bins = bins * max_bins // len(distinct_scores)
+    size = min(len(distinct_scores), max_bins)
     # How many of each kind have each score: sums over episodes are all that the area needs
     parts = np.zeros((len(score), 2 * size))
-    at = np.flatnonzero(counted)
-    parts[at, bins[at] + size * positive[at]] = 1
+    places = np.flatnonzero(counted)
+    parts[places, bins[places] + size * positive[places]] = 1
     return Measure(parts, counted, np.ones((len(score), 2)) if read is None else read, _area)
 
 
@@ -137,8 +139,10 @@ def preference_measures(
     Robometer, arXiv 2603.02115, report it; a clock has 0.5 on outcomes.)
     """
     by_name = {"preference_accuracy": list(pairs)} if pairs else {}
-    by_name |= {f"preference_{why}": found for why in WHYS if (found := [p for p in pairs if p.why == why])}
-    return {metric: _accuracy(found, scores, episodes) for metric, found in by_name.items()}
+    by_name |= {
+        f"preference_{reason}": matching for reason in WHYS if (matching := [p for p in pairs if p.why == reason])
+    }
+    return {metric: _accuracy(matching, scores, episodes) for metric, matching in by_name.items()}
 
 
 def _accuracy(pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes: Sequence[Key]) -> Measure:
@@ -147,8 +151,8 @@ def _accuracy(pairs: Sequence[Pair], scores: Mapping[Key, np.ndarray], episodes:
     for pair in pairs:
         chosen, rejected = (float(np.mean(scores[p.key][list(p.frames)])) for p in (pair.chosen, pair.rejected))
         is_read = not np.isnan(chosen - rejected)
-        at = [number[pair.chosen.key], number[pair.rejected.key]]
-        np.add.at(count, at, 0.5)
-        np.add.at(read, at, 0.5 * is_read)
-        np.add.at(right, at, 0.5 * ((chosen > rejected) + 0.5 * (chosen == rejected)))
+        places = [number[pair.chosen.key], number[pair.rejected.key]]
+        np.add.at(count, places, 0.5)
+        np.add.at(read, places, 0.5 * is_read)
+        np.add.at(right, places, 0.5 * ((chosen > rejected) + 0.5 * (chosen == rejected)))
     return ratio_of(right, count, np.stack([read, count], 1))

@@ -28,9 +28,9 @@ def progress_number(text: str) -> float | None:
     """
     tag = _TAG.search(text)
     for part in ([tag[1]] if tag else []) + [text]:
-        if found := _NUMBER.search(part):
-            value = float(found[0])
-            return value / 100 if part[found.end() :].startswith("%") or value > 1 else value
+        if match := _NUMBER.search(part):
+            value = float(match[0])
+            return value / 100 if part[match.end() :].startswith("%") or value > 1 else value
     return None
 
 
@@ -68,14 +68,14 @@ def effective_resolution(predicted: np.ndarray) -> float:
     if len(predicted) < 2:
         return float("nan")
     shares = np.clip(predicted, 0, 1)
-    most = min(1000, 2 * len(shares))
-    return float(np.log2(max(k for k in range(1, most + 1) if len(np.unique(np.floor(shares * k))) / k >= 0.5)))
+    max_bins = min(1000, 2 * len(shares))
+    return float(np.log2(max(k for k in range(1, max_bins + 1) if len(np.unique(np.floor(shares * k))) / k >= 0.5)))
 
 
 def used_bins(predicted: np.ndarray, target: np.ndarray) -> float:
     """UBR: number of 5 % bins predicted over that of the labels, where the label is neither 0 nor 1; may exceed 1."""
-    inside = (target > 0) & (target < 1)
-    predicted_bins, label_bins = (len(np.unique(np.floor(v[inside] * 20 + 1e-9))) for v in (predicted, target))
+    is_inner = (target > 0) & (target < 1)
+    predicted_bins, label_bins = (len(np.unique(np.floor(v[is_inner] * 20 + 1e-9))) for v in (predicted, target))
     return predicted_bins / label_bins if label_bins else float("nan")
 
 

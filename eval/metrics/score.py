@@ -67,8 +67,8 @@ def worst_case(runs: Runs) -> Runs:
 
 def answers_read(runs: Runs) -> np.ndarray:
     """How many answers of each episode hold a number, and how many there are, float64 [episodes, 2]."""
-    held = (~np.isnan(runs.predicted)).astype(np.float64)
-    return np.stack([runs.sums(held), runs.lengths.astype(np.float64)], 1)
+    is_answered = (~np.isnan(runs.predicted)).astype(np.float64)
+    return np.stack([runs.sums(is_answered), runs.lengths.astype(np.float64)], 1)
 
 
 # Scores
@@ -193,9 +193,9 @@ def _counts(n: int) -> Iterator[np.ndarray]:
     """How often each of n episodes is drawn in some of the resamples, float64 [some, n]."""
     rng = np.random.default_rng(SEED)
     block = max(1, RESAMPLED_AT_ONCE // n)
-    for done in range(0, RESAMPLES, block):
+    for start in range(0, RESAMPLES, block):
         # Each row draws n of n episodes with replacement; offsets keep the rows apart in one bincount
-        size = min(block, RESAMPLES - done)
+        size = min(block, RESAMPLES - start)
         drawn = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
         yield np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float64)
 
@@ -234,9 +234,9 @@ def paired(first: Measure, second: Measure) -> Difference:
     sums = _resampled_sums(np.concatenate([a, b], 1))
     gaps = first.statistic(sums[:, : a.shape[1]]) - second.statistic(sums[:, a.shape[1] :])
     gaps = gaps[~np.isnan(gaps)]
-    one, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))
+    first_value, two = float(first.statistic(a.sum(axis=0))), float(second.statistic(b.sum(axis=0)))
     low, high = np.percentile(gaps, LEVELS) if len(gaps) else (nan, nan)
     # How often resampling turns the sign round, the observed sample counted as one of them
     opposite = min((gaps <= 0).sum(), (gaps >= 0).sum())
     p = min(1.0, 2 * (int(opposite) + 1) / (len(gaps) + 1))
-    return Difference(one, two, one - two, float(low), float(high), p, len(a))
+    return Difference(first_value, two, first_value - two, float(low), float(high), p, len(a))

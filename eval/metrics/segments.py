@@ -27,8 +27,8 @@ def boundary_f1(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     """
     ours, labelled = boundaries(predicted), boundaries(target)
     total = len(ours) + len(labelled)
-    within = TOLERANCE * _length(target) if target else 0.0
-    return 2 * len(matched(ours, labelled, within)) / total if total else 1.0
+    tolerance = TOLERANCE * _length(target) if target else 0.0
+    return 2 * len(matched(ours, labelled, tolerance)) / total if total else 1.0
 
 
 def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
@@ -41,15 +41,16 @@ def boundary_mae(predicted: Sequence[Span], target: Sequence[Span]) -> float:
     return float(np.mean([abs(ours[i] - labelled[j]) for i, j in pairs])) / _length(target) if pairs else float("nan")
 
 
-def matched(first: Sequence[float], second: Sequence[float], within: float) -> list[tuple[int, int]]:
-    """One-to-one pairs of numbers that are at most `within` apart, as places in the lists: as many pairs as there can
+def matched(first: Sequence[float], second: Sequence[float], tolerance: float) -> list[tuple[int, int]]:
+    """One-to-one pairs of numbers that are at most `tolerance` apart, as places in the lists: as many pairs as there
+    can
     be, then the least distance."""
     if not len(first) or not len(second):
         return []
     # A pair too far apart costs 1; all near pairs together cost less than 1, so that most pairs come first
     distance = np.abs(np.array(first, np.float64)[:, None] - np.array(second, np.float64))
-    near = distance <= within
-    rows, columns = linear_sum_assignment(np.where(near, distance / (len(first) * max(within, 1) * 2), 1.0))
+    near = distance <= tolerance
+    rows, columns = linear_sum_assignment(np.where(near, distance / (len(first) * max(tolerance, 1) * 2), 1.0))
     return [(i, j) for i, j in zip(rows.tolist(), columns.tolist(), strict=True) if near[i, j]]
 
 
@@ -63,16 +64,16 @@ def segment_f1(predicted: Sequence[Span], target: Sequence[Span], overlap: float
 
     (Lea et al., Temporal convolutional networks for action segmentation, CVPR 2017.) Names are compared as they are.
     """
-    taken: set[int] = set()
+    matched_targets: set[int] = set()
     for p in sorted(predicted, key=lambda s: s[1]):
         # Of equal overlaps the earlier labelled segment is taken, hence -j.
-        alike = [(_iou(p, t), -j) for j, t in enumerate(target) if t[0] == p[0]]
-        best, j = max(alike, default=(0.0, 1))
+        overlaps = [(_iou(p, t), -j) for j, t in enumerate(target) if t[0] == p[0]]
+        best, j = max(overlaps, default=(0.0, 1))
         # A second finding of one labelled segment counts as wrong.
-        if best >= overlap and -j not in taken and best > 0:
-            taken.add(-j)
+        if best >= overlap and -j not in matched_targets and best > 0:
+            matched_targets.add(-j)
     total = len(predicted) + len(target)
-    return 2 * len(taken) / total if total else 1.0
+    return 2 * len(matched_targets) / total if total else 1.0
 
 
 def best_overlaps(predicted: Sequence[Span], target: Sequence[Span]) -> list[tuple[int, float]]:
@@ -114,8 +115,8 @@ def _levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
     row = list(range(len(b) + 1))
     for i, name in enumerate(a, 1):
         diagonal, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other))
+        for j, other_name in enumerate(b, 1):
+            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (name != other_name))
     return row[-1]
 
 

@@ -25,14 +25,14 @@ DARK_CELL = 0.6  # from which on a cell of a matrix has white letters
 CELL_NAME = 44  # of a task beside a matrix
 
 
-def curves_figure(report: Report, own: Evaluated, episodes: Sequence[int]) -> Figure:
+def curves_figure(report: Report, entry: Evaluated, episodes: Sequence[int]) -> Figure:
     """Progress over time of some episodes, each below its stills: label, model and what stands beside it."""
     columns = max(1, len(episodes))
     figure, axes = new_figure(3.4 * columns, 3.8, 2, columns, height_ratios=[1, 2])
     for column, episode in enumerate(episodes):
-        key = own.scored.episodes[episode].key
+        key = entry.scored.episodes[episode].key
         _draw_stills(axes[0, column], report, key)
-        _draw_curves(axes[1, column], report, own, episode, key)
+        _draw_curves(axes[1, column], report, entry, episode, key)
     axes[1, 0].set_ylabel("progress")
     axes[1, 0].legend(fontsize=7)
     return figure
@@ -48,24 +48,24 @@ def _draw_stills(axis: Any, report: Report, key: tuple[str, ...]) -> None:
         axis.imshow(np.concatenate([jpeg_to_rgb(stills[i], STILL_PX) for i in chosen], axis=1))
 
 
-def _draw_curves(axis: Any, report: Report, own: Evaluated, episode: int, key: tuple[str, ...]) -> None:
+def _draw_curves(axis: Any, report: Report, entry: Evaluated, episode: int, key: tuple[str, ...]) -> None:
     """The label, ground truth where there is some, the clock, and the model."""
-    assert own.scored.series is not None
-    time, predicted, target = own.scored.series.of(episode)
+    assert entry.scored.series is not None
+    time, predicted, target = entry.scored.series.of(episode)
     axis.plot(time, target, color=COLOURS[0], lw=1.5, label="label")
 
     # Ground truth is what the model's entry of the benchmark's second half is scored against
-    against_truth = next((e for e in report.own if e.benchmark == f"{own.benchmark} (truth)"), None)
+    against_truth = next((e for e in report.own if e.benchmark == f"{entry.benchmark} (truth)"), None)
     true_progress = _series_of(against_truth, key)
     if true_progress is not None:
         axis.plot(time, true_progress[2], color="black", lw=1, ls="--", label="truth")
 
-    clocks = [other for other in report.rivals(own) if other.model == "clock"]
+    clocks = [rival for rival in report.rivals(entry) if rival.model == "clock"]
     for clock in clocks:
         by_clock = _series_of(clock, key)
         if by_clock is not None:
             axis.plot(by_clock[0], by_clock[1], color=GREY, lw=1, label="clock")
-    axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(own.model, NAME_LENGTH))
+    axis.plot(time, predicted, ".-", ms=3, color=OWN, lw=1.5, label=shorten(entry.model, NAME_LENGTH))
     axis.set(ylim=(-0.03, 1.03), xlabel="share of its time")
 
 
@@ -73,14 +73,14 @@ def _series_of(entry: Evaluated | None, key: tuple[str, ...]) -> tuple[np.ndarra
     """(time, predicted, target) of an episode in an entry; None where the entry has no such episode or no series."""
     if entry is None or entry.scored.series is None:
         return None
-    at = entry.scored.find(key)
-    return None if at is None else entry.scored.series.of(at)
+    place = entry.scored.find(key)
+    return None if place is None else entry.scored.series.of(place)
 
 
-def calibration_figure(own: Evaluated) -> Figure:
+def calibration_figure(entry: Evaluated) -> Figure:
     """Mean label in each tenth of the predictions, with its spread, and how many answers lie there."""
-    assert own.scored.series is not None
-    runs = own.scored.series.runs
+    assert entry.scored.series is not None
+    runs = entry.scored.series.runs
     readable = ~np.isnan(runs.predicted)
     predicted, target = runs.predicted[readable], runs.target[readable]
     bin_of = np.minimum((predicted * BINS).astype(int), BINS - 1)
@@ -101,20 +101,20 @@ def calibration_figure(own: Evaluated) -> Figure:
     return figure
 
 
-def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure | None:
+def bars_figure(report: Report, model_entry: Evaluated, kind: str = "dataset") -> Figure | None:
     """The leading error by dataset for every entry of a benchmark, with intervals; None without such slices."""
-    metric = next((m for m in ERRORS if m in own.scored.measures), None)
-    parts = sorted({part for part, _ in own.scores if part.startswith(f"{kind} ") and ", split " not in part})
+    metric = next((m for m in ERRORS if m in model_entry.scored.measures), None)
+    parts = sorted({part for part, _ in model_entry.scores if part.startswith(f"{kind} ") and ", split " not in part})
     if metric is None or not parts:
         return None
 
     # In each slice the entries' bars lie below one another around its tick
-    entries = [own, *report.rivals(own)]
+    entries = [model_entry, *report.rivals(model_entry)]
     figure, axes = new_figure(height=0.8 + 0.22 * len(parts) * len(entries))
     axis, height = axes[0, 0], 0.8 / len(entries)
     for i, entry in enumerate(entries):
         offset = (i - (len(entries) - 1) / 2) * height
-        _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, own, i))
+        _draw_bars(axis, entry, parts, metric, offset, height, _entry_colour(entry, model_entry, i))
     axis.set_yticks(range(len(parts)), [p.removeprefix(f"{kind} ") for p in parts])
     axis.invert_yaxis()
     axis.set_xlabel(f"{metric} (less is better)")
@@ -122,9 +122,9 @@ def bars_figure(report: Report, own: Evaluated, kind: str = "dataset") -> Figure
     return figure
 
 
-def _entry_colour(entry: Evaluated, own: Evaluated, number: int) -> str:
+def _entry_colour(entry: Evaluated, model_entry: Evaluated, number: int) -> str:
     rivals = [c for c in COLOURS if c != OWN]
-    return OWN if entry is own else GREY if entry.model == "clock" else rivals[number % len(rivals)]
+    return OWN if entry is model_entry else GREY if entry.model == "clock" else rivals[number % len(rivals)]
 
 
 def _draw_bars(
@@ -143,15 +143,15 @@ def _draw_bars(
     axis.barh(places, np.array(values), height * 0.9, xerr=errors, color=colour, label=label)
 
 
-def confusion_figure(own: Evaluated) -> Figure | None:
+def confusion_figure(entry: Evaluated) -> Figure | None:
     """Mean last answers to the finished runs of each task (rows) under each instruction (columns); None without any."""
-    cells = confusion_cells(own)
+    cells = confusion_cells(entry)
     if not cells:
         return None
     videos, instructions = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     # Where an instruction has a run of its own it lies on the diagonal
     columns = sorted(instructions, key=lambda name: [*videos, name].index(name))
-    matrix = np.array([[cells.get((video, told), np.nan) for told in columns] for video in videos])
+    matrix = np.array([[cells.get((video, instruction), np.nan) for instruction in columns] for video in videos])
     figure, axes = new_figure(4.6 + 0.42 * len(columns), 3.4 + 0.34 * len(videos))
     axis = axes[0, 0]
     image = axis.imshow(matrix, cmap="Blues", vmin=0, vmax=1, aspect="auto")
@@ -166,11 +166,11 @@ def confusion_figure(own: Evaluated) -> Figure | None:
     return figure
 
 
-def confusion_cells(own: Evaluated) -> dict[tuple[str, str], float]:
+def confusion_cells(entry: Evaluated) -> dict[tuple[str, str], float]:
     """The matrix among the scores of an evaluation, by (task of the video, instruction)."""
     return {
         (part.removeprefix(VIDEO), metric.removeprefix(UNDER)): score.value
-        for (part, metric), score in own.scores.items()
+        for (part, metric), score in entry.scores.items()
         if part.startswith(VIDEO) and metric.startswith(UNDER)
     }
 
@@ -240,7 +240,7 @@ def write_report(folder: Path, report: Report) -> Path:
     captioned = pictures(report)
     for name, (_, picture) in captioned.items():
         write_file(folder / name, picture)
-    told = {
+    context = {
         "report": report,
         "sections": _sections(report),
         "explained": EXPLAINED,
@@ -249,7 +249,7 @@ def write_report(folder: Path, report: Report) -> Path:
         "captions": {name: caption for name, (caption, _) in captioned.items()},
     }
     for name in ("report.md", "report.html"):
-        write_file(folder / name, shown(TEMPLATES.get_template(f"{name}.jinja").render(told)).encode())
+        write_file(folder / name, shown(TEMPLATES.get_template(f"{name}.jinja").render(context)).encode())
     return folder / "report.html"
 
 
@@ -260,9 +260,9 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     if report.own:
         figures["confusion.png"] = (title, confusion_figure(report.own[0]), report.own[0].benchmark)
     # The model's first entry with progress over time, if that holds any answer
-    own = next((entry for entry in report.own if entry.scored.series is not None), None)
-    if own and own.scored.series and len(own.scored.series.runs.target):
-        figures |= _figures_over_time(report, own)
+    model_entry = next((entry for entry in report.own if entry.scored.series is not None), None)
+    if model_entry and model_entry.scored.series and len(model_entry.scored.series.runs.target):
+        figures |= _figures_over_time(report, model_entry)
     if report.examples:
         figures["examples.png"] = ("What was shown", examples_figure(report.examples), report.own[0].benchmark)
     captioned = {}
@@ -272,27 +272,35 @@ def pictures(report: Report) -> dict[str, tuple[str, bytes]]:
     return captioned
 
 
-def _figures_over_time(report: Report, own: Evaluated) -> dict[str, tuple[str, Figure | None, str]]:
+def _figures_over_time(report: Report, model_entry: Evaluated) -> dict[str, tuple[str, Figure | None, str]]:
     """(caption, figure, benchmark) by file name, of an entry with progress over time."""
     figures: dict[str, tuple[str, Figure | None, str]] = {
-        "curves.png": ("Progress over time", curves_figure(report, own, different(own)), own.benchmark),
-        "calibration.png": ("Calibration: where it says x, what is the label?", calibration_figure(own), own.benchmark),
-        "datasets.png": ("By dataset", bars_figure(report, own), own.benchmark),
-        "parts.png": ("By part", bars_figure(report, own, "part"), own.benchmark),
+        "curves.png": (
+            "Progress over time",
+            curves_figure(report, model_entry, different(model_entry)),
+            model_entry.benchmark,
+        ),
+        "calibration.png": (
+            "Calibration: where it says x, what is the label?",
+            calibration_figure(model_entry),
+            model_entry.benchmark,
+        ),
+        "datasets.png": ("By dataset", bars_figure(report, model_entry), model_entry.benchmark),
+        "parts.png": ("By part", bars_figure(report, model_entry, "part"), model_entry.benchmark),
     }
-    worst = [episode for episode, _ in worst_episodes(own)]
+    worst = [episode for episode, _ in worst_episodes(model_entry)]
     if worst:
-        figures["worst.png"] = ("The worst episodes", curves_figure(report, own, worst), own.benchmark)
+        figures["worst.png"] = ("The worst episodes", curves_figure(report, model_entry, worst), model_entry.benchmark)
     return figures
 
 
 def _sections(report: Report) -> list[tuple[str, list[dict]]]:
     """Headed tables, empty ones left out."""
     worst = []
-    for own in report.own[:1]:
-        for number, error in worst_episodes(own):
-            name = " ".join(own.scored.episodes[number].key)
-            worst.append({"benchmark": own.benchmark, "episode": name, "error": f"{error:.3f}"})
+    for model_entry in report.own[:1]:
+        for number, error in worst_episodes(model_entry):
+            name = " ".join(model_entry.scored.episodes[number].key)
+            worst.append({"benchmark": model_entry.benchmark, "episode": name, "error": f"{error:.3f}"})
     tables = [
         ("Scores", score_rows(report.entries, report.parts)),
         ("Against what stands beside it, episode by episode", difference_rows(report)),

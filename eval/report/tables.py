@@ -37,9 +37,9 @@ class Report:
         """The model's own entries."""
         return [e for e in self.entries if e.model == self.model]
 
-    def rivals(self, own: Evaluated) -> list[Evaluated]:
+    def rivals(self, entry: Evaluated) -> list[Evaluated]:
         """The other entries of the same benchmark."""
-        return [e for e in self.entries if e.benchmark == own.benchmark and e.model != self.model]
+        return [e for e in self.entries if e.benchmark == entry.benchmark and e.model != self.model]
 
 
 def score_rows(entries: Sequence[Evaluated], parts: Sequence[str]) -> list[dict]:
@@ -70,16 +70,16 @@ def _score_row(entry: Evaluated, part: str, columns: Sequence[str]) -> dict | No
 def difference_rows(report: Report) -> list[dict]:
     """The model less each other entry, paired over episodes, on the metric that leads its benchmark."""
     rows = []
-    for own in report.own:
-        metric = next((m for m in leading_metrics() if m in own.scored.measures), "")
-        for other in report.rivals(own):
-            d = compare(own.scored, other.scored).differences.get(metric)
+    for entry in report.own:
+        metric = next((m for m in leading_metrics() if m in entry.scored.measures), "")
+        for rival in report.rivals(entry):
+            d = compare(entry.scored, rival.scored).differences.get(metric)
             # Without an episode in common that both have the metric of there is nothing to compare
             if d is not None and d.n:
                 rows.append(
                     {
-                        "benchmark": own.benchmark,
-                        "against": other.model,
+                        "benchmark": entry.benchmark,
+                        "against": rival.model,
                         "metric": metric,
                         "difference": f"{d.value:+.3f} ({d.low:+.2f} to {d.high:+.2f})",
                         "p": f"{d.p:.3f}",
@@ -92,22 +92,22 @@ def difference_rows(report: Report) -> list[dict]:
 def limits(report: Report) -> list[str]:
     """Plain sentences on where the model is no better than what stands beside it, from the scores themselves."""
     sentences = []
-    for own, metric, part in product(report.own, ERRORS, report.parts):
-        ours = own.scores.get((part, metric), NO_SCORE)
-        for other in report.rivals(own):
-            theirs = other.scores.get((part, metric), NO_SCORE)
-            if ours.n and theirs.n and other.model != UPPER_BOUND and ours.value >= theirs.value:
+    for entry, metric, part in product(report.own, ERRORS, report.parts):
+        ours = entry.scores.get((part, metric), NO_SCORE)
+        for rival in report.rivals(entry):
+            theirs = rival.scores.get((part, metric), NO_SCORE)
+            if ours.n and theirs.n and rival.model != UPPER_BOUND and ours.value >= theirs.value:
                 sentences.append(
-                    f"{own.benchmark}, {part}: no better than {other.model} ({metric} {ours.value:.3f} against "
+                    f"{entry.benchmark}, {part}: no better than {rival.model} ({metric} {ours.value:.3f} against "
                     f"{theirs.value:.3f}, {ours.n} episodes)."
                 )
     return sentences
 
 
-def worst_episodes(own: Evaluated) -> list[tuple[int, float]]:
+def worst_episodes(entry: Evaluated) -> list[tuple[int, float]]:
     """(episode, MAE) of those with the largest error over their readable answers."""
-    measure = own.scored.measures.get("mae", own.scored.measures.get("score_error_episodes"))
-    if measure is None or own.scored.series is None:
+    measure = entry.scored.measures.get("mae", entry.scored.measures.get("score_error_episodes"))
+    if measure is None or entry.scored.series is None:
         return []
     # Episodes without a readable answer have no error: -1 puts them last
     errors = np.where(measure.counted, measure.parts[:, 0], -1.0)
@@ -115,23 +115,23 @@ def worst_episodes(own: Evaluated) -> list[tuple[int, float]]:
     return [(int(k), float(errors[k])) for k in order if errors[k] >= 0]
 
 
-def different(own: Evaluated, count: int = SHOWN) -> list[int]:
+def different(entry: Evaluated, count: int = SHOWN) -> list[int]:
     """Episodes with answers, in turn of each split (or part), and there one of each kind of slices first."""
-    assert own.scored.series is not None
-    with_answers = np.flatnonzero(own.scored.series.runs.lengths > 0).tolist()
-    slices = {k: own.scored.episodes[k].slices for k in with_answers}
+    assert entry.scored.series is not None
+    with_answers = np.flatnonzero(entry.scored.series.runs.lengths > 0).tolist()
+    slices = {k: entry.scored.episodes[k].slices for k in with_answers}
 
     # The first episode of each kind of slices comes before all others
-    seen: set[tuple[str, ...]] = set()
-    first, others = [], []
+    seen_slices: set[tuple[str, ...]] = set()
+    first, later = [], []
     for k in with_answers:
-        (others if slices[k] in seen else first).append(k)
-        seen.add(slices[k])
+        (later if slices[k] in seen_slices else first).append(k)
+        seen_slices.add(slices[k])
 
     # Splits take turns: all first episodes of a split, then all second ones, and so on
     turns: Counter[tuple[str, ...]] = Counter()
     in_turn = []
-    for place, k in enumerate(first + others):
+    for place, k in enumerate(first + later):
         split = slices[k][:1]
         in_turn.append((turns[split], place, k))
         turns[split] += 1

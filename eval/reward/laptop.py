@@ -33,20 +33,20 @@ class LaptopRunner(LocalRunner):
         first = self._kept(prompt.first.rgb(self.longest_px)) if prompt.first else None
         return Asked(prompt, super().load(prompt).pictures, first)
 
-    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+    def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """Progress of pictures in the light of their tasks and the first picture of each run."""
-        shown = [(a.pictures[0] if a.first is None else a.first, *a.pictures) for a in asked]
-        look(self.encoder, chain.from_iterable(shown))
+        picture_windows = [(a.pictures[0] if a.first is None else a.first, *a.pictures) for a in prompts]
+        look(self.encoder, chain.from_iterable(picture_windows))
         windows = [
             SeenWindow(a.prompt.task or a.prompt.text, [p.seen for p in pictures[1:]], pictures[0].seen)
-            for a, pictures in zip(asked, shown, strict=True)
+            for a, pictures in zip(prompts, picture_windows, strict=True)
         ]
         # Of pictures unlike all of training no end state is known, and the row says where its number is from
         return [
-            ModelReply(a.prompt.key, progress=said.progress, done=said.done)
-            if said.ood < OOD
-            else ModelReply(a.prompt.key, progress=said.progress, source="change")
-            for a, said in zip(asked, read_windows(self.model, windows), strict=True)
+            ModelReply(a.prompt.key, progress=answer.progress, done=answer.done)
+            if answer.ood < OOD
+            else ModelReply(a.prompt.key, progress=answer.progress, source="change")
+            for a, answer in zip(prompts, read_windows(self.model, windows), strict=True)
         ]
 
 

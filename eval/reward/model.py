@@ -23,8 +23,8 @@ class ModelScorer(Scorer):
         super().__init__(window, card)
         self.runner, self.source = runner, "head" if runner.has_head else "text"
         self.make_ready = getattr(runner, "make_ready", None)
-        known = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
-        self.settings = {**known, "window": str(window)}
+        runner_settings = {k: v for k, v in runner.settings.items() if not card or k not in OF_FILES}
+        self.settings = {**runner_settings, "window": str(window)}
 
     def views(self, views: Sequence[CameraView]) -> list[Reward]:
         """Raises VlmError where a server is gone or the budget used up."""
@@ -59,12 +59,16 @@ def read_words(text: str, is_progresslm: bool) -> Reward:
     """The reward that an answer gives; where it gives no number, or says n/a, a failure with the answer's words."""
     if is_progresslm:
         reply, answer = parse_reply(text), parse_answer(text)
-        said = "\n".join(filter(None, (reply.ref_think, reply.score_think)))
+        reasoning = "\n".join(filter(None, (reply.ref_think, reply.score_think)))
         share = answer.score if reply.score is None else reply.score
         is_na = reply.score_is_na or answer.is_na
-        why = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
+        failure = "the model says n/a: the state does not fit the steps" if is_na else "no single score in the answer"
     else:
-        share, said, why = share_of(text), text.partition("<progress>")[0].strip(), "no single progress in the answer"
+        share, reasoning, failure = (
+            share_of(text),
+            text.partition("<progress>")[0].strip(),
+            "no single progress in the answer",
+        )
     if share is None or math.isnan(share):
-        return Reward("text", None, reasoning=said or None, failure=f"{why}: {text[:SHOWN]!r}")
-    return Reward("text", share, reasoning=said or None)
+        return Reward("text", None, reasoning=reasoning or None, failure=f"{failure}: {text[:SHOWN]!r}")
+    return Reward("text", share, reasoning=reasoning or None)

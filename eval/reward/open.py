@@ -54,11 +54,13 @@ def open_scorer(config: ScorerConfig) -> Iterator[Scorer]:
     elif config.endpoints:
         from eval.runners.api import ApiRunner, Books
 
-        to = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
+        client_settings = {name: getattr(config, name) for name in ("model", "endpoints", "api_key_env", "max_calls")}
         with TemporaryDirectory(prefix="proccorpus-reward-") as spare:
             books = Books(config.responses or Path(spare), f"reward-{config.model}", "reward")
             # A server's model is asked for its likeliest words
-            yield ModelScorer(ApiRunner(VlmConfig(**to), Sampling(), PictureLimits(), books), config.window)
+            yield ModelScorer(
+                ApiRunner(VlmConfig(**client_settings), Sampling(), PictureLimits(), books), config.window
+            )
     elif config.folder is not None:
         yield open_checkpoint(config.folder, config.window, config.reasoning, config.answer)
     else:
@@ -80,16 +82,16 @@ def open_checkpoint(
     return scorer
 
 
-def open_local(folder: Path, batch_size: int = BATCH, **how: Any) -> LocalRunner:
-    """A checkpoint in this process that answers prompts; `how`: as eval.runners.local.open_runner has it. Raises
+def open_local(folder: Path, batch_size: int = BATCH, **options: Any) -> LocalRunner:
+    """A checkpoint in this process that answers prompts; `options`: as eval.runners.local.open_runner has it. Raises
     UserError, ModelError; EncoderError for a laptop model's."""
     if not is_laptop(folder):
         from eval.runners.local import open_runner
 
-        return open_runner(folder, batch_size, **how)
+        return open_runner(folder, batch_size, **options)
     from eval.reward.laptop import LaptopRunner
 
-    if how.get("reasoning") or how.get("answer") == "text":
+    if options.get("reasoning") or options.get("answer") == "text":
         raise RewardError(f"{folder.name} is a laptop model, which has no words: ask it for numbers alone")
     return LaptopRunner(folder, batch_size)
 
@@ -149,9 +151,9 @@ class ScorerOptions(ModelOptions):
             "--reasoning, --window-frames and --endpoint need --model": self.baseline and of_model,
             "--answer needs a checkpoint on this machine": self.answer != "auto" and (self.baseline or self.endpoint),
         }
-        for what, is_so in contradictions.items():
+        for message, is_so in contradictions.items():
             if is_so:
-                raise UserError(what)
+                raise UserError(message)
 
 
 # Rewards without a model: what one gets without looking, or by looking at pixels only. Both know how the run ends
@@ -184,8 +186,8 @@ def _visual(view: CameraView) -> Reward:
     goal = view.stream.goal.get(view.camera)
     if goal is None:
         return Reward("visual", None, failure=f"the visual distance needs a goal picture of {view.camera}")
-    now, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
-    return Reward("visual", nearness(now, first, luma_grid(goal)))
+    current_grid, first = _seen(view.pictures[-1]), _seen(view.stream.first[view.camera])
+    return Reward("visual", nearness(current_grid, first, luma_grid(goal)))
 
 
 def _seen(picture: StreamPicture) -> np.ndarray:

@@ -33,8 +33,8 @@ def write_overlay(out: Path, clip: Clip, rows: Sequence[Mapping[str, Any]], part
     with av.open(str(out), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream: Any = None
         camera = clip.cameras[0]
-        for index, together in enumerate(frames(clip, partial)):
-            picture = _shown(together[camera][1].rgb())
+        for index, camera_frames in enumerate(frames(clip, partial)):
+            picture = _shown(camera_frames[camera][1].rgb())
             step = next((name for start, end, name in steps if start <= index < end), "")
             ground = _ground(picture.shape[1], clip.fps, last, curve, steps) if ground is None else ground
             image = np.concatenate([picture, _panel(ground, rows, index, last, step)])
@@ -75,11 +75,11 @@ def _ground(
         cv2.line(panel, (LEFT_PX, y), (right, y), FAINT, 1)
         _say(panel, f"{share:g}", 4, y + 4)
         text = f"{share * last / fps:.1f} s"
-        at = LEFT_PX + round(share * (right - LEFT_PX)) - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
-        _say(panel, text, at, PANEL_PX - 5)
+        text_x = LEFT_PX + round(share * (right - LEFT_PX)) - round(share * cv2.getTextSize(text, FONT, 0.36, 1)[0][0])
+        _say(panel, text, text_x, PANEL_PX - 5)
     for k, (start, end, name) in enumerate(steps):
-        (x, _), (after, _) = (_at(frame, last, 0.0, width) for frame in (start, min(end, last)))
-        strip = panel[GROUND_PX + 4 : GROUND_PX + 4 + STRIP_PX, x:after]
+        (x, _), (next_x, _) = (_at(frame, last, 0.0, width) for frame in (start, min(end, last)))
+        strip = panel[GROUND_PX + 4 : GROUND_PX + 4 + STRIP_PX, x:next_x]
         strip[:] = STEPS[k % 2]
         # Cut off where the step ends: it is drawn into the step's own part
         _say(strip, name, 2, STRIP_PX - 5, scale=0.33)
@@ -91,18 +91,19 @@ def _ground(
     return panel
 
 
-def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], now: int, last: int, step: str) -> np.ndarray:
-    """The curve up to frame `now`, its numbers and the label's step in words; uint8 RGB [PANEL_PX, width, 3]."""
+def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], frame_index: int, last: int, step: str) -> np.ndarray:
+    """The curve up to frame `frame_index`, its numbers and the label's step in words; uint8 RGB [PANEL_PX, width,
+    3]."""
     panel = ground.copy()
-    past = [r for r in rows if r["frame_index"] <= now]
+    past = [r for r in rows if r["frame_index"] <= frame_index]
     places = [_at(r["frame_index"], last, r["progress"] or 0.0, panel.shape[1]) for r in past]
     # Pieces are not joined: a line across a gap would show numbers that nobody gave
     for has, piece in groupby(zip(past, places, strict=True), lambda both: both[0]["progress"] is not None):
         if has:
-            cv2.polylines(panel, [np.array([at for _, at in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
+            cv2.polylines(panel, [np.array([point for _, point in piece], np.int32)], False, LINE, 2, cv2.LINE_AA)
         else:
-            for _, at in piece:
-                cv2.circle(panel, at, 3, LOST, -1, cv2.LINE_AA)
+            for _, point in piece:
+                cv2.circle(panel, point, 3, LOST, -1, cv2.LINE_AA)
     if past:
         cv2.circle(panel, places[-1], 4, LOST if past[-1]["progress"] is None else MARK, -1, cv2.LINE_AA)
         _say(panel, _words(past[-1]), 4, 12)
@@ -113,5 +114,7 @@ def _panel(ground: np.ndarray, rows: Sequence[Mapping[str, Any]], now: int, last
 def _words(row: Mapping[str, Any]) -> str:
     if row["progress"] is None:
         return f"{row['timestamp_s']:.1f} s  no reward"
-    done = "" if row["done"] is None else f"  done {row['done']:.2f}"
-    return f"{row['timestamp_s']:.1f} s  progress {row['progress']:.2f}{done}{'  success' if row['success'] else ''}"
+    done_text = "" if row["done"] is None else f"  done {row['done']:.2f}"
+    return (
+        f"{row['timestamp_s']:.1f} s  progress {row['progress']:.2f}{done_text}{'  success' if row['success'] else ''}"
+    )

@@ -63,7 +63,7 @@ class Success:
 
 
 def calibrate(
-    raw: np.ndarray, reached: np.ndarray, of: Literal["done", "progress"], release: str = "", split: str = ""
+    raw: np.ndarray, reached: np.ndarray, source: Literal["done", "progress"], release: str = "", split: str = ""
 ) -> Success | None:
     """Calibrated on moments: a model's raw output [n] in 0..1, and whether the end state is reached [n]. None where
     there are only moments of one kind, which tell no threshold.
@@ -74,11 +74,11 @@ def calibrate(
     reached = np.asarray(reached, bool)
     if reached.all() or not reached.any():
         return None
-    score = _score(np.asarray(raw, np.float64), of)
+    score = _score(np.asarray(raw, np.float64), source)
     slope, shift = platt(score, reached)
     probability = _sigmoid(slope * score + shift)
     threshold, accuracy = best_threshold(probability, reached)
-    return Success(of, slope, shift, threshold, accuracy, int(reached.sum()), int((~reached).sum()), release, split)
+    return Success(source, slope, shift, threshold, accuracy, int(reached.sum()), int((~reached).sum()), release, split)
 
 
 def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
@@ -95,27 +95,27 @@ def platt(score: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
         hessian = x.T @ (x * (p * (1 - p))[:, None]) + RIDGE * np.eye(2)
         step, share = np.linalg.solve(hessian, gradient), 1.0
         # A full step may overshoot where the sigmoid is flat: it is halved until the loss does not rise.
-        while (now := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
+        while (new_loss := _loss(x @ (w - share * step), target)) > loss and share > 1e-6:
             share /= 2
         w = w - share * step
-        if loss - now < 1e-12:
+        if loss - new_loss < 1e-12:
             break
-        loss = now
+        loss = new_loss
     return float(w[0]), float(w[1])
 
 
 def best_threshold(probability: np.ndarray, reached: np.ndarray) -> tuple[float, float]:
     """Threshold (at or above: done) and its balanced accuracy."""
-    known = np.unique(probability)
-    candidates = np.concatenate([[known[0]], (known[:-1] + known[1:]) / 2])
-    told = probability[None, :] >= candidates[:, None]
-    accuracy = (told[:, reached].mean(1) + (~told[:, ~reached]).mean(1)) / 2
+    distinct = np.unique(probability)
+    candidates = np.concatenate([[distinct[0]], (distinct[:-1] + distinct[1:]) / 2])
+    is_claimed = probability[None, :] >= candidates[:, None]
+    accuracy = (is_claimed[:, reached].mean(1) + (~is_claimed[:, ~reached]).mean(1)) / 2
     best = int(np.flatnonzero(accuracy >= accuracy.max() - 1e-12)[-1])
     return float(candidates[best]), float(accuracy[best])
 
 
-def _score(raw: np.ndarray, of: str) -> np.ndarray:
-    return raw if of == "progress" else logit(raw)
+def _score(raw: np.ndarray, source: str) -> np.ndarray:
+    return raw if source == "progress" else logit(raw)
 
 
 def logit(probability: Any) -> Any:
@@ -200,15 +200,25 @@ def together(rewards: Mapping[str, Reward], rule: ViewRule = "all", success: Suc
 
 
 def _by_rule(rewards: Mapping[str, Reward], rule: ViewRule, success: Success | None) -> Reward:
-    every = list(rewards.values())
+    camera_rewards = list(rewards.values())
     if rule == "best" and success is not None:
-        return max(every, key=lambda r: _sureness(r, success))
+        return max(camera_rewards, key=lambda r: _sureness(r, success))
     scene, wrist = ([r for c, r in rewards.items() if is_wrist(c) is at_wrist] for at_wrist in (False, True))
     # A side that failed leaves the other to say what it can
     if rule == "wrist" and scene and wrist:
-        done = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
-        return Reward(every[0].source, _mean_of("progress", scene), min(done, default=None), unsure=_doubt(every))
-    return Reward(every[0].source, _mean_of("progress", every), _mean_of("done", every), unsure=_doubt(every))
+        probabilities = [d for d in (_mean_of("done", scene), _mean_of("done", wrist)) if d is not None]
+        return Reward(
+            camera_rewards[0].source,
+            _mean_of("progress", scene),
+            min(probabilities, default=None),
+            unsure=_doubt(camera_rewards),
+        )
+    return Reward(
+        camera_rewards[0].source,
+        _mean_of("progress", camera_rewards),
+        _mean_of("done", camera_rewards),
+        unsure=_doubt(camera_rewards),
+    )
 
 
 def _doubt(rewards: Sequence[Reward]) -> str | None:
@@ -265,15 +275,15 @@ class Scorer(ABC):
         self.window, self.max_px, self.success = window, card.get("max_px"), Success.of_card(card)
         self.picture_max_px = (card.get("window") or {}).get("picture_max_px")
 
-    def stream(self, task: str, fps: float, steps: Sequence[str] = (), **more: Any) -> Stream:
-        """A stream with this scorer's window; `more` are Stream's own fields. Raises RewardError.
+    def stream(self, task: str, fps: float, steps: Sequence[str] = (), **options: Any) -> Stream:
+        """A stream with this scorer's window; `options` are Stream's own fields. Raises RewardError.
 
         With `steps`, the task in words, in order, a model that answers in words is asked ProgressLM's question.
         """
         window = LAST_PICTURE if steps else self.window
         if window is None:
             raise RewardError("the model compares a state with a demonstration: give the task's steps in order")
-        stream = Stream(task, window, fps, steps=tuple(steps), fit=self.fit, **more)
+        stream = Stream(task, window, fps, steps=tuple(steps), fit=self.fit, **options)
         check_rule(stream.rule, stream.cameras, self.success)
         return stream
 
@@ -290,11 +300,11 @@ class Scorer(ABC):
     def score(self, moments: Sequence[Moment]) -> list[Reward]:
         """A reward for each moment, in order; of one stream or of many at once."""
         views = [CameraView(m, camera, pictures) for m in moments for camera, pictures in m.views.items()]
-        found = iter(self.views(views) if views else [])
-        seen = [{c: next(found) for c in m.views} for m in moments]
+        rewards_left = iter(self.views(views) if views else [])
+        rewards_by_moment = [{c: next(rewards_left) for c in m.views} for m in moments]
         return [
             self._judged(together(rewards, m.stream.rule, self.success))
-            for m, rewards in zip(moments, seen, strict=True)
+            for m, rewards in zip(moments, rewards_by_moment, strict=True)
         ]
 
     def _judged(self, reward: Reward) -> Reward:
@@ -304,5 +314,5 @@ class Scorer(ABC):
         raw = reward.done if self.success.of == "done" else reward.progress
         if raw is None:
             return reward
-        done = self.success.probability(raw)
-        return replace(reward, done=done, success=done >= self.success.threshold)
+        probability = self.success.probability(raw)
+        return replace(reward, done=probability, success=probability >= self.success.threshold)

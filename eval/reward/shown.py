@@ -33,13 +33,13 @@ class ShownRun:
     every_s: float = 1 / HZ
     since_s: float = math.inf
 
-    def has_held(self, where: Where, is_sure: bool) -> float:
+    def has_held(self, place: Where, is_sure: bool) -> float:
         """For how many seconds it is at the end in one go, never while unsure; -1: it is not."""
-        if not is_sure or where.at_end < SURE_END:
+        if not is_sure or place.at_end < SURE_END:
             self.since_s = math.inf
             return -1.0
-        self.since_s = min(self.since_s, where.about_s)
-        return where.about_s - self.since_s + self.every_s
+        self.since_s = min(self.since_s, place.about_s)
+        return place.about_s - self.since_s + self.every_s
 
 
 class ShownScorer(Scorer):
@@ -72,9 +72,9 @@ class ShownScorer(Scorer):
             "hold_s": hold_s,
         }
 
-    def stream(self, task: str, fps: float, steps: Sequence[str] = (), **more: Any) -> Stream:
+    def stream(self, task: str, fps: float, steps: Sequence[str] = (), **options: Any) -> Stream:
         """Raises RewardError, also for a run of other cameras."""
-        stream = super().stream(task, fps, (), **more)
+        stream = super().stream(task, fps, (), **options)
         # A run of one camera need not name it as the dataset does
         if stream.cameras != self.cameras and not len(stream.cameras) == len(self.cameras) == 1:
             raise RewardError(
@@ -95,21 +95,21 @@ class ShownScorer(Scorer):
 
     def _reward(self, moment: Moment) -> Reward:
         run: ShownRun = moment.stream.state
-        seen = [pictures[-1].seen for pictures in moment.views.values()]
-        where = run.following.see(seen, moment.timestamp_s, moment.robot)
-        unsure = UNLIKE if where.is_strange else APART if where.spread > MOST_SPREAD else None
-        success = run.has_held(where, unsure is None) >= self.hold_s
-        if where.is_strange:
-            return Reward("shown", None, success=False, failure=UNLIKE, about_s=where.about_s, unsure=UNLIKE)
+        embeddings = [pictures[-1].seen for pictures in moment.views.values()]
+        place = run.following.see(embeddings, moment.timestamp_s, moment.robot)
+        unsure = UNLIKE if place.is_strange else APART if place.spread > MOST_SPREAD else None
+        success = run.has_held(place, unsure is None) >= self.hold_s
+        if place.is_strange:
+            return Reward("shown", None, success=False, failure=UNLIKE, about_s=place.about_s, unsure=UNLIKE)
         return Reward(
             "shown",
-            where.progress,
-            where.at_end,
+            place.progress,
+            place.at_end,
             success=success,
-            about_s=where.about_s,
-            step=where.step,
-            step_name=where.step_name or None,
-            spread=where.spread,
+            about_s=place.about_s,
+            step=place.step,
+            step_name=place.step_name or None,
+            spread=place.spread,
             unsure=unsure,
         )
 
@@ -123,10 +123,11 @@ def openings_of(grippers: Sequence[GripperSignal], robot: Robot) -> np.ndarray |
 
 
 def _opening(gripper: GripperSignal, row: np.ndarray) -> float:
-    least = max(gripper.dimensions) + 1
-    if row.ndim != 1 or len(row) < least or not np.isfinite(row[list(gripper.dimensions)]).all():
+    min_length = max(gripper.dimensions) + 1
+    if row.ndim != 1 or len(row) < min_length or not np.isfinite(row[list(gripper.dimensions)]).all():
         raise RewardError(
-            f"the robot's {gripper.column} is {least} finite numbers or more, as the dataset of what is shown has it, "
+            f"the robot's {gripper.column} is {min_length} finite numbers or more, as the dataset of what is "
+            "shown has it, "
             f"not {row.tolist()}"
         )
     opened = float(combined(gripper, row[None])[0] - gripper.closed) / (gripper.open - gripper.closed)

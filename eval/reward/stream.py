@@ -47,19 +47,20 @@ class Window:
     @classmethod
     def of_card(cls, card: Mapping[str, Any]) -> Self | None:
         """What a model was trained on; None where its card does not say."""
-        told = card.get("window")
-        if not told:
+        card_window = card.get("window")
+        if not card_window:
             return None
-        if told["profile"] == "procvlm":
+        if card_window["profile"] == "procvlm":
             return cls(PUBLISHED_FRAMES, None)
-        return cls(told["window_frames"], told["window_step_s"])
+        return cls(card_window["window_frames"], card_window["window_step_s"])
 
-    def of(self, now: int, fps: float) -> list[int]:
-        """Frames of a stream at `fps` that stand for frame `now`, in order, none of them twice. At the start of a run
+    def of(self, frame_index: int, fps: float) -> list[int]:
+        """Frames of a stream at `fps` that stand for frame `frame_index`, in order, none of them twice. At the start
+        of a run
         they lie closer together (consecutive ones: are fewer), as in training; no frame is repeated."""
         if self.step_s is None:
-            return list(range(max(0, now - self.frames + 1), now + 1))
-        return window(now, fps, self._config)
+            return list(range(max(0, frame_index - self.frames + 1), frame_index + 1))
+        return window(frame_index, fps, self._config)
 
     @cached_property
     def _config(self) -> SamplesConfig:
@@ -79,24 +80,26 @@ class Window:
             )
 
     def __str__(self) -> str:
-        apart = "consecutive" if self.step_s is None else f"{self.step_s:g} s apart"
-        return f"{self.frames} pictures, {apart}" if self.frames > 1 else "1 picture"
+        spacing = "consecutive" if self.step_s is None else f"{self.step_s:g} s apart"
+        return f"{self.frames} pictures, {spacing}" if self.frames > 1 else "1 picture"
 
 
 LAST_PICTURE = Window(1, None)
 
 
-def trained_window(folder: Path, asked: Window | None) -> Window | None:
+def trained_window(folder: Path, requested: Window | None) -> Window | None:
     """The window of a checkpoint; None where it was trained on ProgressLM's questions alone. Raises RewardError where
     it is another one than asked for, or unknown."""
     card = read_card(folder)
-    known = Window.of_card(card)
+    trained = Window.of_card(card)
     families = ((card.get("recipe") or {}).get("data") or {}).get("families") or {"procvqa_c": 1.0}
     if "procvqa_c" not in families:
         return None
-    if known and asked and known != asked:
-        raise RewardError(f"{folder.name} was trained on windows of {known}, not of {asked}: leave the window out")
-    window = known or asked
+    if trained and requested and trained != requested:
+        raise RewardError(
+            f"{folder.name} was trained on windows of {trained}, not of {requested}: leave the window out"
+        )
+    window = trained or requested
     if window is None:
         raise RewardError(
             f"{folder.name} does not say on which window it was trained: give --window-frames, and --window-step "
@@ -197,11 +200,11 @@ class Stream:
     @property
     def is_wanted(self) -> bool:
         """Is the frame that comes next in the window of one that is to be scored?"""
-        now = self.appended
-        if now == 0 or self.score_fps is None:
+        frame_index = self.appended
+        if frame_index == 0 or self.score_fps is None:
             return True
-        last = now + self.window.reach(self.fps)
-        return any(self.is_due(j) and now in self.window.of(j, self.fps) for j in range(now, last + 1))
+        last = frame_index + self.window.reach(self.fps)
+        return any(self.is_due(j) and frame_index in self.window.of(j, self.fps) for j in range(frame_index, last + 1))
 
     def append(
         self,
@@ -217,15 +220,15 @@ class Stream:
         kept, `score` may say of each whether it is. Raises RewardError for pictures that are none, of other cameras, or
         missing; the stream is then as it was.
         """
-        now = self.appended
+        frame_index = self.appended
         if score is not None and self.score_fps is not None:
             raise ValueError("score_fps says already which frames are scored")
         # What may raise comes first: on an error the stream has to be as it was.
         read = self.read(robot)
-        self._keep(now, pictures)
-        self.appended = now + 1
-        is_scored = self.is_due(now) if score is None else score
-        moment = replace(self._moment(now, timestamp_s), robot=read) if is_scored else None
+        self._keep(frame_index, pictures)
+        self.appended = frame_index + 1
+        is_scored = self.is_due(frame_index) if score is None else score
+        moment = replace(self._moment(frame_index, timestamp_s), robot=read) if is_scored else None
         # Pictures that no later window reaches back to are dropped
         oldest = self.appended - self.window.reach(self.fps)
         self._kept = {index: pictures for index, pictures in self._kept.items() if index >= oldest}
@@ -244,23 +247,23 @@ class Stream:
         views = {c: tuple(picture(f, c) for f in frames) for c in self.cameras}
         return Moment(self, count - 1, (count - 1) / self.fps, frames, views)
 
-    def _keep(self, now: int, pictures: Mapping[str, np.ndarray] | None) -> None:
-        """Keep the pictures of frame `now` for windows that show it. Raises RewardError."""
+    def _keep(self, frame_index: int, pictures: Mapping[str, np.ndarray] | None) -> None:
+        """Keep the pictures of frame `frame_index` for windows that show it. Raises RewardError."""
         if pictures is None:
             if self.is_wanted:
-                raise RewardError(f"frame {now} is needed for a window, and was not given")
+                raise RewardError(f"frame {frame_index} is needed for a window, and was not given")
             return
         self._check(pictures)
-        self._kept[now] = {c: StreamPicture(self.fit(pictures[c])) for c in self.cameras}
-        if now == 0:
+        self._kept[frame_index] = {c: StreamPicture(self.fit(pictures[c])) for c in self.cameras}
+        if frame_index == 0:
             self.first = self._kept[0]
 
-    def _moment(self, now: int, timestamp_s: float | None) -> Moment:
-        """Frame `now` with the pictures of its window."""
-        frames = self.window.of(now, self.fps)
+    def _moment(self, frame_index: int, timestamp_s: float | None) -> Moment:
+        """Frame `frame_index` with the pictures of its window."""
+        frames = self.window.of(frame_index, self.fps)
         views = {c: tuple(self._kept[f][c] for f in frames) for c in self.cameras}
-        time_s = now / self.fps if timestamp_s is None else timestamp_s
-        return Moment(self, now, time_s, tuple(frames), views)
+        time_s = frame_index / self.fps if timestamp_s is None else timestamp_s
+        return Moment(self, frame_index, time_s, tuple(frames), views)
 
     def _check(self, pictures: Mapping[str, np.ndarray]) -> None:
         if set(pictures) != set(self.cameras):

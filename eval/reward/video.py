@@ -49,8 +49,8 @@ class RunVideos:
         """The camera's frames in order. Raises VideoError."""
         # Nothing is passed over here, so there are frames alone.
         for frame in cast("Iterator[Frame]", decode(self.videos[camera], options=DecodeOptions(limits=self.limits))):
-            at = frame.picture.time
-            yield float(at) if at is not None else None, frame
+            time_s = frame.picture.time
+            yield float(time_s) if time_s is not None else None, frame
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ class RunEpisode:
 
     def read(self, camera: str) -> Iterator[Shown]:
         """The camera's frames in order. Raises VideoError, DataError."""
-        for _, at, picture in self.episode.frames(camera):
-            yield at, picture
+        for _, time_s, picture in self.episode.frames(camera):
+            yield time_s, picture
 
     def robot(self, frame: int) -> Robot:
         """Its state and its action at a frame, of those that the dataset has."""
-        known = {"state": self.episode.state, "action": self.episode.action}
-        return {column: rows[frame] for column, rows in known.items() if rows is not None and frame < len(rows)}
+        columns = {"state": self.episode.state, "action": self.episode.action}
+        return {column: rows[frame] for column, rows in columns.items() if rows is not None and frame < len(rows)}
 
 
 Clip = RunVideos | RunEpisode
@@ -112,21 +112,21 @@ def _info(path: Path, probe: Callable[[Path], VideoInfo]) -> VideoInfo:
 def frames(clip: Clip, partial: bool = False) -> Iterator[dict[str, Shown]]:
     """The frames of all cameras, side by side. Raises RewardError for a video without any; for one that ends before
     its header says, or before another camera's, after the frames that are there, unless `partial`."""
-    count, why = 0, ""
+    count, cause = 0, ""
     try:
         # As long as the longest, so that a camera which ends before the others is noticed.
-        for together in zip_longest(*map(clip.read, clip.cameras)):
-            if None in together:
+        for camera_frames in zip_longest(*map(clip.read, clip.cameras)):
+            if None in camera_frames:
                 break
-            yield dict(zip(clip.cameras, together, strict=True))
+            yield dict(zip(clip.cameras, camera_frames, strict=True))
             count += 1
     except DataError as e:
-        why = f" ({e})"
+        cause = f" ({e})"
     if not count:
-        raise RewardError(f"{clip.title}: there is no frame to score{why}")
-    if not partial and (why or count < (clip.num_frames or 0)):
+        raise RewardError(f"{clip.title}: there is no frame to score{cause}")
+    if not partial and (cause or count < (clip.num_frames or 0)):
         promised = f" of {clip.num_frames} that the header promises" if clip.num_frames else ""
-        raise CutOffError(f"{clip.title} is cut off or damaged: {count} frames decode{promised}{why}")
+        raise CutOffError(f"{clip.title} is cut off or damaged: {count} frames decode{promised}{cause}")
 
 
 def ending(clip: Clip, partial: bool = False) -> tuple[int, dict[str, np.ndarray]]:
@@ -154,17 +154,17 @@ def score_clip(
         yield from scored_rows(scorer, moments, reasoning)
     # With `partial` alone: else `frames` has raised for the missing ones.
     if stream.appended < (clip.num_frames or 0):
-        why = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
-        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=why), 0.0)
+        failure = f"the video is cut off here: {stream.appended} of {clip.num_frames} frames decode"
+        yield reward_row(stream.appended, stream.appended / clip.fps, Reward(scorer.source, None, failure=failure), 0.0)
 
 
 def clip_moments(stream: Stream, clip: Clip, partial: bool = False) -> Iterator[Moment]:
     """What is to be scored of a clip, in order, in one streaming pass. Raises RewardError."""
-    for together in frames(clip, partial):
-        pictures = {c: picture.rgb() for c, (_, picture) in together.items()} if stream.is_wanted else None
-        at, _ = next(iter(together.values()))
+    for camera_frames in frames(clip, partial):
+        pictures = {c: picture.rgb() for c, (_, picture) in camera_frames.items()} if stream.is_wanted else None
+        time_s, _ = next(iter(camera_frames.values()))
         robot = clip.robot(stream.appended) if isinstance(clip, RunEpisode) else {}
-        moment = stream.append(pictures, at, robot=robot)
+        moment = stream.append(pictures, time_s, robot=robot)
         if moment is not None:
             yield moment
 
@@ -175,21 +175,23 @@ def clip_stream(
     """The stream that a clip is: with its end, where a baseline has to know it. Raises RewardError."""
     if score_fps > clip.fps * (1 + RATE_TOLERANCE):
         raise RewardError(f"the video has {clip.fps:g} frames a second, of which {score_fps:g} cannot be scored")
-    more: dict[str, Any] = {"num_frames": clip.num_frames}
+    options: dict[str, Any] = {"num_frames": clip.num_frames}
     # These baselines know how the run ends: its length and last picture take a pass before the scoring one.
     if scorer.source in ("clock", "visual"):
         count, last = ending(clip, partial)
-        more = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
-        more |= {"goal": last} if scorer.source == "visual" else {}
-    return scorer.stream(task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **more)
+        options = {"num_frames": count, "duration_s": (max(count, clip.num_frames or 0) - 1) / clip.fps}
+        options |= {"goal": last} if scorer.source == "visual" else {}
+    return scorer.stream(task, clip.fps, steps, cameras=clip.cameras, score_fps=score_fps, **options)
 
 
 def scored_rows(scorer: Scorer, moments: Sequence[Moment], reasoning: bool = False) -> list[Row]:
     """The rows of some moments, scored together; latency_s is the time of that, in equal parts."""
-    began = perf_counter()
+    start_s = perf_counter()
     rewards = scorer.score(moments)
-    each = (perf_counter() - began) / max(1, len(moments))
-    return [reward_row(m.frame_index, m.timestamp_s, r, each, reasoning) for m, r in zip(moments, rewards, strict=True)]
+    latency_s = (perf_counter() - start_s) / max(1, len(moments))
+    return [
+        reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning) for m, r in zip(moments, rewards, strict=True)
+    ]
 
 
 def reward_row(frame_index: int, timestamp_s: float, reward: Reward, latency_s: float, reasoning: bool = False) -> Row:

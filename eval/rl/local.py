@@ -14,10 +14,10 @@ class LocalSession:
     """A run scored frame by frame. `more` are fields of Stream, such as duration_s and goal for the baselines."""
 
     def __init__(
-        self, scorer: Scorer, task: str, fps: float, cameras: Sequence[str] = ("camera",), **more: Any
+        self, scorer: Scorer, task: str, fps: float, cameras: Sequence[str] = ("camera",), **options: Any
     ) -> None:
         """Raises RewardError."""
-        self.scorer, self.stream = scorer, scorer.stream(task, fps, cameras=tuple(cameras), **more)
+        self.scorer, self.stream = scorer, scorer.stream(task, fps, cameras=tuple(cameras), **options)
 
     def append(self, frame: np.ndarray | Mapping[str, np.ndarray], robot: Robot = MappingProxyType({})) -> Reward:
         """The reward of the next moment: uint8 [h, w, 3], or one per camera. Raises RewardError."""

@@ -93,8 +93,8 @@ class Adapter:
         stream = self.scorer.stream(task_of(item, number), self.fps, cameras=self.cameras)
         images = item.get("image")
         if not isinstance(images, list) or not images or len(images) % len(self.cameras):
-            told = len(images) if isinstance(images, list) else 0
-            raise UserError(f"item {number} has {told} images, not some for each of {', '.join(self.cameras)}")
+            num_images = len(images) if isinstance(images, list) else 0
+            raise UserError(f"item {number} has {num_images} images, not some for each of {', '.join(self.cameras)}")
         pictures = [self._picture(image, f"image {k} of item {number}") for k, image in enumerate(images)]
         count = len(images) // len(self.cameras)
         # Pictures come moment by moment: a camera's own are every n-th of them.
@@ -116,10 +116,10 @@ def task_of(item: Mapping[str, Any], number: int) -> str:
         return item["task"]
     talk = item.get("conversations")
     prompt = talk[0].get("value", "") if isinstance(talk, list) and talk and isinstance(talk[0], dict) else ""
-    found = QUOTED_TASK.search(str(prompt))
-    if found is None:
+    match = QUOTED_TASK.search(str(prompt))
+    if match is None:
         raise UserError(f'item {number} names no task: give `task`, or a prompt with: the task "..."')
-    return found["task"]
+    return match["task"]
 
 
 def said(reward: Reward) -> str:
@@ -133,14 +133,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model-path", required=True, help="A checkpoint's folder.")
     parser.add_argument("--fps", type=float, default=4.0, help="Of the pictures that an item shows.")
     parser.add_argument("--cameras", default="camera", help="Names, by commas, in the order of an item's pictures.")
-    asked, others = parser.parse_known_args(argv)
-    if others:
-        print(f"left out: {' '.join(others)}", file=sys.stderr)
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:
+        print(f"left out: {' '.join(unknown)}", file=sys.stderr)
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # whatever prints, the stream of messages stays clean
-    scorer = open_checkpoint(Path(asked.model_path))
+    scorer = open_checkpoint(Path(arguments.model_path))
     try:
-        Adapter(scorer, asked.fps, asked.cameras.split(",")).serve(sys.stdin.buffer, answers)
+        Adapter(scorer, arguments.fps, arguments.cameras.split(",")).serve(sys.stdin.buffer, answers)
     except UserError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1

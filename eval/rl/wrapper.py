@@ -105,18 +105,18 @@ class ProgressReward(gym.Wrapper):
     def _picture(self, camera: str, key: str | None, observation: Any) -> np.ndarray:
         picture = self.env.render() if key is None else _found(observation, key, f"camera {camera}")
         if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != (3,):
-            told = (
+            description = (
                 f"{picture.dtype} {list(picture.shape)}" if isinstance(picture, np.ndarray) else type(picture).__name__
             )
-            raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {told}")
+            raise ValueError(f"camera {camera} gives no uint8 [height, width, 3] picture, but {description}")
         return picture
 
 
-def _found(observation: Any, key: str, what: str) -> Any:
+def _found(observation: Any, key: str, purpose: str) -> Any:
     """Raises ValueError."""
     for part in key.split("/"):
         if not isinstance(observation, Mapping) or part not in observation:
-            raise ValueError(f"the observation has no {key!r} for {what}")
+            raise ValueError(f"the observation has no {key!r} for {purpose}")
         observation = observation[part]
     return observation
 
@@ -125,5 +125,5 @@ def _told(row: Row | None) -> dict[str, Any]:
     if row is None:
         failure = "not scored at this step"
         return {"progress": None, "done_probability": None, "unsure": None, "progress_failure": failure}
-    told = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
-    return told if row.progress is not None else {**told, "progress_failure": row.failure}
+    info = {"progress": row.progress, "done_probability": row.done, "unsure": row.unsure}
+    return info if row.progress is not None else {**info, "progress_failure": row.failure}

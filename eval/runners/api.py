@@ -106,8 +106,8 @@ class ApiRunner:
                 yield reply
             asking.result()
 
-    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        return list(self.answer([a.sent() for a in asked]))
+    def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
+        return list(self.answer([a.sent() for a in prompts]))
 
     def _client(self) -> Client:
         b = self.books

@@ -65,36 +65,36 @@ class TextRunner(LocalRunner):
         self.settings: Mapping[str, Any] = {"answer": "text", **(settings or {}), **of_words}
 
     @torch.inference_mode()
-    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        return self._weigh(asked) if asked[0].prompt.words else self._generate(asked)
+    def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
+        return self._weigh(prompts) if prompts[0].prompt.words else self._generate(prompts)
 
     @property
     def _switch(self) -> dict[str, bool]:
         """Of the chat template."""
         return {} if self.sampling.think is None else {"enable_thinking": self.sampling.think}
 
-    def _inputs(self, asked: Sequence[Asked]) -> Any:
+    def _inputs(self, prompts: Sequence[Asked]) -> Any:
         """Padded on the left, so that all answers begin at the same place."""
         texts = [
             self.processor.apply_chat_template(
                 turn(a.prompt, self.form), tokenize=False, add_generation_prompt=True, **self._switch
             )
-            for a in asked
+            for a in prompts
         ]
-        images = [[p.rgb for p in a.pictures] for a in asked if a.pictures]
+        images = [[p.rgb for p in a.pictures] for a in prompts if a.pictures]
         inputs = self.processor(
             text=texts, images=images or None, padding=True, padding_side="left", return_tensors="pt"
         )
         return inputs.to(self.model.device)
 
-    def _generate(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        inputs, tokenizer = self._inputs(asked), self.processor.tokenizer
-        seeds = [self.sampling.draw_seed(a.prompt) for a in asked]
+    def _generate(self, prompts: Sequence[Asked]) -> list[ModelReply]:
+        inputs, tokenizer = self._inputs(prompts), self.processor.tokenizer
+        seeds = [self.sampling.draw_seed(a.prompt) for a in prompts]
         generated = generate(self.model, tokenizer, inputs, self.sampling, seeds)
         answers = generated[:, inputs["input_ids"].shape[1] :]
         ends = set(end_tokens(self.model, tokenizer))
         replies = []
-        for a, ids, mask in zip(asked, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, ids, mask in zip(prompts, answers.tolist(), inputs["attention_mask"].sum(1).tolist(), strict=True):
             # A row that ends before the others is filled up with padding.
             count = next((k for k, token in enumerate(ids) if token in ends), len(ids))
             text = tokenizer.decode(ids[:count], skip_special_tokens=True)
@@ -103,11 +103,11 @@ class TextRunner(LocalRunner):
             replies.append(ModelReply(a.prompt.key, text=text, **tokens))
         return replies
 
-    def _weigh(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        inputs, encode = self._inputs(asked), self.processor.tokenizer.encode
-        likely = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
+    def _weigh(self, prompts: Sequence[Asked]) -> list[ModelReply]:
+        inputs, encode = self._inputs(prompts), self.processor.tokenizer.encode
+        probabilities = self.model(**inputs, logits_to_keep=1).logits[:, -1].float().softmax(-1)
         replies = []
-        for a, row, mask in zip(asked, likely, inputs["attention_mask"].sum(1).tolist(), strict=True):
+        for a, row, mask in zip(prompts, probabilities, inputs["attention_mask"].sum(1).tolist(), strict=True):
             # Tokens that begin a word, with and without a blank before it
             first = {w: sorted({encode(t, add_special_tokens=False)[0] for t in (w, f" {w}")}) for w in a.prompt.words}
             words = {w: float(row[tokens].sum()) for w, tokens in first.items()}
@@ -148,8 +148,8 @@ class ModelRunner(TextRunner):
         self.settings = {**self.settings, "answer": "head after text"} if self.after_words else self.settings
         if self.has_head and not self.after_words:
             of_words = sampling.__dict__ if reasoning else {}
-            shown = {"longest_px": limits.longest_px, **limits.processor_size}
-            self.settings = {"answer": "head", **(settings or {}), **of_words, **shown}
+            picture_settings = {"longest_px": limits.longest_px, **limits.processor_size}
+            self.settings = {"answer": "head", **(settings or {}), **of_words, **picture_settings}
 
     def make_ready(self, picture: StreamPicture) -> None:
         """Cut the picture into patches. Raises ValueError for one of a shape that the model cannot see."""
@@ -158,52 +158,52 @@ class ModelRunner(TextRunner):
             picture.cut = byte_patches(self.processor.image_processor, [picture.rgb])
 
     def load(self, prompt: Prompt) -> Asked:
-        asked = super().load(prompt)
-        for picture in asked.pictures:
+        loaded = super().load(prompt)
+        for picture in loaded.pictures:
             with suppress(ValueError):  # it is raised again where the batch is run
                 self.make_ready(picture)
-        return asked
+        return loaded
 
     @torch.inference_mode()
-    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
-        said = super().run(asked) if self.in_words else [ModelReply(a.prompt.key) for a in asked]
-        return self._by_head(asked, said) if self.has_head else said
+    def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
+        replies = super().run(prompts) if self.in_words else [ModelReply(a.prompt.key) for a in prompts]
+        return self._by_head(prompts, replies) if self.has_head else replies
 
-    def _by_head(self, asked: Sequence[Asked], said: Sequence[ModelReply]) -> list[ModelReply]:
+    def _by_head(self, prompts: Sequence[Asked], replies: Sequence[ModelReply]) -> list[ModelReply]:
         """What was said, with what the head says."""
-        items = self._items(asked)
-        vision = self._seen(asked, items)
+        items = self._items(prompts)
+        vision = self._seen(prompts, items)
         if self.after_words:
-            items = [replace(i, answer=r.text) for i, r in zip(items, said, strict=True)]
+            items = [replace(i, answer=r.text) for i, r in zip(items, replies, strict=True)]
         output = self.whole(_placed(self.transform.seen(items, [v.grid for v in vision])), vision=vision)
         progress = output.progress
         # A published checkpoint's by the plain sigmoid, as its authors serve it; else as it was trained
         if self.after_words and "converted_from" in self.card and output.raw is not None and self.whole.head:
             progress = Head.progress(self.whole.head, output.raw)
-        done = [None] * len(said) if output.done is None else output.done.float().tolist()
-        found = zip(said, progress.float().tolist(), done, strict=True)
-        return [replace(r, progress=p, done=d) for r, p, d in found]
+        success = [None] * len(replies) if output.done is None else output.done.float().tolist()
+        predictions = zip(replies, progress.float().tolist(), success, strict=True)
+        return [replace(r, progress=p, done=d) for r, p, d in predictions]
 
-    def _inputs(self, asked: Sequence[Asked]) -> Any:
-        items = self._items(asked)
-        vision = self._seen(asked, items)
+    def _inputs(self, prompts: Sequence[Asked]) -> Any:
+        items = self._items(prompts)
+        vision = self._seen(prompts, items)
         batch = _left_padded(self.transform.seen(items, [v.grid for v in vision]))
         return _placed(batch) | ({"mm_encoder_outputs": encoder_outputs(vision)} if vision else {})
 
-    def _items(self, asked: Sequence[Asked]) -> list[Item]:
-        return [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in asked]
+    def _items(self, prompts: Sequence[Asked]) -> list[Item]:
+        return [Item(a.prompt.text, tuple(p.rgb for p in a.pictures), system=a.prompt.system) for a in prompts]
 
-    def _seen(self, asked: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
+    def _seen(self, prompts: Sequence[Asked], items: Sequence[Item]) -> list[Vision]:
         """What the vision tower makes of the items' pictures, in order. Those that it has not seen yet, or in another
         size (a window with more pictures may leave each less room), it sees now, all at once. `seen` is by shape."""
-        pictures = chain.from_iterable(a.pictures for a in asked)
-        shown = list(zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True))
-        new = {(id(p), rgb.shape): (p, rgb) for p, rgb in shown if rgb.shape not in (p.seen or {})}
+        pictures = chain.from_iterable(a.pictures for a in prompts)
+        picture_pairs = list(zip(pictures, chain.from_iterable(map(self.transform.pictures, items)), strict=True))
+        new = {(id(p), rgb.shape): (p, rgb) for p, rgb in picture_pairs if rgb.shape not in (p.seen or {})}
         if new:
             pixels = normalised(_placed(joined(list(starmap(self._cut, new.values())))))
             for (p, rgb), vision in zip(new.values(), self.whole.see(pixels), strict=True):
                 p.seen, p.seen_bytes, p.cut = {**(p.seen or {}), rgb.shape: vision}, p.seen_bytes + vision.nbytes, None
-        return [p.seen[rgb.shape] for p, rgb in shown]
+        return [p.seen[rgb.shape] for p, rgb in picture_pairs]
 
     def _cut(self, picture: StreamPicture, rgb: np.ndarray) -> Batch:
         """The patches of a picture as a window shows it, `rgb`: those made before where that is in its own size."""
@@ -220,8 +220,10 @@ def _placed(batch: Batch) -> Batch:
 def _left_padded(batch: Batch) -> dict[str, Any]:
     """A batch for generation: all answers begin at the same place."""
     lengths = batch["attention_mask"].sum(1).tolist()
-    kept = ("input_ids", "attention_mask", "mm_token_type_ids")
-    rolled = {k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)]) for k in kept}
+    columns = ("input_ids", "attention_mask", "mm_token_type_ids")
+    rolled = {
+        k: torch.stack([row.roll(len(row) - n) for row, n in zip(batch[k], lengths, strict=True)]) for k in columns
+    }
     return rolled | {k: v for k, v in batch.items() if k == "image_grid_thw"}
 
 
@@ -246,8 +248,8 @@ def open_runner(
         # Without a GPU, as every other model: in float32, which a CPU multiplies several times as fast as bfloat16
         if not torch.cuda.is_available():
             model = model.float()
-        how: dict[str, Any] = {"answer": answer, "reasoning": reasoning, "sampling": sampling, "limits": limits}
-        return ModelRunner(model, processor, card, batch_size, **how, kind=kind, settings=settings)
+        options: dict[str, Any] = {"answer": answer, "reasoning": reasoning, "sampling": sampling, "limits": limits}
+        return ModelRunner(model, processor, card, batch_size, **options, kind=kind, settings=settings)
     logging.disable_progress_bar()
     closed: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     placed: dict[str, Any] = {"dtype": torch.float32}
@@ -270,7 +272,7 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
     return [ends] if isinstance(ends, int) else list(ends)
 
 
-def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds: Sequence[int], **more: Any) -> Any:
+def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds: Sequence[int], **options: Any) -> Any:
     """Token ids [rows, prompt + answer] for `inputs` that are padded on the left; `seeds` has one for each row.
 
     A checkpoint's generation_config.json says which tokens end an answer, and nothing else: transformers would take
@@ -286,7 +288,7 @@ def generate(model: Any, tokenizer: Any, inputs: Any, sampling: Sampling, seeds:
     model.generation_config = GenerationConfig(**ids)
     try:
         drawing = processors(sampling, seeds)
-        return model.generate(**inputs, generation_config=config, logits_processor=drawing, **more)
+        return model.generate(**inputs, generation_config=config, logits_processor=drawing, **options)
     finally:
         model.generation_config = checkpoints
 

@@ -173,24 +173,24 @@ class Method:
     ask: Callable[[Sequence[Question]], list[AskedPrompt]]
     shares: Callable[[ModelReply, int], list[tuple[float | None, str]]] | None = None
 
-    def read(self, asked: AskedPrompt, reply: ModelReply) -> list[Row]:
+    def read(self, prompt: AskedPrompt, reply: ModelReply) -> list[Row]:
         """A line for each question that a prompt stands for."""
         if self.shares is None or (reply.text is None and reply.words is None):
-            return [row_of(q, reply) for q in asked.questions]
+            return [row_of(q, reply) for q in prompt.questions]
         rows = []
-        for q, (share, why) in zip(asked.questions, self.shares(reply, len(asked.questions)), strict=True):
-            told = {"progress": share} if share is not None and 0 <= share <= 1 else {"error": why}
-            rows.append(row_of(q, replace(reply, text=None, **told)) | {"response": reply.text or ""})
+        for q, (share, error) in zip(prompt.questions, self.shares(reply, len(prompt.questions)), strict=True):
+            fields = {"progress": share} if share is not None and 0 <= share <= 1 else {"error": error}
+            rows.append(row_of(q, replace(reply, text=None, **fields)) | {"response": reply.text or ""})
         return rows
 
 
 def ask_direct(questions: Sequence[Question]) -> list[AskedPrompt]:
-    asked = []
+    prompts = []
     for q in (q for q in questions if q.moment is not None):
         pictures = q.pictures if q.family in FRAMES_OF_A_RUN else q.pictures[-1:]
         text = _wording("direct").format(task=task_text(q.goal or None), frames=_marks(len(pictures)))
-        asked.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
-    return asked
+        prompts.append(AskedPrompt(Prompt(q.key, text, pictures, seed=q.inference), (q,)))
+    return prompts
 
 
 def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
@@ -199,7 +199,7 @@ def shares_of_direct(reply: ModelReply, _: int) -> list[tuple[float | None, str]
 
 
 def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
-    asked = []
+    prompts = []
     for run in runs_in_order(questions):
         if len(run) < 2:
             continue  # nothing to compare with
@@ -211,25 +211,25 @@ def ask_gvl(questions: Sequence[Question]) -> list[AskedPrompt]:
             frames = "\n".join(_wording("gvl_picture").format(number=n) for n in range(1, len(part) + 1))
             text = _wording("gvl").format(task=task_text(first.goal or None), count=len(part), frames=frames)
             pictures = (first.pictures[-1], *(q.pictures[-1] for q in part))
-            asked.append(AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part))
-    return asked
+            prompts.append(AskedPrompt(Prompt(part[0].key, text, pictures, seed=first.inference), part))
+    return prompts
 
 
 def shares_of_gvl(reply: ModelReply, count: int) -> list[tuple[float | None, str]]:
     text = reply.text or ""
     shares = {int(number): float(percent) / 100 for number, percent in PERCENT.findall(text)}
-    why = "no percentage for picture {} of {}: {!r}".format
-    return [(shares.get(n), why(n, count, text[:200])) for n in range(1, count + 1)]
+    error_text = "no percentage for picture {} of {}: {!r}".format
+    return [(shares.get(n), error_text(n, count, text[:200])) for n in range(1, count + 1)]
 
 
 def ask_topreward(questions: Sequence[Question]) -> list[AskedPrompt]:
-    asked = []
+    prompts = []
     for run in runs_in_order(questions):
         for k, q in enumerate(run):
             until = tuple(spread([x.pictures[-1] for x in run[: k + 1]], TOPREWARD_PICTURES))
             text = _wording("topreward").format(task=task_text(q.goal or None), frames=_marks(len(until)))
-            asked.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
-    return asked
+            prompts.append(AskedPrompt(Prompt(q.key, text, until, words=("True", "False")), (q,)))
+    return prompts
 
 
 def shares_of_topreward(reply: ModelReply, _: int) -> list[tuple[float | None, str]]:
@@ -283,16 +283,17 @@ def of_shard(questions: Sequence[Question], shard: Shard) -> list[Question]:
 def prompt_version(method: Method, questions: Sequence[Question]) -> str:
     """First 16 hex of a hash over all that is asked, word by word."""
     h = hashlib.sha256()
-    for asked in method.ask(questions):
-        system = f"{asked.prompt.system}\0" if asked.prompt.system else ""
-        h.update(f"{asked.prompt.key}\0{asked.prompt.text}\0{system}".encode())
+    for asked_prompt in method.ask(questions):
+        system = f"{asked_prompt.prompt.system}\0" if asked_prompt.prompt.system else ""
+        h.update(f"{asked_prompt.prompt.key}\0{asked_prompt.prompt.text}\0{system}".encode())
     return h.hexdigest()[:16]
 
 
 def run_settings(
-    runner: Runner, model: str, method: Method, questions: Sequence[Question], **more: object
+    runner: Runner, model: str, method: Method, questions: Sequence[Question], **other_settings: object
 ) -> dict[str, Any]:
-    """All that the answers depend on: for the journal and for eval_runs. `more`: how the questions were chosen."""
+    """All that the answers depend on: for the journal and for eval_runs. `other_settings`: how the questions were
+    chosen."""
     keys = hashlib.sha256(json.dumps([q.key for q in questions]).encode()).hexdigest()[:16]
     return {
         "model": model,
@@ -301,7 +302,7 @@ def run_settings(
         "questions": len(questions),
         "question_keys": keys,
         "code_version": CODE_VERSION,
-        **more,
+        **other_settings,
         **runner.settings,
     }
 
@@ -321,11 +322,11 @@ def collect(
     UserError when `out` is another run's; what a runner raises.
     """
     with journal_at(part_path(out, shard), settings) as journal:
-        every = method.ask(of_shard(questions, shard))
-        asked = {a.prompt.key: a for a in every if any(q.key not in journal.rows for q in a.questions)}
+        shard_prompts = method.ask(of_shard(questions, shard))
+        open_prompts = {a.prompt.key: a for a in shard_prompts if any(q.key not in journal.rows for q in a.questions)}
         on_rows(len(journal.rows))
-        for reply in runner.answer([a.prompt for a in asked.values()]):
-            journal.add(method.read(asked[reply.key], reply))
+        for reply in runner.answer([a.prompt for a in open_prompts.values()]):
+            journal.add(method.read(open_prompts[reply.key], reply))
             on_rows(len(journal.rows))
         # Single failures stay in the file and are tried again by the next run; all of them mean that nothing works.
         failures = [row["error"] for row in journal.rows.values() if has_failed(row)]

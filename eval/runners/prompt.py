@@ -105,7 +105,7 @@ class Runner(Protocol):
         """
         ...
 
-    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+    def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """The same of prompts whose pictures are in memory, as soon as all are answered."""
         ...
 
@@ -143,8 +143,8 @@ class PictureLimits:
     @property
     def processor_size(self) -> dict[str, int]:
         """What overrides `size` of the Qwen families' image processors; empty where nothing is asked for."""
-        given = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
-        return {k: v for k, v in given.items() if v is not None}
+        edges = {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+        return {k: v for k, v in edges.items() if v is not None}
 
 
 # Prompt formats
@@ -197,9 +197,9 @@ class LocalRunner(ABC):
         """In batches of like length, those in which words are weighed last; a prompt whose pictures cannot be read
         fails before its batch is run. While a batch is run, threads `load` the next."""
         with ThreadPoolExecutor(READERS, "pictures") as readers:
-            coming: list[tuple[Prompt, Future[Asked]]] = []
+            next_batch: list[tuple[Prompt, Future[Asked]]] = []
             for batch in (*self._batches(prompts), ()):
-                reading, coming = coming, [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
+                reading, next_batch = next_batch, [(prompt, readers.submit(self.load, prompt)) for prompt in batch]
                 loaded: list[Asked] = []
                 for prompt, pictures in reading:
                     try:
@@ -216,16 +216,16 @@ class LocalRunner(ABC):
 
     def load(self, prompt: Prompt) -> Asked:
         """A prompt with its pictures read; a head sees equal ones once. Raises BenchmarkError."""
-        made = self._kept if self.has_head else StreamPicture
-        return Asked(prompt, tuple(made(picture.rgb(self.longest_px)) for picture in prompt.pictures))
+        make_picture = self._kept if self.has_head else StreamPicture
+        return Asked(prompt, tuple(make_picture(picture.rgb(self.longest_px)) for picture in prompt.pictures))
 
-    def ask(self, asked: Sequence[Asked]) -> list[ModelReply]:
+    def ask(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """A reply to each, in order; what fails is a reply with an error."""
-        parts = batched(asked, self.batch_size)
+        parts = batched(prompts, self.batch_size)
         return [r for part in parts for r in apart(part, self.run, lambda a, why: ModelReply(a.prompt.key, error=why))]
 
     @abstractmethod
-    def run(self, asked: Sequence[Asked]) -> list[ModelReply]:
+    def run(self, prompts: Sequence[Asked]) -> list[ModelReply]:
         """Replies to one batch, in order; it fails as a whole."""
 
 

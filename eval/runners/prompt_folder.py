@@ -89,9 +89,9 @@ class FamilyPrompt:
         # All pictures of a run, or the demonstration's pictures or steps
         items = []
         for k in range(len(q.shares) if q.family in DEMONSTRATED else len(q.pictures)):
-            shown = {"step": without_marks(q.steps[k])} if q.steps else {"picture": _place(k)}
-            done = {"percent": percent(q.shares[k])} if q.family in DEMONSTRATED else {}
-            items.append({"number": str(k + 1), "index": str(k)} | shown | done)
+            content_field = {"step": without_marks(q.steps[k])} if q.steps else {"picture": _place(k)}
+            percent_field = {"percent": percent(q.shares[k])} if q.family in DEMONSTRATED else {}
+            items.append({"number": str(k + 1), "index": str(k)} | content_field | percent_field)
         for name, shape in self.lists.items():
             values[name] = shape.between.join(_filled(shape.each, item) for item in items)
         text = _filled(self.file.prompt, values)
@@ -142,8 +142,8 @@ def read_prompts(folder: Path) -> PromptFolder:
             raise UserError(f"{folder} has both {by_name[path.stem].path.name} and {path.name}: leave one")
         family, _, variant = path.stem.partition(".")
         if family not in FAMILIES or (variant and variant not in VARIANTS.get(family, ())):
-            known = (*FAMILIES, *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants))
-            raise UserError(f"{path}: {path.stem!r} is no family of questions; there are {', '.join(known)}")
+            families = (*FAMILIES, *(f"{name}.{v}" for name, variants in VARIANTS.items() for v in variants))
+            raise UserError(f"{path}: {path.stem!r} is no family of questions; there are {', '.join(families)}")
         data, file = _read(path)
         by_name[path.stem] = _checked(path, family, file)
         h.update(path.name.encode() + b"\0" + len(data).to_bytes(8) + data)
@@ -154,8 +154,8 @@ def _read(path: Path) -> tuple[bytes, PromptFile]:
     try:
         data = path.read_bytes()
         text = data.decode("utf-8").replace("\r\n", "\n")
-        told = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
-        return data, PromptFile.model_validate(told)
+        fields = {"prompt": text.removesuffix("\n")} if path.suffix == ".txt" else tomllib.loads(text)
+        return data, PromptFile.model_validate(fields)
     except OSError as e:
         raise UserError(f"{path} cannot be read: {e.strerror}") from e
     except UnicodeDecodeError as e:
@@ -168,42 +168,48 @@ def _read(path: Path) -> tuple[bytes, PromptFile]:
 
 def _checked(path: Path, family: str, file: PromptFile) -> FamilyPrompt:
     """Raises UserError for a placeholder that nothing fills, a list of another family, and what is never shown."""
-    of, of_question, of_item, usual = OF_FAMILY.get(family, OF_PICTURES if family in DEMONSTRATED else OF_RUNS)
-    lists = {of: usual} | file.lists
+    list_name, of_question, of_item, default_list = OF_FAMILY.get(
+        family, OF_PICTURES if family in DEMONSTRATED else OF_RUNS
+    )
+    lists = {list_name: default_list} | file.lists
     showing = set()  # lists that show what is in them
     for name, shape in lists.items():
-        if shape.of != of:
-            raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {of!r} alone")
+        if shape.of != list_name:
+            raise UserError(f"{path}: lists.{name} is of {shape.of!r}, and {family} has {list_name!r} alone")
         if name in of_question:
             raise UserError(f"{path}: lists.{name} has the name of a placeholder: give it another")
         if of_item[0] in _placeholders(path, f"lists.{name}.each", shape.each, of_item):
             showing.add(name)
-    shown = _placeholders(path, "prompt", file.prompt, (*of_question, *lists))
+    placeholders = _placeholders(path, "prompt", file.prompt, (*of_question, *lists))
     _placeholders(path, "system", file.system, tuple(name for name in of_question if name != "state"))
     # A model that is not shown what it judges would answer all the same
-    if "state" in set(of_question) - shown:
+    if "state" in set(of_question) - placeholders:
         raise UserError(f"{path}: prompt never shows {{state}}, the picture to judge")
-    if not shown & showing:
-        raise UserError(f"{path}: prompt never shows {{{of}}}")
+    if not placeholders & showing:
+        raise UserError(f"{path}: prompt never shows {{{list_name}}}")
     return FamilyPrompt(path, file, lists)
 
 
-def _placeholders(path: Path, where: str, text: str, known: Sequence[str]) -> set[str]:
-    """Those of a text. Raises UserError for one that is not `known`, or asks for more than a value."""
-    found = set()
+def _placeholders(path: Path, field: str, text: str, known_names: Sequence[str]) -> set[str]:
+    """Those of a text. Raises UserError for one that is not `known_names`, or asks for more than a value."""
+    names = set()
     try:
         for _, name, form, conversion in Formatter().parse(text):
             if name is None:
                 continue
             if not name.isidentifier() or form or conversion:
-                told = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
-                raise UserError(f"{path}: {where} has {{{told}}}: a placeholder is a name; braces are {{{{ and }}}}")
-            found.add(name)
+                placeholder = name + (f"!{conversion}" if conversion else "") + (f":{form}" if form else "")
+                raise UserError(
+                    f"{path}: {field} has {{{placeholder}}}: a placeholder is a name; braces are {{{{ and }}}}"
+                )
+            names.add(name)
     except ValueError as e:
-        raise UserError(f"{path}: {where} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
-    if unknown := sorted(found - set(known)):
-        raise UserError(f"{path}: {where} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in known)}")
-    return found
+        raise UserError(f"{path}: {field} has a brace too many or too few ({e}): braces are {{{{ and }}}}") from e
+    if unknown := sorted(names - set(known_names)):
+        raise UserError(
+            f"{path}: {field} has {{{unknown[0]}}}; known there: {', '.join(f'{{{n}}}' for n in known_names)}"
+        )
+    return names
 
 
 def _filled(template: str, values: Mapping[str, str]) -> str:

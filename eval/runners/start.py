@@ -100,8 +100,8 @@ def started(config: RunnerConfig, books: Books) -> Iterator[Runner]:
     with Server(server) as running:
         # Pictures of the size that a checkpoint of ours was trained on
         trained_px = read_card(folder).get("max_px") if (folder / CARD).exists() else None
-        shown = replace(config, longest_px=config.longest_px or trained_px)
-        yield _api(shown, SERVED, running.endpoints, books, folder_hash(folder))
+        limits = replace(config, longest_px=config.longest_px or trained_px)
+        yield _api(limits, SERVED, running.endpoints, books, folder_hash(folder))
 
 
 def local_runner(config: RunnerConfig, folder: Path) -> LocalRunner:

@@ -24,13 +24,13 @@ def luma_grid(rgb: np.ndarray) -> np.ndarray:
     return cv2.resize(luma, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32)
 
 
-def nearness(now: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
+def nearness(current: np.ndarray, first: np.ndarray, goal: np.ndarray) -> float:
     """1 - distance of a picture to the goal over the first one's distance to it, clipped to 0..1; NaN where one is.
 
     Pictures are luma on a 64x64 grid, and distance is their mean absolute difference.
     """
     far = max(float(np.abs(first - goal).mean()), 1e-6)
-    return float(np.clip(1 - float(np.abs(now - goal).mean()) / far, 0, 1))
+    return float(np.clip(1 - float(np.abs(current - goal).mean()) / far, 0, 1))
 
 
 def best_constant(targets: np.ndarray) -> float:
@@ -42,7 +42,7 @@ def clock(questions: Sequence[Question]) -> Values:
     """Frame number over the last one known of the run: order without understanding. It knows the length."""
     ends = _ends(questions)
     share = {q.key: (q.moment, ends[_run(q)]) for q in questions if q.moment is not None}
-    return {key: now / end for key, (now, end) in share.items() if end > 0}
+    return {key: moment / end for key, (moment, end) in share.items() if end > 0}
 
 
 def running_clock(questions: Sequence[Question]) -> Values:
@@ -53,9 +53,9 @@ def running_clock(questions: Sequence[Question]) -> Values:
         of_task[*run[:2], goals[run]].append(end)
     shares = {}
     for q in questions:
-        every = of_task.get((q.part, q.dataset, goals[_run(q)]), ())
-        if q.moment is not None and (others := sum(every) - ends[_run(q)]) > 0:
-            shares[q.key] = min(1.0, q.moment * (len(every) - 1) / others)
+        task_ends = of_task.get((q.part, q.dataset, goals[_run(q)]), ())
+        if q.moment is not None and (other_ends := sum(task_ends) - ends[_run(q)]) > 0:
+            shares[q.key] = min(1.0, q.moment * (len(task_ends) - 1) / other_ends)
     return shares
 
 
@@ -69,9 +69,9 @@ def _ends(questions: Sequence[Question]) -> dict[tuple[str, str, str], int]:
     for q in questions:
         if q.moment is not None:
             # As a question tells it: by the run's length, else by the names of the demonstration
-            shown = q.pictures[:-1] if q.family in DEMONSTRATED and q.num_frames is None else ()
-            known = [frame_number(picture) or 0 for picture in shown]
-            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *known)
+            demonstration = q.pictures[:-1] if q.family in DEMONSTRATED and q.num_frames is None else ()
+            frame_numbers = [frame_number(picture) or 0 for picture in demonstration]
+            ends[_run(q)] = max(ends.get(_run(q), 0), q.moment, (q.num_frames or 1) - 1, *frame_numbers)
     return ends
 
 
@@ -116,7 +116,7 @@ def goal_image(questions: Sequence[Question], goals: Goals) -> Values:
 
 def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]:
     """All that are defined for any of the questions, by name."""
-    every: dict[str, Callable[[Sequence[Question]], Values]] = {
+    baselines: dict[str, Callable[[Sequence[Question]], Values]] = {
         "clock": clock,
         "running clock": running_clock,
         "random": uniform,
@@ -124,13 +124,13 @@ def weightless(questions: Sequence[Question], goals: Goals) -> dict[str, Values]
         "visual distance": last_frame,
         "goal image": lambda q: goal_image(q, goals),
     }
-    values_by_name = {name: baseline(questions) for name, baseline in every.items()}
+    values_by_name = {name: baseline(questions) for name, baseline in baselines.items()}
     return {name: values for name, values in values_by_name.items() if values}
 
 
 def _nearness(run: Sequence[Question], first: PictureFile, goal: PictureFile) -> Values:
-    begun, end = _grid(first), _grid(goal)
-    return {q.key: nearness(_grid(q.pictures[-1]), begun, end) for q in run}
+    start_grid, end = _grid(first), _grid(goal)
+    return {q.key: nearness(_grid(q.pictures[-1]), start_grid, end) for q in run}
 
 
 @lru_cache(maxsize=4096)

@@ -77,9 +77,9 @@ def make_app(
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, e: RequestValidationError) -> JSONResponse:
         first = e.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:])
-        told = f"{where}: {first['msg']}".removeprefix(": ")
-        return Refused(422, "invalid", told).answer(request.url.path)
+        field = ".".join(str(part) for part in first["loc"][1:])
+        message = f"{field}: {first['msg']}".removeprefix(": ")
+        return Refused(422, "invalid", message).answer(request.url.path)
 
     @app.exception_handler(Exception)
     async def broken(request: Request, e: Exception) -> JSONResponse:
@@ -100,12 +100,14 @@ def _session_routes(app: FastAPI, service: Service) -> None:
     limits, sessions = service.limits, service.sessions
 
     @app.post("/v1/sessions", status_code=201, responses=wire.REFUSALS, tags=["sessions"])
-    async def open_session(asked: wire.NewSession) -> wire.SessionInfo:
+    async def open_session(request: wire.NewSession) -> wire.SessionInfo:
         """Begin a run that is to be scored frame by frame."""
-        if asked.goal and service.scorer.source != "visual":
+        if request.goal and service.scorer.source != "visual":
             raise Refused(422, "goal", "only the baseline `visual` looks at a goal")
-        more = {"duration_s": asked.duration_s, "goal": await service.goal(asked.goal), "rule": asked.views}
-        return sessions.open(service.stream(asked.task, asked.fps, asked.steps, asked.cameras, **more)).info(limits)
+        options = {"duration_s": request.duration_s, "goal": await service.goal(request.goal), "rule": request.views}
+        return sessions.open(service.stream(request.task, request.fps, request.steps, request.cameras, **options)).info(
+            limits
+        )
 
     @app.get("/v1/sessions/{session}", responses=wire.SESSION_REFUSALS, tags=["sessions"])
     async def session_info(session: str) -> wire.SessionInfo:
@@ -126,8 +128,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Take in the next moments and score each. Give `first_frame`, and the request may be repeated safely."""
-        found, data = sessions.get(session), [await f.read() for f in frames]
-        return wire.Scored(rows=await service.appended(found, data, first_frame, timestamps_s, robots))
+        open_session, data = sessions.get(session), [await f.read() for f in frames]
+        return wire.Scored(rows=await service.appended(open_session, data, first_frame, timestamps_s, robots))
 
     @app.post(
         "/v1/sessions/{session}/picture",
@@ -143,8 +145,8 @@ def _session_routes(app: FastAPI, service: Service) -> None:
         timestamp_s: Annotated[float | None, Query(description="Its second; default: number over fps.")] = None,
     ) -> Response:
         """The next moment of a session of one camera: its picture is the body, which costs less than a form."""
-        found, times = sessions.get(session), None if timestamp_s is None else [timestamp_s]
-        rows = await service.appended(found, [await request.body()], first_frame, times)
+        open_session, times = sessions.get(session), None if timestamp_s is None else [timestamp_s]
+        rows = await service.appended(open_session, [await request.body()], first_frame, times)
         return Response(wire.Scored(rows=rows).model_dump_json(), media_type="application/json")
 
     @app.delete("/v1/sessions/{session}", status_code=204, responses=wire.SESSION_REFUSALS, tags=["sessions"])
@@ -167,14 +169,14 @@ def _run_routes(app: FastAPI, service: Service) -> None:
         robots: Robots = None,
     ) -> wire.Scored:
         """Score every moment of a run whose frames are given."""
-        told = told_of(len(frames), len(cameras), limits, None, robots)
+        metadata = told_of(len(frames), len(cameras), limits, None, robots)
         data = [await f.read() for f in frames]
         count, is_visual = len(data) // len(cameras), service.scorer.source == "visual"
         # The baseline `visual` is shown how the run ended: its last moment, a picture of each camera.
         goal = await service.goal(dict(zip(cameras, data[-len(cameras) :], strict=True)) if is_visual else {})
-        more = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
-        stream = service.stream(task, fps, steps, cameras, **more)
-        return wire.Scored(rows=await service.score_frames(stream, data, request.is_disconnected, told))
+        options = {"num_frames": count, "duration_s": (count - 1) / fps, "goal": goal}
+        stream = service.stream(task, fps, steps, cameras, **options)
+        return wire.Scored(rows=await service.score_frames(stream, data, request.is_disconnected, metadata))
 
     @app.post("/v1/videos", responses=wire.REFUSALS, tags=["whole runs"])
     async def score_video(
@@ -195,18 +197,18 @@ def _run_routes(app: FastAPI, service: Service) -> None:
 
 
 def _chat_routes(app: FastAPI, service: Service) -> None:
-    began = int(time())
+    start_s = int(time())
 
     async def chat_completion(request: Request) -> Response:
         """The reward of a run up to its last picture, as a chat completion: pictures as data: URLs in order of time,
         the task as text. The content is JSON with `progress`, `success`, `confidence` and `model`; `reply` asks for
         more or less."""
-        asked = await service.in_thread(chat.read_request, await request.body())
-        chat.check_model(asked.model, service.names)
-        if asked.n not in (None, 1):
+        chat_request = await service.in_thread(chat.read_request, await request.body())
+        chat.check_model(chat_request.model, service.names)
+        if chat_request.n not in (None, 1):
             raise Refused(400, "invalid_value", "a reward is one number: n is 1", param="n")
-        run, task = asked.proccorpus, chat.task_of(asked)
-        data = await service.in_thread(chat.pictures_of, asked)
+        run, task = chat_request.proccorpus, chat.task_of(chat_request)
+        data = await service.in_thread(chat.pictures_of, chat_request)
         # A session knows its run: the pictures are those that come next
         if run.session is not None:
             reward = (await service.appended(service.sessions.get(run.session), data, robots=run.robots))[-1]
@@ -214,7 +216,7 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
         else:
             reward, *first = await service.score_run(task, data, run, request.is_disconnected)
         whole = chat.completion(reward, service.name, run, *first)
-        if asked.stream:
+        if chat_request.stream:
             # One number is there at once or not at all: nothing is gained by sending its parts apart
             return Response("".join(chat.chunks(whole)), media_type="text/event-stream")
         return JSONResponse(whole)
@@ -224,13 +226,13 @@ def _chat_routes(app: FastAPI, service: Service) -> None:
     @app.get(MODELS_PATH, tags=["OpenAI's API"])
     async def models() -> dict[str, Any]:
         """The model that is served, by each of its names, as OpenAI's clients ask for it."""
-        return chat.model_list(service.names, began)
+        return chat.model_list(service.names, start_s)
 
     @app.get(MODELS_PATH + "/{model:path}", tags=["OpenAI's API"])
     async def model(model: str) -> dict[str, Any]:
         """The same of one model by its name."""
         chat.check_model(model, service.names)
-        return chat.model_list([model], began)["data"][0]
+        return chat.model_list([model], start_s)["data"][0]
 
 
 def _watching_routes(app: FastAPI, service: Service) -> None:

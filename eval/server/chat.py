@@ -116,58 +116,58 @@ def read_request(body: bytes) -> ChatRequest:
         return ChatRequest.model_validate_json(body)
     except ValidationError as e:
         first = e.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        told = f"{where}: {first['msg']}".removeprefix(": ")
-        raise Refused(400, "invalid_value", told, param=where or None) from e
+        field = ".".join(str(part) for part in first["loc"])
+        message = f"{field}: {first['msg']}".removeprefix(": ")
+        raise Refused(400, "invalid_value", message, param=field or None) from e
 
 
-def check_model(asked: str, names: list[str]) -> None:
+def check_model(model: str, names: list[str]) -> None:
     """By a name that it has here, or the last part of one, as clients make names of paths. Raises Refused (404)."""
-    if asked not in {*names, *(name.rstrip("/").rpartition("/")[2] for name in names)}:
-        raise Refused(404, "model_not_found", f"the model {asked!r} is not served here, {names[0]!r} is", param="model")
+    if model not in {*names, *(name.rstrip("/").rpartition("/")[2] for name in names)}:
+        raise Refused(404, "model_not_found", f"the model {model!r} is not served here, {names[0]!r} is", param="model")
 
 
-def pictures_of(asked: ChatRequest) -> list[bytes]:
+def pictures_of(request: ChatRequest) -> list[bytes]:
     """The run's pictures as files, moment by moment. Raises Refused (400)."""
     urls = [
         part.image_url.url
-        for message in asked.messages
+        for message in request.messages
         if message.role == "user" and isinstance(message.content, list)
         for part in message.content
         if isinstance(part, ImagePart)
     ]
     data = [_decoded(url, f"picture {i}") for i, url in enumerate(urls)]
     if not data:
-        told = "no message of the user has a picture: send some as image_url"
-        raise Refused(400, "no_picture", told, param="messages")
-    cameras = len(asked.proccorpus.cameras)
-    if asked.proccorpus.order == "moment" or len(data) % cameras:
+        message_text = "no message of the user has a picture: send some as image_url"
+        raise Refused(400, "no_picture", message_text, param="messages")
+    cameras = len(request.proccorpus.cameras)
+    if request.proccorpus.order == "moment" or len(data) % cameras:
         return data
-    each = len(data) // cameras
-    return [data[camera * each + moment] for moment in range(each) for camera in range(cameras)]
+    num_moments = len(data) // cameras
+    return [data[camera * num_moments + moment] for moment in range(num_moments) for camera in range(cameras)]
 
 
 def _decoded(url: str, name: str) -> bytes:
     """Raises Refused (400)."""
     head = DATA_URL.match(url)
     if head is None:
-        told = f"{name} is no data: URL with an image in base64; this server opens no address"
-        raise Refused(400, "invalid_image_url", told, param="messages")
+        message = f"{name} is no data: URL with an image in base64; this server opens no address"
+        raise Refused(400, "invalid_image_url", message, param="messages")
     try:
         return base64.b64decode(url[head.end() :], validate=True)
     except (binascii.Error, ValueError) as e:
         raise Refused(400, "invalid_base64", f"{name} is no base64 ({e})", param="messages") from e
 
 
-def task_of(asked: ChatRequest) -> str:
+def task_of(request: ChatRequest) -> str:
     """The task in words: the user's last text, or what a known prompt names in it. Raises Refused (400)."""
-    texts = [_text(m) for m in asked.messages if m.role == "user"]
+    texts = [_text(m) for m in request.messages if m.role == "user"]
     text = next((t for t in reversed(texts) if t), "")
-    found = next((f for pattern in TOLD if (f := pattern.search(text[:MAX_PROMPT]))), None)
-    text = found["task"].strip() if found else text
+    match = next((f for pattern in TOLD if (f := pattern.search(text[:MAX_PROMPT]))), None)
+    text = match["task"].strip() if match else text
     if not 0 < len(text) <= MAX_TASK:
-        told = f"the user's text is the task: 1 to {MAX_TASK} characters, not {len(text)}"
-        raise Refused(400, "task", told, param="messages")
+        message = f"the user's text is the task: 1 to {MAX_TASK} characters, not {len(text)}"
+        raise Refused(400, "task", message, param="messages")
     return text
 
 
@@ -185,22 +185,22 @@ def content_of(
     `confidence`: the calibrated probability that `success` is right; null where the model was not calibrated. A digit
     that is not known is an empty text.
     """
-    done, success = reward.done, reward.success
+    probability, success = reward.done, reward.success
     if run.reply == "digit":
         return "" if success is None else str(int(success))
-    confidence = None if success is None or done is None else done if success else 1 - done
-    said = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
-    said["unsure"] = reward.unsure
+    confidence = None if success is None or probability is None else probability if success else 1 - probability
+    fields = {"progress": reward.progress, "success": success, "confidence": confidence, "model": model}
+    fields["unsure"] = reward.unsure
     # What shown runs tell beside; of other rewards nothing
     names = ("step", "step_name", "spread") if reward.source == "shown" else ()
-    said |= {name: getattr(reward, name) for name in names}
+    fields |= {name: getattr(reward, name) for name in names}
     if run.reply == "trend":
-        said |= _trend(reward.progress, None if first is None else first.progress, run.margin)
-    return json.dumps(said)
+        fields |= _trend(reward.progress, None if first is None else first.progress, run.margin)
+    return json.dumps(fields)
 
 
-def _trend(now: float | None, first: float | None, margin: float) -> dict[str, Any]:
-    change = None if now is None or first is None else now - first
+def _trend(current: float | None, first: float | None, margin: float) -> dict[str, Any]:
+    change = None if current is None or first is None else current - first
     if change is None:
         return {"trend": None, "change": None}
     return {"trend": "unclear" if abs(change) <= margin else "positive" if change > 0 else "negative", "change": change}

@@ -76,21 +76,21 @@ class RewardClient:
         """A run to be scored frame by frame. `steps`: the task's, in order, for models that compare with a
         demonstration; `duration_s` and `goal` are for the baselines clock and visual."""
         pictures = {c: base64.b64encode(self._encoded(rgb)) for c, rgb in (goal or {}).items()}
-        asked = NewSession(
+        request = NewSession(
             task=task, cameras=list(cameras), fps=fps, steps=tuple(steps), duration_s=duration_s, goal=pictures
         )
         head = {"Content-Type": "application/json"}
-        made = self._ask("POST", "/v1/sessions", safe=False, content=asked.model_dump_json(), headers=head)
-        return RewardSession(self, SessionInfo.model_validate_json(made.content))
+        answer = self._ask("POST", "/v1/sessions", safe=False, content=request.model_dump_json(), headers=head)
+        return RewardSession(self, SessionInfo.model_validate_json(answer.content))
 
     def reward_video(
         self, videos: Path | Mapping[str, Path], task: str, fps: float | None = None, steps: Sequence[str] = ()
     ) -> tuple[RewardRow, ...]:
         """Rewards of a video file, or of one per camera: those that `proccorpus reward` gives at `--fps`."""
-        named = {"camera": videos} if isinstance(videos, Path) else videos
-        parts = [("videos", (path.name, path.read_bytes(), "video/mp4")) for path in named.values()]
+        videos_by_camera = {"camera": videos} if isinstance(videos, Path) else videos
+        parts = [("videos", (path.name, path.read_bytes(), "video/mp4")) for path in videos_by_camera.values()]
         return self._scored(
-            "/v1/videos", {"task": task, "fps": fps, "cameras": list(named), "steps": list(steps)}, parts
+            "/v1/videos", {"task": task, "fps": fps, "cameras": list(videos_by_camera), "steps": list(steps)}, parts
         )
 
     def reward_frames(
@@ -105,8 +105,8 @@ class RewardClient:
         return self._scored("/v1/frames", fields, self._parts(moments, cameras))
 
     def _scored(self, path: str, fields: Mapping[str, Any], parts: Sequence[Any]) -> tuple[RewardRow, ...]:
-        given = {k: v for k, v in fields.items() if v is not None}
-        return tuple(Scored.model_validate_json(self._ask("POST", path, data=given, files=parts).content).rows)
+        form = {k: v for k, v in fields.items() if v is not None}
+        return tuple(Scored.model_validate_json(self._ask("POST", path, data=form, files=parts).content).rows)
 
     def _parts(self, moments: Sequence[Mapping[str, np.ndarray]], cameras: Sequence[str]) -> list[Any]:
         return [
@@ -123,23 +123,23 @@ class RewardClient:
         Image.fromarray(rgb).save(data, self.encoding.upper(), **options)
         return data.getvalue()
 
-    def _ask(self, method: str, path: str, safe: bool = True, **what: Any) -> httpx.Response:
+    def _ask(self, method: str, path: str, safe: bool = True, **options: Any) -> httpx.Response:
         """The answer to a request, repeated as the class says."""
-        begun, pause = time.monotonic(), FIRST_PAUSE_S
+        start_s, pause = time.monotonic(), FIRST_PAUSE_S
         for attempt in range(1, MAX_ATTEMPTS + 1):
             try:
-                answer = self._http.request(method, path, **what)
+                answer = self._http.request(method, path, **options)
                 if answer.is_success:
                     return answer
-                error, again = _refusal(answer), answer.status_code == 503
+                error, may_retry = _refusal(answer), answer.status_code == 503
                 # A busy server may say for how long; else pauses double.
-                pause = max(pause, float(answer.headers.get("Retry-After", 0))) if again else pause
+                pause = max(pause, float(answer.headers.get("Retry-After", 0))) if may_retry else pause
             except httpx.TransportError as e:
-                where = self._http.base_url
-                error = RewardServerError(f"no answer from the reward server at {where}: {e or type(e).__name__}")
+                server_url = self._http.base_url
+                error = RewardServerError(f"no answer from the reward server at {server_url}: {e or type(e).__name__}")
                 # What never reached the server may be sent again, even a request that makes a session.
-                again = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
-            if not again or attempt == MAX_ATTEMPTS or time.monotonic() + pause - begun > self._patience_s:
+                may_retry = safe or isinstance(e, httpx.ConnectError | httpx.ConnectTimeout)
+            if not may_retry or attempt == MAX_ATTEMPTS or time.monotonic() + pause - start_s > self._patience_s:
                 raise error
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
@@ -170,10 +170,10 @@ class RewardSession:
             return self.append_all([frame], times, [robot])[0]
         # One picture is the body itself, which costs both sides less than a form
         fields = {"first_frame": self.frames, "timestamp_s": timestamp_s}
-        given = {k: v for k, v in fields.items() if v is not None}
+        query = {k: v for k, v in fields.items() if v is not None}
         path = f"/v1/sessions/{self.info.session}/picture"
         head = {"Content-Type": f"image/{self._client.encoding}"}
-        answer = self._client._ask("POST", path, params=given, content=self._client._encoded(frame), headers=head)
+        answer = self._client._ask("POST", path, params=query, content=self._client._encoded(frame), headers=head)
         self.frames += 1
         return Scored.model_validate_json(answer.content).rows[0]
 
@@ -214,7 +214,7 @@ def _json(robots: Sequence[Robot]) -> list[str] | None:
 
 def _refusal(answer: httpx.Response) -> RewardServerError:
     try:
-        told = Error.model_validate_json(answer.content)
+        refusal = Error.model_validate_json(answer.content)
     except ValidationError:
         return RewardServerError(f"the reward server answered {answer.status_code}", answer.status_code)
-    return RewardServerError(f"the reward server refused: {told.reason}", answer.status_code, told.error)
+    return RewardServerError(f"the reward server refused: {refusal.reason}", answer.status_code, refusal.error)

@@ -113,5 +113,5 @@ def check_pixels(width: int, height: int, max_pixels: int, name: str) -> None:
 
 def check_container(head: bytes) -> None:
     """Refuses a file that is not one of CONTAINERS: FFmpeg's playlists would open other files and addresses."""
-    if not any(head[at : at + len(mark)] == mark for at, mark in CONTAINERS):
+    if not any(head[offset : offset + len(mark)] == mark for offset, mark in CONTAINERS):
         raise Refused(415, "video_format", "the video is not an MP4, MOV, MKV, WebM or AVI file")

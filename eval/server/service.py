@@ -48,9 +48,9 @@ def refusing() -> Iterator[None]:
         raise Refused(422, "not_scorable", str(e)) from e
 
 
-async def _watch(gone: Gone, given_up: threading.Event) -> None:
+async def _watch(has_gone: Gone, given_up: threading.Event) -> None:
     """Tell the threads that work for a client when it has gone."""
-    while not await gone():
+    while not await has_gone():
         await asyncio.sleep(WATCH_S)
     given_up.set()
 
@@ -95,12 +95,12 @@ class Service:
     async def in_thread[T](self, work: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.decoders, work, *args)
 
-    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **more: Any) -> Stream:
+    def stream(self, task: str, fps: float, steps: Sequence[str], cameras: Sequence[str], **options: Any) -> Stream:
         """Raises Refused (422)."""
         with refusing():
-            stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **more)
-        if (kept := stream.window.reach(fps)) > MAX_KEPT:
-            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {kept} frames: send fewer")
+            stream = self.scorer.stream(task, fps, steps, cameras=tuple(cameras), **options)
+        if (num_kept := stream.window.reach(fps)) > MAX_KEPT:
+            raise Refused(422, "not_scorable", f"at {fps:g} fps a window reaches back {num_kept} frames: send fewer")
         return stream
 
     async def goal(self, pictures: Mapping[str, bytes]) -> dict[str, np.ndarray]:
@@ -117,17 +117,17 @@ class Service:
         robots: Sequence[RobotRow] | None = None,
     ) -> list[RewardRow]:
         """Rows of a session's next frames, or of the request that this one repeats. Raises Refused."""
-        told = told_of(len(data), len(session.stream.cameras), self.limits, timestamps_s, robots)
+        metadata = told_of(len(data), len(session.stream.cameras), self.limits, timestamps_s, robots)
         first = session.stream.appended if first_frame is None else first_frame
-        digest = digest_of(data, told)
+        digest = digest_of(data, metadata)
         request = session.repeated(first, digest)
         if request is None:
-            rows = asyncio.create_task(self._append(session, data, told))
+            rows = asyncio.create_task(self._append(session, data, metadata))
             request = session.last = Append(first, digest, rows)
         # Shielded: if the client goes, scoring goes on, and the same request may ask for its rows again
         return await asyncio.shield(request.rows)
 
-    async def _append(self, session: ServerSession, data: Sequence[bytes], told: Sequence[Told]) -> list[RewardRow]:
+    async def _append(self, session: ServerSession, data: Sequence[bytes], metadata: Sequence[Told]) -> list[RewardRow]:
         """Rows of a session's next frames. Raises Refused; the session is then as it was."""
         stream = session.stream
         # With its first frames a session begins to keep pictures: then there has to be room for them
@@ -136,73 +136,73 @@ class Service:
         # Places come before decoding, since it is decoded pictures that fill the memory
         sizes = await self.in_thread(self._sizes, data)
         with self.batcher.places(len(data) // len(stream.cameras), sum(sizes)):
-            moments = await self._taken(stream, data, told, 0)
-            began = perf_counter()
+            moments = await self._taken(stream, data, metadata, 0)
+            start_s = perf_counter()
             rewards = await self.batcher.submit(moments)
-            return session.rows(moments, rewards, perf_counter() - began)
+            return session.rows(moments, rewards, perf_counter() - start_s)
 
     async def score_frames(
-        self, stream: Stream, data: Sequence[bytes], gone: Gone, told: Sequence[Told]
+        self, stream: Stream, data: Sequence[bytes], has_gone: Gone, metadata: Sequence[Told]
     ) -> list[RewardRow]:
         """Rows of a whole run, for a client that may be gone meanwhile. Raises Refused."""
         step = self.limits.max_batch * len(stream.cameras)
         sizes = await self.in_thread(self._sizes, data)
-        chunks = [range(at, min(at + step, len(data))) for at in range(0, len(data), step)]
+        chunks = [range(start, min(start + step, len(data))) for start in range(0, len(data), step)]
         # One part is scored while the next is made ready
         pixels = [sum(sizes[i] for i in chunk) for chunk in chunks]
-        most = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
+        max_pixels = max(map(sum, zip(pixels, [*pixels[1:], 0], strict=True)))
         waiting = iter(chunks)
 
         async def following() -> Sequence[Moment]:
             chunk = next(waiting, range(0))
-            shown, first = data[chunk.start : chunk.stop], chunk.start // len(stream.cameras)
-            return await self._taken(stream, shown, told[first:], chunk.start) if chunk else ()
+            chunk_data, first = data[chunk.start : chunk.stop], chunk.start // len(stream.cameras)
+            return await self._taken(stream, chunk_data, metadata[first:], chunk.start) if chunk else ()
 
-        with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, most):
-            return await self._in_turn(following, gone)
+        with self.batcher.places(min(2, len(chunks)) * self.limits.max_batch, max_pixels):
+            return await self._in_turn(following, has_gone)
 
     async def score_run(
-        self, task: str, data: Sequence[bytes], run: RunOptions, gone: Gone
+        self, task: str, data: Sequence[bytes], run: RunOptions, has_gone: Gone
     ) -> Sequence[Reward | RewardRow]:
         """The reward of a run's last moment and, for a trend, of its first. Raises Refused."""
-        told = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
+        metadata = told_of(len(data), len(run.cameras), self.limits, None, run.robots)
         window, is_trend = self.scorer.window, run.reply == "trend"
         # Pictures whose rate is not told lie as far apart as those that the model was trained on
         fps = run.fps or (self.scorer.usual_fps if window is None or window.step_s is None else 1 / window.step_s)
         if self.scorer.follows:
             stream = self.stream(task, fps, run.steps, run.cameras)
-            rows = await self.score_frames(stream, data, gone, told)
+            rows = await self.score_frames(stream, data, has_gone, metadata)
             return [rows[-1], *rows[: int(is_trend)]]
         # A trend is told from the first moment, which is a run of its own
         runs = [data, data[: len(run.cameras)]] if is_trend else [data]
         streams = [self.stream(task, fps, run.steps, run.cameras, rule=run.views) for _ in runs]
-        return await asyncio.gather(*(self.score_last(s, d, gone) for s, d in zip(streams, runs, strict=True)))
+        return await asyncio.gather(*(self.score_last(s, d, has_gone) for s, d in zip(streams, runs, strict=True)))
 
-    async def score_last(self, stream: Stream, data: Sequence[bytes], gone: Gone) -> Reward:
+    async def score_last(self, stream: Stream, data: Sequence[bytes], has_gone: Gone) -> Reward:
         """The reward of a run's last moment: the number of `/v1/frames`, with only those pictures decoded that it is
         read from. Raises Refused."""
         cameras = len(stream.cameras)
         count = len(data) // cameras
-        shown = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
+        places = [f * cameras + k for f in stream.frames_for_last(count) for k in range(cameras)]
         sizes = await self.in_thread(self._sizes, data)
-        with self.batcher.places(1, sum(sizes[i] for i in shown)):
-            decoded = await self._in_parts(lambda i: self._picture(stream, data[shown[i]], shown[i]), len(shown))
-            pictures = dict(zip(shown, map(StreamPicture, decoded), strict=True))
+        with self.batcher.places(1, sum(sizes[i] for i in places)):
+            decoded = await self._in_parts(lambda i: self._picture(stream, data[places[i]], places[i]), len(places))
+            pictures = dict(zip(places, map(StreamPicture, decoded), strict=True))
             moment = stream.last_moment(count, lambda f, c: pictures[f * cameras + stream.cameras.index(c)])
             await self._make_ready([moment])
-            if await gone():
+            if await has_gone():
                 raise Refused(NOT_READ, "gone", "the client has closed the connection")
             (reward,) = await self.batcher.submit([moment])
             return reward
 
     async def score_video(
-        self, task: str, fps: float | None, steps: Sequence[str], paths: Mapping[str, Path], gone: Gone
+        self, task: str, fps: float | None, steps: Sequence[str], paths: Mapping[str, Path], has_gone: Gone
     ) -> list[RewardRow]:
         """Rows of a video per camera, for a client that may be gone meanwhile. Raises Refused."""
         given_up = threading.Event()
-        watching = asyncio.create_task(_watch(gone, given_up))
-        own = {"max_pixels": self.limits.max_pixels, "max_frames": self.limits.max_video_frames}
-        bounds = DecodingLimits(**own, max_cpu_s=VIDEO_S, max_cpu_s_per_mb=VIDEO_S)
+        watching = asyncio.create_task(_watch(has_gone, given_up))
+        server_limits = {"max_pixels": self.limits.max_pixels, "max_frames": self.limits.max_video_frames}
+        bounds = DecodingLimits(**server_limits, max_cpu_s=VIDEO_S, max_cpu_s_per_mb=VIDEO_S)
         try:
             with refusing(), Walled(bounds.max_memory_bytes, WalledVideos.__module__) as process:
                 clip = await self.in_thread(WalledVideos.opened, process, paths, bounds, given_up.is_set)
@@ -217,35 +217,38 @@ class Service:
                         await self._make_ready(moments)
                         return moments
 
-                    return await self._in_turn(following, gone, given_up)
+                    return await self._in_turn(following, has_gone, given_up)
         # Also where the server ends and cancels this: a thread may be decoding
         finally:
             given_up.set()
             watching.cancel()
 
     async def _in_turn(
-        self, following: Callable[[], Awaitable[Sequence[Moment]]], gone: Gone, given_up: threading.Event | None = None
+        self,
+        read_chunk: Callable[[], Awaitable[Sequence[Moment]]],
+        has_gone: Gone,
+        given_up: threading.Event | None = None,
     ) -> list[RewardRow]:
         """Scores part after part until there is none. Each is made ready while the one before it is scored, so memory
         does not grow with the run; none is scored for a client that has gone."""
         rows: list[RewardRow] = []
-        coming = asyncio.ensure_future(following())
+        next_chunk = asyncio.ensure_future(read_chunk())
         try:
-            while chunk := await asyncio.shield(coming):
-                coming = asyncio.ensure_future(following())
-                began = perf_counter()
-                before = next((r.progress for r in reversed(rows) if r.progress is not None), None)
-                if await gone():
+            while chunk := await asyncio.shield(next_chunk):
+                next_chunk = asyncio.ensure_future(read_chunk())
+                start_s = perf_counter()
+                former_progress = next((r.progress for r in reversed(rows) if r.progress is not None), None)
+                if await has_gone():
                     raise Refused(NOT_READ, "gone", "the client has closed the connection")
                 rewards = await self.batcher.submit(chunk)
-                rows += reward_rows(chunk, rewards, perf_counter() - began, before)
+                rows += reward_rows(chunk, rewards, perf_counter() - start_s, former_progress)
         finally:
             # A decoder ends at its next frame; the file that it reads is removed after this
             if given_up is not None:
                 given_up.set()
-            await asyncio.wait([coming])
-            if not coming.cancelled():
-                coming.exception()
+            await asyncio.wait([next_chunk])
+            if not next_chunk.cancelled():
+                next_chunk.exception()
         return rows
 
     def _sizes(self, data: Sequence[bytes]) -> list[int]:
@@ -256,13 +259,13 @@ class Service:
         self,
         stream: Stream,
         data: Sequence[bytes],
-        told: Sequence[Told],
+        metadata: Sequence[Told],
         first: int,
     ) -> list[Moment]:
         """Frames taken in by a stream, and made ready to be scored. All are decoded before the first one is taken in: a
         refused request leaves no trace."""
         decoded = await self._in_parts(lambda i: self._picture(stream, data[i], first + i), len(data))
-        moments = _appended(stream, decoded, told)
+        moments = _appended(stream, decoded, metadata)
         await self._make_ready(moments)
         return moments
 
@@ -281,31 +284,31 @@ class Service:
     async def _in_parts[T](self, work: Callable[[int], T], count: int) -> list[T]:
         """work(0), work(1), ... in order, in parts side by side; half of the threads are left to other requests."""
         size = max(1, -(-count // max(1, self.workers // 2)))
-        parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
-        done = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
-        made = await asyncio.gather(*done, return_exceptions=True)
+        parts = [range(start, min(start + size, count)) for start in range(0, count, size)]
+        running = (self.in_thread(lambda part=part: [work(i) for i in part]) for part in parts)
+        results = await asyncio.gather(*running, return_exceptions=True)
         # Raised when all have ended: none works on for a request that was refused
-        for part in made:
+        for part in results:
             if isinstance(part, BaseException):
                 raise part
-        return [one for part in made if isinstance(part, list) for one in part]
+        return [item for part in results if isinstance(part, list) for item in part]
 
     def _picture(self, stream: Stream, data: bytes, number: int) -> np.ndarray:
         """As the model is shown it. Raises Refused."""
         return stream.fit(decode_picture(data, self.limits.max_pixels, f"picture {number}"))
 
 
-def _appended(stream: Stream, pictures: Sequence[np.ndarray], told: Sequence[Told]) -> list[Moment]:
+def _appended(stream: Stream, pictures: Sequence[np.ndarray], metadata: Sequence[Told]) -> list[Moment]:
     """Raises Refused (422)."""
-    found, moments = [], list(batched(pictures, len(stream.cameras)))
+    appended, moments = [], list(batched(pictures, len(stream.cameras)))
     with refusing():
-        for more in told[: len(moments)]:  # all before the first one is taken in
-            stream.read(more["robot"])
-    for views, more in zip(moments, told, strict=False):
-        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **more)
+        for frame_metadata in metadata[: len(moments)]:  # all before the first one is taken in
+            stream.read(frame_metadata["robot"])
+    for views, frame_metadata in zip(moments, metadata, strict=False):
+        moment = stream.append(dict(zip(stream.cameras, views, strict=True)), score=True, **frame_metadata)
         assert moment is not None  # as `score` says
-        found.append(moment)
-    return found
+        appended.append(moment)
+    return appended
 
 
 def told_of(
@@ -321,9 +324,9 @@ def told_of(
     if not count or count % cameras:
         raise Refused(422, "frames", f"{count} pictures are no whole number of moments of {cameras} cameras")
     moments = count // cameras
-    for name, given in (("timestamps", timestamps_s), ("robots", robots)):
-        if given is not None and len(given) != moments:
-            raise Refused(422, name, f"{len(given)} {name} for {moments} moments")
+    for name, values in (("timestamps", timestamps_s), ("robots", robots)):
+        if values is not None and len(values) != moments:
+            raise Refused(422, name, f"{len(values)} {name} for {moments} moments")
     if timestamps_s is not None and not all(map(math.isfinite, timestamps_s)):
         raise Refused(422, "timestamps", "timestamps are finite numbers of seconds")
     rows = [robot.model_dump(exclude_none=True) for robot in robots or ()] or [{}] * moments

@@ -29,18 +29,22 @@ class Metrics:
 
     def __init__(self, sessions: Callable[[], int], waiting: Callable[[], int]) -> None:
         self.registry = CollectorRegistry()
-        seen = {"registry": self.registry, "namespace": "proccorpus_reward"}
-        self.requests = Counter("requests", "Requests answered.", ["endpoint", "method", "status"], **seen)
+        common = {"registry": self.registry, "namespace": "proccorpus_reward"}
+        self.requests = Counter("requests", "Requests answered.", ["endpoint", "method", "status"], **common)
         self.seconds = Histogram(
-            "request_seconds", "From a request's head to the end of its answer.", ["endpoint"], buckets=SECONDS, **seen
+            "request_seconds",
+            "From a request's head to the end of its answer.",
+            ["endpoint"],
+            buckets=SECONDS,
+            **common,
         )
-        self.frames = Counter("frames", "Moments scored.", **seen)
-        self.failures = Counter("failures", "Moments for which there was no number.", **seen)
-        self.batch = Histogram("batch_size", "Moments scored at once.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **seen)
-        self.scoring = Histogram("scoring_seconds", "Seconds that a batch took.", buckets=SECONDS, **seen)
-        self.expired = Counter("sessions_expired", "Sessions forgotten because nobody used them.", **seen)
-        Gauge("sessions", "Sessions open now.", **seen).set_function(sessions)
-        Gauge("waiting", "Moments that wait to be scored or are scored now.", **seen).set_function(waiting)
+        self.frames = Counter("frames", "Moments scored.", **common)
+        self.failures = Counter("failures", "Moments for which there was no number.", **common)
+        self.batch = Histogram("batch_size", "Moments scored at once.", buckets=(1, 2, 4, 8, 16, 32, 64, 128), **common)
+        self.scoring = Histogram("scoring_seconds", "Seconds that a batch took.", buckets=SECONDS, **common)
+        self.expired = Counter("sessions_expired", "Sessions forgotten because nobody used them.", **common)
+        Gauge("sessions", "Sessions open now.", **common).set_function(sessions)
+        Gauge("waiting", "Moments that wait to be scored or are scored now.", **common).set_function(waiting)
 
     def observe(self, scope: Scope, status: int, seconds: float) -> None:
         route = scope.get("route")
@@ -134,9 +138,9 @@ class Batcher:
         self._thread.shutdown()
 
     def _scored(self, moments: Sequence[Moment]) -> list[Reward]:
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         rewards = apart(moments, self.scorer.score, lambda _, why: Reward(self.scorer.source, None, failure=why))
-        self.metrics.scoring.observe(time.perf_counter() - begun)
+        self.metrics.scoring.observe(time.perf_counter() - start_s)
         self.metrics.batch.observe(len(moments))
         self.metrics.frames.inc(len(moments))
         self.metrics.failures.inc(sum(r.progress is None for r in rewards))
@@ -192,9 +196,9 @@ class ServerSession:
 
     def rows(self, moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float) -> list[RewardRow]:
         """What was scored, in order; keeps the last progress."""
-        made = reward_rows(moments, rewards, latency_s, self.progress)
-        self.progress = next((r.progress for r in reversed(made) if r.progress is not None), self.progress)
-        return made
+        new_rows = reward_rows(moments, rewards, latency_s, self.progress)
+        self.progress = next((r.progress for r in reversed(new_rows) if r.progress is not None), self.progress)
+        return new_rows
 
     def info(self, limits: ServerLimits) -> SessionInfo:
         stream = self.stream
@@ -209,15 +213,15 @@ class ServerSession:
 
 
 def reward_rows(
-    moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float, before: float | None = None
+    moments: Sequence[Moment], rewards: Sequence[Reward], latency_s: float, former_progress: float | None = None
 ) -> list[RewardRow]:
-    """Rows with their deltas; `before`: the last progress before these."""
+    """Rows with their deltas; `former_progress`: the last progress before these."""
     rows = []
     for m, r in zip(moments, rewards, strict=True):
-        delta = None if r.progress is None or before is None else r.progress - before
-        before = before if r.progress is None else r.progress
-        told = reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning=True)
-        rows.append(RewardRow(delta=delta, **told))
+        delta = None if r.progress is None or former_progress is None else r.progress - former_progress
+        former_progress = former_progress if r.progress is None else r.progress
+        fields = reward_row(m.frame_index, m.timestamp_s, r, latency_s, reasoning=True)
+        rows.append(RewardRow(delta=delta, **fields))
     return rows
 
 
@@ -270,9 +274,9 @@ class Sessions:
         return len(idle)
 
 
-def digest_of(pictures: Sequence[bytes], more: object) -> bytes:
+def digest_of(pictures: Sequence[bytes], metadata: object) -> bytes:
     """Of a request's content."""
-    h = hashlib.sha256(repr(more).encode())
+    h = hashlib.sha256(repr(metadata).encode())
     for data in pictures:
         h.update(len(data).to_bytes(8) + data)
     return h.digest()

@@ -106,8 +106,8 @@ def check_videos(clip: WalledVideos, limits: ServerLimits) -> int:
         check_pixels(info.width_px, info.height_px, limits.max_pixels, f"the video of {camera}")
         pixels += info.width_px * info.height_px
     if clip.num_frames is not None and clip.num_frames > limits.max_video_frames:
-        told = f"the video has {clip.num_frames} frames: at most {limits.max_video_frames}"
-        raise Refused(413, "too_many_frames", told)
+        message = f"the video has {clip.num_frames} frames: at most {limits.max_video_frames}"
+        raise Refused(413, "too_many_frames", message)
     length_s = (clip.num_frames or 0) / clip.fps
     if length_s > limits.max_video_s:
         raise Refused(413, "video_too_long", f"the video lasts {length_s:.0f} s: at most {limits.max_video_s:.0f}")

@@ -37,16 +37,16 @@ ALIGNMENT_SQL = f"""
 
 
 @router.get("")
-def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None = None) -> Response:
+def queue_page(visit: Visiting, dataset: str, end: bool = False, camera: str | None = None) -> Response:
     """The first run of the queue; at its `end`, or where nothing waits, what is left to do."""
-    reader = at.reader
+    reader = visit.reader
     reader.check_dataset(dataset)
-    queue = doubtful(at.explorer, reader, dataset)
+    queue = doubtful(visit.explorer, reader, dataset)
     first = _address(dataset, queue[0]["episode_index"], camera) if queue else None
     if first and not end:
         return RedirectResponse(first, 303)
     tasks = shown_tasks(reader, dataset)
-    return at.page(
+    return visit.page(
         "beside_end.html",
         title=f"Review {dataset}",
         dataset=dataset,
@@ -58,46 +58,48 @@ def queue_page(at: Visiting, dataset: str, end: bool = False, camera: str | None
 
 
 @router.get("/{episode_index}")
-def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | None = None) -> HTMLResponse:
+def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: str | None = None) -> HTMLResponse:
     """A run beside the reference that its label follows. Raises PageError: it follows none."""
-    reader = at.reader
+    reader = visit.reader
     episode = find_episode(reader, dataset, episode_index)
-    shown = shown_episode(at, episode)
-    run, beside = _label_beside(reader, episode, shown)
-    reference = find_episode(reader, dataset, beside["reference"])
-    its = shown_episode(at, reference)
-    own_camera, reference_camera, shared = _cameras(shown, its, camera)
-    queue = doubtful(at.explorer, reader, dataset)
+    episode_facts = shown_episode(visit, episode)
+    run, alignment = _label_beside(reader, episode, episode_facts)
+    reference = find_episode(reader, dataset, alignment["reference"])
+    reference_data = shown_episode(visit, reference)
+    own_camera, reference_camera, shared = _cameras(episode_facts, reference_data, camera)
+    queue = doubtful(visit.explorer, reader, dataset)
     numbers = [doubt["episode_index"] for doubt in queue]
     number = numbers.index(episode_index) + 1 if episode_index in numbers else 0
-    after = _address(dataset, next(iter(numbers[number:]), None), camera)
-    why = tuple(queue[number - 1]["why"]) if number else ()
-    place = QueuePlace(f"/review/beside/{dataset}", number or None, len(queue), after, None, run["label_run"], why)
-    segments = its["runs"][0]["segments"] if its["runs"] else []
+    next_address = _address(dataset, next(iter(numbers[number:]), None), camera)
+    reasons = tuple(queue[number - 1]["why"]) if number else ()
+    place = QueuePlace(
+        f"/review/beside/{dataset}", number or None, len(queue), next_address, None, run["label_run"], reasons
+    )
+    segments = reference_data["runs"][0]["segments"] if reference_data["runs"] else []
     data = {
-        "runs": [run, *(r for r in shown["runs"] if r is not run)],
+        "runs": [run, *(r for r in episode_facts["runs"] if r is not run)],
         "beside": {
             "follows": correction_state(reader, dataset, episode_index)["newest"],
-            "aligned": beside,
+            "aligned": alignment,
             "camera": reference_camera,
-            "fps": its["fps"],
+            "fps": reference_data["fps"],
             "segments": segments,
         },
     }
-    return at.page(
+    return visit.page(
         "beside.html",
         title=f"{dataset} {episode_index} beside {reference.episode_index}",
         episode=episode,
         facts=episode.facts,
-        data=shown | data,
+        data=episode_facts | data,
         run=run,
         own=own_camera,
-        own_number=shown["cameras"].index(own_camera) if own_camera else None,
+        own_number=episode_facts["cameras"].index(own_camera) if own_camera else None,
         reference=reference,
         reference_camera=reference_camera,
         cameras=shared,
         spans=charts.spans(run["segments"], episode.num_frames),
-        carried=charts.spans(carried(beside, segments, episode.num_frames), episode.num_frames),
+        carried=charts.spans(carried(alignment, segments, episode.num_frames), episode.num_frames),
         unsure=unsure_steps(run["segments"]),
         place=place,
         stated=stated_outcome(reader, dataset, episode_index),
@@ -126,16 +128,20 @@ def doubtful(explorer: Explorer, reader: LakeReader, dataset: str) -> list[dict[
 
 
 def _label_beside(
-    reader: LakeReader, episode: LakeEpisode, shown: dict[str, Any]
+    reader: LakeReader, episode: LakeEpisode, episode_facts: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The label of an episode that follows a reference, and how: `reference`, its episode, and lists of equal length:
     `frames` of the run that were looked at, the `reference_frames` that each is like, and whether each `follows` it.
     """
-    for run in shown["runs"]:
+    for run in episode_facts["runs"]:
         rows = reader.rows(ALIGNMENT_SQL, *episode.key, run["label_run"]) if run["annotator"] == "transfer" else []
         if rows:
             reference = rows[0][1]
-            of_it = [(frame, at, follows) for frame, of, at, follows in rows if of == reference]
+            of_it = [
+                (frame, reference_frame, follows)
+                for frame, reference_index, reference_frame, follows in rows
+                if reference_index == reference
+            ]
             frames, reference_frames, follows = (list(column) for column in zip(*of_it, strict=True))
             lists = {"frames": frames, "reference_frames": reference_frames, "follows": follows}
             return run, {"reference": reference} | lists
@@ -143,20 +149,20 @@ def _label_beside(
 
 
 def _cameras(
-    shown: dict[str, Any], its: dict[str, Any], wanted: str | None
+    episode_facts: dict[str, Any], reference_data: dict[str, Any], chosen_camera: str | None
 ) -> tuple[dict[str, Any] | None, dict[str, Any] | None, list[str]]:
     """A camera of the run, the same of its reference, and the names of all that both have; those with videos first."""
-    of_reference = {camera["camera"]: camera for camera in its["cameras"]}
-    both = [camera for camera in shown["cameras"] if camera["camera"] in of_reference]
+    of_reference = {camera["camera"]: camera for camera in reference_data["cameras"]}
+    both = [camera for camera in episode_facts["cameras"] if camera["camera"] in of_reference]
     both.sort(key=lambda c: not (c["usable"] and c["video"] and of_reference[c["camera"]]["video"]))
     names = [camera["camera"] for camera in both]
     if not both:
-        return next(iter(shown["cameras"]), None), next(iter(its["cameras"]), None), []
-    chosen = both[names.index(wanted)] if wanted in names else both[0]
+        return next(iter(episode_facts["cameras"]), None), next(iter(reference_data["cameras"]), None), []
+    chosen = both[names.index(chosen_camera)] if chosen_camera in names else both[0]
     return chosen, of_reference[chosen["camera"]], names
 
 
-def carried(beside: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
+def carried(alignment: dict[str, Any], segments: Sequence[dict[str, Any]], num_frames: int) -> list[dict[str, Any]]:
     """A reference's segments on the run's frames: where it shows them, in the order in which the run does.
 
     segments: of the reference, tiling it.
@@ -166,11 +172,13 @@ def carried(beside: dict[str, Any], segments: Sequence[dict[str, Any]], num_fram
         return next((s for s in segments if s["start_frame"] <= frame < s["end_frame"]), NOT_SHOWN)
 
     # Half way to its neighbours a looked-at frame ends
-    ends = [(a + b + 1) // 2 for a, b in pairwise(beside["frames"])]
-    parts = zip(beside["reference_frames"], beside["follows"], strict=True)
-    shown = [shown_at(at) if follows else NOT_SHOWN for at, follows in parts]
+    ends = [(a + b + 1) // 2 for a, b in pairwise(alignment["frames"])]
+    parts = zip(alignment["reference_frames"], alignment["follows"], strict=True)
+    parts_shown = [shown_at(reference_frame) if follows else NOT_SHOWN for reference_frame, follows in parts]
     spans: list[dict[str, Any]] = []
-    for _, of_place in groupby(zip([0, *ends], [*ends, num_frames], shown, strict=True), key=lambda part: id(part[2])):
+    for _, of_place in groupby(
+        zip([0, *ends], [*ends, num_frames], parts_shown, strict=True), key=lambda part: id(part[2])
+    ):
         part = list(of_place)
         spans.append({**part[0][2], "start_frame": part[0][0], "end_frame": part[-1][1]})
     return spans
@@ -179,5 +187,5 @@ def carried(beside: dict[str, Any], segments: Sequence[dict[str, Any]], num_fram
 def unsure_steps(segments: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """The steps that are the least sure, if they are not sure, in order of time."""
     unsure = [s for s in segments if s["confidence"] is not None and s["confidence"] < UNSURE]
-    least = sorted(unsure, key=lambda s: s["confidence"])[:MOST_NAMED]
-    return sorted(least, key=lambda s: s["start_frame"])
+    least_sure = sorted(unsure, key=lambda s: s["confidence"])[:MOST_NAMED]
+    return sorted(least_sure, key=lambda s: s["start_frame"])

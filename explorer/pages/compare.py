@@ -60,23 +60,23 @@ _searching = threading.Semaphore(AT_ONCE)
 
 
 @router.get("/compare/{dataset}")
-def dataset_page(at: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
+def dataset_page(visit: Visiting, dataset: str, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs; default: the two that share most episodes, of these the ones that count most often."""
-    runs = [row | {"title": run_name(row | {"label_run": row["id"]})} for row in at.reader.dicts(RUNS_SQL, dataset)]
+    runs = [row | {"title": run_name(row | {"label_run": row["id"]})} for row in visit.reader.dicts(RUNS_SQL, dataset)]
     if not runs:
         raise PageError(f"there are no labels of a dataset {dataset[:60]!r}")
-    a, b = _sharing(at.reader, dataset, runs, a, b)
+    a, b = _sharing(visit.reader, dataset, runs, a, b)
     chosen = [_named(runs, name, k, "this dataset has no label run") for k, name in enumerate((a, b))]
     pair = sorted(run["id"] for run in chosen if run)
-    num_episodes, apart, rows = episodes_apart(at.reader, dataset, pair) if len({*pair}) == 2 else (0, None, [])
-    return at.page(
+    num_episodes, distance, rows = episodes_apart(visit.reader, dataset, pair) if len({*pair}) == 2 else (0, None, [])
+    return visit.page(
         "compare_runs.html",
         title=f"Compare labels of {dataset}",
         dataset=dataset,
         runs=runs,
         chosen=chosen,
         num_episodes=num_episodes,
-        apart=apart,
+        apart=distance,
         rows=rows,
     )
 
@@ -120,9 +120,9 @@ def episodes_apart(reader: LakeReader, dataset: str, pair: list[str]) -> tuple[i
         cuts[episode, run].add(frame)
     rows: list[dict[str, Any]] = []
     for episode in (e for e in farthest if e in facts):
-        own, other = cuts[episode, pair[0]], cuts[episode, pair[1]]
-        moved = moved_boundaries(own, other, round(SAME_S * (facts[episode]["fps"] or 1.0)))
-        counts = {"boundaries": len(own) + len(other), "moved": sum(map(len, moved))}
+        first_cuts, second_cuts = cuts[episode, pair[0]], cuts[episode, pair[1]]
+        moved_frames = moved_boundaries(first_cuts, second_cuts, round(SAME_S * (facts[episode]["fps"] or 1.0)))
+        counts = {"boundaries": len(first_cuts) + len(second_cuts), "moved": sum(map(len, moved_frames))}
         rows.append(facts[episode] | {"mae": differences[episode]} | counts)
     return len(differences), sum(differences.values()) / len(differences), rows
 
@@ -133,25 +133,28 @@ def moved_boundaries(first: Collection[int], second: Collection[int], same: int)
     Example: {10, 30} and {12, 50}, with `same` 5, give {30} and {50}.
     """
     sides = ((first, second), (second, first))
-    return [frozenset(b for b in own if all(abs(b - o) > same for o in others)) for own, others in sides]
+    return [
+        frozenset(b for b in boundaries if all(abs(b - o) > same for o in other_boundaries))
+        for boundaries, other_boundaries in sides
+    ]
 
 
 @router.get("/compare/{dataset}/{episode_index}")
-def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
+def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b: str = "") -> HTMLResponse:
     """`a` and `b`: label runs or evaluations; default: the label that counts, and the next one."""
-    episode = find_episode(at.reader, dataset, episode_index)
-    data = shown_episode(at, episode)
+    episode = find_episode(visit.reader, dataset, episode_index)
+    data = shown_episode(visit, episode)
     sides = comparable(data)
     chosen = [_named(sides, name, k, "this episode has no label run or evaluation") for k, name in enumerate((a, b))]
     n, fps = episode.num_frames, episode.facts["fps"] or 1.0
     lines = [replace(side["curve"], name=side["title"], kind=f"line run{k}") for k, side in enumerate(chosen) if side]
-    moved: list[frozenset[int]] = [frozenset(), frozenset()]
+    moved_frames: list[frozenset[int]] = [frozenset(), frozenset()]
     if all(side and side["segments"] for side in chosen):
         first, second = ({segment["start_frame"] for segment in side["segments"][1:]} for side in chosen if side)
         # A tolerance in seconds means the same at any frame rate; boundaries are counted in frames
-        moved = moved_boundaries(first, second, round(SAME_S * fps))
-    spans = [(s, charts.spans(s["segments"], n, ends)) for s, ends in zip(chosen, moved, strict=True) if s]
-    return at.page(
+        moved_frames = moved_boundaries(first, second, round(SAME_S * fps))
+    spans = [(s, charts.spans(s["segments"], n, ends)) for s, ends in zip(chosen, moved_frames, strict=True) if s]
+    return visit.page(
         "compare.html",
         title=f"Compare {dataset} {episode_index}",
         episode=episode,
@@ -160,7 +163,7 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex, a: str = "", b
         chosen=chosen,
         data=data | {"charts": charts_data({"progress": lines})},
         spans=spans,
-        moved=sum(map(len, moved)),
+        moved=sum(map(len, moved_frames)),
         lines=lines,
         progress=charts.curves(lines, n) if lines else None,
         apart=mean_difference(lines),
@@ -189,7 +192,7 @@ def mean_difference(lines: list[Curve]) -> float | None:
 
 @router.get("/like/{dataset}/{episode_index}")
 def like_page(
-    at: Visiting,
+    visit: Visiting,
     dataset: str,
     episode_index: EpisodeIndex,
     frame: Annotated[int | None, Query(ge=0, le=2**53)] = None,
@@ -197,23 +200,23 @@ def like_page(
     among: Annotated[str | None, Query(max_length=200)] = None,
 ) -> HTMLResponse:
     """`frame`: frames like this one; without it runs. `camera`: that shows it. `among`: only runs of this dataset."""
-    episode = find_episode(at.reader, dataset, episode_index)
-    asked: SimilarityQuery | None = None
+    episode = find_episode(visit.reader, dataset, episode_index)
+    query: SimilarityQuery | None = None
     similar: list[dict[str, Any]] = []
     why_not = ""
-    with _searching, at.explorer.corpus.reading(TIME_S) as reader:
+    with _searching, visit.explorer.corpus.reading(TIME_S) as reader:
         try:
-            asked, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE)
+            query, similar = most_similar(reader.con, dataset, episode_index, frame, camera, among, MOST_LIKE)
         except UserError as e:
             why_not = str(e)
-    return at.page(
+    return visit.page(
         "similar.html",
         title=f"{'Runs' if frame is None else 'Frames'} like {dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
         frame=frame,
         among=among,
-        asked=asked,
+        asked=query,
         similar=similar,
         why_not=why_not,
     )

@@ -91,21 +91,26 @@ OF_RELEASE = {
 
 
 @router.get("/")
-def page(at: Visiting) -> HTMLResponse:
-    return at.page("corpus.html", title="Corpus", index=at.index, **at.index.once("corpus", lambda: corpus_facts(at)))
+def page(visit: Visiting) -> HTMLResponse:
+    return visit.page(
+        "corpus.html", title="Corpus", index=visit.index, **visit.index.once("corpus", lambda: corpus_facts(visit))
+    )
 
 
-def corpus_facts(at: Visit) -> dict[str, Any]:
+def corpus_facts(visit: Visit) -> dict[str, Any]:
     """Everything the page shows; counted once per index."""
-    index, reader = at.index, at.reader
+    index, reader = visit.index, visit.reader
     empty = {"robot": None, "license": None, "hours": 0.0, **dict.fromkeys(COUNTED, 0)}
     in_index = {d["dataset"]: d for d in index.dicts(COUNTS_SQL)}
-    unfinished, references = dict(index.rows(UNFINISHED_SQL)), sentences(LakeConnection(at.explorer.space, reader.con))
+    unfinished, references = (
+        dict(index.rows(UNFINISHED_SQL)),
+        sentences(LakeConnection(visit.explorer.space, reader.con)),
+    )
     datasets = []
     for row in reader.dicts(DATASETS_SQL):
         name = row["dataset"]
-        said = {"unfinished": unfinished.get(name, 0), "references": references.get(name)}
-        datasets.append(row | empty | in_index.get(name, {}) | said)
+        statements = {"unfinished": unfinished.get(name, 0), "references": references.get(name)}
+        datasets.append(row | empty | in_index.get(name, {}) | statements)
     questions = {d["dataset"]: question(d["dataset"], d["unfinished"], d["ok"]) for d in datasets if d["unfinished"]}
     return {
         "datasets": datasets,
@@ -147,9 +152,9 @@ def _sources(reader: LakeReader) -> list[dict]:
     return sorted(rows, key=lambda row: (not row["unknown"], row["dataset"]))
 
 
-def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> dict[str, Any]:
+def histogram(index: Indexed, column: str, unit: str, condition: str = "true") -> dict[str, Any]:
     """Usable episodes by a column: equal bins up to the 99th percentile, the last one with all above."""
-    source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {where}"
+    source = f"FROM episodes WHERE reason = 'ok' AND {column} IS NOT NULL AND {condition}"
     # A few very long episodes would squeeze all others into one bin: the axis ends at the 99th percentile
     facts = f"SELECT count(*), quantile_cont({column}, 0.99), median({column}) {source}"
     n, top, mid = index.rows(facts)[0]
@@ -162,30 +167,34 @@ def histogram(index: Indexed, column: str, unit: str, where: str = "true") -> di
         width = max(1.0, (top + 1) / bins)
     of_bin = f"least(floor({column} / {width}), {bins - 1})::INTEGER"
     counts = dict(index.rows(f"SELECT {of_bin}, count(*) {source} GROUP BY 1"))
-    named = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
+    bins_by_name = [(f"{k * width:.3g} to {(k + 1) * width:.3g} {unit}", counts.get(k, 0)) for k in range(bins)]
     about = f"{n} episodes by {unit}; median {mid:.3g}, 99th percentile {top:.3g}"
-    return {"chart": charts.bars(named, about), "unit": unit, "median": mid, "top": top}
+    return {"chart": charts.bars(bins_by_name, about), "unit": unit, "median": mid, "top": top}
 
 
 @router.get("/releases")
-def releases_page(at: Visiting) -> HTMLResponse:
-    return at.page("releases.html", title="Releases", releases=at.reader.dicts(RELEASES_SQL), freeze=freezing(at))
+def releases_page(visit: Visiting) -> HTMLResponse:
+    return visit.page(
+        "releases.html", title="Releases", releases=visit.reader.dicts(RELEASES_SQL), freeze=freezing(visit)
+    )
 
 
 @router.get("/releases/{name}")
-def release(at: Visiting, name: str) -> HTMLResponse:
-    reader = at.reader
-    found = reader.dicts("FROM releases WHERE name = ?", name)
-    if not found:
+def release(visit: Visiting, name: str) -> HTMLResponse:
+    reader = visit.reader
+    rows = reader.dicts("FROM releases WHERE name = ?", name)
+    if not rows:
         raise PageError(f"there is no release {name[:60]!r}")
-    facts = {what: reader.dicts(sql, name) for what, sql in OF_RELEASE.items()}
-    others = [r[0] for r in reader.rows("SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name)]
-    return at.page(
+    facts = {subject: reader.dicts(sql, name) for subject, sql in OF_RELEASE.items()}
+    other_names = [
+        r[0] for r in reader.rows("SELECT name FROM releases WHERE name <> ? ORDER BY created_at DESC", name)
+    ]
+    return visit.page(
         "release.html",
         title=f"Release {name}",
-        release=found[0],
+        release=rows[0],
         total=sum(part["shards"] for part in facts["parts"]),
-        others=others,
-        place=shlex.quote(str(at.explorer.space.root)),
+        others=other_names,
+        place=shlex.quote(str(visit.explorer.space.root)),
         **facts,
     )

@@ -59,24 +59,24 @@ class Acceptance(BaseModel):
 
 
 @router.get(OF_EPISODE)
-def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """The corrections of an episode, and whether and as whom one may add another."""
-    episode = find_episode(at.reader, dataset, episode_index)
+    episode = find_episode(visit.reader, dataset, episode_index)
     # The editor says beforehand why it cannot save
-    why = at.explorer.options.why_read_only
-    if why is None and (episode.facts["status"] != "ok" or episode.facts["content_hash"] is None):
-        why = "the episode cannot be used, so it has no label"
-    facts = {"content_hash": episode.facts["content_hash"], "why_read_only": why}
-    return JSONResponse(plain(facts | _words(at.explorer, at.reader, dataset, episode_index, why)))
+    read_only_reason = visit.explorer.options.why_read_only
+    if read_only_reason is None and (episode.facts["status"] != "ok" or episode.facts["content_hash"] is None):
+        read_only_reason = "the episode cannot be used, so it has no label"
+    facts = {"content_hash": episode.facts["content_hash"], "why_read_only": read_only_reason}
+    return JSONResponse(plain(facts | _words(visit.explorer, visit.reader, dataset, episode_index, read_only_reason)))
 
 
 def _words(
     explorer: Explorer, reader: LakeReader, dataset: str, episode_index: int, why_read_only: str | None
 ) -> dict[str, Any]:
     """The corrections of an episode, and their history in words (`listed`, HTML)."""
-    said = correction_state(reader, dataset, episode_index)
+    corrections_said = correction_state(reader, dataset, episode_index)
     template = explorer.templates.get_template("history.html")
-    return said | {"listed": template.render(said, why_read_only=why_read_only)}
+    return corrections_said | {"listed": template.render(corrections_said, why_read_only=why_read_only)}
 
 
 @router.post(OF_EPISODE)
@@ -85,7 +85,7 @@ def change(
     request: Request,
     dataset: str,
     episode_index: EpisodeIndex,
-    said: Said,
+    statement: Said,
     act: Literal["save", "accept", "reject", "undo"] = "save",
 ) -> JSONResponse:
     """Save corrected segments; accept a label, or a correction that waits, as it is; reject a label; take one of these
@@ -94,15 +94,15 @@ def change(
     """
     explorer = explorer_of(request)
     check_may_write(explorer)
-    author = author_of(request, said.author)
+    author = author_of(request, statement.author)
     try:
         saved = explorer.scribe.say(
-            lambda reader, lake: _written(Judged(reader, lake, dataset, episode_index, author, said), act)
+            lambda reader, lake: _written(Judged(reader, lake, dataset, episode_index, author, statement), act)
         )
         status, outcome = 200, {"saved": saved}
     except CorrectionError as e:
         status, outcome = 409 if isinstance(e, ConflictError) else 422, {"error": str(e)}
-    if said.brief:
+    if statement.brief:
         return JSONResponse(outcome, status)
     # Read again after the change, so that the page shows what is stored and not what it sent
     with explorer.corpus.reading() as reader:
@@ -152,22 +152,22 @@ class Judged(NamedTuple):
 
 def _written(judged: Judged, act: str) -> str:
     """Write a change; returns its id. Raises CorrectionError, ConflictError."""
-    said, lake = judged.said, judged.lake
-    run, correction = said.base_label_run, said.correction_id or ""
+    statement, lake = judged.said, judged.lake
+    run, correction = statement.base_label_run, statement.correction_id or ""
     if act == "undo":
         return _taken_back(judged, correction)
     facts = judged.facts()
     rest: dict[str, Any] = judged.judgement | {"facts": facts}
     if act == "reject":
         return corrections.reject_label(lake, *judged.place, run or "", **rest)["correction_id"]
-    content = said.base_content_hash
+    content = statement.base_content_hash
     if act == "save":
-        corrected = parsed({k: v for k, v in (said.model_extra or {}).items() if k in OF_LABEL})
+        corrected = parsed({k: v for k, v in (statement.model_extra or {}).items() if k in OF_LABEL})
     else:
         content = content or facts["content_hash"]
         corrected = _waiting(judged, correction) if correction else accepted_label(judged, run or "")
-    seen = {"base_label_run": run, "base_content_hash": content}
-    return corrections.save(lake, *judged.place, corrected, **seen, **rest)["correction_id"]
+    base = {"base_label_run": run, "base_content_hash": content}
+    return corrections.save(lake, *judged.place, corrected, **base, **rest)["correction_id"]
 
 
 def _taken_back(judged: Judged, correction: str) -> str:
@@ -209,25 +209,25 @@ def _waiting(judged: Judged, correction: str) -> corrections.Corrected:
 @router.post("/api/marks")
 def tag(request: Request, marking: Marking) -> JSONResponse:
     """409 where somebody else has assigned one of them meanwhile, 422 for what cannot be."""
-    seen = {(dataset, episode): assignment for dataset, episode, assignment in marking.episodes}
-    who = {"author": author_of(request, marking.author), "is_on": marking.on, "follows": seen}
+    assignments = {(dataset, episode): assignment for dataset, episode, assignment in marking.episodes}
+    signature = {"author": author_of(request, marking.author), "is_on": marking.on, "follows": assignments}
     try:
         with writing(explorer_of(request)) as lake:
-            rows = mark(lake, [*seen], marking.kind, marking.value, **who)
+            rows = mark(lake, [*assignments], marking.kind, marking.value, **signature)
     except CorrectionError as e:
         raise PageError(str(e), 409 if isinstance(e, ConflictError) else 422) from e
     return JSONResponse({"changed": len(rows)})
 
 
 @router.post("/api/acceptances")
-def accept_check(request: Request, said: Acceptance) -> JSONResponse:
+def accept_check(request: Request, acceptance: Acceptance) -> JSONResponse:
     """422 for what cannot be: no such fault, no reason."""
-    episodes = None if said.episode_index is None else [said.episode_index]
-    change = acceptances.accept if said.on else acceptances.take_back
-    who = {"why": said.why, "author": author_of(request, said.author)}
+    episodes = None if acceptance.episode_index is None else [acceptance.episode_index]
+    change = acceptances.accept if acceptance.on else acceptances.take_back
+    signature = {"why": acceptance.why, "author": author_of(request, acceptance.author)}
     with writing(explorer_of(request)) as lake:
         try:
-            rows = change(lake, said.dataset, said.check, episodes, **who)
+            rows = change(lake, acceptance.dataset, acceptance.check, episodes, **signature)
         except UserError as e:
             raise PageError(str(e), 422) from e
     return JSONResponse({"changed": len(rows)})

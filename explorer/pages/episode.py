@@ -59,18 +59,18 @@ CALLS_SQL = f"""
 
 
 @router.get("/api/episode/{dataset}/{episode_index}")
-def data(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
+def data(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> JSONResponse:
     """Everything of an episode: label runs with segments and curves, cameras, predictions, measurements."""
-    return JSONResponse(plain(shown_episode(at, find_episode(at.reader, dataset, episode_index))))
+    return JSONResponse(plain(shown_episode(visit, find_episode(visit.reader, dataset, episode_index))))
 
 
 @router.post("/api/curves/{dataset}/{episode_index}")
-def curves(at: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]) -> JSONResponse:
+def curves(visit: Visiting, dataset: str, episode_index: EpisodeIndex, label: dict[str, Any]) -> JSONResponse:
     """The curves of a label as the editor has it: `lines` with name, kind, path in a chart, values at each frame, and
     whether each is drawn before it is switched on. Without lines where it has none: `why` says so. Saves nothing.
     """
     try:
-        found = drawn_curves(at, dataset, episode_index, parsed(label))
+        found = drawn_curves(visit, dataset, episode_index, parsed(label))
     except UserError as e:
         return JSONResponse({"lines": [], "why": str(e)})
     return JSONResponse({"lines": [_edited_line(column, values) for column, values in found.items()], "why": ""})
@@ -85,35 +85,35 @@ def _edited_line(column: str, values: Sequence[float]) -> dict[str, Any]:
 
 
 @router.get("/episode/{dataset}/{episode_index}")
-def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    reader = at.reader
+def page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    reader = visit.reader
     episode = find_episode(reader, dataset, episode_index)
-    shown = shown_episode(at, episode)
-    lines = progress_curves(shown)
-    queue = ReviewQueue.of(at.request.query_params)
-    index = at.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
-    before, following = neighbours(reader, index, episode)
+    episode_facts = shown_episode(visit, episode)
+    lines = progress_curves(episode_facts)
+    queue = ReviewQueue.of(visit.request.query_params)
+    index = visit.explorer.index.at(reader, waits=queue is not None)  # what is saved here shows at once
+    episode_before, episode_after = neighbours(reader, index, episode)
     n = episode.num_frames
-    measures = measure_charts(shown["measures"], n)
-    found = shown["faults"]
-    measured = {of["title"]: of["lines"] for of in measures}
-    return at.page(
+    measures = measure_charts(episode_facts["measures"], n)
+    faults = episode_facts["faults"]
+    measured = {measure["title"]: measure["lines"] for measure in measures}
+    return visit.page(
         "episode.html",
         title=f"{dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        data=shown | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
-        spans=[(run, charts.spans(run["segments"], n)) for run in shown["runs"]],
-        faults=found,
-        stretches=charts.stretches(found, n, episode.facts["fps"]) if found else None,
+        data=episode_facts | {"measures": None, "charts": charts_data({"progress": lines} | measured)},
+        spans=[(run, charts.spans(run["segments"], n)) for run in episode_facts["runs"]],
+        faults=faults,
+        stretches=charts.stretches(faults, n, episode.facts["fps"]) if faults else None,
         lines=lines,
         progress=charts.curves(lines, n) if lines or episode.facts["status"] == "ok" else None,
         measures=measures,
         stages=stages(reader, episode),
         demonstration=demonstration(index, dataset, episode_index),
-        before=before,
-        following=following,
-        place=place_of(at, queue, dataset, episode_index) if queue else None,
+        before=episode_before,
+        following=episode_after,
+        place=place_of(visit, queue, dataset, episode_index) if queue else None,
         newest_correction=correction_state(reader, dataset, episode_index)["newest"],
         stated=stated_outcome(reader, dataset, episode_index),
         marks=tags_of(reader, [(dataset, episode_index)])[dataset, episode_index],
@@ -123,21 +123,21 @@ def page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespons
 
 
 @router.get("/episode/{dataset}/{episode_index}/curve.svg")
-def curve_picture(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
+def curve_picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> Response:
     """Progress and segments of the label that counts, as a small picture; an empty one where there is no label."""
-    key = (dataset, chunk_of(at.reader, dataset, episode_index), episode_index)
-    if (dataset, episode_index) in corrected_places(at.reader):
-        return _picture(*_corrected_label(at, dataset, episode_index))
+    key = (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index)
+    if (dataset, episode_index) in corrected_places(visit.reader):
+        return _picture(*_corrected_label(visit, dataset, episode_index))
     counts = f"{OF_EPISODE} AND label_run = (SELECT label_run FROM active_runs {OF_EPISODE}) ORDER BY 1"
-    rows = at.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
-    segments = at.reader.rows(f"SELECT start_frame, end_frame, step FROM segments {counts}", *key)
+    rows = visit.reader.rows(f"SELECT frame_index, progress FROM progress {counts}", *key)
+    segments = visit.reader.rows(f"SELECT start_frame, end_frame, step FROM segments {counts}", *key)
     frames, values = zip(*rows, strict=True) if rows else ((), ())
     return _picture(Curve("progress", frames, values, "line"), segments)
 
 
-def _corrected_label(at: Visit, dataset: str, episode_index: int) -> tuple[Curve, list[tuple[int, int, int | None]]]:
+def _corrected_label(visit: Visit, dataset: str, episode_index: int) -> tuple[Curve, list[tuple[int, int, int | None]]]:
     """Curve and segments of the label that counts by what people have said up to now; both empty where none does."""
-    runs = shown_episode(at, find_episode(at.reader, dataset, episode_index))["runs"]
+    runs = shown_episode(visit, find_episode(visit.reader, dataset, episode_index))["runs"]
     run = next((run for run in runs if run["active"]), {"progress": [], "segments": []})
     segments = [(s["start_frame"], s["end_frame"], s["step"]) for s in run["segments"]]
     return Curve("progress", range(len(run["progress"])), run["progress"], "line"), segments
@@ -150,25 +150,25 @@ def _picture(curve: Curve, segments: Sequence[tuple[int, int, int | None]]) -> R
 
 
 @router.get("/episode/{dataset}/{episode_index}/actions")
-def actions_track(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def actions_track(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The track of actions, and the names of the state's dimensions, which the page fetches: a part of a page."""
-    episode = find_episode(at.reader, dataset, episode_index)
+    episode = find_episode(visit.reader, dataset, episode_index)
     message = chart = None
     names: list[str] = []
     try:
-        found = recorded(at.reader, episode)
-        names = list(found.state_names)
-        if found.action is None:
+        recording = recorded(visit.reader, episode)
+        names = list(recording.state_names)
+        if recording.action is None:
             message = (
                 f"the actions of {dataset} {episode_index}: the source has none, or they are not read of its format"
             )
         else:
-            series = [(name_of(found.action_names, k), v) for k, v in enumerate(found.action.T.tolist())]
+            series = [(name_of(recording.action_names, k), v) for k, v in enumerate(recording.action.T.tolist())]
             chart = measure_chart("action", series, episode.num_frames)
     except PageError as e:
         message = str(e)
     curves = charts_data({"action": chart["lines"] if chart else []})["action"]
-    return at.part("actions.html", message=message, chart=chart, names=names, curves=curves)
+    return visit.part("actions.html", message=message, chart=chart, names=names, curves=curves)
 
 
 def name_of(names: Sequence[str], dimension: int) -> str:
@@ -189,14 +189,16 @@ def demonstration(index: Indexed, dataset: str, episode_index: int) -> dict[str,
 
 def neighbours(reader: LakeReader, index: Indexed, episode: LakeEpisode) -> tuple[int | None, int | None]:
     """The episodes of the dataset before and after this one, in the lake as the reader sees it."""
-    beside = "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
+    neighbours_sql = (
+        "SELECT max(episode_index) FILTER (episode_index < $2), min(episode_index) FILTER (episode_index > $2)"
+    )
     key = episode.dataset, episode.episode_index
     # The index answers sooner, but an older one does not know which episodes have come and gone
     if index.snapshot.number == reader.snapshot.number:
-        [found] = index.rows(f"{beside} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key)
+        [numbers] = index.rows(f"{neighbours_sql} FROM episodes WHERE dataset = TRY_CAST($1 AS dataset_word)", *key)
     else:
-        [found] = reader.rows(f"{beside} FROM episode_facts WHERE dataset = $1", *key)
-    return found
+        [numbers] = reader.rows(f"{neighbours_sql} FROM episode_facts WHERE dataset = $1", *key)
+    return numbers
 
 
 def stages(reader: LakeReader, episode: LakeEpisode) -> list[dict]:
@@ -239,8 +241,10 @@ def run_name(run: dict[str, Any]) -> str:
 def charts_data(lines: Mapping[str, Sequence[Curve]]) -> dict[str, list[dict[str, Any]]]:
     """The curves of charts for the script that shows their values at the cursor; `frames` None: one for each."""
     return {
-        title: [{"frames": None if type(c.frames) is range else list(c.frames), "values": list(c.values)} for c in of]
-        for title, of in lines.items()
+        title: [
+            {"frames": None if type(c.frames) is range else list(c.frames), "values": list(c.values)} for c in curves
+        ]
+        for title, curves in lines.items()
     }
 
 
@@ -275,32 +279,32 @@ def measure_chart(title: str, series: Series, num_frames: int) -> dict[str, Any]
     if title != GRIPPERS:
         low, high = charts.nice_ends([0.0, *(value for _, values in series for value in values if value is not None)])
     # Several curves of one measurement differ by their dashes
-    kind, most = (f"{KINDS[title]} dash", 3) if title in KINDS else ("dim", DIMENSIONS)
-    lines = [Curve(name, range(len(v)), v, f"line {kind}{k % most}") for k, (name, v) in enumerate(series)]
+    kind, max_lines = (f"{KINDS[title]} dash", 3) if title in KINDS else ("dim", DIMENSIONS)
+    lines = [Curve(name, range(len(v)), v, f"line {kind}{k % max_lines}") for k, (name, v) in enumerate(series)]
     chart = charts.curves(lines, num_frames, low, high)
     return {"title": title, "lines": lines, "low": low, "high": high, "chart": chart}
 
 
 @router.get("/why/{dataset}/{episode_index}")
-def why_page(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
-    episode = find_episode(at.reader, dataset, episode_index)
-    rows = at.reader.dicts(CALLS_SQL, dataset, episode_index)
+def why_page(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+    episode = find_episode(visit.reader, dataset, episode_index)
+    rows = visit.reader.dicts(CALLS_SQL, dataset, episode_index)
     # A call names stored pictures by the SHA-256 of their bytes
     pictures = {}
-    for camera, of_camera in keyframes(at.reader, episode.key).items():
+    for camera, of_camera in keyframes(visit.reader, episode.key).items():
         for k in of_camera:
             sha256 = k["url"].rsplit("/", 1)[1].removesuffix(".jpg")
             pictures[sha256] = {"url": k["url"], "camera": camera, "frame": k["frame_index"]}
     # The lake has the facts of each question; words and pictures are in the kept replies, which may be pruned
-    folder = at.explorer.space.responses
+    folder = visit.explorer.space.responses
     store = stored_replies(folder) if rows and folder.is_dir() else None
     calls = [call_shown(row, store.get(row["call_key"]) if store else None, pictures) for row in rows]
-    return at.page(
+    return visit.page(
         "why.html",
         title=f"Why {dataset} {episode_index}",
         episode=episode,
         facts=episode.facts,
-        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(at.reader, episode)],
+        runs=[run | {"parameters": indented(run["about"].get("params"))} for run in label_runs(visit.reader, episode)],
         calls=calls,
         cost_usd=sum(row["cost_usd"] or 0.0 for row in rows),
         max_calls=MAX_CALLS,

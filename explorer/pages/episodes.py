@@ -35,15 +35,15 @@ Name = Annotated[str, Field(min_length=1, max_length=80)]
 
 
 @router.get("/episodes")
-def page(at: Visiting) -> HTMLResponse:
-    reader, index = at.reader, at.index
-    selection = EpisodeSelection.of(at.request.query_params).at(reader, index)
+def page(visit: Visiting) -> HTMLResponse:
+    reader, index = visit.reader, visit.index
+    selection = EpisodeSelection.of(visit.request.query_params).at(reader, index)
     total = count(index, selection)
     pages = max(1, -(-total // PAGE))
     selection = replace(selection, page=min(selection.page, pages))
     episodes = episodes_of(index, selection)
     tags = tags_of(reader, [(e["dataset"], e["episode_index"]) for e in episodes])
-    return at.page(
+    return visit.page(
         "episodes.html",
         title="Episodes",
         index=index,
@@ -56,10 +56,10 @@ def page(at: Visiting) -> HTMLResponse:
         episodes=[e | {"marks": tags[e["dataset"], e["episode_index"]]} for e in episodes],
         marked=marked(reader, index, selection),
         ranges=ranges(index, selection),
-        views=saved(at.explorer.space, VIEWS),
+        views=saved(visit.explorer.space, VIEWS),
         commands=selection.commands(
-            str(at.explorer.space.root),
-            frozen_options(at),
+            str(visit.explorer.space.root),
+            frozen_options(visit),
             licence_flags(row["license"] for row in reader.dicts("SELECT license FROM datasets ORDER BY dataset")),
         ),
         shown=SHOWN,
@@ -69,23 +69,26 @@ def page(at: Visiting) -> HTMLResponse:
 def ranges(index: Indexed, selection: EpisodeSelection) -> list[dict[str, Any]]:
     """The sliders: of each number its name, title, least and largest value of the corpus, step, and what is chosen."""
     chosen = {name: (low, high) for name, low, high in selection.ranges}
-    found = []
+    shown_ranges = []
     for name, (title, column, _) in RANGES.items():
         sql = f"SELECT min({column}), max({column}) FROM episodes"
         [(low, high)] = index.once(("range", name), lambda sql=sql: index.rows(sql))
         if low is None:
             continue
         low, high, step = (0.0, 1.0, 0.01) if name == "confidence" else (floor(low), max(ceil(high), 1), 1)
-        from_, to = chosen.get(name, (None, None))
-        ends = [("from", low, high, low if from_ is None else from_), ("to", low, high, high if to is None else to)]
-        found.append({"name": name, "title": title, "step": step, "ends": ends})
-    return found
+        from_, upper = chosen.get(name, (None, None))
+        ends = [
+            ("from", low, high, low if from_ is None else from_),
+            ("to", low, high, high if upper is None else upper),
+        ]
+        shown_ranges.append({"name": name, "title": title, "step": step, "ends": ends})
+    return shown_ranges
 
 
-def frozen_options(at: Visit) -> str:
+def frozen_options(visit: Visit) -> str:
     """The command line's option for the state that is looked at: its release, else its snapshot."""
-    release = at.explorer.options.release
-    return f"--release {release}" if release else f"--snapshot {at.reader.snapshot.number}"
+    release = visit.explorer.options.release
+    return f"--release {release}" if release else f"--snapshot {visit.reader.snapshot.number}"
 
 
 class SavedQuery(BaseModel):
@@ -113,8 +116,8 @@ def saved(space: Workspace, kind: str) -> list[dict[str, str]]:
                 raise ValueError(f"each needs name and {KEYS[kind]}, which are texts")
         return rows
     except (ValueError, TypeError) as e:
-        why = str(e).splitlines()[0]
-        raise PageError(f"{path} holds no saved {kind}: {why}; mend or delete it", 500) from e
+        reason = str(e).splitlines()[0]
+        raise PageError(f"{path} holds no saved {kind}: {reason}; mend or delete it", 500) from e
 
 
 def _path(space: Workspace, kind: str) -> Path:

@@ -32,105 +32,107 @@ def _command(explorer: Explorer, dataset: str) -> list[str]:
     return ["build", f"--dataset={dataset}", f"--workspace={explorer.space.root}"]
 
 
-def _state(at: Visit) -> dict[str, Any]:
+def _state(visit: Visit) -> dict[str, Any]:
     """How far the newest build is, whoever started it; `dataset` None: there was none.
 
     stages: of the build's plan; None before it is made. done: those in the lake by now; last, now: of them.
     error: why it failed, in words.
     """
     # Whether it runs is asked first: what it writes at its end is there once it does not
-    job: ChildJob = at.request.app.state.label_job
+    job: ChildJob = visit.request.app.state.label_job
     running, about = job.running, job.about()
     if not about:
         return {"dataset": None, "running": False}
     events = job.events()
     has_ended_well = [e["exit_code"] for e in events if e["event"] == "end"] == [0]
     started_at = datetime.fromisoformat(about["started_at"])
-    done, last = at.reader.rows(DONE_SQL, about["dataset"], started_at)[0]
+    num_done, last = visit.reader.rows(DONE_SQL, about["dataset"], started_at)[0]
     return {
         "dataset": about["dataset"],
         "running": running,
         "seconds": (datetime.now(UTC) - started_at).total_seconds(),
         "stages": next((e["stages"] for e in events if e["event"] == "plan"), None),
-        "done": done,
+        "done": num_done,
         "last": IN_WORDS.get(last, last),
         "now": (NOW.findall(job.log()) or [""])[-1],
         "error": None if running or has_ended_well else errors_in(job.log()) or BROKEN_OFF,
-        "command": in_words(_command(at.explorer, about["dataset"])),
+        "command": in_words(_command(visit.explorer, about["dataset"])),
     }
 
 
-def _panel(at: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
+def _panel(visit: Visit, dataset: str, episode_index: int | None = None) -> HTMLResponse:
     """What is said of tasks that somebody has shown: how far a build is, whether one would label anything anew.
 
     Of the task alone that an episode shows, where one is given. Empty where nothing is shown.
     """
-    job = _state(at)
+    job = _state(visit)
     # A page asks each second while a build runs, and shows nothing else
     if job["running"]:
-        return at.part("labelling.html", job=job, others=[])
-    tasks, is_reference = shown_tasks(at.reader, dataset), episode_index is not None
-    shown = [task for task in tasks if task["references"] and episode_index in (None, *task["references"])]
-    others = [task for task in shown if task["others"]]
-    if not (others if is_reference else shown):
+        return visit.part("labelling.html", job=job, others=[])
+    tasks, is_reference = shown_tasks(visit.reader, dataset), episode_index is not None
+    reference_tasks = [task for task in tasks if task["references"] and episode_index in (None, *task["references"])]
+    tasks_to_label = [task for task in reference_tasks if task["others"]]
+    if not (tasks_to_label if is_reference else reference_tasks):
         return HTMLResponse("")
-    why = at.explorer.options.why_read_only or why_unused(at.reader, dataset)
-    unbuilt = at.reader.rows("SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset)
+    reason = visit.explorer.options.why_read_only or why_unused(visit.reader, dataset)
+    unbuilt = visit.reader.rows(
+        "SELECT count(DISTINCT episode_index) FROM pending_corrections WHERE dataset = ?", dataset
+    )
     # Chunks that the next build labels anew
-    waiting = pending_chunks(LakeConnection(at.explorer.space, at.reader.con), dataset) if why is None else []
-    return at.part(
+    waiting = pending_chunks(LakeConnection(visit.explorer.space, visit.reader.con), dataset) if reason is None else []
+    return visit.part(
         "labelling.html",
         dataset=dataset,
         job=job,
-        why_not=why,
+        why_not=reason,
         waiting=len(waiting),
         is_reference=is_reference,
-        others=others,
-        num_runs=sum(task["runs"] for task in shown),
+        others=tasks_to_label,
+        num_runs=sum(task["runs"] for task in reference_tasks),
         unbuilt=unbuilt[0][0],
     )
 
 
 @router.get("/labelling/{dataset}")
-def state(at: Visiting, dataset: str) -> HTMLResponse:
+def state(visit: Visiting, dataset: str) -> HTMLResponse:
     """Of the tasks of a dataset: a part of a page."""
-    at.reader.check_dataset(dataset)
-    return _panel(at, dataset)
+    visit.reader.check_dataset(dataset)
+    return _panel(visit, dataset)
 
 
 @router.get("/labelling/{dataset}/suggestions")
-def suggestions(at: Visiting, dataset: str) -> HTMLResponse:
+def suggestions(visit: Visiting, dataset: str) -> HTMLResponse:
     """The tasks with which run to label next, and why; takes seconds on large ones. Kept until the lake changes."""
-    at.reader.check_dataset(dataset)
-    suggest = at.explorer.options.suggest
-    found, why = [], None
-    if suggest is not None and not at.explorer.options.why_read_only:
+    visit.reader.check_dataset(dataset)
+    suggest = visit.explorer.options.suggest
+    suggested, reason = [], None
+    if suggest is not None and not visit.explorer.options.why_read_only:
         with _asking:
             try:
-                found = at.reader.once(("suggestions", dataset), lambda: suggest(dataset))
+                suggested = visit.reader.once(("suggestions", dataset), lambda: suggest(dataset))
             except UserError as e:
-                why = f"no run can be suggested: {e}"
-    by_task = {suggestion["task"]: suggestion for suggestion in found}
-    tasks = listed_tasks(at, dataset)[:MOST_TASKS]
-    return at.part("tasks.html", chosen=dataset, tasks=tasks, suggestions=by_task, why_none=why)
+                reason = f"no run can be suggested: {e}"
+    by_task = {suggestion["task"]: suggestion for suggestion in suggested}
+    tasks = listed_tasks(visit, dataset)[:MOST_TASKS]
+    return visit.part("tasks.html", chosen=dataset, tasks=tasks, suggestions=by_task, why_none=reason)
 
 
 @router.get("/labelling/{dataset}/{episode_index}")
-def episode_state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def episode_state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """The same of the task of one episode alone, where that shows the others how the task goes."""
-    find_episode(at.reader, dataset, episode_index)
-    return _panel(at, dataset, episode_index)
+    find_episode(visit.reader, dataset, episode_index)
+    return _panel(visit, dataset, episode_index)
 
 
 @router.post("/api/labelling/{dataset}")
-def start(at: Visiting, dataset: str) -> JSONResponse:
+def start(visit: Visiting, dataset: str) -> JSONResponse:
     """Build a dataset of the lake as it was built last."""
-    at.reader.check_dataset(dataset)
-    if why := at.explorer.options.why_read_only or why_unused(at.reader, dataset):
-        raise PageError(why, 403)
-    job: ChildJob = at.request.app.state.label_job
-    arguments = [*_command(at.explorer, dataset), f"--events={job.file('events')}"]
+    visit.reader.check_dataset(dataset)
+    if reason := visit.explorer.options.why_read_only or why_unused(visit.reader, dataset):
+        raise PageError(reason, 403)
+    job: ChildJob = visit.request.app.state.label_job
+    arguments = [*_command(visit.explorer, dataset), f"--events={job.file('events')}"]
     about = {"dataset": dataset, "started_at": datetime.now(UTC).isoformat()}
-    of = job.about().get("dataset", "another dataset")
-    job.start(arguments, about, f"runs of {of} are being labelled: one build at a time")
+    busy_dataset = job.about().get("dataset", "another dataset")
+    job.start(arguments, about, f"runs of {busy_dataset} are being labelled: one build at a time")
     return JSONResponse({}, 202)

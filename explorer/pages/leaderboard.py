@@ -42,33 +42,33 @@ CONFUSION_SQL = f"""
 
 @router.get("/leaderboard")
 def page(
-    at: Visiting, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
+    visit: Visiting, benchmark: str = "", slice: str = "all", metric: str = "", by: Literal["", "slices"] = ""
 ) -> HTMLResponse:
     """`by` slices: every model by every slice, by one metric."""
-    reader = at.reader
+    reader = visit.reader
     [[benchmarks]] = reader.rows("SELECT coalesce(list(DISTINCT benchmark ORDER BY benchmark), []) FROM eval_runs")
     if benchmark and benchmark not in benchmarks:
         raise PageError(f"there is no benchmark {benchmark[:60]!r} in this corpus")
-    shown = benchmark or next(iter(benchmarks), "")
-    slices, metrics = (_names(reader, column, shown) for column in ("slice", "metric"))
+    shown_benchmark = benchmark or next(iter(benchmarks), "")
+    slices, metrics = (_names(reader, column, shown_benchmark) for column in ("slice", "metric"))
     # The metric to begin with: the one that says most of those that a benchmark has
     chosen = metric or next((m for m in (*leading_metrics(), *metrics) if m in metrics), "")
-    rows, rows_of_seen = scores(reader, shown, slice, chosen)
-    return at.page(
+    rows, rows_of_seen = scores(reader, shown_benchmark, slice, chosen)
+    return visit.page(
         "leaderboard.html",
         title="Leaderboard",
-        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freezing(at),
+        freeze="" if reader.rows("SELECT 1 FROM releases LIMIT 1") else freezing(visit),
         untrained=not reader.rows("SELECT 1 FROM training_runs LIMIT 1"),
         benchmarks=benchmarks,
         slices=slices,
         metrics=metrics,
-        chosen={"benchmark": shown, "slice": slice, "metric": chosen},
+        chosen={"benchmark": shown_benchmark, "slice": slice, "metric": chosen},
         rows=rows,
         rows_of_seen=rows_of_seen,
         lower=is_lower_better(chosen),
         sentence=sentence_of(chosen),
         by=by,
-        matrix=slices_matrix(reader, shown, chosen) if by else None,
+        matrix=slices_matrix(reader, shown_benchmark, chosen) if by else None,
     )
 
 
@@ -96,15 +96,15 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
     """Models by slices: `slices`, and `rows` of (evaluation, cells); a cell has value, n, and whether it is the best of
     its slice; None where nothing was asked. The best on all episodes stands first."""
     lower = is_lower_better(metric)
-    found = reader.dicts(SLICES_SQL.format(best="min" if lower else "max"), benchmark, metric)
-    slices = sorted({row["slice"] for row in found}, key=lambda name: (name != "all", name))
+    rows = reader.dicts(SLICES_SQL.format(best="min" if lower else "max"), benchmark, metric)
+    slices = sorted({row["slice"] for row in rows}, key=lambda name: (name != "all", name))
     runs: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
-    for row in found:
+    for row in rows:
         _, cells = runs.setdefault(row["eval_run"], (row | {"baseline": BASELINES.get(row["model"])}, {}))
         cells[row["slice"]] = row
 
-    def place(of: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:
-        run, cells = of
+    def place(run_cells: tuple[dict[str, Any], dict[str, Any]]) -> tuple[bool, float, str]:
+        run, cells = run_cells
         value = cells["all"]["value"] if "all" in cells else 0.0
         return "all" not in cells, value if lower else -value, run["model"]
 
@@ -114,20 +114,20 @@ def slices_matrix(reader: LakeReader, benchmark: str, metric: str) -> dict[str, 
 
 @router.get("/leaderboard/{eval_run}")
 def behind(
-    at: Visiting, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
+    visit: Visiting, eval_run: str, page: Annotated[int, Query(ge=1, le=10**5)] = 1, slice: str = "all"
 ) -> HTMLResponse:
     """The episodes behind an evaluation's numbers, the worst first: by the mean error of its answers."""
-    reader = at.reader
-    found = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
-    if not found:
+    reader = visit.reader
+    runs = reader.dicts("FROM eval_runs WHERE eval_run = ?", eval_run)
+    if not runs:
         raise PageError(f"there is no evaluation {eval_run[:40]!r}")
     rows = reader.dicts(BEHIND_SQL, eval_run, PAGE * (page - 1))
     total = rows[0]["total"] if rows else 0
     all_scores = reader.dicts("FROM eval_scores WHERE eval_run = ? ORDER BY metric", eval_run)
-    return at.page(
+    return visit.page(
         "behind.html",
-        title=f"{found[0]['model']} on {found[0]['benchmark']}",
-        run=found[0],
+        title=f"{runs[0]['model']} on {runs[0]['benchmark']}",
+        run=runs[0],
         rows=rows,
         total=total,
         number=page,
@@ -143,14 +143,14 @@ def confusion_matrix(reader: LakeReader, eval_run: str) -> dict[str, Any] | None
     """Heads of columns, and of each task of a video a row of cells: value and drawing, None where nothing was asked.
 
     None of an evaluation without such a matrix."""
-    cells = {(video, told): value for video, told, value in reader.rows(CONFUSION_SQL, eval_run)}
+    cells = {(video, instruction): value for video, instruction, value in reader.rows(CONFUSION_SQL, eval_run)}
     if not cells:
         return None
 
-    def cell(video: str, told: str) -> tuple[float, Markup, bool] | None:
-        value = cells.get((video, told))
-        return None if value is None else (value, charts.share(value), video == told)
+    def cell(video: str, instruction: str) -> tuple[float, Markup, bool] | None:
+        value = cells.get((video, instruction))
+        return None if value is None else (value, charts.share(value), video == instruction)
 
-    instructions, videos = sorted({told for _, told in cells}), sorted({video for video, _ in cells})
-    rows = [(video, [cell(video, told) for told in instructions]) for video in videos]
-    return {"heads": [f"#{told}" for told in instructions], "rows": rows}
+    instructions, videos = sorted({instruction for _, instruction in cells}), sorted({video for video, _ in cells})
+    rows = [(video, [cell(video, instruction) for instruction in instructions]) for video in videos]
+    return {"heads": [f"#{instruction}" for instruction in instructions], "rows": rows}

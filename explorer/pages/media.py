@@ -24,22 +24,22 @@ Camera = Annotated[int, Path(ge=0)]
 
 
 @router.get("/video/{camera}")
-def video(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
+def video(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> Response:
     """The file that holds a camera's pictures, also in parts (Range). It may hold other episodes, too."""
-    path = media.video_file(at.explorer.space, find_episode(at.reader, dataset, episode_index), camera)
+    path = media.video_file(visit.explorer.space, find_episode(visit.reader, dataset, episode_index), camera)
     kind = media.MEDIA_TYPES.get(path.suffix.lower(), "application/octet-stream")
     return FileResponse(path, media_type=kind, headers=SHORT)
 
 
 @router.get("/video/{camera}/in_order")
-def in_order(at: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> JSONResponse:
+def in_order(visit: Visiting, dataset: str, episode_index: EpisodeIndex, camera: Camera) -> JSONResponse:
     """Do the rows have the file's pictures one after the other, from the listed frame on? Else a page plays the
     converted video, whose frames are those of the rows."""
-    episode = find_episode(at.reader, dataset, episode_index)
-    media.video_file(at.explorer.space, episode, camera)
+    episode = find_episode(visit.reader, dataset, episode_index)
+    media.video_file(visit.explorer.space, episode, camera)
     view = cameras(episode, {})[camera]
-    snapshot = at.reader.snapshot.number
-    pictures = media.places(at.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
+    snapshot = visit.reader.snapshot.number
+    pictures = media.places(visit.explorer.corpus, snapshot, dataset, episode_index, view["camera"])
     first = view["video"]["start_frame"]
     return JSONResponse(pictures is None or pictures == [*range(first, first + len(pictures))], headers=SHORT)
 
@@ -77,9 +77,9 @@ async def _made(request: Request, dataset: str, episode_index: int, camera: int,
         return await while_wanted(request, convert)
 
 
-def _label(at: Visit, episode: LakeEpisode) -> DrawnLabel:
+def _label(visit: Visit, episode: LakeEpisode) -> DrawnLabel:
     """The label that counts, with what people have said since the last build. Raises PageError: none has a curve."""
-    runs = shown_episode(at, episode)["runs"]
+    runs = shown_episode(visit, episode)["runs"]
     run = next((run for run in runs if run["active"] and run["progress"]), None)
     if run is None:
         raise PageError(f"{episode.dataset} {episode.episode_index} has no label that counts: build it first")
@@ -87,32 +87,34 @@ def _label(at: Visit, episode: LakeEpisode) -> DrawnLabel:
 
 
 @router.get("/keyframes/{sha256}.jpg")
-def keyframe(at: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
+def keyframe(visit: Visiting, dataset: str, episode_index: EpisodeIndex, sha256: str) -> Response:
     """A stored picture, if the lake lists it for this episode."""
-    listed = keyframes(at.reader, (dataset, chunk_of(at.reader, dataset, episode_index), episode_index))
+    listed = keyframes(visit.reader, (dataset, chunk_of(visit.reader, dataset, episode_index), episode_index))
     if not any(k["url"].endswith(f"/{sha256}.jpg") for of_camera in listed.values() for k in of_camera):
         raise PageError(f"{dataset} {episode_index} has no such picture")
-    path = at.explorer.space.keyframe(sha256)
+    path = visit.explorer.space.keyframe(sha256)
     if not path.is_file():
         raise PageError("this picture is listed, but its file is missing from the workspace")
     return FileResponse(path, media_type="image/jpeg", headers=FOREVER)
 
 
 @router.get("/{kind}.jpg")
-def picture(at: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
+def picture(visit: Visiting, dataset: str, episode_index: EpisodeIndex, kind: Literal["thumb", "sheet"]) -> Response:
     """A thumbnail, or a contact sheet."""
-    data = media.thumbnail(at.explorer.corpus, at.reader.snapshot.number, dataset, episode_index, kind)
+    data = media.thumbnail(visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, kind)
     return Response(data, media_type="image/jpeg", headers=SHORT)
 
 
 @router.get("/frames/{frame_index}.jpg")
 def frame(
-    at: Visiting,
+    visit: Visiting,
     dataset: str,
     episode_index: EpisodeIndex,
     frame_index: EpisodeIndex,
     camera: Annotated[str, Query(max_length=200)],
 ) -> Response:
     """A small picture of what a camera shows at a frame."""
-    data = media.moment(at.explorer.corpus, at.reader.snapshot.number, dataset, episode_index, camera, frame_index)
+    data = media.moment(
+        visit.explorer.corpus, visit.reader.snapshot.number, dataset, episode_index, camera, frame_index
+    )
     return Response(data, media_type="image/jpeg", headers=SHORT)

@@ -30,11 +30,11 @@ class Decision(BaseModel):
 
 
 @router.get("/recordings")
-def page(at: Visiting) -> HTMLResponse:
+def page(visit: Visiting) -> HTMLResponse:
     """What people said of recordings that episodes only resemble, episode by episode."""
-    lake = _lake(at)
+    lake = _lake(visit)
     words_by_place = {place: [*words] for place, words in groupby(recordings.in_review(lake), _place)}
-    return at.page(
+    return visit.page(
         "recordings.html",
         title="Recordings in review",
         episodes=[_episode(lake, place, words_by_place[place]) for place in [*words_by_place][:MOST_LISTED]],
@@ -59,19 +59,19 @@ def _episode(lake: LakeConnection, place: tuple[str, int], words: list[dict[str,
     }
 
 
-def _lake(at: Visit) -> LakeConnection:
-    return LakeConnection(at.explorer.space, at.reader.con)
+def _lake(visit: Visit) -> LakeConnection:
+    return LakeConnection(visit.explorer.space, visit.reader.con)
 
 
 @router.get("/recordings/{dataset}/{episode_index}/{side}.png")
 def strip(
-    at: Visiting, dataset: str, episode_index: EpisodeIndex, side: Annotated[Literal["former", "present"], Path()]
+    visit: Visiting, dataset: str, episode_index: EpisodeIndex, side: Annotated[Literal["former", "present"], Path()]
 ) -> Response:
     """Pictures of the moments of an episode, or of the recording that it resembles, from left to right.
 
     Raises PageError: none are kept.
     """
-    former, present = recordings.pictures_in_review(_lake(at), dataset, episode_index)
+    former, present = recordings.pictures_in_review(_lake(visit), dataset, episode_index)
     pictures = former if side == "former" else present
     if not pictures:
         raise PageError("no pictures of it are kept")

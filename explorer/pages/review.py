@@ -62,26 +62,26 @@ DETAILS_SQL = """
 
 @router.get("/review")
 def page(
-    at: Visiting,
+    visit: Visiting,
     kind: str = "all",
     dataset: str | None = None,
     person: str | None = None,
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> HTMLResponse:
     kind = kind if kind in SIGNS or kind in OTHERS else "all"
-    counts = _counts(at, dataset)
-    datasets = [name for (name,) in at.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
+    counts = _counts(visit, dataset)
+    datasets = [name for (name,) in visit.reader.rows("SELECT dataset FROM datasets ORDER BY 1")]
     # Of a corpus of one dataset that one is meant
     chosen = dataset if dataset in datasets else datasets[0] if len(datasets) == 1 else None
-    tasks = listed_tasks(at, chosen) if chosen else []
+    tasks = listed_tasks(visit, chosen) if chosen else []
     queue = ReviewQueue(kind, dataset, person or None) if kind in SIGNS else None
-    left = queue.left(at) if queue else counts[kind]
-    pace = at.reader.dicts(PACE_SQL)
-    return at.page(
+    num_left = queue.left(visit) if queue else counts[kind]
+    pace = visit.reader.dicts(PACE_SQL)
+    return visit.page(
         "review.html",
         title="Review",
-        index=at.index,
-        of_now=counts_are_of_now(at),
+        index=visit.index,
+        of_now=counts_are_of_now(visit),
         kind=kind,
         dataset=dataset,
         datasets=datasets[:MOST_TASKS],
@@ -91,33 +91,35 @@ def page(
         num_tasks=len(tasks),
         kinds={k: t for k, (t, _) in SIGNS.items()} | OTHERS,
         counts=counts,
-        rows=_rows(at, queue, kind, dataset, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
+        rows=_rows(visit, queue, kind, dataset, f"LIMIT {PER_PAGE} OFFSET {(page - 1) * PER_PAGE}"),
         queue=queue,
-        first=queue.first(at) if queue else None,
-        left=left,
-        people={p: ReviewQueue(person=p).left(at) for p in [*places_by_value(at.reader, "assigned")][:MOST_TASKS]},
+        first=queue.first(visit) if queue else None,
+        left=num_left,
+        people={
+            p: ReviewQueue(person=p).left(visit) for p in [*places_by_value(visit.reader, "assigned")][:MOST_TASKS]
+        },
         person=person,
-        assumed=assumed_outcomes(at, dataset),
+        assumed=assumed_outcomes(visit, dataset),
         pace=pace,
         seconds_each=pace[0]["seconds"] if pace and pace[0]["judged"] >= FEWEST_JUDGED else None,
         page=page,
-        pages=max(1, -(-left // PER_PAGE)),
+        pages=max(1, -(-num_left // PER_PAGE)),
         can_act=kind != QUARANTINED,
-        num_words=sum(review_counts(LakeConnection(at.explorer.space, at.reader.con)).values()),
+        num_words=sum(review_counts(LakeConnection(visit.explorer.space, visit.reader.con)).values()),
     )
 
 
-def assumed_outcomes(at: Visit, dataset: str | None) -> dict[str, int]:
+def assumed_outcomes(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Of how many usable `episodes`, of all datasets or of one, nobody says how they ended (`assumed`)."""
-    return at.index.dicts(ASSUMED_SQL, ended=said_since(at, "outcomes"), dataset=dataset)[0]
+    return visit.index.dicts(ASSUMED_SQL, ended=said_since(visit, "outcomes"), dataset=dataset)[0]
 
 
-def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
+def _counts(visit: Visit, dataset: str | None) -> dict[str, int]:
     """Episodes by kind, of all datasets or of one; without those that were judged since the index was made."""
-    indexed, judged, ended = at.index, judged_since(at), said_since(at, "outcomes")
+    indexed, judged, ended = visit.index, judged_since(visit), said_since(visit, "outcomes")
 
     def count() -> dict[str, int]:
-        counts = {name: ReviewQueue(name, dataset).left(at) for name in SIGNS}
+        counts = {name: ReviewQueue(name, dataset).left(visit) for name in SIGNS}
         is_left = "NOT list_contains($judged, dataset || ' ' || episode_index)"
         sql = f"SELECT count(*) AS num FROM waiting WHERE {OF_DATASET} AND {is_left}"
         counts[WAITING] = indexed.dicts(sql, dataset=dataset, judged=judged)[0]["num"]
@@ -125,47 +127,47 @@ def _counts(at: Visit, dataset: str | None) -> dict[str, int]:
         counts[QUARANTINED] = indexed.dicts(sql, dataset=dataset)[0]["num"]
         return counts
 
-    changed = at.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
+    changed = visit.reader.rows(f"SELECT count(*) FROM ({CHANGED_SQL})", dataset)[0][0]
     said = frozenset(judged), frozenset(ended)
     return indexed.once(("review counts", dataset, said), count) | {CHANGED: changed}
 
 
-def _rows(at: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str) -> list[dict[str, Any]]:
+def _rows(visit: Visit, queue: ReviewQueue | None, kind: str, dataset: str | None, limit: str) -> list[dict[str, Any]]:
     """A page of a queue, without the episodes that people have judged since the index was made: each with its newest
     correction, which a judgement made on the page follows; of quarantined ones with the finding's detail.
     """
     if kind == QUARANTINED:
-        rows = at.index.dicts(
+        rows = visit.index.dicts(
             "SELECT dataset::VARCHAR AS dataset, episode_index, t.text AS task, reason::VARCHAR AS reason "
             f"FROM episodes LEFT JOIN tasks t USING (task_id) WHERE reason <> 'ok' AND {OF_DATASET} "
             f"ORDER BY row {limit}",
             dataset=dataset,
         )
-        return _with(at.reader, rows, "detail", DETAILS_SQL)
+        return _with(visit.reader, rows, "detail", DETAILS_SQL)
     if kind == CHANGED:
-        rows = at.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
+        rows = visit.reader.dicts(f"{CHANGED_SQL} {limit}", dataset)
         for row in rows:  # both labels as strips
-            labels = labels_of_episode(at.reader.con, row["dataset"], row["chunk"], row["episode_index"])
+            labels = labels_of_episode(visit.reader.con, row["dataset"], row["chunk"], row["episode_index"])
             both = [[s.__dict__ for s in labels[row[name]].segments] for name in ("old_run", "label_run")]
             row["strips"] = [charts.spans(segments, segments[-1]["end_frame"]) for segments in both]
     elif queue is None:
-        rows = at.index.dicts(
+        rows = visit.index.dicts(
             f"FROM waiting WHERE NOT list_contains($judged, dataset || ' ' || episode_index) AND {OF_DATASET} "
             f"ORDER BY created_at, correction_id {limit}",
-            judged=judged_since(at),
+            judged=judged_since(visit),
             dataset=dataset,
         )
     else:
-        rows = queue.rows(at, f"ORDER BY {ORDER} {limit}")
-    ended = corrected_places(at.reader, "outcomes")
+        rows = queue.rows(visit, f"ORDER BY {ORDER} {limit}")
+    ended = corrected_places(visit.reader, "outcomes")
     are_ended = any((row["dataset"], row["episode_index"]) in ended for row in rows)
-    rows = _with(at.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
-    are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(at.reader) for row in rows)
-    return _with(at.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
+    rows = _with(visit.reader, rows, "outcome", OUTCOMES_SQL if are_ended else None)
+    are_corrected = any((row["dataset"], row["episode_index"]) in corrected_places(visit.reader) for row in rows)
+    return _with(visit.reader, rows, "follows", NEWEST_SQL if are_corrected else None)
 
 
 def _with(reader: LakeReader, rows: list[dict[str, Any]], name: str, sql: str | None) -> list[dict[str, Any]]:
     """The rows with what a query says of their episodes."""
     places = [f"{row['dataset']} {row['episode_index']}" for row in rows]
-    found = dict(reader.rows(sql, places)) if sql else {}
-    return [row | {name: found.get(place)} for row, place in zip(rows, places, strict=True)]
+    values = dict(reader.rows(sql, places)) if sql else {}
+    return [row | {name: values.get(place)} for row, place in zip(rows, places, strict=True)]

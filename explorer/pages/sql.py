@@ -56,8 +56,9 @@ SqlText = Annotated[str, Query(max_length=MAX_CHARS)]
 ProofText = Annotated[str, Query(max_length=64)]
 
 
-async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]) -> T:
-    """What a process of its own answers to a query; `ask` gets the process, what it reads, and who says to give up.
+async def answer[T](request: Request, run_query: Callable[[SqlProcess, LakeState, Callable[[], bool]], T]) -> T:
+    """What a process of its own answers to a query; `run_query` gets the process, what it reads, and who says to
+    give up.
 
     Raises SqlError; a browser that goes away stops its query.
     """
@@ -65,7 +66,7 @@ async def answer[T](request: Request, ask: Callable[[SqlProcess, LakeState, Call
     def asked(given_up: Callable[[], bool]) -> T:
         explorer_of(request).scribe.settle()
         with explorer_of(request).corpus.state() as state, request.app.state.queries.one() as process:
-            return ask(process, state, given_up)
+            return run_query(process, state, given_up)
 
     async with request.app.state.querying:
         return await while_wanted(request, asked)
@@ -76,37 +77,37 @@ def proof(request: Request, sql: str) -> str:
     return hmac.new(request.state.csrf.encode(), sql.encode(), hashlib.sha256).hexdigest()
 
 
-def may_run(request: Request, sql: str, asked: str) -> bool:
+def may_run(request: Request, sql: str, query_proof: str) -> bool:
     """Did the user ask for this query: on our own page, by typing its address, or with a program?
 
-    A link on another site's page shows a query, and runs none. `asked`: the query's proof, from a link of ours.
+    A link on another site's page shows a query, and runs none. `query_proof`: the query's proof, from a link of ours.
     """
     token = request.headers.get(CSRF_HEADER, "")
-    if _equal(token, request.state.csrf) or _equal(asked, proof(request, sql)):
+    if _equal(token, request.state.csrf) or _equal(query_proof, proof(request, sql)):
         return True
     site = request.headers.get("sec-fetch-site")
     # Browsers leave it out where the address is neither this machine's nor encrypted
     return request.state.is_program if site is None else site in ("same-origin", "none")
 
 
-def _equal(given: str, known: str) -> bool:
-    return hmac.compare_digest(given.encode(), known.encode())
+def _equal(actual: str, expected: str) -> bool:
+    return hmac.compare_digest(actual.encode(), expected.encode())
 
 
 @router.get("/sql")
 async def page(
     request: Request, q: SqlText = "", chart: Literal["table", "bars", "line"] = "table", asked: ProofText = ""
 ) -> HTMLResponse:
-    shown, error = None, None
+    result, error = None, None
     if q.strip() and not may_run(request, q, asked):
         error = "This query comes from a link on another site. Read it, then press Run."
     elif q.strip():
         try:
             table = await answer(request, lambda p, s, g: p.query(s, q, TIME_S, MAX_ROWS + 1, MAX_PAGE_BYTES, g))
-            shown = await run_in_threadpool(_result, table, chart)
+            result = await run_in_threadpool(_result, table, chart)
         except SqlError as e:
             error = str(e)
-    return await run_in_threadpool(_shown, request, q, chart, asked, shown, error)
+    return await run_in_threadpool(_shown, request, q, chart, asked, result, error)
 
 
 Named = tuple[str, int, int | None]  # dataset, episode_index, and frame_index where a row has one
@@ -128,9 +129,9 @@ def _result(table: pa.Table, chart: str) -> dict[str, Any]:
     unique = part.rename_columns([f"{k}:{name}" for k, name in enumerate(names)])
     rows = [list(plain(row).values()) for row in python_rows(unique)]
     drawing = None if chart == "table" else draw(part, chart)
-    named = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
+    named_rows = [_named_by(dict(zip(names, row, strict=True))) for row in rows]
     cut = table.num_rows > MAX_ROWS
-    return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named}
+    return {"names": names, "rows": rows, "drawing": drawing, "cut": cut, "named": named_rows}
 
 
 def _num_values(array: pa.Array) -> int:
@@ -156,40 +157,40 @@ def _is_index(value: Any) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _links(reader: LakeReader, named: list[Named | None]) -> list[str | None]:
+def _links(reader: LakeReader, named_rows: list[Named | None]) -> list[str | None]:
     """The address of the episode of each row, at the time of its frame where it names one; None where there is none."""
-    datasets, episodes, _ = zip(*filter(None, named), strict=True) if any(named) else ((), (), ())
+    datasets, episodes, _ = zip(*filter(None, named_rows), strict=True) if any(named_rows) else ((), (), ())
     rates = reader.rows(RATES_SQL, list(datasets), list(episodes))
     fps = {(dataset, episode): rate for dataset, episode, rate in rates}
     links: list[str | None] = []
-    for name in named:
+    for name in named_rows:
         link = None
         if name is not None and name[:2] in fps:
             dataset, episode, frame = name
             rate = fps[dataset, episode]
-            at = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
-            link = f"/episode/{quote(dataset, safe='')}/{episode}{at}"
+            time_query = f"?t={frame / rate:.2f}" if frame is not None and rate else ""
+            link = f"/episode/{quote(dataset, safe='')}/{episode}{time_query}"
         links.append(link)
     return links
 
 
 def _shown(
-    request: Request, q: str, chart: str, asked: str, shown: dict[str, Any] | None, error: str | None
+    request: Request, q: str, chart: str, asked: str, result: dict[str, Any] | None, error: str | None
 ) -> HTMLResponse:
     explorer = explorer_of(request)
     with explorer.corpus.reading() as reader:
-        at = Visit(request, explorer, reader)
-        return at.page(
+        visit = Visit(request, explorer, reader)
+        return visit.page(
             "sql.html",
             title="SQL",
             q=q,
             chart=chart,
             error=error,
             is_wrong=may_run(request, q, asked),  # else it is a question, not an error
-            shown=shown,
-            links=_links(reader, shown["named"]) if shown else [],
+            shown=result,
+            links=_links(reader, result["named"]) if result else [],
             asked=proof(request, q),
-            place=f"{frozen_options(at)} --workspace {shlex.quote(str(explorer.space.root))}",
+            place=f"{frozen_options(visit)} --workspace {shlex.quote(str(explorer.space.root))}",
             limits={"rows": MAX_ROWS, "time_s": TIME_S, "memory": MEMORY},
             saved=saved(explorer.space, QUERIES),
             examples=EXAMPLES,

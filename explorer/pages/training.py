@@ -54,9 +54,9 @@ RECIPE = re.compile(r"[A-Za-z0-9_]{1,80}")  # the name of a built-in one; a file
 
 
 @router.get("/training")
-def page(at: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
+def page(visit: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTMLResponse:
     """`run`: the training runs to compare, four at most; default: the newest two."""
-    reader = at.reader
+    reader = visit.reader
     runs = reader.dicts(RUNS_SQL)
     by_name = {r["training_run"]: r for r in runs}
     chosen = list(dict.fromkeys(run or [r["training_run"] for r in runs if r["points"]][:AT_FIRST]))
@@ -67,7 +67,7 @@ def page(at: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTML
         raise PageError(f"{len(chosen)} runs are too many for one picture: choose {MOST_RUNS} at most", 400)
     curves = {name: curves_of(reader, name) for name in chosen}
     differ, same = differences([by_name[name]["config"] for name in chosen])
-    return at.page(
+    return visit.page(
         "training.html",
         title="Training",
         runs=runs,
@@ -77,8 +77,8 @@ def page(at: Visiting, run: Annotated[list[str] | None, Query()] = None) -> HTML
         scores=scores_of(reader, chosen),
         differ=differ,
         same=same,
-        freeze=freezing(at),
-        place=shlex.quote(str(at.explorer.space.root)),
+        freeze=freezing(visit),
+        place=shlex.quote(str(visit.explorer.space.root)),
     )
 
 
@@ -86,14 +86,14 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
     """A chart for each kind of curve that any of the runs has, all of them over the same steps."""
     titles = list(dict.fromkeys(title for of_run in curves.values() for title in of_run))
     steps = 1 + max((points[-1][0] for of_run in curves.values() for points in of_run.values()), default=0)
-    found = []
+    shown_panels = []
     for title in titles:
         lines = []
         for k, of_run in enumerate(curves.values()):
             points = of_run.get(title, [])
             lines.append(Curve(f"run {k}", [s for s, _ in points], [v for _, v in points], f"line model{k}"))
         low, high = charts.nice_ends([0.0, *(v for line in lines for v in line.values if v is not None)])
-        found.append(
+        shown_panels.append(
             {
                 "title": title,
                 "low": low,
@@ -103,20 +103,20 @@ def panels(curves: dict[str, dict[str, list[tuple[int, float]]]]) -> list[dict[s
                 "data": {"steps": steps, "lines": [{"frames": line.frames, "values": line.values} for line in lines]},
             }
         )
-    return found
+    return shown_panels
 
 
 def curves_of(reader: LakeReader, run: str) -> dict[str, list[tuple[int, float]]]:
     """(step, value) of each curve that a run has; long runs are thinned evenly."""
-    found: dict[str, list[tuple[int, float]]] = {}
+    points_by_title: dict[str, list[tuple[int, float]]] = {}
     for row in reader.dicts(POINTS_SQL, run):
         extra = json.loads(row["extra"]) if row["extra"] else {}
         values = {title: row[name] for name, title in CURVES.items()} | (extra if isinstance(extra, dict) else {})
         for title, value in values.items():
             if type(value) in (int, float):
-                found.setdefault(title, []).append((row["step"], float(value)))
-    others = sorted(found.keys() - {*CURVES.values()})[:MOST_CURVES]
-    return {title: found[title] for title in (*CURVES.values(), *others) if title in found}
+                points_by_title.setdefault(title, []).append((row["step"], float(value)))
+    other_titles = sorted(points_by_title.keys() - {*CURVES.values()})[:MOST_CURVES]
+    return {title: points_by_title[title] for title in (*CURVES.values(), *other_titles) if title in points_by_title}
 
 
 def scores_of(reader: LakeReader, runs: list[str]) -> dict[str, list[dict[str, Any]]]:
@@ -151,7 +151,7 @@ def differences(configs: list[str]) -> tuple[list[tuple[str, list[str | None]]],
 def _flat(value: Any, name: str = "") -> list[tuple[str, str]]:
     """The settings of a configuration by their dotted names; lists are one value."""
     if isinstance(value, dict) and value:
-        return [found for key, inner in value.items() for found in _flat(inner, f"{name}.{key}" if name else str(key))]
+        return [item for key, inner in value.items() for item in _flat(inner, f"{name}.{key}" if name else str(key))]
     return [(name, json.dumps(value, ensure_ascii=False))]
 
 
@@ -182,18 +182,18 @@ def _why_not(explorer: Explorer) -> str | None:
 
 
 @router.get("/adapt/{dataset}/{episode_index}")
-def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
+def state(visit: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLResponse:
     """Models to adapt, the command with MODEL and RECIPE left open, and what is running: a part of a page."""
-    job: ChildJob = at.request.app.state.adapt_job
+    job: ChildJob = visit.request.app.state.adapt_job
     code = job.process and job.process.poll()
-    models, named = _models(at.reader), partial(_command, at.explorer, dataset, episode_index)
-    return at.part(
+    models, command_line = _models(visit.reader), partial(_command, visit.explorer, dataset, episode_index)
+    return visit.part(
         "adapt.html",
-        episode=find_episode(at.reader, dataset, episode_index),
+        episode=find_episode(visit.reader, dataset, episode_index),
         models=models,
-        command=in_words(named("MODEL", "RECIPE")),
-        first=in_words(named(models[0], "")) if models else "",
-        why_not=_why_not(at.explorer),
+        command=in_words(command_line("MODEL", "RECIPE")),
+        first=in_words(command_line(models[0], "")) if models else "",
+        why_not=_why_not(visit.explorer),
         about=job.process and job.about().get("about"),
         running=job.process is not None and code is None,
         exit_code=code,
@@ -202,17 +202,17 @@ def state(at: Visiting, dataset: str, episode_index: EpisodeIndex) -> HTMLRespon
 
 
 @router.post("/api/adapt/{dataset}/{episode_index}")
-def start(at: Visiting, dataset: str, episode_index: EpisodeIndex, wanted: Wanted) -> JSONResponse:
+def start(visit: Visiting, dataset: str, episode_index: EpisodeIndex, request_body: Wanted) -> JSONResponse:
     """Start proccorpus adapt; only on loopback, only with a model of the corpus and a built-in recipe."""
-    job: ChildJob = at.request.app.state.adapt_job
-    if why := _why_not(at.explorer):
-        raise PageError(why, 403)
-    find_episode(at.reader, dataset, episode_index)
-    if wanted.model not in _models(at.reader):
-        raise PageError(f"the corpus has no trained model {wanted.model!r}", 422)
-    if wanted.recipe and not RECIPE.fullmatch(wanted.recipe):
+    job: ChildJob = visit.request.app.state.adapt_job
+    if reason := _why_not(visit.explorer):
+        raise PageError(reason, 403)
+    find_episode(visit.reader, dataset, episode_index)
+    if request_body.model not in _models(visit.reader):
+        raise PageError(f"the corpus has no trained model {request_body.model!r}", 422)
+    if request_body.recipe and not RECIPE.fullmatch(request_body.recipe):
         raise PageError("recipe: the name of a built-in recipe is needed", 422)
     busy = f"an adaptation is running already: {job.about().get('about', 'of another episode')}"
-    about = {"about": f"{dataset} {episode_index} with {wanted.model}"}
-    job.start(_command(at.explorer, dataset, episode_index, wanted.model, wanted.recipe), about, busy)
+    about = {"about": f"{dataset} {episode_index} with {request_body.model}"}
+    job.start(_command(visit.explorer, dataset, episode_index, request_body.model, request_body.recipe), about, busy)
     return JSONResponse({}, 202)

@@ -77,14 +77,14 @@ def list_episodes(source: Source) -> Listing:
     def folder_of(task: str, episode: str) -> str:
         return f"observations/{task}/{episode}/videos"
 
-    for key, source_id, found, videos in episodes_of(listing, files, folder_of, FIRST_CAMERAS, WRIST):
+    for key, source_id, episode_files, videos in episodes_of(listing, files, folder_of, FIRST_CAMERAS, WRIST):
         if key not in entries:
             detail = f"has files, but task_info/task_{key[0]}.json does not list it"
             listing.warn_next("not_in_metadata", detail)
         account_for_cameras(listing.parts, {video.camera: video.uri for video in videos})
         # Files alone are an episode as well, without text and steps
         entry = entries.get(key, {})
-        num_rows = _num_rows_listed(listing, source_id, found.tables.get("rows"))
+        num_rows = _num_rows_listed(listing, source_id, episode_files.tables.get("rows"))
         if not (tasks := texts_among([entry.get("task_name")])):
             listing.warn_next("no_task", "no task_name")
         # Published entries state no outcome; those of other makers do, beside the steps or above them
@@ -98,7 +98,7 @@ def list_episodes(source: Source) -> Listing:
             fps,
             tasks=tasks,
             num_rows=num_rows,
-            data_uri=found.tables.get("rows"),
+            data_uri=episode_files.tables.get("rows"),
             videos=videos,
             evidence=OutcomeEvidence(listing.stated_outcome(facts)),
             group=listing.group(entry),
@@ -168,8 +168,8 @@ def _account_for_rows(listing: ListingBuilder, file: h5py.File, uri: str) -> Non
     uses = {"timestamp": ("time", "AgiBot's time of each row")}
     uses |= dict.fromkeys(config.keys.state or STATE, ("state", "joints and grippers"))
     if any(gripper.column == "action" for gripper in config.grippers):
-        why = "the registry entry has a gripper in the action"
-        uses |= dict.fromkeys(config.keys.action or ACTION, ("action", why))
+        reason = "the registry entry has a gripper in the action"
+        uses |= dict.fromkeys(config.keys.action or ACTION, ("action", reason))
     file.visit(paths.append)
     tables = {path: table for path in paths if isinstance(table := file[path], h5py.Dataset)}
     for path, table in tables.items():

@@ -73,9 +73,9 @@ def form_of(path: str, shape: Sequence[int | None], dtype: np.dtype | str) -> Pi
         return None
     if sides[2] in (1, 3) and not is_float:
         return PictureForm()
-    for channels_first, (channels, *others) in ((False, sides[::-1]), (True, sides)):
+    for channels_first, (channels, *other_sides) in ((False, sides[::-1]), (True, sides)):
         has_colours = channels == 3 or (channels in (1, 4) and is_called_picture(path))
-        if has_colours and min(others) >= MIN_SIDE:
+        if has_colours and min(other_sides) >= MIN_SIDE:
             return PictureForm(channels_first, is_float, 0.0 if is_float else 255.0)
     return None
 
@@ -92,14 +92,14 @@ def scaled(form: PictureForm, num_rows: int, row: Callable[[int], np.ndarray]) -
     return form._replace(brightest=1.0 if high <= 1 else 255.0), ""
 
 
-def picture_of(array: np.ndarray, form: PictureForm, what: str) -> ArrayPicture:
-    """One picture of an array, without its alpha channel; `what` names it in errors. Raises VideoError."""
+def picture_of(array: np.ndarray, form: PictureForm, description: str) -> ArrayPicture:
+    """One picture of an array, without its alpha channel; `description` names it in errors. Raises VideoError."""
     if form.channels_first:
         array = np.moveaxis(array, 0, -1)
     if array.ndim == 3 and array.shape[2] == 4:
         array = array[:, :, :3]
     if form.is_float:
         if not np.isfinite(array).all():
-            raise VideoError(f"{what} holds values that are no numbers")
+            raise VideoError(f"{description} holds values that are no numbers")
         array = np.clip(np.rint(array.astype(np.float64) * (255 / form.brightest)), 0, 255).astype(np.uint8)
-    return array_picture(array, what)
+    return array_picture(array, description)

@@ -102,10 +102,10 @@ class Vector(NamedTuple):
 def known_reason(path: str) -> str:
     """Why an array is left out on purpose, by its name; "" for one that nothing tells of."""
     name = spelt(path.rpartition("/")[2])
-    for pattern, why in KNOWN_PATHS:
+    for pattern, reason in KNOWN_PATHS:
         if pattern.search(path):
-            return why
-    return next((why for pattern, why in KNOWN_NAMES if pattern.fullmatch(name)), "")
+            return reason
+    return next((reason for pattern, reason in KNOWN_NAMES if pattern.fullmatch(name)), "")
 
 
 def is_bookkeeping_text(name: str) -> bool:
@@ -173,9 +173,9 @@ def action_by_name(arrays: Iterable[ArrayForm]) -> Vector:
         return whole
     if parts := [path for path in plain if path.split("/")[0] in ACTION_NAMES]:
         return Vector(tuple(sorted(parts)), "a part of the action")
-    named = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
-    if len(named) == 1:
-        return Vector(tuple(named), "its name has the word action")
+    named_paths = [path for path in plain if not ACTION_WORDS.isdisjoint(words(path.rpartition("/")[2]))]
+    if len(named_paths) == 1:
+        return Vector(tuple(named_paths), "its name has the word action")
     led = [path for path in plain if not LEADER_WORDS.isdisjoint(words(path.split("/")[0])) and _is_joint(path)]
     return Vector(tuple(sorted(led)), "what the leading arm did" if led else "")
 

@@ -136,9 +136,9 @@ def _cameras(listing: ListingBuilder, uris: Iterable[str], metadata: Mapping[str
         serial = posixpath.splitext(posixpath.basename(uri))[0]
         camera = roles.get(serial, serial)
         if serial.endswith(STEREO):
-            why = "both eyes of a camera beside each other; one of them is read"
-            listing.parts.known("camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, why, file=uri)
-            listing.parts.known("file", f"*{STEREO}.mp4", why)
+            reason = "both eyes of a camera beside each other; one of them is read"
+            listing.parts.known("camera", roles.get(serial.removesuffix(STEREO), serial) + STEREO, reason, file=uri)
+            listing.parts.known("file", f"*{STEREO}.mp4", reason)
             continue
         videos[camera] = uri
         listing.parts.used("camera", camera, "camera", "a video of its own", file=uri)
@@ -183,15 +183,15 @@ def _account_for_rows(listing: ListingBuilder, path: str, dataset: h5py.Dataset,
     elif MEASURES.fullmatch(path) and dataset.dtype.kind in "fiub":
         # One line for each group: there are some sixty
         group = posixpath.dirname(path)
-        why = "DROID's other measures; keys.state or keys.action of an entry reads them"
-        parts.known("array", f"{group}/*", why, file=uri)
+        reason = "DROID's other measures; keys.state or keys.action of an entry reads them"
+        parts.known("array", f"{group}/*", reason, file=uri)
     else:
         parts.unknown("array", path, "DROID's recorder has none of this name", **form)
 
 
 def _num_rows(file: h5py.File, paths: Iterable[str]) -> int | None:
-    found = (find(file, path) for path in paths)
-    return next((t.shape[0] for t in found if isinstance(t, h5py.Dataset) and t.shape), None)
+    tables = (find(file, path) for path in paths)
+    return next((t.shape[0] for t in tables if isinstance(t, h5py.Dataset) and t.shape), None)
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -18,27 +18,27 @@ def usual_uses(config: DatasetConfig) -> Uses:
 
 def account_for_fields(
     parts: PartCensus,
-    where: str,
+    prefix: str,
     names: Iterable[str],
     uses: Uses,
-    known: Mapping[str, str],
+    known_reasons: Mapping[str, str],
     *,
     kind: PartKind = "text",
-    why: str = "no key of this format is called so",
+    reason: str = "no key of this format is called so",
     file: str | None = None,
 ) -> None:
-    """Account for some fields, each by its name behind `where`.
+    """Account for some fields, each by its name behind `prefix`.
 
-    `known`: those that are left out on purpose, and why. `why`: why any other is not used.
+    `known_reasons`: those that are left out on purpose, and why. `reason`: why any other is not used.
     """
     for name in names:
-        title = f"{where}{name}"
+        title = f"{prefix}{name}"
         if name in uses:
             parts.used(kind, title, *uses[name], file=file)
-        elif name in known:
-            parts.known(kind, title, known[name], file=file)
+        elif name in known_reasons:
+            parts.known(kind, title, known_reasons[name], file=file)
         else:
-            parts.unknown(kind, title, why, file=file)
+            parts.unknown(kind, title, reason, file=file)
 
 
 def account_for_cameras(parts: PartCensus, files: Mapping[str, str]) -> None:

@@ -52,10 +52,10 @@ def checked_steps(spans: Iterable[StatedSpan], num_frames: int | None) -> tuple[
     steps = [_checked_step(number, span, num_frames) for number, span in enumerate(spans)]
     # Spans may come in any order, and may leave gaps, but no frame is in two of them
     steps.sort(key=lambda s: s.start_frame)
-    for before, after in pairwise(steps):
-        if after.start_frame < before.end_frame:
+    for step, next_step in pairwise(steps):
+        if next_step.start_frame < step.end_frame:
             raise ValueError(
-                f"{before.name} ends at frame {before.end_frame}, {after.name} begins at {after.start_frame}"
+                f"{step.name} ends at frame {step.end_frame}, {next_step.name} begins at {next_step.start_frame}"
             )
     return tuple(steps)
 
@@ -67,7 +67,10 @@ def with_exclusive_ends(spans: Sequence[StatedSpan]) -> list[StatedSpan]:
     """
     # What is no frame is left to checked_steps
     if {type(edge) for span in spans for edge in (span.start, span.end)} == {int}:
-        between = {after.start - before.end for before, after in pairwise(sorted(spans, key=lambda span: span.start))}
+        between = {
+            next_span.start - previous_span.end
+            for previous_span, next_span in pairwise(sorted(spans, key=lambda span: span.start))
+        }
         if between == {1}:
             return [span._replace(end=span.end + 1) for span in spans]
     return list(spans)
@@ -129,8 +132,8 @@ def episodes_of(
     `first` and `last` are cameras as `in_order` takes them.
     """
     cameras: dict[str, set[str]] = defaultdict(set)  # robots differ between tasks
-    for (task, _), found in files.items():
-        cameras[task].update(found.videos)
+    for (task, _), episode_files in files.items():
+        cameras[task].update(episode_files.videos)
     order = in_order(set().union(*cameras.values()), listing.source.config.cameras, first, last)
     for source_id, key in sorted((joined(*key), key) for key in files):
         folder = folder_of(*key)

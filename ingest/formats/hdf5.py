@@ -61,8 +61,8 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def _files(uris: Iterable[str]) -> list[str]:
-    own = [uri for uri in uris if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")]
-    return sorted(own, key=h5.natural)
+    hdf5_uris = [uri for uri in uris if uri.lower().endswith(h5.SUFFIXES) and not uri.endswith("proprio_stats.h5")]
+    return sorted(hdf5_uris, key=h5.natural)
 
 
 # Listing
@@ -117,10 +117,10 @@ def _find_in_all(listing: ListingBuilder, counts: _DatasetCounts) -> None:
 
 def _report_pictures_beside(listing: ListingBuilder) -> None:
     """Say where the pictures may be that no HDF5 file has."""
-    beside = sorted(uri for uri in listing.source.files if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)))
-    if beside and listing.records and not listing.cameras_in_use():
+    uris = sorted(uri for uri in listing.source.files if uri.lower().endswith((*VIDEO_SUFFIXES, *PICTURE_SUFFIXES)))
+    if uris and listing.records and not listing.cameras_in_use():
         detail = (
-            f"{len(beside)} videos or pictures lie beside the HDF5 files (first: {beside[0]}), as AgiBot DigitalWorld "
+            f"{len(uris)} videos or pictures lie beside the HDF5 files (first: {uris[0]}), as AgiBot DigitalWorld "
             "and DROID have them; they are not read"
         )
         listing.warn("other_layout", detail)
@@ -187,7 +187,7 @@ def _add_episode(
 ) -> None:
     """Add one episode, which is some rows of its group. Raises DataError."""
     config, uri = listing.source.config, place.uri
-    cameras, lost = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
+    cameras, unreadable = h5.cameras_in(listing, uri, place.datasets, place.members.escapes)
     roles = roles_of(place, config)
     num_rows = _num_rows(listing, counts, place, roles, list(cameras.values()), rows)
     texts = texts_of(place, set(cameras.values()))
@@ -217,7 +217,9 @@ def _add_episode(
     )
     outcomes = [*_outcomes(place, (*config.keys.success, config.success_field, *SUCCESS_FIELDS, *deep))]
     used = _uses(config, roles, list(cameras.values()), text_from, rate_from, marks, outcomes)
-    account(listing, place, roles.writer, Uses(used, _unread(config, place, roles, lost), _problems(place, outcomes)))
+    account(
+        listing, place, roles.writer, Uses(used, _unread(config, place, roles, unreadable), _problems(place, outcomes))
+    )
 
 
 def _num_rows(
@@ -245,9 +247,14 @@ def _num_rows(
             "length_differs", f"{num_actions} actions, {num_states} states: the actions are not used", uri
         )
     # robomimic states the length beside the rows
-    stated = place.attributes.get("num_samples")
-    if isinstance(stated, np.number) and np.isfinite(stated) and stated not in (num_rows, num_actions) and num_rows:
-        listing.warn_next("length_differs", f"num_samples says {stated:g}, its rows are {num_rows}", uri)
+    stated_samples = place.attributes.get("num_samples")
+    if (
+        isinstance(stated_samples, np.number)
+        and np.isfinite(stated_samples)
+        and stated_samples not in (num_rows, num_actions)
+        and num_rows
+    ):
+        listing.warn_next("length_differs", f"num_samples says {stated_samples:g}, its rows are {num_rows}", uri)
     return num_rows if num_rows is None else len(range(num_rows)[rows])
 
 
@@ -258,9 +265,9 @@ def _instruction(
     LIBERO, robocasa and others; else a text whose name says that it is one.
     """
     if paths := config.keys.language:
-        found = [(path, h5.texts(stored)) for path in paths for stored in place.values(path)]
-        return [path for path, of_path in found if of_path], texts_among(
-            text for _, of_path in found for text in of_path
+        instruction_texts = [(path, h5.texts(stored)) for path in paths for stored in place.values(path)]
+        return [path for path, of_path in instruction_texts if of_path], texts_among(
+            text for _, of_path in instruction_texts for text in of_path
         )
     instruction = place.json("problem_info").get("language_instruction")  # LIBERO
     if isinstance(instruction, list):
@@ -270,16 +277,16 @@ def _instruction(
         ("ep_meta", h5.texts(place.json("ep_meta").get("lang"))),
     ]  # robocasa
     places += [(path, h5.texts(stored)) for path in TEXT_KEYS for stored in place.values(path)]
-    name, found = next(((path, of_path) for path, of_path in places if of_path), ("", ()))
-    if not found:
-        name, found = instruction_by_name(texts)
-    return [name] if found else [], found
+    name, instruction_texts = next(((path, of_path) for path, of_path in places if of_path), ("", ()))
+    if not instruction_texts:
+        name, instruction_texts = instruction_by_name(texts)
+    return [name] if instruction_texts else [], instruction_texts
 
 
 def _no_task(place: EpisodePlace, texts: Mapping[str, object]) -> str:
     """What is said of an episode without instruction; names the texts that could be one."""
-    others = [name for name in texts if not why_known(place.writer, name)]
-    return "no instruction in the file" + (f" (its texts: {named(others)})" if others else "")
+    unknown_texts = [name for name in texts if not why_known(place.writer, name)]
+    return "no instruction in the file" + (f" (its texts: {named(unknown_texts)})" if unknown_texts else "")
 
 
 def _rate(
@@ -291,15 +298,15 @@ def _rate(
     by_times = None
     if roles.times:
         by_times = rate_by_times(times_in_seconds(h5.values(place.datasets[roles.times], place.limits)[rows]))
-    stated = stated_rates(place)
-    nearest = next(iter(stated.items()), None)
+    stated_fps = stated_rates(place)
+    nearest = next(iter(stated_fps.items()), None)
     if by_times:
         if nearest and abs(nearest[1] / by_times - 1) > RATES_DIFFER:
             detail = f"{nearest[0]} says {nearest[1]:g} fps, the rows' times {by_times:g}; the times count"
             listing.warn_next("frame_rate", detail, place.uri)
-        return by_times, [*stated]
+        return by_times, [*stated_fps]
     if nearest:
-        return nearest[1], [*stated]
+        return nearest[1], [*stated_fps]
     if roles.writer and roles.writer.fps:
         counts.by_convention[roles.writer.name, roles.writer.fps] += 1
         return roles.writer.fps, []
@@ -342,16 +349,20 @@ def _uses(
     return uses | {"num_samples": ("length", "robomimic states the length so")}
 
 
-def _unread(config: DatasetConfig, place: EpisodePlace, roles: DatasetRoles, lost: Iterable[str]) -> dict[str, str]:
+def _unread(
+    config: DatasetConfig, place: EpisodePlace, roles: DatasetRoles, unreadable: Iterable[str]
+) -> dict[str, str]:
     """Why parts are not read although they are known, by path: a finding says it, or the registry names others."""
-    unread = dict.fromkeys(lost, "it cannot be read: a finding says why")
+    unread = dict.fromkeys(unreadable, "it cannot be read: a finding says why")
     if not config.keys.state and not config.keys.action:
         return unread
     by_name = {"state": state_by_name(place.arrays), "action": action_by_name(place.arrays)}
     registered = {"state": config.keys.state, "action": config.keys.action}
     for column, vector in by_name.items():
-        others = [path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}]
-        unread |= dict.fromkeys(others, f"the registry entry names another {column}")
+        unused_paths = [
+            path for path in vector.paths if registered[column] and path not in {*roles.state, *roles.action}
+        ]
+        unread |= dict.fromkeys(unused_paths, f"the registry entry names another {column}")
     return unread
 
 
@@ -360,8 +371,8 @@ def _problems(place: EpisodePlace, outcomes: Collection[str]) -> dict[str, str]:
     problems = {}
     for path, dataset in place.datasets.items():
         could_be_one = len(dataset.shape or ()) == 4 and dataset.dtype.kind == "f"
-        if could_be_one and (why := h5.scale_of(path, dataset, place.limits)[1]):
-            problems[path] = why
+        if could_be_one and (problem := h5.scale_of(path, dataset, place.limits)[1]):
+            problems[path] = problem
     untold = [name for name in SUCCESS_FIELDS if name not in outcomes]
     return problems | dict.fromkeys(untold, "its value is neither true nor false")
 

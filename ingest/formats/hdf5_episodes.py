@@ -59,9 +59,9 @@ def _below(group: h5py.Group, path: str, level: int, limits: Limits) -> list[str
     kinds = _kinds(children, limits)
     keys: list[str] = []
     for names in kinds:
-        inside = {name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits) for name in names}
-        if any(inside.values()):
-            keys += [key for name in names for key in inside[name] or [f"{path}/{name}".strip("/")]]
+        child_keys = {name: _below(children[name], f"{path}/{name}".strip("/"), level + 1, limits) for name in names}
+        if any(child_keys.values()):
+            keys += [key for name in names for key in child_keys[name] or [f"{path}/{name}".strip("/")]]
         elif _is_numbered(names) or (len(names) > 1 and _differ_in_length(children, names, limits)):
             keys += [f"{path}/{name}".strip("/") for name in names]
         elif len(names) == 1 and len(kinds) == 1:
@@ -100,9 +100,9 @@ def _kinds(children: Mapping[str, h5py.Group], limits: Limits) -> list[list[str]
         arrays = set().union(*(_arrays(children[name], limits) for name in sample))
         if not arrays:
             continue
-        for known, together in kinds:
-            if len(known & arrays) >= ALIKE * len(known | arrays):
-                together += names
+        for kind_arrays, kind_names in kinds:
+            if len(kind_arrays & arrays) >= ALIKE * len(kind_arrays | arrays):
+                kind_names += names
                 break
         else:
             kinds.append((arrays, list(names)))
@@ -139,12 +139,12 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
     """
     rows = [dataset.shape[0] for dataset in datasets.values() if dataset.shape and len(dataset.shape) > 1]
     num_rows = max(set(rows), key=rows.count, default=0)
-    named = {spelt(path.rpartition("/")[2]): path for path in datasets}
-    if (path := named.get(PLACES_OF_ENDS)) is not None:
+    path_by_name = {spelt(path.rpartition("/")[2]): path for path in datasets}
+    if (path := path_by_name.get(PLACES_OF_ENDS)) is not None:
         ends = h5.values(datasets[path], limits).ravel().astype(np.int64)
         is_rising = len(ends) > 0 and ends[0] > 0 and bool((np.diff(ends) > 0).all()) and ends[-1] <= num_rows
         return (ends.tolist(), (path,)) if is_rising else ([], ())
-    marks = {path: datasets[path] for name in END_NAMES if (path := named.get(name)) is not None}
+    marks = {path: datasets[path] for name in END_NAMES if (path := path_by_name.get(name)) is not None}
     ended, used = np.zeros(num_rows, bool), list[str]()
     for path, dataset in marks.items():
         if dataset.shape not in ((num_rows,), (num_rows, 1)) or dataset.dtype.kind not in "biuf":
@@ -154,7 +154,7 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
             ended |= mark
             used.append(path)
     if not used:
-        ended, used = _by_index(datasets, named, num_rows, limits)
+        ended, used = _by_index(datasets, path_by_name, num_rows, limits)
     ends = (np.flatnonzero(ended) + 1).tolist()
     # Rows after the last mark are an episode, too
     ends += [num_rows] if ends and ends[-1] < num_rows else []
@@ -162,11 +162,11 @@ def flat_ends(datasets: Mapping[str, h5py.Dataset], limits: Limits) -> tuple[lis
 
 
 def _by_index(
-    datasets: Mapping[str, h5py.Dataset], named: Mapping[str, str], num_rows: int, limits: Limits
+    datasets: Mapping[str, h5py.Dataset], path_by_name: Mapping[str, str], num_rows: int, limits: Limits
 ) -> tuple[np.ndarray, list[str]]:
     """The last rows of episodes [n] by a column that counts them; none where there is no such column."""
     for name in INDEX_NAMES:
-        path = named.get(name)
+        path = path_by_name.get(name)
         if path is None or datasets[path].shape not in ((num_rows,), (num_rows, 1)):
             continue
         if datasets[path].dtype.kind in "iuf" and num_rows:

@@ -50,13 +50,13 @@ def natural(text: str) -> list[str | int]:
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
+def guarded(description: str) -> Iterator[None]:
     """What HDF5 raises inside the block becomes a DataError."""
     try:
         yield
     except H5_ERRORS as e:
         lines = str(e).strip("'\"").splitlines() or [type(e).__name__]
-        raise DataError(f"{what}: {lines[0]}") from e
+        raise DataError(f"{description}: {lines[0]}") from e
 
 
 @contextmanager
@@ -64,8 +64,8 @@ def opened(source: Source, uri: str) -> Iterator[h5py.File]:
     """The file, for reading. Raises DataError, also for what HDF5 raises inside the block."""
     with guarded(uri), source.open(uri) as data:
         place = data if isinstance(data, io.BytesIO) else data.name  # a member of a tar has no path
-        held = source.config.limits.max_chunk_bytes  # so that a chunk of many pictures is unpacked once
-        with h5py.File(place, "r", rdcc_nbytes=held, **({} if place is data else {"locking": False})) as file:
+        cache_bytes = source.config.limits.max_chunk_bytes  # so that a chunk of many pictures is unpacked once
+        with h5py.File(place, "r", rdcc_nbytes=cache_bytes, **({} if place is data else {"locking": False})) as file:
             yield file
 
 
@@ -79,9 +79,13 @@ def root_of(place: h5py.Group | h5py.Dataset) -> h5py.Group:
 
 def find(start: h5py.Group, path: str) -> Any:
     """The group or dataset at a path below `start`, or None. Raises DataError for what leads out of the file."""
-    node, rest, hops = start, path.split("/")[::-1], 0  # `rest` is a stack: a soft link puts its own path on it
-    while rest:
-        if (name := rest.pop()) in ("", "."):
+    node, remaining, hops = (
+        start,
+        path.split("/")[::-1],
+        0,
+    )  # `remaining` is a stack: a soft link puts its own path on it
+    while remaining:
+        if (name := remaining.pop()) in ("", "."):
             continue
         # A path that ends early, or leads through a dataset, leads to nothing
         if not isinstance(node, h5py.Group) or not node.id.links.exists(name.encode("utf-8", "surrogateescape")):
@@ -97,7 +101,7 @@ def find(start: h5py.Group, path: str) -> Any:
             raise DataError(f"{path}: too many links")
         # The link's path counts from the file's root, or from the group that the link lies in
         node = node.file if link.path.startswith("/") else node
-        rest += link.path.split("/")[::-1]
+        remaining += link.path.split("/")[::-1]
     return node
 
 
@@ -153,16 +157,16 @@ def members_of(start: h5py.Group, limits: Limits) -> Members:
     groups: dict[str, h5py.Group] = {}
     places: dict[h5py.Dataset, str] = {}  # two ways to one dataset are equal
     links: dict[str, str] = {}
-    found = dict(walk(start, escapes, limits, groups))
+    datasets = dict(walk(start, escapes, limits, groups))
     below = f"{(start.name or '').rstrip('/')}/"
-    for path in sorted(found, key=lambda path: found[path].name != below + path):
-        if (first := places.setdefault(found[path], path)) != path:
+    for path in sorted(datasets, key=lambda path: datasets[path].name != below + path):
+        if (first := places.setdefault(datasets[path], path)) != path:
             links[path] = first
     # The parts of a virtual dataset are its pictures or rows, and no others
-    for path, dataset in found.items():
+    for path, dataset in datasets.items():
         if dataset.is_virtual and path not in links:
-            links |= {p: path for p in _parts_below(dataset, below) if p in found and p != path}
-    return Members({path: d for path, d in found.items() if path not in links}, groups, links, escapes)
+            links |= {p: path for p in _parts_below(dataset, below) if p in datasets and p != path}
+    return Members({path: d for path, d in datasets.items() if path not in links}, groups, links, escapes)
 
 
 def _parts_below(dataset: h5py.Dataset, below: str) -> list[str]:
@@ -284,24 +288,24 @@ def value(place: h5py.Group, path: str, limits: Limits) -> Any:
         is_small = stored.shape is not None and _is_small(stored.shape, stored.dtype)
         return checked(stored, limits)[()] if is_small else None
     # No dataset lies there: the last part may be an attribute's name
-    at, _, name = path.rpartition("/")
-    holder = find(place, at)
+    holder_path, _, name = path.rpartition("/")
+    holder = find(place, holder_path)
     if holder is None or name not in holder.attrs:
         return None
-    known = holder.attrs.get_id(name)
-    return holder.attrs[name] if _is_small(known.shape, known.dtype) else None
+    attribute = holder.attrs.get_id(name)
+    return holder.attrs[name] if _is_small(attribute.shape, attribute.dtype) else None
 
 
-def attributes_of(holder: h5py.Group | h5py.Dataset, most: int) -> dict[str, Any]:
+def attributes_of(holder: h5py.Group | h5py.Dataset, max_attributes: int) -> dict[str, Any]:
     """Small attributes of a group or dataset, at most so many, by name."""
     if not h5py.h5a.get_num_attrs(holder.id):
         return {}
-    found: dict[str, Any] = {}
-    for name in list(holder.attrs)[:most]:
-        known = holder.attrs.get_id(name)
-        if known.shape is not None and _is_small(known.shape, known.dtype):
-            found[str(name)] = holder.attrs[name]
-    return found
+    attributes: dict[str, Any] = {}
+    for name in list(holder.attrs)[:max_attributes]:
+        attribute = holder.attrs.get_id(name)
+        if attribute.shape is not None and _is_small(attribute.shape, attribute.dtype):
+            attributes[str(name)] = holder.attrs[name]
+    return attributes
 
 
 def is_text(dataset: h5py.Dataset) -> bool:
@@ -415,20 +419,20 @@ class Pictures:
 
     def picture(self, k: int) -> ArrayPicture:
         """Picture k. Raises DataError."""
-        what, shape = f"picture {k} of {self.dataset.name}", self.dataset.shape
+        description, shape = f"picture {k} of {self.dataset.name}", self.dataset.shape
         if self.form is None:
-            return self._encoded(k, what)
+            return self._encoded(k, description)
         sides = shape[2:4] if self.form.channels_first else shape[1:3]
-        check_size(sides[1], sides[0], what, self.limits)
-        picture = picture_of(self.dataset[k], self.form, what)
+        check_size(sides[1], sides[0], description, self.limits)
+        picture = picture_of(self.dataset[k], self.form, description)
         return ArrayPicture(np.ascontiguousarray(picture.array[::-1])) if self.bottom_up else picture
 
-    def _encoded(self, k: int, what: str) -> ArrayPicture:
+    def _encoded(self, k: int, description: str) -> ArrayPicture:
         """A picture's file; or, beside such files, the bare pixels of a picture of the same size."""
         data = encoded(self.dataset, k, self.limits)
         if data.startswith(PICTURE_MARKS) or not (pixels := self._pixels(data)):
-            return decode_picture(data, what, self.limits)
-        return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), what)
+            return decode_picture(data, description, self.limits)
+        return array_picture(np.frombuffer(data, np.uint8).reshape(pixels), description)
 
     def _pixels(self, data: bytes) -> tuple[int, int, int] | None:
         """The shape of bare pixels, where they have the size of the first picture that is encoded."""
@@ -485,11 +489,11 @@ def evidence_in(
     uri: str,
     group: h5py.Group,
     registered: Sequence[str],
-    more: Sequence[str] = (),
+    further_names: Sequence[str] = (),
     rows: slice = ALL_ROWS,
 ) -> OutcomeEvidence:
     """What the coming episode's group says of its outcome: `registered` fields at their word, then the usual ones, then
-    `more`. Of a flat file `rows` are the episode's.
+    `further_names`. Of a flat file `rows` are the episode's.
 
     A dataset has a value per row, of which the last counts; a single value or an attribute is stated once.
     """
@@ -504,19 +508,19 @@ def evidence_in(
             listing.warn_next(e.reason, f"{e}; it says nothing of success", uri)
             return None
 
-    stated: Outcome | None = None
+    stated_outcome: Outcome | None = None
     flags: list[Flag] = []
-    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *more)):
+    for name in dict.fromkeys((*registered, *SUCCESS_FIELDS, *further_names)):
         stored = fact(name)
         flag, success = flag_of(name, _of_rows(stored)), truth(stored)
         if flag and name not in registered:
             flags.append(flag)
         elif flag:
-            stated = stated or Outcome(flag.at_end, f"column {name}")
+            stated_outcome = stated_outcome or Outcome(flag.at_end, f"column {name}")
         elif success is not None:
-            stated = stated or Outcome(success, f"metadata {name}")
+            stated_outcome = stated_outcome or Outcome(success, f"metadata {name}")
     rewards = (reward_of(name, _of_rows(fact(name))) for name in REWARD_KEYS)
-    return OutcomeEvidence(stated, tuple(flags), reward=next(filter(None, rewards), None))
+    return OutcomeEvidence(stated_outcome, tuple(flags), reward=next(filter(None, rewards), None))
 
 
 def _of_rows(stored: Any) -> np.ndarray:

@@ -84,11 +84,11 @@ class EpisodePlace:
     @cached_property
     def attributes(self) -> dict[str, Any]:
         """Small attributes of the holders: of those of one name the nearest, by name."""
-        found: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
         for place, holder in self.holders.items():
             for name, stored in self._attributes_of(place, holder).items():
-                found.setdefault(name, stored)
-        return found
+                attributes.setdefault(name, stored)
+        return attributes
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -180,9 +180,13 @@ def _registered(place: EpisodePlace, paths: Sequence[str]) -> tuple[Parts, str]:
 
 def _written(place: EpisodePlace, writer: Writer | None, layouts: Sequence[Sequence[str]]) -> tuple[Parts, str]:
     """What there is of the writer's layout that has the most parts here; of equal ones the one that is whole."""
-    there = {path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))}
-    chosen = max(layouts, key=lambda layout: (len(there & {*layout}), there.issuperset(layout)), default=())
-    return {p: place.datasets[p] for p in chosen if p in there}, f"{writer.name} keeps it there" if writer else ""
+    present_paths = {path for layout in layouts for path in layout if h5.has_rows(place.datasets.get(path))}
+    chosen = max(
+        layouts, key=lambda layout: (len(present_paths & {*layout}), present_paths.issuperset(layout)), default=()
+    )
+    return {
+        p: place.datasets[p] for p in chosen if p in present_paths
+    }, f"{writer.name} keeps it there" if writer else ""
 
 
 def arrays_of(datasets: Mapping[str, h5py.Dataset]) -> list[ArrayForm]:
@@ -206,8 +210,8 @@ def _of_one_length(parts: Parts) -> Parts:
 
 def _times(datasets: Mapping[str, h5py.Dataset], num_rows: int | None) -> str | None:
     """The path of the rows' times: at the usual places, else the shortest whose name says so."""
-    named = [path for path in datasets if is_time_name(path.rpartition("/")[2])]
-    places = [*TIME_KEYS, *sorted(named, key=lambda path: (path.count("/"), path))]
+    time_paths = [path for path in datasets if is_time_name(path.rpartition("/")[2])]
+    places = [*TIME_KEYS, *sorted(time_paths, key=lambda path: (path.count("/"), path))]
     for path in places:
         dataset = datasets.get(path)
         if dataset is not None and h5.has_rows(dataset) and is_time_shape(dataset.shape or (), num_rows):
@@ -241,10 +245,12 @@ def texts_of(place: EpisodePlace, cameras: Collection[str]) -> dict[str, tuple[s
         if path in cameras:
             continue
         may_be_text = h5.is_text(dataset) or (rank_of(path) is not None and _holds_utf8(dataset))
-        if may_be_text and (found := h5.texts_at(place.group, path, place.limits)):
-            texts[path] = found
+        if may_be_text and (stored_texts := h5.texts_at(place.group, path, place.limits)):
+            texts[path] = stored_texts
     attributes = {name: h5.texts(stored) for name, stored in place.attributes.items()}
-    return texts | {name: found for name, found in attributes.items() if found and name not in texts}
+    return texts | {
+        name: stored_texts for name, stored_texts in attributes.items() if stored_texts and name not in texts
+    }
 
 
 def _leaf(path: str) -> str:
@@ -257,7 +263,7 @@ def _holds_utf8(dataset: h5py.Dataset) -> bool:
 
 def instruction_by_name(texts: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
     """The text whose name says that it is the instruction, and what is in it."""
-    return instructions({name: found for name, found in texts.items() if name != "env_args"})
+    return instructions({name: stored_texts for name, stored_texts in texts.items() if name != "env_args"})
 
 
 # Which part is what
@@ -281,13 +287,13 @@ def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None,
         is_text = h5.is_text(dataset)
         form = {"shape": dataset.shape or (), "dtype": "text" if is_text else str(dataset.dtype), "file": place.uri}
         if path in uses.by_path:
-            use, why = uses.by_path[path]
-            parts.used("camera" if use == "camera" else "text" if is_text else "array", name, use, why, **form)
-        elif why := uses.unread.get(path) or _known(writer, path, dataset):
-            parts.known("array", name, why, **form)
+            use, reason = uses.by_path[path]
+            parts.used("camera" if use == "camera" else "text" if is_text else "array", name, use, reason, **form)
+        elif reason := uses.unread.get(path) or _known(writer, path, dataset):
+            parts.known("array", name, reason, **form)
         else:
-            why = uses.problems.get(path, "no name of a state, an action, a camera or a text that is known")
-            parts.unknown("text" if is_text else "array", name, why, **form)
+            reason = uses.problems.get(path, "no name of a state, an action, a camera or a text that is known")
+            parts.unknown("text" if is_text else "array", name, reason, **form)
     for path, first in place.members.links.items():
         parts.known("array", path, f"the same as {first}", file=place.uri)
     for name, stored in place.attributes.items():
@@ -296,8 +302,8 @@ def account(listing: ListingBuilder, place: EpisodePlace, writer: Writer | None,
 
 def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
     """Why a dataset is left out on purpose; "" for no reason."""
-    if why := known_by(writer, path) or known_reason(path):
-        return why
+    if reason := known_by(writer, path) or known_reason(path):
+        return reason
     if not dataset.shape and h5.is_text(dataset) and is_bookkeeping_text(_leaf(path)):
         return "says where it is from"
     if dataset.shape is None or 0 in dataset.shape:
@@ -309,21 +315,21 @@ def _known(writer: Writer | None, path: str, dataset: h5py.Dataset) -> str:
 def _account_attribute(
     listing: ListingBuilder, uri: str, writer: Writer | None, uses: Uses, name: str, stored: Any
 ) -> None:
-    shown = f"attribute {name}"
+    title = f"attribute {name}"
     is_text = bool(h5.texts(stored))
     if name in uses.by_path:
-        listing.parts.used("text" if is_text else "array", shown, *uses.by_path[name], file=uri)
-    elif why := why_known(writer, name, is_text=is_text):
-        listing.parts.known("text", shown, why, file=uri)
+        listing.parts.used("text" if is_text else "array", title, *uses.by_path[name], file=uri)
+    elif reason := why_known(writer, name, is_text=is_text):
+        listing.parts.known("text", title, reason, file=uri)
     elif is_text or np.size(stored):
-        why = uses.problems.get(name, "no name of an attribute that is known")
-        listing.parts.unknown("text" if is_text else "array", shown, why, file=uri)
+        reason = uses.problems.get(name, "no name of an attribute that is known")
+        listing.parts.unknown("text" if is_text else "array", title, reason, file=uri)
 
 
 def why_known(writer: Writer | None, name: str, *, is_text: bool = True) -> str:
     """Why a text or an attribute is left out on purpose, by its name; "" for no reason."""
-    if why := known_by(writer, name) or known_reason(name):
-        return why
+    if reason := known_by(writer, name) or known_reason(name):
+        return reason
     if is_bookkeeping_text(name):
         return "says where it is from"
     is_count = not is_text and name.lower().startswith(("num_", "n_", "total", "count", "max_"))
@@ -338,8 +344,8 @@ def account_beside(listing: ListingBuilder, uri: str, file: h5py.File, keys: Seq
         form = {"shape": dataset.shape or (), "dtype": str(dataset.dtype), "file": uri}
         if path.startswith("mask/"):
             listing.parts.known("text", "mask", SHOWN_SPLITS, file=uri)
-        elif why := known_reason(path):
-            listing.parts.known("array", path, why, **form)
+        elif reason := known_reason(path):
+            listing.parts.known("array", path, reason, **form)
         else:
             listing.parts.unknown("array", path, "it lies beside the episodes, and is read for none", **form)
 

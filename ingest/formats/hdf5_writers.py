@@ -202,7 +202,7 @@ def writer_of(has_path: Callable[[str], bool], attributes: frozenset[str], env: 
 def known_by(writer: Writer | None, path: str) -> str:
     """Why the writer's part at a path is left out; "" for another one."""
     patterns = writer.known if writer else ()
-    return next((why for pattern, why in patterns if re.fullmatch(pattern, path)), "")
+    return next((reason for pattern, reason in patterns if re.fullmatch(pattern, path)), "")
 
 
 def _inside(content: Any, path: str) -> Any:

@@ -58,8 +58,8 @@ def find_videos(dataset: LerobotListing, episodes: Episodes, cameras: list[str])
     doubts: Doubts = defaultdict(dict)
     videos: Videos = {}
     for index, episode in episodes.items():
-        found = [_video(dataset, index, episode, camera, doubts[index]) for camera in cameras]
-        videos[index] = {video.camera: video for video in found if video}
+        camera_videos = [_video(dataset, index, episode, camera, doubts[index]) for camera in cameras]
+        videos[index] = {video.camera: video for video in camera_videos if video}
     # Files of v3 hold several episodes, so that pointers into them can be wrong
     if dataset.version == "v3.0":
         _drop_shared_frames(dataset, videos, episodes, doubts)
@@ -125,14 +125,16 @@ def _drop_shared_frames(dataset: LerobotListing, videos: Videos, episodes: Episo
                 claims[camera, video.uri].append((video.start_frame, end_frame, index))
     for (camera, uri), of_file in claims.items():
         # Of the claims so far, the one that reaches furthest is the one that the next may overlap
-        _, furthest, other = min(of_file)
+        _, furthest, furthest_episode = min(of_file)
         for start_frame, end_frame, episode in sorted(of_file)[1:]:
             if start_frame < furthest:
-                for one, another in ((episode, other), (other, episode)):
-                    doubts[one].setdefault(camera, f"claims frames of {uri} that episode {another} claims too")
-                    videos[one].pop(camera, None)
+                for claimant, other_episode in ((episode, furthest_episode), (furthest_episode, episode)):
+                    doubts[claimant].setdefault(
+                        camera, f"claims frames of {uri} that episode {other_episode} claims too"
+                    )
+                    videos[claimant].pop(camera, None)
             if end_frame > furthest:
-                furthest, other = end_frame, episode
+                furthest, furthest_episode = end_frame, episode
 
 
 def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraVideo) -> int:
@@ -144,19 +146,23 @@ def _stated_end(dataset: LerobotListing, meta: Mapping[str, Any], video: CameraV
 
 
 def _report(
-    dataset: LerobotListing, index: int, there: Mapping[str, Any], doubts: Mapping[str, str], files: Mapping[str, str]
+    dataset: LerobotListing,
+    index: int,
+    episode_videos: Mapping[str, Any],
+    doubts: Mapping[str, str],
+    files: Mapping[str, str],
 ) -> None:
     """Findings about what an episode lacks; `files`: that which each camera should have."""
     # What is doubtful beside a usable video is a warning; without one the episode cannot be used
-    record = dataset.warn if there else dataset.unusable
+    record = dataset.warn if episode_videos else dataset.unusable
     for camera, detail in doubts.items():
         record("bad_video_pointer", detail, index, camera=camera)
-    if not there and not doubts:
+    if not episode_videos and not doubts:
         dataset.unusable(*_no_video(dataset, index, files), index, file=next(iter(files.values()), INFO))
         return
     for camera, file in files.items():
         # A camera with a doubt has its finding already
-        if camera not in there and camera not in doubts:
+        if camera not in episode_videos and camera not in doubts:
             dataset.warn("missing_camera", f"there is no {file}", index, camera=camera, file=file)
 
 
@@ -186,14 +192,14 @@ def _report_unused_cameras(dataset: LerobotListing, videos: Videos, cameras: Seq
     """Say once what is so for every episode: a camera beside usable ones that none of them has."""
     used = set().union(*videos.values())
     of_each: dict[str, list[Finding]] = {camera: [] for camera in sorted({*cameras} - used)} if used else {}
-    kept: list[Finding] = []
-    for found in dataset.findings:
-        is_replaced = found.reason in ("bad_video_pointer", "missing_camera")
-        (of_each.get(found.camera or "", kept) if is_replaced else kept).append(found)
-    dataset.findings = kept
-    for camera, own in of_each.items():
-        if told := [f.detail for f in own if f.reason == "bad_video_pointer"]:
-            dataset.warn("bad_video_pointer", f"{len(told)} episodes: {told[0]}", camera=camera)
+    kept_findings: list[Finding] = []
+    for finding in dataset.findings:
+        is_replaced = finding.reason in ("bad_video_pointer", "missing_camera")
+        (of_each.get(finding.camera or "", kept_findings) if is_replaced else kept_findings).append(finding)
+    dataset.findings = kept_findings
+    for camera, camera_findings in of_each.items():
+        if details := [f.detail for f in camera_findings if f.reason == "bad_video_pointer"]:
+            dataset.warn("bad_video_pointer", f"{len(details)} episodes: {details[0]}", camera=camera)
         else:
             detail = f"{camera} is declared in info.json, but no episode has a file"
             dataset.warn("camera_without_files", detail, camera=camera)
@@ -223,16 +229,16 @@ def roots(uris: Iterable[str]) -> dict[str, str]:
 
 
 def list_episodes(source: Source) -> Listing:
-    where = "meta/info.json"
+    location = "meta/info.json"
     try:
         info = read_info(source)
         dataset = LerobotListing(source, info=info, version=lerobot_meta.version_of(source, info))
-        cameras, where = cameras_of(dataset), "meta"
+        cameras, location = cameras_of(dataset), "meta"
         _add_episodes(dataset, cameras)
     except DataError as e:
         # Metadata that cannot be read (only info.json says where an episode lies), or that claims too much
         listing = ListingBuilder(source)
-        listing.unusable(e.reason, str(e), file=where)
+        listing.unusable(e.reason, str(e), file=location)
         return listing.listing("lerobot", (), numbered=True)
     # One finding for each template, not for each file
     for template, count in dataset.searched.items():
@@ -279,11 +285,11 @@ def _record(
     # What the metadata says counts before what the last row says
     facts = meta if rows is None else {**rows.facts, **meta}
     # GR00T-flavoured sets list quality labels ("valid") among an episode's tasks: only the rows tell them apart
-    named = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
-    stated = texts_among(map(facts.get, dataset.source.config.keys.language))
-    tasks = texts_among([named or meta.get("tasks"), *stated])
-    if has_changing_tasks(episode) and len(named) > 1:
-        tasks = texts_among([_whole_task(dataset, index, meta, named, stated)])
+    row_tasks = [texts[number] for number in rows.task_indices if number in texts] if rows and rows.row_tasks else []
+    stated_texts = texts_among(map(facts.get, dataset.source.config.keys.language))
+    tasks = texts_among([row_tasks or meta.get("tasks"), *stated_texts])
+    if has_changing_tasks(episode) and len(row_tasks) > 1:
+        tasks = texts_among([_whole_task(dataset, index, meta, row_tasks, stated_texts)])
     if not tasks:
         dataset.warn("no_task", "no instruction in rows or metadata", index)
     dataset.evidence[index] = _evidence(dataset, meta, rows)
@@ -307,16 +313,17 @@ def _record(
 
 
 def _whole_task(
-    dataset: LerobotListing, index: int, meta: Mapping[str, Any], steps: list[str], stated: Sequence[str]
+    dataset: LerobotListing, index: int, meta: Mapping[str, Any], steps: list[str], stated_texts: Sequence[str]
 ) -> list[str]:
     """The instruction of an episode whose rows change their task, so that these are its steps.
 
-    `stated`: texts in the columns that the registry names. Without them it is a text of the metadata that is no step's;
+    `stated_texts`: texts in the columns that the registry names. Without them it is a text of the metadata that is
+    no step's;
     a single word there is a label of quality. Else the steps' texts, one after the other.
     """
-    others = [text for text in texts_among([meta.get("tasks")]) if text not in steps and len(text.split()) > 1]
-    if stated or others:
-        return [*(stated or others)]
+    whole_tasks = [text for text in texts_among([meta.get("tasks")]) if text not in steps and len(text.split()) > 1]
+    if stated_texts or whole_tasks:
+        return [*(stated_texts or whole_tasks)]
     dataset.warn(
         "no_task",
         f"task_index changes within the episode, so that its {len(steps)} texts are steps; no text is of the whole, "
@@ -356,8 +363,8 @@ def _check(dataset: LerobotListing, index: int, episode: Annotated) -> None:
         # Its file, or without a pointer to one any file, may be a git-LFS pointer
         file = lerobot_meta.expected(dataset, index, meta)
         pointers = fnmatch.filter(sorted(dataset.pointers), file)
-        lost = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
-        dataset.unusable(*lost[not pointers], index, file=(*pointers, file)[0])
+        obstacles = ("lfs_pointer", "its rows are in a git-LFS pointer"), ("no_data", f"no rows; looked for {file}")
+        dataset.unusable(*obstacles[not pointers], index, file=(*pointers, file)[0])
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
@@ -419,10 +426,10 @@ def _of_places(path: Path, places: np.ndarray | None, start_frame: int, options:
     if not len(places):
         return
     offsets = (places - places[0]).tolist()
-    wanted = options.wanted
-    if wanted is not None:
-        wanted = frozenset(offsets[row] for row in wanted if row < len(offsets))
-    pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=wanted))
+    requested_frames = options.wanted
+    if requested_frames is not None:
+        requested_frames = frozenset(offsets[row] for row in requested_frames if row < len(offsets))
+    pictures = decode(path, int(places[0]), offsets[-1] + 1, replace(options, wanted=requested_frames))
     # Rows that come faster than pictures share some
     times_used = Counter(offsets)
     for offset, picture in enumerate(pictures):

@@ -29,8 +29,8 @@ def cameras_of(dataset: LerobotListing) -> list[str]:
     registry = dataset.source.config.cameras
     cameras = [key for key in _pictured(dataset) if not _is_flagged(dataset, key)]
     files = _first_files(dataset)
-    left_out = _left_out(dataset, [key for key in cameras if key in files], files)
-    cameras = in_order([key for key in cameras if key not in left_out], registry)
+    excluded = _left_out(dataset, [key for key in cameras if key in files], files)
+    cameras = in_order([key for key in cameras if key not in excluded], registry)
     _account_for(dataset, [key for key in cameras if key in files], files)
     return cameras
 
@@ -54,8 +54,8 @@ def _account_for(dataset: LerobotListing, cameras: list[str], files: dict[str, s
     for place, key in enumerate(cameras):
         feature = dataset.info["features"][key]
         main = "" if place else ": the main camera"
-        why = f"info.json says {object_of(feature).get('dtype')}{main}"
-        dataset.parts.used("camera", key, "camera", why, shape=shape_of(feature), file=files[key])
+        reason = f"info.json says {object_of(feature).get('dtype')}{main}"
+        dataset.parts.used("camera", key, "camera", reason, shape=shape_of(feature), file=files[key])
 
 
 def _is_flagged(dataset: LerobotListing, key: str) -> bool:
@@ -71,16 +71,16 @@ def _is_flagged(dataset: LerobotListing, key: str) -> bool:
 
 def _is_left_out(dataset: LerobotListing, key: str, kind: str, file: str) -> bool:
     """Is it no colour camera, by its name and its pictures? A finding says what becomes of it."""
-    look = "" if dataset.source.config.is_remote else _look(dataset, key, file)
+    appearance = "" if dataset.source.config.is_remote else _look(dataset, key, file)
     shape = shape_of(dataset.info["features"][key])
-    if look or kind == "touch":
-        seen = f" and its pictures are {look}" if look else ""
-        why = f"its name says {kind}{seen}: left out, since there is a colour camera"
-        dataset.parts.unknown("camera", key, why, shape=shape, file=file)
+    if appearance or kind == "touch":
+        appearance_note = f" and its pictures are {appearance}" if appearance else ""
+        reason = f"its name says {kind}{appearance_note}: left out, since there is a colour camera"
+        dataset.parts.unknown("camera", key, reason, shape=shape, file=file)
         dataset.parts.known("file", f"videos/*{key}/*", f"pictures of {key}, which is left out")
         return True
-    looked = "nothing was looked at" if dataset.source.config.is_remote else "its pictures have colours"
-    detail = f"camera {key}: its name says {kind}, but {looked}: it comes after the other cameras"
+    picture_note = "nothing was looked at" if dataset.source.config.is_remote else "its pictures have colours"
+    detail = f"camera {key}: its name says {kind}, but {picture_note}: it comes after the other cameras"
     dataset.warn("part_not_used", detail, camera=key, file=file)
     return False
 

@@ -32,13 +32,13 @@ def _changes(cells: pa.ChunkedArray) -> bool:
 
 def report_renumbered_tasks(dataset: LerobotListing, episodes: Episodes, column: str) -> bool:
     """Were the tasks numbered anew after a column was filled with their numbers? Then a finding says so."""
-    before = {index: number for index, number in _stored_numbers(dataset) if index in episodes}
-    renumbered = {index: n for index, n in before.items() if _tasks_of(episodes, index) not in ((), (n,))}
+    task_numbers = {index: number for index, number in _stored_numbers(dataset) if index in episodes}
+    renumbered = {index: n for index, n in task_numbers.items() if _tasks_of(episodes, index) not in ((), (n,))}
     if renumbered:
         index, number = min(renumbered.items())
         dataset.warn(
             "steps_lost",
-            f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(before)} episodes "
+            f"{column} is not used: the tasks were numbered anew in {len(renumbered)} of {len(task_numbers)} episodes "
             f"(episode {index}: task_index is {_tasks_of(episodes, index)[0]}, and was {number} when its statistics "
             "were made), as LeRobot's tools do that delete and split; this column keeps the old numbers",
         )
@@ -60,9 +60,11 @@ def _stored_numbers(dataset: LerobotListing) -> Iterator[tuple[int, int]]:
 def _single_numbers(rows: list[dict[str, Any]]) -> Iterator[tuple[int, int]]:
     for row in rows:
         # Statistics of one number are lists of one, too
-        least, most = (value[0] if isinstance(value, list) and value else value for value in (row[LEAST], row[MOST]))
-        index, number = whole(row["episode_index"]), whole(least)
-        if index is not None and number is not None and number == whole(most):
+        lowest, highest = (
+            value[0] if isinstance(value, list) and value else value for value in (row[LEAST], row[MOST])
+        )
+        index, number = whole(row["episode_index"]), whole(lowest)
+        if index is not None and number is not None and number == whole(highest):
             yield index, number
 
 
@@ -83,17 +85,17 @@ def episodes_named_otherwise(
     doubtful: set[int] = set()
     for column in columns:
         pairs = _task_numbers(dataset, episodes, column)
-        other = sorted(index for index, (task, number) in pairs.items() if task != number)
-        agreeing = len(pairs) - len(other)
-        if other and (agreeing or _is_other_order(pairs)):
-            task, number = pairs[other[0]]
+        wrong = sorted(index for index, (task, number) in pairs.items() if task != number)
+        agreeing = len(pairs) - len(wrong)
+        if wrong and (agreeing or _is_other_order(pairs)):
+            task, number = pairs[wrong[0]]
             dataset.warn(
                 "steps_lost",
-                f"{steps_from} is not used for {len(other)} of {len(pairs)} episodes: there {column} has another task "
-                f"than task_index (episode {other[0]}: {number}, not {task}), and the same in the other {agreeing}; "
+                f"{steps_from} is not used for {len(wrong)} of {len(pairs)} episodes: there {column} has another task "
+                f"than task_index (episode {wrong[0]}: {number}, not {task}), and the same in the other {agreeing}; "
                 "the tasks were numbered anew, as LeRobot's tools do, and these columns keep the old numbers",
             )
-            doubtful |= {*other}
+            doubtful |= {*wrong}
     return doubtful
 
 

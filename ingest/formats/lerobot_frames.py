@@ -210,16 +210,16 @@ def span_of(source: Source, camera: str, episode_index: int, start_s: float) -> 
 
 
 def _claims(source: Source, camera: str) -> _Claims:
-    known: dict[str, _Claims] = source.noted.setdefault(CLAIMS, {})
-    if camera not in known:
+    claims_by_camera: dict[str, _Claims] = source.noted.setdefault(CLAIMS, {})
+    if camera not in claims_by_camera:
         prefix = f"videos/{camera}/"
         names = ["episode_index", "length"]
         names += [prefix + name for name in ("chunk_index", "file_index", "from_timestamp", "to_timestamp")]
         tables = [_read(source, uri, names) for uri in source.files if META_EPISODES.match(uri)]
         columns = {name: np.concatenate([table[name] for table in tables] or [np.zeros(0)]) for name in names}
         episode, length, chunk, file, start_s, end_s = columns.values()
-        known[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
-    return known[camera]
+        claims_by_camera[camera] = _Claims(episode, length, chunk * 2**32 + file, start_s, end_s)
+    return claims_by_camera[camera]
 
 
 def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray]:
@@ -228,10 +228,14 @@ def _read(source: Source, uri: str, names: list[str]) -> Mapping[str, np.ndarray
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
         source.config.limits.check("max_rows", count, f"{uri}: rows")
-        there = [name for name in names if schema.names.count(name) == 1 and _is_number(schema.field(name).type)]
-        table = pa.Table.from_batches(batches(file, there), pa.schema([schema.field(name) for name in there]))
+        present_names = [
+            name for name in names if schema.names.count(name) == 1 and _is_number(schema.field(name).type)
+        ]
+        table = pa.Table.from_batches(
+            batches(file, present_names), pa.schema([schema.field(name) for name in present_names])
+        )
     columns: dict[str, Any] = dict.fromkeys(names, np.full(count, np.nan))
-    for name in there:
+    for name in present_names:
         values = table[name].combine_chunks().cast(pa.float64(), safe=False)
         columns[name] = values.to_numpy(zero_copy_only=False)
     return columns

@@ -61,7 +61,7 @@ class LerobotListing(ListingBuilder):
 
     def note_schema(self, schema: pa.Schema, uri: str) -> None:
         """The columns of a data file, kept once of files that have the same."""
-        if not any(schema.equals(known) for known, _ in self.schemas):
+        if not any(schema.equals(noted_schema) for noted_schema, _ in self.schemas):
             self.schemas.append((schema, uri))
 
     def wants(self, episode: int) -> bool:
@@ -69,8 +69,8 @@ class LerobotListing(ListingBuilder):
         source = self.source
         return source.selected is None or not source.config.is_remote or episode in source.selected
 
-    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
-        super().unusable(reason, detail, episode, **where)
+    def unusable(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
+        super().unusable(reason, detail, episode, **location)
         if episode is not None:
             self.lost.add(episode)
 
@@ -124,8 +124,8 @@ def version_of(source: Source, info: dict[str, Any]) -> str:
 
 def feature_details(feature: Any) -> dict[str, Any]:
     """Camera details of a feature: `video_info` in datasets converted from v1, `info` in recorded ones."""
-    of = object_of(feature)
-    return object_of(of.get("video_info")) | object_of(of.get("info"))
+    feature_object = object_of(feature)
+    return object_of(feature_object.get("video_info")) | object_of(feature_object.get("info"))
 
 
 def video_rate(info: dict[str, Any], camera: str, fps: float) -> float:
@@ -205,9 +205,9 @@ def v2_numbers(dataset: LerobotListing, episode: int) -> dict[str, int]:
     return {"episode_index": episode, "episode_chunk": episode // size, "chunk_index": episode // size}
 
 
-def v3_pointer(meta: Mapping[str, Any], what: str) -> dict[str, int]:
+def v3_pointer(meta: Mapping[str, Any], part: str) -> dict[str, int]:
     """What path templates of v3 are filled in with, as an episode's metadata says of its rows or a video; else {}."""
-    chunk, file = whole(meta.get(f"{what}/chunk_index")), whole(meta.get(f"{what}/file_index"))
+    chunk, file = whole(meta.get(f"{part}/chunk_index")), whole(meta.get(f"{part}/file_index"))
     return {} if chunk is None or file is None else {"chunk_index": chunk, "file_index": file}
 
 
@@ -235,11 +235,11 @@ def locate(dataset: LerobotListing, key: str, numbers: Mapping[str, int | str]) 
 def expected(dataset: LerobotListing, episode: int, meta: Mapping[str, Any], camera: str = "") -> str:
     """The file that should hold an episode's rows or a camera's video: by info.json's path template, else the standard
     one; v3 without a pointer to it: what such files are called."""
-    key, what = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
+    key, part = ("video_path", f"videos/{camera}") if camera else ("data_path", "data")
     numbers: dict[str, int | str] = {"video_key": camera, **v2_numbers(dataset, episode)}
     if dataset.version == "v3.0":
-        if not (pointer := v3_pointer(meta, what)):
-            return f"{what}/chunk-*/file-*.{'mp4' if camera else 'parquet'}"
+        if not (pointer := v3_pointer(meta, part)):
+            return f"{part}/chunk-*/file-*.{'mp4' if camera else 'parquet'}"
         # A template left over from v2 is filled in by episode
         numbers |= pointer
     return _filled(_template(dataset, key), numbers) or _standard(dataset, key).format(**numbers)
@@ -274,9 +274,9 @@ def v3_data_files(dataset: LerobotListing) -> list[str]:
     candidates = [template, standard] if "{file_index" in template else [standard]
     # The first template that names any file counts. Rows say themselves of which episode they are: without one, a
     # file's name does not matter
-    found = ((candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates)
+    matches = ((candidate, _files_like(dataset.source.files, candidate)) for candidate in candidates)
     everything = [uri for uri in dataset.source.files if uri.startswith("data/") and uri.endswith(".parquet")]
-    candidate, uris = next((pair for pair in found if pair[1]), ("", everything))
+    candidate, uris = next((pair for pair in matches if pair[1]), ("", everything))
     if uris and candidate != template:
         dataset.searched[template] = len(uris)
     return uris

@@ -72,24 +72,24 @@ TASK_COLUMNS = {"task", TASK_COLUMN, PANDAS_INDEX}
 def account_for_parts(dataset: LerobotListing, episodes: Episodes, cameras: Sequence[str]) -> None:
     """Account for each column of the data files, of the episodes' metadata and of the tasks, and for slices."""
     declared = dataset.info["features"]
-    there: set[str] = set()
+    stored_columns: set[str] = set()
     for schema, uri in dataset.schemas:
         _Rows(dataset, schema, uri, cameras).account()
-        there.update(schema.names)
-    for name in sorted(declared.keys() - there) if dataset.schemas else ():
+        stored_columns.update(schema.names)
+    for name in sorted(declared.keys() - stored_columns) if dataset.schemas else ():
         feature = object_of(declared[name])
         if feature.get("dtype") in ("video", "image"):
             continue  # a camera without files has a finding of its own
-        why = "info.json declares it, and no data file has it"
+        reason = "info.json declares it, and no data file has it"
         form: dict[str, Any] = {"dtype": str(feature.get("dtype", ""))}
         if name in BOOKKEEPING or name in (TASK_COLUMN, "episode_index"):
-            dataset.parts.known("column", name, why, **form)
+            dataset.parts.known("column", name, reason, **form)
         else:
-            dataset.parts.unknown("column", name, why, **form)
+            dataset.parts.unknown("column", name, reason, **form)
     _account_for_episodes(dataset, episodes)
     for name in sorted(dataset.task_columns - TASK_COLUMNS):
         dataset.parts.unknown("column", f"meta/tasks: {name}", "no key reads it of a task")
-    _account_for_slices(dataset, there)
+    _account_for_slices(dataset, stored_columns)
 
 
 class _Rows:
@@ -108,12 +108,12 @@ class _Rows:
             if name in self.cameras or feature.get("dtype") in ("video", "image"):
                 continue  # cameras are accounted for with their files
             if name in pictures:
-                why = "it holds encoded pictures or bytes, and info.json declares no camera of that name"
-                parts.unknown("camera", name, why, **form)
+                reason = "it holds encoded pictures or bytes, and info.json declares no camera of that name"
+                parts.unknown("camera", name, reason, **form)
             elif use := self._use_of(name):
                 parts.used("column", name, *use, **form)
-            elif why := self._why_left_out(name, step_columns):
-                parts.known("column", name, why, **form)
+            elif reason := self._why_left_out(name, step_columns):
+                parts.known("column", name, reason, **form)
             else:
                 kind = "text" if form["dtype"] == "string" else "column"
                 parts.unknown(kind, name, self._why_unknown(name, kind), **form)
@@ -141,8 +141,8 @@ class _Rows:
         """The columns of state and action, and what shows that they are."""
         if self.signals is None:
             return dict.fromkeys(signal_columns(self.dataset.source, self.dataset.info), ("state", "its name"))
-        of_action = {name: ("action", why) for name, why in self.signals.action_columns.items()}
-        return of_action | {name: ("state", why) for name, why in self.signals.state_columns.items()}
+        of_action = {name: ("action", reason) for name, reason in self.signals.action_columns.items()}
+        return of_action | {name: ("state", reason) for name, reason in self.signals.state_columns.items()}
 
     def _type(self, name: str) -> pa.DataType:
         return self.schema.types[self.schema.names.index(name)]
@@ -248,26 +248,26 @@ def _account_for_episodes(dataset: LerobotListing, episodes: Episodes) -> None:
         {**by_registry, **usual_uses(config), **EPISODE_USES, **dict.fromkeys(steps, ("steps", "spans with texts"))},
         GROUPS,
         kind="column",
-        why="no key reads it of an episode; group_field or success_field may",
+        reason="no key reads it of an episode; group_field or success_field may",
     )
     # One line for each kind of pointers, of which every camera has four
-    shown = {POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name) for name in pointers}
-    for name in sorted(shown):
+    titles = {POINTERS.sub(lambda match: f"{match[1]}*" if match[1] else match[0], name) for name in pointers}
+    for name in sorted(titles):
         dataset.parts.known("column", f"meta/episodes: {name}", "where rows and pictures are, and statistics of them")
 
 
-def _account_for_slices(dataset: LerobotListing, there: set[str]) -> None:
+def _account_for_slices(dataset: LerobotListing, stored_columns: set[str]) -> None:
     """Slices of meta/modality.json that lie in no column, or beyond its end."""
     features = dataset.info["features"]
     vectors: tuple[tuple[Column, str], ...] = (("state", "observation.state"), ("action", "action"))
     for vector, whole in vectors:
         for column, slices in slices_by_column(dataset.source, vector).items():
             name = column or whole
-            is_there = not dataset.schemas or name in there or name in features
+            is_there = not dataset.schemas or name in stored_columns or name in features
             width = next(iter(shape_of(features.get(name))), None)
             for part, limits in slices.items():
-                if why := _wrong_slice(name, object_of(limits).get("end"), width if is_there else 0):
-                    dataset.parts.unknown("column", f"{MODALITY}: {vector}.{part}", why, file=MODALITY)
+                if problem := _wrong_slice(name, object_of(limits).get("end"), width if is_there else 0):
+                    dataset.parts.unknown("column", f"{MODALITY}: {vector}.{part}", problem, file=MODALITY)
 
 
 def _wrong_slice(column: str, end: Any, width: int | None) -> str:

@@ -44,9 +44,11 @@ def find_rows(dataset: LerobotListing, metadata: dict[int, dict[str, Any]]) -> d
     if dataset.version == "v3.0":
         return _rows_v3(dataset, metadata)
     # One data file per episode: those that the metadata lists, and those that it does not
-    named = {int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match}
+    file_numbers = {int(match[1]) for match in map(EPISODE_FILE.match, dataset.source.files) if match}
     uris: dict[int, str] = {}
-    for episode in filter(dataset.wants, sorted({number for number in named if number < MAX_EPISODE}.union(metadata))):
+    for episode in filter(
+        dataset.wants, sorted({number for number in file_numbers if number < MAX_EPISODE}.union(metadata))
+    ):
         if uri := locate(dataset, "data_path", lerobot_meta.v2_numbers(dataset, episode)):
             uris[episode] = uri
     # All files that are needed are fetched together, which a remote source does several at a time
@@ -104,7 +106,7 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
     `is_one`: all rows are one episode's, whatever they say. Raises DataError.
     """
     path, limits = dataset.source.resolve(uri), dataset.source.config.limits
-    flag_names, found = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
+    flag_names, episode_rows = fields_of(dataset.source.config.success_field), list[tuple[int, EpisodeRows]]()
     with opened(path) as file:
         count, schema = file.metadata.num_rows, file.schema_arrow
         dataset.note_schema(schema, uri)
@@ -130,21 +132,21 @@ def _episodes_of(dataset: LerobotListing, uri: str, is_one: bool = False) -> lis
             evidence = _evidence(table.select(numbers), flag_names)
             tasks = table["task_index"].unique().to_pylist() if has_tasks else ()
             known_tasks = tuple(task for task in tasks if task is not None and task >= 0)
-            found.append((episode, EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence)))
-    return found
+            episode_rows.append((episode, EpisodeRows(uri, *place, known_tasks, has_tasks, pictures, fact, evidence)))
+    return episode_rows
 
 
 def _stretches(file: pq.ParquetFile, limits: Limits) -> list[tuple[int, int]]:
     """Rows of one episode that stand together: the episode and the first row of each. Raises DataError."""
-    found, at = list[tuple[int, int]](), 0
+    stretches, start_row = list[tuple[int, int]](), 0
     for batch in batches(file, ["episode_index"]):
         episodes = batch[0].cast(pa.int64()).fill_null(-1).to_numpy()
-        before = np.array([found[-1][0]]) if found else episodes[:1] - 1
-        starts = np.flatnonzero(np.diff(episodes, prepend=before))
-        found += zip(episodes[starts].tolist(), (starts + at).tolist(), strict=True)
-        limits.check("max_episodes", len(found), "stretches of rows of one episode", RUNS)
-        at += batch.num_rows
-    return found
+        previous_episode = np.array([stretches[-1][0]]) if stretches else episodes[:1] - 1
+        starts = np.flatnonzero(np.diff(episodes, prepend=previous_episode))
+        stretches += zip(episodes[starts].tolist(), (starts + start_row).tolist(), strict=True)
+        limits.check("max_episodes", len(stretches), "stretches of rows of one episode", RUNS)
+        start_row += batch.num_rows
+    return stretches
 
 
 def _evidence(table: pa.Table, flag_names: Sequence[str]) -> OutcomeEvidence:
@@ -217,11 +219,11 @@ def read_pictures(source: Source, uri: str, start: int, count: int, column: str)
     with opened(source.resolve(uri)) as file:
         for (first, _), table in zip(places, ranges(file, places, [column], PICTURE_BATCH), strict=False):
             for row, cell in enumerate(table[column].to_pylist(), first):
-                what = f"{column} in row {row} of {uri}"
-                yield decode_picture(_picture_bytes(source, uri, cell, what), what, source.config.limits)
+                description = f"{column} in row {row} of {uri}"
+                yield decode_picture(_picture_bytes(source, uri, cell, description), description, source.config.limits)
 
 
-def _picture_bytes(source: Source, uri: str, cell: Any, what: str) -> bytes:
+def _picture_bytes(source: Source, uri: str, cell: Any, description: str) -> bytes:
     """The bytes of an encoded picture in a cell, or in the file that it names. Raises DataError.
 
     A cell is a struct of both, of which one is null, or one of them alone.
@@ -233,18 +235,18 @@ def _picture_bytes(source: Source, uri: str, cell: Any, what: str) -> bytes:
     if data:
         return data
     if not isinstance(path, str) or not path:
-        raise VideoError(f"{what} has no picture")
+        raise VideoError(f"{description} has no picture")
     file = picture_file(source, uri, path)
     if not file:
-        raise VideoError(f"{what} has no picture, and {path} is no file of the dataset, nor is any end of it")
-    source.config.limits.check("max_chunk_bytes", source.files[file].size, f"{what}: bytes of {file}")
+        raise VideoError(f"{description} has no picture, and {path} is no file of the dataset, nor is any end of it")
+    source.config.limits.check("max_chunk_bytes", source.files[file].size, f"{description}: bytes of {file}")
     return source.resolve(file).read_bytes()
 
 
 def picture_file(source: Source, uri: str, path: str) -> str:
     """The file that a table's row names: from the root, from the table's folder, or by the end of its path; else ""."""
-    there = next((p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), "")
-    return there or _by_tail(source, path)
+    exact_file = next((p for p in (path, f"{uri.rpartition('/')[0]}/{path}") if p in source.files), "")
+    return exact_file or _by_tail(source, path)
 
 
 def _by_tail(source: Source, path: str) -> str:

@@ -79,9 +79,11 @@ def signal_columns(source: Source, info: Mapping[str, Any]) -> tuple[str, ...]:
     """The columns that state and action may be read from."""
     features, keys = info["features"], source.config.keys
     parts = _numeric(features, (*PARTS_OF_STATE, *PARTS_OF_ACTION))
-    beside = [name for name in _numeric(features, BESIDE_STATE) if named_grippers([name])]
+    gripper_columns = [name for name in _numeric(features, BESIDE_STATE) if named_grippers([name])]
     by_modality = [name for name in (*slices_by_column(source, "state"), *slices_by_column(source, "action")) if name]
-    return tuple(dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *beside, *by_modality, *keys.state, *keys.action)))
+    return tuple(
+        dict.fromkeys((*STATE_KEYS, *ACTION_KEYS, *parts, *gripper_columns, *by_modality, *keys.state, *keys.action))
+    )
 
 
 def read_signals(source: Source, info: Mapping[str, Any], rows: pa.Table) -> Vectors:
@@ -128,10 +130,10 @@ def _vector(
     if _grippers(tables):
         return side_by_side(tables.values()), columns, False
 
-    beside = [name for name in _numeric(features, (*place.beside, *place.parts)) if named_grippers([name])]
-    more = _parts(rows, features, [name for name in beside if name not in (*place.keys, *tables)])
-    columns |= dict.fromkeys(more, "a gripper by its name")
-    tables |= more
+    gripper_columns = [name for name in _numeric(features, (*place.beside, *place.parts)) if named_grippers([name])]
+    part_tables = _parts(rows, features, [name for name in gripper_columns if name not in (*place.keys, *tables)])
+    columns |= dict.fromkeys(part_tables, "a gripper by its name")
+    tables |= part_tables
     if not _grippers(tables):
         tables, columns = _named_by_slices(rows, features, place, tables, columns)
         return side_by_side(tables.values()), columns, bool(_grippers(tables))
@@ -156,7 +158,7 @@ def _named_by_slices(
 
     A column that only modality.json tells of counts where there is no other, or where it holds the gripper.
     """
-    named, why = dict(tables), dict(columns)
+    named_tables, reasons = dict(tables), dict(columns)
     whole = next(iter(tables), "")
     for column, slices in place.slices.items():
         name = column or whole
@@ -166,11 +168,11 @@ def _named_by_slices(
             names = [] if table is None else names_by_parts(slices, table.num_columns)
             if table is None or (tables and not named_grippers(names)):
                 continue
-            why[name] = f"{MODALITY} names it"
+            reasons[name] = f"{MODALITY} names it"
         names = names_by_parts(slices, table.num_columns)
         is_gripper_named = bool(named_grippers(names))
-        named[name] = table.rename_columns(names) if is_gripper_named or name not in tables else table
-    return named, why
+        named_tables[name] = table.rename_columns(names) if is_gripper_named or name not in tables else table
+    return named_tables, reasons
 
 
 def first_vector(
@@ -183,8 +185,8 @@ def first_vector(
     for name in names:
         values = vectors(rows[name], name, singles=singles) if name in rows.column_names else None
         if values is not None:
-            stated = dimension_names(features.get(name))
-            return numbers(values, stated if len(stated) == values.shape[1] else ())
+            stated_names = dimension_names(features.get(name))
+            return numbers(values, stated_names if len(stated_names) == values.shape[1] else ())
     return None
 
 
@@ -201,18 +203,23 @@ def _parts(
             continue
         prefixes = [p for p in (*PARTS_OF_STATE, *PARTS_OF_ACTION, *BESIDE_STATE) if name.startswith(p)]
         part = name.removeprefix(max(prefixes, key=len, default=""))  # such as gripper_position
-        inner = [f"{part}.{own or k}" for k, own in enumerate(table.column_names)]
+        inner = [f"{part}.{dimension_name or k}" for k, dimension_name in enumerate(table.column_names)]
         tables[name] = table.rename_columns([part] if len(inner) == 1 else inner)
     return tables
 
 
 def dimension_names(feature: Any) -> Sequence[str]:
     """Names of a feature's dimensions; info.json has a list, or a mapping that holds lists or places, or nothing."""
-    stated = object_of(feature).get("names")
-    if isinstance(stated, dict) and {*map(type, stated.values())} <= {int}:
-        return list(map(str, sorted(stated, key=stated.__getitem__)))
-    of_parts = stated if isinstance(stated, dict) else {"": stated}
+    stated_names = object_of(feature).get("names")
+    if isinstance(stated_names, dict) and {*map(type, stated_names.values())} <= {int}:
+        return list(map(str, sorted(stated_names, key=stated_names.__getitem__)))
+    of_parts = stated_names if isinstance(stated_names, dict) else {"": stated_names}
     parts = {part: listed for part, listed in of_parts.items() if isinstance(listed, list)}
     # A list may be one of lists; the names of several parts are told apart by their parts
-    named = [(part, n) for part, of in parts.items() for one in of for n in (one if isinstance(one, list) else [one])]
-    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in named]
+    part_names = [
+        (part, n)
+        for part, part_values in parts.items()
+        for entry in part_values
+        for n in (entry if isinstance(entry, list) else [entry])
+    ]
+    return [str(name) if len(parts) == 1 else f"{part}.{name}" for part, name in part_names]

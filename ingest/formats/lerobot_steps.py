@@ -57,12 +57,12 @@ def native_steps(dataset: LerobotListing, episodes: Episodes) -> dict[int, State
 
     chosen: dict[int, Stated] = {}
     for episode in episodes:
-        for stated in filter(None, (of_form.get(episode) for of_form in by_form)):
-            if stated.problem is not None:
-                dataset.warn("bad_steps", f"{stated.form}: {stated.problem}", episode)
+        for stated_steps in filter(None, (of_form.get(episode) for of_form in by_form)):
+            if stated_steps.problem is not None:
+                dataset.warn("bad_steps", f"{stated_steps.form}: {stated_steps.problem}", episode)
             # Where a form before it has steps, those are used
-            used = chosen.setdefault(episode, stated) if stated.steps else stated
-            if used is not stated and (difference := _difference(used, stated, dataset.rate)):
+            used = chosen.setdefault(episode, stated_steps) if stated_steps.steps else stated_steps
+            if used is not stated_steps and (difference := _difference(used, stated_steps, dataset.rate)):
                 dataset.warn("steps_differ", f"{used.form} is used; {difference}", episode)
     return chosen
 
@@ -72,27 +72,27 @@ def read_form(dataset: LerobotListing, episodes: Episodes, name: str) -> dict[in
 
     A form whose every span is a whole episode tells no times: such texts are no steps, and nothing is returned.
     """
-    stated = FORMS[name](dataset, episodes)
-    with_steps = {episode: s for episode, s in stated.items() if s.steps}
+    form_steps = FORMS[name](dataset, episodes)
+    with_steps = {episode: s for episode, s in form_steps.items() if s.steps}
     times = (folders.tells_times(s.steps, episodes[episode].num_frames) for episode, s in with_steps.items())
     has_times = name == "segments" or any(times)
-    broken = {episode: s for episode, s in stated.items() if s.problem is not None}
+    broken = {episode: s for episode, s in form_steps.items() if s.problem is not None}
     return broken | with_steps if has_times else broken
 
 
-def _difference(used: Stated, other: Stated, fps: float) -> str | None:
+def _difference(used: Stated, unused: Stated, fps: float) -> str | None:
     """Where another form says something else of what is not idle or done, in words; None where both say the same."""
     # Spans that are idle or done have names, too, which other forms may repeat
     not_steps = {(n.name, n.start_frame) for n in used.steps if not _under_way(n)}
     ours = [n for n in used.steps if _under_way(n)]
-    theirs = [n for n in other.steps if _under_way(n) and (n.name, n.start_frame) not in not_steps]
+    theirs = [n for n in unused.steps if _under_way(n) and (n.name, n.start_frame) not in not_steps]
     if len(ours) != len(theirs):
-        return f"number of steps by {other.form}: {len(theirs)}, not {len(ours)}"
+        return f"number of steps by {unused.form}: {len(theirs)}, not {len(ours)}"
     for a, b in zip(ours, theirs, strict=True):
         if a.name != b.name:
-            return f"{other.form} names {b.name!r} at frame {b.start_frame}, not {a.name!r}"
+            return f"{unused.form} names {b.name!r} at frame {b.start_frame}, not {a.name!r}"
         if abs(a.start_frame - b.start_frame) > SAME_S * fps:
-            return f"{other.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
+            return f"{unused.form} lets {b.name!r} begin at frame {b.start_frame}, not {a.start_frame}"
     return None
 
 
@@ -107,17 +107,17 @@ def _stated(
     form: str, episodes: Episodes, spans_of: Callable[[int, Annotated], Iterable[StatedSpan] | None]
 ) -> dict[int, Stated]:
     """The steps of each episode's spans, or what is wrong with them: `spans_of` raises ValueError."""
-    stated: dict[int, Stated] = {}
+    steps_by_episode: dict[int, Stated] = {}
     for index, episode in episodes.items():
         try:
             spans = list(spans_of(index, episode) or ())
             # Those in which a step is under way; an empty name stays, to be found
-            named = [s for s in spans if is_step(s.name) or not s.name.strip()]
+            named_spans = [s for s in spans if is_step(s.name) or not s.name.strip()]
             if spans:
-                stated[index] = Stated(form, checked_steps(named, episode.num_frames))
+                steps_by_episode[index] = Stated(form, checked_steps(named_spans, episode.num_frames))
         except ValueError as e:
-            stated[index] = Stated(form, problem=str(e))
-    return stated
+            steps_by_episode[index] = Stated(form, problem=str(e))
+    return steps_by_episode
 
 
 # A label as a whole: our own exports
@@ -127,7 +127,7 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """`proccorpus_segments` of meta/episodes: attempts, completion, idle and done spans, the plan."""
     ours = {_exported_from(episode.meta, "proccorpus_episode_index"): index for index, episode in episodes.items()}
     _report_lost_segments(dataset, episodes)
-    stated = {}
+    steps_by_episode = {}
     for index, episode in episodes.items():
         if not (rows := episode.meta.get("proccorpus_segments")):
             continue
@@ -136,14 +136,16 @@ def _segments(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
             # Exports of earlier versions have no plan, but the number of its steps
             plan = _plan(steps, episode.meta)
         except ValueError as e:
-            stated[index] = Stated("segments", problem=str(e))
+            steps_by_episode[index] = Stated("segments", problem=str(e))
             continue
         # The frame of another run that a failed one came as far as, where that run is in the export, too
-        other = ours.get(_exported_from(episode.meta, "proccorpus_as_far_as_episode"))
+        other_episode = ours.get(_exported_from(episode.meta, "proccorpus_as_far_as_episode"))
         frame = whole(episode.meta.get("proccorpus_as_far_as_frame"))
-        as_far_as = None if other is None or frame is None or frame < 0 else EpisodeFrame(other, frame)
-        stated[index] = Stated("segments", steps, None, plan, as_far_as)
-    return stated
+        last_labelled = (
+            None if other_episode is None or frame is None or frame < 0 else EpisodeFrame(other_episode, frame)
+        )
+        steps_by_episode[index] = Stated("segments", steps, None, plan, last_labelled)
+    return steps_by_episode
 
 
 def _report_lost_segments(dataset: LerobotListing, episodes: Episodes) -> None:
@@ -204,8 +206,8 @@ def _action_config(dataset: LerobotListing, episodes: Episodes) -> dict[int, Sta
     """`action_config` of an episode's metadata: a list of spans, or RoboMIND's object with `steps`."""
 
     def frame(value: Any) -> int:
-        named = FRAME_FILE.search(value) if isinstance(value, str) else None
-        number = int(named[1]) if named else whole(value)
+        file_match = FRAME_FILE.search(value) if isinstance(value, str) else None
+        number = int(file_match[1]) if file_match else whole(value)
         if number is None:
             raise ValueError(f"{value!r} is no frame")
         return number
@@ -240,13 +242,15 @@ def _sarm_stages(episode: Annotated, head: str, fps: float) -> list[StatedSpan]:
     in_frames = episode.meta.get(f"{head}subtask_start_frames") is not None
     names, starts, ends = _sarm_lists(episode, head, in_frames)
     # The last frame of a stage is in it; a time is where the stage is over
-    at = Times(1 if in_frames else fps)
-    edges = [(at.frame(start), at.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)]
+    edge_times = Times(1 if in_frames else fps)
+    edges = [
+        (edge_times.frame(start), edge_times.frame(end) + in_frames) for start, end in zip(starts, ends, strict=True)
+    ]
     stages = []
     for name, (start, end) in zip(names, edges, strict=True):
         # A stage that includes the next one's first frame ends before it
-        following = [later for later, _ in edges if later > start]
-        limit = min(following, default=end if episode.num_frames is None else episode.num_frames)
+        later_starts = [later for later, _ in edges if later > start]
+        limit = min(later_starts, default=end if episode.num_frames is None else episode.num_frames)
         # An optional stage that the run left out ends where it begins, or, in times, a frame before
         if end != start and (in_frames or end != start - 1):
             stages.append(StatedSpan(name, start, min(end, limit)))
@@ -270,8 +274,8 @@ def _sarm_lists(episode: Annotated, head: str, in_frames: bool) -> list[Any]:
 def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     """What people drew in LeRobot's dataset visualizer: `atoms` of version 2, `subtasks` with ends of version 1."""
     drawn = _drawn(dataset)
-    here = {index: episode for index, episode in episodes.items() if index in drawn}
-    times = times_of(dataset, here)
+    drawn_episodes = {index: episode for index, episode in episodes.items() if index in drawn}
+    times = times_of(dataset, drawn_episodes)
 
     def spans_of(index: int, episode: Annotated) -> Iterable[StatedSpan]:
         notes, frames = drawn[index], times[index]
@@ -279,9 +283,9 @@ def _visualizer(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
             return _spans_of_texts(notes["atoms"], frames, episode)
         spans = span_objects(notes.get("subtasks") or [], "subtasks")
         edges = [(frames.frame(span.get("start")), frames.end(span.get("end"), episode.num_frames)) for span in spans]
-        return [StatedSpan(span.get("label"), *at) for span, at in zip(spans, edges, strict=True)]
+        return [StatedSpan(span.get("label"), *span_frames) for span, span_frames in zip(spans, edges, strict=True)]
 
-    return _stated("visualizer", here, spans_of)
+    return _stated("visualizer", drawn_episodes, spans_of)
 
 
 def _drawn(dataset: LerobotListing) -> dict[int, dict[str, Any]]:
@@ -302,9 +306,11 @@ def _language(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
     if LANGUAGE_COLUMN not in columns_of(dataset, episodes):
         return {}
     cells = dict(cells_of(dataset, episodes, LANGUAGE_COLUMN, 1))
-    here = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
-    times = times_of(dataset, here)
-    return _stated("language", here, lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode))
+    text_episodes = {index: episodes[index] for index, cell in cells.items() if len(cell) and cell[0].is_valid}
+    times = times_of(dataset, text_episodes)
+    return _stated(
+        "language", text_episodes, lambda i, episode: _spans_of_texts(cells[i][0].as_py(), times[i], episode)
+    )
 
 
 def _spans_of_texts(rows: Any, times: Times, episode: Annotated) -> list[StatedSpan]:
@@ -361,12 +367,12 @@ def _annotation(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated
     finest = max(changing, key=lambda column: _count_changes(by_column[column]), default=None)
     if finest is None or report_renumbered_tasks(dataset, episodes, finest):
         return {}
-    stated = by_column.pop(finest)
+    column_steps = by_column.pop(finest)
     for column, of_column in by_column.items():
         _report_broken(dataset, column, of_column)
     constant = sorted({*columns}.difference(changing))
     doubtful = episodes_named_otherwise(dataset, episodes, constant, finest)
-    return {index: of_episode for index, of_episode in stated.items() if index not in doubtful}
+    return {index: of_episode for index, of_episode in column_steps.items() if index not in doubtful}
 
 
 def _task_index(dataset: LerobotListing, episodes: Episodes) -> dict[int, Stated]:
@@ -382,32 +388,34 @@ def has_changing_tasks(episode: Annotated) -> bool:
     return episode.rows is not None and len(episode.rows.task_indices) > 1
 
 
-def _count_changes(stated: Mapping[int, Stated]) -> int:
-    return sum(max(0, len(of_episode.steps) - 1) for of_episode in stated.values())
+def _count_changes(steps_by_episode: Mapping[int, Stated]) -> int:
+    return sum(max(0, len(of_episode.steps) - 1) for of_episode in steps_by_episode.values())
 
 
-def _report_broken(dataset: LerobotListing, column: str, stated: Mapping[int, Stated]) -> None:
+def _report_broken(dataset: LerobotListing, column: str, steps_by_episode: Mapping[int, Stated]) -> None:
     """Say what is wrong with the steps of a column beside the one that is used."""
-    problems = {index: of_episode.problem for index, of_episode in stated.items() if of_episode.problem}
+    problems = {index: of_episode.problem for index, of_episode in steps_by_episode.items() if of_episode.problem}
     if problems:
         first = min(problems)
-        detail = f"{column}: in {len(problems)} of {len(stated)} episodes, first in {first}: {problems[first]}"
+        detail = (
+            f"{column}: in {len(problems)} of {len(steps_by_episode)} episodes, first in {first}: {problems[first]}"
+        )
         dataset.warn("bad_steps", detail)
 
 
 def annotated_columns(dataset: LerobotListing) -> set[str]:
     """Columns that may say what is done: those named annotation.*, or as meta/modality.json names them."""
-    named = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
-    for name, how in object_of(modality_of(dataset.source).get("annotation")).items():
-        original = object_of(how).get("original_key")
-        named[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
+    column_by_name = {name: name for name in dataset.info["features"] if name.startswith(ANNOTATION_PREFIX)}
+    for name, entry in object_of(modality_of(dataset.source).get("annotation")).items():
+        original = object_of(entry).get("original_key")
+        column_by_name[name] = original if isinstance(original, str) else f"{ANNOTATION_PREFIX}{name}"
     features = dataset.info["features"]
-    dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in named.values()}
-    return {c for name, c in named.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
+    dtypes = {column: str(object_of(features.get(column)).get("dtype")) for column in column_by_name.values()}
+    return {c for name, c in column_by_name.items() if not NOT_TEXTS.search(name) and not NOT_INDICES.match(dtypes[c])}
 
 
 def _of_indices(
-    dataset: LerobotListing, episodes: Episodes, column: str, texts: Mapping[int, str], where: str
+    dataset: LerobotListing, episodes: Episodes, column: str, texts: Mapping[int, str], location: str
 ) -> dict[int, Stated]:
     """The runs of rows with the same indices (or texts) in a column; null and negative ones stand for no step."""
     cells = dict(cells_of(dataset, episodes, column))
@@ -416,22 +424,22 @@ def _of_indices(
         start = 0
         for value, group in groupby(cells[index].to_pylist()):
             end = start + sum(1 for _ in group)
-            if name := "; ".join(dict.fromkeys(_names(value, texts, where))):
+            if name := "; ".join(dict.fromkeys(_names(value, texts, location))):
                 yield StatedSpan(name, start, end)
             start = end
 
     return _stated(column, {index: episodes[index] for index in cells}, spans_of)
 
 
-def _names(value: Any, texts: Mapping[int, str], where: str) -> Iterator[str]:
+def _names(value: Any, texts: Mapping[int, str], location: str) -> Iterator[str]:
     """The steps that one cell names: a text, an index, or a list of them. Raises ValueError for an index without."""
-    for one in value if isinstance(value, list) else [value]:
-        index = whole(one)
-        if one is None or (index is not None and index < 0):
+    for entry in value if isinstance(value, list) else [value]:
+        index = whole(entry)
+        if entry is None or (index is not None and index < 0):
             continue
-        name = one if isinstance(one, str) else texts.get(index) if index is not None else None
+        name = entry if isinstance(entry, str) else texts.get(index) if index is not None else None
         if name is None:
-            raise ValueError(f"{where} has no text of {str(one)[:40]}")
+            raise ValueError(f"{location} has no text of {str(entry)[:40]}")
         if is_step(name):
             yield name.strip()
 

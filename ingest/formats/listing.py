@@ -39,13 +39,13 @@ class ListingBuilder:
         """The index of the episode that comes next, where episodes are counted."""
         return len(self.records)
 
-    def warn(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
+    def warn(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
         """Record what is doubtful: of an episode or a `camera` of it, or of the dataset; in a `file`."""
-        self.findings.append(Finding(reason, detail, "warning", episode, **where))
+        self.findings.append(Finding(reason, detail, "warning", episode, **location))
 
-    def unusable(self, reason: str, detail: str, episode: int | None = None, **where: str | None) -> None:
+    def unusable(self, reason: str, detail: str, episode: int | None = None, **location: str | None) -> None:
         """Record what makes an episode, a camera of it or the dataset unusable."""
-        self.findings.append(Finding(reason, detail, "unusable", episode, **where))
+        self.findings.append(Finding(reason, detail, "unusable", episode, **location))
 
     def warn_next(self, reason: str, detail: str, file: str | None = None, camera: str | None = None) -> None:
         """A warning of the episode that comes next."""
@@ -68,10 +68,10 @@ class ListingBuilder:
         content = self.read_json(uri, episode) if uri in self.source.files else None
         return content if isinstance(content, dict) else {}
 
-    def fps(self, stated: float | None) -> float:
+    def fps(self, stated_fps: float | None) -> float:
         """The registry's frame rate, else the stated one, else the default."""
-        self.without_rate += not self.source.config.fps and not stated
-        return self.source.config.fps or stated or DEFAULT_FPS
+        self.without_rate += not self.source.config.fps and not stated_fps
+        return self.source.config.fps or stated_fps or DEFAULT_FPS
 
     def add(
         self,
@@ -93,10 +93,10 @@ class ListingBuilder:
         """
         videos = tuple(videos)
         uris = [video.uri for video in videos] + ([data_uri] if data_uri else [])
-        beside = None if tasks or not uris else self._text_beside(uris[-1])
-        if beside is not None:
-            tasks = texts_among(beside.values)
-            files = [*files, beside.uri]
+        text_file = None if tasks or not uris else self._text_beside(uris[-1])
+        if text_file is not None:
+            tasks = texts_among(text_file.values)
+            files = [*files, text_file.uri]
         if no_task and not tasks:
             self.warn_next("no_task", no_task, data_uri or next(iter(uris), None))
         self.evidence[self.next_index] = evidence
@@ -117,13 +117,15 @@ class ListingBuilder:
     def _text_beside(self, uri: str) -> SideText | None:
         """The texts of a file beside an episode's data, which has none itself; a warning where it cannot be read."""
         try:
-            beside = side_text(self.source, uri)
+            text_file = side_text(self.source, uri)
         except DataError as e:
             self.warn_next(e.reason, str(e))
             return None
-        if beside is not None:
-            self.parts.used("text", beside.uri, "instruction", f"{beside.writer} keeps it there", file=beside.uri)
-        return beside
+        if text_file is not None:
+            self.parts.used(
+                "text", text_file.uri, "instruction", f"{text_file.writer} keeps it there", file=text_file.uri
+            )
+        return text_file
 
     def change_last(self, **fields: Any) -> None:
         """Change what is known of the last episode."""
@@ -149,8 +151,8 @@ class ListingBuilder:
 
         `default` must not be the index of an episode that is counted: it moves when a file is added before it.
         """
-        stated = facts.get(self.source.config.group_field or field)
-        return default if stated in (None, "") else str(stated)
+        stated_group = facts.get(self.source.config.group_field or field)
+        return default if stated_group in (None, "") else str(stated_group)
 
     def listing(
         self,
@@ -176,8 +178,8 @@ class ListingBuilder:
         fps = fps or next((record.fps for record in records), None)
         robot = self.source.config.robot or robot
         # Where no episode can be used no part says more
-        lost = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
-        is_usable = any(record.episode_index not in lost for record in self.records)
+        unusable_episodes = {finding.episode_index for finding in self.findings if finding.severity == "unusable"}
+        is_usable = any(record.episode_index not in unusable_episodes for record in self.records)
         if is_usable:
             self._add_cameras()
         # Of a source of which some episodes are looked at, nothing says what the files of the others hold
@@ -193,8 +195,8 @@ class ListingBuilder:
         counts = Counter(camera for record in self.records for camera in record.cameras)
         for camera in sorted(counts):
             if not any(camera in name for name in described):
-                why = "its files are where this format has a camera's"
-                part = SourcePart("camera", camera, "used", "camera", why, num_times=counts[camera])
+                reason = "its files are where this format has a camera's"
+                part = SourcePart("camera", camera, "used", "camera", reason, num_times=counts[camera])
                 self.parts.add(part)
 
     def _with_outcomes(self) -> tuple[tuple[EpisodeRecord, ...], tuple[str, ...]]:
@@ -208,21 +210,22 @@ class ListingBuilder:
                 of_record = replace(of_record, folder=folder)
             evidence[record.episode_index] = of_record
         outcomes, never_set = decide(evidence)
-        found = [outcomes[record.episode_index] for record in self.records]
+        outcome_list = [outcomes[record.episode_index] for record in self.records]
         records = (
             replace(record, success=outcome.success, success_source=outcome.source) if outcome else record
-            for record, outcome in zip(self.records, found, strict=True)
+            for record, outcome in zip(self.records, outcome_list, strict=True)
         )
         return tuple(records), never_set
 
-    def find_missing(self, cameras: Iterable[str], what: str) -> None:
-        """Find the cameras that an episode lacks, where no finding says more of them; `what` names pictures of one."""
+    def find_missing(self, cameras: Iterable[str], wording: str) -> None:
+        """Find the cameras that an episode lacks, where no finding says more of them; `wording` names pictures of
+        one."""
         # An episode without any camera has a finding that says so
         explained = {(finding.episode_index, finding.camera) for finding in self.findings}
         for record in self.records:
             for camera in cameras if record.videos else ():
                 if camera not in record.cameras and (record.episode_index, camera) not in explained:
-                    detail = what.format(camera)
+                    detail = wording.format(camera)
                     self.warn("missing_camera", detail, record.episode_index, camera=camera, file=record.data_uri)
 
     def cameras_in_use(self) -> list[str]:
@@ -236,11 +239,11 @@ def folders_of(pattern: re.Pattern[str], uris: Iterable[str]) -> dict[str, str]:
     return {(match[1] or "").rstrip("/"): "" for match in matches if match}
 
 
-def named(things: Sequence[str], most: int = MAX_NAMED) -> str:
+def named(things: Sequence[str], max_named: int = MAX_NAMED) -> str:
     """Some things by name; of many the first, and how many more. Example: named(["a", "b"]) == "a, b"."""
-    first = ", ".join(things[:most])
-    more = len(things) - most
-    return f"{first} and {more} more" if more > 0 else first
+    first = ", ".join(things[:max_named])
+    num_more = len(things) - max_named
+    return f"{first} and {num_more} more" if num_more > 0 else first
 
 
 def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
@@ -248,8 +251,8 @@ def texts_among(values: Iterable[Any]) -> tuple[str, ...]:
 
     Example: texts_among(["pick ", None, "", ["pick", 3, "place"]]) == ("pick", "place").
     """
-    flat = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
-    return tuple(dict.fromkeys(text for one in flat if isinstance(one, str) and (text := one.strip())))
+    flat = [item for value in values for item in (value if isinstance(value, list | tuple) else [value])]
+    return tuple(dict.fromkeys(text for item in flat if isinstance(item, str) and (text := item.strip())))
 
 
 # Cameras by preference for labelling: what the registry names, then what sees the scene, then what sees the hand
@@ -271,8 +274,8 @@ def in_order(
     rank = {c: k for k, c in reversed(list(enumerate(preferred)))}
 
     def key(camera: str) -> tuple[int, str]:
-        others = 2 if kind_by_name(camera) else int(_has_part(camera, last))
-        return rank.get(camera, len(preferred) + others), camera
+        offset = 2 if kind_by_name(camera) else int(_has_part(camera, last))
+        return rank.get(camera, len(preferred) + offset), camera
 
     return sorted(set(cameras), key=key)
 

@@ -144,10 +144,10 @@ class Recording:
 
     def find_roles(self, config: DatasetConfig) -> None:
         """Cameras by their topics' names; state and action where the registry says, else by usual names."""
-        several = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
-        self._find_rows({topic.name: topic for topic in several if topic.kind in NUMBERS}, config)
+        repeated_topics = [topic for topic in self.topics.values() if len(topic.log_ns) > 1]
+        self._find_rows({topic.name: topic for topic in repeated_topics if topic.kind in NUMBERS}, config)
         # Of a camera that is there raw and packed, the raw pictures have lost nothing
-        pictures = [topic for topic in several if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)]
+        pictures = [topic for topic in repeated_topics if topic.kind in PICTURES and not NO_CAMERA.search(topic.name)]
         pictures.sort(key=lambda t: (PICTURES.index(t.kind), t.name), reverse=True)
         cameras = {camera_name(topic.name): topic for topic in pictures}
         self.cameras = {camera: cameras[camera] for camera in in_order(cameras, config.cameras)}
@@ -155,8 +155,8 @@ class Recording:
     def _find_rows(self, numeric: Mapping[str, Topic], config: DatasetConfig) -> None:
         commands = [name for name in numeric if COMMAND.search(name)]
         plain = [name for name, topic in numeric.items() if topic.kind == "joints" and name not in commands]
-        usual = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
-        state, action = config.keys.state or usual, config.keys.action or commands
+        default_topics = [JOINTS_TOPIC] if JOINTS_TOPIC in plain else plain
+        state, action = config.keys.state or default_topics, config.keys.action or commands
         self.state = list(filter(None, map(numeric.get, state)))
         self.action = list(filter(None, map(numeric.get, action)))
 
@@ -241,11 +241,11 @@ def _add(listing: ListingBuilder, uri: str, recording: Recording) -> None:
     _account_for_topics(listing, uri, recording)
     fps, ticks = config.fps or DEFAULT_FPS, 0
     if not recording.cameras:
-        told = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
+        description = named([f"{t.name} ({t.type}, {len(t.log_ns)})" for t in recording.topics.values()]) or "nothing"
         # Pictures of a type that is not read are there, and need not be fetched
         is_other = any(OTHER_PICTURES.search(topic.type) for topic in recording.topics.values())
         reason = "other_layout" if is_other else "no_video"
-        listing.unusable_next(reason, f"no topic with pictures that are read; it holds {told}", uri)
+        listing.unusable_next(reason, f"no topic with pictures that are read; it holds {description}", uri)
     else:
         clock = clock_of(recording, config.fps)
         fps, ticks = clock.fps, clock.ticks
@@ -271,8 +271,8 @@ def _find_doubts(listing: ListingBuilder, uri: str, recording: Recording) -> Non
     if recording.cut_off:
         count = sum(len(t.log_ns) for t in recording.topics.values())
         listing.warn_next("cut_off", f"{recording.cut_off}; the {count} messages before that are used", uri)
-    there = {topic.name for topic in recording.used}
-    for topic in sorted({*keys.state, *keys.action} - there):
+    used_names = {topic.name for topic in recording.used}
+    for topic in sorted({*keys.state, *keys.action} - used_names):
         listing.warn_next("missing_topic", f"no topic {topic} with numbers in more than one message", uri)
     for topic, count in recording.undecodable.items():
         listing.warn_next("unreadable_data", f"{topic}: {count} messages are too short for their header", uri)
@@ -286,14 +286,14 @@ def _account_for_topics(listing: ListingBuilder, uri: str, recording: Recording)
         form: dict[str, Any] = {"dtype": topic.type, "file": uri}
         if name in uses:
             parts.used("topic", name, *uses[name], **form)
-        elif why := _why_left_out(topic, recording):
-            parts.known("topic", name, why, **form)
+        elif reason := _why_left_out(topic, recording):
+            parts.known("topic", name, reason, **form)
         else:
             parts.unknown("topic", name, _why_not_read(topic), **form)
     facts = {**dict.fromkeys(TASK_KEYS, ("instruction", "its name")), **usual_uses(config)}
-    known = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
-    why = "no key reads it; group_field or success_field of an entry may"
-    account_for_fields(parts, "metadata: ", recording.facts, facts, known, why=why, file=uri)
+    known_reasons = dict.fromkeys(RECORDER_FACTS, "what the recorder says of itself")
+    reason = "no key reads it; group_field or success_field of an entry may"
+    account_for_fields(parts, "metadata: ", recording.facts, facts, known_reasons, reason=reason, file=uri)
 
 
 def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tuple[str, str]]:
@@ -303,9 +303,9 @@ def _uses_of_topics(recording: Recording, config: DatasetConfig) -> dict[str, tu
     for use, topics in (("action", recording.action), ("state", recording.state)):
         for topic in topics:
             is_stated = topic.name in (*config.keys.state, *config.keys.action)
-            why = "the registry entry names it" if is_stated else "its type and its name"
-            why += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
-            uses[topic.name] = (use, why)
+            reason = "the registry entry names it" if is_stated else "its type and its name"
+            reason += "; its positions, not velocities and efforts" if topic.kind == "joints" else ""
+            uses[topic.name] = (use, reason)
     cameras = {topic.name: ("camera", f"its type; the camera {name}") for name, topic in recording.cameras.items()}
     return uses | cameras
 
@@ -318,9 +318,9 @@ def _why_left_out(topic: Topic, recording: Recording) -> str:
     """Why a topic is left out on purpose; "" where that is not known."""
     if topic.kind in PICTURES and (kind := NO_CAMERA.search(topic.name)):
         return f"its name says {kind[0].lower()}: labels are made by colour pictures"
-    if topic.kind in PICTURES and (other := recording.cameras.get(camera_name(topic.name))):
-        return f"the same camera as {other.name}, whose pictures have lost nothing"
-    return next((why for pattern, why in PLUMBING if pattern.fullmatch(topic.type.replace("/msg/", "/"))), "")
+    if topic.kind in PICTURES and (colour_topic := recording.cameras.get(camera_name(topic.name))):
+        return f"the same camera as {colour_topic.name}, whose pictures have lost nothing"
+    return next((reason for pattern, reason in PLUMBING if pattern.fullmatch(topic.type.replace("/msg/", "/"))), "")
 
 
 def _why_not_read(topic: Topic) -> str:
@@ -340,14 +340,15 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
     longest = max(GAP_TICKS / clock.fps, GAP_S) * 1e9
     for topic in recording.used:
         stamps = topic.stamps
-        late, count, by = int(stamps.late.sum()), len(stamps.times), stamps.by
+        late, count, clock_name = int(stamps.late.sum()), len(stamps.times), stamps.by
         camera = names.get(topic.name)
-        if by != "header" and all(topic.header_ns):
-            detail = f"{topic.name}: headers are out of order, or share their times; those of the {by} are used"
+        if clock_name != "header" and all(topic.header_ns):
+            detail = f"{topic.name}: headers are out of order, or share their times; those of the {clock_name} are used"
             yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
         if stamps.shared:
             detail = (
-                f"{topic.name}: {stamps.shared} of {count} messages have the time of the one before, by the {by}; they "
+                f"{topic.name}: {stamps.shared} of {count} messages have the time of the one before, by the "
+                f"{clock_name}; they "
                 "are spread evenly from the time before theirs up to it"
             )
             yield Finding("unsorted_stamps", detail, "warning", index, camera, uri)
@@ -357,11 +358,11 @@ def _timing(recording: Recording, clock: Clock, index: int, uri: str) -> Iterato
         used, _ = topic.used
         away = np.abs(used[clock.nearest(used)] - times)
         if away.max() > longest:
-            told = (
+            note = (
                 f"{topic.name}: at {int((away > longest).sum())} of {clock.ticks} frames the nearest message is up to "
                 f"{away.max() / 1e9:.2f} s away"
             )
-            yield Finding("clock_gap", told, "warning", index, camera, uri)
+            yield Finding("clock_gap", note, "warning", index, camera, uri)
 
 
 # Reading
@@ -390,16 +391,16 @@ def _rows(source: Source, uri: str, topics: Sequence[Topic], clock: Clock) -> pa
     # Times and values of each number by "topic name", in order of appearance
     series: dict[str, tuple[list[int], list[float]]] = {}
     times = {t.name: dict(zip(t.used[1].tolist(), t.used[0].tolist(), strict=True)) for t in topics}
-    decoder, seen, limits = Decoder(source.config.limits), Counter[str](), source.config.limits
+    decoder, message_counts, limits = Decoder(source.config.limits), Counter[str](), source.config.limits
     for message in records(source, uri):
         if not isinstance(message, RawMessage) or (topic := message.channel.topic) not in times:
             continue
-        if (time := times[topic].get(seen[topic])) is not None:
+        if (time := times[topic].get(message_counts[topic])) is not None:
             for name, value in decoder.numbers(message).items():
                 stamps, values = series.setdefault(f"{topic} {name}", ([], []))
                 stamps.append(time)
                 values.append(value)
-        seen[topic] += 1
+        message_counts[topic] += 1
         limits.check("max_features", len(series), f"{uri}: joints")
     limits.check("max_values", len(series) * clock.ticks, f"{uri}: numbers")
     columns = [_at_ticks(clock, np.array(stamps, np.int64), np.array(values)) for stamps, values in series.values()]
@@ -423,9 +424,11 @@ def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> Fra
         topic, limits = recording.cameras[camera], source.config.limits
         stamps, numbers = topic.used
         messages = (m for m in records(source, uri) if isinstance(m, RawMessage) and m.channel.topic == topic.name)
-        wanted = numbers[clock.nearest(stamps)].tolist()
+        picture_numbers = numbers[clock.nearest(stamps)].tolist()
         decoder = Decoder(limits)
-        for ticks, message in _in_turn(messages, wanted, limits, f"{uri}: pictures of {camera} before their turn"):
+        for ticks, message in _in_turn(
+            messages, picture_numbers, limits, f"{uri}: pictures of {camera} before their turn"
+        ):
             picture = decoder.picture(message)
             yield from ((tick, tick / clock.fps, picture) for tick in ticks)
 
@@ -433,20 +436,22 @@ def _frames(source: Source, uri: str, recording: Recording, clock: Clock) -> Fra
 
 
 def _in_turn(
-    messages: Iterable[RawMessage], wanted: Sequence[int], limits: Limits, what: str
+    messages: Iterable[RawMessage], picture_numbers: Sequence[int], limits: Limits, description: str
 ) -> Iterator[tuple[list[int], RawMessage]]:
     """The messages that are wanted at each tick, by their numbers in the file, with their ticks.
 
     One that stands in the file before its turn waits. Raises DataError where too many do.
     """
-    turns = deque((number, [tick for tick, _ in group]) for number, group in groupby(enumerate(wanted), itemgetter(1)))
-    needed, waiting, waiting_bytes = {*wanted}, dict[int, RawMessage](), 0
+    turns = deque(
+        (number, [tick for tick, _ in group]) for number, group in groupby(enumerate(picture_numbers), itemgetter(1))
+    )
+    needed, waiting, waiting_bytes = {*picture_numbers}, dict[int, RawMessage](), 0
     for number, message in enumerate(messages):
         if number not in needed:
             continue
         waiting[number] = message
         waiting_bytes += len(message.data)
-        limits.check("max_chunk_bytes", waiting_bytes, what, WAITING_CHUNKS)
+        limits.check("max_chunk_bytes", waiting_bytes, description, WAITING_CHUNKS)
         while turns and turns[0][0] in waiting:
             turn, ticks = turns.popleft()
             message = waiting.pop(turn)

@@ -141,19 +141,19 @@ class Decoder:
         except DAMAGED as e:
             raise DataError(f"{topic}: a message cannot be decoded ({type(e).__name__})") from e
         definitions = message.schema.encoding if message.schema else "none"
-        told = f"messages are {encoding or '?'} by {definitions or '?'} definitions; only cdr by ros2msg is read"
-        raise DataError(f"{topic}: {told}")
+        problem = f"messages are {encoding or '?'} by {definitions or '?'} definitions; only cdr by ros2msg is read"
+        raise DataError(f"{topic}: {problem}")
 
     def picture(self, message: RawMessage) -> ArrayPicture:
         """Of a camera's message, as RGB. Raises DataError."""
-        what = f"a picture of {message.channel.topic}"
+        description = f"a picture of {message.channel.topic}"
         decoded = self.decoded(message)
         try:
             if message.kind == "compressed":
-                return decode_picture(bytes(decoded.data), what, self.limits)
-            return _raw_picture(decoded, what, self.limits)
+                return decode_picture(bytes(decoded.data), description, self.limits)
+            return _raw_picture(decoded, description, self.limits)
         except (AttributeError, TypeError, ValueError) as e:
-            raise VideoError(f"{what} has not the fields of its type") from e
+            raise VideoError(f"{description} has not the fields of its type") from e
 
     def numbers(self, message: RawMessage) -> dict[str, float]:
         """Numbers of a message by name: joint positions, or every number that is no header. Raises DataError."""
@@ -188,15 +188,17 @@ def _flat(value: Any, name: str, depth: int) -> Iterator[tuple[str, float]]:
         yield from _flat(item, f"{name}_{key}".strip("_"), depth + 1)
 
 
-def _raw_picture(message: SimpleNamespace, what: str, limits: Limits) -> ArrayPicture:
+def _raw_picture(message: SimpleNamespace, description: str, limits: Limits) -> ArrayPicture:
     """A sensor_msgs/Image of 8 bits a channel. Raises VideoError."""
     channels = CHANNELS.get(message.encoding)
     if channels is None:
-        raise VideoError(f"{what} is encoded as {str(message.encoding)[:20]!r}, not as one of {', '.join(CHANNELS)}")
+        raise VideoError(
+            f"{description} is encoded as {str(message.encoding)[:20]!r}, not as one of {', '.join(CHANNELS)}"
+        )
     height, width, step, data = message.height, message.width, message.step, bytes(message.data)
-    check_size(width, height, what, limits)
+    check_size(width, height, description, limits)
     if not height or not width or step < width * channels or len(data) < step * (height - 1) + width * channels:
-        raise VideoError(f"{what} of {width}x{height} px has {len(data)} bytes in rows of {step}")
+        raise VideoError(f"{description} of {width}x{height} px has {len(data)} bytes in rows of {step}")
     padded = np.frombuffer(data + bytes(max(0, step * height - len(data))), np.uint8)[: step * height]
     pixels = padded.reshape(height, step)[:, : width * channels].reshape(height, width, channels)[:, :, :3]
-    return array_picture(pixels[:, :, ::-1] if message.encoding.startswith("bgr") else pixels, what)
+    return array_picture(pixels[:, :, ::-1] if message.encoding.startswith("bgr") else pixels, description)

@@ -37,16 +37,18 @@ def stamps_of(
     share of `max_shared` has the time of the one before. Where none is such, the one with most different times, spread.
     """
     places = np.argsort(np.array(recorder_ns, np.int64), kind="stable")
-    ordered = {by: times[places] for by, times in _clocks(recorder_ns, publisher_ns, header_ns).items()}
-    usable = {by: times for by, times in ordered.items() if is_late(times).mean() <= MAX_LATE}
-    shares = {by: _shared(times[~is_late(times)]) / len(times) for by, times in usable.items()}
-    by = next((by for by, share in shares.items() if share <= max_shared), min(shares, key=shares.__getitem__))
-    times, late = usable[by], is_late(usable[by])
-    if shares[by] <= max_shared:
-        return Stamps(times, places, by, late, 0)
+    ordered = {clock_name: times[places] for clock_name, times in _clocks(recorder_ns, publisher_ns, header_ns).items()}
+    usable = {clock_name: times for clock_name, times in ordered.items() if is_late(times).mean() <= MAX_LATE}
+    shares = {clock_name: _shared(times[~is_late(times)]) / len(times) for clock_name, times in usable.items()}
+    clock_name = next(
+        (clock_name for clock_name, share in shares.items() if share <= max_shared), min(shares, key=shares.__getitem__)
+    )
+    times, late = usable[clock_name], is_late(usable[clock_name])
+    if shares[clock_name] <= max_shared:
+        return Stamps(times, places, clock_name, late, 0)
     shared, times = _shared(times[~late]), times.copy()
     times[~late] = spread(times[~late])
-    return Stamps(times, places, by, late, shared)
+    return Stamps(times, places, clock_name, late, shared)
 
 
 def _clocks(
@@ -110,8 +112,8 @@ class Clock:
         Ticks fall on pictures, so that jitter moves none to its neighbour's tick.
         """
         slack_s = 0.5 / max(fps, rate_of(pictures_ns) or 0.0)
-        inside = pictures_ns[(pictures_ns > begin_ns - slack_s * 1e9) & (pictures_ns <= end_ns)]
-        start_ns = int(inside[0]) if len(inside) else begin_ns
+        included_ns = pictures_ns[(pictures_ns > begin_ns - slack_s * 1e9) & (pictures_ns <= end_ns)]
+        start_ns = int(included_ns[0]) if len(included_ns) else begin_ns
         # The last tick lies before the end and its slack
         return cls(start_ns, fps, max(1, math.ceil(((end_ns - start_ns) / 1e9 + slack_s) * fps)))
 
@@ -122,6 +124,8 @@ class Clock:
     def nearest(self, stamps: np.ndarray) -> np.ndarray:
         """Of ordered stamps [n], the place of the one nearest to each tick, int64 [ticks]; of two the earlier."""
         times = self.times_ns()
-        after = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
-        before = np.maximum(after - 1, 0)
-        return np.where(np.abs(times - stamps[before]) <= np.abs(stamps[after] - times), before, after)
+        next_index = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
+        previous_index = np.maximum(next_index - 1, 0)
+        return np.where(
+            np.abs(times - stamps[previous_index]) <= np.abs(stamps[next_index] - times), previous_index, next_index
+        )

@@ -126,10 +126,10 @@ def _add_row(
     name = next((row[column] for column in FILE_COLUMNS if isinstance(row.get(column), str)), None)
     if name is None:
         raise DataError(f"names no file in {', '.join(FILE_COLUMNS)}")
-    inside = posixpath.normpath(name)
-    if inside.startswith(("/", "../")) or inside == "..":
+    relative_path = posixpath.normpath(name)
+    if relative_path.startswith(("/", "../")) or relative_path == "..":
         raise DataError(f"{name} leads out of the folder", "path_escape")
-    uri = posixpath.join(folder, inside)
+    uri = posixpath.join(folder, relative_path)
     is_there = uri in listing.source.files and is_video(uri)
     # A second row of a video would make a second episode of the same pictures
     if uri in used:
@@ -231,11 +231,11 @@ def _report_robodm(listing: ListingBuilder, uri: str) -> None:
 
 def _probed(listing: ListingBuilder, draft: Draft) -> dict[str, VideoInfo]:
     """Headers by camera; a camera of another frame rate than the first one is taken out of the episode."""
-    found = {camera: probed(listing.source, uri) for camera, uri in draft.videos.items()}
-    infos = {camera: info for camera, info in found.items() if not isinstance(info, VideoError)}
+    probe_results = {camera: probed(listing.source, uri) for camera, uri in draft.videos.items()}
+    infos = {camera: info for camera, info in probe_results.items() if not isinstance(info, VideoError)}
     # Without any camera that can be opened the episode cannot be used
     record_error = listing.warn if infos else listing.unusable
-    for camera, error in found.items():
+    for camera, error in probe_results.items():
         if isinstance(error, VideoError):
             record_error(error.reason, str(error), listing.next_index, camera=camera, file=draft.videos[camera])
     # Frames of several cameras are matched by their number, so that all must have one rate
@@ -320,8 +320,8 @@ def _account_for_arrays(listing: ListingBuilder, arrays: Sequence[_Array], num_f
         elif column:
             listing.parts.unknown("array", title, f"{len(values)} rows for {num_frames} frames", **form)
         elif TIME_WORDS.isdisjoint(words(title)):
-            why = "neither the registry's keys nor its name say that it is state or action"
-            listing.parts.unknown("array", title, why, **form)
+            reason = "neither the registry's keys nor its name say that it is state or action"
+            listing.parts.unknown("array", title, reason, **form)
         else:
             listing.parts.known("array", title, "times: frames of plain videos are counted", **form)
 
@@ -374,7 +374,7 @@ def _label(uri: str, stems: Sequence[str]) -> str | None:
     """
     stem = posixpath.splitext(uri)[0]
     behind = [stem.removeprefix(video) for video in stems if stem.startswith(video)]
-    labels = [rest.strip(SEPARATORS) for rest in behind if not rest or rest[0] in SEPARATORS]
+    labels = [remainder.strip(SEPARATORS) for remainder in behind if not remainder or remainder[0] in SEPARATORS]
     return min(labels, key=len, default=None)
 
 
@@ -415,8 +415,8 @@ def _arrays(source: Source, videos: Sequence[str]) -> Iterator[_Array]:
     keys = source.config.keys
     stems = [posixpath.splitext(uri)[0] for uri in videos]
     for uri in array_files(source, videos):
-        found = _label(uri, stems)
-        label = posixpath.basename(posixpath.splitext(uri)[0]) if found is None else found
+        stem_label = _label(uri, stems)
+        label = posixpath.basename(posixpath.splitext(uri)[0]) if stem_label is None else stem_label
         stored = read_npz(source, uri) if uri.lower().endswith(".npz") else {"": read_npy(source, uri)}
         for key, values in stored.items():
             name = label if key.startswith("arr_") or not key else key
@@ -429,7 +429,7 @@ def _column(name: str, keys: Keys) -> Column | None:
         return "state"
     if name in keys.action:
         return "action"
-    said = _says(name)
+    named_column = _says(name)
     # Of a column that the registry speaks of there are no others
-    is_stated = bool(keys.state if said == "state" else keys.action)
-    return None if is_stated else said
+    is_stated = bool(keys.state if named_column == "state" else keys.action)
+    return None if is_stated else named_column

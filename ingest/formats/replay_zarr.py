@@ -59,13 +59,13 @@ TEXT_KEYS = ("task", "instruction", "language_instruction", "prompt")
 
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folder above the stores; of a store whose folder is not named as one, that folder."""
-    found = {}
+    stores = {}
     for uri in _stores(uris):
-        inside = IN_FOLDER.fullmatch(uri)
-        store = uri if inside is None else inside[1] or ""
-        is_named = inside is None or store.endswith(".zarr")
-        found[posixpath.dirname(store) if is_named else store] = ""
-    return found
+        store_match = IN_FOLDER.fullmatch(uri)
+        store = uri if store_match is None else store_match[1] or ""
+        is_named = store_match is None or store.endswith(".zarr")
+        stores[posixpath.dirname(store) if is_named else store] = ""
+    return stores
 
 
 def _stores(uris: Iterable[str]) -> list[str]:
@@ -95,30 +95,32 @@ class ArrayRoles(NamedTuple):
 def roles_of(store: Store, config: DatasetConfig, rows: int) -> ArrayRoles:
     """By the arrays' descriptions, and a few rows of floating-point pictures; what cannot be used is a problem."""
     problems: list[tuple[str, str, str]] = []
-    why: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     arrays = _usable(store, config, rows, problems)
-    cameras = _cameras(arrays, rows, config, why)
+    cameras = _cameras(arrays, rows, config, reasons)
     vectors = {n: a for n, a in arrays.items() if n not in cameras and a.ndim <= 3}
     for name in (*config.keys.state, *config.keys.action):
         if name not in vectors:
             problems.append(("no_data", f"no array data/{name} with a row of numbers for each frame", name))
     forms = [ArrayForm(name, array.shape, array.dtype.kind) for name, array in vectors.items()]
-    action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, why)
+    action = _vector(config.keys.action, ACTION_KEYS, action_by_name(forms), vectors, reasons)
     by_name = state_by_name(form for form in forms if form.path not in action)
-    state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, why)
+    state = _vector(config.keys.state, STATE_KEYS, by_name, vectors, reasons)
     times = [
         n for n, a in vectors.items() if is_time_name(posixpath.basename(n)) and is_time_shape(a.shape, a.shape[0])
     ]
-    at = min(times, key=lambda name: (name.count("/"), name), default="")
-    used = {*cameras, *state, *action, at}
-    others = {n: a for n, a in arrays.items() if n not in used}
+    times_name = min(times, key=lambda name: (name.count("/"), name), default="")
+    used = {*cameras, *state, *action, times_name}
+    unused_arrays = {n: a for n, a in arrays.items() if n not in used}
     named_others = {"state": by_name.paths if config.keys.state else ()}
-    left_out = {
+    excluded = {
         name: f"the registry entry names another {use}" for use, names in named_others.items() for name in names
     }
-    if at:
-        why[at] = "its name says so, and there is one for each row"
-    return ArrayRoles(cameras, state, action, vectors.get(at), tuple(problems), why, others, left_out)
+    if times_name:
+        reasons[times_name] = "its name says so, and there is one for each row"
+    return ArrayRoles(
+        cameras, state, action, vectors.get(times_name), tuple(problems), reasons, unused_arrays, excluded
+    )
 
 
 def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple[str, str, str]]) -> dict[str, Any]:
@@ -134,17 +136,17 @@ def _usable(store: Store, config: DatasetConfig, rows: int, problems: list[tuple
             problems.append((e.reason, str(e), name))
             continue
         if array.shape[0] < rows:
-            told = f"data/{name} has {array.shape[0]} rows, and the episodes end at {rows}: it is not used"
-            problems.append(("length_differs", told, name))
+            detail = f"data/{name} has {array.shape[0]} rows, and the episodes end at {rows}: it is not used"
+            problems.append(("length_differs", detail, name))
         else:
             arrays[name] = array
     return arrays
 
 
 def _cameras(
-    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, why: dict[str, str]
+    arrays: Mapping[str, Any], rows: int, config: DatasetConfig, reasons: dict[str, str]
 ) -> dict[str, tuple[Any, PictureForm]]:
-    """Arrays of colour pictures, and how they lie; `why` gets what is wrong with others."""
+    """Arrays of colour pictures, and how they lie; `reasons` gets what is wrong with others."""
     cameras: dict[str, tuple[Any, PictureForm]] = {}
     for name, array in arrays.items():
         form = None if other_kind(name) else form_of(name, array.shape, array.dtype)
@@ -155,10 +157,10 @@ def _cameras(
         except DataError as e:
             whole, problem = None, str(e)
         if whole is None:
-            why[name] = problem
+            reasons[name] = problem
         else:
             cameras[name] = array, whole
-            why[name] = "it holds pictures"
+            reasons[name] = "it holds pictures"
     return cameras
 
 
@@ -168,18 +170,18 @@ def _row(array: Any, config: DatasetConfig, k: int) -> np.ndarray:
 
 def _vector(
     registered: Sequence[str],
-    usual: Sequence[Sequence[str]],
+    default_names: Sequence[Sequence[str]],
     by_name: Vector,
     arrays: Mapping[str, Any],
-    why: dict[str, str],
+    reasons: dict[str, str],
 ) -> dict[str, Any]:
     """The registry's arrays, else those of the first usual layout that has any, else those whose names say so."""
-    present = [[name for name in names if name in arrays] for names in ([registered] if registered else usual)]
+    present = [[name for name in names if name in arrays] for names in ([registered] if registered else default_names)]
     chosen = next(filter(None, present), [])
-    shown = "the registry entry names it" if registered else "UMI and Diffusion Policy keep it there"
+    reason = "the registry entry names it" if registered else "UMI and Diffusion Policy keep it there"
     if not chosen and not registered:
-        chosen, shown = list(by_name.paths), by_name.why
-    why.update(dict.fromkeys(chosen, shown))
+        chosen, reason = list(by_name.paths), by_name.why
+    reasons.update(dict.fromkeys(chosen, reason))
     return {name: arrays[name] for name in chosen}
 
 
@@ -232,8 +234,8 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
     facts, per_episode = _facts(listing, uri, store), _per_episode(store, len(ends), config)
     task_from, tasks = _store_tasks(facts, config)
     rates = {name: rate for name, value in facts.items() if is_rate_name(name) and (rate := first_rate([value]))}
-    stated = next(iter(rates.values()), None)
-    shown = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
+    stated_rate = next(iter(rates.values()), None)
+    array_titles = named([f"data/{n}" for n in store.arrays("data")]) or "nothing"
     _report_missing_chunks(listing, uri, store, roles)
     _account(listing, uri, store, roles)
     _account_meta(listing, uri, per_episode)
@@ -243,12 +245,12 @@ def _add_store(listing: ListingBuilder, uri: str, store: Store) -> None:
         of_episode = {n: v[k] for n, v in per_episode.values.items()}
         own_tasks = texts_among(v[k] for n, v in per_episode.values.items() if n in per_episode.tasks)
         if not roles.cameras:
-            listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {shown}", uri)
+            listing.unusable_next("no_video", f"no array of colour pictures that is read; it holds {array_titles}", uri)
         if problem := config.limits.excess("max_rows", stop - start, f"{label}: rows of episode {k}"):
             listing.unusable_next("over_limit", problem, uri)
         listing.add(
             f"{label}#{k}",
-            listing.fps(stated or config.fps or _rate(roles.times, start, stop, config)),
+            listing.fps(stated_rate or config.fps or _rate(roles.times, start, stop, config)),
             tasks=own_tasks or tasks,
             num_rows=stop - start,
             data_uri=uri,
@@ -307,8 +309,8 @@ def _per_episode(store: Store, count: int, config: DatasetConfig) -> PerEpisode:
             array = store.array(path)
             if array is not None and array.shape in ((count,), (count, 1)):
                 values[name] = _rows(array, 0, count, config).reshape(-1).tolist()
-            elif array is None and (found := store.texts(path)) is not None and len(found) == count:
-                values[name], texts[name] = found, tuple(found)
+            elif array is None and (stored_texts := store.texts(path)) is not None and len(stored_texts) == count:
+                values[name], texts[name] = stored_texts, tuple(stored_texts)
             else:
                 problems[name] = "it has no value for each episode"
         except DataError as e:
@@ -347,12 +349,12 @@ def _account(listing: ListingBuilder, uri: str, store: Store, roles: ArrayRoles)
             parts.used("array", f"data/{name}", "time", roles.why[name], **_form(roles.times, uri))
         elif name in problems:
             parts.known("array", f"data/{name}", "it cannot be read: a finding says why", file=uri)
-        elif why := roles.left_out.get(name) or _why_known(name, array):
-            parts.known("array", f"data/{name}", why, **form)
+        elif reason := roles.left_out.get(name) or _why_known(name, array):
+            parts.known("array", f"data/{name}", reason, **form)
         else:
             nothing = NO_ARRAY if array is None else "no name of a state, an action or a camera that is known"
-            why = roles.why.get(name, nothing)
-            parts.unknown("array", f"data/{name}", why, **form)
+            reason = roles.why.get(name, nothing)
+            parts.unknown("array", f"data/{name}", reason, **form)
 
 
 def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) -> None:
@@ -363,25 +365,25 @@ def _account_meta(listing: ListingBuilder, uri: str, per_episode: PerEpisode) ->
         form: dict[str, Any] = {"shape": (len(values),), "file": uri}
         if use := _use_of_meta(name, per_episode, config):
             parts.used("array", f"meta/{name}", use, "its name says so", **form)
-        elif why := known_reason(name):
-            parts.known("array", f"meta/{name}", why, **form)
+        elif reason := known_reason(name):
+            parts.known("array", f"meta/{name}", reason, **form)
         else:
             parts.unknown("array", f"meta/{name}", "no name that is known", **form)
-    for name, why in per_episode.problems.items():
+    for name, reason in per_episode.problems.items():
         is_known = known_reason(name)
-        (parts.known if is_known else parts.unknown)("array", f"meta/{name}", is_known or why, file=uri)
+        (parts.known if is_known else parts.unknown)("array", f"meta/{name}", is_known or reason, file=uri)
 
 
 def _account_attributes(listing: ListingBuilder, uri: str, facts: Iterable[str], used: Sequence[str]) -> None:
     for name in facts:
-        shown = f"attribute {name}"
+        title = f"attribute {name}"
         if name in used:
             use = "rate" if is_rate_name(name) else "instruction"
-            listing.parts.used("text", shown, use, "its name says so", file=uri)
+            listing.parts.used("text", title, use, "its name says so", file=uri)
         elif is_bookkeeping_text(name) or known_reason(name):
-            listing.parts.known("text", shown, "says where it is from", file=uri)
+            listing.parts.known("text", title, "says where it is from", file=uri)
         else:
-            listing.parts.unknown("text", shown, "no name of an attribute that is known", file=uri)
+            listing.parts.unknown("text", title, "no name of an attribute that is known", file=uri)
 
 
 def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> str:
@@ -394,8 +396,8 @@ def _use_of_meta(name: str, per_episode: PerEpisode, config: DatasetConfig) -> s
 
 
 def _why_known(name: str, array: Any) -> str:
-    if why := known_reason(name):
-        return why
+    if reason := known_reason(name):
+        return reason
     is_large = array is None or len(array.shape) >= 3
     return f"it shows {other_kind(name)}" if is_large and other_kind(name) else ""
 

@@ -125,8 +125,8 @@ def _videos(
     declared = folders_of(CAMERA_FILE, files)  # may have no colours
     cameras = scene_first(declared, listing.source.config.cameras)
     expected = {camera: f"{folder}/{camera}/{COLOR}" for camera in cameras} or {"": f"{folder}/cam_*/{COLOR}"}
-    there = {camera: uri for camera, uri in expected.items() if uri in listing.source.files}
-    videos = videos_of(listing, there, expected)
+    present_uris = {camera: uri for camera, uri in expected.items() if uri in listing.source.files}
+    videos = videos_of(listing, present_uris, expected)
     for camera, uri in ((video.camera, video.uri) for video in videos):
         info = probed(listing.source, uri)
         if not isinstance(info, DataError):

@@ -81,8 +81,10 @@ def list_episodes(source: Source) -> Listing:
 def _find_in_all(listing: ListingBuilder) -> None:
     """What is so for the dataset as a whole; where every episode that was read never ends, that is one finding."""
     if not listing.records and not any(finding.severity == "unusable" for finding in listing.findings):
-        if other := [uri for uri in listing.source.files if OTHER_SHARD.search(uri)]:
-            listing.unusable("other_layout", f"its {len(other)} shards are not TFRecord files (first: {other[0]})")
+        if other_shards := [uri for uri in listing.source.files if OTHER_SHARD.search(uri)]:
+            listing.unusable(
+                "other_layout", f"its {len(other_shards)} shards are not TFRecord files (first: {other_shards[0]})"
+            )
         else:
             listing.lists_nothing("no TFRecord shard with records")
     if listing.records and not listing.source.config.fps:
@@ -125,10 +127,15 @@ def _left_out(listing: ListingBuilder, shard: Shard, specs: Specs) -> bool:
     """Add the coming shard's episodes without reading them, where none is selected and their number is known."""
     source, count = listing.source, shard.length or 0
     # Metadata that says more than the file can hold is wrong, which reading shows
-    most = source.files[shard.uri].size // (rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES)
+    max_records = source.files[shard.uri].size // (rlds_files.HEADER_BYTES + rlds_files.FOOTER_BYTES)
     # An episode's place among the records is its index, since remote ones are known by their place
-    coming = range(listing.next_index, listing.next_index + count)
-    if not source.config.is_remote or source.selected is None or not 0 < count <= most or {*coming} & source.selected:
+    shard_indices = range(listing.next_index, listing.next_index + count)
+    if (
+        not source.config.is_remote
+        or source.selected is None
+        or not 0 < count <= max_records
+        or {*shard_indices} & source.selected
+    ):
         return False
     for number in range(count):
         listing.add(**_place(source, shard, number, specs))
@@ -158,13 +165,15 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
         if data[: len(LFS_MARK)] == LFS_MARK:
             listing.unusable("lfs_pointer", "a git-LFS pointer, not a shard", file=shard.uri)
             return
-        for number, at in enumerate(rlds_files.records(data)):
+        for number, record in enumerate(rlds_files.records(data)):
             count += 1
-            _read(listing, _place(listing.source, shard, number, specs), specs, labels, data, at)
+            _read(listing, _place(listing.source, shard, number, specs), specs, labels, data, record)
     except DataError as e:
         # What was read before the damage stays
-        after = f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
-        listing.unusable("unreadable_data", f"{e}{after}", file=shard.uri)
+        progress_note = (
+            f"; {count} of its {shard.length} records were read" if shard.length else f" after {count} records"
+        )
+        listing.unusable("unreadable_data", f"{e}{progress_note}", file=shard.uri)
         return
     # The copy may be of another version than the dataset_info.json beside it
     if shard.length not in (None, count):
@@ -172,31 +181,36 @@ def _read_shard(listing: ListingBuilder, shard: Shard, specs: Specs, labels: Lab
         listing.warn("length_differs", detail, file=shard.uri)
 
 
-def _read(listing: ListingBuilder, known: dict[str, Any], specs: Specs, labels: Labels, data: Data, at: Record) -> None:
+def _read(
+    listing: ListingBuilder, fields: dict[str, Any], specs: Specs, labels: Labels, data: Data, record: Record
+) -> None:
     """Add one episode, with findings about what cannot be read of it."""
-    uri, config = known["data_uri"], listing.source.config
-    known["data_key"] = str(at.offset)  # leads back to the record when the episode is read
+    uri, config = fields["data_uri"], listing.source.config
+    fields["data_key"] = str(record.offset)  # leads back to the record when the episode is read
     # A download that broke off ends within a record, which is listed all the same
-    if not rlds_files.is_whole(data, at):
-        detail = f"cut off: {at.end + rlds_files.FOOTER_BYTES - len(data)} bytes are missing"
+    if not rlds_files.is_whole(data, record):
+        detail = f"cut off: {record.end + rlds_files.FOOTER_BYTES - len(data)} bytes are missing"
         listing.unusable_next("unreadable_data", detail, uri)
-        listing.add(**known)
+        listing.add(**fields)
         return
     # A record that is no Example keeps its place, so that the places of later ones do not change
     try:
-        steps = replace(_steps(data, at, specs, config.limits), labels=labels)
-        known["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
-        known["source_id"] = _source_id(listing.source, steps) or known["source_id"]
+        steps = replace(_steps(data, record, specs, config.limits), labels=labels)
+        fields["videos"] = [CameraVideo(camera, uri, 0) for camera in _cameras(listing, uri, steps)]
+        fields["source_id"] = _source_id(listing.source, steps) or fields["source_id"]
         group = rlds_steps.scalar(steps, config.group_field) if config.group_field else None
-        known["group"] = "" if group in (None, "") else str(group)
-        known["num_rows"] = num_rows = rlds_steps.num_steps(steps)
-        known |= _described(listing, uri, steps, num_rows)
+        fields["group"] = "" if group in (None, "") else str(group)
+        fields["num_rows"] = num_rows = rlds_steps.num_steps(steps)
+        fields |= _described(listing, uri, steps, num_rows)
     except DataError as e:
         listing.unusable_next(e.reason, str(e), uri)
     # The stored CRC changes with the contents, and is there without reading them
-    stamp = f"{known['source_stamp']} {at.end - at.start} {rlds_files.stored_crc(data, at)} {known.get('num_rows')}"
-    known["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
-    listing.add(**known)
+    stamp = (
+        f"{fields['source_stamp']} {record.end - record.start} {rlds_files.stored_crc(data, record)} "
+        f"{fields.get('num_rows')}"
+    )
+    fields["source_stamp"] = sha256(stamp.encode()).hexdigest()[:16]
+    listing.add(**fields)
 
 
 def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: int) -> dict[str, Any]:
@@ -217,18 +231,18 @@ def _described(listing: ListingBuilder, uri: str, steps: RldsRecord, num_rows: i
     known_texts = tuple((re.escape(path), OVERRULED) for path in overruled)
     all_roles = roles._replace(known=(*roles.known, *known_texts))
     account(listing, uri, steps, all_roles, problems, _uses(steps, config, text_keys))
-    looked = ", ".join(config.keys.language) or "the usual places"
-    return {"tasks": tasks, "no_task": f"no text in {looked}", "evidence": _evidence(steps, num_rows, config)}
+    searched_places = ", ".join(config.keys.language) or "the usual places"
+    return {"tasks": tasks, "no_task": f"no text in {searched_places}", "evidence": _evidence(steps, num_rows, config)}
 
 
 def _instructions(steps: RldsRecord, num_rows: int, registered: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     """Where the instructions are, and what they say: all that the registry's paths lead to, else the usual ones, else a
     text whose name says that it is one. The first counts; the registry's policy may choose another later.
     """
-    found = {path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE}
-    tasks = texts_among(text for texts in found.values() for text in texts)
+    texts_by_path = {path: rlds_steps.texts(steps, path, num_rows) for path in registered or LANGUAGE}
+    tasks = texts_among(text for texts in texts_by_path.values() for text in texts)
     if tasks or registered:
-        return [path for path, texts in found.items() if texts], tasks
+        return [path for path, texts in texts_by_path.items() if texts], tasks
     name, tasks = text_by_name(steps, num_rows)
     return [name], tasks
 
@@ -237,24 +251,24 @@ def _uses(steps: RldsRecord, config: DatasetConfig, texts: Sequence[str]) -> dic
     """What features are used for that are neither rows nor cameras, by key. Raises DataError."""
     outcomes_at = [*config.keys.success, *outcomes.fields_of(config.success_field), *_deep_outcomes(steps)]
     leaves = {path_of(key).rpartition("/")[2] for key in steps.features}
-    told = [name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)]
+    outcome_names = [name for name in outcomes_at if name.rpartition("/")[2] in leaves and _tells(steps, name)]
     places = {
         "instruction": texts,
-        "outcome": [*told, *PATHS, REWARD, TERMINAL],
+        "outcome": [*outcome_names, *PATHS, REWARD, TERMINAL],
         "length": ["steps/is_last"],
         "name": config.keys.episode_id or EPISODE_ID,
         "group": [config.group_field] if config.group_field else [],
         "mark": INVALID,
     }
-    named = [(path, use) for use, paths in places.items() for path in paths if path.rpartition("/")[2] in leaves]
-    found = [(steps.key(path) or path, use) for path, use in named]
-    return {key: use for key, use in reversed(found) if key in steps.features}
+    named_uses = [(path, use) for use, paths in places.items() for path in paths if path.rpartition("/")[2] in leaves]
+    uses_by_key = [(steps.key(path) or path, use) for path, use in named_uses]
+    return {key: use for key, use in reversed(uses_by_key) if key in steps.features}
 
 
 def _deep_outcomes(steps: RldsRecord) -> list[str]:
     """Paths that end in a usual name of success, and lie deeper than one expects it."""
-    usual = outcomes.SUCCESS_FIELDS
-    paths = [path_of(key) for key in steps.specs if "/" in path_of(key) and key.rpartition("/")[2] in usual]
+    success_names = outcomes.SUCCESS_FIELDS
+    paths = [path_of(key) for key in steps.specs if "/" in path_of(key) and key.rpartition("/")[2] in success_names]
     return [path for path in paths if not path.startswith("episode_metadata/")]
 
 
@@ -302,8 +316,8 @@ def _order_by_source_id(listing: ListingBuilder) -> None:
     listing.findings.sort(key=lambda f: -1 if f.episode_index is None else f.episode_index)
 
 
-def _steps(data: Data, at: Record, specs: Specs, limits: Limits) -> RldsRecord:
-    features = rlds_files.example(data, at, limits)
+def _steps(data: Data, record: Record, specs: Specs, limits: Limits) -> RldsRecord:
+    features = rlds_files.example(data, record, limits)
     return RldsRecord(data, features, specs or rlds_steps.inferred_specs(data, features), limits)
 
 
@@ -325,14 +339,14 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     """What an episode shows of its outcome: flags, texts that are paths, the reward, how it ended. Where the registry
     says what to look at, nothing else is. Raises DataError.
     """
-    stated = _stated(steps, config.keys.success or (config.success_field,))
+    stated_outcome = _stated(steps, config.keys.success or (config.success_field,))
     if config.keys.success:
-        return OutcomeEvidence(stated)
+        return OutcomeEvidence(stated_outcome)
     # What is beside the steps is stated once; what is in them is a flag of each
     names = [*outcomes.fields_of(config.success_field)[1:], *_deep_outcomes(steps)]
     in_steps = [name for name in names if _is_of_steps(steps, name)]
     flags = tuple(filter(None, (flag_of(name, known(rlds_steps.values_of(steps, name))) for name in in_steps)))
-    stated = stated or _stated(steps, [name for name in names if name not in in_steps])
+    stated_outcome = stated_outcome or _stated(steps, [name for name in names if name not in in_steps])
     paths = texts_among(rlds_steps.scalar(steps, name) for name in PATHS)
     # RLDS gives an action's reward in its own step, and that of the last step has no meaning; Open X-Embodiment gives
     # it there all the same. Several per step are parts of a reward, of which none is the whole
@@ -340,7 +354,7 @@ def _evidence(steps: RldsRecord, num_rows: int, config: DatasetConfig) -> Outcom
     whole = rewards[:-1] if rewards[-2:].tolist() == [1, 0] else rewards
     reward = outcomes.reward_of(REWARD, known(whole)) if len(rewards) == num_rows else None
     ending = Ending(TERMINAL, bool(ends[-1] == 1)) if num_rows and len(ends) == num_rows else None
-    return OutcomeEvidence(stated, flags, folder_outcome(*paths), reward, ending)
+    return OutcomeEvidence(stated_outcome, flags, folder_outcome(*paths), reward, ending)
 
 
 def _is_of_steps(steps: RldsRecord, name: str) -> bool:
@@ -371,10 +385,10 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     folder = record.data_uri[: record.data_uri.rfind("/") + 1]
     specs = rlds_steps.specs_of(described(source, folder + FEATURES)[0])
     data = rlds_files.mapped(source.resolve(record.data_uri))
-    at = rlds_files.record_at(data, int(record.data_key))
+    stored_record = rlds_files.record_at(data, int(record.data_key))
     # Only now all of the record is read: a listing looks at texts and numbers alone
-    rlds_files.check_message(data, at)
-    steps = _steps(data, at, specs, source.config.limits)
+    rlds_files.check_message(data, stored_record)
+    steps = _steps(data, stored_record, specs, source.config.limits)
     num_rows = rlds_steps.num_steps(steps)
     roles, _ = roles_of(steps, source.config.keys)
     state, action = _vector(steps, roles.state, num_rows), _vector(steps, roles.action, num_rows)

@@ -106,8 +106,8 @@ def check_message(data: Data, record: Record) -> None:
     if not is_whole(data, record):
         raise DataError(f"the record at byte {record.offset} is cut off: the file has {len(data)} bytes")
     crc = 0
-    for at in range(record.start, record.end, CRC_CHUNK_BYTES):
-        crc = google_crc32c.extend(crc, data[at : min(at + CRC_CHUNK_BYTES, record.end)])
+    for offset in range(record.start, record.end, CRC_CHUNK_BYTES):
+        crc = google_crc32c.extend(crc, data[offset : min(offset + CRC_CHUNK_BYTES, record.end)])
     if masked(crc) != stored_crc(data, record):
         raise DataError(f"the record at byte {record.offset} is damaged: its CRC is wrong")
 
@@ -130,15 +130,15 @@ def _feature(data: Data, start: int, end: int) -> tuple[str, Values | None]:
     """An entry of the map of features: its key, and its list of values, of the last kind that is there."""
     key, values = "", None
     # Protobuf stores an entry of a map as a message: the key is field 1, the value field 2
-    for number, at, stop in _messages(data, start, end, 1, 2):
+    for number, offset, stop in _messages(data, start, end, 1, 2):
         if number == 2:
-            for kind, first, last in _messages(data, at, stop, *KINDS):
+            for kind, first, last in _messages(data, offset, stop, *KINDS):
                 values = Values(KINDS[kind], first, last)
             continue
         try:
-            key = data[at:stop].decode()
+            key = data[offset:stop].decode()
         except UnicodeDecodeError as e:
-            raise DataError(f"not an Example: a key is not text (byte {at})") from e
+            raise DataError(f"not an Example: a key is not text (byte {offset})") from e
     return key, values
 
 
@@ -195,45 +195,45 @@ def varints(raw: np.ndarray) -> np.ndarray:
 
 def _messages(data: Data, start: int, end: int, *numbers: int) -> Iterator[tuple[int, int, int]]:
     """(number, begin, end) of the fields of some numbers; they must be length-delimited."""
-    for number, wire, at, stop in _fields(data, start, end):
+    for number, wire, offset, stop in _fields(data, start, end):
         if number in numbers:
             if wire != 2:
-                raise DataError(f"not an Example: unexpected wire type {wire} (byte {at})")
-            yield number, at, stop
+                raise DataError(f"not an Example: unexpected wire type {wire} (byte {offset})")
+            yield number, offset, stop
 
 
-def _fields(data: Data, at: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _fields(data: Data, offset: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """(number, wire type, begin, end) of each field of a message."""
-    while at < end:
+    while offset < end:
         # A tag is the field's number and, in its lowest three bits, the wire type that tells the value's length
-        tag, at = _varint(data, at, end)
+        tag, offset = _varint(data, offset, end)
         wire = tag & 7
         if wire == 2:
-            length, at = _varint(data, at, end)
+            length, offset = _varint(data, offset, end)
         elif wire == 0:
-            length = _varint(data, at, end)[1] - at
+            length = _varint(data, offset, end)[1] - offset
         elif wire in FIXED_BYTES:
             length = FIXED_BYTES[wire]
         else:
-            raise DataError(f"not an Example: wire type {wire} (byte {at})")
+            raise DataError(f"not an Example: wire type {wire} (byte {offset})")
         # A length is not trusted: no field may reach into what follows its message
-        if at + length > end:
-            raise DataError(f"not an Example: a field leaves its message (byte {at})")
-        yield tag >> 3, wire, at, at + length
-        at += length
+        if offset + length > end:
+            raise DataError(f"not an Example: a field leaves its message (byte {offset})")
+        yield tag >> 3, wire, offset, offset + length
+        offset += length
 
 
-def _varint(data: Data, at: int, end: int) -> tuple[int, int]:
+def _varint(data: Data, offset: int, end: int) -> tuple[int, int]:
     """Value, and where it ends."""
     value = shift = 0
-    while at < end and shift < 70:
-        byte = data[at]
-        at += 1
+    while offset < end and shift < 70:
+        byte = data[offset]
+        offset += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value, offset
         shift += 7
-    raise DataError(f"not an Example: a number is cut off (byte {at})")
+    raise DataError(f"not an Example: a number is cut off (byte {offset})")
 
 
 # What a TFDS folder holds: versions, splits and shards, by file names and dataset_info.json.
@@ -343,10 +343,10 @@ def _of_split(
     info_uri = f"{folder}/{INFO}".lstrip("/")
     # Of files of two numberings those of the one in dataset_info.json are taken, else of the commonest
     counts = Counter(shard.count for shard in parts)
-    stated = len(lengths or ())
-    count = stated if stated in counts else max(counts, key=lambda count: (counts[count], count))
-    if lengths and count != stated:
-        listing.warn("length_differs", f"names {stated} shards of {split}, the files say {count}", file=info_uri)
+    stated_count = len(lengths or ())
+    count = stated_count if stated_count in counts else max(counts, key=lambda count: (counts[count], count))
+    if lengths and count != stated_count:
+        listing.warn("length_differs", f"names {stated_count} shards of {split}, the files say {count}", file=info_uri)
         lengths = None
     # Files of the other numbering, and numbers beyond the count, are left out
     shards: list[Shard] = []
@@ -359,8 +359,8 @@ def _of_split(
     if (num_missing := count - len(numbers)) > 0:
         # A count of nine digits may be claimed: only the first numbers that lack are looked for
         missing = [f"{n:05d}" for n in islice((n for n in range(count) if n not in numbers), MAX_NAMED)]
-        more = ", ..." if num_missing > MAX_NAMED else ""
-        detail = f"{num_missing} of {count} shards of {split} are not there: {', '.join(missing)}{more}"
+        remainder = ", ..." if num_missing > MAX_NAMED else ""
+        detail = f"{num_missing} of {count} shards of {split} are not there: {', '.join(missing)}{remainder}"
         listing.warn("no_data", detail, file=folder or info_uri)
     return shards
 
@@ -369,9 +369,11 @@ def _stated_lengths(splits: Any) -> dict[str, list[int | None]]:
     """Records of each shard, of those splits that are given by name and shards; None for what is no count."""
     lengths: dict[str, list[int | None]] = {}
     for split in splits if isinstance(splits, list) else ():
-        name, stated = (split.get("name"), split.get("shardLengths")) if isinstance(split, dict) else (None, None)
-        if isinstance(name, str) and isinstance(stated, list) and stated:
-            lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated]
+        name, stated_lengths = (
+            (split.get("name"), split.get("shardLengths")) if isinstance(split, dict) else (None, None)
+        )
+        if isinstance(name, str) and isinstance(stated_lengths, list) and stated_lengths:
+            lengths[name] = [int(n) if COUNT.match(str(n)) else None for n in stated_lengths]
     return lengths
 
 

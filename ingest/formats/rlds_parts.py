@@ -112,29 +112,29 @@ def roles_of(steps: RldsRecord, keys: Keys) -> tuple[FeatureRoles, dict[str, str
 def camera_keys(specs: Iterable[tuple[str, Spec]]) -> dict[str, str]:
     """Features that are a camera's pictures, by the camera's name: their path in the observation, else in the step."""
     pictures = [key for key, spec in specs if spec.is_picture and not other_kind(key) and not key.endswith(RAGGED)]
-    seen = {key.removeprefix(OBSERVATION): key for key in pictures if key.startswith(OBSERVATION)}
-    beside = [key for key in pictures if key.startswith(STEPS) and key not in seen.values()]
-    for key in beside:
+    key_by_camera = {key.removeprefix(OBSERVATION): key for key in pictures if key.startswith(OBSERVATION)}
+    step_pictures = [key for key in pictures if key.startswith(STEPS) and key not in key_by_camera.values()]
+    for key in step_pictures:
         name = key.removeprefix(STEPS)
-        seen[name if name not in seen else f"steps/{name}"] = key
-    return seen
+        key_by_camera[name if name not in key_by_camera else f"steps/{name}"] = key
+    return key_by_camera
 
 
 @lru_cache(maxsize=64)
 def _roles(present: tuple[tuple[str, Spec], ...], state: tuple[str, ...], action: tuple[str, ...]) -> FeatureRoles:
     numeric = {path_of(key): (key, spec) for key, spec in present if key.startswith(STEPS) and spec.kind == "numbers"}
     arrays = [ArrayForm(path, (2, *(s.static if s.shape else (1,))), _kind(s)) for path, (_, s) in numeric.items()]
-    layout = next((one for one in LAYOUTS if set(one.state) <= numeric.keys()), None)
+    layout = next((candidate for candidate in LAYOUTS if set(candidate.state) <= numeric.keys()), None)
     actions = Vector(action, REGISTERED) if action else _action(numeric, arrays)
     not_actions = [array for array in arrays if array.path not in actions.paths]
     states = Vector(state, REGISTERED) if state else _state(layout, not_actions)
     keys = [[numeric[path][0] for path in vector.paths if path in numeric] for vector in (states, actions)]
-    why = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
+    reasons = dict.fromkeys(keys[0], states.why) | dict.fromkeys(keys[1], actions.why)
     # What would count by its name, where the registry names others
-    others = _overruled(numeric, arrays, state, action)
-    overruled = tuple((re.escape(path), OVERRULED) for path in others)
-    known = (*(layout.known if layout else ()), *overruled)
-    return FeatureRoles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), why, known)
+    overruled_paths = _overruled(numeric, arrays, state, action)
+    overruled = tuple((re.escape(path), OVERRULED) for path in overruled_paths)
+    known_patterns = (*(layout.known if layout else ()), *overruled)
+    return FeatureRoles(tuple(keys[0]), tuple(keys[1]), camera_keys(present), reasons, known_patterns)
 
 
 def _overruled(
@@ -169,13 +169,13 @@ def path_of(key: str) -> str:
 
 def text_by_name(steps: RldsRecord, num_rows: int) -> tuple[str, tuple[str, ...]]:
     """The text whose name says that it is the instruction, and what is in it; names of classes are texts, too."""
-    found: dict[str, Sequence[str]] = {}
+    texts_by_key: dict[str, Sequence[str]] = {}
     for key, spec in steps.specs.items():
         if spec.kind == "text" and steps.has_values(key):
-            found[key] = rlds_steps.texts(steps, _name_of(key), num_rows)
+            texts_by_key[key] = rlds_steps.texts(steps, _name_of(key), num_rows)
         elif (label := rlds_steps.label_of(steps, _name_of(key))) is not None:
-            found[key] = (label,)
-    return instructions(found)
+            texts_by_key[key] = (label,)
+    return instructions(texts_by_key)
 
 
 def _name_of(key: str) -> str:
@@ -201,8 +201,8 @@ def account(
         kind = "camera" if spec.is_picture else "text" if spec.kind == "text" else "column"
         if use := by_key.get(key):
             listing.parts.used(kind, base, use, roles.why.get(key, "its name and type say so"), **form)
-        elif why := _known(key, spec, roles) or _blank(steps, key, spec):
-            listing.parts.known(kind, base, why, **form)
+        elif reason := _known(key, spec, roles) or _blank(steps, key, spec):
+            listing.parts.known(kind, base, reason, **form)
         else:
             listing.parts.unknown(kind, base, problems.get(key) or _why_unknown(key, spec), **form)
     # What the record has and its description does not
@@ -217,9 +217,9 @@ def account(
 
 def _known(key: str, spec: Spec, roles: FeatureRoles) -> str:
     path = path_of(key)
-    for pattern, why in (*roles.known, *KNOWN):
+    for pattern, reason in (*roles.known, *KNOWN):
         if re.fullmatch(pattern, path):
-            return why
+            return reason
     if key in STEP_MARKS:
         return "marks rows or ends"
     if spec.kind in ("picture", "array") and other_kind(key):

@@ -87,13 +87,13 @@ class RldsRecord:
     @cached_property
     def key_by_path(self) -> dict[str, str]:
         """Features that have a value, by each path that leads to them; of several the one in a step counts."""
-        found: dict[str, str] = {}
+        key_by_path: dict[str, str] = {}
         with_values = list(filter(self.has_values, self.features))
         for start in ("episode_metadata/", "", "steps/"):
             for end in (RAGGED, ""):
-                inside = [key for key in with_values if key.startswith(start) and key.endswith(end)]
-                found |= {key.removeprefix(start).removesuffix(end): key for key in inside}
-        return found
+                matching_keys = [key for key in with_values if key.startswith(start) and key.endswith(end)]
+                key_by_path |= {key.removeprefix(start).removesuffix(end): key for key in matching_keys}
+        return key_by_path
 
     def spans(self, key: str) -> Iterator[tuple[int, int]]:
         """Begin and end of each value of a feature of bytes. Raises DataError."""
@@ -199,8 +199,8 @@ def num_steps(steps: RldsRecord) -> int:
         counts = {"pictures": len(list(steps.spans(cameras[0])))}
     if len(set(counts.values())) > 1:
         first_counts = islice(counts.items(), MAX_NAMED)
-        named = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
-        raise DataError(f"features have different numbers of steps: {named}")
+        count_texts = ", ".join(f"{key.removeprefix('steps/')} {count}" for key, count in first_counts)
+        raise DataError(f"features have different numbers of steps: {count_texts}")
     num = next(iter(counts.values()))
     steps.limits.check("max_rows", num, "steps of one episode")
     return num
@@ -381,8 +381,8 @@ def _arrays_of_floats(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.nd
     for start, end in number_spans(steps.data, steps.features[key]):
         if (end - start) % (4 * size):
             raise VideoError(f"{key} ends within a picture")
-        for at in range(start, end, 4 * size):
-            yield np.frombuffer(steps.data, "<f4", size, at).reshape(spec.static)
+        for offset in range(start, end, 4 * size):
+            yield np.frombuffer(steps.data, "<f4", size, offset).reshape(spec.static)
 
 
 def _arrays_of_integers(steps: RldsRecord, key: str, spec: Spec) -> Iterator[np.ndarray]:

@@ -64,8 +64,8 @@ def _steps(keyframes: Any) -> Any:
         return keyframes
     names = [next((span[key] for key in NAME_KEYS if key in span), None) for span in keyframes]
     edges = [(span.get("start_frame_id"), span.get("end_frame_id")) for span in keyframes]
-    stated = with_exclusive_ends([StatedSpan(name, *at) for name, at in zip(names, edges, strict=True)])
-    return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in stated]
+    spans = with_exclusive_ends([StatedSpan(name, *span_edges) for name, span_edges in zip(names, edges, strict=True)])
+    return [{"name": span.name, "start_frame": span.start, "end_frame": span.end} for span in spans]
 
 
 def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:

@@ -45,8 +45,8 @@ def recognises(source: Source) -> bool:
 def roots(uris: Iterable[str]) -> dict[str, str]:
     """The folders of tasks' configurations."""
     uris = list(uris)
-    beside = folders_of(BESIDE, uris)
-    return {folder: "" for folder in folders_of(DATA_FILE, uris) if folder in beside}
+    sibling_folders = folders_of(BESIDE, uris)
+    return {folder: "" for folder in folders_of(DATA_FILE, uris) if folder in sibling_folders}
 
 
 def list_episodes(source: Source) -> Listing:
@@ -104,8 +104,8 @@ def _account(listing: ListingBuilder, uri: str, members: h5.Members, cameras: Co
             listing.parts.used("array", path, "state", "RoboTwin keeps it there", **form)
         elif path in SUCCESS_FIELDS:
             listing.parts.used("array", path, "outcome", "its name says so", **form)
-        elif why := next((why for pattern, why in KNOWN if pattern.fullmatch(path)), ""):
-            listing.parts.known("array", path, why, **form)
+        elif reason := next((reason for pattern, reason in KNOWN if pattern.fullmatch(path)), ""):
+            listing.parts.known("array", path, reason, **form)
         else:
             listing.parts.unknown("array", path, "RoboTwin writes nothing of that name", **form)
 

@@ -142,11 +142,11 @@ class SideText(NamedTuple):
 def side_text(source: Source, uri: str) -> SideText | None:
     """What a file of texts in the folder of an episode's data says; None for none. Raises DataError."""
     if TEXT_FILES_BY_FOLDER not in source.noted:
-        found: dict[str, str] = {}
-        for other in source.files:
-            if any(pattern.fullmatch(posixpath.basename(other)) for pattern, _, _ in TEXT_FILES):
-                found.setdefault(posixpath.dirname(other), other)
-        source.noted[TEXT_FILES_BY_FOLDER] = found
+        text_files: dict[str, str] = {}
+        for file_uri in source.files:
+            if any(pattern.fullmatch(posixpath.basename(file_uri)) for pattern, _, _ in TEXT_FILES):
+                text_files.setdefault(posixpath.dirname(file_uri), file_uri)
+        source.noted[TEXT_FILES_BY_FOLDER] = text_files
     place = source.noted[TEXT_FILES_BY_FOLDER].get(posixpath.dirname(uri))
     if place is None:
         return None

@@ -90,8 +90,10 @@ def list_episodes(source: Source) -> Listing:
     def folder_of(task: str, episode: str) -> str:
         return joined(task, f"data/{episode}/videos")
 
-    for (task, episode), source_id, found, videos in episodes_of(listing, files, folder_of, FIRST_CAMERAS, WRIST):
-        facts, tables = tasks[task], found.tables
+    for (task, episode), source_id, episode_files, videos in episodes_of(
+        listing, files, folder_of, FIRST_CAMERAS, WRIST
+    ):
+        facts, tables = tasks[task], episode_files.tables
         meta = listing.read_object(tables.get("episode_meta", ""), listing.next_index)
         # One arm's file, or left and right: of one of two arms alone nothing is used
         both = {"left_states", "right_states"} <= tables.keys()
@@ -146,33 +148,33 @@ def _account_for_task(
     }
     account_for_fields(listing.parts, f"{TASK_INFO}: ", info, uses, INFO_KNOWN | TASK_KNOWN, file=info_uri)
     account_for_fields(listing.parts, f"{TASK_DESCRIPTION}: ", description, uses, TASK_KNOWN, file=description_uri)
-    inside = [name for name in object_of(info.get("task_desc")) if name not in description]
-    account_for_fields(listing.parts, f"{TASK_INFO}: task_desc.", inside, uses, TASK_KNOWN, file=info_uri)
+    description_names = [name for name in object_of(info.get("task_desc")) if name not in description]
+    account_for_fields(listing.parts, f"{TASK_INFO}: task_desc.", description_names, uses, TASK_KNOWN, file=info_uri)
 
 
 def _num_rows(listing: ListingBuilder, folder: str, states: list[str], meta: dict[str, Any]) -> int | None:
     """Lines of the states, which count before what the metadata says; of a remote source only the latter is read."""
     frames = meta.get("frames")
-    stated = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
+    stated_frames = frames if type(frames) is int and 0 <= frames < MAX_ROWS else None
     # The metadata's count stands where no line can be counted
     if not states:
         expected = f"{folder}/states/states.jsonl"
         listing.unusable_next("no_data", f"{NO_STATES}; looked for {expected}", expected)
-        return stated
+        return stated_frames
     if listing.source.config.is_remote:
-        return stated
+        return stated_frames
     try:
         lines = [line for line in _content(listing.source, states[0]).split(b"\n") if line.strip()]
         num_rows = len(lines)
         _account_for_states(listing, lines[:1], states[0])
     except DataError as e:
         listing.unusable_next(e.reason, str(e), states[0])
-        return stated
+        return stated_frames
     if num_rows == 0:
         listing.unusable_next("no_data", "its states have no line", states[0])
     # The lines count; the difference is worth a look
-    if stated not in (None, num_rows):
-        detail = f"metadata says {stated} frames, its states are {num_rows}"
+    if stated_frames not in (None, num_rows):
+        detail = f"metadata says {stated_frames} frames, its states are {num_rows}"
         listing.warn_next("length_differs", detail, f"{folder}/meta/episode_meta.json")
     return num_rows
 
@@ -186,8 +188,8 @@ def _account_for_states(listing: ListingBuilder, first: Sequence[bytes], uri: st
     joints = [key for key in JOINTS if key in frame][:1]
     grippers = [key for key in GRIPPER if key in frame and not _has_several(frame[key])][:1]
     uses = dict.fromkeys((*joints, *grippers), ("state", "its name")) | {"timestamp": ("time", "its name")}
-    known = STATES_KNOWN | dict.fromkeys({*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button")
-    account_for_fields(listing.parts, "states: ", frame, uses, known, kind="column", file=uri)
+    known_reasons = STATES_KNOWN | dict.fromkeys({*JOINTS, *GRIPPER}, "the same of the leading arm, or as a button")
+    account_for_fields(listing.parts, "states: ", frame, uses, known_reasons, kind="column", file=uri)
 
 
 def _has_several(value: Any) -> bool:
@@ -213,8 +215,8 @@ def read_episode(source: Source, record: EpisodeRecord) -> EpisodeData:
     robot = _task_facts(ListingBuilder(source), match[1] or "").robot if match else ""
     # Of two arms the record names the left one's file, which has the times
     sides = ("left", "right") if "/left_states." in record.data_uri else ("",)
-    left = "/left_states."
-    columns = {side: _columns(source, record.data_uri.replace(left, f"/{side}_states.")) for side in sides}
+    left_side_name = "/left_states."
+    columns = {side: _columns(source, record.data_uri.replace(left_side_name, f"/{side}_states.")) for side in sides}
     is_ur5 = "ur5" in robot.lower()
     state = side_by_side(part for side in sides for part in _arm(columns[side], f"{side}.".lstrip("."), is_ur5))
     first = columns[sides[0]]
@@ -258,12 +260,12 @@ def _parsed(content: bytes, uri: str) -> pa.Table:
         if not (fields := [key for key in (*JOINTS, *GRIPPER, "timestamp") if key in begin]):
             raise DataError(f"{uri}, line 1: neither joints nor a gripper")  # of nulls alone, Arrow dies
         types = {key: pa.list_(pa.float64()) if isinstance(begin[key], list) else pa.float64() for key in fields}
-        how = pyarrow.json.ParseOptions(pa.schema(types), unexpected_field_behavior="ignore")
+        parse_options = pyarrow.json.ParseOptions(pa.schema(types), unexpected_field_behavior="ignore")
         as_one = pyarrow.json.ReadOptions(block_size=len(content))  # errors count lines of the whole file
-        return pyarrow.json.read_json(pa.BufferReader(content), as_one, how)
+        return pyarrow.json.read_json(pa.BufferReader(content), as_one, parse_options)
     except (ValueError, pa.ArrowException) as e:
-        what, _, row = str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")
-        raise DataError(f"{uri}, line {int(row) + 1 if row.isdecimal() else 1}: {what or e}") from e
+        problem, _, row = str(e).splitlines()[0].removeprefix("JSON parse error: ").rpartition(" in row ")
+        raise DataError(f"{uri}, line {int(row) + 1 if row.isdecimal() else 1}: {problem or e}") from e
 
 
 def _seconds(times: np.ndarray | None) -> np.ndarray | None:

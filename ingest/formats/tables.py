@@ -81,8 +81,8 @@ def vectors(column: pa.ChunkedArray, name: str, *, singles: bool = False) -> np.
 
 def finite(value: Any) -> float | None:
     """A number that the lake can hold, too, as a whole number."""
-    known = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
-    return float(value) if known else None
+    is_finite_number = isinstance(value, int | float) and not isinstance(value, bool) and -(2**53) < value < 2**53
+    return float(value) if is_finite_number else None
 
 
 def rate_of(value: Any) -> float | None:
@@ -115,13 +115,15 @@ def batches(
 ) -> Iterator[pa.RecordBatch]:
     """By one thread: an episode's rows are few, and to hand them to others takes longer than to read them."""
     groups, size = range(first_group, file.num_row_groups), size or BATCH
-    within = tuple(f"{name}." for name in columns)
+    column_prefixes = tuple(f"{name}." for name in columns)
     for k in range(len(file.schema)):
         leaf = file.schema.column(k)
-        if leaf.physical_type == "BYTE_ARRAY" and f"{leaf.path}.".startswith(within):
+        if leaf.physical_type == "BYTE_ARRAY" and f"{leaf.path}.".startswith(column_prefixes):
             # A text that is stored once may be that of every row
-            most = max((file.metadata.row_group(g).column(k).total_uncompressed_size for g in groups), default=0)
-            size = min(size, max(1, BATCH_BYTES // max(most, 1)))
+            max_group_bytes = max(
+                (file.metadata.row_group(g).column(k).total_uncompressed_size for g in groups), default=0
+            )
+            size = min(size, max(1, BATCH_BYTES // max(max_group_bytes, 1)))
     return file.iter_batches(size, list(groups), list(columns), use_threads=False)
 
 
@@ -131,13 +133,13 @@ def ranges(
     """Some columns of ranges of rows, (first row, how many) each, in one pass. The ranges are in order, and apart."""
     ends = np.cumsum([file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)])
     first_group = int(np.searchsorted(ends, places[0][0], side="right"))
-    at, parts, waiting = int(ends[first_group - 1]) if first_group else 0, [], list(places)[::-1]
+    start_row, parts, waiting = int(ends[first_group - 1]) if first_group else 0, [], list(places)[::-1]
     for batch in batches(file, columns, size, first_group):
-        end = at + batch.num_rows
+        end = start_row + batch.num_rows
         # The ranges that end in this batch, and what it has of one that goes on
         while waiting and waiting[-1][0] < end:
             start, count = waiting[-1]
-            parts.append(batch.slice(max(start - at, 0), min(start + count, end) - max(start, at)))
+            parts.append(batch.slice(max(start - start_row, 0), min(start + count, end) - max(start, start_row)))
             if start + count > end:
                 break
             yield pa.Table.from_batches(parts)
@@ -145,7 +147,7 @@ def ranges(
             waiting.pop()
         if not waiting:
             return
-        at = end
+        start_row = end
 
 
 def read_columns(path: Path, start: int, count: int, columns: Sequence[str], limits: Limits = LIMITS) -> pa.Table:

@@ -35,10 +35,10 @@ def instructions(fields: Mapping[str, Sequence[str]]) -> tuple[str, tuple[str, .
     """The field that holds the instruction by its name, and its texts; ("", ()) for none."""
     candidates: list[tuple[int, int, str, tuple[str, ...]]] = []
     for place, (name, texts) in enumerate(fields.items()):
-        inside = _inside_json(texts)
+        json_instruction = _inside_json(texts)
         rank = rank_of(name)
-        if inside:
-            candidates.append((inside[0], place, name, inside[1]))
+        if json_instruction:
+            candidates.append((json_instruction[0], place, name, json_instruction[1]))
         elif rank is not None and (plain := texts_among(text for text in texts if not _is_json(text))):
             candidates.append((rank, place, name, plain))
     _, _, name, texts = min(candidates, default=(0, 0, "", ()))
@@ -58,16 +58,16 @@ def _inside_json(texts: Iterable[str]) -> tuple[int, tuple[str, ...]] | None:
             content = parse_json(text)
         except ValueError:
             continue
-        if found := instruction_of(content):
-            return found
+        if instruction := instruction_of(content):
+            return instruction
     return None
 
 
 def instruction_of(content: Any) -> tuple[int, tuple[str, ...]] | None:
     """The instruction in an object as JSON has them, by the names of its fields, with its rank; None for none."""
-    found = list(_ranked(content, 0))
+    ranked_fields = list(_ranked(content, 0))
     # Of equal ranks the first one counts
-    return min(found, key=lambda of_field: of_field[0]) if found else None
+    return min(ranked_fields, key=lambda of_field: of_field[0]) if ranked_fields else None
 
 
 def _ranked(content: Any, depth: int) -> Iterator[tuple[int, tuple[str, ...]]]:

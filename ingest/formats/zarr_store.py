@@ -40,21 +40,21 @@ class Store(NamedTuple):
         """What lies in a group, sorted."""
         below = f"{group}/"
         names = {key[len(below) :].partition("/")[0] for key in self.keys if key.startswith(below)}
-        inside = self.folder / group if self.folder else None
-        if inside is not None and inside.is_dir():
-            names |= {entry.name for entry in inside.iterdir() if entry.is_dir() and not entry.is_symlink()}
+        group_folder = self.folder / group if self.folder else None
+        if group_folder is not None and group_folder.is_dir():
+            names |= {entry.name for entry in group_folder.iterdir() if entry.is_dir() and not entry.is_symlink()}
         return sorted(name for name in names if name and not name.startswith("."))
 
     def arrays(self, group: str, level: int = 0) -> list[str]:
         """Paths of the arrays below a group, those in groups of it, too, without the group's own."""
-        found: list[str] = []
+        array_names: list[str] = []
         for name in self.names(group):
             path = f"{group}/{name}"
             if level < MAX_LEVELS and not self.is_array(path) and self.names(path):
-                found += [f"{name}/{inner}" for inner in self.arrays(path, level + 1)]
+                array_names += [f"{name}/{inner}" for inner in self.arrays(path, level + 1)]
             else:
-                found.append(name)
-        return found
+                array_names.append(name)
+        return array_names
 
     def is_array(self, name: str) -> bool:
         try:
@@ -174,11 +174,11 @@ def _members(source: Source, uri: str) -> list[str]:
 
 
 @contextmanager
-def guarded(what: str) -> Iterator[None]:
+def guarded(description: str) -> Iterator[None]:
     """Whatever zarr and its codecs raise inside the block becomes a DataError."""
     try:
         yield
     except (DataError, SourceError):
         raise
     except Exception as e:
-        raise DataError(f"{what}: {' '.join(str(e).split())[:160] or type(e).__name__}") from e
+        raise DataError(f"{description}: {' '.join(str(e).split())[:160] or type(e).__name__}") from e

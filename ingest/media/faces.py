@@ -66,12 +66,12 @@ class FaceDetector:
         Raises FailedError where there are no weights.
         """
         height, width = rgb.shape[:2]
-        found = [self._in_square(rgb, *square) for square in squares(width, height)]
-        boxes = np.concatenate([b for b, _ in found])
-        scores = np.concatenate([s for _, s in found])
+        detections = [self._in_square(rgb, *square) for square in squares(width, height)]
+        boxes = np.concatenate([b for b, _ in detections])
+        scores = np.concatenate([s for _, s in detections])
         sides = np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-        kept = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, OVERLAP_IOU)
-        return boxes[np.asarray(kept, np.int64)]
+        kept_indices = cv2.dnn.NMSBoxes(sides.tolist(), scores.tolist(), 0.0, OVERLAP_IOU)
+        return boxes[np.asarray(kept_indices, np.int64)]
 
     def _in_square(self, rgb: np.ndarray, x: int, y: int, side: int) -> tuple[np.ndarray, np.ndarray]:
         part = rgb[y : y + side, x : x + side]
@@ -80,12 +80,12 @@ class FaceDetector:
         self._net.setInput(cv2.dnn.blobFromImage(part, 1 / 127.5, (INPUT_PX, INPUT_PX), (127.5, 127.5, 127.5)))
         scores, boxes = self._net.forward(("classificators", "regressors"))
         scores = 1 / (1 + np.exp(-np.clip(scores[0, :, 0].astype(np.float64), -50, 50)))
-        sure = scores >= THRESHOLD
+        is_confident = scores >= THRESHOLD
         # Of an anchor: the middle's way from it, then width and height, in px of the input
-        middle = boxes[0, sure, :2].astype(np.float64) / INPUT_PX + _ANCHORS[sure]
-        half = boxes[0, sure, 2:4].astype(np.float64) / INPUT_PX / 2
-        at = np.array([x, y, x, y], np.float64)
-        return np.concatenate([middle - half, middle + half], axis=1) * side + at, scores[sure]
+        middle = boxes[0, is_confident, :2].astype(np.float64) / INPUT_PX + _ANCHORS[is_confident]
+        half = boxes[0, is_confident, 2:4].astype(np.float64) / INPUT_PX / 2
+        corner_offset = np.array([x, y, x, y], np.float64)
+        return np.concatenate([middle - half, middle + half], axis=1) * side + corner_offset, scores[is_confident]
 
 
 def squares(width: int, height: int) -> list[tuple[int, int, int]]:
@@ -130,13 +130,13 @@ def hide(rgb: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     hidden, (height, width) = rgb.copy(), rgb.shape[:2]
     for x0, y0, x1, y1 in boxes:
         w, h = x1 - x0, y1 - y0
-        left, right = max(0, int(x0 - BESIDE * w)), min(width, ceil(x1 + BESIDE * w))
+        x_start, right = max(0, int(x0 - BESIDE * w)), min(width, ceil(x1 + BESIDE * w))
         top, bottom = max(0, int(y0 - ABOVE * h)), min(height, ceil(y1 + BELOW * h))
-        if left < right and top < bottom:
-            part = hidden[top:bottom, left:right]
+        if x_start < right and top < bottom:
+            part = hidden[top:bottom, x_start:right]
             cells = cv2.resize(part, (CELLS, CELLS), interpolation=cv2.INTER_AREA)
-            size = right - left, bottom - top
-            hidden[top:bottom, left:right] = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
+            size = right - x_start, bottom - top
+            hidden[top:bottom, x_start:right] = cv2.resize(cells, size, interpolation=cv2.INTER_LINEAR)
     return hidden
 
 
@@ -148,25 +148,25 @@ def without_faces(
     Ten pictures a second are looked at. A face is hidden in those before and after it, too: where it turns away for a
     moment the detector misses it. Raises FailedError.
     """
-    every, reach = max(1, round(fps / LOOKS_PER_S)), max(1, round(fps * HOLD_S))
+    every_nth, reach = max(1, round(fps / LOOKS_PER_S)), max(1, round(fps * HOLD_S))
     waiting: deque[TimedPicture] = deque()
-    seen: deque[tuple[int, np.ndarray]] = deque()
+    detections: deque[tuple[int, np.ndarray]] = deque()
     for number, (k, time_s, picture) in enumerate(frames):
         # Decoders give pictures that hold on to their buffers
         waiting.append((k, time_s, ArrayPicture(picture.rgb())))
-        if number % every == 0:
-            seen.append((k, detector(picture.rgb())))
+        if number % every_nth == 0:
+            detections.append((k, detector(picture.rgb())))
         while waiting[0][0] + reach <= k:
-            yield _hidden(waiting.popleft(), seen, reach, hidden)
+            yield _hidden(waiting.popleft(), detections, reach, hidden)
     while waiting:
-        yield _hidden(waiting.popleft(), seen, reach, hidden)
+        yield _hidden(waiting.popleft(), detections, reach, hidden)
 
 
-def _hidden(frame: TimedPicture, seen: deque[tuple[int, np.ndarray]], reach: int, hidden: Hidden) -> TimedPicture:
+def _hidden(frame: TimedPicture, detections: deque[tuple[int, np.ndarray]], reach: int, hidden: Hidden) -> TimedPicture:
     k, time_s, picture = frame
-    while seen and seen[0][0] < k - reach:
-        seen.popleft()
-    near = [boxes for at, boxes in seen if abs(at - k) <= reach and len(boxes)]
+    while detections and detections[0][0] < k - reach:
+        detections.popleft()
+    near = [boxes for frame_number, boxes in detections if abs(frame_number - k) <= reach and len(boxes)]
     hidden.pictures += 1
     if not near:
         return frame

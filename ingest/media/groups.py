@@ -42,9 +42,9 @@ def decoded(codec: VideoCodecContext, packets: list[Packet], most_pixels: float 
     pictures: list[Decoded] = []
     num_pixels = 0
     for packet in (*packets, None):  # None: the decoder hands over what it still holds
-        shown = codec.decode(packet)
-        pictures += shown
-        num_pixels += sum(p.width * p.height for p in shown)
+        packet_pictures = codec.decode(packet)
+        pictures += packet_pictures
+        num_pixels += sum(p.width * p.height for p in packet_pictures)
         if num_pixels > most_pixels:
             raise VideoError("a group of pictures is too long to be held")
     codec.flush_buffers()

@@ -41,9 +41,11 @@ def swapped(stored: Picture) -> Picture:
     return ArrayPicture(cv2.cvtColor(stored.rgb(), cv2.COLOR_BGR2RGB), stored.is_damaged, stored.is_key)
 
 
-def check_size(width: int, height: int, what: str, limits: Limits) -> None:
-    """Raises VideoError for a picture that claims to be larger than the limits; `what` names it."""
-    if problem := limits.excess("max_pixels", width * height, f"{what} claims to be {width}x{height} px: pixels"):
+def check_size(width: int, height: int, description: str, limits: Limits) -> None:
+    """Raises VideoError for a picture that claims to be larger than the limits; `description` names it."""
+    if problem := limits.excess(
+        "max_pixels", width * height, f"{description} claims to be {width}x{height} px: pixels"
+    ):
         raise VideoError(problem, "over_limit")
 
 
@@ -56,33 +58,33 @@ def picture_size(data: bytes) -> tuple[int, int]:
         return 0, 0
 
 
-def decode_picture(data: bytes, what: str, limits: Limits = LIMITS) -> ArrayPicture:
+def decode_picture(data: bytes, description: str, limits: Limits = LIMITS) -> ArrayPicture:
     """A JPEG, PNG, WebP, BMP or TIFF picture as its pixels are stored, as PIL and TFDS give it: an orientation that
-    EXIF states turns nothing. `what` names it in errors. Raises VideoError.
+    EXIF states turns nothing. `description` names it in errors. Raises VideoError.
     """
     # The header first: a small file may claim to be a picture that fills the memory
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             size = image.size
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as e:
-        raise VideoError(f"{what} is not a picture ({len(data)} bytes)") from e
-    check_size(*size, what, limits)
+        raise VideoError(f"{description} is not a picture ({len(data)} bytes)") from e
+    check_size(*size, description, limits)
     try:
         bgr = cv2.imdecode(np.frombuffer(data, np.uint8), AS_STORED)
     except cv2.error as e:
-        raise VideoError(f"{what} cannot be decoded ({e.err})") from e
+        raise VideoError(f"{description} cannot be decoded ({e.err})") from e
     # OpenCV may return nothing for damaged data, without an error
     if bgr is None:
-        raise VideoError(f"{what} cannot be decoded")
+        raise VideoError(f"{description} cannot be decoded")
     return ArrayPicture(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
 
 
-def array_picture(array: np.ndarray, what: str) -> ArrayPicture:
-    """A raw picture [h, w], [h, w, 1] or [h, w, 3] of uint8; `what` names it in errors. Raises VideoError."""
+def array_picture(array: np.ndarray, description: str) -> ArrayPicture:
+    """A raw picture [h, w], [h, w, 1] or [h, w, 3] of uint8; `description` names it in errors. Raises VideoError."""
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
-        raise VideoError(f"{what} is no picture: {array.dtype} {list(array.shape)}")
+        raise VideoError(f"{description} is no picture: {array.dtype} {list(array.shape)}")
     if 0 in array.shape:
-        raise VideoError(f"{what} is empty: {list(array.shape)}")
+        raise VideoError(f"{description} is empty: {list(array.shape)}")
     return ArrayPicture(np.ascontiguousarray(array))

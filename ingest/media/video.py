@@ -143,9 +143,9 @@ class FrameTimes(NamedTuple):
     def nearest(self, times_s: np.ndarray) -> np.ndarray:
         """The picture that is shown nearest to each time, int64 [n]; of two that are equally near the first."""
         shown_s = self.seconds
-        after = np.searchsorted(shown_s, times_s).clip(1, max(1, len(shown_s) - 1))
-        is_before = times_s - shown_s[after - 1] <= shown_s[after.clip(max=len(shown_s) - 1)] - times_s
-        return np.where(is_before, after - 1, after).clip(max=len(shown_s) - 1)
+        next_index = np.searchsorted(shown_s, times_s).clip(1, max(1, len(shown_s) - 1))
+        is_before = times_s - shown_s[next_index - 1] <= shown_s[next_index.clip(max=len(shown_s) - 1)] - times_s
+        return np.where(is_before, next_index - 1, next_index).clip(max=len(shown_s) - 1)
 
 
 def open_video(path: Path, limits: Limits = LIMITS) -> Container:
@@ -163,7 +163,7 @@ def open_video(path: Path, limits: Limits = LIMITS) -> Container:
     options = {"format_whitelist": kind, "protocol_whitelist": "file", "max_pixels": str(limits.max_pixels)}
     try:
         # FFmpeg believes tables that claim billions of frames, and edits that show each again and again
-        with memory_wall(OPEN_BYTES), time_wall(str(real)) as within, within(allowed_s):
+        with memory_wall(OPEN_BYTES), time_wall(str(real)) as cpu_timer, cpu_timer(allowed_s):
             # a title that is not UTF-8 is no reason to refuse the pictures
             container = av.open(str(real), metadata_errors="replace", timeout=READ_TIMEOUT_S, options=options)
     except MemoryError as e:
@@ -248,7 +248,7 @@ def frame_times(path: Path, limits: Limits = LIMITS) -> FrameTimes:
 
 @lru_cache(maxsize=16)
 def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
-    most, ticks = size // FRAME_BYTES, list[int]()
+    max_frames, ticks = size // FRAME_BYTES, list[int]()
     try:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
@@ -256,8 +256,8 @@ def _frame_times(path: Path, size: int, _: int, limits: Limits) -> FrameTimes:
                 # The end is a packet, too, and an edit may leave out what only others need
                 if packet.size and not packet.is_discard:
                     ticks.append(time_of(packet))
-                if len(ticks) > most:
-                    _check(f"{path.name}: over {most:,} frames in {size:,} bytes")
+                if len(ticks) > max_frames:
+                    _check(f"{path.name}: over {max_frames:,} frames in {size:,} bytes")
             _check(limits.excess("max_frames", len(ticks), f"{path.name}: frames"))
             tick_s = float(stream.time_base or 0)
     except (FFmpegError, ValueError, OverflowError, MemoryError) as e:
@@ -326,13 +326,13 @@ def _decode(
                 frames = _frames_of_blocks(path, container, first, options)
             else:
                 frames = map(Frame, _pictures_from(container, first))
-            most = container.size // FRAME_BYTES
+            max_frames = container.size // FRAME_BYTES
             for count, frame in enumerate(islice(frames, num_frames), 1):
                 if count > options.limits.max_frames:
                     _check(options.limits.excess("max_frames", count, f"{path.name}: decoded frames"))
                 # These are shown again and again
-                if count > most:
-                    _check(f"{path.name}: over {most:,} frames in {container.size:,} bytes")
+                if count > max_frames:
+                    _check(f"{path.name}: over {max_frames:,} frames in {container.size:,} bytes")
                 if isinstance(frame, Frame):
                     # Some decoders report damage in no other way
                     if options.threads > 1 and frame.is_damaged:
@@ -379,28 +379,30 @@ def _groups_from(container: Container, first: int | None) -> Iterator[tuple[list
     if first is not None:
         container.seek(first, stream=stream, backward=True)
     for group in groups(container, stream):
-        shown = sorted(group, key=time_of)
+        shown_packets = sorted(group, key=time_of)
         if first is not None:
-            if not num_shown and time_of(shown[0]) > first:
+            if not num_shown and time_of(shown_packets[0]) > first:
                 raise VideoError("the index leads past the episode")
             # The first group begins at a key frame before the episode
-            shown = [p for p in shown if time_of(p) >= first]
-        num_shown += len(shown)
-        yield group, shown
+            shown_packets = [p for p in shown_packets if time_of(p) >= first]
+        num_shown += len(shown_packets)
+        yield group, shown_packets
 
 
-def _wanted_frames(container: Container, first: int | None, wanted: frozenset[int]) -> Iterator[Frame | SkippedFrame]:
+def _wanted_frames(
+    container: Container, first: int | None, requested_frames: frozenset[int]
+) -> Iterator[Frame | SkippedFrame]:
     """The wanted frames (counted from the first) and those that they need; SkippedFrame in place of the others."""
     # Each group's wanted pictures are decoded, and the group is then handed over in the order of showing
     next_frame, codec = 0, container.streams.video[0].codec_context
-    for group, shown in _groups_from(container, first):
+    for group, shown_packets in _groups_from(container, first):
         # The order of decoding need not be that of showing: pictures are matched by their times
-        wanted_times = {time_of(p) for k, p in enumerate(shown, next_frame) if k in wanted}
+        wanted_times = {time_of(p) for k, p in enumerate(shown_packets, next_frame) if k in requested_frames}
         pictures = decode_group(codec, group, wanted_times)
-        for packet in shown:
+        for packet in shown_packets:
             picture = pictures.get(time_of(packet))
             yield SKIPPED if picture is None else Frame(picture)
-        next_frame += len(shown)
+        next_frame += len(shown_packets)
 
 
 def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> bool:
@@ -408,8 +410,8 @@ def _has_short_groups(path: Path, num_frames: int | None, limits: Limits) -> boo
     with open_video(path, limits) as container:
         stream = container.streams.video[0]
         has_many = min(stream.frames or LONG, num_frames or LONG) >= LONG
-        most = int(GROUP_PIXELS / (stream.width * stream.height)) if has_many else 0
-        is_short = any(p.is_keyframe for p in islice(container.demux(stream), 1, most + 1) if p.size)
+        max_group_frames = int(GROUP_PIXELS / (stream.width * stream.height)) if has_many else 0
+        is_short = any(p.is_keyframe for p in islice(container.demux(stream), 1, max_group_frames + 1) if p.size)
     return is_short
 
 
@@ -423,10 +425,10 @@ def _frames_of_blocks(path: Path, container: Container, first: int | None, optio
     codecs: SimpleQueue[VideoCodecContext] = SimpleQueue()
     for _ in range(options.threads):
         # Its decoder alone is kept: a file's tables may take as much as OPEN_BYTES
-        with open_video(path, options.limits) as again:
-            own = again.streams.video[0].codec_context
-        own.thread_count, own.options = 1, dict(stream.codec_context.options)
-        codecs.put(own)
+        with open_video(path, options.limits) as block_container:
+            block_codec = block_container.streams.video[0].codec_context
+        block_codec.thread_count, block_codec.options = 1, dict(stream.codec_context.options)
+        codecs.put(block_codec)
     waiting: deque[Future[list[Decoded]]] = deque()
     with ThreadPoolExecutor(options.threads) as pool, ExitStack() as ending:
         ending.callback(pool.shutdown, cancel_futures=True)
@@ -453,8 +455,8 @@ def _blocks(container: Container, first: int | None) -> Iterator[tuple[list[Pack
     """Whole groups, as many as make BLOCK pictures, or as may be held; and how many of each block are shown."""
     stream, block, num_shown = container.streams.video[0], list[Packet](), 0
     enough = min(BLOCK, GROUP_PIXELS / (stream.width * stream.height))
-    for group, shown in _groups_from(container, first):
-        block, num_shown = [*block, *group], num_shown + len(shown)
+    for group, shown_packets in _groups_from(container, first):
+        block, num_shown = [*block, *group], num_shown + len(shown_packets)
         if len(block) >= enough:
             yield block, num_shown
             block, num_shown = [], 0

@@ -116,9 +116,9 @@ def arm_state(episode: EpisodeData, signals: Sequence[GripperSignal]) -> np.ndar
         return None
     width = episode.state.shape[1]
     of_grippers = {d for signal in signals if signal.column == "state" for d in signal.dimensions}
-    rest = np.delete(episode.state, sorted(d for d in of_grippers if d < width), axis=1)
-    check_finite("state", rest)
-    return rest if rest.shape[1] else None
+    arm_values = np.delete(episode.state, sorted(d for d in of_grippers if d < width), axis=1)
+    check_finite("state", arm_values)
+    return arm_values if arm_values.shape[1] else None
 
 
 def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -132,10 +132,10 @@ def moving_dimensions(state: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def way_steps(values: np.ndarray) -> np.ndarray | None:
     """How far rows [n, d] go from each to the next, in standard deviations [n - 1]; None where nothing moves."""
-    moving, spread = moving_dimensions(values)
-    if not moving.any():
+    is_moving, spread = moving_dimensions(values)
+    if not is_moving.any():
         return None
-    return np.linalg.norm(np.diff(values[:, moving] / spread[moving], axis=0), axis=1)
+    return np.linalg.norm(np.diff(values[:, is_moving] / spread[is_moving], axis=0), axis=1)
 
 
 def check_finite(name: str, values: np.ndarray) -> None:
@@ -201,15 +201,15 @@ def polarity_of(evidence: Sequence[PolarityEvidence]) -> Verdict:
     Example: evidence of +3.0 and of -2.5 sums up to 0.5, which is 62 %: unknown.
     """
     total = sum(e.log_odds for e in evidence)
-    shown = sum(e.log_odds for e in evidence if not e.is_prior)
+    observed_log_odds = sum(e.log_odds for e in evidence if not e.is_prior)
     confidence = 1 / (1 + math.exp(-abs(total)))
-    why = "; ".join(e.why for e in evidence)
-    is_denied = shown * total < 0 and abs(shown) >= math.log(SURE / (1 - SURE))
+    reason = "; ".join(e.why for e in evidence)
+    is_denied = observed_log_odds * total < 0 and abs(observed_log_odds) >= math.log(SURE / (1 - SURE))
     if is_denied:
-        return Verdict("unknown", confidence, f"the runs show another end than the name: {why}")
+        return Verdict("unknown", confidence, f"the runs show another end than the name: {reason}")
     if not evidence or confidence < SURE:
-        return Verdict("unknown", confidence, why or "nothing shows it")
-    return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, why)
+        return Verdict("unknown", confidence, reason or "nothing shows it")
+    return Verdict("high_is_open" if total > 0 else "high_is_closed", confidence, reason)
 
 
 def named_evidence(names: Sequence[str], robot: str | None, ends: Range, writer: str = "") -> list[PolarityEvidence]:
@@ -217,10 +217,10 @@ def named_evidence(names: Sequence[str], robot: str | None, ends: Range, writer:
     the names are, where they are not the source's own.
     """
     evidence = []
-    if stated := naming.polarity_by_name(names):
-        log_odds = BY_NAME if stated[0] == "high_is_open" else -BY_NAME
-        says = f"{writer}'s convention says" if writer else "its name says"
-        evidence.append(PolarityEvidence(log_odds, f"{says} {stated[1]!r}", is_prior=True))
+    if stated_polarity := naming.polarity_by_name(names):
+        log_odds = BY_NAME if stated_polarity[0] == "high_is_open" else -BY_NAME
+        source_words = f"{writer}'s convention says" if writer else "its name says"
+        evidence.append(PolarityEvidence(log_odds, f"{source_words} {stated_polarity[1]!r}", is_prior=True))
     if is_in_metres(names, ends):
         # A finger that moves the other way than its axis goes from 0 down
         opens_upward = abs(ends.high) >= abs(ends.low)
@@ -255,8 +255,8 @@ def _way(signal: SignalValues, episode: EpisodeData) -> np.ndarray | None:
     """How far the arm has moved by each frame, as a share of its whole way [n]; None where it does not move."""
     if episode.state is None:
         return None
-    own = list(signal.dimensions) if signal.column == "state" else []
-    steps = way_steps(np.delete(episode.state, own, axis=1))
+    gripper_dimensions = list(signal.dimensions) if signal.column == "state" else []
+    steps = way_steps(np.delete(episode.state, gripper_dimensions, axis=1))
     way = np.r_[0.0, np.zeros(0) if steps is None else np.cumsum(steps)]
     return way / way[-1] if way[-1] > 0 else None
 
@@ -294,10 +294,10 @@ def observed_evidence(runs: Sequence[GripperRun]) -> list[PolarityEvidence]:
         (_by_last_level, BY_LAST_LEVEL, "it moves once, and the arm goes on: that end holds"),
     )
     evidence: list[PolarityEvidence | None] = []
-    for vote, log_odds, why in kinds:
+    for vote, log_odds, reason in kinds:
         votes = [holds_high for run, crossings in active if (holds_high := vote(run, crossings)) is not None]
         # One that holds at the high end is closed there
-        evidence.append(_majority(votes, len(active), -log_odds, why))
+        evidence.append(_majority(votes, len(active), -log_odds, reason))
     return list(filter(None, (*evidence, _by_command(runs))))
 
 
@@ -317,7 +317,10 @@ def _by_excursion(run: GripperRun, crossings: Sequence[Transition]) -> bool | No
     if len(crossings) % 2:
         return None
     pairs = zip(crossings[::2], crossings[1::2], strict=True)
-    carried = [1.0 if run.way is None else run.way[back.start] - run.way[there.end] for there, back in pairs]
+    carried = [
+        1.0 if run.way is None else run.way[second_crossing.start] - run.way[first_crossing.end]
+        for first_crossing, second_crossing in pairs
+    ]
     return crossings[0].rises if sum(way >= MIN_CARRIED for way in carried) == 1 else None
 
 
@@ -361,11 +364,11 @@ def _by_command(runs: Sequence[GripperRun]) -> PolarityEvidence | None:
     )
 
 
-def _majority(rises: Sequence[bool], num_active: int, log_odds: float, why: str) -> PolarityEvidence | None:
+def _majority(rises: Sequence[bool], num_active: int, log_odds: float, reason: str) -> PolarityEvidence | None:
     """Evidence where most of the episodes that move the gripper agree; `log_odds` is for many votes of True."""
     agree = max(rises.count(True), rises.count(False))
     if not rises or agree < MIN_SHARE * num_active:
         return None
     strength = log_odds * min(1.0, FEW_RUNS + (1 - FEW_RUNS) * agree / MANY_RUNS)
     sign = 1.0 if rises.count(True) > rises.count(False) else -1.0
-    return PolarityEvidence(sign * strength, f"{why} ({agree} of {num_active} episodes)")
+    return PolarityEvidence(sign * strength, f"{reason} ({agree} of {num_active} episodes)")

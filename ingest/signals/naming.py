@@ -100,8 +100,8 @@ def _arms_of(names: Sequence[str], kinds: Sequence[Kind | None]) -> list[str]:
     arms = [arm_of(name) for name in names]
     with_side = [dimension for dimension, arm in enumerate(arms) if arm]
     are_fingers = all(kinds[d] == "gripper" and not FINGERS_OF_GRIPPER.isdisjoint(words(names[d])) for d in with_side)
-    others = sum(kind != "gripper" for kind in kinds)  # a Robotiq gripper alone may have eight joints
-    return [""] * len(names) if are_fingers and others < TWO_ARMS_FROM else arms
+    num_joints = sum(kind != "gripper" for kind in kinds)  # a Robotiq gripper alone may have eight joints
+    return [""] * len(names) if are_fingers and num_joints < TWO_ARMS_FROM else arms
 
 
 def _kind(parts: Sequence[str]) -> Kind | None:
@@ -210,9 +210,9 @@ def switching_dimensions(runs: Sequence[np.ndarray], rates: Sequence[float], nam
 
 def _arms(names: Sequence[str], width: int) -> list[str]:
     """The arm of each dimension, by its name, else by the usual order of two arms; "" for the only one."""
-    named = [arm_of(name) for name in names[:width]]
-    if any(named):
-        return [*named, *[""] * (width - len(named))]
+    named_arms = [arm_of(name) for name in names[:width]]
+    if any(named_arms):
+        return [*named_arms, *[""] * (width - len(named_arms))]
     if width in TWO_ARMS:
         return ["left"] * (width // 2) + ["right"] * (width - width // 2)
     return [""] * width

@@ -44,22 +44,25 @@ class Survey:
 
 
 def survey(
-    source: Source, records: Sequence[EpisodeRecord], robot: str | None, before: Sequence[GripperSignal] = ()
+    source: Source, records: Sequence[EpisodeRecord], robot: str | None, former_signals: Sequence[GripperSignal] = ()
 ) -> Survey:
     """The signals of a dataset, and what is wrong with them. Reads the rows of up to MAX_EPISODES episodes.
 
-    `before`: the signals of an earlier survey. They stay while they rest on enough episodes, and while robot, names and
+    `former_signals`: the signals of an earlier survey. They stay while they rest on enough episodes, and while
+    robot, names and
     widths are as they were, so that a few more episodes do not change what the others' labels rest on.
     """
     records = chosen(source, records)
     version = survey_version(source.config)
     # Made in the same way, of enough episodes or of half of those that there are now
     enough = min(MIN_SURVEYED, (len(records) + 1) // 2)
-    if before and before[0].survey_version == version and before[0].num_surveyed >= enough:
+    if former_signals and former_signals[0].survey_version == version and former_signals[0].num_surveyed >= enough:
         first = _readable(source, records[:1])
-        if not first or _is_laid_out_so(before, first[0], robot):
-            kept = tuple(replace(signal, layout=_layout(first[0], robot)) if first else signal for signal in before)
-            return Survey(kept, tuple(findings_of(before)))
+        if not first or _is_laid_out_so(former_signals, first[0], robot):
+            kept_signals = tuple(
+                replace(signal, layout=_layout(first[0], robot)) if first else signal for signal in former_signals
+            )
+            return Survey(kept_signals, tuple(findings_of(former_signals)))
     episodes = list(_readable(source, records))
     if not episodes:
         return Survey((), ())
@@ -76,11 +79,11 @@ def _layout(episode: EpisodeData, robot: str | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _is_laid_out_so(before: Sequence[GripperSignal], episode: EpisodeData, robot: str | None) -> bool:
+def _is_laid_out_so(former_signals: Sequence[GripperSignal], episode: EpisodeData, robot: str | None) -> bool:
     """Are the rows laid out as those that an earlier survey looked at? One that did not say is told by its names."""
-    if before[0].layout is not None:
-        return before[0].layout == _layout(episode, robot)
-    for signal in before:
+    if former_signals[0].layout is not None:
+        return former_signals[0].layout == _layout(episode, robot)
+    for signal in former_signals:
         names = _names([episode], signal.column)
         if max(signal.dimensions) >= _width([episode], signal.column):
             return False
@@ -169,11 +172,11 @@ def _width(episodes: Sequence[EpisodeData], column: Column) -> int:
 def _stated_dimensions(entry: Gripper, names: Sequence[str], width: int) -> list[int]:
     """By name or number, from the end where that is negative."""
     dimensions = []
-    for stated in entry.dimensions():
-        if isinstance(stated, str):
-            dimensions += [d for d, name in enumerate(names[:width]) if name == stated]
-        elif -width <= stated < width:
-            dimensions.append(stated % width)
+    for stated_dimension in entry.dimensions():
+        if isinstance(stated_dimension, str):
+            dimensions += [d for d, name in enumerate(names[:width]) if name == stated_dimension]
+        elif -width <= stated_dimension < width:
+            dimensions.append(stated_dimension % width)
     return dimensions
 
 
@@ -255,13 +258,13 @@ def _weights(values: np.ndarray) -> tuple[float, ...]:
     """
     width = values.shape[1]
     spans = [range_of(values[:, k]).span for k in range(width)]
-    moving = [k for k, span in enumerate(spans) if span > MIN_JOINT_RANGE * max(spans)]
-    signs = _signs(values[:, moving]) if moving else np.zeros(0)
+    moving_joints = [k for k, span in enumerate(spans) if span > MIN_JOINT_RANGE * max(spans)]
+    signs = _signs(values[:, moving_joints]) if moving_joints else np.zeros(0)
     # Numbers so large that their squares are none go along with nothing
     if not signs.any():
         return (1 / width,) * width
     weights = [0.0] * width
-    for k, sign in zip(moving, signs, strict=True):
+    for k, sign in zip(moving_joints, signs, strict=True):
         weights[k] = float(sign) / np.count_nonzero(signs)
     return tuple(weights)
 
@@ -271,10 +274,10 @@ def _signs(joints: np.ndarray) -> np.ndarray:
     # The first principal component is the closing of the whole hand
     with np.errstate(over="ignore", invalid="ignore"):
         centred = joints - joints.mean(axis=0)
-        together = centred.T @ centred
-    if not np.isfinite(together).all():
+        covariance = centred.T @ centred
+    if not np.isfinite(covariance).all():
         return np.zeros(joints.shape[1])
-    _, axes = np.linalg.eigh(together)
+    _, axes = np.linalg.eigh(covariance)
     along = np.array([_correlation(joint, centred @ axes[:, -1]) for joint in centred.T])
     signs = np.where(np.abs(along) >= GOES_ALONG, np.sign(along), 0.0)
     # Most joints count as they are; of as many on either side those with the first one
@@ -332,14 +335,19 @@ def _by_its_command(values: SignalValues, episodes: Sequence[EpisodeData]) -> li
     rows = [(e.action, e.state) for e in episodes if e.action is not None and e.state is not None]
     if not places or len(rows) < len(episodes):
         return []
-    own = replace(values, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,))
-    commands = [combined(own, action) for action, _ in rows]
+    command_values = replace(values, column="action", dimensions=places[0].dimensions[:1], weights=(1.0,))
+    commands = [combined(command_values, action) for action, _ in rows]
     reached = [combined(values, state) for _, state in rows]
     follows = _correlation(np.concatenate(commands), np.concatenate(reached))
     if abs(follows) < GOES_ALONG:
         return []
-    shown = gripper.observed_evidence(gripper.gripper_runs(own, episodes, commands, range_of(np.concatenate(commands))))
-    return [gripper.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}") for e in shown]
+    command_evidence = gripper.observed_evidence(
+        gripper.gripper_runs(command_values, episodes, commands, range_of(np.concatenate(commands)))
+    )
+    return [
+        gripper.PolarityEvidence(float(np.sign(follows)) * e.log_odds, f"its command: {e.why}")
+        for e in command_evidence
+    ]
 
 
 def _closings_per_episode(polarity: Polarity, observed: Sequence[gripper.GripperRun]) -> float:
@@ -356,13 +364,13 @@ def findings_of(signals: Sequence[GripperSignal]) -> list[Finding]:
     """What a user should know of a dataset's grippers before its labels are trusted."""
     findings = []
     for signal in signals:
-        where = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
+        description = f"{signal.title} ({signal.column}: {', '.join(signal.names)})"
         if not signal.is_used:
-            detail = f"{where} does not go from end to end in {signal.num_surveyed} episodes"
+            detail = f"{description} does not go from end to end in {signal.num_surveyed} episodes"
             findings.append(Finding("gripper_unused", detail, "warning"))
         elif not signal.has_polarity:
             reason = "hand_without_polarity" if signal.kind == "hand" else "polarity_unknown"
-            detail = f"{where}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
+            detail = f"{description}, {signal.closed:.4g} to {signal.open:.4g}: {signal.polarity_by}"
             findings.append(Finding(reason, detail, "warning"))
     return findings
 
@@ -371,12 +379,12 @@ def _lacking(episodes: Sequence[EpisodeData], config: DatasetConfig, signals: Se
     """That no gripper was seen, or that one of the registry is not there."""
     absent = [e for e in config.grippers if e.column != "none" and _registered(e, episodes) is None]
     if absent:
-        named = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
-        return [_no_gripper(episodes, f"the registry's {named or 'gripper'} is not there; ")]
+        absent_names = ", ".join(f"{entry.column}[{d}]" for entry in absent for d in entry.dimensions())
+        return [_no_gripper(episodes, f"the registry's {absent_names or 'gripper'} is not there; ")]
     return [] if signals or config.grippers else [_no_gripper(episodes)]
 
 
-def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
+def _no_gripper(episodes: Sequence[EpisodeData], reason: str = "") -> Finding:
     looked_at = []
     columns: tuple[Column, ...] = ("state", "action")
     for column in columns:
@@ -385,4 +393,4 @@ def _no_gripper(episodes: Sequence[EpisodeData], why: str = "") -> Finding:
             listed = ", ".join(names[:MAX_NAMED]) + (" ..." if len(names) > MAX_NAMED else "")
             looked_at.append(f"{column} of {width} dimensions" + (f" ({listed})" if listed else ""))
     places = " and ".join(looked_at) or "no rows of numbers"
-    return Finding("no_gripper", f"{why}looked at {places} of {len(episodes)} episodes", "warning")
+    return Finding("no_gripper", f"{reason}looked at {places} of {len(episodes)} episodes", "warning")

@@ -126,8 +126,8 @@ def extract(tar: Path, name: str, cache: Path, limits: Limits = LIMITS) -> Path:
     # Several processes may unpack the member: each writes a file of its own, which takes the name when whole
     with tar.open("rb") as file, whole_file(path, synced=False) as half, half.open("wb") as out:
         file.seek(member.offset)
-        while (left := member.size - out.tell()) > 0:
-            if not (block := file.read(min(left, COPY_BYTES))):
+        while (num_bytes_left := member.size - out.tell()) > 0:
+            if not (block := file.read(min(num_bytes_left, COPY_BYTES))):
                 raise DataError(f"{tar.name}: {name} breaks off")
             out.write(block)
     _trim(cache, path, limits.max_unpacked_bytes)
@@ -264,8 +264,8 @@ class Source:
         """What a tar file of this source holds, found by reading its headers. Raises as `resolve` does, and OSError."""
         archive = index(self.resolve(uri), self.config.limits)
         self.indexed_tars[uri] = archive
-        left_out = [f"{uri}!/{name}" for name in archive.escaping]
-        self.contents.escaping = list(dict.fromkeys([*self.contents.escaping, *left_out]))
+        escaping_uris = [f"{uri}!/{name}" for name in archive.escaping]
+        self.contents.escaping = list(dict.fromkeys([*self.contents.escaping, *escaping_uris]))
         return archive
 
     def resolve(self, uri: str) -> Path:
@@ -275,8 +275,8 @@ class Source:
         Raises SourceError for one outside the root, and its DownloadError for one that cannot be fetched.
         """
         self.read_files.add(uri)
-        if inside := self._inside_tar(uri):
-            tar_uri, member = inside
+        if tar_place := self._inside_tar(uri):
+            tar_uri, member = tar_place
             tar = self.resolve(tar_uri)
             try:
                 cache = self.cache / ".unpacked" if self.cache else scratch()
@@ -305,29 +305,29 @@ class Source:
 
     def open(self, uri: str) -> IO[bytes]:
         """A file, or a tar's member, read in place. Raises SourceError, OSError, DataError, also for LFS pointers."""
-        what = f"{uri} is a git-LFS pointer, not the file"
+        pointer_problem = f"{uri} is a git-LFS pointer, not the file"
         self.read_files.add(uri)
-        if inside := self._inside_tar(uri):
-            tar = self.resolve(inside[0])
-            member = member_of(tar, inside[1], self.config.limits)
+        if tar_place := self._inside_tar(uri):
+            tar = self.resolve(tar_place[0])
+            member = member_of(tar, tar_place[1], self.config.limits)
             with tar.open("rb") as whole:
                 whole.seek(member.offset)
                 content = whole.read(member.size)
-            refuse_pointer(content, what)
+            refuse_pointer(content, pointer_problem)
             return io.BytesIO(content)
         path = self.resolve(uri)
         with path.open("rb") as file:
-            refuse_pointer(file.read(64), what)
+            refuse_pointer(file.read(64), pointer_problem)
         return path.open("rb")
 
     def _inside_tar(self, uri: str) -> tuple[str, str] | None:
-        inside = split(uri)
-        return inside if inside and inside[0] in self.files else None
+        tar_place = split(uri)
+        return tar_place if tar_place and tar_place[0] in self.files else None
 
     def size(self, uri: str) -> int | None:
         """Bytes of a file or of a member; None for what is not there."""
-        if (inside := self._inside_tar(uri)) is not None:
-            member = self.archive(inside[0]).members.get(inside[1])
+        if (tar_place := self._inside_tar(uri)) is not None:
+            member = self.archive(tar_place[0]).members.get(tar_place[1])
             return member.size if member else None
         return self.files[uri].size if uri in self.files else None
 
@@ -344,8 +344,8 @@ class Source:
         if self.remote:
             return self.remote.version
         h = hashlib.sha256()
-        for uri, known in self.files.items():
-            h.update(f"{uri}\0{known.size}\0{known.version}\n".encode())
+        for uri, file_stat in self.files.items():
+            h.update(f"{uri}\0{file_stat.size}\0{file_stat.version}\n".encode())
         return h.hexdigest()
 
 
@@ -357,9 +357,11 @@ def cache_folder(sources: Path, config: DatasetConfig) -> Path:
 def _walk(root: Path) -> FolderContents:
     contents, real_root = FolderContents(), os.path.realpath(root)
     for folder, folders, files in os.walk(root, onerror=_refuse):
-        at = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
+        folder_prefix = f"{Path(folder).relative_to(root).as_posix()}/".removeprefix("./")
         # No table can keep a name that is no text: the file, or all that is below the folder, is left out
-        contents.unnameable += [at + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name]
+        contents.unnameable += [
+            folder_prefix + _shown(name) for name in sorted((*folders, *files)) if _shown(name) != name
+        ]
         # os.walk goes on with what is left in its list, and follows no links
         folders[:] = sorted(name for name in folders if not name.startswith(HIDDEN) and _shown(name) == name)
         for name in sorted(name for name in files if not name.startswith(".") and _shown(name) == name):
@@ -371,11 +373,13 @@ def _walk(root: Path) -> FolderContents:
             except OSError:
                 continue  # a link that leads nowhere, or what is there no more
             if stat.S_ISLNK(s.st_mode):
-                contents.escaping.append(at + name)
+                contents.escaping.append(folder_prefix + name)
             elif stat.S_ISREG(s.st_mode):
-                contents.files[at + name] = _stat(s, path)
-        contents.folders.update(at + name for name in folders)
-        contents.escaping += [at + name for name in folders if not _inside(os.path.join(folder, name), real_root)]
+                contents.files[folder_prefix + name] = _stat(s, path)
+        contents.folders.update(folder_prefix + name for name in folders)
+        contents.escaping += [
+            folder_prefix + name for name in folders if not _inside(os.path.join(folder, name), real_root)
+        ]
     return contents
 
 

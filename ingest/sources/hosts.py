@@ -83,11 +83,11 @@ def open_host(source: str, revision: str | None) -> "Bucket | Web":
     `files` what lies below the address, `read` gives a file from a byte on and may end early, and `matches` says
     whether a complete download is what was listed.
     """
-    scheme, _, rest = source.partition("://")
+    scheme, _, address = source.partition("://")
     if scheme == "hf":
-        return Hub(source, rest.removeprefix("datasets/").strip("/"), revision or "main")
+        return Hub(source, address.removeprefix("datasets/").strip("/"), revision or "main")
     if scheme in ("s3", "gs"):
-        return Bucket(scheme, rest.strip("/"))
+        return Bucket(scheme, address.strip("/"))
     if scheme in ("http", "https"):
         return Web(source)
     raise SourceError(f"{source}: no {scheme}:// is read here, only hf://, s3://, gs:// and https://")
@@ -123,11 +123,11 @@ class Bucket:
         return None
 
     def files(self, limits: Limits) -> Files:
-        found = self.fs.find(self.root, detail=True)
-        if not found:
+        entries = self.fs.find(self.root, detail=True)
+        if not entries:
             raise HostError("nothing lies there", 404)
-        limits.check("max_files", len(found), "files")
-        for name, entry in found.items():
+        limits.check("max_files", len(entries), "files")
+        for name, entry in entries.items():
             if entry["type"] == "file" and not name.endswith("/"):
                 uri = name[len(self.root) + 1 :] or name.rsplit("/", 1)[-1]
                 yield uri, FileStat(int(entry["size"]), _version(entry))
@@ -138,9 +138,9 @@ class Bucket:
 
     def read(self, uri: str, known: FileStat, start: int) -> Iterator[bytes]:
         # The hub's client would ask for the size, and read ahead
-        how = {"size": known.size, "cache_type": "none"} if self.scheme == "hf" else {}
-        for at in range(start, known.size, BLOCK_BYTES):
-            yield self.fs.cat_file(self._name(uri), start=at, end=min(at + BLOCK_BYTES, known.size), **how)
+        options = {"size": known.size, "cache_type": "none"} if self.scheme == "hf" else {}
+        for offset in range(start, known.size, BLOCK_BYTES):
+            yield self.fs.cat_file(self._name(uri), start=offset, end=min(offset + BLOCK_BYTES, known.size), **options)
 
     def matches(self, path: Path, uri: str, known: FileStat) -> bool:
         if hash_matches(path, known.version) is not False:
@@ -177,8 +177,8 @@ class Hub(Bucket):
     )
 
     def __init__(self, source: str, place: str, revision: str) -> None:
-        owner, _, rest = place.partition("/")
-        name, _, self.folder = rest.partition("/")
+        owner, _, remainder = place.partition("/")
+        name, _, self.folder = remainder.partition("/")
         if not owner or not name:
             raise SourceError(f"{source} names no dataset of the hub: write hf://owner/name or hf://owner/name/folder")
         self.scheme, self.repo, self.revision = "hf", f"{owner}/{name}", revision
@@ -195,8 +195,8 @@ class Hub(Bucket):
 
     @cached_property
     def _commit(self) -> str:
-        known = COMMIT.fullmatch(self.revision)
-        info = None if known else HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
+        commit_match = COMMIT.fullmatch(self.revision)
+        info = None if commit_match else HfApi(endpoint=self.endpoint).dataset_info(self.repo, revision=self.revision)
         return (info and info.sha) or self.revision
 
     def commit(self) -> str:
@@ -240,15 +240,15 @@ class Web:
             yield from zip(names, pool.map(self._stat, names), strict=True)
 
     def _names(self, limits: Limits) -> list[str]:
-        todo, seen, names = [""], {""}, set()
+        todo, seen_folders, names = [""], {""}, set()
         # Folders lead to further folders, and links may lead round: each page is read once
         while todo:
-            found = self._links(todo.pop(), limits)
-            names |= {name for name in found if not name.endswith("/")}
-            todo += [name for name in found if name.endswith("/") and name not in seen]
-            seen.update(todo)
+            links = self._links(todo.pop(), limits)
+            names |= {name for name in links if not name.endswith("/")}
+            todo += [name for name in links if name.endswith("/") and name not in seen_folders]
+            seen_folders.update(todo)
             limits.check("max_files", len(names), "files")
-            limits.check("max_pages", len(seen), "folders")
+            limits.check("max_pages", len(seen_folders), "folders")
         return sorted(names)
 
     def _links(self, folder: str, limits: Limits) -> list[str]:

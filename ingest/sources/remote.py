@@ -71,7 +71,9 @@ class Remote:
         if known_version := self.listed or self._commit:
             try:
                 files, escaping = json.loads(self._listing_path(known_version).read_text())
-                return RemoteListing(known_version, {uri: FileStat(*known) for uri, known in files.items()}, escaping)
+                return RemoteListing(
+                    known_version, {uri: FileStat(*stat_fields) for uri, stat_fields in files.items()}, escaping
+                )
             except (OSError, ValueError):
                 pass  # not listed before, or half stored
         with self._asking("the list of its files"):
@@ -89,53 +91,53 @@ class Remote:
 
     def fetch(self, uri: str) -> None:
         """Have a file whole in the cache. Raises DownloadError."""
-        known = self.listing.files.get(uri)
-        if known is None:
+        file_stat = self.listing.files.get(uri)
+        if file_stat is None:
             raise DownloadError(f"{self.config.name}: {self.config.source} has no file {uri}; run the same again")
         path, state = self.cache / uri, self.cache / STATE / _short(uri)
         # A file that is there needs no lock
-        if _is_marked(path, state, known):
+        if _is_marked(path, state, file_stat):
             return
         with self._asking(uri):
             state.parent.mkdir(parents=True, exist_ok=True)
             # Several processes may want the file: one fetches it, the others wait and find its mark
             with FileLock(f"{state}.lock"):
-                if _is_marked(path, state, known):
+                if _is_marked(path, state, file_stat):
                     return
                 # A file without a mark may be whole, as after a crash, or when the cache was copied here
-                is_there = path.is_file() and path.stat().st_size == known.size
-                if not is_there or not hash_matches(path, known.version):
+                is_there = path.is_file() and path.stat().st_size == file_stat.size
+                if not is_there or not hash_matches(path, file_stat.version):
                     # A name of its own per version: what one attempt left, the next one goes on with
-                    partial = state.with_name(f"{_short(self.config.source, uri, known.version)}.partial")
-                    self._complete(partial, uri, known)
+                    partial = state.with_name(f"{_short(self.config.source, uri, file_stat.version)}.partial")
+                    self._complete(partial, uri, file_stat)
                     path.parent.mkdir(parents=True, exist_ok=True)
                     state.unlink(missing_ok=True)  # first, or a crash would leave the new file with the old mark
                     os.replace(partial, path)
-                write_file(state, known.version.encode(), synced=False)
+                write_file(state, file_stat.version.encode(), synced=False)
 
-    def _complete(self, partial: Path, uri: str, known: FileStat) -> None:
+    def _complete(self, partial: Path, uri: str, file_stat: FileStat) -> None:
         """Fetch what is lacking, in as many attempts as it takes, and check all of it; once more when that fails."""
         for _ in range(2):
-            _retried(self.config.source, lambda: self._append(partial, uri, known), partial)
-            if partial.stat().st_size == known.size and self.host.matches(partial, uri, known):
+            _retried(self.config.source, lambda: self._append(partial, uri, file_stat), partial)
+            if partial.stat().st_size == file_stat.size and self.host.matches(partial, uri, file_stat):
                 return
             partial.unlink()
         raise HostError("what arrived is not what was listed (its hash differs), twice; it was thrown away")
 
-    def _append(self, partial: Path, uri: str, known: FileStat) -> None:
+    def _append(self, partial: Path, uri: str, file_stat: FileStat) -> None:
         """Raises HostError when the host's answer ends before the file. What it sends beyond the size is left out."""
         with partial.open("ab") as f:
-            for block in self.host.read(uri, known, f.tell()) if f.tell() < known.size else ():
-                f.write(block[: known.size - f.tell()])
-                if f.tell() == known.size:
+            for block in self.host.read(uri, file_stat, f.tell()) if f.tell() < file_stat.size else ():
+                f.write(block[: file_stat.size - f.tell()])
+                if f.tell() == file_stat.size:
                     break
             f.flush()
             os.fsync(f.fileno())
-            if f.tell() < known.size:
-                raise HostError(f"the connection ended after {f.tell()} of {known.size} bytes", 408)
+            if f.tell() < file_stat.size:
+                raise HostError(f"the connection ended after {f.tell()} of {file_stat.size} bytes", 408)
 
     @contextmanager
-    def _asking(self, what: str) -> Iterator[None]:
+    def _asking(self, description: str) -> Iterator[None]:
         """Whatever a client raises meanwhile is a DownloadError that says what to do."""
         try:
             yield
@@ -144,9 +146,9 @@ class Remote:
             raise
         except Exception as e:
             cause, status = told(e)
-            where = f"{self.config.name}: cannot fetch {what} from {self.config.source}"
-            at = f" at revision {self.config.revision}" if self.config.revision else ""
-            raise DownloadError(f"{where}{at}: {cause}; {self._remedy(e, status)}") from e
+            failure = f"{self.config.name}: cannot fetch {description} from {self.config.source}"
+            revision_note = f" at revision {self.config.revision}" if self.config.revision else ""
+            raise DownloadError(f"{failure}{revision_note}: {cause}; {self._remedy(e, status)}") from e
 
     def _remedy(self, e: Exception, status: int | None) -> str:
         full = f"see to the folder {self.cache} (space, permission, names), and run the same again: it resumes"
@@ -204,8 +206,8 @@ def _short(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
-def _is_marked(path: Path, state: Path, known: FileStat) -> bool:
+def _is_marked(path: Path, state: Path, file_stat: FileStat) -> bool:
     try:
-        return path.stat().st_size == known.size and state.read_text() == known.version
+        return path.stat().st_size == file_stat.size and state.read_text() == file_stat.version
     except (OSError, ValueError):
         return False

@@ -23,10 +23,10 @@ class FileStat(NamedTuple):
     version: str  # changes with the content: modification time of a local file, hash or etag of a remote one
 
 
-def refuse_pointer(begin: bytes, what: str) -> None:
+def refuse_pointer(begin: bytes, message: str) -> None:
     """Raises DataError, in these words, for what begins as a git-LFS pointer, as in clones made without git-LFS."""
     if begin.startswith(LFS_MARK):
-        raise DataError(what, "lfs_pointer")
+        raise DataError(message, "lfs_pointer")
 
 
 def address_below(source: str, folder: str) -> str:

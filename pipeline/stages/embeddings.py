@@ -39,8 +39,8 @@ def run(context: StageContext) -> Output:
                         detail = f"the encoder cannot be shown them any more: {e}"
                         findings.append(Finding("pictures_lost", detail, "warning", episode_index, camera))
                         continue
-                where = {"dataset": build.name, "episode_index": episode_index, "camera": camera, "chunk": chunk}
-                tables.append(camera_rows(where, into.encoder, *into.take(episode_index, camera)))
+                key = {"dataset": build.name, "episode_index": episode_index, "camera": camera, "chunk": chunk}
+                tables.append(camera_rows(key, into.encoder, *into.take(episode_index, camera)))
     table = pa.concat_tables(tables)
     device = into.encoder.device
     numbers = {"embedded_pictures": table.num_rows, "decoded_frames": decoded_frames, "device": device}

@@ -86,8 +86,8 @@ def run(context: StageContext) -> Output:
         "unusable_by_metadata": len({f.episode_index for f in findings if f.severity == "unusable"}),
         "outcomes_known": listing.tables["episode_facts"]["success"].drop_null().length(),
     } | update.numbers
-    outdated, moved = _numbers_that_changed(placed)
-    return Output(listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=moved)
+    outdated, renumbered = _numbers_that_changed(placed)
+    return Output(listing.tables, findings, upserts, numbers=numbers, outdated=outdated, moved=renumbered)
 
 
 def placed_listing(lake: Lake, source: Source) -> PlacedListing:
@@ -98,15 +98,15 @@ def placed_listing(lake: Lake, source: Source) -> PlacedListing:
     dataset = source.config.name
     sql = "SELECT source_id, episode_index FROM episode_ids WHERE dataset = ?"
     listing = settled_listing(source, dict(lake.rows(sql, [dataset])))
-    known = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
+    known_here = known_recordings(lake, "r.dataset = ?", [dataset], dataset=dataset)
     addresses = [Address(record, file_stamp(source, record)) for record in listing.records]
 
     def read(record: EpisodeRecord) -> Fingerprint:
         return _read_fingerprint(source, record)
 
-    placements = place(known, addresses, read)
+    placements = place(known_here, addresses, read)
     placements = _with_missing_fingerprints(lake, dataset, placements, read)
-    return PlacedListing(listing, placements, gone(known, placements), known)
+    return PlacedListing(listing, placements, gone(known_here, placements), known_here)
 
 
 def _read_fingerprint(source: Source, record: EpisodeRecord) -> Fingerprint:
@@ -132,9 +132,9 @@ def _with_missing_fingerprints(
     spoken_of = recordings_with_words(lake, dataset)
     filled = []
     for placement in placements:
-        known = placement.known
-        is_lacking = known is not None and not (known.fingerprint.rows or placement.fingerprint.rows)
-        if known and is_lacking and known.recording in spoken_of and is_unchanged(known, placement.address):
+        recording = placement.known
+        is_lacking = recording is not None and not (recording.fingerprint.rows or placement.fingerprint.rows)
+        if recording and is_lacking and recording.recording in spoken_of and is_unchanged(recording, placement.address):
             filled.append(placement.with_fingerprint(read(placement.address.record)))
         else:
             filled.append(placement)
@@ -143,8 +143,10 @@ def _with_missing_fingerprints(
 
 def _outcomes(lake: Lake, placements: Sequence[Placement], dataset: str) -> dict[int, Outcome]:
     """By episode what people said of how the recording ended that it holds."""
-    stated = outcomes_by_recording(lake, [p.known.recording for p in placements if p.known])
-    of_recordings = {p.index: stated[p.known.recording] for p in placements if p.known and p.known.recording in stated}
+    outcomes = outcomes_by_recording(lake, [p.known.recording for p in placements if p.known])
+    of_recordings = {
+        p.index: outcomes[p.known.recording] for p in placements if p.known and p.known.recording in outcomes
+    }
     return outcomes_without_recording(lake, dataset) | of_recordings
 
 
@@ -176,16 +178,16 @@ def recording_update(placed: PlacedListing, split_by_group: Mapping[str, str], d
     update = RecordingUpdate(dataset, LISTING)
     ids = {recording.recording for recording in placed.known}
     for placement in placed.placements:
-        before = placement.known
-        after = _present_recording(placement, split_by_group, dataset, ids)
-        ids.add(after.recording)
-        if before is None or before != after:
-            update.put(after)
-        is_changed = before is None or before.stamp != after.stamp or placement.is_moved or placement.is_back
-        if is_changed and not after.fingerprint.is_empty:
-            update.put_fingerprint(after)
+        former = placement.known
+        present = _present_recording(placement, split_by_group, dataset, ids)
+        ids.add(present.recording)
+        if former is None or former != present:
+            update.put(present)
+        is_changed = former is None or former.stamp != present.stamp or placement.is_moved or placement.is_back
+        if is_changed and not present.fingerprint.is_empty:
+            update.put_fingerprint(present)
         if placed.known:
-            _note_change(update, placement, after)
+            _note_change(update, placement, present)
     for recording in placed.left:
         update.put(recording.changed(is_here=False))
         update.put_fingerprint(recording)
@@ -199,8 +201,8 @@ def _present_recording(
 ) -> KnownRecording:
     """The recording at an address as it is from now on."""
     record = placement.address.record
-    before, resembled = placement.known, placement.resembles
-    given_before = (before or resembled or NOTHING_KNOWN).split
+    former, resembled = placement.known, placement.resembles
+    given_before = (former or resembled or NOTHING_KNOWN).split
     fields = {
         "episode_index": record.episode_index,
         "source_id": record.source_id,
@@ -210,8 +212,8 @@ def _present_recording(
         "group": record.group,
         "split": given_before or split_by_group.get(record.group),
     }
-    if before is not None:
-        return before.changed(**fields, fingerprint=before.fingerprint.filled(placement.fingerprint))
+    if former is not None:
+        return former.changed(**fields, fingerprint=former.fingerprint.filled(placement.fingerprint))
     return KnownRecording(
         recording=new_id(dataset, record.source_id, ids),
         dataset=dataset,
@@ -225,65 +227,74 @@ def _present_recording(
 NOTHING_KNOWN = KnownRecording("", "", 0, "", is_here=False)
 
 
-def _note_change(update: RecordingUpdate, placement: Placement, after: KnownRecording) -> None:
+def _note_change(update: RecordingUpdate, placement: Placement, present: KnownRecording) -> None:
     if placement.is_back:
-        update.note("back", placement.known, after, placement.why)
+        update.note("back", placement.known, present, placement.why)
     elif placement.is_moved:
-        update.note("moved", placement.known, after, placement.why)
+        update.note("moved", placement.known, present, placement.why)
     elif placement.resembles is not None:
-        update.note("probable", placement.resembles, after, placement.why)
+        update.note("probable", placement.resembles, present, placement.why)
     elif placement.known is None:
-        update.note("new", None, after)
+        update.note("new", None, present)
 
 
 def _numbers_that_changed(placed: PlacedListing) -> tuple[set[int], dict[int, int]]:
     """Episodes that hold another recording than before, or none; and by former number the present one of those that
     moved."""
-    before = {recording.episode_index: recording.recording for recording in placed.known if recording.is_here}
-    after = {p.index: p.known.recording for p in placed.placements if p.known}
-    outdated = {index for index, recording in before.items() if after.get(index) != recording}
-    moved = {p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here}
-    return outdated, {former: present for former, present in moved.items() if former != present}
+    former_recordings = {
+        recording.episode_index: recording.recording for recording in placed.known if recording.is_here
+    }
+    present_recordings = {p.index: p.known.recording for p in placed.placements if p.known}
+    outdated = {index for index, recording in former_recordings.items() if present_recordings.get(index) != recording}
+    renumbered = {p.known.episode_index: p.index for p in placed.placements if p.known and p.known.is_here}
+    return outdated, {former: present for former, present in renumbered.items() if former != present}
 
 
 def _check_changes(context: StageContext, placed: PlacedListing) -> None:
     """Raises ChangedSourceError where the robot, or most of what was known, changed: it may be another dataset."""
     lake, dataset = context.lake, context.build.name
-    known = [recording for recording in placed.known if recording.is_here]
+    present_recordings = [recording for recording in placed.known if recording.is_here]
     robots = lake.column("SELECT robot FROM datasets WHERE dataset = ?", [dataset])
     robot, former_robot = placed.listing.robot, next(iter(robots), None)
     accept = f"if so it shall be: proccorpus build --dataset {dataset} --accept-changes (with --source where it is new)"
-    if known and robot and former_robot and robot != former_robot:
+    if present_recordings and robot and former_robot and robot != former_robot:
         raise ChangedSourceError(
             f"{dataset}: the robot was {former_robot} and is {robot} now: is it another dataset? Give that one another "
             f"--name; {accept}"
         )
     _check_place(context, placed, accept)
-    moved = [p for p in placed.placements if p.is_moved]
+    renumbered = [p for p in placed.placements if p.is_moved]
     names = {p.address.source_id for p in placed.placements if p.known is None}
     replaced = [recording for recording in placed.left if recording.source_id in names]
-    if len(moved) + len(replaced) <= MAX_CHANGED * len(known):
+    if len(renumbered) + len(replaced) <= MAX_CHANGED * len(present_recordings):
         return
-    parts = [f"{len(moved)} are at other numbers or names"] if moved else []
+    parts = [f"{len(renumbered)} are at other numbers or names"] if renumbered else []
     parts += [f"{len(replaced)} have other contents"] if replaced else []
     example = ""
-    if moved and moved[0].known is not None:
-        example = f" (such as {moved[0].known.source_id}, which is {moved[0].address.source_id} now)"
+    if renumbered and renumbered[0].known is not None:
+        example = f" (such as {renumbered[0].known.source_id}, which is {renumbered[0].address.source_id} now)"
     raise ChangedSourceError(
-        f"{dataset}: of {len(known)} known recordings {' and '.join(parts)}{example}, {len(placed.left)} are gone. "
+        f"{dataset}: of {len(present_recordings)} known recordings {' and '.join(parts)}{example}, "
+        f"{len(placed.left)} are gone. "
         f"What people said, and splits, go with the recordings; {accept}"
     )
 
 
 def _check_place(context: StageContext, placed: PlacedListing, accept: str) -> None:
     """Raises ChangedSourceError where the source is at another place and holds nothing of what was known."""
-    here, before = context.source.config.source, stored_build(context.lake, context.build.name)
-    known = [recording for recording in placed.known if recording.is_here]
-    is_elsewhere = before is not None and before.dataset.source != here
-    if before and is_elsewhere and known and placed.placements and len(placed.left) == len(known):
+    location, stored = context.source.config.source, stored_build(context.lake, context.build.name)
+    present_recordings = [recording for recording in placed.known if recording.is_here]
+    is_elsewhere = stored is not None and stored.dataset.source != location
+    if (
+        stored
+        and is_elsewhere
+        and present_recordings
+        and placed.placements
+        and len(placed.left) == len(present_recordings)
+    ):
         raise ChangedSourceError(
-            f"{context.build.name}: it was read from {before.dataset.source}, and {here} holds none of its "
-            f"{len(known)} recordings: is it another dataset? Give that one another --name; {accept}"
+            f"{context.build.name}: it was read from {stored.dataset.source}, and {location} holds none of its "
+            f"{len(present_recordings)} recordings: is it another dataset? Give that one another --name; {accept}"
         )
 
 

@@ -105,20 +105,20 @@ def _stored_tables(measured: FramesResult, recognition: Recognition) -> dict[str
 
 def _former_hashes(row: Mapping[str, Any], recognition: Recognition) -> set[str]:
     """Content hashes by which people may have named the contents of a row of episode_content."""
-    known = recognition.contents.get(row["episode_index"], frozenset())
-    return {*row["former_hashes"], *known} - {row["content_hash"]}
+    recognised_hashes = recognition.contents.get(row["episode_index"], frozenset())
+    return {*row["former_hashes"], *recognised_hashes} - {row["content_hash"]}
 
 
 def _outdated_episodes(context: StageContext, contents: pa.Table) -> set[int]:
     """Episodes of the chunk that have labels of contents that are not there any more."""
-    lake, here = context.lake, [context.dataset, context.chunk]
-    before = lake.rows(
-        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?", here
+    lake, chunk_key = context.lake, [context.dataset, context.chunk]
+    former_rows = lake.rows(
+        "SELECT episode_index, num_frames, recording FROM episode_content WHERE dataset = ? AND chunk = ?", chunk_key
     )
-    after = {row["episode_index"]: row for row in contents.to_pylist()}
+    present_rows = {row["episode_index"]: row for row in contents.to_pylist()}
     outdated = set()
-    for episode, num_frames, recording in before:
-        present = after.get(episode)
+    for episode, num_frames, recording in former_rows:
+        present = present_rows.get(episode)
         is_gone = present is None or present["num_frames"] != num_frames
         if is_gone or (recording is not None and present is not None and present["recording"] != recording):
             outdated.add(episode)
@@ -131,10 +131,10 @@ READ = {"fps", "gripper", "keys", "limits"}  # fields of a registry entry that r
 def config_parts(build: DatasetBuild) -> tuple[BaseModel | str, ...]:
     """The stage's settings, and what it reads of the registry entry besides: only what differs from the defaults, so
     that a stage that was run before an entry could say it stays current."""
-    stated = build.dataset.model_dump(mode="json", include=READ, exclude_defaults=True)
+    settings = build.dataset.model_dump(mode="json", include=READ, exclude_defaults=True)
     if build.dataset.cameras.bgr:
-        stated["bgr"] = sorted(build.dataset.cameras.bgr)
-    return (build.stages.frames, *([json.dumps(stated, sort_keys=True)] if stated else []))
+        settings["bgr"] = sorted(build.dataset.cameras.bgr)
+    return (build.stages.frames, *([json.dumps(settings, sort_keys=True)] if settings else []))
 
 
 STAGE = Stage(

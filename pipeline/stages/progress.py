@@ -29,16 +29,16 @@ def run(context: StageContext) -> Output:
         label_rows = context.lake.dicts(sql, [place.dataset, place.chunk, place.label_run])
     labelled = _with_progress(context, labels, label_rows)
     with context.lake.reading():
-        others = context.lake.rows(
+        other_labels = context.lake.rows(
             "SELECT DISTINCT p.episode_index, p.label_run, r.annotator, r.model FROM progress p "
             "JOIN label_runs r USING (label_run) WHERE p.dataset = ? AND p.chunk = ? AND p.label_run <> ?",
             [place.dataset, place.chunk, place.label_run],
         )
         tables = {
             "progress": progress_table(place, labelled),
-            "active_runs": _active_runs(context, place, sorted(labels), label_rows, others),
-            "label_quality": quality_table(place, labelled, looked=build.annotator == "vlm"),
-            "label_disagreement": _disagreement(context, place, labelled, others),
+            "active_runs": _active_runs(context, place, sorted(labels), label_rows, other_labels),
+            "label_quality": quality_table(place, labelled, is_inspected=build.annotator == "vlm"),
+            "label_disagreement": _disagreement(context, place, labelled, other_labels),
         }
     ends = [float(episode.progress[-1]) for episode in labelled]
     numbers = {
@@ -73,11 +73,11 @@ def _with_progress(
 
 
 def _disagreement(
-    context: StageContext, place: LabelPlace, labelled: Sequence[LabelledSignals], others: Sequence[OtherLabel]
+    context: StageContext, place: LabelPlace, labelled: Sequence[LabelledSignals], other_labels: Sequence[OtherLabel]
 ) -> pa.Table:
     """How far this run's progress is from that of each run in the lake by another annotator or model."""
     ours = context.build.label_run()
-    runs = sorted({run for _, run, *made_by in others if made_by != [ours.annotator, ours.model]})
+    runs = sorted({run for _, run, *made_by in other_labels if made_by != [ours.annotator, ours.model]})
     rows = []
     if runs:
         table = context.lake.arrow(
@@ -104,12 +104,12 @@ def _active_runs(
     place: LabelPlace,
     episodes: Sequence[int],
     label_rows: Sequence[LabelRow],
-    others: Sequence[OtherLabel],
+    other_labels: Sequence[OtherLabel],
 ) -> pa.Table:
     """Which label counts for each episode, with the run that is about to be published among the candidates."""
     # The candidates: runs whose progress the lake has, and this one
     candidates: dict[int, list[tuple[str, str]]] = {}
-    for episode_index, label_run, annotator, _ in others:
+    for episode_index, label_run, annotator, _ in other_labels:
         candidates.setdefault(episode_index, []).append((label_run, annotator))
     for episode_index in episodes:
         candidates.setdefault(episode_index, []).append((place.label_run, context.build.annotator))
@@ -141,28 +141,28 @@ def _preferred(
         return {episode: [configured] for episode in episodes}
 
     # Who follows which references; steps of the source count before that, unless the configuration says otherwise
-    here = [build.name, context.chunk]
+    chunk_key = [build.name, context.chunk]
     transfer_run = build.transfer_run().id
     shown_by_which = dict(
         context.lake.rows(
             "SELECT episode_index, list(DISTINCT reference_episode ORDER BY reference_episode) FROM alignments "
             "WHERE dataset = ? AND chunk = ? AND label_run = ? GROUP BY 1",
-            [*here, transfer_run],
+            [*chunk_key, transfer_run],
         )
     )
     with_steps = [row["episode_index"] for row in label_rows if row["steps_from"] is not None]
     first = set() if build.stated_annotator == "transfer" else set(with_steps)
     preferred = {}
     for episode in episodes:
-        shown = [(transfer_run, shown_by(shown_by_which[episode]))] if episode in shown_by_which else []
-        preferred[episode] = [configured, *shown] if episode in first else [*shown, configured]
+        transferred = [(transfer_run, shown_by(shown_by_which[episode]))] if episode in shown_by_which else []
+        preferred[episode] = [configured, *transferred] if episode in first else [*transferred, configured]
     return preferred
 
 
 def shown_by(references: Sequence[int]) -> str:
     """Why a label counts that follows references. Example: shown_by([3, 7]) is "shown by references: episodes 3, 7"."""
-    several = "s" if len(references) > 1 else ""
-    return f"shown by reference{several}: episode{several} {', '.join(map(str, references))}"
+    plural = "s" if len(references) > 1 else ""
+    return f"shown by reference{plural}: episode{plural} {', '.join(map(str, references))}"
 
 
 STAGE = Stage(

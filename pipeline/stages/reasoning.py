@@ -16,20 +16,23 @@ def run(context: StageContext) -> Output:
     lake, build = context.lake, context.build
     label_run = build.label_run().id
     labels = labels_of(lake.con, build.name, context.chunk, label_run=label_run, whole=True)
-    questions, not_asked, kept = [], followers(lake.con, label_run), kept_reasons(context)
-    for episode, album in albums(context, [e for e in context.signals() if e.episode_index not in kept]):
+    questions, not_asked, stored_reasons = [], followers(lake.con, label_run), kept_reasons(context)
+    for episode, album in albums(context, [e for e in context.signals() if e.episode_index not in stored_reasons]):
         label = labels.get(episode.episode_index)
         # The model was not asked about a run that follows others
         if label and (build.name, episode.episode_index) not in not_asked:
             view = episode_view(build.name, episode, album, label.facts["task"])
-            ask = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
-            questions.append((album, ask))
+            ask_reasons = partial(reason_episode, view, label.segments, label.num_planned, config=build.stages.vlm)
+            questions.append((album, ask_reasons))
     answers = ask_chunk(context, [questions], {})
     place = LabelPlace(build.name, context.chunk, label_run)
     rows = [place.of(k) | vars(reason) for k, reasons in sorted(answers.by_episode.items()) for reason in reasons]
     tables, findings = {"reasoning": TABLES["reasoning"].rows(rows)}, answers.findings
-    if kept:
-        tables, findings = with_kept_rows(context, tables, kept), with_kept_findings(context, findings, kept)
+    if stored_reasons:
+        tables, findings = (
+            with_kept_rows(context, tables, stored_reasons),
+            with_kept_findings(context, findings, stored_reasons),
+        )
     return Output(tables, findings, numbers=answers.numbers)
 
 

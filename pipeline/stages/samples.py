@@ -48,8 +48,8 @@ def run(context: StageContext) -> Output:
     samples = samples_stage(episodes, build.stages.samples, strangers)
     counts = samples["family"].value_counts().to_pylist()
     samples_of_family = {f"family {count['values']}": count["counts"] for count in counts}
-    left_out = GateCounts(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
-    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | left_out | samples_of_family)
+    gate_numbers = GateCounts(build.stages.samples.gate, [(e.confidence, e.named) for e in episodes]).numbers()
+    return Output({"samples": samples}, numbers={"episodes": len(episodes)} | gate_numbers | samples_of_family)
 
 
 def chunk_strangers(lake: Lake, dataset: str, chunk: int) -> list[Stranger]:
@@ -83,7 +83,7 @@ def labelled_episodes(lake: Lake, build: DatasetBuild, chunk: int) -> Iterator[L
             progress=label.progress,
             plan=tuple(label.facts.get("plan") or ()),
             reasons=dict(facts["reasons"] or ()),
-            unlike_cameras={camera: tuple(others) for camera, others in facts["unlike"] or ()},
+            unlike_cameras={camera: tuple(other_cameras) for camera, other_cameras in facts["unlike"] or ()},
             confidence=label.facts.get("confidence"),
             named=label.facts.get("named") is not False,
         )

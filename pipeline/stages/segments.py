@@ -42,10 +42,10 @@ def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
     """The `native` annotator: spans that the source brings. Episodes without usable ones are labelled by motion."""
     labels, findings = {}, []
     whys: dict[int, str] = {}
-    here = {episode.episode_index for episode in episodes}
+    chunk_episodes = {episode.episode_index for episode in episodes}
     for episode in episodes:
         try:
-            label = native_label(episode, here)
+            label = native_label(episode, chunk_episodes)
         except ValueError as e:
             findings.append(Finding("bad_steps", str(e), "warning", episode.episode_index))
             whys[episode.episode_index] = f"the source's steps cannot be used: {e}"
@@ -61,23 +61,23 @@ def by_native(context: StageContext, episodes: Sequence[EpisodeSignals]) -> Anno
     # Motion labels the runs of a task together: all of them are shown, and those without steps get its label
     if whys:
         by_motion_all = by_motion(context, episodes).by_episode
-        for episode_index, why in whys.items():
+        for episode_index, reason in whys.items():
             label = by_motion_all[episode_index]
-            labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {why}"])
+            labels[episode_index] = replace(label, notes=[*label.notes, f"labelled by motion: {reason}"])
     numbers = {"native_episodes": len(labels) - len(whys), "motion_episodes": len(whys)}
     return ChunkAnswers(labels, findings, numbers=numbers)
 
 
-def native_label(episode: EpisodeSignals, here: Container[int]) -> EpisodeLabel:
+def native_label(episode: EpisodeSignals, chunk_episodes: Container[int]) -> EpisodeLabel:
     """The label of the source's steps. Raises ValueError for those that cannot be the steps of the episode.
 
-    here: the episodes of the chunk; a run of another one does not show how far a failed run came.
+    chunk_episodes: the episodes of the chunk; a run of another one does not show how far a failed run came.
     """
     num_frames, record = len(episode.change), episode.record
     segments, num_planned = native.annotate(record.steps, num_frames, record.success, record.plan)
     check_tiling(segments, num_frames, num_planned)
-    as_far_as = record.as_far_as if record.as_far_as and record.as_far_as.episode_index in here else None
-    label = plain_label(segments, num_planned, record.task, as_far_as)
+    part_of = record.as_far_as if record.as_far_as and record.as_far_as.episode_index in chunk_episodes else None
+    label = plain_label(segments, num_planned, record.task, part_of)
     return replace(label, plan=record.plan or label.plan, steps_from=record.steps_from)
 
 
@@ -89,22 +89,24 @@ def by_vlm(context: StageContext, unlabelled: Sequence[EpisodeSignals]) -> Annot
     stages, episodes = context.build.stages, {episode.episode_index: episode for episode in unlabelled}
 
     def curve_of(episode_index: int, label: EpisodeLabel) -> np.ndarray:
-        of = episodes[episode_index]
-        return progress(label.segments, label.num_planned, of.change, of.fps, stages.progress, None, of.state)
+        episode = episodes[episode_index]
+        return progress(
+            label.segments, label.num_planned, episode.change, episode.fps, stages.progress, None, episode.state
+        )
 
-    said: dict[int, EpisodeLabel] = {}
+    model_labels: dict[int, EpisodeLabel] = {}
     tasks = [
-        label_task(task_signals(of_task), said, curve_of, stages.vlm, stages.transfer, stages.motion)
+        label_task(task_signals(of_task), model_labels, curve_of, stages.vlm, stages.transfer, stages.motion)
         for of_task in by_task(unlabelled).values()
     ]
     labelled: TaskLabels = {}, {}
     views = _views(context, unlabelled)
 
-    def questions(asked: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
-        return [(views[k][0], partial(annotate_episode, views[k][1], config=asked[k])) for k in sorted(asked)]
+    def questions(configs: Mapping[int, VlmConfig]) -> list[Question[EpisodeLabel]]:
+        return [(views[k][0], partial(annotate_episode, views[k][1], config=configs[k])) for k in sorted(configs)]
 
-    answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), said)
-    labels, alignments = said | labelled[0], labelled[1]
+    answers = ask_chunk(context, map(questions, filter(None, in_rounds(tasks, labelled))), model_labels)
+    labels, alignments = model_labels | labelled[0], labelled[1]
     for k in alignments:
         check_tiling(labels[k].segments, len(episodes[k].change), labels[k].num_planned)
     findings = [*answers.findings, *_doubts(labels)]
@@ -145,8 +147,8 @@ def _with_version(context: StageContext, labels: Mapping[int, EpisodeLabel]) -> 
 
 
 def run(context: StageContext) -> Output:
-    label_run, kept = context.build.label_run(), kept_labels(context)
-    unlabelled = [episode for episode in context.signals() if episode.episode_index not in kept]
+    label_run, stored_labels = context.build.label_run(), kept_labels(context)
+    unlabelled = [episode for episode in context.signals() if episode.episode_index not in stored_labels]
     annotated: AnnotatedChunk = annotator_named(label_run.annotator).labels_of(context, unlabelled)
     labels = sorted(_with_version(context, annotated.by_episode).items())
     place = LabelPlace(context.dataset, context.chunk, label_run.id)
@@ -163,13 +165,21 @@ def run(context: StageContext) -> Output:
 
     # What a former version labelled stays
     findings = annotated.findings
-    if kept:
-        tables, findings = with_kept_rows(context, tables, kept), with_kept_findings(context, findings, kept)
+    if stored_labels:
+        tables, findings = (
+            with_kept_rows(context, tables, stored_labels),
+            with_kept_findings(context, findings, stored_labels),
+        )
     if not tables["alignments"].num_rows:
         del tables["alignments"]
-    episodes = len(labels) + len(kept)
+    episodes = len(labels) + len(stored_labels)
     per_episode = tables["segments"].num_rows / episodes if episodes else 0.0
-    numbers = {"label_run": label_run.id, "episodes": episodes, "kept": len(kept), "segments_per_episode": per_episode}
+    numbers = {
+        "label_run": label_run.id,
+        "episodes": episodes,
+        "kept": len(stored_labels),
+        "segments_per_episode": per_episode,
+    }
     return Output(
         tables,
         findings,

@@ -43,23 +43,27 @@ def run(context: StageContext) -> Output:
             "ORDER BY episode_index, family, sample_id",
             [build.name, chunk],
         )
-        kept = context.kept()
-    wanted = _wanted_by_episode(samples)
+        cached_frames = context.kept()
+    pictures_by_episode = _wanted_by_episode(samples)
     # Patches that cover something look like the run around them
-    covered_episodes = {key[0] for keys in wanted.values() for key in keys if key[3].startswith(OCCLUDED)}
+    covered_episodes = {key[0] for keys in pictures_by_episode.values() for key in keys if key[3].startswith(OCCLUDED)}
     keyframes = coarse_keyframes(lake, build.name, covered_episodes)
 
     findings, decoded_frames = [], 0
-    with kept_pictures(lake.workspace, kept) as pictures:
+    with kept_pictures(lake.workspace, cached_frames) as pictures:
         # First every picture that a sample shows is put into the file ...
-        own = context.records()
-        beyond = wanted.keys() - {record.episode_index for record in own}
-        for record in context.each([*own, *records_of(lake, build.name, beyond)]):
-            if record.episode_index in wanted:
+        records = context.records()
+        outer_episodes = pictures_by_episode.keys() - {record.episode_index for record in records}
+        for record in context.each([*records, *records_of(lake, build.name, outer_episodes)]):
+            if record.episode_index in pictures_by_episode:
                 decoder = PictureDecoder(lake, build, context.source, record, pictures, keyframes)
-                lost = decoder.decode(wanted[record.episode_index])
+                findings_of_pictures = decoder.decode(pictures_by_episode[record.episode_index])
                 # Another chunk's episode is not this one's to judge
-                findings += _lost_beyond(samples, lost) if record.episode_index in beyond else lost
+                findings += (
+                    _lost_beyond(samples, findings_of_pictures)
+                    if record.episode_index in outer_episodes
+                    else findings_of_pictures
+                )
                 decoded_frames += decoder.decoded_frames
         # ... then the entries are written: a sample may show pictures of other episodes, too
         entries = _entries(build.name, samples, pictures)
@@ -82,21 +86,23 @@ def picture_key(picture: Mapping[str, Any]) -> PictureKey:
 
 def _wanted_by_episode(samples: pa.Table) -> dict[int, dict[PictureKey, str | None]]:
     """The pictures that samples show, by the episode that is shown."""
-    wanted: dict[int, dict[PictureKey, str | None]] = {}
+    pictures_by_episode: dict[int, dict[PictureKey, str | None]] = {}
     for pictures, instruction in zip(samples["pictures"], samples["edit_instruction"].to_pylist(), strict=True):
         for key in map(picture_key, pictures.as_py()):
-            wanted.setdefault(key[0], {})[key] = instruction
-    return wanted
+            pictures_by_episode.setdefault(key[0], {})[key] = instruction
+    return pictures_by_episode
 
 
-def _lost_beyond(samples: pa.Table, lost: Sequence[Finding]) -> Iterator[Finding]:
+def _lost_beyond(samples: pa.Table, picture_findings: Sequence[Finding]) -> Iterator[Finding]:
     """What was lost of an episode of another chunk, as warnings of the episodes whose samples show it."""
-    rows = samples.select(["episode_index", "pictures"]).to_pylist() if lost else []
-    for finding in lost:
-        detail, of = f"camera {finding.camera}: {finding.detail}", finding.episode_index
-        showing = {r["episode_index"] for r in rows if any(p["episode_index"] == of for p in r["pictures"])}
+    rows = samples.select(["episode_index", "pictures"]).to_pylist() if picture_findings else []
+    for finding in picture_findings:
+        detail, picture_episode = f"camera {finding.camera}: {finding.detail}", finding.episode_index
+        showing = {
+            r["episode_index"] for r in rows if any(p["episode_index"] == picture_episode for p in r["pictures"])
+        }
         for episode in sorted(showing):
-            yield Finding("pictures_lost", f"of episode {of}, {detail}", "warning", episode)
+            yield Finding("pictures_lost", f"of episode {picture_episode}, {detail}", "warning", episode)
 
 
 def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterator[tuple[str, ShardEpisode]]:
@@ -112,8 +118,8 @@ def _entries(dataset: str, samples: pa.Table, pictures: PictureStore) -> Iterato
 
 def _entry(dataset: str, episode_index: int, rows: list[dict[str, Any]], pictures: PictureStore) -> ShardEpisode:
     # By name, so that a picture which several samples show is in the entry once
-    named = {picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]}
-    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in named.items()})
+    keys_by_name = {picture_name(episode_index, p): picture_key(p) for row in rows for p in row["pictures"]}
+    return ShardEpisode(dataset, episode_index, rows, {name: pictures.get(key) for name, key in keys_by_name.items()})
 
 
 @dataclass
@@ -132,10 +138,10 @@ class PictureDecoder:
     decoded_frames: int = 0
     _runs: dict[str, dict[int, np.ndarray]] = field(default_factory=dict)  # keyframes by camera and frame
 
-    def decode(self, wanted: WantedPictures) -> list[Finding]:
+    def decode(self, instructions: WantedPictures) -> list[Finding]:
         """Add those that the file lacks; a finding for each camera of which some cannot be had."""
         keys_of_camera: dict[str, dict[int, list[PictureKey]]] = {}
-        for key in sorted(wanted.keys() - self.pictures.places.keys()):
+        for key in sorted(instructions.keys() - self.pictures.places.keys()):
             _, camera, frame, _ = key
             keys_of_camera.setdefault(camera, {}).setdefault(frame, []).append(key)
 
@@ -149,14 +155,14 @@ class PictureDecoder:
                 # one thread, so that a damaged video gives the same bytes each time
                 groups = DecodeOptions(wanted=frozenset(keys_of_frame))
                 try:
-                    self._take_frames(episode, camera, keys_of_frame, wanted, groups)
+                    self._take_frames(episode, camera, keys_of_frame, instructions, groups)
                 except VideoError:
-                    self._take_frames(episode, camera, keys_of_frame, wanted, DECODE_ALL)
+                    self._take_frames(episode, camera, keys_of_frame, instructions, DECODE_ALL)
             except DataError as e:
                 detail = f": {e}"
-            lost = [key for keys in keys_of_frame.values() for key in keys if key not in self.pictures.places]
-            if lost:
-                text = f"{len(lost)} pictures that samples show cannot be had any more{detail}"
+            missing_keys = [key for keys in keys_of_frame.values() for key in keys if key not in self.pictures.places]
+            if missing_keys:
+                text = f"{len(missing_keys)} pictures that samples show cannot be had any more{detail}"
                 findings.append(Finding("pictures_lost", text, "unusable", self.record.episode_index, camera))
         return findings
 
@@ -165,7 +171,7 @@ class PictureDecoder:
         episode: EpisodeData,
         camera: str,
         keys_of_frame: Mapping[int, list[PictureKey]],
-        wanted: WantedPictures,
+        instructions: WantedPictures,
         options: DecodeOptions,
     ) -> None:
         # Nothing after the last wanted frame is decoded
@@ -173,7 +179,7 @@ class PictureDecoder:
         for index, _, frame in episode.frames(camera, options):
             decoded_frames += not isinstance(frame, SkippedFrame)
             for key in keys_of_frame.get(index, ()):
-                self.pictures.put(key, self._shard_jpeg(frame, key, wanted[key]))
+                self.pictures.put(key, self._shard_jpeg(frame, key, instructions[key]))
             if index == last:
                 break
         self.decoded_frames += decoded_frames
@@ -189,12 +195,12 @@ class PictureDecoder:
         if kind == OCCLUDED:
             # The episode's keyframes by a camera, read once
             if camera not in self._runs:
-                named = self.keyframes.get((episode_index, camera), {})
+                keyframes = self.keyframes.get((episode_index, camera), {})
                 load = partial(load_keyframe, self.lake.workspace)
-                self._runs[camera] = {frame: load(sha256) for frame, sha256 in named.items()}
+                self._runs[camera] = {frame: load(sha256) for frame, sha256 in keyframes.items()}
             # Covered at the size in which it is shown: patches are as sharp as the rest
-            shown = fitted(picture.rgb(), config.picture_max_px)
-            patched = covered(shown, self._runs[camera], frame_index, int(seed, 16))
+            rgb = fitted(picture.rgb(), config.picture_max_px)
+            patched = covered(rgb, self._runs[camera], frame_index, int(seed, 16))
             return encode_jpeg(patched, config.picture_max_px, config.jpeg_quality)[0]
         return shard_jpeg(picture, config.picture_max_px, config.jpeg_quality)
 

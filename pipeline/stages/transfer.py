@@ -56,9 +56,9 @@ def shown_tasks(lake: Lake, build: DatasetBuild, of_chunk: Iterable[EpisodeSigna
         if not isinstance(task, str):
             continue
         labels = references_of(lake, build.name, task)
-        shown = shown_task(lake, build, episodes, labels)
-        if shown.references:
-            yield shown
+        reference_task = shown_task(lake, build, episodes, labels)
+        if reference_task.references:
+            yield reference_task
 
 
 def shown_task(
@@ -67,14 +67,15 @@ def shown_task(
     """Episodes of a task and its references, none or some, with what pictures show of them. Raises UserError."""
     by_episode = {label.episode_index: label for label in labels}
     measured = signals_of(lake, build.name, {label.episode_index: label.chunk for label in labels})
-    found = [(signals, _reference(signals, by_episode[signals.episode_index], build)) for signals in measured]
+    candidates = [(signals, _reference(signals, by_episode[signals.episode_index], build)) for signals in measured]
     # The stage that makes the label says what does not fit: correction_outdated, bad_steps
-    labelled = [(signals, reference) for signals, reference in found if reference is not None]
-    seen = _with_pictures(lake, build, [*episodes, *(signals for signals, _ in labelled)])
+    labelled = [(signals, reference) for signals, reference in candidates if reference is not None]
+    embedded_episodes = _with_pictures(lake, build, [*episodes, *(signals for signals, _ in labelled)])
     references = [
-        replace(reference, signals=own) for (_, reference), own in zip(labelled, seen[len(episodes) :], strict=True)
+        replace(reference, signals=embedded_signals)
+        for (_, reference), embedded_signals in zip(labelled, embedded_episodes[len(episodes) :], strict=True)
     ]
-    return ShownTask(episodes, seen[: len(episodes)], references)
+    return ShownTask(episodes, embedded_episodes[: len(episodes)], references)
 
 
 def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBuild) -> Reference | None:
@@ -82,7 +83,7 @@ def _reference(signals: EpisodeSignals, label: ReferenceLabel, build: DatasetBui
     segments, plan = label.segments, label.plan
     try:
         if segments is None or plan is None:
-            by_source = native_label(signals, here=())
+            by_source = native_label(signals, chunk_episodes=())
             segments, plan = by_source.segments, by_source.plan
         check_tiling(segments, len(signals.change), len(plan))
     except ValueError:
@@ -108,15 +109,15 @@ def _with_pictures(lake: Lake, build: DatasetBuild, episodes: Sequence[EpisodeSi
     cameras = tuple(camera for camera, count in rows if 2 * count >= len(indices))
     if not cameras:
         return tiny
-    seen = episode_embeddings(lake.con, dataset, indices, cameras, ("embedding",))
+    embeddings = episode_embeddings(lake.con, dataset, indices, cameras, ("embedding",))
     signals = []
-    for own in tiny:
-        found = seen.get(own.episode_index)
+    for episode_signals in tiny:
+        embedding = embeddings.get(episode_signals.episode_index)
         pictures = (None,) * len(cameras)
-        if found is not None:
-            frames = found.frame_indices.astype(np.int64)
-            pictures = tuple((frames, features) for features in np.split(found.features, len(cameras), axis=1))
-        signals.append(replace(own, pictures=pictures))
+        if embedding is not None:
+            frames = embedding.frame_indices.astype(np.int64)
+            pictures = tuple((frames, features) for features in np.split(embedding.features, len(cameras), axis=1))
+        signals.append(replace(episode_signals, pictures=pictures))
     return signals
 
 

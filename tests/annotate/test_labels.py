@@ -124,7 +124,7 @@ def test_a_label_without_a_confidence_passes_and_one_of_nothing_does_not(
     confidence: float | None, named: bool, admitted: bool, names: bool
 ):
     assert GATE.admits(confidence) is admitted
-    assert GATE.admits_names(confidence, named=named) is names
+    assert GATE.admits_names(confidence, is_named=named) is names
 
 
 def test_each_label_is_counted_once():

@@ -24,7 +24,7 @@ def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
     assert lake.rows("SELECT count(*) FROM embeddings") == [(before.pictures,)]
     after = embedding_cost(lake, build, space.sources)
     assert (after.pictures, after.episodes, after.embedded) == (0, 0, 5)
-    again = embedding_cost(lake, build, space.sources, again=True)
+    again = embedding_cost(lake, build, space.sources, from_scratch=True)
     assert again.pictures == before.pictures
     other = embedding_cost(lake, looking(build, hz=1000), space.sources)
     frames = lake.rows("SELECT sum(num_frames)::BIGINT FROM episode_content")[0][0]

@@ -50,5 +50,5 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
     assert round(plan.completion_tokens / plan.calls) == 50
     told = rest.summary()
     assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in told
-    again = dataset_cost(lake, build, space.sources, again=True)
+    again = dataset_cost(lake, build, space.sources, from_scratch=True)
     assert (again.prediction.episodes, again.facts()["episodes"]) == (4, 4)

@@ -75,7 +75,7 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     assert [p.step for p in curve if p.extra] == [1, 3, 4]
     assert set(curve[-1].extra) == {"held_out_mae", "held_out_voc", "held_out_coverage"}
     # The last model is what proccorpus eval scores, on the very episodes that were chosen.
-    episodes = held_out(lake, release, ("val",), asked=SampleChoice(most=3))
+    episodes = held_out(lake, release, ("val",), choice=SampleChoice(most=3))
     assert len({e.episode_index for e in episodes} & {4, 5, 6, 7, 8}) == len(episodes) == 3
     answers, _ = predict(local_runner(RunnerConfig(str(folder)), folder), episodes)
     scores = evaluate("m", "b", episodes, label_of, lambda e: answers[e.dataset, e.episode_index]).scores

@@ -80,40 +80,44 @@ def read_episodes(
     labels: dict[tuple[str, int], dict[int, float]] = {}
     for dataset, episode, frame, progress in con.execute(LABELS, [datasets]).fetchall():
         labels.setdefault((dataset, episode), {})[frame] = progress
-    made = []
+    episodes = []
     for key, group in groupby(samples, lambda s: (s.row["dataset"], s.row["episode_index"])):
-        own = list(group)
-        TOLD.get()("pictures", len(made), detail=f"of {len(made) + 1} episodes encoded")
-        asked = [s.row for s in own if s.row["family"] == PROGRESS and s.row["progress"] is not None]
+        episode_samples = list(group)
+        TOLD.get()("pictures", len(episodes), detail=f"of {len(episodes) + 1} episodes encoded")
+        progress_rows = [
+            s.row for s in episode_samples if s.row["family"] == PROGRESS and s.row["progress"] is not None
+        ]
         # What no sample of progress was drawn of did not pass the release's gate
-        if asked:
-            known = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in asked}
-            made.append(_episode(key, own, asked, tasks.get(key), known, encoder, views, seed))
+        if progress_rows:
+            episode_labels = labels.get(key, {}) | {row["frames"][-1]: float(row["progress"]) for row in progress_rows}
+            episodes.append(
+                _episode(key, episode_samples, progress_rows, tasks.get(key), episode_labels, encoder, views, seed)
+            )
     TOLD.get()("pictures", 1, 1)
-    return made
+    return episodes
 
 
 def _episode(
     key: tuple[str, int],
     samples: Sequence[Sample],
-    asked: Sequence[Mapping[str, Any]],
+    progress_rows: Sequence[Mapping[str, Any]],
     task: str | None,
     labels: Mapping[int, float],
     encoder: Encoder,
     views: int,
     seed: int,
 ) -> ShownEpisode:
-    """One episode of its samples; `asked`: rows of those of progress."""
+    """One episode of its samples; `progress_rows`: rows of those of progress."""
     pictures = dict(sorted((f, p) for s in samples for f, p in zip(s.row["frames"], s.pictures, strict=True)))
-    between = [b - a for row in asked for a, b in pairwise(row["frames"])]
+    between = [b - a for row in progress_rows for a, b in pairwise(row["frames"])]
     return ShownEpisode(
         *key,
-        task=task or asked[0]["question"],
+        task=task or progress_rows[0]["question"],
         numbers=_seen(list(pictures.values()), encoder, views, np.random.default_rng([seed, key[1]])),
         frames=np.array(list(pictures)),
         label=np.array([labels.get(f, np.nan) for f in pictures], np.float32),
         step=float(max(between, default=1)),
-        shown=max(len(row["frames"]) for row in asked),
+        shown=max(len(row["frames"]) for row in progress_rows),
     )
 
 
@@ -121,8 +125,8 @@ def _seen(jpegs: Sequence[bytes], encoder: Encoder, views: int, rng: np.random.G
     """Pictures through the encoder, as they are, and varied: one change of light and place for all, so that the motion
     stays what it was."""
     decoded = [decode_picture(p, MAX_PX) for p in jpegs]
-    shown = [decoded if k == 0 else augment(Item("", tuple(decoded)), rng).pictures for k in range(views)]
-    return np.stack([embed(encoder, pictures) for pictures in shown]).astype(np.float16)
+    augmented = [decoded if k == 0 else augment(Item("", tuple(decoded)), rng).pictures for k in range(views)]
+    return np.stack([embed(encoder, pictures) for pictures in augmented]).astype(np.float16)
 
 
 # What one step shows: windows of episodes, some of them changed into negatives, drawn by seed
@@ -163,9 +167,9 @@ class ClipSource:
         number = int(rng.integers(len(self.episodes)))
         e = self.episodes[number]
         kind, task = self._told(draw_kind(self.negatives, rng), e.task)
-        now = int(rng.choice(self._moments[number]))
+        frame_index = int(rng.choice(self._moments[number]))
         step = e.step * (draw_speed(rng) if kind == "other_speed" else 1)
-        places = window_places(e.frames, now, step, self.frames)[0][shown_of(kind, self.frames, rng)]
+        places = window_places(e.frames, frame_index, step, self.frames)[0][shown_of(kind, self.frames, rng)]
         label = e.label[places]
         if kind == OTHER_TASK:
             label = np.zeros_like(label)
@@ -197,10 +201,10 @@ def train_laptop(
     episodes = _of_release(lake, release, encoder, config.views, seed)
     if not episodes:
         raise TrainingError(f"release {release.name} has no samples of progress in its train split")
-    looked = time.process_time()
+    encoded_s = time.process_time()
     torch.manual_seed(seed)
     model = fitted_model(config, episodes, min(config.most_frames, max(e.shown for e in episodes)))
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), {})
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), {})
 
 
 def fitted_model(config: LaptopConfig, episodes: Sequence[ShownEpisode], frames: int) -> LaptopModel:
@@ -208,11 +212,11 @@ def fitted_model(config: LaptopConfig, episodes: Sequence[ShownEpisode], frames:
     model = LaptopModel(config, episodes[0].numbers.shape[-1], frames)
     model.normalise_by(np.concatenate([e.numbers[0] for e in episodes]))
     # Every n-th picture in all views, beside those of its episode's first in the same view
-    every = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
-    views = [(view[::every], view[:1], e.label[::every], k) for k, e in enumerate(episodes) for view in e.numbers]
+    stride = -(-sum(e.numbers.shape[0] * e.numbers.shape[1] for e in episodes) // MOST_COMPARED)
+    views = [(view[::stride], view[:1], e.label[::stride], k) for k, e in enumerate(episodes) for view in e.numbers]
     parts = [(view, first.repeat(len(view), 0), label, np.full(len(view), k)) for view, first, label, k in views]
-    seen, first, label, run = (torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True))
-    model.ood.fit(model.normalised(seen), model.normalised(first), label, run)
+    numbers, first, label, run = (torch.from_numpy(np.concatenate(of_all)) for of_all in zip(*parts, strict=True))
+    model.ood.fit(model.normalised(numbers), model.normalised(first), label, run)
     return model
 
 
@@ -238,19 +242,19 @@ def adapt_laptop(
     dataset = samples[0].row["dataset"]
     [new] = read_episodes(lake, lake.snapshot(), samples, [dataset], encoder, model.config.views, seed)
     learnt_from = find_release(lake, card.get("release"))
-    known: list[ShownEpisode] = []
+    former_episodes: list[ShownEpisode] = []
     if learnt_from is not None and learnt_from.config_hash != card.get("release_hash"):
         learnt_from = None
     if learnt_from is not None and all(path.exists() for path in learnt_from.paths(lake.workspace, "train")):
-        known = _of_release(lake, learnt_from, encoder, 1, seed)
-    looked = time.process_time()
+        former_episodes = _of_release(lake, learnt_from, encoder, 1, seed)
+    encoded_s = time.process_time()
     torch.manual_seed(seed)
     model.ood.widen(model.normalised(np.concatenate(list(new.numbers))))
     # The window is laid out as before; the success threshold was found for other weights
-    more = {name: card.get(name) for name in ("window", "max_px")}
-    more |= {**facts, "adapted_from": folder.name}
-    episodes = [new] * max(1, len(known)) + known
-    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, looked), more)
+    facts_of_card = {name: card.get(name) for name in ("window", "max_px")}
+    facts_of_card |= {**facts, "adapted_from": folder.name}
+    episodes = [new] * max(1, len(former_episodes)) + former_episodes
+    return _learn(lake, release, recipe, on_step, model, encoder, episodes, (*clock, encoded_s), facts_of_card)
 
 
 def _started(resume: bool) -> tuple[float, float]:
@@ -278,10 +282,10 @@ def _learn(
     encoder: Encoder,
     episodes: Sequence[ShownEpisode],
     times: tuple[float, float, float],
-    more: Mapping[str, Any],
+    card_fields: Mapping[str, Any],
 ) -> TrainingRun:
     """The recipe's steps on clips; the model is saved, the run recorded. `times`: when the run started, by the wall's
-    clock and the CPU's, and CPU time after the encoder's work; `more` is for the card. Raises TrainingError."""
+    clock and the CPU's, and CPU time after the encoder's work; `card_fields` is for the card. Raises TrainingError."""
     train, run = recipe.train, training_run_id(recipe, release)
     if train.steps is None:
         raise TrainingError(f"recipe {recipe.name}: a laptop model learns for train.steps, not for epochs")
@@ -296,8 +300,8 @@ def _learn(
             curve.append(learn_step(model, optimizer, source, recipe, step, train.steps))
             on_step(curve[-1])
     model.eval()
-    started, began, looked = times
-    shown = {(e.dataset, e.episode_index): e for e in episodes}.values()
+    started, start_cpu_s, encoded_s = times
+    runs = {(e.dataset, e.episode_index): e for e in episodes}.values()
     parameters, samples = sum(p.numel() for p in model.parameters()), train.steps * train.batch
     card = make_card(lake, release, recipe, run) | {
         "head": {"pooling": "laptop"},
@@ -306,13 +310,13 @@ def _learn(
         "left_out": 0,
         "final": asdict(curve[-1]),
         "negatives": dict(source.counts),
-        "runs": len(shown),
-        "pictures": sum(len(e.frames) for e in shown),
-        "cpu_s": {"encoder": round(looked - began, 1), "steps": round(time.process_time() - looked, 1)},
+        "runs": len(runs),
+        "pictures": sum(len(e.frames) for e in runs),
+        "cpu_s": {"encoder": round(encoded_s - start_cpu_s, 1), "steps": round(time.process_time() - encoded_s, 1)},
     }
     folder = run_folder(lake.workspace, run)
     with whole_folder(folder) as half:
-        save_laptop(model, encoder, half, card | dict(more))
+        save_laptop(model, encoder, half, card | dict(card_fields))
         (half / "curve.json").write_text(json.dumps([asdict(p) for p in curve]) + "\n")
     record(lake, run, release, recipe, curve)
     return TrainingRun(run, folder, tuple(curve), parameters, samples, time.monotonic() - started)
@@ -322,7 +326,7 @@ def learn_step(
     model: LaptopModel, optimizer: torch.optim.Optimizer, source: ClipSource, recipe: Recipe, step: int, steps: int
 ) -> Point:
     """Raises TrainingError where the loss is not finite."""
-    train, device, began = recipe.train, model.device, time.perf_counter()
+    train, device, start_s = recipe.train, model.device, time.perf_counter()
     rate = train.lr * share_of_rate(step / steps, train)
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -335,7 +339,7 @@ def learn_step(
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), train.clip)
     optimizer.step()
-    samples, seconds = (step + 1) * train.batch, time.perf_counter() - began
+    samples, seconds = (step + 1) * train.batch, time.perf_counter() - start_s
     return Point(
         step=step,
         loss=float(loss.detach()),

@@ -98,19 +98,19 @@ class LaptopModel(nn.Module):
 
     def normalise_by(self, numbers: np.ndarray) -> None:
         """Take mean and spread of the pictures of training, float [n, width]."""
-        found = torch.from_numpy(numbers.astype(np.float32))
-        self.mean.copy_(found.mean(0))
-        self.spread.copy_(found.std(0).clamp_min(1e-3))
+        tensor = torch.from_numpy(numbers.astype(np.float32))
+        self.mean.copy_(tensor.mean(0))
+        self.spread.copy_(tensor.std(0).clamp_min(1e-3))
 
     def normalised(self, numbers: np.ndarray | torch.Tensor) -> torch.Tensor:
         return (torch.as_tensor(numbers, dtype=torch.float32, device=self.device) - self.mean) / self.spread
 
     def forward(self, numbers: torch.Tensor, tasks: Sequence[str]) -> LaptopOutput:
         """`numbers`: float [n, 1 + frames, width], the episode's first picture before the window's; a task for each."""
-        seen = self.normalised(numbers)
-        ood, by_change = self.ood.score(seen[:, 1:]), self.ood.by_change(seen[:, 1:], seen[:, :1])
-        shown = self.feature_dropout(seen.clamp(-5, 5))
-        first, window = shown[:, :1], shown[:, 1:]
+        normalised = self.normalised(numbers)
+        ood, by_change = self.ood.score(normalised[:, 1:]), self.ood.by_change(normalised[:, 1:], normalised[:, :1])
+        features = self.feature_dropout(normalised.clamp(-5, 5))
+        first, window = features[:, :1], features[:, 1:]
         scale, shift = self.task(self._texts(tasks))[:, None].chunk(2, -1)
         tokens = self.look(window) + self.change(window - first)
         states = functional.gelu(tokens * (1 + scale) + shift) + self.place
@@ -120,14 +120,14 @@ class LaptopModel(nn.Module):
 
     def _texts(self, tasks: Sequence[str]) -> torch.Tensor:
         """[n, hidden]: each text is looked up once."""
-        known = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
+        places = {text: k for k, text in enumerate(dict.fromkeys(tasks))}
         if self.training:
-            self._note(known)
-        rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in known]
+            self._note(places)
+        rows = [hashed_text(text if self._understood(text) else "", self.config.text_buckets) for text in places]
         starts = np.cumsum([0, *(len(r) for r in rows[:-1])])
         flat = torch.tensor([row for of_text in rows for row in of_text], device=self.device)
-        made = self.words(flat, torch.from_numpy(starts).to(self.device))
-        return made[torch.tensor([known[text] for text in tasks], device=self.device)]
+        embedded = self.words(flat, torch.from_numpy(starts).to(self.device))
+        return embedded[torch.tensor([places[text] for text in tasks], device=self.device)]
 
     def _note(self, texts: Iterable[str]) -> None:
         """What training shows is known from then on."""
@@ -145,8 +145,8 @@ class LaptopModel(nn.Module):
         if not words or not self.texts:
             return True
         having = self.texts_with[list(words)]
-        says = torch.log((1 + self.texts) / having.clamp_min(1))
-        return bool(says[having > 0].sum() >= LEAST_KNOWN * says.sum())
+        information = torch.log((1 + self.texts) / having.clamp_min(1))
+        return bool(information[having > 0].sum() >= LEAST_KNOWN * information.sum())
 
 
 @lru_cache(maxsize=4096)
@@ -175,12 +175,12 @@ def _bucket(kind: str, gram: str, buckets: int) -> int:
 
 def laptop_loss(model: LaptopModel, output: LaptopOutput, label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The loss, and the mean |progress - label|, over the pictures with a label [n, frames]."""
-    known = ~torch.isnan(label)
-    wanted = label[known]
-    progress = functional.binary_cross_entropy_with_logits(output.progress_logit[known], wanted)
-    done = functional.binary_cross_entropy_with_logits(output.done_logit[known], (wanted >= 1).float())
-    away = (output.progress[known] - wanted).abs().mean()
-    return progress + away + model.config.done_weight * done, away.detach()
+    is_labelled = ~torch.isnan(label)
+    target = label[is_labelled]
+    progress = functional.binary_cross_entropy_with_logits(output.progress_logit[is_labelled], target)
+    done_loss = functional.binary_cross_entropy_with_logits(output.done_logit[is_labelled], (target >= 1).float())
+    away = (output.progress[is_labelled] - target).abs().mean()
+    return progress + away + model.config.done_weight * done_loss, away.detach()
 
 
 # In a folder
@@ -222,10 +222,11 @@ def load_laptop(folder: Path, device: str = "cpu") -> tuple[LaptopModel, Encoder
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError, ValidationError) as e:
         raise ModelError(f"the checkpoint {folder} cannot be loaded: {' '.join(str(e).split())[:300]}") from e
     encoder = load_encoder(config.embeddings)
-    here = encoder_facts(config, encoder)
-    if here != settings.get("encoder"):
+    encoder_settings = encoder_facts(config, encoder)
+    if encoder_settings != settings.get("encoder"):
         raise ModelError(
-            f"{folder.name} was trained on what the encoder {settings.get('encoder')} saw, and here it is {here}: "
+            f"{folder.name} was trained on what the encoder {settings.get('encoder')} saw, and here it is "
+            f"{encoder_settings}: "
             "bring that encoder, or train again"
         )
     return model.to(device).eval(), encoder, card
@@ -248,15 +249,15 @@ def embed(encoder: Encoder, pictures: Sequence[np.ndarray]) -> np.ndarray:
     Up to two small batches take the place of a large one, which costs more than both.
     """
     small = [encoder_input(rgb, encoder.size_px) for rgb in pictures]
-    found, at = [], 0
-    while at < len(small):
-        size = encoder.batch if len(small) - at > 2 * encoder.small_batch else encoder.small_batch
+    batches, start = [], 0
+    while start < len(small):
+        size = encoder.batch if len(small) - start > 2 * encoder.small_batch else encoder.small_batch
         batch = np.zeros((size, encoder.size_px, encoder.size_px, 3), np.uint8)
-        part = small[at : at + size]
+        part = small[start : start + size]
         batch[: len(part)] = part
-        found.append(encoder.embed(batch)[: len(part)])
-        at += len(part)
-    return np.concatenate(found) if found else np.zeros((0, 0), np.float32)
+        batches.append(encoder.embed(batch)[: len(part)])
+        start += len(part)
+    return np.concatenate(batches) if batches else np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -289,11 +290,11 @@ def read_windows(model: LaptopModel, windows: Sequence[SeenWindow]) -> list[Answ
         return []
     laid = np.empty((len(windows), 1 + model.frames, model.width), np.float32)
     for k, window in enumerate(windows):
-        shown = list(window.pictures[-model.frames :])
-        shown = [shown[0]] * (model.frames - len(shown)) + shown
-        laid[k] = [shown[0] if window.first is None else window.first, *shown]
+        window_pictures = list(window.pictures[-model.frames :])
+        window_pictures = [window_pictures[0]] * (model.frames - len(window_pictures)) + window_pictures
+        laid[k] = [window_pictures[0] if window.first is None else window.first, *window_pictures]
     numbers = torch.from_numpy(laid).to(model.device)
     with one_thread():
         output = model(numbers, [w.task for w in windows])
-    found = (of[:, -1].tolist() for of in (output.progress, output.done, output.ood))
-    return [Answer(*answer) for answer in zip(*found, strict=True)]
+    columns = (values[:, -1].tolist() for values in (output.progress, output.done, output.ood))
+    return [Answer(*answer) for answer in zip(*columns, strict=True)]

@@ -45,40 +45,40 @@ class OodDetector(nn.Module):
         self.register_buffer("spread", torch.ones(sizes))
         self.guess = nn.Linear(sizes, 1).requires_grad_(False)
 
-    def score(self, seen: torch.Tensor) -> torch.Tensor:
+    def score(self, features: torch.Tensor) -> torch.Tensor:
         """[...]: 0 for what lies as near training's pictures as usual, 1 for what is unlike all of them; at most
         ADAPTED for what lies as near a scene that was learnt later."""
-        directions = _direction(seen)
-        score, later = (self._beyond(directions, known) for known in (self.shown, self.learnt))
+        directions = _direction(features)
+        score, later = (self._beyond(directions, directions_known) for directions_known in (self.shown, self.learnt))
         return torch.minimum(score, later.clamp_min(ADAPTED) if len(self.learnt) else score)
 
-    def _beyond(self, directions: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    def _beyond(self, directions: torch.Tensor, references: torch.Tensor) -> torch.Tensor:
         """0 up to the usual distance to the nearest, 1 from CERTAIN times that on."""
-        if not len(known):
+        if not len(references):
             return torch.zeros(directions.shape[:-1], device=directions.device)
-        nearest = 1 - (directions @ known.T).amax(-1)
+        nearest = 1 - (directions @ references.T).amax(-1)
         return ((nearest / self.usual - 1) / (CERTAIN - 1)).clamp(0, 1)
 
-    def by_change(self, seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+    def by_change(self, features: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
         """Progress 0..1 [...] of a picture by how much of it differs from its episode's first one."""
-        return torch.sigmoid(self._logit(_sizes(seen, first)))
+        return torch.sigmoid(self._logit(_sizes(features, first)))
 
     def _logit(self, sizes: torch.Tensor) -> torch.Tensor:
         return self.guess((sizes - self.middle) / self.spread)[..., 0]
 
-    def fit(self, seen: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor) -> None:
+    def fit(self, features: torch.Tensor, first: torch.Tensor, label: torch.Tensor, run: torch.Tensor) -> None:
         """From pictures of training [n, width], each with its episode's first one; label: [n], NaN where none is; run:
         [n], which episode each is of. Of a single one nothing shows what is usual, and nothing will be OOD.
 
         The guess is a logistic regression: convex, so where it begins does not matter.
         """
-        some = slice(None, None, -(-len(seen) // KEPT))
-        self.shown = _direction(seen[some])
-        apart = 1 - self.shown @ self.shown.T
-        apart[run[some, None] == run[some]] = float("inf")
-        self.usual.copy_(apart.amin(-1).quantile(USUAL, interpolation="lower").clamp_min(LEAST))
-        known = ~torch.isnan(label)
-        sizes, wanted = _sizes(seen[known], first[known]), label[known]
+        kept_places = slice(None, None, -(-len(features) // KEPT))
+        self.shown = _direction(features[kept_places])
+        distances = 1 - self.shown @ self.shown.T
+        distances[run[kept_places, None] == run[kept_places]] = float("inf")
+        self.usual.copy_(distances.amin(-1).quantile(USUAL, interpolation="lower").clamp_min(LEAST))
+        is_labelled = ~torch.isnan(label)
+        sizes, target = _sizes(features[is_labelled], first[is_labelled]), label[is_labelled]
         self.middle.copy_(sizes.mean(0))
         self.spread.copy_(sizes.std(0, correction=0).clamp_min(1e-3))
         guess = self.guess.requires_grad_(True)
@@ -88,7 +88,7 @@ class OodDetector(nn.Module):
 
         def loss() -> torch.Tensor:
             optimizer.zero_grad()
-            value = functional.binary_cross_entropy_with_logits(self._logit(sizes), wanted)
+            value = functional.binary_cross_entropy_with_logits(self._logit(sizes), target)
             value = value + SHRINK * guess.weight.square().sum()
             value.backward()
             return value
@@ -97,19 +97,19 @@ class OodDetector(nn.Module):
             optimizer.step(loss)
         guess.requires_grad_(False)
 
-    def widen(self, seen: torch.Tensor) -> None:
+    def widen(self, features: torch.Tensor) -> None:
         """Take in pictures [n, width] of a scene that was learnt after training."""
-        self.learnt = torch.cat([self.learnt, _direction(seen[:: -(-len(seen) // KEPT)])])
+        self.learnt = torch.cat([self.learnt, _direction(features[:: -(-len(features) // KEPT)])])
 
 
-def _direction(seen: torch.Tensor) -> torch.Tensor:
+def _direction(features: torch.Tensor) -> torch.Tensor:
     """Pictures' embeddings with each number at most 5 deviations, of length 1."""
-    return functional.normalize(seen.clamp(-5, 5), dim=-1)
+    return functional.normalize(features.clamp(-5, 5), dim=-1)
 
 
-def _sizes(seen: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
+def _sizes(features: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
     """[..., 1 + cells], logs: how far the picture is from the first one, and each cell, the least changed first"""
-    change = seen - first
+    change = features - first
     whole = change[..., :WHOLE].square().mean(-1, keepdim=True).sqrt()
     count = max(0, change.shape[-1] - WHOLE) // CELL
     fine = change[..., WHOLE : WHOLE + count * CELL].unflatten(-1, (count, CELL))

@@ -46,7 +46,7 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
     episodes: dict[str, set[int]] = {}
     for index in map(read_index, shards):
         episodes.setdefault(index.dataset, set()).update(int(e.key.rpartition("-")[2]) for e in index.entries)
-    found, gates = {}, dataset_gates(con)
+    labels, gates = {}, dataset_gates(con)
     for dataset, of_dataset in sorted(episodes.items()):
         segments = labels_of(con, dataset, episodes=sorted(of_dataset))
         table = con.execute(EPISODES, {"dataset": dataset, "episodes": sorted(of_dataset)}).to_arrow_table()
@@ -54,12 +54,12 @@ def read_labels(lake: Lake, release: Release, shards: Sequence[Path], split: str
             if label := segments.get(facts["episode_index"]):
                 facts["cameras"] = dict.fromkeys(facts["cameras"] or (), (0, 0))
                 # Names are used as far as samples use them
-                facts["plan"], named = tuple(facts["plan"] or ()), facts["named"] is not False
-                facts["named"] = gates[dataset].admits_names(facts["confidence"], named=named)
+                facts["plan"], has_names = tuple(facts["plan"] or ()), facts["named"] is not False
+                facts["named"] = gates[dataset].admits_names(facts["confidence"], is_named=has_names)
                 facts["progress"] = curve.values.to_numpy(zero_copy_only=False)
                 episode = LabelledEpisode(dataset=dataset, split=split, segments=label.segments, **facts)
-                found[dataset, episode.episode_index] = episode
-    return found
+                labels[dataset, episode.episode_index] = episode
+    return labels
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class SampleNegatives:
         if row["family"] != PROGRESS or row["progress"] is None:
             return sample
         kind, e = draw_kind(self.config, rng), self.labels.get((row["dataset"], row["episode_index"]))
-        made = self._made(kind, sample, e, rng) if e else None
-        return made or replace(sample, row={**row, "negative": AS_RECORDED})
+        negative = self._made(kind, sample, e, rng) if e else None
+        return negative or replace(sample, row={**row, "negative": AS_RECORDED})
 
     def _made(self, kind: str, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
         """None where it cannot be made."""
@@ -88,8 +88,8 @@ class SampleNegatives:
             return self._told_otherwise(sample, e, rng)
         if kind == "other_speed":
             return _played(sample, draw_speed(rng))
-        shown = shown_of(kind, len(sample.row["frames"]), rng).tolist()
-        return _shown(kind, sample, shown, e) if kind != AS_RECORDED else None
+        places = shown_of(kind, len(sample.row["frames"]), rng).tolist()
+        return _shown(kind, sample, places, e) if kind != AS_RECORDED else None
 
     # The instruction
 
@@ -103,17 +103,23 @@ class SampleNegatives:
         return {task_text(e.task): e for e in reversed(list(self.labels.values())) if e.has_actions}
 
     def _told_otherwise(self, sample: Unread, e: LabelledEpisode, rng: np.random.Generator) -> Unread | None:
-        row, told = sample.row, task_text(e.task)
+        row, instruction = sample.row, task_text(e.task)
         # An instruction that stands twice in a question, or not at all, would leave the right one in it
-        if not e.task or row["question"].count(told) != 1:
+        if not e.task or row["question"].count(instruction) != 1:
             return None
-        wrong = self._instructions.other(told, rng)
+        wrong = self._instructions.other(instruction, rng)
         if wrong is None:
             return None
-        asked = self._first_told.get(wrong) or replace(e, named=False)
+        wrong_episode = self._first_told.get(wrong) or replace(e, named=False)
         # The answer about a run of which nothing is done: all steps remain
-        nothing = replace(asked, segments=(), plan=asked.steps, progress=np.zeros(1, np.float32), named=asked.named)
-        changes = {"question": row["question"].replace(told, wrong), "answer": _answer(nothing, 0, row)}
+        nothing = replace(
+            wrong_episode,
+            segments=(),
+            plan=wrong_episode.steps,
+            progress=np.zeros(1, np.float32),
+            named=wrong_episode.named,
+        )
+        changes = {"question": row["question"].replace(instruction, wrong), "answer": _answer(nothing, 0, row)}
         return replace(sample, row={**row, **changes, "progress": 0.0, "negative": OTHER_TASK})
 
 
@@ -126,13 +132,13 @@ def _progress(e: LabelledEpisode, frame: int) -> float:
     return float(e.progress[frame]) if frame < len(e.progress) else float("nan")
 
 
-def _shown(kind: str, sample: Unread, shown: list[int], e: LabelledEpisode) -> Unread | None:
+def _shown(kind: str, sample: Unread, places: list[int], e: LabelledEpisode) -> Unread | None:
     """The sample with its own pictures in another order; None where these are the same, or where it has no label."""
     row = sample.row
-    if shown == list(range(len(shown))):
+    if places == list(range(len(places))):
         return None
-    frames = [row["frames"][k] for k in shown]
-    changes: dict[str, Any] = {"frames": frames, "pictures": [row["pictures"][k] for k in shown], "negative": kind}
+    frames = [row["frames"][k] for k in places]
+    changes: dict[str, Any] = {"frames": frames, "pictures": [row["pictures"][k] for k in places], "negative": kind}
     if frames[-1] != row["frames"][-1]:
         progress = _progress(e, frames[-1])
         if np.isnan(progress):
@@ -140,32 +146,32 @@ def _shown(kind: str, sample: Unread, shown: list[int], e: LabelledEpisode) -> U
         changes |= {"progress": progress, "answer": _answer(e, frames[-1], row)}
     return Unread(
         {**row, **changes},
-        lambda: tuple(sample.sizes()[k] for k in shown),
-        lambda: tuple(sample.pictures()[k] for k in shown),
+        lambda: tuple(sample.sizes()[k] for k in places),
+        lambda: tuple(sample.pictures()[k] for k in places),
     )
 
 
 def _played(sample: Unread, speed: float) -> Unread | None:
     """The sample with pictures so many times as far apart: of those that its entry holds, the nearest."""
     row = sample.row
-    there = _frames_of(sample.entry, row["episode_index"], row["camera"])
-    count, now = len(row["frames"]), row["frames"][-1]
-    if count < 2 or now not in there:
+    picture_names = _frames_of(sample.entry, row["episode_index"], row["camera"])
+    count, last_frame = len(row["frames"]), row["frames"][-1]
+    if count < 2 or last_frame not in picture_names:
         return None
-    known, step = np.array(sorted(there)), speed * (now - row["frames"][0]) / (count - 1)
-    frames = known[window_places(known, now, step, count)[0]].tolist()
+    frame_indices, step = np.array(sorted(picture_names)), speed * (last_frame - row["frames"][0]) / (count - 1)
+    frames = frame_indices[window_places(frame_indices, last_frame, step, count)[0]].tolist()
     if frames == list(row["frames"]):
         return None
-    names = [there[f] for f in frames]
+    names = [picture_names[f] for f in frames]
     changes = {"frames": frames, "pictures": names, "negative": "other_speed"}
     return unread(Sample({**row, **changes}, tuple(sample.entry[name] for name in names)))
 
 
 def _frames_of(entry: Mapping[str, bytes], episode: int, camera: str) -> dict[int, str]:
     """The unedited pictures of an entry's own episode by one camera: frame to name."""
-    found = {}
+    names = {}
     for name in entry:
         picture = named_picture(episode, name)
         if picture and (picture["episode_index"], picture["camera"], picture["edit"]) == (episode, camera, ""):
-            found[picture["frame_index"]] = name
-    return found
+            names[picture["frame_index"]] = name
+    return names

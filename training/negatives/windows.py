@@ -37,20 +37,20 @@ def shown_of(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
     if last < 1:
         return np.arange(count)
     if kind == "rewound":
-        back = int(rng.integers(1, count))
-        return last - np.abs(np.arange(count) - (last - back))
+        num_back = int(rng.integers(1, count))
+        return last - np.abs(np.arange(count) - (last - num_back))
     if kind == "stood_still":
         return np.full(count, last)
     return np.arange(count)
 
 
-def window_places(frames: np.ndarray, now: int, step: float, count: int) -> tuple[np.ndarray, bool]:
-    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `now` shows, as
+def window_places(frames: np.ndarray, last_frame: int, step: float, count: int) -> tuple[np.ndarray, bool]:
+    """Which of an episode's pictures, of these frames [k], a window of `count` up to frame `last_frame` shows, as
     annotate.samples.procvqa.window has it, each time's nearest picture, and are they all of these very times; `step`:
     frames between two, fewer where the episode began too late for that."""
-    step = min(step, now / max(1, count - 1))
-    apart = np.abs(frames[None] - (now - step * np.arange(count)[::-1])[:, None])
-    return apart.argmin(1), bool(apart.min(1).max() <= 0.5)
+    step = min(step, last_frame / max(1, count - 1))
+    distances = np.abs(frames[None] - (last_frame - step * np.arange(count)[::-1])[:, None])
+    return distances.argmin(1), bool(distances.min(1).max() <= 0.5)
 
 
 def words_of(text: str) -> tuple[str, ...]:
@@ -58,9 +58,9 @@ def words_of(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(text.lower()))
 
 
-def differ(one: str, other: str) -> bool:
+def differ(first: str, second: str) -> bool:
     """Are these truly different? Not where one has no word that the other lacks."""
-    a, b = set(words_of(one)), set(words_of(other))
+    a, b = set(words_of(first)), set(words_of(second))
     return bool(a - b) and bool(b - a)
 
 
@@ -80,7 +80,7 @@ class Instructions:
         if not words_of(text) or not self.distinct:
             return None
         for _ in range(TRIES):
-            other = self.distinct[int(rng.integers(len(self.distinct)))]
-            if differ(text, other):
-                return other
+            candidate = self.distinct[int(rng.integers(len(self.distinct)))]
+            if differ(text, candidate):
+                return candidate
         return None

@@ -49,16 +49,16 @@ META_FIELDS += SAID_LATER
 
 def _created_at(text: Any) -> datetime:
     """UTC; now where nothing is said, and never later than now: a clock ahead must not win for ever."""
-    now = datetime.now(UTC)
+    current_time = datetime.now(UTC)
     if text is None:
-        return now
+        return current_time
     try:
         time = datetime.fromisoformat(text)
         # a time without a zone is taken for UTC; one at the edge of the calendar may have no UTC
         time = time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (TypeError, ValueError, OverflowError) as e:
         raise CorrectionError(f"{text!r} is no time such as 2026-01-31T12:00:00+00:00") from e
-    if time > now + CLOCK_SLACK:
+    if time > current_time + CLOCK_SLACK:
         raise CorrectionError(f"{text!r} is in the future")
     return time
 
@@ -93,17 +93,17 @@ class ReadCorrections:
     refused: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)  # of other contents than the corpus has: for review
 
-    def add(self, where: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
+    def add(self, location: str, read_row: Callable[[], tuple[dict[str, Any], bool]]) -> None:
         """Add what `read_row` gives: a row, and whether it is of the contents that the episode has by now."""
         try:
             row, fits = read_row()
         except CorrectionError as e:
-            self.refused.append(f"{where}: {e}")
+            self.refused.append(f"{location}: {e}")
             return
         self.rows.append(row)
         if not fits:
             episode = f"episode {row['episode_index']} of {row['dataset']}"
-            self.waiting.append(f"{where}: {episode} has other contents by now")
+            self.waiting.append(f"{location}: {episode} has other contents by now")
 
 
 # JSON lines
@@ -138,17 +138,17 @@ class KnownEpisodes:
             self._contents[dataset] = _episodes_by_content(self._lake, dataset)
         return self._contents[dataset]
 
-    def present_index(self, said: CorrectionLine) -> int:
+    def present_index(self, correction: CorrectionLine) -> int:
         """The number that the recording of a line has now; the line's own where nothing knows its contents.
 
         Raises CorrectionError: the recording left the source.
         """
-        if said.base_content_hash is None:
-            return said.episode_index
-        numbers = self.contents(said.dataset).get(said.base_content_hash, {said.episode_index})
+        if correction.base_content_hash is None:
+            return correction.episode_index
+        numbers = self.contents(correction.dataset).get(correction.base_content_hash, {correction.episode_index})
         if not numbers:
-            raise CorrectionError(f"the recording that it is of left {said.dataset}")
-        return said.episode_index if said.episode_index in numbers else min(numbers)
+            raise CorrectionError(f"the recording that it is of left {correction.dataset}")
+        return correction.episode_index if correction.episode_index in numbers else min(numbers)
 
 
 def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
@@ -164,15 +164,15 @@ def from_lines(lake: Lake, text: str, author: str) -> ReadCorrections:
 
 def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, Any], bool]:
     """A row, and whether it is of the contents that the episode has. Raises CorrectionError."""
-    said = validated(CorrectionLine, data)
-    index = episodes.present_index(said)
-    facts = episodes.facts(said.dataset, index)
+    correction = validated(CorrectionLine, data)
+    index = episodes.present_index(correction)
+    facts = episodes.facts(correction.dataset, index)
     # A row of other pictures than the episode has now may still be kept, but its frames cannot be checked
-    content_hash = said.base_content_hash or facts["content_hash"]
-    fits = index in episodes.contents(said.dataset).get(content_hash, ())
-    row = said.model_dump(exclude={"correction_id"})
-    row |= {"author": said.author or checked_text("author", author, 100), "base_content_hash": content_hash}
-    is_rejection = said.status == REJECTED
+    content_hash = correction.base_content_hash or facts["content_hash"]
+    fits = index in episodes.contents(correction.dataset).get(content_hash, ())
+    row = correction.model_dump(exclude={"correction_id"})
+    row |= {"author": correction.author or checked_text("author", author, 100), "base_content_hash": content_hash}
+    is_rejection = correction.status == REJECTED
     # A rejection says that a label is wrong, not what would be right: it has no segments
     if is_rejection:
         row |= {"plan": None, "segments": None} | dict.fromkeys(SAID_LATER)
@@ -182,7 +182,7 @@ def row_of(episodes: KnownEpisodes, data: Any, author: str) -> tuple[dict[str, A
         row |= corrected.columns(facts["num_frames"] if fits else corrected.segments[-1].end_frame)
     row["correction_id"] = row_id(row)
     # The id is a hash of the content: one that does not fit shows a row that was edited by hand
-    if said.correction_id not in (None, row["correction_id"]):
+    if correction.correction_id not in (None, row["correction_id"]):
         raise CorrectionError(
             "its content is not that of its correction_id; take that out if you changed it on purpose"
         )
@@ -218,28 +218,28 @@ def from_opensarm(lake: Lake, path: Path, author: str, dataset: str | None) -> R
     read = ReadCorrections()
     episodes = KnownEpisodes(lake)
 
-    def row(said: OpensarmLine) -> tuple[dict[str, Any], bool]:
-        of, index = said.annotation.of or (dataset, said.annotation.episode_index)
-        if of is None:
+    def row(line: OpensarmLine) -> tuple[dict[str, Any], bool]:
+        line_dataset, index = line.annotation.of or (dataset, line.annotation.episode_index)
+        if line_dataset is None:
             raise CorrectionError("the line does not say of which dataset it is: add --dataset NAME")
-        facts = episodes.facts(of, index)
+        facts = episodes.facts(line_dataset, index)
         try:
-            label = said.annotation.label(facts["num_frames"], facts["fps"], None)
+            label = line.annotation.label(facts["num_frames"], facts["fps"], None)
         except ImportedError as e:
             raise CorrectionError(str(e)) from e
         data = {
-            "dataset": of,
+            "dataset": line_dataset,
             "episode_index": index,
-            "author": said.user if isinstance(said.user, str) else author,
-            "created_at": said.ts,
+            "author": line.user if isinstance(line.user, str) else author,
+            "created_at": line.ts,
             "plan": [unnamed_step(0)],
             "segments": list(map(as_said, label.segments)),
             **vars(label.end),
         }
         return row_of(episodes, data, author)
 
-    for said in lines:
-        read.add(f"episode {said.annotation.episode_index}", partial(row, said))
+    for line in lines:
+        read.add(f"episode {line.annotation.episode_index}", partial(row, line))
     return read
 
 
@@ -306,9 +306,9 @@ def _regions(segments: Sequence[dict[str, Any]], first: int) -> list[dict[str, A
         region = {"id": f"segment{number}", "to_name": VIDEO}
         value = {"ranges": ranges, "timelinelabels": [segment["name"]]}
         span = region | {"from_name": STEPS, "type": "timelinelabels", "value": value}
-        kept = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
-        if kept:
-            span["meta"] = kept
+        region_meta = {name: segment[name] for name in ("step", "pace") if segment.get(name) is not None}
+        if region_meta:
+            span["meta"] = region_meta
         # How a step ended; of another segment its kind
         ended = segment["kind"] if segment["kind"] != STEP else COMPLETED if segment["completed"] else FAILED
         choice = {"ranges": ranges, "choices": [ended]}
@@ -331,24 +331,24 @@ def labelling_config(tasks: Sequence[dict[str, Any]]) -> str:
 
 def from_tasks(lake: Lake, text: str, author: str) -> ReadCorrections:
     """Rows of Label Studio's JSON: each annotation that was not cancelled. Raises CorrectionError: not such a file."""
-    how = "export it from Label Studio as JSON, not as JSON-MIN or CSV"
+    remedy = "export it from Label Studio as JSON, not as JSON-MIN or CSV"
     try:
         tasks = json.loads(text)
     except (ValueError, RecursionError) as e:
-        raise CorrectionError(f"the file is not JSON: {how}") from e
+        raise CorrectionError(f"the file is not JSON: {remedy}") from e
     if not isinstance(tasks, list):
-        raise CorrectionError(f"the file is no list of tasks: {how}")
+        raise CorrectionError(f"the file is no list of tasks: {remedy}")
     read = ReadCorrections()
     episodes = KnownEpisodes(lake)
     for number, task in enumerate(tasks, 1):
         # One bad task does not spoil the file: it is named, and the others are read
-        where = f"task {number}"
+        location = f"task {number}"
         annotations = task.get("annotations") if isinstance(task, dict) else None
         if not isinstance(annotations, list) or not isinstance(task.get("data"), dict):
-            read.refused.append(f"{where}: it has no data with a list of annotations")
+            read.refused.append(f"{location}: it has no data with a list of annotations")
             continue
         for annotation in annotations:
-            read.add(where, partial(_row_of_annotation, episodes, task["data"], annotation, author))
+            read.add(location, partial(_row_of_annotation, episodes, task["data"], annotation, author))
     return read
 
 
@@ -422,8 +422,8 @@ def _segments_of_regions(regions: Sequence[Any], first: int) -> list[dict[str, A
 
 def _span(region: dict[str, Any], first: int) -> dict[str, Any]:
     [label], [frames] = region["value"]["timelinelabels"], region["value"]["ranges"]
-    kept = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
-    return {"name": label, "start_frame": frames["start"] - 1 - first, "end_frame": frames["end"] - first} | kept
+    region_meta = {name: (region.get("meta") or {}).get(name) for name in ("step", "pace")}
+    return {"name": label, "start_frame": frames["start"] - 1 - first, "end_frame": frames["end"] - first} | region_meta
 
 
 def _kind_of(outcome: str) -> dict[str, Any]:

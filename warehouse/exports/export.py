@@ -65,12 +65,13 @@ class ExportFolder:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
-    def part(self, name: str, write: Callable[..., Mapping[str, Any] | None], *of: Any) -> dict[str, Any]:
-        """The facts of a part (JSON), which `write` makes `of` something where it is not there: its files are those
+    def part(self, name: str, write: Callable[..., Mapping[str, Any] | None], *arguments: Any) -> dict[str, Any]:
+        """The facts of a part (JSON), which `write` makes `arguments` something where it is not there: its files are
+        those
         that it asks the path of."""
         if name not in self._parts:
             self._names = []
-            facts, files = write(*of) or {}, sorted(set(self._names))
+            facts, files = write(*arguments) or {}, sorted(set(self._names))
             described = [
                 {"path": file, "bytes": (self.root / file).stat().st_size, "sha256": sha256_file(self.root / file)}
                 for file in files
@@ -103,15 +104,15 @@ class ExportFolder:
         text = json.dumps(self.manifest, indent=1, sort_keys=True, ensure_ascii=False, default=str)
         write_file(self.root / MANIFEST, text.encode() + b"\n")
         shutil.rmtree(self.root / PARTIAL)
-        return self.exported(again=False)
+        return self.exported(is_repeated=False)
 
-    def exported(self, *, again: bool) -> Exported:
+    def exported(self, *, is_repeated: bool) -> Exported:
         """What the whole export is, by its manifest."""
         m = self.manifest
-        size, left_out, notes = sum(f["bytes"] for f in m["files"]), tuple(m["left_out"]), tuple(m.get("notes", ()))
+        size, exclusions, notes = sum(f["bytes"] for f in m["files"]), tuple(m["left_out"]), tuple(m.get("notes", ()))
         counts = m["episodes"], m["frames"], len(m["files"]) + 1  # with the manifest
         use = tuple(line.replace(PLACE, str(self.root)) for line in m.get("use", ()))
-        return Exported(self.kind, str(self.root), *counts, size, again, left_out, notes, m.get("samples"), use)
+        return Exported(self.kind, str(self.root), *counts, size, is_repeated, exclusions, notes, m.get("samples"), use)
 
     def open(self, overwrite: bool = False) -> "ExportFolder":
         """Prepare the folder: new, empty, or with the same export, whole or broken off. Raises UserError.
@@ -121,19 +122,19 @@ class ExportFolder:
         """
         if self.root.exists() and not self.root.is_dir():
             raise UserError(f"{self.root} is a file: an export goes to a folder")
-        there = self._there()
-        is_same, is_whole = there.get("identity") == self.identity, "files" in there
+        stored_manifest = self._there()
+        is_same, is_whole = stored_manifest.get("identity") == self.identity, "files" in stored_manifest
         if is_same and is_whole and not overwrite:
-            for file in there["files"]:
+            for file in stored_manifest["files"]:
                 if not _has(self.root, file):
                     path = self.root / file["path"]
                     raise UserError(f"{path} is missing or has changed since the export: --overwrite makes it anew")
-            self.manifest = there
+            self.manifest = stored_manifest
             shutil.rmtree(self.root / PARTIAL, ignore_errors=True)
         elif is_same and not is_whole:
             self._delete_all_but(set(self._read_parts()))
         else:
-            self._check_may_go(there, overwrite)
+            self._check_may_go(stored_manifest, overwrite)
             self._delete_all_but(set())
             head = {"format": FORMAT, "export": self.kind, "identity": self.identity}
             write_file(self.root / PARTIAL / HEAD, json.dumps(head).encode())
@@ -144,41 +145,43 @@ class ExportFolder:
 
         What a kill left half-written stays, until it is written again or the folder is opened.
         """
-        there = self._there()
-        if there.get("identity") != self.identity:
+        stored_manifest = self._there()
+        if stored_manifest.get("identity") != self.identity:
             raise UserError(f"{self.root} does not hold the export that this is a part of: begin it again")
-        self.manifest = there if "files" in there else {}
+        self.manifest = stored_manifest if "files" in stored_manifest else {}
         self._read_parts()
         return self
 
     def _there(self) -> dict[str, Any]:
         """The manifest of a whole export, else the head of one that was begun; empty where there is neither."""
-        found = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
-        return found if {"export", "identity"} <= found.keys() else {}
+        stored_manifest = _read(self.root / MANIFEST) or _read(self.root / PARTIAL / HEAD)
+        return stored_manifest if {"export", "identity"} <= stored_manifest.keys() else {}
 
-    def _check_may_go(self, there: Mapping[str, Any], overwrite: bool) -> None:
-        if not there and self.root.exists() and any(self.root.iterdir()):
+    def _check_may_go(self, stored_manifest: Mapping[str, Any], overwrite: bool) -> None:
+        if not stored_manifest and self.root.exists() and any(self.root.iterdir()):
             raise UserError(f"{self.root} is not empty, and what it holds is no export: choose another folder")
-        if there and not overwrite:
-            other = there.get("export")
-            raise UserError(f"{self.root} holds another export ({other}): choose another folder, or --overwrite it")
+        if stored_manifest and not overwrite:
+            other_export = stored_manifest.get("export")
+            raise UserError(
+                f"{self.root} holds another export ({other_export}): choose another folder, or --overwrite it"
+            )
 
     def _read_parts(self) -> list[Path]:
         """Take over the parts that are finished; returns what the folder is to have: their files, and their own."""
-        kept = [self.root / PARTIAL / HEAD]
+        read_files = [self.root / PARTIAL / HEAD]
         for path in (self.root / PARTIAL).glob("*.json"):
             part = _read(path)
             if "part" in part and all(_has(self.root, file) for file in part["files"]):
                 self._parts[part["part"]] = part
-                kept += [path, *(self.root / file["path"] for file in part["files"])]
-        return kept
+                read_files += [path, *(self.root / file["path"] for file in part["files"])]
+        return read_files
 
-    def _delete_all_but(self, kept: set[Path]) -> None:
+    def _delete_all_but(self, kept_paths: set[Path]) -> None:
         """Delete other files, and folders that are empty then."""
         # backwards, so that a folder comes after what is in it
         for path in sorted(self.root.rglob("*"), reverse=True):
             if path.is_symlink() or not path.is_dir():
-                if path not in kept:
+                if path not in kept_paths:
                     path.unlink()
             elif not any(path.iterdir()):
                 path.rmdir()
@@ -248,7 +251,7 @@ class Export:
         """Write all that is not there yet. Raises UserError."""
         self.folder = ExportFolder(out, self.kind, self.identity).open(overwrite)
         if self.folder.manifest:
-            return self.folder.exported(again=True)
+            return self.folder.exported(is_repeated=True)
         for chunk in self.chunks():
             self.write_chunk(chunk)
         return self.folder.finish(self.selected, self.options, self.write_rest())
@@ -294,14 +297,14 @@ class FileExport(Export):
         that `overwrite` replaces."""
         if out.is_dir():
             raise UserError(f"{out} is a folder: give a file, such as {out / self.example}")
-        again = out.exists() and not overwrite
-        found = self.identity_in(out) if out.exists() else self.identity
-        if found is None:
+        is_repeated = out.exists() and not overwrite
+        stored_identity = self.identity_in(out) if out.exists() else self.identity
+        if stored_identity is None:
             raise UserError(f"{out} is there already, and is no export of ours: choose another file")
-        if found != self.identity and not overwrite:
+        if stored_identity != self.identity and not overwrite:
             raise UserError(f"{out} holds another export: choose another file, or --overwrite it")
-        if not again:
+        if not is_repeated:
             self.write_file(out)
         episodes, frames, notes = self.counts(out)
-        left_out, size = self.selected.left_out, out.stat().st_size
-        return Exported(self.kind, str(out), episodes, frames, 1, size, again, left_out, tuple(notes))
+        exclusions, size = self.selected.left_out, out.stat().st_size
+        return Exported(self.kind, str(out), episodes, frames, 1, size, is_repeated, exclusions, tuple(notes))

@@ -105,6 +105,6 @@ def card_head(selected: Selected, files: Mapping[str, Mapping[str, str]], pretty
     ]
     configs[0] = {"config_name": configs[0]["config_name"], "default": True, **configs[0]}
     head = {"license": licence, "license_name": names, "pretty_name": pretty_name}
-    stated = {name: value for name, value in head.items() if value is not None}
-    stated |= {"task_categories": ["robotics"], "configs": configs}
-    return f"---\n{yaml.safe_dump(stated, sort_keys=False).rstrip()}\n---\n"
+    head_fields = {name: value for name, value in head.items() if value is not None}
+    head_fields |= {"task_categories": ["robotics"], "configs": configs}
+    return f"---\n{yaml.safe_dump(head_fields, sort_keys=False).rstrip()}\n---\n"

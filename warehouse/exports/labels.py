@@ -93,12 +93,12 @@ def each_label(selected: Selected, label_run: str | None = None) -> Iterator[tup
 def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
     """What a row of episode_labels says of its episode as a whole, as fields of a label; a lake of an earlier version
     has nothing of what people stated."""
-    other = row.get("as_far_as_episode")
+    last_episode = row.get("as_far_as_episode")
     return {
         "plan": tuple(row.get("plan") or ()),
         "confidence": row.get("confidence"),
         "needs_review": bool(row.get("needs_review")),
-        "as_far_as": None if other is None else EpisodeFrame(other, row["as_far_as_frame"]),
+        "as_far_as": None if last_episode is None else EpisodeFrame(last_episode, row["as_far_as_frame"]),
         "end": StatedEnd(row.get("final_progress"), row.get("catastrophic_frame")),
     }
 
@@ -114,9 +114,9 @@ class LabelExport(Export):
                 "GROUP BY 1 ORDER BY 1"
             )
             if self.options.label_run not in dict(rows):
-                there = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
+                available_runs = ", ".join(f"{name} ({count} episodes)" for name, count in rows) or "no labels"
                 raise UserError(
-                    f"no episode selected has a label of the run {self.options.label_run!r}; there is {there}"
+                    f"no episode selected has a label of the run {self.options.label_run!r}; there is {available_runs}"
                 )
         return selected
 

@@ -80,11 +80,11 @@ class LerobotExport(LerobotPlan):
         facts = self.folder.part(f"video {file.camera} {file.number}", self._write_video, file)
         size = facts["height_px"], facts["width_px"]
         self.codecs.setdefault(file.camera, facts["codec"])
-        before = self.sizes.setdefault(file.camera, size)
-        if size != before:
+        first_size = self.sizes.setdefault(file.camera, size)
+        if size != first_size:
             raise UserError(
                 f"{file.camera} is {size[1]} x {size[0]} in {first.dataset} episode {first.episode_index} and "
-                f"{before[1]} x {before[0]} before: a LeRobot dataset has one size per camera, so choose with "
+                f"{first_size[1]} x {first_size[0]} before: a LeRobot dataset has one size per camera, so choose with "
                 "--dataset or --where"
             )
         for clip, start_s in zip(file.clips, facts["starts_s"], strict=True):
@@ -135,8 +135,8 @@ class LerobotExport(LerobotPlan):
         # Notes tell what LeRobot cannot express: they stand in the card and in the manifest
         notes = [*self.selected.label_notes(), *self.plan_notes(), *self.added_notes()]
         reasons = Counter(video["why"] for video in videos if video["how"] == ENCODED)
-        why = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
-        notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {why}"] if reasons else []
+        reasons_text = ", ".join(f"{reason} ({count})" for reason, count in reasons.items())
+        notes += [f"{reasons.total()} of {len(videos)} videos were encoded anew: {reasons_text}"] if reasons else []
         notes += self._without_stages(of_chunks["no_stages"])
         notes += counted(
             sum(of_chunks["without_action"]), "rows have no action: NaN stands there, which no policy learns"
@@ -158,13 +158,13 @@ class LerobotExport(LerobotPlan):
     def _without_stages(self, of_chunks: Sequence[Mapping[str, str]]) -> list[str]:
         """Which labelled episodes SARM cannot learn stages from, by reason."""
         episodes: dict[str, list[str]] = {}
-        for (dataset, _, _), found in zip(self.selected.chunks(), of_chunks, strict=True):
-            for index, why in found.items():
-                episodes.setdefault(why, []).append(f"{dataset} {index}")
+        for (dataset, _, _), stageless in zip(self.selected.chunks(), of_chunks, strict=True):
+            for index, reason in stageless.items():
+                episodes.setdefault(reason, []).append(f"{dataset} {index}")
         return [
-            f"{len(found)} labelled episodes have no SARM stages ({why}; --only-complete leaves them out): "
-            + named(found, MOST_NAMED)
-            for why, found in sorted(episodes.items())
+            f"{len(stageless)} labelled episodes have no SARM stages ({reason}; --only-complete leaves them out): "
+            + named(stageless, MOST_NAMED)
+            for reason, stageless in sorted(episodes.items())
         ]
 
     def _write_json(self, name: str, value: Any) -> None:
@@ -204,8 +204,10 @@ class LerobotExport(LerobotPlan):
 
     def _card(self, kappas: Mapping[str, float | None], notes: Sequence[str]) -> str:
         size = example_size(kappas)
-        stated = {dataset: self.selected.licences.get(dataset) or "not stated" for dataset in self.selected.datasets}
-        licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in stated.items())
+        licence_by_dataset = {
+            dataset: self.selected.licences.get(dataset) or "not stated" for dataset in self.selected.datasets
+        }
+        licences = "\n".join(f"- {dataset}: {licence}" for dataset, licence in licence_by_dataset.items())
         noted = "\n".join(f"- {note}" for note in notes) or "- none"
         return f"""# {", ".join(self.selected.datasets)} with process labels (LeRobot v3.0)
 

@@ -50,8 +50,8 @@ Stage = tuple[str, int, int]  # name, first frame, last frame, as SARM takes it
 def _rows_type(tool_call: pa.DataType, *, timed: bool) -> pa.DataType:
     """A list of rows; `role` and `timestamp` are never null."""
     time = [pa.field("timestamp", pa.float32(), nullable=False)] if timed else []
-    rest = [pa.field("camera", pa.string()), pa.field("tool_calls", pa.list_(tool_call))]
-    return pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *rest]))
+    other_fields = [pa.field("camera", pa.string()), pa.field("tool_calls", pa.list_(tool_call))]
+    return pa.list_(pa.struct([pa.field("role", pa.string(), nullable=False), *_TEXTS, *time, *other_fields]))
 
 
 PERSISTENT, EVENTS = _rows_type(pa.json_(), timed=True), _rows_type(pa.json_(), timed=False)
@@ -70,10 +70,10 @@ def questions(selected: Selected, dataset: str, chunk: int, cameras: Sequence[st
         "AND s.family = ? AND s.progress IS NOT NULL AND list_contains(?, s.camera) ORDER BY ALL",
         [dataset, chunk, PROGRESS, list(cameras)],
     )
-    found: dict[int, list[Question]] = {}
+    questions_by_episode: dict[int, list[Question]] = {}
     for episode, frame, camera in rows:
-        found.setdefault(episode, []).append((frame, camera))
-    return found
+        questions_by_episode.setdefault(episode, []).append((frame, camera))
+    return questions_by_episode
 
 
 def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[dict[str, Any]]:
@@ -96,21 +96,23 @@ def persistent_rows(label: ActiveLabel | None, timestamps: np.ndarray) -> list[d
     return rows
 
 
-def _plan_and_memory(label: ActiveLabel, done: set[int]) -> tuple[str | None, str | None]:
+def _plan_and_memory(label: ActiveLabel, completed: set[int]) -> tuple[str | None, str | None]:
     """What is left of the planned steps, and what is complete; None where nothing is, or a step has no name."""
     if not all(map(is_name, label.plan)):
         return None, None
-    left = [name for step, name in enumerate(label.plan) if step not in done]
-    names = "; ".join(label.plan[step] for step in sorted(done) if step < len(label.plan))
-    plan = "\n".join(f"{number}. {name}" for number, name in enumerate(left, 1))
-    return plan or None, f"Done so far: {names}." if done else None
+    remaining_names = [name for step, name in enumerate(label.plan) if step not in completed]
+    names = "; ".join(label.plan[step] for step in sorted(completed) if step < len(label.plan))
+    plan = "\n".join(f"{number}. {name}" for number, name in enumerate(remaining_names, 1))
+    return plan or None, f"Done so far: {names}." if completed else None
 
 
-def _event_rows(e: ExportEpisode, label: ActiveLabel, asked: Sequence[Question]) -> dict[int, list[dict[str, Any]]]:
+def _event_rows(
+    e: ExportEpisode, label: ActiveLabel, episode_questions: Sequence[Question]
+) -> dict[int, list[dict[str, Any]]]:
     """Rows by frame; at most one question for each frame and camera."""
     rows: dict[int, list[dict[str, Any]]] = {}
     task = task_text(e.task or "")
-    for frame, camera in asked:
+    for frame, camera in episode_questions:
         value = round(float(label.progress[frame]), 3)
         answer = json.dumps({"attribute": "progress", "label": task, "value": value}, ensure_ascii=False)
         question = f"How much of the task is done by now, from 0 to 1? The task: {task}"
@@ -122,13 +124,15 @@ def _event_rows(e: ExportEpisode, label: ActiveLabel, asked: Sequence[Question])
 
 
 def language_columns(
-    e: ExportEpisode, label: ActiveLabel | None, timestamps: np.ndarray, asked: Sequence[Question]
+    e: ExportEpisode, label: ActiveLabel | None, timestamps: np.ndarray, episode_questions: Sequence[Question]
 ) -> tuple[pa.Array, pa.Array]:
     """`language_persistent` (the same list in each row) and `language_events`, one row per frame."""
-    one = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(PERSISTENT)
-    events = _event_rows(e, label, asked) if label is not None else {}
+    persistent_row = pa.array([persistent_rows(label, timestamps)], _PERSISTENT_TEXT).cast(PERSISTENT)
+    events = _event_rows(e, label, episode_questions) if label is not None else {}
     by_frame = [events.get(frame, []) for frame in range(len(timestamps))]
-    return one.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(by_frame, _EVENTS_TEXT).cast(EVENTS)
+    return persistent_row.take(pa.array(np.zeros(len(timestamps), np.int64))), pa.array(by_frame, _EVENTS_TEXT).cast(
+        EVENTS
+    )
 
 
 def step_names(label: ActiveLabel | None, num_frames: int) -> list[str]:
@@ -242,19 +246,19 @@ def rate_of(rates: set[float], remedy: str = "add --where 'fps = ...'") -> float
     raise UserError(f"a LeRobot dataset has one frame rate, these episodes have {_span(rates)}: {remedy}")
 
 
-def stamping_rate(rates: set[float], wanted: float | None) -> float:
+def stamping_rate(rates: set[float], new_fps: float | None) -> float:
     """The rate at which rows are stamped: the one that is wanted, where all are near, else `rate_of`. Raises UserError.
 
     Examples: stamping_rate({18.4, 18.6}, 20.0) == 20.0; stamping_rate({30.0}, 10.0) raises UserError
     """
-    if wanted is None:
+    if new_fps is None:
         return rate_of(rates, "stamp all rows at one by --fps, or add --where 'fps = ...'")
-    if any(abs(wanted / rate - 1) > STAMP_TOLERANCE for rate in rates):
+    if any(abs(new_fps / rate - 1) > STAMP_TOLERANCE for rate in rates):
         raise UserError(
-            f"these episodes have {_span(rates)} frames per second: at {wanted:g} they would be more than a tenth too "
+            f"these episodes have {_span(rates)} frames per second: at {new_fps:g} they would be more than a tenth too "
             "fast or too slow; give another --fps, or choose episodes by --where 'fps > ...'"
         )
-    return wanted
+    return new_fps
 
 
 def _span(rates: set[float]) -> str:
@@ -287,8 +291,8 @@ class LerobotPlan(Export):
             return selected
         return selected.only(complete, f"{len(selected.episodes) - len(complete)} episodes without SARM stages")
 
-    def __init__(self, *what: Any) -> None:
-        super().__init__(*what)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.episodes = self.selected.episodes
         in_all = set.intersection(*(set(self.cameras_of(e)) for e in self.episodes))
         if not in_all:
@@ -324,13 +328,17 @@ class LerobotPlan(Export):
     def _features(self) -> tuple[dict[str, Feature], list[str]]:
         """Low-dimensional features that all datasets have alike, and notes on what is left out."""
         first_episodes = {e.dataset: e for e in reversed(self.episodes)}
-        found = [features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()]
-        (first, _), *others = found
-        shared = {name: f for name, f in first.items() if all(of.get(name) == f for of, _ in others)}
+        dataset_features = [features(reader, first_episodes[dataset]) for dataset, reader in self.readers.items()]
+        (first, _), *other_features = dataset_features
+        shared = {
+            name: f
+            for name, f in first.items()
+            if all(dataset_part.get(name) == f for dataset_part, _ in other_features)
+        }
         common = {name: f for name, f in shared.items() if name not in self.added}
-        lost = set(chain.from_iterable(of for of, _ in found)) - shared.keys()
-        notes = [note for _, left_out in found for note in left_out]
-        notes += [f"the feature {name} is left out: not all datasets have it alike" for name in sorted(lost)]
+        dropped_names = set(chain.from_iterable(dataset_part for dataset_part, _ in dataset_features)) - shared.keys()
+        notes = [note for _, exclusions in dataset_features for note in exclusions]
+        notes += [f"the feature {name} is left out: not all datasets have it alike" for name in sorted(dropped_names)]
         return common, notes
 
     @property
@@ -340,8 +348,8 @@ class LerobotPlan(Export):
     def plan_notes(self) -> list[str]:
         """What a user should know of this export, as far as metadata says it."""
         cameras = dict.fromkeys(chain.from_iterable(self.cameras_of(e) for e in self.episodes))
-        lost = [camera for camera in cameras if camera not in self.cameras]
-        notes = [f"the camera {camera} is left out: not every episode has it" for camera in lost]
+        dropped_cameras = [camera for camera in cameras if camera not in self.cameras]
+        notes = [f"the camera {camera} is left out: not every episode has it" for camera in dropped_cameras]
         if any(e.fps != self.fps for e in self.episodes):
             notes.append(self._stamped())
         if self.fps != round(self.fps):
@@ -360,13 +368,13 @@ class LerobotPlan(Export):
 
     @cached_property
     def schema(self) -> pa.Schema:
-        own = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
+        own_types = {"timestamp": pa.float32()} | dict.fromkeys(OWN[1:], pa.int64())
         ours = {"progress": pa.float32(), "subtask": pa.string()}
         ours |= {name: TYPES[type_] for name, type_ in self.added.items()}
         language = {} if self.options.plain else LANGUAGE
         sizes = {name: (TYPES[feature["dtype"]], prod(feature["shape"])) for name, feature in self.features.items()}
         of_source = {name: value if size == 1 else pa.list_(value, size) for name, (value, size) in sizes.items()}
-        return pa.schema([*of_source.items(), *(own | ours | language).items()])
+        return pa.schema([*of_source.items(), *(own_types | ours | language).items()])
 
     @cached_property
     def numeric(self) -> list[str]:
@@ -398,16 +406,16 @@ def features(reader: SourceReader, first: ExportEpisode) -> tuple[dict[str, Feat
     if reader.info is not None:
         return _of_lerobot(reader, reader.info["features"], first)
     episode = reader.episode(first)
-    found: dict[str, Feature] = {}
+    features_by_name: dict[str, Feature] = {}
     notes = []
-    for name, values, named in rows_of(episode):
+    for name, values, dimension_names in rows_of(episode):
         if values is None:
             notes.append(f"{reader.dataset}: its source has no {name}")
             continue
         width = values.shape[1]
-        names = list(named) or [f"{name.rpartition('.')[2]}_{k}" for k in range(width)]
-        found[name] = {"dtype": "float32", "shape": [width], "names": names}
-    return found, notes
+        names = list(dimension_names) or [f"{name.rpartition('.')[2]}_{k}" for k in range(width)]
+        features_by_name[name] = {"dtype": "float32", "shape": [width], "names": names}
+    return features_by_name, notes
 
 
 def rows_of(episode: EpisodeData) -> tuple[tuple[str, np.ndarray | None, Sequence[str]], ...]:
@@ -428,7 +436,7 @@ def _of_lerobot(
     """Those of a LeRobot source, as its info.json declares them."""
     with pq.ParquetFile(reader.source.resolve(reader.record(first).data_uri or "")) as file:
         in_rows, skipped = set(file.schema_arrow.names), {*OWN, *OURS, *picture_columns(file.schema_arrow)}
-    taken: dict[str, Feature] = {}
+    copied_features: dict[str, Feature] = {}
     notes = []
     for name, feature in declared.items():
         kind = feature.get("dtype") if isinstance(feature, dict) else None
@@ -441,5 +449,5 @@ def _of_lerobot(
         elif kind not in TYPES or len(shape) > 1:
             notes.append(f"{reader.dataset}: the feature {name} ({kind}, shape {shape}) is left out")
         else:
-            taken[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
-    return taken, notes
+            copied_features[name] = {"dtype": kind, "shape": shape, "names": feature.get("names")}
+    return copied_features, notes

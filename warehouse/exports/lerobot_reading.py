@@ -46,7 +46,7 @@ def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(scratch / "rows")}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     arrays = scratch / "read.npz"
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", __name__, str(root.resolve()), str(arrays)],
         input=json.dumps(sorted(places)),
         capture_output=True,
@@ -54,10 +54,10 @@ def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
         env=os.environ | offline | {"PYTHONPATH": path},
         check=False,
     )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        return (lines[-1] if lines else f"it ended with {done.returncode}")[:LONGEST]
-    facts = json.loads(done.stdout)
+    if process.returncode:
+        lines = process.stderr.strip().splitlines()
+        return (lines[-1] if lines else f"it ended with {process.returncode}")[:LONGEST]
+    facts = json.loads(process.stdout)
     rows, pictures = dict[str, np.ndarray](), dict[tuple[int, int, str], np.ndarray]()
     with np.load(arrays) as stored:
         for name in stored.files:
@@ -67,7 +67,7 @@ def read(root: Path, places: Iterable[Place], scratch: Path) -> Reading | str:
             else:
                 episode, frame, camera = key.split(" ", 2)
                 pictures[int(episode), int(frame), camera] = stored[name]
-    refused = {(episode, frame): why for episode, frame, why in facts.pop("refused")}
+    refused = {(episode, frame): reason for episode, frame, reason in facts.pop("refused")}
     return Reading(facts, rows, pictures, refused)
 
 

@@ -70,7 +70,7 @@ def write_rows(
     }
     cameras = plan.cameras_of(episodes[0])
     exported = {cameras[camera]: camera for camera in plan.cameras}
-    asked = questions(plan.selected, dataset, chunk, list(exported))
+    questions_by_episode = questions(plan.selected, dataset, chunk, list(exported))
     pictures = coarse_keyframes(plan.lake, dataset, [e.episode_index for e in episodes], chunk)
     rows: list[dict[str, tuple[pa.DataType, Any]]] = []
     all_stats: list[dict[str, Stats]] = []
@@ -81,7 +81,7 @@ def write_rows(
     ) as writer:
         for e in episodes:
             label = labels.get(e.episode_index)
-            of_episode = [(frame, exported[camera]) for frame, camera in asked.get(e.episode_index, [])]
+            of_episode = [(frame, exported[camera]) for frame, camera in questions_by_episode.get(e.episode_index, [])]
             table = _episode_table(plan, e, label, of_episode)
             writer.write_table(table, row_group_size=len(table))
             stats = _statistics(plan, e, table, pictures)
@@ -97,7 +97,7 @@ def write_rows(
     return {
         "stats": combined_by_feature(all_stats),
         "shares": sum_shares(shares),
-        "no_stages": {index: why for index, label in sorted(labels.items()) if (why := why_no_stages(label))},
+        "no_stages": {index: reason for index, label in sorted(labels.items()) if (reason := why_no_stages(label))},
         "labelled": len(labels),
         "without_action": without_action,
     }
@@ -115,7 +115,7 @@ def _without_action(table: pa.Table) -> int:
 
 
 def _episode_table(
-    plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, asked: Sequence[Question]
+    plan: LerobotPlan, e: ExportEpisode, label: ActiveLabel | None, episode_questions: Sequence[Question]
 ) -> pa.Table:
     """The episode's rows: features of the source, LeRobot's own columns, and our labels."""
     n, number = e.num_frames, plan.index[e.key]
@@ -127,8 +127,8 @@ def _episode_table(
     by_step = plan.options.flavour == "subtask"
     language = {}
     if not plan.options.plain:
-        language = dict(zip(LANGUAGE, language_columns(e, label, timestamps, asked), strict=True))
-    own = {
+        language = dict(zip(LANGUAGE, language_columns(e, label, timestamps, episode_questions), strict=True))
+    own_columns = {
         "timestamp": timestamps,
         "frame_index": frames,
         "episode_index": np.full(n, number),
@@ -139,20 +139,20 @@ def _episode_table(
         **plan.added_columns(e),
         **language,
     }
-    return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own, schema=plan.schema)
+    return pa.table(columns(plan.readers[e.dataset], e, plan.features) | own_columns, schema=plan.schema)
 
 
-def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+def columns(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """An episode's rows of some features. Raises UserError where the source has changed since it was built."""
     if reader.info is not None:
-        return _stored(reader, e, wanted)
-    if not wanted:
+        return _stored(reader, e, requested_columns)
+    if not requested_columns:
         return {}
     rows: dict[str, pa.Array] = {}
     for name, values, _ in rows_of(reader.episode(e)):
-        if name not in wanted:
+        if name not in requested_columns:
             continue
-        shape = wanted[name]["shape"]
+        shape = requested_columns[name]["shape"]
         if values is None or values.shape != (e.num_frames, *shape):
             raise UserError(
                 f"{name} of {e.dataset} episode {e.episode_index} has another shape than the first's "
@@ -162,14 +162,14 @@ def columns(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature
     return rows
 
 
-def _stored(reader: SourceReader, e: ExportEpisode, wanted: Mapping[str, Feature]) -> dict[str, pa.Array]:
+def _stored(reader: SourceReader, e: ExportEpisode, requested_columns: Mapping[str, Feature]) -> dict[str, pa.Array]:
     """The same of a LeRobot source."""
     record, data = reader.record(e), reader.record(e).data_uri or ""
     if reader.source.stamp([*(video.uri for video in record.videos), data], record.num_rows) != record.source_stamp:
         raise UserError(f"the files of {e.dataset} episode {e.episode_index} have changed: build the dataset again")
     try:
-        table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(wanted))
-        return {name: _cast(table, name, feature, e.num_frames) for name, feature in wanted.items()}
+        table = read_columns(reader.source.resolve(data), record.row_start, e.num_frames, tuple(requested_columns))
+        return {name: _cast(table, name, feature, e.num_frames) for name, feature in requested_columns.items()}
     except (DataError, pa.ArrowException) as error:
         raise UserError(f"rows of {e.dataset} episode {e.episode_index}: {error}") from error
 
@@ -225,13 +225,13 @@ def _episode_row(
 ) -> dict[str, tuple[pa.DataType, Any]]:
     """The type and the value of each column of meta/episodes, without statistics: LeRobot's, then ours. `file`: the
     number of the file that holds its rows, and of that of its metadata."""
-    number, task_texts, at = plan.index[e.key], list(plan.tasks), place(file)
+    number, task_texts, file_place = plan.index[e.key], list(plan.tasks), place(file)
     row: dict[str, tuple[pa.DataType, Any]] = {
         "episode_index": (WHOLE, number),
         "tasks": (pa.list_(TEXT), [task_texts[index] for index in table["task_index"].unique().to_pylist()]),
         "length": (WHOLE, e.num_frames),
-        "data/chunk_index": (WHOLE, at["chunk_index"]),
-        "data/file_index": (WHOLE, at["file_index"]),
+        "data/chunk_index": (WHOLE, file_place["chunk_index"]),
+        "data/file_index": (WHOLE, file_place["file_index"]),
         "dataset_from_index": (WHOLE, plan.starts[number]),
         "dataset_to_index": (WHOLE, plan.starts[number + 1]),
     }
@@ -241,13 +241,13 @@ def _episode_row(
         row |= {f"videos/{camera}/{name}": (WHOLE, index) for name, index in place(video).items()}
         row[f"videos/{camera}/from_timestamp"] = (NUMBER, start_s)
         row[f"videos/{camera}/to_timestamp"] = (NUMBER, start_s + e.num_frames / plan.fps)
-    row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in at.items()}
+    row |= {f"meta/episodes/{name}": (WHOLE, index) for name, index in file_place.items()}
     # Where the episode came from: the export numbers episodes anew
     of_label: dict[str, Any] = {}
     if label:
         segments = list(map(segment_row, label.segments))
         of_label = vars(label) | {"segments": segments, "plan": list(label.plan), "end": float(label.progress[-1])}
-    as_far_as = of_label.get("as_far_as")
+    last_labelled = of_label.get("as_far_as")
     row |= {
         "proccorpus_dataset": (TEXT, e.dataset),
         "proccorpus_episode_index": (WHOLE, e.episode_index),
@@ -257,8 +257,8 @@ def _episode_row(
         "proccorpus_segments": (pa.list_(SEGMENT), of_label.get("segments")),
         "proccorpus_num_planned": (WHOLE, of_label.get("num_planned")),
         "proccorpus_plan": (pa.list_(TEXT), of_label.get("plan")),
-        "proccorpus_as_far_as_episode": (WHOLE, as_far_as and as_far_as.episode_index),
-        "proccorpus_as_far_as_frame": (WHOLE, as_far_as and as_far_as.frame_index),
+        "proccorpus_as_far_as_episode": (WHOLE, last_labelled and last_labelled.episode_index),
+        "proccorpus_as_far_as_frame": (WHOLE, last_labelled and last_labelled.frame_index),
         "success": (pa.bool_(), e.success),
         "outcome_assumed": (pa.bool_(), e.outcome_assumed),
         "label_confidence": (pa.float32(), of_label.get("confidence")),

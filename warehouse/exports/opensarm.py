@@ -94,8 +94,8 @@ class OpensarmExport(LabelExport):
         if e.label_run != human_run(e.dataset) and not any(s.pace for s in label.segments):
             return None
         sql = "SELECT created_at, author FROM current_corrections WHERE status = 'accepted' AND dataset = ? "
-        said = self.lake.rows(sql + "AND episode_index = ?", list(e.key))
-        when, author = said[-1] if said else (None, None)
+        statements = self.lake.rows(sql + "AND episode_index = ?", list(e.key))
+        when, author = statements[-1] if statements else (None, None)
         return {
             "ts": when and when.isoformat(),
             "user": author,
@@ -141,29 +141,36 @@ class OpensarmExport(LabelExport):
 
 def _features(written: Sequence[Mapping[str, Any]], fps: float) -> tuple[list[str], dict[str, Any]]:
     """Cameras and features that all episodes have alike."""
-    first, *others = written
-    names = {c: of for c, of in first["names"].items() if all(other["names"].get(c) == of for other in others)}
-    cameras = [c for c in first["videos"] if all(c in other["videos"] for other in others)]
-    features = {c: {"dtype": "float64", "shape": [len(of)], "names": of} for c, of in names.items()}
+    first, *other_episodes = written
+    names = {
+        c: column_names
+        for c, column_names in first["names"].items()
+        if all(other_episode["names"].get(c) == column_names for other_episode in other_episodes)
+    }
+    cameras = [c for c in first["videos"] if all(c in other_episode["videos"] for other_episode in other_episodes)]
+    features = {
+        c: {"dtype": "float64", "shape": [len(column_names)], "names": column_names}
+        for c, column_names in names.items()
+    }
     features |= {name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in COLUMNS.items()}
     for camera in cameras:
-        seen = first["videos"][camera]
+        video_facts = first["videos"][camera]
         features[camera] = {
             "dtype": "video",
-            "shape": [seen["height_px"], seen["width_px"], 3],
+            "shape": [video_facts["height_px"], video_facts["width_px"], 3],
             "names": ["height", "width", "channels"],
-            "info": {"video.fps": fps, "video.codec": seen["codec"]},
+            "info": {"video.fps": fps, "video.codec": video_facts["codec"]},
         }
     return cameras, features
 
 
 def _of_source(episode: EpisodeData, num_frames: int) -> tuple[dict[str, list[str]], dict[str, pa.Array]]:
     """State and actions that have a row for each frame: the names of their dimensions, and their values."""
-    given = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
+    vectors = {"state": (episode.state, episode.state_names), "actions": (episode.action, episode.action_names)}
     names, columns = {}, {}
-    for name, (values, stated) in given.items():
+    for name, (values, stated_names) in vectors.items():
         if values is not None and len(values) == num_frames:
-            names[name] = list(stated) or [f"dim_{k}" for k in range(values.shape[1])]
+            names[name] = list(stated_names) or [f"dim_{k}" for k in range(values.shape[1])]
             flat = np.asarray(values, np.float64).ravel()
             columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
     return names, columns

@@ -88,8 +88,8 @@ class SampleOptions(KindOptions):
     seed: int = _option(0, "Another number draws other samples for --profile.")
 
     def stated(self) -> dict[str, Any]:
-        which = set(SampleOptions.model_fields)
-        return {"samples": self.model_dump(include=which), **self.model_dump(exclude=which)}
+        field_names = set(SampleOptions.model_fields)
+        return {"samples": self.model_dump(include=field_names), **self.model_dump(exclude=field_names)}
 
 
 class SampleFileOptions(SampleOptions):

@@ -79,10 +79,17 @@ class PreferencesExport(SampleExport):
     def write_rest(self) -> Mapping[str, Any]:
         runs: dict[str, list[ComparedRun]] = defaultdict(list)
         for key, moments in self._moments.items():
-            known = self._facts[key]
+            episode_facts = self._facts[key]
             frames, progress = (np.array([m[name] for m in moments]) for name in ("frame", "progress"))
             # A run without a text is compared with no other one
-            of_run = known.same_as or f"run {key[1]}", frames, progress, known.success, known.quality, known.label_run
+            of_run = (
+                episode_facts.same_as or f"run {key[1]}",
+                frames,
+                progress,
+                episode_facts.success,
+                episode_facts.quality,
+                episode_facts.label_run,
+            )
             runs[moments[0]["split"]].append(ComparedRun(*key, *of_run))
         counts: dict[str, dict[str, int]] = {}
         for split, of_split in sorted(runs.items()):
@@ -98,7 +105,9 @@ class PreferencesExport(SampleExport):
             )
         total = sum(map(Counter, counts.values()), Counter[str]())
         notes = self.selected.label_notes()
-        notes += [f"no pair of the kind {why}: {LACKING[why]}" for why in WHYS if not total[why]]
+        notes += [
+            f"no pair of the kind {criterion}: {LACKING[criterion]}" for criterion in WHYS if not total[criterion]
+        ]
         self.folder.write(README, self._readme(counts, notes))
         return {"samples": total.total(), "pairs": counts, "notes": notes}
 
@@ -129,30 +138,30 @@ class PreferencesExport(SampleExport):
         sides = {"chosen": pair.chosen, "rejected": pair.rejected}
         first, second = sides if chosen_first else reversed(sides)
         task = task_text(self._facts[pair.chosen.key].same_as)
-        shown = shown_moments(pair, self._moments)
-        begin = {first: 0, second: len(shown[first])}
+        side_moments = shown_moments(pair, self._moments)
+        begin = {first: 0, second: len(side_moments[first])}
         trajectories = {
             f"{side}_trajectory": {
                 "id": f"{part.dataset}/{part.episode_index:06d}",
                 "task": task,
                 "data_source": part.dataset,
                 "quality_label": quality_label(pair, side, self._facts[part.key].success),
-                "target_progress": [m["progress"] for m in shown[side]],
+                "target_progress": [m["progress"] for m in side_moments[side]],
                 "episode_index": part.episode_index,
-                "frame_index": [m["frame"] for m in shown[side]],
+                "frame_index": [m["frame"] for m in side_moments[side]],
                 "label_run": part.label_run,
-                "image_index": list(range(begin[side], begin[side] + len(shown[side]))),
+                "image_index": list(range(begin[side], begin[side] + len(side_moments[side]))),
             }
             for side, part in sides.items()
         }
         # Pictures are marked by None
-        content = [f"The task: {task}\nRun A:", *([None] * len(shown[first])), "Run B:"]
-        content += [*([None] * len(shown[second])), QUESTIONS[pair.why]]
+        content = [f"The task: {task}\nRun A:", *([None] * len(side_moments[first])), "Run B:"]
+        content += [*([None] * len(side_moments[second])), QUESTIONS[pair.why]]
         return {
             "why": pair.why,
             "margin": pair.margin,
             "task": task,
-            "images": [pictures(*sides[side].key)[m["frame"]] for side in (first, second) for m in shown[side]],
+            "images": [pictures(*sides[side].key)[m["frame"]] for side in (first, second) for m in side_moments[side]],
             "prompt": [_message("user", content)],
             first: [_message("assistant", ["Run A"])],
             second: [_message("assistant", ["Run B"])],
@@ -170,7 +179,7 @@ class PreferencesExport(SampleExport):
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         title, options = f"Preferences of {self.selected.title}", self.options
         files = {"pairs": {split: f"pairs/{split}/*.parquet" for split in counts}}
-        table = [(split, *(of_split.get(why, 0) for why in WHYS)) for split, of_split in counts.items()]
+        table = [(split, *(of_split.get(criterion, 0) for criterion in WHYS)) for split, of_split in counts.items()]
         noted = "".join(f"\n- {note}" for note in notes)
         return f"""{card_head(self.selected, files, title)}
 # {title}
@@ -200,8 +209,8 @@ def shown_moments(pair: Pair, moments: Mapping[Key, Sequence[Moment]]) -> dict[s
     count = min(MOST_PICTURES, *map(len, until.values()))
     # From the end: of a single picture it is the last one
     return {
-        side: [found[k] for k in np.linspace(len(found) - 1, 0, count).round().astype(int)[::-1].tolist()]
-        for side, found in until.items()
+        side: [side_moments[k] for k in np.linspace(len(side_moments) - 1, 0, count).round().astype(int)[::-1].tolist()]
+        for side, side_moments in until.items()
     }
 
 

@@ -80,8 +80,8 @@ def weights_apart(gains: Sequence[tuple[bool | None, np.ndarray]], kappa: float 
 
 def the_dataset(selected: Selected) -> tuple[str, str, float]:
     """Name, format and frame rate of the one LeRobot dataset of a selection. Raises UserError for anything else."""
-    dataset, *others = selected.datasets
-    if others:
+    dataset, *other_datasets = selected.datasets
+    if other_datasets:
         raise UserError(f"the file belongs to one dataset, not to {', '.join(selected.datasets)}: add --dataset NAME")
     ((kind, fps),) = selected.lake.rows("SELECT format, fps FROM datasets WHERE dataset = ?", [dataset])
     if not kind.startswith("lerobot"):
@@ -106,9 +106,9 @@ def write_progress(
     kappas, labelled = Kappas(options.chunk_sizes), 0
     with pq.ParquetWriter(path, SCHEMA, compression="snappy") as writer:
         for episodes in chunks:
-            known = [progress[0] for *_, progress in episodes if progress]
-            kappas.add(known)
-            labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known)
+            known_ramps = [progress[0] for *_, progress in episodes if progress]
+            kappas.add(known_ramps)
+            labelled += sum(int(np.isfinite(ramp).sum()) for ramp in known_ramps)
             writer.write_table(pa.concat_tables(episode_rows(*episode) for episode in episodes))
         facts: dict[str, Any] = {"release": selected.selection.release, "snapshot": selected.snapshot}
         model = ",".join(selected.active_runs)
@@ -117,9 +117,9 @@ def write_progress(
             facts |= {"model": options.model, "rewards": options.rewards}
         else:
             facts["label_runs"] = selected.active_runs
-        told = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
+        metadata = json.dumps(facts | {"suggested_kappa": kappas.suggested()}, sort_keys=True)
         # `reward_model_path` is the key under which LeRobot's own tools name the maker
-        writer.add_key_value_metadata({"reward_model_path": f"proccorpus:{model}", "proccorpus": told})
+        writer.add_key_value_metadata({"reward_model_path": f"proccorpus:{model}", "proccorpus": metadata})
     return {"labelled_frames": labelled, "suggested_kappa": kappas.suggested()}
 
 
@@ -214,9 +214,11 @@ class OneDatasetExport(Export):
             [self.options.rewards, self.dataset, [e.episode_index for e in episodes]],
         )
         index = table["episode_index"].to_numpy()
-        frames, progress, done = (table[name].to_numpy() for name in ("frame_index", "prediction", "done"))
+        frames, progress, success_probability = (
+            table[name].to_numpy() for name in ("frame_index", "prediction", "done")
+        )
         hashes = table["content_hash"].to_pylist()
-        found = {}
+        scored_by_episode = {}
         for e in episodes:
             rows = rows_of_episode(index, e.episode_index)
             # rewards of other contents than the episode has by now do not count
@@ -225,8 +227,8 @@ class OneDatasetExport(Export):
                     f"{self.dataset} episode {e.episode_index} has no rewards of this model: export rabc --from-model "
                     "makes them"
                 )
-            found[e.episode_index] = (frames[rows], progress[rows], done[rows])
-        return found
+            scored_by_episode[e.episode_index] = (frames[rows], progress[rows], success_probability[rows])
+        return scored_by_episode
 
 
 def between(frames: np.ndarray, progress: np.ndarray, num_frames: int) -> np.ndarray:
@@ -255,10 +257,10 @@ class RabcExport(OneDatasetExport):
         notes = [] if self.options.rewards else self.selected.label_notes()
         facts = self.folder.part("progress", self._write)
         notes = [*notes, *self._warnings(facts)]
-        if held := facts["held_ends"]:
-            listed = ", ".join(map(str, held[:MOST_LISTED])) + (" ..." if len(held) > MOST_LISTED else "")
+        if ends := facts["held_ends"]:
+            listed = ", ".join(map(str, ends[:MOST_LISTED])) + (" ..." if len(ends) > MOST_LISTED else "")
             notes += [
-                f"the model's answer at the last frame of {len(held)} episodes cannot be read, so their progress stays "
+                f"the model's answer at the last frame of {len(ends)} episodes cannot be read, so their progress stays "
                 f"at the answer before it (episodes {listed})"
             ]
         self.folder.write(README, self._readme(facts, notes))

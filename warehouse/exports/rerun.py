@@ -175,7 +175,7 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
     jpegs: dict[int, bytes] = {}
     num_frames, to_show = 0, _frames_to_show(e, options)
     path = f"/cameras/{rr.escape_entity_path_part(camera)}"
-    where = f"{e.dataset} episode {e.episode_index}, {camera}: its source"
+    place = f"{e.dataset} episode {e.episode_index}, {camera}: its source"
     try:
         for k, _, picture in reader.episode(e).frames(camera):
             num_frames = k + 1
@@ -186,11 +186,11 @@ def _camera(reader: SourceReader, e: ExportEpisode, camera: str, options: RerunO
                 yield _pictures(path, e, jpegs)
                 jpegs = {}
     except (VideoError, DataError) as error:
-        raise UserError(f"{where} cannot be read as when it was built ({error})") from error
+        raise UserError(f"{place} cannot be read as when it was built ({error})") from error
     # Labels are by frame: pictures of a source that has changed would stand beside the wrong ones
     if num_frames != e.num_frames:
         raise UserError(
-            f"{where} gives {num_frames} frames now and gave {e.num_frames} when it was built: build the dataset again"
+            f"{place} gives {num_frames} frames now and gave {e.num_frames} when it was built: build the dataset again"
         )
     if jpegs:
         yield _pictures(path, e, jpegs)

@@ -65,8 +65,10 @@ class RoboDopamineExport(LabelExport):
     def write_rest(self) -> Mapping[str, Any]:
         # Each dataset's tasks are numbered in the order of their first episodes
         numbers: dict[str, count[int]] = defaultdict(count)
-        named = dict.fromkeys(map(_task, self.selected.episodes))
-        tasks = {(dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in named}
+        task_keys = dict.fromkeys(map(_task, self.selected.episodes))
+        tasks = {
+            (dataset, task): f"raw_data/{dataset}/task_{next(numbers[dataset]):03d}" for dataset, task in task_keys
+        }
         done_at = self._ends()
         pairs: dict[str, list[dict[str, Any]]] = {}
         labelled = without_end = 0
@@ -76,8 +78,8 @@ class RoboDopamineExport(LabelExport):
             without_end += end is None
             facts = self.folder.part(f"{e.dataset} {e.episode_index}", self._write, e, label, end, place)
             pairs.setdefault(e.split or NO_SPLIT, []).extend(facts["pairs"])
-        why = "runs have no pairs: no run of their task in their split is known to have succeeded"
-        notes = self.notes(labelled) + counted(without_end, why)
+        reason = "runs have no pairs: no run of their task in their split is known to have succeeded"
+        notes = self.notes(labelled) + counted(without_end, reason)
         texts: dict[str, list] = {
             f"{place}/task_instruction.json": [text] if text else []
             for (_, text), place in tasks.items()
@@ -91,13 +93,13 @@ class RoboDopamineExport(LabelExport):
 
     def _ends(self) -> dict[tuple[Task, str | None], str]:
         """Of each task in each split, the last frame of the first labelled episode that is known to have succeeded."""
-        run, found = self.options.label_run, dict[tuple[Task, str | None], str]()
+        run, end_pictures = self.options.label_run, dict[tuple[Task, str | None], str]()
         sql = "SELECT dataset, episode_index FROM episode_labels WHERE label_run = ?"
         by_run = set(self.lake.rows(sql, [run])) if run is not None else set()
         for e in self.selected.episodes:
             if e.success and (e.key in by_run if run is not None else e.label_run is not None):
-                found.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
-        return found
+                end_pictures.setdefault((_task(e), e.split), _picture(e, HIGH, e.num_frames - 1))
+        return end_pictures
 
     def _write(self, e: ExportEpisode, label: ActiveLabel, end: str | None, place: str) -> dict[str, Any]:
         """An episode's videos, its spans and the pictures of its pairs. `end`: where its task is done; None: none shows
@@ -110,11 +112,11 @@ class RoboDopamineExport(LabelExport):
             write_episode_video(reader, camera, e, self.folder.path(f"{raw}/{name}.mp4"))
         chosen = self._pairs(label.progress) if end is not None else []
         # Other episodes of the task may show where it is done by this one
-        shown = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
+        exported_frames = {0, e.num_frames - 1, *chain.from_iterable(chosen)}
         views = {name: camera for camera, name in names.items() if name in VIEWS}
         for name, camera in views.items():
             for number, (_, _, picture) in enumerate(islice(reader.episode(e).frames(camera), e.num_frames)):
-                if number in shown:
+                if number in exported_frames:
                     _, jpeg = cv2.imencode(".jpg", picture.rgb()[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
                     self.folder.path(_picture(e, name, number)).write_bytes(jpeg.tobytes())
         return {"pairs": [_item(e, views, end, pair, _percent(label.progress, *pair)) for pair in chosen]}
@@ -123,9 +125,9 @@ class RoboDopamineExport(LabelExport):
         """Ordered pairs of frames, taken in turn from bins of their scores, so that no score is common."""
         moments = np.unique(np.linspace(0, len(progress) - 1, MOMENTS).round().astype(int)).tolist()
         bins: list[list[tuple[int, int]]] = [[] for _ in range(BINS)]
-        for before, after in permutations(moments, 2):
-            percent = _percent(progress, before, after)
-            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append((before, after))
+        for first_frame, second_frame in permutations(moments, 2):
+            percent = _percent(progress, first_frame, second_frame)
+            bins[min(BINS - 1, int((percent + 100) / 200 * BINS))].append((first_frame, second_frame))
         rng = np.random.default_rng(self.options.seed)
         shuffled = [[of_bin[k] for k in rng.permutation(len(of_bin))] for of_bin in bins]
         in_turn = [pair for row in zip_longest(*shuffled) for pair in row if pair is not None]
@@ -147,11 +149,11 @@ def _picture(e: ExportEpisode, camera: str, frame: int) -> str:
 def _item(
     e: ExportEpisode, views: Iterable[str], end: str | None, pair: tuple[int, int], percent: float
 ) -> dict[str, Any]:
-    before, after = pair
+    first_frame, second_frame = pair
     marks = "\n".join(f"{VIEWS[view]}: <image>" for view in views)
     question = QUESTION.format(task=e.task or "", before=marks, after=marks)
     return {
-        "id": f"{_name(e)}-bf_{before:06d}-af_{after:06d}",
+        "id": f"{_name(e)}-bf_{first_frame:06d}-af_{second_frame:06d}",
         "image": [_picture(e, HIGH, 0), end, *(_picture(e, view, frame) for frame, view in product(pair, views))],
         "task": e.task or "",
         "conversations": [
@@ -173,19 +175,21 @@ def keyframes(label: ActiveLabel) -> list[dict[str, Any]]:
     return [{"anotation": s.name, "start_frame_id": s.start_frame, "end_frame_id": s.end_frame} for s in steps]
 
 
-def score(before: float, after: float) -> float:
+def score(first_progress: float, second_progress: float) -> float:
     """Percent: gained of what was left, or lost of what was there.
 
     Examples: score(0.5, 0.75) == 50; score(0.5, 0.25) == -50.
     """
-    whole = 1 - before if after > before else before
-    if after == before or whole <= 0:
+    whole = 1 - first_progress if second_progress > first_progress else first_progress
+    if second_progress == first_progress or whole <= 0:
         return 0.0
-    return max(-100.0, min(100.0, 100 * (after - before) / whole))  # but for rounding it is never more
+    return max(
+        -100.0, min(100.0, 100 * (second_progress - first_progress) / whole)
+    )  # but for rounding it is never more
 
 
-def _percent(progress: np.ndarray, before: int, after: int) -> float:
-    return score(float(progress[before]), float(progress[after]))
+def _percent(progress: np.ndarray, first_frame: int, second_frame: int) -> float:
+    return score(float(progress[first_frame]), float(progress[second_frame]))
 
 
 UNKNOWN = "unknown"
@@ -232,8 +236,8 @@ class RobometerExport(LabelExport):
         with_vectors = [row | {"lang_vector": vectors[row["task"]]} for row in rows]
         table = pa.Table.from_pylist(with_vectors, schema=with_features(SCHEMA))
         pq.write_table(table, self.folder.path(f"trajectories/{split}/part-000.parquet"), compression="zstd")
-        found = Counter(row["quality_label"] or UNKNOWN for row in rows)
-        return {grade: found[grade] for grade in GRADES}
+        grade_counts = Counter(row["quality_label"] or UNKNOWN for row in rows)
+        return {grade: grade_counts[grade] for grade in GRADES}
 
     def _readme(self, counts: Mapping[str, Mapping[str, int]], notes: Sequence[str]) -> str:
         files = {"trajectories": {split: f"trajectories/{split}/*.parquet" for split in counts}}

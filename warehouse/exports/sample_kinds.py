@@ -143,20 +143,20 @@ class EasyR1Export(ParquetSampleExport):
     )
 
     def select(self, lake: Lake, selection: Selection) -> Selected:
-        odd = [family for family in self.which.families if family not in self.families]
-        if odd:
+        misfits = [family for family in self.which.families if family not in self.families]
+        if misfits:
             raise UserError(
-                f"{odd[0]} has no reference and score to reward: an easyr1 export takes {', '.join(self.families)}"
+                f"{misfits[0]} has no reference and score to reward: an easyr1 export takes {', '.join(self.families)}"
             )
         return super().select(lake, selection)
 
     def rows(self, part: SamplePart) -> Iterator[list[dict[str, Any]]]:
         # Rows are counted through a split: those of the parts before this one come first
-        [(before,)] = self.lake.rows(
+        [(num_earlier_rows,)] = self.lake.rows(
             "SELECT count(*) FROM export_samples WHERE NOT withheld AND split = ? AND (dataset, chunk) < (?, ?)",
             [part.split, part.dataset, part.chunk],
         )
-        numbers = count(before)
+        numbers = count(num_earlier_rows)
         for episode in self.read(part):
             yield [_row(sample, next(numbers)) for sample in episode]
 
@@ -192,12 +192,12 @@ class LlamaFactoryExport(SampleExport):
         """A sample as one turn of question and answer, after its pictures were written. Parts share no episode."""
         written: dict[str, str] = {}  # the hash of each picture
         with self.folder.path(f"{part.split}/part-{part.number:05d}.json").open("w", encoding="utf-8") as f:
-            before = "[\n"
+            separator = "[\n"
             for sample in chain.from_iterable(self.read(part)):
                 images = [self._keep(part, picture, written) for picture in shown_pictures(sample)]
                 messages = [{"role": role, "content": sample.row[name]} for role, name in ROLES]
-                f.write(before + json.dumps({"messages": messages, "images": images}, ensure_ascii=False))
-                before = ",\n"
+                f.write(separator + json.dumps({"messages": messages, "images": images}, ensure_ascii=False))
+                separator = ",\n"
             f.write("\n]\n")
 
     def _keep(self, part: SamplePart, picture: Mapping[str, Any], written: dict[str, str]) -> str:

@@ -62,48 +62,52 @@ class SampleExport(Export):
         """The episodes that have samples; sets the fields of this class."""
         _check_profile(self.which, selection)
         selected = select(lake, selection)
-        then = selected.lake  # as the selection's snapshot has it
+        snapshot_lake = selected.lake  # as the selection's snapshot has it
         families, forms = self.which.families or self.families, self.which.forms or self.forms
-        shards, drawn = self._shards_and_drawn(lake, then, selection, selected.datasets)
+        shards, drawn = self._shards_and_drawn(lake, snapshot_lake, selection, selected.datasets)
         # A name that no sample has is a slip of the pen, and not an empty export
-        there = then.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
-        for odd in sorted(set(self.which.families) - set(there)):
-            raise UserError(f"there is no sample of a family {odd!r}; families here: {', '.join(there) or 'none'}")
+        known_names = snapshot_lake.column("SELECT DISTINCT family FROM lake.samples ORDER BY 1")
+        for missing_family in sorted(set(self.which.families) - set(known_names)):
+            raise UserError(
+                f"there is no sample of a family {missing_family!r}; families here: {', '.join(known_names) or 'none'}"
+            )
 
         # What they may show: nothing that was taken down, also after the snapshot
         self.down = {dataset: sorted(episodes) for dataset, episodes in taken_down(lake).items() if episodes}
         self.shards = {s.shard: s for s in shards}
         self._create_view(selected, families, forms, drawn)
-        rows = then.rows(
+        rows = snapshot_lake.rows(
             "SELECT split, row_number() OVER (PARTITION BY split ORDER BY dataset, chunk) - 1, dataset, chunk FROM "
             "(SELECT DISTINCT split, dataset, chunk FROM export_samples WHERE NOT withheld) ORDER BY 1, 2"
         )
         self.parts = tuple(SamplePart(*row) for row in rows)
         if not self.parts:
-            which = ", ".join((*families, *forms)) or "any kind"
-            why = "".join(f"; {note}" for note in selected.label_notes())
+            kinds = ", ".join((*families, *forms)) or "any kind"
+            notes = "".join(f"; {note}" for note in selected.label_notes())
             raise UserError(
-                f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {which}{why}"
+                f"nothing to export: the {len(selected.episodes)} episodes selected have no sample of {kinds}{notes}"
             )
-        with_samples = set(then.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld"))
+        with_samples = set(
+            snapshot_lake.rows("SELECT DISTINCT dataset, episode_index FROM export_samples WHERE NOT withheld")
+        )
         return replace(selected, episodes=tuple(e for e in selected.episodes if e.key in with_samples))
 
     def _shards_and_drawn(
-        self, lake: Lake, then: Lake, selection: Selection, datasets: Sequence[str]
+        self, lake: Lake, snapshot_lake: Lake, selection: Selection, datasets: Sequence[str]
     ) -> tuple[Sequence[ShardFile], pa.Table | None]:
         """The shards to read, and the samples of the profile, if there is one."""
         if selection.release:
             release, profile = get_release(lake, selection.release), self.which.profile
             drawn = draw(lake.workspace, release, profile, self.which.seed).samples if profile else None
             return release.shard_list, drawn
-        behind = then.rows(
+        behind = snapshot_lake.rows(
             "SELECT s.dataset, count(*) FROM samples s ANTI JOIN sample_location l ON l.dataset = s.dataset AND "
             "l.chunk = s.chunk AND l.sample_id = s.sample_id WHERE list_contains(?, s.dataset) GROUP BY 1 ORDER BY 1",
             [list(datasets)],
         )
         if behind:  # a build broke off between samples and shards
             raise UserError(f"{behind[0][0]} has {behind[0][1]} samples that are in no shard yet: build it again")
-        return lake_shards(then), None
+        return lake_shards(snapshot_lake), None
 
     def _create_view(
         self, selected: Selected, families: Sequence[str], forms: Sequence[str], drawn: pa.Table | None
@@ -184,8 +188,8 @@ class SampleExport(Export):
             raise ShardError(f"shard {path.name} lacks samples at byte {offset} that the lake says are there")
         for sample in samples:
             if [sample.row[text].count(IMAGE_MARK) for text in ("question", "answer")] != [len(sample.pictures), 0]:
-                what = f"has not one {IMAGE_MARK} in its question for each picture"
-                raise ShardError(f"sample {sample.row['sample_id']} {what}")
+                problem = f"has not one {IMAGE_MARK} in its question for each picture"
+                raise ShardError(f"sample {sample.row['sample_id']} {problem}")
         return samples
 
     @cached_property
@@ -204,8 +208,8 @@ class SampleExport(Export):
         notes += counted(down, "samples that show pictures of episodes taken down were left out")
         notes += counted(unsure, "samples of labels that are not sure enough were left out")
         profile = self.which.profile
-        if profile and number < (wanted := sum(PROFILES[profile].counts.values())):
-            notes.append(f"the profile {profile} wants {wanted} samples, and there are {number}")
+        if profile and number < (num_requested := sum(PROFILES[profile].counts.values())):
+            notes.append(f"the profile {profile} wants {num_requested} samples, and there are {number}")
         return {"samples": number, "counts": counts, "label_runs": label_runs(self.lake, runs), "notes": notes}
 
 
@@ -227,8 +231,8 @@ class ParquetSampleExport(SampleExport):
 
 def shown_pictures(sample: Sample) -> list[dict[str, Any]]:
     """A sample's pictures, as hub.PICTURE."""
-    named = zip(sample.row["pictures"], sample.pictures, strict=True)
-    return [{"bytes": data, "path": shown_path(sample.row, name)} for name, data in named]
+    named_pictures = zip(sample.row["pictures"], sample.pictures, strict=True)
+    return [{"bytes": data, "path": shown_path(sample.row, name)} for name, data in named_pictures]
 
 
 def shown_path(row: Mapping, name: str) -> str:

@@ -101,7 +101,7 @@ class ExportEpisode:
             return self
         if not gate.admits(self.confidence):
             return replace(self, label_run=None, label_why=None, is_unsure=True)
-        return replace(self, sure_of_names=gate.admits_names(self.confidence, named=True))
+        return replace(self, sure_of_names=gate.admits_names(self.confidence, is_named=True))
 
 
 def export_episode(row: Mapping[str, Any]) -> ExportEpisode:
@@ -178,14 +178,14 @@ class Selected:
         gate = self.gates.get(dataset, LabelGate())
         return GateCounts(gate, [(e.confidence, e.named is not False) for e in labels])
 
-    def only(self, keys: Collection[tuple[str, int]], left_out: str) -> "Selected":
-        """These episodes alone; `left_out` says of the others why. Raises UserError where none is left."""
+    def only(self, keys: Collection[tuple[str, int]], exclusion: str) -> "Selected":
+        """These episodes alone; `exclusion` says of the others why. Raises UserError where none is left."""
         episodes = tuple(e for e in self.episodes if e.key in keys)
         if not episodes:
-            raise UserError(f"nothing to export: {left_out}")
-        others = [e.key for e in self.episodes if e.key not in keys]
-        self.lake.con.executemany("DELETE FROM selected WHERE dataset = ? AND episode_index = ?", others)
-        return replace(self, episodes=episodes, left_out=(*self.left_out, left_out))
+            raise UserError(f"nothing to export: {exclusion}")
+        other_keys = [e.key for e in self.episodes if e.key not in keys]
+        self.lake.con.executemany("DELETE FROM selected WHERE dataset = ? AND episode_index = ?", other_keys)
+        return replace(self, episodes=episodes, left_out=(*self.left_out, exclusion))
 
     def label_notes(self) -> list[str]:
         """How many labels are left out, give no names of steps, or assume an outcome, and why, in sentences."""
@@ -194,8 +194,8 @@ class Selected:
             labelled = [e for e in self.episodes if e.dataset == dataset and e.label_run is not None]
             assumed = sum(e.outcome_assumed is True for e in labelled)
             if assumed:
-                what = "labels take for complete what nobody says the outcome of (outcome_assumed)"
-                notes.append(f"{dataset}: {assumed} of {len(labelled)} {what}")
+                problem = "labels take for complete what nobody says the outcome of (outcome_assumed)"
+                notes.append(f"{dataset}: {assumed} of {len(labelled)} {problem}")
         return notes
 
 
@@ -210,27 +210,29 @@ def select(lake: Lake, selection: Selection) -> Selected:
         release = get_release(lake, selection.release)
         selection = selection.model_copy(update={"release": release.name})
         snapshot, content, shards = release.snapshot, release.config_hash, [s.shard for s in release.shard_list]
-    then = Lake(lake.workspace, read_only=True, snapshot=snapshot)
-    licences = dict(then.rows("SELECT dataset, license FROM datasets"))
+    snapshot_lake = Lake(lake.workspace, read_only=True, snapshot=snapshot)
+    licences = dict(snapshot_lake.rows("SELECT dataset, license FROM datasets"))
     _check_names(selection, licences)
 
     # The episodes that were asked for, less those that must not be given on
-    rows = _rows(then, selection.datasets, selection.episodes, selection.splits)
+    rows = _rows(snapshot_lake, selection.datasets, selection.episodes, selection.splits)
     if shards is not None:
-        rows = _among(rows, set(then.rows(held_episodes_sql(), [shards])))
+        rows = _among(rows, set(snapshot_lake.rows(held_episodes_sql(), [shards])))
     if selection.where is not None:
-        rows = _among(rows, _episodes_where(then, selection.where, snapshot))
+        rows = _among(rows, _episodes_where(snapshot_lake, selection.where, snapshot))
     rows, faulty = _without_faults(lake, rows, selection.without)
-    rows, left_out = _allowed(lake, rows, licences, selection.allow)
-    left_out = faulty + left_out
+    rows, exclusions = _allowed(lake, rows, licences, selection.allow)
+    exclusions = faulty + exclusions
     if not rows:
-        why = ". ".join(left_out) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
-        raise UserError(f"nothing to export: {why}")
+        reason = (
+            ". ".join(exclusions) or "no usable episode fits the selection (proccorpus sql 'FROM episodes' lists them)"
+        )
+        raise UserError(f"nothing to export: {reason}")
 
-    temp_table(then.con, "selected", pa.Table.from_pylist(rows).select(["dataset", "episode_index"]))
-    gates = dataset_gates(then.con, selection.min_confidence, selection.min_name_confidence)
+    temp_table(snapshot_lake.con, "selected", pa.Table.from_pylist(rows).select(["dataset", "episode_index"]))
+    gates = dataset_gates(snapshot_lake.con, selection.min_confidence, selection.min_name_confidence)
     episodes = tuple(e.as_sure(gates.get(e.dataset, LabelGate())) for e in map(export_episode, rows))
-    return Selected(then, selection, snapshot, content, episodes, tuple(left_out), licences, gates)
+    return Selected(snapshot_lake, selection, snapshot, content, episodes, tuple(exclusions), licences, gates)
 
 
 def _rows(
@@ -262,9 +264,9 @@ def _among(rows: Sequence[dict], keys: Collection[tuple[str, int]]) -> list[dict
     return [row for row in rows if (row["dataset"], row["episode_index"]) in keys]
 
 
-def _episodes_where(lake: Lake, where: str, snapshot: int) -> set[tuple[str, int]]:
+def _episodes_where(lake: Lake, condition: str, snapshot: int) -> set[tuple[str, int]]:
     """(dataset, episode_index) of the episodes that a user's condition or query gives."""
-    text = where.strip().rstrip(";")
+    text = condition.strip().rstrip(";")
     is_query = text.lower().startswith(QUERY_WORDS)
     sql = text if is_query else f"SELECT dataset, episode_index FROM ({EPISODES_SQL}) WHERE ({text})"
     with SqlProcess(WHERE_MEMORY) as process:
@@ -279,7 +281,7 @@ def _without_faults(lake: Lake, rows: Sequence[dict], checks: Sequence[str]) -> 
     """Rows of runs in which none of some checks found a fault, as of today, and a sentence about others for each."""
     faulty = runs_with(lake, checks) if checks else {}
     keys = {(row["dataset"], row["episode_index"]) for row in rows}
-    left_out = []
+    exclusions = []
     for check in dict.fromkeys(checks):
         runs = [
             f"{dataset} {episode}"
@@ -287,8 +289,8 @@ def _without_faults(lake: Lake, rows: Sequence[dict], checks: Sequence[str]) -> 
             if check in faulty[dataset, episode]
         ]
         listed = ", ".join(runs[:MOST_LISTED]) + (", ..." if len(runs) > MOST_LISTED else "")
-        left_out.append(f"{len(runs)} runs with {check}" + (f": {listed}" if listed else ""))
-    return [row for row in rows if (row["dataset"], row["episode_index"]) not in faulty], left_out
+        exclusions.append(f"{len(runs)} runs with {check}" + (f": {listed}" if listed else ""))
+    return [row for row in rows if (row["dataset"], row["episode_index"]) not in faulty], exclusions
 
 
 def _allowed(
@@ -297,20 +299,28 @@ def _allowed(
     """Rows that may be given on, and sentences about those that may not; takedowns are those of today."""
     down = taken_down(lake)
     allowed: list[dict] = []
-    left_out: list[str] = []
+    exclusions: list[str] = []
     # rows stand in order of their datasets
     for dataset, group in groupby(rows, key=itemgetter("dataset")):
-        licence, gone, here = classify(licences.get(dataset)), down.get(dataset, frozenset()), list(group)
+        licence, taken_down_indices, dataset_rows = (
+            classify(licences.get(dataset)),
+            down.get(dataset, frozenset()),
+            list(group),
+        )
         if not licence.allowed(allow):
-            stated = licences.get(dataset) or "none is stated"
-            left_out.append(f"{dataset}: its licence is {licence.kind} ({stated}); to let it in: {licence.flag}")
-        elif gone is None:
-            left_out.append(f"{dataset}: all of it taken down")
+            stated_licence = licences.get(dataset) or "none is stated"
+            exclusions.append(
+                f"{dataset}: its licence is {licence.kind} ({stated_licence}); to let it in: {licence.flag}"
+            )
+        elif taken_down_indices is None:
+            exclusions.append(f"{dataset}: all of it taken down")
         else:
-            allowed += [row for row in here if row["episode_index"] not in gone]
-            numbers = ", ".join(str(row["episode_index"]) for row in here if row["episode_index"] in gone)
-            left_out += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
-    return allowed, left_out
+            allowed += [row for row in dataset_rows if row["episode_index"] not in taken_down_indices]
+            numbers = ", ".join(
+                str(row["episode_index"]) for row in dataset_rows if row["episode_index"] in taken_down_indices
+            )
+            exclusions += [f"{dataset}: episodes {numbers} taken down"] if numbers else []
+    return allowed, exclusions
 
 
 def label_runs(lake: Lake, runs: Sequence[str]) -> list[dict[str, Any]]:

@@ -77,10 +77,10 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
 
     def identity_in(self, out: Path) -> str | None:
         try:
-            found = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
+            stored_identity = (pq.read_metadata(out).metadata or {}).get(IDENTITY)
         except (OSError, pa.ArrowException):
             return None
-        return None if found is None else found.decode()
+        return None if stored_identity is None else stored_identity.decode()
 
     def counts(self, out: Path) -> tuple[int, int, list[str]]:
         # A model's rewards count as they are
@@ -92,22 +92,24 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         return dict(sorted((chosen | (ADVANTAGE_SIGNALS if self.options.horizon else {})).items()))
 
     def write_file(self, out: Path) -> None:
-        found, descriptors = self._signals(), self._descriptors()
-        first = next(found, None)
+        signal_batches, descriptors = self._signals(), self._descriptors()
+        first = next(signal_batches, None)
         if first is None:
             raise self.no_labels()
         numbers = [e.episode_index for e in self.selected.episodes]
         facts = metadata(descriptors, self._provenance(), numbers) | {IDENTITY.decode(): self.identity}
         schema = _table(first, descriptors).schema.with_metadata(facts)
         with whole_file(out) as half, pq.ParquetWriter(half, schema, compression="snappy") as writer:
-            for table in (_table(signals, descriptors) for signals in chain([first], found)):
+            for table in (_table(signals, descriptors) for signals in chain([first], signal_batches)):
                 writer.write_table(table.cast(schema), row_group_size=len(table))
 
     def _signals(self) -> Iterator[_Signals]:
         """Of each episode that has any, in order."""
         read = self._of_labels if self.options.rewards is None else self._of_model
-        found = chain.from_iterable(read(chunk, chosen, at) for chunk, chosen, _, at in self.dataset_chunks() if chosen)
-        return iter(self._with_advantages(list(found))) if self.options.horizon else found
+        episode_signals = chain.from_iterable(
+            read(chunk, chosen, starts) for chunk, chosen, _, starts in self.dataset_chunks() if chosen
+        )
+        return iter(self._with_advantages(list(episode_signals))) if self.options.horizon else episode_signals
 
     def _of_labels(self, chunk: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
         labels = chunk_labels(self.selected, self.dataset, chunk, episodes, self.options.label_run)
@@ -119,8 +121,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
     def _of_model(self, _: int, episodes: list[ExportEpisode], starts: Mapping[int, int]) -> Iterator[_Signals]:
         scored = self.scored_frames(episodes)
         for e in episodes:
-            frames, progress, done = scored[e.episode_index]
-            values = {"progress": progress.astype(np.float32), "success": done.astype(np.float32)}
+            frames, progress, success_probability = scored[e.episode_index]
+            values = {"progress": progress.astype(np.float32), "success": success_probability.astype(np.float32)}
             yield _Signals(e, starts[e.episode_index], frames, values, between(frames, progress, e.num_frames))
 
     def _provenance(self) -> dict[str, Any]:
@@ -135,8 +137,8 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
         runs = selected.active_runs if options.label_run is None else [options.label_run]
         by_model = {"model": options.model, "rewards": options.rewards}
         scoring |= by_model if options.rewards else {"label_runs": runs}
-        named = {"name": self.dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
-        return {"producer": "proccorpus", "dataset": named, "scoring": scoring}
+        dataset_facts = {"name": self.dataset, "source": source, "total_episodes": episodes, "total_frames": frames}
+        return {"producer": "proccorpus", "dataset": dataset_facts, "scoring": scoring}
 
     def _with_advantages(self, episodes: list[_Signals]) -> list[_Signals]:
         """The same with the signals of ADVANTAGE_SIGNALS; the threshold of RECAP's indicator is each task's own."""
@@ -146,7 +148,7 @@ class FrameSignalsExport(FileExport, OneDatasetExport, LabelExport):
             s.values["advantage"] = advantages(s.value, horizon, s.episode.success)[s.frames]
             by_task[s.episode.task].append(s.values["advantage"])
         share = self.options.positive_share
-        limits = {task: threshold(np.concatenate(found), share) for task, found in by_task.items()}
+        limits = {task: threshold(np.concatenate(task_advantages), share) for task, task_advantages in by_task.items()}
         for s in episodes:
             s.values["advantage_positive"] = s.values["advantage"] > limits[s.episode.task]
         return episodes

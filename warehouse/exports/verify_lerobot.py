@@ -72,12 +72,12 @@ class Verified:
             return f"NOT verified by LeRobot {self.lerobot}: {named(self.problems)}"
         compared = self.most_off is not None
         off = f", at most {self.most_off:.1f} of 255 off" if compared else ", faces hidden: not compared"
-        by = f"; {self.by_lerobot} of them as LeRobot shows the source" if self.by_lerobot else ""
-        each = f"; all {self.each} of the videos that are no copies, by our own reader" if self.each else ""
+        lerobot_note = f"; {self.by_lerobot} of them as LeRobot shows the source" if self.by_lerobot else ""
+        reader_note = f"; all {self.each} of the videos that are no copies, by our own reader" if self.each else ""
         return (
             f"Verified: LeRobot {self.lerobot} opens {self.episodes} episodes, {self.frames} frames and {self.cameras} "
             f"cameras with lengths, times, rows and tasks of the corpus; {self.pictures} pictures decoded"
-            f"{off}{by}{each}."
+            f"{off}{lerobot_note}{reader_note}."
         )
 
 
@@ -98,7 +98,7 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
         export = read(out, places, Path(scratch))
     if isinstance(export, str):
         return Verified(version("lerobot"), 0, 0, 0, 0, None, (f"it cannot open it ({export})",))
-    problems = [f"frame {frame} of episode {number}: {why}" for (number, frame), why in export.refused.items()]
+    problems = [f"frame {frame} of episode {number}: {reason}" for (number, frame), reason in export.refused.items()]
     problems += _compare(plan, export) + _compare_segments(plan, out)
     shape = export.facts["episodes"], export.facts["frames"], len(export.facts["cameras"])
     sources = _Sources(plan, places)
@@ -108,10 +108,10 @@ def verify(lake: Lake, selection: Selection, out: Path, options: LerobotOptions)
     # How far pictures may be off, by how the export says that its videos were written
     was_encoded = ENCODED in json.loads((out / MANIFEST).read_text()).get("videos", {})
     most_off, wrong, by_lerobot = _compare_pictures(plan, export, sources, was_encoded=was_encoded)
-    each = _compare_each(plan, out, was_encoded=was_encoded)
-    problems = [*dict.fromkeys((*problems, *wrong, *each.problems))]
-    facts = export.facts["version"], *shape, len(export.pictures), max(most_off, each.most_off)
-    return Verified(*facts, tuple(problems), by_lerobot, each.pictures)
+    video_comparison = _compare_each(plan, out, was_encoded=was_encoded)
+    problems = [*dict.fromkeys((*problems, *wrong, *video_comparison.problems))]
+    facts = export.facts["version"], *shape, len(export.pictures), max(most_off, video_comparison.most_off)
+    return Verified(*facts, tuple(problems), by_lerobot, video_comparison.pictures)
 
 
 def _looked_at(lake: Lake, e: ExportEpisode) -> list[int]:
@@ -121,8 +121,8 @@ def _looked_at(lake: Lake, e: ExportEpisode) -> list[int]:
         [e.dataset, e.episode_index, e.chunk],
     )
     last = e.num_frames - 1
-    most = min(last, rows[0][0] or 0) if rows else 0
-    return sorted({0, e.num_frames // 2, last, most, max(0, most - 1)})
+    largest_change = min(last, rows[0][0] or 0) if rows else 0
+    return sorted({0, e.num_frames // 2, last, largest_change, max(0, largest_change - 1)})
 
 
 class _Sources:
@@ -176,8 +176,8 @@ def _compare(plan: LerobotPlan, export: Reading) -> list[str]:
     """What differs, in words."""
     facts = export.facts
     if (facts["episodes"], facts["frames"]) != (len(plan.episodes), plan.starts[-1]):
-        told = f"{facts['episodes']} episodes and {facts['frames']} frames"
-        return [f"it has {told}, not {len(plan.episodes)} and {plan.starts[-1]}"]
+        export_size = f"{facts['episodes']} episodes and {facts['frames']} frames"
+        return [f"it has {export_size}, not {len(plan.episodes)} and {plan.starts[-1]}"]
     differs = {
         f"{facts['fps']:g} fps, not {plan.fps:g}": facts["fps"] != plan.fps,
         f"the cameras {named(facts['cameras'])}, not {named(plan.cameras)}": {*facts["cameras"]} != {*plan.cameras},
@@ -191,16 +191,22 @@ def _compare_rows(plan: LerobotPlan, export: Reading) -> list[str]:
     episode, index = np.repeat(np.arange(len(lengths)), lengths), np.arange(plan.starts[-1])
     frame = index - np.repeat(plan.starts[:-1], lengths)
     # A frame's task is its episode's, or any where steps are tasks
-    told = np.array([export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object)
+    exported_tasks = np.array([export.facts["tasks"].get(str(k)) for k in rows["task_index"].tolist()], object)
     tasks = np.repeat(np.array([e.task or "" for e in plan.episodes], object), lengths)
     wrong = {
         "another length": rows["episode_index"] != episode,
         "frames out of order": (rows["frame_index"] != frame) | (rows["index"] != index),
         "other times": np.abs(rows["timestamp"] - frame / plan.fps) >= TIME_S,
-        "another task": ~np.isin(told, list(plan.tasks)) if plan.options.flavour == "subtask" else told != tasks,
+        "another task": ~np.isin(exported_tasks, list(plan.tasks))
+        if plan.options.flavour == "subtask"
+        else exported_tasks != tasks,
     }
-    where = {what: np.unique(episode[at]).astype(str).tolist() for what, at in wrong.items() if at.any()}
-    return [f"{what} in episode {named(episodes)}" for what, episodes in where.items()]
+    episodes_by_problem = {
+        problem: np.unique(episode[is_wrong]).astype(str).tolist()
+        for problem, is_wrong in wrong.items()
+        if is_wrong.any()
+    }
+    return [f"{problem} in episode {named(episodes)}" for problem, episodes in episodes_by_problem.items()]
 
 
 def _compare_features(plan: LerobotPlan, export: Reading, sources: _Sources) -> list[str]:
@@ -295,13 +301,13 @@ def _compare_each(plan: LerobotPlan, out: Path, *, was_encoded: bool) -> _Each:
     return _Each(count, most_off, problems)
 
 
-def _first_problem(off: list[tuple[float, str]], num_frames: int, where: str) -> list[str]:
+def _first_problem(off: list[tuple[float, str]], num_frames: int, location: str) -> list[str]:
     """What is wrong with the pictures of an episode, of which `off` has one entry each."""
-    problems = [f"{len(off)} of {num_frames} frames of {where}"] if len(off) < num_frames else []
+    problems = [f"{len(off)} of {num_frames} frames of {location}"] if len(off) < num_frames else []
     wrong = next((k for k, (_, problem) in enumerate(off) if problem), None)
     if wrong is not None:
         mean, problem = off[wrong]
-        problems.append(f"{problem} at frame {wrong} of {where} ({mean:.1f} of 255 off)")
+        problems.append(f"{problem} at frame {wrong} of {location} ({mean:.1f} of 255 off)")
     return problems
 
 
@@ -326,15 +332,19 @@ def _beside(clip: Clip, path: Path, times_s: np.ndarray) -> Iterator[tuple[np.nd
     count = len(times_s) if follow.all() else int(follow.argmin()) + 1
     frames = reader.episode(clip.episode).frames(clip.camera)
     source = (picture.rgb() for _, _, picture in islice(frames, len(times_s)))
-    before: np.ndarray | None = None
-    now = next(source, None)
+    previous_picture: np.ndarray | None = None
+    current_picture = next(source, None)
     for frame in decode(path, int(places[0]), count, options):
-        if now is None:
+        if current_picture is None:
             return
-        after = next(source, None)
-        yield frame.rgb(), now, [picture for picture in (before, after) if picture is not None]
-        before = now
-        now = after
+        next_picture = next(source, None)
+        yield (
+            frame.rgb(),
+            current_picture,
+            [picture for picture in (previous_picture, next_picture) if picture is not None],
+        )
+        previous_picture = current_picture
+        current_picture = next_picture
 
 
 def _difference(
@@ -348,9 +358,9 @@ def _difference(
     if mean > (MOST_OFF_ENCODED if was_encoded else MOST_OFF_COPIED):
         return mean, "another picture"
     blocks, right = _blocks(picture), _blocks(source)
-    for other in map(_blocks, neighbours):
-        has_moved = np.abs(other - right).max(axis=2) > BLOCK_OFF
-        is_nearer = np.abs(blocks - other)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()
+    for neighbour in map(_blocks, neighbours):
+        has_moved = np.abs(neighbour - right).max(axis=2) > BLOCK_OFF
+        is_nearer = np.abs(blocks - neighbour)[has_moved].sum() < np.abs(blocks - right)[has_moved].sum()
         if has_moved.sum() >= MOVED_BLOCKS and is_nearer:
             return mean, "the picture of the frame beside"
     if (np.abs(blocks - right).max(axis=2) > BLOCK_OFF).mean() > BLOCK_SHARE:

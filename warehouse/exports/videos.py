@@ -79,8 +79,8 @@ class Clip:
         try:
             places = self.reader.episode(e).match(self.camera).places
         except DataError as error:
-            where = f"{e.dataset} episode {e.episode_index}"
-            raise UserError(f"{error}: the files of {where} have changed: build the dataset again") from error
+            location = f"{e.dataset} episode {e.episode_index}"
+            raise UserError(f"{error}: the files of {location} have changed: build the dataset again") from error
         places = np.arange(e.num_frames) if places is None else places
         if len(places) < e.num_frames:
             raise UserError(f"{self.uri} has {len(places)} of {e.num_frames} frames: build {e.dataset} again")
@@ -164,16 +164,16 @@ def write_video(
     for an episode that shows fewer frames than it has rows.
     """
     source, uri = file.clips[0].reader.source, file.clips[0].uri
-    starts_s, how, why = None, ENCODED, changed or "its pictures are in no video file"
+    starts_s, method, reason = None, ENCODED, changed or "its pictures are in no video file"
     if uri is not None and not changed:
-        how, starts_s, why = _without_encoding(file, source.resolve(uri), out, fps, source.config.limits)
+        method, starts_s, reason = _without_encoding(file, source.resolve(uri), out, fps, source.config.limits)
     if starts_s is None:
         encode(_pictures(file, read), out, fps, codec)
         firsts = accumulate((clip.episode.num_frames for clip in file.clips[:-1]), initial=0)
         starts_s = [first / fps for first in firsts]
     info = probe(out, source.config.limits)
     size = {"codec": info.codec, "width_px": info.width_px, "height_px": info.height_px}
-    return {"how": how, "starts_s": starts_s, **size, "why": why}
+    return {"how": method, "starts_s": starts_s, **size, "why": reason}
 
 
 def _without_encoding(
@@ -185,8 +185,8 @@ def _without_encoding(
         packets = Packets.read(path, limits)
     except (OSError, FFmpegError, VideoError) as e:
         raise UserError(f"{path} cannot be read ({e}): build its dataset again") from e
-    if why := _why_encoded(file, path, limits):
-        return ENCODED, None, why
+    if reason := _why_encoded(file, path, limits):
+        return ENCODED, None, reason
     spans = [packets.span(clip, path) for clip in file.clips]
     is_even = all(packets.is_even(span, fps) for span in spans)
     # A whole file with the right times stays as it is
@@ -201,8 +201,8 @@ def _without_encoding(
         can_be_decoded = sum(1 for _ in decode(out, options=DecodeOptions(limits=limits)))
         if cut.is_even(range(len(cut.times_s)), fps) and can_be_decoded == len(spans[0]):
             return CUT, [float(cut.times_s[0])], ""
-    why = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
-    return ENCODED, None, why
+    reason = "the part does not begin and end at key frames" if is_even else "its frames are not at even times"
+    return ENCODED, None, reason
 
 
 def _why_encoded(file: VideoFile, path: Path, limits: Limits) -> str:
@@ -221,8 +221,8 @@ def _pictures(file: VideoFile, read: Callable[[ExportEpisode], Iterable[TimedPic
             yield picture.rgb()
             count += 1
         if count != e.num_frames:
-            where = f"{file.camera} of {e.dataset} episode {e.episode_index}"
-            raise UserError(f"{where} shows {count} frames, its rows are {e.num_frames}: build the dataset again")
+            location = f"{file.camera} of {e.dataset} episode {e.episode_index}"
+            raise UserError(f"{location} shows {count} frames, its rows are {e.num_frames}: build the dataset again")
 
 
 @dataclass(frozen=True)
@@ -244,8 +244,8 @@ class Packets:
         with open_video(path, limits) as container:
             stream = container.streams.video[0]
             # the packets themselves are let go: together they are the whole file
-            shown = [(p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))]
-            ticks, is_key = np.array(shown, np.int64).reshape(-1, 2).T
+            shown_packets = [(p.pts, p.is_keyframe) for p in filter(_is_shown, container.demux(stream))]
+            ticks, is_key = np.array(shown_packets, np.int64).reshape(-1, 2).T
             times_s = ticks * float(stream.time_base or 0)
         order = np.argsort(ticks, kind="stable")
         return cls(times_s[order], order, is_key[order].astype(bool), bool(np.any(np.diff(ticks) < 0)), limits)

@@ -27,10 +27,13 @@ def accept(
     such dataset, or the check found nothing there; CorrectionError: a text that cannot be saved.
     """
     author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY)
-    found = _runs_with(lake, dataset, check)
-    for episode in sorted(set(episodes or ()) - found):
-        others = ", ".join(str(number) for number in sorted(found - {None}, key=str)) or "none: leave --episodes out"
-        raise UserError(f"{check} found nothing in episode {episode} of {dataset}; it did in {others}")
+    faulty_episodes = _runs_with(lake, dataset, check)
+    for episode in sorted(set(episodes or ()) - faulty_episodes):
+        other_episodes = (
+            ", ".join(str(number) for number in sorted(faulty_episodes - {None}, key=str))
+            or "none: leave --episodes out"
+        )
+        raise UserError(f"{check} found nothing in episode {episode} of {dataset}; it did in {other_episodes}")
     return _say(lake, dataset, check, sorted(set(episodes)) if episodes is not None else [None], True, why, author)
 
 
@@ -44,13 +47,17 @@ def take_back(
     author, why = checked_text("author", author, 100), checked_text("why", why, MAX_WHY, empty=True)
     known_episodes(lake, dataset)
     accepted = {row["episode_index"] for row in listed(lake, dataset) if row["check_name"] == check}
-    asked = accepted if episodes is None else set(episodes)
-    if not accepted or asked - accepted:
+    requested_episodes = accepted if episodes is None else set(episodes)
+    if not accepted or requested_episodes - accepted:
         whole = f"{check} is accepted for all of {dataset}: leave --episodes out" if None in accepted else ""
-        named = ", ".join(str(number) for number in sorted(accepted - {None}, key=str))
-        there = f"accepted are its faults in {named}" if named else f"nothing of {check} is accepted in {dataset}"
-        raise UserError(f"there is nothing to take back: {whole or there}")
-    return _say(lake, dataset, check, sorted(asked, key=str), False, why, author)
+        accepted_text = ", ".join(str(number) for number in sorted(accepted - {None}, key=str))
+        obstacle = (
+            f"accepted are its faults in {accepted_text}"
+            if accepted_text
+            else f"nothing of {check} is accepted in {dataset}"
+        )
+        raise UserError(f"there is nothing to take back: {whole or obstacle}")
+    return _say(lake, dataset, check, sorted(requested_episodes, key=str), False, why, author)
 
 
 def listed(lake: Lake, dataset: str | None = None) -> list[dict[str, Any]]:
@@ -86,7 +93,7 @@ def runs_with(lake: Lake, checks: Collection[str]) -> dict[tuple[str, int], list
         "WHERE list_contains(?, reason) AND episode_index IS NOT NULL GROUP BY ALL ORDER BY 1, 2",
         [list(checks)],
     )
-    return {(dataset, episode): found for dataset, episode, found in rows}
+    return {(dataset, episode): run_checks for dataset, episode, run_checks in rows}
 
 
 def in_words(counts: dict[str, int]) -> str:
@@ -106,17 +113,17 @@ def _runs_with(lake: Lake, dataset: str, check: str) -> set[int | None]:
     known_episodes(lake, dataset)
     check_known(check)
     rows = lake.rows("SELECT reason, severity, episode_index FROM findings WHERE dataset = ?", [dataset])
-    found = {episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")}
-    if found:
-        return found
+    faulty_episodes = {episode for reason, severity, episode in rows if (reason, severity) == (check, "warning")}
+    if faulty_episodes:
+        return faulty_episodes
     if any(reason == check for reason, _, _ in rows):
         raise UserError(f"{check} makes runs of {dataset} unusable: {REASONS[check].remedy}")
-    others = ", ".join(sorted({reason for reason, severity, _ in rows if severity == "warning"}))
-    raise UserError(f"{check} found nothing in {dataset}; there is {others or 'no warning at all'}")
+    other_checks = ", ".join(sorted({reason for reason, severity, _ in rows if severity == "warning"}))
+    raise UserError(f"{check} found nothing in {dataset}; there is {other_checks or 'no warning at all'}")
 
 
 def _say(
-    lake: Lake, dataset: str, check: str, episodes: Collection[int | None], is_accepted: bool, why: str, author: str
+    lake: Lake, dataset: str, check: str, episodes: Collection[int | None], is_accepted: bool, reason: str, author: str
 ) -> list[dict[str, Any]]:
     """Add a row for each run, or for the dataset (None), but where the newest says so already."""
 
@@ -126,15 +133,15 @@ def _say(
             newest[row["episode_index"]] = row
         rows = []
         for episode in episodes:
-            before = newest.get(episode, {})
-            statement = {"is_accepted": is_accepted, "why": why, "author": author}
-            if statement.items() <= before.items():
+            former_row = newest.get(episode, {})
+            statement = {"is_accepted": is_accepted, "why": reason, "author": author}
+            if statement.items() <= former_row.items():
                 continue
             key = content_key(
-                before.get("acceptance_id", ""), dataset, str(episode), check, *map(str, statement.values())
+                former_row.get("acceptance_id", ""), dataset, str(episode), check, *map(str, statement.values())
             )
             row = {"acceptance_id": key[:16], "dataset": dataset, "episode_index": episode, "check_name": check}
-            rows.append(row | statement | {"created_at": time_after(before.get("created_at"))})
+            rows.append(row | statement | {"created_at": time_after(former_row.get("created_at"))})
         return rows
 
     return lake.append(f"accept {check} of {dataset}", "acceptances", new_rows)

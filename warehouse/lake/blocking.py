@@ -34,8 +34,8 @@ def blocked_datasets(lake: Lake) -> dict[str, tuple[str, str]]:
             for dataset, chunk in lake.rows(runs, [stage, WHOLE_DATASET]):
                 outcome = check.run(lake, CheckScope(stage, dataset, chunk))
                 if not outcome.passed:
-                    why = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
-                    blocked.setdefault(dataset, (why, check.remedy))
+                    reason = f"the check {check.name} of {stage} failed in chunk {chunk}: {outcome.detail}"
+                    blocked.setdefault(dataset, (reason, check.remedy))
     return blocked
 
 

@@ -89,11 +89,11 @@ def remains(workspace: Workspace) -> bool:
     """Is anything there of a corpus, whatever the catalog says: commits noted, people's lines, backups, rows?"""
     if newest_committed(workspace) or workspace.people.exists() or backups(workspace):
         return True
-    at = place(workspace)
-    return not at.is_bucket and any(path.is_file() for path in Path(at.data).rglob("*"))
+    lake_place = place(workspace)
+    return not lake_place.is_bucket and any(path.is_file() for path in Path(lake_place.data).rglob("*"))
 
 
-def lost(workspace: Workspace, what: str) -> LakeError:
+def lost(workspace: Workspace, state: str) -> LakeError:
     """The error of a catalog that is not usable, beside what is left of its corpus."""
     newest = next(iter(backups(workspace)), None)
     if place(workspace).is_postgres:
@@ -101,7 +101,7 @@ def lost(workspace: Workspace, what: str) -> LakeError:
     else:
         have = f"its newest backup is {newest}" if newest else "there is no backup of it in this workspace"
     return LakeError(
-        f"{place(workspace).catalog}: the catalog {what}, though a corpus lies here: {have}; proccorpus recover makes "
+        f"{place(workspace).catalog}: the catalog {state}, though a corpus lies here: {have}; proccorpus recover makes "
         "the catalog again, with all that people said; nothing was changed"
     )
 
@@ -144,9 +144,10 @@ def is_older(workspace: Workspace, snapshot: int) -> str:
     )
 
 
-def note_committed(workspace: Workspace, snapshot: int, *, anew: bool = False) -> None:
-    """Never lowered, unless `anew`. Whole or not at all, but not synced: what is lost of it is a warning, not data."""
-    if anew or snapshot > (newest_committed(workspace) or 0):
+def note_committed(workspace: Workspace, snapshot: int, *, is_reset: bool = False) -> None:
+    """Never lowered, unless `is_reset`. Whole or not at all, but not synced: what is lost of it is a warning, not
+    data."""
+    if is_reset or snapshot > (newest_committed(workspace) or 0):
         with suppress(OSError):  # a disk that is full now: the commit stands
             write_file(workspace.committed, str(snapshot).encode(), synced=False)
 
@@ -165,12 +166,12 @@ def back_up(workspace: Workspace, snapshot: int) -> Path | None:
 
     None: the catalog is a server's, or workspace.toml says that none are kept.
     """
-    keep, there = kept_backups(workspace), backups(workspace)
+    keep, existing_backups = kept_backups(workspace), backups(workspace)
     if not keep or place(workspace).is_postgres:
         return None
-    number, _, at = there[0].stem.partition("-") if there else ("0", "", "")
-    if at == str(snapshot):
-        return there[0]
+    number, _, backup_snapshot = existing_backups[0].stem.partition("-") if existing_backups else ("0", "", "")
+    if backup_snapshot == str(snapshot):
+        return existing_backups[0]
     path = workspace.root / "backups" / f"{int(number) + 1:06d}-{snapshot}.sqlite"
     with whole_file(path) as half:
         copy_catalog(workspace.catalog, half)
@@ -186,8 +187,8 @@ CHECK = "source.execute('PRAGMA quick_check(1)').fetchall() == [('ok',)] or sys.
 
 def copy_catalog(catalog: Path, still: Path) -> None:
     """Copy a catalog in SQLite as it is at one moment. Raises LakeError."""
-    if why := _sqlite(COPY, catalog, still):
-        raise LakeError(f"{catalog} cannot be copied: {why}")
+    if reason := _sqlite(COPY, catalog, still):
+        raise LakeError(f"{catalog} cannot be copied: {reason}")
 
 
 def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
@@ -197,5 +198,7 @@ def _sqlite(code: str, catalog: Path, *arguments: Path) -> str:
     """
     begin = f"import sqlite3, sys; source = sqlite3.connect(sys.argv[1], uri=True, timeout={LOCK_TIMEOUT_S}); "
     program = [sys.executable, "-I", "-S", "-c", begin + code, f"{catalog.as_uri()}?mode=ro", *map(str, arguments)]
-    done = subprocess.run(program, capture_output=True, text=True, check=False)
-    return (done.stderr.strip().rpartition("\n")[2] or f"exit code {done.returncode}") if done.returncode else ""
+    process = subprocess.run(program, capture_output=True, text=True, check=False)
+    return (
+        (process.stderr.strip().rpartition("\n")[2] or f"exit code {process.returncode}") if process.returncode else ""
+    )

@@ -59,11 +59,14 @@ class CheckScope(NamedTuple):
         """The one row of a query with dataset and chunk as its parameters $1 and $2."""
         return lake.rows(sql, [self.dataset, self.chunk or 0])[0]
 
-    def share(self, lake: Lake, sql: str, name: str, what: str, least: float) -> CheckOutcome:
-        """The query counts episodes of the chunk, and those of them that fit; `least`: share of these that passes."""
+    def share(self, lake: Lake, sql: str, name: str, description: str, min_share: float) -> CheckOutcome:
+        """The query counts episodes of the chunk, and those of them that fit; `min_share`: share of these that
+        passes."""
         episodes, fitting = self.row(lake, sql)
         share = fitting / episodes if episodes else 1.0
-        return CheckOutcome(share >= least, f"{fitting} of {episodes} {what}", {name: share, "episodes": episodes})
+        return CheckOutcome(
+            share >= min_share, f"{fitting} of {episodes} {description}", {name: share, "episodes": episodes}
+        )
 
 
 def decodable_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -103,14 +106,16 @@ def progress_sanity(lake: Lake, scope: CheckScope) -> CheckOutcome:
 
     But for those whose label a person rejected.
     """
-    unlabelled, outside, not_zero = scope.row(lake, SANITY)
+    unlabelled, num_out_of_range, not_zero = scope.row(lake, SANITY)
     if unlabelled:
         rejected = lake.column(REJECTED, [scope.dataset])
         unlabelled = [episode for episode in unlabelled if episode not in rejected]
     count = len(unlabelled)
-    detail = f"{count} episodes not labelled in full, {outside} labels outside 0..1, {not_zero} starts not at 0"
-    numbers = {"unlabelled": count, "outside": outside, "starts_not_at_zero": not_zero}
-    return CheckOutcome(count + outside + not_zero == 0, detail, numbers)
+    detail = (
+        f"{count} episodes not labelled in full, {num_out_of_range} labels outside 0..1, {not_zero} starts not at 0"
+    )
+    numbers = {"unlabelled": count, "outside": num_out_of_range, "starts_not_at_zero": not_zero}
+    return CheckOutcome(count + num_out_of_range + not_zero == 0, detail, numbers)
 
 
 def label_coverage(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -162,14 +167,14 @@ def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
     name, snapshot = last[0]
     # A release may be older than a column that is compared
     try:
-        then = _label_statistics(lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})")
+        former_statistics = _label_statistics(lake, scope.dataset, None, f" AT (VERSION => {int(snapshot)})")
     except (duckdb.CatalogException, duckdb.BinderException):
         return CheckOutcome(True, f"release {name} is older than the tables that are compared", {})
     # The same statistics of the chunk now and of the dataset at the release; of few episodes a mean says nothing
-    now = _label_statistics(lake, scope.dataset, scope.chunk or 0, "")
+    present_statistics = _label_statistics(lake, scope.dataset, scope.chunk or 0, "")
     drifted, numbers = [], {}
-    for statistic, (mean, variance, count) in now.items():
-        former, former_variance, former_count = then[statistic]
+    for statistic, (mean, variance, count) in present_statistics.items():
+        former, former_variance, former_count = former_statistics[statistic]
         if min(count, former_count) >= MIN_EPISODES:
             numbers[statistic], numbers[f"{statistic}_then"] = mean, former
             # Sure, and large enough to matter
@@ -181,20 +186,23 @@ def label_drift(lake: Lake, scope: CheckScope) -> CheckOutcome:
     return CheckOutcome(True, f"labels are like those of release {name}", numbers)
 
 
-def _label_statistics(lake: Lake, dataset: str, chunk: int | None, at: str) -> dict[str, tuple[float, float, int]]:
+def _label_statistics(
+    lake: Lake, dataset: str, chunk: int | None, version_clause: str
+) -> dict[str, tuple[float, float, int]]:
     """Mean, variance of the population and count over the episodes of a dataset, or of its chunk, by their active
-    labels; `at`: of which snapshot."""
-    where, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
+    labels; `version_clause`: of which snapshot."""
+    clause, values = ("", [dataset]) if chunk is None else (" AND a.chunk = ?", [dataset, chunk])
     column_of = {"steps_per_episode": "steps", "end_progress": "end_progress", "confidence": "confidence"}
     moments = ", ".join(f"coalesce(avg({c}), 0), coalesce(var_pop({c}), 0), count({c})" for c in column_of.values())
     row = lake.rows(
         f"SELECT {moments} FROM ("
-        f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{at} WHERE s.dataset = a.dataset AND "
+        f"SELECT q.end_progress, l.confidence, (SELECT count(*) FROM segments AS s{version_clause} WHERE "
+        "s.dataset = a.dataset AND "
         "s.chunk = a.chunk AND s.episode_index = a.episode_index AND s.label_run = a.label_run AND s.kind = 'step') "
-        f"AS steps FROM active_runs AS a{at} "
-        f"JOIN label_quality AS q{at} USING (dataset, episode_index, chunk, label_run) "
-        f"JOIN episode_labels AS l{at} USING (dataset, episode_index, chunk, label_run) "
-        f"WHERE a.dataset = ?{where})",
+        f"AS steps FROM active_runs AS a{version_clause} "
+        f"JOIN label_quality AS q{version_clause} USING (dataset, episode_index, chunk, label_run) "
+        f"JOIN episode_labels AS l{version_clause} USING (dataset, episode_index, chunk, label_run) "
+        f"WHERE a.dataset = ?{clause})",
         values,
     )[0]
     return dict(zip(column_of, batched(row, 3), strict=True))  # type: ignore[arg-type]  # three of each
@@ -234,33 +242,33 @@ def no_split_leak(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOut
 
     Of usable episodes; `datasets` None means all. `numbers` counts each kind.
     """
-    names, where = chosen_datasets(lake, datasets)
+    names, clause = chosen_datasets(lake, datasets)
     lake.con.execute(
         f"CREATE OR REPLACE TEMP TABLE {USABLE} AS SELECT row_number() OVER ()::INTEGER AS id, dataset, episode_index, "
         's.split, s."group", e.source_id, e.content_hash, e.num_frames, e.cameras[1] AS camera '
-        f"FROM (FROM episodes {where}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
+        f"FROM (FROM episodes {clause}) e JOIN splits s USING (dataset, episode_index) WHERE e.status = 'ok'"
     )
-    found = {kind: lake.column(sql) for kind, sql in LEAKS.items()} | _near_duplicates(lake)
+    leaks = {kind: lake.column(sql) for kind, sql in LEAKS.items()} | _near_duplicates(lake)
     lake.con.execute(f"DROP TABLE {USABLE}")
 
     # The message has a few examples of each kind; the numbers count all
-    examples = list(chain.from_iterable(of_kind[:EXAMPLES] for of_kind in found.values()))
+    examples = list(chain.from_iterable(of_kind[:EXAMPLES] for of_kind in leaks.values()))
     detail = f"in more than one split: {'; '.join(examples)}" if examples else "no leak"
-    if why := not_looked_at(lake, names):
-        detail += f" (datasets were not compared by what an encoder saw: {why})"
-    return CheckOutcome(not examples, detail, {kind: len(of_kind) for kind, of_kind in found.items()})
+    if reason := not_looked_at(lake, names):
+        detail += f" (datasets were not compared by what an encoder saw: {reason})"
+    return CheckOutcome(not examples, detail, {kind: len(of_kind) for kind, of_kind in leaks.items()})
 
 
 def _near_duplicates(lake: Lake) -> dict[str, list[str]]:
     """Sentences on pairs of the table USABLE by kind; exact copies are not named, and what both kinds find once."""
     of_content = f"SELECT dataset, episode_index, content_hash FROM {USABLE} WHERE content_hash IS NOT NULL"
     hashes = {(dataset, episode): content for dataset, episode, content in lake.rows(of_content)}
-    found, known = dict[str, list[str]](), set[tuple[Run, Run]]()
+    leaks, reported_pairs = dict[str, list[str]](), set[tuple[Run, Run]]()
     for kind, pairs in (("near_copies", near_copies(lake)), ("look_alikes", look_alikes(lake))):
-        new = [p for p in pairs if (p.held, p.trained) not in known]
-        found[kind] = [p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
-        known |= {(p.held, p.trained) for p in pairs}
-    return found
+        new = [p for p in pairs if (p.held, p.trained) not in reported_pairs]
+        leaks[kind] = [p.says for p in new if hashes.get(p.held[:2], "") != hashes.get(p.trained[:2])]
+        reported_pairs |= {(p.held, p.trained) for p in pairs}
+    return leaks
 
 
 def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
@@ -285,23 +293,23 @@ def follows_schema(lake: Lake, scope: CheckScope) -> CheckOutcome:
 def corpus_is_sound(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """What `follows_schema` looks at, of every stage's tables, of all datasets or some."""
     names, of_all = chosen_datasets(lake, datasets)
-    where = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
+    clause = "true" if not of_all else in_datasets(names).removeprefix("WHERE ")
     broken, rows = [], 0
-    with _registered(lake.con, listed_episodes=listed_episodes(lake, where), known_runs=_known_runs(lake)):
+    with _registered(lake.con, listed_episodes=listed_episodes(lake, clause), known_runs=_known_runs(lake)):
         for name in STAGED_TABLES:
-            count, faults = _faults(lake, TABLES[name], names, where)
+            count, faults = _faults(lake, TABLES[name], names, clause)
             rows += count
             broken += [f"{name} of {dataset}: {', '.join(wrong)}" for dataset, wrong in sorted(faults.items())]
     detail = "; ".join(broken[:5]) if broken else f"{len(names)} datasets are as the schema says"
     return CheckOutcome(not broken, detail, {"datasets": len(names), "rows": rows, "broken": len(broken)})
 
 
-def listed_episodes(lake: Lake, where: str) -> pa.Table:
+def listed_episodes(lake: Lake, clause: str) -> pa.Table:
     """Dataset, episode_index, num_frames (null: it was not decoded) and `known`, true, of the episodes that a listing
     has and that fit a condition on episode_facts."""
     return lake.arrow(
         "SELECT f.dataset, f.episode_index, any_value(c.num_frames) AS num_frames, true AS known FROM "
-        f"(FROM episode_facts WHERE {where}) f LEFT JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL"
+        f"(FROM episode_facts WHERE {clause}) f LEFT JOIN episode_content c USING (dataset, episode_index) GROUP BY ALL"
     )
 
 
@@ -345,20 +353,20 @@ def _faults_of_written(lake: Lake, scope: CheckScope, listed: pa.Table) -> dict[
 def _faults_of_stage(lake: Lake, scope: CheckScope, of_dataset: str, of_chunk: str) -> dict[str, Faults]:
     """As `_faults_of_written`, of the rows that the lake has of a dataset or a chunk of it."""
     tables = [TABLES[name] for name in STAGE_TABLES[scope.stage]]
-    where = {table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables}
+    clauses = {table.name: of_chunk if "chunk" in table.schema.names else of_dataset for table in tables}
     # A listing says of a chunk which other chunks' episodes it may show
-    is_of_chunk = of_dataset not in where.values() and "episode_facts" not in where
+    is_of_chunk = of_dataset not in clauses.values() and "episode_facts" not in clauses
     listed = listed_episodes(lake, of_chunk if is_of_chunk else of_dataset)
     with _registered(lake.con, listed_episodes=listed, known_runs=_known_runs(lake)):
-        return {table.name: _faults(lake, table, [scope.dataset], where[table.name]) for table in tables}
+        return {table.name: _faults(lake, table, [scope.dataset], clauses[table.name]) for table in tables}
 
 
-def _faults(lake: Lake, table: Table, datasets: Sequence[str], where: str) -> Faults:
+def _faults(lake: Lake, table: Table, datasets: Sequence[str], clause: str) -> Faults:
     """Of rows of a table that fit a condition."""
     stored = lake.arrow(f"SELECT * FROM {table.name} LIMIT 0").schema
     if wrong := _other_columns(table, stored):
         return 0, {dataset: [wrong] for dataset in datasets}
-    return _faults_of_rows(lake.rows, table, where)
+    return _faults_of_rows(lake.rows, table, clause)
 
 
 def _other_columns(table: Table, stored: pa.Schema) -> str:
@@ -368,7 +376,7 @@ def _other_columns(table: Table, stored: pa.Schema) -> str:
     return f"other columns than the schema's: {', '.join(wrong)}" if wrong else ""
 
 
-def _faults_of_rows(ask: Callable[[str], list[tuple]], table: Table, where: str) -> Faults:
+def _faults_of_rows(query_rows: Callable[[str], list[tuple]], table: Table, clause: str) -> Faults:
     """Of rows of a table that fit a condition, by what answers queries.
 
     The rows are summed up by their owner (an episode, its label, its camera), since sums of millions of rows are quick.
@@ -377,20 +385,20 @@ def _faults_of_rows(ask: Callable[[str], list[tuple]], table: Table, where: str)
     owner = tuple(c for c in ("dataset", "episode_index", "label_run") if c in table.schema.names)
     owner += ("camera",) if "camera" in table.key else ()
     key_sums, may_repeat = _key_sums(table, owner)
-    sums, told = _rules(table)
+    sums, rule_sums = _rules(table)
     join = "LEFT JOIN listed_episodes USING (dataset, episode_index)" if "episode_index" in owner else ""
-    lines = ask(
-        f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(told.values())} FROM (SELECT "
-        f"{quoted(owner)}, count(*) AS n, {', '.join(sums + key_sums)} FROM {table.name} WHERE {where} GROUP BY ALL) "
+    lines = query_rows(
+        f"SELECT dataset, sum(n)::BIGINT, bool_or({may_repeat}), {', '.join(rule_sums.values())} FROM (SELECT "
+        f"{quoted(owner)}, count(*) AS n, {', '.join(sums + key_sums)} FROM {table.name} WHERE {clause} GROUP BY ALL) "
         f"{join} GROUP BY dataset"
     )
     count = sum(rows for _, rows, *_ in lines)
     unsure = [line[0] for line in lines if line[2]]
-    repeated = _repeated(ask, table, unsure, where, at_once=count < DISTINCT_AT_ONCE)
-    told = {f"rows of one key ({', '.join(table.key)})": "", **told}
+    repeated = _repeated(query_rows, table, unsure, clause, at_once=count < DISTINCT_AT_ONCE)
+    rule_sums = {f"rows of one key ({', '.join(table.key)})": "", **rule_sums}
     faults = {}
     for dataset, _, _, *counts in lines:
-        numbers = zip(told, [repeated.get(dataset, 0), *counts], strict=True)
+        numbers = zip(rule_sums, [repeated.get(dataset, 0), *counts], strict=True)
         if wrong := [f"{number} {text}" for text, number in numbers if number]:
             faults[dataset] = wrong
     return count, faults
@@ -402,12 +410,12 @@ def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
     # A condition that is null is not broken
     conditions = [f'"{k}" IS NOT NULL' for k in table.key] + list(table.must)
     sums = [f"count(*) FILTER (NOT coalesce({condition}, true)) AS wrong_{k}" for k, condition in enumerate(conditions)]
-    told = {f"rows against {condition}": f"sum(wrong_{k})" for k, condition in enumerate(conditions)}
+    rule_sums = {f"rows against {condition}": f"sum(wrong_{k})" for k, condition in enumerate(conditions)}
     if "episode_index" in table.schema.names:
-        told["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
+        rule_sums["rows of episodes that are not listed"] = "sum(n) FILTER (known IS NULL)"
     if "label_run" in table.schema.names:
         unknown = "label_run <> '' AND label_run NOT IN (FROM known_runs)"
-        told["rows of label runs that are not known"] = f"sum(n) FILTER ({unknown})"
+        rule_sums["rows of label runs that are not known"] = f"sum(n) FILTER ({unknown})"
     if table.name == "segments":
         # The segments are one path from (0, 0) to (n, num_frames): where each ends the next one begins. So the points
         # where they begin, with the last one, are the same set as the points where they end, with the first one. Sets
@@ -415,38 +423,38 @@ def _rules(table: Table) -> tuple[list[str], dict[str, str]]:
         sums.append("sum(hash(segment_index::BIGINT, start_frame)) AS begins")
         sums.append("sum(hash(segment_index::BIGINT + 1, end_frame)) AS ends")
         broken = "begins + hash(n, num_frames) <> ends + hash(0::BIGINT, 0::BIGINT)"
-        told["labels with segments that do not begin where the one before ends, or do not end with the episode"] = (
-            f"count(*) FILTER ({broken})"
-        )
-    return sums, told
+        rule_sums[
+            "labels with segments that do not begin where the one before ends, or do not end with the episode"
+        ] = f"count(*) FILTER ({broken})"
+    return sums, rule_sums
 
 
 def _key_sums(table: Table, owner: tuple[str, ...]) -> tuple[list[str], str]:
     """Sums over an owner's rows, and the condition on them that a key of the table may stand twice."""
-    rest = set(table.key) - set(owner)
+    other_columns = set(table.key) - set(owner)
     if set(owner) == set(table.key):
         return [], "n > 1"
-    if set(owner) < set(table.key) and rest in ({"frame_index"}, {"segment_index"}):
+    if set(owner) < set(table.key) and other_columns in ({"frame_index"}, {"segment_index"}):
         # The numbers are to be exactly 0, 1 .. n - 1: then they and n are the same set as their successors and 0.
         # Example: of 0, 1, 1 the sets are 0, 1, 1, 3 and 1, 2, 2, 0. Compared by the sums of their members' hashes.
-        (number,) = rest
+        (number,) = other_columns
         sums = [f"sum(hash({number}::BIGINT)) AS here", f"sum(hash({number}::BIGINT + 1)) AS next"]
         return sums, "here + hash(n) IS DISTINCT FROM next + hash(0::BIGINT)"
     return [], "true"
 
 
 def _repeated(
-    ask: Callable[[str], list[tuple]], table: Table, datasets: list[str], where: str, *, at_once: bool
+    query_rows: Callable[[str], list[tuple]], table: Table, datasets: list[str], clause: str, *, at_once: bool
 ) -> dict[str, int]:
     """Of some datasets the rows with a key that stands twice; of those that have any."""
     key = quoted(table.key)
     repeated: dict[str, int] = {}
-    for some in [datasets] if at_once and datasets else [[dataset] for dataset in datasets]:
-        of_some = f"FROM {table.name} {in_datasets(some)} AND {where} GROUP BY 1"
+    for dataset_group in [datasets] if at_once and datasets else [[dataset] for dataset in datasets]:
+        of_some = f"FROM {table.name} {in_datasets(dataset_group)} AND {clause} GROUP BY 1"
         # Hashes first: to tell apart what has equal ones, which keys of two rows hardly ever have, costs twice as much
-        if ask(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
+        if query_rows(f"SELECT dataset {of_some} HAVING count(*) <> count(DISTINCT hash({key}))"):
             sql = f"SELECT dataset, count(*) - count(DISTINCT ({key})) AS more {of_some} HAVING more > 0"
-            repeated |= dict(ask(sql))
+            repeated |= dict(query_rows(sql))
     return repeated
 
 
@@ -477,9 +485,9 @@ class Check:
 def withdrawals_are_decided(lake: Lake, datasets: Sequence[str] | None = None) -> CheckOutcome:
     """No episode is only probably a recording that was taken down: a person has said whether it is."""
     unsure = unsure_takedowns(lake, datasets)
-    named = [f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure]
-    detail = "; ".join(named[:EXAMPLES]) if named else "nothing is undecided"
-    return CheckOutcome(not named, detail, {"undecided": len(named)})
+    undecided_names = [f"{row['dataset']} {row['episode_index']} ({row['reason']})" for row in unsure]
+    detail = "; ".join(undecided_names[:EXAMPLES]) if undecided_names else "nothing is undecided"
+    return CheckOutcome(not undecided_names, detail, {"undecided": len(undecided_names)})
 
 
 CHECKS = (

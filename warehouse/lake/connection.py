@@ -142,13 +142,13 @@ def database(workspace: Workspace, threads: int | None = None) -> duckdb.DuckDBP
             "threads": threads or cores(),
         }
     )
-    at = place(workspace)
-    for name in at.extensions:
+    lake_place = place(workspace)
+    for name in lake_place.extensions:
         con.execute(f"LOAD {literal(extension_path(name))}")
     con.execute("SET allow_unsigned_extensions = false")
     con.execute("SET TimeZone = 'UTC'")
-    if at.is_bucket:
-        settings = bucket_settings(at.data).items()
+    if lake_place.is_bucket:
+        settings = bucket_settings(lake_place.data).items()
         options = [f"{name} {value if isinstance(value, bool) else literal(value)}" for name, value in settings]
         con.execute(f"CREATE SECRET (TYPE s3, {', '.join(options)})")
     return con
@@ -184,26 +184,29 @@ def attach(
 
     Raises LakeError: no such snapshot.
     """
-    at = place(workspace)
+    lake_place = place(workspace)
     options = {
-        f"DATA_PATH {literal(at.data)}": True,
+        f"DATA_PATH {literal(lake_place.data)}": True,
         "OVERRIDE_DATA_PATH true": True,
-        f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}": catalog is None and not at.is_postgres,  # who commits to it
+        f"META_BUSY_TIMEOUT {int(LOCK_TIMEOUT_S * 1000)}": catalog is None
+        and not lake_place.is_postgres,  # who commits to it
         "READ_ONLY": read_only,
         f"SNAPSHOT_VERSION {int(snapshot or 0)}": snapshot is not None,
     }
     # Only what a person can act on is put in our words: a server out of reach, a snapshot that is not there
     try:
-        con.execute(f"ATTACH {literal(catalog or at.attached)} AS {name} ({', '.join(filter(options.get, options))})")
+        con.execute(
+            f"ATTACH {literal(catalog or lake_place.attached)} AS {name} ({', '.join(filter(options.get, options))})"
+        )
     except duckdb.IOException as e:
-        if not at.is_postgres:
+        if not lake_place.is_postgres:
             raise
-        raise LakeError(f"{at.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
+        raise LakeError(f"{lake_place.catalog}: the catalog cannot be opened: {' '.join(str(e).split())}") from e
     except duckdb.Error as e:
         if snapshot is not None and isinstance(e, duckdb.InvalidInputException):
             raise LakeError(f"the lake cannot be opened at snapshot {snapshot}: {str(e).splitlines()[0]}") from e
-        if why := explained(workspace, e):
-            raise why from e
+        if explanation := explained(workspace, e):
+            raise explanation from e
         raise
 
 
@@ -301,9 +304,9 @@ class LakeConnection:
                     os.truncate(lines, size)
             with suppress(duckdb.TransactionException):  # a failed COMMIT has already ended the transaction
                 self.con.execute("ROLLBACK")
-            why = self._why(e)
-            if why is not None:
-                raise why from e
+            explanation = self._why(e)
+            if explanation is not None:
+                raise explanation from e
             raise
         note_committed(self.workspace, self._commits or self.snapshot())
 
@@ -314,16 +317,16 @@ class LakeConnection:
         catalog = self.workspace.catalog
         # DuckDB says only that it waited: people need to know what program to end
         if "database is locked" in str(e):
-            who = holder(catalog) or "another program"
+            holder_name = holder(catalog) or "another program"
             return LakeError(
-                f"{catalog}: {who} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
+                f"{catalog}: {holder_name} has kept the catalog locked for {LOCK_TIMEOUT_S:.0f} s: end it, "
                 "and run the same again"
             )
         if "cannot rollback - no transaction is active" in str(e):
             # SQLite has taken the transaction back by itself, and DuckDB has forgotten why
             free = shutil.disk_usage(self.workspace.root).free
-            why = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
-            return LakeError(f"{catalog}: a commit could not be written: {why}")
+            cause = "database or disk is full" if free < ROOM_FOR_A_COMMIT else "the disk fails"
+            return LakeError(f"{catalog}: a commit could not be written: {cause}")
         return explained(self.workspace, e)
 
     # Reading
@@ -350,8 +353,8 @@ class LakeConnection:
             with nullcontext() if self._is_in_transaction else reading_turn(self.workspace):
                 yield
         except duckdb.Error as e:
-            if why := explained(self.workspace, e):
-                raise why from e
+            if explanation := explained(self.workspace, e):
+                raise explanation from e
             raise
 
     def with_recordings(self, table: Table, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -373,25 +376,26 @@ class LakeConnection:
         return {(dataset, episode): recording for dataset, episode, recording in rows if (dataset, episode) in places}
 
     def snapshot(self) -> int:
-        seen = self._seen
-        if seen is None:
-            seen = self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
-            self._seen = seen if self._is_in_transaction and not self._is_writing else None
-        return seen
+        known_snapshot = self._seen
+        if known_snapshot is None:
+            known_snapshot = self.rows("SELECT id FROM ducklake_current_snapshot('lake')")[0][0]
+            self._seen = known_snapshot if self._is_in_transaction and not self._is_writing else None
+        return known_snapshot
 
-    def once[T](self, key: Hashable, ask: Callable[[], T]) -> T:
-        """What `ask` gives, kept by `key` until anybody commits: a question costs some 5 ms, a look at the snapshot 1.
+    def once[T](self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What `compute` gives, kept by `key` until anybody commits: a question costs some 5 ms, a look at the
+        snapshot 1.
 
         Never kept from within a transaction that writes: its rows may be taken back.
         """
         if self._is_writing:
-            return ask()
-        now = self.snapshot()
-        if now != self._kept_at:
+            return compute()
+        current_snapshot = self.snapshot()
+        if current_snapshot != self._kept_at:
             self._kept.clear()
-            self._kept_at = now
+            self._kept_at = current_snapshot
         if key not in self._kept:
-            self._kept[key] = ask()
+            self._kept[key] = compute()
         return self._kept[key]
 
     def _note_folders(self, table: Table, folders: Iterable[str]) -> None:

@@ -88,13 +88,16 @@ class Corrected(BaseModel):
                 step = _attempted_step(s.name, plan, segments)
             if step is None and s.kind == STEP:
                 # Planned right after the step that was attempted last; the later ones move on by one
-                step = [-1, *(before.step for before in segments if before.step is not None)][-1] + 1
+                step = [
+                    -1,
+                    *(earlier_segment.step for earlier_segment in segments if earlier_segment.step is not None),
+                ][-1] + 1
                 plan.insert(step, s.name)
-                place = [at + (at >= step) for at in place]
+                place = [step_number + (step_number >= step) for step_number in place]
                 segments = [b if b.step is None or b.step < step else replace(b, step=b.step + 1) for b in segments]
-            completed, named = {IDLE: False, DONE: True}.get(s.kind, s.completed), is_name(s.name)
+            completed, is_named = {IDLE: False, DONE: True}.get(s.kind, s.completed), is_name(s.name)
             span = s.name, s.start_frame, s.end_frame, s.kind, completed
-            segments.append(Segment(*span, step, named=named, pace=s.pace))
+            segments.append(Segment(*span, step, named=is_named, pace=s.pace))
         self._check(segments, num_frames, len(plan))
         return segments, tuple(plan)
 
@@ -147,9 +150,9 @@ def validated[T: BaseModel](model: type[T], data: Any) -> T:
     except ValidationError as e:
         first = e.errors(include_url=False, include_context=False, include_input=False)[0]
         problem = PROBLEMS.get(first["type"]) or first["msg"].removeprefix("Value error, ")
-        where = ".".join(map(str, first["loc"]))
-        more = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
-        raise CorrectionError(": ".join(filter(None, [where, problem])) + more) from e
+        location = ".".join(map(str, first["loc"]))
+        further_errors = f" (and {e.error_count() - 1} more)" if e.error_count() > 1 else ""
+        raise CorrectionError(": ".join(filter(None, [location, problem])) + further_errors) from e
 
 
 def segments_of(row: dict[str, Any]) -> list[Segment]:
@@ -258,15 +261,15 @@ def _add(
     make: Callable[[Facts], dict[str, Any]],
     facts: Facts | None = None,
 ) -> dict[str, Any]:
-    said = {"author": checked_text("author", author, 100), "follows": follows}
-    said["comment"] = checked_text("comment", comment, 2000, empty=True)
+    statement = {"author": checked_text("author", author, 100), "follows": follows}
+    statement["comment"] = checked_text("comment", comment, 2000, empty=True)
 
     def new_row(newest: dict[str, Any]) -> list[dict[str, Any]]:
         its = checked_facts(dataset, episode_index, facts or episode_facts(lake, dataset, episode_index))
         # Nobody's correction is overwritten unseen: a new row follows the newest that its author has looked at
         if follows != newest.get("correction_id"):
             raise ConflictError(_conflict(dataset, episode_index, newest))
-        return [said | {"base_content_hash": its["content_hash"]} | make(its)]
+        return [statement | {"base_content_hash": its["content_hash"]} | make(its)]
 
     return say(lake, "corrections", new_row, row_id, dataset=dataset, episode_index=episode_index)[0]
 
@@ -274,19 +277,19 @@ def _add(
 def _conflict(dataset: str, episode_index: int, newest: dict[str, Any]) -> str:
     if not newest:
         return f"episode {episode_index} of {dataset} has no correction that yours could follow: reload it"
-    what = "took something back" if newest["rejects"] else f"{newest['status']} something"
-    what = "saved a correction" if newest["status"] == ACCEPTED else what
+    action = "took something back" if newest["rejects"] else f"{newest['status']} something"
+    action = "saved a correction" if newest["status"] == ACCEPTED else action
     when = f"on {newest['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload it, compare, save again"
-    return f"{newest['author']} {what} of episode {episode_index} of {dataset} {when}"
+    return f"{newest['author']} {action} of episode {episode_index} of {dataset} {when}"
 
 
 def row_id(row: dict[str, Any]) -> str:
     """The id of a row, a hash of all columns but the time: what a person says again after the same row has one id."""
     columns = [c.name for c in TABLES["corrections"].columns if c.name not in NO_WORDS]
-    said = [row.get(column) for column in columns if column not in SAID_LATER]
+    row_values = [row.get(column) for column in columns if column not in SAID_LATER]
     # What could not be said at first counts only where it is: rows of before keep their ids
-    said += [[column, row[column]] for column in SAID_LATER if row.get(column) is not None]
-    return content_key(json.dumps(said))[:16]
+    row_values += [[column, row[column]] for column in SAID_LATER if row.get(column) is not None]
+    return content_key(json.dumps(row_values))[:16]
 
 
 # Reading
@@ -315,8 +318,8 @@ def checked_facts(dataset: str, episode_index: int, facts: Facts | None) -> Fact
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
     # Without a content hash a correction could not say which pictures it was made of
     if facts["status"] != "ok" or facts["content_hash"] is None:
-        why = facts["reason"] or "it was not decoded yet; build it first"
-        raise CorrectionError(f"episode {episode_index} of {dataset} cannot be used: {why}")
+        reason = facts["reason"] or "it was not decoded yet; build it first"
+        raise CorrectionError(f"episode {episode_index} of {dataset} cannot be used: {reason}")
     return facts
 
 
@@ -354,11 +357,11 @@ def chunk_corrections(lake: Lake, dataset: str, chunk: int | None) -> list[dict[
 def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
     """For people: what counts or waits, or every row ever saved, by episode and time."""
     # Rows of recordings that left have the number that these had last
-    every = (
+    all_corrections = (
         "(SELECT c.* REPLACE (coalesce(r.episode_index, c.episode_index) AS episode_index) "
         "FROM corrections c LEFT JOIN recordings r USING (recording))"
     )
-    source = every if everything else "current_corrections"
+    source = all_corrections if everything else "current_corrections"
     return lake.dicts(
         f"SELECT {CURRENT_COLUMNS} FROM {source} WHERE dataset = coalesce(?, dataset) "
         "ORDER BY dataset, episode_index, created_at, correction_id",
@@ -374,11 +377,11 @@ def add_rows(lake: Lake, rows: Sequence[dict[str, Any]], on_rows: Callable[[int]
 
     Many are added in parts; `on_rows` is told after each how many are done.
     """
-    added = done = 0
+    added = num_done = 0
     for part in batched(rows, IMPORTED_AT_ONCE):
         added += _add_part(lake, part)
-        done += len(part)
-        on_rows(done)
+        num_done += len(part)
+        on_rows(num_done)
     return added
 
 

@@ -88,9 +88,9 @@ class Trouble:
         return {k: getattr(self, k) for k in ("severity", "what", "where", "detail", "remedy")}
 
 
-def _to_build(what: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Trouble:
+def _to_build(title: str, detail: str, *parts: Partition, paths: tuple[Path, ...] = ()) -> Trouble:
     """Trouble with partitions of one chunk, which a build makes again."""
-    return Trouble(ERROR, what, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
+    return Trouble(ERROR, title, f"{parts[0].dataset} chunk {parts[0].chunk}", detail, MEND, paths, parts=parts)
 
 
 def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
@@ -100,11 +100,11 @@ def rows_are_lost(troubles: Iterable[Trouble]) -> bool:
 
 def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
     """All that is wrong with a workspace, errors first; with `hashes` every byte of it is read."""
-    listed, there = data_files(lake), _sizes(lake)
-    lost = list(lake_files(lake, listed, there, read=hashes))
+    listed, stored_sizes = data_files(lake), _sizes(lake)
+    lake_troubles = list(lake_files(lake, listed, stored_sizes, read=hashes))
     # Rows whose files are lost cannot be read, so nothing is compared with them
     compared: list[Trouble] = []
-    if not rows_are_lost(lost):
+    if not rows_are_lost(lake_troubles):
         try:
             checks = (
                 shards,
@@ -117,13 +117,13 @@ def examine(lake: Lake, *, hashes: bool = False) -> list[Trouble]:
                 *((rows,) if hashes else ()),
             )
             compared = [trouble for check in checks for trouble in check(lake, hashes)]
-            compared += orphans(lake, listed, there)
+            compared += orphans(lake, listed, stored_sizes)
         except LakeError:
             # Not seen by size and ends: all of each file is read to tell which it is
-            lost = list(lake_files(lake, listed, there, read=True))
-            if not rows_are_lost(lost):
+            lake_troubles = list(lake_files(lake, listed, stored_sizes, read=True))
+            if not rows_are_lost(lake_troubles):
                 raise
-    troubles = [*lost, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
+    troubles = [*lake_troubles, *compared, *rollback(lake), *leftovers(lake.workspace), *disk_space(lake.workspace)]
     return sorted(troubles, key=lambda t: (t.severity != ERROR, t.what, t.where))
 
 
@@ -161,12 +161,14 @@ def data_files(lake: Lake) -> list[DataFile]:
     return list(dict.fromkeys(DataFile(*r) for r in lake.rows(sql, [place(lake.workspace).data])))
 
 
-def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int], *, read: bool) -> Iterator[Trouble]:
-    """Files of rows that are listed and are missing, or damaged; `there`: bytes of each file by its path.
+def lake_files(
+    lake: Lake, listed: Sequence[DataFile], stored_sizes: Mapping[str, int], *, read: bool
+) -> Iterator[Trouble]:
+    """Files of rows that are listed and are missing, or damaged; `stored_sizes`: bytes of each file by its path.
 
     A local file is seen to be damaged by its size and by how it begins and ends, or where all of it is `read`.
     """
-    details = {f: detail for f in listed if (detail := _damage_of(f, there.get(f.path), read))}
+    details = {f: detail for f in listed if (detail := _damage_of(f, stored_sizes.get(f.path), read))}
     is_known = details and "releases" not in {f.table for f in details}
     frozen = lake.rows("SELECT name, snapshot FROM releases ORDER BY 1") if is_known else []
     for f, detail in details.items():
@@ -177,10 +179,10 @@ def lake_files(lake: Lake, listed: Sequence[DataFile], there: Mapping[str, int],
 def _lost_old_file(f: DataFile, detail: str, frozen: Sequence[tuple[str, int]]) -> Trouble:
     """Trouble with a file that only older snapshots list, maybe those of releases."""
     names = ", ".join(name for name, snapshot in frozen if f.begin <= snapshot < (f.end or 0))
-    what, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
+    title, detail = f"lake file of {f.table}", f"{detail}; only older snapshots list it"
     if not names:
-        return Trouble(WARNING, what, f.path, detail, "proccorpus gc --keep-days 0")
-    return Trouble(ERROR, what, f.path, f"{detail}, of them release {names}", f"{RESTORE}, or delete the release")
+        return Trouble(WARNING, title, f.path, detail, "proccorpus gc --keep-days 0")
+    return Trouble(ERROR, title, f.path, f"{detail}, of them release {names}", f"{RESTORE}, or delete the release")
 
 
 def _damage_of(f: DataFile, size: int | None, read: bool) -> str:
@@ -226,47 +228,49 @@ def _lost_file(workspace: Workspace, f: DataFile, detail: str) -> Trouble:
 
 def _sizes(lake: Lake) -> dict[str, int]:
     """Bytes of each file of the lake's data by its path; a bucket is listed once."""
-    at = place(lake.workspace)
-    if at.is_bucket:
-        folder = UPath(at.data)
+    lake_place = place(lake.workspace)
+    if lake_place.is_bucket:
+        folder = UPath(lake_place.data)
         objects: Any = folder.fs.find(folder.path, detail=True)
         return {f"s3://{name}": facts["size"] for name, facts in objects.items()}
-    return {str(p): p.stat().st_size for p in Path(at.data).rglob("*.parquet")}
+    return {str(p): p.stat().st_size for p in Path(lake_place.data).rglob("*.parquet")}
 
 
 def rollback(lake: Lake) -> Iterator[Trouble]:
     """An older copy of the catalog beside newer files."""
-    if why := is_older(lake.workspace, lake.snapshot()):
+    if reason := is_older(lake.workspace, lake.snapshot()):
         remedy = "a build makes anew what this one does not list, and moves what it does not know to .removed/"
-        yield Trouble(WARNING, "older catalog", place(lake.workspace).catalog, why.partition(": ")[2], remedy)
+        yield Trouble(WARNING, "older catalog", place(lake.workspace).catalog, reason.partition(": ")[2], remedy)
 
 
 def people_lines(lake: Lake, _: bool) -> Iterator[Trouble]:
     """What people said, in the lake and in its lines."""
     path = lake.workspace.people
-    said, bad = people.read(lake.workspace)
-    there = {name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")} for name in people.KEPT}
-    lacking = sum(len(keys - said[name].keys()) for name, keys in there.items())
+    people_rows, bad = people.read(lake.workspace)
+    stored_keys = {
+        name: {people.key_of(TABLES[name], row) for row in lake.dicts(f"FROM {name}")} for name in people.KEPT
+    }
+    lacking = sum(len(keys - people_rows[name].keys()) for name, keys in stored_keys.items())
     if lacking or bad:
         detail = f"{lacking} rows of what people said have no line, {bad} lines cannot be read"
         yield Trouble(WARNING, "lines of people", str(path), detail, "proccorpus doctor --repair writes them anew")
 
 
-def orphans(lake: Lake, listed: Sequence[DataFile], there: Iterable[str]) -> Iterator[Trouble]:
+def orphans(lake: Lake, listed: Sequence[DataFile], stored_paths: Iterable[str]) -> Iterator[Trouble]:
     """Files that nothing lists: a crash left them, or a build is about to record them."""
     scheduled = lake.column(f"SELECT path FROM {CATALOG}.ducklake_files_scheduled_for_deletion")
     names, paths = {path.rpartition("/")[2] for path in scheduled}, {f.path for f in listed}
-    found = {
-        "lake data": [p for p in there if p not in paths and p.rpartition("/")[2] not in names],
+    unlisted_by_kind = {
+        "lake data": [p for p in stored_paths if p not in paths and p.rpartition("/")[2] not in names],
         "keyframes": list(unlisted_keyframes(lake, 0)),
         "shards": list(unlisted_shards(lake, 0)),
     }
-    for what, unlisted in found.items():
+    for kind, unlisted in unlisted_by_kind.items():
         if unlisted:
             detail = f"{len(unlisted)} files that nothing lists: a crash left them, or a build is about to record them"
-            moved = f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
-            remedy = f"nothing, {moved}; or proccorpus doctor --repair"
-            yield Trouble(WARNING, f"orphaned {what}", str(unlisted[0]), detail, remedy)
+            repair_note = f"the next build moves them to .removed/ once they are {GRACE_S / 60:.0f} minutes old"
+            remedy = f"nothing, {repair_note}; or proccorpus doctor --repair"
+            yield Trouble(WARNING, f"orphaned {kind}", str(unlisted[0]), detail, remedy)
 
 
 # Files beside the lake
@@ -302,8 +306,8 @@ def keyframes(lake: Lake, hashes: bool) -> Iterator[Trouble]:
         if hurt := list(filter(damage, listed)):
             # A damaged picture is mended by the stage that wrote it: the annotator's `segments`, or `frames`
             part = Partition("segments", dataset, chunk, run) if run else Partition("frames", dataset, chunk)
-            paths, gone = list(map(lake.workspace.keyframe, hurt)), list(map(damage, hurt)).count(MISSING)
-            detail = f"{gone} pictures that are listed are missing, {len(paths) - gone} damaged, such as {paths[0]}"
+            paths, absent = list(map(lake.workspace.keyframe, hurt)), list(map(damage, hurt)).count(MISSING)
+            detail = f"{absent} pictures that are listed are missing, {len(paths) - absent} damaged, such as {paths[0]}"
             yield _to_build("keyframes", detail, part, paths=_existing(paths))
 
 
@@ -342,16 +346,16 @@ def leftovers(workspace: Workspace) -> Iterator[Trouble]:
         detail = f"{len(partial_files)} files of remote datasets were not fetched to their end"
         remedy = "build again: it goes on where it stopped"
         yield Trouble(WARNING, "unfinished downloads", str(partial_files[0]), detail, remedy)
-    for begun in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
-        if not (begun.parent / "manifest.json").exists():
-            where = str(begun.parent)
-            yield Trouble(WARNING, "unfinished export", where, "it has no manifest", "run the same export again")
+    for partial_manifest in sorted((workspace.root / "exports").glob("*/manifest.partial*")):
+        if not (partial_manifest.parent / "manifest.json").exists():
+            location = str(partial_manifest.parent)
+            yield Trouble(WARNING, "unfinished export", location, "it has no manifest", "run the same export again")
 
 
 def disk_space(workspace: Workspace) -> Iterator[Trouble]:
     """Disks of the workspace that are nearly full; the data's disk is not ours to watch where it is a bucket."""
-    at = place(workspace)
-    folders = [workspace.root] if at.is_bucket else [Path(at.data), workspace.root]
+    lake_place = place(workspace)
+    folders = [workspace.root] if lake_place.is_bucket else [Path(lake_place.data), workspace.root]
     for folder in {f.stat().st_dev: f for f in folders if f.exists()}.values():
         free = shutil.disk_usage(folder).free
         if free < FEW_BYTES:
@@ -408,7 +412,7 @@ def rows(lake: Lake, _: bool) -> Iterator[Trouble]:
         if stage == "segments":
             # Only a VLM asks for pictures of its own; and of its labels some follow others
             unpublished = {"keyframes": run not in vlm_runs, "alignments": not len(tables["alignments"])}
-            tables = {name: found for name, found in tables.items() if not unpublished.get(name)}
+            tables = {name: table_troubles for name, table_troubles in tables.items() if not unpublished.get(name)}
         # Some stages look for findings, others do not, and hash none then
         findings = f"FROM findings WHERE {OF_CHUNK} AND stage = ?"
         with_findings = tables | {"findings": lake.arrow(findings, [dataset, chunk, stage])}

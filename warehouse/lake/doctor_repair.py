@@ -52,7 +52,7 @@ def recover(workspace: Workspace) -> list[str]:
     """
     if not (workspace.exists() or remains(workspace)):
         raise LakeError(workspace.absence)
-    done = [] if is_sound(workspace) else [_replace_catalog(workspace)]
+    actions = [] if is_sound(workspace) else [_replace_catalog(workspace)]
     with locked(workspace):
         # By its address a catalog is not looked at before, and made where there is none
         con = connect(workspace, read_only=False, catalog=place(workspace).attached)
@@ -62,8 +62,8 @@ def recover(workspace: Workspace) -> list[str]:
     upgraded(workspace, dry=False)
     lake = Lake(workspace)
     with closing(lake.con), lake.lock():
-        note_committed(workspace, lake.snapshot(), anew=True)
-    return done
+        note_committed(workspace, lake.snapshot(), is_reset=True)
+    return actions
 
 
 def _replace_catalog(workspace: Workspace) -> str:
@@ -82,31 +82,31 @@ def _replace_catalog(workspace: Workspace) -> str:
 
 def repair(workspace: Workspace, troubles: Sequence[Trouble]) -> list[str]:
     """Mend; returns what was done, a line each. Not while a build runs."""
-    lost = set(chain.from_iterable(trouble.data_files for trouble in troubles)) - {-1}
+    lost_file_ids = set(chain.from_iterable(trouble.data_files for trouble in troubles)) - {-1}
     damaged = chain.from_iterable(trouble.parts for trouble in troubles)
     # The catalog first: while it lists lost files, no query of their tables works
-    if lost:
-        _forget(workspace, sorted(lost))
+    if lost_file_ids:
+        _forget(workspace, sorted(lost_file_ids))
     # Opened anew, so that it reads the catalog as it is after the lost files were taken out
     lake = Lake(workspace)
     try:
         # While rows are lost for good, what people said cannot be compared with its lines
-        said = 0 if any(-1 in trouble.data_files for trouble in troubles) else _take_in(lake)
+        num_taken_in = 0 if any(-1 in trouble.data_files for trouble in troubles) else _take_in(lake)
         with lake.lock():
-            moved, young = _move_damaged(workspace, troubles)
-        outdated = 0 if lost else _delete_outdated(lake)
+            num_moved, young = _move_damaged(workspace, troubles)
+        outdated = 0 if lost_file_ids else _delete_outdated(lake)
         # Rows may have outlived their stage_runs line, which stood in a lost file: they are made again, too
         marked = _mark(lake, [*damaged, *_unpublished(lake)])
-        moved += sweep(lake)
+        num_moved += sweep(lake)
     finally:
         lake.con.close()
 
     lines = {
-        f"{len(lost)} lost files of rows taken out of the catalog": lost,
-        f"{said} rows of what people said taken in from {workspace.people.name}": said,
+        f"{len(lost_file_ids)} lost files of rows taken out of the catalog": lost_file_ids,
+        f"{num_taken_in} rows of what people said taken in from {workspace.people.name}": num_taken_in,
         f"{outdated} labels taken out of contents that their episodes do not have any more": outdated,
         f"{marked} stages of partitions marked as to be built again: run the build": marked,
-        f"{moved} damaged, half-written or unlisted files moved to {workspace.removed}; gc deletes them": moved,
+        f"{num_moved} damaged, half-written or unlisted files moved to {workspace.removed}; gc deletes them": num_moved,
         f"{young} half-written files stay: a build may be writing them": young,
     }
     return [line for line, was_done in lines.items() if was_done]
@@ -127,26 +127,26 @@ def _take_in(lake: Lake) -> int:
 
     Lines that the lake has and they lack are written.
     """
-    rows, gone, bad = people.missing(lake.workspace, lake.arrow)
+    rows, removed_keys, bad = people.missing(lake.workspace, lake.arrow)
     if any(map(len, rows.values())):
         lake.upsert("what people said, from its lines", **rows)
-    for name, keys in gone.items():
-        where = " AND ".join(f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key)
+    for name, keys in removed_keys.items():
+        condition = " AND ".join(f'"{column}" IS NOT DISTINCT FROM ?' for column in TABLES[name].key)
         for key in keys:
-            lake.remove("what people took back, from its lines", where, list(key), name)
+            lake.remove("what people took back, from its lines", condition, list(key), name)
     with lake.lock():
         if bad:
             set_aside(lake.workspace, [lake.workspace.people])
         people.rewrite(lake.workspace, lake.arrow)
-    return sum(map(len, rows.values())) + sum(map(len, gone.values()))
+    return sum(map(len, rows.values())) + sum(map(len, removed_keys.values()))
 
 
 def _move_damaged(workspace: Workspace, troubles: Sequence[Trouble]) -> tuple[int, int]:
     """Move damaged and half-written files aside; how many were moved, and how many are too young for it."""
-    before = time.time() - GRACE_S
+    latest_time = time.time() - GRACE_S
     # What is not built again is a half-written file, and somebody may be writing it
     is_built = {path: bool(t.parts or t.data_files) for t in troubles for path in filter(Path.exists, t.paths)}
-    young = {path for path, built in is_built.items() if not built and path.stat().st_mtime >= before}
+    young = {path for path, built in is_built.items() if not built and path.stat().st_mtime >= latest_time}
     set_aside(workspace, is_built.keys() - young)
     return len(is_built) - len(young), len(young)
 
@@ -165,12 +165,12 @@ def _forget(workspace: Workspace, ids: list[int]) -> None:
                 lake.con.execute(f"CREATE OR REPLACE VIEW {view.name} AS {view.sql}")
             snapshot = lake.snapshot()
             lake.con.close()
-            at, marks = place(workspace), ", ".join(map(str, ids))
-            open_catalog = postgres_session if at.is_postgres else partial(sqlite3.connect, timeout=60)
-            with closing(open_catalog(at.catalog)) as catalog, catalog:
+            lake_place, marks = place(workspace), ", ".join(map(str, ids))
+            open_catalog = postgres_session if lake_place.is_postgres else partial(sqlite3.connect, timeout=60)
+            with closing(open_catalog(lake_place.catalog)) as catalog, catalog:
                 for table in ("ducklake_data_file", "ducklake_delete_file"):
-                    where = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"
-                    catalog.cursor().execute(f"UPDATE {table} SET end_snapshot = {snapshot} WHERE {where}")
+                    condition = f"data_file_id IN ({marks}) AND end_snapshot IS NULL"
+                    catalog.cursor().execute(f"UPDATE {table} SET end_snapshot = {snapshot} WHERE {condition}")
     finally:
         lake.con.close()
 

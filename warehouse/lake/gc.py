@@ -77,9 +77,9 @@ def set_aside(workspace: Workspace, paths: Iterable[Path]) -> None:
             path.unlink()
             continue
         root = next((root for root in roots if path.is_relative_to(root)), path.parent)
-        to = workspace.removed / path.relative_to(root)
-        to.parent.mkdir(parents=True, exist_ok=True)
-        shutil.move(path, to)
+        target = workspace.removed / path.relative_to(root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
 
 
 def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_s: float = GRACE_S) -> list[Freed]:
@@ -89,8 +89,8 @@ def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_
     A query that still reads an expired snapshot may fail. Raises LakeError: a catalog that is an older copy does not
     say what is of no use.
     """
-    if why := is_older(lake.workspace, lake.snapshot()):
-        raise LakeError(f"{why}; gc deletes nothing meanwhile")
+    if reason := is_older(lake.workspace, lake.snapshot()):
+        raise LakeError(f"{reason}; gc deletes nothing meanwhile")
     # To look is no write: a workspace that may only be read can be looked at, too
     with nullcontext() if dry_run else lake.lock():
         # What nothing names any more, while all of it is still there to be counted
@@ -105,8 +105,8 @@ def collect(lake: Lake, keep_days: float = 7.0, *, dry_run: bool = False, grace_
             "files set aside": _files(lake.workspace.removed),
         }
         freed = [Freed("lake snapshots", len(expired), 0), Freed("lake data", len(data_bytes), sum(data_bytes))]
-        for what, paths in files.items():
-            freed.append(Freed(what, len(paths), sum(p.stat().st_size for p in paths)))
+        for kind, paths in files.items():
+            freed.append(Freed(kind, len(paths), sum(p.stat().st_size for p in paths)))
         # Snapshots first: a crash in between leaves files that nothing lists, not lists of files that are gone
         if not dry_run:
             _expire(lake, expired, grace_s)
@@ -161,17 +161,17 @@ def merge(lake: Lake) -> tuple[int, int]:
     """
     # A lake of an earlier version lacks it
     index_statistics(lake)
-    merged = made = 0
+    merged = num_made = 0
     deletes = "SELECT delete_file_count FROM ducklake_table_info('lake') WHERE table_name = ?"
     for name, folders in _small_files(lake).items():
         if lake.rows(deletes, [name])[0][0]:
             lake.rewrite(name, folders)
         while True:
             files, into = lake.merge(name, folders, SMALL_BYTES, MERGED_AT_ONCE)
-            merged, made = merged + files, made + into
+            merged, num_made = merged + files, num_made + into
             if not files:
                 break
-    return merged, made
+    return merged, num_made
 
 
 def small_files(lake: Lake) -> int:
@@ -203,8 +203,8 @@ def _data_of_expired(lake: Lake, expired: list[int]) -> list[int]:
 
     Read from DuckLake's own catalog, since a dry run of expiring does not say which files it would free.
     """
-    gone = ", ".join(map(str, expired)) or "-1"
-    staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({gone})"
+    expired_ids = ", ".join(map(str, expired)) or "-1"
+    staying = f"SELECT snapshot_id FROM {CATALOG}.ducklake_snapshot WHERE snapshot_id NOT IN ({expired_ids})"
     sql = " UNION ALL ".join(
         f"SELECT file_size_bytes FROM {CATALOG}.{table} f WHERE f.end_snapshot IS NOT NULL AND NOT EXISTS "
         f"(FROM ({staying}) k WHERE k.snapshot_id >= f.begin_snapshot AND k.snapshot_id < f.end_snapshot)"
@@ -228,11 +228,13 @@ def unlisted_keyframes(lake: Lake, grace_s: float) -> Iterator[Path]:
     releases = lake.rows("SELECT snapshot, name, created_at, created_at FROM releases")
     listed += [(_keyframes_of_release(lake, snapshot), [*values]) for snapshot, *values in releases]
     # As one text, with a sign that no file's name has: a list is slower, and Arrow takes 0.05 s to import
-    found = "SELECT unnest(string_split(?, '/')) AS sha256"
+    hash_query = "SELECT unnest(string_split(?, '/')) AS sha256"
     for sql, values in listed:
         # Each list takes its pictures out of what is left, until nothing is left to ask about
         if unlisted:
-            unlisted = lake.column(f"FROM ({found}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(unlisted), *values])
+            unlisted = lake.column(
+                f"FROM ({hash_query}) ANTI JOIN ({sql}) USING (sha256)", ["/".join(unlisted), *values]
+            )
     return (files[name] for name in unlisted)
 
 
@@ -287,12 +289,12 @@ def _unlisted_in_stores(lake: Lake, grace_s: float) -> Iterator["UPath"]:
     # Stems, since a tar and its index go or stay together
     listed = _listed_stems(lake)
     our_names = tuple(f"{name}-" for name in lake.column("SELECT dataset FROM datasets"))
-    before = time.time() - grace_s
+    latest_time = time.time() - grace_s
     # A store may be a bucket of many terabytes: only the folders that shards are written to are listed
     folders = (UPath(store) / split for store, split in product(stores, SPLITS))
     for path in chain.from_iterable(folder.iterdir() for folder in folders if folder.exists()):
         is_ours = path.name.startswith(our_names) and path.name.endswith((".tar", ".index.json"))
-        if is_ours and _stem(path) not in listed and _modified(path) < before:
+        if is_ours and _stem(path) not in listed and _modified(path) < latest_time:
             yield path
 
 
@@ -302,14 +304,14 @@ def _stem(path: "Path | UPath") -> str:
 
 
 def _modified(path: "UPath") -> float:
-    at = path.fs.modified(path.path)
-    return at.timestamp() if isinstance(at, datetime) else float(at)
+    modified_time = path.fs.modified(path.path)
+    return modified_time.timestamp() if isinstance(modified_time, datetime) else float(modified_time)
 
 
 def _files(folder: Path, grace_s: float | None = None) -> list[Path]:
     """Files below a folder; those that are older than a time of grace."""
-    before = inf if grace_s is None else time.time() - grace_s
-    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < before]
+    latest_time = inf if grace_s is None else time.time() - grace_s
+    return [path for path in folder.rglob("*") if path.is_file() and path.stat().st_mtime < latest_time]
 
 
 # Of what was taken down

@@ -69,7 +69,7 @@ class Lake(LakeConnection):
             # One thread: builds are parallel by processes, and with several a query was seen to spin for ever on a
             # crowded machine, waiting for a worker that had missed its wake-up (DuckDB 1.5.5)
             super().__init__(workspace, connect(workspace, read_only=read_only, snapshot=snapshot, threads=1))
-            version = checked_version(self.con, workspace, at=snapshot, may_be_older=may_be_older)
+            version = checked_version(self.con, workspace, snapshot=snapshot, may_be_older=may_be_older)
             if version is None and read_only:
                 raise LakeError(workspace.absence)
             if version is None:
@@ -89,67 +89,70 @@ class Lake(LakeConnection):
         *,
         registered: Mapping[str, pa.Table] | None = None,
         outdated: Collection[int] = (),
-        moved: Mapping[int, int] = NO_MOVES,
+        moved_episodes: Mapping[int, int] = NO_MOVES,
     ) -> int:
         """Replace the partition of `run` by `tables`, in one transaction; returns the snapshot that holds it.
 
         `upserts` replace rows of the same key in unpartitioned tables, `registered` are added where those have none of
         the same key; `parts` are further stage_runs lines (the chunks that a dataset-wide stage registers). `outdated`:
-        episodes that hold other contents now, or none: the rows of all labels of the former contents go. `moved`:
+        episodes that hold other contents now, or none: the rows of all labels of the former contents go.
+        `moved_episodes`:
         numbers that recordings had, and have now: imported labels go with them. What other processes wait to publish
         goes into the same transaction, as this may go into theirs. Raises LakeError when a key is not unique or a row
         belongs to another partition; nothing is changed.
         """
         staged = tables if findings is None else {**tables, "findings": findings}
-        one = StageOutput(run, staged, registered or {}, upserts or {}, parts, frozenset(outdated), dict(moved))
-        one.check()
-        with turn(self.workspace, one) as snapshot:
+        output = StageOutput(
+            run, staged, registered or {}, upserts or {}, parts, frozenset(outdated), dict(moved_episodes)
+        )
+        output.check()
+        with turn(self.workspace, output) as snapshot:
             if snapshot:
                 self._shared_at = time.monotonic()
                 return snapshot
             if time.monotonic() - self._shared_at < SHARED_S:
                 time.sleep(PAUSE_S)  # they come again in a moment
-            others = waiting(self.workspace, one)
+            other_outputs = waiting(self.workspace, output)
             try:
-                snapshot = self._write_all([one, *others.values()])
+                snapshot = self._write_all([output, *other_outputs.values()])
             except (LakeError, duckdb.Error, pa.ArrowException) as e:
-                if not others or was_interrupted(e):
+                if not other_outputs or was_interrupted(e):
                     raise
                 # Another one's rows may be the reason: who offers them hears of it at its own turn
-                return self._write_all([one])
-            if others:
+                return self._write_all([output])
+            if other_outputs:
                 self._shared_at = time.monotonic()
-                tell_committed(others, snapshot)
+                tell_committed(other_outputs, snapshot)
         return snapshot
 
-    def _write_all(self, made: Sequence[StageOutput]) -> int:
+    def _write_all(self, outputs: Sequence[StageOutput]) -> int:
         """Publish some partitions, no two of them the same, in one transaction: each table is written once."""
-        said = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in made)
-        with self.transaction(said):
+        message = ", ".join(f"{r.stage} {r.dataset}:{'' if r.chunk is None else r.chunk}" for r, *_ in outputs)
+        with self.transaction(message):
             snapshot = self._commits = self.snapshot() + 1
             # First what the same stages published before of these partitions goes, and labels of contents that are gone
-            for each in made:
-                if each.outdated or each.moved:
-                    carried = forget_labels(self, each.run.dataset, each.outdated, each.moved)
+            for output in outputs:
+                if output.outdated or output.moved:
+                    carried = forget_labels(self, output.run.dataset, output.outdated, output.moved)
                     for name, data in carried.items():
                         self._insert(TABLES[name], data)
-            again = self._delete_former(made)
+            is_repeated = self._delete_former(outputs)
             # Then rows of the partitions, and those that belong to none, such as the label run that made the labels
             for write, kind in ((self._insert, "tables"), (self._upsert, "upserts"), (self._register, "registered")):
-                for name, data in joined(map(attrgetter(kind), made)).items():
+                for name, data in joined(map(attrgetter(kind), outputs)).items():
                     write(TABLES[name], data)
-            for each in made:
-                if each.run.chunk is None:
-                    self._name_recordings(each.run.dataset)
+            for output in outputs:
+                if output.run.chunk is None:
+                    self._name_recordings(output.run.dataset)
             # At last the lines that say so: a plan goes by them alone
-            for each in made:
-                self._forget_chunks(each.run, each.parts)
+            for output in outputs:
+                self._forget_chunks(output.run, output.parts)
             table = TABLES["stage_runs"]
-            lines = table.rows([run.row(snapshot) for each in made for run in (each.run, *each.parts)])
-            (self._upsert if again else self._add)(table, lines)
+            lines = table.rows([run.row(snapshot) for output in outputs for run in (output.run, *output.parts)])
+            (self._upsert if is_repeated else self._add)(table, lines)
         return snapshot
 
-    def _delete_former(self, made: Sequence[StageOutput]) -> bool:
+    def _delete_former(self, outputs: Sequence[StageOutput]) -> bool:
         """Delete what was published before of the same partitions; was there any?
 
         It came with a stage_runs line. Where there is none nothing is deleted: each DELETE costs some 15 ms, and a
@@ -157,14 +160,16 @@ class Lake(LakeConnection):
         """
         # Compared as rows: conditions of columns make DuckLake look through the statistics of all files of all tables,
         # ten times as slow as reading this small table
-        asked = ", ".join(["(?, ?, ?)"] * len(made))
-        sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({asked})"
-        before = set(self.rows(sql, [value for each in made for value in each.run.key]))
-        for run, name in ((each.run, name) for each in made if each.run.key in before for name in each.tables):
+        placeholders = ", ".join(["(?, ?, ?)"] * len(outputs))
+        sql = f"SELECT stage, dataset, chunk FROM stage_runs WHERE (stage, dataset, chunk) IN ({placeholders})"
+        former_keys = set(self.rows(sql, [value for output in outputs for value in output.run.key]))
+        for run, name in (
+            (output.run, name) for output in outputs if output.run.key in former_keys for name in output.tables
+        ):
             partition = run.partition_of(TABLES[name])
             conditions = " AND ".join(self._condition(column, run) for column in partition)
             self.con.execute(f"DELETE FROM {name} WHERE {conditions}", [*partition.values()])
-        return bool(before)
+        return bool(former_keys)
 
     def _forget_chunks(self, run: StageRun, parts: Sequence[StageRun]) -> None:
         """Of a listing: drop its lines of the dataset, and all rows of chunks that are not among `parts`: the source
@@ -176,10 +181,10 @@ class Lake(LakeConnection):
         self.con.execute("DELETE FROM stage_runs WHERE stage = ? AND dataset = ?", [run.stage, run.dataset])
         present = ", ".join(str(p.chunk) for p in parts if p.chunk is not None)
         is_lost = f"chunk NOT IN ({present})" if present else "true"
-        where = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
+        condition = f"dataset = ? AND chunk <> {WHOLE_DATASET} AND {is_lost}"
         for table in TABLES.values():
             if {"dataset", "chunk"} <= set(table.schema.names):
-                self.con.execute(f"DELETE FROM {table.name} WHERE {where}", [run.dataset])
+                self.con.execute(f"DELETE FROM {table.name} WHERE {condition}", [run.dataset])
 
     def upsert(self, message: str, **tables: pa.Table) -> None:
         """Replace rows of the same key in unpartitioned tables, in one transaction."""
@@ -234,8 +239,8 @@ class Lake(LakeConnection):
     def _name_recordings(self, dataset: str) -> None:
         """Give what people said before recordings were known the recording that has the number now."""
         for table in STATEMENTS:
-            where = "dataset = ? AND recording IS NULL AND episode_index IS NOT NULL"
-            if self.rows(f"SELECT 1 FROM {table} WHERE {where} LIMIT 1", [dataset]):
+            condition = "dataset = ? AND recording IS NULL AND episode_index IS NOT NULL"
+            if self.rows(f"SELECT 1 FROM {table} WHERE {condition} LIMIT 1", [dataset]):
                 self.con.execute(
                     f"UPDATE {table} SET recording = r.recording FROM recordings r WHERE {table}.recording IS NULL "
                     f"AND {table}.dataset = ? AND r.dataset = {table}.dataset AND r.left_at IS NULL "
@@ -251,13 +256,13 @@ class Lake(LakeConnection):
                 self.con.execute(f'DELETE FROM {name} WHERE list_contains(?, "{column}")', [values])
                 self._add(TABLES[name], data)
 
-    def remove(self, message: str, where: str, values: list[Any], *tables: str) -> int:
+    def remove(self, message: str, condition: str, values: list[Any], *tables: str) -> int:
         """Delete the rows of some tables that fit a condition, in one transaction; returns how many of the first."""
         with self.lock(), self.transaction(message):
-            count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {where}", values)[0][0]
+            count = self.rows(f"SELECT count(*) FROM {tables[0]} WHERE {condition}", values)[0][0]
             for name in tables:
-                self._say(TABLES[name], self.arrow(f"FROM {name} WHERE {where}", values), "gone")
-                self.con.execute(f"DELETE FROM {name} WHERE {where}", values)
+                self._say(TABLES[name], self.arrow(f"FROM {name} WHERE {condition}", values), "gone")
+                self.con.execute(f"DELETE FROM {name} WHERE {condition}", values)
         return count
 
     def carry(
@@ -331,7 +336,7 @@ class Lake(LakeConnection):
             options = f"max_file_size => {int(max_bytes)}, max_compacted_files => {int(at_most)}"
             merged = self.rows(f"CALL ducklake_merge_adjacent_files('lake', ?, {options})", [name])
             self._note_folders(TABLES[name], folders)
-        return sum(files for *_, files, _ in merged), sum(made for *_, made in merged)
+        return sum(files for *_, files, _ in merged), sum(num_made for *_, num_made in merged)
 
     def _condition(self, column: str, run: StageRun) -> str:
         """SQL: a column of the partition that `run` replaces has a value, its one parameter."""
@@ -343,27 +348,29 @@ class Lake(LakeConnection):
         return row_by_row(column) if column in by_row else f"{column} = ?"
 
     def _upsert(self, table: Table, data: pa.Table) -> None:
-        match, said = _same_key(table, "t"), data
+        match, changed_rows = _same_key(table, "t"), data
         check_keys(table, data)
         with self._new_rows(data):
             # To ask first costs a third of a DELETE, and most rows are new
             if data.num_rows and self.rows(f"SELECT 1 FROM {table.name} t SEMI JOIN new_rows n ON {match} LIMIT 1"):
                 if table.name in people.KEPT:  # what is there as it is needs no further line
                     columns = quoted(tuple(data.column_names))
-                    said = self.arrow(f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}")
+                    changed_rows = self.arrow(
+                        f"SELECT {columns} FROM new_rows EXCEPT SELECT {columns} FROM {table.name}"
+                    )
                 self.con.execute(f"DELETE FROM {table.name} t WHERE EXISTS (FROM new_rows n WHERE {match})")
         self._insert(table, data)
-        self._say(table, said)
+        self._say(table, changed_rows)
 
     def _add(self, table: Table, data: pa.Table) -> None:
         check_keys(table, data)
         self._insert(table, data)
         self._say(table, data)
 
-    def _say(self, table: Table, rows: pa.Table, what: str = "row") -> None:
+    def _say(self, table: Table, rows: pa.Table, kind: str = "row") -> None:
         """Lines of rows that are added, or `gone`, for the commit, where people's lines have the table."""
         if table.name in people.KEPT:
-            self._said += people.lines_of(table.name, rows.to_pylist(), what)
+            self._said += people.lines_of(table.name, rows.to_pylist(), kind)
 
     @contextmanager
     def _new_rows(self, data: pa.Table) -> Iterator[None]:
@@ -391,15 +398,18 @@ class Lake(LakeConnection):
     def _note_partitions(self, table: Table, data: pa.Table) -> None:
         # Not by Arrow's own functions, which take 0.3 s to import
         partitions = set(zip(*(data[column].to_pylist() for column in table.partition), strict=True))
-        folders = ([f"{column}={v}" for column, v in zip(table.partition, of, strict=True)] for of in partitions)
+        folders = (
+            [f"{column}={v}" for column, v in zip(table.partition, partition_values, strict=True)]
+            for partition_values in partitions
+        )
         self._note_folders(table, (os.path.join(*parts) for parts in folders))
 
 
 def _make_folders(workspace: Workspace) -> None:
     workspace.root.mkdir(parents=True, exist_ok=True)
-    at = place(workspace)
-    if not at.is_bucket:
-        os.makedirs(at.data, exist_ok=True)
+    lake_place = place(workspace)
+    if not lake_place.is_bucket:
+        os.makedirs(lake_place.data, exist_ok=True)
 
 
 @cache
@@ -427,6 +437,6 @@ def forget_lakes() -> None:
     _cached.cache_clear()
 
 
-def _same_key(table: Table, one: str) -> str:
-    """SQL: row `one` of a table has the key of row n."""
-    return " AND ".join(f'{one}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)
+def _same_key(table: Table, alias: str) -> str:
+    """SQL: row `alias` of a table has the key of row n."""
+    return " AND ".join(f'{alias}."{k}" IS NOT DISTINCT FROM n."{k}"' for k in table.key)

@@ -120,16 +120,16 @@ def near_copies(lake: Lake) -> list[NearDuplicate]:
     lake.con.execute("DROP TABLE copy_hashes")
     aligned = lake.rows(_ALIGNED) if lake.rows("FROM copy_partners LIMIT 1") else []
     lake.con.execute("DROP TABLE copy_partners")
-    found = []
+    duplicates = []
     for split, shift, *of_both in aligned:
-        held, trained = Run(*of_both[:3]), Run(*of_both[3:])
+        held_run, trained = Run(*of_both[:3]), Run(*of_both[3:])
         # Coding and light change a picture a little everywhere. Without keyframes of one moment the two are copies
-        peaks = _peaks(lake, held, trained, 1, shift, 0)
+        peaks = _peaks(lake, held_run, trained, 1, shift, 0)
         if not peaks or float(np.median(peaks)) <= MAX_PEAK:
             shifted = f", shifted by {abs(shift)} frames" if shift else ""
-            shows = f"{held} ({split}) shows the pictures of {trained} (train){shifted}"
-            found.append(NearDuplicate(held, trained, shows))
-    return sorted(found, key=lambda pair: (pair.held, pair.trained))
+            shows = f"{held_run} ({split}) shows the pictures of {trained} (train){shifted}"
+            duplicates.append(NearDuplicate(held_run, trained, shows))
+    return sorted(duplicates, key=lambda pair: (pair.held, pair.trained))
 
 
 # By what an encoder saw
@@ -150,10 +150,10 @@ def look_alikes(lake: Lake) -> list[NearDuplicate]:
     for encoder, cells, datasets in comparable:
         runs, splits, means = _means(lake, encoder, cells, datasets)
         partners = _partners(runs, splits, means)
-        for some in batched(sorted(partners), HELD_AT_A_TIME):
-            for held, trained in _compared(lake, runs, {place: partners[place] for place in some}):
-                looks = f"{runs[held]} ({splits[held]}) looks to {encoder} like {runs[trained]} (train)"
-                pairs.append(NearDuplicate(runs[held], runs[trained], f"{looks} from beginning to end"))
+        for held_places in batched(sorted(partners), HELD_AT_A_TIME):
+            for held_place, trained in _compared(lake, runs, {place: partners[place] for place in held_places}):
+                looks = f"{runs[held_place]} ({splits[held_place]}) looks to {encoder} like {runs[trained]} (train)"
+                pairs.append(NearDuplicate(runs[held_place], runs[trained], f"{looks} from beginning to end"))
     return sorted(pairs, key=lambda pair: (pair.held, pair.trained))
 
 
@@ -164,14 +164,18 @@ def not_looked_at(lake: LakeConnection, datasets: Sequence[str]) -> str:
         "WHERE list_contains(?, dataset) GROUP BY 1"
     )
     # Of each dataset who looked at it: encoders with the sizes of their grids
-    seen: dict[str, list[str]] = {name: [] for name in datasets} | dict(lake.rows(sql, [list(datasets)]))
-    unseen = [name for name in datasets if not seen[name]]
-    counts = Counter(chain.from_iterable(seen.values()))
-    alone = [name for name in datasets if seen[name] and {counts[encoder] for encoder in seen[name]} == {1}]
-    named = "; ".join(f"{name}, by {' and '.join(sorted(seen[name]))}" for name in alone)
+    encoders_by_dataset: dict[str, list[str]] = {name: [] for name in datasets} | dict(lake.rows(sql, [list(datasets)]))
+    unseen = [name for name in datasets if not encoders_by_dataset[name]]
+    counts = Counter(chain.from_iterable(encoders_by_dataset.values()))
+    alone = [
+        name
+        for name in datasets
+        if encoders_by_dataset[name] and {counts[encoder] for encoder in encoders_by_dataset[name]} == {1}
+    ]
+    dataset_texts = "; ".join(f"{name}, by {' and '.join(sorted(encoders_by_dataset[name]))}" for name in alone)
     reasons = {
         f'no encoder has looked at {", ".join(unseen)} (embeddings.when = "always")': unseen and len(datasets) > 1,
-        f"another encoder than at the others has looked at {named}": alone and len(datasets) - len(unseen) > 1,
+        f"another encoder than at the others has looked at {dataset_texts}": alone and len(datasets) - len(unseen) > 1,
     }
     return "; ".join(filter(reasons.get, reasons))
 
@@ -182,12 +186,12 @@ def _means(lake: Lake, encoder: str, cells: int, datasets: Sequence[str]) -> tup
     splits: list[str] = []
     means = [np.zeros((0, 256), np.float32)]
     for dataset in datasets:
-        here = lake.rows(
+        episode_rows = lake.rows(
             f"SELECT dataset, episode_index, camera, split FROM {USABLE} WHERE dataset = ? ORDER BY 2", [dataset]
         )
-        place = {episode: k for k, (_, episode, *_) in enumerate(here)}
+        place = {episode: k for k, (_, episode, *_) in enumerate(episode_rows)}
         # Sums of what float16 holds are exact in float64, in any order
-        sums, counts = np.zeros((len(here), 256)), np.zeros(len(here), np.int64)
+        sums, counts = np.zeros((len(episode_rows), 256)), np.zeros(len(episode_rows), np.int64)
         reader = lake.con.execute(
             "SELECT e.episode_index, e.embedding FROM embeddings e "
             f"JOIN {USABLE} u ON u.dataset = e.dataset AND u.episode_index = e.episode_index AND u.camera = e.camera "
@@ -199,8 +203,8 @@ def _means(lake: Lake, encoder: str, cells: int, datasets: Sequence[str]) -> tup
             np.add.at(sums, places, batch.column(1).flatten().to_numpy().reshape(len(places), 256))
             np.add.at(counts, places, 1)
         enough = np.flatnonzero(counts >= MIN_PICTURES)
-        runs += [Run(*here[k][:3]) for k in enough]
-        splits += [here[k][3] for k in enough]
+        runs += [Run(*episode_rows[k][:3]) for k in enough]
+        splits += [episode_rows[k][3] for k in enough]
         means.append(_directions(sums[enough]).astype(np.float32))
     return runs, splits, np.concatenate(means)
 
@@ -215,8 +219,8 @@ def _partners(runs: Sequence[Run], splits: Sequence[str], means: np.ndarray) -> 
     """By place of a held-out run: likest runs of other datasets' training, and likest runs of its own dataset."""
     datasets, is_training = np.array([run.dataset for run in runs]), np.array(splits) == "train"
     partners = {}
-    for held in batched(np.flatnonzero(~is_training), HELD_AT_A_TIME):
-        for run, likeness in zip(held, means[list(held)] @ means.T, strict=True):
+    for held_places in batched(np.flatnonzero(~is_training), HELD_AT_A_TIME):
+        for run, likeness in zip(held_places, means[list(held_places)] @ means.T, strict=True):
             is_own = datasets == datasets[run]
             candidates = _likest(likeness, is_training & ~is_own & (likeness >= MIN_MEAN), MAX_PARTNERS)
             if candidates:
@@ -225,43 +229,43 @@ def _partners(runs: Sequence[Run], splits: Sequence[str], means: np.ndarray) -> 
     return partners
 
 
-def _likest(likeness: np.ndarray, among: np.ndarray, most: int) -> list[int]:
+def _likest(likeness: np.ndarray, among: np.ndarray, max_places: int) -> list[int]:
     """Places of the largest values among some, the largest first; of equal ones the first."""
     places = np.flatnonzero(among)
-    return places[np.argsort(-likeness[places], kind="stable")[:most]].tolist()
+    return places[np.argsort(-likeness[places], kind="stable")[:max_places]].tolist()
 
 
 def _compared(
     lake: Lake, runs: Sequence[Run], partners: dict[int, tuple[list[int], list[int]]]
 ) -> Iterator[tuple[int, int]]:
     """Of some held-out runs those that look like one of their partners, and clearly less like their siblings."""
-    wanted = set(partners).union(*(candidates + siblings for candidates, siblings in partners.values()))
-    seen = _seen(lake, runs, wanted)
-    for held in filter(lambda place: _changes(seen[place]), partners):
-        candidates, siblings = partners[held]
-        distances = [_apart(seen[held], seen[sibling])[0] for sibling in siblings]
+    requested_places = set(partners).union(*(candidates + siblings for candidates, siblings in partners.values()))
+    run_cells = _seen(lake, runs, requested_places)
+    for held_place in filter(lambda place: _changes(run_cells[place]), partners):
+        candidates, siblings = partners[held_place]
+        distances = [_apart(run_cells[held_place], run_cells[sibling])[0] for sibling in siblings]
         limit = min(MAX_CELL, STANDS_OUT * float(np.median(distances))) if siblings else MAX_CELL
-        for other in filter(lambda place: _changes(seen[place]), candidates):
-            distance, together = _apart(seen[held], seen[other])
-            if distance <= limit and _show_the_same(lake, runs[held], runs[other], *together):
-                yield held, other
+        for candidate in filter(lambda place: _changes(run_cells[place]), candidates):
+            distance, frame_pairs = _apart(run_cells[held_place], run_cells[candidate])
+            if distance <= limit and _show_the_same(lake, runs[held_place], runs[candidate], *frame_pairs):
+                yield held_place, candidate
 
 
 _Seen = tuple[np.ndarray, np.ndarray]  # of a run: frames int64 [k], unit vectors of each cell float32 [k, cells, 64]
 
 
-def _seen(lake: Lake, runs: Sequence[Run], wanted: Collection[int]) -> dict[int, _Seen]:
+def _seen(lake: Lake, runs: Sequence[Run], requested_places: Collection[int]) -> dict[int, _Seen]:
     """What was seen of some runs, by place."""
     by_camera: dict[tuple[str, str], dict[int, int]] = {}
-    for place in sorted(wanted):
+    for place in sorted(requested_places):
         run = runs[place]
         by_camera.setdefault((run.dataset, run.camera), {})[run.episode_index] = place
-    seen: dict[int, _Seen] = {}
+    cells_by_place: dict[int, _Seen] = {}
     for (dataset, camera), places in by_camera.items():
-        for episode, found in episode_embeddings(lake.con, dataset, places, [camera], ("cells",)).items():
-            cells = found.features.reshape(len(found.frame_indices), -1, CELL)
-            seen[places[episode]] = found.frame_indices, _directions(cells)
-    return seen
+        for episode, embeddings in episode_embeddings(lake.con, dataset, places, [camera], ("cells",)).items():
+            cells = embeddings.features.reshape(len(embeddings.frame_indices), -1, CELL)
+            cells_by_place[places[episode]] = embeddings.frame_indices, _directions(cells)
+    return cells_by_place
 
 
 def _changes(run: _Seen) -> bool:
@@ -270,50 +274,51 @@ def _changes(run: _Seen) -> bool:
     return float((1 - np.einsum("kcd,cd->kc", cells, cells[len(cells) // 2])).max()) > MAX_CELL
 
 
-def _apart(one: _Seen, other: _Seen) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
-    """How far two runs are apart, and the frames of `one` and of `other` that go together.
+def _apart(first_cells: _Seen, second_cells: _Seen) -> tuple[float, tuple[np.ndarray, np.ndarray]]:
+    """How far two runs are apart, and the frames of `first_cells` and of `second_cells` that go together.
 
     Each picture of the run that has fewer goes with the likest picture of the other. Of the two that go together the
     cell that is farthest apart counts, of all of them the median: 0 is equal.
     """
-    (frames, few), (others, many) = sorted((one, other), key=lambda seen: len(seen[0]))
-    likest = (few.reshape(len(few), -1) @ many.reshape(len(many), -1).T).argmax(axis=1)
-    farthest = 1 - np.einsum("kcd,kcd->kc", few, many[likest]).min(axis=1)
-    together = (frames, others[likest]) if frames is one[0] else (others[likest], frames)
-    return float(np.median(farthest)), together
+    (frames, few), (longer_frames, longer_cells) = sorted((first_cells, second_cells), key=lambda seen: len(seen[0]))
+    likest = (few.reshape(len(few), -1) @ longer_cells.reshape(len(longer_cells), -1).T).argmax(axis=1)
+    farthest = 1 - np.einsum("kcd,kcd->kc", few, longer_cells[likest]).min(axis=1)
+    frame_pairs = (frames, longer_frames[likest]) if frames is first_cells[0] else (longer_frames[likest], frames)
+    return float(np.median(farthest)), frame_pairs
 
 
-def _show_the_same(lake: Lake, one: Run, other: Run, frames: np.ndarray, others: np.ndarray) -> bool:
+def _show_the_same(lake: Lake, run: Run, other_run: Run, frames: np.ndarray, other_frames: np.ndarray) -> bool:
     """Do stored pictures of the same moments differ a little everywhere, not by much where an object stands elsewhere?
 
     Moments are the same by the line through the frames that go together, to half a step between pictures.
     """
-    if min(len(np.unique(frames)), len(np.unique(others))) < MIN_MOMENTS:
+    if min(len(np.unique(frames)), len(np.unique(other_frames))) < MIN_MOMENTS:
         return False
     # The line through points of which some are astray, by medians
-    dx, dy = frames[None] - frames[:, None], others[None] - others[:, None]
+    dx, dy = frames[None] - frames[:, None], other_frames[None] - other_frames[:, None]
     slope = float(np.median(dy[dx > 0] / dx[dx > 0]))
-    tolerance = float(np.median(np.diff(np.unique(others)))) / 2
-    peaks = _peaks(lake, one, other, slope, float(np.median(others - slope * frames)), tolerance)
+    tolerance = float(np.median(np.diff(np.unique(other_frames)))) / 2
+    peaks = _peaks(lake, run, other_run, slope, float(np.median(other_frames - slope * frames)), tolerance)
     return len(peaks) >= MIN_MOMENTS and float(np.quantile(peaks, 0.25)) <= MAX_LOW_PEAK
 
 
 # By stored pictures
 
 
-def _peaks(lake: Lake, one: Run, other: Run, slope: float, offset: float, tolerance: float) -> list[float]:
-    """How far the largest differences stand out at each moment that both have a stored picture of: frame k of `one` and
-    frame slope k + offset of `other`, give or take."""
-    kept, others = (
+def _peaks(lake: Lake, first_run: Run, other_run: Run, slope: float, offset: float, tolerance: float) -> list[float]:
+    """How far the largest differences stand out at each moment that both have a stored picture of: frame k of
+    `first_run` and
+    frame slope k + offset of `other_run`, give or take."""
+    run_keyframes, other_keyframes = (
         coarse_keyframes(lake, run.dataset, [run.episode_index]).get((run.episode_index, run.camera), {})
-        for run in (one, other)
+        for run in (first_run, other_run)
     )
     peaks = []
-    for frame, sha256 in kept.items():
+    for frame, sha256 in run_keyframes.items():
         expected = slope * frame + offset
-        nearest = min(others, key=lambda f, at=expected: abs(f - at), default=None)
+        nearest = min(other_keyframes, key=lambda f, at=expected: abs(f - at), default=None)
         if nearest is not None and abs(nearest - expected) <= tolerance:
-            peaks.append(peak(_luma_grid(lake, sha256), _luma_grid(lake, others[nearest])))
+            peaks.append(peak(_luma_grid(lake, sha256), _luma_grid(lake, other_keyframes[nearest])))
     return peaks
 
 

@@ -106,20 +106,20 @@ def add_outcomes(lake: Lake, dataset: str, file: str, outcomes: Sequence[StatedO
     the import that said it.
     """
     standing: dict[int, dict[str, Any]] = {}
-    said = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
+    statements = [asdict(o) | {"file": file, "undoes": None} for o in outcomes]
 
     def is_new(row: dict[str, Any]) -> bool:
-        before = standing.get(row["episode_index"], {})
-        return any(row[column] != before.get(column) for column in ("success", "note", "author", "file"))
+        former_row = standing.get(row["episode_index"], {})
+        return any(row[column] != former_row.get(column) for column in ("success", "note", "author", "file"))
 
     def rows(_: Any) -> list[dict[str, Any]]:
         current = lake.dicts("SELECT * FROM current_outcomes WHERE dataset = ?", [dataset])
         standing.update({row["episode_index"]: row for row in current})
         # All of it, so that taking an earlier import back leaves what this one says
-        return said if any(map(is_new, said)) else []
+        return statements if any(map(is_new, statements)) else []
 
     saved = say(lake, "outcomes", rows, dataset=dataset)
-    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, said))
+    return (saved or [standing[outcomes[0].episode_index]])[0]["import_id"], sum(map(is_new, statements))
 
 
 def say_outcome(
@@ -176,10 +176,12 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
     dataset = taken_back[0]["dataset"]
 
     def rows(_: Any) -> list[dict[str, Any]]:
-        for who, when in lake.rows("SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]):
-            raise CorrectionError(f"{import_id} was taken back by {who} on {when:%Y-%m-%d %H:%M} UTC")
-        said = {"success": None, "note": note or None, "author": author, "file": None, "undoes": import_id}
-        return [{"episode_index": row["episode_index"]} | said for row in taken_back]
+        for undoing_author, when in lake.rows(
+            "SELECT author, created_at FROM outcomes WHERE undoes = ? LIMIT 1", [import_id]
+        ):
+            raise CorrectionError(f"{import_id} was taken back by {undoing_author} on {when:%Y-%m-%d %H:%M} UTC")
+        statement = {"success": None, "note": note or None, "author": author, "file": None, "undoes": import_id}
+        return [{"episode_index": row["episode_index"]} | statement for row in taken_back]
 
     return dataset, len(say(lake, "outcomes", rows, dataset=dataset))
 
@@ -190,12 +192,12 @@ def undo_import(lake: Writable, import_id: str, *, author: str, note: str = "") 
 def listed(lake: Lake, dataset: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
     """What counts of each episode, or every row ever saved, by episode and time."""
     columns = "dataset, episode_index, success, note, author, created_at, file, import_id"
-    of = "WHERE dataset = coalesce(?, dataset)"
+    condition = "WHERE dataset = coalesce(?, dataset)"
     if not everything:
-        return lake.dicts(f"SELECT {columns} FROM current_outcomes {of} ORDER BY 1, 2", [dataset])
+        return lake.dicts(f"SELECT {columns} FROM current_outcomes {condition} ORDER BY 1, 2", [dataset])
     return lake.dicts(
         f"SELECT {columns}, undoes, (FROM current_outcomes c SELECT count(*) > 0 WHERE c.import_id = o.import_id AND "
-        f"c.episode_index = o.episode_index) AS counts FROM located_outcomes o {of} "
+        f"c.episode_index = o.episode_index) AS counts FROM located_outcomes o {condition} "
         "ORDER BY 1, 2, created_at, import_id",
         [dataset],
     )
@@ -208,8 +210,8 @@ def question(dataset: str, unfinished: int, episodes: int) -> str | None:
     """
     if not unfinished:
         return None
-    look, them = ("looks", "it") if unfinished == 1 else ("look", "them")
-    return f"{dataset}: {unfinished} of {episodes} runs {look} unfinished: look at {them}"
+    verb, them = ("looks", "it") if unfinished == 1 else ("look", "them")
+    return f"{dataset}: {unfinished} of {episodes} runs {verb} unfinished: look at {them}"
 
 
 def assumption(dataset: str, assumed: int, episodes: int) -> str | None:
@@ -237,24 +239,24 @@ def read_outcomes(lake: Lake, dataset: str, path: Path, author: str) -> list[Sta
 
     Raises CorrectionError, which names every line that cannot be used, up to MAX_NAMED; UserError: no such dataset.
     """
-    known = known_episodes(lake, dataset)
-    by_source_id = {source_id: index for index, source_id in known.items()}
+    source_id_by_index = known_episodes(lake, dataset)
+    by_source_id = {source_id: index for index, source_id in source_id_by_index.items()}
     called, values, problems = rows_of_text(read_text(path))
     outcomes: dict[int, StatedOutcome] = {}
     line_of: dict[int, int] = {}
     for number, value in values:
         try:
             cells = _cells(value, dataset)
-            outcome = _outcome(cells, _episode(cells, dataset, known, by_source_id), author)
-            if (before := line_of.setdefault(outcome.episode_index, number)) != number:
-                raise CorrectionError(f"episode {outcome.episode_index} is in {called} {before} already")
+            outcome = _outcome(cells, _episode(cells, dataset, source_id_by_index, by_source_id), author)
+            if (former_line := line_of.setdefault(outcome.episode_index, number)) != number:
+                raise CorrectionError(f"episode {outcome.episode_index} is in {called} {former_line} already")
             outcomes[outcome.episode_index] = outcome
         except UserError as e:
             problems[number] = str(e)
     if problems:
-        named = [f"{called} {number}: {problem}" for number, problem in sorted(problems.items())]
-        more = f"; and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
-        raise CorrectionError(f"{path}: nothing was imported: {'; '.join(named[:MAX_NAMED])}{more}")
+        problem_texts = [f"{called} {number}: {problem}" for number, problem in sorted(problems.items())]
+        further_problems = f"; and {len(problem_texts) - MAX_NAMED} more" if len(problem_texts) > MAX_NAMED else ""
+        raise CorrectionError(f"{path}: nothing was imported: {'; '.join(problem_texts[:MAX_NAMED])}{further_problems}")
     if not outcomes:
         raise CorrectionError(f"{path} holds no line with an outcome")
     return list(outcomes.values())
@@ -265,8 +267,8 @@ def _cells(value: Any, dataset: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CorrectionError('is no object, such as {"episode": 3, "success": true}')
     cells = {name: cell for name, cell in value.items() if cell not in (None, "")}
-    if (stated := cells.get("dataset", dataset)) != dataset:
-        raise CorrectionError(f"is of dataset {stated!r}, not of {dataset}")
+    if (stated_dataset := cells.get("dataset", dataset)) != dataset:
+        raise CorrectionError(f"is of dataset {stated_dataset!r}, not of {dataset}")
     return cells
 
 
@@ -278,23 +280,31 @@ def _outcome(cells: Mapping[str, Any], episode: int, author: str) -> StatedOutco
     if success is None:
         raise CorrectionError(f"success is {cells[SUCCESS]!r}: say true or false (1, 0, yes, no, success, failure)")
     note = next((str(cells[name]) for name in NOTE_COLUMNS if name in cells), "")
-    by = next((str(cells[name]) for name in AUTHOR_COLUMNS if name in cells), author)
+    outcome_author = next((str(cells[name]) for name in AUTHOR_COLUMNS if name in cells), author)
     note = checked_text("note", note, 2000, empty=True) or None
-    return StatedOutcome(episode, success, note, checked_text("by", by, 100))
+    return StatedOutcome(episode, success, note, checked_text("by", outcome_author, 100))
 
 
-def _episode(cells: Mapping[str, Any], dataset: str, known: Mapping[int, str], by_source_id: Mapping[str, int]) -> int:
+def _episode(
+    cells: Mapping[str, Any], dataset: str, source_id_by_index: Mapping[int, str], by_source_id: Mapping[str, int]
+) -> int:
     """The episode that a line is about; all columns that name it have to agree. Raises CorrectionError."""
     columns = [column for column in NAMING_COLUMNS if column in cells]
-    named = {column: _index(column, cells[column], dataset, known, by_source_id) for column in columns}
-    if not named:
+    index_by_column = {
+        column: _index(column, cells[column], dataset, source_id_by_index, by_source_id) for column in columns
+    }
+    if not index_by_column:
         raise CorrectionError(f"names no episode: {', '.join(NAMING_COLUMNS)} are looked for")
-    if len(set(named.values())) > 1:
-        raise CorrectionError(" and ".join(f"{name} (episode {index})" for name, index in named.items()) + " differ")
-    return named[columns[0]]
+    if len(set(index_by_column.values())) > 1:
+        raise CorrectionError(
+            " and ".join(f"{name} (episode {index})" for name, index in index_by_column.items()) + " differ"
+        )
+    return index_by_column[columns[0]]
 
 
-def _index(column: str, cell: Any, dataset: str, known: Mapping[int, str], by_source_id: Mapping[str, int]) -> int:
+def _index(
+    column: str, cell: Any, dataset: str, source_id_by_index: Mapping[int, str], by_source_id: Mapping[str, int]
+) -> int:
     if column != "episode_index" and str(cell) in by_source_id:  # `episode` may have a source_id, too
         return by_source_id[str(cell)]
     if column == "source_id":
@@ -302,6 +312,6 @@ def _index(column: str, cell: Any, dataset: str, known: Mapping[int, str], by_so
     number = str(cell).removesuffix(".0")
     if isinstance(cell, bool) or not (number.isdecimal() and number.isascii()):
         raise CorrectionError(f"{column} is {cell!r}, which is no episode's number")
-    if int(number) not in known:
+    if int(number) not in source_id_by_index:
         raise CorrectionError(f"{dataset} has no episode {number}")
     return int(number)

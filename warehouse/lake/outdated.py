@@ -42,8 +42,8 @@ OTHER_LENGTH = (
 
 def count_outdated(lake: LakeConnection) -> int:
     """Labels whose episode has no contents any more, or other ones by their length: each label run of an episode."""
-    where = " OR ".join((WITHOUT_CONTENT, OTHER_LENGTH))
-    parts = [f"SELECT dataset, episode_index, label_run FROM {name} WHERE {where}" for name in COUNTED_TABLES]
+    condition = " OR ".join((WITHOUT_CONTENT, OTHER_LENGTH))
+    parts = [f"SELECT dataset, episode_index, label_run FROM {name} WHERE {condition}" for name in COUNTED_TABLES]
     return lake.rows(f"SELECT count(*) FROM ({' UNION '.join(parts)})")[0][0]
 
 
@@ -58,7 +58,7 @@ def delete_outdated_sql() -> list[str]:
 
 
 def forget_labels(
-    lake: LakeConnection, dataset: str, outdated: Collection[int], moved: Mapping[int, int]
+    lake: LakeConnection, dataset: str, outdated: Collection[int], moved_episodes: Mapping[int, int]
 ) -> dict[str, pa.Table]:
     """Delete what was measured and labelled of some episodes of a dataset, and samples that show them.
 
@@ -66,11 +66,11 @@ def forget_labels(
     their imported labels, which no build makes again, by table, with the present numbers: to be inserted.
     """
     indices = sorted(outdated)
-    carried = _imported_rows(lake, dataset, moved) if moved else {}
-    here = "dataset = ? AND list_contains(?, episode_index)"
-    chunks = lake.column(f"SELECT DISTINCT chunk FROM episode_facts WHERE {here}", [dataset, indices])
+    carried = _imported_rows(lake, dataset, moved_episodes) if moved_episodes else {}
+    condition = "dataset = ? AND list_contains(?, episode_index)"
+    chunks = lake.column(f"SELECT DISTINCT chunk FROM episode_facts WHERE {condition}", [dataset, indices])
     for name in (*LABEL_TABLES, *MEASURED_TABLES):
-        lake.con.execute(f"DELETE FROM {name} WHERE {here}", [dataset, indices])
+        lake.con.execute(f"DELETE FROM {name} WHERE {condition}", [dataset, indices])
     make_stale(lake, dataset, chunks)
     _forget_samples(lake, dataset, indices)
     return carried
@@ -85,13 +85,13 @@ def make_stale(lake: LakeConnection, dataset: str, chunks: Collection[int]) -> N
     )
 
 
-def _imported_rows(lake: LakeConnection, dataset: str, moved: Mapping[int, int]) -> dict[str, pa.Table]:
+def _imported_rows(lake: LakeConnection, dataset: str, moved_episodes: Mapping[int, int]) -> dict[str, pa.Table]:
     """By table the rows of imported labels of the episodes that moved, with the numbers that they have now."""
     runs = lake.column("SELECT label_run FROM label_runs WHERE annotator = 'imported'")
     sizes = lake.column("SELECT chunk_size FROM datasets WHERE dataset = ?", [dataset])
     if not runs or not sizes:
         return {}
-    pairs = pa.table({"former": list(moved), "present": list(moved.values())})
+    pairs = pa.table({"former": list(moved_episodes), "present": list(moved_episodes.values())})
     temp_table(lake.con, "moved_episodes", pairs)
     carried = {}
     for name in IMPORTED_TABLES:
@@ -116,9 +116,9 @@ def _forget_samples(lake: LakeConnection, dataset: str, indices: Collection[int]
 
     A tar holds a whole chunk. Without the line of `stage_runs` the next build makes samples and shards anew.
     """
-    shown = "list_has_any(list_transform(pictures, lambda p: p.episode_index), $2)"
+    clause = "list_has_any(list_transform(pictures, lambda p: p.episode_index), $2)"
     chunks = lake.column(
-        f"SELECT DISTINCT chunk FROM samples WHERE dataset = $1 AND (list_contains($2, episode_index) OR {shown})",
+        f"SELECT DISTINCT chunk FROM samples WHERE dataset = $1 AND (list_contains($2, episode_index) OR {clause})",
         [dataset, list(indices)],
     )
     if not chunks:

@@ -29,18 +29,18 @@ def key_of(table: Table, row: Mapping[str, Any]) -> Key:
     return tuple(row[column] for column in table.key)
 
 
-def lines_of(name: str, rows: Iterable[Mapping[str, Any]], what: str = "row") -> list[str]:
+def lines_of(name: str, rows: Iterable[Mapping[str, Any]], kind: str = "row") -> list[str]:
     """Rows of a table as lines; what: `row`, or `gone` for rows that are deleted."""
-    return [f"{ENCODER.encode({'table': name, what: row})}\n" for row in rows]
+    return [f"{ENCODER.encode({'table': name, kind: row})}\n" for row in rows]
 
 
-def all_lines(ask: Callable[[str], pa.Table]) -> list[str]:
+def all_lines(query_table: Callable[[str], pa.Table]) -> list[str]:
     """Lines of all rows that the lake has; ask: what it answers to a query."""
-    found: list[str] = []
+    lines: list[str] = []
     for name in KEPT:
         order = ", ".join(f'"{column}"' for column in TABLES[name].key)
-        found += lines_of(name, ask(f"FROM {name} ORDER BY {order}").to_pylist())
-    return found
+        lines += lines_of(name, query_table(f"FROM {name} ORDER BY {order}").to_pylist())
+    return lines
 
 
 def append(path: Path, lines: Sequence[str]) -> None:
@@ -58,9 +58,9 @@ def append(path: Path, lines: Sequence[str]) -> None:
         sync(path.parent)
 
 
-def rewrite(workspace: Workspace, ask: Callable[[str], pa.Table]) -> None:
+def rewrite(workspace: Workspace, query_table: Callable[[str], pa.Table]) -> None:
     """Write all lines anew."""
-    write_file(workspace.people, "".join(all_lines(ask)).encode())
+    write_file(workspace.people, "".join(all_lines(query_table)).encode())
 
 
 def read(workspace: Workspace) -> tuple[dict[str, dict[Key, dict | None]], int]:
@@ -91,14 +91,16 @@ def parsed(line: bytes) -> tuple[str, dict, bool]:
     return name, row | {c: datetime.fromisoformat(row[c]) for c in times if row[c]}, what == "gone"
 
 
-def missing(workspace: Workspace, ask: Callable[[str], pa.Table]) -> tuple[dict[str, pa.Table], dict[str, list], int]:
+def missing(
+    workspace: Workspace, query_table: Callable[[str], pa.Table]
+) -> tuple[dict[str, pa.Table], dict[str, list], int]:
     """What the lines say and the lake does not: rows to add by table, keys of rows to delete; and unreadable lines."""
-    said, bad = read(workspace)
+    people_rows, bad = read(workspace)
     rows: dict[str, pa.Table] = {}
-    gone: dict[str, list] = {}
-    for name, by_key in said.items():
+    removed_keys: dict[str, list] = {}
+    for name, by_key in people_rows.items():
         table = TABLES[name]
-        there = {key_of(table, row): row for row in ask(f"FROM {name}").to_pylist()}
-        rows[name] = table.rows([row for key, row in by_key.items() if row and there.get(key) != row])
-        gone[name] = [key for key, row in by_key.items() if row is None and key in there]
-    return rows, gone, bad
+        stored_rows = {key_of(table, row): row for row in query_table(f"FROM {name}").to_pylist()}
+        rows[name] = table.rows([row for key, row in by_key.items() if row and stored_rows.get(key) != row])
+        removed_keys[name] = [key for key, row in by_key.items() if row is None and key in stored_rows]
+    return rows, removed_keys, bad

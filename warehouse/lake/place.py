@@ -129,25 +129,27 @@ def create(workspace: Workspace, catalog: str | None, data: str | None) -> LakeP
     return checked
 
 
-def _checked(workspace: Workspace, catalog: object, data: object, where: str) -> LakePlace:
-    """Where a lake lies by what was given. Raises LakeError; `where` says where the addresses come from."""
+def _checked(workspace: Workspace, catalog: object, data: object, location: str) -> LakePlace:
+    """Where a lake lies by what was given. Raises LakeError; `location` says where the addresses come from."""
     for text in (catalog, data):
         if text is not None and not isinstance(text, str):
-            raise LakeError(f"{where}: {text!r} is no address")
+            raise LakeError(f"{location}: {text!r} is no address")
         if text and without_secrets(text) != text:
-            raise LakeError(f"{where}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*")
-    at = LakePlace(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
-    if catalog is not None and not at.is_postgres:
-        raise LakeError(f"{where}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
-    _check_data(at, data, where)
-    return at
+            raise LakeError(
+                f"{location}: no password or key in an address; give it as PGPASSWORD, in ~/.pgpass, or AWS_*"
+            )
+    lake_place = LakePlace(str(catalog or workspace.catalog), f"{str(data or workspace.data).rstrip('/')}/")
+    if catalog is not None and not lake_place.is_postgres:
+        raise LakeError(f"{location}: a catalog is postgresql://USER@HOST:PORT/DATABASE, not {catalog!r}")
+    _check_data(lake_place, data, location)
+    return lake_place
 
 
-def _check_data(at: LakePlace, data: object, where: str) -> None:
-    if data is not None and not at.is_bucket and not Path(at.data).is_absolute():
-        raise LakeError(f"{where}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
-    if at.is_bucket and not at.is_postgres:
-        raise LakeError(f"{where}: data in a bucket needs a catalog in Postgres, where several machines can commit")
+def _check_data(lake_place: LakePlace, data: object, location: str) -> None:
+    if data is not None and not lake_place.is_bucket and not Path(lake_place.data).is_absolute():
+        raise LakeError(f"{location}: data lies in s3://BUCKET/FOLDER or an absolute path, not {data!r}")
+    if lake_place.is_bucket and not lake_place.is_postgres:
+        raise LakeError(f"{location}: data in a bucket needs a catalog in Postgres, where several machines can commit")
 
 
 def bucket_settings(address: str) -> dict[str, str | bool]:
@@ -206,8 +208,12 @@ def locked(workspace: Workspace, meanwhile: Callable[[], bool] = lambda: False) 
     (by Postgres, where all get it in the order in which they came, once). Raises LakeError when it is not had within
     LOCK_TIMEOUT_S, or the catalog's server does not answer.
     """
-    at = place(workspace)
-    return _locked_in_postgres(at, meanwhile) if at.is_postgres else _locked_by_kernel(workspace, meanwhile)
+    lake_place = place(workspace)
+    return (
+        _locked_in_postgres(lake_place, meanwhile)
+        if lake_place.is_postgres
+        else _locked_by_kernel(workspace, meanwhile)
+    )
 
 
 @contextmanager
@@ -217,8 +223,8 @@ def _locked_by_kernel(workspace: Workspace, meanwhile: Callable[[], bool]) -> It
         lock.acquire(cancel_check=meanwhile)
     except filelock.Timeout as e:
         if not meanwhile():
-            who = holder(workspace.lock) or "another process"
-            raise LakeError(f"{workspace.root}: {who} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
+            holder_name = holder(workspace.lock) or "another process"
+            raise LakeError(f"{workspace.root}: {holder_name} has been committing for {LOCK_TIMEOUT_S:.0f} s") from e
     try:
         yield
     finally:
@@ -271,9 +277,9 @@ def postgres_session(catalog: str) -> Any:
 
 
 @contextmanager
-def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
+def _locked_in_postgres(lake_place: LakePlace, meanwhile: Callable[[], bool]) -> Iterator[None]:
     # Closing the session gives the lock back
-    with closing(postgres_session(at.catalog)) as session, session.cursor() as cursor:
+    with closing(postgres_session(lake_place.catalog)) as session, session.cursor() as cursor:
         cursor.execute("SET lock_timeout = %s", [f"{LOCK_TIMEOUT_S:.0f}s"])
         try:
             cursor.execute("SELECT pg_try_advisory_lock(%s)", [LOCK_KEY])
@@ -282,7 +288,7 @@ def _locked_in_postgres(at: LakePlace, meanwhile: Callable[[], bool]) -> Iterato
                 cursor.execute("SELECT pg_advisory_lock(%s)", [LOCK_KEY])
         except session.OperationalError as e:
             raise LakeError(
-                f"{at.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s (its pid at the "
+                f"{lake_place.catalog}: another process has been committing for {LOCK_TIMEOUT_S:.0f} s (its pid at the "
                 f"server is in pg_locks, locktype advisory), or the server went away: {' '.join(str(e).split())}"
             ) from e
         yield

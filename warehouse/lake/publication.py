@@ -92,8 +92,8 @@ def digest(lake: LakeConnection) -> dict[str, str]:
 
 
 def _digest(lake: LakeConnection, name: str, key: tuple[str, ...], row_text: str, columns: list[str]) -> str:
-    by = [c for c in ("dataset", "chunk") if c in columns]
-    group = f"GROUP BY {', '.join(by)} ORDER BY {', '.join(by)}" if by else ""
+    group_columns = [c for c in ("dataset", "chunk") if c in columns]
+    group = f"GROUP BY {', '.join(group_columns)} ORDER BY {', '.join(group_columns)}" if group_columns else ""
     sql = (
         f"SELECT sha256(string_agg(row_text, chr(10) ORDER BY {quoted(key)})) "
         f"FROM (SELECT *, {row_text} AS row_text FROM {name}) {group}"
@@ -181,12 +181,12 @@ def joined(of_each: Iterable[Mapping[str, pa.Table]]) -> dict[str, pa.Table]:
     parts: dict[str, list[pa.Table]] = {}
     for name, data in chain.from_iterable(tables.items() for tables in of_each):
         parts.setdefault(name, []).append(data)
-    return {name: pa.concat_tables(of, promote_options="default") for name, of in parts.items()}
+    return {name: pa.concat_tables(table_parts, promote_options="default") for name, table_parts in parts.items()}
 
 
 @contextmanager
-def turn(workspace: Workspace, one: StageOutput) -> Iterator[int]:
-    """The right to commit, and 0; or the snapshot that has `one` already, which another process committed meanwhile.
+def turn(workspace: Workspace, output: StageOutput) -> Iterator[int]:
+    """The right to commit, and 0; or the snapshot that has `output` already, which another process committed meanwhile.
 
     Nothing is offered while nobody else commits.
     """
@@ -194,9 +194,9 @@ def turn(workspace: Workspace, one: StageOutput) -> Iterator[int]:
         offers, calls = list[int](), count()
 
         def is_committed() -> bool:
-            if not next(calls) and one.goes_together:
+            if not next(calls) and output.goes_together:
                 with suppress(OSError):  # without room, or such locks, nobody takes it
-                    offers.append(stack.enter_context(_offered(workspace, one)))
+                    offers.append(stack.enter_context(_offered(workspace, output)))
             return _snapshot_of(offers) > 0
 
         with locked(workspace, is_committed):
@@ -210,15 +210,15 @@ def _snapshot_of(offers: Sequence[int]) -> int:
 
 
 @contextmanager
-def _offered(workspace: Workspace, one: StageOutput) -> Iterator[int]:
+def _offered(workspace: Workspace, output: StageOutput) -> Iterator[int]:
     path = workspace.root / OFFERS / uuid4().hex
     path.parent.mkdir(exist_ok=True)
     try:
         with path.open("xb+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(b" " * DIGITS + b"\n")
-            file.write(json.dumps([vars(one.run), [*one.tables], [*one.registered]]).encode() + b"\n")
-            for data in (*one.tables.values(), *one.registered.values()):
+            file.write(json.dumps([vars(output.run), [*output.tables], [*output.registered]]).encode() + b"\n")
+            for data in (*output.tables.values(), *output.registered.values()):
                 with pa.ipc.new_stream(file, data.schema) as stream:
                     stream.write_table(data)
             file.flush()
@@ -228,10 +228,10 @@ def _offered(workspace: Workspace, one: StageOutput) -> Iterator[int]:
         path.unlink(missing_ok=True)
 
 
-def waiting(workspace: Workspace, one: StageOutput) -> dict[Path, StageOutput]:
-    """What living processes of this user offer, as far as it goes together with `one`; by the offers' files."""
-    keys, room, found = {one.run.key}, MOST_BYTES, dict[Path, StageOutput]()
-    for path in (workspace.root / OFFERS).glob("*") if one.goes_together else ():
+def waiting(workspace: Workspace, output: StageOutput) -> dict[Path, StageOutput]:
+    """What living processes of this user offer, as far as it goes together with `output`; by the offers' files."""
+    keys, room, outputs = {output.run.key}, MOST_BYTES, dict[Path, StageOutput]()
+    for path in (workspace.root / OFFERS).glob("*") if output.goes_together else ():
         # What is gone meanwhile, not whole yet, or of other code than ours, its own process publishes
         with suppress(OSError, ValueError, TypeError), path.open("rb") as file:
             with suppress(BlockingIOError):
@@ -244,13 +244,13 @@ def waiting(workspace: Workspace, one: StageOutput) -> dict[Path, StageOutput]:
                 if theirs.run.key not in keys:
                     room -= about.st_size
                     keys.add(theirs.run.key)
-                    found[path] = theirs
-    return found
+                    outputs[path] = theirs
+    return outputs
 
 
 def _read(file: IO[bytes]) -> StageOutput:
     run, *names = json.loads(file.readline())
-    tables, registered = ({name: pa.ipc.open_stream(file).read_all() for name in of} for of in names)
+    tables, registered = ({name: pa.ipc.open_stream(file).read_all() for name in table_names} for table_names in names)
     return StageOutput(StageRun(**run), tables, registered)
 
 

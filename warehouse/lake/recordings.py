@@ -51,7 +51,7 @@ LEFT JOIN (FROM episode_content WHERE {0}) e ON e.recording = r.recording"""
 
 
 def known_recordings(
-    lake: LakeConnection, where: str, values: Sequence[Any], *, dataset: str | None = None, chunk: int | None = None
+    lake: LakeConnection, condition: str, values: Sequence[Any], *, dataset: str | None = None, chunk: int | None = None
 ) -> list[KnownRecording]:
     """The recordings r that fit a condition, with what they are told by.
 
@@ -61,7 +61,7 @@ def known_recordings(
     contents = "false" if dataset is None else f"dataset = {literal(dataset)}"
     if chunk is not None:
         contents += f" AND chunk = {int(chunk)}"
-    sql = f"{KNOWN.format(contents)} WHERE {where} ORDER BY r.dataset, r.episode_index"
+    sql = f"{KNOWN.format(contents)} WHERE {condition} ORDER BY r.dataset, r.episode_index"
     return [_known(row) for row in lake.dicts(sql, [*values])]
 
 
@@ -114,8 +114,8 @@ def withdrawn_recordings(lake: LakeConnection) -> list[tuple[KnownRecording, str
     )
     if not reasons:
         return []
-    known = known_recordings(lake, "list_contains(?, r.recording)", [list(reasons)])
-    return [(recording, reasons[recording.recording]) for recording in known]
+    recordings = known_recordings(lake, "list_contains(?, r.recording)", [list(reasons)])
+    return [(recording, reasons[recording.recording]) for recording in recordings]
 
 
 def recordings_with_words(lake: LakeConnection, dataset: str) -> set[str]:
@@ -157,22 +157,24 @@ class RecordingUpdate:
     def put_fingerprint(self, recording: KnownRecording) -> None:
         self.fingerprints[recording.recording] = fingerprint_row(recording)
 
-    def note(self, what: str, before: KnownRecording | None, after: KnownRecording | None, why: str = "") -> None:
-        """Write down what happened to a recording; `before` None: it is new, `after` None: it is gone."""
-        recording = after or before
+    def note(
+        self, change: str, former: KnownRecording | None, present: KnownRecording | None, reason: str = ""
+    ) -> None:
+        """Write down what happened to a recording; `former` None: it is new, `present` None: it is gone."""
+        recording = present or former
         assert recording is not None
         self.changes.append(
             {
                 "recording": recording.recording,
                 "dataset": self.dataset,
-                "what": what,
-                "former": before.recording if before and before.recording != recording.recording else None,
+                "what": change,
+                "former": former.recording if former and former.recording != recording.recording else None,
                 "found_by": self.found_by,
-                "from_episode": before and before.episode_index,
-                "to_episode": after and after.episode_index,
-                "from_source_id": before and before.source_id,
-                "to_source_id": after and after.source_id,
-                "why": why or None,
+                "from_episode": former and former.episode_index,
+                "to_episode": present and present.episode_index,
+                "from_source_id": former and former.source_id,
+                "to_source_id": present and present.source_id,
+                "why": reason or None,
                 "created_at": self.now,
             }
         )
@@ -192,7 +194,7 @@ class RecordingUpdate:
     def numbers(self) -> dict[str, int]:
         """How often each thing happened, for people: recordings_moved and so on."""
         counts = Counter(change["what"] for change in self.changes)
-        return {f"recordings_{what}": counts[what] for what in WHATS if counts[what]}
+        return {f"recordings_{kind}": counts[kind] for kind in WHATS if counts[kind]}
 
     def upserts(self) -> dict[str, pa.Table]:
         """The rows by table; tables without rows are left out."""
@@ -238,10 +240,10 @@ def moment_pictures(lake: LakeConnection, dataset: str, episode_index: int) -> l
     return [pictures[int((moment + 0.5) * len(pictures) / MOMENTS)] for moment in range(MOMENTS)] if pictures else []
 
 
-def new_id(dataset: str, source_id: str, taken: Collection[str]) -> str:
+def new_id(dataset: str, source_id: str, used_ids: Collection[str]) -> str:
     """The id of a recording that is seen for the first time at a name of its source; none of those that are taken."""
     number = 0
-    while (recording := content_key("recording", dataset, source_id, str(number))[:16]) in taken:
+    while (recording := content_key("recording", dataset, source_id, str(number))[:16]) in used_ids:
         number += 1
     return recording
 
@@ -255,10 +257,10 @@ def sentence(dataset: str, numbers: Mapping[str, Any]) -> str | None:
     Example: "recordings: 15 moved, 1 gone; what people said moved along: proccorpus recordings changes arm".
     """
     parts = []
-    for what in WHATS:
-        count = int(numbers.get(f"recordings_{what}", 0))
-        if count and what not in ("same", "other"):
-            parts.append(f"{count} {IN_WORDS[what]}")
+    for change in WHATS:
+        count = int(numbers.get(f"recordings_{change}", 0))
+        if count and change not in ("same", "other"):
+            parts.append(f"{count} {IN_WORDS[change]}")
     if not parts:
         return None
     return f"recordings: {', '.join(parts)}; what people said stays with them: proccorpus recordings changes {dataset}"
@@ -280,8 +282,8 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
     )
     numbers: dict[str, dict[str, int]] = {}
     dates: dict[str, datetime] = {}
-    for dataset, what, count, created_at in rows:
-        numbers.setdefault(dataset, {})[f"recordings_{what}"] = count
+    for dataset, change, count, created_at in rows:
+        numbers.setdefault(dataset, {})[f"recordings_{change}"] = count
         dates[dataset] = created_at
     texts: dict[str, list[str]] = {}
     for dataset, counts in numbers.items():
@@ -327,8 +329,8 @@ def pictures_in_review(lake: LakeConnection, dataset: str, episode_index: int) -
         [dataset, episode_index],
     )
     former: list[bytes] = []
-    for its_dataset, its_episode, is_here, kept in resembled:
-        former = moment_pictures(lake, its_dataset, its_episode) if is_here else kept or []
+    for its_dataset, its_episode, is_here, kept_pictures in resembled:
+        former = moment_pictures(lake, its_dataset, its_episode) if is_here else kept_pictures or []
     return former, moment_pictures(lake, dataset, episode_index)
 
 
@@ -364,11 +366,11 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
     CorrectionError where there is nothing to decide.
     """
     author = checked_text("author", author, 100)
-    here = "r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL"
-    found = known_recordings(lake, here, [dataset, episode_index], dataset=dataset)
-    if not found:
+    condition = "r.dataset = ? AND r.episode_index = ? AND r.left_at IS NULL"
+    recordings = known_recordings(lake, condition, [dataset, episode_index], dataset=dataset)
+    if not recordings:
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
-    present = found[0]
+    present = recordings[0]
     if present.resembles is None:
         raise CorrectionError(
             f"episode {episode_index} of {dataset} is like no other recording: there is nothing to decide; proccorpus "
@@ -383,9 +385,9 @@ def decide(lake: Lake, dataset: str, episode_index: int, *, is_same: bool, autho
         update.put_fingerprint(placed)
         update.note("same", former, placed, f"{author} said so")
     else:
-        apart = present.changed(resembles=None, why=f"{author} said that it is not {former.recording}")
-        update.put(apart)
-        update.note("other", former, apart, f"{author} said so")
+        separate = present.changed(resembles=None, why=f"{author} said that it is not {former.recording}")
+        update.put(separate)
+        update.note("other", former, separate, f"{author} said so")
     update.changes[-1]["author"] = author
     if not is_same and former.recording in {withdrawn.recording for withdrawn, _ in withdrawn_recordings(lake)}:
         _admit(lake, dataset, episode_index)
@@ -431,8 +433,8 @@ def recordings_stamp(lake: LakeConnection, dataset: str) -> str:
         "SELECT recording || ' ' || what || ' ' || created_at FROM recording_changes "
         "WHERE dataset = ? AND found_by <> ? ORDER BY 1"
     )
-    found = lake.column(sql, [dataset, LISTING])
-    return content_key("recordings", *found) if found else ""
+    recording_keys = lake.column(sql, [dataset, LISTING])
+    return content_key("recordings", *recording_keys) if recording_keys else ""
 
 
 def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason: str) -> list[tuple[str, int]]:
@@ -446,10 +448,10 @@ def withdraw(lake: Lake, dataset: str, episodes: Collection[int] | None, reason:
         numbers = lake.column("SELECT episode_index FROM episode_facts WHERE dataset = ?", [dataset])
     places = {(dataset, episode) for episode in numbers}
     copies = copies_of(lake, places)
-    kept = bank(lake, {*places, *copies}, dataset if episodes is None else None)
+    banked_rows = bank(lake, {*places, *copies}, dataset if episodes is None else None)
     take_down(lake, dataset, episodes, reason, copies)
-    if kept:
-        lake.upsert(f"recordings taken down of {dataset}", **kept)
+    if banked_rows:
+        lake.upsert(f"recordings taken down of {dataset}", **banked_rows)
     return sorted(copies)
 
 
@@ -466,8 +468,8 @@ def bank(lake: Lake, places: Collection[tuple[str, int]], whole: str | None = No
     if whole is not None:
         rows += [fingerprint_row(r) for r in known_recordings(lake, "r.dataset = ? AND r.left_at IS NOT NULL", [whole])]
     for dataset in sorted({dataset for dataset, _ in places}):
-        known = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
-        rows += [fingerprint_row(r) for r in known if (dataset, r.episode_index) in places]
+        recordings = known_recordings(lake, "r.dataset = ? AND r.left_at IS NULL", [dataset], dataset=dataset)
+        rows += [fingerprint_row(r) for r in recordings if (dataset, r.episode_index) in places]
     return {"fingerprints": TABLES["fingerprints"].rows(rows)} if rows else {}
 
 
@@ -480,8 +482,8 @@ def copies_of(lake: Lake, places: Collection[tuple[str, int]]) -> dict[tuple[str
         "ON a.{0} = b.{0} AND a.num_frames = b.num_frames WHERE list_contains($1, a.dataset)"
     )
     rows = lake.rows(f"{pair.format('rows_hash')} UNION {pair.format('content_hash')}", [datasets])
-    found = {}
+    copied_from = {}
     for dataset, episode, other_dataset, other_episode in rows:
         if (dataset, episode) in places and (other_dataset, other_episode) not in places:
-            found[other_dataset, other_episode] = (dataset, episode)
-    return found
+            copied_from[other_dataset, other_episode] = (dataset, episode)
+    return copied_from

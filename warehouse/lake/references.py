@@ -57,8 +57,8 @@ def references_of(lake: Lake, dataset: str, task: str | None) -> list[ReferenceL
         "ORDER BY r.episode_index",
         [dataset, task],
     )
-    for said in filter(itemgetter("plan"), rows):
-        said.update(segments=segments_of(said), plan=tuple(said["plan"]))
+    for reference_row in filter(itemgetter("plan"), rows):
+        reference_row.update(segments=segments_of(reference_row), plan=tuple(reference_row["plan"]))
     return [ReferenceLabel(**row) for row in rows]
 
 
@@ -105,9 +105,9 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
         "GROUP BY ALL ORDER BY 1, 2",
         [dataset],
     )
-    shown: dict[str, list[str]] = {}
+    facts_by_task: dict[str, list[str]] = {}
     for task, *facts in rows:
-        shown.setdefault(task, []).append(json.dumps([task, *facts]))
+        facts_by_task.setdefault(task, []).append(json.dumps([task, *facts]))
     tasks = lake.rows(
         "SELECT DISTINCT f.chunk, coalesce(j.same_as, f.task) FROM episode_facts f "
         "LEFT JOIN current_joined_tasks j ON j.dataset = f.dataset AND j.task = f.task "
@@ -116,29 +116,31 @@ def reference_stamps(lake: LakeConnection, dataset: str) -> dict[int, str]:
     )
     of_chunk: dict[int, list[str]] = {}
     for chunk, task in tasks:
-        if task in shown:
-            of_chunk.setdefault(chunk, []).extend(shown[task])
+        if task in facts_by_task:
+            of_chunk.setdefault(chunk, []).extend(facts_by_task[task])
     return {chunk: content_key("references", *sorted(facts)) for chunk, facts in of_chunk.items()}
 
 
 def may_have_references(lake: LakeConnection, dataset: str | None = None) -> bool:
     """A quick look, at one dataset or at all: the view joins more than a plan should read where there are none."""
-    said = said_of(lake)
-    vouched = said["corrections"] | said["reference_marks"]
+    statements = said_of(lake)
+    vouched = statements["corrections"] | statements["reference_marks"]
     return bool(dataset in vouched if dataset else vouched) or brings_steps(lake, dataset)
 
 
 def brings_steps(lake: LakeConnection, dataset: str | None = None) -> bool:
     """Does the source bring timed steps of any episode of a dataset, or of any dataset?"""
-    where, values = ("dataset = ? AND ", [dataset]) if dataset else ("", [])
-    sql = f"SELECT 1 FROM episode_facts WHERE {where}len(steps) > 0 LIMIT 1"
+    condition, values = ("dataset = ? AND ", [dataset]) if dataset else ("", [])
+    sql = f"SELECT 1 FROM episode_facts WHERE {condition}len(steps) > 0 LIMIT 1"
     return lake.once(("brings steps", dataset), lambda: bool(lake.rows(sql, values)))
 
 
 def pending(lake: Lake) -> dict[str, set[int]]:
     """Of each dataset the chunks that the next build labels anew, because their references are others by now."""
-    shown = [dataset for dataset, (text, _) in stored_builds(lake).items() if stated_annotator(text) in SHOWN_BY]
-    return {dataset: chunks for dataset in shown if (chunks := pending_chunks(lake, dataset))}
+    reference_datasets = [
+        dataset for dataset, (text, _) in stored_builds(lake).items() if stated_annotator(text) in SHOWN_BY
+    ]
+    return {dataset: chunks for dataset in reference_datasets if (chunks := pending_chunks(lake, dataset))}
 
 
 def stored_builds(lake: LakeConnection) -> dict[str, tuple[str, str]]:
@@ -162,8 +164,12 @@ def pending_chunks(lake: LakeConnection, dataset: str) -> set[int]:
             [STAGE, dataset],
         )
     )
-    now = reference_stamps(lake, dataset)
-    return {chunk for chunk in built.keys() | now.keys() if (built.get(chunk) or "") != now.get(chunk, "")}
+    present_stamps = reference_stamps(lake, dataset)
+    return {
+        chunk
+        for chunk in built.keys() | present_stamps.keys()
+        if (built.get(chunk) or "") != present_stamps.get(chunk, "")
+    }
 
 
 # What people say
@@ -177,14 +183,14 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
 
     Raises CorrectionError.
     """
-    facts, here = corrections.episode_facts(lake, dataset, episode_index), [dataset, episode_index]
-    run = label_run or _active_run(lake, here)
-    if _is_reference(lake, here):
+    facts, episode_key = corrections.episode_facts(lake, dataset, episode_index), [dataset, episode_index]
+    run = label_run or _active_run(lake, episode_key)
+    if _is_reference(lake, episode_key):
         raise CorrectionError(f"episode {episode_index} of {dataset} is a reference already")
     by_source = lake.rows(
         "SELECT 1 FROM episode_labels l JOIN label_runs r USING (label_run) WHERE l.dataset = ? AND "
         "l.episode_index = ? AND l.label_run = ? AND l.steps_from IS NOT NULL AND r.annotator = 'native'",
-        [*here, run],
+        [*episode_key, run],
     )
     if run != human_run(dataset) and not by_source:
         corrections.save(
@@ -198,7 +204,7 @@ def add(lake: Lake, dataset: str, episode_index: int, *, author: str, label_run:
             follows=corrections.newest_id(lake, dataset, episode_index),
             comment="vouched for as a reference",
         )
-    return _mark(lake, here, author, run)
+    return _mark(lake, episode_key, author, run)
 
 
 def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict[str, Any]:
@@ -210,13 +216,13 @@ def remove(lake: Lake, dataset: str, episode_index: int, *, author: str) -> dict
     return _mark(lake, [dataset, episode_index], author, None)
 
 
-def _active_run(lake: Lake, here: list[Any]) -> str:
+def _active_run(lake: Lake, episode_key: list[Any]) -> str:
     """The label that counts of an episode; a correction does from the moment it is saved. Raises CorrectionError."""
-    dataset, episode_index = here
+    dataset, episode_index = episode_key
     of_episode = "WHERE dataset = ? AND episode_index = ?"
-    if lake.rows(f"SELECT 1 FROM current_corrections {of_episode} AND status = 'accepted'", here):
+    if lake.rows(f"SELECT 1 FROM current_corrections {of_episode} AND status = 'accepted'", episode_key):
         return human_run(dataset)
-    active = lake.column(f"SELECT label_run FROM active_runs {of_episode}", here)
+    active = lake.column(f"SELECT label_run FROM active_runs {of_episode}", episode_key)
     if not active:
         raise CorrectionError(
             f"episode {episode_index} of {dataset} has no label to vouch for: build it or set its steps in the explorer"
@@ -224,14 +230,14 @@ def _active_run(lake: Lake, here: list[Any]) -> str:
     return active[0]
 
 
-def _is_reference(lake: Lake, here: list[Any]) -> bool:
-    return bool(lake.rows("SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", here))
+def _is_reference(lake: Lake, episode_key: list[Any]) -> bool:
+    return bool(lake.rows("SELECT 1 FROM current_references WHERE dataset = ? AND episode_index = ?", episode_key))
 
 
-def _mark(lake: Lake, here: list[Any], author: str, run: str | None) -> dict[str, Any]:
+def _mark(lake: Lake, episode_key: list[Any], author: str, run: str | None) -> dict[str, Any]:
     """run: whose label is vouched for; None: the episode is no reference."""
     row = {"is_reference": run is not None, "label_run": run, "author": checked_text("author", author, 100)}
-    return say(lake, "reference_marks", lambda newest: [row], dataset=here[0], episode_index=here[1])[0]
+    return say(lake, "reference_marks", lambda newest: [row], dataset=episode_key[0], episode_index=episode_key[1])[0]
 
 
 def join_tasks(lake: Lake, dataset: str, first: str, second: str, *, author: str) -> str:
@@ -258,10 +264,10 @@ def part_task(lake: Lake, dataset: str, text: str, *, author: str) -> None:
 
     def groups(same_as: Mapping[str, str]) -> dict[str, str]:
         stands = same_as.get(text, text)
-        others = {t for t in (stands, *same_as) if same_as.get(t, t) == stands} - {text}
-        if not others:
+        other_texts = {t for t in (stands, *same_as) if same_as.get(t, t) == stands} - {text}
+        if not other_texts:
             raise CorrectionError(f"{dataset}: {text!r} is joined to no other text")
-        return dict.fromkeys(others, min(others)) | {text: text}
+        return dict.fromkeys(other_texts, min(other_texts)) | {text: text}
 
     _say_same(lake, dataset, author, groups, text)
 
@@ -273,9 +279,11 @@ def _say_same(lake: Lake, dataset: str, author: str, groups: Any, *texts: str) -
     stands: dict[str, str] = {}
 
     def rows(_: Any) -> list[dict[str, Any]]:
-        now = joined_tasks(lake, dataset)
-        stands.update(groups(now))
-        changed = {text: same_as for text, same_as in sorted(stands.items()) if now.get(text, text) != same_as}
+        present_groups = joined_tasks(lake, dataset)
+        stands.update(groups(present_groups))
+        changed = {
+            text: same_as for text, same_as in sorted(stands.items()) if present_groups.get(text, text) != same_as
+        }
         return [{"task": text, "same_as": same_as, "author": author} for text, same_as in changed.items()]
 
     say(lake, "joined_tasks", rows, dataset=dataset)
@@ -286,14 +294,16 @@ def _check_texts(lake: Lake, dataset: str, *texts: str) -> None:
     """Raises CorrectionError: texts that the dataset does not have, or the same one twice."""
     if len(set(texts)) < len(texts):
         raise CorrectionError(f"{dataset}: both texts are {texts[0]!r}; runs of one text are of one task anyway")
-    known = lake.column("SELECT DISTINCT task FROM episode_facts WHERE dataset = ? AND task IS NOT NULL", [dataset])
-    if not known:
+    known_texts = lake.column(
+        "SELECT DISTINCT task FROM episode_facts WHERE dataset = ? AND task IS NOT NULL", [dataset]
+    )
+    if not known_texts:
         raise CorrectionError(
             f"the corpus has no dataset {dataset!r} with task texts; proccorpus status lists datasets"
         )
     for text in texts:
-        if text not in known:
-            close = get_close_matches(text, known, n=1, cutoff=0.0)
+        if text not in known_texts:
+            close = get_close_matches(text, known_texts, n=1, cutoff=0.0)
             raise CorrectionError(f"no run of {dataset} has the text {text!r}; the nearest is {close[0]!r}")
 
 
@@ -323,22 +333,22 @@ def sentences(lake: LakeConnection) -> dict[str, str]:
     """
     if not may_have_references(lake):
         return {}
-    shown = lake.rows(
+    reference_rows = lake.rows(
         "SELECT dataset, (SELECT count(*) FROM active_runs a JOIN label_runs USING (label_run) "
         "WHERE a.dataset = r.dataset AND annotator = ?), list(episode_index ORDER BY episode_index), "
         "(SELECT count(*) FROM findings f WHERE f.dataset = r.dataset AND reason = 'transfer_no_fit') "
         "FROM current_references r WHERE content_hash IS NOT NULL GROUP BY dataset ORDER BY 1",
         [STAGE],
     )
-    return {dataset: _sentence(*facts) for dataset, *facts in shown}
+    return {dataset: _sentence(*facts) for dataset, *facts in reference_rows}
 
 
 def _sentence(labelled: int, references: Sequence[int], no_fit: int) -> str:
     numbers = ", ".join(map(str, references[:MOST_NAMED])) + (", ..." if len(references) > MOST_NAMED else "")
-    several = f"{len(references)} references (episodes {numbers})"
-    like = several if len(references) > 1 else f"reference (episode {numbers})"
-    left = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
-    return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {like}{left}"
+    references_text = f"{len(references)} references (episodes {numbers})"
+    reference_text = references_text if len(references) > 1 else f"reference (episode {numbers})"
+    no_fit_note = f"; {no_fit} {'is' if no_fit == 1 else 'are'} like none of them" if no_fit else ""
+    return f"{labelled} {'run is' if labelled == 1 else 'runs are'} labelled like its {reference_text}{no_fit_note}"
 
 
 # Error of progress of the other runs of a task of which one was shown, and by motion alone: the lowest and highest of
@@ -361,10 +371,10 @@ def to_show(lake: LakeConnection) -> dict[str, str]:
 
 def _to_show(tasks: int) -> str:
     of_each = "" if tasks == 1 else f" of each of its {tasks} tasks"
-    after, before = (f"{low:g} to {high:g}" for low, high in (ONE_SHOWN, BY_MOTION))
+    new_error, old_error = (f"{low:g} to {high:g}" for low, high in (ONE_SHOWN, BY_MOTION))
     return (
         f"show one run{of_each}: about two minutes (proccorpus explore, or references suggest says which). Progress of "
-        f"the others is then {after} off on most hand-labelled sets, by motion alone {before} (docs/truth.md)"
+        f"the others is then {new_error} off on most hand-labelled sets, by motion alone {old_error} (docs/truth.md)"
     )
 
 

@@ -48,8 +48,8 @@ class Holdings:
     def sentence(self) -> str:
         """Example: "arm: 12 episodes and their labels; 3 words of people"."""
         parts = [f"{self.episodes} episodes and their labels", f"{self.words} words of people"]
-        lost = f"; {self.imported} imported labels, which have to be imported again" if self.imported else ""
-        return f"{self.dataset}: {'; '.join(parts)}{lost}"
+        lost_note = f"; {self.imported} imported labels, which have to be imported again" if self.imported else ""
+        return f"{self.dataset}: {'; '.join(parts)}{lost_note}"
 
 
 def holdings(lake: LakeConnection, dataset: str) -> Holdings:

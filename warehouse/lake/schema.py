@@ -139,7 +139,7 @@ def schema_version(con: duckdb.DuckDBPyConnection) -> int:
 
 
 def checked_version(
-    con: duckdb.DuckDBPyConnection, workspace: Workspace, at: int | None = None, *, may_be_older: bool = False
+    con: duckdb.DuckDBPyConnection, workspace: Workspace, snapshot: int | None = None, *, may_be_older: bool = False
 ) -> int | None:
     """The version of the lake in use, which is ours, or at a snapshot an earlier one; None: nothing is there yet.
 
@@ -150,11 +150,11 @@ def checked_version(
         if remains(workspace):
             raise lost(workspace, "has no tables")
         return None
-    where = f"{workspace.root}: its lake is of version {version}, this proccorpus works with version {SCHEMA_VERSION}"
+    problem = f"{workspace.root}: its lake is of version {version}, this proccorpus works with version {SCHEMA_VERSION}"
     if version > SCHEMA_VERSION:
-        raise LakeError(f"{where}: update proccorpus, or put back a backup of the catalog made before")
-    if version < SCHEMA_VERSION and at is None and not may_be_older:
-        raise LakeError(f"{where}: proccorpus upgrade says what it will do, and brings it there with --yes")
+        raise LakeError(f"{problem}: update proccorpus, or put back a backup of the catalog made before")
+    if version < SCHEMA_VERSION and snapshot is None and not may_be_older:
+        raise LakeError(f"{problem}: proccorpus upgrade says what it will do, and brings it there with --yes")
     return version
 
 
@@ -219,17 +219,17 @@ def upgraded(workspace: Workspace, *, dry: bool) -> dict[str, Any]:
                 return facts | {"said": f"{workspace.root}: its lake is of version {version}: nothing to do"}
             facts |= _to_do(lake, version)
             if dry:
-                said = (
+                message = (
                     f"{workspace.root}: an upgrade brings its lake from version {version} to {SCHEMA_VERSION}: it "
                     f"copies the catalog into backups/, makes {len(facts['tables'])} tables and all views, and takes "
                     f"{facts['steps']} steps that may write {facts['bytes'] >> 20} MB of rows anew, in about "
                     f"{1 + facts['bytes'] // UPGRADED_A_S} s and one transaction; --yes does it"
                 )
-                return facts | {"said": said}
+                return facts | {"said": message}
             backup = upgrade(lake)
-    back = f"; the catalog before is {backup}" if backup else ""
-    said = f"{workspace.root}: its lake is of version {SCHEMA_VERSION} now, before {version}{back}"
-    return facts | {"backup": str(backup) if backup else None, "said": said}
+    backup_note = f"; the catalog before is {backup}" if backup else ""
+    message = f"{workspace.root}: its lake is of version {SCHEMA_VERSION} now, before {version}{backup_note}"
+    return facts | {"backup": str(backup) if backup else None, "said": message}
 
 
 def _to_do(lake: LakeConnection, version: int) -> dict[str, Any]:
@@ -323,10 +323,10 @@ def columns(names: list[str] | None = None, con: duckdb.DuckDBPyConnection | Non
 
 def _chosen(names: list[str] | None) -> list[str]:
     """Some relations, or all, in the order of the schema. Raises UserError."""
-    every = [relation["name"] for relation in relations()]
-    for name in sorted(set(names or ()) - set(every)):
-        raise UserError(f"there is no table or view {name!r}; there are: {', '.join(sorted(every))}")
-    return [name for name in every if not names or name in names]
+    relation_names = [relation["name"] for relation in relations()]
+    for name in sorted(set(names or ()) - set(relation_names)):
+        raise UserError(f"there is no table or view {name!r}; there are: {', '.join(sorted(relation_names))}")
+    return [name for name in relation_names if not names or name in names]
 
 
 def _columns_of(name: str, types_of_view: dict[str, dict[str, str]]) -> Iterator[tuple[str, str, str, str]]:
@@ -340,9 +340,9 @@ def _columns_of(name: str, types_of_view: dict[str, dict[str, str]]) -> Iterator
     tables = sorted(TABLES.values(), key=lambda t: t.name not in words)  # those that the view names come first
     for column, kind in types_of_view[name].items():
         # A view's own description counts before the one of a table's column of the same name
-        found = [("", view.columns.get(column, ""))] * (column in view.columns)
-        found += [(t.name, c.comment) for t in tables for c in t.columns if c.name == column]
-        table, comment = [*found, ("", "")][0]
+        comments = [("", view.columns.get(column, ""))] * (column in view.columns)
+        comments += [(t.name, c.comment) for t in tables for c in t.columns if c.name == column]
+        table, comment = [*comments, ("", "")][0]
         yield column, kind, comment, table
 
 

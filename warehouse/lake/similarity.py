@@ -65,37 +65,44 @@ def episode_embeddings(
 
     Raises UserError: they were made by several encoders, or with several grids.
     """
-    here = [dataset, sorted(episodes)]
+    parameters = [dataset, sorted(episodes)]
     of_these = "dataset = ? AND list_contains(?, episode_index)"
-    encoders = con.execute(f"SELECT DISTINCT encoder FROM embeddings WHERE {of_these} ORDER BY 1", here).fetchall()
+    encoders = con.execute(
+        f"SELECT DISTINCT encoder FROM embeddings WHERE {of_these} ORDER BY 1", parameters
+    ).fetchall()
     if len(encoders) > 1:
         names = ", ".join(map(itemgetter(0), encoders))
         raise UserError(f"{dataset}: its embeddings are of several encoders ({names}); build it again")
     usable = f"SELECT episode_index, usable_cameras FROM episode_content WHERE {of_these}"
-    preferred: dict[int, list[str]] = dict(con.execute(usable, here).fetchall())
+    preferred: dict[int, list[str]] = dict(con.execute(usable, parameters).fetchall())
 
     by_episode: dict[int, EpisodeEmbeddings] = {}
-    for episode, seen in groupby(_seen(con, of_these, here, parts), key=itemgetter(0)):
-        of_camera = {camera: (frames, halves) for _, camera, frames, halves in seen}
-        wanted = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
-        if wanted and of_camera.keys() >= set(wanted):
+    for episode, episode_rows in groupby(_seen(con, of_these, parameters, parts), key=itemgetter(0)):
+        of_camera = {camera: (frames, halves) for _, camera, frames, halves in episode_rows}
+        requested_cameras = tuple(cameras or filter(of_camera.__contains__, preferred[episode]))
+        if requested_cameras and of_camera.keys() >= set(requested_cameras):
             # The frames that all of them were looked at
-            frames = reduce(np.intersect1d, (of_camera[camera][0] for camera in wanted))
-            rows = [halves[np.searchsorted(looked, frames)] for looked, halves in map(of_camera.__getitem__, wanted)]
-            by_episode[episode] = EpisodeEmbeddings(encoders[0][0], frames, wanted, np.concatenate(rows, axis=1))
+            frames = reduce(np.intersect1d, (of_camera[camera][0] for camera in requested_cameras))
+            rows = [
+                halves[np.searchsorted(camera_frames, frames)]
+                for camera_frames, halves in map(of_camera.__getitem__, requested_cameras)
+            ]
+            by_episode[episode] = EpisodeEmbeddings(
+                encoders[0][0], frames, requested_cameras, np.concatenate(rows, axis=1)
+            )
     if len({e.halves.shape[1] // len(e.cameras) for e in by_episode.values()}) > 1:
         raise UserError(f"{dataset}: its embeddings have grids of several sizes; build it again")
     return by_episode
 
 
 def _seen(
-    con: duckdb.DuckDBPyConnection, where: str, values: list[Any], parts: Sequence[Part]
+    con: duckdb.DuckDBPyConnection, condition: str, values: list[Any], parts: Sequence[Part]
 ) -> Iterator[tuple[int, str, np.ndarray, np.ndarray]]:
     """What was seen by each camera of each episode, in order: frames int64 [k], float16 [k, d]."""
     numbers = parts[0] if len(parts) == 1 else f"list_concat({', '.join(parts)})"
     reader = con.execute(
         "SELECT episode_index, camera, list(frame_index ORDER BY frame_index), "
-        f"flatten(list({numbers} ORDER BY frame_index)) FROM embeddings WHERE {where} GROUP BY 1, 2 ORDER BY 1, 2",
+        f"flatten(list({numbers} ORDER BY frame_index)) FROM embeddings WHERE {condition} GROUP BY 1, 2 ORDER BY 1, 2",
         values,
     ).to_arrow_reader(ROWS_AT_A_TIME)
     for batch in reader:
@@ -127,7 +134,7 @@ def most_similar(
     frame_index: int | None = None,
     camera: str | None = None,
     among: str | None = None,
-    most: int = MOST,
+    max_matches: int = MOST,
 ) -> tuple[SimilarityQuery, list[dict[str, Any]]]:
     """The frames most like one frame, one of each other run, or without a frame the runs most like one run (eight
     moments of it, each beside their most similar frame); the most similar first.
@@ -139,22 +146,22 @@ def most_similar(
     Raises UserError: there is no such episode, frame or camera, no encoder looked at it, or another one looked at
     the dataset `among`.
     """
-    asked = _asked(con, dataset, episode_index, frame_index, camera, among)
-    view, where, of_frame = "similar_runs", "true", ""
+    query = _asked(con, dataset, episode_index, frame_index, camera, among)
+    view, frame_condition, of_frame = "similar_runs", "true", ""
     if frame_index is not None:
-        view, where = "similar_frames", f"frame_index = {asked.frame_index}"
+        view, frame_condition = "similar_frames", f"frame_index = {query.frame_index}"
         of_frame = "s.other_camera AS camera, s.other_frame AS frame_index, s.other_frame / c.fps AS timestamp_s, "
-    of = "true" if among is None else f"other_dataset = {literal(among)}"
-    found = con.execute(
+    dataset_condition = "true" if among is None else f"other_dataset = {literal(among)}"
+    matches = con.execute(
         f"SELECT s.other_dataset AS dataset, s.other_episode AS episode_index, {of_frame}f.task, s.likeness FROM "
-        f"(FROM {view} WHERE dataset = $1 AND episode_index = $2 AND camera = $3 AND {where} "
-        f"AND {of} ORDER BY likeness DESC, other_dataset, other_episode LIMIT {int(most)}) s "
+        f"(FROM {view} WHERE dataset = $1 AND episode_index = $2 AND camera = $3 AND {frame_condition} "
+        f"AND {dataset_condition} ORDER BY likeness DESC, other_dataset, other_episode LIMIT {int(max_matches)}) s "
         "JOIN episode_facts f ON f.dataset = s.other_dataset AND f.episode_index = s.other_episode "
         "JOIN episode_content c ON c.dataset = s.other_dataset AND c.episode_index = s.other_episode "
         "ORDER BY s.likeness DESC, 1, 2",
-        [dataset, episode_index, asked.camera],
+        [dataset, episode_index, query.camera],
     )
-    return asked, found.to_arrow_table().to_pylist()
+    return query, matches.to_arrow_table().to_pylist()
 
 
 def _asked(
@@ -177,17 +184,21 @@ def _asked(
         )
     if frame_index is not None and not 0 <= frame_index < num_frames:
         raise UserError(f"{dataset} episode {episode_index} has {num_frames} frames, from 0: there is no {frame_index}")
-    not_compared = {other: ", ".join(by) for other, by in encoders.items() if encoder not in by}
+    not_compared = {
+        other_dataset: ", ".join(encoder_names)
+        for other_dataset, encoder_names in encoders.items()
+        if encoder not in encoder_names
+    }
     return SimilarityQuery(dataset, episode_index, camera, encoder, nearest, not_compared)
 
 
-def _encoders(con: duckdb.DuckDBPyConnection, wanted: set[str]) -> dict[str, list[str]]:
+def _encoders(con: duckdb.DuckDBPyConnection, requested_datasets: set[str]) -> dict[str, list[str]]:
     """By dataset the encoders that looked at it. Raises UserError where none looked at one that is wanted."""
     encoders: dict[str, list[str]] = {}
     if has(con, "similar_runs"):  # which a lake of a version before there was a search has not
         sql = "SELECT dataset, list(DISTINCT encoder ORDER BY encoder) FROM embeddings GROUP BY 1 ORDER BY 1"
         encoders = dict(con.execute(sql).fetchall())
-    for name in sorted(wanted - encoders.keys()):
+    for name in sorted(requested_datasets - encoders.keys()):
         names = [known for (known,) in con.execute("SELECT dataset FROM datasets ORDER BY 1").fetchall()]
         if name in names:
             raise UserError(f"no encoder has looked at {name}: {HOW_TO}")
@@ -197,7 +208,7 @@ def _encoders(con: duckdb.DuckDBPyConnection, wanted: set[str]) -> dict[str, lis
 
 
 def _of_camera(
-    con: duckdb.DuckDBPyConnection, asked: list[Any], camera: str | None
+    con: duckdb.DuckDBPyConnection, parameters: list[Any], camera: str | None
 ) -> tuple[str, str, int, int | None]:
     """Camera, encoder, frames of the episode, and the frame that was looked at nearest to the one asked for."""
     rows = con.execute(
@@ -206,19 +217,21 @@ def _of_camera(
         "LEFT JOIN episode_content c ON c.dataset = e.dataset AND c.episode_index = e.episode_index "
         "WHERE e.dataset = $1 AND e.episode_index = $2 "
         "GROUP BY e.camera, c.usable_cameras ORDER BY list_position(c.usable_cameras, e.camera), 1",
-        asked,
+        parameters,
     ).fetchall()
     if not rows:
-        where = f"{asked[0]} episode {asked[1]}"
+        location = f"{parameters[0]} episode {parameters[1]}"
         sql = "SELECT status, reason, detail FROM episodes WHERE dataset = ? AND episode_index = ?"
-        for status, reason, detail in con.execute(sql, asked[:2]).fetchall():
-            lost = f"because it cannot be used: {reason}: {detail}" if status != "ok" else ""
-            raise UserError(f"{where}: no encoder has looked at it{', ' if lost else ': '}{lost or HOW_TO}")
-        raise UserError(f"{asked[0]} has no episode {asked[1]}")
+        for status, reason, detail in con.execute(sql, parameters[:2]).fetchall():
+            unusable_note = f"because it cannot be used: {reason}: {detail}" if status != "ok" else ""
+            raise UserError(
+                f"{location}: no encoder has looked at it{', ' if unusable_note else ': '}{unusable_note or HOW_TO}"
+            )
+        raise UserError(f"{parameters[0]} has no episode {parameters[1]}")
     by_name = {row[0]: row for row in rows}
     if camera is not None and camera not in by_name:
-        where, looked_at = f"{asked[0]} episode {asked[1]}", ", ".join(by_name)
-        raise UserError(f"{where}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
+        location, looked_at = f"{parameters[0]} episode {parameters[1]}", ", ".join(by_name)
+        raise UserError(f"{location}: no encoder has looked at a camera {camera!r}, only at {looked_at}")
     return by_name[camera or rows[0][0]]
 
 

@@ -79,9 +79,9 @@ def open_for_users(
     try:
         con = connect(workspace, read_only=True, snapshot=snapshot, catalog=catalog)
     except duckdb.Error as e:
-        where = "" if snapshot is None else f" at snapshot {snapshot}"
-        raise LakeError(f"the lake cannot be opened{where}: {first_line(e)}") from e
-    if checked_version(con, workspace, at=snapshot) is None:
+        snapshot_note = "" if snapshot is None else f" at snapshot {snapshot}"
+        raise LakeError(f"the lake cannot be opened{snapshot_note}: {first_line(e)}") from e
+    if checked_version(con, workspace, snapshot=snapshot) is None:
         raise LakeError(workspace.absence)
     if release is not None:
         attach(con, workspace, RESULTS, catalog=catalog)
@@ -99,15 +99,18 @@ def open_for_users(
 
 def attach_lines(workspace: Workspace, snapshot: int | None = None) -> str:
     """The statements that open this lake in DuckDB's own shell or library, by the extensions installed here."""
-    at = place(workspace)
-    options = [f"DATA_PATH {literal(at.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
+    lake_place = place(workspace)
+    options = [f"DATA_PATH {literal(lake_place.data)}", "OVERRIDE_DATA_PATH true", "READ_ONLY"]
     if snapshot is not None:
         options.append(f"SNAPSHOT_VERSION {snapshot}")
     lines = [f"-- for DuckDB {duckdb.__version__}; for another one: INSTALL and LOAD by name, which needs the network"]
-    lines += [f"LOAD {literal(extension_path(name))};" for name in at.extensions]
-    if at.is_bucket:
-        lines += ["INSTALL aws;", f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, SCOPE {literal(at.data)});"]
-    return "\n".join((*lines, f"ATTACH {literal(at.attached)} AS lake ({', '.join(options)});", "USE lake;"))
+    lines += [f"LOAD {literal(extension_path(name))};" for name in lake_place.extensions]
+    if lake_place.is_bucket:
+        lines += [
+            "INSTALL aws;",
+            f"CREATE SECRET (TYPE s3, PROVIDER credential_chain, SCOPE {literal(lake_place.data)});",
+        ]
+    return "\n".join((*lines, f"ATTACH {literal(lake_place.attached)} AS lake ({', '.join(options)});", "USE lake;"))
 
 
 def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
@@ -117,9 +120,9 @@ def see_results(con: duckdb.DuckDBPyConnection, release: str) -> None:
     """
     con.execute(f"ATTACH ':memory:' AS {OF_RELEASE}")
     lake = f"{RESULTS}.main"
-    for name, where in RESULTS_SQL.items():
-        which = where.format(lake=lake, release=literal(release))
-        con.execute(f"CREATE VIEW {OF_RELEASE}.{name} AS FROM {lake}.{name} {which}")
+    for name, condition_template in RESULTS_SQL.items():
+        condition = condition_template.format(lake=lake, release=literal(release))
+        con.execute(f"CREATE VIEW {OF_RELEASE}.{name} AS FROM {lake}.{name} {condition}")
     use(con, release)
 
 
@@ -131,11 +134,11 @@ def use(con: duckdb.DuckDBPyConnection, release: str | None) -> None:
 def release_state(workspace: Workspace, release: str) -> tuple[str, int]:
     """A release's name and the snapshot that it froze; `latest` is the newest. Raises SqlError for an unknown name."""
     con = open_for_users(workspace)
-    known = con.execute("SELECT name, snapshot FROM releases ORDER BY created_at DESC").fetchall()
-    for name, snapshot in known:
+    releases = con.execute("SELECT name, snapshot FROM releases ORDER BY created_at DESC").fetchall()
+    for name, snapshot in releases:
         if release in (name, LATEST):
             return name, snapshot
-    names = sorted(name for name, _ in known)
+    names = sorted(name for name, _ in releases)
     raise SqlError(
         f"there is no release {release!r}; releases: {', '.join(names) or 'none yet'}{did_you_mean(release, names)}"
     )
@@ -156,16 +159,16 @@ def answer(con: duckdb.DuckDBPyConnection, sql: str, batch_rows: int = 100_000) 
 
 def _wrong(e: duckdb.Error) -> str:
     """What is wrong with a query as it is written, in one line, with what may have been meant."""
-    said, message = str(e), first_line(e)
-    if function := re.search(r'Did you mean "([^"]+)"', said):
+    error_text, message = str(e), first_line(e)
+    if function := re.search(r'Did you mean "([^"]+)"', error_text):
         return f"{message.rstrip('!')}; did you mean {function[1]}?"
-    named, candidates = WRONG_COLUMN.search(said), CANDIDATES.search(said)
-    if named is None or candidates is None:
+    column_match, candidates = WRONG_COLUMN.search(error_text), CANDIDATES.search(error_text)
+    if column_match is None or candidates is None:
         return message
     # DuckDB names the columns that are most alike, however little that is
-    known = [name.rpartition(".")[2] for name in re.findall(r'"([^"]+)"', candidates[1])]
-    wrong = named[1] or named[2]
-    return f"{message.rstrip('!')}{did_you_mean(wrong, known) or f'; there are columns such as {known[0]}'}"
+    columns = [name.rpartition(".")[2] for name in re.findall(r'"([^"]+)"', candidates[1])]
+    wrong = column_match[1] or column_match[2]
+    return f"{message.rstrip('!')}{did_you_mean(wrong, columns) or f'; there are columns such as {columns[0]}'}"
 
 
 def check(con: duckdb.DuckDBPyConnection, sql: str) -> str:
@@ -239,28 +242,28 @@ def _check_node(node: dict, ctes: frozenset[str]) -> None:
 
 def _check_relation(node: dict, ctes: frozenset[str]) -> None:
     """Raise SqlError for a table, or something to be shown, that is not the lake's."""
-    named = node.get("table_name", "")
+    relation_name = node.get("table_name", "")
     place = node.get("catalog_name", "").lower(), node.get("schema_name", "").lower()
     if node["type"] == "SHOW_REF":
-        if named not in SHOWN or place not in PLACES:
-            raise SqlError(f"SHOW {'.'.join(filter(None, (*place, named)))} is not allowed here")
+        if relation_name not in SHOWN or place not in PLACES:
+            raise SqlError(f"SHOW {'.'.join(filter(None, (*place, relation_name)))} is not allowed here")
         return
-    is_cte = place == ("", "") and named.lower() in ctes
-    is_ours = place in PLACES and named.lower() in RELATIONS
+    is_cte = place == ("", "") and relation_name.lower() in ctes
+    is_ours = place in PLACES and relation_name.lower() in RELATIONS
     if not is_cte and not is_ours:
-        near = did_you_mean(named.lower(), RELATIONS) or " (SHOW TABLES lists them)"
-        raise SqlError(f"there is no table {named!r} in the lake{near}")
+        near = did_you_mean(relation_name.lower(), RELATIONS) or " (SHOW TABLES lists them)"
+        raise SqlError(f"there is no table {relation_name!r} in the lake{near}")
 
 
 # In a process of its own (warehouse.sql_process): opened once, a query at a time
 
 
-def open_state(at: State, memory: int) -> str:
+def open_state(state: State, memory: int) -> str:
     """Why there is no lake; "" for one."""
     try:
-        if at not in _opened:
+        if state not in _opened:
             _opened.clear()
-            _opened[at] = _connection(at, memory), held_bytes("RssAnon")
+            _opened[state] = _connection(state, memory), held_bytes("RssAnon")
     except UserError as e:
         return str(e)
     except Exception as e:
@@ -270,7 +273,7 @@ def open_state(at: State, memory: int) -> str:
 
 def answered(sql: str, style: str | None, max_rows: int | None, max_bytes: int | None) -> tuple[str, bytes, bool]:
     """What is wrong, a file with the rows, and whether another process is to take the next query."""
-    [(con, held)] = _opened.values()
+    [(con, former_bytes)] = _opened.values()
     error, is_last, file = "", False, _Bounded(max_bytes)
     try:
         rows = answer(con, sql, BATCH_ROWS)
@@ -284,13 +287,13 @@ def answered(sql: str, style: str | None, max_rows: int | None, max_bytes: int |
         error, is_last = _explained(e), True
     data = b"" if error else file.getvalue()
     # What a query has left behind would be missing to the next one
-    return error, data, is_last or held_bytes("RssAnon") > held + len(data) + LEAST_ROOM
+    return error, data, is_last or held_bytes("RssAnon") > former_bytes + len(data) + LEAST_ROOM
 
 
-def _connection(at: State, memory: int) -> duckdb.DuckDBPyConnection:
+def _connection(state: State, memory: int) -> duckdb.DuckDBPyConnection:
     """A locked connection to the lake, in a process that can hold no more than `memory` bytes from here on."""
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    root, snapshot, release, catalog = at
+    root, snapshot, release, catalog = state
     workspace = Workspace(Path(root))
     # A copy of the catalog comes with the snapshot that is to be read in it
     if release is not None and catalog is None:
@@ -313,11 +316,11 @@ def _write(reader: pa.RecordBatchReader, max_rows: int | None, file: Any) -> Non
 
 def _first(reader: pa.RecordBatchReader, max_rows: int | None) -> Iterator[pa.RecordBatch]:
     """A query's rows, at most `max_rows`."""
-    left = max_rows
+    remaining = max_rows
     for batch in reader:
-        yield batch if left is None else batch.slice(0, left)
-        left = None if left is None else left - batch.num_rows
-        if left is not None and left <= 0:
+        yield batch if remaining is None else batch.slice(0, remaining)
+        remaining = None if remaining is None else remaining - batch.num_rows
+        if remaining is not None and remaining <= 0:
             break
 
 

@@ -49,13 +49,13 @@ def said_of(lake: LakeConnection) -> Mapping[str, frozenset[str]]:
     return lake.once("said", look)
 
 
-def newest_row(lake: LakeConnection, table: str, **of: Any) -> dict[str, Any] | None:
+def newest_row(lake: LakeConnection, table: str, **key_columns: Any) -> dict[str, Any] | None:
     """The newest row of a table that has these values; None where none has."""
-    where = " AND ".join(f"{column} = ?" for column in of)
+    condition = " AND ".join(f"{column} = ?" for column in key_columns)
     newest = f"ORDER BY created_at DESC, {TABLES[table].key[0]} DESC LIMIT 1"
     # Of an episode: what was said of the recording that has its number now
-    relation = f"located_{table}" if table in STATEMENTS and "episode_index" in of else table
-    return next(iter(lake.dicts(f"FROM {relation} WHERE {where} {newest}", [*of.values()])), None)
+    relation = f"located_{table}" if table in STATEMENTS and "episode_index" in key_columns else table
+    return next(iter(lake.dicts(f"FROM {relation} WHERE {condition} {newest}", [*key_columns.values()])), None)
 
 
 def say(
@@ -63,33 +63,39 @@ def say(
     table: str,
     make: Callable[[dict[str, Any]], list[dict[str, Any]]],
     id_of: Callable[[dict[str, Any]], str] | None = None,
-    **of: Any,
+    **key_columns: Any,
 ) -> list[dict[str, Any]]:
-    """Add the rows that `make` gives to those of `of`, while nobody else can write; returns them, with time and id.
+    """Add the rows that `make` gives to those of `key_columns`, while nobody else can write; returns them, with time
+    and id.
 
-    make: told of the newest row of `of`, empty where there is none; the time is later than that one's. Without `id_of`
+    make: told of the newest row of `key_columns`, empty where there is none; the time is later than that one's.
+    Without `id_of`
     all have one id, a hash of them and of that row's, so that the same words said again later differ.
     """
     name = TABLES[table].key[0]
 
     def new_rows() -> list[dict[str, Any]]:
-        newest = (lake.newest(table, **of) if isinstance(lake, JournalLake) else newest_row(lake, table, **of)) or {}
-        made, at = [of | row for row in make(newest)], time_after(newest.get("created_at"))
-        common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in made))[:16]
-        return [row | {name: id_of(row) if id_of else common, "created_at": at} for row in made]
+        newest = (
+            lake.newest(table, **key_columns)
+            if isinstance(lake, JournalLake)
+            else newest_row(lake, table, **key_columns)
+        ) or {}
+        rows_made, created_at = [key_columns | row for row in make(newest)], time_after(newest.get("created_at"))
+        common = content_key(newest.get(name, ""), *sorted(json.dumps(row, sort_keys=True) for row in rows_made))[:16]
+        return [row | {name: id_of(row) if id_of else common, "created_at": created_at} for row in rows_made]
 
-    return lake.append(f"add to {table}: {' '.join(map(str, of.values()))}", table, new_rows)
+    return lake.append(f"add to {table}: {' '.join(map(str, key_columns.values()))}", table, new_rows)
 
 
-def checked_text(what: str, text: str, most: int, *, empty: bool = False) -> str:
+def checked_text(title: str, text: str, max_chars: int, *, empty: bool = False) -> str:
     """Text of a person, stripped. Raises CorrectionError: it is empty, too long, or not all of it can be written."""
     text = text.strip()
     if not text and not empty:
-        raise CorrectionError(f"{what} is empty")
-    if len(text) > most:
-        raise CorrectionError(f"{what} is longer than {most} characters")
+        raise CorrectionError(f"{title} is empty")
+    if len(text) > max_chars:
+        raise CorrectionError(f"{title} is longer than {max_chars} characters")
     if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", text):
-        raise CorrectionError(f"{what} holds control characters or broken ones")
+        raise CorrectionError(f"{title} holds control characters or broken ones")
     return text
 
 
@@ -98,8 +104,8 @@ def time_after(newest: datetime | None) -> datetime:
 
     The order of rows says which one counts.
     """
-    now = datetime.now(UTC)
-    return max(now, newest + timedelta(microseconds=1)) if newest else now
+    current_time = datetime.now(UTC)
+    return max(current_time, newest + timedelta(microseconds=1)) if newest else current_time
 
 
 def known_episodes(lake: LakeConnection, dataset: str) -> dict[int, str]:
@@ -183,18 +189,18 @@ def mark(
 
     def new_rows() -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
-        for place, before in _newest(lake, places, kind, value).items():
-            if bool(before["is_on"] and before["value"] == value) == is_on:
+        for place, former in _newest(lake, places, kind, value).items():
+            if bool(former["is_on"] and former["value"] == value) == is_on:
                 continue
             # Nobody's assignment is replaced unseen
-            if kind == ASSIGNED and follows is not None and before["mark_id"] not in (None, follows.get(place)):
-                what = f"assigned to {before['value']}" if before["is_on"] else "assigned to nobody any more"
-                by = f"by {before['author']} on {before['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
-                raise ConflictError(f"episode {place[1]} of {place[0]} was {what} {by}")
+            if kind == ASSIGNED and follows is not None and former["mark_id"] not in (None, follows.get(place)):
+                assignment = f"assigned to {former['value']}" if former["is_on"] else "assigned to nobody any more"
+                origin = f"by {former['author']} on {former['created_at']:%Y-%m-%d %H:%M:%S} UTC: reload and look again"
+                raise ConflictError(f"episode {place[1]} of {place[0]} was {assignment} {origin}")
             row: dict[str, Any] = {"dataset": place[0], "episode_index": place[1], "kind": kind, "value": value}
-            row |= {"is_on": is_on, "follows": before["mark_id"], "author": author}
+            row |= {"is_on": is_on, "follows": former["mark_id"], "author": author}
             mark_id = content_key(json.dumps(list(row.values())))[:16]
-            rows.append(row | {"mark_id": mark_id, "created_at": time_after(before["created_at"])})
+            rows.append(row | {"mark_id": mark_id, "created_at": time_after(former["created_at"])})
         return rows
 
     return lake.append(f"{kind} {value}", "episode_marks", new_rows)
@@ -211,10 +217,10 @@ def _newest(lake: Lake, places: Sequence[Place], kind: Kind, value: str) -> dict
         "f.episode_index) AND list_contains($4, f.dataset)",
         [[f"{dataset} {episode}" for dataset, episode in places], kind, value, sorted({name for name, _ in places})],
     )
-    found = {(row["dataset"], row["episode_index"]): row for row in rows}
-    for dataset, episode_index in sorted({*places} - {*found}):
+    row_by_place = {(row["dataset"], row["episode_index"]): row for row in rows}
+    for dataset, episode_index in sorted({*places} - {*row_by_place}):
         raise CorrectionError(f"the corpus has no episode {episode_index} of {dataset!r}")
-    return {place: found[place] for place in places}
+    return {place: row_by_place[place] for place in places}
 
 
 # Taking data down: a mark, which counts at once: releases leave the data out, and the plan sees what was made of it as
@@ -278,14 +284,14 @@ def take_down(
     for place, original in sorted((copies or {}).items()):
         reasons[place] = f"the same recording as episode {original[1]} of {original[0]}: {reason.strip()}"
     of_place = lake.recordings_at({(name, episode) for name, episode in reasons if episode is not None})
-    now = datetime.now(UTC)
+    current_time = datetime.now(UTC)
     marks = [
         {
             "dataset": name,
             "episode_index": episode,
             "recording": None if episode is None else of_place.get((name, episode)),
             "reason": text,
-            "created_at": now,
+            "created_at": current_time,
         }
         for (name, episode), text in reasons.items()
     ]
@@ -298,18 +304,22 @@ def undo_takedown(lake: Lake, dataset: str, episodes: Collection[int] | None) ->
 
     Raises UserError.
     """
-    where, values = "dataset = ?", [dataset]
+    condition, values = "dataset = ?", [dataset]
     if episodes is not None:
         numbers = sorted(set(episodes))
         of_place = lake.recordings_at({(dataset, episode) for episode in numbers})
-        where = (
+        condition = (
             "dataset = ? AND episode_index IS NOT NULL AND "
             "CASE WHEN recording IS NULL THEN list_contains(?, episode_index) ELSE list_contains(?, recording) END"
         )
         values = [dataset, numbers, sorted(of_place.values())]
-    count = lake.remove(f"undo takedown of {dataset}", where, values, "takedowns")
+    count = lake.remove(f"undo takedown of {dataset}", condition, values, "takedowns")
     if not count:
-        named = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
-        there = f"taken down are its episodes {named}" if named else "proccorpus sql 'FROM takedowns' lists what is"
-        raise UserError(f"nothing of that is taken down of {dataset}: {there}")
+        taken_down_text = ", ".join(map(str, sorted(taken_down(lake).get(dataset) or ())))
+        available_text = (
+            f"taken down are its episodes {taken_down_text}"
+            if taken_down_text
+            else "proccorpus sql 'FROM takedowns' lists what is"
+        )
+        raise UserError(f"nothing of that is taken down of {dataset}: {available_text}")
     return count

@@ -62,20 +62,20 @@ def labels_of(
 
     label_run: whose labels; None: the active ones. whole: with facts and progress.
     """
-    asked = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
-    asked["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
+    filters = {"dataset = ?": dataset, "chunk = ?": chunk, "label_run = ?": label_run}
+    filters["list_contains(?, episode_index)"] = None if episodes is None else list(episodes)
     active = "active_" if label_run is None else ""
-    labels = {episode: label for (episode, _), label in _read(con, f"{active}segments", asked).items()}
+    labels = {episode: label for (episode, _), label in _read(con, f"{active}segments", filters).items()}
     if not whole:
         return labels
     # A lake of an earlier version has not all of the columns
-    where, values = _where(asked)
+    condition, values = _where(filters)
     rows = con.execute(
-        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {where}", values
+        f"SELECT COLUMNS(c -> c <> 'curve') FROM episode_labels {active and COUNTING} WHERE {condition}", values
     )
     facts = {row["episode_index"]: row for row in rows.to_arrow_table().to_pylist()}
     curves = con.execute(
-        f"SELECT episode_index, progress FROM {active}progress WHERE {where} ORDER BY episode_index, frame_index",
+        f"SELECT episode_index, progress FROM {active}progress WHERE {condition} ORDER BY episode_index, frame_index",
         values,
     ).to_arrow_table()
     index, progress = curves["episode_index"].to_numpy(), curves["progress"].to_numpy()
@@ -114,14 +114,14 @@ def dataset_gates(
     con: duckdb.DuckDBPyConnection, min_confidence: float | None = None, min_name_confidence: float | None = None
 ) -> dict[str, LabelGate]:
     """How sure labels have to be, by dataset: as asked here, else as the dataset's samples were built."""
-    asked = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
-    asked = {name: value for name, value in asked.items() if value is not None}
+    stated_limits = {"min_confidence": min_confidence, "min_name_confidence": min_name_confidence}
+    stated_limits = {name: value for name, value in stated_limits.items() if value is not None}
     gates = {}
     for dataset, config in con.execute("SELECT dataset, config FROM build_configs ORDER BY 1").fetchall():
         # What an earlier version built has no gate of its own
         built = json.loads(config).get("stages", {}).get("samples", {})
         built = {name: built[name] for name in asdict(LabelGate()) if name in built}
-        gates[dataset] = LabelGate(**built | asked)
+        gates[dataset] = LabelGate(**built | stated_limits)
     return gates
 
 
@@ -153,13 +153,13 @@ def gate_counts(con: duckdb.DuckDBPyConnection, shards: Sequence[str] | None = N
 
 
 def _read(
-    con: duckdb.DuckDBPyConnection, relation: str, asked: Mapping[str, Any]
+    con: duckdb.DuckDBPyConnection, relation: str, filters: Mapping[str, Any]
 ) -> dict[tuple[int, str], StoredLabel]:
     """Labels by episode and label run, in that order, out of a relation's rows that fit; asked: None is any value."""
-    where, values = _where(asked)
+    condition, values = _where(filters)
     answer = con.execute(
         f"SELECT episode_index, label_run, num_planned, COLUMNS('^({SEGMENT_COLUMNS})$') FROM {relation} "
-        f"WHERE {where} ORDER BY episode_index, label_run, segment_index",
+        f"WHERE {condition} ORDER BY episode_index, label_run, segment_index",
         values,
     )
     # A lake of an earlier version, and a release made with it, has not all of the columns
@@ -171,9 +171,9 @@ def _read(
     return labels
 
 
-def _where(asked: Mapping[str, Any]) -> tuple[str, list[Any]]:
-    given = {condition: value for condition, value in asked.items() if value is not None}
-    return " AND ".join(given), [*given.values()]
+def _where(filters: Mapping[str, Any]) -> tuple[str, list[Any]]:
+    stated_filters = {condition: value for condition, value in filters.items() if value is not None}
+    return " AND ".join(stated_filters), [*stated_filters.values()]
 
 
 def followers(con: duckdb.DuckDBPyConnection, label_run: str) -> set[tuple[str, int]]:
@@ -220,7 +220,10 @@ def stored_signals(con: duckdb.DuckDBPyConnection, dataset: str) -> list[Gripper
 def signals_by_dataset(con: duckdb.DuckDBPyConnection, dataset: str | None = None) -> dict[str, list[GripperSignal]]:
     """The grippers and hands of all datasets that have any, or of one, in order."""
     rows = _dicts(con, "signals WHERE dataset = coalesce($1, dataset) ORDER BY dataset, signal_index", [dataset])
-    return {name: [signal_from_row(row) for row in of] for name, of in groupby(rows, itemgetter("dataset"))}
+    return {
+        name: [signal_from_row(row) for row in signal_rows]
+        for name, signal_rows in groupby(rows, itemgetter("dataset"))
+    }
 
 
 def lags_by_dataset(con: duckdb.DuckDBPyConnection) -> dict[str, list[dict[str, Any]]]:
@@ -258,12 +261,12 @@ def openings_of(
 ) -> list[GripperOpening]:
     """The same of what is stored of each frame: `gripper` and `grippers` of the table frames."""
     # An episode may have been measured by an earlier survey, which told others apart
-    apart = [k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)]
+    measured_frames = [k for k, (_, of_frame) in enumerate(frames) if of_frame and len(of_frame) == len(signals)]
     curves = [GripperOpening(signal, [None] * len(frames)) for signal in signals]
-    for k, curve in product(apart, range(len(signals))):
+    for k, curve in product(measured_frames, range(len(signals))):
         curves[curve].opening[k] = (frames[k][1] or [])[curve]
-    together = GripperOpening(None, [gripper for gripper, _ in frames])
-    return list(filter(_is_measured, curves)) or list(filter(_is_measured, [together]))
+    common_opening = GripperOpening(None, [gripper for gripper, _ in frames])
+    return list(filter(_is_measured, curves)) or list(filter(_is_measured, [common_opening]))
 
 
 def _is_measured(curve: GripperOpening) -> bool:
@@ -285,11 +288,11 @@ def coarse_keyframes(
         "AND ($3::INTEGER IS NULL OR chunk = $3) GROUP BY 1, 2",
         [dataset, sorted(episodes), chunk],
     )
-    return {(episode_index, camera): named for episode_index, camera, named in rows}
+    return {(episode_index, camera): hash_by_frame for episode_index, camera, hash_by_frame in rows}
 
 
-def load_keyframe(workspace: Workspace, sha256: str, how: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+def load_keyframe(workspace: Workspace, sha256: str, read_mode: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
     """A picture by its name: RGB uint8 [h, w, 3], or as OpenCV is told to read it."""
-    picture = cv2.imdecode(np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), how)
+    picture = cv2.imdecode(np.frombuffer(workspace.keyframe(sha256).read_bytes(), np.uint8), read_mode)
     assert picture is not None, f"keyframe {sha256} is no picture"
     return picture

@@ -96,28 +96,28 @@ def _non_commercial(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in names if FORBIDS_COMMERCE.search(name))
 
 
-def hub_licence(stated: Sequence[str | None]) -> tuple[str, str | None]:
+def hub_licence(licence_texts: Sequence[str | None]) -> tuple[str, str | None]:
     """What the hub wants at the head of a card of such data: `license`, and the names where there are several."""
-    licences = [classify(text) for text in stated]
+    licences = [classify(text) for text in licence_texts]
     names = sorted({n for x in licences for n in x.names})
     if len(names) > 1:
         return "other", ", ".join(names)
     return (UNKNOWN if licences[0].kind == UNKNOWN else names[0]), None
 
 
-def licence_flags(stated: Iterable[str | None]) -> str:
+def licence_flags(licence_texts: Iterable[str | None]) -> str:
     """Options of a command that let in data under some licences; "" where all of them are open.
 
     Example: licence_flags([None, "MIT", "CC BY-NC 4.0"]) == "--allow-licence unknown --allow-licence cc-by-nc-4.0".
     """
-    licences = (classify(text) for text in stated)
+    licences = (classify(text) for text in licence_texts)
     return " ".join(dict.fromkeys(licence.flag for licence in licences if licence.kind != OPEN))
 
 
-def freeze_command(stated: Iterable[str | None], taken: Collection[str]) -> str:
+def freeze_command(licence_texts: Iterable[str | None], used_names: Collection[str]) -> str:
     """The command that freezes a corpus of some licences under a name that no release has, such as v1."""
-    name = next(name for number in count(1) if (name := f"v{number}") not in taken)
-    return " ".join(filter(None, (f"release create {name}", licence_flags(stated))))
+    name = next(name for number in count(1) if (name := f"v{number}") not in used_names)
+    return " ".join(filter(None, (f"release create {name}", licence_flags(licence_texts))))
 
 
 MOST_LISTED = 10  # episodes in a sentence
@@ -201,8 +201,8 @@ class LeftOut:
     samples: int = 0
 
     def __str__(self) -> str:
-        what = f"{self.dataset}: {len(self.shards)} shards" if self.shards else self.dataset
-        return f"{what} with {self.samples} samples: {self.why}; {self.remedy}"
+        title = f"{self.dataset}: {len(self.shards)} shards" if self.shards else self.dataset
+        return f"{title} with {self.samples} samples: {self.why}; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -239,39 +239,39 @@ def contents(
     blocked = blocked_datasets(lake)
 
     # A dataset is left out as a whole, or only shards of it are
-    held: list[ShardFile] = []
-    left_out: list[LeftOut] = []
+    held_shards: list[ShardFile] = []
+    exclusions: list[LeftOut] = []
     for dataset in sorted(shards_by_dataset.keys() | wholly_down | blocked.keys()):
         shards = shards_by_dataset.get(dataset, [])
-        if why := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(dataset):
-            left_out.append(LeftOut(dataset, *why, samples=_samples(shards)))
+        if refusal := _refusal(licences.get(dataset), allow, dataset in wholly_down) or blocked.get(dataset):
+            exclusions.append(LeftOut(dataset, *refusal, samples=_samples(shards)))
             continue
         # shards that were made before some of their episodes were taken down still show them
         fresh, stale = _without(dataset, shards, showing, _taken_down)
         # shards are whole: one with a sample of an unsure label, or a bad run, has to be built anew without it
-        sure, not_sure = _without(dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate()))
-        sound, not_sound = _without(dataset, sure, faulty, partial(_not_sound, dataset=dataset, checks=without))
-        left_out += [*stale, *not_sure, *not_sound]
-        held += sound
+        sure_shards, not_sure = _without(dataset, fresh, unsure, partial(_not_sure, gate=gate or LabelGate()))
+        sound, not_sound = _without(dataset, sure_shards, faulty, partial(_not_sound, dataset=dataset, checks=without))
+        exclusions += [*stale, *not_sure, *not_sound]
+        held_shards += sound
 
-    if not held:
-        raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, left_out))}")
-    return Contents(sorted({s.dataset for s in held}), tuple(held), tuple(left_out))
+    if not held_shards:
+        raise ReleaseError(f"nothing is left for a release. {'. '.join(map(str, exclusions))}")
+    return Contents(sorted({s.dataset for s in held_shards}), tuple(held_shards), tuple(exclusions))
 
 
 def _samples(shards: Sequence[ShardFile]) -> int:
     return sum(s.samples for s in shards)
 
 
-def _refusal(stated: str | None, allow: Collection[str] | None, wholly_down: bool) -> tuple[str, str] | None:
-    """Why a release cannot hold a dataset at all, and the remedy; None where it can. `stated`: its licence."""
+def _refusal(licence_text: str | None, allow: Collection[str] | None, wholly_down: bool) -> tuple[str, str] | None:
+    """Why a release cannot hold a dataset at all, and the remedy; None where it can. `licence_text`: its licence."""
     # A takedown comes before the licence: no flag lets that data in
     if wholly_down:
         return "taken down", "proccorpus takedown --undo takes it back"
-    licence = classify(stated)
+    licence = classify(licence_text)
     if allow is None or licence.allowed(allow):
         return None
-    text = f" ({stated})" if stated else ", none is stated"
+    text = f" ({licence_text})" if licence_text else ", none is stated"
     condition = "if your use is not commercial" if licence.kind == NON_COMMERCIAL else "if you know its terms"
     return f"its licence is {licence.kind}{text}", f"{condition}: {licence.flag}"
 
@@ -280,29 +280,34 @@ def _without(
     dataset: str,
     shards: Sequence[ShardFile],
     by_shard: Mapping[str, list[int]],
-    say: Callable[[Sequence[int]], tuple[str, str]],
+    reason_of: Callable[[Sequence[int]], tuple[str, str]],
 ) -> tuple[list[ShardFile], list[LeftOut]]:
     """The shards that are not in `by_shard` (episodes by shard), and what is said of those that are; say: why they are
     left out, by their episodes, and the remedy."""
-    others, named = [s for s in shards if s.shard not in by_shard], [s for s in shards if s.shard in by_shard]
-    if not named:
-        return others, []
-    episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in named)))
-    why, remedy = say(episodes)
-    return others, [LeftOut(dataset, why, remedy, tuple(s.shard for s in named), _samples(named))]
+    other_shards, affected_shards = (
+        [s for s in shards if s.shard not in by_shard],
+        [s for s in shards if s.shard in by_shard],
+    )
+    if not affected_shards:
+        return other_shards, []
+    episodes = sorted(set(chain.from_iterable(by_shard[s.shard] for s in affected_shards)))
+    reason, remedy = reason_of(episodes)
+    return other_shards, [
+        LeftOut(dataset, reason, remedy, tuple(s.shard for s in affected_shards), _samples(affected_shards))
+    ]
 
 
 def _taken_down(episodes: Sequence[int]) -> tuple[str, str]:
     listed = f"they show episodes taken down ({', '.join(map(str, episodes))})"
-    why = listed if episodes else "they may show episodes taken down"
-    return why, "build the dataset again to make them anew"
+    reason = listed if episodes else "they may show episodes taken down"
+    return reason, "build the dataset again to make them anew"
 
 
 def _not_sound(episodes: Sequence[int], dataset: str, checks: Sequence[str]) -> tuple[str, str]:
     numbers, names = ",".join(map(str, episodes)), " or ".join(checks)
-    why = f"they show {len(episodes)} runs with {names} (episodes {_listed(episodes)})"
+    reason = f"they show {len(episodes)} runs with {names} (episodes {_listed(episodes)})"
     down = f"proccorpus takedown {dataset} --episodes {numbers} --reason {checks[0]}"
-    return why, f"shards are whole: to keep the others, {down}, and build the dataset again"
+    return reason, f"shards are whole: to keep the others, {down}, and build the dataset again"
 
 
 def _listed(episodes: Sequence[int]) -> str:
@@ -311,7 +316,7 @@ def _listed(episodes: Sequence[int]) -> str:
 
 def _not_sure(episodes: Sequence[int], gate: LabelGate) -> tuple[str, str]:
     listed = _listed(episodes)
-    why = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
-    asked = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
-    flags = " ".join(f"{flag} {least:g}" for flag, least in asked.items() if least > 0)
-    return why, f"build the dataset again with {flags} to make them without"
+    reason = f"they hold samples of {len(episodes)} labels that are not sure enough (episodes {listed})"
+    limit_by_flag = {"--min-confidence": gate.min_confidence, "--min-name-confidence": gate.min_name_confidence}
+    flags = " ".join(f"{flag} {min_value:g}" for flag, min_value in limit_by_flag.items() if min_value > 0)
+    return reason, f"build the dataset again with {flags} to make them without"

@@ -146,6 +146,6 @@ def _diff(lake: Lake, name_a: str, name_b: str, labels: str, sides: Sequence[tup
             lake.con.execute(f"CREATE OR REPLACE TEMP TABLE labels_{side} AS {labels.format(side, key, join)}", [value])
         lake.con.execute(f"CREATE OR REPLACE TEMP TABLE compared AS {COMPARED}")
     places = "SELECT dataset, episode_index FROM compared WHERE what = ? ORDER BY ALL"
-    added, removed = (lake.rows(places, [what]) for what in ("added", "removed"))
+    added, removed = (lake.rows(places, [change]) for change in ("added", "removed"))
     relabelled = lake.dicts("SELECT * EXCLUDE (what) FROM compared WHERE what = 'relabelled' ORDER BY 1, 2")
     return Diff(name_a, name_b, lake.dicts(BY_DATASET), added, removed, relabelled)

@@ -64,46 +64,46 @@ def manifest_digest(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def address(to: str) -> str:
-    return to if "://" in to else str(Path(to).resolve())
+def address(target: str) -> str:
+    return target if "://" in target else str(Path(target).resolve())
 
 
-def open_target(to: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
+def open_target(target_address: str, *, private: bool = False, kind: Kind = "dataset") -> "Target":
     """A place by its address; nothing is asked of it yet. Raises ReleaseError for an address of another kind."""
     form, plural = HUB_ADDRESS[kind]
-    if checked_address(to).startswith("hf://"):
-        match = REPOSITORY[kind].match(to)
+    if checked_address(target_address).startswith("hf://"):
+        match = REPOSITORY[kind].match(target_address)
         if not match:
-            raise ReleaseError(f"{to} names no {kind} repository: write {form}")
-        return HubTarget(to, match[1], private, kind)
-    if "://" in to and not to.startswith(BUCKETS):
-        raise ReleaseError(f"{to}: {plural} are published to {form}, s3://, gs:// or a folder")
-    return FolderTarget(address(to))
+            raise ReleaseError(f"{target_address} names no {kind} repository: write {form}")
+        return HubTarget(target_address, match[1], private, kind)
+    if "://" in target_address and not target_address.startswith(BUCKETS):
+        raise ReleaseError(f"{target_address}: {plural} are published to {form}, s3://, gs:// or a folder")
+    return FolderTarget(address(target_address))
 
 
-def published_root(at: str) -> Path:
+def published_root(location: str) -> Path:
     """The root of a published release, as it is now: clients keep listings."""
-    root = UPath(address(at))
+    root = UPath(address(location))
     root.fs.invalidate_cache()
     return cast("Path", root)
 
 
 @contextmanager
-def _client_errors(to: str, doing: str) -> Iterator[None]:
+def _client_errors(location: str, doing: str) -> Iterator[None]:
     """Turn whatever a client library raises into one sentence: they have dozens of classes, few of them common."""
     try:
         yield
     except UserError:
         raise
     except Exception as e:
-        why = " ".join(str(e).split()) or type(e).__name__
-        raise FailedError(f"cannot {doing} {to}: {why}; what was sent is kept, run again to go on") from e
+        cause = " ".join(str(e).split()) or type(e).__name__
+        raise FailedError(f"cannot {doing} {location}: {cause}; what was sent is kept, run again to go on") from e
 
 
-def copy_checked(item: OutgoingFile, to: Path | None) -> None:
+def copy_checked(item: OutgoingFile, target_path: Path | None) -> None:
     """Copy a file block by block; None: read it only. Raises FailedError when its bytes are not those recorded."""
     digest, count = hashlib.sha256(), 0
-    with item.source.open("rb") as f, to.open("wb") if to else nullcontext() as copied:
+    with item.source.open("rb") as f, target_path.open("wb") if target_path else nullcontext() as copied:
         while block := f.read(BLOCK_BYTES):
             digest.update(block)
             count += len(block)
@@ -163,10 +163,10 @@ class FolderTarget:
         lists_it = {"path": item.path, "bytes": item.bytes, "sha256": item.sha256} in (manifest or {}).get("files", [])
         return lists_it or sha256_file(self.root / item.path) == item.sha256
 
-    def begin(self, journal: bytes, gone: Sequence[str]) -> None:
+    def begin(self, journal: bytes, removed_paths: Sequence[str]) -> None:
         """Say what will be sent, and remove what goes."""
         self._write(JOURNAL, journal)
-        self._remove(gone)
+        self._remove(removed_paths)
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         for item in items:
@@ -240,9 +240,9 @@ class HubTarget:
         """Is a file of which the hub knows these facts this one?"""
         return _same(item, facts)
 
-    def begin(self, journal: bytes, gone: Sequence[str]) -> None:
+    def begin(self, journal: bytes, removed_paths: Sequence[str]) -> None:
         self._api.create_repo(self.repo, repo_type=self.kind, private=self.private, exist_ok=True)
-        self._commit("What will be sent", {JOURNAL: journal}, gone)
+        self._commit("What will be sent", {JOURNAL: journal}, removed_paths)
 
     def send(self, items: Sequence[OutgoingFile], on_file: Callable[[OutgoingFile], None]) -> None:
         for batch in _commits(items):
@@ -252,10 +252,10 @@ class HubTarget:
             for item in batch:
                 on_file(item)
 
-    def _commit(self, message: str, files: Mapping[str, str | bytes], gone: Sequence[str] = ()) -> None:
+    def _commit(self, message: str, files: Mapping[str, str | bytes], removed_paths: Sequence[str] = ()) -> None:
         changes: list[hub.CommitOperationAdd | hub.CommitOperationDelete | hub.CommitOperationCopy] = []
         changes += [hub.CommitOperationAdd(path, data) for path, data in files.items()]
-        changes += [hub.CommitOperationDelete(path) for path in gone]
+        changes += [hub.CommitOperationDelete(path) for path in removed_paths]
         self._api.create_commit(self.repo, changes, commit_message=message, repo_type=self.kind)
 
     def finish(self, manifest: bytes) -> None:
@@ -269,14 +269,14 @@ def _commits(items: Sequence[OutgoingFile]) -> Iterator[tuple[OutgoingFile, ...]
         yield from batched((item for _, item in part), COMMIT_FILES)
 
 
-def _same(item: OutgoingFile, there: "hub.RepoFile") -> bool:
+def _same(item: OutgoingFile, stored_file: "hub.RepoFile") -> bool:
     """Does the hub have this file? It knows large files by sha256, small ones by git's hash."""
-    if there.lfs:
-        return (there.lfs.size, there.lfs.sha256) == (item.bytes, item.sha256)
-    if there.size != item.bytes:
+    if stored_file.lfs:
+        return (stored_file.lfs.size, stored_file.lfs.sha256) == (item.bytes, item.sha256)
+    if stored_file.size != item.bytes:
         return False
     data = item.source.read_bytes()
-    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == there.blob_id
+    return hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest() == stored_file.blob_id
 
 
 def _local(item: OutgoingFile, spare: Path) -> str:
@@ -335,13 +335,13 @@ def send(
 
     # What is to be sent, and what goes before: files of earlier publications, half files, a manifest of other files
     todo = [item for item in items if item.path not in stored]
-    wanted = {item.path for item in items}
-    gone = present - wanted - {JOURNAL, MANIFEST}
-    is_as_it_was = former == manifest and not todo and not gone and JOURNAL not in present
+    item_paths = {item.path for item in items}
+    removed_paths = present - item_paths - {JOURNAL, MANIFEST}
+    is_as_it_was = former == manifest and not todo and not removed_paths and JOURNAL not in present
     if not dry_run and not is_as_it_was:
-        plan = {"format": 1, "files": [{"path": path} for path in sorted(wanted | gone)]}
+        plan = {"format": 1, "files": [{"path": path} for path in sorted(item_paths | removed_paths)]}
         with _client_errors(target.to, "write to"):
-            target.begin(_as_bytes(plan), [*({MANIFEST} & present), *sorted(gone)])
+            target.begin(_as_bytes(plan), [*({MANIFEST} & present), *sorted(removed_paths)])
             target.send(todo, on_file)
             # The manifest last: until it is there nobody takes the place for whole
             target.finish(_as_bytes(manifest))
@@ -351,7 +351,7 @@ def send(
         bytes=sum(i.bytes for i in items),
         sent=len(todo),
         sent_bytes=sum(i.bytes for i in todo),
-        removed=len(gone),
+        removed=len(removed_paths),
     )
 
 
@@ -368,27 +368,28 @@ def _foreign(
     present: set[str], published: set[str], items: Sequence[OutgoingFile], stored: Collection[str]
 ) -> list[str]:
     """Files that no publication is known to have written: other ones, or under a name of ours with other bytes."""
-    wanted = {item.path for item in items}
-    known = published | {MANIFEST, JOURNAL} | set(stored)
-    return sorted(path for path in present - known if path in wanted or not _is_half(path))
+    item_paths = {item.path for item in items}
+    known_paths = published | {MANIFEST, JOURNAL} | set(stored)
+    return sorted(path for path in present - known_paths if path in item_paths or not _is_half(path))
 
 
 def _is_half(path: str) -> bool:
     return Path(path).name.startswith(HALF_FILE)
 
 
-def _check_identity(to: str, former: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> None:
+def _check_identity(location: str, former: Mapping[str, Any] | None, identity: Mapping[str, Any]) -> None:
     """Raises ReleaseError for a place that holds something else as a whole."""
     if former is None or all(former.get(name) == value for name, value in identity.items()):
         return
-    held = ", ".join(f"{name} {str(former.get(name))[:16]}" for name in identity)
-    raise ReleaseError(f"{to} holds something else ({held}): publish to another place, or say --replace")
+    held_identity = ", ".join(f"{name} {str(former.get(name))[:16]}" for name in identity)
+    raise ReleaseError(f"{location} holds something else ({held_identity}): publish to another place, or say --replace")
 
 
-def _check_foreign(to: str, foreign: Sequence[str]) -> None:
+def _check_foreign(location: str, foreign: Sequence[str]) -> None:
     if foreign:
-        more = f" and {len(foreign) - MAX_NAMED} more" if len(foreign) > MAX_NAMED else ""
+        remainder = f" and {len(foreign) - MAX_NAMED} more" if len(foreign) > MAX_NAMED else ""
         raise ReleaseError(
-            f"{to} holds files that no publication wrote ({', '.join(foreign[:MAX_NAMED])}{more}): publish to an empty "
+            f"{location} holds files that no publication wrote ({', '.join(foreign[:MAX_NAMED])}{remainder}): "
+            "publish to an empty "
             "place, or say --replace, which deletes them"
         )

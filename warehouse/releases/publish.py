@@ -74,7 +74,7 @@ USE_THERE = (
 def publish(
     lake: Lake,
     release: Release,
-    to: str,
+    target_address: str,
     *,
     dry_run: bool = False,
     private: bool = False,
@@ -92,7 +92,7 @@ def publish(
             f"the release {LOCAL} was made for training here, whatever the licences: make one to be given on, if you "
             f"know their terms, by proccorpus {freeze_command(licences, releases)}"
         )
-    target = open_target(to, private=private)
+    target = open_target(target_address, private=private)
     with TemporaryDirectory(prefix="proccorpus-publish-") as folder:
         items = _items(lake, release, Path(folder))
         identity = {"release": release.name, "snapshot": release.snapshot, "config_hash": release.config_hash}
@@ -103,13 +103,15 @@ def publish(
         return send(target, items, manifest, identity, dry_run=dry_run, replace=replace, on_file=on_file)
 
 
-def verify_published(at: str) -> tuple[dict, list[Failure]]:
+def verify_published(location: str) -> tuple[dict, list[Failure]]:
     """(manifest, failures) of a published release, from the place alone; reads all of it. Raises ReleaseError."""
-    root = published_root(at)
-    target = open_target(at)
+    root = published_root(location)
+    target = open_target(location)
     manifest = target.manifest()
     if manifest is None:
-        raise ReleaseError(f"{at} holds no whole release: there is no readable {MANIFEST} (publish again to go on)")
+        raise ReleaseError(
+            f"{location} holds no whole release: there is no readable {MANIFEST} (publish again to go on)"
+        )
     failures = [file_failure(root / f["path"], f["bytes"], f["sha256"]) for f in manifest["files"]]
     failures += [Failure(str(root / path), "the manifest does not list it") for path in strangers(target, manifest)]
     if manifest.get("digest") not in (None, manifest_digest(manifest)):
@@ -119,8 +121,10 @@ def verify_published(at: str) -> tuple[dict, list[Failure]]:
 
 def stated_licences(lake: Lake, release: Release) -> dict[str, str | None]:
     """What each dataset of a release says of its licence, as frozen. ReleaseError where something was taken down."""
-    with _at_snapshot(lake, release) as then:
-        return dict(then.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1"))
+    with _at_snapshot(lake, release) as release_lake:
+        return dict(
+            release_lake.rows("SELECT dataset, license FROM datasets SEMI JOIN held USING (dataset) ORDER BY 1")
+        )
 
 
 def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
@@ -137,12 +141,12 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
         # the tar's hash is the recorded one: its bytes are compared with it while they are sent
         items.append(OutgoingFile(shard.address, shard.bytes, shard.sha256, tar))
         items.append(item_of(index, f"shards/{shard.split}/{index.name}"))
-    with _at_snapshot(lake, release) as then:
+    with _at_snapshot(lake, release) as release_lake:
         for name, sql in LABELS.items():
             path = folder / f"{name}.parquet"
-            then.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
+            release_lake.con.execute(f"COPY ({sql}) TO {literal(str(path))} (FORMAT parquet, COMPRESSION zstd)")
             items.append(item_of(path, f"labels/{name}.parquet"))
-        licences = then.column("SELECT license FROM datasets SEMI JOIN held USING (dataset)")
+        licences = release_lake.column("SELECT license FROM datasets SEMI JOIN held USING (dataset)")
     # What the hub reads at the head of a card
     licence, names = hub_licence(licences)
     head = f"---\nlicense: {licence}\ntask_categories: [robotics]\npretty_name: {json.dumps(release.name)}\n"
@@ -153,9 +157,9 @@ def _items(lake: Lake, release: Release, folder: Path) -> list[OutgoingFile]:
     return [*items, item_of(readme, "README.md")]
 
 
-def _held_recordings(then: Lake) -> str:
+def _held_recordings(release_lake: Lake) -> str:
     """SQL that makes the table of a release's episodes with their recordings, as far as its snapshot knows any."""
-    if then.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
+    if release_lake.rows("SELECT 1 FROM duckdb_tables() WHERE database_name = 'lake' AND table_name = 'recordings'"):
         join = "LEFT JOIN recordings r ON r.dataset = h.dataset AND r.episode_index = h.episode_index"
         return HELD_RECORDINGS.format("r.recording", f"{join} AND r.left_at IS NULL")
     return HELD_RECORDINGS.format("NULL", "")
@@ -167,15 +171,15 @@ def _at_snapshot(lake: Lake, release: Release) -> Iterator[Lake]:
 
     Raises ReleaseError when something that the release holds was taken down since it was made.
     """
-    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    release_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     shards = [s.shard for s in release.shard_list]
-    with closing(then.con):
-        then.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
-        then.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
-        then.con.execute(_held_recordings(then))
-        temp_table(then.con, "down", lake.arrow(DOWN))
-        for what in then.column(TAKEN_DOWN):
+    with closing(release_lake.con):
+        release_lake.con.execute(f"CREATE TEMP TABLE held AS {held_episodes_sql()}", [shards])
+        release_lake.con.execute("CREATE TEMP TABLE held_shards AS SELECT unnest(?) AS shard", [shards])
+        release_lake.con.execute(_held_recordings(release_lake))
+        temp_table(release_lake.con, "down", lake.arrow(DOWN))
+        for taken_down_item in release_lake.column(TAKEN_DOWN):
             raise ReleaseError(
-                f"the release {release.name} holds {what}, which was taken down since: release what is left"
+                f"the release {release.name} holds {taken_down_item}, which was taken down since: release what is left"
             )
-        yield then
+        yield release_lake

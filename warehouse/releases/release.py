@@ -37,23 +37,26 @@ from warehouse.releases.contents import (
 from warehouse.shards.check import check_shard, glance
 
 
-def card(lake: Lake, name: str, snapshot: int, config_hash: str, held: Contents) -> str:
+def card(lake: Lake, name: str, snapshot: int, config_hash: str, release_contents: Contents) -> str:
     """Of a release that was just made: the lake must be at its snapshot."""
     parts = [
         f"# Release {name}",
         f"Lake snapshot {snapshot}, content {config_hash[:16]}, by proccorpus {VERSION}. " + use_here(name),
-        _datasets(lake, held),
-        _splits(lake, held),
-        "Labels come from these label runs:\n\n" + _label_runs(lake, held),
+        _datasets(lake, release_contents),
+        _splits(lake, release_contents),
+        "Labels come from these label runs:\n\n" + _label_runs(lake, release_contents),
     ]
     # What to cite for each dataset whose registry entry says it, as it was built
     sql = "SELECT dataset, config FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1"
-    stated = [(dataset, json.loads(config)["dataset"].get("citation")) for dataset, config in _rows(lake, held, sql)]
-    if citations := [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in stated if citation]:
+    citation_texts = [
+        (dataset, json.loads(config)["dataset"].get("citation"))
+        for dataset, config in _rows(lake, release_contents, sql)
+    ]
+    if citations := [f"{dataset}: {' '.join(citation.split())}" for dataset, citation in citation_texts if citation]:
         parts.append("## Citations\n\n" + _bullets(citations))
-    parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, held)))
-    if held.left_out:
-        parts.append("## Left out\n\n" + _bullets(map(str, held.left_out)))
+    parts.append("## Known limits\n\n" + _bullets(_limits(lake, name, release_contents)))
+    if release_contents.left_out:
+        parts.append("## Left out\n\n" + _bullets(map(str, release_contents.left_out)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -68,13 +71,13 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def markdown_table(columns: Collection[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in cells] for cells in (columns, *rows)]
-    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
-    return "\n".join([head, f"|{'---|' * len(columns)}", *rest])
+    head, *body_rows = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, f"|{'---|' * len(columns)}", *body_rows])
 
 
-def _rows(lake: Lake, held: Contents, sql: str) -> list[tuple]:
+def _rows(lake: Lake, release_contents: Contents, sql: str) -> list[tuple]:
     """The rows of a query with the names of the datasets as its one parameter."""
-    return lake.rows(sql, [held.datasets])
+    return lake.rows(sql, [release_contents.datasets])
 
 
 # Common table expressions: the episodes with samples in the shards $1, by the label run that these are of; and the
@@ -139,34 +142,34 @@ WHERE f.reason NOT IN (SELECT DISTINCT check_name FROM run_checks)
 GROUP BY 1 ORDER BY 1"""
 
 
-def held_faults(lake: Lake, held: Contents) -> dict[str, dict[str, int]]:
+def held_faults(lake: Lake, release_contents: Contents) -> dict[str, dict[str, int]]:
     """By dataset and check in how many of its runs that a release holds nobody accepted what it found."""
     counts: dict[str, dict[str, int]] = {}
-    for dataset, check, runs in lake.rows(HELD_FAULTS, [_shard_names(held)]):
+    for dataset, check, runs in lake.rows(HELD_FAULTS, [_shard_names(release_contents)]):
         counts.setdefault(dataset, {})[check] = runs
     return counts
 
 
-def _datasets(lake: Lake, held: Contents) -> str:
-    datasets = lake.dicts(HELD_DATASETS, [_shard_names(held)])
+def _datasets(lake: Lake, release_contents: Contents) -> str:
+    datasets = lake.dicts(HELD_DATASETS, [_shard_names(release_contents)])
     return markdown_table(datasets[0], map(dict.values, datasets))
 
 
-def _shard_names(held: Contents) -> list[str]:
-    return [shard.shard for shard in held.shards]
+def _shard_names(release_contents: Contents) -> list[str]:
+    return [shard.shard for shard in release_contents.shards]
 
 
-def _splits(lake: Lake, held: Contents) -> str:
+def _splits(lake: Lake, release_contents: Contents) -> str:
     rows = lake.rows(
         "SELECT dataset, split, count(*), sum(episodes), sum(samples), format('{:.1f}', sum(bytes) / 1e6) FROM shards "
         "WHERE list_contains(?, shard) GROUP BY ALL ORDER BY 1, 2",
-        [_shard_names(held)],
+        [_shard_names(release_contents)],
     )
     return markdown_table(("dataset", "split", "shards", "episodes", "samples", "MB"), rows)
 
 
-def _label_runs(lake: Lake, held: Contents) -> str:
-    runs = lake.dicts(HELD_LABEL_RUNS, [_shard_names(held)])
+def _label_runs(lake: Lake, release_contents: Contents) -> str:
+    runs = lake.dicts(HELD_LABEL_RUNS, [_shard_names(release_contents)])
     return _bullets(
         f"{run['dataset']}, {run['episodes']} episodes: `{run['label_run']}`, "
         f"{' '.join(filter(None, (run['annotator'], run['model'])))}"
@@ -177,27 +180,27 @@ def _label_runs(lake: Lake, held: Contents) -> str:
     )
 
 
-def _limits(lake: Lake, name: str, held: Contents) -> Iterator[str]:
+def _limits(lake: Lake, name: str, release_contents: Contents) -> Iterator[str]:
     """What a reader must know before using the release, a sentence each."""
-    yield from _limits_of_labels(lake, held)
+    yield from _limits_of_labels(lake, release_contents)
     # What of the labels is not in the samples, since they were not sure enough or have no names of steps
-    for dataset, counts in gate_counts(lake.con, _shard_names(held)).items():
+    for dataset, counts in gate_counts(lake.con, _shard_names(release_contents)).items():
         yield from (f"{dataset}: {text}." for text in counts.sentences())
-    yield from _limits_of_outcomes(lake, held)
-    yield from _limits_of_licences(lake, name, held)
-    yield from _limits_of_episodes(lake, held)
-    for dataset, counts in held_faults(lake, held).items():
+    yield from _limits_of_outcomes(lake, release_contents)
+    yield from _limits_of_licences(lake, name, release_contents)
+    yield from _limits_of_episodes(lake, release_contents)
+    for dataset, counts in held_faults(lake, release_contents).items():
         yield f"{dataset}: checks found faults that nobody accepted: {in_words(counts)}."
     yield (
         "Near-copies across splits are looked for by pictures; mirrors, crops, and within one dataset "
         "other frame rates are not found."
     )
-    if why := not_looked_at(lake, held.datasets):
-        yield f"Copies of another dataset's runs at another frame rate were not looked for: {why}."
+    if reason := not_looked_at(lake, release_contents.datasets):
+        yield f"Copies of another dataset's runs at another frame rate were not looked for: {reason}."
 
 
-def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
-    for dataset, about, annotators in lake.rows(HELD_ANNOTATORS, [_shard_names(held)]):
+def _limits_of_labels(lake: Lake, release_contents: Contents) -> Iterator[str]:
+    for dataset, about, annotators in lake.rows(HELD_ANNOTATORS, [_shard_names(release_contents)]):
         if "simulat" in about.lower():
             yield f"{dataset} is simulated: its pictures are not those of a camera in the world."
         if annotators == ["motion"]:
@@ -206,8 +209,8 @@ def _limits_of_labels(lake: Lake, held: Contents) -> Iterator[str]:
             yield f"Labels of {dataset} are a model's, not checked by people except where corrected."
 
 
-def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
-    for dataset, episodes, assumed, unfinished in lake.rows(HELD_OUTCOMES, [_shard_names(held)]):
+def _limits_of_outcomes(lake: Lake, release_contents: Contents) -> Iterator[str]:
+    for dataset, episodes, assumed, unfinished in lake.rows(HELD_OUTCOMES, [_shard_names(release_contents)]):
         if assumed:
             share = f"{assumed} of {episodes} episodes"
             yield f"{dataset}: nothing says how {share} ended; their labels assume that the task was completed."
@@ -215,20 +218,20 @@ def _limits_of_outcomes(lake: Lake, held: Contents) -> Iterator[str]:
             yield f"{text} before their labels are trusted."
 
 
-def _limits_of_licences(lake: Lake, name: str, held: Contents) -> Iterator[str]:
-    why = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
+def _limits_of_licences(lake: Lake, name: str, release_contents: Contents) -> Iterator[str]:
+    reason = "this release is for use here alone" if name == LOCAL else "it is here because its user allowed it"
     sql = "SELECT dataset, license FROM datasets WHERE list_contains(?, dataset) ORDER BY 1"
-    for dataset, stated in _rows(lake, held, sql):
-        if classify(stated).restricted:
-            yield f"{dataset} is not under an open licence ({stated}): {why}."
-        elif stated is None:
-            yield f"The licence of {dataset} is not known: {why}."
+    for dataset, licence_text in _rows(lake, release_contents, sql):
+        if classify(licence_text).restricted:
+            yield f"{dataset} is not under an open licence ({licence_text}): {reason}."
+        elif licence_text is None:
+            yield f"The licence of {dataset} is not known: {reason}."
 
 
-def _limits_of_episodes(lake: Lake, held: Contents) -> Iterator[str]:
-    for dataset, reason, episodes in lake.rows(HELD_QUARANTINE, [_shard_names(held)]):
+def _limits_of_episodes(lake: Lake, release_contents: Contents) -> Iterator[str]:
+    for dataset, reason, episodes in lake.rows(HELD_QUARANTINE, [_shard_names(release_contents)]):
         yield f"{dataset}: {episodes} episodes are left out for {reason}."
-    for dataset, files, reasons in lake.rows(HELD_WARNINGS, [_shard_names(held)]):
+    for dataset, files, reasons in lake.rows(HELD_WARNINGS, [_shard_names(release_contents)]):
         yield f"{dataset}: {files} files have warnings ({reasons})."
 
 
@@ -256,20 +259,21 @@ class Release:
         return [s.path(workspace) for s in self.shards(*splits)]
 
 
-def content_hash(lake: Lake, held: Contents) -> str:
+def content_hash(lake: Lake, release_contents: Contents) -> str:
     """What a release of these contents holds, whatever its name."""
     configs = lake.rows(
-        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1", [held.datasets]
+        "SELECT dataset, config_hash FROM build_configs WHERE list_contains(?, dataset) ORDER BY 1",
+        [release_contents.datasets],
     )
-    shards = [f"{s.shard} {s.sha256}" for s in held.shards]
+    shards = [f"{s.shard} {s.sha256}" for s in release_contents.shards]
     return content_key("configs", *chain.from_iterable(configs), "shards", *shards)
 
 
 def find_release(lake: Lake, name: str | None = None) -> Release | None:
     """A release by name, or the newest one (no name, or `latest`); None when there is none."""
-    where, values = ("WHERE name = ?", [name]) if name not in (None, "", LATEST) else ("", [])
+    condition, values = ("WHERE name = ?", [name]) if name not in (None, "", LATEST) else ("", [])
     rows = lake.rows(
-        f"SELECT name, snapshot, config_hash, card_sha256 FROM releases {where} ORDER BY created_at DESC LIMIT 1",
+        f"SELECT name, snapshot, config_hash, card_sha256 FROM releases {condition} ORDER BY created_at DESC LIMIT 1",
         values,
     )
     if not rows:
@@ -294,8 +298,8 @@ def get_release(lake: Lake, name: str | None = None) -> Release:
             freeze = freeze_command(lake.column("SELECT license FROM datasets ORDER BY dataset"), ())
             raise ReleaseError(f"there is no release yet: proccorpus {freeze}")
         names = lake.column("SELECT name FROM releases ORDER BY 1")
-        there = f"{', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
-        raise ReleaseError(f"there is no release {name!r}; releases: {there}")
+        available_releases = f"{', '.join(names) or 'none yet'}{did_you_mean(name, names)}"
+        raise ReleaseError(f"there is no release {name!r}; releases: {available_releases}")
     return release
 
 
@@ -304,20 +308,25 @@ def local_release(lake: Lake) -> Release:
 
     Raises ReleaseError.
     """
-    held = contents(lake, None)
+    release_contents = contents(lake, None)
     existing = find_release(lake, LOCAL)
-    if existing and existing.config_hash == content_hash(lake, held):
+    if existing and existing.config_hash == content_hash(lake, release_contents):
         return existing
-    return create_release(lake, LOCAL, replace=True, held=held)
+    return create_release(lake, LOCAL, replace=True, release_contents=release_contents)
 
 
 def create_release(
-    lake: Lake, name: str, *, allow: Collection[str] = (), replace: bool = False, held: Contents | None = None
+    lake: Lake,
+    name: str,
+    *,
+    allow: Collection[str] = (),
+    replace: bool = False,
+    release_contents: Contents | None = None,
 ) -> Release:
     """Freeze the corpus as it is now under a name; writes the card. Raises ReleaseError.
 
     Datasets whose licence is not open stay out, unless `allow` names it. The release's snapshot is the one that records
-    it. Shards it names are never swept away. `held`: what `contents(lake, allow)` said just before.
+    it. Shards it names are never swept away. `release_contents`: what `contents(lake, allow)` said just before.
     """
     if not NAME.match(name):
         raise ReleaseError(f"a release is named with a-z, 0-9, '.', '_' and '-', not {name!r}")
@@ -330,37 +339,37 @@ def create_release(
         raise ReleaseError(
             f"there was a release {name} before, which models, scores or others may name: choose another name"
         )
-    held = held or contents(lake, allow)
+    release_contents = release_contents or contents(lake, allow)
     # nothing is frozen that is not whole: the shards' files, the splits, the tables
-    _check(lake, held)
-    config_hash = content_hash(lake, held)
+    _check(lake, release_contents)
+    config_hash = content_hash(lake, release_contents)
 
     # The card names its snapshot, which is known only inside the commit that freezes the release
     def write(snapshot: int) -> dict[str, str]:
-        data = card(lake, name, snapshot, config_hash, held).encode()
+        data = card(lake, name, snapshot, config_hash, release_contents).encode()
         write_file(card_path(lake.workspace, name), data)
         return {"card_sha256": hashlib.sha256(data).hexdigest()}
 
     lake.freeze(
         release={"name": name, "config_hash": config_hash, "created_at": datetime.now(UTC)},
-        shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in held.shards]),
+        shards=TABLES["release_shards"].rows([{"name": name} | asdict(s) for s in release_contents.shards]),
         write=write,
     )
     lake.back_up()
     return get_release(lake, name)
 
 
-def _check(lake: Lake, held: Contents) -> None:
+def _check(lake: Lake, release_contents: Contents) -> None:
     """Raises ReleaseError for files that are not as recorded, or test data in training. `contents` left out datasets
     whose rows are against the schema."""
-    for s in held.shards:
+    for s in release_contents.shards:
         path = s.path(lake.workspace)
         if wrong := glance(path, s.bytes):
             raise ReleaseError(f"the shard {path} {wrong}: delete it, and build its dataset {s.dataset} again")
     for guard in (guard for guard in GUARDS if guard.run is not corpus_is_sound):
-        found = guard.run(lake, held.datasets)
-        if not found.passed:
-            raise ReleaseError(guard.refusal.format(found.detail))
+        outcome = guard.run(lake, release_contents.datasets)
+        if not outcome.passed:
+            raise ReleaseError(guard.refusal.format(outcome.detail))
 
 
 def hanging_on(lake: Lake, release: Release) -> list[str]:
@@ -446,17 +455,17 @@ def file_failure(path: Path, size: int, sha256: str) -> Failure | None:
 
 def _lake_failures(lake: Lake, release: Release) -> Iterator[Failure]:
     """Does the lake, as it was at the release's snapshot, list the same shards with as many samples?"""
-    where = f"snapshot {release.snapshot}"
+    location = f"snapshot {release.snapshot}"
     try:
-        then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+        release_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     except LakeError as e:
-        yield Failure(where, str(e))
+        yield Failure(location, str(e))
         return
-    with closing(then.con):
+    with closing(release_lake.con):
         lists = zip(*((shard.shard, shard.sha256, shard.samples) for shard in release.shard_list), strict=True)
-        wrong = then.column(OTHERWISE, [*map(list, lists)])
-        frozen = set(then.column("SELECT shard FROM release_shards WHERE name = ?", [release.name]))
+        wrong = release_lake.column(OTHERWISE, [*map(list, lists)])
+        frozen = set(release_lake.column("SELECT shard FROM release_shards WHERE name = ?", [release.name]))
     # The release's list and the lake at its snapshot were written together, so they have to agree
-    yield from (Failure(where, sentence) for sentence in wrong)
+    yield from (Failure(location, sentence) for sentence in wrong)
     if frozen != {shard.shard for shard in release.shard_list}:
-        yield Failure(where, "the release listed other shards there than it does now")
+        yield Failure(location, "the release listed other shards there than it does now")

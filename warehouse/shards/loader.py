@@ -167,14 +167,14 @@ class Loader:
         # The position counts batches of one kind: in other batches it would stand at another sample
         if self._position and unit != self._unit:
             raise ShardError(f"the epoch was begun in {self._unit}, and cannot be gone on with in {unit}")
-        epoch, given, self._unit = self.epoch, self._position, unit
+        epoch, num_given, self._unit = self.epoch, self._position, unit
         # Paths into a bucket get connections of their own in the process that reads, since none can be used after a
         # fork, and before its threads, each of which would make another
         self._shards = [copy(path) for path in self._shards]
         for path in self._shards:
             getattr(path, "fs", None)
         # Resumed by the plan: what was given before is planned again, and no tar is read for it
-        for visit, _ in chain.from_iterable(islice(groups, given)):
+        for visit, _ in chain.from_iterable(islice(groups, num_given)):
             visit.left -= 1
         for items in _read_ahead(groups, self._ahead):
             samples = [visit.take(i) for visit, i in items]
@@ -197,21 +197,21 @@ class Loader:
     def _plan(self) -> Iterator["_Item"]:
         """The epoch's samples in the order in which they are given: which of which episode."""
         draw = _draws(self.config.seed, "buffer", self.epoch)
-        held: list[_Visit] = []
+        buffered_visits: list[_Visit] = []
         for visit in self._visits(self.epoch):
             # Fill the buffer with episodes; once it is full, give samples of random ones until one is used up
-            held.append(visit)
-            while len(held) >= self.config.buffer:
-                k = draw(len(held))
-                yield held[k], held[k].picks.pop()
+            buffered_visits.append(visit)
+            while len(buffered_visits) >= self.config.buffer:
+                k = draw(len(buffered_visits))
+                yield buffered_visits[k], buffered_visits[k].picks.pop()
                 # One that is used up gives its place to the last
-                if not held[k].picks:
-                    held[k] = held[-1]
-                    held.pop()
+                if not buffered_visits[k].picks:
+                    buffered_visits[k] = buffered_visits[-1]
+                    buffered_visits.pop()
 
         # No more episodes come: the samples left are shuffled as one, so that they stay mixed to the end
-        rest = [(visit, i) for visit in held for i in visit.picks]
-        yield from _shuffled(rest, _rng(self.config.seed, "rest", self.epoch))
+        remaining_picks = [(visit, i) for visit in buffered_visits for i in visit.picks]
+        yield from _shuffled(remaining_picks, _rng(self.config.seed, "rest", self.epoch))
 
     def _visits(self, epoch: int) -> Iterator["_Visit"]:
         """The episodes of this consumer's shards, those of `interleave` of them at a time in random order."""
@@ -226,8 +226,8 @@ class Loader:
             raise ShardError(f"none of {len(self._shards)} shards has a sample of these families at a rate above 0")
         while open_shards:
             # A shard is drawn by what is left of it, so that all end together
-            left = list(accumulate(map(len, open_shards)))
-            k = bisect_right(left, draw(left[-1]))
+            cumulative_counts = list(accumulate(map(len, open_shards)))
+            k = bisect_right(cumulative_counts, draw(cumulative_counts[-1]))
             yield open_shards[k].pop()
             if not open_shards[k]:
                 open_shards.pop(k)
@@ -279,10 +279,10 @@ def _shard_visits(path: Path, config: LoaderConfig, epoch: int) -> list[_Visit]:
         picks = _picks(entry, rates, config.per_visit, rows, fixed, epoch)
         if picks:
             visits.append(_Visit(path, entry, picks))
-    moving = _rng(config.seed, "visits", epoch, path.name)
+    shuffle_rng = _rng(config.seed, "visits", epoch, path.name)
     for visit in visits:
-        visit.picks[:] = _shuffled(visit.picks, moving)
-    return _shuffled(visits, moving)
+        visit.picks[:] = _shuffled(visit.picks, shuffle_rng)
+    return _shuffled(visits, shuffle_rng)
 
 
 # By rate, a row of samples of that rate: how many samples stand in it so far, and its offset, drawn once

@@ -53,9 +53,9 @@ class ShardEpisode:
 
 def picture_name(entry: int, picture: Mapping) -> str:
     """The name of a picture in an episode's entry; `picture` as in the column samples.pictures."""
-    other = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
+    episode_prefix = "" if picture["episode_index"] == entry else f"e{picture['episode_index']:06d}."
     edit = f".{picture['edit']}" if picture["edit"] else ""
-    return f"{other}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
+    return f"{episode_prefix}{camera_name(picture['camera'])}.{picture['frame_index']:06d}{edit}.jpg"
 
 
 def named_picture(entry: int, name: str) -> dict[str, Any] | None:
@@ -66,11 +66,11 @@ def named_picture(entry: int, name: str) -> dict[str, Any] | None:
     match = PICTURE_NAME.fullmatch(name)
     if match is None:
         return None
-    other, written, frame, edit = match.groups()
+    other_episode, written, frame, edit = match.groups()
     camera = unquote(written)
     if camera_name(camera) != written:
         camera = written
-    episode_index = entry if other is None else int(other)
+    episode_index = entry if other_episode is None else int(other_episode)
     return {"episode_index": episode_index, "camera": camera, "frame_index": int(frame), "edit": edit or ""}
 
 
@@ -166,11 +166,11 @@ class TarWriter:
         if self.entries and e.key <= self.entries[-1].key:
             raise ShardError(f"{e.key} comes after {self.entries[-1].key}: entries are written in order")
         rows = [_sample_row(e, sample) for sample in e.samples]
-        shown = set(chain.from_iterable(row["pictures"] for row in rows))
+        shown_pictures = set(chain.from_iterable(row["pictures"] for row in rows))
 
         # Pictures first: who streams the tar has them when the samples that show them come
         offset = self.size
-        for name in sorted(shown):
+        for name in sorted(shown_pictures):
             self._member(f"{e.key}.{name}", e.pictures[name])
         self._member(f"{e.key}.{SAMPLES}", json.dumps(rows, sort_keys=True, ensure_ascii=False).encode())
 
@@ -200,8 +200,8 @@ def _sample_row(e: ShardEpisode, sample: Mapping) -> dict:
     names = [picture_name(e.episode_index, picture) for picture in sample["pictures"]]
     missing = [name for name in names if name not in e.pictures]
     if missing or not names:
-        what = f"shows {missing[0]}, which is not there" if missing else "shows no picture"
-        raise ShardError(f"{e.key}: sample {sample['sample_id']} ({sample['family']}) {what}")
+        problem = f"shows {missing[0]}, which is not there" if missing else "shows no picture"
+        raise ShardError(f"{e.key}: sample {sample['sample_id']} ({sample['family']}) {problem}")
     return {**sample, "pictures": names}
 
 
@@ -246,12 +246,12 @@ def shards_stage(
     # The rows: what each tar holds, and where each sample lies
     shards, locations = [], []
     for index in indexes:
-        where = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
+        key = {"dataset": index.dataset, "chunk": index.chunk, "shard": index.shard}
         counts = {"episodes": len(index.entries), "samples": sum(len(entry.sample_id) for entry in index.entries)}
         of_tar = {"split": index.split, "bytes": index.size, "sha256": index.sha256, "store": store}
-        shards.append(where | counts | of_tar)
+        shards.append(key | counts | of_tar)
         for entry in index.entries:
-            locations += [where | {"sample_id": sample_id, "offset": entry.offset} for sample_id in entry.sample_id]
+            locations += [key | {"sample_id": sample_id, "offset": entry.offset} for sample_id in entry.sample_id]
     return {"shards": TABLES["shards"].rows(shards), "sample_location": TABLES["sample_location"].rows(locations)}
 
 
@@ -312,9 +312,9 @@ def _by_offset(tar: Path) -> dict[int, Entry]:
 
 def entry_at(tar: Path, offset: int) -> Entry:
     """The entry at a byte, as the lake records it. Raises ShardError."""
-    if offset not in (known := _by_offset(tar)):
+    if offset not in (entry_by_offset := _by_offset(tar)):
         raise ShardError(f"shard {tar.name} has no entry at byte {offset}, where the lake says there is one")
-    return known[offset]
+    return entry_by_offset[offset]
 
 
 def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]]:
@@ -338,14 +338,14 @@ def _read(path: Path, entry: Entry) -> tuple[list[dict], bytes, dict[str, slice]
 
 def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
     """Name, without the key, and place of each member of an entry, quicker than tarfile. Raises ValueError."""
-    at, long_name = 0, None
-    while at < len(data):
+    offset, long_name = 0, None
+    while offset < len(data):
         # A tar is blocks of 512 bytes: a header, then the body in whole blocks
-        head = data[at : at + tarfile.BLOCKSIZE]
+        head = data[offset : offset + tarfile.BLOCKSIZE]
         # Its checksum counts its own eight bytes as spaces
         if sum(head) - sum(head[148:156]) + 8 * ord(" ") != int(head[148:154], 8):
-            raise ValueError(f"damaged {at} bytes further on")
-        start, size = at + tarfile.BLOCKSIZE, int(head[124:135], 8)
+            raise ValueError(f"damaged {offset} bytes further on")
+        start, size = offset + tarfile.BLOCKSIZE, int(head[124:135], 8)
         body = slice(start, start + size)
         if body.stop > len(data):
             raise ValueError("cut off")
@@ -362,8 +362,8 @@ def _members(data: bytes, key: str) -> Iterator[tuple[str, slice]]:
             long_name = None
 
         blocks = -(-size // tarfile.BLOCKSIZE)  # bodies are padded to whole blocks
-        at = start + blocks * tarfile.BLOCKSIZE
-    if at != len(data):
+        offset = start + blocks * tarfile.BLOCKSIZE
+    if offset != len(data):
         raise ValueError("cut off within the padding of its last file")
 
 

@@ -36,11 +36,11 @@ def with_shares(
     # Shares of None are no wish: the rates of that axis stay 1
     targets = _targets(rows, datasets, "dataset"), _targets(columns, families, "family")
     of_rows, of_columns = (rates.tolist() for rates in fitted_rates(table, *targets))
-    left_out = {family: 0.0 for family, share in (families or {}).items() if not share}
+    zero_rates = {family: 0.0 for family, share in (families or {}).items() if not share}
     return replace(
         config,
         dataset_rates={} if datasets is None else dict(zip(rows, of_rows, strict=True)),
-        family_rates={} if families is None else dict(zip(columns, of_columns, strict=True)) | left_out,
+        family_rates={} if families is None else dict(zip(columns, of_columns, strict=True)) | zero_rates,
     )
 
 
@@ -82,13 +82,13 @@ def _counts(
     counts = Counter[tuple[str, str]]()
     for index in map(read_index, shards):
         for entry in index.entries:
-            given = [family for family in entry.family if config.rate(index.dataset, family)]
+            usable_families = [family for family in entry.family if config.rate(index.dataset, family)]
             if shares is not None:
-                _check_have_shares(given, shares, "family")
-                given = [family for family in given if shares[family]]
+                _check_have_shares(usable_families, shares, "family")
+                usable_families = [family for family in usable_families if shares[family]]
             # With `per_visit` an epoch gives only so many of an episode's samples
-            part = min(1.0, (config.per_visit or len(given)) / max(len(given), 1))
-            for family in given:
+            part = min(1.0, (config.per_visit or len(usable_families)) / max(len(usable_families), 1))
+            for family in usable_families:
                 counts[index.dataset, family] += part  # type: ignore[assignment]  # parts of samples
     return counts
 
@@ -105,7 +105,7 @@ def _targets(names: list[str], shares: Mapping[str, float] | None, kind: str) ->
     _check_have_shares(names, shares, kind)
     if absent := {name for name, share in shares.items() if share} - set(names):
         raise ShardError(f"a share is given to the {kind} {min(absent)}, of which there is no sample")
-    given = np.array([shares[name] for name in names], float)
-    if not (np.isfinite(given).all() and (given >= 0).all() and given.sum() > 0):
+    share_values = np.array([shares[name] for name in names], float)
+    if not (np.isfinite(share_values).all() and (share_values >= 0).all() and share_values.sum() > 0):
         raise ShardError(f"shares of a {kind} are numbers from 0 on, not all 0")
-    return given / given.sum()
+    return share_values / share_values.sum()

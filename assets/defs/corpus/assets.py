@@ -81,8 +81,8 @@ def _run(
         return why_not(stage)
 
     if step is None:
-        why = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
-        raise dg.Failure(why, allow_retries=False)
+        message = f"{dataset} has no chunk {chunk}: materialise episodes of {dataset} first"
+        raise dg.Failure(message, allow_retries=False)
     _check_is_ready(step, steps)
     if step.status == CURRENT:
         context.log.info(f"{stage.name} of {context.partition_key} was up to date; it is made again as asked")
@@ -102,9 +102,11 @@ def _run(
 def _check_is_ready(step: Step, steps: Sequence[Step]) -> None:
     """Raises dg.Failure, which says what to do first; trying again would not help."""
     if step.status == WAITING:
-        late = next(other.stage.name for other in steps if other.status not in (CURRENT, WAITING))
-        why = f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise that first"
-        raise dg.Failure(why, allow_retries=False)
+        late = next(step_before.stage.name for step_before in steps if step_before.status not in (CURRENT, WAITING))
+        message = (
+            f"{step.stage.name} of {step.dataset} waits for {late}, which is not up to date: materialise that first"
+        )
+        raise dg.Failure(message, allow_retries=False)
 
 
 # What the stages of one chunk keep for one another where one process runs them all: a video is decoded once. Of a run,
@@ -116,9 +118,9 @@ def _pictures(
     context: dg.AssetExecutionContext, workspace: Workspace, build: DatasetBuild, chunk: int | None
 ) -> PictureCache | None:
     """None where this run does not also make all that would be kept, or makes it in other processes."""
-    made = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
-    wanted = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
-    if chunk is None or not wanted <= made or not is_one_process():
+    executable = {key.to_user_string() for key in context.job_def.asset_layer.executable_asset_keys}
+    required = {name for name in DECODING if name != "embeddings" or build.has_embeddings}
+    if chunk is None or not required <= executable or not is_one_process():
         return None
     key = context.run_id, build, chunk
     if not _kept or _kept[0][0] != key:
@@ -142,8 +144,8 @@ def _result(
 ) -> dg.MaterializeResult:
     """What a partition's materialisation shows, with the results of the stage's checks; or why it has nothing of it."""
     if isinstance(report, str):
-        why = f"nothing to check: {report}"
-        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=why) for c in stage.checks]
+        message = f"nothing to check: {report}"
+        passed = [dg.AssetCheckResult(passed=True, check_name=c.name, description=message) for c in stage.checks]
         # Dagster has no word for a step that was asked and has nothing to make: it would skip what comes after
         empty = {"left_out": report, "dagster/partition_row_count": 0}
         return dg.MaterializeResult(metadata=empty, data_version=LEFT_OUT, check_results=passed)

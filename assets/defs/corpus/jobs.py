@@ -123,10 +123,10 @@ def build_chunks(context: dg.OpExecutionContext, corpus: CorpusResource, config:
 @dg.op
 def all_failed(context: dg.OpExecutionContext, failed: Failed, of_chunks: list[list]) -> Failed:
     """Of all steps together; each dataset's source is told of its own."""
-    every = [*failed, *(each for part in of_chunks for each in part)]
-    known = context.instance.get_dynamic_partitions(datasets.name or "")
-    tell_built(context.instance, set(known), reasons(every))
-    return every
+    failures = [*failed, *(failure for part in of_chunks for failure in part)]
+    dataset_names = context.instance.get_dynamic_partitions(datasets.name or "")
+    tell_built(context.instance, set(dataset_names), reasons(failures))
+    return failures
 
 
 def build_all() -> Any:
@@ -258,16 +258,16 @@ def source_revisions(context: dg.SensorEvaluationContext, corpus: CorpusResource
 def new_corrections(corpus: CorpusResource) -> dg.SensorResult | dg.SkipReason:
     lake = corpus.lake()
     waiting = lake.rows("SELECT count(*) FROM pending_corrections")[0][0]
-    shown = sum(len(chunks) for chunks in references.pending(lake).values())
+    reference_chunks = sum(len(chunks) for chunks in references.pending(lake).values())
     word = references.newest_word(lake)
     # Without a word of people it is the source that changed, which is another sensor's
-    if word is None or not (waiting or shown):
+    if word is None or not (waiting or reference_chunks):
         return dg.SkipReason("every correction is in the labels, and what references show")
-    newest, at = word
-    if (datetime.now(UTC) - at).total_seconds() < QUIET_S:
+    newest, corrected_at = word
+    if (datetime.now(UTC) - corrected_at).total_seconds() < QUIET_S:
         return dg.SkipReason(
-            f"{waiting} corrected episodes wait, and {shown} chunks to be labelled like references; "
+            f"{waiting} corrected episodes wait, and {reference_chunks} chunks to be labelled like references; "
             "somebody said something just now"
         )
-    tags = {"corrected": str(waiting), "chunks_shown": str(shown)}
+    tags = {"corrected": str(waiting), "chunks_shown": str(reference_chunks)}
     return dg.SensorResult([dg.RunRequest(run_key=f"correction-{newest}", tags=tags)])

@@ -36,10 +36,10 @@ class ExportConfig(dg.Config):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def opened(self, corpus: CorpusResource) -> Export:
-        given = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
-        chosen = Selection.model_validate({name: given[name] for name in Selection.model_fields if name in given})
+        settings = {name: value for name, value in self if value not in ("", [])} | {"allow": self.allow_licences}
+        chosen = Selection.model_validate({name: settings[name] for name in Selection.model_fields if name in settings})
         kind = export_kind(self.kind)
-        options = {name: given[name] for name in kind.options.model_fields if name in given} | self.options
+        options = {name: settings[name] for name in kind.options.model_fields if name in settings} | self.options
         return kind.open(corpus.lake(), chosen, kind.read_options(options))
 
 
@@ -66,11 +66,11 @@ def finish_export(
     context: dg.OpExecutionContext, corpus: CorpusResource, config: ExportConfig, written: list[int]
 ) -> None:
     """Write what is once, and the manifest."""
-    done = config.opened(corpus).finish(Path(config.out), config.overwrite)
-    for left in (*done.left_out, *done.notes):
-        context.log.warning(left)
-    facts = {k: v for k, v in vars(done).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
-    context.log_event(dg.AssetMaterialization(asset_key=["exports", done.kind], metadata=facts))
+    exported = config.opened(corpus).finish(Path(config.out), config.overwrite)
+    for message in (*exported.left_out, *exported.notes):
+        context.log.warning(message)
+    facts = {k: v for k, v in vars(exported).items() if isinstance(v, (str, int)) and not isinstance(v, bool)}
+    context.log_event(dg.AssetMaterialization(asset_key=["exports", exported.kind], metadata=facts))
 
 
 @dg.job(

@@ -73,9 +73,9 @@ def release(
         datasets, broken = None, [str(e)]
     # All checks are run and reported, also after one that fails: a person mends them in one go
     for guard in GUARDS:
-        found = guard.run(lake, datasets)
-        yield check_result(guard, found)
-        broken += [] if found.passed else [found.detail]
+        outcome = guard.run(lake, datasets)
+        yield check_result(guard, outcome)
+        broken += [] if outcome.passed else [outcome.detail]
     if broken:
         raise dg.Failure(f"nothing was released: {'; '.join(broken)}", allow_retries=False)
     yield made(context, release_step(lake, config.name, config.allow_licences, gate))
@@ -85,10 +85,10 @@ def release(
 def releasable(corpus: CorpusResource) -> dg.AssetCheckResult:
     """Something is there that a release may hold, by the licences that the configuration allows. Nights say so, too."""
     try:
-        held = contents(corpus.lake(), corpus.licences())
+        release_contents = contents(corpus.lake(), corpus.licences())
     except UserError as e:
         return dg.AssetCheckResult(passed=False, description=str(e))
-    return dg.AssetCheckResult(passed=True, description=f"datasets: {', '.join(held.datasets)}")
+    return dg.AssetCheckResult(passed=True, description=f"datasets: {', '.join(release_contents.datasets)}")
 
 
 @dg.asset(

@@ -22,14 +22,14 @@ def report(train: Callable[[Callable[[Point], None]], StepOutcome]) -> StepOutco
     numbers, loss curve and files. An error is told to the run, too.
     """
     with open_dagster_pipes() as pipes:
-        told = -EVERY_S
+        reported_s = -EVERY_S
 
         def on_step(point: Point) -> None:
-            nonlocal told
-            now = time.monotonic()
-            if point.done < 1 and now - told < EVERY_S:
+            nonlocal reported_s
+            now_s = time.monotonic()
+            if point.done < 1 and now_s - reported_s < EVERY_S:
                 return
-            told = now
+            reported_s = now_s
             rate = f"{point.samples_per_s:.3g} samples/s"
             pipes.log.info(f"step {point.step + 1}, {point.done:.0%}: loss {point.loss:.4g}, {rate}")
 

@@ -28,10 +28,10 @@ ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)  # as our command line ends w
 class JobError(FailedError):
     """A job that ended badly, or is gone; `tail` is the end of what it wrote, as far as the error that it told."""
 
-    def __init__(self, what: str, written: str) -> None:
-        super().__init__(f"{what}: {why(written)}")
-        told = list(ERROR.finditer(written))
-        self.tail = last_lines(written[: told[-1].end()] if told else written)
+    def __init__(self, summary: str, written: str) -> None:
+        super().__init__(f"{summary}: {why(written)}")
+        error_matches = list(ERROR.finditer(written))
+        self.tail = last_lines(written[: error_matches[-1].end()] if error_matches else written)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def follow(
     with dg.open_pipes_session(context, dg.PipesEnvContextInjector(), messages) as session:
         running = start(session.get_bootstrap_env_vars())
         context.log.info(f"{kind} job {running.id}; its files are in {job.folder}")
-        told, failed, heard = "", None, time.monotonic()
+        reported_state, failed, heard = "", None, time.monotonic()
         try:
             while failed is None:
                 try:
@@ -98,16 +98,16 @@ def follow(
                     if isinstance(e, JobError) or time.monotonic() - heard > SILENCE_S:
                         raise
                     state = f"not known just now ({e})"
-                if state != told:
-                    told = state
-                    context.log.info(told)
+                if state != reported_state:
+                    reported_state = state
+                    context.log.info(reported_state)
                 time.sleep(POLL_S if failed is None else 0)
         except BaseException:  # cancelled, or the cluster is out of reach: no job is left that nobody looks at
             context.log.info(f"ending the {kind} job {running.id}")
             running.cancel()
             raise
     if failed:
-        raise JobError(f"{kind} job {running.id} {told}", running.written())
+        raise JobError(f"{kind} job {running.id} {reported_state}", running.written())
     facts = {"job": f"{kind} {running.id}", "last_lines": block(last_lines(running.written()))}
     return dg.PipesClientCompletedInvocation(session, metadata=facts)
 
@@ -117,20 +117,20 @@ def torchrun(
     arguments: Sequence[str],
     processes: int,
     nodes: int = 1,
-    at: str = "",
+    endpoint: str = "",
     job: str = "",
     first: bool | None = None,
 ) -> list[str]:
-    """The command of one machine. With several, `at` is HOST:PORT of the first one, and all give the same `job`.
+    """The command of one machine. With several, `endpoint` is HOST:PORT of the first one, and all give the same `job`.
 
     `first`: is this that machine? None: torchrun finds out by the host's name; an address alone does not tell it.
     """
     if nodes == 1:
         meeting = ["--standalone"]
     else:
-        where = ["--rdzv-backend", "c10d", "--rdzv-endpoint", at, "--rdzv-id", job]
-        more = "" if first is None else f",is_host={first}"
-        meeting = ["--nnodes", str(nodes), *where, "--rdzv-conf", f"join_timeout={JOIN_S}{more}"]
+        rendezvous = ["--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job]
+        host_setting = "" if first is None else f",is_host={first}"
+        meeting = ["--nnodes", str(nodes), *rendezvous, "--rdzv-conf", f"join_timeout={JOIN_S}{host_setting}"]
     start = [python, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *meeting]
     return [*start, "-m", "proccorpus", *arguments]
 
@@ -142,8 +142,8 @@ def job_name(*parts: str) -> str:
 
 def why(written: str) -> str:
     """What the end of a job's output says is wrong: the command line's own error, else the very last line."""
-    told = ERROR.findall(written)
-    return told[-1] if told else (written.splitlines() or ["it has written nothing"])[-1]
+    errors = ERROR.findall(written)
+    return errors[-1] if errors else (written.splitlines() or ["it has written nothing"])[-1]
 
 
 def block(text: str) -> dg.MetadataValue:

@@ -21,8 +21,8 @@ class Toleration(dg.Config):
     effect: str = Field(default="", description="NoSchedule, PreferNoSchedule or NoExecute; empty: all.")
 
     def manifest(self) -> dict[str, str]:
-        what = {"operator": "Equal", "value": self.value} if self.value else {"operator": "Exists"}
-        return {"key": self.key} | what | ({"effect": self.effect} if self.effect else {})
+        match = {"operator": "Equal", "value": self.value} if self.value else {"operator": "Exists"}
+        return {"key": self.key} | match | ({"effect": self.effect} if self.effect else {})
 
 
 class KubernetesLauncher(Machines):
@@ -68,9 +68,9 @@ class KubernetesLauncher(Machines):
 
     def manifests(self, job: Job, environment: Mapping[str, str]) -> tuple[dict, dict | None]:
         """(Job, Service): the Service gives the pods of several machines names to meet by; None for one machine."""
-        own = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
-        labels = self.labels | own
-        several, share = self.nodes > 1, max(1, self.gpus_per_node)
+        selector = {"app.kubernetes.io/name": "proccorpus", "app.kubernetes.io/instance": job.name}
+        labels = self.labels | selector
+        has_many_nodes, share = self.nodes > 1, max(1, self.gpus_per_node)
         first = f"{job.name}-0.{job.name}:{RENDEZVOUS_PORT}"
         # Devices are limits as well as requests, as Kubernetes asks of them; CPUs have no limit
         memory = {"memory": f"{self.memory_per_gpu * share}Gi"}
@@ -81,7 +81,9 @@ class KubernetesLauncher(Machines):
         container = {
             "name": "train",
             "image": self.image,
-            "command": torchrun(self.python, job.arguments, share, self.nodes, first if several else "", job.name),
+            "command": torchrun(
+                self.python, job.arguments, share, self.nodes, first if has_many_nodes else "", job.name
+            ),
             "workingDir": str(job.folder),
             "env": [{"name": k, "value": v} for k, v in sorted(environment.items())],
             "resources": {"requests": cores | memory | devices, "limits": memory | devices},
@@ -92,7 +94,7 @@ class KubernetesLauncher(Machines):
                 {"name": "shm", "mountPath": "/dev/shm"},
             ],
         }
-        if several:
+        if has_many_nodes:
             container["ports"] = [{"name": "rendezvous", "containerPort": RENDEZVOUS_PORT}]
         pod = {
             "restartPolicy": "Never",
@@ -110,10 +112,10 @@ class KubernetesLauncher(Machines):
         }
         # On the machine's own network a pod would else ask the machine's name server, which knows no pods
         pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"} if self.host_network else {}
-        pod |= {"subdomain": job.name} if several else {}
+        pod |= {"subdomain": job.name} if has_many_nodes else {}
         pod |= {"nodeSelector": self.node_selector} if self.node_selector else {}
         pod |= {"serviceAccountName": self.service_account} if self.service_account else {}
-        made = {
+        manifest = {
             "apiVersion": "batch/v1",
             "kind": "Job",
             "metadata": {"name": job.name, "namespace": self.namespace, "labels": labels},
@@ -132,12 +134,12 @@ class KubernetesLauncher(Machines):
                 "template": {"metadata": {"labels": labels, "annotations": self.annotations}, "spec": pod},
             },
         }
-        if not several:
-            return made, None
+        if not has_many_nodes:
+            return manifest, None
         service = {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": {"name": job.name, "namespace": self.namespace, "labels": own},
+            "metadata": {"name": job.name, "namespace": self.namespace, "labels": selector},
             "spec": {
                 # Headless: names lead to the pods themselves, without a balancer in between
                 "clusterIP": "None",
@@ -146,7 +148,7 @@ class KubernetesLauncher(Machines):
                 "ports": [{"name": "rendezvous", "port": RENDEZVOUS_PORT}],
             },
         }
-        return made, service
+        return manifest, service
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         from assets.lib.launch.kubernetes_job import KubernetesJob, connected  # imports the client of its API

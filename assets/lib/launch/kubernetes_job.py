@@ -37,9 +37,9 @@ class KubernetesJob:
         self._name, self._namespace = made["metadata"]["name"], made["metadata"]["namespace"]
         self.id = f"{self._namespace}/{self._name}"
         refused = f"the cluster did not take the job {self.id}"
-        there = self._ask(refused, self._batch.create_namespaced_job, self._namespace, made)
+        created = self._ask(refused, self._batch.create_namespaced_job, self._namespace, made)
         if service:
-            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": self._name, "uid": there.metadata.uid}
+            owner = {"apiVersion": "batch/v1", "kind": "Job", "name": self._name, "uid": created.metadata.uid}
             service["metadata"]["ownerReferences"] = [owner]
             refused = f"the cluster did not take the service of {self.id}"
             try:
@@ -83,26 +83,26 @@ class KubernetesJob:
             # Of pods that ended alike, the newest comes first
             for pod in sorted(self._pods("no log"), key=lambda pod: (ENDS.get(pod.status.phase, len(ENDS)), _age(pod))):
                 # As text the client gives the bytes' Python form
-                how = {"tail_lines": SEARCHED_LINES, "_preload_content": False}
+                options = {"tail_lines": SEARCHED_LINES, "_preload_content": False}
                 log = self._core.read_namespaced_pod_log
-                if data := self._ask("no log", log, pod.metadata.name, self._namespace, **how).data:
+                if data := self._ask("no log", log, pod.metadata.name, self._namespace, **options).data:
                     return data.decode(errors="replace").rstrip()
         except FailedError as e:
             return f"({e})"
         return ""
 
     def cancel(self) -> None:
-        refused, how = f"the job {self.id} could not be deleted", {"propagation_policy": "Background"}
+        refused, options = f"the job {self.id} could not be deleted", {"propagation_policy": "Background"}
         try:
-            self._ask(refused, self._batch.delete_namespaced_job, self._name, self._namespace, **how)
+            self._ask(refused, self._batch.delete_namespaced_job, self._name, self._namespace, **options)
         except JobError:  # it is gone
             return
 
 
 def _age(pod: Any) -> float:
     """Seconds since a pod was begun; 0 where the cluster does not say when."""
-    begun = pod.metadata.creation_timestamp
-    return time.time() - begun.timestamp() if begun else 0.0
+    created_at = pod.metadata.creation_timestamp
+    return time.time() - created_at.timestamp() if created_at else 0.0
 
 
 def _held_up(pod: Any) -> str:

@@ -49,8 +49,10 @@ class RayLauncher(Machines):
         try:
             return ray.run(context=context, submit_job_params=params | (alone if self.nodes == 1 else {}))
         except ConnectionError as e:
-            why = f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
-            raise FailedError(why) from e
+            message = (
+                f"no Ray cluster answers at {self.address}: start one with `ray start --head`, or mend the address"
+            )
+            raise FailedError(message) from e
         except RuntimeError as e:
             # The error itself has a few lines of it only
             lines = [n for n in ray.client.get_job_logs(number).splitlines() if '"__dagster_pipes_version"' not in n]

@@ -47,11 +47,11 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
             probe.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{probe.getsockname()[1]}"
 
-    def on(index: int, work: Any, **how: Any) -> Any:
+    def on(index: int, work: Any, **resources: Any) -> Any:
         """A task that has a whole share of the group."""
         place = PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
         options = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": place, "max_retries": 0}
-        return ray.remote(work).options(**options, **how)
+        return ray.remote(work).options(**options, **resources)
 
     ray.init(log_to_driver=False)
     share = {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {})
@@ -59,21 +59,21 @@ def run_nodes(python: str, arguments: Sequence[str], nodes: int, gpus: int, cpus
     if not group.wait(RESERVED_S):
         print(f"error: the cluster has had no {nodes} machines with {share} free for {RESERVED_S / 60:.0f} minutes")
         return 1
-    at: Any = ray.get(on(0, meeting_point).remote())
-    print(f"{nodes} machines meet at {at}", flush=True)
+    endpoint: Any = ray.get(on(0, meeting_point).remote())
+    print(f"{nodes} machines meet at {endpoint}", flush=True)
     waiting: list[Any] = []
     for index in range(nodes):
-        command = torchrun(python, arguments, max(1, gpus), nodes, at, job, first=index == 0)
+        command = torchrun(python, arguments, max(1, gpus), nodes, endpoint, job, first=index == 0)
         waiting.append(on(index, run_node, num_returns="streaming").remote(command))
     # What the machines print, until all have ended well or one has not
     while waiting:
         ready: Any = ray.wait(waiting)[0]
         for output in ready:
-            said: Any = ray.get(next(output))
-            if isinstance(said, str):
-                print(said, end="", flush=True)
-            elif said:
-                return said
+            line: Any = ray.get(next(output))
+            if isinstance(line, str):
+                print(line, end="", flush=True)
+            elif line:
+                return line
             else:
                 waiting.remove(output)
     return 0

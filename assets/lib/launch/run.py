@@ -60,13 +60,13 @@ def launch(context: dg.AssetExecutionContext, launcher: AnyLauncher, job: Job) -
         check_programs(launcher)
         # A folder that is there already would be another job's: this fails then
         job.folder.mkdir(parents=True)
-        done = launcher.run(context, job)
+        completed = launcher.run(context, job)
     except UserError as e:
         # The last lines say most of why training failed: they stand with the failure in the UI
         tail = {"last_lines": block(e.tail)} if isinstance(e, JobError) else {}
         raise dg.Failure(str(e), metadata=tail, allow_retries=False) from e
-    if not done.get_results(implicit_materializations=False):
+    if not completed.get_results(implicit_materializations=False):
         raise dg.Failure(
             f"the {launcher.kind} job {job.name} ended well, but reported no model: is it another version?"
         )
-    return done.get_materialize_result(implicit_materialization=False)
+    return completed.get_materialize_result(implicit_materialization=False)

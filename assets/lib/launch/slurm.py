@@ -48,16 +48,16 @@ def _shell_word(word: str) -> str:
 def ask(*command: str) -> str:
     """What one of Slurm's programs answers. Raises FailedError."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL)
+        completed = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, stdin=subprocess.DEVNULL)
     except FileNotFoundError as e:
         raise FailedError(f"{command[0]} is not on PATH: Dagster has to run on a machine that submits jobs") from e
     except subprocess.TimeoutExpired as e:
         raise FailedError(f"{command[0]} has not answered for {ANSWER_S:.0f} s: ask the cluster's people") from e
-    if done.returncode:
+    if completed.returncode:
         # Slurm's programs end with the line that says what is wrong
-        told = (done.stderr or done.stdout).strip().splitlines() or [f"code {done.returncode}"]
-        raise FailedError(f"{command[0]}: {told[-1]}")
-    return done.stdout
+        output_lines = (completed.stderr or completed.stdout).strip().splitlines() or [f"code {completed.returncode}"]
+        raise FailedError(f"{command[0]}: {output_lines[-1]}")
+    return completed.stdout
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class SlurmLauncher(Machines):
             raise FailedError("a line of `directives` has a line break: give one directive per line")
         cores = self.cpus_per_gpu * max(1, self.gpus_per_node)
         memory = "mem-per-gpu" if self.gpus_per_node else "mem"
-        wanted = {
+        settings = {
             "job-name": job.name,
             "nodes": self.nodes,
             "ntasks-per-node": 1,
@@ -138,27 +138,27 @@ class SlurmLauncher(Machines):
             "signal": self.restarts and f"B:USR1@{WARNED_S}",
         }
         # A setting that is not given is left to the cluster's defaults
-        given = [f"#SBATCH --{name}={value}" for name, value in wanted.items() if value]
-        given += [f"#SBATCH --{'requeue' if self.restarts else 'no-requeue'}"]
-        given += [f"#SBATCH {d}" for d in self.directives]
-        python, at = self.python or sys.executable, f"{HEAD}:{RENDEZVOUS_PORT}"
-        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, at, "$SLURM_JOB_ID")
+        directives = [f"#SBATCH --{name}={value}" for name, value in settings.items() if value]
+        directives += [f"#SBATCH --{'requeue' if self.restarts else 'no-requeue'}"]
+        directives += [f"#SBATCH {d}" for d in self.directives]
+        python, endpoint = self.python or sys.executable, f"{HEAD}:{RENDEZVOUS_PORT}"
+        command = torchrun(python, job.arguments, max(1, self.gpus_per_node), self.nodes, endpoint, "$SLURM_JOB_ID")
         exports = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
         # The processes meet at the first node of the allocation, which is known only when it runs
-        several = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
+        head_line = ['head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)'] if self.nodes > 1 else []
         # srun does not take over the cores that sbatch was given (since Slurm 22.05)
         run = f"srun --kill-on-bad-exit=1 --cpus-per-task={cores} {' '.join(map(_shell_word, command))}"
         end = AGAIN.format(restarts=self.restarts, run=run) if self.restarts else f"exec {run}\n"
-        return "\n".join(["#!/bin/bash", *given, *exports, *self.setup, *several, end])
+        return "\n".join(["#!/bin/bash", *directives, *exports, *self.setup, *head_line, end])
 
     def run(self, context: dg.AssetExecutionContext, job: Job) -> dg.PipesClientCompletedInvocation:
         def start(environment: Mapping[str, str]) -> SlurmJob:
             path = job.folder / "job.sbatch"
             path.write_text(self.script(job, environment))
-            told = ask("sbatch", "--parsable", os.fspath(path)).strip()
-            number = told.splitlines()[-1].partition(";")[0] if told else ""
+            answer = ask("sbatch", "--parsable", os.fspath(path)).strip()
+            number = answer.splitlines()[-1].partition(";")[0] if answer else ""
             if not number.isdigit():
-                raise FailedError(f"sbatch gave no job number but {told[:80]!r}")
+                raise FailedError(f"sbatch gave no job number but {answer[:80]!r}")
             return SlurmJob(job, number)
 
         return follow(context, self.kind, job, start)

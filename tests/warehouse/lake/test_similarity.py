@@ -63,8 +63,10 @@ def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
         embed(lake, "same", {number: {"front": STILL}}, chunk=chunk)
     expected = [n for n in range(14) if n != 7][:12]
     lake.con.execute("SET threads = 4")
-    assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, 0, among="same", most=12)[1]] == expected
-    assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, among="same", most=12)[1]] == expected
+    assert [
+        s["episode_index"] for s in most_similar(lake.con, "same", 7, 0, among="same", max_matches=12)[1]
+    ] == expected
+    assert [s["episode_index"] for s in most_similar(lake.con, "same", 7, among="same", max_matches=12)[1]] == expected
 
 
 def test_users_ask_the_same_in_one_line_of_sql(lake: Lake):

@@ -95,7 +95,14 @@ def test_card_shards_and_tables_say_the_same(
         lake.con.execute(WARNED, [episode])
     gate = LabelGate(least, 0.0) if least else None
     with suppress(ReleaseError):  # where all is withdrawn, or not sure
-        check_card(own, lake, create_release(lake, "r1", held=contents(lake, ANY, gate)), withdrawn, warned, is_built)
+        check_card(
+            own,
+            lake,
+            create_release(lake, "r1", release_contents=contents(lake, ANY, gate)),
+            withdrawn,
+            warned,
+            is_built,
+        )
 
 
 def check_card(own: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool) -> None:

@@ -54,7 +54,7 @@ def test_from_the_mark_to_the_last_byte(own: Made):
     assert shards == {s for left in held.left_out for s in left.shards}
     assert not shards & {s.shard for s in held.shards}
     assert "episodes taken down (1); build the dataset again" in str(held.left_out[0])
-    create_release(lake, "after", held=held)
+    create_release(lake, "after", release_contents=held)
 
     before = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
