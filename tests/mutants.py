@@ -94,14 +94,14 @@ def mutants(file: str) -> list[Mutant]:
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
-    found = []
+    mutants_found = []
     for node in expressions(ast.parse(source)):
         new = changed(node) if isinstance(node, ast.expr) else None
         if isinstance(node, ast.expr) and new:
             begin = starts[node.lineno - 1] + node.col_offset
             end = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
-            found.append(Mutant(file, node.lineno, (begin, end), ast.unparse(new)))
-    return found
+            mutants_found.append(Mutant(file, node.lineno, (begin, end), ast.unparse(new)))
+    return mutants_found
 
 
 # Lines of each test: this module is pytest's plugin, too
@@ -124,11 +124,13 @@ def pytest_configure() -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     ran.clear()
     MONITORING.restart_events()
-    began = time.monotonic()
+    start_s = time.monotonic()
     result = yield
-    own = {os.path.relpath(file, ROOT): sorted(lines) for file, lines in ran.items() if file.startswith(f"{ROOT}/")}
-    with Path(os.environ["MUTANTS_LINES"]).open("a") as told:
-        told.write(json.dumps([item.nodeid, own, time.monotonic() - began]) + "\n")
+    own_lines = {
+        os.path.relpath(file, ROOT): sorted(lines) for file, lines in ran.items() if file.startswith(f"{ROOT}/")
+    }
+    with Path(os.environ["MUTANTS_LINES"]).open("a") as lines_file:
+        lines_file.write(json.dumps([item.nodeid, own_lines, time.monotonic() - start_s]) + "\n")
     return result
 
 
@@ -138,9 +140,9 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def run_tests(folder: Path, limit_s: int, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Pytest on the code in a folder, for so long at most."""
     command = ["timeout", "-k", "5", str(limit_s), sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
-    apart = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment
+    variables = {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"} | environment
     return subprocess.run(
-        [*command, *arguments], cwd=folder, env=os.environ | apart, capture_output=True, text=True, check=False
+        [*command, *arguments], cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False
     )
 
 
@@ -150,10 +152,10 @@ def failures(checkout: Path, mutant: Mutant, tests: list[str]) -> int:
     source = path.read_bytes()
     path.write_bytes(mutant.applied(source))
     (checkout / "asked").write_text("\n".join(tests))
-    done = run_tests(checkout, TIMEOUT_S, "--tb=no", "@asked")
+    process = run_tests(checkout, TIMEOUT_S, "--tb=no", "@asked")
     path.write_bytes(source)
-    seen = sum(int(n) for n in re.findall(r"(\d+) (?:failed|errors?)\b", done.stdout))
-    return seen or int(done.returncode != 0)
+    num_failed = sum(int(n) for n in re.findall(r"(\d+) (?:failed|errors?)\b", process.stdout))
+    return num_failed or int(process.returncode != 0)
 
 
 def copied(folder: Path) -> Path:
@@ -174,28 +176,34 @@ def main() -> None:
     parser.add_argument("--tests", nargs="*", help="where its tests are, other than tests/ROOM")
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    asked = parser.parse_args()
-    files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / asked.room).rglob("*.py"))
-    every = [m for file in files if asked.only in file for m in mutants(file)]
-    chosen = sorted(random.Random(asked.seed).sample(every, min(asked.count, len(every))), key=lambda m: (m.file, m.at))
+    args = parser.parse_args()
+    files = sorted(str(p.relative_to(ROOT)) for p in (ROOT / args.room).rglob("*.py"))
+    all_mutants = [m for file in files if args.only in file for m in mutants(file)]
+    chosen = sorted(
+        random.Random(args.seed).sample(all_mutants, min(args.count, len(all_mutants))), key=lambda m: (m.file, m.at)
+    )
     with tempfile.TemporaryDirectory() as temporary:
-        told, checkout = Path(temporary) / "lines", copied(Path(temporary) / "checkout")
-        done = run_tests(
-            ROOT, 3600, "-p", "tests.mutants", *(asked.tests or [f"tests/{asked.room}"]), MUTANTS_LINES=str(told)
+        lines_file, checkout = Path(temporary) / "lines", copied(Path(temporary) / "checkout")
+        process = run_tests(
+            ROOT, 3600, "-p", "tests.mutants", *(args.tests or [f"tests/{args.room}"]), MUTANTS_LINES=str(lines_file)
         )
-        if done.returncode:
-            sys.exit(f"The tests fail without any change:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        if process.returncode:
+            sys.exit(f"The tests fail without any change:\n{process.stdout[-2000:]}{process.stderr[-2000:]}")
         lines: dict[str, dict[str, list[int]]] = {}
-        for test, found, _ in sorted(map(json.loads, told.read_text().splitlines()), key=lambda row: row[2]):
-            lines[test] = found  # the quickest first
+        for test, lines_by_file, _ in sorted(
+            map(json.loads, lines_file.read_text().splitlines()), key=lambda row: row[2]
+        ):
+            lines[test] = lines_by_file  # the quickest first
         counts = []
         for number, mutant in enumerate(chosen, 1):
-            run = [test for test, found in lines.items() if mutant.line in found.get(mutant.file, ())]
+            run = [test for test, lines_by_file in lines.items() if mutant.line in lines_by_file.get(mutant.file, ())]
             # What runs at import belongs to all tests of its module
-            run = run or [test for test, found in lines.items() if mutant.file in found]
-            seen = failures(checkout, mutant, run[:MOST_TESTS]) if run else 0
-            counts.append(seen)
-            told_of = f"seen by {seen} of {len(run[:MOST_TESTS])} tests" if seen else f"SURVIVES {len(run)} tests"
+            run = run or [test for test, lines_by_file in lines.items() if mutant.file in lines_by_file]
+            num_failed = failures(checkout, mutant, run[:MOST_TESTS]) if run else 0
+            counts.append(num_failed)
+            told_of = (
+                f"seen by {num_failed} of {len(run[:MOST_TESTS])} tests" if num_failed else f"SURVIVES {len(run)} tests"
+            )
             print(f"{number}. {mutant.file}:{mutant.line} {mutant.text[:100]!r}: {told_of}", flush=True)
     caught = [n for n in counts if n]
     print(f"{len(caught)} of {len(counts)} seen; a mutant that is seen fails {statistics.median(caught or [0])} tests")

@@ -88,11 +88,11 @@ def pins(path: Path) -> dict[str, str]:
 def requirements(pinned: dict[str, str]) -> dict[str, str]:
     """By name what we ask for, with its pin as the least version."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    asked = [*project["dependencies"], *COMPANIONS]
+    requirement_lines = [*project["dependencies"], *COMPANIONS]
     for extra in EXTRAS:
-        asked += project["optional-dependencies"][extra]
+        requirement_lines += project["optional-dependencies"][extra]
     loose = {}
-    for line in asked:
+    for line in requirement_lines:
         parts = REQUIREMENT.match(line)
         assert parts is not None
         name = plain(parts[1])
@@ -100,20 +100,20 @@ def requirements(pinned: dict[str, str]) -> dict[str, str]:
     return loose
 
 
-def newest(asked: dict[str, str], folder: Path, held: Iterable[str] = ()) -> dict[str, str]:
-    """Versions by name of all that is to be installed. `held`: lines that a package has to keep to."""
-    rules = [line for name, line in asked.items() if not name.startswith(FAMILIES) and name not in KEPT]
-    names = {REQUIREMENT.sub(r"\1", line) for line in held}
+def newest(lines_by_name: dict[str, str], folder: Path, held_lines: Iterable[str] = ()) -> dict[str, str]:
+    """Versions by name of all that is to be installed. `held_lines`: lines that a package has to keep to."""
+    rules = [line for name, line in lines_by_name.items() if not name.startswith(FAMILIES) and name not in KEPT]
+    names = {REQUIREMENT.sub(r"\1", line) for line in held_lines}
     rules = [line for line in rules if plain(REQUIREMENT.sub(r"\1", line)) not in names]
-    (folder / "overrides.txt").write_text("\n".join([*rules, *held]))
-    (folder / "asked.in").write_text("\n".join(asked.values()))
+    (folder / "overrides.txt").write_text("\n".join([*rules, *held_lines]))
+    (folder / "asked.in").write_text("\n".join(lines_by_name.values()))
     # Pins that stand in the output already are kept to, but for those that may move
     pinned = re.sub(r" \\\n +--hash=\S+", "", (ROOT / "constraints.txt").read_text())
     (folder / "newest.txt").write_text(pinned)
-    moving = [word for name in asked for word in ("--upgrade-package", name)]
+    upgrade_options = [word for name in lines_by_name for word in ("--upgrade-package", name)]
     lists = ["--override", folder / "overrides.txt", folder / "asked.in", "-o", folder / "newest.txt"]
     compiled = ["pip", "compile", "--quiet", "--no-emit-index-url", "--no-header", "--python-version", "3.12"]
-    subprocess.run([BIN / "uv", *compiled, *moving, *lists], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([BIN / "uv", *compiled, *upgrade_options, *lists], check=True, stdout=subprocess.DEVNULL)
     return pins(folder / "newest.txt")
 
 
@@ -133,31 +133,31 @@ def make_environment(versions: dict[str, str], folder: Path) -> None:
     subprocess.run([*into, "--require-hashes", "-r", ROOT / "constraints-weights.txt"], check=False)
 
 
-def groups(moved: list[str]) -> Iterator[list[str]]:
+def groups(moved_names: list[str]) -> Iterator[list[str]]:
     """Packages that moved, those together that have to."""
-    left = list(moved)
-    while left:
-        group = next((together for together in TOGETHER if left[0] in together), {left[0]})
-        yield [name for name in left if name in group]
-        left = [name for name in left if name not in group]
+    remaining = list(moved_names)
+    while remaining:
+        group = next((family for family in TOGETHER if remaining[0] in family), {remaining[0]})
+        yield [name for name in remaining if name in group]
+        remaining = [name for name in remaining if name not in group]
 
 
 def step(pinned: str, newest: str) -> int:
     """The first part of the version that differs: 0 for the major one."""
     parts = zip(pinned.split("."), newest.split("."), strict=False)
-    return next((place for place, (before, after) in enumerate(parts) if before != after), 9)
+    return next((place for place, (old_part, new_part) in enumerate(parts) if old_part != new_part), 9)
 
 
 def holders(name: str, pinned: str, newest: str) -> list[str]:
     """Packages of others whose bounds allow the pin and exclude the newest release."""
-    found = set()
+    holder_lines = set()
     for package in distributions():
         for line in package.requires or ():
-            wanted = Requirement(line)
-            is_bound = plain(wanted.name) == name and wanted.specifier.contains(pinned, prereleases=True)
-            if is_bound and not wanted.specifier.contains(newest, prereleases=True):
-                found.add(f"{package.metadata['Name']} ({wanted.specifier})")
-    return sorted(line for line in found if not line.startswith("proccorpus "))
+            requirement = Requirement(line)
+            is_bound = plain(requirement.name) == name and requirement.specifier.contains(pinned, prereleases=True)
+            if is_bound and not requirement.specifier.contains(newest, prereleases=True):
+                holder_lines.add(f"{package.metadata['Name']} ({requirement.specifier})")
+    return sorted(line for line in holder_lines if not line.startswith("proccorpus "))
 
 
 # Tests
@@ -192,13 +192,13 @@ def main() -> None:
     options.add_argument("tests", nargs="*", help="files of tests; all that are quick where none is named")
     asked_for = options.parse_args()
     pinned = pins(ROOT / "constraints.txt")
-    asked = requirements(pinned)
-    held = [f"{name}=={pinned[name]}" for name in map(plain, asked_for.hold)]
+    lines_by_name = requirements(pinned)
+    held_lines = [f"{name}=={pinned[name]}" for name in map(plain, asked_for.hold)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        versions = newest(asked, folder, held)
-        moved = [name for name in asked if versions[name] != pinned[name]]
-        broke: dict[str, set[str]] = {name: set() for name in moved}
+        versions = newest(lines_by_name, folder, held_lines)
+        moved_names = [name for name in lines_by_name if versions[name] != pinned[name]]
+        broke: dict[str, set[str]] = {name: set() for name in moved_names}
         failed, anyhow, tried = [], set[str](), list[str]()
         if not asked_for.list:
             make_environment(versions, folder)
@@ -209,26 +209,30 @@ def main() -> None:
             tried = [test for test in tried if test not in anyhow]
         unexplained = list(tried)
         # Large steps first: most often they explain all
-        moved.sort(key=lambda name: step(pinned[name], versions[name]))
-        for group in groups(moved):
+        moved_names.sort(key=lambda name: step(pinned[name], versions[name]))
+        for group in groups(moved_names):
             if not unexplained:
                 break
-            before = newest(asked, folder, [*held, *(f"{name}=={pinned[name]}" for name in group)])
-            changed = {name for name in before if before[name] != versions.get(name)}
-            install({name: before[name] for name in changed}, folder)
+            versions_before = newest(
+                lines_by_name, folder, [*held_lines, *(f"{name}=={pinned[name]}" for name in group)]
+            )
+            changed = {name for name in versions_before if versions_before[name] != versions.get(name)}
+            install({name: versions_before[name] for name in changed}, folder)
             still = {failure.test for failure in failures(ENVIRONMENT / "bin/python", folder, unexplained)}
             for name in group:
                 broke[name] = {test for test in unexplained if test not in still}
             unexplained = [test for test in unexplained if test in still]
             install({name: versions[name] for name in changed if name in versions}, folder)
     print("\n| package | pinned | newest | beyond the bounds of | tests that it alone breaks |\n|---|---|---|---|---|")
-    for name in sorted(moved):
+    for name in sorted(moved_names):
         bounds = "; ".join(holders(name, pinned[name], versions[name]))
         print(f"| {name} | {pinned[name]} | {versions[name]} | {bounds} | {len(broke[name]) or ''} |")
     print(f"\n{len(failed)} failures, of {len(tried) + len(anyhow)} kinds; with the pins fail as well: {len(anyhow)}")
     for test in tried:
-        why = next(failure.why for failure in failed if failure.test == test)
-        print(f"{test}\n    {', '.join(name for name in moved if test in broke[name]) or 'several'}: {why[:300]}")
+        reason = next(failure.why for failure in failed if failure.test == test)
+        print(
+            f"{test}\n    {', '.join(name for name in moved_names if test in broke[name]) or 'several'}: {reason[:300]}"
+        )
 
 
 if __name__ == "__main__":

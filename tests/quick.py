@@ -59,9 +59,9 @@ def files_to_test(changed: Iterable[str]) -> list[str]:
         is_test = parts[0] == "tests"
         if is_test and parts[-1].startswith("test_") and path.endswith(".py"):
             nearest.append(path)
-        beside = Path("tests", *parts[:-1], f"test_{parts[-1]}").as_posix()
-        if (ROOT / beside).is_file():
-            nearest.append(beside)
+        test_path = Path("tests", *parts[:-1], f"test_{parts[-1]}").as_posix()
+        if (ROOT / test_path).is_file():
+            nearest.append(test_path)
         room = parts[1] if is_test and len(parts) > 2 else parts[0]
         if room != "kits" and (ROOT / "tests" / room).is_dir():
             rooms.append(f"tests/{room}")
@@ -80,8 +80,8 @@ def run(*command: str) -> int:
 
 def git(*arguments: str) -> list[str]:
     """Lines that git prints; none where it fails, as without a branch main."""
-    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
-    return done.stdout.splitlines() if done.returncode == 0 else []
+    process = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return process.stdout.splitlines() if process.returncode == 0 else []
 
 
 if __name__ == "__main__":

@@ -39,5 +39,5 @@ def test_what_is_pinned_is_a_release_by_the_hashes_of_its_files(name: str, least
 def test_no_licence_binds_what_uses_the_package():
     """Those that bind the package itself when it is changed are marked in the file; others are not let in."""
     strict = re.compile(r"(?<![LA-Za-z])A?GPL|EUPL|SSPL|Commons Clause|Business Source", re.IGNORECASE)
-    stated = {name: licence(name, metadata(name)) for name in pins()}
-    assert {name: text for name, text in stated.items() if strict.search(text)} == {}
+    licences = {name: licence(name, metadata(name)) for name in pins()}
+    assert {name: text for name, text in licences.items() if strict.search(text)} == {}

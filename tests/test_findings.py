@@ -20,9 +20,9 @@ ROOMS = {path.name for path in ROOT.iterdir() if path.is_dir()}
 
 def field(script: str, name: str) -> str:
     """The text of a line of the head, with those that go on with it."""
-    found = re.search(rf"^# {name}: (.+\n(?:#   .+\n)*)", script, re.MULTILINE)
-    assert found, name
-    return " ".join(found[1].replace("#   ", "").split())
+    match = re.search(rf"^# {name}: (.+\n(?:#   .+\n)*)", script, re.MULTILINE)
+    assert match, name
+    return " ".join(match[1].replace("#   ", "").split())
 
 
 def imported(code: str) -> set[str]:
@@ -45,9 +45,9 @@ def test_script_keeps_to_the_form(path: Path) -> None:
     assert field(script, "What happens")
     assert re.search(r"^# Output on .+:\n#   .+\n", script, re.MULTILINE)
     # Exact versions of packages by name, the same as its head says
-    wanted = re.search(r'^packages="(.+)"$', script, re.MULTILINE)
-    assert wanted
-    packages = wanted[1].split()
+    match = re.search(r'^packages="(.+)"$', script, re.MULTILINE)
+    assert match
+    packages = match[1].split()
     assert [name for name in packages if not re.fullmatch(r"[\w.\[\]-]+==[\w.]+", name)] == []
     assert field(script, "Versions") == ", ".join(packages).replace("==", " ")
     assert "://" not in script

@@ -51,8 +51,8 @@ def files(room: str, *suffixes: str) -> list[Path]:
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", room], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    found = [ROOT / line for line in listed.stdout.splitlines() if line.endswith(suffixes or (".py",))]
-    return [path for path in found if path.exists()]
+    paths = [ROOT / line for line in listed.stdout.splitlines() if line.endswith(suffixes or (".py",))]
+    return [path for path in paths if path.exists()]
 
 
 def statements(paths: list[Path]) -> int:
@@ -92,9 +92,9 @@ def test_no_more_files_are_long():
 
 
 def test_functions_are_plain():
-    found = sorted(((complexity(f), f.name) for f in FUNCTIONS), reverse=True)
-    assert [name for number, name in found if number > MOST_COMPLEX] == []
-    assert sum(number > OFTEN_COMPLEX for number, _ in found) <= SHARE_COMPLEX * len(found)
+    complexities = sorted(((complexity(f), f.name) for f in FUNCTIONS), reverse=True)
+    assert [name for number, name in complexities if number > MOST_COMPLEX] == []
+    assert sum(number > OFTEN_COMPLEX for number, _ in complexities) <= SHARE_COMPLEX * len(complexities)
     of_some_length = [f for f in FUNCTIONS if (f.end_lineno or 0) - f.lineno + 1 >= 12]
     branches = sum(isinstance(n, (*BRANCHES, ast.With, ast.AsyncWith)) for f in of_some_length for n in ast.walk(f))
     assert 10 * branches / sum((f.end_lineno or 0) - f.lineno + 1 for f in of_some_length) <= BRANCHES_PER_10_LINES
@@ -122,10 +122,10 @@ def test_no_module_of_others_is_private():
     private = Counter[str]()
     for path, tree in TREES.items():
         for node in ast.walk(tree):
-            named = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            imported_names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                named = [f"{node.module}.{alias.name}" for alias in node.names]
-            for name in named:
+                imported_names = [f"{node.module}.{alias.name}" for alias in node.names]
+            for name in imported_names:
                 parts = name.split(".")
                 if parts[0] not in OURS and any(p.startswith("_") and not p.startswith("__") for p in parts):
                     private[f"{path.relative_to(ROOT)}: {name}"] += 1

@@ -61,16 +61,16 @@ def imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def violations(source: str, module: str) -> list[str]:
-    here = module.split(".")[0]
+    own_room = module.split(".")[0]
     problems = []
     for target, line in imports(ast.parse(source)):
-        where = f"{module.replace('.', '/')}.py:{line}"
-        there = target.split(".")[0]
-        if there.startswith("dagster") and here != DAGSTER_ROOM:
-            problems.append(f"{where} imports {target}: only {DAGSTER_ROOM} may import Dagster")
-        elif there in BELOW and there != here and there not in BELOW[here]:
-            allowed = ", ".join(BELOW[here]) or "nothing of ours"
-            problems.append(f"{where} imports {target}: {here} may import {allowed}")
+        location = f"{module.replace('.', '/')}.py:{line}"
+        target_room = target.split(".")[0]
+        if target_room.startswith("dagster") and own_room != DAGSTER_ROOM:
+            problems.append(f"{location} imports {target}: only {DAGSTER_ROOM} may import Dagster")
+        elif target_room in BELOW and target_room != own_room and target_room not in BELOW[own_room]:
+            allowed = ", ".join(BELOW[own_room]) or "nothing of ours"
+            problems.append(f"{location} imports {target}: {own_room} may import {allowed}")
     return problems
 
 
@@ -104,9 +104,9 @@ def test_every_room_is_looked_at():
     ],
 )
 def test_a_forbidden_import_is_found_and_no_other(module: str, source: str, message: str):
-    found = violations(source, module)
-    assert len(found) == bool(message)
-    assert message in "".join(found)
+    problems_found = violations(source, module)
+    assert len(problems_found) == bool(message)
+    assert message in "".join(problems_found)
 
 
 LIGHT = {
@@ -123,5 +123,5 @@ LIGHT = {
 @pytest.mark.parametrize("used", LIGHT)
 def test_what_starts_often_starts_light(used: str):
     code = f"import sys, {used}; print(sorted(set(sys.modules) & set({LIGHT[used].split()!r})))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (process.stdout.strip(), process.returncode) == ("[]", 0), process.stderr

@@ -82,14 +82,14 @@ def is_there(dotted: str) -> bool:
 
 def stale_names(path: Path, source: str) -> list[str]:
     stale = []
-    beside = {other.stem: other for other in path.parent.glob("*.py")}
+    siblings = {sibling.stem: sibling for sibling in path.parent.glob("*.py")}
     for line, text in texts(source):
-        where = f"{path.relative_to(ROOT)}:{line}"
-        stale += [f"{where}: {name}" for name in DOTTED.findall(text) if not is_there(name)]
-        stale += [f"{where}: {name}" for name in IN_ROOM.findall(text) if not (ROOT / name).is_file()]
+        location = f"{path.relative_to(ROOT)}:{line}"
+        stale += [f"{location}: {name}" for name in DOTTED.findall(text) if not is_there(name)]
+        stale += [f"{location}: {name}" for name in IN_ROOM.findall(text) if not (ROOT / name).is_file()]
         for module, name in BESIDE.findall(text):
-            if module in beside and name not in names_in(beside[module]):
-                stale.append(f"{where}: {module}.{name}")
+            if module in siblings and name not in names_in(siblings[module]):
+                stale.append(f"{location}: {module}.{name}")
     return stale
 
 

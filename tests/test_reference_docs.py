@@ -24,8 +24,8 @@ def test_pages_are_up_to_date(name: str) -> None:
 
 def items_of(page: str) -> dict[str, str]:
     """What a page says of each item of its lists."""
-    found = re.findall(r"^- `([^`=]+)[^`]*`(.*)$", page, re.MULTILINE)
-    return {name: said.strip(" :") for name, said in found}
+    items = re.findall(r"^- `([^`=]+)[^`]*`(.*)$", page, re.MULTILINE)
+    return {name: description.strip(" :") for name, description in items}
 
 
 def rows_of(page: str) -> dict[str, list[str]]:
@@ -75,11 +75,11 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
             if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
                 continue
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            given = [*node.args[2:3], *(k.value for k in node.keywords if k.arg == "severity")]
+            severities = [*node.args[2:3], *(k.value for k in node.keywords if k.arg == "severity")]
             if name in ("warn", "unusable"):
                 severity: object = "warning" if name == "warn" else name
             elif name == "Finding":
-                severity = "unusable" if not given else getattr(given[0], "value", None)
+                severity = "unusable" if not severities else getattr(severities[0], "value", None)
             else:
                 continue
             if node.args[0].value in REASONS and isinstance(severity, str):
@@ -87,9 +87,9 @@ def literal_findings() -> Iterator[tuple[str, str, str]]:
 
 
 def test_severities_are_those_of_the_code() -> None:
-    found = list(literal_findings())
-    assert len(found) > 20
-    wrong = [f for f in found if f[2] not in make_reference.severity(f[1])]
+    findings = list(literal_findings())
+    assert len(findings) > 20
+    wrong = [f for f in findings if f[2] not in make_reference.severity(f[1])]
     assert not wrong, "docs/make_reference.py says otherwise"
 
 

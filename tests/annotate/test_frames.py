@@ -66,8 +66,8 @@ def measure(root: Path, threads: int = 1, **config: Any) -> FramesResult:
     """Of what listing leaves, as a build does it."""
     source = replace(source_of(root), decoding_threads=threads)
     listing = list_episodes(source)
-    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    records = [r for r in listing.records if r.episode_index not in lost]
+    unusable = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    records = [r for r in listing.records if r.episode_index not in unusable]
     return frames_stage(source, records, 7, FramesConfig(**config), keep, signals=[signal_at(2)])
 
 
@@ -92,13 +92,13 @@ def test_an_episode_that_is_left_out_counts_in_no_lag(tmp_path: Path):
     source = source_of(tmp_path)
     records = list_episodes(source).records
     without, present = (
-        frames_stage(source, some, 7, FramesConfig(), keep, signals=[signal_at(2)])
-        for some in ([records[0], records[2]], records)
+        frames_stage(source, some_records, 7, FramesConfig(), keep, signals=[signal_at(2)])
+        for some_records in ([records[0], records[2]], records)
     )
     assert present.tables["signal_lags"] != without.tables["signal_lags"]
-    left_out = present.without([1])
-    assert left_out.tables == without.tables
-    assert left_out.findings == without.findings
+    present_without = present.without([1])
+    assert present_without.tables == without.tables
+    assert present_without.findings == without.findings
 
 
 # What is refused
@@ -153,13 +153,13 @@ def test_damage_is_measured_the_same_on_several_threads(tmp_path: Path):
     root = written(tmp_path, list(np.random.default_rng(0).integers(0, 255, (60, SIZE, SIZE, 3), np.uint8)))
     path = v2_video(root, FRONT, 0)
     data = bytearray(path.read_bytes())
-    at = (data.index(b"mdat") + 8 + len(data)) // 2  # in the middle of its pictures
-    data[at : at + 20] = b"\xa5" * 20
+    offset = (data.index(b"mdat") + 8 + len(data)) // 2  # in the middle of its pictures
+    data[offset : offset + 20] = b"\xa5" * 20
     path.write_bytes(data)
-    one, several = measure(root), measure(root, threads=4)
-    assert several.tables["frames"] == one.tables["frames"]
-    assert several.tables["episode_content"] == one.tables["episode_content"]
-    assert several.findings == one.findings != []
+    single_thread, four_threads = measure(root), measure(root, threads=4)
+    assert four_threads.tables["frames"] == single_thread.tables["frames"]
+    assert four_threads.tables["episode_content"] == single_thread.tables["episode_content"]
+    assert four_threads.findings == single_thread.findings != []
 
 
 # Which cameras and episodes are usable
@@ -218,13 +218,15 @@ PICTURES = {"observation.images.front": b"pictures"}
 def test_a_version_knows_the_contents_of_those_before(tmp_path: Path) -> None:
     source = Source(DatasetConfig(name="tiny", source=str(make_dataset(tmp_path / "tiny"))))
     episode = read_episode(source, list_episodes(source).records[0])
-    known = content_columns(episode, PICTURES, (), ())
-    assert known["former_hashes"] == sorted(set(known["former_hashes"]))
+    known_columns = content_columns(episode, PICTURES, (), ())
+    assert known_columns["former_hashes"] == sorted(set(known_columns["former_hashes"]))
     # Version 1: the state without what is named gripper, and that
     assert episode.state is not None
     h = hashlib.sha256((episode.record.task or "").encode() + b"observation.images.frontpictures")
     for values in (episode.state[:, :2], episode.state[:, 2]):
         h.update(np.ascontiguousarray(values, np.float64).tobytes())
-    assert h.hexdigest() in known["former_hashes"]
-    other = content_columns(episode, {"observation.images.front": b"others"}, (), ())
-    assert {other["content_hash"], *other["former_hashes"]}.isdisjoint({known["content_hash"], *known["former_hashes"]})
+    assert h.hexdigest() in known_columns["former_hashes"]
+    other_columns = content_columns(episode, {"observation.images.front": b"others"}, (), ())
+    assert {other_columns["content_hash"], *other_columns["former_hashes"]}.isdisjoint(
+        {known_columns["content_hash"], *known_columns["former_hashes"]}
+    )

@@ -70,13 +70,13 @@ def test_published_formula_gives_nothing_to_frames_that_are_no_step(name: str):
     ],
 )
 def test_published_flattening(segments: list[tuple[str, int, bool]], expected: str):
-    found, start = [], 0
+    our_segments, start = [], 0
     for name, end, completed in segments:
         step = "ABC".find(name) if name in "ABC" else None
         kind = {"idle": IDLE, "done": DONE}.get(name, "step")
-        found.append(Segment(name, start, end, kind, completed, step))
+        our_segments.append(Segment(name, start, end, kind, completed, step))
         start = end
-    labels = procvlm_labels(found, 2 if segments[-1][0] == "B" else 3, 60)
+    labels = procvlm_labels(our_segments, 2 if segments[-1][0] == "B" else 3, 60)
     cuts = [0, *(i for i in range(1, 60) if labels[i] != labels[i - 1]), 60]
     assert " ".join(f"{labels[a]}{b - a}" for a, b in pairwise(cuts)) == expected
 
@@ -104,37 +104,37 @@ def runs(draw: st.DrawFn) -> tuple[list[Segment], int]:
     """Segments that tile a run: attempts at planned steps in any order, some not completed, idle, maybe done."""
     planned = draw(st.integers(1, 4))
     segments: list[Segment] = []
-    done: set[int] = set()
-    at = 0
+    done_steps: set[int] = set()
+    start_frame = 0
     for _ in range(draw(st.integers(1, 8))):
-        end = at + draw(st.integers(2, 12))
-        step = draw(st.one_of(st.none(), st.integers(0, planned - 1), st.just(min(len(done), planned - 1))))
+        end = start_frame + draw(st.integers(2, 12))
+        step = draw(st.one_of(st.none(), st.integers(0, planned - 1), st.just(min(len(done_steps), planned - 1))))
         if step is None:
-            rest = DONE if len(done) == planned else IDLE
-            segments.append(Segment(rest, at, end, rest, rest == DONE))
+            rest_kind = DONE if len(done_steps) == planned else IDLE
+            segments.append(Segment(rest_kind, start_frame, end, rest_kind, rest_kind == DONE))
         else:
             completed = draw(st.booleans())
-            segments.append(Segment(f"step {step}", at, end, completed=completed, step=step))
-            if step in done:
-                done = {k for k in done if k < step}
+            segments.append(Segment(f"step {step}", start_frame, end, completed=completed, step=step))
+            if step in done_steps:
+                done_steps = {k for k in done_steps if k < step}
             if completed:
-                done.add(step)
-        at = end
-    check_tiling(segments, at, planned)
+                done_steps.add(step)
+        start_frame = end
+    check_tiling(segments, start_frame, planned)
     return segments, planned
 
 
 def follow(segments: list[Segment], planned: int) -> tuple[set[int], bool]:
     """Frames at which a completed step is begun again, and whether every planned step is complete at the end."""
-    again, complete = set(), [False] * planned
+    restarts, complete = set(), [False] * planned
     for s in segments:
         if s.step is None:
             continue
         if complete[s.step]:
-            again.add(s.start_frame)
+            restarts.add(s.start_frame)
             complete[s.step :] = [False] * (planned - s.step)
         complete[s.step] = complete[s.step] or s.completed
-    return again, all(complete)
+    return restarts, all(complete)
 
 
 changes = st.integers(0, 2**32).map(np.random.default_rng)
@@ -148,14 +148,14 @@ def test_rules_of_our_label(run: tuple[list[Segment], int], rng: np.random.Gener
     change = rng.uniform(0, 0.05, n) * (rng.random(n) >= still)
     state = rng.uniform(-1, 1, (n, 3)).cumsum(axis=0) * (rng.random(3) < 0.5)
     p = progress(segments, planned, change, FPS, CONFIG, None, state)
-    again, complete = follow(segments, planned)
+    restarts, complete = follow(segments, planned)
     assert p.shape == (n,)
     assert p.dtype == np.float32
     assert p[0] == 0
     assert p.min() >= 0
     assert p.max() <= 1
     assert (p[-1] == 1) == complete
-    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} <= again
+    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} <= restarts
 
 
 @settings(deadline=None)
@@ -166,16 +166,16 @@ def test_our_label_falls_where_a_completed_step_is_begun_again_and_else_moves_wi
     segments, planned = run
     n = segments[-1].end_frame
     change = rng.uniform(2, 20, n) * FLOOR
-    again, _ = follow(segments, planned)
+    restarts, _ = follow(segments, planned)
     p = progress(segments, planned, change, FPS, CONFIG)
-    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} == again
+    assert {i for i in range(1, n) if p[i] < p[i - 1] - 1e-6} == restarts
     frozen = [s for s in segments if s.step is not None and not s.completed]
     for s in frozen:
         change[s.start_frame : s.end_frame] = rng.uniform(0, 1, len(s)) * FLOOR  # noise, up to the floor
     p = progress(segments, planned, change, FPS, CONFIG)
     for s in frozen:
         assert np.ptp(p[s.start_frame : s.end_frame]) <= 1e-6
-        if s.start_frame and s.start_frame not in again:
+        if s.start_frame and s.start_frame not in restarts:
             assert abs(p[s.start_frame] - p[s.start_frame - 1]) <= 1e-6
 
 
@@ -207,11 +207,11 @@ def test_our_label_does_not_depend_on_the_frame_rate(
         # frame i owns the time from (i - 1) / fps to i / fps, so a span that begins at t owns frames from t * fps + 1
         change = np.r_[0.0, np.repeat(np.array(rates) / fps, per_tenth)]
         state = change.cumsum()[:, None] * [0.3, -0.4]
-        segments, at = [], 0
+        segments, start_frame = [], 0
         for tenths, step, completed in spans:
-            end = at + tenths * per_tenth + (at == 0)
-            segments.append(Segment("", at, end, "step" if step is not None else IDLE, completed, step))
-            at = end
+            end = start_frame + tenths * per_tenth + (start_frame == 0)
+            segments.append(Segment("", start_frame, end, "step" if step is not None else IDLE, completed, step))
+            start_frame = end
         p = progress(segments, planned, change, fps, CONFIG, None, state)
         labels[fps] = p[::per_tenth]
     np.testing.assert_allclose(labels[20], labels[10], atol=1e-5)
@@ -219,8 +219,8 @@ def test_our_label_does_not_depend_on_the_frame_rate(
 
 
 def test_how_near_an_arm_is_counts_as_much_as_its_way_is_straight():
-    there = np.array([0.0, 6, 8, 9, 10])[:, None] * [0.6, 0.8]
-    near, straight = nearing(there, fps=10)
+    positions = np.array([0.0, 6, 8, 9, 10])[:, None] * [0.6, 0.8]
+    near, straight = nearing(positions, fps=10)
     np.testing.assert_allclose(near, [0, 0.6, 0.8, 0.9, 1], atol=1e-12)
     assert straight == pytest.approx(1)
     # five there, back again, five there: a third of the way is straight; it does not fall on the way back

@@ -39,9 +39,9 @@ def test_falls_are_counted_and_the_worst_is_told():
 
 
 def test_another_order_of_steps_stands_out():
-    again = [USUAL[0], Segment("B", 20, 30, STEP, False, 1), Segment("A", 30, 40, STEP, True, 0), *USUAL[2:]]
-    found = qualities([*[run()] * 4, run(segments=again)])
-    assert [q.order_rarity for q in found] == pytest.approx([0.2] * 4 + [0.8])
+    repeated_run = [USUAL[0], Segment("B", 20, 30, STEP, False, 1), Segment("A", 30, 40, STEP, True, 0), *USUAL[2:]]
+    run_qualities = qualities([*[run()] * 4, run(segments=repeated_run)])
+    assert [q.order_rarity for q in run_qualities] == pytest.approx([0.2] * 4 + [0.8])
 
 
 def test_the_largest_jump_is_up_or_down_within_half_a_second():
@@ -59,11 +59,11 @@ RATE = 10.0
 ELSEWHERE, PICTURE, SHORTER, SPEED, UNDONE = SIGNS
 
 
-def ended(seconds: float = 5.0, to: float = 1.0, last_hash: int = 0, success: bool | None = None) -> RunEnd:
+def ended(seconds: float = 5.0, end_opening: float = 1.0, last_hash: int = 0, success: bool | None = None) -> RunEnd:
     """A run that goes to a place at even speed and stands still for half a second."""
     n = round(seconds * RATE)
     activity = np.r_[np.ones(n - 5), np.zeros(5)]
-    way = np.linspace(0, to, n)
+    way = np.linspace(0, end_opening, n)
     return RunEnd(success, RATE, activity, np.stack([way, np.sin(9 * way)], axis=1), last_hash, 1.0)
 
 
@@ -86,7 +86,7 @@ def test_too_few_runs_show_nothing():
 
 
 def test_without_states_pictures_and_times_decide():
-    blind = [replace(r, state=None) for r in [*alike(8), ended(seconds=3.0, to=0.4, last_hash=0xFFFFFF)]]
+    blind = [replace(r, state=None) for r in [*alike(8), ended(seconds=3.0, end_opening=0.4, last_hash=0xFFFFFF)]]
     signs = signs_of(blind)
     assert not signs[:, SIGNS.index(ELSEWHERE)].any()
     assert signs[-1, SIGNS.index(PICTURE)] == FARTHEST

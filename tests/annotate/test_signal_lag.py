@@ -19,8 +19,8 @@ NUM_RUNS = 8
 
 def later(rows: np.ndarray, lag_s: float) -> np.ndarray:
     """Rows as a recorder stamps them that is so late; the first and the last ones stay where nothing else is."""
-    at = np.arange(len(rows)) - round(lag_s * FPS)
-    return rows[np.clip(at, 0, len(rows) - 1)]
+    indices = np.arange(len(rows)) - round(lag_s * FPS)
+    return rows[np.clip(indices, 0, len(rows) - 1)]
 
 
 def change_of(joints: np.ndarray, opening: np.ndarray, seed: int) -> np.ndarray:
@@ -65,8 +65,8 @@ def test_a_gripper_that_is_late_or_early(lag_s: float) -> None:
 
 def test_each_gripper_has_its_own_lag() -> None:
     """One that is not used has none, nor has one that an episode lacks."""
-    left, unused, lacking = replace(GRIPPER, arm="left"), signal_at(0, is_used=False), signal_at(9, arm="right")
-    lags, _ = measured(runs(gripper_lag_s=1.2), left, unused, lacking)
+    left_signal, unused, lacking = replace(GRIPPER, arm="left"), signal_at(0, is_used=False), signal_at(9, arm="right")
+    lags, _ = measured(runs(gripper_lag_s=1.2), left_signal, unused, lacking)
     assert set(lags) == {"state", "left gripper: closing", "left gripper: opening"}
 
 

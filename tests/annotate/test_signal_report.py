@@ -19,7 +19,7 @@ def test_an_unknown_polarity_and_an_unused_hand_are_said():
 
 
 def test_a_lag_is_shown_where_labels_are_corrected_by_it():
-    left, right = signal(arm="left"), signal(arm="right")
+    left_signal, right = signal(arm="left"), signal(arm="right")
     lags = [
         lag_row("left gripper: closing", 1.04),
         lag_row("left gripper: closing", 0.9),
@@ -27,10 +27,10 @@ def test_a_lag_is_shown_where_labels_are_corrected_by_it():
         lag_row("right gripper: closing", 2.0, is_corrected=False),
         lag_row("state", -0.3),
     ]
-    assert lag(left, lags) == "closing 0.9 to 1.0 s behind, opening 1.6 s behind"
+    assert lag(left_signal, lags) == "closing 0.9 to 1.0 s behind, opening 1.6 s behind"
     assert (
         "closes 1.4 times an episode, closing 0.9 to 1.0 s behind, opening 1.6 s behind the pictures (corrected)"
-        in (line(left, lags))
+        in (line(left_signal, lags))
     )
     assert (lag(right, lags), "behind" in line(right, lags)) == ("", False)
     assert lag_span("state", lags) == "0.3 s ahead of"

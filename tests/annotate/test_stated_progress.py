@@ -11,8 +11,8 @@ def test_without_paces_the_ordinary_curve_is_stretched():
     segments = [Segment("A", 0, 3, step=0), Segment("B", 3, 6, completed=False, step=1)]
     ordinary = np.array([0, 0.2, 0.5, 0.5, 0.6, 0.75], np.float32)
     np.testing.assert_allclose(stated_progress(segments, ordinary, StatedEnd(0.6)), ordinary * 0.8, atol=1e-6)
-    lost = stated_progress(segments, ordinary, StatedEnd(None, 4))
-    np.testing.assert_allclose(lost, [0, 0.2, 0.5, 0.5, 0, 0], atol=1e-6)
+    curve_without = stated_progress(segments, ordinary, StatedEnd(None, 4))
+    np.testing.assert_allclose(curve_without, [0, 0.2, 0.5, 0.5, 0, 0], atol=1e-6)
     # An arm that was not seen to move came somewhere all the same, if a person says so
     np.testing.assert_allclose(
         stated_progress(segments, np.zeros(6), StatedEnd(0.5)), np.linspace(0, 0.5, 6), atol=1e-6

@@ -64,10 +64,10 @@ def test_the_fast_hash_is_near_the_published_one(camera: str):
 
 def test_change_sees_motion_that_the_published_hash_does_not():
     pytest.importorskip("imagehash")
-    still, moved = drawn(300), [drawn(300 + px) for px in (1, 2, 3, 5)]
-    assert {(published_phash(m) ^ published_phash(still)).bit_count() for m in moved} == {0}
-    seen = [float(measured(still.luma(), m.luma()).change[1]) for m in moved]
-    assert seen[1] > 1e-4
-    assert seen == sorted(seen)
+    still, moved_frames = drawn(300), [drawn(300 + px) for px in (1, 2, 3, 5)]
+    assert {(published_phash(m) ^ published_phash(still)).bit_count() for m in moved_frames} == {0}
+    changes_seen = [float(measured(still.luma(), m.luma()).change[1]) for m in moved_frames]
+    assert changes_seen[1] > 1e-4
+    assert changes_seen == sorted(changes_seen)
     # a square of 60 px that moves by 2 px: two columns of 60 px change by 52 of 255
-    assert seen[1] == pytest.approx(2 * 2 * 60 * 52 / 255 / (640 * 480), rel=0.1)
+    assert changes_seen[1] == pytest.approx(2 * 2 * 60 * 52 / 255 / (640 * 480), rel=0.1)

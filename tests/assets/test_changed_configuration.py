@@ -17,48 +17,48 @@ pytestmark = pytest.mark.slow
 CHUNKS = ("tiny:00000", "tiny:00001", "tiny:00002")
 
 
-def by_command(own: Made, config: Path, instance: dg.DagsterInstance) -> None:
-    assert run_here("build", "--config", config, "--workspace", own.space.root, "--workers", 1) == DONE
+def by_command(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    assert run_here("build", "--config", config, "--workspace", own_corpus.space.root, "--workers", 1) == DONE
 
 
-def by_assets(own: Made, config: Path, instance: dg.DagsterInstance) -> None:
-    assert materialize([ASSETS["episodes"]], "tiny", own, instance).success
+def by_assets(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
+    assert materialize([ASSETS["episodes"]], "tiny", own_corpus, instance).success
     of_chunk = [asset for name, asset in ASSETS.items() if name != "episodes"]
     for chunk in CHUNKS:
-        assert materialize(of_chunk, chunk, own, instance).success
+        assert materialize(of_chunk, chunk, own_corpus, instance).success
 
 
-def by_job(own: Made, config: Path, instance: dg.DagsterInstance) -> None:
+def by_job(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
     assert defs().resolve_job_def("build").execute_in_process({"workers": 1}, instance).success
 
 
-def by_sensor(own: Made, config: Path, instance: dg.DagsterInstance) -> None:
+def by_sensor(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
     [request] = requests(source_revisions, instance)
     assert defs().resolve_job_def("build").execute_in_process(request.run_config, instance).success
 
 
-def by_night(own: Made, config: Path, instance: dg.DagsterInstance) -> None:
+def by_night(own_corpus: Made, config: Path, instance: dg.DagsterInstance) -> None:
     night = {"release": "nightly", "train": False, "workers": 1}
     assert defs().resolve_job_def("corpus").execute_in_process(night, instance).success
 
 
 def test_one_digest(made: Made, instance: dg.DagsterInstance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, digests = digest_of(made.space.root), {}
+    digest_before, digests = digest_of(made.space.root), {}
     ways: tuple[Callable[[Made, Path, dg.DagsterInstance], None], ...]
     ways = (by_command, by_assets, by_job, by_sensor, by_night)
     for way in ways:
-        own = made.copy(tmp_path / way.__name__)
+        own_copy = made.copy(tmp_path / way.__name__)
         config = write_config(
             tmp_path / way.__name__ / "config",
-            own.source,
+            own_copy.source,
             '[motion]\nstep_min_s = 1.1\n[release]\nlicences = ["unknown"]',
         )
-        monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own.space.root))
+        monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(own_copy.space.root))
         monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
         # The sensor asks where a source changed; a changed configuration alone waits for what builds next
-        write_rows(own.source, 2, LENGTHS[2], scale=3.0)
-        way(own, config, instance)
-        digests[way.__name__] = digest_of(own.space.root)
-    assert digests["by_command"] != before
-    for name, found in digests.items():
-        assert found == digests["by_command"], name
+        write_rows(own_copy.source, 2, LENGTHS[2], scale=3.0)
+        way(own_copy, config, instance)
+        digests[way.__name__] = digest_of(own_copy.space.root)
+    assert digests["by_command"] != digest_before
+    for name, digest in digests.items():
+        assert digest == digests["by_command"], name

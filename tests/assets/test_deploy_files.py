@@ -91,14 +91,14 @@ def test_runs_get_the_image_and_the_settings_of_the_code_location():
 
 
 def test_compose_passes_what_the_files_read():
-    given = set(COMPOSE["code"]["environment"])
+    passed_names = set(COMPOSE["code"]["environment"])
     read = {"DAGSTER_POSTGRES_URL", "DAGSTER_FILES", "PROCCORPUS_CODE_HOST", "PROCCORPUS_WORKSPACE", "PGPASSWORD"}
-    assert read <= given
-    said = {
+    assert read <= passed_names
+    named_variables = {
         line.split("=")[0].lstrip("# ") for line in (DEPLOY / "env.example").read_text().splitlines() if "=" in line
     }
     text = (DEPLOY / "compose.yaml").read_text()
-    assert {name for name in said if f"${{{name}" in text} == said
+    assert {name for name in named_variables if f"${{{name}" in text} == named_variables
     published = {name: s["ports"] for name, s in COMPOSE.items() if "ports" in s}
     assert published.keys() == {"proxy", "prometheus"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
@@ -168,8 +168,10 @@ def test_a_service_is_the_same_in_compose_and_in_a_cluster(name: str):
     """By its command, which tests/stack starts; with a probe that a person can ask, and limits."""
     (container,) = dict(_pods())[name]["containers"]
     network = COMPOSE["explorer"]["command"][-1].partition("=")[2]
-    said = [word.replace("$(POD_NETWORK)", network) for word in container.get("command") or container["args"]]
-    assert said == COMPOSE[name]["command"]
+    container_words = [
+        word.replace("$(POD_NETWORK)", network) for word in container.get("command") or container["args"]
+    ]
+    assert container_words == COMPOSE[name]["command"]
     assert container["resources"]["limits"]["memory"]
     assert COMPOSE[name]["mem_limit"]
     assert COMPOSE[name]["pids_limit"]
@@ -194,10 +196,10 @@ def test_alerts_and_dashboard_ask_for_metrics_that_there_are():
     assert len({rule["alert"] for rule in rules}) == len(rules) > 8
     assert all({"expr", "labels", "annotations"} <= rule.keys() for rule in rules)
     board = json.loads((DEPLOY / "monitoring" / "dashboard.json").read_text())
-    asked = [rule["expr"] for rule in rules] + [t["expr"] for panel in board["panels"] for t in panel["targets"]]
-    named = {name for text in asked for name in re.findall(r"\bproccorpus_\w+", text)}
-    assert named <= ours
-    assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {*named, "proccorpus_findings"}
+    expressions = [rule["expr"] for rule in rules] + [t["expr"] for panel in board["panels"] for t in panel["targets"]]
+    metric_names = {name for text in expressions for name in re.findall(r"\bproccorpus_\w+", text)}
+    assert metric_names <= ours
+    assert {n for n in ours if "reward" not in n and "_ended_" not in n} <= {*metric_names, "proccorpus_findings"}
     scraped = yaml.safe_load((DEPLOY / "monitoring" / "prometheus.yml").read_text())
     assert scraped["rule_files"] == [ALERTS.name]
     assert [c["static_configs"][0]["targets"] for c in scraped["scrape_configs"]] == [

@@ -15,11 +15,11 @@ from tests.kits.made_corpus import Made
 def checks_of(instance: dg.DagsterInstance, *keys: dg.AssetCheckKey) -> dict[str, tuple[bool, str]]:
     """By asset whether the newest evaluation of a check passed, and what it says."""
     records = instance.event_log_storage.get_latest_asset_check_execution_by_key(list(keys))
-    found = {}
+    check_results = {}
     for key, record in records.items():
         evaluation = record.event.dagster_event.event_specific_data
-        found[key.asset_key.to_user_string()] = (evaluation.passed, evaluation.description)
-    return found
+        check_results[key.asset_key.to_user_string()] = (evaluation.passed, evaluation.description)
+    return check_results
 
 
 @pytest.mark.slow
@@ -37,27 +37,27 @@ def test_three_troubles_of_a_night_are_in_its_error_its_checks_and_its_report(
     job = defs().resolve_job_def("corpus")
     resources = {"corpus": CorpusResource(root=str(own.space.root)), "vlm_server": VlmServer()}
     with dg.instance_for_test() as instance:
-        done = job.execute_in_process(
+        result = job.execute_in_process(
             run_config={"release": "nightly", "train": False, "workers": 1},
             instance=instance,
             resources=resources,
             raise_on_error=False,
         )
         keys = [dg.AssetCheckKey(source_key(name), UP_TO_DATE) for name in sources]
-        found = checks_of(instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE))
+        check_results = checks_of(instance, *keys, dg.AssetCheckKey(dg.AssetKey("release"), RELEASABLE))
         fresh = [name for name in sources if instance.get_latest_materialization_event(source_key(name))]
     assert fresh == ["tiny"]
-    assert not done.success
-    [failed] = [event for event in done.all_events if event.is_step_failure]
+    assert not result.success
+    [failed] = [event for event in result.all_events if event.is_step_failure]
     text = failed.step_failure_data.error_display_string
     assert "partial: 3 failed" in text
     troubles = {"sources/other": str(tmp_path / "gone"), "sources/broken": str(broken), "release": "nothing is left"}
     report = str(failed.step_failure_data.user_failure_data.metadata["failed"].records)
-    for asset, why in troubles.items():
-        assert why in text
-        assert why in report
-        assert (found[asset][0], why in found[asset][1]) == (False, True), found[asset]
-    assert found["sources/tiny"][0]
+    for asset, reason_text in troubles.items():
+        assert reason_text in text
+        assert reason_text in report
+        assert (check_results[asset][0], reason_text in check_results[asset][1]) == (False, True), check_results[asset]
+    assert check_results["sources/tiny"][0]
 
 
 def test_an_asset_builds_what_the_configuration_says(
@@ -65,11 +65,11 @@ def test_an_asset_builds_what_the_configuration_says(
 ) -> None:
     corpus = CorpusResource(root=str(own.space.root))
     monkeypatch.delenv("PROCCORPUS_CONFIG", raising=False)
-    before = corpus.build("tiny")
+    build_before = corpus.build("tiny")
     config = write_config(tmp_path, own.source, "[motion]\nstep_min_s = 1.1")
     monkeypatch.setenv("PROCCORPUS_CONFIG", str(config))
-    after = corpus.build("tiny")
-    assert (before.stages.motion.step_min_s, after.stages.motion.step_min_s) == (0.8, 1.1)
+    build_after = corpus.build("tiny")
+    assert (build_before.stages.motion.step_min_s, build_after.stages.motion.step_min_s) == (0.8, 1.1)
     [of_all] = [build for build in corpus.all_builds() if build.name == "tiny"]
-    assert after.stages == of_all.stages
-    assert after.dataset == of_all.dataset
+    assert build_after.stages == of_all.stages
+    assert build_after.dataset == of_all.dataset

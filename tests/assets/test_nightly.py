@@ -69,9 +69,9 @@ def a_source_changes_a_label(source: Path) -> None:
     texts = (*TASKS, "put the red cube on the plate")
     write_lines(source / "meta/tasks.jsonl", [{"task_index": i, "task": t} for i, t in enumerate(texts)])
     rows = pq.read_table(rows_path(source, 2))
-    others = pa.array([2] * rows.num_rows, pa.int64())
+    other_tasks = pa.array([2] * rows.num_rows, pa.int64())
     pq.write_table(
-        rows.set_column(rows.schema.get_field_index("task_index"), "task_index", others), rows_path(source, 2)
+        rows.set_column(rows.schema.get_field_index("task_index"), "task_index", other_tasks), rows_path(source, 2)
     )
 
 
@@ -95,23 +95,23 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         assert requests(source_revisions, instance) == []
         assert requests(new_corrections, instance) == []
         assert requests(new_release, instance) == [], "r1 was scored when it was made"
-        before = lake.rows("SELECT max(snapshot) FROM stage_runs")[0][0]
+        snapshot_before = lake.rows("SELECT max(snapshot) FROM stage_runs")[0][0]
         model = newest_model(lake)
         assert model
 
         a_source_gains_an_episode(tmp_path / "grows")
         a_source_changes_a_label(tmp_path / "relabels")
         say(lake)
-        (asked,) = requests(source_revisions, instance)
-        assert asked.tags["changed"] == "grows, relabels"
-        assert requests(source_revisions, instance)[0].run_key == asked.run_key, "the same state, the same run"
+        (run_request,) = requests(source_revisions, instance)
+        assert run_request.tags["changed"] == "grows, relabels"
+        assert requests(source_revisions, instance)[0].run_key == run_request.run_key, "the same state, the same run"
         assert requests(new_corrections, instance) == [], "somebody is at it"
         lake.con.execute("UPDATE corrections SET created_at = ?", [datetime.now(UTC) - timedelta(hours=1)])
-        (asked,) = requests(new_corrections, instance)
-        assert asked.tags["corrected"] == "1"
+        (run_request,) = requests(new_corrections, instance)
+        assert run_request.tags["corrected"] == "1"
 
         assert run_night(instance).success
-        assert built_after(lake, before) == {
+        assert built_after(lake, snapshot_before) == {
             ("grows", "episodes", -1),
             *(("grows", stage, 2) for stage in CHUNK),
             # The new run has another task than some of each chunk's: samples may show it there
@@ -124,21 +124,21 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         }
         released = lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'")
         assert len(released) == 1
-        held = lake.rows("SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1")
-        assert [d for (d,) in held] == ["grows", "sim_short"]
+        released_names = lake.rows("SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1")
+        assert [d for (d,) in released_names] == ["grows", "sim_short"]
         scored = lake.rows("SELECT count(*) FROM eval_runs WHERE release = 'nightly' AND model = ?", [model])
         assert scored[0][0] > 0
         for sensor in (source_revisions, new_corrections, new_release):
             assert requests(sensor, instance) == [], f"{sensor.name} has nothing left to ask for"
 
-        after = lake.rows("SELECT max(snapshot) FROM stage_runs")[0][0]
+        snapshot_after = lake.rows("SELECT max(snapshot) FROM stage_runs")[0][0]
         assert run_night(instance).success
-        assert built_after(lake, after) == set()
+        assert built_after(lake, snapshot_after) == set()
         assert lake.rows("SELECT snapshot, config_hash FROM releases WHERE name = 'nightly'") == released
 
         lake.con.execute("DELETE FROM eval_runs WHERE release = 'nightly'")
-        (asked,) = requests(new_release, instance)
-        assert defs().resolve_job_def("score").execute_in_process(asked.run_config, instance).success
+        (run_request,) = requests(new_release, instance)
+        assert defs().resolve_job_def("score").execute_in_process(run_request.run_config, instance).success
         assert requests(new_release, instance) == []
 
         # Monday: of one group an episode is tested on, and another one trained on
@@ -147,13 +147,13 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
         context = dg.build_schedule_context(instance, scheduled_execution_time=datetime(2030, 1, 7, 6, tzinfo=UTC))
         (request,) = weekly.evaluate_tick(context).run_requests or []
         freeze = defs().resolve_job_def("freeze")
-        done = freeze.execute_in_process(request.run_config, instance, raise_on_error=False)
-        assert {e.check_name: e.passed for e in done.get_asset_check_evaluations()} == {
+        result = freeze.execute_in_process(request.run_config, instance, raise_on_error=False)
+        assert {e.check_name: e.passed for e in result.get_asset_check_evaluations()} == {
             "no_split_leak": False,
             "withdrawals_are_decided": True,
             "corpus_is_sound": True,
         }
-        assert not done.success
+        assert not result.success
         assert lake.rows("SELECT name FROM releases WHERE name LIKE 'weekly%'") == []
         # What stays out of releases may hold test episodes that others train on
         lake.con.execute(f"UPDATE splits SET split = 'test_id' {one_of_a_group}")
@@ -164,18 +164,20 @@ def test_a_day_passes(space: Workspace, lake: Lake, tmp_path: Path) -> None:
 @pytest.mark.long
 def test_on_a_cluster_steps_build_some_chunks_each(space: Workspace, lake: Lake, tmp_path: Path) -> None:
     """The same rows as those of one process."""
-    here = Workspace(tmp_path / "here")
-    shutil.copytree(space.root, here.root)
+    local_space = Workspace(tmp_path / "here")
+    shutil.copytree(space.root, local_space.root)
     for name in NAMES:
         a_source_gains_an_episode(tmp_path / name)
-    assert run_build(here, CorpusResource(root=str(here.root)).all_builds(), workers=1).failed == []
+    assert run_build(local_space, CorpusResource(root=str(local_space.root)).all_builds(), workers=1).failed == []
 
     def steps() -> list[str]:
-        done = defs().resolve_job_def("build").execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
-        return [str(e.step_key) for e in done.all_events if e.is_step_success and "chunks" in str(e.step_key)]
+        result = (
+            defs().resolve_job_def("build").execute_in_process(run_config={"chunks_per_step": 2}, instance=instance)
+        )
+        return [str(e.step_key) for e in result.all_events if e.is_step_success and "chunks" in str(e.step_key)]
 
     with dg.instance_for_test() as instance, pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "is_one_process", lambda: False)
         assert steps() == [f"build_chunks[{k}]" for k in range(4)]
-        assert digest(lake) == digest(Lake(here, read_only=True))
+        assert digest(lake) == digest(Lake(local_space, read_only=True))
         assert steps() == []

@@ -64,19 +64,25 @@ def test_an_image_on_a_page_starts_nothing(ui: TestClient) -> None:
     assert ui.get(address, headers=image).status_code == 403
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     # A link to it, and a browser or program that says nothing of where it comes from
-    assert {ui.get(address, headers=how).status_code for how in (link, {}, {"Accept": "text/html"})} == {405}
+    assert {
+        ui.get(address, headers=request_headers).status_code for request_headers in (link, {}, {"Accept": "text/html"})
+    } == {405}
     assert ui.request("PUT", address).status_code == 405
     # A link to a page is no more than a link
     assert ui.get("/runs", headers=link).status_code == 200
 
 
 def test_sockets(ui: TestClient) -> None:
-    own = {"Host": "127.0.0.1:3000", "Origin": OWN}
-    with ui.websocket_connect("/graphql", headers=own, subprotocols=["graphql-ws"]) as socket:
+    own_headers = {"Host": "127.0.0.1:3000", "Origin": OWN}
+    with ui.websocket_connect("/graphql", headers=own_headers, subprotocols=["graphql-ws"]) as socket:
         socket.send_text(json.dumps({"type": "connection_init"}))
         assert json.loads(socket.receive_text())["type"] == "connection_ack"
-    for other in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
-        with pytest.raises(WebSocketDisconnect), ui.websocket_connect("/graphql", headers=own | other):
+    for foreign_header in (
+        {"Origin": "http://evil.example"},
+        {"Host": "evil.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ):
+        with pytest.raises(WebSocketDisconnect), ui.websocket_connect("/graphql", headers=own_headers | foreign_header):
             pass
 
 
@@ -125,13 +131,16 @@ def test_prometheus_is_told_of_the_lake_and_of_runs(
     assert ui.get("/metrics").status_code == 401
     page = ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"})
     families = {family.name: family for family in text_string_to_metric_families(page.text)}
-    said = {f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()}
-    assert said["proccorpus_stage_partitions"]["tiny", "shards"] == 3
-    assert said["proccorpus_stale_chunks"]["tiny",] == 0
+    values_by_metric = {f.name: {tuple(s.labels.values()): s.value for s in f.samples} for f in families.values()}
+    assert values_by_metric["proccorpus_stage_partitions"]["tiny", "shards"] == 3
+    assert values_by_metric["proccorpus_stale_chunks"]["tiny",] == 0
     (publishes,) = own.rows("SELECT id FROM ducklake_current_snapshot('lake')")
-    assert (families["proccorpus_publishes"].type, said["proccorpus_publishes"][()]) == ("counter", publishes[0])
-    assert said["proccorpus_episodes"]["tiny", "usable"] == 5
-    assert said["proccorpus_runs"]["QUEUED",] == 0
-    assert said["proccorpus_scheduled_exit_code"]["backup",] == 3
+    assert (families["proccorpus_publishes"].type, values_by_metric["proccorpus_publishes"][()]) == (
+        "counter",
+        publishes[0],
+    )
+    assert values_by_metric["proccorpus_episodes"]["tiny", "usable"] == 5
+    assert values_by_metric["proccorpus_runs"]["QUEUED",] == 0
+    assert values_by_metric["proccorpus_scheduled_exit_code"]["backup",] == 3
     monkeypatch.setenv("PROCCORPUS_WORKSPACE", str(tmp_path / "nothing"))
     assert ui.get("/metrics", headers={"Authorization": f"Bearer {SECRET}"}).status_code == 503

@@ -37,20 +37,20 @@ def squares() -> DecodedSet:
 
 def test_a_fault_is_tried_at_each_size_that_a_run_can_have(squares: DecodedSet) -> None:
     black = [fault for fault in FAULTS if fault.name == "camera black"]
-    done = list(trials(squares, black, seed=1))
+    all_trials = list(trials(squares, black, seed=1))
     # Six seconds have no place for ten of black
-    assert [trial.size for trial in done] == [size for size in (0.5, 1, 2, 5) for _ in range(3)]
-    assert all(trial.is_named and not trial.false_alarms for trial in done)
-    assert {trial.spoilt.run.index for trial in done[:3]} == {trial.spoilt.run.index for trial in done[3:6]}
-    assert [t.spoilt.start for t in done] == [t.spoilt.start for t in trials(squares, black, seed=1)]
+    assert [trial.size for trial in all_trials] == [size for size in (0.5, 1, 2, 5) for _ in range(3)]
+    assert all(trial.is_named and not trial.false_alarms for trial in all_trials)
+    assert {trial.spoilt.run.index for trial in all_trials[:3]} == {trial.spoilt.run.index for trial in all_trials[3:6]}
+    assert [t.spoilt.start for t in all_trials] == [t.spoilt.start for t in trials(squares, black, seed=1)]
 
 
 def test_pictures_that_are_encoded_again_are_no_fault(squares: DecodedSet) -> None:
     control = [fault for fault in FAULTS if fault.check is None]
     assert [trial.false_alarms for trial in trials(squares, control, seed=0)] == [()] * 3
     pictures = squares.runs[0].pictures["front"]
-    apart = np.abs(encoded_again(pictures).astype(int) - pictures)
-    assert 0 < apart.mean() < 2
+    differences = np.abs(encoded_again(pictures).astype(int) - pictures)
+    assert 0 < differences.mean() < 2
 
 
 @pytest.mark.parametrize("frames", [5, -5])
@@ -58,9 +58,9 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
     spoilt = late(squares, 0, frames, np.random.default_rng(0))
     assert spoilt is not None
     state, pictures = values_of(squares.runs[0])["state"], squares.runs[0].pictures["front"]
-    rows, seen = (slice(0, -5), slice(5, None)) if frames > 0 else (slice(5, None), slice(0, -5))
+    rows, shown_slice = (slice(0, -5), slice(5, None)) if frames > 0 else (slice(5, None), slice(0, -5))
     assert (values_of(spoilt.run)["state"] == state[rows]).all()
-    assert (spoilt.run.pictures["front"] == pictures[seen]).all()
+    assert (spoilt.run.pictures["front"] == pictures[shown_slice]).all()
     fault = RunFault("rows_late", 0, 0, 55, "", frames + 1, 0, "frames")
     assert is_right_time(fault, spoilt)
     assert not is_right_time(replace(fault, measured=-frames), spoilt)
@@ -69,11 +69,11 @@ def test_late_rows_meet_later_pictures(squares: DecodedSet, frames: int) -> None
 def test_only_the_right_check_run_and_stretch_name_a_fault(squares: DecodedSet) -> None:
     frozen = next(fault for fault in FAULTS if fault.name == "camera frozen")
     spoilt = Spoilt(squares.runs[1], 20, 40)
-    said = RunFault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
-    assert is_meant(said, frozen, spoilt)
-    assert not is_meant(replace(said, check_name="camera_black"), frozen, spoilt)
-    assert not is_meant(replace(said, episode_index=2), frozen, spoilt)
-    assert not is_meant(replace(said, start_frame=40), frozen, spoilt)
+    run_fault = RunFault("camera_frozen", 1, 35, 50, "", 1.5, 1, "s")
+    assert is_meant(run_fault, frozen, spoilt)
+    assert not is_meant(replace(run_fault, check_name="camera_black"), frozen, spoilt)
+    assert not is_meant(replace(run_fault, episode_index=2), frozen, spoilt)
+    assert not is_meant(replace(run_fault, start_frame=40), frozen, spoilt)
 
 
 def test_other_checkers_name_few_episodes_at_a_time() -> None:
@@ -89,8 +89,8 @@ def test_the_page_gets_its_tables() -> None:
     marked = "".join(
         f"<!-- {name}: made by `python -m benchmarks.checkup` -->\nold\n<!-- end of {name} -->\n" for name in HEADS
     )
-    made = with_tables(marked, dict.fromkeys(HEADS, "| new |\n"), *place)
-    assert made.count("| new |") == len(HEADS)
-    assert "old" not in made
+    filled_page = with_tables(marked, dict.fromkeys(HEADS, "| new |\n"), *place)
+    assert filled_page.count("| new |") == len(HEADS)
+    assert "old" not in filled_page
     with pytest.raises(ValueError, match="needs each of the lines"):
         with_tables("nothing", {"faults": "| new |\n"}, *place)

@@ -24,9 +24,11 @@ def repository(folder: Path) -> str:
     (meta.parent / "rows.bin").write_bytes(b"rows")
 
     def git(*words: str) -> str:
-        who = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
-        done = subprocess.run(["git", *who, *words], cwd=folder / "someone" / "robots", check=True, capture_output=True)
-        return done.stdout.decode().strip()
+        author_options = ["-c", "user.name=x", "-c", "user.email=x@example.com"]
+        process = subprocess.run(
+            ["git", *author_options, *words], cwd=folder / "someone" / "robots", check=True, capture_output=True
+        )
+        return process.stdout.decode().strip()
 
     git("init", "--quiet")
     git("add", ".")
@@ -50,7 +52,9 @@ def test_a_dataset_is_fetched_by_its_commit_and_checked_by_its_hashes(tmp_path: 
 
 def test_what_is_chosen_for_a_robot_does_not_know_it():
     errors: dict[tuple[str, Any], dict[str, float]] = {("", None): {"a": 0.1, "b": 0.1}}
-    errors |= {(name, value): {"a": 0.1, "b": 0.1} for name, (_, _, others) in CHOICES.items() for value in others}
+    errors |= {
+        (name, value): {"a": 0.1, "b": 0.1} for name, (_, _, other_values) in CHOICES.items() for value in other_values
+    }
     errors["episodes agree within", 0.4] = {"a": 0.5, "b": 0.05}
     assert best_elsewhere(errors, "a") == {"episodes agree within": 0.4}
     assert best_elsewhere(errors, "b") == {}
@@ -59,7 +63,7 @@ def test_what_is_chosen_for_a_robot_does_not_know_it():
 def test_few_numbers_decide_a_label():
     """Each in the ablation; a rule that needs one more has to take another's place."""
     assert len(CHOICES) <= 28
-    for name, (module, attribute, others) in CHOICES.items():
+    for name, (module, attribute, other_values) in CHOICES.items():
         value = getattr(MotionConfig() if module is None else module, attribute)
-        assert others, name
-        assert value not in others, name
+        assert other_values, name
+        assert value not in other_values, name

@@ -19,8 +19,8 @@ PERSON = (
 
 def judged(*labelled: Segment) -> list[tuple[str, bool, bool]]:
     signals = Signals(10.0, np.zeros(100), None, task="put the cup on the plate")
-    known = Known(signals, None, np.zeros(100), (), PERSON, float("nan"))
-    return [(deed.step.name, deed.happened, deed.is_timed) for deed in deeds(known, labelled)]
+    known_run = Known(signals, None, np.zeros(100), (), PERSON, float("nan"))
+    return [(deed.step.name, deed.happened, deed.is_timed) for deed in deeds(known_run, labelled)]
 
 
 def test_a_deed_happened_where_a_person_says_so():

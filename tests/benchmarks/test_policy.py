@@ -67,8 +67,8 @@ def test_a_run_of_each_quality_ends_as_it_should(quality: str):
     for run in runs:
         assert len(run.rows) == len(run.pictures) == len(run.seen)
         assert run.rows[-1]["success"] == (quality != "failed")
-    again = record(PointCell(), Demonstration("push", 5, quality))  # pyright: ignore
-    np.testing.assert_array_equal(again.seen, runs[1].seen)
+    repeated_run = record(PointCell(), Demonstration("push", 5, quality))  # pyright: ignore
+    np.testing.assert_array_equal(repeated_run.seen, runs[1].seen)
 
 
 # Weights
@@ -118,8 +118,8 @@ def test_labels_say_which_runs_segments_and_frames_count(tmp_path: Path):
     folder = ExportFolder(tmp_path / "weights", "weights", "test")
     write_weights(folder, episodes, "combined", 5)
     files = dict.fromkeys(("published", "labels"), path) | {"weights": folder.root / LEROBOT_FILE}
-    found = arm_weights(frames, GROUPS["labelled"], files, 5, kinds)
-    by_run = {arm: weights.reshape(3, 40) for arm, weights in found.items()}
+    weights_by_arm = arm_weights(frames, GROUPS["labelled"], files, 5, kinds)
+    by_run = {arm: weights.reshape(3, 40) for arm, weights in weights_by_arm.items()}
     labels = by_run["labels"]
     assert (labels[2, :30] > 0).all()
     for arm in ("labels_success", "labels_unfailed"):
@@ -144,22 +144,22 @@ def two_minds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same states twice, with opposite actions; and weights that believe the first, the second, or both."""
     rng = np.random.default_rng(0)
     half = rng.normal(size=(300, 2)).astype(np.float32)
-    wanted = np.stack([half[:, 0] > 0, half[:, 1] > 0, half[:, 0] > 1, half[:, 1] > 1], 1) * 1.0 - 0.5
+    target_actions = np.stack([half[:, 0] > 0, half[:, 1] > 0, half[:, 0] > 1, half[:, 1] > 1], 1) * 1.0 - 0.5
     first = np.repeat([1.0, 0.0], 300)
     weights = np.stack([first, 1 - first, np.ones(600)])
-    return np.r_[half, half], np.r_[wanted, -wanted].astype(np.float32), weights
+    return np.r_[half, half], np.r_[target_actions, -target_actions].astype(np.float32), weights
 
 
 def test_a_policy_learns_what_has_weight():
-    seen, actions, weights = two_minds()
-    found = clone(seen, actions, weights, (0, 1), Cloning(hidden=16, steps=300, batch=64, lr=1e-2))
-    said = {arm: np.stack([found.one(arm, 1).action(s) for s in seen[:300]]) for arm in range(3)}
+    observations, actions, weights = two_minds()
+    policies = clone(observations, actions, weights, (0, 1), Cloning(hidden=16, steps=300, batch=64, lr=1e-2))
+    actions_by_arm = {arm: np.stack([policies.one(arm, 1).action(s) for s in observations[:300]]) for arm in range(3)}
     right = np.sign(actions[:300])
-    assert (np.sign(said[0]) == right).mean() > 0.9
-    assert (np.sign(said[1]) == -right).mean() > 0.9
-    assert np.abs(said[2]).mean() < 0.5 * np.abs(said[0]).mean()  # of two minds, it hardly moves
-    assert found.losses.shape == (3, 2)
-    assert (found.losses[2] > found.losses[0]).all()
+    assert (np.sign(actions_by_arm[0]) == right).mean() > 0.9
+    assert (np.sign(actions_by_arm[1]) == -right).mean() > 0.9
+    assert np.abs(actions_by_arm[2]).mean() < 0.5 * np.abs(actions_by_arm[0]).mean()  # of two minds, it hardly moves
+    assert policies.losses.shape == (3, 2)
+    assert (policies.losses[2] > policies.losses[0]).all()
 
 
 # Figures
@@ -169,15 +169,17 @@ def test_intervals_hold_the_figure_and_pair_what_is_paired():
     rng = np.random.default_rng(1)
     plain = rng.random((2, 5, 50)) < 0.5
     better = plain | (rng.random((2, 5, 50)) < 0.3)
-    found = rates({"plain": plain, "better": better, "same": plain.copy()})
-    value, low, high = found["plain"]
+    rate_intervals = rates({"plain": plain, "better": better, "same": plain.copy()})
+    value, low, high = rate_intervals["plain"]
     assert value == pytest.approx(plain.mean())
     assert low < value < high
     above = differences({"plain": plain, "better": better, "same": plain.copy()}, "plain")
     assert above["same"] == (0, 0, 0)
     assert above["better"][1] > 0
-    assert above["better"][2] - above["better"][1] < (high - low) + (found["better"][2] - found["better"][1])
-    assert found == rates({"plain": plain, "better": better, "same": plain.copy()})
+    assert above["better"][2] - above["better"][1] < (high - low) + (
+        rate_intervals["better"][2] - rate_intervals["better"][1]
+    )
+    assert rate_intervals == rates({"plain": plain, "better": better, "same": plain.copy()})
     with pytest.raises(ValueError, match="arms of different sizes"):
         rates({"plain": plain, "better": better[:, :, :3]})
 
@@ -197,10 +199,10 @@ def finished(folder: Path) -> Work:
         work.keep(folder / "weights" / f"{group}.json", {arm: dict.fromkeys(QUALITIES, 1.0) for arm in arms})
     for k, arm in enumerate(ARMS):
         work.keep(folder / "rollouts" / "drawer-open" / f"{arm}.json", {"success": [[k % 2 == 0, False, True]]})
-    said = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
-    work.keep(folder / "best_of" / "drawer-open.json", said)
-    after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}
-    learnt = {name: {"after": tested, "while": [[False, True]]} for name, tested in after.items()}
+    run_scores = {"success": [[True, False]], "progress": [[0.1, 0.9]], "done": [[0.9, 0.1]], "own": [[5.0, 5.0]]}
+    work.keep(folder / "best_of" / "drawer-open.json", run_scores)
+    tests_after = {"live": [True, True], "own": [True, False], "sparse": [False, False]}
+    learnt = {name: {"after": tested, "while": [[False, True]]} for name, tested in tests_after.items()}
     work.keep(folder / "learned" / "drawer-open" / "0.json", {"before": [False, False], **learnt})
     return work
 

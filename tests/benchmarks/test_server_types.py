@@ -10,18 +10,18 @@ from benchmarks.server_types import ServerTypes, bodies, rows_of, tried
 def test_a_class_says_what_it_refuses_and_does_not_know() -> None:
     server = ServerTypes(("prices==1.0",), "annotate.config", "Price")
     right, wrong = {"usd_per_gpu_hour": 1.0}, {"usd_per_gpu_hour": -1.0, "seed": 0}
-    said = server.read(Path(sys.executable), {"a": right, "b": wrong, "c": right})
-    assert said["b"] == {"refused": "seed; usd_per_gpu_hour", "unknown": ["seed"]}
-    assert rows_of(server, said) == [
+    replies = server.read(Path(sys.executable), {"a": right, "b": wrong, "c": right})
+    assert replies["b"] == {"refused": "seed; usd_per_gpu_hour", "unknown": ["seed"]}
+    assert rows_of(server, replies) == [
         ["prices 1.0", "Price", "a, c", "nothing", "none"],
         ["prices 1.0", "Price", "b", "seed; usd_per_gpu_hour", "seed"],
     ]
 
 
 def test_each_profile_makes_a_whole_request() -> None:
-    made = bodies()
-    assert set(made) == {profile.name for profile in PROFILES}
-    for body in made.values():
+    request_bodies = bodies()
+    assert set(request_bodies) == {profile.name for profile in PROFILES}
+    for body in request_bodies.values():
         assert {"model", "messages", "response_format", "chat_template_kwargs"} <= set(body)
         assert body["messages"][1]["content"][1]["image_url"]["url"].startswith("data:image/jpeg;base64,")
 

@@ -26,8 +26,10 @@ def test_rows_of_measured_rates_are_stamped(tmp_path: Path) -> None:
     chosen, options = Selection(allow=("unknown",)), LerobotOptions(fps=20.0)
     with pytest.raises(UserError, match="stamp all rows at one by --fps"):
         kind.export(lake, chosen, tmp_path / "out")
-    done = kind.export(lake, chosen, tmp_path / "out", options)
-    assert any(note.startswith("rows are stamped at 20 frames per second, though 18.431") for note in done.notes)
+    export_result = kind.export(lake, chosen, tmp_path / "out", options)
+    assert any(
+        note.startswith("rows are stamped at 20 frames per second, though 18.431") for note in export_result.notes
+    )
     # Its own file plays at 20, so that pictures are copied
     verified = verify(lake, chosen, tmp_path / "out", options)
     assert (verified.problems, verified.frames, verified.most_off) == ((), 916, 0.0)

@@ -29,9 +29,9 @@ def browser() -> Iterator[Browser]:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Furnished; not for changing."""
     chromium()
-    made = make(tmp_path_factory.mktemp("browser"))
-    furnish(made)
-    return made
+    made_corpus = make(tmp_path_factory.mktemp("browser"))
+    furnish(made_corpus)
+    return made_corpus
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +47,7 @@ def watched(browser: Browser, site: Served) -> Iterator[Watched]:
     context = browser.new_context(viewport={"width": 1280, "height": 860}, color_scheme="light")
     context.set_default_timeout(60_000)
     context.grant_permissions(["clipboard-read", "clipboard-write"])
-    found = Watched(context, site.url)
-    yield found
+    watched_context = Watched(context, site.url)
+    yield watched_context
     context.close()
-    assert found.problems == []
+    assert watched_context.problems == []

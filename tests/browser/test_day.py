@@ -97,9 +97,9 @@ class Day:
     def part(self, what: str, page: Page | None = None) -> Iterator[None]:
         """Only pages of one address count together."""
         acts = self._acts(page)
-        begun = time.perf_counter()
+        start_s = time.perf_counter()
         yield
-        took = time.perf_counter() - begun
+        took = time.perf_counter() - start_s
         self.lines.append(f"{what}: {self._acts(page) - acts} clicks and keys, {took:.1f} s")
 
     def _acts(self, page: Page | None) -> int:
@@ -113,9 +113,9 @@ def accept_ten(page: Page, url: str) -> None:
     page.evaluate("localStorage.setItem('prompt', '')")
     for _ in range(COUNT):
         page.locator("#editor[data-ready]").wait_for(state="attached")
-        here = page.locator("h1").inner_text()
+        heading = page.locator("h1").inner_text()
         page.keyboard.press("a")
-        expect(page.locator("h1")).not_to_have_text(here)
+        expect(page.locator("h1")).not_to_have_text(heading)
     page.evaluate("localStorage.removeItem('prompt')")
 
 
@@ -144,8 +144,8 @@ def said(page: Page, text: str) -> None:
     expect(page.locator("#editor-state")).to_contain_text(text)
 
 
-def centre(of: Locator) -> tuple[float, float]:
-    box = of.bounding_box()
+def centre(locator: Locator) -> tuple[float, float]:
+    box = locator.bounding_box()
     assert box
     return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
@@ -157,7 +157,7 @@ def correct_by_mouse(page: Page) -> None:
     page.locator("#queue [data-act=fix]").first.click()
     for _ in range(3):
         page.locator("#editor[data-ready]").wait_for()
-        here = page.locator("h1").inner_text()
+        heading = page.locator("h1").inner_text()
         x, y = centre(page.locator(".editor-edge").first)
         page.mouse.move(x, y)
         page.mouse.down()
@@ -168,7 +168,7 @@ def correct_by_mouse(page: Page) -> None:
         said(page, "Changed, not saved yet")
         page.get_by_role("button", name="Save and next").click()
         said(page, "Saving")
-        expect(page.locator("h1")).not_to_have_text(here)
+        expect(page.locator("h1")).not_to_have_text(heading)
 
 
 def correct_by_keys(page: Page, url: str) -> None:
@@ -176,7 +176,7 @@ def correct_by_keys(page: Page, url: str) -> None:
     page.goto(f"{url}/episode/arm/30")
     for name in ("Grasp it", "Grasp it", "Grasp it"):
         page.locator("#editor[data-ready]").wait_for()
-        here = page.locator("h1").inner_text()
+        heading = page.locator("h1").inner_text()
         page.keyboard.press("e")
         page.keyboard.press("Enter")
         page.keyboard.type(name)
@@ -187,7 +187,7 @@ def correct_by_keys(page: Page, url: str) -> None:
         page.keyboard.press("Control+s")
         said(page, "Saved. This label is active now.")
         page.keyboard.press("n")
-        expect(page.locator("h1")).not_to_have_text(here)
+        expect(page.locator("h1")).not_to_have_text(heading)
 
 
 def carry_over(page: Page, url: str) -> None:
@@ -273,49 +273,49 @@ def watch_overlay(page: Page, space: Workspace, folder: Path) -> None:
     assert played["times"] == sorted(played["times"])
     assert played["times"][-1] == pytest.approx(played["duration"])
     assert len(set(played["times"])) > 1
-    shown = np.asarray(Image.open(io.BytesIO(page.locator("video").screenshot())).convert("RGB"))
+    video_pixels = np.asarray(Image.open(io.BytesIO(page.locator("video").screenshot())).convert("RGB"))
     with av.open(str(folder / "overlay.mp4")) as video:
         first, *_, last = (frame.to_ndarray(format="rgb24")[-PANEL_PX + 30 :, 32:] for frame in video.decode(video=0))
-    assert played["size"] == [shown.shape[1], shown.shape[0]] == [320, 320 + PANEL_PX]
+    assert played["size"] == [video_pixels.shape[1], video_pixels.shape[0]] == [320, 320 + PANEL_PX]
     assert near(first, LABEL).any(0).mean() > 0.9
     assert not near(first, LINE)[:, 40:].any()
-    for panel in (last, shown[-PANEL_PX + 30 :, 32:]):
+    for panel in (last, video_pixels[-PANEL_PX + 30 :, 32:]):
         assert near(panel, LINE).any(0).mean() > 0.9
         assert sum(near(panel, colour).any() for colour in STEPS) >= 2
 
 
 def test_a_day(browser: Browser, context: BrowserContext, space: Workspace, tmp_path: Path) -> None:
     served = Served(space)
-    at = Watched(context, served.url)
-    page = at.open("/")
+    watched_site = Watched(context, served.url)
+    page = watched_site.open("/")
     day = Day()
     with day.part("three labels corrected by mouse", page):
         correct_by_mouse(page)
     with day.part("three labels corrected by keys", page):
-        correct_by_keys(page, at.url)
+        correct_by_keys(page, watched_site.url)
     with day.part("the others follow", page):
-        carry_over(page, at.url)
+        carry_over(page, watched_site.url)
     with day.part("two accepted by difference", page):
         accept_by_difference(page)
-    assign(page, at.url, "grace")
-    judge_as_another(page, at.url, "grace")
+    assign(page, watched_site.url, "grace")
+    judge_as_another(page, watched_site.url, "grace")
     with day.part("exported and trained", page):
-        export_and_train(page, at.url, space, tmp_path)
-    kept = {k: json.loads(v) for k, v in page.evaluate("({...localStorage})").items() if v.startswith("[")}
+        export_and_train(page, watched_site.url, space, tmp_path)
+    stored_times = {k: json.loads(v) for k, v in page.evaluate("({...localStorage})").items() if v.startswith("[")}
     served.stop()
     with day.part("a video scored"):
         watch_overlay(page, space, tmp_path)
     print("", *day.lines, sep="\n")
 
-    sent = [path for path, _ in kept["sent"]]
+    sent = [path for path, _ in stored_times["sent"]]
     assert sent[:3] == [f"/api/corrections/arm/{e}" for e in (65, 63, 61)]
     assert len(sent) >= 11
-    assert {told for _, told in kept["sent"]} == {'"Sending…"'}
-    assert at.problems == []
+    assert {told_text for _, told_text in stored_times["sent"]} == {'"Sending…"'}
+    assert watched_site.problems == []
     for name in ("answered", "pages"):
-        path, most = max(kept[name], key=lambda row: row[1])
-        median = np.median([ms for _, ms in kept[name]])
-        print(f"\n{len(kept[name])} {name}: median {median:.0f} ms, at most {most:.0f} ms ({path})")
+        path, max_ms = max(stored_times[name], key=lambda row: row[1])
+        median = np.median([ms for _, ms in stored_times[name]])
+        print(f"\n{len(stored_times[name])} {name}: median {median:.0f} ms, at most {max_ms:.0f} ms ({path})")
 
 
 def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) -> None:
@@ -327,20 +327,20 @@ def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) 
         built = proccorpus("build", "--source", source, "--name", "arm", cwd=tmp_path, workspace=space.root)
         assert built.code == 0, built
     served = Served(space)
-    at = Watched(context, served.url)
-    page = at.open("/")
+    watched_site = Watched(context, served.url)
+    page = watched_site.open("/")
     with day.part("ten runs accepted", page):
-        accept_ten(page, at.url)
+        accept_ten(page, watched_site.url)
     page.keyboard.press("z")
     expect(page.locator("#last")).to_contain_text("taken back")
     with day.part("an outcome said, taken back, said", page):
-        say_how_it_ended(page, at.url)
+        say_how_it_ended(page, watched_site.url)
     with day.part("the worst-labelled run", page):
-        find_the_worst(page, at.url)
+        find_the_worst(page, watched_site.url)
     served.stop()
     with day.part("weights exported"):
-        asked = ("--dataset", "arm", "--allow-licence", "unknown", "--out", "weights")
-        weights = proccorpus("export", "rabc", *asked, cwd=tmp_path, workspace=space.root)
+        export_options = ("--dataset", "arm", "--allow-licence", "unknown", "--out", "weights")
+        weights = proccorpus("export", "rabc", *export_options, cwd=tmp_path, workspace=space.root)
         assert weights.code == 0, weights
     print("", *day.lines, sep="\n")
     with opened(space, read_only=True) as lake:
@@ -350,4 +350,4 @@ def test_a_quick_day(browser: Browser, context: BrowserContext, tmp_path: Path) 
         ended = lake.rows("SELECT episode_index, success, file FROM current_outcomes")
     assert (judged, taken_back) == (COUNT + 1, 1)
     assert ended == [(63, False, "explorer")]
-    assert at.problems == []
+    assert watched_site.problems == []

@@ -38,8 +38,8 @@ def unfold(page: Page) -> None:
 
 def segments(page: Page) -> list[tuple[str, int, int]]:
     labels = [b.get_attribute("aria-label") or "" for b in page.locator("#editor-lane button").all()]
-    found = [re.fullmatch(r"(.*), frames (\d+) to (\d+), .*", x) for x in labels]
-    return [(m[1], int(m[2]), int(m[3])) for m in found if m]
+    matches = [re.fullmatch(r"(.*), frames (\d+) to (\d+), .*", x) for x in labels]
+    return [(m[1], int(m[2]), int(m[3])) for m in matches if m]
 
 
 def say(page: Page, text: str) -> None:
@@ -54,20 +54,20 @@ def save(page: Page) -> None:
 
 def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page = edit(at)
-    before = segments(page)
+    segments_before = segments(page)
     page.locator("#editor-lane").scroll_into_view_if_needed()
     lane = page.locator("#editor-lane").bounding_box()
     edge = page.locator(".editor-edge").first.bounding_box()
     assert lane
     assert edge
-    target = before[0][2] + 4
+    target = segments_before[0][2] + 4
     page.mouse.move(edge["x"] + edge["width"] / 2, edge["y"] + edge["height"] / 2)
     page.mouse.down()
     page.mouse.move(lane["x"] + lane["width"] * target / FRAMES, edge["y"] + 5, steps=5)
     # The video shows the frame while the boundary is held
     page.wait_for_function(f"() => Math.floor(document.querySelector('video').currentTime * {FPS}) === {target}")
     page.mouse.up()
-    assert segments(page)[0] == (before[0][0], 0, target)
+    assert segments(page)[0] == (segments_before[0][0], 0, target)
     assert segments(page)[1][1] == target
     say(page, "Changed, not saved yet")
 
@@ -101,12 +101,12 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
         "ORDER BY segment_index LIMIT 1"
     )
     assert rows == [("human/tiny", "Reach for the blue cube", 0, target)]
-    shown = own.rows(
+    shard_rows = own.rows(
         "SELECT DISTINCT l.shard, h.split FROM samples s JOIN sample_location l USING (sample_id) "
         f"JOIN shards h ON h.shard = l.shard WHERE s.episode_index = {EPISODE} AND s.label_run = 'human/tiny'"
     )
-    assert len(shown) == 1
-    with tarfile.open(own.space.shard(shown[0][1], shown[0][0])) as tar:
+    assert len(shard_rows) == 1
+    with tarfile.open(own.space.shard(shard_rows[0][1], shard_rows[0][0])) as tar:
         texts = [tar.extractfile(m).read() for m in tar if m.name.endswith(".json")]  # type: ignore[union-attr]
     assert any(b"Reach for the blue cube" in t for t in texts)
 
@@ -119,12 +119,12 @@ def test_a_boundary_is_dragged_and_the_shard_shows_it(at: Watched, own: Made):
     page.get_by_role("button", name="Undo it").click()
     say(page, "Undone.")
     page.locator("#editor[data-ready]").wait_for()
-    assert segments(page) == before
+    assert segments(page) == segments_before
 
 
 def test_everything_by_keyboard(at: Watched):
     page = edit(at)
-    before = segments(page)
+    segments_before = segments(page)
     page.keyboard.press("e")
     lane = page.locator("#editor-lane")
     expect(lane.locator("button").first).to_be_focused()
@@ -132,8 +132,8 @@ def test_everything_by_keyboard(at: Watched):
     for _ in range(5):
         page.keyboard.press("ArrowRight")
     page.keyboard.press("s")
-    name = before[0][0]
-    assert segments(page)[:2] == [(name, 0, 5), (f"{name}, part 2", 5, before[0][2])]
+    name = segments_before[0][0]
+    assert segments(page)[:2] == [(name, 0, 5), (f"{name}, part 2", 5, segments_before[0][2])]
     expect(lane.locator("[data-segment='1']")).to_be_focused()
     page.keyboard.press("Enter")
     page.keyboard.type("Close the gripper")
@@ -164,14 +164,14 @@ def test_everything_by_keyboard(at: Watched):
     # merged, deleted
     lane.locator("[data-segment='0']").focus()
     page.keyboard.press("m")
-    assert segments(page)[0] == (name, 0, before[0][2])
+    assert segments(page)[0] == (name, 0, segments_before[0][2])
     page.keyboard.press("Delete")
-    assert segments(page)[0] == ("Between steps", 0, before[0][2])
+    assert segments(page)[0] == ("Between steps", 0, segments_before[0][2])
     page.get_by_label("Your name").fill("grace")
     page.keyboard.press("Control+s")
     say(page, "Saved")
     page.locator("#editor[data-ready]").wait_for()
-    assert segments(page)[0] == ("Between steps", 0, before[0][2])
+    assert segments(page)[0] == ("Between steps", 0, segments_before[0][2])
 
 
 def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
@@ -190,35 +190,35 @@ def test_final_progress_a_fall_and_where_all_is_lost(at: Watched, own: Made):
     expect(page.locator(".editor-lost")).to_have_count(0)
     page.get_by_label("Your name").fill("ada")
     save(page)
-    told = "SELECT final_progress, catastrophic_frame, json_extract_string(segments, '$[#-1].pace') FROM corrections"
-    assert own.rows(told) == [(0.4, None, "mistake")]
+    query = "SELECT final_progress, catastrophic_frame, json_extract_string(segments, '$[#-1].pace') FROM corrections"
+    assert own.rows(query) == [(0.4, None, "mistake")]
     expect(page.get_by_label("Final progress", exact=True)).to_have_value("40")
 
 
 def test_the_second_person_is_told_and_can_compare(browser: Browser, at: Watched):
     mine, theirs = edit(at), Watched(browser.new_context(), at.url)
-    other = edit(theirs)
+    other_page = edit(theirs)
     theirs.allowed = ("409",)
-    for page, who, frame in ((mine, "ada", 9), (other, "grace", 15)):
+    for page, author_name, frame in ((mine, "ada", 9), (other_page, "grace", 15)):
         page.locator("#editor-lane button").first.click()
         page.get_by_label("End frame (exclusive)").fill(str(frame))
         page.get_by_label("End frame (exclusive)").press("Tab")
-        page.get_by_label("Your name").fill(who)
+        page.get_by_label("Your name").fill(author_name)
     save(mine)
-    other.get_by_role("button", name="Save", exact=True).click()
-    box = other.locator("#editor-conflict")
+    other_page.get_by_role("button", name="Save", exact=True).click()
+    box = other_page.locator("#editor-conflict")
     expect(box).to_contain_text("ada saved a correction of episode 2 of tiny")
-    other.get_by_role("button", name="Show theirs below mine").click()
-    assert "0 to 9" in (other.locator("#editor-theirs").get_attribute("aria-label") or "")
-    assert segments(other)[0][2] == 15
-    other.get_by_role("button", name="Save mine after theirs").click()
-    say(other, "Saved")
-    other.locator("#editor[data-ready]").wait_for()
-    other.locator("#editor-history summary").click()
-    history = other.locator("#editor-history").inner_text()
+    other_page.get_by_role("button", name="Show theirs below mine").click()
+    assert "0 to 9" in (other_page.locator("#editor-theirs").get_attribute("aria-label") or "")
+    assert segments(other_page)[0][2] == 15
+    other_page.get_by_role("button", name="Save mine after theirs").click()
+    say(other_page, "Saved")
+    other_page.locator("#editor[data-ready]").wait_for()
+    other_page.locator("#editor-history summary").click()
+    history = other_page.locator("#editor-history").inner_text()
     assert history.index("grace") < history.index("ada")
     assert theirs.problems == []
-    other.context.close()
+    other_page.context.close()
 
 
 def test_every_segment_can_be_clicked_at_every_zoom(at: Watched):
@@ -267,11 +267,11 @@ def test_saving_is_said_at_once_and_leaving_asks(at: Watched):
     page.locator("#editor-lane [data-segment='0']").click()
     page.keyboard.press("c")
     say(page, "Changed, not saved yet")
-    asked: list[str] = []
-    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    dialog_types: list[str] = []
+    page.on("dialog", lambda dialog: (dialog_types.append(dialog.type), dialog.dismiss()))
     page.evaluate("location.assign('/')")
     page.wait_for_timeout(500)
-    assert asked == ["beforeunload"]
+    assert dialog_types == ["beforeunload"]
     page.evaluate(SLOW)
     page.keyboard.press("Control+s")
     say(page, "Saving")
@@ -309,15 +309,15 @@ def hold_a_boundary(page: Page, edge: int, frame: int) -> None:
 def test_the_curve_and_the_fields_follow_a_boundary_and_stay_after_saving(at: Watched):
     page = edit(at)
     page.get_by_label("Your name").fill("ada")
-    before = segments(page)
-    edge = len(before) - 2
-    to = before[edge][2] - 3
+    segments_before = segments(page)
+    edge = len(segments_before) - 2
+    end_frame = segments_before[edge][2] - 3
     stored = page.locator("#progress path").first.get_attribute("d")
-    hold_a_boundary(page, edge, to)
+    hold_a_boundary(page, edge, end_frame)
     edited = page.locator("#progress path.edited:not(.published)")
     expect(edited).to_have_count(1)
-    expect(page.get_by_label("Step", exact=True)).to_have_value(before[edge][0])
-    expect(page.get_by_label("End frame (exclusive)")).to_have_value(str(to))
+    expect(page.get_by_label("Step", exact=True)).to_have_value(segments_before[edge][0])
+    expect(page.get_by_label("End frame (exclusive)")).to_have_value(str(end_frame))
     assert edited.get_attribute("d") != stored
     page.mouse.up()
     page.wait_for_function(SETTLED)

@@ -37,8 +37,8 @@ def pixels(page: Page) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
 
 
-def decoded(made: Made, episode: int) -> list[np.ndarray]:
-    container = av.open(str(video_path(made.source, episode)))
+def decoded(made_corpus: Made, episode: int) -> list[np.ndarray]:
+    container = av.open(str(video_path(made_corpus.source, episode)))
     frames = [f.to_ndarray(format="rgb24").astype(int) for f in container.decode(video=0)]
     container.close()
     return frames
@@ -51,8 +51,8 @@ def test_the_frame_that_is_named_is_the_frame_that_is_shown(watched: Watched, ma
     for number in (7, 8, 9, 13, LENGTHS[0] - 1, 0):
         page.locator("#scrub").fill(str(number))
         at_frame(page, number)
-        seen = pixels(page)
-        nearest = min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - seen).mean()))
+        canvas_pixels = pixels(page)
+        nearest = min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean()))
         assert nearest == number
 
 
@@ -85,7 +85,7 @@ def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watche
     at_frame(page, 0)
     tracks = page.locator(".track")
     assert tracks.count() >= 6  # two label runs, progress, visual change, gripper, speed, state
-    before = pixels(page)
+    pixels_before = pixels(page)
     for k in range(tracks.count()):
         box = tracks.nth(k).bounding_box()
         assert box is not None
@@ -96,7 +96,7 @@ def test_a_click_on_any_track_seeks_everything_and_is_in_the_url(watched: Watche
         cursor = page.locator("#cursor").bounding_box()
         assert cursor is not None
         assert abs(cursor["x"] - box["x"] - box["width"] * (number + 0.5) / LENGTHS[0]) < 3
-    assert np.abs(pixels(page) - before).max() > 50
+    assert np.abs(pixels(page) - pixels_before).max() > 50
     page.wait_for_url(f"**?t={frame(page) / FPS:.2f}")
     page.reload()
     at_frame(page, number)
@@ -124,15 +124,17 @@ def test_the_values_at_the_cursor_are_those_of_the_label(watched: Watched):
     for number in (0, 11, LENGTHS[0] - 1):
         page.locator("#scrub").fill(str(number))
         for k, run in enumerate(data["runs"]):
-            shown = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator("output")
-            expect(shown).to_have_text(f"{run['progress'][number]:.3f}")
+            output_field = page.locator(".legend li", has_text=run["label_run"][:8]).first.locator("output")
+            expect(output_field).to_have_text(f"{run['progress'][number]:.3f}")
             assert k < 2
     # answers of a model lie frames apart; between them the line counts
-    asked = next(p for p in data["predictions"] if p["model"] == "clock")
-    page.locator("#scrub").fill(str(asked["frames"][0] + 1))
-    step = (asked["prediction"][1] - asked["prediction"][0]) / (asked["frames"][1] - asked["frames"][0])
+    clock_prediction = next(p for p in data["predictions"] if p["model"] == "clock")
+    page.locator("#scrub").fill(str(clock_prediction["frames"][0] + 1))
+    step = (clock_prediction["prediction"][1] - clock_prediction["prediction"][0]) / (
+        clock_prediction["frames"][1] - clock_prediction["frames"][0]
+    )
     expect(page.locator(".legend li", has_text="clock").locator("output")).to_have_text(
-        f"{asked['prediction'][0] + step:.3f}"
+        f"{clock_prediction['prediction'][0] + step:.3f}"
     )
 
 
@@ -172,8 +174,8 @@ def test_a_video_of_another_codec_is_converted_and_frame_exact(watched: Watched,
     for number in (7, 12, LENGTHS[0] - 1):
         page.locator("#scrub").fill(str(number))
         at_frame(page, number)
-        seen = pixels(page)
-        assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - seen).mean())) == number
+        canvas_pixels = pixels(page)
+        assert min(range(len(frames)), key=lambda k: float(np.abs(frames[k] - canvas_pixels).mean())) == number
 
 
 def test_a_video_with_pictures_that_have_no_row_is_converted(watched: Watched, made: Made):
@@ -214,14 +216,14 @@ def test_the_time_axis_is_zoomed_and_a_range_loops_and_both_are_in_the_url(watch
     page.wait_for_url("**range=*loop=1*")
     low, high = (float(x) * FPS for x in re.findall(r"range=([\d.]+)-([\d.]+)", page.url)[0])
     page.keyboard.press("Space")
-    seen = set()
+    frames_seen = set()
     for _ in range(40):
-        seen.add(frame(page))
+        frames_seen.add(frame(page))
         page.wait_for_timeout(50)
     page.keyboard.press("Space")
-    assert min(seen) >= low - 1
-    assert max(seen) <= high
-    assert len(seen) > 1
+    assert min(frames_seen) >= low - 1
+    assert max(frames_seen) <= high
+    assert len(frames_seen) > 1
     address = page.url
     page.reload()
     expect(page.locator("#loop")).to_have_attribute("aria-pressed", "true")
@@ -252,8 +254,8 @@ def test_curves_are_switched_and_every_track_tells_its_value(watched: Watched):
     box = track.bounding_box()
     assert box
     page.mouse.move(box["x"] + box["width"] * 10.5 / LENGTHS[0], box["y"] + 10)
-    shown = page.locator("output[data-of='state']").first
-    expect(shown).to_have_text(f"{data['measures']['state'][0][10]:.3f}")
+    output_field = page.locator("output[data-of='state']").first
+    expect(output_field).to_have_text(f"{data['measures']['state'][0][10]:.3f}")
     change = next(iter(data["measures"]["visual_change"].values()))
     expect(page.locator("output[data-of='visual change']").first).to_have_text(f"{change[10]:.3f}")
     assert frame(page) == 0

@@ -40,8 +40,8 @@ SIZES = ((1440, 900, "light"), (1280, 720, "dark"), (375, 700, "light"), (390, 8
 
 
 def violations(page: Page) -> list[str]:
-    found = Axe().run(page).response["violations"]
-    return [f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}" for v in found]
+    axe_violations = Axe().run(page).response["violations"]
+    return [f"{v['id']}: {v['help']}: {v['nodes'][0]['html'][:200]}" for v in axe_violations]
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -92,12 +92,12 @@ def test_tiles_stand_in_whole_rows(watched: Watched):
 
 
 def test_no_picture_is_asked_for_of_what_cannot_be_used(watched: Watched):
-    asked: list[str] = []
-    watched.page.on("request", lambda request: asked.append(request.url))
+    requests_sent: list[str] = []
+    watched.page.on("request", lambda request: requests_sent.append(request.url))
     for path in ("/episodes", "/review?kind=quarantined"):
         watched.open(path)
         watched.page.wait_for_load_state("networkidle")
-    pictures = [url for url in asked if "/media/" in url or "curve.svg" in url]
+    pictures = [url for url in requests_sent if "/media/" in url or "curve.svg" in url]
     assert pictures
     assert [url for url in pictures if f"/tiny/{QUARANTINED}/" in url] == []
 

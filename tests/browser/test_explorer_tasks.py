@@ -19,8 +19,8 @@ def at(browser: Browser, own: Made) -> Iterator[Watched]:
         yield watched
 
 
-def told(what: str, begun: float, actions: int) -> None:
-    print(f"\n{what}: {actions} actions, {time.monotonic() - begun:.1f} s")
+def told(part_name: str, start_s: float, actions: int) -> None:
+    print(f"\n{part_name}: {actions} actions, {time.monotonic() - start_s:.1f} s")
 
 
 def is_in_sight(page: Page, selector: str) -> bool:
@@ -41,7 +41,7 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
     page.wait_for_function(
         "() => [...document.querySelectorAll('#queue img:not(.contact)')].every(i => i.complete && i.naturalWidth)"
     )
-    begun = time.monotonic()
+    start_s = time.monotonic()
     page.keyboard.press("Enter")
     # Picture, curve and label are in one view, before anything is said
     expect(page.locator("#place")).to_have_text(f"1 of {total}")
@@ -56,7 +56,7 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
         page.keyboard.press(key)
         keys += 1
     expect(page.locator("#place")).to_have_text(f"12 of {total}")
-    told("ten episodes reviewed by keyboard, two more skipped", begun, keys)
+    told("ten episodes reviewed by keyboard, two more skipped", start_s, keys)
     # A wrong boundary is corrected in the queue, too: save, and the next one comes
     page.keyboard.press("f")
     expect(page.locator("#editor-lane :focus")).to_be_visible()
@@ -72,7 +72,7 @@ def test_ten_episodes_are_reviewed_by_keyboard(at: Watched, own: Made):
 
 
 def test_two_training_runs_are_compared(watched: Watched):
-    begun = time.monotonic()
+    start_s = time.monotonic()
     page = watched.open("/")
     page.get_by_role("link", name="Training", exact=True).click()  # 1: the newest two are compared at once
     for title in ("loss", "learning rate", "error of progress", "reward"):
@@ -91,7 +91,7 @@ def test_two_training_runs_are_compared(watched: Watched):
     assert losses.all_inner_texts() == ["100", "333.3"]
     rates = page.get_by_role("region", name="learning rate", exact=True).locator("output[data-line]")
     assert rates.all_inner_texts() == ["0.001", "0.0003"]
-    told("two training runs compared", begun, 2)
+    told("two training runs compared", start_s, 2)
     # One is switched off, and alone on its own page
     page.get_by_role("checkbox", name="tiny-model-slower", exact=True).uncheck()
     expect(page.locator("#curves path.off")).to_have_count(4)
@@ -101,7 +101,7 @@ def test_two_training_runs_are_compared(watched: Watched):
 
 def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
     task, total = own.rows("SELECT task, count(*) FROM episode_facts GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1")[0]
-    begun = time.monotonic()
+    start_s = time.monotonic()
     page = at.open("/episodes")
     page.get_by_role("link", name=task).first.click()  # 1: the task, as a facet
     expect(page.locator("#total")).to_have_text(str(total))
@@ -122,7 +122,7 @@ def test_the_worst_runs_of_a_task_are_found_and_tagged(at: Watched, own: Made):
     page.keyboard.type("too short")  # 5
     page.keyboard.press("Enter")
     expect(page.locator(".gallery .tag")).to_have_count(2)
-    told("the worst runs of a task found and tagged", begun, 6)
+    told("the worst runs of a task found and tagged", start_s, 6)
     rows = own.rows("SELECT episode_index, tag FROM current_tags ORDER BY 1")
     assert rows == [(e, "too short") for e in sorted(places)]
 

@@ -77,10 +77,10 @@ def attack(page: Page, wishes: list[Wish]) -> None:
                 page.wait_for_load_state()
 
 
-def own(page: Page, url: str, target: str, **how: Any) -> tuple[int, str]:
+def own(page: Page, url: str, target: str, **fetch_options: Any) -> tuple[int, str]:
     """What a page of the server itself is answered."""
     page.goto(url)
-    status, text = page.evaluate(ASK, [target, how])
+    status, text = page.evaluate(ASK, [target, fetch_options])
     return status, text
 
 
@@ -89,15 +89,15 @@ def files(root: Path) -> dict[str, tuple[int, int]]:
 
 
 def test_the_explorer(page: Page, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    statements: list[str] = []
     query = SqlProcess.query
     monkeypatch.setattr(
-        SqlProcess, "query", lambda self, at, sql, *more: asked.append(sql) or query(self, at, sql, *more)
+        SqlProcess, "query", lambda self, at, sql, *more: statements.append(sql) or query(self, at, sql, *more)
     )
     space = made.copy(tmp_path).space
     served = Served(space)
     try:
-        before = files(space.root)
+        files_before = files(space.root)
         saved, episode = {"name": "mine", "sql": QUERY}, f"{served.url}/api/corrections/tiny/0"
         attack(
             page,
@@ -111,18 +111,18 @@ def test_the_explorer(page: Page, made: Made, tmp_path: Path, monkeypatch: pytes
                 Wish(f"{served.url}/api/labelling/tiny", {"what": "embeddings"}),
             ],
         )
-        assert asked == []
-        assert files(space.root) == before
+        assert statements == []
+        assert files(space.root) == files_before
         # Its own page may
         page.goto("about:blank")
         page.goto(Wish(f"{served.url}/sql", {"q": QUERY}).address)
-        assert len(asked) == 1
+        assert len(statements) == 1
         assert page.get_by_text("42", exact=True).count()
         token = page.locator("meta[name=csrf-token]").get_attribute("content")
         headers = {"Content-Type": "application/json", "X-CSRF-Token": token}
-        how = {"method": "POST", "headers": headers, "body": json.dumps(saved)}
-        assert own(page, served.url, "/api/queries", **how)[0] == 200
-        assert files(space.root) != before
+        fetch_options = {"method": "POST", "headers": headers, "body": json.dumps(saved)}
+        assert own(page, served.url, "/api/queries", **fetch_options)[0] == 200
+        assert files(space.root) != files_before
     finally:
         served.stop()
 
@@ -134,8 +134,8 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
     (folder / "home").mkdir()
     target = PythonFileTarget(str(folder / "jobs.py"), None, str(folder), "jobs")
     home = str(folder / "home")
-    with DagsterInstance.local_temp(home) as instance, WorkspaceProcessContext(instance, target) as made:
-        app = guarded(ui_access("127.0.0.1", {TOKEN: ""}))(made).create_asgi_app()
+    with DagsterInstance.local_temp(home) as instance, WorkspaceProcessContext(instance, target) as process_context:
+        app = guarded(ui_access("127.0.0.1", {TOKEN: ""}))(process_context).create_asgi_app()
         server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
         with listen("127.0.0.1", 0) as socket:
             thread = threading.Thread(target=lambda: asyncio.run(server.serve([socket])), daemon=True)
@@ -148,14 +148,14 @@ def dagster_ui(folder: Path) -> Iterator[tuple[str, DagsterInstance]]:
 
 
 def test_dagsters_ui(page: Page, tmp_path: Path) -> None:
-    where = {"repositoryName": "__repository__", "repositoryLocationName": "jobs", "pipelineName": "export"}
-    variables = {"run": {"selector": where, "mode": "default"}}
+    job_selector = {"repositoryName": "__repository__", "repositoryLocationName": "jobs", "pipelineName": "export"}
+    variables = {"run": {"selector": job_selector, "mode": "default"}}
     with dagster_ui(tmp_path) as (url, instance):
         attack(page, [Wish(f"{url}/graphql", {"query": LAUNCH, "variables": json.dumps(variables)})])
         assert instance.get_runs_count() == 0
         body = json.dumps({"query": LAUNCH, "variables": variables})
-        how = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
-        status, text = own(page, url, "/graphql", **how)
+        fetch_options = {"method": "POST", "headers": {"Content-Type": "application/json"}, "body": body}
+        status, text = own(page, url, "/graphql", **fetch_options)
         assert (status, "LaunchRunSuccess" in text) == (200, True), text
         assert instance.get_runs_count() == 1
 
@@ -179,5 +179,8 @@ def test_the_reward_server(page: Page) -> None:
         # What was answered at all, by endpoint, and in no case as asked for
         ends = re.findall(r'requests_total\{endpoint="(/v1/[^"]+)",method="\w+",status="(\d+)"\}', counted)
         assert {status for _, status in ends} <= {"403", "404", "405"}, ends
-        how = {"method": "POST", "headers": {"Content-Type": "application/json"}}
-        assert own(page, f"{url}/healthz", "/v1/sessions", **how, body=json.dumps({"task": TASK, "fps": 4}))[0] == 201
+        fetch_options = {"method": "POST", "headers": {"Content-Type": "application/json"}}
+        assert (
+            own(page, f"{url}/healthz", "/v1/sessions", **fetch_options, body=json.dumps({"task": TASK, "fps": 4}))[0]
+            == 201
+        )

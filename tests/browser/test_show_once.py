@@ -36,8 +36,8 @@ class Person:
     decisions: int = 0
     watched_s: float = 0.0
 
-    def click(self, what: Locator) -> None:
-        what.click()
+    def click(self, locator: Locator) -> None:
+        locator.click()
         self.clicks += 1
 
     def press(self, *keys: str) -> None:
@@ -64,8 +64,10 @@ class Person:
 def suggest(dataset: str) -> list[dict[str, Any]]:
     """As pipeline.suggesting, which has tests of its own."""
     expected = [{"references": 1, "error": 0.034, "low": 0.01, "high": 0.06}]
-    why = "It is most like the others."
-    return [{"task": TASK, "references": [], "label_next": 0, "why": why, "expected": expected, "ask_outcome": ()}]
+    reason_text = "It is most like the others."
+    return [
+        {"task": TASK, "references": [], "label_next": 0, "why": reason_text, "expected": expected, "ask_outcome": ()}
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +96,13 @@ def label_first_run(page: Page, person: Person) -> None:
     # The pictures are in sight while the steps are set
     expect(page.locator(".cameras video").first).to_be_in_viewport()
     expect(page.locator("#editor-lane")).to_be_in_viewport()
-    found = ["Reach for the cupcake", "Grasp the cupcake"]
+    grasp_names = ["Reach for the cupcake", "Grasp the cupcake"]
     placed = ["Carry the cupcake", "Place the cupcake in the plate", "Release the cupcake"]
-    assert [b.split(",")[0] for b in bars(page)] == [*found, *found, *placed]  # early fingers look like an attempt
+    assert [b.split(",")[0] for b in bars(page)] == [
+        *grasp_names,
+        *grasp_names,
+        *placed,
+    ]  # early fingers look like an attempt
     page.locator("#speed").select_option("2")
     person.clicks += 2
     person.press(" ")
@@ -149,12 +155,12 @@ def is_at_the_same_moment(page: Page, run: int) -> None:
     frame = 100
     page.locator("#play").filter(has_text="▶").wait_for()
     page.locator("#scrub").fill(str(frame))
-    wanted = paces()[run][frame] / 2
+    other_time_s = paces()[run][frame] / 2
     page.wait_for_function(
         "([frame, fps, wanted]) => { const [own, other] = document.querySelectorAll('.beside video');"
         " return !other.seeking && Math.abs(own.currentTime * fps - frame - 0.5) < 0.6"
         " && Math.abs(other.currentTime * fps - wanted) < 6; }",
-        arg=[frame, FPS, wanted],
+        arg=[frame, FPS, other_time_s],
     )
     expect(page.locator(".beside .now").first).not_to_be_empty()
 
@@ -219,7 +225,7 @@ def test_one_run_is_shown_and_all_are_labelled(at: Watched, cupcakes: Made):
     expect(page.locator(".label-others")).to_contain_text("All 4 runs are labelled by people.", timeout=BUILD_MS)
     rows = cupcakes.rows("SELECT episode_index, label_run FROM active_runs ORDER BY 1")
     assert rows == [(episode, "human/cupcakes") for episode in range(4)]
-    named = cupcakes.rows(
+    named_rows = cupcakes.rows(
         "SELECT DISTINCT name FROM active_segments WHERE kind = 'step' AND name IN ('Grasp it', 'Put it down')"
     )
-    assert len(named) == 2
+    assert len(named_rows) == 2

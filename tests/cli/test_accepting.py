@@ -28,12 +28,12 @@ def faults_told(run: Run, source: Path) -> dict[str, set[str]]:
         "by reason": run("quarantine", "--checks", "--by", "reason").out,
         "inspect": str(run("inspect", source, "--full", "--format", "json").json["findings"]),
     }
-    found = {place: {check for check in FAULTS if check in text} for place, text in texts.items()}
-    why = run("sql", "SELECT why FROM review_queue", "--format", "json").out
-    found["queue"] = {
-        check for check, word in (("camera_black", "is black"), ("camera_frozen", "one pict")) if word in why
+    checks_by_place = {place: {check for check in FAULTS if check in text} for place, text in texts.items()}
+    reasons = run("sql", "SELECT why FROM review_queue", "--format", "json").out
+    checks_by_place["queue"] = {
+        check for check, word in (("camera_black", "is black"), ("camera_frozen", "one pict")) if word in reasons
     }
-    return found
+    return checks_by_place
 
 
 def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty: Made):
@@ -42,8 +42,8 @@ def test_an_accepted_fault_is_not_told_again(run: Run, faulty: Made, made_faulty
     assert "tiny: checks found faults: camera_black in 1 run, camera_frozen in 1 run" in built
     assert "proccorpus quarantine --checks" in built
 
-    made = run("accept", "tiny", "camera_black", "--episodes", "0", "--why", WHY, "--by", "ann", "--format", "json")
-    assert [(row["episode_index"], row["why"], row["author"]) for row in made.json] == [(0, WHY, "ann")]
+    result = run("accept", "tiny", "camera_black", "--episodes", "0", "--why", WHY, "--by", "ann", "--format", "json")
+    assert [(row["episode_index"], row["why"], row["author"]) for row in result.json] == [(0, WHY, "ann")]
     assert {*map(frozenset, faults_told(run, made_faulty.source).values())} == {frozenset({"camera_frozen"})}
     sql = "SELECT check_name, is_accepted, accepted_by, accepted_why FROM checks ORDER BY 1"
     assert faulty.rows(sql) == [("camera_black", True, "ann", WHY), ("camera_frozen", False, None, None)]
@@ -86,8 +86,8 @@ REFUSED: Any = (
 
 
 def test_what_cannot_be_accepted_is_refused(run: Run):
-    for words, more, message in REFUSED:
-        refused = run("accept", "tiny", *words, *more)
+    for words, options, message in REFUSED:
+        refused = run("accept", "tiny", *words, *options)
         assert (refused.code, refused.out) == (2, "")
         assert message in refused.err
     assert "no dataset 'tony'" in run("accept", "tony", "camera_black", "--why", "x").err

@@ -7,7 +7,7 @@ from tests.kits.made_corpus import Made
 
 
 def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path):
-    before = own.rows("SELECT dataset, config FROM build_configs")
+    configs = own.rows("SELECT dataset, config FROM build_configs")
     events = tmp_path / "events.jsonl"
     result = proccorpus("build", "--dataset", "tiny", "--events", events, cwd=tmp_path, workspace=own.space.root)
     assert (result.code, result.err) == (DONE, "")
@@ -17,7 +17,7 @@ def test_a_dataset_is_built_again_as_it_was(own: Made, tmp_path):
         {"event": "end", "exit_code": 0},
     ]
     # the chunk size and the embeddings that no flag has said again
-    assert own.rows("SELECT dataset, config FROM build_configs") == before
+    assert own.rows("SELECT dataset, config FROM build_configs") == configs
 
 
 def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path):
@@ -25,8 +25,8 @@ def test_lines_of_its_log_are_json_where_that_is_asked_for(own: Made, tmp_path):
     videos = sorted(own.source.rglob("*.mp4"))
     videos[0].write_text("no video any more")
     words = ("build", "--source", own.source, "--name", "again")
-    told = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
-    lines = [json.loads(line) for line in told.err.splitlines()]
+    result = proccorpus(*words, cwd=tmp_path, workspace=tmp_path / "w", PROCCORPUS_LOG="json")
+    lines = [json.loads(line) for line in result.err.splitlines()]
     assert all(line.keys() == {"time", "level", "run", "dataset", "chunk", "stage", "message"} for line in lines)
     ended = [line for line in lines if line["stage"]]
     assert {line["stage"] for line in ended} >= {"frames", "progress", "shards"}

@@ -42,13 +42,13 @@ def test_no_workspace_has_no_names(tmp_path: Path):
 def offered(typed: str, space: Workspace, shell: str = "bash") -> set[str]:
     """What a shell's script gets of the installed command, for words with {space} for the workspace."""
     line = f"proccorpus {typed}".format(space=f"--workspace {space.root}")
-    said = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
-    said |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
-    done = subprocess.run(
-        [PROGRAM], env=os.environ | said, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    variables = {"_PROCCORPUS_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": line}
+    variables |= {"COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)} if shell == "bash" else {}
+    process = subprocess.run(
+        [PROGRAM], env=os.environ | variables, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
-    assert done.stderr == ""
-    return set(done.stdout.split())
+    assert process.stderr == ""
+    return set(process.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -19,5 +19,5 @@ def test_the_worst_are_listed_with_what_is_odd(own: Made, capsys: pytest.Capture
 
 
 def test_runs_that_cannot_be_compared_are_counted(own: Made, capsys: pytest.CaptureFixture[str]):
-    said = called(capsys, "demonstrations", "--workspace", own.space.root).out
-    assert said == "5 runs are of tasks of which fewer than 5 runs show what is usual: they have no score.\n"
+    output = called(capsys, "demonstrations", "--workspace", own.space.root).out
+    assert output == "5 runs are of tasks of which fewer than 5 runs show what is usual: they have no score.\n"

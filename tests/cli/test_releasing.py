@@ -37,39 +37,39 @@ def test_a_release_from_its_making_to_its_end(run: Run, own: Made):
     assert refused.code == 2
     assert "nothing is left for a release" in refused.err
     assert "--allow-licence unknown" in refused.err
-    made = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
-    assert (made["release"], made["shards"], made["left_out"]) == ("r1", 4, [])
+    created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+    assert (created["release"], created["shards"], created["left_out"]) == ("r1", 4, [])
     assert answer(run("release", "list", *JSON))[0]["shards"] == 4
     sound = answer(run("release", "verify", *JSON))
-    assert (sound["failures"], sound["snapshot"]) == ([], made["snapshot"])
+    assert (sound["failures"], sound["snapshot"]) == ([], created["snapshot"])
     assert answer(run("release", "diff", "r1", "r1", *JSON))["relabelled"] == 0
 
-    to = own.space.root.parent / "published"
-    assert answer(run("release", "publish", "r1", "--to", to, *JSON))["sent"] > 4
-    there = answer(run("release", "verify", "--at", to, *JSON))
-    assert (there["release"], there["snapshot"]) == ("r1", made["snapshot"])
+    target = own.space.root.parent / "published"
+    assert answer(run("release", "publish", "r1", "--to", target, *JSON))["sent"] > 4
+    verified = answer(run("release", "verify", "--at", target, *JSON))
+    assert (verified["release"], verified["snapshot"]) == ("r1", created["snapshot"])
 
     tar = next((own.space.root / "shards").rglob("*.tar"))
     flip_bit(tar)
-    found = run("release", "verify", "r1", *JSON)
-    assert (found.code, [f["what"] for f in found.json["failures"]]) == (1, [str(tar)])
-    refused = run("release", "publish", "r1", "--to", to.with_name("other"))
+    failed_check = run("release", "verify", "r1", *JSON)
+    assert (failed_check.code, [f["what"] for f in failed_check.json["failures"]]) == (1, [str(tar)])
+    refused = run("release", "publish", "r1", "--to", target.with_name("other"))
     assert refused.code == 1
     assert refused.err.startswith("error: ")
     assert tar.name in refused.err
     assert run("release", "delete", "r1", "--yes").code == 0
     assert "No release yet" in run("release", "list").out
-    for least in ("--min-confidence", "--min-name-confidence"):  # alone, too
-        said = run("release", "create", "sure", "--allow-licence", "unknown", least, "1").err
-        assert f"build the dataset again with {least} 1 to make" in said
+    for min_option in ("--min-confidence", "--min-name-confidence"):  # alone, too
+        error_text = run("release", "create", "sure", "--allow-licence", "unknown", min_option, "1").err
+        assert f"build the dataset again with {min_option} 1 to make" in error_text
 
 
 def test_taking_down_and_collecting(run: Run):
     marks = answer(run("takedown", "tiny", "--episodes", "1-2,4", "--reason", "asked to", *JSON))
     assert [m["episode_index"] for m in marks] == [1, 2, 4]
-    made = run("release", "create", "r1", "--allow-licence", "unknown", *JSON)
-    assert (made.code, [out["dataset"] for out in made.json["left_out"]]) == (0, ["tiny"])
-    assert "left out: tiny: 3 shards" in made.err
+    created = run("release", "create", "r1", "--allow-licence", "unknown", *JSON)
+    assert (created.code, [out["dataset"] for out in created.json["left_out"]]) == (0, ["tiny"])
+    assert "left out: tiny: 3 shards" in created.err
     assert answer(run("takedown", "tiny", "--undo", *JSON)) == []
     freed = answer(run("gc", "--keep-days", "0", "--dry-run", *JSON))
     assert {f["what"] for f in freed} >= {"lake snapshots", "lake data", "keyframes", "shards"}
@@ -86,10 +86,10 @@ def test_nothing_is_deleted_without_a_yes(run: Run, own: Made, monkeypatch: pyte
         assert (refused.code, refused.out) == (2, "")
         assert refused.err.endswith("Nobody can answer here: give --yes\n")
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    for said, code in (("n", 1), ("y", 0)):
-        monkeypatch.setattr("typer.confirm", lambda question, said=said, **_: said == "y")
+    for reply, code in (("n", 1), ("y", 0)):
+        monkeypatch.setattr("typer.confirm", lambda question, reply=reply, **_: reply == "y")
         assert run("gc").code == code
-        assert orphan.exists() == (said == "n")
+        assert orphan.exists() == (reply == "n")
         assert run("release", "delete", "r1").code == code
     assert "No release yet" in run("release", "list").out
 
@@ -106,37 +106,37 @@ def test_a_look_at_what_gc_would_delete_writes_nothing(run: Run, own: Made):
         files = (path for path in own.space.root.rglob("*") if path.is_file())
         return {str(path): (path.stat().st_size, path.stat().st_mtime_ns) for path in files}
 
-    before = state()
+    former_state = state()
     would = answer(run("gc", "--dry-run", "--keep-days", 0, *JSON))
     assert {row["what"]: row["files"] for row in would}["shards"] == 1
-    assert state() == before
+    assert state() == former_state
 
 
 def test_a_name_is_used_once_and_deleting_says_what_refers_to_it(run: Run, own: Made, tmp_path: Path):
     (tmp_path / "grey.yaml").write_text(GREY_RECIPE)
-    made = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
+    created = answer(run("release", "create", "r1", "--allow-licence", "unknown", *JSON))
     model = answer(run("train", "--recipe", tmp_path / "grey.yaml", "--release", "r1", *JSON))["training_run"]
     assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["there"]
     answer(run("eval", "--model", model, "--release", "r1", *JSON))
-    to = own.space.root / "exports" / "drawn"
-    assert run("export", "rabc", "--out", to, "--release", "r1", "--allow-licence", "unknown").code == 0
+    export_folder = own.space.root / "exports" / "drawn"
+    assert run("export", "rabc", "--out", export_folder, "--release", "r1", "--allow-licence", "unknown").code == 0
 
     refused = run("release", "delete", "r1")  # nobody is asked where there is no terminal
     assert refused.code != 0
     deleted = run("release", "delete", "r1", "--yes")
     assert deleted.code == 0
-    for said in (refused.err, deleted.err):
-        assert f"1 models were trained on it, and cannot be published without it: {model}" in said
-        assert f"models and baselines were scored on it: best constant, clock, {model}" in said
-        assert "1 exports in exports/ were made of it: drawn" in said
+    for error_text in (refused.err, deleted.err):
+        assert f"1 models were trained on it, and cannot be published without it: {model}" in error_text
+        assert f"models and baselines were scored on it: best constant, clock, {model}" in error_text
+        assert "1 exports in exports/ were made of it: drawn" in error_text
     assert [m["release_is"] for m in answer(run("model", "list", *JSON))] == ["deleted"]
 
-    again = run("release", "create", "r1", "--allow-licence", "unknown")
-    assert again.code == 2
-    assert "there was a release r1 before" in again.err
-    assert "choose another name" in again.err
-    other = answer(run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON))
-    assert other["content"] == made["content"]
+    refused_result = run("release", "create", "r1", "--allow-licence", "unknown")
+    assert refused_result.code == 2
+    assert "there was a release r1 before" in refused_result.err
+    assert "choose another name" in refused_result.err
+    second_created = answer(run("release", "create", "r1.again", "--allow-licence", "unknown", *JSON))
+    assert second_created["content"] == created["content"]
     # Also of a name that an earlier version forgot, which models and scores still have
     change(own.space, "DELETE FROM deleted_releases")
     assert "there was a release r1 before" in run("release", "create", "r1", "--allow-licence", "unknown").err

@@ -94,8 +94,8 @@ def run(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.
 
 def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
     source = make_source(tmp_path / "a <b> set")
-    made = run(source, "--full", "--report", "out.html")
-    assert (made.code, made.err) == (0, "report: out.html\n")
+    result = run(source, "--full", "--report", "out.html")
+    assert (result.code, result.err) == (0, "report: out.html\n")
     page = (tmp_path / "out.html").read_text()
     assert "a &lt;b&gt; set" in page
     assert not re.search(r"<script|<b> set|(src|href)=\"(?!data:)", page)
@@ -110,16 +110,16 @@ def test_one_page_shows_the_worst_runs(run: Run, tmp_path: Path):
         ("in the middle", "23"),
     ]
     jpegs = re.findall(r"base64,([^\"]+)", black)
-    before, middle = (np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in jpegs)
-    assert before.mean() > 40 > 10 > middle.mean()
+    first_picture, middle = (np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in jpegs)
+    assert first_picture.mean() > 40 > 10 > middle.mean()
     assert not re.search(r"grade|score|/ ?100\b", page, re.IGNORECASE)
 
 
 def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: Made, capsys):
     words = ("--why", "the lamp was off", "--by", "ann", "--workspace", faulty.space.root)
     called(capsys, "accept", "tiny", "camera_black", *words)
-    source, at = made_faulty.source, ("--workspace", faulty.space.root)
-    assert run(source, "--full", "--report", "out.sarif", *at).code == 0
+    source, workspace_options = made_faulty.source, ("--workspace", faulty.space.root)
+    assert run(source, "--full", "--report", "out.sarif", *workspace_options).code == 0
     log = json.loads(Path("out.sarif").read_text())
     jsonschema.Draft202012Validator(SARIF).validate(log)
     results = {row["ruleId"]: row for row in log["runs"][0]["results"]}
@@ -134,9 +134,9 @@ def test_sarif_is_what_its_readers_expect(run: Run, made_faulty: Made, faulty: M
     assert (stretch["start_frame"], stretch["end_frame"], stretch["start_s"]) == (10, 22, 2.0)
     assert frozen["locations"][0]["logicalLocations"] == [{"name": "episode 2", "kind": "episode"}]
     # What is accepted is no part of the page's worst runs
-    run(source, "--full", "--report", "out.html", *at)
-    told, accepted = Path("out.html").read_text().split('<section class="accepted">')
-    assert ("camera_black" in told, "camera_frozen: " in told) == (False, True)
+    run(source, "--full", "--report", "out.html", *workspace_options)
+    page_start, accepted = Path("out.html").read_text().split('<section class="accepted">')
+    assert ("camera_black" in page_start, "camera_frozen: " in page_start) == (False, True)
     assert "accepted, episode 0" in accepted
 
 

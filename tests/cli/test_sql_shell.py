@@ -43,27 +43,27 @@ def asked(process: SqlProcess, empty_corpus: Path, tmp_path: Path, monkeypatch: 
     return Asked(process, empty_corpus)
 
 
-def typed(asked: Asked, text: str) -> list[tuple[list[dict], str]]:
+def typed(shell_input: Asked, text: str) -> list[tuple[list[dict], str]]:
     """What the shell shows to a person who types this and leaves."""
-    shown: list[tuple[list[dict], str]] = []
+    tables_shown: list[tuple[list[dict], str]] = []
 
     def show(table: pa.Table, style: str) -> None:
-        shown.append((table.to_pylist(), style))
+        tables_shown.append((table.to_pylist(), style))
 
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text(text)
-        shell(asked.ask, lambda names: columns(names, warehouse.connect(asked.corpus)), "a corpus", show)
-    return shown
+        shell(shell_input.ask, lambda names: columns(names, warehouse.connect(shell_input.corpus)), "a corpus", show)
+    return tables_shown
 
 
 def test_what_is_wrong_is_said_and_the_shell_goes_on(asked: Asked, capsys: pytest.CaptureFixture[str]):
     wrong = ["SELECT nosuch FROM frames;", "DROP TABLE frames;", ".nosuch", ".schema nosuch", ".format xml", ";"]
     assert typed(asked, "\r".join([*wrong, "SELECT 2 AS a;", ".quit", ""])) == [([{"a": 2}], "table")]
-    said = capsys.readouterr().err.splitlines()
-    assert [line.split(":")[0] for line in said[:-1]] == ["error"] * 5
-    assert said[-1].startswith("(1 row, ")
-    assert "the lake is read only" in said[1]
-    assert ".help lists them" in said[2]
+    error_lines = capsys.readouterr().err.splitlines()
+    assert [line.split(":")[0] for line in error_lines[:-1]] == ["error"] * 5
+    assert error_lines[-1].startswith("(1 row, ")
+    assert "the lake is read only" in error_lines[1]
+    assert ".help lists them" in error_lines[2]
 
 
 def test_tables_and_their_columns_are_shown(asked: Asked):

@@ -31,19 +31,19 @@ def test_names_are_broken_before_texts_and_numbers_are_never_cut(capsys: pytest.
 
 def test_rows_that_have_no_room_are_records():
     wide = [{f"column_{i}": f"a text of {i:02d} or so" for i in range(20)}] * 2
-    said = lines(wide, 80)
-    assert len(said) == 2 * 21
-    assert said[1] == "column_0    a text of 00 or so"
-    assert lines(wide[:1], 80) == said[1:21], "one row needs no number"
+    output_lines = lines(wide, 80)
+    assert len(output_lines) == 2 * 21
+    assert output_lines[1] == "column_0    a text of 00 or so"
+    assert lines(wide[:1], 80) == output_lines[1:21], "one row needs no number"
 
 
 def test_records_are_asked_for_by_x():
     token = AS_RECORDS.set(True)
     try:
-        said = lines(ROWS, 60)
+        output_lines = lines(ROWS, 60)
     finally:
         AS_RECORDS.reset(token)
-    assert said[0].startswith("1 ─")
-    assert said[1] == "dataset         cubes"
-    assert said[3] == "task            Put the red cube onto the green one"
-    assert len(said) == 10
+    assert output_lines[0].startswith("1 ─")
+    assert output_lines[1] == "dataset         cubes"
+    assert output_lines[3] == "task            Put the red cube onto the green one"
+    assert len(output_lines) == 10

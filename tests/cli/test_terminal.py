@@ -41,9 +41,9 @@ def test_names_of_a_dataset(tmp_path: Path) -> None:
     """A file's name that sets the clipboard, shown by inspect."""
     write_video(tmp_path / "d/a.mp4", range(3))
     (tmp_path / f"d/{CLIPBOARD}.mp4").write_text("no video")
-    told = proccorpus("inspect", tmp_path / "d", cwd=tmp_path)
-    assert "\x1b" not in told.out + told.err
-    assert "\\u001b]52" in told.out + told.err
+    result = proccorpus("inspect", tmp_path / "d", cwd=tmp_path)
+    assert "\x1b" not in result.out + result.err
+    assert "\\u001b]52" in result.out + result.err
     as_json = proccorpus("inspect", tmp_path / "d", "--format", "json", cwd=tmp_path)
     assert CLIPBOARD in json.dumps(json.loads(as_json.out), ensure_ascii=False).encode().decode("unicode_escape")
 
@@ -53,7 +53,7 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> N
     write_video(tmp_path / "d/a.mp4", range(3))
     (tmp_path / "d/b.mp4").write_text("no video")
     script = f"{PROGRAM} inspect d | true; echo ${{PIPESTATUS[0]}}"
-    told = subprocess.run(
+    process = subprocess.run(
         ["bash", "-c", script],
         capture_output=True,
         text=True,
@@ -62,12 +62,12 @@ def test_inspect_into_head_is_no_failure_even_with_findings(tmp_path: Path) -> N
         timeout=PATIENCE_S,
         check=True,
     )
-    assert (told.stdout.strip(), told.stderr) == ("0", "")
+    assert (process.stdout.strip(), process.stderr) == ("0", "")
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_are_silence(closed: str, tmp_path: Path) -> None:
     script = f"{PROGRAM} schema {closed}"
-    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment())
-    assert (told.returncode, told.stderr) == (0, "")
-    assert bool(told.stdout) == (not closed.startswith((">", "<")))
+    process = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=tmp_path, env=environment())
+    assert (process.returncode, process.stderr) == (0, "")
+    assert bool(process.stdout) == (not closed.startswith((">", "<")))

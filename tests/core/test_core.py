@@ -21,9 +21,9 @@ from warehouse.lake import Lake
 
 @pytest.fixture
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:
-    before = os.umask(request.param)
+    former_umask = os.umask(request.param)
     yield request.param
-    os.umask(before)
+    os.umask(former_umask)
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077, 0o002], indirect=True)
@@ -77,11 +77,11 @@ def test_workers_share_what_their_parent_may_use(monkeypatch: pytest.MonkeyPatch
 
 def test_package_changelog_and_citation_agree() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    told = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    match = re.search(r"^version: (.*)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
     newest = re.search(r"^## ([0-9.]+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert told
+    assert match
     assert newest
-    assert {project["version"], told[1], newest[1]} == {proccorpus.__version__}
+    assert {project["version"], match[1], newest[1]} == {proccorpus.__version__}
 
 
 def test_a_workspace_of_each_version_in_the_changelog_is_kept() -> None:

@@ -30,28 +30,30 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_what_a_killed_process_left_goes_with_the_next(temporary: Path) -> None:
-    beside = temporary / "proccorpus-publish-1"  # of another maker: without a lock
-    beside.mkdir()
-    with subprocess.Popen([sys.executable, "-c", HOLDING], cwd=ROOT, env={"TMPDIR": str(temporary)}, stdout=-1) as held:
-        assert held.stdout is not None
-        path = Path(held.stdout.readline().decode().strip())
+    other_folder = temporary / "proccorpus-publish-1"  # of another maker: without a lock
+    other_folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING], cwd=ROOT, env={"TMPDIR": str(temporary)}, stdout=-1
+    ) as holder_process:
+        assert holder_process.stdout is not None
+        path = Path(holder_process.stdout.readline().decode().strip())
         # Of a process that lives nothing is taken
-        with ScratchFolder() as own:
-            assert set(temporary.iterdir()) == {own, path, beside}
+        with ScratchFolder() as scratch_folder:
+            assert set(temporary.iterdir()) == {scratch_folder, path, other_folder}
             assert (path / "large").stat().st_size == 1000
-        held.send_signal(signal.SIGKILL)
-        held.wait(PATIENCE_S)
+        holder_process.send_signal(signal.SIGKILL)
+        holder_process.wait(PATIENCE_S)
         assert path.is_dir()
-        with ScratchFolder() as own:
-            assert set(temporary.iterdir()) == {own, beside}
+        with ScratchFolder() as scratch_folder:
+            assert set(temporary.iterdir()) == {scratch_folder, other_folder}
 
 
 def test_a_link_is_not_followed(temporary: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    other = tmp_path_factory.mktemp("other")
-    (other / LOCK).write_text("")
-    (temporary / f"{PREFIX}link").symlink_to(other)
+    other_folder = tmp_path_factory.mktemp("other")
+    (other_folder / LOCK).write_text("")
+    (temporary / f"{PREFIX}link").symlink_to(other_folder)
     ScratchFolder().close()
-    assert (other / LOCK).exists()
+    assert (other_folder / LOCK).exists()
 
 
 @pytest.mark.parametrize("name", ["proccorpus-trial", f"{PREFIX}trial"])

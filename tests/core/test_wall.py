@@ -62,12 +62,12 @@ def test_the_next_episode_goes_on(
 
 
 def test_walls_stand_as_long_as_their_work() -> None:
-    usual = resource.getrlimit(resource.RLIMIT_DATA)
+    former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     with memory_wall(1 << 30):
         with pytest.raises(MemoryError), memory_wall(1 << 26):
             bytearray(1 << 28)
         bytearray(1 << 28)
-    assert resource.getrlimit(resource.RLIMIT_DATA) == usual
+    assert resource.getrlimit(resource.RLIMIT_DATA) == former_limit
 
 
 def test_a_process_that_could_not_be_started_is_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,8 +102,11 @@ def test_a_command_begins_anew_without_what_stays_in_one_call(tmp_path: Path) ->
     (tmp_path / "stuck.py").write_text(STUCK)
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     stuck = [sys.executable, tmp_path / "stuck.py"]
-    told = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
-    assert (told.returncode, told.stderr) == (7, 2 * "note: something takes too long to read: begun anew without it\n")
+    result = subprocess.run(stuck, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert (result.returncode, result.stderr) == (
+        7,
+        2 * "note: something takes too long to read: begun anew without it\n",
+    )
 
 
 @pytest.mark.parametrize("workers", ["1", pytest.param("2", marks=pytest.mark.slow)])
@@ -111,18 +114,18 @@ def test_a_build_goes_on_without_what_takes_too_long(tmp_path: Path, workers: st
     """A list of episodes, and a picture of a camera, each in one call."""
     for name in ("m/stuck_when_listed.mp4", "v/stuck_when_decoded.mp4", "v/then.mp4"):
         write_video(tmp_path / name, range(8))
-    for name, more in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():
+    for name, extra_lines in {"m": "", "v": "fps: 10\nchunk_size: 1\n"}.items():
         limits = "limits: {max_cpu_s: 0.2, max_cpu_s_per_mb: 0}\n"
-        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {tmp_path / name}\n{limits}{more}")
+        (tmp_path / f"{name}.yaml").write_text(f"name: {name}\nsource: {tmp_path / name}\n{limits}{extra_lines}")
     (tmp_path / "b.toml").write_text(f'datasets = ["m", "v"]\nregistry = ["{tmp_path}"]\nannotator = "motion"\n')
     build = [PROGRAM, "build", "--config", "b.toml", "--workspace", "ws", "--workers", workers]
     environment = os.environ | {"PYTHONPATH": f"{ROOT / 'tests/kits/stuck'}:{ROOT}"}
-    told = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert told.returncode == 3, told.stderr
+    result = subprocess.run(build, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 3, result.stderr
     # For the list, and of one worker for the picture, too; several begin anew by themselves
-    assert told.stderr.count("begun anew without it") == (2 if workers == "1" else 1)
-    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in told.stderr
+    assert result.stderr.count("begun anew without it") == (2 if workers == "1" else 1)
+    assert "m: the list of its episodes takes more than 0.2 s of CPU; the rest was built" in result.stderr
     sql = "SELECT episode_index, status, reason FROM episodes ORDER BY 1"
-    asked = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
-    found = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert [line.replace('"', "") for line in found.splitlines()[1:]] == ["0,quarantined,too_costly", "1,ok,"]
+    sql_command = [PROGRAM, "sql", "--workspace", "ws", "--format", "csv", sql]
+    output = subprocess.run(sql_command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert [line.replace('"', "") for line in output.splitlines()[1:]] == ["0,quarantined,too_costly", "1,ok,"]

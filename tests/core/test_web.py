@@ -46,13 +46,13 @@ def test_a_workspace_keeps_a_token_that_its_owner_alone_may_read(tmp_path, monke
     for variable in TOKENS.values():
         monkeypatch.delenv(variable, raising=False)
     space = Workspace(tmp_path)
-    made = token_for("explore", space)
-    kept = space.token("explore")
-    assert made == token_for("explore", space) == (kept.read_text(),) * 2
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert token_for("serve", space) != made
+    token_text = token_for("explore", space)
+    token_file = space.token("explore")
+    assert token_text == token_for("explore", space) == (token_file.read_text(),) * 2
+    assert stat.S_IMODE(token_file.stat().st_mode) == 0o600
+    assert token_for("serve", space) != token_text
     assert [p.name for p in sorted(tmp_path.iterdir())] == [".token-explore", ".token-serve"]
-    kept.chmod(0o644)
+    token_file.chmod(0o644)
     with pytest.raises(UserError, match="read by every user of this machine"):
         token_for("explore", space)
     # Given ones are used, and no link repeats them
@@ -85,12 +85,14 @@ def test_a_proxy_names_the_user_and_nobody_else_does(own):
         assert '<meta name="author" content="ada" data-known>' in page
         token = re.findall(r'csrf-token" content="(\w+)"', page)[0]
         body = {"base_label_run": client.get("/api/episode/tiny/0", headers=ada).json()["runs"][0]["label_run"]}
-        said = {"origin": HOME, "x-csrf-token": token}
-        answer = client.post("/api/corrections/tiny/0/accept", json=body | {"author": "grace"}, headers=said | ada)
+        own_headers = {"origin": HOME, "x-csrf-token": token}
+        answer = client.post(
+            "/api/corrections/tiny/0/accept", json=body | {"author": "grace"}, headers=own_headers | ada
+        )
         assert answer.status_code == 200
         assert answer.json()["history"][0]["author"] == "ada"
         grace = {"x-remote-user": "grace"}  # whose page's token is another
-        assert client.post("/api/corrections/tiny/0/accept", json=body, headers=said | grace).status_code == 403
+        assert client.post("/api/corrections/tiny/0/accept", json=body, headers=own_headers | grace).status_code == 403
         client._transport.client = ("10.1.2.3", 1)  # type: ignore[attr-defined]
         assert client.get("/review", headers=ada).status_code == 401
 
@@ -119,15 +121,15 @@ def test_settings_that_cannot_be_meant_are_refused():
 
 def test_a_body_says_how_long_it_is_and_may_not_be_too_long(local):
     token = csrf(local)
-    own = {"origin": HOME, "x-csrf-token": token}
-    announced = local.post("/api/queries", content=b"x", headers=own | {"content-length": str(2 << 20)})
+    own_headers = {"origin": HOME, "x-csrf-token": token}
+    announced = local.post("/api/queries", content=b"x", headers=own_headers | {"content-length": str(2 << 20)})
     assert announced.status_code == 413
-    assert local.post("/api/queries", content=b"x", headers=own | {"content-length": "-1"}).status_code == 400
+    assert local.post("/api/queries", content=b"x", headers=own_headers | {"content-length": "-1"}).status_code == 400
 
     def parts():
         yield from [bytes(1 << 16)] * 20
 
-    assert local.post("/api/queries", content=parts(), headers=own).status_code == 411
+    assert local.post("/api/queries", content=parts(), headers=own_headers).status_code == 411
 
 
 def guarded(**access: Any) -> TestClient:
@@ -188,10 +190,10 @@ def test_it_ends_within_ten_seconds_of_sigterm() -> None:
     with subprocess.Popen([sys.executable, "-c", SERVER], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        ask = f"import urllib.request; urllib.request.urlopen({url!r})"
-        with subprocess.Popen([sys.executable, "-c", ask], stderr=subprocess.DEVNULL):
+        request_code = f"import urllib.request; urllib.request.urlopen({url!r})"
+        with subprocess.Popen([sys.executable, "-c", request_code], stderr=subprocess.DEVNULL):
             time.sleep(2)
-            began = time.monotonic()
+            start_s = time.monotonic()
             server.send_signal(signal.SIGTERM)
             server.wait(PATIENCE_S)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - start_s < 10

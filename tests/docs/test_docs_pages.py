@@ -81,13 +81,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         reward_model_step(lake, get_release(lake, "demo"), quick(load_recipe("tiny_cpu")), always=True)
         closing_steps(lake, "demo", quick(load_recipe("laptop")))
     make_dataset(root / "data/my_dataset")
-    asked = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
-    said = [
+    bench_lines = (make_progress_bench(root / "bench") / "prog-bench/text-normal.jsonl").read_text().splitlines()
+    row_lines = [
         json.dumps({"meta_data": json.loads(row), "response": f"<score>{20 * n}%</score>"})
-        for n, row in enumerate(asked)
+        for n, row in enumerate(bench_lines)
     ]
     for name in ("predictions", "A", "B"):
-        (root / f"{name}.jsonl").write_text("\n".join(said) + "\n")
+        (root / f"{name}.jsonl").write_text("\n".join(row_lines) + "\n")
     for name, page in (("my_build", "vlm"), ("my_embeddings", "sql")):
         config = next(b.text for b in blocks(ROOT / f"docs/{page}.md") if b.kind == "toml")
         (root / f"{name}.toml").write_text(config)
@@ -114,35 +114,35 @@ class Reader:
         self.ids = {"3f6c2a91": correction, "3b93": motion, "5c80": "human/sim_short"}
         self.names: dict = {}
 
-    def do(self, command: str, shown: str | None = None) -> None:
-        """Do it, and look at what it prints: `shown` by the page, else what this command has to say."""
+    def do(self, command: str, shown_output: str | None = None) -> None:
+        """Do it, and look at what it prints: `shown_output` by the page, else what this command has to say."""
         command = re.split(r"\s+# ", self.replaced(command))[0]
-        said = [word.removeprefix(".venv/bin/") for word in words(command)]
-        if "proccorpus" in said and any(re.search(p, command) for p in ONLY_LOOKED_UP):
-            rest = said[said.index("proccorpus") + 1 :]
-            look_up(rest[: rest.index("&")] if "&" in rest else rest)
-        elif said[0] in ("make", "python"):
-            look_at(said)
-        elif said[0] in ELSEWHERE:
+        command_words = [word.removeprefix(".venv/bin/") for word in words(command)]
+        if "proccorpus" in command_words and any(re.search(p, command) for p in ONLY_LOOKED_UP):
+            later_words = command_words[command_words.index("proccorpus") + 1 :]
+            look_up(later_words[: later_words.index("&")] if "&" in later_words else later_words)
+        elif command_words[0] in ("make", "python"):
+            look_at(command_words)
+        elif command_words[0] in ELSEWHERE:
             return
-        elif re.search(r"[|<>;&$]", command) or said[0] == "head":
-            self.see(shown, *self.shell(command))
-        elif said[1] in SERVERS:
-            self.serve(said[1:])
+        elif re.search(r"[|<>;&$]", command) or command_words[0] == "head":
+            self.see(shown_output, *self.shell(command))
+        elif command_words[1] in SERVERS:
+            self.serve(command_words[1:])
         else:
             self.capfd.readouterr()
-            code = run_here(*said[1:])
+            code = run_here(*command_words[1:])
             out, err = self.capfd.readouterr()
             assert code == 0, err + out
-            self.see(shown, out, err, said[1:])
+            self.see(shown_output, out, err, command_words[1:])
 
-    def see(self, shown: str | None, out: str, err: str, arguments: list[str] | None = None) -> None:
+    def see(self, shown_output: str | None, out: str, err: str, arguments: list[str] | None = None) -> None:
         """Remember what is wrong with an output, so that all of a page comes to light at once."""
         out, err = (text.replace(f"{self.folder}/", "") for text in (out, err))
         self.printed += out
         try:
-            if shown is not None and shown.strip():
-                check_shown(shown, out, err)
+            if shown_output is not None and shown_output.strip():
+                check_shown(shown_output, out, err)
             elif arguments:
                 check_said(arguments, err + out, self.folder)
         except OutputError as e:
@@ -152,8 +152,8 @@ class Reader:
         """Names of the page's corpus by those of this one."""
         models = self.folder / "workspace/models"
         text = MODEL.sub(lambda m: max(models.glob(f"{m[1]}-{m[2]}-*"), key=os.path.getmtime).name, text)
-        for name, own in self.ids.items():
-            text = text.replace(name, own)
+        for name, own_id in self.ids.items():
+            text = text.replace(name, own_id)
         text = text.replace("/data/my_dataset", str(self.folder / "data/my_dataset")).replace(
             "/bench", str(self.folder / "bench")
         )
@@ -166,8 +166,8 @@ class Reader:
         """Do what a block says; `shows`: the one that stands below it, where that is what its commands print."""
         self.printed = ""
         if block.kind == "console":
-            for command, shown in console_parts(block.text):
-                self.do(command, shown)
+            for command, shown_output in console_parts(block.text):
+                self.do(command, shown_output)
         elif block.kind == "python":
             exec(self.replaced(block.text), self.names)
         elif block.kind == "sql":
@@ -176,16 +176,16 @@ class Reader:
         elif block.kind == "toml":
             BuildFile(**tomllib.loads(block.text))
         elif block.kind == "yaml":
-            said = yaml.safe_load(block.text)
-            if "source" in said:  # a dataset's entry, which the reader saves
-                DatasetConfig(**said)
-                (self.folder / f"{said['name']}.yaml").write_text(block.text)
-            elif "ops" in said:  # a run's configuration, for Dagster's launchpad
-                check_by_dagster(said)
-            elif {"kind", "out"} <= said.keys():  # of the job export
-                dg.validate_run_config(defs().resolve_job_def("export"), said)
-            elif "reward" in said:  # RLinf's configuration, which asks our server
-                RunOptions(**said["reward"]["api"]["sampling_params"]["proccorpus"])
+            parsed_yaml = yaml.safe_load(block.text)
+            if "source" in parsed_yaml:  # a dataset's entry, which the reader saves
+                DatasetConfig(**parsed_yaml)
+                (self.folder / f"{parsed_yaml['name']}.yaml").write_text(block.text)
+            elif "ops" in parsed_yaml:  # a run's configuration, for Dagster's launchpad
+                check_by_dagster(parsed_yaml)
+            elif {"kind", "out"} <= parsed_yaml.keys():  # of the job export
+                dg.validate_run_config(defs().resolve_job_def("export"), parsed_yaml)
+            elif "reward" in parsed_yaml:  # RLinf's configuration, which asks our server
+                RunOptions(**parsed_yaml["reward"]["api"]["sampling_params"]["proccorpus"])
             else:
                 raise AssertionError("YAML of which nobody says who reads it")
         elif re.search(r"^\w+=", block.text, re.MULTILINE):  # one script, whose lines need each other
@@ -204,12 +204,12 @@ class Reader:
     def shell(self, script: str) -> tuple[str, str]:
         """What it printed, and what it said on standard error."""
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        done = subprocess.run(
+        process = subprocess.run(
             ["bash", "-euc", script], cwd=self.folder, env=os.environ | {"PATH": path},
             capture_output=True, text=True, timeout=900, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
-        return done.stdout, done.stderr
+        assert process.returncode == 0, f"{script}: {process.stdout}{process.stderr}"
+        return process.stdout, process.stderr
 
     def serve(self, arguments: list[str]) -> None:
         """Starts it on a free port, opens what it prints, and lets it run until the page is read."""
@@ -249,23 +249,25 @@ ELSEWHERE = {
 }  # fmt: skip
 
 
-def check_by_dagster(said: dict) -> None:
+def check_by_dagster(run_config: dict) -> None:
     """Raises DagsterInvalidConfigError where Dagster refuses a run's configuration of the assets, or job, it is of."""
-    ops = said["ops"]
+    ops = run_config["ops"]
     job = dg.define_asset_job("asked", selection=dg.AssetSelection.assets(*ops))
-    dg.validate_run_config(dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"), said)
+    dg.validate_run_config(
+        dg.Definitions.merge(defs(), dg.Definitions(jobs=[job])).resolve_job_def("asked"), run_config
+    )
 
 
-def look_at(said: list[str]) -> None:
+def look_at(command_words: list[str]) -> None:
     """A target of the Makefile, or a script with the options that it is given."""
-    if said[0] == "make":
-        subprocess.run(["make", "-n", *said[1:]], cwd=ROOT, check=True, capture_output=True)
+    if command_words[0] == "make":
+        subprocess.run(["make", "-n", *command_words[1:]], cwd=ROOT, check=True, capture_output=True)
         return
-    rest = said[1:]
-    if rest[0] == "-m":
-        module = ROOT / rest[1].replace(".", "/")
-        rest = [str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py")), *rest[2:]]
-    script, *options = rest
+    later_words = command_words[1:]
+    if later_words[0] == "-m":
+        module = ROOT / later_words[1].replace(".", "/")
+        later_words = [str(module / "__main__.py" if module.is_dir() else module.with_suffix(".py")), *later_words[2:]]
+    script, *options = later_words
     text = (ROOT / script).read_text()
     for option in [w for w in options if w.startswith("--")]:
         assert f'"{option}"' in text, f"{script} has no {option}"
@@ -273,11 +275,11 @@ def look_at(said: list[str]) -> None:
 
 def wait_for_address(log: Path, process: subprocess.Popen) -> str:
     for _ in range(600):
-        found = re.search(r"http://127\.0\.0\.1:\d+\S*", log.read_text())
-        if found:
+        match = re.search(r"http://127\.0\.0\.1:\d+\S*", log.read_text())
+        if match:
             with contextlib.suppress(httpx.TransportError):
-                httpx.get(found[0], timeout=PATIENCE_S)
-                return found[0].rstrip("/.")
+                httpx.get(match[0], timeout=PATIENCE_S)
+                return match[0].rstrip("/.")
         assert process.poll() is None, log.read_text()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(0.1)
@@ -322,6 +324,6 @@ def test_what_a_page_says_works(reader: Reader, page: Path, capfd: pytest.Captur
         try:
             reader.block(block, shows)
         except Exception as e:
-            said = "".join(capfd.readouterr())[-2000:]
-            raise AssertionError(f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{said}") from e
+            output = "".join(capfd.readouterr())[-2000:]
+            raise AssertionError(f"{page.name}:{block.line}: {type(e).__name__}: {e}\n{output}") from e
     assert not reader.wrong, f"{page.name}: " + "\n\n".join(reader.wrong)

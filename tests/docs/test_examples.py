@@ -25,7 +25,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 
 def example(name: str, *options: str) -> str:
     """What the script prints."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(EXAMPLES / name), *options],
         cwd=ROOT,
         capture_output=True,
@@ -33,25 +33,25 @@ def example(name: str, *options: str) -> str:
         timeout=PATIENCE_S,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert process.returncode == 0, process.stderr
+    return process.stdout
 
 
 @pytest.mark.slow
 def test_a_dataset_is_labelled_and_asked_about_and_a_policy_cloned_from_it(tmp_path: Path) -> None:
     source = ["--source", str(ROOT / "samples/sim_short"), "--episodes", "0-3"]
-    said = example("label_and_train.py", *source, "--out", str(tmp_path))
-    least, most = map(float, re.findall(r"which weigh ([\d.]+) to ([\d.]+)", said)[0])
-    assert 0 <= least < most  # frames do not weigh alike
+    output = example("label_and_train.py", *source, "--out", str(tmp_path))
+    min_weight, max_weight = map(float, re.findall(r"which weigh ([\d.]+) to ([\d.]+)", output)[0])
+    assert 0 <= min_weight < max_weight  # frames do not weigh alike
     equal, weighted = (torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("equal", "rabc"))
     assert not torch.equal(equal["0.weight"], weighted["0.weight"])
-    errors = [float(e) for e in re.findall(r"mean squared error ([\d.]+)", said)]
+    errors = [float(e) for e in re.findall(r"mean squared error ([\d.]+)", output)]
     assert len(errors) == 2
     assert max(errors) < 1  # actions are of that size
 
     out = tmp_path / "to_look_at.csv"
-    said = example("ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out))
-    assert "mine" in said
+    output = example("ask_the_corpus.py", "--workspace", str(tmp_path / "workspace"), "--out", str(out))
+    assert "mine" in output
     assert list(pd.read_csv(out).columns) == ["dataset", "episode_index", "why"]
 
 
@@ -72,9 +72,12 @@ def test_the_notebook_and_the_page_on_python_run(tmp_path: Path, monkeypatch: py
     subprocess.run(command, cwd=ROOT, capture_output=True, timeout=PATIENCE_S, check=True)
     corpus = pc.open("workspace")
     # The file begins with the first episodes, one after the other
-    before, own = sum(len(corpus["sim_short"][k].progress) for k in range(3)), len(corpus["sim_short"][3].progress)
+    frames_before, num_frames = (
+        sum(len(corpus["sim_short"][k].progress) for k in range(3)),
+        len(corpus["sim_short"][3].progress),
+    )
     video = ROOT / "samples/sim_short/videos/observation.images.front/chunk-000/file-000.mp4"
-    frames = [frame.rgb() for frame in islice(decode(video), before, before + own)]
+    frames = [frame.rgb() for frame in islice(decode(video), frames_before, frames_before + num_frames)]
     write_video(tmp_path / "run.mp4", frames, fps=20)
     names: dict[str, Any] = {}
     notebook = json.loads((EXAMPLES / "corpus.ipynb").read_text())
@@ -95,6 +98,6 @@ def test_an_agent_learns_from_a_reward_server_to_play_a_run_to_its_end(tmp_path:
     frames = [np.full((48, 64, 3), 20 * n, np.uint8) for n in range(8)]
     video = write_video(tmp_path / "run.mp4", frames, fps=4)
     with running(Pixels()) as app:
-        said = example("reward_in_rl.py", "--url", app.state.url, "--video", str(video), "--task", "Brighten.")
-    (end,) = re.findall(r"the last ten episodes ended at ([\d.]+) of 7", said)
+        output = example("reward_in_rl.py", "--url", app.state.url, "--video", str(video), "--task", "Brighten.")
+    (end,) = re.findall(r"the last ten episodes ended at ([\d.]+) of 7", output)
     assert float(end) > 6  # by chance it is 1 or 2

@@ -52,13 +52,13 @@ def test_files_that_are_named_are_there() -> None:
 def test_commands_are_ours() -> None:
     for page in (*DOCS, ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for command in inline_commands(page):
-            said = words(re.sub(r"[<>]", "", command))
-            is_ours = said[0].removeprefix(".venv/bin/") == "proccorpus"
-            look_up(said[1:], whole=False) if is_ours else look_at(said)
+            command_words = words(re.sub(r"[<>]", "", command))
+            is_ours = command_words[0].removeprefix(".venv/bin/") == "proccorpus"
+            look_up(command_words[1:], whole=False) if is_ours else look_at(command_words)
         for command in [c for b in blocks(page) if b.kind in ("sh", "console") for c in b.commands]:
-            said = words(re.split(r"\s+# ", command)[0])
-            if "proccorpus" in said[0] and not re.search(r"[|<>;&$]", command):
-                look_up(said[1:], whole=False)
+            command_words = words(re.split(r"\s+# ", command)[0])
+            if "proccorpus" in command_words[0] and not re.search(r"[|<>;&$]", command):
+                look_up(command_words[1:], whole=False)
     assert ONLY_LOOKED_UP
 
 

@@ -89,13 +89,13 @@ def test_a_moved_folder_is_read_where_it_lies_now(case: Case) -> None:
     digest = checked(case.run("digest")).out
     second.parent.mkdir()
     first.rename(second)
-    gone = case.run("build", "--dataset", "arm", "--workers", 1)
-    assert gone.code
-    assert "no such file or folder" in gone.err
+    absent = case.run("build", "--dataset", "arm", "--workers", 1)
+    assert absent.code
+    assert "no such file or folder" in absent.err
 
     built(case, "--source", second, "--name", "arm")
-    again = built(case, "--dataset", "arm")
-    assert "no such file" not in again.out + again.err
+    second_build = built(case, "--dataset", "arm")
+    assert "no such file" not in second_build.out + second_build.err
     assert case.rows("SELECT source_uri FROM datasets") == [(str(second),)]
     [(config,)] = case.rows("SELECT config FROM build_configs WHERE dataset = 'arm'")
     assert str(second) in config
@@ -122,7 +122,7 @@ def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
     write_v2(case.source, RECORDINGS)
     build_first(case)
     signals = 'SELECT signal_index, "column", dimensions, names, closed, open FROM signals WHERE dataset = ? ORDER BY 1'
-    before = case.rows(SEGMENTS, ["arm"])
+    segments_before = case.rows(SEGMENTS, ["arm"])
     assert any("gripper" in str(row) for row in case.rows(signals, ["arm"])), "without a gripper nothing is tested"
     reverse_state(case.source)
     built(case, "--dataset", "arm", *accepted(case))
@@ -131,18 +131,18 @@ def test_reordered_columns_are_surveyed_anew(case: Case) -> None:
     build_first(fresh)
     assert case.rows(signals, ["arm"]) == fresh.rows(signals, ["arm"])
     assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"])
-    assert len(before) == len(fresh.rows(SEGMENTS, ["arm"]))
+    assert len(segments_before) == len(fresh.rows(SEGMENTS, ["arm"]))
     progress = "SELECT episode_index, frame_index, progress FROM active_progress ORDER BY 1, 2"
     assert case.rows(progress) == fresh.rows(progress)
 
 
 def accepted(case: Case) -> Sequence[str]:
     """The option that a build asks for, if it does."""
-    asked = case.run("build", "--dataset", "arm", "--workers", 1)
-    if asked.code == 0:
+    refusal = case.run("build", "--dataset", "arm", "--workers", 1)
+    if refusal.code == 0:
         return ()
-    assert asked.code == USAGE, asked
-    assert "--accept-changes" in asked.err, asked
+    assert refusal.code == USAGE, refusal
+    assert "--accept-changes" in refusal.err, refusal
     return ("--accept-changes",)
 
 
@@ -170,16 +170,16 @@ def test_videos_that_are_away_for_a_build_come_back_to_their_splits(case: Case) 
     say_outcome(case, "source_id", names[3])
     built(case, "--dataset", "arm")
     splits = "SELECT e.episode_index, e.source_id, s.split FROM episodes e JOIN splits s USING (dataset, episode_index)"
-    before = sorted(case.rows(splits))
-    assert len({split for _, _, split in before}) > 1
+    splits_before = sorted(case.rows(splits))
+    assert len({split for _, _, split in splits_before}) > 1
 
     put_videos(case, everything, [*names[1:4], *names[5:6]])
     built(case, "--dataset", "arm", *accepted(case))
     away = sorted(case.rows(splits))
-    assert {*away} < {*before}, "those that stay keep number and split"
+    assert {*away} < {*splits_before}, "those that stay keep number and split"
     put_videos(case, everything, names)
     built(case, "--dataset", "arm", *accepted(case))
-    assert sorted(case.rows(splits)) == before
+    assert sorted(case.rows(splits)) == splits_before
     assert outcomes(case) == [(3, names[3])]
 
 
@@ -237,8 +237,8 @@ def test_corrections_count_on_where_rows_are_equal(case: Case, change: str) -> N
 def assert_nothing_left(case: Case, withdrawn: int) -> None:
     """No label run of the only dataset has a row of an episode."""
     for table in words_kit.DERIVED:
-        held = case.rows(f"SELECT 1 FROM {table} WHERE episode_index = ? LIMIT 1", [withdrawn])
-        assert held == [], f"{table} has rows of the withdrawn run"
+        withdrawn_rows = case.rows(f"SELECT 1 FROM {table} WHERE episode_index = ? LIMIT 1", [withdrawn])
+        assert withdrawn_rows == [], f"{table} has rows of the withdrawn run"
 
 
 def assert_released(case: Case, withdrawn: int | None = None) -> None:
@@ -319,23 +319,23 @@ def test_a_name_in_use_is_not_taken_by_another_robot_unasked(case: Case) -> None
     say_outcome(case, "episode_index", 1)
     checked(case.run("takedown", "arm", "--episodes", 3, "--reason", "withdrawn"))
     built(case, "--dataset", "arm")
-    before = checked(case.run("digest")).out
-    other = another_robot(case.folder / "other")
-    refused = case.run("build", "--source", other, "--name", "arm", "--workers", 1)
+    digest_before = checked(case.run("digest")).out
+    other_source = another_robot(case.folder / "other")
+    refused = case.run("build", "--source", other_source, "--name", "arm", "--workers", 1)
     assert refused.code == USAGE, refused
     assert "--accept-changes" in assert_one_error_line(refused)
-    night = case.run("nightly", "--config", night_config(case, other), "--workers", 1)
+    night = case.run("nightly", "--config", night_config(case, other_source), "--workers", 1)
     assert night.code == ASKED, night
     assert "--accept-changes" in night.err
-    assert checked(case.run("digest")).out == before, "nothing is changed until a person accepts it"
+    assert checked(case.run("digest")).out == digest_before, "nothing is changed until a person accepts it"
 
-    built(case, "--source", other, "--name", "arm", "--accept-changes")
-    shown = case.rows("SELECT episode_index, status, success, reason FROM episodes ORDER BY 1")
-    assert [row[0] for row in shown] == [0, 1, 2, 3, 4]
-    assert [row for row in shown if row[1] != "ok" or row[2] is not None] == []
+    built(case, "--source", other_source, "--name", "arm", "--accept-changes")
+    episode_rows = case.rows("SELECT episode_index, status, success, reason FROM episodes ORDER BY 1")
+    assert [row[0] for row in episode_rows] == [0, 1, 2, 3, 4]
+    assert [row for row in episode_rows if row[1] != "ok" or row[2] is not None] == []
     assert case.rows("FROM current_outcomes") == []
     assert case.rows("FROM current_takedowns") == []
-    fresh = Case("lerobot_v2", case.folder / "fresh", other)
+    fresh = Case("lerobot_v2", case.folder / "fresh", other_source)
     fresh.folder.mkdir()
     build_first(fresh)
     assert case.rows(SEGMENTS, ["arm"]) == fresh.rows(SEGMENTS, ["arm"]), "another robot's grippers label these runs"

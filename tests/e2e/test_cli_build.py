@@ -30,9 +30,9 @@ def test_two_workers_make_the_same_bytes_as_one(built: Built, build: Build, away
     digest = ok(proccorpus("digest", "--format", "json", cwd=away, workspace=workspace)).json
     assert digest == digest_of(built.workspace)
     for folder, pattern in (("shards", "*.tar"), ("shards", "*.json"), ("keyframes", "*.jpg")):
-        one = hashes_of(built.workspace / folder, pattern)
-        assert hashes_of(workspace / folder, pattern) == one
-        assert one
+        single_hashes = hashes_of(built.workspace / folder, pattern)
+        assert hashes_of(workspace / folder, pattern) == single_hashes
+        assert single_hashes
 
 
 def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path, tmp_path: Path) -> None:
@@ -54,9 +54,9 @@ def test_a_folder_that_holds_datasets_is_those_datasets(source: Path, away: Path
     ]
     copies = "SELECT dataset, episode_index, other_dataset, other_episode, detail FROM checks WHERE check_name = 'copy'"
     assert rows(workspace, copies) == [("red_cubes", 0, "cubes", 0, "a copy of cubes episode 0: the rows are equal")]
-    shown = ok(proccorpus("inspect", "held", cwd=away)).out
-    assert "held holds 2 datasets" in shown
-    assert "proccorpus build --source held" in shown
+    inspected = ok(proccorpus("inspect", "held", cwd=away)).out
+    assert "held holds 2 datasets" in inspected
+    assert "proccorpus build --source held" in inspected
 
 
 def test_recognised_sources_without_a_usable_episode_leave_their_findings(build: Build, tmp_path: Path) -> None:
@@ -70,8 +70,8 @@ def test_recognised_sources_without_a_usable_episode_leave_their_findings(build:
     result = build(config, workspace, "--workers", 1)
     assert result.code == FAILED
     assert_one_error_line(result)
-    found = rows(workspace, "SELECT dataset, episode_index, reason, file FROM quarantine ORDER BY 1")
-    assert found == [
+    quarantined = rows(workspace, "SELECT dataset, episode_index, reason, file FROM quarantine ORDER BY 1")
+    assert quarantined == [
         ("alone", 0, "undecodable_video", "run.mp4"),
         ("folder", 0, "undecodable_video", "run.mp4"),
         ("meta", None, "no_metadata", "meta/info.json"),

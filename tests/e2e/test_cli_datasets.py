@@ -24,34 +24,36 @@ def case(tmp_path: Path) -> Case:
 
 def in_force(case: Case, dataset: str) -> Mapping[str, list[int]]:
     """The numbers at which each word is in force, and at which a build applied it."""
-    asked = {word: sql for word, (_, sql) in WORDS.items()} | {f"{word} applied": sql for word, sql in EFFECTS.items()}
-    return {name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in asked.items()}
+    queries = {word: sql for word, (_, sql) in WORDS.items()} | {
+        f"{word} applied": sql for word, sql in EFFECTS.items()
+    }
+    return {name: sorted(row[0] for row in case.rows(sql, [dataset])) for name, sql in queries.items()}
 
 
 def test_what_people_said_goes_with_a_dataset_to_another_name_and_back(case: Case) -> None:
-    before = in_force(case, DATASET)
-    assert all(before.values())
+    words_before = in_force(case, DATASET)
+    assert all(words_before.values())
     result = checked(case.run("datasets", "rename", DATASET, "limb"))
     assert "proccorpus build --dataset limb" in result.out
     checked(case.run("build", "--dataset", "limb", "--workers", 1))
-    assert in_force(case, "limb") == before
+    assert in_force(case, "limb") == words_before
     assert not any(in_force(case, DATASET).values())
     assert {name for (name,) in case.rows("SELECT DISTINCT dataset FROM samples")} == {"limb"}
     assert checked(case.run("build", "--dataset", "limb")).out.startswith("Everything is up to date")
-    taken = case.run("datasets", "rename", "limb", "Limb!")
-    assert (taken.code, "is no name" in assert_one_error_line(taken)) == (USAGE, True)
+    refused_name = case.run("datasets", "rename", "limb", "Limb!")
+    assert (refused_name.code, "is no name" in assert_one_error_line(refused_name)) == (USAGE, True)
 
 
 def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(case: Case, tmp_path: Path) -> None:
-    before, other = in_force(case, DATASET), write_v2(tmp_path / "other", OTHERS)
+    words_before, other_source = in_force(case, DATASET), write_v2(tmp_path / "other", OTHERS)
     # The name is in use
-    refused = case.run("build", "--source", other, "--name", DATASET)
+    refused = case.run("build", "--source", other_source, "--name", DATASET)
     text = assert_one_error_line(refused)
     assert refused.code == USAGE
     assert "10 episodes and their labels; 7 words of people" in text
-    assert in_force(case, DATASET) == before
+    assert in_force(case, DATASET) == words_before
     # Said so, the old one is put away
-    replaced = case.run("build", "--source", other, "--name", DATASET, "--replace", "--workers", 1)
+    replaced = case.run("build", "--source", other_source, "--name", DATASET, "--replace", "--workers", 1)
     assert replaced.code == DONE, replaced.err
     assert "what people said is kept as arm.1" in replaced.err
     assert not any(in_force(case, DATASET).values())
@@ -62,15 +64,15 @@ def test_what_people_said_of_a_removed_dataset_is_kept_and_no_word_on_another(ca
     assert case.rows("SELECT count(*) FROM samples") == [(0,)]
     checked(case.run("datasets", "rename", "arm.1", DATASET))
     checked(case.build())
-    assert in_force(case, DATASET) == before
+    assert in_force(case, DATASET) == words_before
     assert case.run("doctor").code == DONE
 
 
 def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
     """Asked while the build says what it has made, which is in the middle of it."""
-    before, asked = in_force(case, DATASET), list[Result]()
+    words_before, command_results = in_force(case, DATASET), list[Result]()
     with opened(Workspace(case.workspace)) as lake:
-        anew = with_samples(built(lake, DATASET), {"window_frames": 3})
+        changed_build = with_samples(built(lake, DATASET), {"window_frames": 3})
 
     class Asking(BuildListener):
         def stage_done(self, done: StageReport) -> None:
@@ -78,26 +80,26 @@ def test_a_dataset_is_not_pulled_from_under_a_build(case: Case) -> None:
 
     def ask() -> None:
         for words in (("remove", DATASET, "--yes"), ("rename", DATASET, "limb")):
-            asked.append(case.run("datasets", *words))
+            command_results.append(case.run("datasets", *words))
 
-    assert run_build(Workspace(case.workspace), [anew], 1, Asking()).failed == []
-    assert asked
-    for result in asked:
+    assert run_build(Workspace(case.workspace), [changed_build], 1, Asking()).failed == []
+    assert command_results
+    for result in command_results:
         text = assert_one_error_line(result)
         assert (result.code, "until the build has ended" in text, f"process {os.getpid()}" in text) == (
             USAGE,
             True,
             True,
         )
-    assert in_force(case, DATASET) == before
+    assert in_force(case, DATASET) == words_before
     checked(case.run("datasets", "rename", DATASET, "limb"))
 
 
 def test_a_source_that_holds_nothing_of_what_was_known_is_asked_about(case: Case, tmp_path: Path) -> None:
     """The old folder is gone, so that its name is free to move, and the new one holds other runs."""
-    other = write_v2(tmp_path / "other", OTHERS)
+    other_source = write_v2(tmp_path / "other", OTHERS)
     case.source.rename(tmp_path / "away")
-    refused = case.run("build", "--source", other, "--name", DATASET)
+    refused = case.run("build", "--source", other_source, "--name", DATASET)
     assert refused.code != DONE
     assert "none of its 10 recordings" in refused.err
     assert case.rows("SELECT count(*) FROM episodes") == [(10,)]

@@ -26,8 +26,8 @@ def predictions(tmp_path: Path) -> Path:
                 "closest_idx": str(min(3, k + 1)),
                 "progress_score": f"{share:.0%}",
             }
-            said = f"<ref>{min(3, k + 1)}</ref><score>{share:.0%}</score>" if k < 3 else "?"
-            lines.append(json.dumps({"meta_data": meta, "response": said}) + "\n")
+            response_text = f"<ref>{min(3, k + 1)}</ref><score>{share:.0%}</score>" if k < 3 else "?"
+            lines.append(json.dumps({"meta_data": meta, "response": response_text}) + "\n")
     path = tmp_path / "model_a.jsonl"
     path.write_text("".join(lines))
     return path
@@ -51,19 +51,19 @@ def test_a_file_is_scored_without_a_workspace_and_kept_in_one_if_asked(predictio
     sql = "SELECT model, value, low, n, coverage FROM leaderboard WHERE metric = 'score_error' AND slice = 'all'"
     assert lake.rows(sql) == [("model_a", 0.25, 0.25, 3, 0.75)]
     ((run_id, config),) = lake.rows("SELECT eval_run, config FROM eval_runs")
-    kept = tmp_path / "ws" / json.loads(config)["predictions"]
-    assert kept.read_bytes() == predictions.read_bytes()
+    stored_file = tmp_path / "ws" / json.loads(config)["predictions"]
+    assert stored_file.read_bytes() == predictions.read_bytes()
     assert run_id in stored.err
 
 
 def test_two_files_are_compared(predictions: Path, tmp_path: Path) -> None:
-    other = tmp_path / "model_b.jsonl"
-    other.write_text(predictions.read_text().replace("<score>33%", "<score>66%"))
-    words = ("eval", "compare", predictions, other, "--benchmark", "progress-bench", "--format", "json")
-    done = proccorpus(*words, cwd=tmp_path)
-    assert done.code == 0, done.err
-    found = done.json
-    assert (found["common"], found["only_first"]) == (3, 0)
-    by_metric = {d["metric"]: d for d in found["differences"]}
+    other_file = tmp_path / "model_b.jsonl"
+    other_file.write_text(predictions.read_text().replace("<score>33%", "<score>66%"))
+    words = ("eval", "compare", predictions, other_file, "--benchmark", "progress-bench", "--format", "json")
+    result = proccorpus(*words, cwd=tmp_path)
+    assert result.code == 0, result.err
+    comparison = result.json
+    assert (comparison["common"], comparison["only_first"]) == (3, 0)
+    by_metric = {d["metric"]: d for d in comparison["differences"]}
     assert by_metric["score_error"]["value"] == pytest.approx(-0.33 / 0.67 / 4)
     assert by_metric["ref_error"]["value"] == 0

@@ -21,9 +21,9 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
         == "note: tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)\n"
     )
     words = ("import", "frame-signals", out, "--name", "tiny", "--format", "json")
-    done = json.loads(ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace)).out)
-    assert (done["form"], done["episodes"], done["refused"]) == ("frame-signals", 5, [])
-    for wrong, why in (
+    imported = json.loads(ok(proccorpus(*words, cwd=tmp_path, workspace=own.workspace)).out)
+    assert (imported["form"], imported["episodes"], imported["refused"]) == ("frame-signals", 5, [])
+    for wrong, reason_pattern in (
         (("import", "frame-signals", tmp_path / "gone", "--name", "tiny"), "no such file"),
         (("import", "frame-signals", __file__, "--name", "tiny"), "no Parquet file"),
         (("import", "mine", out, "--name", "tiny"), "there is no form mine"),
@@ -32,7 +32,7 @@ def test_signals_of_frames_go_out_and_come_in(own: Built, tmp_path: Path):
     ):
         result = proccorpus(*wrong, cwd=tmp_path, workspace=own.workspace)
         assert result.code == USAGE
-        assert why in assert_one_error_line(result)
+        assert reason_pattern in assert_one_error_line(result)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ bring_pandas_back()
 import pandas
 print(pandas.DataFrame({"a": [1]})["a"].sum(), duckdb.connect().execute("SELECT ?", [pandas.NaT]).fetchall())
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["pandas is left out of this process: core.imports", "1 [(None,)]"]
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert process.stdout.splitlines() == ["pandas is left out of this process: core.imports", "1 [(None,)]"]
 
 
 def test_an_option_that_is_none_is_told_with_the_nearest_one(away: Path) -> None:

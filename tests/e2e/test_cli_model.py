@@ -24,14 +24,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ask(workspace: Path, *arguments: str | Path) -> Result:
-    at = None if arguments[0] == "convert" else workspace
-    return proccorpus("model", *arguments, cwd=workspace, workspace=at, timeout_s=300)
+    model_workspace = None if arguments[0] == "convert" else workspace
+    return proccorpus("model", *arguments, cwd=workspace, workspace=model_workspace, timeout_s=300)
 
 
 def test_listed_merged_and_checked(workspace: Path) -> None:
-    done = ask(workspace, "merge", "--all", "--format", "json")
-    assert done.code == 0, done.err
-    assert [Path(r["model"]).name for r in json.loads(done.out)] == ["other.merged", "run.merged"]
+    result = ask(workspace, "merge", "--all", "--format", "json")
+    assert result.code == 0, result.err
+    assert [Path(r["model"]).name for r in json.loads(result.out)] == ["other.merged", "run.merged"]
     kinds = {r["model"]: r["is"] for r in json.loads(ask(workspace, "list", "--format", "json").out)}
     assert kinds == {
         "base": "whole",
@@ -40,8 +40,10 @@ def test_listed_merged_and_checked(workspace: Path) -> None:
         "run": "adapter of base",
         "run.merged": "run merged",
     }
-    named = Lake(Workspace(workspace), read_only=True).rows("SELECT training_run, path FROM checkpoints ORDER BY 1")
-    assert named == [("other.merged", "models/other.merged"), ("run.merged", "models/run.merged")]
+    checkpoint_rows = Lake(Workspace(workspace), read_only=True).rows(
+        "SELECT training_run, path FROM checkpoints ORDER BY 1"
+    )
+    assert checkpoint_rows == [("other.merged", "models/other.merged"), ("run.merged", "models/run.merged")]
     assert 0 < json.loads(ask(workspace, "check", "run.merged", "--format", "json").out)["progress"] < 1
 
 
@@ -49,7 +51,7 @@ def test_an_unsafe_pickle_is_one_line(workspace: Path, tmp_path: Path) -> None:
     backbone, processor = tiny()
     folder = write_plain(tmp_path / "in", backbone, processor)
     torch.save({"x": Path("/tmp")}, folder / "pytorch_model.bin")  # a class, which a pickle would call
-    done = ask(workspace, "convert", folder, tmp_path / "out")
-    assert done.code == 1
-    (line,) = done.err.splitlines()
+    result = ask(workspace, "convert", folder, tmp_path / "out")
+    assert result.code == 1
+    (line,) = result.err.splitlines()
     assert "is not loaded: it holds more than weights (pathlib" in line

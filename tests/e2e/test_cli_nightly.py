@@ -50,19 +50,19 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     assert "left out: other with" in night.err
     lake = Lake(space, read_only=True)
     assert lake.column("SELECT DISTINCT dataset FROM stage_runs ORDER BY 1") == ["other", "right", "sim_short"]
-    held = "SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1"
-    assert lake.column(held) == ["right", "sim_short"], "what has no licence is left out, what is allowed is not"
+    query = "SELECT DISTINCT dataset FROM release_shards WHERE name = 'nightly' ORDER BY 1"
+    assert lake.column(query) == ["right", "sim_short"], "what has no licence is left out, what is allowed is not"
     assert lake.rows("SELECT 1 FROM eval_runs WHERE release = 'nightly' AND model = ?", [model])
-    before = stages(lake)
+    stages_before = stages(lake)
     lake.con.close()
 
     (tmp_path / "away").rename(tmp_path / "left")
     night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
     assert night.code == 0, night
     lake = Lake(space, read_only=True)
-    assert {dataset for dataset, *_ in stages(lake) - before} == {"left"}
-    assert before <= stages(lake), "nothing else was built twice"
-    assert lake.column(held) == ["left", "right", "sim_short"]
+    assert {dataset for dataset, *_ in stages(lake) - stages_before} == {"left"}
+    assert stages_before <= stages(lake), "nothing else was built twice"
+    assert lake.column(query) == ["left", "right", "sim_short"]
     lake.con.close()
 
     # Most of what was read is gone: maybe a disk that is not mounted
@@ -72,14 +72,19 @@ def test_a_night_goes_on_without_a_folder_that_is_gone(config: Path, tmp_path: P
     night = proccorpus("nightly", "--config", config, "--workers", 1, cwd=tmp_path, workspace=space.root)
     assert night.code == PARTIAL, night
     assert "is half there: 6 of 6 files" in night.err
-    assert Lake(space, read_only=True).column(held) == ["left", "right", "sim_short"]
+    assert Lake(space, read_only=True).column(query) == ["left", "right", "sim_short"]
 
 
 def test_a_build_that_is_told_to_end_does_so_soon(tmp_path: Path) -> None:
     source, workspace = make_dataset(tmp_path / "tiny"), tmp_path / "w"
     words = ["build", "--source", source, "--name", "tiny", "--workspace", workspace]
-    told: dict[str, Any] = {"env": environment(), "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([PROGRAM, *words], **told) as running:
+    popen_options: dict[str, Any] = {
+        "env": environment(),
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    with subprocess.Popen([PROGRAM, *words], **popen_options) as running:
         while not (workspace / "catalog.sqlite").exists() and running.poll() is None:
             time.sleep(0.05)
         began_s = time.monotonic()

@@ -17,16 +17,18 @@ def test_import_build_and_undo(
     own: Built, build: Callable[..., Result], ask: Callable[..., Result], away: Path
 ) -> None:
     ask = partial(ask, "outcomes")
-    before = digest_of(own.workspace)
+    digest_before = digest_of(own.workspace)
     assert ok(ask("--format", "json")).json == [
         {"dataset": "tiny", "source": "not known", "episodes": 5, "succeeded": 0, "failed": 0}
     ]
     assert "Nobody said how any run ended." in ok(ask("list")).out
-    said = away / "seen.csv"
-    said.write_text("episode_index,success\n3,perhaps\n")
-    assert "nothing was imported: line 2: success" in assert_one_error_line(ask("import", said, "--dataset", "tiny"))
-    said.write_text("episode_index,success,note,by\n3,no,it fell,Ann\n0,yes,,Ann\n")
-    imported = ok(ask("import", said, "--dataset", "tiny", "--format", "json")).json
+    outcome_file = away / "seen.csv"
+    outcome_file.write_text("episode_index,success\n3,perhaps\n")
+    assert "nothing was imported: line 2: success" in assert_one_error_line(
+        ask("import", outcome_file, "--dataset", "tiny")
+    )
+    outcome_file.write_text("episode_index,success,note,by\n3,no,it fell,Ann\n0,yes,,Ann\n")
+    imported = ok(ask("import", outcome_file, "--dataset", "tiny", "--format", "json")).json
     assert imported | {"import_id": ""} == {
         "dataset": "tiny",
         "import_id": "",
@@ -56,4 +58,4 @@ def test_import_build_and_undo(
     ok(ask("undo", imported["import_id"], "--comment", "looked again"))
     assert "was taken back by" in assert_one_error_line(ask("undo", imported["import_id"]))
     ok(build(own.config, own.workspace, "--workers", 1))
-    assert digest_of(own.workspace) | {"outcomes": ""} == before | {"outcomes": ""}
+    assert digest_of(own.workspace) | {"outcomes": ""} == digest_before | {"outcomes": ""}

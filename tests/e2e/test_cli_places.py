@@ -77,19 +77,19 @@ def read_only(made: Made, tmp_path: Path) -> Iterator[Path]:
 def test_a_workspace_that_may_only_be_read(read_only: Path) -> None:
     script = f"PLACE, PAGES = {str(read_only)!r}, {PAGES!r}\n{RUN}"
     commands = json.dumps([*READING, *WRITING])
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", READER, script, commands],
         cwd=ROOT, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told, pages = json.loads(done.stdout.splitlines()[-1])
-    for arguments, (code, said) in zip(READING, told, strict=False):
-        assert code == DONE, (arguments, said)
-    for arguments, (code, said) in zip(WRITING, told[len(READING) :], strict=True):
-        assert code == FAILED, (arguments, said)
-        assert len(said.splitlines()) == 1, (arguments, said)
-        assert "permission denied" in said
-        assert str(read_only) in said
+    assert process.returncode == 0, process.stderr
+    results, pages = json.loads(process.stdout.splitlines()[-1])
+    for arguments, (code, message) in zip(READING, results, strict=False):
+        assert code == DONE, (arguments, message)
+    for arguments, (code, message) in zip(WRITING, results[len(READING) :], strict=True):
+        assert code == FAILED, (arguments, message)
+        assert len(message.splitlines()) == 1, (arguments, message)
+        assert "permission denied" in message
+        assert str(read_only) in message
     assert pages == dict.fromkeys(PAGES, 200)
 
 

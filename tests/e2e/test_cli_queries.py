@@ -73,15 +73,18 @@ def test_status(built: Built, ask: Ask) -> None:
 
 def test_datasets_lists_registry_and_workspace(ask: Ask) -> None:
     listed = ask("datasets", "--format", "json").json
-    found = {r["dataset"]: r for r in listed}
-    assert len(listed) == len(found) == 42, "39 published, two of ours, and tiny"
-    assert list(found) == sorted(found)
+    listed_by_name = {r["dataset"]: r for r in listed}
+    assert len(listed) == len(listed_by_name) == 42, "39 published, two of ours, and tiny"
+    assert list(listed_by_name) == sorted(listed_by_name)
     keys = {"dataset", "title", "robot", "format", "role", "license", "episodes", "source", "built"}
     assert all(set(r) == keys for r in listed)
-    assert found["tiny"]["built"] is True
-    assert (found["tiny"]["robot"], found["tiny"]["episodes"]) == ("tiny_arm", None)
-    assert (found["sim_long"]["built"], found["sim_long"]["role"]) == (False, "ood")
-    assert (found["droid"]["episodes"], found["droid"]["source"]) == (95658, "hf://lerobot/droid_1.0.1")
+    assert listed_by_name["tiny"]["built"] is True
+    assert (listed_by_name["tiny"]["robot"], listed_by_name["tiny"]["episodes"]) == ("tiny_arm", None)
+    assert (listed_by_name["sim_long"]["built"], listed_by_name["sim_long"]["role"]) == (False, "ood")
+    assert (listed_by_name["droid"]["episodes"], listed_by_name["droid"]["source"]) == (
+        95658,
+        "hf://lerobot/droid_1.0.1",
+    )
 
 
 def test_datasets_show(built: Built, ask: Ask) -> None:
@@ -100,7 +103,7 @@ def test_datasets_show(built: Built, ask: Ask) -> None:
 
 
 def test_inspect(source: Path, away: Path) -> None:
-    found = ok(proccorpus("inspect", source, "--format", "json", cwd=away)).json
+    inspected = ok(proccorpus("inspect", source, "--format", "json", cwd=away)).json
     expected = {
         "format": "lerobot_v2.0",
         "robot": "tiny_arm",
@@ -113,10 +116,10 @@ def test_inspect(source: Path, away: Path) -> None:
         "tasks": sorted(TASKS),
         "findings": [],
     }
-    assert {k: found[k] for k in expected} == expected
-    (gripper,) = found["signals"]
+    assert {k: inspected[k] for k in expected} == expected
+    (gripper,) = inspected["signals"]
     assert (gripper["arm"], gripper["names"], gripper["dimensions"]) == ("", ["gripper"], [2])
-    assert {row["signal"] for row in found["signal_lags"]} >= {"state"}
+    assert {row["signal"] for row in inspected["signal_lags"]} >= {"state"}
     table = ok(proccorpus("inspect", source, cwd=away)).out
     (line,) = [line.split() for line in table.splitlines() if line.split()[:1] == ["gripper"]]
     assert line[1:4] == ["state[2]", "gripper", "0..1"]
@@ -128,10 +131,10 @@ def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own: Built
     rows_path(own.source, 4).write_bytes(rows_path(own.source, 4).read_bytes()[:200])
     result = proccorpus("inspect", own.source, "--format", "json", cwd=away)
     assert (result.code, result.err) == (1, "")
-    found = {f["episode_index"]: f for f in result.json["findings"]}
-    assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(found[1])
-    assert (found[1]["reason"], found[1]["severity"]) == ("undecodable_video", "unusable")
-    assert (found[4]["reason"], found[4]["severity"]) == ("unreadable_data", "unusable")
+    finding_by_episode = {f["episode_index"]: f for f in result.json["findings"]}
+    assert {"reason", "detail", "severity", "episode_index", "camera", "file"} <= set(finding_by_episode[1])
+    assert (finding_by_episode[1]["reason"], finding_by_episode[1]["severity"]) == ("undecodable_video", "unusable")
+    assert (finding_by_episode[4]["reason"], finding_by_episode[4]["severity"]) == ("unreadable_data", "unusable")
 
 
 # SQL
@@ -139,8 +142,8 @@ def test_inspect_ends_with_one_when_something_is_worse_than_a_warning(own: Built
 
 def test_json_is_complete_and_a_table_shows_a_hundred_rows(built: Built, away: Path, ask: Ask) -> None:
     query = "SELECT episode_index, frame_index, timestamp_s FROM frames ORDER BY 1, 2"
-    found = ask("sql", query, "--format", "json").json
-    assert found == [
+    query_rows = ask("sql", query, "--format", "json").json
+    assert query_rows == [
         {"episode_index": e, "frame_index": k, "timestamp_s": pytest.approx(k / FPS)}
         for e, n in enumerate(LENGTHS)
         for k in range(n)
@@ -171,9 +174,9 @@ def test_likeness_for_people_and_scripts(built: Built, away: Path, tmp_path: Pat
     def ask(*arguments: object) -> Result:
         return ok(proccorpus("like", "b", 0, *arguments, cwd=away, workspace=space.root))
 
-    shown = ask("--frame", 3).out
-    assert "b episode 0 by front, as grey@64 sees it." in shown
-    assert "did not look at frame 3: compared is the nearest that it did, 2." in shown
+    output = ask("--frame", 3).out
+    assert "b episode 0 by front, as grey@64 sees it." in output
+    assert "did not look at frame 3: compared is the nearest that it did, 2." in output
     answer = ask("--frame", 2, "--format", "json").json
     assert (answer["asked"]["frame_index"], answer["asked"]["encoder"]) == (2, "grey@64")
     (row,) = answer["similar"]

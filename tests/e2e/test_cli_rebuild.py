@@ -48,12 +48,12 @@ def test_a_selection_of_episodes_only_grows(built: Built, build: Build, tmp_path
 
 @pytest.mark.slow
 def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Build, tmp_path: Path) -> None:
-    before, old = stage_times(own.workspace), digest_of(own.workspace)
+    times_before, old = stage_times(own.workspace), digest_of(own.workspace)
     write_video(own.source, 2, LENGTHS[2], grey=120)
     result = build(own.config, own.workspace, "--workers", 1)
     assert result.code == DONE
     assert "recordings: 1 unsure" in result.err, "equal rows below other pictures"
-    redone = stages_redone(own.workspace, before)
+    redone = stages_redone(own.workspace, times_before)
     assert {stage for stage, chunk in redone if chunk == 1} == set(PER_CHUNK)
     # A run of another task is shown by samples of other chunks, too: these alone are made again
     assert {stage for stage, chunk in redone if chunk != 1} <= {"samples", "shards"}
@@ -69,17 +69,17 @@ def test_a_changed_episode_redoes_its_chunk_and_no_other(own: Built, build: Buil
 
 
 def test_new_samples_settings_redo_samples_and_shards_only(own: Built, build: Build, tmp_path: Path) -> None:
-    before, old = stage_times(own.workspace), digest_of(own.workspace)
+    times_before, old = stage_times(own.workspace), digest_of(own.workspace)
     config = write_config(own.config.parent, own.source, "[samples]\nprogress_per_episode = 3")
     result = ok(build(config, own.workspace, "--workers", 1))
     assert result.out.startswith("6 stages run")
-    assert stages_redone(own.workspace, before) == {(s, c) for s in ("samples", "shards") for c in range(3)}
+    assert stages_redone(own.workspace, times_before) == {(s, c) for s in ("samples", "shards") for c in range(3)}
     new = digest_of(own.workspace)
     assert {t for t in new if new[t] != old[t]} == {"samples", "shards", "sample_location"}
-    asked = rows(
+    chunk_rows = rows(
         own.workspace, "SELECT DISTINCT count(*) FROM samples WHERE family = 'procvqa_c' GROUP BY episode_index"
     )
-    assert asked == [(3,)]
+    assert chunk_rows == [(3,)]
 
 
 @pytest.mark.slow
@@ -98,6 +98,6 @@ def test_each_motion_setting_has_its_own_label_run(own: Built, build: Build) -> 
     ok(build(write_config(own.config.parent, own.source), own.workspace, "--workers", 1))
     for table in FOLLOWING:
         assert rows(own.workspace, f"SELECT DISTINCT label_run FROM {table}") == [(first,)], table
-    again = digest_of(own.workspace)
+    digest_again = digest_of(own.workspace)
     labels = {"segments", "progress", "episode_labels", "label_quality"}
-    assert {t for t in again if again[t] != original[t]} <= labels, "only labels that do not count"
+    assert {t for t in digest_again if digest_again[t] != original[t]} <= labels, "only labels that do not count"

@@ -46,17 +46,17 @@ def test_add_list_join_and_remove(ask: Callable[..., Result]) -> None:
 
 
 def test_suggest_names_the_run_to_label_next(ask: Callable[..., Result]) -> None:
-    shown = ok(ask("references", "suggest", "tiny")).out
-    assert "error_at_1" in shown
+    output = ok(ask("references", "suggest", "tiny")).out
+    assert "error_at_1" in output
     [plate, drawer] = ok(ask("references", "suggest", "tiny", "--format", "json")).json
     assert (plate["task"], drawer["task"]) == (PLATE, DRAWER)
-    assert f"{PLATE}: label episode {plate['label_next']}; then " in shown
-    assert "judged by pictures, state and grippers" in shown
+    assert f"{PLATE}: label episode {plate['label_next']}; then " in output
+    assert "judged by pictures, state and grippers" in output
 
     ok(ask("references", "add", "tiny", plate["label_next"]))
-    [after] = ok(ask("references", "suggest", "tiny", "--task", PLATE, "--format", "json")).json
-    assert after["references"] == [plate["label_next"]]
-    assert after["label_next"] in plate["then"]
+    [suggestion_after] = ok(ask("references", "suggest", "tiny", "--task", PLATE, "--format", "json")).json
+    assert suggestion_after["references"] == [plate["label_next"]]
+    assert suggestion_after["label_next"] in plate["then"]
     for arguments, message in ((("nix",), "no dataset 'nix'"), (("tiny", "--task", "sweep"), "has the text 'sweep'")):
         refused = ask("references", "suggest", *arguments)
         assert refused.code == 2

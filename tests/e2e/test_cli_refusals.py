@@ -81,7 +81,7 @@ def given(source: Path, tmp_path: Path) -> Path:
 def test_wrong_use_leaves_no_workspace(
     case: str, source: Path, given: Path, away: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    words, named, *changed = CASES[case]
+    words, named_text, *changed = CASES[case]
     if changed:
         file, text = given / changed[0], changed[1]
         file.write_text(text[1:] if text.startswith("=") else file.read_text() + text)
@@ -91,7 +91,7 @@ def test_wrong_use_leaves_no_workspace(
     result = called(capfd, *(word.format(made=given, source=source) for word in shlex.split(words)))
     line = assert_one_error_line(result)
     assert (result.code, result.out) == (USAGE, "")
-    assert named in line
+    assert named_text in line
     assert not workspace.exists()
     assert list(away.iterdir()) == []
 

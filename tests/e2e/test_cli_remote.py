@@ -72,7 +72,7 @@ def test_a_file_that_cannot_be_fetched(run: Callable[..., Result], hub: Hub, sou
 
 def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: Path) -> None:
     build = ("build", "--name", "tiny", "--source")
-    for arguments, code, why in (
+    for arguments, code, reason_pattern in (
         ((*build, "hf://someone"), USAGE, "hf://owner/name"),
         ((*build, source, "--revision", "main"), USAGE, "--revision needs a dataset on the hub"),
         ((*build, f"hf://{REPO}", "--revision", "v9"), FAILED, "cannot fetch its revision .* at revision v9: 404"),
@@ -80,7 +80,7 @@ def test_refusals(run: Callable[..., Result], hub: Hub, source: Path, tmp_path: 
         result = run(*arguments)
         assert result.code == code
         line = assert_one_error_line(result)
-        assert re.search(why, line), line
+        assert re.search(reason_pattern, line), line
     result = run(*build, f"hf://{REPO}", token="wrong")
     assert (result.code, "HF_TOKEN" in assert_one_error_line(result)) == (FAILED, True)
     assert not (tmp_path / "workspace/catalog.sqlite").exists()

@@ -63,20 +63,20 @@ def numbers(rows: list[dict[str, Any]]) -> dict[int, float]:
 
 def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, video: Path, tmp_path: Path) -> None:
     [dataset] = {row[0] for row in open_lake(Workspace(own.workspace)).rows("SELECT dataset FROM episodes")}
-    like = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
+    like_options = ("--like", f"{dataset}/0", "--like", f"{dataset}/1")
     out = tmp_path / "rewards.jsonl"
-    done = proccorpus(
-        "reward", video, "--task", TASKS[0], *like, "--out", out, "--format", "json", cwd=tmp_path,
+    result = proccorpus(
+        "reward", video, "--task", TASKS[0], *like_options, "--out", out, "--format", "json", cwd=tmp_path,
         workspace=own.workspace,
     )  # fmt: skip
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     rows = read(out)
     assert {r["source"] for r in rows} == {"shown"}
     assert all(r["unsure"] is None and r["spread"] >= 0 for r in rows)
     assert rows[-1]["progress"] > 0.9 > 0.3 > rows[0]["progress"]  # it is shown itself
 
     # As an environment here would ask; tests/eval/reward/test_shown.py has a server give the same
-    local = LocalSession(shown_scorer(Workspace(own.workspace), like[1::2]), TASKS[0], FPS)
+    local = LocalSession(shown_scorer(Workspace(own.workspace), like_options[1::2]), TASKS[0], FPS)
     live = [local.append(frame.rgb()) for frame in decode(video)]
     assert live[-1].success is not None
     assert {k: live[k].progress for k in numbers(rows)} == pytest.approx(numbers(rows), abs=TOLERANCE)
@@ -84,11 +84,11 @@ def test_a_run_is_laid_beside_shown_ones_the_same_from_everywhere(own: Built, vi
 
 def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Path, video: Path, tmp_path: Path) -> None:
     out, overlay = tmp_path / "rewards.jsonl", tmp_path / "overlay.mp4"
-    done = proccorpus(
+    result = proccorpus(
         "reward", video, "--task", TASKS[0], "--model", checkpoint, "--out", out, "--overlay", overlay, "--fps", 4,
         "--format", "json", cwd=tmp_path, workspace=own.workspace,
     )  # fmt: skip
-    assert done.code == 0, done.err
+    assert result.code == 0, result.err
     rows = read(out)
     assert [r["frame_index"] for r in rows] == [k for k in range(LENGTHS[0]) if k not in (3, 7, 13, 17)]
     assert {tuple(r) for r in rows} == {
@@ -97,8 +97,8 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
     assert all(0 < r["progress"] < 1 and r["failure"] is None and r["source"] == "head" for r in rows)
     assert all(r["success"] == (r["done"] >= 0.5) for r in rows)
     assert [r["timestamp_s"] for r in rows] == pytest.approx([r["frame_index"] / FPS for r in rows])
-    assert done.json["rows"] == len(rows)
-    assert done.json["last_progress"] == rows[-1]["progress"]
+    assert result.json["rows"] == len(rows)
+    assert result.json["last_progress"] == rows[-1]["progress"]
 
     with av.open(str(overlay)) as container:
         (stream,) = container.streams
@@ -138,16 +138,16 @@ def test_a_videos_reward_is_the_same_from_everywhere(own: Built, checkpoint: Pat
 
 
 def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, checkpoint: Path, tmp_path: Path) -> None:
-    asked = ("reward", "--dataset", "tiny", "--episode")
-    none_yet = proccorpus(*asked, 0, cwd=tmp_path, workspace=own.workspace)
+    command_words = ("reward", "--dataset", "tiny", "--episode")
+    none_yet = proccorpus(*command_words, 0, cwd=tmp_path, workspace=own.workspace)
     assert (none_yet.code, "no model was trained in this workspace yet" in none_yet.err) == (2, True), none_yet.err
     # Two trained models, of which the second is newer
     lake = Lake(Workspace(own.workspace))
     for number, name in enumerate(("old", "new")):
         shutil.copytree(checkpoint, own.workspace / "models" / name)
-        at = datetime(2026, 1, 1 + number, tzinfo=UTC)
-        run = {"training_run": name, "recipe": f"recipe_{name}", "created_at": at}
-        place = {"training_run": name, "step": 1, "path": f"models/{name}", "created_at": at}
+        created_at = datetime(2026, 1, 1 + number, tzinfo=UTC)
+        run = {"training_run": name, "recipe": f"recipe_{name}", "created_at": created_at}
+        place = {"training_run": name, "step": 1, "path": f"models/{name}", "created_at": created_at}
         lake.upsert(
             f"training run {name}",
             training_runs=TABLES["training_runs"].rows([run]),
@@ -156,16 +156,16 @@ def test_an_episode_is_scored_by_its_number_and_the_newest_model(own: Built, che
     assert [named_model(lake, name) for name in ("latest", "recipe_old", "other")] == ["new", "old", "other"]
     lake.con.close()
     overlay = tmp_path / "second.mp4"
-    done = proccorpus(*asked, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
-    assert done.code == 0, done.err
+    result = proccorpus(*command_words, 1, "--fps", FPS, "--overlay", overlay, cwd=tmp_path, workspace=own.workspace)
+    assert result.code == 0, result.err
     # Its own frames alone, of a file that may hold several episodes, and its own task
     rows = read(tmp_path / "tiny-1.rewards.jsonl")
     assert [row["frame_index"] for row in rows] == list(range(LENGTHS[1]))
     assert overlay.stat().st_size > 1000
     clip, task = episode_clip(Workspace(own.workspace), "tiny", 1)
     scorer = open_checkpoint(own.workspace / "models" / "new")
-    said = list(score_clip(scorer, clip, task, score_fps=FPS))
-    assert numbers(said) == pytest.approx(numbers(rows), abs=TOLERANCE)
+    clip_rows = list(score_clip(scorer, clip, task, score_fps=FPS))
+    assert numbers(clip_rows) == pytest.approx(numbers(rows), abs=TOLERANCE)
     for arguments, message in (
         (("tin", "--episode", 0), "there is no dataset 'tin'; built: tiny; did you mean tiny?"),
         (("tiny", "--episode", 99), "tiny has no episode 99"),
@@ -234,8 +234,8 @@ def test_a_data_set_that_was_stopped_goes_on_where_it_was(own: Built, checkpoint
     half = Lake(Workspace(own.workspace), read_only=True).rows("SELECT * FROM eval_predictions ORDER BY ALL")
     assert {r[1:3] for r in half} == {("tiny", 0), ("tiny", 1)}
     scorer.score = until(99)  # type: ignore[method-assign]
-    done = score_episodes(lake, scorer, "bars", episodes)
-    assert (done.episodes, done.scored_now, done.failures) == (5, 3, 0)
+    result = score_episodes(lake, scorer, "bars", episodes)
+    assert (result.episodes, result.scored_now, result.failures) == (5, 3, 0)
     whole = lake.rows("SELECT * FROM eval_predictions ORDER BY ALL")
     assert [r for r in whole if r[2] < 2] == half
     assert score_episodes(lake, scorer, "bars", episodes).scored_now == 0
@@ -267,26 +267,26 @@ def broken(tmp_path: Path, video: Path) -> dict[str, Path]:
     return {p.stem: p for p in folder.iterdir()}
 
 
-def clock(videos: dict[str, Path], out: Path, **more: Any) -> Any:
-    return score_video(ScorerConfig(baseline="clock"), videos, "go", out, **more)
+def clock(videos: dict[str, Path], out: Path, **score_options: Any) -> Any:
+    return score_video(ScorerConfig(baseline="clock"), videos, "go", out, **score_options)
 
 
 def test_what_is_no_whole_video_is_refused_in_a_line_and_leaves_nothing(
     broken: dict[str, Path], video: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out" / "rewards.jsonl"
-    said = {}
+    messages = {}
     for name, path in (broken | {"gone": tmp_path / "gone.mp4"}).items():
         if name == "whole":
             continue
         with pytest.raises(RewardError) as e:
             clock({"camera": path}, out, overlay=tmp_path / "out" / "o.mp4")
-        said[name] = str(e.value)
-    assert "text.mp4 is not a video that FFmpeg can open" in said["text"]
-    assert said["zero"] == "zero.mp4: there is no frame to score"
-    assert "cut.mp4 is cut off or damaged" in said["cut"]
-    assert "of 40 that the header promises" in said["cut"]
-    assert "there is no video" in said["gone"]
+        messages[name] = str(e.value)
+    assert "text.mp4 is not a video that FFmpeg can open" in messages["text"]
+    assert messages["zero"] == "zero.mp4: there is no frame to score"
+    assert "cut.mp4 is cut off or damaged" in messages["cut"]
+    assert "of 40 that the header promises" in messages["cut"]
+    assert "there is no video" in messages["gone"]
     with pytest.raises(RewardError, match="of which 11 cannot be scored"):
         clock({"camera": video}, out, score_fps=11)
     with pytest.raises(RewardError, match=r"different lengths in frames: camera 24, other 40"):
@@ -312,11 +312,11 @@ def test_a_damaged_checkpoint_is_an_error_of_one_line(checkpoint: Path, video: P
 
 def test_the_head_of_a_cut_video_is_scored_when_asked_and_says_so(broken: dict[str, Path], tmp_path: Path) -> None:
     out = tmp_path / "rewards.jsonl"
-    done = clock({"camera": broken["cut"]}, out, partial=True, overlay=tmp_path / "o.mp4")
+    result = clock({"camera": broken["cut"]}, out, partial=True, overlay=tmp_path / "o.mp4")
     *scored, end = read(out)
     assert len(scored) > 3
     assert all(r["progress"] is not None and r["progress"] < 1 for r in scored)
     assert end["progress"] is None
     assert end["failure"] == f"the video is cut off here: {end['frame_index']} of 40 frames decode"
-    assert done.failures == 1
-    assert any("cut off here" in note for note in done.notes)
+    assert result.failures == 1
+    assert any("cut off here" in note for note in result.notes)

@@ -69,9 +69,9 @@ def test_each_command_on_a_page_can_be_run(folder: Path, run: Run, address: str)
     with TestClient(create_app(Workspace(folder / "workspace")), base_url="http://127.0.0.1") as client:
         page = client.get(address)
     assert page.status_code == 200
-    found = [html.unescape(first or second) for first, second in COPIED.findall(page.text)]
-    assert found or address not in ("/episodes", "/releases", "/training")
-    for line in found:
+    copied_lines = [html.unescape(first or second) for first, second in COPIED.findall(page.text)]
+    assert copied_lines or address not in ("/episodes", "/releases", "/training")
+    for line in copied_lines:
         run(line)
 
 

@@ -61,10 +61,10 @@ class Videos:
 
 @pytest.fixture
 def videos(tmp_path: Path) -> Videos:
-    found = Videos(tmp_path)
-    found.build()
-    assert found.indices() == {"b": 0, "d": 1, "f": 2}
-    return found
+    videos_made = Videos(tmp_path)
+    videos_made.build()
+    assert videos_made.indices() == {"b": 0, "d": 1, "f": 2}
+    return videos_made
 
 
 PER_CHUNK = ("demonstrations", "frames", "progress", "samples", "segments", "shards")
@@ -82,12 +82,12 @@ def test_new_episodes_get_new_indices_wherever_they_sort(videos: Videos) -> None
 
 
 def test_a_removed_episode_stays_in_the_old_snapshot(videos: Videos) -> None:
-    before = Lake(videos.space, read_only=True).snapshot()
+    snapshot_before = Lake(videos.space, read_only=True).snapshot()
     videos.remove("d")
     assert videos.build() == sorted([("episodes", None), *((s, 0) for s in PER_CHUNK)], key=str)
     assert videos.indices() == {"b": 0, "f": 2}
     assert videos.labelled() == [0, 2]
-    assert videos.indices(before) == {"b": 0, "d": 1, "f": 2}
+    assert videos.indices(snapshot_before) == {"b": 0, "d": 1, "f": 2}
 
 
 @pytest.mark.slow
@@ -107,9 +107,9 @@ def test_a_changed_episode_redoes_its_chunk(videos: Videos) -> None:
     write_video(path, seed=1)
     os.utime(path, ns=(1, 1))  # also when its time goes back
     assert {chunk for _, chunk in videos.build()} == {None, 1}
-    now = dict(content_hashes(videos.space))
-    assert (now[0], now[1]) == (hashed[0], hashed[1])
-    assert now[2] != hashed[2]
+    hashes_now = dict(content_hashes(videos.space))
+    assert (hashes_now[0], hashes_now[1]) == (hashed[0], hashed[1])
+    assert hashes_now[2] != hashed[2]
 
 
 def content_hashes(space: Workspace) -> list[tuple[int, str]]:

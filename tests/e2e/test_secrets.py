@@ -45,15 +45,15 @@ def found_in(folder: Path) -> list[str]:
 def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) -> None:
     make_dataset(tmp_path / "source", (24, 18))
     workspace = tmp_path / "workspace"
-    said: list[Result] = []
+    results: list[Result] = []
 
     def run(*command: object) -> Result:
-        said.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, timeout_s=600, **SECRETS))
-        return said[-1]
+        results.append(proccorpus(*command, cwd=tmp_path, workspace=workspace, timeout_s=600, **SECRETS))
+        return results[-1]
 
     def config(folder: str, url: str) -> Path:
-        more = ', api_key_env = "MODEL_KEY"'
-        return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=more))
+        key_setting = ', api_key_env = "MODEL_KEY"'
+        return write_config(tmp_path / folder, tmp_path / "source", SETTINGS.format(url=url, more=key_setting))
 
     with serving_model(tmp_path) as server:
         assert run("build", "--config", config("well", server.url), "--workers", 1).code == 0
@@ -65,8 +65,8 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     assert run("release", "create", "r1", "--allow-licence", "unknown").code == 0
 
     lake = Lake(Workspace(workspace), read_only=True)
-    told = lake.rows("SELECT error FROM vlm_calls WHERE error IS NOT NULL")
-    assert any("Incorrect API key: Bearer [key]" in error for (error,) in told), told
+    error_rows = lake.rows("SELECT error FROM vlm_calls WHERE error IS NOT NULL")
+    assert any("Incorrect API key: Bearer [key]" in error for (error,) in error_rows), error_rows
     for table in TABLES:  # Parquet is compressed: what is in it is not seen in its bytes
         assert MARK not in str(lake.rows(f"FROM {table}")), table
     assert lake.rows("SELECT count(*) FROM build_configs WHERE config LIKE '%MODEL_KEY%'")[0][0] == 1
@@ -74,7 +74,7 @@ def test_no_secret_is_left_in_anything_that_runs_leave_or_say(tmp_path: Path) ->
     report_build(Workspace(workspace))  # as the UI does when it is opened
     assert (workspace / "dagster" / "storage").is_dir()
     assert found_in(tmp_path) == []
-    assert [r for r in said if MARK in r.out + r.err] == []
+    assert [r for r in results if MARK in r.out + r.err] == []
 
 
 @pytest.mark.parametrize(
@@ -118,10 +118,10 @@ def test_a_secret_in_an_address_is_refused_wherever_one_is_given(
     monkeypatch.chdir(tmp_path)
     for address in ADDRESSES:
         words = [word.format(address) for word in place.split()]
-        told = called(capsys, *words, "--verbose")
-        assert told.code == USAGE, told.err
-        assert MARK not in told.out + told.err
-        assert "error: " in told.err
+        result = called(capsys, *words, "--verbose")
+        assert result.code == USAGE, result.err
+        assert MARK not in result.out + result.err
+        assert "error: " in result.err
     assert list(tmp_path.iterdir()) == []
 
 

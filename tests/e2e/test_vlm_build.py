@@ -25,12 +25,12 @@ vlm = {{model = "stand-in", endpoints = ["{url}"], reason_interval_s = 1.0, max_
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ModelServer]:
-    with serving_model(tmp_path) as found:
-        yield found
+    with serving_model(tmp_path) as model_server:
+        yield model_server
 
 
-def configured(folder: Path, source: Path, url: str, more: str = "") -> Path:
-    return write_config(folder, source, SETTINGS.format(url=url, more=more))
+def configured(folder: Path, source: Path, url: str, extra_settings: str = "") -> Path:
+    return write_config(folder, source, SETTINGS.format(url=url, more=extra_settings))
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,14 @@ def test_all_five_stages_fill_the_tables_and_nothing_is_asked_twice(annotated: A
 
     assert "nothing was done again" in build(workspace, 1).out
     assert server.events("received") == sent
-    other = tmp_path / "other"  # a workspace of its own that has the replies: the same labels without a server
-    shutil.copytree(workspace / "responses", other / "responses")
+    other_workspace = (
+        tmp_path / "other"
+    )  # a workspace of its own that has the replies: the same labels without a server
+    shutil.copytree(workspace / "responses", other_workspace / "responses")
     server.kill()
-    build(other, 2)
-    assert digest_of(other) == digest_of(workspace) == annotated.digest
-    assert rows(other, "SELECT count(*) FROM vlm_calls") == [(0,)]
+    build(other_workspace, 2)
+    assert digest_of(other_workspace) == digest_of(workspace) == annotated.digest
+    assert rows(other_workspace, "SELECT count(*) FROM vlm_calls") == [(0,)]
 
 
 RUNS = 50  # of one task, of three kinds
@@ -121,7 +123,7 @@ def one_task(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_lines(root / "meta/tasks.jsonl", [{"task_index": k, "task": TASKS[0]} for k in range(2)])
     for k in range(3, RUNS):
         shutil.copy(video_path(root, k % 3), video_path(root, k))
-        write_rows(root, k, 40 + k % 3, like=k % 3)
+        write_rows(root, k, 40 + k % 3, source_episode=k % 3)
     return root
 
 
@@ -139,8 +141,8 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Pa
         sent = server.events("received")
     assert len(sent) == len(set(sent))
     assert len(sent) <= 0.08 * bill["of_each_run"]["calls"]
-    again = ok(proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)).out
-    assert json.loads(again)[0]["stages"][-1]["calls"] == len(sent)
+    repeated_cost = ok(proccorpus("dry-run", "--config", config, "--again", "--json", cwd=cwd, workspace=workspace)).out
+    assert json.loads(repeated_cost)[0]["stages"][-1]["calls"] == len(sent)
     assert labelled(workspace) == list(range(RUNS))
     assert "like those of vlm: 47" in ok(proccorpus("status", cwd=cwd, workspace=workspace)).out, built.out
 
@@ -153,11 +155,11 @@ def test_of_a_task_a_few_runs_are_asked_about_and_the_others_follow(one_task: Pa
         "a.episode_index))"
     )
     assert rows(workspace, unknown) == []
-    [(asked,)] = rows(workspace, "SELECT list(DISTINCT episode_index) FROM vlm_calls")
-    assert set(asked) == {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")}
+    [(asked_episodes,)] = rows(workspace, "SELECT list(DISTINCT episode_index) FROM vlm_calls")
+    assert set(asked_episodes) == {r[0] for r in rows(workspace, "SELECT DISTINCT episode_index FROM reasoning")}
     error = "SELECT avg(abs(progress - (frame_index + 1) / n)) FROM active_progress JOIN (SELECT episode_index, "
-    [(apart,)] = rows(workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)")
-    assert apart < 0.1
+    [(max_error,)] = rows(workspace, error + "max(num_frames) AS n FROM episodes GROUP BY 1) USING (episode_index)")
+    assert max_error < 0.1
 
 
 def labelled(workspace: Path) -> list[int]:

@@ -56,18 +56,18 @@ class Workshop:
         """A corpus with words on three runs; not for changing."""
         folder = self.folder / "said" / form
         if not folder.exists():
-            some = next(change for change in CHANGES if change.form == form)
-            self.changed(some)
+            some_change = next(change for change in CHANGES if change.form == form)
+            self.changed(some_change)
             words_kit.prepared(form, self.folder / "base" / form, folder)
         return Case(form, folder, folder / "source")
 
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workshop]:
-    made = Workshop(tmp_path_factory.mktemp("workshop"))
-    yield made
-    if made.verdicts:
-        print(f"\n{words_kit.markdown(made.verdicts)}")
+    workshop_made = Workshop(tmp_path_factory.mktemp("workshop"))
+    yield workshop_made
+    if workshop_made.verdicts:
+        print(f"\n{words_kit.markdown(workshop_made.verdicts)}")
 
 
 @pytest.fixture
@@ -101,17 +101,19 @@ def test_a_recording_that_comes_back_has_its_words_and_its_split(
     splits = words_kit.splits_of(workshop.prepared(V2))
     case = said(written(V2, without(*SAID_OF)))
     words_kit.rebuilt(case, None)
-    gone = words_kit.fates(case, splits)
-    assert gone.wrong == []
-    assert words_kit.unexpected(gone, GONE) == []
-    left = case.rows("SELECT count(*) FROM recordings WHERE dataset = ? AND left_at IS NOT NULL", [DATASET])
-    assert left == [(len(SAID_OF),)]
+    fates_gone = words_kit.fates(case, splits)
+    assert fates_gone.wrong == []
+    assert words_kit.unexpected(fates_gone, GONE) == []
+    left_count = case.rows("SELECT count(*) FROM recordings WHERE dataset = ? AND left_at IS NOT NULL", [DATASET])
+    assert left_count == [(len(SAID_OF),)]
     write_v2(case.source, RECORDINGS)
     words_kit.rebuilt(case, None)
-    back = words_kit.fates(case, splits)
-    assert back.wrong + words_kit.leaks(case) == []
-    assert words_kit.unexpected(back, IN_FORCE) == []
-    whats = {what for (what,) in case.rows("SELECT what FROM recording_changes WHERE dataset = ?", [DATASET])}
+    fates_back = words_kit.fates(case, splits)
+    assert fates_back.wrong + words_kit.leaks(case) == []
+    assert words_kit.unexpected(fates_back, IN_FORCE) == []
+    whats = {
+        change_kind for (change_kind,) in case.rows("SELECT what FROM recording_changes WHERE dataset = ?", [DATASET])
+    }
     assert {"gone", "back"} <= whats
 
 
@@ -120,18 +122,20 @@ def test_a_copy_of_a_withdrawn_recording_is_left_out_of_another_dataset(
     said: Callable[[Callable[[Path], object]], Case],
 ) -> None:
     case = said(written(V2, RECORDINGS))
-    other = write_v2(case.folder / "other", MOVED_ON)
-    built = checked(case.run("build", "--source", other, "--name", "copy", "--workers", 1))
+    other_source = write_v2(case.folder / "other", MOVED_ON)
+    built = checked(case.run("build", "--source", other_source, "--name", "copy", "--workers", 1))
     assert "runs have the rows of another run" in built.out + built.err
     assert "runs have the rows of another run" in checked(case.run("status")).out
-    at = [r.serial for r in MOVED_ON].index(WITHDRAWN)
-    sure = case.rows("SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2")
-    assert sure == [(DATASET, INDEX[WITHDRAWN]), ("copy", at)]
+    copy_index = [r.serial for r in MOVED_ON].index(WITHDRAWN)
+    sure_takedowns = case.rows("SELECT dataset, episode_index FROM current_takedowns WHERE is_sure ORDER BY 1, 2")
+    assert sure_takedowns == [(DATASET, INDEX[WITHDRAWN]), ("copy", copy_index)]
     status = case.rows("SELECT episode_index FROM episodes WHERE dataset = 'copy' AND reason = 'taken_down'")
-    assert status == [(at,)]
+    assert status == [(copy_index,)]
     for table in words_kit.DERIVED:
-        held = case.rows(f"SELECT 1 FROM {table} WHERE dataset = 'copy' AND episode_index = ? LIMIT 1", [at])
-        assert held == [], f"{table} has rows of the withdrawn recording's copy"
+        copy_rows = case.rows(
+            f"SELECT 1 FROM {table} WHERE dataset = 'copy' AND episode_index = ? LIMIT 1", [copy_index]
+        )
+        assert copy_rows == [], f"{table} has rows of the withdrawn recording's copy"
     shards = case.rows("SELECT split, shard FROM shards")
     assert WITHDRAWN not in {picture.serial for picture in words_kit.shown_in(case, shards)}
     # The others are in two datasets, and some in two splits, which no release may have
@@ -186,6 +190,6 @@ def test_recordings_and_their_changes_are_listed(said: Callable[[Callable[[Path]
     assert len(recordings) == len(RECORDINGS)
     assert len([r for r in recordings if r["left_at"]]) == 1
     changes = checked(case.run("recordings", "changes", DATASET, "--format", "json")).json
-    moved = {(c["from_episode"], c["to_episode"]) for c in changes if c["what"] == "moved"}
-    assert moved == {(k, k - 1) for k in range(3, len(RECORDINGS))}
+    moved_pairs = {(c["from_episode"], c["to_episode"]) for c in changes if c["what"] == "moved"}
+    assert moved_pairs == {(k, k - 1) for k in range(3, len(RECORDINGS))}
     assert [c["from_episode"] for c in changes if c["what"] == "gone"] == [2]

@@ -35,7 +35,7 @@ def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
     frames = sorted(pictures)
     questions = []
     for k in range(len(frames)):
-        shown = frames[max(0, k - 3) : k + 1]
+        frames_shown = frames[max(0, k - 3) : k + 1]
         question = Question(
             benchmark="procvqa-id",
             part="procvqa_c",
@@ -45,12 +45,12 @@ def run(number: int, task: str, end: float = 1.0) -> QuestionedRun:
             camera="front",
             goal=task,
             text=f"{task}: how far?",
-            pictures=tuple(pictures[f] for f in shown),
+            pictures=tuple(pictures[f] for f in frames_shown),
             progress=end * frames[k] / frames[-1],
             success=end >= 1,
             frame_index=frames[k],
             num_frames=FRAMES,
-            row={"frames": shown, "variant": "progress"},
+            row={"frames": frames_shown, "variant": "progress"},
         )
         questions.append(question)
     return QuestionedRun("test_id", tuple(questions))
@@ -76,12 +76,12 @@ def told(questions: list[Question], right: float, wrong: float) -> dict[str, flo
 def test_who_follows_the_instruction_is_told_from_who_does_not() -> None:
     questions = confusion.load(None, None, EvaluationOptions())  # type: ignore[arg-type]
     follows = Evaluated("m", scored := confusion.score(questions, told(questions, 0.9, 0.1)), scored.scores())
-    found = {name: follows.scores[ALL, name] for name in scored.measures}
-    assert found["confusion_own"].value == pytest.approx(0.9)
-    assert found["confusion_margin"].value == pytest.approx(0.8)
-    assert found["instruction_accuracy"].value == 1
+    scores_found = {name: follows.scores[ALL, name] for name in scored.measures}
+    assert scores_found["confusion_own"].value == pytest.approx(0.9)
+    assert scores_found["confusion_margin"].value == pytest.approx(0.8)
+    assert scores_found["instruction_accuracy"].value == 1
     # The unfinished run is in no cell, but it may be claimed to be on its way
-    assert (found["confusion_own"].n, found["false_progress_wrong_task"].n) == (2, 3)
+    assert (scores_found["confusion_own"].n, scores_found["false_progress_wrong_task"].n) == (2, 3)
     blind = confusion.score(questions, {q.key: 0.7 for q in questions}).scores()
     assert blind[ALL, "confusion_margin"].value == 0
     assert blind[ALL, "instruction_accuracy"].value == pytest.approx(1 / 3)
@@ -131,19 +131,19 @@ def changed(change: str, base: HeldPicture) -> np.ndarray:
 
 
 def test_what_moves_has_another_colour_and_the_rest_its_own() -> None:
-    found = changed("robot_colour", picture(36))
-    assert found[24, 30].min() > 150  # the dark red arm is light grey
-    assert np.ptp(found[24, 30]) < 5
-    assert (found[40, 30] == 200).all()
-    assert (found[24, 2] == (150, 20, 20)).all()  # what never leaves the picture cannot be told from the scene
+    recoloured = changed("robot_colour", picture(36))
+    assert recoloured[24, 30].min() > 150  # the dark red arm is light grey
+    assert np.ptp(recoloured[24, 30]) < 5
+    assert (recoloured[40, 30] == 200).all()
+    assert (recoloured[24, 2] == (150, 20, 20)).all()  # what never leaves the picture cannot be told from the scene
 
 
 def test_light_and_place_change() -> None:
     assert (changed("darker", picture(0))[40, 40] == 100).all()
     assert (changed("brighter", picture(0))[40, 40] == 255).all()
-    moved = changed("camera", picture(36))
-    assert moved.shape == (SIDE, SIDE, 3)
-    assert (moved != decode_picture(picture(36).read(), 1000)).any()
+    moved_picture = changed("camera", picture(36))
+    assert moved_picture.shape == (SIDE, SIDE, 3)
+    assert (moved_picture != decode_picture(picture(36).read(), 1000)).any()
 
 
 @pytest.mark.usefixtures("shown")

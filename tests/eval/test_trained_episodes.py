@@ -28,15 +28,15 @@ def run(own: Made, capsys: pytest.CaptureFixture[str]) -> Run:
     return command
 
 
-def in_splits(own: Made, **splits: str) -> None:
+def in_splits(own_corpus: Made, **splits: str) -> None:
     """Episodes, by the split that they are to be in, and samples and shards made anew."""
     for split, episodes in splits.items():
         for table in ("splits", "recordings"):
-            change(own.space, f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})")
+            change(own_corpus.space, f"UPDATE {table} SET split = '{split}' WHERE episode_index IN ({episodes})")
     # Samples of another seed are new ones, which are drawn for the splits of now
-    [(seed,)] = own.rows("SELECT max(snapshot) FROM stage_runs")
-    samples = own.build.stages.samples.model_copy(update={"seed": seed})
-    built(with_stages(own.build, samples=samples), own.space)
+    [(seed,)] = own_corpus.rows("SELECT max(snapshot) FROM stage_runs")
+    samples = own_corpus.build.stages.samples.model_copy(update={"seed": seed})
+    built(with_stages(own_corpus.build, samples=samples), own_corpus.space)
 
 
 def seen_by_release(run: Run) -> dict[str, list[tuple[str, int | None, int | None]]]:
@@ -64,21 +64,24 @@ def test_a_model_scored_on_runs_that_it_was_trained_on(own: Made, run: Run, tmp_
     in_splits(own, train="0, 2", val="3", test_id="1, 4")
     run("release", "create", "partly", "--allow-licence", "unknown")
     for release, count in (("wholly", 2), ("partly", 1)):
-        said = run("eval", "--model", model, "--release", release)
-        first, second = said.out.split("Scored on episodes that the model was trained on")
+        result = run("eval", "--model", model, "--release", release)
+        first, second = result.out.split("Scored on episodes that the model was trained on")
         assert model not in first
         assert "clock" in first
         assert model in second
-        report = Path(re.findall(r"report: (\S+)", said.err)[0]).read_text()
+        report = Path(re.findall(r"report: (\S+)", result.err)[0]).read_text()
         assert f"{count} of the 2 held-out episodes were trained on" in report
 
-    found = seen_by_release(run)
-    assert {release: [(n, seen) for name, n, seen in rows if name == model] for release, rows in found.items()} == {
+    rows_by_release = seen_by_release(run)
+    assert {
+        release: [(n, num_seen) for name, n, num_seen in rows if name == model]
+        for release, rows in rows_by_release.items()
+    } == {
         "r1": [(2, 0)],
         "wholly": [(2, 2)],
         "partly": [(2, 1)],
     }
-    assert {seen for rows in found.values() for name, _, seen in rows if name != model} == {0}
+    assert {num_seen for rows in rows_by_release.values() for name, _, num_seen in rows if name != model} == {0}
 
     with visit(own.space) as client:
         page = client.get("/leaderboard?benchmark=held-out&metric=mae").text

@@ -31,18 +31,18 @@ def test_pages_follow_the_lake_and_a_release_stays(furnished, made, tmp_path: Pa
     lake = Lake(space)
     frozen = lake.rows("SELECT snapshot FROM releases")[0][0]
     with visit(space) as live, visit(space, Options(frozen, "first")) as release:
-        before, text = shown(live, "/episodes")
+        snapshot_before, text = shown(live, "/episodes")
         assert "episodes</dt>" not in text
         assert ">5</span>" in text
         lake.con.execute("DELETE FROM episode_facts WHERE episode_index = 0")
-        after, text = shown(live, "/episodes")
-        assert after > before
+        snapshot_after, text = shown(live, "/episodes")
+        assert snapshot_after > snapshot_before
         assert ">4</span>" in text
         assert live.get("/episode/tiny/0").status_code == 404
         assert 'rel="prev"' not in live.get("/episode/tiny/1").text
         assert 'rel="prev" href="/episode/tiny/0"' in release.get("/episode/tiny/1").text
-        held, text = shown(release, "/episodes")
-        assert held == frozen
+        held_snapshot, text = shown(release, "/episodes")
+        assert held_snapshot == frozen
         assert ">5</span>" in text
         assert "release first, snapshot" in text
         assert release.get("/episode/tiny/0").status_code == 200
@@ -67,7 +67,7 @@ def test_no_workspace_no_snapshot(tmp_path: Path, furnished: Workspace):
 
 def test_an_empty_corpus_has_pages(workspace: Workspace):
     with visit(workspace) as client:
-        for url, says in (
+        for url, expected_text in (
             ("/", "nothing in this corpus"),
             ("/episodes", "No episode fits"),
             ("/releases", "Nothing is released"),
@@ -77,20 +77,20 @@ def test_an_empty_corpus_has_pages(workspace: Workspace):
             ("/sql", "SQL"),
         ):
             answer = client.get(url)
-            assert (answer.status_code, says in answer.text) == (200, True), url
+            assert (answer.status_code, expected_text in answer.text) == (200, True), url
 
 
 def test_told_to_end_while_queries_run(furnished: Workspace, tmp_path: Path):
     """Two of them blocked it: only SIGKILL ended it."""
     with serving(furnished, TMPDIR=str(tmp_path)) as (client, server), ThreadPoolExecutor(2) as asking:
-        asked = [asking.submit(client.get, "/sql", params={"q": SLOW}) for _ in range(2)]
+        futures = [asking.submit(client.get, "/sql", params={"q": SLOW}) for _ in range(2)]
         wait_for(lambda: len(below(server.pid)) >= 2, "the queries run")
         queries = below(server.pid)
         assert client.get("/releases").status_code == 200
-        began = time.monotonic()
+        start_s = time.monotonic()
         server.terminate()
         _, err = server.communicate(timeout=PATIENCE_S)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - start_s < 10
         assert err == "note: no token: every user of this machine may do everything here\n"
-        assert all("given up" in a.result().text for a in asked)
+        assert all("given up" in a.result().text for a in futures)
         wait_for(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in queries), "the queries have ended")

@@ -19,9 +19,11 @@ URL = "/episode/tiny/0/actions"
 
 def test_actions_are_those_of_the_source(tmp_path: Path):
     source, space = make_dataset(tmp_path / "source"), Workspace(tmp_path / "w")
-    told = np.linspace(-2, 3, LENGTHS[0] * 2, dtype=np.float32).reshape(-1, 2)
+    source_actions = np.linspace(-2, 3, LENGTHS[0] * 2, dtype=np.float32).reshape(-1, 2)
     rows = pq.read_table(rows_path(source, 0))
-    pq.write_table(rows.append_column("action", pa.array(told.tolist(), pa.list_(pa.float32()))), rows_path(source, 0))
+    pq.write_table(
+        rows.append_column("action", pa.array(source_actions.tolist(), pa.list_(pa.float32()))), rows_path(source, 0)
+    )
     assert run_build(space, [build_of(source)], workers=1).failed == []
     with visit(space) as client:
         assert f'data-from="{URL}"' in client.get("/episode/tiny/0").text
@@ -32,7 +34,7 @@ def test_actions_are_those_of_the_source(tmp_path: Path):
         assert answer.text.count("<polyline") + answer.text.count("<path") >= 2
         assert "the source has none" in client.get("/episode/tiny/1/actions").text
         shutil.rmtree(source)
-        gone = client.get("/episode/tiny/0/actions")
-        assert gone.status_code == 200
-        assert "the actions of tiny 0 cannot be read" in gone.text
-        assert "Traceback" not in gone.text
+        reply = client.get("/episode/tiny/0/actions")
+        assert reply.status_code == 200
+        assert "the actions of tiny 0 cannot be read" in reply.text
+        assert "Traceback" not in reply.text

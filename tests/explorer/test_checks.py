@@ -51,7 +51,7 @@ def test_a_fault_is_accepted_on_its_page(faulty: Made):
         assert "accepted by ada: the lamp was off" in page
         assert 'class="span fault accepted"' in page
         assert "is black" not in client.get("/review").text
-        back = EVERYWHERE | {"episode_index": 0, "on": False, "why": ""}
-        assert post(client, "/api/acceptances", back).json() == {"changed": 1}
+        withdrawal = EVERYWHERE | {"episode_index": 0, "on": False, "why": ""}
+        assert post(client, "/api/acceptances", withdrawal).json() == {"changed": 1}
         assert post(client, "/api/acceptances", EVERYWHERE).json() == {"changed": 1}
         assert "accepted by ada for all of tiny: the lamp was off" in client.get("/episode/tiny/0").text

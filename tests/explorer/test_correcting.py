@@ -27,10 +27,10 @@ def label(client, episode: int = 2) -> dict[str, Any]:
     """What the editor would send of the label that counts."""
     state = client.get(f"/api/corrections/tiny/{episode}").json()
     run = client.get(f"/api/episode/tiny/{episode}").json()["runs"][0]
-    kept = ("name", "start_frame", "end_frame", "kind", "completed", "step")
+    segment_fields = ("name", "start_frame", "end_frame", "kind", "completed", "step")
     return {
         "plan": run["plan"],
-        "segments": [{k: s[k] for k in kept} for s in run["segments"]],
+        "segments": [{k: s[k] for k in segment_fields} for s in run["segments"]],
         "base_label_run": run["label_run"],
         "base_content_hash": state["content_hash"],
         "follows": state["newest"],
@@ -39,11 +39,11 @@ def label(client, episode: int = 2) -> dict[str, Any]:
 
 
 def test_a_saved_correction_is_seen_at_once(client, own):
-    before = label(client)
-    end = before["segments"][0]["end_frame"]
-    before["segments"][0] |= {"end_frame": end + 1, "name": HOSTILE}
-    before["segments"][1]["start_frame"] = end + 1
-    answer = post(client, "/api/corrections/tiny/2", before | {"comment": HOSTILE})
+    label_before = label(client)
+    end = label_before["segments"][0]["end_frame"]
+    label_before["segments"][0] |= {"end_frame": end + 1, "name": HOSTILE}
+    label_before["segments"][1]["start_frame"] = end + 1
+    answer = post(client, "/api/corrections/tiny/2", label_before | {"comment": HOSTILE})
     assert answer.status_code == 200, answer.text
     assert answer.json()["pending"] is True
     runs = client.get("/api/episode/tiny/2").json()["runs"]
@@ -75,8 +75,8 @@ def test_a_rejected_label_does_not_count_any_more(client):
     answer = post(client, "/api/corrections/tiny/2/reject", {"base_label_run": run, "author": "ada"})
     assert answer.status_code == 200
     assert [r["active"] for r in client.get("/api/episode/tiny/2").json()["runs"]] == [False]
-    again = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["newest"]}
-    assert post(client, "/api/corrections/tiny/2/reject", again).status_code == 422
+    second_body = {"base_label_run": "nobody's", "author": "ada", "follows": answer.json()["newest"]}
+    assert post(client, "/api/corrections/tiny/2/reject", second_body).status_code == 422
 
 
 def queue(client, kind: str = "all") -> list[int]:
@@ -88,9 +88,9 @@ def queue(client, kind: str = "all") -> list[int]:
 def test_a_day_counts_episodes_and_nobody_replaces_another_by_accepting(client, own):
     run = label(client)["base_label_run"]
     for name in ("Reach", "Reach for it", "Reach for the cube"):
-        said = label(client)
-        said["segments"][0]["name"] = said["plan"][0] = name
-        assert post(client, "/api/corrections/tiny/2", said).status_code == 200
+        label_body = label(client)
+        label_body["segments"][0]["name"] = label_body["plan"][0] = name
+        assert post(client, "/api/corrections/tiny/2", label_body).status_code == 200
     assert re.search(r"Episodes judged in the last day: ada 1 \(median \d+ s\)", client.get("/review").text)
     newest = client.get("/api/corrections/tiny/2").json()["newest"]
     body = {"base_label_run": run, "author": "grace", "follows": newest}
@@ -105,17 +105,17 @@ def test_counts_are_of_now_while_the_index_is_older(client, own, monkeypatch):
     change(own.space, "UPDATE label_quality SET jump = 0.9")
     monkeypatch.setattr(index, "QUICK_S", 0.0)  # an index takes too long to be made before each page
     monkeypatch.setattr(index, "REST", 10**6)
-    before = queue(client)
-    assert before
+    queue_before = queue(client)
+    assert queue_before
     old = client.app.state.explorer.index._newest
-    judged = before[0]
+    judged = queue_before[0]
     assert post(client, f"/api/corrections/tiny/{judged}", label(client, judged)).status_code == 200
     # Whatever is made in the background now, the page goes on with the old index
     client.app.state.explorer.index._not_before = float("inf")
     assert client.app.state.explorer.index._newest is old
     page = client.get("/review").text
-    assert f'All signs <span class="n">{len(before) - 1}</span>' in page
-    assert f"{len(before) - 1} left" in page
+    assert f'All signs <span class="n">{len(queue_before) - 1}</span>' in page
+    assert f"{len(queue_before) - 1} left" in page
     assert "newer counts are on their way" not in page
     assert "min at" not in page  # one judgement tells nothing of the time that is left
     change(own.space, "UPDATE label_quality SET jump = 0.8")
@@ -168,9 +168,9 @@ def test_adapting_is_started_with_a_model_of_the_corpus_only(own, monkeypatch):
         assert post(client, "/api/adapt/tiny/0", {"model": "/etc/passwd"}).status_code == 422
     change(own.space, "INSERT INTO checkpoints BY NAME SELECT 'mine' AS training_run, 1 AS step, 'models/x' AS path")
     with visit(own.space) as client:
-        told = client.get("/adapt/tiny/0").text
-        assert "<option>mine</option>" in told
-        assert "proccorpus adapt --dataset=tiny --episode=0 --model=mine" in told
+        page_text = client.get("/adapt/tiny/0").text
+        assert "<option>mine</option>" in page_text
+        assert "proccorpus adapt --dataset=tiny --episode=0 --model=mine" in page_text
         for recipe in ("../x", "/tmp/x.yaml", "a b", "x;y"):
             assert post(client, "/api/adapt/tiny/0", {"model": "mine", "recipe": recipe}).status_code == 422
         program = [sys.executable, "-c", "import time; print('begun', flush=True); time.sleep(60)"]

@@ -50,24 +50,24 @@ def test_one_at_a_time_with_its_progress_and_its_end(own, monkeypatch: pytest.Mo
         assert post(client, "/api/exports", WANTED).status_code == 202
         assert post(client, "/api/exports", WANTED).status_code == 409
         until = time.monotonic() + PATIENCE_S
-        while "1 file, 5 kB written" not in (told := client.get("/exports").text):
-            assert time.monotonic() < until, told
-        assert "data-running" in told
+        while "1 file, 5 kB written" not in (page_text := client.get("/exports").text):
+            assert time.monotonic() < until, page_text
+        assert "data-running" in page_text
         process = client.app.state.export_job.process  # type: ignore[attr-defined]  # the explorer's own app
         process.kill()
         process.wait()
-        told = client.get("/exports").text
-        assert "The export failed: the disk is full." in told
-        assert f"--out={out}" in told
-        assert "--where=SELECT" in told.replace("&#39;", "").replace("'", "")
+        page_text = client.get("/exports").text
+        assert "The export failed: the disk is full." in page_text
+        assert f"--out={out}" in page_text
+        assert "--where=SELECT" in page_text.replace("&#39;", "").replace("'", "")
 
 
 def test_a_selection_is_exported(own):
     with visit(own.space) as client:
         assert post(client, "/api/exports", WANTED).status_code == 202
         until = time.monotonic() + PATIENCE_S
-        while "data-running" in (told := client.get("/exports").text):
+        while "data-running" in (page_text := client.get("/exports").text):
             assert time.monotonic() < until
             time.sleep(0.5)
-    assert "Exported as datasets" in told
+    assert "Exported as datasets" in page_text
     assert (own.space.root / "exports" / "mine" / "manifest.json").is_file()

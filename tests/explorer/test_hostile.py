@@ -27,8 +27,8 @@ SECRET = "the-secret"
 @pytest.fixture(scope="module")
 def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """A workspace whose texts are hostile, and a secret beside it."""
-    own = made.copy(tmp_path_factory.mktemp("hostile"))
-    lake = Lake(own.space)
+    own_corpus = made.copy(tmp_path_factory.mktemp("hostile"))
+    lake = Lake(own_corpus.space)
     lake.con.execute("UPDATE episode_facts SET task = ?, source_id = ?", [HOSTILE, HOSTILE])
     lake.con.execute("UPDATE segments SET name = ?, notes = ?", [HOSTILE, HOSTILE])
     lake.con.execute("UPDATE episode_labels SET plan = [?], notes = [?], needs_review = true", [HOSTILE, HOSTILE])
@@ -43,8 +43,8 @@ def space(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
         [HOSTILE],
     )
     lake.con.close()
-    (own.space.root.parent / "secret.txt").write_text(SECRET)
-    return own.space
+    (own_corpus.space.root.parent / "secret.txt").write_text(SECRET)
+    return own_corpus.space
 
 
 # SQL
@@ -70,7 +70,7 @@ def test_hostile_statements_change_nothing(space: Workspace, way: str, monkeypat
         statements += REFUSED
         assert len(statements) >= 60
     monkeypatch.setattr(sql, "TIME_S", 0.3)
-    before = fingerprint(space)
+    state_before = fingerprint(space)
     places = {"{out}": space.root.parent, "{data}": space.data, "{catalog}": space.catalog}
     for mark, place in places.items():
         statements = [s.replace(mark, str(place)) for s in statements]
@@ -90,7 +90,7 @@ def test_hostile_statements_change_nothing(space: Workspace, way: str, monkeypat
             page = client.get("/sql", params={"q": "FROM read_text('/etc/passwd')"}).text
             assert "not allowed here" in page
             assert client.get("/sql/download", params={"q": "SELECT 1 AS a"}).text == '"a"\n1\n'
-    assert fingerprint(space) == before
+    assert fingerprint(space) == state_before
 
 
 # HTTP
@@ -104,18 +104,20 @@ class Served:
     def ask(self, line: str, *headers: str, body: bytes = b"") -> tuple[int, bytes]:
         """`line` is method and path. Host, and with a body its length, are given unless `headers` have them."""
         names = {h.split(":")[0].lower() for h in headers}
-        given = [*headers]
+        header_lines = [*headers]
         if "host" not in names:
-            given.append("Host: HOST")
+            header_lines.append("Host: HOST")
         if body and not names & {"content-length", "transfer-encoding"}:
-            given.append(f"Content-Length: {len(body)}")
-        head = "\r\n".join([f"{line} HTTP/1.1", *given, "Connection: close", "", ""])
+            header_lines.append(f"Content-Length: {len(body)}")
+        head = "\r\n".join([f"{line} HTTP/1.1", *header_lines, "Connection: close", "", ""])
         return raw(self.url, head.encode("latin-1") + body)
 
     def post(self, path: str, body: bytes, *headers: str) -> tuple[int, bytes]:
-        own = (f"Origin: {self.url}", f"X-CSRF-Token: {self.token}", "Content-Type: application/json")
+        own_headers = (f"Origin: {self.url}", f"X-CSRF-Token: {self.token}", "Content-Type: application/json")
         names = {h.split(":")[0].lower() for h in headers}
-        return self.ask(f"POST {path}", *headers, *(h for h in own if h.split(":")[0].lower() not in names), body=body)
+        return self.ask(
+            f"POST {path}", *headers, *(h for h in own_headers if h.split(":")[0].lower() not in names), body=body
+        )
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +240,13 @@ REQUESTS = {
 
 def test_hostile_requests_are_refused_and_change_nothing(served: Served, space: Workspace):
     assert len(REQUESTS) + len(PATHS) >= 40
-    before = fingerprint(space)
+    state_before = fingerprint(space)
     for name, request in REQUESTS.items():
         status, answer = request(served)
         assert status == 0 or 400 <= status < 500 or (status == 200 and "ranges without" in name), (name, status)
         assert b"Traceback" not in answer, name
         assert SECRET.encode() not in answer, name
-    assert fingerprint(space) == before
+    assert fingerprint(space) == state_before
     status, answer = served.ask("GET /review")
     assert status == 200, "the server goes on"
 

@@ -51,10 +51,10 @@ def test_the_answer_waits_for_no_commit_and_the_lake_follows(own: Made, monkeypa
     monkeypatch.setattr(scribe, "IDLE_S", PATIENCE_S)
     monkeypatch.setattr(scribe, "MOST_S", PATIENCE_S)
     with visit(own.space) as client:
-        before = own.space.catalog.stat().st_mtime_ns
+        time_before = own.space.catalog.stat().st_mtime_ns
         answer = accept(client, 2)
         assert list(answer.json()) == ["saved"]
-        assert own.space.catalog.stat().st_mtime_ns == before
+        assert own.space.catalog.stat().st_mtime_ns == time_before
         assert client.get("/api/corrections/tiny/2").json()["current"][0]["author"] == "ada"
         assert 'data-episode="2" data-follows' not in client.get("/review").text
         snapshot = re.search(r'id="snapshot">(\d+)', client.get("/").text)
@@ -86,48 +86,48 @@ def test_what_cannot_be_committed_is_kept_and_every_page_says_so(own: Made, monk
     assert own.rows("SELECT count(*) FROM corrections") == [(1,)]
 
 
-def end(client: Any, episode: int, outcome: str, **more: Any) -> httpx.Response:
-    return post(client, f"/api/outcomes/tiny/{episode}", {"outcome": outcome, "author": "ada"} | more)
+def end(client: Any, episode: int, outcome: str, **body_fields: Any) -> httpx.Response:
+    return post(client, f"/api/outcomes/tiny/{episode}", {"outcome": outcome, "author": "ada"} | body_fields)
 
 
 def test_an_outcome_by_a_click_counts_as_one_of_a_file(own: Made, tmp_path):
     change(own.space, "UPDATE episode_facts SET success = NULL, success_source = NULL")
     (tmp_path / "other").mkdir()
-    other = own.copy(tmp_path / "other")
-    with opened(other.space) as lake:
+    other_corpus = own.copy(tmp_path / "other")
+    with opened(other_corpus.space) as lake:
         add_outcomes(lake, "tiny", "explorer", [StatedOutcome(2, False, "unfinished", "ada")])
     with visit(own.space) as client:
-        said = end(client, 2, "unfinished")
-        assert said.status_code == 200, said.text
+        reply = end(client, 2, "unfinished")
+        assert reply.status_code == 200, reply.text
         assert "unfinished" in client.get("/episode/tiny/2").text
         # Whoever has not seen it replaces nothing
         assert end(client, 2, "succeeded", author="grace").status_code == 409
     waiting = "SELECT dataset, episode_index FROM pending_outcomes"
-    assert own.rows(waiting) == other.rows(waiting)
-    assert own.rebuild() == other.rebuild()
+    assert own.rows(waiting) == other_corpus.rows(waiting)
+    assert own.rebuild() == other_corpus.rebuild()
     ended = (
         "SELECT success, success_source, end_by, end_progress FROM episode_facts JOIN label_quality "
         "USING (dataset, episode_index) WHERE episode_index = 2"
     )
-    assert own.rows(ended) == other.rows(ended)
+    assert own.rows(ended) == other_corpus.rows(ended)
     assert own.rows(ended)[0][:3] == (False, "person: explorer", "person")
     with visit(own.space) as client:
-        body = {"import_id": said.json()["saved"], "author": "ada"}
+        body = {"import_id": reply.json()["saved"], "author": "ada"}
         assert post(client, "/api/outcomes/tiny/2/undo", body).status_code == 200
         assert post(client, "/api/outcomes/tiny/2/undo", body).status_code == 422
     assert own.rows("SELECT * FROM current_outcomes") == []
 
 
 def test_a_failure_from_a_moment_on_is_in_the_label_and_one_undo_takes_both_back(client, own: Made):
-    said = end(client, 2, "failed", frame=5).json()
+    saved_ids = end(client, 2, "failed", frame=5).json()
     [current] = client.get("/api/corrections/tiny/2").json()["current"]
-    assert (current["correction_id"], current["catastrophic_frame"]) == (said["correction"], 5)
+    assert (current["correction_id"], current["catastrophic_frame"]) == (saved_ids["correction"], 5)
     assert not any(s["completed"] for s in current["segments"] if s["end_frame"] > 5)
     assert "failed from frame 5" in client.get("/episode/tiny/2").text
     # A frame that is none leaves nothing behind
-    seen = {"follows": said["saved"], "follows_correction": said["correction"]}
-    assert end(client, 2, "failed", frame=10**6, **seen).status_code == 422
-    assert post(client, "/api/outcomes/tiny/2/undo", {"import_id": said["saved"]}).status_code == 200
+    follow_fields = {"follows": saved_ids["saved"], "follows_correction": saved_ids["correction"]}
+    assert end(client, 2, "failed", frame=10**6, **follow_fields).status_code == 422
+    assert post(client, "/api/outcomes/tiny/2/undo", {"import_id": saved_ids["saved"]}).status_code == 200
     assert client.get("/api/corrections/tiny/2").json()["current"] == []
     assert rows(own.space, "FROM current_outcomes") == []
 
@@ -207,8 +207,8 @@ class Judging(threading.Thread):
                 episode = self.episodes[number % len(self.episodes)]
                 if episode not in newest:
                     newest[episode] = client.get(f"/api/corrections/tiny/{episode}").json()["newest"]
-                said = {"author": self.author, "comment": f"{self.author} {number}", "brief": True}
-                body = said | {"base_label_run": runs[episode], "follows": newest.pop(episode)}
+                body_fields = {"author": self.author, "comment": f"{self.author} {number}", "brief": True}
+                body = body_fields | {"base_label_run": runs[episode], "follows": newest.pop(episode)}
                 answer = client.post(f"/api/corrections/tiny/{episode}/reject", json=body, headers=headers)
                 if answer.status_code == 200:
                     newest[episode] = answer.json()["saved"]
@@ -237,8 +237,8 @@ def test_two_people_judge_and_the_explorer_is_killed(own: Made, most: int):
                 saved += person.saved
             assert is_killed or all(len(p.saved) == most for p in people)
     assert len(saved) >= 2 * most + 2 * (most // 2)
-    kept = [row[0] for row in rows(own.space, "SELECT correction_id FROM corrections")]
-    assert len(kept) == len(set(kept))
-    assert set(kept) >= set(saved)
+    stored_ids = [row[0] for row in rows(own.space, "SELECT correction_id FROM corrections")]
+    assert len(stored_ids) == len(set(stored_ids))
+    assert set(stored_ids) >= set(saved)
     # Of each person one may have been under way
-    assert len(kept) <= len(saved) + 2
+    assert len(stored_ids) <= len(saved) + 2

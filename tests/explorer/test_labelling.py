@@ -26,10 +26,10 @@ def show(client, episode: int = 2) -> None:
 
 def ended(client, limit_s: float = 60) -> str:
     until = time.monotonic() + limit_s
-    while "<progress" in (said := client.get(URL).text):
-        assert time.monotonic() < until, said
+    while "<progress" in (page_text := client.get(URL).text):
+        assert time.monotonic() < until, page_text
         time.sleep(0.1)
-    return said
+    return page_text
 
 
 def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
@@ -68,43 +68,43 @@ def test_the_others_of_the_task_are_labelled_like_the_one_that_was_saved(own):
 
 def test_it_is_one_at_a_time_in_a_workspace_and_ends_with_its_explorer(own, monkeypatch):
     instead(monkeypatch, SLOW)
-    with visit(own.space) as other:
+    with visit(own.space) as other_client:
         with visit(own.space) as client:
             show(client)
             assert post(client, START, {}).status_code == 202
             process = client.app.state.label_job.process  # type: ignore[attr-defined]
-            assert "Planning the build of tiny." in other.get(URL).text
-            answer = post(other, START, {})
+            assert "Planning the build of tiny." in other_client.get(URL).text
+            answer = post(other_client, START, {})
             assert answer.status_code == 409
             assert answer.json()["error"] == "runs of tiny are being labelled: one build at a time"
         assert process.poll() is not None
-        assert "The build failed: it was stopped before it finished." in ended(other)
-        assert post(other, START, {}).status_code == 202
+        assert "The build failed: it was stopped before it finished." in ended(other_client)
+        assert post(other_client, START, {}).status_code == 202
 
 
 def test_suggestions_are_asked_once_for_each_state_of_the_lake(own):
-    asked: list[str] = []
+    asked_datasets: list[str] = []
 
     def suggest(dataset: str) -> list[dict[str, Any]]:
-        asked.append(dataset)
-        if len(asked) == 2:
+        asked_datasets.append(dataset)
+        if len(asked_datasets) == 2:
             raise UserError("no frames are measured: build it first")
-        why = {"why": "it is like the others", "expected": [], "ask_outcome": [2]}
-        return [{"task": "put the cube on the plate", "label_next": 4} | why]
+        suggestion_text = {"why": "it is like the others", "expected": [], "ask_outcome": [2]}
+        return [{"task": "put the cube on the plate", "label_next": 4} | suggestion_text]
 
     with visit(own.space, Options(suggest=suggest)) as client:
         assert "Show it once" in client.get("/review").text
-        assert asked == []  # no page waits for them
+        assert asked_datasets == []  # no page waits for them
         for _ in range(2):
             page = client.get(f"{URL}/suggestions").text
             assert "Episode 4</a>\nit is like the others." in page
             assert "First say how" in page
-        assert asked == ["tiny"]
+        assert asked_datasets == ["tiny"]
         assert client.get("/labelling/nobody/suggestions").status_code == 404
         show(client)
-        why = "no run can be suggested: no frames are measured: build it first"
-        assert why in client.get(f"{URL}/suggestions").text
-        assert why not in client.get(f"{URL}/suggestions").text
-        assert asked == ["tiny"] * 3
+        suggestion_text = "no run can be suggested: no frames are measured: build it first"
+        assert suggestion_text in client.get(f"{URL}/suggestions").text
+        assert suggestion_text not in client.get(f"{URL}/suggestions").text
+        assert asked_datasets == ["tiny"] * 3
     with visit(own.space) as without:
         assert "any run" in without.get(f"{URL}/suggestions").text

@@ -12,8 +12,14 @@ from warehouse.lake.sql import open_for_users
 from warehouse.lake.statements import mark
 
 
-def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen: str | None = None):
-    body = {"kind": kind, "value": value, "on": on, "author": "ada", "episodes": [["tiny", e, seen] for e in episodes]}
+def marked(client, kind: str, value: str, *episodes: int, on: bool = True, seen_version: str | None = None):
+    body = {
+        "kind": kind,
+        "value": value,
+        "on": on,
+        "author": "ada",
+        "episodes": [["tiny", e, seen_version] for e in episodes],
+    }
     return post(client, "/api/marks", body)
 
 
@@ -74,19 +80,19 @@ def test_the_sql_of_a_selection_gives_its_episodes(tagged: tuple[CorpusView, Cor
 
     from explorer.selection import EpisodeSelection, count, episodes_of, facets
 
-    asked = EpisodeSelection.of(QueryParams(address))
-    assert EpisodeSelection.of(QueryParams(asked.url().partition("?")[2])) == asked
+    selected = EpisodeSelection.of(QueryParams(address))
+    assert EpisodeSelection.of(QueryParams(selected.url().partition("?")[2])) == selected
     corpus, of_corpus = tagged
     with corpus.reading() as reader:
         index = of_corpus.at(reader)
-        selection = asked.at(reader, index)
-        shown = [(e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)]
-        assert count(index, selection) == len(shown)
-        assert sum(v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]) == len(shown)
+        selection = selected.at(reader, index)
+        listed_episodes = [(e["dataset"], e["episode_index"]) for e in episodes_of(index, selection)]
+        assert count(index, selection) == len(listed_episodes)
+        assert sum(v.count for v in {f.name: v for f, v in facets(index, selection)}["dataset"]) == len(listed_episodes)
     con = open_for_users(corpus.space)
     rows = query(con, selection.lake_sql()).to_pylist()
     con.close()
-    assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(shown)
+    assert sorted((r["dataset"], r["episode_index"]) for r in rows) == sorted(listed_episodes)
 
 
 def test_a_view_is_kept_by_name(own):

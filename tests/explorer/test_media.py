@@ -59,10 +59,10 @@ OTHER_VIDEO = """
 
 @pytest.mark.parametrize("uri", ["../outside.mp4", "link.mp4", "/absolute.mp4"])
 def test_a_listed_path_that_leads_out_is_refused(changed, made, tmp_path: Path, uri: str):
-    outside = tmp_path / "outside.mp4"
-    shutil.copy(video_path(made.source, 0), outside)
-    client = changed(OTHER_VIDEO, str(outside) if uri.startswith("/") else uri)
-    (tmp_path / "source" / "link.mp4").symlink_to(outside)
+    outside_file = tmp_path / "outside.mp4"
+    shutil.copy(video_path(made.source, 0), outside_file)
+    client = changed(OTHER_VIDEO, str(outside_file) if uri.startswith("/") else uri)
+    (tmp_path / "source" / "link.mp4").symlink_to(outside_file)
     answer = client.get(VIDEO)
     assert (answer.status_code, "points outside" in answer.text) == (403, True)
 
@@ -109,16 +109,16 @@ def test_a_video_is_converted_once_frame_for_frame(furnished: Workspace, made: M
         assert (whole.status_code, whole.headers["content-type"]) == (200, "video/mp4")
         assert client.get(url, headers={"Range": "bytes=0-9"}).content == whole.content[:10]
         assert client.get("/media/tiny/1/video/7/h264").status_code == 404
-    (kept,) = (space.root / "explorer" / "videos").iterdir()
-    with av.open(str(kept)) as video:
+    (cached_video,) = (space.root / "explorer" / "videos").iterdir()
+    with av.open(str(cached_video)) as video:
         stream = video.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
-        shown = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
+        decoded_frames = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
     with av.open(str(video_path(made.source, 1))) as video:
         real = [f.to_ndarray(format="rgb24").astype(int) for f in video.decode(video=0)]
-    assert len(shown) == LENGTHS[1]
+    assert len(decoded_frames) == LENGTHS[1]
     for k in (0, 7, LENGTHS[1] - 1):
-        assert min(range(len(real)), key=lambda n: float(np.abs(real[n] - shown[k]).mean())) == k
+        assert min(range(len(real)), key=lambda n: float(np.abs(real[n] - decoded_frames[k]).mean())) == k
 
 
 def test_a_conversion_that_nobody_waits_for_leaves_nothing(furnished):
@@ -142,12 +142,12 @@ def test_kept_videos_are_within_their_limit(tmp_path: Path, monkeypatch: pytest.
 def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_path: Path):
     """Pictures 0 to 2 and 8 to 10 of the second run of a file have no row."""
     source = write_v3(tmp_path / "source", [16, 18, 14])
-    every = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
-    write_video(v3_video(source, FRONT, 0), every, options={"g": "2", "crf": "12"})
-    left = [k for k in range(3, 18) if not 8 <= k < 11]
+    numbers = [number(0, e, k) for e, n in enumerate((16, 18, 14)) for k in range(n)]
+    write_video(v3_video(source, FRONT, 0), numbers, options={"g": "2", "crf": "12"})
+    frames_left = [k for k in range(3, 18) if not 8 <= k < 11]
     rows = pq.ParquetFile(v3_data(source, 0)).read()
-    pq.write_table(rows.take([*range(16), *(16 + k for k in left)]), v3_data(source, 0))
-    edit_parquet(v3_meta(source), length=[16, len(left), 14])
+    pq.write_table(rows.take([*range(16), *(16 + k for k in frames_left)]), v3_data(source, 0))
+    edit_parquet(v3_meta(source), length=[16, len(frames_left), 14])
     space = Workspace(tmp_path / "workspace")
     assert not run_build(space, [source_build(source, "cut", None, None)], workers=1).failed
 
@@ -158,9 +158,9 @@ def test_a_video_whose_rows_leave_out_pictures_is_played_as_its_rows_are(tmp_pat
     with visit(space) as client:
         assert [client.get(f"{video_of(episode)}/in_order").json() for episode in (0, 1)] == [True, False]
         (tmp_path / "converted.mp4").write_bytes(client.get(f"{video_of(1)}/h264").content)
-        small = [picture(client, f"/media/cut/1/frames/{k}.jpg?camera={FRONT}") for k in range(len(left))]
-    assert [read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")] == left
-    assert [read_number(shown.mean(axis=2)) & 63 for shown in small] == left
+        small = [picture(client, f"/media/cut/1/frames/{k}.jpg?camera={FRONT}") for k in range(len(frames_left))]
+    assert [read_number(frame.luma()) & 63 for frame in decode(tmp_path / "converted.mp4")] == frames_left
+    assert [read_number(small_frame.mean(axis=2)) & 63 for small_frame in small] == frames_left
 
 
 def test_a_video_with_its_label_has_the_curve_and_the_moment_below_the_pictures(client: TestClient, tmp_path: Path):

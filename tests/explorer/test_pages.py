@@ -104,7 +104,7 @@ def test_what_a_source_holds_is_shown_with_what_is_used_for_nothing(furnished: W
 
 
 def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, furnished: Workspace):
-    apart = Lake(furnished, read_only=True).rows(
+    differing = Lake(furnished, read_only=True).rows(
         "SELECT episode_index, mae FROM label_agreement WHERE dataset = 'tiny' AND ? IN (run_a, run_b) "
         "AND (run_a IN (SELECT label_run FROM active_runs) OR run_b IN (SELECT label_run FROM active_runs)) "
         "ORDER BY mae DESC, episode_index",
@@ -112,9 +112,9 @@ def test_a_dataset_s_label_runs_are_farthest_apart_first(client: TestClient, fur
     )
     text = client.get(f"/compare/tiny?b={OTHER}").text
     rows = re.findall(r'href="/compare/tiny/(\d+)\?a=[^"]*&amp;b=(\w+)"', text)
-    assert rows == [(str(episode), OTHER) for episode, _ in apart]
-    assert f"{len(apart)} episodes have both labels" in text
-    mean = sum(mae for _, mae in apart) / len(apart)
+    assert rows == [(str(episode), OTHER) for episode, _ in differing]
+    assert f"{len(differing)} episodes have both labels" in text
+    mean = sum(mae for _, mae in differing) / len(differing)
     assert float(re.findall(r"progress differs by ([\d.]+) on average", text)[0]) == pytest.approx(mean, abs=1e-3)
     assert re.search(r"<td class=\"n\">\d+ of \d+</td>", text)
     # A run beside itself has nothing that differs

@@ -12,10 +12,10 @@ def test_a_recording_has_pictures_labels_and_curves(client, tmp_path: Path):
         """Threads of Rerun's in this process."""
         return sum("Recording" in name.read_text() for name in Path("/proc/self/task").glob("*/comm"))
 
-    before = writers()  # other tests' exports
+    writers_before = writers()  # other tests' exports
     answer = client.get("/media/tiny/1/episode.rrd")
     assert answer.status_code == 200, answer.text
-    assert writers() == before
+    assert writers() == writers_before
     assert 'filename="tiny-000001.rrd"' in answer.headers["content-disposition"]
     path = tmp_path / "one.rrd"
     path.write_bytes(answer.content)

@@ -47,13 +47,13 @@ def test_both_are_shown_and_a_person_decides(trimmed_corpus: Case) -> None:
             assert withheld.status_code == 404, "pictures of a run that may be one that was taken down"
         address = f"/api/recordings/{DATASET}/{TAGGED}"
         assert post(client, address, {"is_same": True, "author": "dora"}).status_code == 200
-        again = post(client, address, {"is_same": True, "author": "dora"})
-        assert again.status_code == 422
-        assert "nothing to decide" in again.json()["error"]
+        second_reply = post(client, address, {"is_same": True, "author": "dora"})
+        assert second_reply.status_code == 422
+        assert "nothing to decide" in second_reply.json()["error"]
         assert f"tag: {TAG}" not in client.get("/recordings").text
     assert trimmed_corpus.rows("SELECT episode_index, tag FROM current_tags") == [(TAGGED, TAG)]
-    kept = "SELECT count(*) FROM fingerprints WHERE len(pictures) > 0"
-    assert trimmed_corpus.rows(kept) == [(0,)], "the pictures of both stay where the episode is"
+    count_query = "SELECT count(*) FROM fingerprints WHERE len(pictures) > 0"
+    assert trimmed_corpus.rows(count_query) == [(0,)], "the pictures of both stay where the episode is"
 
 
 def test_a_copy_that_cannot_be_changed_shows_it(trimmed_corpus: Case) -> None:

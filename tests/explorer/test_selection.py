@@ -35,8 +35,8 @@ def test_counts_of_a_facet_are_those_under_all_other_facets(index: Indexed):
 
 @pytest.mark.parametrize("sort", SORTS)
 def test_every_order_lists_each_episode_once(index: Indexed, sort: str):
-    found = [e["episode_index"] for e in episodes_of(index, chosen(f"sort={sort}"))]
-    assert sorted(found) == [0, 1, 2, 3, 4]
+    listed_indices = [e["episode_index"] for e in episodes_of(index, chosen(f"sort={sort}"))]
+    assert sorted(listed_indices) == [0, 1, 2, 3, 4]
 
 
 def test_orders_are_what_they_say(index: Indexed):
@@ -53,10 +53,10 @@ def test_the_index_of_a_large_corpus_is_kept_in_a_file(
     with corpus.reading() as reader:
         first = CorpusIndex(corpus).at(reader)
         path = furnished.root / "explorer" / f"index-{index_module.VERSION}-{reader.snapshot.number}.duckdb"
-        made = path.stat().st_mtime_ns
-        again = CorpusIndex(corpus).at(reader)
-    assert path.stat().st_mtime_ns == made
-    assert again.made_in_s >= index_module.QUICK_S  # no page waits for the one after it
+        modified_ns = path.stat().st_mtime_ns
+        second_index = CorpusIndex(corpus).at(reader)
+    assert path.stat().st_mtime_ns == modified_ns
+    assert second_index.made_in_s >= index_module.QUICK_S  # no page waits for the one after it
     everything = "FROM episodes ORDER BY row"
-    assert first.rows(everything) == again.rows(everything) == index.rows(everything)
+    assert first.rows(everything) == second_index.rows(everything) == index.rows(everything)
     assert not list(path.parent.glob(".tmp-*"))

@@ -18,8 +18,8 @@ def test_models_stand_by_slices_the_best_of_each_marked(client, furnished):
         matrix = slices_matrix(reader, "held-out (truth)", "mae")
         higher = slices_matrix(reader, "held-out (truth)", "voc")
     assert matrix["slices"] == ["all", "split=val"]
-    for found, best in ((matrix, "clock"), (higher, "clock")):
-        assert [run["model"] for run, _ in found["rows"]] == ["clock", "tiny-model"]
-        for run, cells in found["rows"]:
+    for score_matrix, best in ((matrix, "clock"), (higher, "clock")):
+        assert [run["model"] for run, _ in score_matrix["rows"]] == ["clock", "tiny-model"]
+        for run, cells in score_matrix["rows"]:
             assert [c["is_best"] for c in cells] == [run["model"] == best] * 2
     assert "Models by slices" in client.get("/leaderboard?by=slices&metric=mae").text

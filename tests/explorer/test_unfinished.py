@@ -14,15 +14,15 @@ QUESTION = "tiny: 2 of 5 runs look unfinished: look at them"
 @pytest.fixture(scope="module")
 def own(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Episodes 1 and 2 look unfinished, 3 may be."""
-    own = made.copy(tmp_path_factory.mktemp("unfinished"))
-    change(own.space, "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
-    change(own.space, "UPDATE episode_labels SET confidence = 0.9")
+    own_corpus = made.copy(tmp_path_factory.mktemp("unfinished"))
+    change(own_corpus.space, "UPDATE label_quality SET end_by = 'assumed', end_progress = 1, p_failure = NULL")
+    change(own_corpus.space, "UPDATE episode_labels SET confidence = 0.9")
     change(
-        own.space,
+        own_corpus.space,
         "UPDATE label_quality SET p_failure = CASE episode_index WHEN 1 THEN 0.6 WHEN 2 THEN 0.9 ELSE 0.3 END, "
         "failure_signs = ['the arm stops elsewhere'] WHERE episode_index BETWEEN 1 AND 3",
     )
-    return own
+    return own_corpus
 
 
 def queue(page: str) -> list[int]:

@@ -34,25 +34,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if HERE in item.path.parents:
             item.add_marker("faults")
     if config.getoption("--short", False):
-        left_out = [i for i in items if getattr(i, "originalname", i.name) not in SHORT]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [i for i in items if i not in left_out]
+        deselected = [i for i in items if getattr(i, "originalname", i.name) not in SHORT]
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = [i for i in items if i not in deselected]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """What a worker of pytest-xdist has counted goes to the process that prints it."""
-    told, tally = getattr(session.config, "workeroutput", None), session.config.stash.get(TALLY, None)
-    if told is not None and tally is not None:
-        told["faults"] = {"lines": {k: dict(v) for k, v in tally.lines.items()}, "moments": dict(tally.moments)}
+    worker_output, tally = getattr(session.config, "workeroutput", None), session.config.stash.get(TALLY, None)
+    if worker_output is not None and tally is not None:
+        worker_output["faults"] = {
+            "lines": {k: dict(v) for k, v in tally.lines.items()},
+            "moments": dict(tally.moments),
+        }
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node) -> None:
-    told = getattr(node, "workeroutput", {}).get("faults")
-    if told:
+    fault_output = getattr(node, "workeroutput", {}).get("faults")
+    if fault_output:
         tally = node.config.stash.setdefault(TALLY, Tally())
-        tally.moments.update(told["moments"])
-        for fault, counts in told["lines"].items():
+        tally.moments.update(fault_output["moments"])
+        for fault, counts in fault_output["lines"].items():
             tally.add(fault, **counts)
 
 
@@ -65,16 +68,18 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     tally = config.stash.get(TALLY, None)
     if tally is None or not tally.lines:
         return
-    say = terminalreporter.write_line
+    write_line = terminalreporter.write_line
     terminalreporter.section(f"faults, seed {config.getoption('--seed')}, load {os.getloadavg()[0]:.1f}")
     columns = ("tried", "recovered", "differences", "repeated")
-    say(f"{'fault':38}" + "".join(f"{c:>13}" for c in columns))
+    write_line(f"{'fault':38}" + "".join(f"{c:>13}" for c in columns))
     for fault, counts in tally.lines.items():
-        say(f"{fault:38}" + "".join(f"{counts[c]:>13}" for c in columns))
-    say(f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns))
+        write_line(f"{fault:38}" + "".join(f"{counts[c]:>13}" for c in columns))
+    write_line(f"{'all':38}" + "".join(f"{sum(c[x] for c in tally.lines.values()):>13}" for x in columns))
     if tally.moments:
-        say("")
-        say("moments of kills: " + ", ".join(f"{n} {what}" for what, n in tally.moments.most_common()))
+        write_line("")
+        write_line(
+            "moments of kills: " + ", ".join(f"{n} {moment_kind}" for moment_kind, n in tally.moments.most_common())
+        )
 
 
 @pytest.fixture(scope="session")
@@ -107,8 +112,8 @@ def corpus(model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Corp
 def reference(corpus: Corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workspace of an uninterrupted build by one worker; not for changing."""
     workspace = tmp_path_factory.mktemp("reference") / "workspace"
-    done = corpus.build(workspace, workers=1)
-    assert (done.returncode, without_progress(done.stderr)) == (0, "")
+    process = corpus.build(workspace, workers=1)
+    assert (process.returncode, without_progress(process.stderr)) == (0, "")
     return workspace
 
 

@@ -51,9 +51,9 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
             if busy:
                 self.answer(SLOW_DOWN, 503, {"Content-Type": "application/xml"})
                 return
-            there = http.client.HTTPConnection(target, timeout=PATIENCE_S)
-            there.request(self.command, self.path, body, dict(self.headers))
-            answer = there.getresponse()
+            connection = http.client.HTTPConnection(target, timeout=PATIENCE_S)
+            connection.request(self.command, self.path, body, dict(self.headers))
+            answer = connection.getresponse()
             data = answer.read()
             self.send_response(answer.status)
             for name, value in answer.getheaders():
@@ -64,7 +64,7 @@ def proxy(to: str, chance: Chance) -> Iterator[str]:
                 self.send_header("Content-Length", length)
             self.end_headers()
             self.wfile.write(data)
-            there.close()
+            connection.close()
 
         do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = hand_on
 
@@ -84,12 +84,12 @@ def test_a_bucket_that_slows_down(
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
         for _ in range(MOST_BUILDS):
-            done = corpus.build(workspace, **spoilt)
-            assert "Traceback" not in done.stderr
+            result = corpus.build(workspace, **spoilt)
+            assert "Traceback" not in result.stderr
             assert errors(workspace) == []
-            if done.returncode == 0:
+            if result.returncode == 0:
                 break
-        assert (done.returncode, without_progress(done.stderr)) == (0, "")
+        assert (result.returncode, without_progress(result.stderr)) == (0, "")
         assert chance.refused
         assert chance.slowed
         assert unfinished(workspace) == []

@@ -27,8 +27,10 @@ def small_disks(root: Path, sizes: dict[str, int]) -> Iterator[dict[Path, int]]:
         for site, size in sorted(sizes.items()):
             folder = root / site
             folder.mkdir(parents=True, exist_ok=True)
-            done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", folder], capture_output=True)
-            if done.returncode:
+            process = subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", f"size={size}k", "none", folder], capture_output=True
+            )
+            if process.returncode:
                 pytest.skip("file systems can only be mounted by root")
             mounted[folder] = size
         yield mounted
@@ -45,9 +47,9 @@ def full_disk(err: str) -> Path:
     """The folder that the one line on stderr names, beside what says how far a build is."""
     err = without_progress(err)
     assert len(err.splitlines()) == 1, err
-    found = SAID.match(err)
-    assert found, err
-    return Path(found[1])
+    match = SAID.match(err)
+    assert match, err
+    return Path(match[1])
 
 
 def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pytestconfig: pytest.Config):
@@ -55,22 +57,22 @@ def test_a_build(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path, pyt
     growth = 64 if pytestconfig.getoption("--short") else GROWTH
     with small_disks(workspace, SITES) as disks:
         for _ in range(24):
-            done = corpus.build(workspace)
-            if done.returncode == 0:
+            result = corpus.build(workspace)
+            if result.returncode == 0:
                 break
-            named = full_disk(done.stderr)
-            site = max((d for d in disks if d == named or d in named.parents), key=lambda d: len(d.parts))
+            full_folder = full_disk(result.stderr)
+            site = max((d for d in disks if d == full_folder or d in full_folder.parents), key=lambda d: len(d.parts))
             met.add(str(site.relative_to(workspace)))
             assert [e for e in errors(workspace) if e["what"] != "disk space"] == [], f"{site} is full"
             repeats.note(workspace)
             tally.add("a disk full", tried=1, recovered=1)
             disks[site] = growth * disks[site]
             enlarge(site, disks[site])
-        assert done.returncode == 0, done.stderr
+        assert result.returncode == 0, result.stderr
         assert met == {site or "." for site in SITES}
-        again = repeats.count(workspace)
-        tally.add("a disk full", differences=len(whole.differences(workspace)), repeated=again)
-        assert again == 0
+        num_repeated = repeats.count(workspace)
+        tally.add("a disk full", differences=len(whole.differences(workspace)), repeated=num_repeated)
+        assert num_repeated == 0
         for disk in disks:  # or the doctor calls what is left an error
             enlarge(disk, ENOUGH_KIB)
         assert_same_end(workspace, whole)
@@ -99,17 +101,17 @@ def test_releases_and_exports(reference: Path, tally: Tally, tmp_path: Path):
 
     with small_disks(tmp_path, {"workspace/releases": 64, "out": 256}) as disks:
         with filled(workspace / "releases"):
-            said = run("release", "create", "one", "--allow-licence", "unknown")
-            assert said.code == FAILED
-            named = full_disk(said.err)
-            assert workspace / "releases" in (named, *named.parents)
+            result = run("release", "create", "one", "--allow-licence", "unknown")
+            assert result.code == FAILED
+            full_folder = full_disk(result.err)
+            assert workspace / "releases" in (full_folder, *full_folder.parents)
         assert "No release yet" in run("release", "list").out
         assert errors(workspace) == []
         ok(run("release", "create", "one", "--allow-licence", "unknown"))
         ok(run("release", "verify", "one"))
-        said = run(*export)
-        assert said.code == FAILED
-        assert full_disk(said.err) == tmp_path / "out"
+        result = run(*export)
+        assert result.code == FAILED
+        assert full_disk(result.err) == tmp_path / "out"
         assert not (tmp_path / "out" / "manifest.json").exists()
         enlarge(tmp_path / "out", ENOUGH_KIB)
         assert run(*export).code == 0
@@ -127,10 +129,10 @@ def test_downloads(tally: Tally, tmp_path: Path):
     try:
         with small_disks(workspace, {"sources": 256}):
             build = ("build", "--source", url, "--name", "short", "--episodes", "0-1")
-            said = proccorpus(*build, cwd=tmp_path, workspace=workspace)
-            assert said.code == FAILED
-            named = full_disk(said.err)
-            assert workspace / "sources" in (named, *named.parents)
+            result = proccorpus(*build, cwd=tmp_path, workspace=workspace)
+            assert result.code == FAILED
+            full_folder = full_disk(result.err)
+            assert workspace / "sources" in (full_folder, *full_folder.parents)
             enlarge(workspace / "sources", ENOUGH_KIB)
             ok(proccorpus(*build, cwd=tmp_path, workspace=workspace))
             assert errors(workspace, hashes=True) == []

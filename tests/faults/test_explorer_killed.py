@@ -53,20 +53,20 @@ def test_the_explorer_is_killed(
             with serving(Workspace(workspace)) as (client, server):
                 wait_for(lambda c=client: c.get("/episode/long/0").status_code == 200, "the explorer shows the episode")
                 tagging = Tagging(client, f"kill-{number}")
-                wanted = rng.randint(2, 6)
-                wait_for(lambda t=tagging, n=wanted: len(t.saved) >= n or not t.is_alive(), "tags are saved")
+                num_wanted = rng.randint(2, 6)
+                wait_for(lambda t=tagging, n=num_wanted: len(t.saved) >= n or not t.is_alive(), "tags are saved")
                 assert tagging.is_alive()
                 time.sleep(rng.uniform(0, 0.3))
                 server.kill()
                 tagging.join(PATIENCE_S)
             tally.add(fault, tried=1)
-            _, said = build.communicate(timeout=PATIENCE_S)
-        assert (build.returncode, without_progress(said)) == (0, "")
+            _, output = build.communicate(timeout=PATIENCE_S)
+        assert (build.returncode, without_progress(output)) == (0, "")
         assert errors(workspace, hashes=True) == []
         assert unfinished(workspace) == []
-        kept = {tag for (tag,) in rows(workspace, "SELECT tag FROM current_tags")}
-        assert kept >= set(tagging.saved)
-        assert len(kept) <= len(tagging.saved) + 1, "more than the one tag that was under way"
+        stored_tags = {tag for (tag,) in rows(workspace, "SELECT tag FROM current_tags")}
+        assert stored_tags >= set(tagging.saved)
+        assert len(stored_tags) <= len(tagging.saved) + 1, "more than the one tag that was under way"
         differences = set(whole.differences(workspace)) - SAVED_BY_PAGES
         tally.add(fault, recovered=1, differences=len(differences))
         assert differences == set()
@@ -76,12 +76,12 @@ def test_the_explorer_is_killed(
 
 def querying(server: int) -> list[int]:
     """The processes of an explorer that answer queries."""
-    found = []
+    query_pids = []
     for pid in below(server):
         with suppress(OSError):  # it has ended
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
+                query_pids.append(pid)
+    return query_pids
 
 
 def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_kills: int, seed: int) -> None:
@@ -89,14 +89,14 @@ def test_processes_of_queries_are_killed(reference: Path, tally: Tally, server_k
     rng, fault = random.Random(seed + 9), "a query's process killed"
     with serving(Workspace(reference)) as (client, server), ThreadPoolExecutor() as pool:
         for _ in range(server_kills):
-            asked = pool.submit(client.get, "/sql", params={"q": SLOW})
-            wait_for(lambda a=asked: bool(querying(server.pid)) or a.done(), "a process for the query")
+            pending = pool.submit(client.get, "/sql", params={"q": SLOW})
+            wait_for(lambda a=pending: bool(querying(server.pid)) or a.done(), "a process for the query")
             time.sleep(rng.uniform(0, 3))
-            assert not asked.done(), asked.result().text
+            assert not pending.done(), pending.result().text
             for pid in querying(server.pid):
                 os.kill(pid, signal.SIGKILL)
             tally.add(fault, tried=1)
-            page = asked.result(PATIENCE_S)
+            page = pending.result(PATIENCE_S)
             assert page.status_code == 200
             assert "the query ended its process (SIGKILL)" in page.text
             assert ">42<" in client.get("/sql", params={"q": "SELECT 41 + 1 AS answer"}).text

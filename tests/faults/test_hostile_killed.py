@@ -40,25 +40,25 @@ def test_builds_of_datasets_over_a_limit_are_killed(tally: Tally, kills: int, se
     untouched = corpus.build(tmp_path / "untouched")
     assert "Traceback" not in untouched.stderr
     assert errors(tmp_path / "untouched", hashes=True) == []
-    whole, done, builds = Whole.of(tmp_path / "untouched"), 0, 0
-    wanted = max(1, kills // 4)
-    while done < wanted:
+    whole, num_done, builds = Whole.of(tmp_path / "untouched"), 0, 0
+    num_wanted = max(1, kills // 4)
+    while num_done < num_wanted:
         workspace, struck = tmp_path / f"workspace{builds}", 0
         while True:
             builds += 1
-            assert builds < MOST_BUILDS * wanted + 20
-            moment = Moment.choose(rng, KINDS[done % len(KINDS)])
-            env: dict[str, Any] = moment.environment(workspace, mark) if done < wanted else {}
+            assert builds < MOST_BUILDS * num_wanted + 20
+            moment = Moment.choose(rng, KINDS[num_done % len(KINDS)])
+            env: dict[str, Any] = moment.environment(workspace, mark) if num_done < num_wanted else {}
             mark.unlink(missing_ok=True)
             with corpus.building(workspace, **env) as build:
-                _, said = build.communicate(timeout=PATIENCE_S)
+                _, output = build.communicate(timeout=PATIENCE_S)
             if not mark.exists():
                 break
-            done, struck = done + 1, struck + 1
+            num_done, struck = num_done + 1, struck + 1
             tally.add(FAULT, tried=1)
             assert build.returncode != 0, f"a success after a kill {mark.read_text()}"
             assert errors(workspace) == []
-        assert (build.returncode, "Traceback" in said) == (untouched.returncode, False), said
+        assert (build.returncode, "Traceback" in output) == (untouched.returncode, False), output
         tally.add(FAULT, recovered=struck, differences=len(whole.differences(workspace)))
         assert_same_end(workspace, whole)
         shutil.rmtree(workspace)

@@ -42,8 +42,8 @@ def written(table: str, count: int) -> Moment:
     return lambda workspace: len(list((workspace / "lake/main" / table).rglob("*.parquet"))) >= count
 
 
-def stop(process: "subprocess.Popen[str]", signal_number: int, to: str) -> Result:
-    (os.killpg if to == "group" else os.kill)(process.pid, signal_number)
+def stop(process: "subprocess.Popen[str]", signal_number: int, target: str) -> Result:
+    (os.killpg if target == "group" else os.kill)(process.pid, signal_number)
     out, err = process.communicate(timeout=PATIENCE_S)
     return Result(process.returncode, out, err)
 
@@ -71,7 +71,7 @@ def assert_whole(workspace: Path) -> None:
         "SELECT e.num_frames, count(*) FROM active_progress p JOIN episodes e USING (dataset, episode_index) "
         "GROUP BY e.episode_index, e.num_frames",
     )
-    assert all(expected == found for expected, found in lengths)
+    assert all(expected == length_found for expected, length_found in lengths)
 
 
 def finished_stages(workspace: Path) -> int:

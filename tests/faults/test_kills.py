@@ -17,33 +17,33 @@ MOST_BUILDS = 6  # for each kill wanted: a build may come to its end before its 
 
 
 def test_killed_at_random_moments(corpus: Corpus, whole: Whole, tally: Tally, kills: int, seed: int, tmp_path: Path):
-    rng, mark, done, builds = random.Random(seed), tmp_path / "mark", 0, 0
-    while done < kills:
+    rng, mark, num_done, builds = random.Random(seed), tmp_path / "mark", 0, 0
+    while num_done < kills:
         workspace, repeats = tmp_path / f"workspace{builds}", Repeats()
         struck: list[str] = []
         while True:
             builds += 1
             assert builds < MOST_BUILDS * kills + 20
-            if done < kills:
-                moment = Moment.choose(rng, tuple(KINDS)[done % len(KINDS)])
+            if num_done < kills:
+                moment = Moment.choose(rng, tuple(KINDS)[num_done % len(KINDS)])
                 env = moment.environment(workspace, mark)
             else:
                 env = {}
                 mark.unlink(missing_ok=True)
             with corpus.building(workspace, **env) as build:
-                _, said = build.communicate(timeout=PATIENCE_S)
+                _, output = build.communicate(timeout=PATIENCE_S)
             if not mark.exists():
                 break
-            at = json.loads(mark.read_text())
+            kill_mark = json.loads(mark.read_text())
             kind = KINDS[moment.kill]
             struck.append(kind)
             tally.add(kind, tried=1)
-            tally.moments[at["what"]] += 1
-            done += 1
-            assert build.returncode != 0, f"a success after a kill {at}"
-            assert errors(workspace) == [], f"after a kill {at}"
+            tally.moments[kill_mark["what"]] += 1
+            num_done += 1
+            assert build.returncode != 0, f"a success after a kill {kill_mark}"
+            assert errors(workspace) == [], f"after a kill {kill_mark}"
             repeats.note(workspace)
-        assert build.returncode == 0, said
+        assert build.returncode == 0, output
         assert_same_and_once(workspace, whole, repeats, tally, struck[-1] if struck else KINDS["worker"])
         for kind in struck:
             tally.add(kind, recovered=1)

@@ -44,21 +44,21 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
     """Each kind under its final name, as a disk without a journal may leave it; and half files under others."""
     frames = sorted((copy / "lake/main/frames/dataset=long").rglob("*.parquet"))
     tars = sorted((copy / "shards").rglob("*.tar"))
-    shown = [s for (s,) in rows(copy, "SELECT DISTINCT sha256 FROM keyframes ORDER BY 1")]
+    keyframe_hashes = [s for (s,) in rows(copy, "SELECT DISTINCT sha256 FROM keyframes ORDER BY 1")]
     broken = {
         "lake file of frames": frames[0],
         "shard": tars[0],
-        "keyframes": Workspace(copy).keyframe(shown[0]),
+        "keyframes": Workspace(copy).keyframe(keyframe_hashes[0]),
         "shard ": tars[-1].with_suffix(".index.json"),
         "replies": max((copy / "responses" / "packs").glob("*.pack"), key=lambda p: p.stat().st_size),
     }
     for path in broken.values():
         cut(path)
-    flipped = [tars[2], Workspace(copy).keyframe(shown[1])]
+    flipped = [tars[2], Workspace(copy).keyframe(keyframe_hashes[1])]
     for path in flipped:
         flip_bit(path)
     os.unlink(tars[1])
-    os.unlink(Workspace(copy).keyframe(shown[-1]))
+    os.unlink(Workspace(copy).keyframe(keyframe_hashes[-1]))
     old = time.time() - 7 * 86400
     for folder in ("keyframes/00", "shards/train", "responses/00", "."):
         (copy / folder).mkdir(exist_ok=True)
@@ -66,22 +66,26 @@ def test_truncated_files_are_never_believed(corpus: Corpus, copy: Path, whole: W
         half.write_bytes(b"half")
         os.utime(half, (old, old))
 
-    said = proccorpus("doctor", "--json", "--hashes", cwd=tmp_path, workspace=copy)
-    assert said.code == FAILED
+    doctor_result = proccorpus("doctor", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+    assert doctor_result.code == FAILED
     assert len(rows(copy, "SELECT DISTINCT shard FROM shards")) > 3
-    assert {f["what"] for f in said.json["findings"]} >= {"lake file of frames", "half-written files", "replies"}
-    seen = {}
+    assert {f["what"] for f in doctor_result.json["findings"]} >= {
+        "lake file of frames",
+        "half-written files",
+        "replies",
+    }
+    findings_seen = {}
     for _ in range(3):  # what cannot be read hides what lies behind it
-        said = proccorpus("doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy)
-        seen |= {f["what"]: f for f in said.json["findings"]}
-        done = corpus.build(copy)
-        assert done.returncode == 0, done.stderr
+        doctor_result = proccorpus("doctor", "--repair", "--json", "--hashes", cwd=tmp_path, workspace=copy)
+        findings_seen |= {f["what"]: f for f in doctor_result.json["findings"]}
+        result = corpus.build(copy)
+        assert result.returncode == 0, result.stderr
         if not errors(copy, hashes=True):
             break
     assert_same_end(copy, whole)
-    assert {"shard", "keyframes"} <= set(seen)
-    there = (copy / "shards").rglob("*.tar")
-    assert not any(hashlib.sha256(p.read_bytes()).hexdigest()[:12] not in p.name for p in there)
+    assert {"shard", "keyframes"} <= set(findings_seen)
+    shard_files = (copy / "shards").rglob("*.tar")
+    assert not any(hashlib.sha256(p.read_bytes()).hexdigest()[:12] not in p.name for p in shard_files)
     assert not list(copy.rglob(".tmp-*"))
     ok(proccorpus("doctor", cwd=tmp_path, workspace=copy))
     tally.add("files cut off by a crash", tried=len(broken) + 4, recovered=len(broken) + 4)
@@ -102,9 +106,9 @@ def test_a_source_that_cannot_be_read(fault: str, tally: Tally, tmp_path: Path):
             video.mkdir()
         else:
             video.symlink_to("/proc/self/mem")  # reading it is EIO
-    said = proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "workspace")
-    assert "Traceback" not in said.err
-    if said.code == 0:
+    result = proccorpus(*build, cwd=tmp_path, workspace=tmp_path / "workspace")
+    assert "Traceback" not in result.err
+    if result.code == 0:
         reasons = {r for (r,) in rows(tmp_path / "workspace", "SELECT DISTINCT reason FROM findings")}
         assert reasons, "a success without a word on a file that cannot be read"
     assert errors(tmp_path / "workspace") == []
@@ -128,11 +132,11 @@ def test_an_older_catalog(corpus: Corpus, copy: Path, whole: Whole, tally: Tally
     shutil.copy2(workspace / "catalog.sqlite", tmp_path / "older.sqlite")
     assert corpus.build(workspace).returncode == 0
     shutil.copy2(tmp_path / "older.sqlite", workspace / "catalog.sqlite")
-    said = ok(proccorpus("doctor", "--json", cwd=tmp_path, workspace=workspace)).json
-    assert "older catalog" in {f["what"] for f in said["findings"]}
-    done = corpus.build(workspace)
-    assert done.returncode == 0
-    assert "an older copy replaced it" in done.stderr
+    doctor_result = ok(proccorpus("doctor", "--json", cwd=tmp_path, workspace=workspace)).json
+    assert "older catalog" in {f["what"] for f in doctor_result["findings"]}
+    result = corpus.build(workspace)
+    assert result.returncode == 0
+    assert "an older copy replaced it" in result.stderr
     assert_same_end(workspace, whole)
     assert without_progress(corpus.build(workspace).stderr) == ""
     tally.add("an older catalog restored", tried=1, recovered=1)
@@ -153,22 +157,23 @@ def test_the_clock_jumps(corpus: Corpus, whole: Whole, tally: Tally, seed: int, 
     # one worker: under libfaketime, waiting for processes of a pool is an invalid argument
     with corpus.building(workspace, workers=1, **env) as build:
         for k, jump in enumerate(jumps):
-            wanted = 4 + 8 * k + rng.randint(0, 6)
+            num_wanted = 4 + 8 * k + rng.randint(0, 6)
             wait_for(
-                lambda n=wanted: len(list(workspace.rglob("*.parquet"))) >= n or build.poll() is not None, "it builds"
+                lambda n=num_wanted: len(list(workspace.rglob("*.parquet"))) >= n or build.poll() is not None,
+                "it builds",
             )
             clock.write_text(jump)
-        _, said = build.communicate(timeout=PATIENCE_S)
-    assert (build.returncode, said) == (0, "")
+        _, output = build.communicate(timeout=PATIENCE_S)
+    assert (build.returncode, output) == (0, "")
     assert_same_end(workspace, whole)
     tally.add("the clock jumps", tried=len(jumps), recovered=len(jumps))
 
 
 def test_two_builds_at_once(corpus: Corpus, whole: Whole, tally: Tally, tmp_path: Path):
     workspace = tmp_path / "workspace"
-    with corpus.building(workspace) as one, corpus.building(workspace) as other:
-        said = [b.communicate(timeout=PATIENCE_S)[1] for b in (one, other)]
-    assert [b.returncode for b in (one, other)] == [0, 0], said
+    with corpus.building(workspace) as first_build, corpus.building(workspace) as second_build:
+        outputs = [b.communicate(timeout=PATIENCE_S)[1] for b in (first_build, second_build)]
+    assert [b.returncode for b in (first_build, second_build)] == [0, 0], outputs
     assert_same_end(workspace, whole)
     tally.add("two builds at once", tried=1, recovered=1)
 
@@ -178,22 +183,23 @@ def test_ctrl_c_at_random_moments(
 ):
     rng, workspace, repeats = random.Random(seed + 5), tmp_path / "workspace", Repeats()
     for _ in range(server_kills):
-        wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
+        num_wanted = len(list(workspace.rglob("*.*"))) + rng.randint(1, 80)
         with corpus.building(workspace) as build:
             wait_for(
-                lambda n=wanted, b=build: len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None, "it builds"
+                lambda n=num_wanted, b=build: len(list(workspace.rglob("*.*"))) >= n or b.poll() is not None,
+                "it builds",
             )
             os.killpg(build.pid, signal.SIGINT)
-            _, said = build.communicate(timeout=PATIENCE_S)
-        assert build.returncode == INTERRUPTED, said
-        assert len(said.splitlines()) == 1
+            _, output = build.communicate(timeout=PATIENCE_S)
+        assert build.returncode == INTERRUPTED, output
+        assert len(output.splitlines()) == 1
         assert errors(workspace) == []
         repeats.note(workspace)
         tally.add("Ctrl-C", tried=1, recovered=1)
     assert corpus.build(workspace).returncode == 0
-    again = repeats.count(workspace)
-    tally.add("Ctrl-C", repeated=again)
-    assert again == 0
+    num_repeated = repeats.count(workspace)
+    tally.add("Ctrl-C", repeated=num_repeated)
+    assert num_repeated == 0
     assert_same_end(workspace, whole)
 
 

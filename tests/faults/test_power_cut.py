@@ -30,8 +30,8 @@ from tests.kits.fault_kit import (
 def mounted(image: Path, folder: Path) -> Iterator[None]:
     """Metadata goes to disk when somebody syncs, not by itself every five seconds: a cut loses all it can."""
     folder.mkdir(exist_ok=True)
-    done = subprocess.run(["mount", "-o", "loop,commit=600", image, folder], capture_output=True)
-    if done.returncode:
+    process = subprocess.run(["mount", "-o", "loop,commit=600", image, folder], capture_output=True)
+    if process.returncode:
         pytest.skip("images of file systems can only be mounted by root")
     try:
         yield
@@ -53,10 +53,10 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
     for k in range(server_kills):
         with mounted(image, disk):
             written = (lambda: len(used(workspace))) if k % 2 == 0 else (lambda: len(list(workspace.rglob("*.jpg"))))
-            wanted = written() + rng.randint(12, 40)
+            num_wanted = written() + rng.randint(12, 40)
             with corpus.building(workspace) as build:
                 wait_for(
-                    lambda n=wanted, b=build, count=written: count() >= n or b.poll() is not None,
+                    lambda n=num_wanted, b=build, count=written: count() >= n or b.poll() is not None,
                     "something is written",
                 )
                 time.sleep(rng.uniform(0, 0.5))
@@ -69,9 +69,9 @@ def test_the_plug_is_pulled(corpus: Corpus, whole: Whole, tally: Tally, server_k
         (tmp_path / "cut").replace(image)
         with mounted(image, disk):
             assert errors(workspace) == []
-            lost = {k for k in stored if k not in answered(workspace)}
+            lost_replies = {k for k in stored if k not in answered(workspace)}
             # a reply counts when it is synced: those that were being stored, at most, are lost
-            assert len(lost) <= 2 * 3, f"{len(lost)} of {len(stored)} stored replies are gone"
+            assert len(lost_replies) <= 2 * 3, f"{len(lost_replies)} of {len(stored)} stored replies are gone"
             repeats.note(workspace)
             tally.add(fault, recovered=1)
     with mounted(image, disk):

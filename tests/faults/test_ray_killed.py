@@ -31,16 +31,16 @@ STEP, WORKER = "a process of a step on Ray killed", "a Ray worker killed"
 
 def processes(workspace: Path, fault: str) -> list[int]:
     """Those of the step that is under way; or the Ray workers that watch over them, which are their parents."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            own = f"PROCCORPUS_WORKSPACE={workspace}".encode() in (folder / "environ").read_bytes().split(b"\0")
-            if own and b"execute_step" in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
+            is_own = f"PROCCORPUS_WORKSPACE={workspace}".encode() in (folder / "environ").read_bytes().split(b"\0")
+            if is_own and b"execute_step" in (folder / "cmdline").read_bytes():
+                pids.append(int(folder.name))
     if fault == STEP:
-        return found
+        return pids
     workers = []
-    for pid in found:
+    for pid in pids:
         while pid > 1:
             with suppress(OSError):
                 if b"ray::" in Path(f"/proc/{pid}/cmdline").read_bytes():
@@ -62,11 +62,11 @@ def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills:
     config = write_config(tmp_path, source, SETTINGS.format(url=model.url))
     registry = tmp_path / "registry" / "tiny.yaml"
     registry.write_text(registry.read_text() + "annotator: vlm\n")
-    here, there = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
-    assert not run_build(here, load_config(config), workers=1).failed
+    local_space, ray_space = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
+    assert not run_build(local_space, load_config(config), workers=1).failed
 
     with ray_head() as address:
-        steps = StepsOnRay(address, tmp_path / "home", there.root, config)
+        steps = StepsOnRay(address, tmp_path / "home", ray_space.root, config)
         with steps.instance() as instance:
             instance.add_dynamic_partitions("datasets", ["tiny"])
             steps.materialize("episodes", "tiny")
@@ -74,26 +74,29 @@ def test_steps_on_ray_are_killed(model: ModelServer, tally: Tally, server_kills:
         assert len(chunks) == server_kills
         for k, chunk in enumerate(chunks):
             fault = (STEP, WORKER)[k % 2]
-            wanted = written(there.root) + rng.randint(2, 12)
+            num_wanted = written(ray_space.root) + rng.randint(2, 12)
             run = steps.materializing(STAGES, chunk)
             try:
-                wait_for(lambda n=wanted, r=run: written(there.root) >= n or r.poll() is not None, "files are written")
-                wait_for(lambda f=fault, r=run: processes(there.root, f) or r.poll() is not None, "a step runs")
+                wait_for(
+                    lambda n=num_wanted, r=run: written(ray_space.root) >= n or r.poll() is not None,
+                    "files are written",
+                )
+                wait_for(lambda f=fault, r=run: processes(ray_space.root, f) or r.poll() is not None, "a step runs")
                 assert run.poll() is None, run.communicate()
-                for pid in processes(there.root, fault):
+                for pid in processes(ray_space.root, fault):
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 tally.add(fault, tried=1)
-                assert errors(there.root) == []
-                repeats.note(there.root)
+                assert errors(ray_space.root) == []
+                repeats.note(ray_space.root)
                 run.communicate(timeout=PATIENCE_S)
             finally:
                 kill_session(run.pid)
             if run.returncode:
                 steps.materialize(STAGES, chunk)
-            assert errors(there.root) == []
+            assert errors(ray_space.root) == []
             tally.add(fault, recovered=1)
-    assert_same_and_once(there.root, Whole.of(here.root), repeats, tally, STEP)
+    assert_same_and_once(ray_space.root, Whole.of(local_space.root), repeats, tally, STEP)
 
 
 def written(workspace: Path) -> int:

@@ -39,11 +39,11 @@ def test_the_model_is_killed(whole: Whole, tally: Tally, server_kills: int, seed
                 tally.add(fault, tried=1)
                 if k % 2:
                     server.start()
-                _, said = build.communicate(timeout=PATIENCE_S)
+                _, output = build.communicate(timeout=PATIENCE_S)
             if not k % 2:
                 assert build.returncode == 1
-                assert "server" in said
-                assert "Traceback" not in said
+                assert "server" in output
+                assert "Traceback" not in output
                 server.start()
             assert errors(workspace) == []
             repeats.note(workspace)
@@ -61,10 +61,10 @@ def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_k
         ok(proccorpus("workspace", "create", "--catalog", server.url("lake"), cwd=tmp_path, workspace=workspace))
         for _ in range(server_kills):
             files = list((workspace / "lake").rglob("*.parquet"))
-            wanted = len(files) + rng.randint(1, 8)
+            num_wanted = len(files) + rng.randint(1, 8)
             with corpus.building(workspace) as build:
                 wait_for(
-                    lambda n=wanted, b=build: (
+                    lambda n=num_wanted, b=build: (
                         len(list((workspace / "lake").rglob("*.parquet"))) >= n or b.poll() is not None
                     ),
                     "rows are written",
@@ -73,9 +73,9 @@ def test_postgres_is_killed(corpus: Corpus, whole: Whole, tally: Tally, server_k
                 time.sleep(rng.uniform(0, 0.5))
                 server.kill()
                 tally.add(fault, tried=1)
-                _, said = build.communicate(timeout=PATIENCE_S)
+                _, output = build.communicate(timeout=PATIENCE_S)
             assert build.returncode != 0
-            assert "Traceback" not in said
+            assert "Traceback" not in output
             server.start()
             assert errors(workspace) == []
             repeats.note(workspace)

@@ -60,14 +60,14 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
     for _ in range(server_kills):
         with ExitStack() as stack:
             mark, log = served(config, stack)
-            wanted = requests_in_log(log, 200) + rng.randint(1, 6)
+            num_wanted = requests_in_log(log, 200) + rng.randint(1, 6)
             build = subprocess.Popen(
                 asks, env=environment(), cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=True,
             )  # fmt: skip
             try:
                 wait_for(
-                    lambda n=wanted, f=log, b=build: requests_in_log(f, 200) >= n or b.poll() is not None,
+                    lambda n=num_wanted, f=log, b=build: requests_in_log(f, 200) >= n or b.poll() is not None,
                     "it answers",
                 )
                 assert build.poll() is None, build.communicate()
@@ -75,28 +75,32 @@ def test_vllm_is_killed(tally: Tally, server_kills: int, seed: int, tmp_path: Pa
                     with suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGKILL)
                 tally.add(fault, tried=1)
-                _, said = build.communicate(timeout=PATIENCE_S)
+                _, output = build.communicate(timeout=PATIENCE_S)
             finally:
                 kill_session(build.pid)
         assert build.returncode == 1
-        assert "server" in said
-        assert "Traceback" not in said
+        assert "server" in output
+        assert "Traceback" not in output
         assert errors(workspace) == []
         repeats.note(workspace)
         tally.add(fault, recovered=1)
     with ExitStack() as stack:
         served(config, stack)
-        done = subprocess.run(asks, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert (done.returncode, without_progress(done.stderr)) == (0, "")
+        process = subprocess.run(
+            asks, env=environment(), cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S
+        )
+    assert (process.returncode, without_progress(process.stderr)) == (0, "")
     # the same replies without an interruption: no server is there any more, and none is asked
     whole = tmp_path / "whole"
     whole.mkdir()
-    kept = answered(workspace)
+    replies_kept = answered(workspace)
     copytree(workspace / "responses", whole / "responses")
     with closing(sqlite3.connect(whole / "responses" / FILE)) as db, db:
         db.execute("DELETE FROM attempts")
         db.execute("DELETE FROM spent")
-    done = subprocess.run(command(config.port, whole), env=environment(), cwd=tmp_path, capture_output=True, text=True)
-    assert (done.returncode, without_progress(done.stderr)) == (0, "")
-    assert answered(whole) == kept
+    process = subprocess.run(
+        command(config.port, whole), env=environment(), cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (process.returncode, without_progress(process.stderr)) == (0, "")
+    assert answered(whole) == replies_kept
     assert_same_and_once(workspace, Whole.of(whole), repeats, tally, fault)

@@ -60,18 +60,18 @@ type Prepared = tuple[Callable[[Any], object], Callable[[random.Random], Any]]  
 @pytest.mark.parametrize("base", BASES)
 def test_mutants(tmp_path: Path, base: str) -> None:
     """Each ends built or quarantined with a reason, or refused where nothing of it can be known any more."""
-    write_outside(outside := tmp_path / "outside")
+    write_outside(outside_folder := tmp_path / "outside")
     fields = write_base(base, untouched := tmp_path / "mutants/untouched")
-    done: dict[str, dict[str, str]] = {"untouched": {}}
+    changes_by_mutant: dict[str, dict[str, str]] = {"untouched": {}}
     for number in range(0, len(spoil.WAYS), 5 if IS_SHORT else 1):
         root = shutil.copytree(untouched, tmp_path / f"mutants/{base}-{number}")
-        done[root.name] = spoil.mutate(root, outside, base, number)
-    outcomes = apart(tmp_path, build, tmp_path / "mutants", [*done], fields)
-    told = "".join(f"\n{name}: {o}\n    {done[name]}" for name, o in outcomes.items() if o.faults)
-    assert not told, told
+        changes_by_mutant[root.name] = spoil.mutate(root, outside_folder, base, number)
+    outcomes = apart(tmp_path, build, tmp_path / "mutants", [*changes_by_mutant], fields)
+    fault_lines = "".join(f"\n{name}: {o}\n    {changes_by_mutant[name]}" for name, o in outcomes.items() if o.faults)
+    assert not fault_lines, fault_lines
     assert outcomes["untouched"].usable == BASES[base], outcomes["untouched"]
     for name, o in outcomes.items():  # what is in files never makes a dataset unknown
-        assert o.kind != "refused" or {*spoil.TREE} & done[name].keys(), (name, done[name], o)
+        assert o.kind != "refused" or {*spoil.TREE} & changes_by_mutant[name].keys(), (name, changes_by_mutant[name], o)
 
 
 @pytest.mark.parametrize("part", range(PARTS))
@@ -92,7 +92,7 @@ def test_datasets_over_a_limit(tmp_path: Path, part: int) -> None:
 # Parsers
 
 
-def changed(root: Path, look: Callable[[Path], object]) -> Prepared:
+def changed(root: Path, examine: Callable[[Path], object]) -> Prepared:
     """A file of a folder with other content, at which one looks, and which is then as before."""
     paths = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix not in (".mp4", ".mkv"))
     files = {path: path.read_bytes() for path in paths}
@@ -105,7 +105,7 @@ def changed(root: Path, look: Callable[[Path], object]) -> Prepared:
         path, data = change
         path.write_bytes(data)
         try:
-            look(path)
+            examine(path)
         finally:
             path.write_bytes(files[path])
 
@@ -126,13 +126,13 @@ def read_columns(folder: Path, base: str) -> list[str]:
     files = [path for path in sorted(root.rglob("*"), reverse=True) if path.is_file()]
     for path in {re.sub(r"\d+", "#", str(path)): path for path in files}.values():
         whole = path.read_bytes()
-        for what, data in spoilt_columns(path.name, whole):
+        for subject, data in spoilt_columns(path.name, whole):
             alive()
             path.write_bytes(data)
             try:
                 read_all(source_of(root, **fields))
             except Exception as e:
-                faults.append(f"{path.name}: {what}: {e!r}")
+                faults.append(f"{path.name}: {subject}: {e!r}")
         path.write_bytes(whole)
     return faults
 
@@ -209,15 +209,15 @@ def wire(folder: Path) -> Prepared:
 
     def drawn(rng: random.Random) -> httpx.Request:
         path, part = rng.choice([*parts.items()])
-        said = spoil.edited(form if part else session, rng, OUTSIDE)
-        how: dict[str, Any] = {"content": json.dumps(said)}
-        if part and isinstance(said, dict):
+        message = spoil.edited(form if part else session, rng, OUTSIDE)
+        request_parts: dict[str, Any] = {"content": json.dumps(message)}
+        if part and isinstance(message, dict):
             texts = {
-                name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in said.items()
+                name.encode(errors="replace").decode(): f"{v}".encode(errors="replace") for name, v in message.items()
             }
             names = [ascii(rng.choice(spoil.NAMES)) for _ in range(rng.randrange(4))]
-            how = {"data": texts, "files": [(part, (name, rng.choice(contents))) for name in names]}
-        whole = client.build_request("POST", path, **how)
+            request_parts = {"data": texts, "files": [(part, (name, rng.choice(contents))) for name in names]}
+        whole = client.build_request("POST", path, **request_parts)
         body = rng.choice([whole.read(), whole.read(), spoilt_bytes(whole.read(), rng)])
         kind = {"content-type": whole.headers.get("content-type", "application/json")}
         return client.build_request("POST", path, content=body, headers=kind)
@@ -243,8 +243,8 @@ def test_parsers(tmp_path: Path, name: str) -> None:
     @hypothesis.settings(max_examples=EXAMPLES, database=None, suppress_health_check=tuple(HealthCheck))
     @given(st.randoms(use_true_random=False).map(draw))
     def timed(example: Any) -> None:
-        began = time.process_time()
+        start_s = time.process_time()
         check(example)
-        assert time.process_time() - began < SLOW_S, "seconds of CPU"
+        assert time.process_time() - start_s < SLOW_S, "seconds of CPU"
 
     timed()

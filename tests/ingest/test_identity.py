@@ -23,22 +23,22 @@ def indices(settled: Listing) -> dict[str, int]:
 
 
 def test_an_index_is_never_given_twice() -> None:
-    known = {"a": 0, "b": 1, "c": 2}
-    assert indices(settle(listing(["a", "d"]), config(), known)) == {"a": 0, "d": 3}
-    assert indices(settle(listing(["c", "a"]), config(), known)) == {"a": 0, "c": 2}
+    known_indices = {"a": 0, "b": 1, "c": 2}
+    assert indices(settle(listing(["a", "d"]), config(), known_indices)) == {"a": 0, "d": 3}
+    assert indices(settle(listing(["c", "a"]), config(), known_indices)) == {"a": 0, "c": 2}
 
 
 def test_findings_follow_their_episode() -> None:
-    found = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
-    settled = settle(listing(["a", "b"], *found), config(), {"b": 0})
+    findings_made = Finding("no_task", "x", "warning", 0), Finding("stray_file", "y", "warning")
+    settled = settle(listing(["a", "b"], *findings_made), config(), {"b": 0})
     assert indices(settled) == {"b": 0, "a": 1}
     assert [(f.reason, f.episode_index) for f in settled.findings] == [("no_task", 1), ("stray_file", None)]
 
 
 def test_indices_of_the_source_stay_and_gaps_are_told() -> None:
     records = tuple(EpisodeRecord(i, f"episode_{i}", 10.0, None) for i in (1, 2, 6))
-    own = Listing("lerobot_v2.1", 10.0, None, (), records, ())
-    settled = settle(own, config(), {"episode_6": 0})
+    own_listing = Listing("lerobot_v2.1", 10.0, None, (), records, ())
+    settled = settle(own_listing, config(), {"episode_6": 0})
     assert [r.episode_index for r in settled.records] == [1, 2, 6]
     assert [(f.reason, f.severity, f.detail) for f in settled.findings] == [
         ("index_gap", "warning", "no episode 0"),
@@ -66,8 +66,8 @@ TEXTS = ("pick it", "take it", "grab it")
 
 
 def test_one_of_several_paraphrases_by_hash_of_the_episode() -> None:
-    many = listing([f"e{i}" for i in range(60)], task=TEXTS[0], tasks=TEXTS)
-    settled = settle(many, config(instruction="paraphrases"), {})
+    paraphrased = listing([f"e{i}" for i in range(60)], task=TEXTS[0], tasks=TEXTS)
+    settled = settle(paraphrased, config(instruction="paraphrases"), {})
     chosen = {r.source_id: r.task for r in settled.records}
     assert set(chosen.values()) == set(TEXTS)
     assert all(r.tasks == TEXTS for r in settled.records)

@@ -39,8 +39,10 @@ def table_of(root: Path, pattern: str) -> tuple[Path, pa.Table]:
 
 def with_columns(table: pa.Table, **columns: Any) -> pa.Table:
     for name, values in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+        column_index = table.schema.get_field_index(name)
+        table = table.set_column(
+            column_index, table.schema.field(name), pa.array(values, table.schema.field(name).type)
+        )
     return table
 
 
@@ -60,9 +62,9 @@ def keep_rows(root: Path, keeps: Callable[[np.ndarray, np.ndarray], np.ndarray])
 def drift(root: Path, by_s: float) -> None:
     """Where episodes begin is off by a little more with each."""
     path, episodes = table_of(root, "meta/episodes/*/*.parquet")
-    by = np.arange(episodes.num_rows) * by_s
-    moved = {name: episodes[name].to_numpy() + by for name in (STARTS, ENDS)}
-    pq.write_table(with_columns(episodes, **moved), path)
+    delays_s = np.arange(episodes.num_rows) * by_s
+    moved_columns = {name: episodes[name].to_numpy() + delays_s for name in (STARTS, ENDS)}
+    pq.write_table(with_columns(episodes, **moved_columns), path)
 
 
 def film(root: Path, lengths: list[int], fps: int = small.FPS, restate: bool = False) -> None:
@@ -79,27 +81,29 @@ LENGTHS = [r.length for r in FEW]
 SHORT = [n - (k == 1) for k, n in enumerate(LENGTHS)]
 
 
-def in_one_file(root: Path, change: Callable[[Path], object] | None = None, **how: Any) -> None:
+def in_one_file(root: Path, change: Callable[[Path], object] | None = None, **dataset_options: Any) -> None:
     """Four recordings in one video file, by LeRobot's writer."""
     shutil.rmtree(root)
     vector = {"dtype": "float32", "shape": (len(small.NAMES),), "names": small.NAMES}
     video = {"dtype": "video", "shape": (small.SIDE, small.SIDE, 3), "names": ["height", "width", "channels"]}
     features = {"observation.state": vector, "action": vector, small.CAMERA: video}
-    how = {"rgb_encoder": small.h264()} | how
-    dataset = small.with_lerobot().create("local/arm", small.FPS, features, root=root, robot_type="toy_arm", **how)
+    dataset_options = {"rgb_encoder": small.h264()} | dataset_options
+    dataset = small.with_lerobot().create(
+        "local/arm", small.FPS, features, root=root, robot_type="toy_arm", **dataset_options
+    )
     small.record(dataset, FEW)
     if change:
         change(root)
 
 
-def v2(root: Path, change: Callable[[Path], object] | None = None, **how: Any) -> None:
-    small.write_v2(root, FEW, **how)
+def v2(root: Path, change: Callable[[Path], object] | None = None, **writer_options: Any) -> None:
+    small.write_v2(root, FEW, **writer_options)
     if change:
         change(root)
 
 
-def film_v2(root: Path, more: int, fps: int = small.FPS) -> None:
-    pictures = np.concatenate([small.pictures_of(FEW[1]), small.pictures_of(FEW[0])])[: FEW[1].length + more]
+def film_v2(root: Path, num_more: int, fps: int = small.FPS) -> None:
+    pictures = np.concatenate([small.pictures_of(FEW[1]), small.pictures_of(FEW[0])])[: FEW[1].length + num_more]
     le.write_video(le.v2_video(root, small.CAMERA, 1), pictures, fps=fps, options=small.ENCODER)
 
 
@@ -151,9 +155,9 @@ CASES: dict[str, Callable[[Path], object]] = {
     "converted from v2.1": partial(v2, change=changes.convert_by_lerobot),
     "v2.1": v2,
     "v2.1, two cameras": partial(v2, cameras=(small.CAMERA, small.WRIST)),
-    "v2.1, a longer video": partial(v2, change=partial(film_v2, more=1)),
-    "v2.1, a shorter video": partial(v2, change=partial(film_v2, more=-1)),
-    "v2.1, another rate": partial(v2, change=partial(film_v2, more=0, fps=11)),
+    "v2.1, a longer video": partial(v2, change=partial(film_v2, num_more=1)),
+    "v2.1, a shorter video": partial(v2, change=partial(film_v2, num_more=-1)),
+    "v2.1, another rate": partial(v2, change=partial(film_v2, num_more=0, fps=11)),
     "v2.1, times begin late": partial(v2, change=partial(shift_v2_times, by_s=1 / small.FPS)),
     "v2.1, times of a clock": partial(v2, change=partial(shift_v2_times, by_s=0.0, jitter_s=0.02)),
     "v2.1, rows lack": partial(v2, change=trim_v2),
@@ -234,9 +238,9 @@ def _by_dataset(
                 for camera in record.cameras:
                     yield record, _off(ours[camera], row, None)
                 continue
-            told = int(item["episode_index"]), int(item["frame_index"]), item["task"]
-            if told != (record.episode_index, row, record.task):
-                yield record, f"row {row}: {told}"
+            item_key = int(item["episode_index"]), int(item["frame_index"]), item["task"]
+            if item_key != (record.episode_index, row, record.task):
+                yield record, f"row {row}: {item_key}"
             if not np.array_equal(item["observation.state"].numpy(), episode.state[row].astype(np.float32)):
                 yield record, f"row {row}: another state"
             if abs(float(item["timestamp"]) - episode.timestamps_s[row]) > 1e-6:
@@ -261,8 +265,8 @@ def _by_function(
         for video, pictures in zip(record.videos, _pictures(source, record).values(), strict=True):
             for row, time_s in enumerate(times):
                 try:
-                    shown = decode_video_frames(source.resolve(video.uri), [time_s], 1e-4, "pyav")
-                    theirs = (shown[0].numpy().transpose(1, 2, 0) * 255).round()
+                    decoded = decode_video_frames(source.resolve(video.uri), [time_s], 1e-4, "pyav")
+                    theirs = (decoded[0].numpy().transpose(1, 2, 0) * 255).round()
                 except (ValueError, IndexError):
                     theirs = None
                 if difference := _off(pictures, row, theirs):

@@ -24,25 +24,25 @@ RECORDS = [record(k, f"Put the {FRUIT[k // 5 % 4]} on the plate") for k in range
 
 
 def test_chunks_are_offered_other_tasks_beyond_them():
-    found = chosen(RECORDS)
-    assert set(Counter(o.chunk for o in found).values()) == {MOST}
-    for o in found:
+    chosen_tasks = chosen(RECORDS)
+    assert set(Counter(o.chunk for o in chosen_tasks).values()) == {MOST}
+    for o in chosen_tasks:
         assert o.episode_index // 5 != o.chunk
         assert RECORDS[o.episode_index].task != RECORDS[5 * o.chunk].task
         assert o.split == "train"
-    of_first = Counter(RECORDS[o.episode_index].task for o in found if o.chunk == 0)
+    of_first = Counter(RECORDS[o.episode_index].task for o in chosen_tasks if o.chunk == 0)
     assert len(of_first) == 3  # of every other task
     assert max(of_first.values()) - min(of_first.values()) <= 1
-    assert len({o.episode_index for o in found}) > 20  # not the same few for all
+    assert len({o.episode_index for o in chosen_tasks}) > 20  # not the same few for all
 
 
 def test_the_order_of_listing_plays_no_role_and_newcomers_change_little():
-    before = chosen(RECORDS)
-    assert chosen(RECORDS[::-1]) == before
-    after = chosen([*RECORDS, record(60, "Put the apple on the plate")])
-    chunks = {o.chunk for o in set(before) ^ set(after)} - {12}
+    tasks_before = chosen(RECORDS)
+    assert chosen(RECORDS[::-1]) == tasks_before
+    tasks_after = chosen([*RECORDS, record(60, "Put the apple on the plate")])
+    chunks = {o.chunk for o in set(tasks_before) ^ set(tasks_after)} - {12}
     assert len(chunks) < 9  # of twelve
-    assert sum(o not in after for o in before) == len(chunks)  # one each
+    assert sum(o not in tasks_after for o in tasks_before) == len(chunks)  # one each
 
 
 @pytest.mark.parametrize(

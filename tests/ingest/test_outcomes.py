@@ -38,14 +38,14 @@ def test_truth(value: Any, expected: bool | None) -> None:
 
 def outcomes_of(*evidence: OutcomeEvidence) -> list[tuple[bool, str] | None]:
     decided, _ = decide(dict(enumerate(evidence)))
-    found = [decided[k] for k in range(len(evidence))]
-    return [(o.success, o.source) if o else None for o in found]
+    decisions = [decided[k] for k in range(len(evidence))]
+    return [(o.success, o.source) if o else None for o in decisions]
 
 
 def test_a_sparse_reward() -> None:
     rewarded = [OutcomeEvidence(reward=RewardEvidence("reward", shows)) for shows in (REACHED, UNSET, UNCLEAR)]
-    told = [(True, "final reward"), (False, "final reward"), None, None]
-    assert outcomes_of(*rewarded, NO_EVIDENCE) == told
+    expected = [(True, "final reward"), (False, "final reward"), None, None]
+    assert outcomes_of(*rewarded, NO_EVIDENCE) == expected
 
 
 @pytest.mark.parametrize("reward", [None, RewardEvidence("reward", UNSET)])

@@ -74,8 +74,8 @@ def write_delayed(r: Recorder) -> None:
     for k in range(PICTURES * JOINTS_PER_PICTURE):
         r.move(k / 100, k // 50, START + k * STEP)
         if k % JOINTS_PER_PICTURE == 0:
-            at = START + k * STEP + SECOND // 1000
-            r.show(k // JOINTS_PER_PICTURE, at + 35 * SECOND // 1000, at)
+            time_ns = START + k * STEP + SECOND // 1000
+            r.show(k // JOINTS_PER_PICTURE, time_ns + 35 * SECOND // 1000, time_ns)
 
 
 def write_slow_joints(r: Recorder) -> None:
@@ -99,8 +99,8 @@ def test_a_recording_is_what_mcaps_reader_gives(record: Callable[[Recorder], Non
     for message in read_ros2_messages(str(tmp_path / "run.mcap")):
         topic = message.channel.topic
         stamp = getattr(message.ros_msg, "header", None)
-        at = message.log_time_ns if stamp is None else stamp.stamp.sec * SECOND + stamp.stamp.nanosec
-        times.setdefault(topic, []).append(at)
+        time_ns = message.log_time_ns if stamp is None else stamp.stamp.sec * SECOND + stamp.stamp.nanosec
+        times.setdefault(topic, []).append(time_ns)
         values.setdefault(topic, []).append(message.ros_msg)
     images, joints = "/front/image_raw/compressed", "/joint_states"
     begin, end = max(times[images][0], times[joints][0]), min(times[images][-1], times[joints][-1])

@@ -100,8 +100,8 @@ def findings(root: Path, fields: Fields) -> dict[str, str]:
     source = source_of(root, **fields)
     listing = settle(list_episodes(source), source.config, {})
     surveyed = survey(source, listing.records, listing.robot)
-    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    usable = [record for record in listing.records if record.episode_index not in lost]
+    unusable = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    usable = [record for record in listing.records if record.episode_index not in unusable]
     config = FramesConfig(keyframe_interval_s=1e9, min_frames=MIN_FRAMES[0])
     measured = frames_stage(source, usable, 0, config, lambda sha256, jpeg: None, signals=surveyed.signals)
     return {f.reason: f.detail for f in (*listing.findings, *surveyed.findings, *measured.findings)}
@@ -179,9 +179,9 @@ def without_wrist(root: Path, whole: Path) -> None:
 
 def linked_out(root: Path) -> None:
     path = le.v2_video(root, FRONT, 1)
-    outside = root.parent / "outside.mp4"
-    path.rename(outside)
-    path.symlink_to(outside)
+    outside_file = root.parent / "outside.mp4"
+    path.rename(outside_file)
+    path.symlink_to(outside_file)
 
 
 def copied_in(root: Path, whole: Path) -> None:
@@ -333,10 +333,10 @@ def recorded_in_parts(root: Path) -> None:
     for part in range(2):
         with mcap.recorder(root / f"run_{part}.mcap") as recording:
             for k in range(100):
-                at = mcap.START + (part * 100 + k) * mcap.SECOND // 100
-                recording.move(k / 100, k // 50, at)
+                time_ns = mcap.START + (part * 100 + k) * mcap.SECOND // 100
+                recording.move(k / 100, k // 50, time_ns)
                 if k % 10 == 0:
-                    recording.show(k // 10, at + mcap.SECOND // 1000)
+                    recording.show(k // 10, time_ns + mcap.SECOND // 1000)
     (root / "metadata.yaml").write_text("rosbag2_bagfile_information: {}\n")
 
 
@@ -460,8 +460,8 @@ def damaged(root: Path) -> None:
     """Bytes in the middle of the pictures."""
     path = le.v2_video(root, FRONT, 0)
     data = bytearray(path.read_bytes())
-    at = (data.index(b"mdat") + 8 + len(data)) // 2
-    data[at : at + 4] = b"\xa5" * 4
+    offset = (data.index(b"mdat") + 8 + len(data)) // 2
+    data[offset : offset + 4] = b"\xa5" * 4
     path.write_bytes(data)
 
 
@@ -640,13 +640,15 @@ def test_a_remedy_cures(tmp_path: Path, reason: str, number: int) -> None:
         assert reason not in findings(whole, fields)
     shutil.copytree(whole, root)
     fields |= case.fault(root) or {}
-    before = findings(root, fields)
-    assert reason in before, before
+    findings_before = findings(root, fields)
+    assert reason in findings_before, findings_before
     fields |= case.cure(root, whole) or {}
-    after = findings(root, fields)
-    assert reason not in after, after
+    findings_after = findings(root, fields)
+    assert reason not in findings_after, findings_after
     # The cure brings nothing worse than was there
-    assert set(after) - set(before) <= {"gripper_unused", "part_not_used", "no_gripper"}, after
+    assert set(findings_after) - set(findings_before) <= {"gripper_unused", "part_not_used", "no_gripper"}, (
+        findings_after
+    )
 
 
 def test_every_code_has_its_remedy_tried_or_says_why_not() -> None:

@@ -53,10 +53,10 @@ def test_files_that_no_reader_opens_are_named_by_pattern(tmp_path: Path) -> None
         (root / f"sound/take_{k}/left.wav").write_bytes(b"RIFF")
     (root / "license_plates.npy").write_bytes(b"x")
     listing = list_episodes(source_of(root))
-    found = {part.name: (part.status, part.num_times) for part in listing.parts if part.kind == "file"}
-    assert found["sound/take_*/left.wav"] == ("unknown", 30)
-    assert found["license_plates.npy"] == ("unknown", 1)
-    assert {name: found[name] for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf")} == {
+    parts_by_name = {part.name: (part.status, part.num_times) for part in listing.parts if part.kind == "file"}
+    assert parts_by_name["sound/take_*/left.wav"] == ("unknown", 30)
+    assert parts_by_name["license_plates.npy"] == ("unknown", 1)
+    assert {name: parts_by_name[name] for name in ("README.md", "LICENSE", "md5sum.txt", "docs/paper.pdf")} == {
         "README.md": ("known", 1),
         "LICENSE": ("known", 1),
         "md5sum.txt": ("known", 1),

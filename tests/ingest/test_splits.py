@@ -41,12 +41,12 @@ def test_seed_and_dataset_make_another_choice() -> None:
 
 
 def test_ood_is_held_out_whole() -> None:
-    found = [*records(20), record(99, "g99", "b")]
-    assert set(assign_splits("d", "ood", found, SplitConfig(held_out_tasks=("b",))).values()) == {"test_ood"}
+    all_records = [*records(20), record(99, "g99", "b")]
+    assert set(assign_splits("d", "ood", all_records, SplitConfig(held_out_tasks=("b",))).values()) == {"test_ood"}
 
 
-def _splits_after(before: dict[str, str], role: str, held_out: Sequence[str] = ()) -> dict[str, str]:
-    return assign_splits("d", role, records(10), SplitConfig(held_out_tasks=tuple(held_out)), before)
+def _splits_after(former_splits: dict[str, str], role: str, held_out: Sequence[str] = ()) -> dict[str, str]:
+    return assign_splits("d", role, records(10), SplitConfig(held_out_tasks=tuple(held_out)), former_splits)
 
 
 def test_what_the_configuration_decides_is_not_sticky() -> None:

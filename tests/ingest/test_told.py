@@ -24,7 +24,7 @@ def written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_what_differs_is_told(written: Path) -> None:
     check("some", "part", SAID["part"], ["part", "other"])
     lacking = {title: lines for title, lines in SAID["part"].items() if lines}
-    for part, found, parts in (
+    for part, texts, parts in (
         ("part", {}, ["part"]),
         ("part", lacking, ["part"]),
         ("part", SAID["part"] | {"more": []}, ["part"]),
@@ -34,7 +34,7 @@ def test_what_differs_is_told(written: Path) -> None:
         ("part", SAID["part"], ["other"]),
     ):
         with pytest.raises(AssertionError):
-            check("some", part, found, parts)
+            check("some", part, texts, parts)
     assert json.loads(written.read_text()) == SAID
 
 

@@ -73,18 +73,18 @@ def write_data(
     for episode, frames in lengths.items():
         write_rows(rows_path(root, task, episode), frames, effectors)
         for c, camera in enumerate(cameras):
-            shown = [number(c, episode % 64, k) for k in range(frames)]
-            write_video(root / f"observations/{task}/{episode}/videos/{camera}.mp4", shown, fps=30)
+            numbers = [number(c, episode % 64, k) for k in range(frames)]
+            write_video(root / f"observations/{task}/{episode}/videos/{camera}.mp4", numbers, fps=30)
         depth = root / f"observations/{task}/{episode}/depth/head_depth_000000.png"
         depth.parent.mkdir(parents=True, exist_ok=True)
         depth.write_bytes(b"\x89PNG")
 
 
-def write_agibot(root: Path, task: int = 327, lengths: Mapping[int, int] | None = None, **how: Any) -> Path:
+def write_agibot(root: Path, task: int = 327, lengths: Mapping[int, int] | None = None, **data_options: Any) -> Path:
     """A whole dataset of one task; each episode has two steps, the second up to its end."""
     lengths = {648642: 6, 648649: 8} if lengths is None else lengths
     write_tasks(root, task, [entry(e, [span(0, 2), span(2, n, skill="Place")]) for e, n in lengths.items()])
-    write_data(root, task, lengths, **how)
+    write_data(root, task, lengths, **data_options)
     return root
 
 

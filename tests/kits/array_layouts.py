@@ -70,11 +70,11 @@ def demos(
         data = file.create_group("data")
         data.attrs["env_args"] = json.dumps(env)
         data.attrs.update(attributes)
-        held = (np.arange(30) > 8) & (np.arange(30) < 20)
+        is_held = (np.arange(30) > 8) & (np.arange(30) < 20)
         for k in range(3):
             demo = data.create_group(f"demo_{k}")
             actions = smooth(30, width, k)
-            actions[:, switch] = np.where(held, 1, -1)
+            actions[:, switch] = np.where(is_held, 1, -1)
             demo["actions"] = actions
             for name, size in obs.items():
                 demo[f"obs/{name}"] = smooth(30, size, k)
@@ -110,14 +110,16 @@ def stated_rate(file: h5py.File) -> None:
 
 def two_arms_of_seven(file: h5py.File, episode: int = 0) -> None:
     """Wrist joints that switch as grippers do; the grippers lie beside them."""
-    at = np.arange(80)
+    frame_numbers = np.arange(80)
     qpos = smooth(80, 14, episode)
     for dimension, start in ((6, 20), (13, 30)):
-        qpos[:, dimension] = np.clip((at - start) / 6, 0, 1) - np.clip((at - start - 35) / 6, 0, 1)
+        qpos[:, dimension] = np.clip((frame_numbers - start) / 6, 0, 1) - np.clip(
+            (frame_numbers - start - 35) / 6, 0, 1
+        )
     file["observations/qpos"] = qpos
-    file["observations/gripper"] = np.c_[at > 40, at > 50].astype(np.float32)
+    file["observations/gripper"] = np.c_[frame_numbers > 40, frame_numbers > 50].astype(np.float32)
     file["action"] = qpos
-    file["timestamp"] = at / 20
+    file["timestamp"] = frame_numbers / 20
     file["observations/images/cam"] = film(80, episode)
 
 
@@ -125,11 +127,11 @@ def isaac_lab(file: h5py.File) -> None:
     """The last action closes below 0; 0.01 s x 2 a step."""
     data = file.create_group("data")
     data.attrs["env_args"] = json.dumps({"env_name": "Lift", "type": 2, "sim_args": {"dt": 0.01, "decimation": 2}})
-    at = np.arange(150)
+    frame_numbers = np.arange(150)
     for k in range(4):
         demo = data.create_group(f"demo_{k}")
         demo.attrs.update(num_samples=150, success=True)
-        is_closed = at >= 70 + k
+        is_closed = frame_numbers >= 70 + k
         width = np.where(is_closed, 0.005, 0.04)
         demo["obs/eef_pos"] = smooth(150, 3, k)
         demo["obs/gripper_pos"] = np.stack([width, -width], 1).astype(np.float32)
@@ -147,8 +149,8 @@ def maniskill(file: h5py.File) -> None:
     """One observation more than actions."""
     for k in range(3):
         group = file.create_group(f"traj_{k}")
-        at = np.arange(60)
-        width = np.where((at > 20) & (at < 45), 0.005, 0.04)
+        frame_numbers = np.arange(60)
+        width = np.where((frame_numbers > 20) & (frame_numbers < 45), 0.005, 0.04)
         group["obs/agent/qpos"] = np.c_[smooth(60, 7, k), width, width].astype(np.float32)
         group["obs/agent/qvel"] = smooth(60, 9)
         group["obs/sensor_data/base_camera/rgb"] = film(60, k)
@@ -165,9 +167,9 @@ def robomind(file: h5py.File) -> None:
     file["master/joint_position"] = smooth(20, 8, 1)
     pictures = file.create_dataset("observations/rgb_images/camera_top", (20,), h5py.vlen_dtype(np.uint8))
     depth = file.create_dataset("observations/depth_images/camera_top", (20,), h5py.vlen_dtype(np.uint8))
-    for k, shown in enumerate(film(20)):
-        packed = cv2.imencode(".png", cv2.cvtColor(shown, cv2.COLOR_RGB2BGR))[1]
-        pictures[k] = shown.ravel() if k in (0, 11) else packed.ravel()
+    for k, rgb in enumerate(film(20)):
+        packed = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+        pictures[k] = rgb.ravel() if k in (0, 11) else packed.ravel()
         depth[k] = np.zeros(4, np.uint8)
 
 
@@ -192,18 +194,18 @@ def linked(file: h5py.File) -> None:
 def pictures(file: h5py.File) -> None:
     """Cameras whose pictures lie otherwise, and pictures of other things."""
     one(file)
-    shown = film(20)
+    film_pictures = film(20)
     stored = {
-        "rgba": np.concatenate([shown, shown[..., :1]], -1),
-        "channels_first": shown.transpose(0, 3, 1, 2),
-        "unit_floats": (shown / 255).astype(np.float32),
-        "byte_floats": shown.astype(np.float32),
-        "signed_floats": (shown / 127.5 - 1).astype(np.float32),
-        "two_at_once": np.stack([shown, shown], 1),
-        "depth_camera/color": shown,
-        "unmasked_view": shown,
-        "depth": shown[..., 0].astype(np.uint16),
-        "cam_segmentation": shown,
+        "rgba": np.concatenate([film_pictures, film_pictures[..., :1]], -1),
+        "channels_first": film_pictures.transpose(0, 3, 1, 2),
+        "unit_floats": (film_pictures / 255).astype(np.float32),
+        "byte_floats": film_pictures.astype(np.float32),
+        "signed_floats": (film_pictures / 127.5 - 1).astype(np.float32),
+        "two_at_once": np.stack([film_pictures, film_pictures], 1),
+        "depth_camera/color": film_pictures,
+        "unmasked_view": film_pictures,
+        "depth": film_pictures[..., 0].astype(np.uint16),
+        "cam_segmentation": film_pictures,
     }
     for name, values in stored.items():
         file[f"observations/images/{name}"] = values
@@ -216,8 +218,8 @@ def exif(file: h5py.File) -> None:
     del file["observations/images/front"]
     stored = file.create_dataset("observations/images/front", (20,), h5py.vlen_dtype(np.uint8))
     turned = b"\xff\xe1\x00\x22Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
-    for k, shown in enumerate(film(20)):
-        packed = cv2.imencode(".jpg", shown)[1].tobytes()
+    for k, rgb in enumerate(film(20)):
+        packed = cv2.imencode(".jpg", rgb)[1].tobytes()
         stored[k] = np.frombuffer(packed[:2] + turned + packed[2:], np.uint8)
 
 
@@ -236,9 +238,9 @@ ENDS = (5, 12, 18)
 
 def write_zarr(folder: Path, arrays: Mapping[str, np.ndarray], filters: Mapping[str, Any], **attributes: Any) -> Path:
     """A store of three episodes, 18 rows in all; arrays of only the fill value get no chunk."""
-    usual = {"data/img": film(18), "data/state": smooth(18, 5), "data/action": smooth(18, 2)}
+    default_arrays = {"data/img": film(18), "data/state": smooth(18, 5), "data/action": smooth(18, 2)}
     root = zarr.create_group(folder / "replay.zarr", zarr_format=2, attributes=attributes)
-    chosen = {name: values for name, values in (usual | dict(arrays)).items() if len(values)}
+    chosen = {name: values for name, values in (default_arrays | dict(arrays)).items() if len(values)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, values in {**chosen, "meta/episode_ends": np.array(ENDS)}.items():

@@ -20,8 +20,8 @@ STEPS = ["reach for the cup", "lift the cup", "place the cup on the plate"]
 def questions_of(
     benchmark: str, data: str | None = None, cache: Path | None = None, **options: object
 ) -> list[Question]:
-    asked = EvaluationOptions.model_validate({"benchmark": benchmark, "data": data} | options)
-    return load_benchmark(asked, NO_FRAMES, cache)
+    evaluation_options = EvaluationOptions.model_validate({"benchmark": benchmark, "data": data} | options)
+    return load_benchmark(evaluation_options, NO_FRAMES, cache)
 
 
 def picture(path: Path, share: float, seed: int = 0) -> None:
@@ -57,32 +57,41 @@ def make_progress_bench(root: Path) -> Path:
         for file, camera in (("visual_same_view", "top"), ("visual_cross_view", "left")):
             demo = [f"camera_{camera}_{f:04d}.jpg" for f in (0, 10, 20, 30)]
             source = "h5_franka_3rgb" if camera == "top" else "robomind_h5_franka_3rgb"
-            shown = base | {"visual_demo": demo, "total_steps": "3", "data_source": source}
+            common = base | {"visual_demo": demo, "total_steps": "3", "data_source": source}
             if camera == "left":
-                shown["camera_combination"] = "camera_left+camera_top"
+                common["camera_combination"] = "camera_left+camera_top"
             for frame in (5, 15, 25):
                 row(
-                    file, **shown, stage_to_estimate=[f"camera_top_{frame:04d}.jpg"], closest_idx=str(frame // 10 + 1),
+                    file, **common, stage_to_estimate=[f"camera_top_{frame:04d}.jpg"], closest_idx=str(frame // 10 + 1),
                     delta="+7%", progress_score=f"{100 * frame // 30}%",
                 )  # fmt: skip
         demo = [f"camera_top_{f:04d}.jpg" for f in (0, 10, 20, 30)]
-        shown = base | {"visual_demo": demo, "total_steps": "3", "data_source": "robomind_h5_franka_3rgb"}
+        common = base | {"visual_demo": demo, "total_steps": "3", "data_source": "robomind_h5_franka_3rgb"}
         row(
-            "visual-unanswerable", **shown, stage_to_estimate=["camera_top_0010_edit.jpg"], closest_idx="n/a",
+            "visual-unanswerable", **common, stage_to_estimate=["camera_top_0010_edit.jpg"], closest_idx="n/a",
             delta="n/a", progress_score="n/a",
         )  # fmt: skip
     human = {"id": "folding_paper/clip_1", "task_goal": "fold the paper", "data_source": "human"}
     for n in range(4):
         picture(root / "images" / human["id"] / f"{n}.jpg", n / 3, 90)
         score = f"{100 * n / 3:.2f}%"
-        at = {"stage_to_estimate": f"{n}.jpg", "progress_score": score}
-        row("text_demo_human_activities", **human, **at, text_demo=STEPS, total_steps=3, closest_idx=max(1, n))
+        target_fields = {"stage_to_estimate": f"{n}.jpg", "progress_score": score}
+        row(
+            "text_demo_human_activities",
+            **human,
+            **target_fields,
+            text_demo=STEPS,
+            total_steps=3,
+            closest_idx=max(1, n),
+        )
         demo = [f"{k}.jpg" for k in range(4)]
-        row("visual_demo_human_activities", **human, **at, visual_demo=demo, total_steps=3, closest_idx=n + 1)
-    for file, made in rows.items():
+        row(
+            "visual_demo_human_activities", **human, **target_fields, visual_demo=demo, total_steps=3, closest_idx=n + 1
+        )
+    for file, file_rows in rows.items():
         folder = root / ("human-bench" if "human" in file else "prog-bench")
         folder.mkdir(exist_ok=True)
-        (folder / f"{file}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in made))
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in file_rows))
     return root
 
 

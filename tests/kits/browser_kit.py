@@ -24,8 +24,8 @@ def chromium() -> str:
     """The program; without it tests are skipped, or fail where PROCCORPUS_BROWSER=required."""
     program = shutil.which("chromium")
     if program is None:
-        say = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
-        say("there is no Chromium on this machine: make browser installs it")
+        give_up = pytest.fail if os.environ.get("PROCCORPUS_BROWSER") == "required" else pytest.skip
+        give_up("there is no Chromium on this machine: make browser installs it")
     return str(program)
 
 

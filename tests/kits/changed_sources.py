@@ -68,20 +68,20 @@ def edit(root: Path, operation: str, *arguments: str, new_root: bool = True) -> 
     out = root.with_name(f"{root.name}.edited")
     shutil.rmtree(out, ignore_errors=True)
     words = ["--repo_id", "local/arm", "--root", str(root), f"--operation.type={operation}", *arguments]
-    before = sys.argv
+    former_argv = sys.argv
     sys.argv = ["lerobot-edit-dataset", *words, *(["--new_repo_id", "local/new", "--new_root", str(out)] * new_root)]
     try:
         main()
     finally:
-        sys.argv = before
+        sys.argv = former_argv
     if new_root:
         replaced(root, out)
 
 
-def replaced(root: Path, by: Path) -> None:
+def replaced(root: Path, replacement: Path) -> None:
     """Put one folder in another's place."""
     shutil.rmtree(root)
-    by.rename(root)
+    replacement.rename(root)
 
 
 def delete_by_tool(root: Path, episodes: Sequence[int]) -> None:
@@ -101,18 +101,18 @@ def merge_by_tool(root: Path) -> None:
     """A second dataset goes before this one."""
     from lerobot.scripts.lerobot_edit_dataset import main
 
-    other, out = write_v3(root.with_name("other"), OTHERS[:2]), root.with_name(f"{root.name}.merged")
+    other_root, out = write_v3(root.with_name("other"), OTHERS[:2]), root.with_name(f"{root.name}.merged")
     shutil.rmtree(out, ignore_errors=True)
-    before = sys.argv
+    former_argv = sys.argv
     sys.argv = ["lerobot-edit-dataset", "--new_repo_id", "local/merged", "--new_root", str(out)]
     sys.argv += ["--operation.type=merge", "--operation.repo_ids=['local/other', 'local/arm']"]
-    sys.argv += [f"--operation.roots=['{other}', '{root}']"]
+    sys.argv += [f"--operation.roots=['{other_root}', '{root}']"]
     try:
         main()
     finally:
-        sys.argv = before
+        sys.argv = former_argv
     replaced(root, out)
-    shutil.rmtree(other)
+    shutil.rmtree(other_root)
 
 
 def encode_by_tool(root: Path) -> None:
@@ -144,9 +144,9 @@ def reorder_tasks(root: Path) -> None:
     tasks.sort_values("task_index").to_parquet(root / "meta/tasks.parquet")
     for path in sorted((root / "data").glob("*/*.parquet")):
         table = pq.ParquetFile(path).read()
-        moved = pa.array([index[old] for old in table["task_index"].to_pylist()], pa.int64())
-        at = table.schema.get_field_index("task_index")
-        pq.write_table(table.set_column(at, table.schema.field(at), moved), path)
+        task_column = pa.array([index[old] for old in table["task_index"].to_pylist()], pa.int64())
+        column_index = table.schema.get_field_index("task_index")
+        pq.write_table(table.set_column(column_index, table.schema.field(column_index), task_column), path)
 
 
 def correct_texts(root: Path) -> None:
@@ -210,8 +210,10 @@ def trimmed() -> tuple[Recording, ...]:
 
 def with_replaced() -> tuple[Recording, ...]:
     """Three recordings were made anew, with the same number of frames: the old ones are gone."""
-    anew = {WITHDRAWN: LATER[0], JUDGED: LATER[1], LABELLED: LATER[2]}
-    return tuple(replace(anew[r.serial], length=r.length) if r.serial in anew else r for r in RECORDINGS)
+    replacements = {WITHDRAWN: LATER[0], JUDGED: LATER[1], LABELLED: LATER[2]}
+    return tuple(
+        replace(replacements[r.serial], length=r.length) if r.serial in replacements else r for r in RECORDINGS
+    )
 
 
 MOVED_ON = RECORDINGS[-2:] + RECORDINGS[:-2]  # each recording has the number of the one two places behind it
@@ -294,9 +296,11 @@ def make_in_a_process(folder: Path, changes: Sequence[Change]) -> None:
     Raises RuntimeError with its last lines when it fails.
     """
     words = [sys.executable, "-m", __name__, str(folder), *(change.id for change in changes)]
-    done = subprocess.run(words, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{' '.join(words)}:\n{done.stderr[-3000:]}")
+    process = subprocess.run(
+        words, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+    )
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(words)}:\n{process.stderr[-3000:]}")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ LEFT_OUT = ("PROCCORPUS_", "DAGSTER", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFER
 PROGRESS = re.compile(r"^(.*; )?\d+ of \d+ done, \d+:\d\d\n", re.MULTILINE)
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)} | more
+def environment(**added: str) -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(LEFT_OUT)} | added
 
 
 @dataclass(frozen=True)
@@ -60,30 +60,30 @@ def proccorpus(
 ) -> Result:
     """Run the command line to its end."""
     words = [*map(str, arguments), *(["--workspace", str(workspace)] if workspace else [])]
-    done = subprocess.run(
+    process = subprocess.run(
         [str(PROGRAM), *words], cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=timeout_s,
         check=False,
     )  # fmt: skip
-    return Result(done.returncode, done.stdout, without_progress(done.stderr))
+    return Result(process.returncode, process.stdout, without_progress(process.stderr))
 
 
 def called(capture: pytest.CaptureFixture[str], *arguments: object) -> Result:
     """The command line in this process."""
     capture.readouterr()
     code = run_here(*arguments)
-    said = capture.readouterr()
-    return Result(code, said.out, said.err)
+    captured = capture.readouterr()
+    return Result(code, captured.out, captured.err)
 
 
 def run_here(*arguments: object) -> int:
     """The exit code of the command line in this process."""
-    kept, sys.argv = sys.argv, ["proccorpus", *map(str, arguments)]
+    former_argv, sys.argv = sys.argv, ["proccorpus", *map(str, arguments)]
     try:
         cli.main.main()
     except SystemExit as e:
         return int(e.code or 0)
     finally:
-        sys.argv = kept
+        sys.argv = former_argv
     return 0
 
 
@@ -139,10 +139,12 @@ def stage_times(workspace: Path) -> dict[tuple[str, int], Any]:
     }
 
 
-def stages_redone(workspace: Path, before: dict[tuple[str, int], Any]) -> set[tuple[str, int]]:
-    """(stage, chunk) whose newest run is newer than `before` had it; the lines of `episodes` left out."""
-    now = stage_times(workspace)
-    return {key for key, finished in now.items() if key[0] != "episodes" and before.get(key) != finished}
+def stages_redone(workspace: Path, former_times: dict[tuple[str, int], Any]) -> set[tuple[str, int]]:
+    """(stage, chunk) whose newest run is newer than `former_times` had it; the lines of `episodes` left out."""
+    current_times = stage_times(workspace)
+    return {
+        key for key, finished in current_times.items() if key[0] != "episodes" and former_times.get(key) != finished
+    }
 
 
 def digest_of(workspace: Path) -> dict[str, str]:
@@ -179,10 +181,10 @@ def look_up(arguments: list[str], whole: bool = True) -> None:
 def _parsed(command: Any, name: str, arguments: list[str]) -> None:
     with command.make_context(name, list(arguments)) as context:
         if hasattr(command, "commands"):
-            rest = [*context._protected_args, *context.args]
-            if not rest:  # the name of a group alone
+            later_words = [*context._protected_args, *context.args]
+            if not later_words:  # the name of a group alone
                 return
-            found, inner, rest = command.resolve_command(context, rest)
-            assert found
+            found_command, inner, later_words = command.resolve_command(context, later_words)
+            assert found_command
             assert inner
-            _parsed(inner, found, rest)
+            _parsed(inner, found_command, later_words)

@@ -54,9 +54,9 @@ class Deployment:
         settings = yaml.safe_load((ROOT / "deploy" / "dagster.yaml").read_text())
         settings["concurrency"]["runs"]["max_concurrent_runs"] = WORKERS
         (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
-        where = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
-        where["load_from"][0]["grpc_server"]["port"] = int(self.ports["code"])
-        (home / "workspace.yaml").write_text(yaml.safe_dump(where))
+        workspace_file = yaml.safe_load((ROOT / "deploy" / "workspace.yaml").read_text())
+        workspace_file["load_from"][0]["grpc_server"]["port"] = int(self.ports["code"])
+        (home / "workspace.yaml").write_text(yaml.safe_dump(workspace_file))
         registry = folder / "registry"
         registry.mkdir()
         for name, size in DATASETS.items():
@@ -107,17 +107,17 @@ class Deployment:
             **{
                 f"{sign}{port}": f"{sign}{self.ports[name]}" for name, port in PORTS.items() for sign in ("", "--port=")
             },
-            **{before: before.replace("0.0.0.0", "127.0.0.1") for before in ("0.0.0.0", "--host=0.0.0.0")},
+            **{address: address.replace("0.0.0.0", "127.0.0.1") for address in ("0.0.0.0", "--host=0.0.0.0")},
             "deploy/workspace.yaml": str(self.folder / "home" / "workspace.yaml"),
             "/tmp/nginx.conf": str(self.folder / "proxy" / "nginx.conf"),
             "daemon off;": "daemon off; user root;",
             "--trusted-proxy=172.30.46.0/24": "--trusted-proxy=127.0.0.1",
             "nginx": NGINX or "nginx",
         }
-        said = [changed.get(word, word) for word in words]
+        local_words = [changed.get(word, word) for word in words]
         for name, port in (self.ports | (self.outside if "curl" in words else {})).items():
-            said = [word.replace(f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{port}") for word in said]
-        return [str(BIN / said[0]) if (BIN / said[0]).exists() else said[0], *said[1:]]
+            local_words = [word.replace(f"127.0.0.1:{PORTS[name]}", f"127.0.0.1:{port}") for word in local_words]
+        return [str(BIN / local_words[0]) if (BIN / local_words[0]).exists() else local_words[0], *local_words[1:]]
 
     def start(self, name: str) -> None:
         with (self.folder / f"{name}.log").open("ab") as log:
@@ -146,38 +146,38 @@ class Deployment:
         address = f"http://127.0.0.1:{self.ports['webserver']}/graphql"
         return httpx.post(address, json=sent, headers=headers, timeout=PATIENCE_S, trust_env=False)
 
-    def wait(self, what: str, done: Callable[[], Any]) -> Any:
+    def wait(self, condition: str, is_done: Callable[[], Any]) -> Any:
         """Until it is so; a server that is away for a moment is asked again."""
         limit = time.monotonic() + WAIT_S
         while time.monotonic() < limit:
             assert all(p.poll() is None for p in self.processes.values()), (
-                f"a server has ended while waiting until {what}"
+                f"a server has ended while waiting until {condition}"
             )
             with suppress(httpx.HTTPError, AssertionError, KeyError, json.JSONDecodeError):
-                found = done()
-                if found:
-                    return found
+                result = is_done()
+                if result:
+                    return result
             time.sleep(1)
-        raise TimeoutError(f"not within {WAIT_S:.0f} s: {what}")
+        raise TimeoutError(f"not within {WAIT_S:.0f} s: {condition}")
 
     def run(self, *words: object) -> str:
         command = [str(w) for w in (BIN / "proccorpus", *words)]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        process = subprocess.run(command, env=self.env, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
 
 def main() -> None:
     with TemporaryDirectory(prefix="proccorpus-cluster-") as folder, postgres() as server, s3() as bucket:
-        made = Deployment(Path(folder), server, bucket)
+        deployment = Deployment(Path(folder), server, bucket)
         try:
-            print("\n".join(f"{name}: http://127.0.0.1:{port}" for name, port in made.outside.items()))
-            print(f"user {USER[0]}, password {USER[1]!r}; workspace {made.workspace}. Ctrl-C ends it")
-            made.processes["daemon"].wait()
+            print("\n".join(f"{name}: http://127.0.0.1:{port}" for name, port in deployment.outside.items()))
+            print(f"user {USER[0]}, password {USER[1]!r}; workspace {deployment.workspace}. Ctrl-C ends it")
+            deployment.processes["daemon"].wait()
         except KeyboardInterrupt:
             pass
         finally:
-            made.stop()
+            deployment.stop()
 
 
 if __name__ == "__main__":

@@ -29,22 +29,22 @@ MASKS = (
 
 def masked(text: str) -> list[str]:
     """The lines of an output without what differs from corpus to corpus, and without how they are set."""
-    for pattern, by in MASKS:
-        text = re.sub(pattern, by, text, flags=re.MULTILINE)
+    for pattern, replacement in MASKS:
+        text = re.sub(pattern, replacement, text, flags=re.MULTILINE)
     return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
 
 
-def check_shown(shown: str, out: str, err: str) -> None:
+def check_shown(shown_text: str, out: str, err: str) -> None:
     """Raises OutputError where a page shows other output than was printed; `...` stands for anything.
 
     Of what went to standard error (notes, progress) a page may show a part.
     """
-    expected = _tight(masked(shown))
+    expected = _tight(masked(shown_text))
     notes = [line for line in masked(err) if _tight([line]) in expected]
-    found = _tight([*notes, *masked(out)])
+    printed_text = _tight([*notes, *masked(out)])
     pattern = ".*?".join(re.escape(part.strip()) for part in expected.split("..."))
-    if not re.fullmatch(pattern, found):
-        raise OutputError(f"the page shows\n{expected}\nand it printed\n{found}")
+    if not re.fullmatch(pattern, printed_text):
+        raise OutputError(f"the page shows\n{expected}\nand it printed\n{printed_text}")
 
 
 def _tight(lines: list[str]) -> str:
@@ -52,12 +52,16 @@ def _tight(lines: list[str]) -> str:
     return re.sub(r"\s*([{}\[\],:])\s*", r"\1", " ".join(lines))
 
 
-def check_lines(shown: str, printed: str) -> None:
+def check_lines(shown_text: str, printed: str) -> None:
     """Raises OutputError where a line that a page shows, among others, begins none that was printed."""
-    found = masked(printed)
-    missing = [line for line in masked(shown) if not any(f"{other} ".startswith(f"{line} ") for other in found)]
+    printed_lines = masked(printed)
+    missing = [
+        line
+        for line in masked(shown_text)
+        if not any(f"{printed_line} ".startswith(f"{line} ") for printed_line in printed_lines)
+    ]
     if missing:
-        raise OutputError(f"the page shows {missing}, and it printed\n" + "\n".join(found))
+        raise OutputError(f"the page shows {missing}, and it printed\n" + "\n".join(printed_lines))
 
 
 def check_said(arguments: list[str], printed: str, folder: Path) -> None:
@@ -66,8 +70,8 @@ def check_said(arguments: list[str], printed: str, folder: Path) -> None:
     if out := next((v for n, v in pairwise(arguments) if n == "--out"), None):
         place = folder / out
         written = [p for p in place.rglob("*") if p.is_file()] if place.is_dir() else [place]
-    said = bool(printed.strip()) and not NOTHING.search(printed)
-    if not (said or written) or not all(p.is_file() and p.stat().st_size for p in written):
+    has_text = bool(printed.strip()) and not NOTHING.search(printed)
+    if not (has_text or written) or not all(p.is_file() and p.stat().st_size for p in written):
         raise OutputError(f"{' '.join(arguments)} said, and wrote {written}:\n{printed}")
 
 
@@ -78,7 +82,7 @@ def console_parts(text: str) -> list[tuple[str, str]]:
         if line.startswith("$ "):
             parts.append((line[2:].strip(), ""))
         else:
-            command, shown = parts[-1]
-            parts[-1] = (command, shown + line)
+            command, shown_lines = parts[-1]
+            parts[-1] = (command, shown_lines + line)
     assert all(words(command) for command, _ in parts)
     return parts

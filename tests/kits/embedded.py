@@ -35,13 +35,13 @@ def embed(
         facts.append(run | {"source_id": str(episode), "fps": FPS, "task": f"Task {episode}", "cameras": ["front"]})
         for camera, angles in of_camera.items():
             for k, angle in enumerate(angles):
-                where = {"camera": camera, "frame_index": EVERY * k, "encoder": encoder, "device": "cpu"}
-                rows.append(run | where | {"embedding": direction(angle), "cells": np.zeros(64, np.float32)})
+                frame_fields = {"camera": camera, "frame_index": EVERY * k, "encoder": encoder, "device": "cpu"}
+                rows.append(run | frame_fields | {"embedding": direction(angle), "cells": np.zeros(64, np.float32)})
     parts = {"embeddings": rows, "episode_content": contents}
     for (table, content), stage in zip(parts.items(), ("embeddings", "frames"), strict=True):
         lake.publish(stage_run(dataset=dataset, chunk=chunk, stage=stage), {table: TABLES[table].rows(content)})
-    known = TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
-    lake.upsert("runs of a dataset", episode_facts=TABLES["episode_facts"].rows(facts), datasets=known)
+    dataset_row = TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}])
+    lake.upsert("runs of a dataset", episode_facts=TABLES["episode_facts"].rows(facts), datasets=dataset_row)
 
 
 def look_at(space: Workspace) -> None:

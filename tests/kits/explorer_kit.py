@@ -24,19 +24,19 @@ TRAINED, TRAINED_SLOWER = "tiny-model", "tiny-model-slower"  # training runs
 UNLABELLED, QUARANTINED = 3, 4  # episodes of `tiny`
 
 
-def furnish(made: Made) -> Workspace:
+def furnish(made_corpus: Made) -> Workspace:
     """Add to a built workspace, in its own lake, what no small build has."""
-    space = made.space
+    space = made_corpus.space
     lake = Lake(space)
-    own = lake.rows("SELECT label_run FROM label_runs")[0][0]
+    first_run = lake.rows("SELECT label_run FROM label_runs")[0][0]
     lengths = dict(lake.rows("SELECT episode_index, num_frames FROM episodes WHERE dataset = 'tiny'"))
     picture = lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 0 ORDER BY frame_index LIMIT 1")[0][0]
-    _label(lake, own, lengths)
+    _label(lake, first_run, lengths)
     _calls(lake, space, picture)
     _scores(lake, lengths)
     _release(lake)
     _trainings(lake)
-    lake.con.execute("UPDATE datasets SET license = 'Apache-2.0', source_uri = ?", [str(made.source)])
+    lake.con.execute("UPDATE datasets SET license = 'Apache-2.0', source_uri = ?", [str(made_corpus.source)])
     lake.con.execute("UPDATE episode_facts SET task = ?, tasks = [?] WHERE episode_index = 2", [HOSTILE, HOSTILE])
     for table in ("segments", "progress", "episode_labels", "label_quality", "active_runs"):
         lake.con.execute(f"DELETE FROM {table} WHERE episode_index = {UNLABELLED}")
@@ -44,16 +44,16 @@ def furnish(made: Made) -> Workspace:
     return space
 
 
-def copy_furnished(furnished: Workspace, made: Made, folder: Path) -> Workspace:
+def copy_furnished(furnished: Workspace, made_corpus: Made, folder: Path) -> Workspace:
     """A furnished workspace of a test's own, with its source beside it, and without what an explorer has kept."""
-    source = shutil.copytree(made.source, folder / "source")
-    kept = shutil.ignore_patterns("explorer")
-    space = Workspace(shutil.copytree(furnished.root, folder / "workspace", ignore=kept))
+    source = shutil.copytree(made_corpus.source, folder / "source")
+    ignored = shutil.ignore_patterns("explorer")
+    space = Workspace(shutil.copytree(furnished.root, folder / "workspace", ignore=ignored))
     change(space, "UPDATE datasets SET source_uri = ?", str(source))
     return space
 
 
-def _label(lake: Lake, own: str, lengths: dict[int, int]) -> None:
+def _label(lake: Lake, first_run: str, lengths: dict[int, int]) -> None:
     """A second run on episodes 0 and 1: the first run's steps with a boundary moved, another curve, words."""
     run = {"label_run": OTHER, "annotator": "vlm", "model": "tiny-vlm", "prompt_version": "p1", "created_at": NOW}
     run |= {"params": '{"seed": 0}', "code_version": "vlm-1"}
@@ -83,9 +83,15 @@ def _label(lake: Lake, own: str, lengths: dict[int, int]) -> None:
             label_quality=TABLES["label_quality"].rows([key | quality]),
             episode_labels=TABLES["episode_labels"].rows([key | label]),
         )
-    lost = {"dataset": "tiny", "episode_index": QUARANTINED, "chunk": 2, "stage": "frames", "severity": "unusable"}
-    lost |= {"reason": "undecodable_video", "detail": "the video ends early"}
-    lake.upsert("a finding", findings=TABLES["findings"].rows([lost]))
+    finding_row = {
+        "dataset": "tiny",
+        "episode_index": QUARANTINED,
+        "chunk": 2,
+        "stage": "frames",
+        "severity": "unusable",
+    }
+    finding_row |= {"reason": "undecodable_video", "detail": "the video ends early"}
+    lake.upsert("a finding", findings=TABLES["findings"].rows([finding_row]))
 
 
 def _calls(lake: Lake, space: Workspace, picture: str) -> None:
@@ -123,16 +129,24 @@ def _scores(lake: Lake, lengths: dict[int, int]) -> None:
         for e in (0, 1):
             for f in range(0, lengths[e], 4):
                 target = f / lengths[e]
-                said = {"prediction": min(1.0, target + error * (e + 1) / 2), "target": target}
-                predictions.append({"eval_run": run, "dataset": "tiny", "episode_index": e, "frame_index": f} | said)
+                prediction_row = {"prediction": min(1.0, target + error * (e + 1) / 2), "target": target}
+                predictions.append(
+                    {"eval_run": run, "dataset": "tiny", "episode_index": e, "frame_index": f} | prediction_row
+                )
         for s in ("all", "split=val"):
             for m, v in (("mae", error), ("voc", 1 - error)):
-                found = {"eval_run": run, "slice": s, "metric": m, "value": v, "low": v - 0.05, "high": v + 0.05}
-                scores.append(found | {"n": 2, "coverage": 1})
+                score_row = {"eval_run": run, "slice": s, "metric": m, "value": v, "low": v - 0.05, "high": v + 0.05}
+                scores.append(score_row | {"n": 2, "coverage": 1})
     # A matrix, of which one cell is empty
     cells = ("Open it", "Open it", 0.875), ("Open it", "<b>Shut</b> it", 0.125), ("Wait", "Open it", 0)
-    for video, told, value in cells:
-        cell = {"eval_run": FAILED, "slice": f"video: {video}", "metric": f"under: {told}", "value": value, "n": 1}
+    for video, fault_name, value in cells:
+        cell = {
+            "eval_run": FAILED,
+            "slice": f"video: {video}",
+            "metric": f"under: {fault_name}",
+            "value": value,
+            "n": 1,
+        }
         scores.append(cell | {"low": value, "high": value, "coverage": 1})
     lake.upsert(
         "scores",

@@ -92,22 +92,22 @@ class Whole:
 
     def differences(self, workspace: Path) -> list[str]:
         """Tables and listed shards that are not as they should be. Orphans are the doctor's to tell."""
-        there = Whole.of(workspace)
-        found = [name for name, digest in self.digest.items() if there.digest.get(name) != digest]
-        return found + [name for name, sha256 in self.shards.items() if there.shards.get(name) != sha256]
+        other_whole = Whole.of(workspace)
+        differing = [name for name, digest in self.digest.items() if other_whole.digest.get(name) != digest]
+        return differing + [name for name, sha256 in self.shards.items() if other_whole.shards.get(name) != sha256]
 
 
 def living(session: int) -> list[int]:
     """Processes of a session that have not ended (Linux; a zombie has)."""
-    found = []
+    session_pids = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, of = path.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, process_session = path.read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
-        if int(of) == session and state not in "ZX":
-            found.append(int(path.parent.name))
-    return found
+        if int(process_session) == session and state not in "ZX":
+            session_pids.append(int(path.parent.name))
+    return session_pids
 
 
 def kill_session(session: int) -> None:
@@ -119,10 +119,12 @@ def kill_session(session: int) -> None:
     wait_for(lambda: not living(session), "all processes of the session have ended")
 
 
-def wait_for(condition: Callable[[], object], what: str = "what was waited for", limit_s: float = PATIENCE_S) -> None:
+def wait_for(
+    condition: Callable[[], object], subject: str = "what was waited for", limit_s: float = PATIENCE_S
+) -> None:
     end = time.monotonic() + limit_s
     while not condition():
-        assert time.monotonic() < end, f"not within {limit_s} s: {what}"
+        assert time.monotonic() < end, f"not within {limit_s} s: {subject}"
         time.sleep(0.02)
 
 
@@ -133,16 +135,16 @@ def errors(workspace: Path, *, hashes: bool = False) -> list[dict[str, str]]:
     """What `proccorpus doctor` calls an error: a listed file that is missing, a half shard, labels without a run.
     Where a first build ended before its first commit, there is no workspace yet, and the doctor says just that.
     """
-    said = proccorpus("doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace)
-    if said.err.startswith("error: no workspace at"):
+    result = proccorpus("doctor", "--json", *(["--hashes"] if hashes else []), cwd=ROOT, workspace=workspace)
+    if result.err.startswith("error: no workspace at"):
         return []
-    return [found for found in said.json["findings"] if found["severity"] == ERROR]
+    return [finding for finding in result.json["findings"] if finding["severity"] == ERROR]
 
 
 def unfinished(workspace: Path) -> list[dict[str, str]]:
     """What a build that ended well has left to do: nothing."""
     findings = proccorpus("doctor", "--json", cwd=ROOT, workspace=workspace).json["findings"]
-    return [found for found in findings if found["what"] == "stale partitions"]
+    return [finding for finding in findings if finding["what"] == "stale partitions"]
 
 
 def assert_same_end(workspace: Path, whole: Whole) -> None:
@@ -155,16 +157,16 @@ def assert_recovers(
     corpus: Corpus, workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str
 ) -> None:
     """One more build comes to the end of an uninterrupted one, and asks nothing that was answered."""
-    done = corpus.build(workspace)
-    assert (done.returncode, without_progress(done.stderr)) == (0, ""), done.stderr[-3000:]
+    result = corpus.build(workspace)
+    assert (result.returncode, without_progress(result.stderr)) == (0, ""), result.stderr[-3000:]
     assert_same_and_once(workspace, whole, repeats, tally, fault)
 
 
 def assert_same_and_once(workspace: Path, whole: Whole, repeats: "Repeats", tally: Tally, fault: str) -> None:
     """As assert_same_end, and no answered call was sent again; counted under the fault."""
-    again = repeats.count(workspace)
-    tally.add(fault, differences=len(whole.differences(workspace)), repeated=again)
-    assert again == 0
+    num_repeated = repeats.count(workspace)
+    tally.add(fault, differences=len(whole.differences(workspace)), repeated=num_repeated)
+    assert num_repeated == 0
     assert_same_end(workspace, whole)
 
 
@@ -205,8 +207,8 @@ class Repeats:
 
     def count(self, workspace: Path) -> int:
         calls = sent(workspace)
-        again = {number for last, keys in self.known for number, key in calls if number > last and key in keys}
-        return len(again)
+        repeated_calls = {number for last, keys in self.known for number, key in calls if number > last and key in keys}
+        return len(repeated_calls)
 
 
 @dataclass
@@ -263,9 +265,9 @@ class Moment:
         if kill == "torn":
             return cls("open", rng.randint(1, 60), 0.0, kill)
         kind = rng.choice(("any", "rename", "rename", "open", "lock", "lock", "delete"))
-        most = {"any": 150, "rename": 60, "open": 60, "lock": 20, "delete": 12}[kind]
+        max_count = {"any": 150, "rename": 60, "open": 60, "lock": 20, "delete": 12}[kind]
         delay_s = rng.choice((0.0, 0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.5)))
-        return cls(kind, rng.randint(1, most), delay_s, kill)
+        return cls(kind, rng.randint(1, max_count), delay_s, kill)
 
     def environment(self, workspace: Path, mark: Path) -> dict[str, str]:
         mark.unlink(missing_ok=True)

@@ -77,11 +77,11 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             (root / "images").mkdir()
             kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
             for episode, length in enumerate((6, 7)):
-                inside = [{"bytes": rlds.png(le.number(0, episode, k)), "path": None} for k in range(length)]
-                beside = [{"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)]
-                for k, named in enumerate(beside):
-                    (root / str(named["path"])).write_bytes(hdf5.jpeg(le.picture(le.number(1, episode, k))))
-                pictures = {le.FRONT: pa.array(inside, kind), le.WRIST: pa.array(beside, kind)}
+                inside_pictures = [{"bytes": rlds.png(le.number(0, episode, k)), "path": None} for k in range(length)]
+                outside_pictures = [{"bytes": None, "path": f"images/{episode}_{k}.jpg"} for k in range(length)]
+                for k, picture_entry in enumerate(outside_pictures):
+                    (root / str(picture_entry["path"])).write_bytes(hdf5.jpeg(le.picture(le.number(1, episode, k))))
+                pictures = {le.FRONT: pa.array(inside_pictures, kind), le.WRIST: pa.array(outside_pictures, kind)}
                 le.edit_parquet(le.v2_data(root, episode), **pictures)
         case "lerobot_steps" | "lerobot_labels":  # every form of steps that a dataset of its version may bring, at once
             is_v2 = name == "lerobot_steps"
@@ -93,8 +93,8 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
                 write(root, SPANS)
         case "robo_dopamine":
             for camera in range(2):
-                shown = [le.number(camera, 0, k) for k in range(9)]
-                le.write_video(root / f"episode_001/cam_{camera}.mp4", shown)
+                numbers = [le.number(camera, 0, k) for k in range(9)]
+                le.write_video(root / f"episode_001/cam_{camera}.mp4", numbers)
             spans = [{"anotation": n, "start_frame_id": a, "end_frame_id": b} for n, a, b in (("x", 1, 4), ("y", 4, 8))]
             (root / "episode_001/annotated_keyframes.json").write_text(json.dumps(spans))
             (root / "task_instruction.json").write_text(json.dumps(["clear the table", "tidy up"]))
@@ -112,9 +112,9 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
             write_task(root, "fold_towel", "aloha", {0: 6})
             write_task(root, "press_button", "franka", {0: 7})
         case "rh20t":
-            known = {"rating": 7, "calib": 3}
-            write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=known, plain=6)
-            write_scene(root / "RH20T_cfg3", 2, cameras={"cam_1": 6}, metadata=known)
+            metadata = {"rating": 7, "calib": 3}
+            write_scene(root / "RH20T_cfg3", 1, cameras={"cam_1": 6, "cam_2": 7}, metadata=metadata, plain=6)
+            write_scene(root / "RH20T_cfg3", 2, cameras={"cam_1": 6}, metadata=metadata)
             write_texts(root / "task_description.json", {1: "press the button", 2: "open the door"})
         case "rlds":
             records = [[rlds.episode(0), rlds.episode(1, 7)], [rlds.episode(2, 8)]]
@@ -137,7 +137,7 @@ def write_base(name: str, root: Path) -> Mapping[str, Any]:
         case "agibot_tars":  # as on the hub
             loose = agibot.write_agibot(root.parent / f"{root.name}.loose", cameras=agibot.GRIPPER_CAMERAS[:2])
             spans = {e: [agibot.span(0, 2), agibot.span(2, n)] for e, n in {648642: 6, 648649: 8}.items()}
-            agibot.write_tasks(root, 327, [agibot.entry(e, found) for e, found in spans.items()])
+            agibot.write_tasks(root, 327, [agibot.entry(e, frames_spec) for e, frames_spec in spans.items()])
             tar = root / "observations/327/648642-648649.tar"
             agibot.pack(tar, loose / "observations/327", ["648642", "648649"])
             agibot.pack(root / "proprio_stats/proprio_stats.tar", loose / "proprio_stats", ["327"])
@@ -271,8 +271,8 @@ def write_excess(name: str, root: Path) -> None:
                     file.create_group(f"g{k}")
         case "rlds_picture" | "rlds_keys":
             large = {"steps/observation/image": [rlds.png(np.zeros((70, 70, 3), np.uint8))] * 6}
-            more = large if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(30)}
-            rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=more)])
+            added_parts = large if name == "rlds_picture" else {f"steps/x{k}": [b"x"] for k in range(30)}
+            rlds.write_shard(rlds.shard(root, "train", 0, 2), [rlds.episode(0, changes=added_parts)])
         case "mcap_claims":
             mcap(root, chunk(b"x", 2000))
         case "mcap_topics":
@@ -311,13 +311,13 @@ def apart[T](folder: Path, function: Callable[..., T], *arguments: Any) -> T:
         (folder / name).mkdir(exist_ok=True)
     process = ProcessPoolExecutor(1, get_context("spawn"), limited, (folder / "empty",))
     with watched(folder) as events, patch.dict(os.environ, environment), process:
-        found = process.submit(function, folder / "workspace", *arguments).result()
+        result = process.submit(function, folder / "workspace", *arguments).result()
         peak_mb = process.submit(own_peak_mb).result()
     assert events == [], f"files beside the workspace were touched: {events}"
     # Python and torch try whether TMPDIR can be written to; nothing may stay there
     assert os.listdir(folder / "temporary") == []
     assert peak_mb < PEAK_MB, peak_mb
-    return found
+    return result
 
 
 @contextmanager
@@ -326,11 +326,13 @@ def watched(folder: Path) -> Iterator[list[bytes]]:
     item, of inotify's events, or none."""
     libc, events, handles = ctypes.CDLL(None, use_errno=True), [], []
     handle = libc.inotify_init1(os.O_NONBLOCK)
-    for at in [Path(at) for at, *_ in os.walk(folder)]:  # all of them first: to list a folder is an event of its parent
-        top = at.relative_to(folder).parts[:1]
+    for directory in [
+        Path(directory) for directory, *_ in os.walk(folder)
+    ]:  # all of them first: to list a folder is an event of its parent
+        top = directory.relative_to(folder).parts[:1]
         if top not in (("workspace",), ("temporary",), ("torch",)):
             kinds = ALL_EVENTS if top == ("outside",) else CHANGES
-            handles.append(libc.inotify_add_watch(handle, os.fsencode(at), kinds))
+            handles.append(libc.inotify_add_watch(handle, os.fsencode(directory), kinds))
     assert min(handle, *handles) >= 0, os.strerror(ctypes.get_errno())
     yield events
     with suppress(BlockingIOError):
@@ -408,11 +410,13 @@ def build(
         outcomes[f.dataset].faults.append(f"{f.stage} failed: {f.trace}")
     alive()
     lake = open_lake(workspace)
-    known = {"reasons": [*REASONS], "datasets": [b.name for b in builds]}
-    for name, fault in lake.con.execute(FAULTS, known).fetchall():
+    parameters = {"reasons": [*REASONS], "datasets": [b.name for b in builds]}
+    for name, fault in lake.con.execute(FAULTS, parameters).fetchall():
         outcomes[name].faults.append(fault)
-    for name, *why in lake.rows("SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"):
-        outcomes[name].why.append(" ".join(str(part)[:200] for part in why))
+    for name, *details in lake.rows(
+        "SELECT dataset, reason, severity, episode_index, detail FROM findings ORDER BY ALL"
+    ):
+        outcomes[name].why.append(" ".join(str(part)[:200] for part in details))
     for name, usable in lake.rows("SELECT dataset, count(*) FROM episodes WHERE status = 'ok' GROUP BY ALL"):
         outcomes[name].kind, outcomes[name].usable = "built", usable
     return outcomes

@@ -52,8 +52,12 @@ def write_libero(
             data.attrs["problem_info"] = json.dumps(
                 {"problem_name": "libero_kitchen", "domain_name": "robosuite", "language_instruction": instruction}
             )
-        usual = {"macros_image_convention": "opengl", "tag": "libero-v1", "env_args": json.dumps({"env_kwargs": {}})}
-        data.attrs.update(usual | attributes)
+        default_attributes = {
+            "macros_image_convention": "opengl",
+            "tag": "libero-v1",
+            "env_args": json.dumps({"env_kwargs": {}}),
+        }
+        data.attrs.update(default_attributes | attributes)
         for demo, length in demos.items():
             k = np.arange(length, dtype=np.float64)
             group = data.create_group(f"demo_{demo}")
@@ -80,8 +84,8 @@ def write_robomimic(path: Path, length: int, reward: float = 1.0, env: Mapping[s
         group = data.create_group("demo_0")
         rewards = np.where(np.arange(length) == length - 1, reward, 0.0)
         group.update({"actions": np.zeros((length, 7)), "rewards": rewards, "dones": np.ones(length)})
-        for at in ("obs", "next_obs"):
-            obs = group.create_group(at)
+        for group_name in ("obs", "next_obs"):
+            obs = group.create_group(group_name)
             obs["robot0_eef_pos"] = np.tile(np.arange(length)[:, None], 3)
             obs["robot0_eef_quat"] = np.zeros((length, 4))
             obs["robot0_gripper_qpos"] = np.tile([0.03, -0.03], (length, 1))
@@ -98,7 +102,7 @@ def write_aloha(
     length: int,
     store: Callable[[Sequence[bytes]], np.ndarray] | None = None,
     cameras: Sequence[str] = ("cam_high", "cam_left_wrist"),
-    **more: Any,
+    **stored_arrays: Any,
 ) -> Path:
     """qpos[k] = (k, ..., k) with the grippers k/10 and k/20; `store` packs JPEGs, pictures are raw without it."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,9 +112,9 @@ def write_aloha(
         qpos[:, 6], qpos[:, 13] = qpos[:, 6] / 10, qpos[:, 13] / 20
         file["observations/qpos"], file["observations/qvel"], file["action"] = qpos, qpos, qpos
         for c, camera in enumerate(cameras):
-            shown = film(c, episode, length)
-            file[f"observations/images/{camera}"] = shown if store is None else store([jpeg(p) for p in shown])
-        for name, stored in more.items():
+            pictures = film(c, episode, length)
+            file[f"observations/images/{camera}"] = pictures if store is None else store([jpeg(p) for p in pictures])
+        for name, stored in stored_arrays.items():
             file[name] = stored
     return path
 

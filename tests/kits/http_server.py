@@ -44,9 +44,9 @@ class Answering(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(handler: Any, **known: object) -> Iterator[str]:
+def serving(handler: Any, **attributes: object) -> Iterator[str]:
     """The address of a server of that handler, whose class has what is known."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), known) if known else handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler,), attributes) if attributes else handler)
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
     try:

@@ -140,8 +140,8 @@ class _Handler(Answering):
             return self._resolve(revision, name)
         if path.startswith(f"{api}/revision/") or path == api:
             commit = self._commit(path.removeprefix(api).removeprefix("/revision/") or "main")
-            known = {"id": hub.repo, "sha": commit}
-            return self.answer(known) if commit else self._error(404, "RevisionNotFound", "no")
+            repo_info = {"id": hub.repo, "sha": commit}
+            return self.answer(repo_info) if commit else self._error(404, "RevisionNotFound", "no")
         if path.startswith(f"{api}/tree/"):
             revision, _, folder = path.removeprefix(f"{api}/tree/").partition("/")
             return self._tree(revision, folder, int(parse_qs(url.query).get("cursor", ["0"])[0]))
@@ -150,7 +150,7 @@ class _Handler(Answering):
     def _commit(self, revision: str) -> str | None:
         return revision if revision in self.hub.commits else self.hub.branches.get(revision)
 
-    def _tree(self, revision: str, folder: str, at: int) -> None:
+    def _tree(self, revision: str, folder: str, start: int) -> None:
         hub, commit = self.hub, self._commit(revision)
         if commit is None:
             return self._error(404, "RevisionNotFound", f"Invalid rev id: {revision}")
@@ -161,11 +161,11 @@ class _Handler(Answering):
         folders = sorted({n.rsplit("/", 1)[0] for n in files if "/" in n[len(below) :]})
         entries: list[dict] = [{"type": "directory", "oid": "0" * 40, "size": 0, "path": f} for f in folders]
         entries += [entry_of(name, data) for name, data in files.items()]
-        more = {}
-        if at + hub.page < len(entries):
-            next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={at + hub.page}"
-            more = {"Link": f'<{next_page}>; rel="next"'}
-        return self.answer(entries[at : at + hub.page], headers=more)
+        headers = {}
+        if start + hub.page < len(entries):
+            next_page = f"{hub.endpoint}{urlsplit(self.path).path}?recursive=true&cursor={start + hub.page}"
+            headers = {"Link": f'<{next_page}>; rel="next"'}
+        return self.answer(entries[start : start + hub.page], headers=headers)
 
     def _resolve(self, revision: str, name: str) -> None:
         hub, commit = self.hub, self._commit(revision)
@@ -190,16 +190,16 @@ class _Handler(Answering):
         if hub.corrupt.get(name) and self.command == "GET":
             hub.corrupt[name] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
-        total, wanted = len(data), self.headers.get("Range")
+        total, byte_range = len(data), self.headers.get("Range")
         start, end = 0, total
-        if wanted and hub.ranges:
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if byte_range and hub.ranges:
+            first, _, last = byte_range.removeprefix("bytes=").partition("-")
             start, end = int(first), int(last) + 1 if last else total
         data = data[start:end]
-        self.send_response(206 if wanted and hub.ranges else 200)
+        self.send_response(206 if byte_range and hub.ranges else 200)
         for key, value in (about or {}).items():
             self.send_header(key, value)
-        if wanted and hub.ranges:
+        if byte_range and hub.ranges:
             self.send_header("Content-Range", f"bytes {start}-{min(end, total) - 1}/{total}")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
@@ -231,13 +231,13 @@ class _Handler(Answering):
             modes = [(f["path"], "lfs" if large(f["path"]) else "regular") for f in json.loads(body)["files"]]
             return self.answer({"files": [{"path": p, "uploadMode": m, "shouldIgnore": False} for p, m in modes]})
         if path == f"{hub.place}.git/info/lfs/objects/batch":
-            wanted = [
+            upload_objects = [
                 o
                 if o["oid"] in hub.objects
                 else o | {"actions": {"upload": {"href": f"{hub.endpoint}/lfs/{o['oid']}"}}}
                 for o in json.loads(body)["objects"]
             ]
-            return self.answer({"transfer": "basic", "objects": wanted})
+            return self.answer({"transfer": "basic", "objects": upload_objects})
         if path == f"{api}/commit/main":
             return self._committed([json.loads(line) for line in body.splitlines()])
         if path.startswith(f"{api}/paths-info/"):
@@ -254,8 +254,8 @@ class _Handler(Answering):
         files = {v["path"]: base64.b64decode(v["content"]) for kind, v in values if kind == "file"}
         files |= {v["path"]: hub.objects[v["oid"]] for kind, v in values if kind == "lfsFile"}
         deleted = {v["path"] for kind, v in values if kind == "deletedFile"}
-        kept = {path: data for path, data in hub.files.items() if path not in deleted}
-        oid = hub.commit(kept | files)
+        kept_files = {path: data for path, data in hub.files.items() if path not in deleted}
+        oid = hub.commit(kept_files | files)
         return self.answer({"commitUrl": f"{hub.endpoint}{hub.place}/commit/{oid}", "commitOid": oid})
 
     def _error(self, status: int, code: str, message: str) -> None:

@@ -40,10 +40,10 @@ class Cluster:
 
     def job(self, name: str) -> dict:
         code = self.processes[name].poll() if self.questions else None  # until then its pod pulls the image
-        before = self.failed.setdefault(name, [])
-        if code and len(before) < self.jobs[name]["spec"]["backoffLimit"]:
-            before.append(f"{name}.{len(before)}")
-            (self.folder / f"{name}.log").rename(self.folder / f"{before[-1]}.log")
+        failed_pods = self.failed.setdefault(name, [])
+        if code and len(failed_pods) < self.jobs[name]["spec"]["backoffLimit"]:
+            failed_pods.append(f"{name}.{len(failed_pods)}")
+            (self.folder / f"{name}.log").rename(self.folder / f"{failed_pods[-1]}.log")
             self.run(self.jobs[name])
             code = None
         kind = None if code is None else "Failed" if code else "Complete"
@@ -61,8 +61,10 @@ class Cluster:
         return {"metadata": {"name": f"{name}-0-x"}, "status": {"phase": phase, "containerStatuses": [status]}}
 
     def pods(self, name: str) -> list[dict]:
-        before = [{"metadata": {"name": f"{n}-0-x"}, "status": {"phase": "Failed"}} for n in self.failed.get(name, [])]
-        return [*before, self.pod(name)]
+        failed_pods = [
+            {"metadata": {"name": f"{n}-0-x"}, "status": {"phase": "Failed"}} for n in self.failed.get(name, [])
+        ]
+        return [*failed_pods, self.pod(name)]
 
     def delete(self, name: str) -> None:
         self.deleted.append(name)

@@ -87,9 +87,9 @@ def facts(dataset: str = "a", chunk: int = 0, episodes: Sequence[int] = (0,), **
 
 
 def segments(dataset: str = "a", chunk: int = 0, label_run: str = "r1", name: str = "reach", episodes=(0,)) -> pa.Table:
-    where = {"dataset": dataset, "chunk": chunk, "label_run": label_run, "kind": "step", "completed": True}
+    base_row = {"dataset": dataset, "chunk": chunk, "label_run": label_run, "kind": "step", "completed": True}
     rows = [
-        where | {"episode_index": e, "segment_index": i, "name": name, "start_frame": 5 * i, "end_frame": 5 * i + 5}
+        base_row | {"episode_index": e, "segment_index": i, "name": name, "start_frame": 5 * i, "end_frame": 5 * i + 5}
         for e in episodes
         for i in range(2)
     ]
@@ -102,16 +102,16 @@ STEPS = [
 ]
 
 
-def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **more: Any) -> dict[str, Any]:
-    """Save a correction as somebody does who has seen everything that was said so far; `more`: of it, or its label."""
-    label = {name: more.pop(name) for name in ("plan", *SAID_LATER) if name in more}
-    seen = {
+def say(lake: Lake, segments: Any = STEPS, episode: int = 2, dataset: str = "tiny", **extra: Any) -> dict[str, Any]:
+    """Save a correction as somebody does who has seen everything that was said so far; `extra`: of it, or its label."""
+    label = {name: extra.pop(name) for name in ("plan", *SAID_LATER) if name in extra}
+    seen_versions = {
         "author": "ada",
         "base_label_run": None,
         "base_content_hash": corrections.episode_facts(lake, dataset, episode)["content_hash"],
         "follows": corrections.newest_id(lake, dataset, episode),
     }
-    return corrections.save(lake, dataset, episode, parsed({"segments": segments} | label), **seen | more)
+    return corrections.save(lake, dataset, episode, parsed({"segments": segments} | label), **seen_versions | extra)
 
 
 def history(lake: Lake, dataset: str, episode: int) -> list[dict[str, Any]]:

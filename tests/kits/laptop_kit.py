@@ -61,10 +61,10 @@ def make_checkpoint(folder: Path, **card: object) -> Path:
     """An untrained model that has been shown bars, with words that count."""
     config = small_config()
     encoder = load_encoder(config.embeddings)
-    seen = embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)])
+    embeddings = embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)])
     torch.manual_seed(0)
-    model = LaptopModel(config, seen.shape[1], 4).eval()
-    model.normalise_by(seen)
+    model = LaptopModel(config, embeddings.shape[1], 4).eval()
+    model.normalise_by(embeddings)
     torch.nn.init.normal_(model.words.weight)
     window = {"profile": "balanced", "window_frames": 4, "window_step_s": 0.2, "picture_max_px": 64}
     save_laptop(model, encoder, folder, {"max_px": 64, "head": {"pooling": "laptop"}, "window": window} | card)
@@ -75,10 +75,10 @@ def make_knowing_checkpoint(folder: Path) -> Path:
     """The same, trained a little, so that it knows bars from what it never saw."""
     make_checkpoint(folder)
     model, encoder, card = load_laptop(folder)
-    seen = model.normalised(embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2))
+    embeddings = model.normalised(embed(encoder, [scene(task, k / 9) for task in TASKS for k in range(10)] * 2))
     run = torch.arange(4).repeat_interleave(10)
     label = torch.linspace(0, 1, 10).repeat(4)
-    model.ood.fit(seen, seen[run * 10], label, run)
+    model.ood.fit(embeddings, embeddings[run * 10], label, run)
     save_laptop(model, encoder, folder, card)
     return folder
 
@@ -89,10 +89,10 @@ def question(task: str) -> str:
 
 def _episode(e: int) -> ShardEpisode:
     task, shares = TASKS[e % 2], np.linspace(0, 1, 12).tolist()
-    asked = {"question": question(task), "answer": "", "num_tokens": 30, "family": "procvqa_c", "form": None}
-    rows = [sample(e, [max(0, t - 1), t], progress=share, **asked) for t, share in enumerate(shares)]
+    question_fields = {"question": question(task), "answer": "", "num_tokens": 30, "family": "procvqa_c", "form": None}
+    rows = [sample(e, [max(0, t - 1), t], progress=share, **question_fields) for t, share in enumerate(shares)]
     return shard_episode(e, rows, [scene(task, share)[..., ::-1] for share in shares])
 
 
-def small_config(**more: Any) -> LaptopConfig:
-    return LaptopConfig(**SMALL | more)
+def small_config(**changes: Any) -> LaptopConfig:
+    return LaptopConfig(**SMALL | changes)

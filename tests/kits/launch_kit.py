@@ -68,12 +68,12 @@ def assert_well(launcher: AnyLauncher, folder: Path) -> tuple[dg.AssetMaterializ
     with dg.DagsterInstance.ephemeral() as instance:
         result = materialize(launcher, folder, "well", instance)
         assert result.success
-        told = [r.message for r in instance.all_logs(result.run_id)]
-    (made,) = result.asset_materializations_for_node("model")
-    assert made.metadata["final_loss"].value == 0.5
-    assert (made.tags or {})["dagster/data_version"] == "v1"
-    assert "step 1 of 2: loss 0.7" in told
-    return made, told
+        messages = [r.message for r in instance.all_logs(result.run_id)]
+    (materialization,) = result.asset_materializations_for_node("model")
+    assert materialization.metadata["final_loss"].value == 0.5
+    assert (materialization.tags or {})["dagster/data_version"] == "v1"
+    assert "step 1 of 2: loss 0.7" in messages
+    return materialization, messages
 
 
 def failure(result: dg.ExecuteInProcessResult) -> tuple[str, str]:
@@ -93,9 +93,9 @@ def assert_ends_with_its_run(launcher: AnyLauncher, folder: Path, log: Path) -> 
         limit = time.monotonic() + PATIENCE_S
         while time.monotonic() < limit:
             # Processes of several nodes write to one file: only a whole line counts
-            told = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE) if log.exists() else None
-            if told:
-                pids.extend(int(pid) for pid in told.groups())
+            match = re.search(r"^pids (\d+) (\d+)$", log.read_text(), re.MULTILINE) if log.exists() else None
+            if match:
+                pids.extend(int(pid) for pid in match.groups())
                 os.kill(os.getpid(), signal.SIGINT)
                 return
             time.sleep(0.02)

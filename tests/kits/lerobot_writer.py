@@ -64,16 +64,16 @@ def write_video(
 ) -> Path:
     """`times` are presentation times in frames; default 0, 1, 2, ...; `container`: options of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    encoder, usual = CODECS[codec]
+    encoder, default_options = CODECS[codec]
     with av.open(str(path), "w", options=dict(container or {})) as out:
         stream = None
-        for k, shown in enumerate(pictures):
-            rgb = picture(shown) if isinstance(shown, int) else shown
+        for k, content in enumerate(pictures):
+            rgb = picture(content) if isinstance(content, int) else content
             if stream is None:
                 stream = out.add_stream(encoder, rate=fps)
                 stream.height, stream.width = rgb.shape[:2]
                 stream.pix_fmt = pix_fmt
-                stream.options = {"threads": "1"} | dict(usual if options is None else options)
+                stream.options = {"threads": "1"} | dict(default_options if options is None else options)
             frame = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             frame.pts, frame.time_base = (k if times is None else times[k]), Fraction(1, fps)
             out.mux(stream.encode(frame))
@@ -87,9 +87,9 @@ def write_video(
 # LeRobot
 
 
-def write_parquet(path: Path, columns: Mapping[str, Any], **how: Any) -> Path:
+def write_parquet(path: Path, columns: Mapping[str, Any], **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.table(dict(columns)), path, **how)
+    pq.write_table(pa.table(dict(columns)), path, **options)
     return path
 
 
@@ -197,23 +197,25 @@ def write_v3(
         "length": [lengths[e] for e in episodes],
         "stats/action/mean": [[0.0] * 3 for _ in episodes],
     }
-    for at in range(0, len(episodes), per_data_file):
-        parts = [pa.table(episode_rows(e, lengths[e], RATE, e % len(tasks))) for e in episodes[at : at + per_data_file]]
-        path = v3_data(root, at // per_data_file)
+    for start in range(0, len(episodes), per_data_file):
+        parts = [
+            pa.table(episode_rows(e, lengths[e], RATE, e % len(tasks))) for e in episodes[start : start + per_data_file]
+        ]
+        path = v3_data(root, start // per_data_file)
         path.parent.mkdir(parents=True, exist_ok=True)
         with pq.ParquetWriter(path, parts[0].schema) as writer:
             for part in parts:
                 writer.write_table(part)  # one row group per episode
     for c, (camera, per_file) in enumerate(cameras.items()):
         files, starts_s = [], []
-        for at in range(0, len(episodes), per_file):
-            inside, before = episodes[at : at + per_file], 0
-            for e in inside:
-                files.append(at // per_file)
-                starts_s.append(before / RATE)
-                before += lengths[e]
-            shown = [number(c, e, k) for e in inside for k in range(lengths[e])]
-            write_video(v3_video(root, camera, at // per_file), shown)
+        for start in range(0, len(episodes), per_file):
+            file_episodes, frames_before = episodes[start : start + per_file], 0
+            for e in file_episodes:
+                files.append(start // per_file)
+                starts_s.append(frames_before / RATE)
+                frames_before += lengths[e]
+            numbers = [number(c, e, k) for e in file_episodes for k in range(lengths[e])]
+            write_video(v3_video(root, camera, start // per_file), numbers)
         meta[f"videos/{camera}/chunk_index"] = [0] * len(episodes)
         meta[f"videos/{camera}/file_index"] = files
         meta[f"videos/{camera}/from_timestamp"] = starts_s
@@ -247,8 +249,10 @@ def shown(source: Source, record: EpisodeRecord, camera: str) -> list[tuple[int,
     return [(n >> 12, n >> 6 & 63, n & 63) for n in numbers]
 
 
-def said(found: Listing | Iterable[Finding], **only: Any) -> list[tuple[str, str, int | None, str | None]]:
+def said(
+    findings_or_listing: Listing | Iterable[Finding], **only: Any
+) -> list[tuple[str, str, int | None, str | None]]:
     """(reason, severity, episode, camera) of findings, in order; `only` keeps those of some reason, episode, ..."""
-    findings = found.findings if isinstance(found, Listing) else found
-    kept = [f for f in findings if all(getattr(f, k) == v for k, v in only.items())]
-    return [(f.reason, f.severity, f.episode_index, f.camera) for f in kept]
+    findings = findings_or_listing.findings if isinstance(findings_or_listing, Listing) else findings_or_listing
+    matching = [f for f in findings if all(getattr(f, k) == v for k, v in only.items())]
+    return [(f.reason, f.severity, f.episode_index, f.camera) for f in matching]

@@ -28,11 +28,13 @@ def with_stages(build: DatasetBuild, **changes: object) -> DatasetBuild:
     return build.model_copy(update={"stages": build.stages.model_copy(update=changes)})
 
 
-def stage_output(stage: Stage, lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1, **more: Any) -> Output:
-    """What a stage makes of a chunk, unpublished; `more`: of what it is given."""
+def stage_output(
+    stage: Stage, lake: Lake, build: DatasetBuild, chunk: int, threads: int = 1, **context_options: Any
+) -> Output:
+    """What a stage makes of a chunk, unpublished; `context_options`: of what it is given."""
     step = Step(stage.spec(build), build.name, chunk, STALE, "in")
     source = replace(build.source(lake.workspace.sources), decoding_threads=threads)
-    return stage.run(StageContext(lake, build, step, source, **more))
+    return stage.run(StageContext(lake, build, step, source, **context_options))
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,14 @@ OF_EPISODES = ("episode_facts", "episode_content", "splits", "segments", "episod
 APART = 10  # between an episode and its next copy
 
 
-def repeat(made: Made, times: int) -> list[int]:
+def repeat(made_corpus: Made, times: int) -> list[int]:
     """Add each episode's rows so many times again, as further episodes of its videos; returns their indices."""
-    lake = Lake(made.space)
+    lake = Lake(made_corpus.space)
     for table in OF_EPISODES:
         for k in range(1, times + 1):
-            moved = f"episode_index + {k * APART} AS episode_index, chunk + {k * APART // CHUNK_SIZE} AS chunk"
+            moved_columns = f"episode_index + {k * APART} AS episode_index, chunk + {k * APART // CHUNK_SIZE} AS chunk"
             lake.con.execute(
-                f"INSERT INTO {table} SELECT * REPLACE ({moved}) FROM {table} WHERE episode_index < {APART}"
+                f"INSERT INTO {table} SELECT * REPLACE ({moved_columns}) FROM {table} WHERE episode_index < {APART}"
             )
     added = lake.column(f"SELECT episode_index FROM episode_facts WHERE episode_index >= {APART} ORDER BY 1")
     lake.con.close()

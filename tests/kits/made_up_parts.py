@@ -111,13 +111,13 @@ def rh20t(root: Path) -> tuple[str, ...]:
 
 def rlds_parts(root: Path) -> tuple[str, ...]:
     pictures = [rlds.png(number) for number in range(6)]
-    more = {
+    changes = {
         "steps/observation/quux_forces": np.zeros((6, 3), np.float32),
         "steps/quux_text": [b"slowly"] * 6,
         "steps/observation/quux_view": pictures,
         "episode_metadata/quux_notes": [b"by night"],
     }
-    rlds.write_shard(rlds.shard(root, "train", 1, 2), [rlds.episode(2, 6, changes=more)])
+    rlds.write_shard(rlds.shard(root, "train", 1, 2), [rlds.episode(2, 6, changes=changes)])
     observation = {"quux_forces": rlds.tensor("float32", 3), "quux_view": rlds.image()}
     features = rlds.features_json(observation, {"quux_text": rlds.text()})
     metadata = rlds.dict_of(file_path=rlds.text(), episode_id=rlds.tensor("int32"), quux_notes=rlds.text())
@@ -179,9 +179,9 @@ def agibot_tars(root: Path) -> tuple[str, ...]:
     add_agibot_text(root)
     edit_tar(root / "proprio_stats/proprio_stats.tar", "proprio_stats.h5", with_forces, {})
     film = write_video(root / "film.mp4", range(6), fps=30)
-    more = {"648642/videos/quux_color.mp4": film.read_bytes(), "648642/quux_notes.txt": b"slowly"}
+    added_files = {"648642/videos/quux_color.mp4": film.read_bytes(), "648642/quux_notes.txt": b"slowly"}
     film.unlink()
-    edit_tar(next(root.glob("observations/*/*.tar")), "", bytes, more)
+    edit_tar(next(root.glob("observations/*/*.tar")), "", bytes, added_files)
     return "quux_forces", "quux_color", "quux_notes.txt", "quux_text"
 
 
@@ -196,7 +196,7 @@ def with_forces(data: bytes) -> bytes:
     return hdf5(tree | {"state/quux_forces/value": np.random.default_rng(0).normal(size=(rows, 6))})
 
 
-def edit_tar(path: Path, ending: str, edit: Callable[[bytes], bytes], more: dict[str, bytes]) -> None:
+def edit_tar(path: Path, ending: str, edit: Callable[[bytes], bytes], added_files: dict[str, bytes]) -> None:
     """Change the members of a tar whose names end so, and add others."""
     members: dict[str, bytes] = {}
     with tarfile.open(path) as archive:
@@ -206,7 +206,7 @@ def edit_tar(path: Path, ending: str, edit: Callable[[bytes], bytes], more: dict
                 members[info.name] = content.read()
     changed = {name: edit(data) if ending and name.endswith(ending) else data for name, data in members.items()}
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in (changed | more).items():
+        for name, data in (changed | added_files).items():
             info = tarfile.TarInfo(name)
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
@@ -217,13 +217,13 @@ def add_to_mcap(root: Path) -> tuple[str, ...]:
     with mcap.recorder(root / "run.mcap") as recording:
         notes = recording.writer.register_msgdef("std_msgs/msg/String", "string data\n")
         for k in range(mcap.FRAMES * mcap.JOINTS_PER_FRAME):
-            at = mcap.START + k * mcap.SECOND // (mcap.RATE * mcap.JOINTS_PER_FRAME)
-            recording.move(k / 100, k // 50, at)
+            time_ns = mcap.START + k * mcap.SECOND // (mcap.RATE * mcap.JOINTS_PER_FRAME)
+            recording.move(k / 100, k // 50, time_ns)
             reading = {"layout": {"data_offset": 0}, "data": [float(k), 0.5]}
-            recording.writer.write_message("/quux_forces", recording.numbers, reading, at)
+            recording.writer.write_message("/quux_forces", recording.numbers, reading, time_ns)
             if k % mcap.JOINTS_PER_FRAME == 0:
-                recording.show(k // mcap.JOINTS_PER_FRAME, at + mcap.SECOND // 1000)
-                recording.writer.write_message("/quux_notes", notes, {"data": f"reading {k}"}, at)
+                recording.show(k // mcap.JOINTS_PER_FRAME, time_ns + mcap.SECOND // 1000)
+                recording.writer.write_message("/quux_notes", notes, {"data": f"reading {k}"}, time_ns)
     return "/quux_forces", "/quux_notes", add_file(root)
 
 

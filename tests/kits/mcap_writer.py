@@ -32,28 +32,28 @@ class Recorder:
         self.numbers = writer.register_msgdef("std_msgs/msg/Float64MultiArray", NUMBERS)
         self.text = writer.register_msgdef("std_msgs/msg/String", "string data\n")
 
-    def write(self, topic: str, kind: Any, message: dict[str, Any], at: int, stamp: int | None = None) -> None:
-        """`at`: when the recorder wrote it down; `stamp`: in its header, by default the same."""
-        stamp = at if stamp is None else stamp
+    def write(self, topic: str, kind: Any, message: dict[str, Any], log_time: int, stamp: int | None = None) -> None:
+        """`log_time`: when the recorder wrote it down; `stamp`: in its header, by default the same."""
+        stamp = log_time if stamp is None else stamp
         header = {"stamp": {"sec": stamp // SECOND, "nanosec": stamp % SECOND}, "frame_id": "x"}
-        self.writer.write_message(topic, kind, {"header": header} | message, at)
+        self.writer.write_message(topic, kind, {"header": header} | message, log_time)
 
-    def show(self, frame: int, at: int, stamp: int | None = None) -> None:
+    def show(self, frame: int, log_time: int, stamp: int | None = None) -> None:
         data = cv2.imencode(".png", picture(number(0, 0, frame)))[1].tobytes()
-        self.write("/front/image_raw/compressed", self.image, {"format": "png", "data": data}, at, stamp)
+        self.write("/front/image_raw/compressed", self.image, {"format": "png", "data": data}, log_time, stamp)
 
-    def move(self, position: float, gripper: float, at: int, stamp: int | None = None) -> None:
+    def move(self, position: float, gripper: float, log_time: int, stamp: int | None = None) -> None:
         message = {"name": ["j0", "gripper"], "position": [position, gripper], "velocity": [], "effort": []}
-        self.write("/joint_states", self.joints, message, at, stamp)
+        self.write("/joint_states", self.joints, message, log_time, stamp)
 
-    def command(self, values: Sequence[float], at: int) -> None:
+    def command(self, values: Sequence[float], log_time: int) -> None:
         message = {"layout": {"data_offset": 0}, "data": list(values)}
-        self.writer.write_message("/arm/command", self.numbers, message, at)
+        self.writer.write_message("/arm/command", self.numbers, message, log_time)
 
 
 @contextmanager
-def recorder(path: Path, **how: Any) -> Iterator[Recorder]:
-    with path.open("wb") as file, Writer(file, **how) as writer:
+def recorder(path: Path, **writer_options: Any) -> Iterator[Recorder]:
+    with path.open("wb") as file, Writer(file, **writer_options) as writer:
         yield Recorder(writer)
 
 
@@ -62,9 +62,9 @@ def record(folder: Path, joints: bool = True, backwards: bool = False) -> Path:
     with recorder(folder / "run.mcap") as r:
         r.writer.write_message("/task", r.text, {"data": "pick the cup"}, START)
         for k in range(FRAMES * JOINTS_PER_FRAME):
-            at = START + k * SECOND // (RATE * JOINTS_PER_FRAME)
+            time_ns = START + k * SECOND // (RATE * JOINTS_PER_FRAME)
             if joints:
-                r.move(k / 100, k // 50, START + 7 * SECOND // 100 if backwards and k == 90 else at)
+                r.move(k / 100, k // 50, START + 7 * SECOND // 100 if backwards and k == 90 else time_ns)
             if k % JOINTS_PER_FRAME == 0:
-                r.show(k // JOINTS_PER_FRAME, at + SECOND // 1000)
+                r.show(k // JOINTS_PER_FRAME, time_ns + SECOND // 1000)
     return folder

@@ -36,11 +36,11 @@ def episodes(draw: st.DrawFn, cameras: int = 0) -> Signals:
     state = draw(st.one_of(st.none(), st.tuples(signals(n), signals(n)).map(np.column_stack)))
     curve = st.builds(GripperCurve, signals(n).map(lambda values: values / 10), st.booleans())
     grippers = draw(st.lists(curve, max_size=2))
-    seen = np.arange(0, n, draw(st.integers(1, 4)))
-    pictures = [draw(st.tuples(*[signals(len(seen))] * 5)) for _ in range(cameras)]
+    seen_frames = np.arange(0, n, draw(st.integers(1, 4)))
+    pictures = [draw(st.tuples(*[signals(len(seen_frames))] * 5)) for _ in range(cameras)]
     return Signals(
         fps, draw(signals(n)), draw(optional), grippers, success, draw(st.sampled_from(TASKS)), state,
-        pictures=tuple((seen, np.column_stack(p).astype(np.float32)) for p in pictures),
+        pictures=tuple((seen_frames, np.column_stack(p).astype(np.float32)) for p in pictures),
     )  # fmt: skip
 
 

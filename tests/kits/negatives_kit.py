@@ -22,25 +22,25 @@ FAMILIES = ("procvqa_b", "procvqa_c")
 
 def runs(count: int = 6) -> Labels:
     """Each third one of each task; every second one ends unfinished."""
-    made = [
+    episodes_made = [
         episode(e, seconds=6, finished=e % 2 == 0, task=TASKS[e % 3], steps=STEPS[e % 3])  # 60 frames
         for e in range(count)
     ]
-    return {(e.dataset, e.episode_index): e for e in made}
+    return {(e.dataset, e.episode_index): e for e in episodes_made}
 
 
 def write_shards(root: Path, labels: Labels) -> list[Path]:
     space = Workspace(root)
     rows = samples_stage(list(labels.values()), SAMPLES).to_pylist()
-    made = [("train", _shard_episode(e, rows)) for e in labels.values()]
-    tables = shards_stage(space, "d", 0, iter(made), target_bytes=60_000)
+    shards_made = [("train", _shard_episode(e, rows)) for e in labels.values()]
+    tables = shards_stage(space, "d", 0, iter(shards_made), target_bytes=60_000)
     return [space.shard("train", row["shard"]) for row in tables["shards"].to_pylist()]
 
 
 def _shard_episode(e: LabelledEpisode, rows: Sequence[dict]) -> ShardEpisode:
-    own = [r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES]
+    episode_rows = [r for r in rows if r["episode_index"] == e.episode_index and r["family"] in FAMILIES]
     pictures = {}
-    for picture in (p for row in own for p in row["pictures"]):
-        shown = bar(float(e.progress[picture["frame_index"]]))
-        pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", shown)[1].tobytes()
-    return ShardEpisode("d", e.episode_index, own, pictures)
+    for picture in (p for row in episode_rows for p in row["pictures"]):
+        bar_picture = bar(float(e.progress[picture["frame_index"]]))
+        pictures[picture_name(e.episode_index, picture)] = cv2.imencode(".jpg", bar_picture)[1].tobytes()
+    return ShardEpisode("d", e.episode_index, episode_rows, pictures)

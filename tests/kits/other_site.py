@@ -29,10 +29,10 @@ class Wish:
 
 def attacking(wishes: Sequence[Wish], number: int) -> str:
     """The page. What its script began and was answered is in `window.tried`; `number` of wishes at all is its title."""
-    shown = []
+    parts = []
     for k, wish in enumerate(wishes):
         address = escape(wish.address)
-        shown += [
+        parts += [
             f'<img src="{address}">',
             f'<iframe hidden src="{address}"></iframe>',
             f'<script src="{address}"></script>',
@@ -44,24 +44,24 @@ def attacking(wishes: Sequence[Wish], number: int) -> str:
         # What a form sends as text/plain can be JSON, with the "=" between its name and value inside a text
         start = escape(wish.body[:-1] + (', "x": "' if wish.fields else '"x": "'))
         text = f'<input name="{start}" value="{escape(chr(34) + "}")}">'
-        for how, inner in (
+        for verb, inner in (
             ("get", hidden),
             ("post", hidden),
             ('post" enctype="text/plain', text),
             ('post" enctype="multipart/form-data', hidden),
         ):
-            shown.append(f'<iframe hidden name="f{k}{len(shown)}"></iframe>')
-            shown.append(
-                f'<form hidden class=sent target="f{k}{len(shown) - 1}" action="{escape(wish.url)}" method="{how}">'
+            parts.append(f'<iframe hidden name="f{k}{len(parts)}"></iframe>')
+            parts.append(
+                f'<form hidden class=sent target="f{k}{len(parts) - 1}" action="{escape(wish.url)}" method="{verb}">'
                 f"{inner}</form>"
             )
-    asked = json.dumps([[w.url, w.address, w.body, w.method] for w in wishes])
-    return f"""<!doctype html><meta charset=utf-8><title>{number}</title>{"".join(shown)}<script>
+    wishes_json = json.dumps([[w.url, w.address, w.body, w.method] for w in wishes])
+    return f"""<!doctype html><meta charset=utf-8><title>{number}</title>{"".join(parts)}<script>
 window.tried = 0; window.read = [];
 const done = () => window.tried++;
 const say = answer => {{ window.read.push(answer.status); done(); }};
 const types = ["text/plain", "application/json", "application/x-www-form-urlencoded"];
-for (const [url, address, body, method] of {asked}) {{
+for (const [url, address, body, method] of {wishes_json}) {{
   for (const mode of ["no-cors", "cors"])
   for (const credentials of ["include", "omit"]) {{
     fetch(address, {{mode, credentials}}).then(mode == "cors" ? say : done, done);

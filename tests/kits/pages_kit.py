@@ -33,12 +33,12 @@ def words(command: str) -> list[str]:
 
 def blocks(page: Path) -> list[Block]:
     text = page.read_text()
-    found = []
+    page_blocks = []
     for match in FENCE.finditer(text):
         indent, kind, body = match.groups()
         body = "\n".join(line.removeprefix(indent) for line in body.splitlines()) + "\n"
-        found.append(Block(text[: match.start()].count("\n") + 1, kind, body))
-    return found
+        page_blocks.append(Block(text[: match.start()].count("\n") + 1, kind, body))
+    return page_blocks
 
 
 def inline_commands(page: Path) -> list[str]:

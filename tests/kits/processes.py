@@ -70,12 +70,12 @@ def in_two_processes(function: Callable[..., dict[str, Any]], *paths: Path) -> d
         start_new_session=True,
     )  # fmt: skip
     try:
-        said, errors = started.communicate(timeout=600)
+        output, errors = started.communicate(timeout=600)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(started.pid, signal.SIGKILL)
     assert started.returncode == 0, errors[-4000:]
-    return json.loads(said.splitlines()[-1])
+    return json.loads(output.splitlines()[-1])
 
 
 def own_peak_mb() -> int:
@@ -86,8 +86,8 @@ def own_peak_mb() -> int:
 
 def alive(pids: Iterable[int]) -> list[int]:
     """Those that live; zombies do not: they wait for whoever adopted them."""
-    found = []
+    alive_pids = []
     for pid in pids:
         with suppress(OSError):  # it may end while its file is read
-            found += [pid] * (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z")
-    return found
+            alive_pids += [pid] * (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z")
+    return alive_pids

@@ -34,28 +34,28 @@ def source_rows(folder: Path) -> list[dict]:
     for i in range(8):
         share = (i + 0.5) / 8
         write_picture(folder / "bar/run" / f"camera_top_{100 + i:04d}.jpg", share)
-        known = i < 7
+        has_target = i < 7
         rows.append({
             "id": "bar/run", "task_goal": "fill the bar",
             "visual_demo": [f"camera_top_{k:04d}.jpg" for k in range(STEPS + 1)], "total_steps": str(STEPS),
             "stage_to_estimate": [f"camera_top_{100 + i:04d}.jpg"],
-            "closest_idx": str(round(share * STEPS) + 1) if known else "n/a",
-            "progress_score": f"{round(100 * share)}%" if known else "n/a",
+            "closest_idx": str(round(share * STEPS) + 1) if has_target else "n/a",
+            "progress_score": f"{round(100 * share)}%" if has_target else "n/a",
         })  # fmt: skip
     return rows
 
 
 def conversations(rows: list[dict]) -> list[dict]:
     """The same rows as SFT with reasons, in our wording."""
-    found = []
+    rows_made = []
     for row in rows:
         names = [*row["visual_demo"], *row["stage_to_estimate"]]
         question = question_text("visual", row["task_goal"], [k / STEPS for k in range(STEPS + 1)], (), "think")
         ref, score = row["closest_idx"], row["progress_score"]
         answer = answer_text("think", ref_think="a", ref=ref, score_think="n/a" if ref == "n/a" else "b", score=score)
         turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-        found.append({"messages": turns, "images": [f"{row['id']}/{name}" for name in names]})
-    return found
+        rows_made.append({"messages": turns, "images": [f"{row['id']}/{name}" for name in names]})
+    return rows_made
 
 
 def write_rows(path: Path, rows: list[dict]) -> Path:
@@ -109,11 +109,17 @@ def published_rows(name: str, count: int = 4) -> list[dict]:
     """Rows of one published file: one run's pictures in their order, with what each shows as their label."""
     rows = []
     for k in range(count):
-        usual = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3", "data_source": "bar"}
-        usual |= {"stage_to_estimate": [_NAME], "closest_idx": f"{min(k, 2) + 1}", "progress_score": f"{10 + 25 * k}%"}
-        row = usual | PUBLISHED[name]
-        stage, at = row["stage_to_estimate"], 12 + 30 * k
-        row["stage_to_estimate"] = [s.format(at) for s in stage] if isinstance(stage, list) else stage.format(at)
+        default_fields = {"id": "bar/run", "task_goal": "pour the tea", "total_steps": "3", "data_source": "bar"}
+        default_fields |= {
+            "stage_to_estimate": [_NAME],
+            "closest_idx": f"{min(k, 2) + 1}",
+            "progress_score": f"{10 + 25 * k}%",
+        }
+        row = default_fields | PUBLISHED[name]
+        stage, number = row["stage_to_estimate"], 12 + 30 * k
+        row["stage_to_estimate"] = (
+            [s.format(number) for s in stage] if isinstance(stage, list) else stage.format(number)
+        )
         rows.append(row)
     return rows
 

@@ -27,36 +27,36 @@ def ray_head(second_node: bool = False) -> Iterator[str]:
     `second_node`: with another node of two cores, on this machine too.
     """
     with TemporaryDirectory(prefix="ray-", dir="/tmp") as folder, ExitStack() as started:  # sockets' paths are short
-        own = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
-        ports = _up(own, started, "--port", "--dashboard-port", "--ray-client-server-port")
+        head_options = {"--include-dashboard": "true", "--temp-dir": folder, "--dashboard-host": "127.0.0.1"}
+        ports = _up(head_options, started, "--port", "--dashboard-port", "--ray-client-server-port")
         if second_node:
             _up({"--address": f"127.0.0.1:{ports['--port']}"}, started, "--metrics-export-port")
         yield f"http://127.0.0.1:{ports['--dashboard-port']}"
 
 
-def _up(own: Mapping[str, str], started: ExitStack, *ports: str) -> dict[str, int | str]:
+def _up(head_options: Mapping[str, str], started: ExitStack, *ports: str) -> dict[str, int | str]:
     """Start a node and wait until it answers; its options. Again where Ray gave up: it waits for its parts for 30 s."""
     # Given: the server for clients would ask for it, and end the head where a crowded machine is slow to answer.
     # What takes jobs on a node is given, too: its usual port may be another head's
     names = ("--runtime-env-agent-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port", *ports)
     for _ in range(ATTEMPTS):
         chosen: dict[str, int | str] = {name: free_port() for name in names}
-        chosen |= {"--num-cpus": 2, "--node-ip-address": "127.0.0.1", **own}
+        chosen |= {"--num-cpus": 2, "--node-ip-address": "127.0.0.1", **head_options}
         head = ["--head"] if "--port" in chosen else []
-        given = [f"{name}={value}" for name, value in chosen.items()]
-        command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *given]
+        option_words = [f"{name}={value}" for name, value in chosen.items()]
+        command = [BIN / "ray", "start", *head, "--block", "--disable-usage-stats", *option_words]
         path = f"{BIN}:{os.environ['PATH']}"  # where steps find `dagster`
         node = subprocess.Popen(
             command, env=os.environ | {"PATH": path}, start_new_session=True,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         started.callback(end, node)
-        asked = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
+        health_urls = [f"http://127.0.0.1:{chosen['--dashboard-agent-listen-port']}/api/local_raylet_healthz"]
         if head:
-            asked.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
+            health_urls.append(f"http://127.0.0.1:{chosen['--dashboard-port']}/api/jobs/")
         limit = time.monotonic() + READY_S
         while node.poll() is None:
-            if all(answers(url) for url in asked):
+            if all(answers(url) for url in health_urls):
                 return chosen
             assert time.monotonic() < limit, f"{command} does not get ready"
             time.sleep(0.5)
@@ -105,7 +105,7 @@ class StepsOnRay:
         return self._ends_well(self.command("job", "execute", "--job", job, "--config", str(config)))
 
     def _ends_well(self, run: "subprocess.Popen[str]") -> str:
-        said, _ = run.communicate(timeout=600)
-        assert run.returncode == 0, said[-6000:]
-        assert "in Ray job dagster-step-" in said
-        return said
+        output, _ = run.communicate(timeout=600)
+        assert run.returncode == 0, output[-6000:]
+        assert "in Ray job dagster-step-" in output
+        return output

@@ -17,8 +17,8 @@ BESIDE = (ROOT / ".." / "shared").resolve()
 
 def usable(listing: Listing) -> list[EpisodeRecord]:
     """Records of which nothing is found that makes them unusable."""
-    lost = {f.episode_index for f in listing.findings if f.severity == "unusable"}
-    return [r for r in listing.records if r.episode_index not in lost]
+    unusable = {f.episode_index for f in listing.findings if f.severity == "unusable"}
+    return [r for r in listing.records if r.episode_index not in unusable]
 
 
 def kinds(listing: Listing) -> Counter:

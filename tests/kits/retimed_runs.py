@@ -57,10 +57,10 @@ def make_runs(root: Path) -> Path:
         pictures = [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
     for episode, pace in enumerate(runs):
         run = rows.select(["observation.state", "action"]).take(pa.array(pace))
-        shown = {name: run[name] for name in run.column_names}
-        write_parquet(v2_data(root, episode), episode_rows(episode, len(pace), FPS, 0) | shown)
+        run_columns = {name: run[name] for name in run.column_names}
+        write_parquet(v2_data(root, episode), episode_rows(episode, len(pace), FPS, 0) | run_columns)
         # Each run a little brighter than the one before
         lit = [np.minimum(pictures[k].astype(np.int16) + 4 * episode, 255).astype(np.uint8) for k in pace]
-        how = {"crf": "20", "preset": "ultrafast", "g": "10"}
-        write_video(v2_video(root, CAMERA, episode), lit, options=how)
+        encoder_options = {"crf": "20", "preset": "ultrafast", "g": "10"}
+        write_video(v2_video(root, CAMERA, episode), lit, options=encoder_options)
     return root

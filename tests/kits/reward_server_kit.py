@@ -80,11 +80,11 @@ def png(rgb: np.ndarray, kind: str = "PNG") -> bytes:
     return data.getvalue()
 
 
-def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **more: Any) -> list[Reward]:
+def offline(scorer: Scorer, frames: Sequence[Any], fps: float = FPS, **stream_options: Any) -> list[Reward]:
     """What the core says of a run, all at once."""
-    stream = scorer.stream(TASK, fps, **more)
-    shown = [f if isinstance(f, dict) else {"camera": f} for f in frames]
-    return scorer.score([m for f in shown if (m := stream.append(f)) is not None])
+    stream = scorer.stream(TASK, fps, **stream_options)
+    frame_pictures = [f if isinstance(f, dict) else {"camera": f} for f in frames]
+    return scorer.score([m for f in frame_pictures if (m := stream.append(f)) is not None])
 
 
 @contextmanager
@@ -119,8 +119,8 @@ def heard(s: socket.socket) -> bytes:
     """All that comes until the other side closes."""
     data = b""
     try:
-        while more := s.recv(65536):
-            data += more
+        while chunk := s.recv(65536):
+            data += chunk
     except ConnectionResetError:
         return data
     return data

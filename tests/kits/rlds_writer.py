@@ -126,9 +126,9 @@ def features_json(
     observation: Mapping[str, Any] | None = None, steps: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The usual ones; arguments replace or add features, None takes one out."""
-    seen = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(observation or {})
-    usual = {
-        "observation": dict_of(**{k: v for k, v in seen.items() if v}),
+    observed = {"image": image(), "wrist_image": image(), "state": tensor("float32", 4)} | dict(observation or {})
+    default_steps = {
+        "observation": dict_of(**{k: v for k, v in observed.items() if v}),
         "action": tensor("float32", 3),
         "language_instruction": text(),
         "reward": tensor("float32"),
@@ -136,29 +136,29 @@ def features_json(
         "is_last": tensor("bool"),
         "is_terminal": tensor("bool"),
     }
-    inside = {k: v for k, v in (usual | dict(steps or {})).items() if v}
+    step_features = {k: v for k, v in (default_steps | dict(steps or {})).items() if v}
     about = dict_of(file_path=text(), episode_id=tensor("int32"))
-    return dict_of(steps=sequence_of(dict_of(**inside)), episode_metadata=about)
+    return dict_of(steps=sequence_of(dict_of(**step_features)), episode_metadata=about)
 
 
 # Episodes
 
 
-def png(shown: np.ndarray | int) -> bytes:
-    rgb = picture(shown) if isinstance(shown, int) else shown
+def png(content: np.ndarray | int) -> bytes:
+    rgb = picture(content) if isinstance(content, int) else content
     return cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def episode(
-    which: int, length: int = 6, task: str = "pick the cup", changes: Mapping[str, Any] | None = None, **more: Any
+    serial: int, length: int = 6, task: str = "pick the cup", changes: Mapping[str, Any] | None = None, **extra: Any
 ) -> Features:
-    """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes` and `more`, by path
+    """Pictures say (camera, episode, frame); state of row k is (episode, k, 0, k mod 2). `changes` and `extra`, by path
     with `__` for `/`, replace or add features; None takes one out."""
     k = np.arange(length)
-    state = np.stack([np.full(length, which), k, 0 * k, k % 2], axis=1).astype(np.float32)
-    found = {
-        "steps/observation/image": [png(number(0, which, n)) for n in range(length)],
-        "steps/observation/wrist_image": [png(number(1, which, n)) for n in range(length)],
+    state = np.stack([np.full(length, serial), k, 0 * k, k % 2], axis=1).astype(np.float32)
+    features = {
+        "steps/observation/image": [png(number(0, serial, n)) for n in range(length)],
+        "steps/observation/wrist_image": [png(number(1, serial, n)) for n in range(length)],
         "steps/observation/state": state,
         "steps/action": state[:, 1:],
         "steps/language_instruction": [task.encode()] * length,
@@ -167,7 +167,7 @@ def episode(
         "steps/is_last": k == length - 1,
         "steps/is_terminal": np.zeros(length, bool),
         "episode_metadata/file_path": [b"/raw/run.h5"],
-        "episode_metadata/episode_id": [which],
+        "episode_metadata/episode_id": [serial],
     }
-    found |= {key.replace("__", "/"): value for key, value in (dict(changes or {}) | more).items()}
-    return {key: value for key, value in found.items() if value is not None}
+    features |= {key.replace("__", "/"): value for key, value in (dict(changes or {}) | extra).items()}
+    return {key: value for key, value in features.items() if value is not None}

@@ -83,9 +83,9 @@ class Postgres:
 
 def _program(name: str) -> str:
     """Debian keeps Postgres' programs off the PATH."""
-    found = shutil.which(name) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
-    assert found, f"no {name}: apt-get install postgresql (make stack-test does)"
-    return str(found)
+    program = shutil.which(name) or next(iter(sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))), None)
+    assert program, f"no {name}: apt-get install postgresql (make stack-test does)"
+    return str(program)
 
 
 def _as_user() -> list[str]:
@@ -99,8 +99,8 @@ def postgres() -> Iterator[Postgres]:
             user = pwd.getpwnam("postgres")
             os.chown(folder, user.pw_uid, user.pw_gid)
         data = Path(folder) / "data"
-        made = [*_as_user(), _program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]
-        subprocess.run(made, check=True, stdout=subprocess.DEVNULL, cwd="/")
+        command = [*_as_user(), _program("initdb"), "-D", str(data), "-A", "trust", "-U", "postgres", "--no-sync"]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
         server = Postgres(data, free_port())
         server.start()
         try:

@@ -60,11 +60,11 @@ def pack(file: IO[bytes], episodes: Iterable[ShardEpisode]) -> tuple[str, list[E
 
 def write(folder: Path, episodes: Iterable[ShardEpisode], name: str = "") -> Path:
     """A tar with its index; by default it is called as the stage calls it."""
-    held = list(episodes)
-    dataset = held[0].dataset
+    episode_list = list(episodes)
+    dataset = episode_list[0].dataset
     path = folder / "new"
     with path.open("wb") as f:
-        sha256, entries = pack(f, held)
+        sha256, entries = pack(f, episode_list)
     name = name or f"{dataset}-00000-train-{sha256[:12]}.tar"
     tar = path.rename(folder / name)
     size = tar.stat().st_size

@@ -49,7 +49,7 @@ def signal(**changes: Any) -> GripperSignal:
 
 def signal_at(*dimensions: int, closed: float = 0.0, open: float = 1.0, **changes: Any) -> GripperSignal:
     """A signal at some dimensions of the state, which weigh alike; of known polarity, and used."""
-    usual = {
+    defaults = {
         "dimensions": dimensions,
         "names": tuple(f"state[{d}]" for d in dimensions),
         "weights": (1 / len(dimensions),) * len(dimensions),
@@ -57,16 +57,16 @@ def signal_at(*dimensions: int, closed: float = 0.0, open: float = 1.0, **change
         "open": open,
         "polarity": "high_is_open" if open > closed else "high_is_closed",
     }
-    return signal(**usual | changes)
+    return signal(**defaults | changes)
 
 
 # Generated episodes
 
 
-def pick_and_place(seed: int, held: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
+def pick_and_place(seed: int, held_width: float = 0.15) -> tuple[np.ndarray, np.ndarray]:
     """Joints [n, 6] and opening [n] of a run: reach, close round a thing, carry it, let go of it, go home.
 
-    `held`: how far open the thing keeps the gripper. 9 to 11 s.
+    `held_width`: how far open the thing keeps the gripper. 9 to 11 s.
     """
     rng = np.random.default_rng(seed)
     reach, close, carry, release, home = (int(rng.integers(*limits)) for limits in PHASES)
@@ -81,13 +81,13 @@ def pick_and_place(seed: int, held: float = 0.15) -> tuple[np.ndarray, np.ndarra
             _way(place, home_pose, home),
         ]
     )
-    open_at, held_at = np.ones, lambda n: np.full(n, held)
+    open_at, held_at = np.ones, lambda n: np.full(n, held_width)
     opening = np.concatenate(
         [
             open_at(reach + close // 2),
-            np.linspace(1, held, close - close // 2),
+            np.linspace(1, held_width, close - close // 2),
             held_at(carry + release // 2),
-            np.linspace(held, 1, release - release // 2),
+            np.linspace(held_width, 1, release - release // 2),
             open_at(home),
         ]
     )
@@ -106,7 +106,7 @@ def _way(start: np.ndarray, end: np.ndarray, frames: int) -> np.ndarray:
 
 def joints_and_openings(num_episodes: int = NUM_EPISODES) -> list[tuple[np.ndarray, np.ndarray]]:
     """As pick_and_place gives, of several runs. The last one grasps nothing: there the gripper closes fully."""
-    return [pick_and_place(seed, held=0.0 if seed == num_episodes - 1 else 0.15) for seed in range(num_episodes)]
+    return [pick_and_place(seed, held_width=0.0 if seed == num_episodes - 1 else 0.15) for seed in range(num_episodes)]
 
 
 def one_armed(
@@ -129,14 +129,14 @@ def episode_of(
 ) -> EpisodeData:
     """An episode with these rows, and without pictures."""
     rows = state if state is not None else action
-    usual = {
+    defaults = {
         "fps": FPS,
         "task": "pick it",
         "data_uri": f"episode_{index}",
         "num_rows": None if rows is None else len(rows),
     }
     return EpisodeData(
-        EpisodeRecord(index, str(index), **usual | record),
+        EpisodeRecord(index, str(index), **defaults | record),
         None if state is None else numbers(state, names if len(names) == state.shape[1] else ()),
         None if action is None else numbers(action, action_names),
         None,
@@ -149,13 +149,16 @@ def no_pictures(camera: str, options: DecodeOptions = DECODE_ALL) -> Iterator[Ti
 
 
 def surveyed(
-    episodes: Sequence[EpisodeData], robot: str | None = None, before: Sequence[GripperSignal] = (), **config: Any
+    episodes: Sequence[EpisodeData],
+    robot: str | None = None,
+    former_survey: Sequence[GripperSignal] = (),
+    **config: Any,
 ) -> Survey:
     """What a survey of generated episodes shows; `config`: fields of the registry entry."""
     by_index = {episode.record.episode_index: episode for episode in episodes}
     source = Source(DatasetConfig(name="toy", source="/nowhere", **config))
     with patch.object(of_survey, "read_episode", lambda _, record: by_index[record.episode_index]):
-        return survey(source, [episode.record for episode in episodes], robot, before)
+        return survey(source, [episode.record for episode in episodes], robot, former_survey)
 
 
 def only_surveyed(episodes: Sequence[EpisodeData], robot: str | None = None, **config: Any) -> GripperSignal:

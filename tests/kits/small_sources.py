@@ -99,9 +99,9 @@ def all_pictures(serial: int) -> np.ndarray:
     pictures = np.repeat(ground[None], NUM_FRAMES, axis=0)
     for picture, (x, y, _, _) in zip(pictures, rows(serial), strict=True):
         picture[object_at[0] : object_at[0] + 12, object_at[1] : object_at[1] + 12] = colour
-        left = int(np.clip(26 + 24 * x, 0, SIDE - 14))
+        left_px = int(np.clip(26 + 24 * x, 0, SIDE - 14))
         top = int(np.clip(20 + 20 * y, 0, SIDE - 24))
-        picture[top : top + 14, left : left + 14] = (235, 235, 60)
+        picture[top : top + 14, left_px : left_px + 14] = (235, 235, 60)
         picture[SIDE - BLOCK :] = strip[None, :, None]
     return pictures
 
@@ -160,8 +160,8 @@ def record(dataset: Any, recordings: Sequence[Recording], cameras: Sequence[str]
     for recording in recordings:
         pictures = {camera: pictures_of(recording, camera) for camera in cameras}
         for k, (state, action) in enumerate(zip(state_of(recording), action_of(recording), strict=True)):
-            shown = {camera: pictures[camera][k] for camera in cameras}
-            dataset.add_frame({"observation.state": state, "action": action, "task": recording.task} | shown)
+            pictures_shown = {camera: pictures[camera][k] for camera in cameras}
+            dataset.add_frame({"observation.state": state, "action": action, "task": recording.task} | pictures_shown)
         dataset.save_episode(parallel_encoding=False)
     dataset.finalize()
 
@@ -170,8 +170,8 @@ def write_v2(root: Path, recordings: Sequence[Recording], fps: int = FPS, camera
     """The same as LeRobot v2.1, with the statistics that LeRobot's converter asks for."""
     shutil.rmtree(root, ignore_errors=True)
     vector = {"dtype": "float32", "shape": [len(NAMES)], "names": NAMES}
-    seen = {"video.fps": float(fps), "video.codec": "h264"}
-    video = {"dtype": "video", "shape": [SIDE, SIDE, 3], "names": ["height", "width", "channels"], "info": seen}
+    video_info = {"video.fps": float(fps), "video.codec": "h264"}
+    video = {"dtype": "video", "shape": [SIDE, SIDE, 3], "names": ["height", "width", "channels"], "info": video_info}
     number = {"dtype": "int64", "shape": [1], "names": None}
     numbers = dict.fromkeys(("episode_index", "frame_index", "index", "task_index"), number)
     time = {"timestamp": {"dtype": "float32", "shape": [1], "names": None}}
@@ -191,9 +191,9 @@ def write_v2(root: Path, recordings: Sequence[Recording], fps: int = FPS, camera
         measured |= {name: np.asarray(columns[name]).reshape(-1, 1) for name in (*numbers, *time)}
         stats = {name: _statistics(values) for name, values in measured.items()}
         for camera in cameras:
-            shown = pictures_of(recording, camera)
-            le.write_video(le.v2_video(root, camera, episode), shown, fps=fps, options=ENCODER)
-            stats[camera] = _statistics(shown.reshape(-1, 3) / 255, shape=(3, 1, 1))
+            pictures_shown = pictures_of(recording, camera)
+            le.write_video(le.v2_video(root, camera, episode), pictures_shown, fps=fps, options=ENCODER)
+            stats[camera] = _statistics(pictures_shown.reshape(-1, 3) / 255, shape=(3, 1, 1))
         statistics.append({"episode_index": episode, "stats": stats})
     le.write_json_lines(root / "meta/episodes_stats.jsonl", statistics)
     return root
@@ -302,13 +302,13 @@ def serials(root: Path, form: str) -> dict[str, int]:
 
 
 def _lerobot_serials(root: Path) -> Iterator[tuple[str, int]]:
-    found: dict[int, int] = {}
+    serial_by_episode: dict[int, int] = {}
     for path in sorted((root / "data").glob("*/*.parquet")):
         table = pq.ParquetFile(path).read(columns=["episode_index", "observation.state"])
         states = table["observation.state"].to_pylist()
         for episode, state in zip(table["episode_index"].to_pylist(), states, strict=True):
-            found.setdefault(episode, round(100 * state[SERIAL]))
-    return ((f"episode_{episode:06d}", found[episode]) for episode in sorted(found))
+            serial_by_episode.setdefault(episode, round(100 * state[SERIAL]))
+    return ((f"episode_{episode:06d}", serial_by_episode[episode]) for episode in sorted(serial_by_episode))
 
 
 def _hdf5_serials(root: Path) -> Iterator[tuple[str, int]]:

@@ -57,21 +57,21 @@ TYPES = (
 
 def spoilt_bytes(data: bytes, rng: random.Random) -> bytes:
     """Some of them are others, missing, or there twice; the first and the last ones, where headers are, most often."""
-    found = bytearray(data)
+    content = bytearray(data)
     for _ in range(rng.choice([1, 1, 3, 20])):
-        n, size, bit = len(found), rng.choice([0, 1, 4, 12, 200]), 1 << rng.randrange(8)
-        at = rng.choice([rng.randrange(n + 1), min(n, rng.randrange(40)), max(0, n - 1 - rng.randrange(600))])
-        old = found[at : at + size]
-        others = bytes(size), rng.randbytes(size), b"", old * 2, bytes(b ^ bit for b in old), b"\xff" * 8
-        found[at : at + size] = rng.choice([*others, rng.randbytes(9) + old, b"\x7f" + b"\xff" * 7])
-    return bytes(found[: rng.randrange(len(found) + 1)] if rng.randrange(20) == 0 else found)
+        n, size, bit = len(content), rng.choice([0, 1, 4, 12, 200]), 1 << rng.randrange(8)
+        offset = rng.choice([rng.randrange(n + 1), min(n, rng.randrange(40)), max(0, n - 1 - rng.randrange(600))])
+        old = content[offset : offset + size]
+        replacements = bytes(size), rng.randbytes(size), b"", old * 2, bytes(b ^ bit for b in old), b"\xff" * 8
+        content[offset : offset + size] = rng.choice([*replacements, rng.randbytes(9) + old, b"\x7f" + b"\xff" * 7])
+    return bytes(content[: rng.randrange(len(content) + 1)] if rng.randrange(20) == 0 else content)
 
 
-def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
+def places(node: Any, path_parts: tuple[Any, ...] = ()) -> Iterator[tuple[Any, Any, tuple[Any, ...]]]:
     """(container, key, column) of everything in a tree of dicts and lists; a column has the keys that lead there, and
     of each item of a list the same."""
     for key in list(node) if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ():
-        column = (*at, key if isinstance(node, dict) else "*")
+        column = (*path_parts, key if isinstance(node, dict) else "*")
         yield node, key, column
         yield from places(node[key], column)
 
@@ -100,14 +100,14 @@ def spoilt_column(tree: Any, column: tuple[Any, ...], way: str) -> Any:
     return new
 
 
-def edited(tree: Any, rng: random.Random, outside: Path) -> Any:
+def edited(tree: Any, rng: random.Random, outside_folder: Path) -> Any:
     """A copy of the tree with one to three of its places, or columns, changed."""
     root = [copy.deepcopy(tree)]
     for _ in range(rng.choice([1, 1, 2, 3])):
-        if not (known := list(places(root))):
+        if not (known_places := list(places(root))):
             break
         # Each place is as likely as all places near the root, where formats have what matters
-        container, key, column = rng.choice(rng.choice([known, known[:12]]))
+        container, key, column = rng.choice(rng.choice([known_places, known_places[:12]]))
         match rng.choice(["wild", "wild", "wild", "delete", "twice", "rename", "order", "column"]):
             case "column":
                 root = spoilt_column(root, column, rng.choice(COLUMN_WAYS))
@@ -120,15 +120,15 @@ def edited(tree: Any, rng: random.Random, outside: Path) -> Any:
             case "order" if isinstance(container, list):
                 container.reverse()
             case _:
-                container[key] = wild(container[key], rng, outside)
+                container[key] = wild(container[key], rng, outside_folder)
     return root[0] if root else None
 
 
-def wild(value: Any, rng: random.Random, outside: Path) -> Any:
+def wild(value: Any, rng: random.Random, outside_folder: Path) -> Any:
     """What no reader expects in a value's place, most often of the value's own kind."""
-    texts = [*TEXTS, str(outside / "secret.mp4"), "../../outside/secret.mp4", "data/../../../outside/secret.mp4"]
+    texts = [*TEXTS, str(outside_folder / "secret.mp4"), "../../outside/secret.mp4", "data/../../../outside/secret.mp4"]
     if isinstance(value, np.ndarray) and rng.random() < 0.8:
-        return wild_numpy(value, rng, outside)
+        return wild_numpy(value, rng, outside_folder)
     if isinstance(value, bytes) and rng.random() < 0.8:
         return rng.choice([spoilt_bytes(value, rng), b"", b"\xff\xfe\0", b"\x89PNG\r\n\x1a\n" * 9, b"x" * 70_000])
     if isinstance(value, str) and rng.random() < 0.6:
@@ -137,7 +137,7 @@ def wild(value: Any, rng: random.Random, outside: Path) -> Any:
     return copy.deepcopy(rng.choice([*VALUES, *texts, rng.randint(-3, 40), value]))
 
 
-def wild_numpy(a: np.ndarray, rng: random.Random, outside: Path) -> Any:
+def wild_numpy(a: np.ndarray, rng: random.Random, outside_folder: Path) -> Any:
     rows = len(a) if a.ndim else 1
     if a.dtype.kind in "fiu" and a.size and a.ndim < 4 and rng.random() < 0.4:
         values = a.astype("f8").reshape(a.shape or (1,))
@@ -149,7 +149,7 @@ def wild_numpy(a: np.ndarray, rng: random.Random, outside: Path) -> Any:
         np.zeros(rows, "S5"), np.zeros((rows, 2), [("a", "f8"), ("b", "S2")]), np.zeros((rows, 3), "c16"),
         np.zeros((rows, 2, 2, 2, 2)), np.zeros((rows, 7), ">u2"), np.zeros(rows, bool), np.zeros((rows, 2), "<M8[ns]"),
         pickled, pickle.dumps(pickled), "text", b"\xff\xfe", h5py.Empty("f4"), h5py.SoftLink("/"),
-        h5py.ExternalLink(str(outside / "secret.h5"), "/numbers"),
+        h5py.ExternalLink(str(outside_folder / "secret.h5"), "/numbers"),
     ])  # fmt: skip
 
 
@@ -159,9 +159,13 @@ def wild_numpy(a: np.ndarray, rng: random.Random, outside: Path) -> Any:
 def recoded(text: str, rng: random.Random) -> bytes:
     """A text with lists in lists where it says so, in UTF-8, or, seldom, as no reader expects it."""
     text = text.replace(json.dumps(DEEP), rng.choice(NESTED))
-    odd = [text.encode("utf-16"), b"\xef\xbb\xbf" + text.encode(), text.replace("e", "é").encode("latin-1", "replace")]
-    odd += [text.replace(old, new).encode() for old, new in (("e", "\0"), ("\n", "\r"), ("\n", ""))]
-    return rng.choice(odd) if rng.randrange(12) == 0 else text.encode()
+    encodings = [
+        text.encode("utf-16"),
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("e", "é").encode("latin-1", "replace"),
+    ]
+    encodings += [text.replace(old, new).encode() for old, new in (("e", "\0"), ("\n", "\r"), ("\n", ""))]
+    return rng.choice(encodings) if rng.randrange(12) == 0 else text.encode()
 
 
 def csv_text(rows: Any, *_: Any) -> str:
@@ -176,14 +180,14 @@ def parquet(tree: Any, rng: random.Random, data: bytes) -> bytes:
     schema = pq.read_schema(io.BytesIO(data))
     columns = {name: cells if isinstance(cells, list) and cells else [cells] for name, cells in tree.items()}
     rows = len(next(iter(columns.values()))) * rng.choice([1, 1, 1, 1, 2, 0])
-    arrays, odd = {}, rng.choice([None, None, *columns])
+    arrays, changed_column = {}, rng.choice([None, None, *columns])
     for name, cells in columns.items():
         values = [cells[k % len(cells)] for k in range(rows)]
         try:
             arrays[name] = pa.array(values, schema.field(name).type)
         except UNWRITABLE:
             arrays[name] = pa.array(values)
-        arrays[name] = arrays[name].cast(rng.choice(TYPES)) if name == odd else arrays[name]
+        arrays[name] = arrays[name].cast(rng.choice(TYPES)) if name == changed_column else arrays[name]
     pq.write_table(pa.table(arrays), out := io.BytesIO())
     return out.getvalue()
 
@@ -225,8 +229,8 @@ def records(tree: Any, rng: random.Random, _: bytes) -> bytes:
 
 
 def npy_tree(data: bytes) -> Any:
-    found = np.load(io.BytesIO(data), allow_pickle=True)
-    return found.tolist() if found.dtype == object else found  # what was pickled
+    array = np.load(io.BytesIO(data), allow_pickle=True)
+    return array.tolist() if array.dtype == object else array  # what was pickled
 
 
 def npy(value: Any, *_: Any) -> bytes:
@@ -256,17 +260,17 @@ AS_IT_IS: Any = SimpleNamespace(choice=lambda found: found[0], randrange=lambda 
 
 def formats(name: str) -> list[tuple[Callable[[bytes], Any], Callable[..., bytes]]]:
     def written(write: Callable[..., str | bytes], tree: Any, rng: random.Random, data: bytes) -> bytes:
-        found = write(tree, rng, data)
-        return recoded(found, rng) if isinstance(found, str) else found
+        content = write(tree, rng, data)
+        return recoded(content, rng) if isinstance(content, str) else content
 
     return [(read, partial(written, write)) for pattern, (read, write) in FORMATS.items() if fnmatch(name, pattern)]
 
 
-def spoilt_content(name: str, data: bytes, rng: random.Random, outside: Path) -> bytes:
+def spoilt_content(name: str, data: bytes, rng: random.Random, outside_folder: Path) -> bytes:
     """A file's bytes with other content in the same format; by its bytes where it has none that is known."""
     for read, write in formats(name) * 50:  # drawn again where it cannot be written
         with suppress(*UNWRITABLE):
-            if (changed := write(edited(read(data), rng, outside), rng, data)) != data:
+            if (changed := write(edited(read(data), rng, outside_folder), rng, data)) != data:
                 return changed
     return spoilt_bytes(data, rng)
 
@@ -286,26 +290,26 @@ TREE = ("gone", "duplicated", "renamed", "folder", "fifo", "linked")
 WAYS = ("bytes", "bytes", "swapped", "sparse", *TREE, *["content"] * 12)
 
 
-def mutate(root: Path, outside: Path, base: str, number: int) -> dict[str, str]:
+def mutate(root: Path, outside_folder: Path, base: str, number: int) -> dict[str, str]:
     """Spoil a fresh copy of a base in one to three ways, number `number` of WAYS first; what was done by way.
 
-    `outside` is a folder beside the dataset that nobody may read or write.
+    `outside_folder` is a folder beside the dataset that nobody may read or write.
     """
-    rng, done = random.Random(f"{base} {number}"), dict[str, str]()
+    rng, changes_by_way = random.Random(f"{base} {number}"), dict[str, str]()
     for way in [WAYS[number], *rng.choices(WAYS, k=rng.choice([0, 0, 1, 2]))]:
         # Links out, FIFOs and huge files are not to be read again here
-        every = [p for p in sorted(root.rglob("*")) if not p.is_symlink() and p.is_file()]
-        paths = [p for p in every if p.stat().st_size < SPARSE_BYTES and (way != "content" or formats(p.name))]
+        all_files = [p for p in sorted(root.rglob("*")) if not p.is_symlink() and p.is_file()]
+        paths = [p for p in all_files if p.stat().st_size < SPARSE_BYTES and (way != "content" or formats(p.name))]
         if paths:  # another way may have taken the last one away
             kind = rng.choice(sorted({re.sub(r"\d+", "", p.suffix or p.name) for p in paths}))  # each is as likely
             path = rng.choice([p for p in paths if re.sub(r"\d+", "", p.suffix or p.name) == kind])
-            done[way] = f"{done.get(way, '')} {path.relative_to(root)}".strip()
-            done[way] += spoilt(path, way, paths, root, outside, rng)
-    assert done
-    return done
+            changes_by_way[way] = f"{changes_by_way.get(way, '')} {path.relative_to(root)}".strip()
+            changes_by_way[way] += spoilt(path, way, paths, root, outside_folder, rng)
+    assert changes_by_way
+    return changes_by_way
 
 
-def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside: Path, rng: random.Random) -> str:
+def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside_folder: Path, rng: random.Random) -> str:
     """Change one of some files, where it lies or what it is; where a link leads to."""
     match way:
         case "sparse" if path.suffix != ".mkv":  # which FFmpeg searches to its end
@@ -313,7 +317,7 @@ def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside: Path, r
         case "swapped":
             path.write_bytes(rng.choice([rng.choice(paths).read_bytes(), LFS_POINTER.encode()]))
         case "content":
-            path.write_bytes(spoilt_content(path.name, path.read_bytes(), rng, outside))
+            path.write_bytes(spoilt_content(path.name, path.read_bytes(), rng, outside_folder))
         case "duplicated":  # beside itself under a name as others have it, or under a wild one
             name = re.sub(r"\d+", lambda m: str(int(m[0][-3:]) + 1).zfill(len(m[0])), path.name)
             if name == path.name or rng.random() < 0.4:
@@ -324,7 +328,7 @@ def spoilt(path: Path, way: str, paths: list[Path], root: Path, outside: Path, r
             path.rename(path.with_name(rng.choice(NAMES) + rng.choice([path.suffix, ""])))
         case "linked":  # out, alone or with its folder; to itself, or to a device
             path = path.parent if path.parent != root and rng.random() < 0.25 else path
-            secret = path.rename(outside / f"{root.name} {rng.randrange(10**9)}{path.suffix}")
+            secret = path.rename(outside_folder / f"{root.name} {rng.randrange(10**9)}{path.suffix}")
             ways = [str(secret), os.path.relpath(secret, path.parent)]
             ways += [] if secret.is_dir() else [path.name, os.path.relpath(root, path.parent), ".", "/dev/null"]
             path.symlink_to(target := rng.choice(ways))

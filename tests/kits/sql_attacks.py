@@ -28,11 +28,11 @@ def state_of(work: Path) -> dict[str, str]:
 
 def below(pid: int) -> list[int]:
     """Processes that a process has started, and those that they did."""
-    found = []
+    descendants = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            own = [int(word) for word in children.read_text().split()]
+            child_pids = [int(word) for word in children.read_text().split()]
         except OSError:
             continue
-        found += [p for child in own for p in (child, *below(child))]
-    return found
+        descendants += [p for child in child_pids for p in (child, *below(child))]
+    return descendants

@@ -19,16 +19,16 @@ def staleness(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tupl
     """FRESH, STALE or MISSING of each asset's every partition, and why; of assets without partitions by None."""
     graph = definitions().get_repository_def().asset_graph
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
-    found = {}
+    statuses = {}
     for key in graph.toposorted_asset_keys:
         partitions = graph.get(key).partitions_def
         names = partitions.get_partition_keys(dynamic_partitions_store=instance) if partitions else [None]
         for name in names:
-            why = [f"{c.reason}: {c.dependency}" for c in resolver.get_stale_causes(key, name)]
-            found[key.to_user_string(), name] = (resolver.get_status(key, name).value, why)
-    return found
+            causes = [f"{c.reason}: {c.dependency}" for c in resolver.get_stale_causes(key, name)]
+            statuses[key.to_user_string(), name] = (resolver.get_status(key, name).value, causes)
+    return statuses
 
 
 def not_fresh(instance: dg.DagsterInstance) -> dict[tuple[str, str | None], tuple[str, list[str]]]:
     """All that a person would have to look at."""
-    return {key: found for key, found in staleness(instance).items() if found[0] != "FRESH"}
+    return {key: status for key, status in staleness(instance).items() if status[0] != "FRESH"}

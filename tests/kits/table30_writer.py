@@ -22,22 +22,27 @@ def frame(robot: str, k: int, arm: int = 0) -> dict[str, Any]:
     time = {"timestamp": START_S * 1000 + 1000 * k / 30}
     match robot:
         case "arx5":
-            rest: dict[str, Any] = {"end_effector_pose": [0.0] * 6, "gripper_width": k / 100}
+            end_fields: dict[str, Any] = {"end_effector_pose": [0.0] * 6, "gripper_width": k / 100}
         case "ur5":
-            rest = {"ee_positions": [0.0] * 7, "gripper": min(5 * k, 255)}
+            end_fields = {"ee_positions": [0.0] * 7, "gripper": min(5 * k, 255)}
         case "franka":
-            rest = {"ee_positions": [0.0] * 7, "gripper": [0, 1], "gripper_width": [k / 100]}
+            end_fields = {"ee_positions": [0.0] * 7, "gripper": [0, 1], "gripper_width": [k / 100]}
         case _:
             master = [9.0] * 6
             return {"joint_positions": master, "joint_vel": [0.0] * 7, "qpos": joints, "gripper": k / 100 + arm} | time
-    return {"joint_positions": joints} | rest | time
+    return {"joint_positions": joints} | end_fields | time
 
 
 def write_episode(task: Path, robot: str, episode: int, frames: int) -> None:
     folder = task / f"data/episode_{episode:06d}"
-    known = {"episode_index": episode, "start_time": START_S, "end_time": START_S + frames / 30, "frames": frames}
+    episode_meta = {
+        "episode_index": episode,
+        "start_time": START_S,
+        "end_time": START_S + frames / 30,
+        "frames": frames,
+    }
     (folder / "meta").mkdir(parents=True)
-    (folder / "meta/episode_meta.json").write_text(json.dumps(known))
+    (folder / "meta/episode_meta.json").write_text(json.dumps(episode_meta))
     arms = {"left_states": 0, "right_states": 1} if robot == "aloha" else {"states": 0}
     for name, arm in arms.items():
         write_json_lines(folder / f"states/{name}.jsonl", [frame(robot, k, arm) for k in range(frames)])

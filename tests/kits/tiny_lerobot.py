@@ -25,11 +25,11 @@ def video_path(root: Path, episode: int) -> Path:
 
 def make_dataset(root: Path, lengths: Sequence[int] = LENGTHS) -> Path:
     """Episodes of the given lengths; every second one has the other task. Returns the root."""
-    seen = {"video.fps": float(FPS), "video.codec": "h264"}
+    video_info = {"video.fps": float(FPS), "video.codec": "h264"}
     features = {
         "observation.state": {"dtype": "float32", "shape": [len(STATE_NAMES)], "names": STATE_NAMES},
         CAMERA: {
-            "dtype": "video", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channel"], "info": seen
+            "dtype": "video", "shape": [HEIGHT, WIDTH, 3], "names": ["height", "width", "channel"], "info": video_info
         },
     }  # fmt: skip
     about = {"codebase_version": "v2.0", "robot_type": "tiny_arm", "fps": FPS, "features": features}
@@ -49,9 +49,9 @@ def signals(episode: int, n: int) -> np.ndarray:
     return np.stack([x, y, gripper], axis=1).astype(np.float32)
 
 
-def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, like: int | None = None) -> None:
-    """Rows of one episode; another `scale` gives other states, `like` those of another episode."""
-    states = signals(episode if like is None else like, n) * np.float32([scale, 1.0, 1.0])
+def write_rows(root: Path, episode: int, n: int, scale: float = 1.0, source_episode: int | None = None) -> None:
+    """Rows of one episode; another `scale` gives other states, `source_episode` those of another episode."""
+    states = signals(episode if source_episode is None else source_episode, n) * np.float32([scale, 1.0, 1.0])
     columns = writer.episode_rows(episode, n, FPS, episode % 2)
     del columns["action"]
     columns["observation.state"] = pa.array(states.tolist(), pa.list_(pa.float32(), 3))
@@ -68,9 +68,9 @@ def write_video(root: Path, episode: int, n: int, grey: int = 60, black: range =
     ground[:, ::8] += 40
     pictures = []
     for x, y, _ in state:
-        left, top = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16), int((y + 1.0) / 2.0 * (HEIGHT - 16))
+        left_px, top = int(x / 2.0 * (WIDTH - 16)) % (WIDTH - 16), int((y + 1.0) / 2.0 * (HEIGHT - 16))
         pictures.append(ground.copy())
-        pictures[-1][top : top + 16, left : left + 16] = (230, 40 * (episode % 5), 30)
+        pictures[-1][top : top + 16, left_px : left_px + 16] = (230, 40 * (episode % 5), 30)
         number = len(pictures) - 1
         if number in black:
             pictures[-1][:] = 0

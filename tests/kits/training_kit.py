@@ -69,27 +69,33 @@ def recipe(name: str = "test", family: str = "qwen3_vl", **sections: Any) -> Rec
 
 def small(name: str, **train: Any) -> Recipe:
     """A built-in recipe as it is, but for its size: on a tiny model, in short rows, for four steps, in float32."""
-    of = load_recipe(name, begins=False).model_dump(exclude_unset=True)
+    recipe_values = load_recipe(name, begins=False).model_dump(exclude_unset=True)
     data = {"families": {"procvqa_b": 1, "procvqa_c": 1}, "sequence_length": 256, "window": 16, "think": None}
     few = {"epochs": None, "steps": 4, "batch": 2, "accumulation": 2, "evaluate_every": 0, "save_every": 2}
     few |= {"dtype": "float32", "distributed": "none", "compile": False} | train
-    if "longer_length" in of["data"]:
+    if "longer_length" in recipe_values["data"]:
         data["longer_length"] = 384
-    sections = {"model": {"tiny": TINY}, "data": of["data"] | data | {"workers": 0}, "train": of["train"] | few}
-    return Recipe(**of | sections)
+    sections = {
+        "model": {"tiny": TINY},
+        "data": recipe_values["data"] | data | {"workers": 0},
+        "train": recipe_values["train"] | few,
+    }
+    return Recipe(**recipe_values | sections)
 
 
 def sample(e: int, frames: list[int], **fields: Any) -> dict[str, Any]:
     """A sample of an episode of bars that shows some of its frames."""
-    shown = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
-    of_bars = {"dataset": "bars", "episode_index": e, "camera": "front", "frames": frames, "pictures": shown}
+    picture_rows = [{"episode_index": e, "camera": "front", "frame_index": f, "edit": None} for f in frames]
+    of_bars = {"dataset": "bars", "episode_index": e, "camera": "front", "frames": frames, "pictures": picture_rows}
     return {"sample_id": f"{e:08x}{frames[-1]:08x}"} | of_bars | fields
 
 
-def shard_episode(e: int, rows: list[dict[str, Any]], seen: Sequence[np.ndarray]) -> ShardEpisode:
-    """An episode of bars with its samples; `seen` is what its frames show, BGR."""
-    shown = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
-    pictures = {name: cv2.imencode(".jpg", seen[frame])[1].tobytes() for name, frame in shown.items()}
+def shard_episode(e: int, rows: list[dict[str, Any]], episode_pictures: Sequence[np.ndarray]) -> ShardEpisode:
+    """An episode of bars with its samples; `episode_pictures` is what its frames show, BGR."""
+    named_frames = {picture_name(e, p): p["frame_index"] for row in rows for p in row["pictures"]}
+    pictures = {
+        name: cv2.imencode(".jpg", episode_pictures[frame])[1].tobytes() for name, frame in named_frames.items()
+    }
     return ShardEpisode("bars", e, rows, pictures)
 
 
@@ -114,9 +120,9 @@ def release_of(
     lake = Lake(Workspace(root))
     tables = shards_stage(lake.workspace, "bars", 0, iter(episodes), target_bytes=target_bytes)
     columns = ShardFile.__dataclass_fields__
-    kept = [{k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()]
-    made = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
-    lake.freeze(release=made, shards=TABLES["release_shards"].rows(kept))
+    shard_rows = [{k: row[k] for k in columns} | {"name": "bars1"} for row in tables["shards"].to_pylist()]
+    release_row = {"name": "bars1", "config_hash": "0" * 64, "created_at": datetime.now(UTC)}
+    lake.freeze(release=release_row, shards=TABLES["release_shards"].rows(shard_rows))
     return lake, get_release(lake)
 
 
@@ -146,7 +152,7 @@ def kill_at(step: int) -> Callable[[Point], None]:
     return kill
 
 
-def killed_and_resumed(lake: Lake, release: Release, of: Recipe, at: int) -> TrainingRun:
+def killed_and_resumed(lake: Lake, release: Release, run_recipe: Recipe, kill_step: int) -> TrainingRun:
     with pytest.raises(KilledError):
-        train(lake, release, of, kill_at(at))
-    return train(lake, release, of, resume=True)
+        train(lake, release, run_recipe, kill_at(kill_step))
+    return train(lake, release, run_recipe, resume=True)

@@ -23,8 +23,8 @@ def pace(n: int, seed: int) -> np.ndarray:
     """Phases [n] from 0 to 1 that rise now faster, now slower."""
     times = np.linspace(0, 1, 7)
     speeds = np.random.default_rng(seed).uniform(0.6, 1.6, 7)
-    moved = np.cumsum(np.interp(np.linspace(0, 1, n), times, speeds))
-    return (moved - moved[0]) / (moved[-1] - moved[0])
+    progress = np.cumsum(np.interp(np.linspace(0, 1, n), times, speeds))
+    return (progress - progress[0]) / (progress[-1] - progress[0])
 
 
 def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, course: int = 0) -> Signals:
@@ -36,9 +36,9 @@ def run_along(phases: np.ndarray, episode: int, *, success: bool | None = None, 
     )
     turns = [0, GRASPS_AT - 0.03, GRASPS_AT, RELEASES_AT - 0.02, RELEASES_AT + 0.02, 1]
     opening = np.interp(phases, turns, [1, 1, 0, 0, 1, 1])
-    seen = np.arange(0, n, 4)
-    pictures = _curve(phases[seen], course, DIMS) + noise.normal(0, 0.1, (len(seen), DIMS))
-    grippers, seen_by = (GripperCurve(opening),), ((seen, pictures.astype(np.float32)),)
+    seen_frames = np.arange(0, n, 4)
+    pictures = _curve(phases[seen_frames], course, DIMS) + noise.normal(0, 0.1, (len(seen_frames), DIMS))
+    grippers, seen_by = (GripperCurve(opening),), ((seen_frames, pictures.astype(np.float32)),)
     return Signals(FPS, speed, speed * FPS, grippers, success, "Put the cup away.", state, episode, seen_by)
 
 

@@ -32,9 +32,9 @@ def visit(space: Workspace, options: Options | None = None, home: str = HOME) ->
 
 def picture(client: Any, url: str) -> np.ndarray:
     """BGR."""
-    shown = cv2.imdecode(np.frombuffer(client.get(url).content, np.uint8), cv2.IMREAD_COLOR)
-    assert shown is not None
-    return shown.astype(int)
+    decoded = cv2.imdecode(np.frombuffer(client.get(url).content, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded.astype(int)
 
 
 def csrf(client: Any) -> str:
@@ -63,9 +63,9 @@ def serving(space: Workspace, **env: str) -> "Iterator[tuple[httpx.Client, subpr
         try:
             assert server.stdout
             line = server.stdout.readline()
-            found = re.findall(r"https?://[^/\s]+", line)
-            assert found, line + (server.stderr.read() if server.stderr else "")
-            with httpx.Client(base_url=found[0], timeout=600, trust_env=False) as client:
+            urls = re.findall(r"https?://[^/\s]+", line)
+            assert urls, line + (server.stderr.read() if server.stderr else "")
+            with httpx.Client(base_url=urls[0], timeout=600, trust_env=False) as client:
                 yield client, server
         finally:
             for pid in (*below(server.pid), server.pid):
@@ -83,8 +83,8 @@ def raw(url: str, request: bytes) -> tuple[int, bytes]:
         with suppress(OSError):
             while part := s.recv(65536):
                 answer += part
-    found = re.match(rb"HTTP/1\.1 (\d{3})", answer)
-    return int(found[1]) if found else 0, answer
+    match = re.match(rb"HTTP/1\.1 (\d{3})", answer)
+    return int(match[1]) if match else 0, answer
 
 
 def fingerprint(space: Workspace) -> dict[str, str]:

@@ -49,14 +49,14 @@ def tiny_config(model: Path, logs: Path) -> ServerConfig:
 
 def marked(mark: str) -> list[int]:
     """The processes of this machine that were started under a mark, zombies left out."""
-    found = []
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except OSError:
             continue
-    return [pid for pid in found if pid != os.getpid()]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def eventually_gone(mark: str, limit_s: float = 40) -> bool:

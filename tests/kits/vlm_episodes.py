@@ -102,10 +102,10 @@ def knowing(truth: Sequence[tuple[int, str, bool]], **replies: Any) -> Model:
 
     def segment(request: Request) -> dict[str, Any]:
         frames = frames_shown(request)
-        seen = [index(f) for f in frames]
-        told_at = zip(frames[1:], pairwise(seen), strict=True)
-        changes = [{"picture": frame, **told(k)} for frame, (before, k) in told_at if k != before]
-        return {"seen": "All", "first": told(seen[0]), "changes": changes}
+        indices = [index(f) for f in frames]
+        told_at = zip(frames[1:], pairwise(indices), strict=True)
+        changes = [{"picture": frame, **told(k)} for frame, (former, k) in told_at if k != former]
+        return {"seen": "All", "first": told(indices[0]), "changes": changes}
 
     def refine(request: Request) -> dict[str, Any]:
         frames = frames_shown(request)

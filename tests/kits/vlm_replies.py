@@ -89,8 +89,8 @@ def fill(schema: dict[str, Any], rng: random.Random) -> Any:
         case "object":
             return {name: fill(part, rng) for name, part in schema["properties"].items()}
         case "array":
-            least = schema.get("minItems", 0)
-            length = rng.randint(least, min(schema.get("maxItems", least + 4), least + 4))
+            min_items = schema.get("minItems", 0)
+            length = rng.randint(min_items, min(schema.get("maxItems", min_items + 4), min_items + 4))
             return [fill(schema["items"], rng) for _ in range(length)]
         case "string":
             return " ".join(rng.choice(WORDS) for _ in range(rng.randint(1, 4)))[: schema.get("maxLength", 40)].strip()
@@ -108,9 +108,12 @@ def even(properties: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
         return value | {"steps": [{"verb": "Move", "object": f"thing {k}"} for k in range(3)]}
     if "changes" in properties:
         pictures = properties["changes"]["items"]["properties"]["picture"]["enum"]
-        seen = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
-        changes = [{"picture": pictures[round(at * (len(pictures) - 1))]} | seen[k] for k, at in ((1, 0.25), (2, 0.55))]
-        return value | {"first": seen[0], "changes": changes}
+        activities = [{"label": str(k + 1), "outcome": "achieved"} for k in range(3)]
+        changes = [
+            {"picture": pictures[round(position * (len(pictures) - 1))]} | activities[k]
+            for k, position in ((1, 0.25), (2, 0.55))
+        ]
+        return value | {"first": activities[0], "changes": changes}
     if "picture" in properties:
         return value | {"picture": properties["picture"]["enum"][len(properties["picture"]["enum"]) // 2]}
     return {k: v | {"completed": True} if isinstance(v, dict) else v for k, v in value.items()}

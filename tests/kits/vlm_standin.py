@@ -37,11 +37,11 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> "Fault":
-        kind, *rest = text.split(":")
+        kind, *parameters = text.split(":")
         if kind not in FAULTS:
             raise ValueError(f"unknown fault {kind}; one of {', '.join(FAULTS)}")
         options: dict[str, Any] = {}
-        for part in rest:
+        for part in parameters:
             name, _, value = part.rpartition("=")
             options[name or "share"] = int(value) if name else float(value)
         return cls(kind, **options)

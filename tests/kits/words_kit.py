@@ -116,10 +116,10 @@ class Case:
     def serial_of(self) -> dict[int, int]:
         """The serial of each present number: the corpus gives the name in the source, the source's file the serial."""
         by_name = serials(self.source, self.form)
-        named = self.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET])
+        name_rows = self.rows("SELECT episode_index, source_id FROM episode_facts WHERE dataset = ?", [DATASET])
         if self.form.startswith("lerobot"):  # these have numbers of their own
-            return {episode: by_name[f"episode_{episode:06d}"] for episode, _ in named}
-        return {episode: by_name[source_id] for episode, source_id in named}
+            return {episode: by_name[f"episode_{episode:06d}"] for episode, _ in name_rows}
+        return {episode: by_name[source_id] for episode, source_id in name_rows}
 
 
 # Saying
@@ -153,12 +153,12 @@ def say_all(case: Case, dataset: str) -> None:
 def correct(case: Case, dataset: str, episode: int, author: str = "carl") -> None:
     """A person gives the first step of the active label another name."""
     columns = ("name", "start_frame", "end_frame", "kind", "completed", "step")
-    found = case.rows(
+    segment_rows = case.rows(
         f"SELECT {', '.join(columns)} FROM active_segments WHERE dataset = ? AND episode_index = ? "
         "ORDER BY segment_index",
         [dataset, episode],
     )
-    segments = [dict(zip(columns, row, strict=True)) for row in found]
+    segments = [dict(zip(columns, row, strict=True)) for row in segment_rows]
     segments[0]["name"] = STEP
     lines = case.folder / "corrections.jsonl"
     lines.write_text(json.dumps({"dataset": dataset, "episode_index": episode, "segments": segments}) + "\n")
@@ -219,7 +219,7 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
     serial_of = case.serial_of()
     wrong: list[str] = []
     review = reviews(case, serial_of, wrong)
-    found: dict[str, str] = {}
+    fate_by_word: dict[str, str] = {}
     for word, (serial, sql) in WORDS.items():
         numbers = [number for (number,) in case.rows(sql, [DATASET])]
         wrong += misplaced(f"{word} is in force", numbers, serial, serial_of)
@@ -229,26 +229,26 @@ def fates(case: Case, splits: Mapping[int, str]) -> Fates:
             if numbers and sorted(numbers) != sorted(numbers_shown):
                 wrong.append(f"{word} is in force at {numbers}, the corpus shows it at {numbers_shown}")
         if numbers:
-            found[word] = IN_FORCE
+            fate_by_word[word] = IN_FORCE
         elif word in review:
-            found[word] = f"{REVIEW}: {review[word]}"
+            fate_by_word[word] = f"{REVIEW}: {review[word]}"
         elif serial not in serial_of.values():
-            found[word] = GONE
+            fate_by_word[word] = GONE
         else:
-            found[word] = "LOST"
+            fate_by_word[word] = "LOST"
             wrong.append(f"the {word} of recording {serial}, which is in the source, is neither in force nor in review")
-    found["split"] = IN_FORCE
+    fate_by_word["split"] = IN_FORCE
     present = dict(case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET]))
     for number, serial in serial_of.items():
         if serial in splits and number in present and present[number] != splits[serial]:
-            found["split"] = "WRONG"
+            fate_by_word["split"] = "WRONG"
             wrong.append(f"recording {serial}, now {number}, was in {splits[serial]} and is in {present[number]}")
-    return Fates(found, wrong)
+    return Fates(fate_by_word, wrong)
 
 
 def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[str, str]:
     """Words that wait for a person, with the reason; what waits at another recording's number goes to `wrong`."""
-    found: dict[str, str] = {}
+    reason_by_kind: dict[str, str] = {}
     # A correction waits also where it is clear which recording it was made of, and the frames are others
     waiting = case.rows(
         "SELECT episode_index, kind, why FROM words_in_review WHERE dataset = $1 UNION ALL BY NAME "
@@ -256,21 +256,21 @@ def reviews(case: Case, serial_of: Mapping[int, int], wrong: list[str]) -> dict[
         "WHERE dataset = $1 AND status = 'review' ORDER BY why",
         [DATASET],
     )
-    for number, kind, why in waiting:
-        if not why:
+    for number, kind, reason in waiting:
+        if not reason:
             wrong.append(f"{kind} is in review at {number}, and nothing says why")
         if kind not in WORDS:
             wrong.append(f"words_in_review has a {kind}, of which nothing is known here")
         elif serial_of.get(number) != WORDS[kind][0]:
             wrong.append(f"{kind} of recording {WORDS[kind][0]} is in review at {number}: {serial_of.get(number)}")
         else:
-            found[kind] = why
-    return found
+            reason_by_kind[kind] = reason
+    return reason_by_kind
 
 
-def misplaced(what: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]) -> list[str]:
+def misplaced(subject: str, numbers: Iterable[int], serial: int, serial_of: Mapping[int, int]) -> list[str]:
     return [
-        f"{what} at {number}, which is recording {serial_of.get(number)}, not {serial}"
+        f"{subject} at {number}, which is recording {serial_of.get(number)}, not {serial}"
         for number in numbers
         if serial_of.get(number) != serial
     ]
@@ -279,8 +279,8 @@ def misplaced(what: str, numbers: Iterable[int], serial: int, serial_of: Mapping
 def splits_of(case: Case) -> dict[int, str]:
     """The split of each recording, by serial."""
     serial_of = case.serial_of()
-    found = case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
-    return {serial_of[number]: split for number, split in found}
+    split_rows = case.rows("SELECT episode_index, split FROM splits WHERE dataset = ?", [DATASET])
+    return {serial_of[number]: split for number, split in split_rows}
 
 
 # What is withdrawn is nowhere
@@ -301,10 +301,12 @@ def statements(case: Case) -> dict[str, int]:
     return {table: case.rows(f"SELECT count(*) FROM {table}")[0][0] for table in STATEMENTS}
 
 
-def unexpected(found: Fates, fate: str) -> list[str]:
+def unexpected(word_fates: Fates, fate: str) -> list[str]:
     """Words with another fate than this one, in sentences."""
     return [
-        f"the {word} is {found.words[word]}, not {fate}" for word in WORDS if not found.words[word].startswith(fate)
+        f"the {word} is {word_fates.words[word]}, not {fate}"
+        for word in WORDS
+        if not word_fates.words[word].startswith(fate)
     ]
 
 
@@ -314,26 +316,26 @@ def leaks(case: Case, datasets: Collection[str] = (DATASET,)) -> list[str]:
     Where it is undecided whether an episode is that recording, no release may be made.
     """
     serial_of = case.serial_of()
-    here = [number for number, serial in serial_of.items() if serial == WITHDRAWN]
-    found = [
+    withdrawn = [number for number, serial in serial_of.items() if serial == WITHDRAWN]
+    leaks_found = [
         f"{table} has rows of the withdrawn recording, now {number}"
-        for number in here
+        for number in withdrawn
         for table in DERIVED
         if case.rows(f"SELECT 1 FROM {table} WHERE dataset = ? AND episode_index = ? LIMIT 1", [DATASET, number])
     ]
     shards = case.rows("SELECT split, shard FROM shards WHERE list_contains(?, dataset)", [[*datasets]])
-    found += _in_shards(case, "the corpus", shards, serial_of)
-    made = case.run("release", "create", "after", *LICENCE)
+    leaks_found += _in_shards(case, "the corpus", shards, serial_of)
+    release_result = case.run("release", "create", "after", *LICENCE)
     undecided = case.rows("SELECT 1 FROM current_takedowns WHERE dataset = ? AND NOT is_sure", [DATASET])
     if undecided:
-        if made.code != USAGE:
-            found.append(f"a release is made while it is undecided what is withdrawn: {made}")
-        return found
-    if made.code:
-        return [*found, f"no release can be made: {made.err}"]
+        if release_result.code != USAGE:
+            leaks_found.append(f"a release is made while it is undecided what is withdrawn: {release_result}")
+        return leaks_found
+    if release_result.code:
+        return [*leaks_found, f"no release can be made: {release_result.err}"]
     shards = case.rows("SELECT split, shard FROM release_shards WHERE name = 'after'")
-    found += _in_shards(case, "the release", shards, serial_of)
-    return found + _in_export(case, here)
+    leaks_found += _in_shards(case, "the release", shards, serial_of)
+    return leaks_found + _in_export(case, withdrawn)
 
 
 @dataclass(frozen=True)
@@ -360,11 +362,11 @@ def shown_in(case: Case, shards: Sequence[tuple[str, str]]) -> Iterator[Shown]:
                 if file is None or not name.endswith(".jpg"):
                     continue
                 dataset, _, number = key.rpartition("-")
-                other = re.match(r"e(\d{6})\.", name)
+                match = re.match(r"e(\d{6})\.", name)
                 # An edit may cover a part of the strip
                 is_edited = not name.split(".")[-2].isdigit()
                 serial = None if is_edited else serial_in(decoded(file.read()))
-                yield Shown(f"{shard}, {member.name}", dataset, int(other[1] if other else number), serial)
+                yield Shown(f"{shard}, {member.name}", dataset, int(match[1] if match else number), serial)
 
 
 def shown_in_release(case: Case, release: str) -> set[int | None]:
@@ -373,19 +375,19 @@ def shown_in_release(case: Case, release: str) -> set[int | None]:
     return {picture.serial for picture in shown_in(case, shards)}
 
 
-def _in_shards(case: Case, what: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
+def _in_shards(case: Case, subject: str, shards: Sequence[tuple[str, str]], serial_of: Mapping[int, int]) -> list[str]:
     """Pictures of what is withdrawn, and of another recording than the one that has the number in the source."""
-    found = []
+    problems = []
     pictures = [*shown_in(case, shards)]
     if not any(picture.serial for picture in pictures):
-        found.append(f"{what} has no pictures that show a recording: nothing can be seen by them")
+        problems.append(f"{subject} has no pictures that show a recording: nothing can be seen by them")
     for picture in pictures:
         expected = serial_of.get(picture.episode) if picture.dataset == DATASET else picture.serial
         if WITHDRAWN in (picture.serial, expected):
-            found.append(f"{what}: {picture.where} is of the withdrawn recording")
+            problems.append(f"{subject}: {picture.where} is of the withdrawn recording")
         elif picture.serial not in (None, expected):
-            found.append(f"{what}: {picture.where} shows recording {picture.serial}, not {expected}")
-    return found[:5]
+            problems.append(f"{subject}: {picture.where} shows recording {picture.serial}, not {expected}")
+    return problems[:5]
 
 
 def _in_export(case: Case, withdrawn: Sequence[int]) -> list[str]:
@@ -414,16 +416,18 @@ class Verdict:
 def judge(change: Change, pristine: Case, place: Path, changed_source: Path) -> Verdict:
     """Apply a change to a prepared case, build again, and look at everything. Raises AssertionError where a build does
     not do what it has to."""
-    splits, before = splits_of(pristine), statements(pristine)
+    splits, former_counts = splits_of(pristine), statements(pristine)
     case = changed(pristine, place, changed_source)
     rebuilt(case, change.asks)
-    found = fates(case, splits)
-    wrong = [*found.wrong, *unexpected(found, change.fate), *unfinished(case)]
-    after = statements(case)
+    fates_found = fates(case, splits)
+    wrong = [*fates_found.wrong, *unexpected(fates_found, change.fate), *unfinished(case)]
+    later_counts = statements(case)
     wrong += [
-        f"{before[table] - after[table]} rows of {table} are lost" for table in after if after[table] < before[table]
+        f"{former_counts[table] - later_counts[table]} rows of {table} are lost"
+        for table in later_counts
+        if later_counts[table] < former_counts[table]
     ]
-    return Verdict(change, Fates(found.words, wrong + leaks(case)))
+    return Verdict(change, Fates(fates_found.words, wrong + leaks(case)))
 
 
 HEAD = """<!-- Made by `python -m tests.kits.words_kit --page`. -->

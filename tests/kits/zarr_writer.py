@@ -30,20 +30,26 @@ def write_replay(
 
     Frame k of episode e shows number(0, e, k); the position's x is e, and the gripper's width k / 100.
     """
-    at = [(e, k) for e, n in enumerate(lengths) for k in range(n)]
-    frames = np.stack([picture(number(0, e, k)) for e, k in at])
+    frame_keys = [(e, k) for e, n in enumerate(lengths) for k in range(n)]
+    frames = np.stack([picture(number(0, e, k)) for e, k in frame_keys])
     path.parent.mkdir(parents=True, exist_ok=True)
     store = zarr.storage.ZipStore(path, mode="w") if path.suffix == ".zip" else zarr.storage.LocalStore(path)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         root = zarr.open_group(store, mode="w", zarr_format=2, attributes=attributes)
-        position = np.array([[e, k, 0] for e, k in at], np.float32)
+        position = np.array([[e, k, 0] for e, k in frame_keys], np.float32)
         data = root.create_group("data")
         chunks = (rows_per_chunk, *frames.shape[1:])
         add(data, CAMERA, frames, chunks, pictures or jpegxl())
         add(data, "robot0_eef_pos", position, (7, 3), BLOSC)
         add(data, "robot0_eef_rot_axis_angle", np.zeros_like(position), (7, 3), BLOSC)
-        add(data, "robot0_gripper_width", np.array([[k / 100] for _, k in at], np.float32), (len(at), 1), BLOSC)
+        add(
+            data,
+            "robot0_gripper_width",
+            np.array([[k / 100] for _, k in frame_keys], np.float32),
+            (len(frame_keys), 1),
+            BLOSC,
+        )
         meta = root.create_group("meta")
         add(meta, "episode_ends", np.cumsum(lengths).astype(np.int64), (len(lengths),), None)
         store.close()

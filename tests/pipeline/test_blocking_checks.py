@@ -50,12 +50,12 @@ def both(tmp_path: Path) -> Made:
     return Made(space, builds[0], run_build(space, builds, workers=1))
 
 
-def in_shards(made: Made) -> list[str]:
-    return [dataset for (dataset,) in made.rows("SELECT DISTINCT dataset FROM shards ORDER BY 1")]
+def in_shards(made_corpus: Made) -> list[str]:
+    return [dataset for (dataset,) in made_corpus.rows("SELECT DISTINCT dataset FROM shards ORDER BY 1")]
 
 
-def run_job(job: dg.JobDefinition, made: Made, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
-    resources = {"corpus": CorpusResource(root=str(made.space.root)), "vlm_server": VlmServer()}
+def run_job(job: dg.JobDefinition, made_corpus: Made, instance: dg.DagsterInstance) -> dg.ExecuteInProcessResult:
+    resources = {"corpus": CorpusResource(root=str(made_corpus.space.root)), "vlm_server": VlmServer()}
     return job.execute_in_process(
         run_config={"workers": 1}, instance=instance, resources=resources, raise_on_error=False
     )
@@ -119,8 +119,8 @@ def test_the_remedy_is_one(both: Made):
 def test_dagster_asks_too(both: Made, instance: dg.DagsterInstance):
     """An asset alone, whose run holds no check; the job of ops; and the release."""
     for name in ("demonstrations", "segments"):
-        said = failure(materialize([ASSETS[name]], "broken:00000", both, instance))
-        assert f"{name} of broken:00000 is not made: {DECODABLE}" in said
+        failure_text = failure(materialize([ASSETS[name]], "broken:00000", both, instance))
+        assert f"{name} of broken:00000 is not made: {DECODABLE}" in failure_text
     for name in ("progress", "samples", "shards"):
         assert f"{name} of broken waits for" in failure(materialize([ASSETS[name]], "broken:00000", both, instance))
     result = run_job(build_job, both, instance)
@@ -129,8 +129,8 @@ def test_dagster_asks_too(both: Made, instance: dg.DagsterInstance):
 
     resources = {"corpus": CorpusResource(root=str(both.space.root))}
     released = dg.materialize([cast(dg.AssetsDefinition, release)], instance=instance, resources=resources)
-    (made,) = released.asset_materializations_for_node("release")
-    assert DECODABLE in str(made.metadata["left_out"].value)
+    (materialization,) = released.asset_materializations_for_node("release")
+    assert DECODABLE in str(materialization.metadata["left_out"].value)
     assert both.rows("SELECT DISTINCT dataset FROM release_shards") == [("sound",)]
 
 
@@ -140,8 +140,8 @@ def test_an_asset_alone_is_stopped_by_a_check_of_rows_that_were_sound(both: Made
     with opened(both.space) as lake:
         lake.con.execute("UPDATE progress SET progress = 0.5 WHERE dataset = 'sound' AND frame_index = 0")
     for name in ("samples", "shards"):
-        said = failure(materialize([ASSETS[name]], "sound:00000", both, instance))
-        assert f"{name} of sound:00000 is not made: the check progress_sanity of progress failed" in said
+        failure_text = failure(materialize([ASSETS[name]], "sound:00000", both, instance))
+        assert f"{name} of sound:00000 is not made: the check progress_sanity of progress failed" in failure_text
     # The remedy: the stage anew
     assert materialize([ASSETS["progress"]], "sound:00000", both, instance).success
     assert materialize([ASSETS["samples"]], "sound:00000", both, instance).success
@@ -160,20 +160,20 @@ def test_commands_and_the_night_ask_too(tmp_path: Path):
     with opened(space) as lake:
         assert lake.column("SELECT DISTINCT dataset FROM shards") == ["sound"]
         assert lake.column("SELECT DISTINCT dataset FROM release_shards") == ["sound"]
-    made = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
-    assert made.code == 0, made
-    assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in made.err
+    result = proccorpus("release", "create", "r1", cwd=tmp_path, workspace=space.root)
+    assert result.code == 0, result
+    assert f"left out: broken with 0 samples: {DECODABLE} in chunk 0" in result.err
 
 
 def test_a_build_is_partial_only_where_sources_were_out_of_reach():
-    gone = StepFailure.of("d", None, "episodes", SourceError("no such file or folder"))
+    unreachable = StepFailure.of("d", None, "episodes", SourceError("no such file or folder"))
     wrong = StepFailure.of("d", None, "episodes", ValueError("a listing went wrong"))
-    assert BuildReport(failed=[gone]).is_partial
+    assert BuildReport(failed=[unreachable]).is_partial
     assert not BuildReport(failed=[wrong]).is_partial
-    assert not BuildReport(failed=[gone, wrong]).is_partial
+    assert not BuildReport(failed=[unreachable, wrong]).is_partial
 
 
 def test_the_help_of_nightly_names_its_section(tmp_path: Path):
-    shown = proccorpus("nightly", "--help", cwd=tmp_path)
-    assert "licences under release." in " ".join(shown.out.replace("│", " ").split())
-    assert 'section "release" allows it' in " ".join(shown.out.replace("│", " ").split())
+    result = proccorpus("nightly", "--help", cwd=tmp_path)
+    assert "licences under release." in " ".join(result.out.replace("│", " ").split())
+    assert 'section "release" allows it' in " ".join(result.out.replace("│", " ").split())

@@ -45,21 +45,21 @@ def test_questions_and_samples_are_those_of_the_command(corpus: pc.Corpus):
 
 
 def test_a_correction_becomes_the_label_and_nobody_is_overwritten(corpus: pc.Corpus):
-    before = corpus["tiny"][0]
-    first, *rest = before.segments
+    label_before = corpus["tiny"][0]
+    first, *later_segments = label_before.segments
     cut = first.end_frame - 1
-    moved = [replace(first, end_frame=cut), replace(rest[0], start_frame=cut), *rest[1:]]
-    before.correct(moved, before.plan, author="anna")
-    after = corpus.build("tiny")["tiny"][0]
-    assert after.label_run == "human/tiny"
-    assert [s.end_frame for s in after.segments] == [s.end_frame for s in moved]
+    moved_segments = [replace(first, end_frame=cut), replace(later_segments[0], start_frame=cut), *later_segments[1:]]
+    label_before.correct(moved_segments, label_before.plan, author="anna")
+    label_after = corpus.build("tiny")["tiny"][0]
+    assert label_after.label_run == "human/tiny"
+    assert [s.end_frame for s in label_after.segments] == [s.end_frame for s in moved_segments]
     with pytest.raises(pc.UserError, match="anna saved a correction of episode 0"):
-        before.correct(before.segments, before.plan)
+        label_before.correct(label_before.segments, label_before.plan)
 
 
 def test_exports_take_the_options_of_their_command(corpus: pc.Corpus, tmp_path: Path):
-    done = corpus.export.lerobot(tmp_path / "out", dataset=("tiny",), allow_licence=("unknown",))
-    assert done.episodes == len(LENGTHS)
+    exported = corpus.export.lerobot(tmp_path / "out", dataset=("tiny",), allow_licence=("unknown",))
+    assert exported.episodes == len(LENGTHS)
     assert (tmp_path / "out" / "meta" / "info.json").is_file()
     with pytest.raises(AttributeError, match="no export 'lerobt'; did you mean lerobot"):
         _ = corpus.export.lerobt
@@ -76,9 +76,9 @@ def test_a_foreign_package_of_our_name_is_refused(tmp_path: Path):
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "__init__.py").touch()
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import proccorpus"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "proccorpus needs its own package `core`" in done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "proccorpus needs its own package `core`" in process.stderr
 
 
 def test_a_video_takes_its_task_from_the_run_that_it_is_like(
@@ -87,9 +87,9 @@ def test_a_video_takes_its_task_from_the_run_that_it_is_like(
     tasks: list[str] = []
     stream = ShownScorer.stream
 
-    def noted(self: ShownScorer, task: str, *more: Any, **named: Any) -> Any:
+    def noted(self: ShownScorer, task: str, *arguments: Any, **keywords: Any) -> Any:
         tasks.append(task)
-        return stream(self, task, *more, **named)
+        return stream(self, task, *arguments, **keywords)
 
     monkeypatch.setattr(ShownScorer, "stream", noted)
     video, episode = video_path(made.source, 1), pc.open(made.space.root)["tiny"][1]

@@ -25,8 +25,8 @@ from warehouse.releases.release import create_release, get_release, verify_relea
 pytestmark = pytest.mark.slow
 
 
-def of(found: list[Trouble], severity: str) -> dict[str, Trouble]:
-    return {t.what: t for t in found if t.severity == severity}
+def of(troubles: list[Trouble], severity: str) -> dict[str, Trouble]:
+    return {t.what: t for t in troubles if t.severity == severity}
 
 
 def test_damaged_shards_and_pictures(made: Made, own: Made):
@@ -36,16 +36,16 @@ def test_damaged_shards_and_pictures(made: Made, own: Made):
     flip_bit(tars[0])
     flip_bit(pictures[0])
     assert of(diagnose(own.space), ERROR) == {}
-    seen = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
-    assert {t.what for t in seen} == {"shard", "keyframes"}
-    assert [t.where for t in seen if t.what == "shard"] == [str(tars[0])]
+    later_troubles = [t for t in diagnose(own.space, hashes=True) if t.severity == ERROR]
+    assert {t.what for t in later_troubles} == {"shard", "keyframes"}
+    assert [t.where for t in later_troubles if t.what == "shard"] == [str(tars[0])]
     os.truncate(tars[1], 1024)
     tars[2].with_suffix(".index.json").unlink()
     pictures[1].unlink()
-    found = diagnose(own.space, hashes=True)
-    assert {t.where for t in found if t.what == "shard"} == set(map(str, tars[:3]))
+    troubles = diagnose(own.space, hashes=True)
+    assert {t.where for t in troubles if t.what == "shard"} == set(map(str, tars[:3]))
     # A repair marks what is to be built again, and a build comes to what was there
-    assert any("to be built again" in line for line in repair(own.space, found))
+    assert any("to be built again" in line for line in repair(own.space, troubles))
     assert "stale partitions" in of(diagnose(own.space), WARNING)
     own.rebuild()
     assert digest_of(own.space.root) == digest_of(made.space.root)
@@ -62,16 +62,16 @@ def test_what_nothing_lists_is_a_warning_and_goes(own: Made):
         os.utime(path, (old, old))
     young = own.space.root / "keyframes/00/.tmp-young.jpg"
     young.write_bytes(b"x")
-    found = diagnose(own.space)
-    assert of(found, ERROR) == {}
-    assert set(of(found, WARNING)) == {
+    troubles = diagnose(own.space)
+    assert of(troubles, ERROR) == {}
+    assert set(of(troubles, WARNING)) == {
         "orphaned lake data", "orphaned keyframes", "orphaned shards", "half-written files"
     }  # fmt: skip
-    before = digest_of(own.space.root)
-    assert any("stay" in line for line in repair(own.space, found))
+    digest_before = digest_of(own.space.root)
+    assert any("stay" in line for line in repair(own.space, troubles))
     assert not any(p.exists() for p in strays)
     assert young.exists(), f"it may belong to a build: it has not lain for {GRACE_S} s"
-    assert digest_of(own.space.root) == before
+    assert digest_of(own.space.root) == digest_before
 
 
 def test_what_people_said_is_never_forgotten(own: Made):
@@ -83,14 +83,14 @@ def test_what_people_said_is_never_forgotten(own: Made):
     lake.append("said", "corrections", lambda: rows)
     lake.con.close()
     (path,) = (own.space.data / "main/corrections").rglob("*.parquet")
-    kept = path.read_bytes()
+    file_bytes = path.read_bytes()
     path.unlink()
     lines = own.space.people.rename(own.space.root / "elsewhere.jsonl")
-    found = diagnose(own.space)
-    assert of(found, ERROR)["lake file of corrections"].remedy == RESTORE
-    repair(own.space, found)
+    troubles = diagnose(own.space)
+    assert of(troubles, ERROR)["lake file of corrections"].remedy == RESTORE
+    repair(own.space, troubles)
     assert "lake file of corrections" in of(diagnose(own.space), ERROR)
-    path.write_bytes(kept)
+    path.write_bytes(file_bytes)
     assert of(diagnose(own.space), ERROR) == {}
 
     # With the lines of what people said it can be repaired
@@ -124,7 +124,11 @@ def test_a_backup_restored_under_another_path(own: Made, tmp_path: Path):
     assert diagnose(restored, hashes=True) == []
     assert digest_of(restored.root) == expected
     lake = Lake(restored)
-    wanted = resolve(lake, own.build)
-    steps = plan(lake, {wanted.name: stage_specs(wanted)}, {wanted.name: wanted.source(restored.sources).fingerprint()})
+    resolved_build = resolve(lake, own.build)
+    steps = plan(
+        lake,
+        {resolved_build.name: stage_specs(resolved_build)},
+        {resolved_build.name: resolved_build.source(restored.sources).fingerprint()},
+    )
     assert {s.status for s in steps} == {CURRENT}
     assert verify_release(lake, get_release(lake, "one")) == []

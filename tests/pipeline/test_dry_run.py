@@ -20,9 +20,9 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def foreseen(case: Case, *options: object) -> list[dict]:
-    before = files_of(case.workspace)
+    files_before = files_of(case.workspace)
     answer = checked(case.run("build", *options, "--dry-run", "--json"))
-    assert files_of(case.workspace) == before
+    assert files_of(case.workspace) == files_before
     return json.loads(answer.out)["work"]
 
 
@@ -40,10 +40,12 @@ def test_each_annotator(case: Case, annotator: str) -> None:
 def test_what_people_said_and_what_changed_at_the_source(case: Case) -> None:
     assert foreseen(case, "--dataset", "arm") == []
     checked(case.run("references", "add", "arm", 0))
-    said = {row["stage"]: row["why"] for row in foreseen(case, "--dataset", "arm")}
-    assert "people showed runs" in said["transfer"] or "it rests on embeddings" in said["transfer"]
+    reasons_by_stage = {row["stage"]: row["why"] for row in foreseen(case, "--dataset", "arm")}
+    assert (
+        "people showed runs" in reasons_by_stage["transfer"] or "it rests on embeddings" in reasons_by_stage["transfer"]
+    )
     (case.source / "meta/info.json").touch()
-    [listing, *others] = foreseen(case, "--dataset", "arm")
+    [listing, *later_rows] = foreseen(case, "--dataset", "arm")
     assert listing["stage"] == "episodes"
     assert listing["why"].startswith("files of the source changed")
-    assert all(row["what"] != "made again" for row in others)
+    assert all(row["what"] != "made again" for row in later_rows)

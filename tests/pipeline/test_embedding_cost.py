@@ -15,18 +15,18 @@ from warehouse.lake.similarity import embedded_pictures
 
 def test_what_is_foretold_is_what_a_build_looks_at(made: Made, tmp_path: Path):
     build, space = looking(made.build), Workspace(tmp_path / "ws")
-    before = embedding_cost(None, build, tmp_path / "sources")
-    assert (before.episodes, before.embedded, before.left_out) == (5, 0, 0)
-    assert before.cpu_s == pytest.approx(before.pictures * 0.0004)
+    cost_before = embedding_cost(None, build, tmp_path / "sources")
+    assert (cost_before.episodes, cost_before.embedded, cost_before.left_out) == (5, 0, 0)
+    assert cost_before.cpu_s == pytest.approx(cost_before.pictures * 0.0004)
     assert not run_build(space, [build], workers=1).failed
 
     lake = Lake(space, read_only=True)
-    assert lake.rows("SELECT count(*) FROM embeddings") == [(before.pictures,)]
-    after = embedding_cost(lake, build, space.sources)
-    assert (after.pictures, after.episodes, after.embedded) == (0, 0, 5)
-    again = embedding_cost(lake, build, space.sources, from_scratch=True)
-    assert again.pictures == before.pictures
-    other = embedding_cost(lake, looking(build, hz=1000), space.sources)
+    assert lake.rows("SELECT count(*) FROM embeddings") == [(cost_before.pictures,)]
+    cost_after = embedding_cost(lake, build, space.sources)
+    assert (cost_after.pictures, cost_after.episodes, cost_after.embedded) == (0, 0, 5)
+    repeated_cost = embedding_cost(lake, build, space.sources, from_scratch=True)
+    assert repeated_cost.pictures == cost_before.pictures
+    other_cost = embedding_cost(lake, looking(build, hz=1000), space.sources)
     frames = lake.rows("SELECT sum(num_frames)::BIGINT FROM episode_content")[0][0]
-    assert other.pictures == frames, "another rate is to be done anew"
-    assert embedded_pictures(lake) == {"tiny": f"{before.pictures} pictures by grey@64"}
+    assert other_cost.pictures == frames, "another rate is to be done anew"
+    assert embedded_pictures(lake) == {"tiny": f"{cost_before.pictures} pictures by grey@64"}

@@ -18,12 +18,14 @@ from warehouse.lake import Lake
 ALL = Selection(allow=("unknown",))
 
 
-def run(made: Made, **config: object) -> dg.ExecuteInProcessResult:
+def run(made_corpus: Made, **config: object) -> dg.ExecuteInProcessResult:
     return (
         definitions()
         .resolve_job_def("export")
         .execute_in_process(
-            resources={"corpus": CorpusResource(root=str(made.space.root))}, run_config=config, raise_on_error=False
+            resources={"corpus": CorpusResource(root=str(made_corpus.space.root))},
+            run_config=config,
+            raise_on_error=False,
         )
     )
 
@@ -50,18 +52,18 @@ def test_a_step_per_chunk_and_the_bytes_of_the_command(made: Made, tmp_path: Pat
 
 def test_chunks_are_written_side_by_side(made: Made, tmp_path: Path):
     kind, out = EXPORT_KINDS["llamafactory"], tmp_path / "out"
-    lake, other = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
+    lake, second_lake = Lake(made.space, read_only=True), Lake(made.space, read_only=True)
     with pytest.raises(UserError, match="does not hold the export that this is a part of"):
         kind.open(lake, ALL).export_chunk(out, ("tiny", 0))
     chunks = kind.open(lake, ALL).begin(out)
     assert chunks == [("tiny", 0), ("tiny", 1), ("tiny", 2)]
     half_written = tmp_path / "out/train/part-00009.json"
-    assert kind.open(other, ALL).export_chunk(out, chunks[2]) > 0
+    assert kind.open(second_lake, ALL).export_chunk(out, chunks[2]) > 0
     half_written.parent.mkdir(exist_ok=True)
     half_written.write_text("[")
     assert kind.open(lake, ALL).export_chunk(out, chunks[0]) > 0
     assert half_written.exists(), "it may be another's"
-    assert kind.open(other, ALL).export_chunk(out, chunks[0]) == 0
+    assert kind.open(second_lake, ALL).export_chunk(out, chunks[0]) == 0
     assert (tmp_path / "out" / PARTIAL).exists()
     kind.export(lake, ALL, out)
     assert not half_written.exists()

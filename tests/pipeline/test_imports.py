@@ -37,10 +37,10 @@ def test_language_and_sarm_columns_say_the_same_of_a_finished_run(corpus: Lake, 
     language, sarm = (import_annotations(corpus, exported, "tiny", form) for form in ("language", "sarm"))
     assert (language.episodes, language.label_run != sarm.label_run) == (len(NAMED), True)
     both = corpus.rows(SPANS.format("segments", f"label_run = '{sarm.label_run}'"))
-    known = {r[0] for r in both}
-    assert known
-    told = corpus.rows(SPANS.format("segments", f"label_run = '{language.label_run}'"))
-    assert [r for r in told if r[0] in known] == both
+    known_episodes = {r[0] for r in both}
+    assert known_episodes
+    told_rows = corpus.rows(SPANS.format("segments", f"label_run = '{language.label_run}'"))
+    assert [r for r in told_rows if r[0] in known_episodes] == both
 
 
 def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, exported: Path, tmp_path: Path):
@@ -60,11 +60,11 @@ def test_a_foreign_lerobot_dataset_is_matched_by_index_and_length(corpus: Lake, 
     first = read_annotations(tmp_path / "foreign", "sarm").episodes[0]
     assert isinstance(first, Annotation)
     assert first.steps == (NativeStep("reach", 2, 10), NativeStep("put", 10, 21))
-    done = import_annotations(corpus, tmp_path / "foreign", "tiny", "sarm")
-    assert done.episodes == 1
-    assert done.refused == ("episode 1: it is of an episode of 23 frames, this one has 18",)
+    imported = import_annotations(corpus, tmp_path / "foreign", "tiny", "sarm")
+    assert imported.episodes == 1
+    assert imported.refused == ("episode 1: it is of an episode of 23 frames, this one has 18",)
     assert corpus.rows(
-        f"SELECT name, start_frame, end_frame, kind FROM segments WHERE label_run = '{done.label_run}' ORDER BY 2"
+        f"SELECT name, start_frame, end_frame, kind FROM segments WHERE label_run = '{imported.label_run}' ORDER BY 2"
     ) == [("Between steps", 0, 2, "idle"), ("reach", 2, 10, "step"), ("put", 10, 21, "step"), ("Done", 21, 24, "done")]
 
 
@@ -74,15 +74,15 @@ def test_json_lines_of_frames(corpus: Lake, tmp_path: Path):
     folder = tmp_path / "frames"
     folder.mkdir()
     (folder / "episode_000000.sub_task.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    done = import_annotations(corpus, folder, "tiny")
-    assert (done.form, done.episodes, done.segments) == ("frames", 1, 3)
-    where = f"WHERE label_run = '{done.label_run}'"
-    assert corpus.rows(f"SELECT name, end_frame FROM segments {where} ORDER BY 2") == [
+    imported = import_annotations(corpus, folder, "tiny")
+    assert (imported.form, imported.episodes, imported.segments) == ("frames", 1, 3)
+    condition = f"WHERE label_run = '{imported.label_run}'"
+    assert corpus.rows(f"SELECT name, end_frame FROM segments {condition} ORDER BY 2") == [
         ("reach", 10),
         ("put", 20),
         ("Done", 24),
     ]
-    assert corpus.rows(f"SELECT max(progress) FROM progress {where}") == [(1.0,)]
+    assert corpus.rows(f"SELECT max(progress) FROM progress {condition}") == [(1.0,)]
 
 
 def test_a_file_that_is_too_large_or_none_is_not_read(tmp_path: Path):
@@ -125,16 +125,16 @@ HOSTILE = {
 def test_hostile_folders_are_a_sentence(corpus: Lake, tmp_path: Path, what: str):
     root = write_v3(tmp_path, [12, 12])
     HOSTILE[what](root)
-    before = digest(corpus)
-    with pytest.raises(ImportedError) as said:
+    digest_before = digest(corpus)
+    with pytest.raises(ImportedError) as error:
         import_annotations(corpus, root, "tiny")
-    assert "\n" not in str(said.value)
-    assert digest(corpus) == before
+    assert "\n" not in str(error.value)
+    assert digest(corpus) == digest_before
 
 
 def test_what_fits_nothing_is_refused(corpus: Lake, exported: Path, tmp_path: Path):
-    before = digest(corpus)
+    digest_before = digest(corpus)
     for path, name, message in ((exported, "none", "no dataset 'none'"), (tmp_path / "x", "tiny", "no such file")):
         with pytest.raises(UserError, match=message):
             import_annotations(corpus, path, name)
-    assert digest(corpus) == before
+    assert digest(corpus) == digest_before

@@ -10,8 +10,8 @@ from pipeline.inspection import grouped, in_short, inspect_source
 from tests.kits.lerobot_writer import FRONT, LFS_POINTER, WRIST, v2_video, write_v2
 
 
-def reasons(found: dict) -> list[tuple]:
-    return [(f["reason"], f["severity"], f["episode_index"]) for f in found["findings"]]
+def reasons(inspected: dict) -> list[tuple]:
+    return [(f["reason"], f["severity"], f["episode_index"]) for f in inspected["findings"]]
 
 
 # The gripper of write_v2 is open in every second frame
@@ -22,19 +22,19 @@ def test_headers_of_videos_that_are_not_decoded_are_read(tmp_path: Path) -> None
     root = write_v2(tmp_path / "data", [6] * 9, cameras=[FRONT, WRIST])
     v2_video(root, FRONT, 2).write_text("no video")
     v2_video(root, WRIST, 3).write_text(LFS_POINTER)
-    found = inspect_source(root)
-    assert reasons(found) == [TREMBLES, ("undecodable_video", "warning", 2), ("lfs_pointer", "warning", 3)]
-    assert [f["camera"] for f in found["findings"]] == [None, FRONT, WRIST]
+    inspected = inspect_source(root)
+    assert reasons(inspected) == [TREMBLES, ("undecodable_video", "warning", 2), ("lfs_pointer", "warning", 3)]
+    assert [f["camera"] for f in inspected["findings"]] == [None, FRONT, WRIST]
 
 
 def test_the_worst_comes_first_and_like_findings_are_one_line(tmp_path: Path) -> None:
     root = write_v2(tmp_path / "data", [6] * 6, tasks=("",))
     for episode in (1, 4):
         v2_video(root, FRONT, episode).unlink()
-    found = inspect_source(root)
-    assert [s for _, s, _ in reasons(found)] == ["unusable"] * 2 + ["warning"] * 7
-    assert all(f["remedy"] == REASONS[f["reason"]].remedy for f in found["findings"])
-    lines = grouped(found["findings"])
+    inspected = inspect_source(root)
+    assert [s for _, s, _ in reasons(inspected)] == ["unusable"] * 2 + ["warning"] * 7
+    assert all(f["remedy"] == REASONS[f["reason"]].remedy for f in inspected["findings"])
+    lines = grouped(inspected["findings"])
     assert [(x["severity"], x["check"], x["count"], x["first"]) for x in lines] == [
         ("unusable", "no_video", 2, "episode 1"),
         ("warning", "no_task", 6, "episode 0"),
@@ -50,19 +50,21 @@ def test_a_folder_of_datasets_is_a_line_on_each(tmp_path: Path) -> None:
     for name in ("clips/a.mp4", "teaser.mp4"):
         (tmp_path / "held" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "held" / name).write_bytes(v2_video(root, FRONT, 0).read_bytes())
-    found = inspect_source(tmp_path / "held")
-    assert [(r["folder"], r["name"], r["format"], r["episodes"], r["usable_so_far"]) for r in found["datasets"]] == [
+    inspected = inspect_source(tmp_path / "held")
+    assert [
+        (r["folder"], r["name"], r["format"], r["episodes"], r["usable_so_far"]) for r in inspected["datasets"]
+    ] == [
         ("clips", "clips", "video", 1, 1),
         ("cups", "cups", "lerobot_v2.1", 2, 1),
         ("deep/Plates", "plates", "lerobot_v2.1", 1, 1),
     ]
-    assert [in_short(r) for r in found["datasets"]] == [
+    assert [in_short(r) for r in inspected["datasets"]] == [
         "1 no_task, nothing describes its videos: a build of all leaves it out",
         "1 no_video",
         "",
     ]
-    assert found["beside"] == ["teaser.mp4"]
-    assert [(f["folder"], f["reason"]) for f in found["findings"]] == [("clips", "no_task"), ("cups", "no_video")]
+    assert inspected["beside"] == ["teaser.mp4"]
+    assert [(f["folder"], f["reason"]) for f in inspected["findings"]] == [("clips", "no_task"), ("cups", "no_video")]
     everything = inspect_source(tmp_path / "held", full=True)
     assert [r["usable_so_far"] for r in everything["datasets"]] == [1, 1, 1]
 

@@ -106,22 +106,22 @@ class Kept:
 def kept(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Kept]:
     with serving(StandIn()) as server:
         build = of_vlm(build_of(make_dataset(tmp_path / "source", LENGTHS)), endpoints=[server.url])
-        made = built(build, Workspace(tmp_path / "workspace"))
+        built_corpus = built(build, Workspace(tmp_path / "workspace"))
         run = former() if request.param == "vlm-1" else replace(build.label_run(), code_version=request.param)
-        rewrite(made, build, run)
+        rewrite(built_corpus, build, run)
         server.seen.clear()
-        yield Kept(made, server, build, run)
+        yield Kept(built_corpus, server, build, run)
 
 
-def rewrite(made: Made, build: DatasetBuild, run: LabelRun) -> None:
+def rewrite(made_corpus: Made, build: DatasetBuild, run: LabelRun) -> None:
     """Give the labels the label run of a former version, as its lines of stage_runs had it; no reply is on disk."""
-    shutil.rmtree(made.space.responses)
-    now = build.label_run().id
+    shutil.rmtree(made_corpus.space.responses)
+    label_run_now = build.label_run().id
     specs = [spec for new in stage_specs(build) for spec in new.former if spec.label_run == run.id]
     assert {spec.name for spec in specs} == {"segments", "reasoning", "progress"}
-    with opened(made.space) as lake:
+    with opened(made_corpus.space) as lake:
         for table in (*OF_LABEL_RUNS, "label_runs", "stage_runs", "vlm_calls"):
-            lake.con.execute(f"UPDATE {table} SET label_run = '{run.id}' WHERE label_run = '{now}'")
+            lake.con.execute(f"UPDATE {table} SET label_run = '{run.id}' WHERE label_run = '{label_run_now}'")
         for name in ("code_version", "params", "prompt_version"):
             lake.con.execute(f"UPDATE label_runs SET {name} = ?", [getattr(run, name)])
         source = build.source(lake.workspace.sources).fingerprint()
@@ -151,13 +151,13 @@ def test_a_workspace_of_a_former_version_plans_and_asks_nothing(kept: Kept) -> N
 def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept: Kept) -> None:
     """As where another stage has a new version: the labels of the chunk are as they were, row by row."""
     tables = ("segments", "episode_labels", "progress", "reasoning", "findings", "keyframes")
-    before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}
+    rows_before = {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables}
     for _ in range(2):  # the hash of what it made is not known here before the first time
         with opened(kept.made.space) as lake:
             lake.con.execute("UPDATE stage_runs SET input_hash = 'of another version' WHERE stage = 'segments'")
-        done = kept.made.rebuild(kept.build)
-    assert done == [("segments", 0), ("segments", 1)]
-    assert {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables} == before
+        stages_done = kept.made.rebuild(kept.build)
+    assert stages_done == [("segments", 0), ("segments", 1)]
+    assert {table: sorted(kept.made.rows(f"FROM {table}"), key=repr) for table in tables} == rows_before
     assert (kept.asked_about(), kept.not_current(kept.build)) == (0, [])
 
     with opened(kept.made.space) as lake:
@@ -169,8 +169,8 @@ def test_labels_stay_where_a_chunk_is_made_anew_and_new_episodes_join_them(kept:
     assert set(kept.made.rows("SELECT DISTINCT episode_index FROM vlm_calls")) == {(3,), (4,)}
     assert kept.runs() == [*((k, kept.run.id) for k in range(4)), (4, kept.build.label_run().id)]
     notes = dict(kept.made.rows("SELECT episode_index, notes FROM episode_labels"))
-    says = f"made by {VLM_VERSION}: a run of {kept.run.code_version} goes on"
-    assert [says in notes[k] for k in range(5)] == [False] * 3 + [True, False]
-    after = sorted(kept.made.rows("FROM segments WHERE episode_index < 3"), key=repr)
-    assert after == before["segments"]
+    version_note = f"made by {VLM_VERSION}: a run of {kept.run.code_version} goes on"
+    assert [version_note in notes[k] for k in range(5)] == [False] * 3 + [True, False]
+    rows_after = sorted(kept.made.rows("FROM segments WHERE episode_index < 3"), key=repr)
+    assert rows_after == rows_before["segments"]
     assert kept.made.rebuild(kept.build) == []

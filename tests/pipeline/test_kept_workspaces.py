@@ -41,8 +41,8 @@ def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def rows(lake: Lake, names: dict[str, str] | tuple[str, ...]) -> dict[str, list[dict[str, Any]]]:
     """Rows of those tables or views that the lake has, in one order."""
     columns = names if isinstance(names, dict) else dict.fromkeys(names, "*")
-    there = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if has(lake.con, name)}
-    return {name: sorted(found, key=repr) for name, found in there.items()}
+    rows_by_table = {name: lake.dicts(f"SELECT {columns[name]} FROM {name}") for name in columns if has(lake.con, name)}
+    return {name: sorted(table_rows, key=repr) for name, table_rows in rows_by_table.items()}
 
 
 def build(folder: Path) -> Lake:
@@ -55,20 +55,22 @@ def build(folder: Path) -> Lake:
 
 def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     lake = Lake(Workspace(kept / "workspace"), read_only=True)
-    said, in_force, labels = rows(lake, PEOPLE), rows(lake, IN_FORCE), lake.rows(LABELS)
+    said_rows, in_force, labels = rows(lake, PEOPLE), rows(lake, IN_FORCE), lake.rows(LABELS)
     splits = lake.rows(SPLITS)
-    assert said["corrections"]
-    assert said["takedowns"]
+    assert said_rows["corrections"]
+    assert said_rows["takedowns"]
     assert [(episode, end) for episode, name, _, end in labels if name == "reach"] == list(CUTS.items())
     lake.con.close()
 
     lake = build(kept)
-    now = rows(lake, PEOPLE)
-    for table, before in said.items():
+    current_rows = rows(lake, PEOPLE)
+    for table, former_rows in said_rows.items():
         # Columns may be added; each row says which recording it is of
-        assert [{name: row[name] for name in old} for old, row in zip(before, now[table], strict=True)] == before, table
-        assert all(row["recording"] for row in now[table] if row.get("episode_index") is not None), table
-    assert {view: found for view, found in rows(lake, IN_FORCE).items() if view in in_force} == in_force
+        assert [
+            {name: row[name] for name in old} for old, row in zip(former_rows, current_rows[table], strict=True)
+        ] == former_rows, table
+        assert all(row["recording"] for row in current_rows[table] if row.get("episode_index") is not None), table
+    assert {view: view_rows for view, view_rows in rows(lake, IN_FORCE).items() if view in in_force} == in_force
     assert lake.rows(LABELS) == labels
     assert lake.rows(SPLITS) == splits
     assert lake.rows("SELECT episode_index FROM active_runs ORDER BY 1") == [(episode,) for episode in (0, 1, 2, 4)]
@@ -76,5 +78,7 @@ def test_what_people_said_outlives_an_upgrade(kept: Path) -> None:
     assert lake.rows("FROM pending_corrections") == []
     lake.con.close()
 
-    again = run_build(Workspace(kept / "workspace"), [source_build(kept / "source", "tiny", None, None)], workers=1)
-    assert (again.done, again.failed) == ([], [])
+    second_report = run_build(
+        Workspace(kept / "workspace"), [source_build(kept / "source", "tiny", None, None)], workers=1
+    )
+    assert (second_report.done, second_report.failed) == ([], [])

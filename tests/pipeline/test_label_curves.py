@@ -34,16 +34,22 @@ def test_what_is_drawn_is_what_the_next_build_stores(own: Made, last: dict, stat
     with opened(own.space) as lake:
         drawn = label_curves(own.space, "tiny", EPISODE, lake.snapshot(), parsed(label))
         content = lake.rows(f"SELECT content_hash FROM episode_content WHERE episode_index = {EPISODE}")[0][0]
-        who = {"base_label_run": run, "base_content_hash": content, "author": "ada", "comment": "", "follows": None}
-        save(lake, "tiny", EPISODE, parsed(label), **who)
-    before = own.rows(f"SELECT progress FROM active_progress WHERE episode_index = {EPISODE} ORDER BY frame_index")
+        save_options = {
+            "base_label_run": run,
+            "base_content_hash": content,
+            "author": "ada",
+            "comment": "",
+            "follows": None,
+        }
+        save(lake, "tiny", EPISODE, parsed(label), **save_options)
+    rows_before = own.rows(f"SELECT progress FROM active_progress WHERE episode_index = {EPISODE} ORDER BY frame_index")
     own.rebuild()
     built = own.rows(
         "SELECT progress, progress_procvlm FROM progress WHERE label_run = 'human/tiny' "
         f"AND episode_index = {EPISODE} ORDER BY frame_index"
     )
     assert [*zip(drawn["progress"], drawn["progress_procvlm"], strict=True)] == built
-    assert [value for (value,) in before] != drawn["progress"]
+    assert [value for (value,) in rows_before] != drawn["progress"]
 
 
 def test_a_label_that_contradicts_itself_has_no_curve(own: Made):

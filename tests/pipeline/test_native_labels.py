@@ -29,16 +29,16 @@ SEGMENTS = (
 
 def test_motion_is_the_way_back_also_for_dagster(tmp_path: Path) -> None:
     """An explicit annotator stays until the next build says otherwise; the default comes back with the default."""
-    source, own = write_v2(tmp_path / "source", LENGTHS), Workspace(tmp_path / "workspace")
+    source, workspace = write_v2(tmp_path / "source", LENGTHS), Workspace(tmp_path / "workspace")
     V2_FORMS["subtask_index"](source)  # tests/ingest/formats/test_lerobot_steps.py reads each form
     build = source_build(source, "named", None, None)
-    assert not run_build(own, [build], workers=1).failed
-    corpus = CorpusResource(root=str(own.root))
+    assert not run_build(workspace, [build], workers=1).failed
+    corpus = CorpusResource(root=str(workspace.root))
     assert corpus.build(build.name).annotator == "native"
 
-    report = run_build(own, [with_annotator(build, "motion")], workers=1)
-    assert "segments" in {done.run.stage for done in report.done}
-    lake = open_lake(own)
+    report = run_build(workspace, [with_annotator(build, "motion")], workers=1)
+    assert "segments" in {stage_report.run.stage for stage_report in report.done}
+    lake = open_lake(workspace)
     assert dict(lake.rows("SELECT dataset, labels FROM coverage"))[build.name] == "motion: 2 of 2 episodes"
     assert corpus.build(build.name).annotator == "motion"
     stored = stored_build(lake, build.name)
@@ -46,10 +46,10 @@ def test_motion_is_the_way_back_also_for_dagster(tmp_path: Path) -> None:
     assert stored.stated_annotator != "auto"
 
     # Nothing is segmented again on the way to the default: the labels are there and count again
-    again = run_build(own, [build], workers=1)
-    assert "segments" not in {done.run.stage for done in again.done}
+    second_report = run_build(workspace, [build], workers=1)
+    assert "segments" not in {stage_report.run.stage for stage_report in second_report.done}
     assert corpus.build(build.name).annotator == "native"
     assert lake.rows(SEGMENTS, [build.name, 0]) == LABEL
-    before = digest(lake), lake.snapshot()
-    assert run_build(own, [build], workers=1).done == []
-    assert (digest(lake), lake.snapshot()) == before
+    state_before = digest(lake), lake.snapshot()
+    assert run_build(workspace, [build], workers=1).done == []
+    assert (digest(lake), lake.snapshot()) == state_before

@@ -22,12 +22,14 @@ WITHOUT_RIGHTS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if
 
 
 def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    made = {name: make_dataset(tmp_path / name, LENGTHS[:1]) for name in ("far", "near")}
-    builds = [DatasetBuild(dataset=DatasetConfig(name=name, source=str(source))) for name, source in made.items()]
+    source_folders = {name: make_dataset(tmp_path / name, LENGTHS[:1]) for name in ("far", "near")}
+    builds = [
+        DatasetBuild(dataset=DatasetConfig(name=name, source=str(source))) for name, source in source_folders.items()
+    ]
     walk, answers = files._walk, threading.Event()
 
     def slow(root: Path) -> files.FolderContents:
-        if root == made["far"]:
+        if root == source_folders["far"]:
             answers.wait()
         return walk(root)
 
@@ -37,10 +39,10 @@ def test_a_source_that_never_answers_holds_up_no_other(tmp_path: Path, monkeypat
     assert [(f.dataset, f.message) for f in report.failed] == [
         ("far", "TimeoutError: the source showed nothing within 1 s")
     ]
-    assert {done.run.dataset for done in report.done} == {"near"}
+    assert {stage_report.run.dataset for stage_report in report.done} == {"near"}
     answers.set()
     report = run_build(Workspace(tmp_path / "w"), builds, 1)
-    assert (report.failed, {done.run.dataset for done in report.done}) == ([], {"far"})
+    assert (report.failed, {stage_report.run.dataset for stage_report in report.done}) == ([], {"far"})
 
 
 @pytest.mark.slow
@@ -52,25 +54,25 @@ def test_what_may_not_be_read_is_read_once_it_may(tmp_path: Path):
 
     def built() -> tuple[int, str, list[tuple]]:
         words = [PROGRAM, "build", "--config", "build.toml", "--workers", "1", "--workspace", "w"]
-        done = subprocess.run(
+        process = subprocess.run(
             [*WITHOUT_RIGHTS, *words], cwd=tmp_path, env=environment(), capture_output=True, text=True
         )
         usable = "SELECT episode_index FROM episodes WHERE dataset = 'bad' AND status = 'ok' ORDER BY 1"
-        return done.returncode, done.stderr, [episode for (episode,) in rows(tmp_path / "w", usable)]
+        return process.returncode, process.stderr, [episode for (episode,) in rows(tmp_path / "w", usable)]
 
     videos[0].chmod(0)
     assert built()[::2] == (0, [1, 2]), "one episode is in quarantine"
     videos[0].chmod(0o600)
     assert built()[::2] == (0, [0, 1, 2])
     runs = rows(tmp_path / "w", "SELECT stage, dataset, chunk, snapshot FROM stage_runs ORDER BY ALL")
-    for path, why in (
+    for path, reason_text in (
         (tmp_path / "bad" / "meta", "SourceError: cannot look into"),
         (tmp_path / "bad", "SourceError: cannot look into"),
     ):
         path.chmod(0)
         code, err, usable = built()
         assert (code, usable) == (PARTIAL, [0, 1, 2])
-        assert f"episodes of bad failed: {why} {path}: Permission denied" in err
+        assert f"episodes of bad failed: {reason_text} {path}: Permission denied" in err
         path.chmod(0o755)
     for path in (tmp_path / "bad").rglob("*.[mp]*"):  # videos and rows
         path.chmod(0)

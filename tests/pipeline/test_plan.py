@@ -117,8 +117,10 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
     assert (step.stage.name, step.chunk, step.status) == ("episodes", None, MISSING)
     assert step.input_hash == dataset_input(SPECS[0], "files 1")
     corpus.run("episodes", None)
-    rest = {(stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)}
-    assert corpus.status() == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING} | rest
+    waiting_steps = {(stage, c): WAITING for stage in ("segments", "progress", "samples") for c in (0, 1)}
+    assert (
+        corpus.status() == {("episodes", None): CURRENT, ("frames", 0): MISSING, ("frames", 1): MISSING} | waiting_steps
+    )
     assert all((s.input_hash == "") == (s.status == WAITING) for s in corpus.plan())
     ran = []
     while steps := [s for s in corpus.plan() if s.status in (MISSING, STALE)]:
@@ -130,13 +132,13 @@ def test_a_build_goes_from_nothing_in_an_order_in_which_it_can(corpus: Corpus):
 def test_another_output_or_setting_makes_what_follows_stale_or_wait(filled: Corpus):
     for stage in DOWNSTREAM:
         filled.run(stage, 0, output="something new")
-        after = [s for s in DOWNSTREAM[stage] if s != stage]
-        assert filled.not_current() == {(s, 0): WAITING if k else STALE for k, s in enumerate(after)}
+        later_stages = [s for s in DOWNSTREAM[stage] if s != stage]
+        assert filled.not_current() == {(s, 0): WAITING if k else STALE for k, s in enumerate(later_stages)}
         filled.run(stage, 0)  # the same output again, as after a mere rerun
         for field in ("config_hash", "code_version"):
             filled.change(stage, **{field: "changed"})
-            after = {(s, c): WAITING for s in DOWNSTREAM[stage] for c in (0, 1)}
-            assert filled.not_current() == after | {(stage, 0): STALE, (stage, 1): STALE}
+            later_stages = {(s, c): WAITING for s in DOWNSTREAM[stage] for c in (0, 1)}
+            assert filled.not_current() == later_stages | {(stage, 0): STALE, (stage, 1): STALE}
             filled.specs = SPECS
             assert filled.not_current() == {}
     filled.change("frames", config_hash="changed")
@@ -174,14 +176,14 @@ def test_another_label_run_is_missing_and_the_old_one_stays(filled: Corpus):
 def test_datasets_and_chunks_are_planned_apart(filled: Corpus, lake: Lake):
     steps = filled.plan(only_chunk=1)
     assert [(s.stage.name, s.chunk) for s in steps] == [("episodes", None), *((s, 1) for s in DOWNSTREAM)]
-    other = Corpus(lake, f"{filled.dataset}b")
-    other.run("episodes", None)
-    both = {filled.dataset: SPECS, other.dataset: SPECS}
-    steps = plan(lake, both, {filled.dataset: "files 1", other.dataset: "f"})
+    other_corpus = Corpus(lake, f"{filled.dataset}b")
+    other_corpus.run("episodes", None)
+    both = {filled.dataset: SPECS, other_corpus.dataset: SPECS}
+    steps = plan(lake, both, {filled.dataset: "files 1", other_corpus.dataset: "f"})
     assert {s.status for s in steps if s.dataset == filled.dataset} == {CURRENT}
-    assert next(s for s in steps if s.dataset == other.dataset).status == STALE
+    assert next(s for s in steps if s.dataset == other_corpus.dataset).status == STALE
     # Stale chunks are counted whatever the source is now
-    assert stale_chunks(lake, both) == {other.dataset: 2}
+    assert stale_chunks(lake, both) == {other_corpus.dataset: 2}
     filled.run("frames", 1, output="other frames")
     filled.fingerprint = "files 2"
     assert stale_chunks(lake, {filled.dataset: filled.specs}) == {filled.dataset: 1}
@@ -202,27 +204,31 @@ def test_what_is_read_beside_stages_is_an_input():
     listed = {"output_hash": "facts", "outcomes_hash": "o", "others_hash": "x"}
     last = StageSpec(stage("samples", "episodes", "corrections"), "s-1", "config s")
 
-    def planned(asked: StageSpec, said: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
+    def planned(corrections_spec: StageSpec, said_text: str, **runs: dict[str, str]) -> list[tuple[str, str, str]]:
         history = History({(name, "d", 0, ""): row for name, row in ({"episodes": listed} | runs).items()}, {})
-        of_chunk = {"corrections": said}.__getitem__
-        steps = chunk_steps("d", 0, (SPECS[0], asked, last), history, {"episodes": "facts"}, of_chunk)
+        of_chunk = {"corrections": said_text}.__getitem__
+        steps = chunk_steps("d", 0, (SPECS[0], corrections_spec, last), history, {"episodes": "facts"}, of_chunk)
         return [(s.stage.name, s.status, s.input_hash) for s in steps]
 
     both = ("corrections", "others", "outcomes")
     for reads, inputs in (((), []), (("outcomes",), ["o"]), (("others",), ["x"]), (both, ["o", "x", "c"])):
-        asked = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
-        wanted = chunk_input(asked, ["facts", *inputs])
-        assert planned(asked, "c") == [("corrections", MISSING, wanted), ("samples", WAITING, "")]
+        corrections_spec = StageSpec(replace(stage("corrections", "episodes"), reads=reads), "c-1", "config c")
+        input_hash = chunk_input(corrections_spec, ["facts", *inputs])
+        assert planned(corrections_spec, "c") == [("corrections", MISSING, input_hash), ("samples", WAITING, "")]
     # Without a word of people there is no such stage, and none waits for it; what it made before has to go
-    assert planned(asked, "") == [("samples", MISSING, chunk_input(last, ["facts"]))]
-    made = {"input_hash": wanted, "output_hash": "made"}
-    assert planned(asked, "c", corrections=made)[1] == ("samples", MISSING, chunk_input(last, ["facts", "made"]))
-    assert [status for _, status, _ in planned(asked, "", corrections=made)] == [STALE, WAITING]
+    assert planned(corrections_spec, "") == [("samples", MISSING, chunk_input(last, ["facts"]))]
+    correction_run = {"input_hash": input_hash, "output_hash": "made"}
+    assert planned(corrections_spec, "c", corrections=correction_run)[1] == (
+        "samples",
+        MISSING,
+        chunk_input(last, ["facts", "made"]),
+    )
+    assert [status for _, status, _ in planned(corrections_spec, "", corrections=correction_run)] == [STALE, WAITING]
 
 
 def test_a_plan_reads_no_rows_of_other_datasets(filled: Corpus, lake: Lake):
-    shown = replace(stage("transfer", "frames"), reads=("references",))  # it asks what steps the episodes have
-    filled.specs = (*SPECS, StageSpec(shown, "transfer-1", "config t"))
+    reading_stage = replace(stage("transfer", "frames"), reads=("references",))  # it asks what steps the episodes have
+    filled.specs = (*SPECS, StageSpec(reading_stage, "transfer-1", "config t"))
     listing = stage_run(stage="episodes", dataset="other")
     lake.publish(listing, {"episode_facts": facts(dataset="other", episodes=range(50))})
     folder = lake.workspace.data / "main" / "episode_facts" / "dataset=other"

@@ -23,32 +23,32 @@ def test_a_listing_tells_as_much_as_the_lake(tmp_path: Path):
     assert stages["plan"].calls == stages["segment"].calls == len(EPISODES)
     built(with_stages(build, annotator="motion"), space)
     lake = open_lake(space)
-    known = dataset_cost(lake, resolve(lake, build), space.sources)
-    assert (known.known, known.labelled) == (len(EPISODES), 0)
-    assert list(stages) == list(known.prediction.stages)
-    for stage, cost in known.prediction.stages.items():
+    known_cost = dataset_cost(lake, resolve(lake, build), space.sources)
+    assert (known_cost.known, known_cost.labelled) == (len(EPISODES), 0)
+    assert list(stages) == list(known_cost.prediction.stages)
+    for stage, cost in known_cost.prediction.stages.items():
         assert stages[stage].calls == cost.calls
         if stage != "reason":  # the lake knows which pictures are alike
             assert stages[stage] == cost
 
     run = build.label_run().id
-    where = {"dataset": "sim_short", "chunk": 0, "label_run": run}
-    made = [where | {"episode_index": k, "plan": ["a", "b"]} for k in (0, 1)]
+    key_columns = {"dataset": "sim_short", "chunk": 0, "label_run": run}
+    label_rows = [key_columns | {"episode_index": k, "plan": ["a", "b"]} for k in (0, 1)]
     span = {"name": "a", "start_frame": 0, "end_frame": 9, "num_planned": 2, "kind": "step", "completed": True}
-    spans = [where | span | {"episode_index": k, "segment_index": i} for k in (0, 1) for i in range(3)]
+    spans = [key_columns | span | {"episode_index": k, "segment_index": i} for k in (0, 1) for i in range(3)]
     call = {"dataset": "sim_short", "label_run": run, "status": "ok", "num_images": 1, "build_id": "b"}
     calls = [
         call | {"episode_index": k, "stage": s, "call_key": f"{k}{s}", "prompt_tokens": 1000, "completion_tokens": 50}
         for k in (0, 1)
         for s in ("plan", "segment", "verify", "reason")
     ]
-    rows = {"episode_labels": made, "segments": spans, "vlm_calls": calls}
+    rows = {"episode_labels": label_rows, "segments": spans, "vlm_calls": calls}
     lake.upsert("labels", **{name: TABLES[name].rows(r) for name, r in rows.items()})
-    rest = dataset_cost(lake, build, space.sources)
-    assert (rest.labelled, rest.pilots, rest.prediction.episodes) == (2, 2, 2)
-    plan = rest.prediction.stages["plan"]
+    remaining_cost = dataset_cost(lake, build, space.sources)
+    assert (remaining_cost.labelled, remaining_cost.pilots, remaining_cost.prediction.episodes) == (2, 2, 2)
+    plan = remaining_cost.prediction.stages["plan"]
     assert round(plan.completion_tokens / plan.calls) == 50
-    told = rest.summary()
-    assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in told
-    again = dataset_cost(lake, build, space.sources, from_scratch=True)
-    assert (again.prediction.episodes, again.facts()["episodes"]) == (4, 4)
+    summary = remaining_cost.summary()
+    assert "2 episodes to annotate, 2 of them decoded; calibrated by 2 labelled episodes; 2 are labelled" in summary
+    repeated_cost = dataset_cost(lake, build, space.sources, from_scratch=True)
+    assert (repeated_cost.prediction.episodes, repeated_cost.facts()["episodes"]) == (4, 4)

@@ -54,9 +54,9 @@ def leak(lake: Lake) -> None:
 
 
 def test_a_laptop_model_goes_the_same_way_and_scores_a_video(lake: Lake, tmp_path: Path) -> None:
-    of = laptop_kit.recipe(train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096})
-    model, evaluation = closing_steps(lake, "r1", of)[1:3]
-    assert closing_steps(lake, "r1", of)[1].made is False
+    laptop_recipe = laptop_kit.recipe(train={"steps": 150}, laptop={"views": 1, "text_buckets": 4096})
+    model, evaluation = closing_steps(lake, "r1", laptop_recipe)[1:3]
+    assert closing_steps(lake, "r1", laptop_recipe)[1].made is False
     # Known start states are few here, so it has to do better than one number only, not well
     mae = dict(
         lake.rows(
@@ -85,9 +85,9 @@ def test_the_whole_second_half_and_nothing_twice(lake: Lake) -> None:
     first = closing_steps(lake, "r1", tiny_recipe())
     assert [o.asset for o in first] == ["release", "reward_model", "evaluation", "leaderboard"]
     assert all(o.made and 1000 < len(o.picture) <= 20_000 for o in first)
-    again = closing_steps(lake, "r1", tiny_recipe())
-    assert [o.made for o in again[:3]] == [False, False, False]
-    assert [o.version for o in again] == [o.version for o in first]
+    second_outcomes = closing_steps(lake, "r1", tiny_recipe())
+    assert [o.made for o in second_outcomes[:3]] == [False, False, False]
+    assert [o.version for o in second_outcomes] == [o.version for o in first]
 
     checkpoint = first[1].files[0]
     assert {p.suffix for p in checkpoint.iterdir()} == {".json", ".safetensors"}
@@ -147,18 +147,18 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     for benchmark, metrics in (("probes", {"reverse_voc", "cycle_voc", "stall_drift"}), ("procvqa-id", {"voc", "mae"})):
         config = {"name": "r1", "model": run, "benchmark": benchmark}
         with dg.DagsterInstance.ephemeral() as instance:
-            done = dg.materialize(
+            result = dg.materialize(
                 [evaluation, leaderboard],
                 instance=instance,
                 resources={"corpus": corpus},
                 run_config={"ops": {"evaluation": {"config": config}}},
             )
-        shown = done.asset_materializations_for_node("evaluation")[0].metadata
-        assert metrics <= shown.keys()
-        assert shown["coverage"].value == 1
+        metadata = result.asset_materializations_for_node("evaluation")[0].metadata
+        assert metrics <= metadata.keys()
+        assert metadata["coverage"].value == 1
         for name in (run, "clock", "random", "best constant", "visual distance"):
-            assert f"| {name} |" in str(shown["table"].value)
-        board = str(done.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
+            assert f"| {name} |" in str(metadata["table"].value)
+        board = str(result.asset_materializations_for_node("leaderboard")[0].metadata["table"].value)
         assert f"| {benchmark} | {run} |" in board
         assert f"| {benchmark} | clock |" in board
     stored = lake.rows(
@@ -168,8 +168,8 @@ def test_dagster_evaluates_a_model_on_a_benchmark(lake: Lake) -> None:
     )
     ((settings, rows, numbers, questions),) = stored
     assert rows == numbers == questions > 0
-    told = json.loads(settings)
-    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= told.keys()
+    settings_json = json.loads(settings)
+    assert {"model_hash", "prompt_version", "code_version", "answer", "longest_px"} <= settings_json.keys()
     clock = lake.rows(
         "SELECT value FROM leaderboard WHERE benchmark = 'probes' AND model = 'clock' AND slice = 'all' "
         "AND metric = 'reverse_voc'"
@@ -188,14 +188,14 @@ def test_outcomes_are_reported_once(lake: Lake) -> None:
     # A workspace that Dagster never saw: nothing is stale, and missing is what nothing was made of
     mirror(lake.workspace)
     with instance_of(lake.workspace) as instance:
-        found = not_fresh(instance)
-        assert {status for status, _ in found.values()} == {"MISSING"}
-        made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))
-        empty = {stage.name for stage in STAGES} - made
+        stale_assets = not_fresh(instance)
+        assert {status for status, _ in stale_assets.values()} == {"MISSING"}
+        stages_made = set(lake.column("SELECT DISTINCT stage FROM stage_runs"))
+        empty = {stage.name for stage in STAGES} - stages_made
         assert {"corrections", "transfer"} <= empty
-        assert {asset for asset, _ in found} == {*empty, "rewards", "annotator_comparison"}
-        known = {o.asset: o.version for o in outcomes}
-        for asset, version in known.items():
+        assert {asset for asset, _ in stale_assets} == {*empty, "rewards", "annotator_comparison"}
+        versions = {o.asset: o.version for o in outcomes}
+        for asset, version in versions.items():
             record = instance.get_latest_data_version_record(dg.AssetKey(asset))
             assert record is not None
             assert record.asset_materialization is not None

@@ -48,12 +48,12 @@ REFUSED = {
 }
 
 
-def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from leaves(field.annotation, f"{before}{name}.")
+            yield from leaves(field.annotation, f"{prefix}{name}.")
         else:
-            yield f"{before}{name}", field
+            yield f"{prefix}{name}", field
 
 
 def changed(name: str, field: FieldInfo) -> Any:
@@ -81,8 +81,8 @@ def choices(annotation: Any) -> Iterator[Any]:
 
 
 def nested(name: str, value: Any) -> dict[str, Any]:
-    first, _, rest = name.partition(".")
-    return {first: nested(rest, value) if rest else value}
+    first, _, remainder = name.partition(".")
+    return {first: nested(remainder, value) if remainder else value}
 
 
 ENTRY = {name: changed(name, field) for name, field in leaves(DatasetConfig) if name not in ELSEWHERE}
@@ -119,11 +119,11 @@ class Arm:
     def foreseen(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> list[PlannedWork]:
         """What a build would do; to ask changes no file."""
         root = self.root / workspace
-        before = files_of(root)
+        files_before = files_of(root)
         lake = lake_to_read(Workspace(root))
         with closing(lake.con):
             work = foresee(lake, [self.made(entry, stages)]).work
-        assert files_of(root) == before
+        assert files_of(root) == files_before
         return work
 
     def build(self, workspace: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> BuildReport:
@@ -142,23 +142,23 @@ class Arm:
     def check(self, name: str, entry: Mapping[str, Any], stages: Mapping[str, Any]) -> None:
         """A build after another one ends as a fresh one with the same settings does; or asks first."""
         part = "dataset" if entry else "stages"
-        again, fresh = f"{part}-{name}-again", f"{part}-{name}-fresh"
-        shutil.copytree(self.root / "base", self.root / again)
-        work = self.foreseen(again, entry, stages)
-        report = self.build(again, entry, stages)
+        again_name, fresh = f"{part}-{name}-again", f"{part}-{name}-fresh"
+        shutil.copytree(self.root / "base", self.root / again_name)
+        work = self.foreseen(again_name, entry, stages)
+        report = self.build(again_name, entry, stages)
         failed = messages(report)
         if failed and "accept-changes" in failed[0]:
             return
         assert failed == messages(self.build(fresh, entry, stages))
         if failed:
             return
-        made, wanted = self.contents(again), self.contents(fresh)
-        for contents in (made, wanted):
+        again_contents, fresh_contents = self.contents(again_name), self.contents(fresh)
+        for contents in (again_contents, fresh_contents):
             contents.pop(STAYS.get(name, ""), None)
-        assert made == wanted
+        assert again_contents == fresh_contents
         # As `build --dry-run` has said it
-        done = {stage.run.stage for stage in report.done}
-        assert {w.stage for w in work if w.what != MAYBE} <= done <= {w.stage for w in work}
+        stages_done = {stage.run.stage for stage in report.done}
+        assert {w.stage for w in work if w.what != MAYBE} <= stages_done <= {w.stage for w in work}
         assert not work or any(f"{part}.{name}" in w.why for w in work)
 
 

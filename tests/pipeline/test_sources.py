@@ -84,13 +84,13 @@ def test_a_name_that_the_workspace_has_of_another_source(space: Workspace, tmp_p
 
 def test_what_holds_nothing_is_refused(space: Workspace, tmp_path: Path, held: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for source, format_, why in (
+    for source, format_, message in (
         (tmp_path / "empty", None, "is an empty folder"),
         (held / "notes", None, "is in no format that is read here"),
         (held / "more/sort/videos", None, "is a part of the dataset"),
         (held, "rlds", "is not in the format rlds: its files look like lerobot"),
     ):
-        with pytest.raises(SourceError, match=why):
+        with pytest.raises(SourceError, match=message):
             builds_of_source(space, None, str(source), format=format_)
     assert not space.exists()
 
@@ -140,12 +140,12 @@ def in_folder(folder: str, files: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_what_a_repository_holds_is_listed(hub: Hub, tiny: dict[str, bytes]) -> None:
     commit = hub.commit(in_folder("a", tiny) | in_folder("deep/b", tiny))
-    found = inspect_source(f"hf://{REPO}")
-    assert [(row["folder"], row["episodes"], row["error"]) for row in found["datasets"]] == [
+    inspected = inspect_source(f"hf://{REPO}")
+    assert [(row["folder"], row["episodes"], row["error"]) for row in inspected["datasets"]] == [
         ("a", 5, None),
         ("deep/b", 5, None),
     ]
-    assert found["revision"] == commit
+    assert inspected["revision"] == commit
     assert not any(uri.endswith(".mp4") for uri in hub.fetched()), "by its metadata"
     hub.refuse["a/meta/info.json"] = [403]
     first, second = inspect_source(f"hf://{REPO}")["datasets"]
@@ -157,7 +157,7 @@ def test_an_entry_that_is_out_of_reach_holds_up_no_other(space: Workspace, hub: 
     hub.commit(in_folder("a", tiny))
     hub.token = "hf_secret"
     entry = DatasetBuild(dataset=DatasetConfig(name="tasks", source=f"hf://{REPO}", folders=("*",)))
-    other = DatasetBuild(dataset=DatasetConfig(name="other", source="somewhere"))
-    assert with_folders(space, None, [entry, other]) == (entry, other)
+    other_build = DatasetBuild(dataset=DatasetConfig(name="other", source="somewhere"))
+    assert with_folders(space, None, [entry, other_build]) == (entry, other_build)
     with pytest.raises(DownloadError, match="HF_TOKEN"):
         run_build(space, [entry])

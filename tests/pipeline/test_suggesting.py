@@ -15,8 +15,8 @@ PLATE = "put the cube on the plate"  # the task of episodes 0, 2, 4
 
 def by_task(lake: Lake) -> dict[str | None, TaskSuggestion]:
     suggestions = suggest(lake, "tiny")
-    assert json.loads(json.dumps([asdict(one) for one in suggestions]))
-    return {one.task: one for one in suggestions}
+    assert json.loads(json.dumps([asdict(suggestion) for suggestion in suggestions]))
+    return {suggestion.task: suggestion for suggestion in suggestions}
 
 
 def test_what_is_labelled_is_not_suggested_again(own: Made, corpus: Lake):

@@ -42,12 +42,12 @@ def batch_of(clips: list[list[np.ndarray]], tasks: list[str]) -> dict[str, Any]:
 def by_our_scorer(folder: Path, clips: list[list[np.ndarray]], tasks: list[str]) -> np.ndarray:
     """Progress [runs, frames], each frame scored by itself as it comes in."""
     scorer = open_checkpoint(folder)
-    found = []
+    progress_rows = []
     for pictures, task in zip(clips, tasks, strict=True):
         stream = scorer.stream(task, FPS, cameras=(KEY,))
         moments = [stream.append({KEY: rgb}) for rgb in pictures]
-        found.append([scorer.score([m])[0].progress for m in moments if m is not None])
-    return np.array(found, np.float64)
+        progress_rows.append([scorer.score([m])[0].progress for m in moments if m is not None])
+    return np.array(progress_rows, np.float64)
 
 
 @pytest.mark.parametrize("kind", [laptop, qwen])
@@ -63,12 +63,12 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
     assert isinstance(config, lerobot_reward_proccorpus.ProccorpusConfig)
     model = make_reward_model(config)
     assert type(model).__name__ == "ProccorpusRewardModel"
-    before, after = make_reward_pre_post_processors(config)
+    preprocess, postprocess = make_reward_pre_post_processors(config)
     for end in (1, 7, FRAMES):
-        reward = model.compute_reward(before(batch_of([clip[:end] for clip in clips], tasks)))
+        reward = model.compute_reward(preprocess(batch_of([clip[:end] for clip in clips], tasks)))
         assert (reward.shape, reward.dtype) == ((2,), torch.float32)
         np.testing.assert_allclose(reward, ours[:, end - 1], atol=TOLERANCE)
-    assert after(reward) is not None
+    assert postprocess(reward) is not None
 
     # Frame by frame, until reset begins other runs
     live = make_reward_model(
@@ -77,8 +77,8 @@ def test_a_batch_is_scored_as_our_scorer_does(kind: Any, tmp_path: Path):
         )
     )
     for _ in range(2):
-        each = [live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)]
-        np.testing.assert_allclose(torch.stack(each, 1), ours[:, :8], atol=TOLERANCE)
+        step_rewards = [live.compute_reward(batch_of([[clip[t]] for clip in clips], tasks)) for t in range(8)]
+        np.testing.assert_allclose(torch.stack(step_rewards, 1), ours[:, :8], atol=TOLERANCE)
         live.reset()
     with pytest.raises(ValueError, match="one frame of each run"):
         live.compute_reward(batch_of(clips, tasks))
@@ -90,7 +90,7 @@ def test_a_saved_configuration_opens_the_same_checkpoint(tmp_path: Path):
     model = make_reward_model(config)
     model.save_pretrained(tmp_path / "saved")
     assert json.loads((tmp_path / "saved/config.json").read_text())["type"] == "proccorpus"
-    again = make_reward_model(RewardModelConfig.from_pretrained(tmp_path / "saved"))
+    reopened = make_reward_model(RewardModelConfig.from_pretrained(tmp_path / "saved"))
     batch = batch_of([runs()[0]], tasks[:1])
-    assert torch.equal(model.compute_reward(batch), again.compute_reward(batch))
+    assert torch.equal(model.compute_reward(batch), reopened.compute_reward(batch))
     assert not model.is_trainable

@@ -51,8 +51,8 @@ def episodes_of(name: str) -> list[dict[str, Any]]:
 
 
 def video_of(name: str, camera: str, episode: dict[str, Any]) -> Path:
-    where = {k: episode[f"videos/{camera}/{k}"] for k in ("chunk_index", "file_index")}
-    return SAMPLES / name / info_of(name)["video_path"].format(video_key=camera, **where)
+    file_place = {k: episode[f"videos/{camera}/{k}"] for k in ("chunk_index", "file_index")}
+    return SAMPLES / name / info_of(name)["video_path"].format(video_key=camera, **file_place)
 
 
 def test_they_are_as_they_were_published() -> None:
@@ -63,10 +63,12 @@ def test_they_are_as_they_were_published() -> None:
     assert sum(f.stat().st_size for f in files.values()) < 20_000_000
 
 
-def decoded(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
+def decoded(path: Path, wanted_frames: set[int]) -> dict[int, np.ndarray]:
     """The frames with these numbers, decoded from the start of the file, as RGB."""
     with av.open(str(path)) as container:
-        frames = {k: f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in wanted}
+        frames = {
+            k: f.to_ndarray(format="rgb24") for k, f in enumerate(container.decode(video=0)) if k in wanted_frames
+        }
     return frames
 
 
@@ -76,7 +78,7 @@ def test_lerobot_opens_and_decodes(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     module = pytest.importorskip("lerobot.datasets.lerobot_dataset")
-    expected, before = EXPECTED[name], sorted(SAMPLES.rglob("*"))
+    expected, files_before = EXPECTED[name], sorted(SAMPLES.rglob("*"))
     gc.collect()  # what other tests left gives its warnings now
     with warnings.catch_warnings(record=True) as warned, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")
@@ -92,13 +94,13 @@ def test_lerobot_opens_and_decodes(
                 assert tuple(item["observation.state"].shape) == (expected.state,)
                 assert tuple(item["action"].shape) == (expected.action,)
                 for camera in expected.cameras:
-                    at = round(e[f"videos/{camera}/from_timestamp"] * expected.fps) + k
+                    frame_index = round(e[f"videos/{camera}/from_timestamp"] * expected.fps) + k
                     image = (item[camera].numpy() * 255).round().astype(np.uint8).transpose(1, 2, 0)
-                    looks.setdefault(video_of(name, camera, e), {})[at] = image
+                    looks.setdefault(video_of(name, camera, e), {})[frame_index] = image
     assert [str(w.message) for w in warned] == []
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING] == []
-    for path, seen in looks.items():
-        own = decoded(path, set(seen))
-        assert sorted(own) == sorted(seen)
-        assert all(np.array_equal(own[k], seen[k]) for k in seen), path
-    assert sorted(SAMPLES.rglob("*")) == before  # nothing was written beside the data
+    for path, theirs in looks.items():
+        own_frames = decoded(path, set(theirs))
+        assert sorted(own_frames) == sorted(theirs)
+        assert all(np.array_equal(own_frames[k], theirs[k]) for k in theirs), path
+    assert sorted(SAMPLES.rglob("*")) == files_before  # nothing was written beside the data

@@ -45,11 +45,11 @@ RUNS = "{ runsOrError { ... on Runs { results { runId status tags { key value } 
 @pytest.fixture(scope="module")
 def deployed(tmp_path_factory: pytest.TempPathFactory, bucket: dict[str, str]) -> Iterator[Deployment]:
     with postgres() as server:
-        made = Deployment(tmp_path_factory.mktemp("deployed"), server, bucket)
+        deployment = Deployment(tmp_path_factory.mktemp("deployed"), server, bucket)
         try:
-            yield made
+            yield deployment
         finally:
-            made.stop()
+            deployment.stop()
 
 
 def test_every_service_answers_its_probe(deployed: Deployment):
@@ -73,8 +73,8 @@ def test_one_proxy_asks_who_it_is(deployed: Deployment):
         url = f"http://127.0.0.1:{deployed.outside[name]}{path}"
         deployed.wait(f"{name} is well", lambda name=name: deployed.is_well(name))
 
-        def asked(url: str = url, headers: dict[str, str] | None = None, **how: Any) -> httpx.Response:
-            return httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE_S, **how)
+        def asked(url: str = url, headers: dict[str, str] | None = None, **get_options: Any) -> httpx.Response:
+            return httpx.get(url, headers=headers, trust_env=False, timeout=PATIENCE_S, **get_options)
 
         assert asked().status_code == 401
         assert asked(auth=(USER[0], "guessed")).status_code == 401
@@ -147,15 +147,15 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
     page = httpx.get(
         f"http://127.0.0.1:{deployed.ports['webserver']}/metrics", headers=headers, timeout=PATIENCE_S
     ).text
-    said = {
+    values_by_metric = {
         s.name: s.value
         for f in text_string_to_metric_families(page)
         for s in f.samples
         if s.labels.get("stage") in (None, "shards")
     }
-    assert said["proccorpus_stage_partitions"] > 0
-    assert said["proccorpus_publishes_total"] > len(STAGES)
-    assert said["proccorpus_stale_chunks"] == 0
+    assert values_by_metric["proccorpus_stage_partitions"] > 0
+    assert values_by_metric["proccorpus_publishes_total"] > len(STAGES)
+    assert values_by_metric["proccorpus_stale_chunks"] == 0
     written = "".join(path.read_text() for path in deployed.folder.glob("files/**/*.out"))
     lines = [json.loads(line) for line in written.splitlines()]
     assert {line["stage"] for line in lines} >= set(STAGES)
@@ -166,12 +166,12 @@ def test_metrics_and_logs_tell_of_it(deployed: Deployment):
 @pytest.mark.long
 def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
     """By deploy/upkeep.sh and deploy/restore.sh, after the databases, the bucket and the workspace were lost."""
-    before = deployed.run("digest", "--format", "json")
+    digest_before = deployed.run("digest", "--format", "json")
     script = {"cwd": ROOT, "env": deployed.env, "check": True, "capture_output": True, "text": True}
     subprocess.run(["bash", "deploy/upkeep.sh", tmp_path / "backup"], **script)
-    left = {p.name: p.read_text() for p in (deployed.workspace / "metrics").iterdir()}
-    assert left.keys() == {"backup.prom", "clean-up.prom"}
-    assert all('_exit_code{task="' in text and "} 0\n" in text for text in left.values())
+    metric_files = {p.name: p.read_text() for p in (deployed.workspace / "metrics").iterdir()}
+    assert metric_files.keys() == {"backup.prom", "clean-up.prom"}
+    assert all('_exit_code{task="' in text and "} 0\n" in text for text in metric_files.values())
 
     deployed.stop()
     for name in ("dagster", "lake"):
@@ -179,10 +179,10 @@ def test_a_backup_is_restored(deployed: Deployment, tmp_path: Path):
         deployed.server.execute(f"CREATE DATABASE {name}")
     deployed.workspace.rename(tmp_path / "lost")
     of_store = {"key": "dummy", "secret": "dummy", "client_kwargs": {"endpoint_url": deployed.env["AWS_ENDPOINT_URL"]}}
-    store, lost = url_to_fs("s3://corpora/deployed", **of_store)
-    store.rm(lost, recursive=True)
+    store, store_path = url_to_fs("s3://corpora/deployed", **of_store)
+    store.rm(store_path, recursive=True)
     subprocess.run(["bash", "deploy/restore.sh", tmp_path / "backup"], **script)
-    assert deployed.run("digest", "--format", "json") == before
+    assert deployed.run("digest", "--format", "json") == digest_before
     refused = subprocess.run(["bash", "deploy/restore.sh", tmp_path / "backup"], **script | {"check": False})
     assert (refused.returncode, "is not empty" in refused.stderr) == (2, True)
 

@@ -50,9 +50,9 @@ def space(database: Postgres, tmp_path: Path) -> Workspace:
 
 
 def run(*words: object, code: int = 0) -> str:
-    done = proccorpus(*words, cwd=ROOT)
-    assert done.code == code, done.err
-    return done.out if code == 0 else done.err
+    result = proccorpus(*words, cwd=ROOT)
+    assert result.code == code, result.err
+    return result.out if code == 0 else result.err
 
 
 @pytest.mark.long
@@ -74,12 +74,12 @@ def test_the_same_corpus_as_in_a_folder(space: Workspace, tmp_path: Path):
     assert not list(spaces["team"].rglob("*.parquet")), "the data lies in the bucket"
     assert not (spaces["team"] / "catalog.sqlite").exists()
 
-    again = run(*build, "--workspace", spaces["team"])
-    assert "nothing was done again" in again
+    second_output = run(*build, "--workspace", spaces["team"])
+    assert "nothing was done again" in second_output
     run("gc", "--yes", "--workspace", spaces["team"])
-    said = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
+    output = run("sql", "--release", "one", "SELECT count(*) AS n FROM active_segments", "--format", "json",
                "--workspace", spaces["team"])  # fmt: skip
-    assert json.loads(said)[0]["n"] > 0
+    assert json.loads(output)[0]["n"] > 0
 
     with TestClient(create_app(Workspace(spaces["team"])), base_url="http://127.0.0.1") as client:
         for page, word in (("/", "long"), ("/episode/long/3", ">active</span>"), ("/releases", "one")):
@@ -148,22 +148,25 @@ def test_four_write_while_others_read(space: Workspace):
 def test_a_server_that_is_away_is_one_line(database: Postgres, space: Workspace, monkeypatch: pytest.MonkeyPatch):
     database.kill()
     try:
-        said = run("status", "--workspace", space.root, code=2)
+        error_text = run("status", "--workspace", space.root, code=2)
     finally:
         database.start()
-    assert re.fullmatch(r"error: .*: the catalog cannot be opened: .*\n", said)
+    assert re.fullmatch(r"error: .*: the catalog cannot be opened: .*\n", error_text)
     run("status", "--workspace", space.root)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    said = run("status", "--workspace", space.root, code=2)
-    assert "no AWS credentials" in said
+    error_text = run("status", "--workspace", space.root, code=2)
+    assert "no AWS credentials" in error_text
 
 
 def test_a_dead_writer_leaves_no_lock(space: Workspace):
-    held = "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
+    holding_code = "with locked(Workspace(Path(sys.argv[1]))): print('held', flush=True); time.sleep(60)"
     process = subprocess.Popen(
-        [sys.executable, "-c", f"{IMPORTS}\n{held}", str(space.root)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-c", f"{IMPORTS}\n{holding_code}", str(space.root)],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
@@ -174,8 +177,8 @@ def test_a_dead_writer_leaves_no_lock(space: Workspace):
 
 def test_a_place_that_cannot_be_leaves_no_workspace(database: Postgres, tmp_path: Path):
     root = tmp_path / "team"
-    said = run("workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2)
-    assert "nosuch" in said
+    error_text = run("workspace", "create", "--catalog", database.url("nosuch"), "--workspace", root, code=2)
+    assert "nosuch" in error_text
     assert not root.exists()
     with pytest.raises(LakeError, match="no workspace at"):
         Lake(Workspace(root), read_only=True)
@@ -192,7 +195,7 @@ def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres,
             stage_run(stage="segments", label_run=label_run),
             {"segments": segments(label_run=label_run, episodes=range(10))},
         )
-    held, snapshot = digest(lake), lake.snapshot()
+    digest_before, snapshot = digest(lake), lake.snapshot()
     indexed = "SELECT indexname FROM pg_indexes WHERE tablename = 'ducklake_file_column_stats'"
     in_postgres = "SELECT * FROM postgres_query('__ducklake_metadata_lake', ?)"
     assert lake.column(in_postgres, [indexed]) == ["proccorpus_statistics"]
@@ -205,4 +208,4 @@ def test_small_files_are_merged_and_their_statistics_indexed(database: Postgres,
     assert len(list(space.data.rglob("*.parquet"))) == files, "somebody may be reading what was merged"
     sweep(lake, grace_s=-5.0)
     assert len(list(space.data.rglob("*.parquet"))) == files - 3
-    assert digest(lake) == digest(Lake(space, read_only=True, snapshot=snapshot)) == held
+    assert digest(lake) == digest(Lake(space, read_only=True, snapshot=snapshot)) == digest_before

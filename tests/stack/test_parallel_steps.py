@@ -58,5 +58,5 @@ def test_samples_wait_for_reasons_that_come_late(tmp_path: Path, monkeypatch: py
             assert slow.answered, "reasons were asked for"
         assert result.success
 
-    done = [run for (run,) in Lake(space).rows("SELECT stage FROM stage_runs WHERE chunk = 0 ORDER BY snapshot")]
-    assert done == ["episodes", "frames", "segments", "progress", "reasoning", "samples"]
+    stages_run = [run for (run,) in Lake(space).rows("SELECT stage FROM stage_runs WHERE chunk = 0 ORDER BY snapshot")]
+    assert stages_run == ["episodes", "frames", "segments", "progress", "reasoning", "samples"]

@@ -56,8 +56,8 @@ def test_two_nodes_are_one_group_of_processes(address: str, tmp_path: Path) -> N
     launcher = RayLauncher(address=address, nodes=2, python=group_interpreter(tmp_path))
     result = materialize(launcher, tmp_path, "together")
     assert result.success
-    (made,) = result.asset_materializations_for_node("model")
-    assert made.metadata["sum"].value == 1 + 2
+    (materialization,) = result.asset_materializations_for_node("model")
+    assert materialization.metadata["sum"].value == 1 + 2
 
 
 @pytest.mark.long

@@ -20,10 +20,10 @@ STAGES = "frames,demonstrations,segments,progress,samples,shards"
 
 def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Path) -> None:
     config = write_config(tmp_path, make_dataset(tmp_path / "tiny"), chunk_size=3)
-    here, there = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
-    assert not run_build(here, load_config(config), workers=1).failed
+    local_space, ray_space = Workspace(tmp_path / "here"), Workspace(tmp_path / "there")
+    assert not run_build(local_space, load_config(config), workers=1).failed
 
-    steps = StepsOnRay(address, tmp_path / "home", there.root, config)
+    steps = StepsOnRay(address, tmp_path / "home", ray_space.root, config)
     with steps.instance() as instance:
         instance.add_dynamic_partitions("datasets", ["tiny"])
         steps.materialize("episodes", "tiny")
@@ -32,8 +32,8 @@ def test_partitions_built_on_ray_are_those_built_here(address: str, tmp_path: Pa
     steps.materialize(STAGES, "tiny:00000")
     # The second one by the job, as a night would: what is left is spread over steps of their own
     (steps.home / "job.yaml").write_text(yaml.safe_dump({"chunks_per_step": 1}))
-    said = steps.execute("build", steps.home / "job.yaml")
-    assert "build_chunks[0]" in said
-    assert "build_chunks[1]" not in said
-    assert digest(Lake(there, read_only=True)) == digest(Lake(here, read_only=True))
-    assert hashes_of(there.root / "shards", "*.tar") == hashes_of(here.root / "shards", "*.tar") != {}
+    output = steps.execute("build", steps.home / "job.yaml")
+    assert "build_chunks[0]" in output
+    assert "build_chunks[1]" not in output
+    assert digest(Lake(ray_space, read_only=True)) == digest(Lake(local_space, read_only=True))
+    assert hashes_of(ray_space.root / "shards", "*.tar") == hashes_of(local_space.root / "shards", "*.tar") != {}

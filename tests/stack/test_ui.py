@@ -158,19 +158,19 @@ def test_training_is_launched_and_ended(page: Page, url: str, space: Workspace):
 
 
 def _processes(*words: str) -> list[int]:
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue  # it has ended
         if all(w in line for w in words):
-            found.append(int(path.parent.name))
-    return found
+            pids.append(int(path.parent.name))
+    return pids
 
 
 def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace):
-    before = rows(space.root, "SELECT count(*) FROM releases")
+    releases_before = rows(space.root, "SELECT count(*) FROM releases")
     change(space, "UPDATE splits SET split = 'train' WHERE episode_index = 37")
     page.goto(f"{url}/jobs")
     page.get_by_text("freeze", exact=True).first.click()
@@ -180,4 +180,4 @@ def test_a_failed_check_stops_the_release(page: Page, url: str, space: Workspace
     page.goto(f"{url}/assets/release?view=checks")
     page.get_by_text("no_split_leak", exact=True).first.click()
     page.get_by_text(re.compile("in more than one split")).first.wait_for()
-    assert rows(space.root, "SELECT count(*) FROM releases") == before
+    assert rows(space.root, "SELECT count(*) FROM releases") == releases_before

@@ -57,16 +57,16 @@ def test_pictures_of_a_size_go_to_sdpa_in_one_call(saved, monkeypatch: pytest.Mo
     model = ProgressModel(load_backbone(saved.folder), saved.model.head)
     plain, calls = torch.nn.functional.scaled_dot_product_attention, []
 
-    def counted(query: torch.Tensor, *args, **more):
+    def counted(query: torch.Tensor, *args, **kwargs):
         calls.append(query.shape[0])
-        return plain(query, *args, **more)
+        return plain(query, *args, **kwargs)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
     with torch.inference_mode():
-        seen = model.see(
+        vision_outputs = model.see(
             normalised(byte_patches(saved.transform.processor.image_processor, [bar(k / 10) for k in range(10)]))
         )
-    assert len(seen) == 10
+    assert len(vision_outputs) == 10
     assert len(calls) == model.backbone.config.vision_config.depth
     assert min(calls) >= 10
 
@@ -97,17 +97,17 @@ def test_packed_samples_give_and_teach_what_each_does_alone(
     of_packed = [(-1, -1)] * vision + [(-1, 0)] * language.num_hidden_layers
     assert calls[: len(of_packed)] == (of_packed if name == "varlen" else [])
     assert torch.allclose(progress, torch.cat([p for _, p in alone]), atol=2e-2 if half else 1e-6)
-    assert torch.allclose(logits, torch.cat([of for of, _ in alone]), atol=2e-2 if half else 2e-6)
+    assert torch.allclose(logits, torch.cat([text_logits for text_logits, _ in alone]), atol=2e-2 if half else 2e-6)
     for key, value in learnt.items():
         assert torch.allclose(value, expected[key], atol=5e-2 if half else 2e-5), key
 
 
 def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     assert attention.chosen("auto", "bfloat16") == "sdpa"
-    there = {2: False, 3: False}
+    available = {2: False, 3: False}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for version in there:
-        monkeypatch.setattr(attention, f"is_flash_attn_{version}_available", lambda v=version: there[v])
+    for version in available:
+        monkeypatch.setattr(attention, f"is_flash_attn_{version}_available", lambda v=version: available[v])
     for capability, installed, dtype, expected in (
         ((7, 5), {2, 3}, "bfloat16", "sdpa"),
         ((8, 0), {2, 3}, "float32", "sdpa"),
@@ -117,7 +117,7 @@ def test_the_machine_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
         ((9, 0), set(), "bfloat16", "varlen"),
     ):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda of=capability: of)
-        there.update({version: version in installed for version in there})
+        available.update({version: version in installed for version in available})
         assert attention.chosen("auto", dtype) == expected
         assert attention.chosen("eager", dtype) == "eager"
 
@@ -150,34 +150,34 @@ def test_an_adapter_on_a_base_in_bfloat16_moves_at_a_small_rate(tmp_path: Path) 
     assert learning
     assert {p.dtype for p in learning.values()} == {torch.float32}
     assert {p.dtype for n, p in model.backbone.named_parameters() if n not in learning} == {torch.bfloat16}
-    before = {n: p.detach().clone() for n, p in learning.items()}
+    weights_before = {n: p.detach().clone() for n, p in learning.items()}
     optimizer = torch.optim.AdamW(learning.values(), lr=1e-5, weight_decay=0)
     for _ in range(3):
         with torch.autocast("cpu", torch.bfloat16):
             gradients(model, transform, make_items(), packed=False)
         optimizer.step()
-    moved = [(p != before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n]
-    assert min(moved) > 0.9  # in bfloat16: 3 in a hundred
+    changed_shares = [(p != weights_before[n]).float().mean().item() for n, p in learning.items() if "lora_A" in n]
+    assert min(changed_shares) > 0.9  # in bfloat16: 3 in a hundred
     assert {s["exp_avg_sq"].dtype for s in optimizer.state.values()} == {torch.float32}
 
 
 def test_what_is_kept_to_calculate_layers_anew_is_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of weights in float32, whose embeddings autocast leaves in it; the loss stays about what it was."""
-    kept: set[torch.dtype] = set()
+    kept_dtypes: set[torch.dtype] = set()
     layer = Qwen3VLTextDecoderLayer.forward
 
-    def noted(self: Any, hidden_states: torch.Tensor, *args: Any, **more: Any) -> Any:
-        kept.add(hidden_states.dtype)
-        return layer(self, hidden_states, *args, **more)
+    def noted(self: Any, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        kept_dtypes.add(hidden_states.dtype)
+        return layer(self, hidden_states, *args, **kwargs)
 
     monkeypatch.setattr(Qwen3VLTextDecoderLayer, "forward", noted)
     lake, release = make_release(tmp_path / "w")
     losses_of = {}
-    for anew in (False, True):
-        kept.clear()
-        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "recompute": "all" if anew else "none"}
-        losses_of[anew] = [p.loss for p in train(lake, release, recipe("kept", train=settings)).curve]
-        assert kept == {torch.bfloat16 if anew else torch.float32}
+    for recalculates in (False, True):
+        kept_dtypes.clear()
+        settings = {"steps": 2, "batch": 2, "dtype": "bfloat16", "recompute": "all" if recalculates else "none"}
+        losses_of[recalculates] = [p.loss for p in train(lake, release, recipe("kept", train=settings)).curve]
+        assert kept_dtypes == {torch.bfloat16 if recalculates else torch.float32}
     assert losses_of[True] == pytest.approx(losses_of[False], rel=2e-3)
 
 
@@ -185,12 +185,12 @@ def test_the_head_calculates_in_float32() -> None:
     model, transform = make_parts(make_items())
     model.backbone.to(torch.bfloat16)
     assert model.head is not None
-    seen = []
+    dtypes = []
     for module in model.head.modules():
-        module.register_forward_hook(lambda module, given, made: seen.extend([given[0].dtype, made.dtype]))
+        module.register_forward_hook(lambda module, given, made: dtypes.extend([given[0].dtype, made.dtype]))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         model(transform(make_items()))
-    assert set(seen) == {torch.float32}
+    assert set(dtypes) == {torch.float32}
 
 
 def test_an_adapter_for_all_linear_layers_is_refused_where_these_are_not_all() -> None:

@@ -29,24 +29,24 @@ def rows(tmp_path: Path) -> Rows:
 
 @pytest.fixture
 def lake(tmp_path: Path) -> Iterator[Lake]:
-    found, _ = empty_corpus(tmp_path)
-    yield found
-    found.con.close()
+    empty_lake, _ = empty_corpus(tmp_path)
+    yield empty_lake
+    empty_lake.con.close()
 
 
 def knows(rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, int], dict[str, Any]]) -> None:
     """The stand-in answers as the label says, but for the (sample, inference)s that slip. It knows the label from the
     last picture, not from the question."""
     pictures = {sample.pictures[-1]: k for k, sample in enumerate(rows)}
-    asked: dict[int, int] = {}
+    inferences: dict[int, int] = {}
 
     def answer(request: dict[str, Any], sha256: str, fault: str | None) -> dict[str, Any]:
         import base64
 
         url = [p for p in request["messages"][1]["content"] if p["type"] == "image_url"][-1]["image_url"]["url"]
         k = pictures[base64.b64decode(url.partition(",")[2])]
-        truth, inference = truth_of(rows[k]), asked.get(k, 0)
-        asked[k] = inference + 1
+        truth, inference = truth_of(rows[k]), inferences.get(k, 0)
+        inferences[k] = inference + 1
         right = NONE if truth.ref is None else GOOD | {"ref": truth.ref, "score": truth.score_percent}
         text = json.dumps(right | slips.get((k, inference), {}))
         return vlm_standin.completion(request["model"], text, 100, 20)
@@ -54,8 +54,8 @@ def knows(rows: Rows, monkeypatch: pytest.MonkeyPatch, slips: dict[tuple[int, in
     monkeypatch.setattr(vlm_standin, "answer", answer)
 
 
-def config(server: StandIn, **more: Any) -> VlmConfig:
-    return VlmConfig(model="stand-in", endpoints=(server.url,), **more)
+def config(server: StandIn, **options: Any) -> VlmConfig:
+    return VlmConfig(model="stand-in", endpoints=(server.url,), **options)
 
 
 def test_what_is_right_is_kept_and_what_is_not_is_counted(
@@ -71,15 +71,15 @@ def test_what_is_right_is_kept_and_what_is_not_is_counted(
     assert report.left_out == {"answered": 2, "format": 1, "reference": 1, "refused": 1, "score": 1, "surplus": 4}
     assert (report.samples, report.inferences, report.kept, report.calls) == (8, 16, 6, 16)
     assert report.kept + sum(report.left_out.values()) == report.inferences
-    kept = read_rows([report.file])
-    assert [s.row["form"] for s in kept] == ["think"] * 6
-    assert [s.row["question"] for s in kept] == [rows[k].row["question"] for k in range(1, 7)]
-    assert all(s.pictures == rows[k + 1].pictures for k, s in enumerate(kept))
+    kept_samples = read_rows([report.file])
+    assert [s.row["form"] for s in kept_samples] == ["think"] * 6
+    assert [s.row["question"] for s in kept_samples] == [rows[k].row["question"] for k in range(1, 7)]
+    assert all(s.pictures == rows[k + 1].pictures for k, s in enumerate(kept_samples))
     label = rows[1].row["progress"]
-    assert kept[0].row["progress"] == label
-    assert f"<score>{100 * label:g}%</score>" in kept[0].row["answer"], "the nearer of two that are right"
-    (found,) = lake.rows("SELECT count(*), min(stage), min(dataset), min(prompt_version) FROM vlm_calls")
-    assert found == (16, "cot", "rl", prompt_version())
+    assert kept_samples[0].row["progress"] == label
+    assert f"<score>{100 * label:g}%</score>" in kept_samples[0].row["answer"], "the nearer of two that are right"
+    (call_row,) = lake.rows("SELECT count(*), min(stage), min(dataset), min(prompt_version) FROM vlm_calls")
+    assert call_row == (16, "cot", "rl", prompt_version())
     facts = json.loads((tmp_path / "cot" / "report.json").read_text())
     assert (facts["kept"], facts["model"], facts["options"]["temperature"]) == (6, "stand-in", 0.6)
 
@@ -103,9 +103,9 @@ def test_a_run_that_was_killed_asks_nothing_twice(
         report = generate(lake, rows, config(server), options, tmp_path / "cot")
         assert not first & set(server.received)
         assert (report.answered_before, report.calls) == (len(first), 8 - len(first))
-        again = generate(lake, rows, config(server), options, tmp_path / "again")
-    assert (again.calls, again.answered_before) == (0, 8)
-    assert again.file.read_bytes() == report.file.read_bytes()
+        second_report = generate(lake, rows, config(server), options, tmp_path / "again")
+    assert (second_report.calls, second_report.answered_before) == (0, 8)
+    assert second_report.file.read_bytes() == report.file.read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -51,13 +51,13 @@ def test_samples_that_are_too_long_are_left_out_and_counted(shards: list[Path], 
     lengths = [int(n) for p in whole for n in p.batch["attention_mask"].sum(1)]
     limit = int(np.median(lengths))
     stream = open_stream(shards, transform, recipe(data={"sequence_length": limit}))
-    drawn, left_out, seen = 0, 0, []
+    drawn, num_left_out, token_counts = 0, 0, []
     while drawn < len(lengths):
         part = next(stream)
-        drawn, left_out = drawn + part.drawn, left_out + part.left_out
-        seen += part.batch["attention_mask"].sum(1).tolist()
-    assert sorted(seen) == sorted(n for n in lengths if n <= limit)
-    assert left_out == len(lengths) - len(seen) > 0
+        drawn, num_left_out = drawn + part.drawn, num_left_out + part.left_out
+        token_counts += part.batch["attention_mask"].sum(1).tolist()
+    assert sorted(token_counts) == sorted(n for n in lengths if n <= limit)
+    assert num_left_out == len(lengths) - len(token_counts) > 0
     stream = open_stream(shards, transform, recipe(data={"sequence_length": 16}))
     with pytest.raises(ShardError, match=r"no sample can be trained on: (\d+) of \1 have more than 16 tokens") as e:
         next(stream)
@@ -73,28 +73,30 @@ def test_negatives_are_the_same_resumed_and_by_workers(tmp_path: Path, packing: 
     labels = runs(12)
     shards = write_shards(tmp_path, labels)
     transform = make_parts([Item(q, ()) for q in (*TASKS, "Remaining actions: <progress>%")])[1]
-    of = recipe(data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600})
-    whole = open_stream(shards, transform, of, labels=labels)
+    run_recipe = recipe(data=NEGATIVES | {"packing": packing, "window": 16, "sequence_length": 1600})
+    whole = open_stream(shards, transform, run_recipe, labels=labels)
     states, expected = [], []
     for _ in range(8):
         states.append(json.loads(json.dumps(whole.state_dict())))
         expected.append(next(whole))
-    made = sum((Counter(p.made) for p in expected), Counter())
-    assert len(made) > len(KINDS) / 2
-    assert made.total() == sum(p.samples for p in expected)
+    negatives_made = sum((Counter(p.made) for p in expected), Counter())
+    assert len(negatives_made) > len(KINDS) / 2
+    assert negatives_made.total() == sum(p.samples for p in expected)
     assert any(" " in key for p in expected for key in p.keys)
-    again = open_stream(shards, transform, of, labels=labels)
-    again.load_state_dict(states[5])
+    second_stream = open_stream(shards, transform, run_recipe, labels=labels)
+    second_stream.load_state_dict(states[5])
     for part in expected[5:]:
-        assert same(next(again).batch, part.batch)
-    by_workers = open_batches(shards, transform, recipe(data=of.data.model_dump() | {"workers": 2}), labels=labels)
+        assert same(next(second_stream).batch, part.batch)
+    by_workers = open_batches(
+        shards, transform, recipe(data=run_recipe.data.model_dump() | {"workers": 2}), labels=labels
+    )
     for part in expected[:4]:
         theirs = next(by_workers)
         assert same(theirs.batch, part.batch)
         assert (theirs.made, theirs.keys) == (part.made, part.keys)
     # Other samples are changed, or otherwise, in the next epoch
     drawn, epochs = 0, ([], [])
-    stream = open_stream(shards, transform, of, labels=labels)
+    stream = open_stream(shards, transform, run_recipe, labels=labels)
     while drawn < 2 * stream.per_epoch:
         part = next(stream)
         epochs[int(drawn >= stream.per_epoch)].extend(key for key in part.keys if " " in key)
@@ -106,8 +108,8 @@ def test_workers_start_beside_threads_of_opencv(
     shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class InTime(batches.DataLoader):
-        def __init__(self, *given: Any, **settings: Any) -> None:
-            super().__init__(*given, **settings, timeout=PATIENCE_S)  # a worker that hangs is named
+        def __init__(self, *args: Any, **settings: Any) -> None:
+            super().__init__(*args, **settings, timeout=PATIENCE_S)  # a worker that hangs is named
 
     monkeypatch.setattr(batches, "DataLoader", InTime)
     threads = cv2.getNumThreads()
@@ -124,10 +126,10 @@ def test_workers_start_beside_threads_of_opencv(
 def test_batches_are_pinned_where_there_is_a_gpu(
     shards: list[Path], transform: Transform, monkeypatch: pytest.MonkeyPatch, gpu: bool
 ) -> None:
-    given: dict = {}
+    loader_settings: dict = {}
 
     def loader(parts: object, **settings: object) -> list:
-        given.update(settings)
+        loader_settings.update(settings)
         return [(open_parts(), {})]
 
     def open_parts() -> Prepared:
@@ -136,7 +138,7 @@ def test_batches_are_pinned_where_there_is_a_gpu(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(batches, "DataLoader", loader)
     prepared = next(open_batches(shards, transform, recipe(data={"workers": 1})))
-    assert given["pin_memory"] is gpu
+    assert loader_settings["pin_memory"] is gpu
     # torch asks each batch to pin itself.
     pinned: list[torch.Tensor] = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda t: pinned.append(t) or t)
@@ -162,9 +164,9 @@ def test_rows_come_in_a_new_order_each_epoch() -> None:
     second = [s.row["question"] for _ in range(3) for s in source.window()]
     assert sorted(first) == sorted(second) == sorted(map(str, range(10)))
     assert first != second
-    again = RowSource(rows, 4, seed=1)
-    again.load_state_dict(state)
-    assert [s.row["question"] for s in again.window()] == second[:4]
+    second_source = RowSource(rows, 4, seed=1)
+    second_source.load_state_dict(state)
+    assert [s.row["question"] for s in second_source.window()] == second[:4]
     with pytest.raises(ShardError, match="begun with 10 rows, now there are 3"):
         RowSource(rows[:3], 4, seed=1).load_state_dict(state)
 
@@ -201,9 +203,9 @@ def test_any_number_of_processes_is_given_the_same_run(lanes: list[Path], transf
 
 def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Transform) -> None:
     whole = taken([open_stream(lanes, transform, PACKED)], 36)
-    began = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
-    taken(began, 3)
-    states = [json.loads(json.dumps(s.state_dict())) for s in began]
+    first_streams = [open_stream(lanes, transform, PACKED, k, 4) for k in range(4)]
+    taken(first_streams, 3)
+    states = [json.loads(json.dumps(s.state_dict())) for s in first_streams]
     for world in (1, 2, 4, 6):
         streams = [open_stream(lanes, transform, PACKED, k, world) for k in range(world)]
         for stream in streams:
@@ -212,7 +214,7 @@ def test_another_number_of_processes_goes_on(lanes: list[Path], transform: Trans
     with pytest.raises(ShardError, match="not of one moment of a run"):
         together([states[0], states[1] | {"given": 16}])
     with pytest.raises(ShardError, match="begun with 3 lanes of data, now there are 4"):
-        began[0].load_state_dict(states[0] | {"count": 3})
+        first_streams[0].load_state_dict(states[0] | {"count": 3})
 
 
 def test_workers_change_nothing_nor_does_another_number_of_them(lanes: list[Path], transform: Transform) -> None:
@@ -221,11 +223,11 @@ def test_workers_change_nothing_nor_does_another_number_of_them(lanes: list[Path
     assert equal(taken([two], 5), whole[:5])
     state = json.loads(json.dumps(two.state_dict()))
     for rank in (0, 1):
-        of = recipe(data=PACKED.data.model_dump() | {"workers": 1}, train={"batch": 2})
-        other = open_batches(lanes, transform, of, rank, 2)
-        other.load_state_dict(state)
+        run_recipe = recipe(data=PACKED.data.model_dump() | {"workers": 1}, train={"batch": 2})
+        other_stream = open_batches(lanes, transform, run_recipe, rank, 2)
+        other_stream.load_state_dict(state)
         # Batch 5 is the next one, and those of process 1 are odd.
-        assert equal(taken([other], 2), whole[5 + (1 - rank) :: 2][:2])
+        assert equal(taken([other_stream], 2), whole[5 + (1 - rank) :: 2][:2])
 
 
 @pytest.mark.parametrize(
@@ -239,14 +241,14 @@ def test_workers_share_out_lanes_evenly(wanted: int, world: int, lanes: int, cou
 def test_augmentation_differs_between_epochs(shards: list[Path], transform: Transform) -> None:
     """One sample is one epoch."""
     (sample, *_) = read_samples(shards)
-    of = recipe(data={"augment": True}, train={"batch": 1})
-    shown = islice(BatchStream([RowSource([sample], 1, 0)], transform, of), 4)
-    assert len({bytes(part.batch["patches"].numpy()) for part in shown}) == 4
+    run_recipe = recipe(data={"augment": True}, train={"batch": 1})
+    parts_drawn = islice(BatchStream([RowSource([sample], 1, 0)], transform, run_recipe), 4)
+    assert len({bytes(part.batch["patches"].numpy()) for part in parts_drawn}) == 4
 
 
 def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform: Transform) -> None:
-    def per_epoch(**of: object) -> float:
-        return open_stream(shards, transform, recipe(data=of)).per_epoch
+    def per_epoch(**data_settings: object) -> float:
+        return open_stream(shards, transform, recipe(data=data_settings)).per_epoch
 
     assert per_epoch(dataset_rates={"bars": 0.5}) == 12
     assert per_epoch(dataset_rates={"bars": 2}, families={"procvqa_c": 0.5}) == 24
@@ -256,8 +258,8 @@ def test_datasets_have_rates_and_episodes_a_limit(shards: list[Path], transform:
     assert {round(7 * x) % 2 for p in thinking for x in asked(p.batch)} == {1}
     # Three epochs of two samples of each of the four episodes give all six of each: 1/7, 2/7, 3/7, 5/7, 6/7 and 1.
     stream = open_stream(shards, transform, recipe(data={"per_visit": 2}, train={"batch": 8}))
-    shown = sorted(round(7 * x) for p in islice(stream, 3) for x in asked(p.batch))
-    assert shown == sorted([1, 2, 3, 5, 6, 7] * 4)
+    frame_numbers = sorted(round(7 * x) for p in islice(stream, 3) for x in asked(p.batch))
+    assert frame_numbers == sorted([1, 2, 3, 5, 6, 7] * 4)
     with pytest.raises(ShardError, match=r"data.dataset_rates: the release has no dataset berries; it has bars"):
         per_epoch(dataset_rates={"berries": 1})
 

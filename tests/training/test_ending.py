@@ -54,24 +54,24 @@ def test_sigterm_in_a_step_loses_that_step_alone(corpus: tuple[Lake, Release], t
     file = tmp_path / "ended.yaml"
     file.write_text(RECIPE)
     words = ["train", "--recipe", str(file), "--release", release.name, "--workspace", str(lake.workspace.root)]
-    made = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", ENDED_IN_STEP, *words],
         cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert made.returncode == 128 + signal.SIGTERM, made.stderr
-    assert "note: the checkpoint of step 3 is kept, --resume goes on from it" in made.stderr
-    of = load_recipe(str(file))
-    (kept,) = saved_steps(next((lake.workspace.root / "models").glob("ended-*.steps")))
-    assert load_state(kept).step == 3
-    again = train(lake, release, of, resume=True)
-    whole = train(lake, release, of.model_copy(update={"name": "whole"}))
-    assert [p.loss for p in again.curve] == [p.loss for p in whole.curve]
+    assert process.returncode == 128 + signal.SIGTERM, process.stderr
+    assert "note: the checkpoint of step 3 is kept, --resume goes on from it" in process.stderr
+    run_recipe = load_recipe(str(file))
+    (kept_step,) = saved_steps(next((lake.workspace.root / "models").glob("ended-*.steps")))
+    assert load_state(kept_step).step == 3
+    resumed_run = train(lake, release, run_recipe, resume=True)
+    whole = train(lake, release, run_recipe.model_copy(update={"name": "whole"}))
+    assert [p.loss for p in resumed_run.curve] == [p.loss for p in whole.curve]
 
 
 def test_a_second_signal_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KeyboardInterrupt), noticed() as asked:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), noticed() as end_request:  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
-        assert asked
+        assert end_request
         signal.raise_signal(signal.SIGINT)
         pytest.fail("still here")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -81,9 +81,9 @@ def ruining(step: int) -> Callable[..., float]:
     """A rate of 1e30 at one step."""
     plain, calls = loop.share_of_rate, []
 
-    def rate(*given: Any) -> float:
+    def rate(*args: Any) -> float:
         calls.append(1)
-        return 1e33 if len(calls) == step + 1 else plain(*given)
+        return 1e33 if len(calls) == step + 1 else plain(*args)
 
     return rate
 
@@ -92,16 +92,16 @@ def ruining(step: int) -> Callable[..., float]:
 def test_weights_that_are_worth_nothing_are_never_kept(
     keep: int, corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    of = recipe(f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3})
-    whole = train(*corpus, of.model_copy(update={"name": "sound"}))
+    run_recipe = recipe(f"ruined{keep}", train={"steps": 5, "save_every": 1, "keep": keep, "lr": 1e-3})
+    whole = train(*corpus, run_recipe.model_copy(update={"name": "sound"}))
     with monkeypatch.context() as patch:
         patch.setattr(loop, "share_of_rate", ruining(2))
         with pytest.raises(TrainingError, match=r"^the weights are too large after step 2 \(their norm is inf\)"):
-            train(*corpus, of)
+            train(*corpus, run_recipe)
     steps = next((corpus[0].workspace.root / "models").glob(f"ruined{keep}-*.steps"))
     assert load_state(saved_steps(steps)[-1]).step == 2
-    again = train(*corpus, of, resume=True)
-    assert [p.loss for p in again.curve] == [p.loss for p in whole.curve]
+    resumed_run = train(*corpus, run_recipe, resume=True)
+    assert [p.loss for p in resumed_run.curve] == [p.loss for p in whole.curve]
     assert len(saved_steps(steps)) == keep
 
 
@@ -109,19 +109,19 @@ def test_a_checkpoint_from_which_no_step_can_be_learnt_is_set_aside(
     corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its weights look sound; the loss of the next step is not finite."""
-    of = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
+    run_recipe = recipe("aside", train={"steps": 5, "save_every": 1, "keep": 1})
     plain, calls = loop.losses, []
 
-    def spoilt(*given: Any) -> Any:
+    def spoilt(*args: Any) -> Any:
         calls.append(1)
-        text, *others = plain(*given)
-        return (text * float("nan") if len(calls) == 4 else text, *others)
+        text, *remaining = plain(*args)
+        return (text * float("nan") if len(calls) == 4 else text, *remaining)
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "losses", spoilt)
         with pytest.raises(TrainingError, match=r"the loss is nan at step 3.* is set aside as unsound-00000003"):
-            train(*corpus, of)
+            train(*corpus, run_recipe)
     steps = next((corpus[0].workspace.root / "models").glob("aside-*.steps"))
     assert [p.name for p in saved_steps(steps)] == ["step-00000002"]
-    again = train(*corpus, of, resume=True)
-    assert [p.step for p in again.curve] == list(range(5))
+    resumed_run = train(*corpus, run_recipe, resume=True)
+    assert [p.step for p in resumed_run.curve] == list(range(5))

@@ -14,8 +14,8 @@ from training.backbones import make_tokenizer
 from training.model import ProgressModel
 
 
-def checked(folder: Path, *more: str) -> tuple[int, dict[str, dict[str, Any]]]:
-    code = gpu_check.main(["--tiny", "--out", str(folder / "figures.json"), *more])
+def checked(folder: Path, *options: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    code = gpu_check.main(["--tiny", "--out", str(folder / "figures.json"), *options])
     report = json.loads((folder / "figures.json").read_text())
     return code, {row["what"]: row for row in report["rows"]}
 
@@ -60,8 +60,8 @@ def test_what_does_not_hold_is_named(
     """A model that says something else of packed samples, as one to which all of a row are one sample would."""
     forward = ProgressModel.forward
 
-    def leaking(self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **more: Any) -> Any:
-        output = forward(self, batch, *args, **more)
+    def leaking(self: ProgressModel, batch: dict[str, torch.Tensor], *args: Any, **kwargs: Any) -> Any:
+        output = forward(self, batch, *args, **kwargs)
         if "item_mask" in batch:
             assert output.progress is not None
             output = replace(output, progress=output.progress + 0.01)

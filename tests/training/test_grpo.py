@@ -37,27 +37,29 @@ def taught(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return teach(tmp_path_factory.mktemp("taught"), "qwen3_vl", 40)
 
 
-def rewarded(taught: Path, folder: Path, on_step: Callable[[Point], None] = lambda p: None, **more) -> TrainingRun:
+def rewarded(
+    taught: Path, folder: Path, on_step: Callable[[Point], None] = lambda p: None, **settings_given
+) -> TrainingRun:
     home = taught.parents[2]
-    settings = {"steps": 2, "batch": 8, "lr": 1e-3, "schedule": "constant", "seed": 3} | more.pop("train", {})
+    settings = {"steps": 2, "batch": 8, "lr": 1e-3, "schedule": "constant", "seed": 3} | settings_given.pop("train", {})
     recipe = Recipe.model_validate(
         {
             "name": "rewarded",
             "kind": "grpo",
-            "model": {"path": taught} | more.pop("model", {}),
+            "model": {"path": taught} | settings_given.pop("model", {}),
             "data": {
-                "jsonl": [more.pop("jsonl", home / "rl.jsonl")],
-                "validation_jsonl": more.pop("validation", ()),
+                "jsonl": [settings_given.pop("jsonl", home / "rl.jsonl")],
+                "validation_jsonl": settings_given.pop("validation", ()),
                 "image_root": home / "images",
-                "sequence_length": more.pop("length", 8192),
-                "workers": more.pop("workers", 0),
+                "sequence_length": settings_given.pop("length", 8192),
+                "workers": settings_given.pop("workers", 0),
             },
             "train": settings,
-            "grpo": {"generations": 4, "max_completion": 48, "temperature": 1.0} | more.pop("grpo", {}),
-            "lora": more.pop("lora", None),
+            "grpo": {"generations": 4, "max_completion": 48, "temperature": 1.0} | settings_given.pop("grpo", {}),
+            "lora": settings_given.pop("lora", None),
         }
     )
-    return train(*empty_corpus(folder), recipe, on_step, **more)
+    return train(*empty_corpus(folder), recipe, on_step, **settings_given)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -70,12 +72,12 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
 ) -> None:
     begin = request.getfixturevalue("taught") if family == "qwen3_vl" else teach(tmp_path, family, 70)
     settings = {"steps": 3, "save_every": 1, "batch": 4, "accumulation": 2}
-    seen: list[Point] = []
-    whole = rewarded(begin, tmp_path / "whole", seen.append, train=settings)
-    assert list(whole.curve) == seen
-    first, last = seen[0], seen[-1]
-    assert [p.samples for p in seen] == [2, 4, 6]
-    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in seen), "answers of a group differ"
+    points_seen: list[Point] = []
+    whole = rewarded(begin, tmp_path / "whole", points_seen.append, train=settings)
+    assert list(whole.curve) == points_seen
+    first, last = points_seen[0], points_seen[-1]
+    assert [p.samples for p in points_seen] == [2, 4, 6]
+    assert any(p.extra["reward_std"] > 0 and p.gradient_norm > 0 for p in points_seen), "answers of a group differ"
     parts = {"format": 0.2, "ref": 0.5, "score": 0.3}
     assert first.extra["reward"] == pytest.approx(
         sum(w * first.extra[f"reward_{k}"] for k, w in parts.items()), abs=1e-5
@@ -84,8 +86,10 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     assert last.extra["kl"] > 0
     assert {"clipped_low", "clipped_high"} <= first.extra.keys()
     assert_completions(tmp_path / "whole", steps=3, first=first)
-    before, after = weights(begin), weights(whole.checkpoint)
-    assert any("visual" in k and not torch.equal(v, before[k]) for k, v in after.items()), "vision learns, too"
+    weights_before, weights_after = weights(begin), weights(whole.checkpoint)
+    assert any("visual" in k and not torch.equal(v, weights_before[k]) for k, v in weights_after.items()), (
+        "vision learns, too"
+    )
     assert {p.suffix for p in whole.checkpoint.iterdir()} == {".json", ".safetensors"}
     card = json.loads((whole.checkpoint / "card.json").read_text())
     assert (card["head"], card["recipe"]["grpo"]["generations"]) == (None, 4)
@@ -101,8 +105,8 @@ def test_answers_are_learnt_from_also_by_a_run_that_was_killed(
     for a, b in zip(whole.curve, resumed.curve, strict=True):
         for name in ("loss", "gradient_norm", "learning_rate", "extra", "samples", "tokens"):
             assert getattr(b, name) == pytest.approx(getattr(a, name), abs=1e-6), name
-    again = weights(resumed.checkpoint)
-    assert all(torch.allclose(v, again[k], atol=1e-6) for k, v in after.items())
+    weights_again = weights(resumed.checkpoint)
+    assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in weights_after.items())
     assert completions(tmp_path / "killed") == completions(tmp_path / "whole"), "without what was killed"
 
 
@@ -142,9 +146,9 @@ def test_answers_are_made_in_the_precision_that_is_learnt_in(
     """As flash kernels ask, which take half precision alone."""
     kinds = set()
 
-    def kernel(q, *more, **named) -> torch.Tensor:
+    def kernel(q, *args, **kwargs) -> torch.Tensor:
         kinds.add(q.dtype)
-        return varlen_by_sdpa(q, *more, **named)
+        return varlen_by_sdpa(q, *args, **kwargs)
 
     monkeypatch.setattr(attention, "varlen_attn", kernel)
     train = {"steps": 1, "batch": 2, "accumulation": 4, "dtype": "bfloat16"}
@@ -182,8 +186,8 @@ class Engine:
 
     off = 1.0  # what its logits are multiplied by
 
-    def __init__(self, model: Any, **told: Any) -> None:
-        self.model, self.told, self.processor = model, told, load_processor(Path(model.name_or_path))
+    def __init__(self, model: Any, **engine_options: Any) -> None:
+        self.model, self.told, self.processor = model, engine_options, load_processor(Path(model.name_or_path))
 
     def sync_weights(self) -> None:
         pass
@@ -191,24 +195,24 @@ class Engine:
     @torch.no_grad()
     def generate(self, prompts: list, images: list, num_generations: int, profiler: Any = None) -> tuple:
         mark = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-        seen, answers, probabilities = [], [], []
+        prompts_seen, answers, probabilities = [], [], []
         learns = self.model.training
         self.model.eval()  # layers that are calculated anew keep nothing to go on from
         for ids, pictures in zip(prompts, images, strict=True):
             pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
             counts = iter((pixels["image_grid_thw"].prod(-1) // 4).tolist())
-            seen.append([t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)])
-            given = torch.tensor([seen[-1]])
-            made = self.model.generate(
-                input_ids=given, mm_token_type_ids=(given == mark).long(), **pixels, do_sample=True, top_k=0, top_p=1.0,
+            prompts_seen.append([t for i in ids for t in [i] * (next(counts, 1) if i == mark else 1)])
+            batch = torch.tensor([prompts_seen[-1]])
+            generated = self.model.generate(
+                input_ids=batch, mm_token_type_ids=(batch == mark).long(), **pixels, do_sample=True, top_k=0, top_p=1.0,
                 max_new_tokens=self.told["max_completion_length"], output_logits=True, return_dict_in_generate=True,
             )  # fmt: skip
-            answer = made.sequences[0, given.shape[1] :]
-            logs = (torch.cat(made.logits).float() * self.off).log_softmax(-1)
+            answer = generated.sequences[0, batch.shape[1] :]
+            logs = (torch.cat(generated.logits).float() * self.off).log_softmax(-1)
             answers.append(answer.tolist())
             probabilities.append([[p] for p in logs.gather(1, answer[:, None])[:, 0].tolist()])
         self.model.train(learns)
-        return seen, answers, probabilities, None
+        return prompts_seen, answers, probabilities, None
 
 
 def by_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,10 +249,10 @@ def test_vllm_that_is_shown_something_else_is_refused_before_a_step(
         monkeypatch.setattr(
             Engine, "processor", property(lambda _: load_processor(taught), lambda *_: None), raising=False
         )
-    seen: list[Point] = []
+    points_seen: list[Point] = []
     with pytest.raises(TrainingError, match=says):
-        rewarded(taught, tmp_path, seen.append, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2})
-    assert seen == []
+        rewarded(taught, tmp_path, points_seen.append, model=FOUR_TOKENS, train={"batch": 4, "accumulation": 2})
+    assert points_seen == []
 
 
 def test_a_context_that_is_too_short_is_told_before_the_start(taught: Path, tmp_path: Path) -> None:
@@ -260,9 +264,9 @@ def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path
     """Eight prompts, four a step: the third step is the first of the second epoch, the fourth its other half."""
     settings = {"steps": 4, "batch": 8, "accumulation": 2, "save_every": 3, "lr": 1e-4}
     whole = rewarded(taught, tmp_path / "whole", train=settings)
-    asked = [{r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k} for k in range(4)]
-    assert asked[0] | asked[1] == asked[2] | asked[3]
-    assert not asked[2] & asked[3]
+    ids_by_step = [{r["sample_id"] for r in completions(tmp_path / "whole") if r["step"] == k} for k in range(4)]
+    assert ids_by_step[0] | ids_by_step[1] == ids_by_step[2] | ids_by_step[3]
+    assert not ids_by_step[2] & ids_by_step[3]
     with pytest.raises(KilledError):
         rewarded(taught, tmp_path / "killed", kill_at(3), train=settings)
     resumed = rewarded(taught, tmp_path / "killed", train=settings, resume=True)
@@ -271,20 +275,22 @@ def test_a_second_epoch_goes_on_where_it_was_killed(taught: Path, tmp_path: Path
 
 
 def test_held_out_prompts_are_rewarded_in_the_run(taught: Path, tmp_path: Path) -> None:
-    seen: list[Point] = []
-    held = {"validate_every": 2, "validation_prompts": 7}
+    points_seen: list[Point] = []
+    validation_settings = {"validate_every": 2, "validation_prompts": 7}
     rows = [taught.parents[2] / "rl.jsonl"]
-    run = rewarded(taught, tmp_path, seen.append, train={"steps": 3, "batch": 4}, grpo=held, validation=rows)
-    assert list(run.curve) == seen
-    assert ["validation_reward" in p.extra for p in seen] == [False, True, True], "and at the end"
+    run = rewarded(
+        taught, tmp_path, points_seen.append, train={"steps": 3, "batch": 4}, grpo=validation_settings, validation=rows
+    )
+    assert list(run.curve) == points_seen
+    assert ["validation_reward" in p.extra for p in points_seen] == [False, True, True], "and at the end"
     rows = [row for row in completions(tmp_path) if row["split"] == "validation"]
     assert [row["step"] for row in rows] == [1] * 4 + [2] * 4  # seven prompts are one whole batch of four
-    extra = seen[1].extra
+    extra = points_seen[1].extra
     mean = sum(0.2 * row["format"] + 0.5 * row["ref"] + 0.3 * row["score"] for row in rows[:4]) / 4
     assert extra["validation_reward"] == pytest.approx(mean, abs=1e-5)
     long = write_rows(tmp_path / "long.jsonl", [r | {"task_goal": "bar " * 400} for r in rows_of(taught)])
     with pytest.raises(TrainingError, match="0 held-out prompts are too few"):
-        rewarded(taught, tmp_path / "none", grpo=held, validation=[long], train={"batch": 4}, length=400)
+        rewarded(taught, tmp_path / "none", grpo=validation_settings, validation=[long], train={"batch": 4}, length=400)
 
 
 def rows_of(taught: Path) -> list[dict]:
@@ -317,8 +323,8 @@ def test_an_adapter_learns_alone_and_goes_on(taught: Path, tmp_path: Path) -> No
     with pytest.raises(KilledError):
         rewarded(taught, tmp_path / "killed", kill_at(1), train=settings, lora=lora)
     resumed = rewarded(taught, tmp_path / "killed", train=settings, lora=lora, resume=True)
-    again = weights(resumed.checkpoint)
-    assert all(torch.allclose(v, again[k], atol=1e-6) for k, v in learnt.items())
+    weights_again = weights(resumed.checkpoint)
+    assert all(torch.allclose(v, weights_again[k], atol=1e-6) for k, v in learnt.items())
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(taught: Path, tmp_path: Path) -> None:
@@ -372,9 +378,9 @@ def test_one_command_trains_merges_and_rewards(taught: Path, tmp_path: Path) -> 
     assert f"{rl}" in first.out
     begun_with = Path(read_card(rl)["recipe"]["model"]["path"])
     assert begun_with == sft.with_name(sft.name + MERGED)
-    before = {path: path.stat().st_mtime_ns for path in (sft, rl, begun_with)}
+    times_before = {path: path.stat().st_mtime_ns for path in (sft, rl, begun_with)}
     assert [o.files[0] for o in chained_steps(lake, release, names, None)] == [sft, rl]
-    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert {path: path.stat().st_mtime_ns for path in times_before} == times_before
 
 
 def test_steps_must_come_out_even(taught: Path, tmp_path: Path) -> None:

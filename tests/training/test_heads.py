@@ -30,21 +30,21 @@ def test_published_progress_is_a_shifted_sigmoid() -> None:
 def test_published_tail_and_noise_are_for_training_alone() -> None:
     torch.manual_seed(0)
     head = make_head(HeadConfig(pooling="published", noise=0.0), 32)
-    states, item, asked = torch.randn(40, 32), torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.bool)
+    states, item, is_asked = torch.randn(40, 32), torch.zeros(40, dtype=torch.long), torch.ones(40, dtype=torch.bool)
     head.eval()
-    assert torch.equal(head(states, item, asked), head(states, item, asked))
+    assert torch.equal(head(states, item, is_asked), head(states, item, is_asked))
     head.train()
-    seen = [head(states, item, asked).item() for _ in range(4)]
-    assert len(set(seen)) == 4  # the tail's features are dropped at random
+    outputs_seen = [head(states, item, is_asked).item() for _ in range(4)]
+    assert len(set(outputs_seen)) == 4  # the tail's features are dropped at random
     dropped = []
     hook = head.pooler.register_forward_pre_hook(lambda module, inputs: dropped.append(inputs[0]))  # type: ignore[union-attr]
-    head(states, item, asked)
+    head(states, item, is_asked)
     hook.remove()
     assert torch.equal(dropped[0][:26], states[:26])
     tail = dropped[0][26:]
     assert 0.3 < (tail == 0).float().mean() < 0.7
     noisy = make_head(HeadConfig(noise=0.5, done_weight=0), 32).train()
-    assert noisy(states, item, asked).item() != noisy(states, item, asked).item()
+    assert noisy(states, item, is_asked).item() != noisy(states, item, is_asked).item()
 
 
 def test_losses_by_hand_leave_out_samples_without_a_label() -> None:
@@ -65,8 +65,8 @@ def test_the_end_state_is_a_second_output_learnt_where_progress_is_1() -> None:
     without = make_head(config.model_copy(update={"done_weight": 0.0}), 32)
     assert without.done(raw[:, :-1]) is None
     assert torch.equal(head.progress(raw), without.progress(raw[:, :-1]))
-    said = torch.sigmoid(raw[:2, -1])
-    by_hand = without.loss(raw[:, :-1], target) - 0.5 * ((1 - said[0]).log() + said[1].log())
+    end_chances = torch.sigmoid(raw[:2, -1])
+    by_hand = without.loss(raw[:, :-1], target) - 0.5 * ((1 - end_chances[0]).log() + end_chances[1].log())
     assert head.loss(raw, target).item() == pytest.approx(by_hand.item(), abs=1e-6)
     assert not HeadConfig(pooling="published").has_done
 
@@ -84,17 +84,17 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling: str, packed: boo
     items = make_items(3)
     items[1] = replace(items[1], question=items[1].question + " Look closely." * 60)
     model, transform = make_parts(items, head=HeadConfig(pooling=pooling))  # type: ignore[arg-type]
-    given: list[torch.Tensor] = []
+    head_inputs: list[torch.Tensor] = []
     score = model.head.score if pooling == "prompt" else model.head.pooler  # type: ignore[union-attr]
-    score.register_forward_pre_hook(lambda module, inputs: given.append(inputs[0]))  # type: ignore[operator,union-attr]
+    score.register_forward_pre_hook(lambda module, inputs: head_inputs.append(inputs[0]))  # type: ignore[operator,union-attr]
     batch = transform(items, packed)
     with torch.no_grad():
         raw = model(batch).raw
     mask = batch["prompt_mask"] if pooling == "prompt" else batch["item_mask" if packed else "attention_mask"]
-    assert given[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
+    assert head_inputs[0].numel() == mask.sum() * model.head.hidden_size  # type: ignore[union-attr]
     # By hand, a row each
-    rows = torch.zeros(*mask.shape, given[0].shape[-1])
-    rows[mask > 0] = given[0]
+    rows = torch.zeros(*mask.shape, head_inputs[0].shape[-1])
+    rows[mask > 0] = head_inputs[0]
     weights = score(rows).squeeze(-1).masked_fill(mask == 0, -torch.inf).softmax(-1)  # type: ignore[operator]
     pooled = torch.einsum("nt,nth->nh", weights, rows)
     head = model.head
@@ -105,9 +105,9 @@ def test_samples_are_pooled_without_padding_as_with_it(pooling: str, packed: boo
 @pytest.mark.parametrize("pooling", ["prompt", "published"])
 def test_a_head_is_made_again_from_its_json(pooling: str) -> None:
     head = make_head(HeadConfig(pooling=pooling, dropout=0.1), 32)  # type: ignore[arg-type]
-    again = head_of(head_json(head))
-    again.load_state_dict(head.state_dict())
-    assert (type(again), again.config) == (type(head), head.config)
+    remade_head = head_of(head_json(head))
+    remade_head.load_state_dict(head.state_dict())
+    assert (type(remade_head), remade_head.config) == (type(head), head.config)
 
 
 # What a model is given

@@ -68,8 +68,8 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
     corpus: tuple[Lake, Release], lora: dict | None
 ) -> None:
     lake, release = corpus
-    of = recipe("scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"})
-    outcome = reward_model_step(lake, release, of, always=True)
+    run_recipe = recipe("scored" if lora is None else "adapted", lora=lora, train=EVERY | {"dtype": "bfloat16"})
+    outcome = reward_model_step(lake, release, run_recipe, always=True)
     (folder,) = outcome.files
     curve = [Point(**p) for p in json.loads((folder / "curve.json").read_text())]
     assert [p.step for p in curve if p.extra] == [1, 3, 4]
@@ -83,16 +83,16 @@ def test_the_curve_has_the_scores_that_eval_gives_and_the_model_can_be_loaded(
         assert curve[-1].extra[f"held_out_{name}"] == pytest.approx(scores[ALL, name].value, abs=1e-6)
     # The best one is a model as any other, and both cards name it.
     best = min((p for p in curve if p.extra), key=lambda p: p.extra["held_out_mae"])
-    kept = trained(lake, f"{folder.name}.best")
-    assert kept is not None
+    best_run = trained(lake, f"{folder.name}.best")
+    assert best_run is not None
     assert facts(folder)["step"] == best.step == read_card(folder)["best"]["step"]
-    assert outcome.numbers["best_model"] == kept.name == read_card(folder)["best"]["model"]
-    assert "success" in read_card(kept)  # calibrated as well
+    assert outcome.numbers["best_model"] == best_run.name == read_card(folder)["best"]["model"]
+    assert "success" in read_card(best_run)  # calibrated as well
     scorer = HeldOutScorer(episodes)
-    again = scorer.scores([scorer.predict(kept, k, 2) for k in range(2)])  # as two processes would
-    assert again == pytest.approx({k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6)
-    assert {p.name for p in kept.iterdir()} == {p.name for p in folder.iterdir()}
-    assert [p.name for p in kept.parent.glob(f"{folder.name}.steps/*")] == []
+    scores_again = scorer.scores([scorer.predict(best_run, k, 2) for k in range(2)])  # as two processes would
+    assert scores_again == pytest.approx({k: v for k, v in facts(folder).items() if k != "step"}, abs=1e-6)
+    assert {p.name for p in best_run.iterdir()} == {p.name for p in folder.iterdir()}
+    assert [p.name for p in best_run.parent.glob(f"{folder.name}.steps/*")] == []
     events = EventAccumulator(str(event_folder(lake, folder.name)))
     events.Reload()
     assert [e.step for e in events.Scalars("train/held_out_mae")] == [1, 3, 4]
@@ -102,24 +102,24 @@ def test_training_is_the_same_with_evaluation_and_without(corpus: tuple[Lake, Re
     lake, release = corpus
     drawn = {"head": {"dropout": 0.2, "noise": 0.1}, "data": {"augment": True}}
     alone = train(lake, release, recipe("alone", **drawn, train={"steps": 5}))
-    of = recipe("beside", **drawn, train=EVERY)
-    beside = train(lake, release, of, scorer=scorer_of(lake, release, of))
-    assert [(p.loss, p.gradient_norm) for p in beside.curve] == [(p.loss, p.gradient_norm) for p in alone.curve]
+    run_recipe = recipe("beside", **drawn, train=EVERY)
+    evaluated_run = train(lake, release, run_recipe, scorer=scorer_of(lake, release, run_recipe))
+    assert [(p.loss, p.gradient_norm) for p in evaluated_run.curve] == [(p.loss, p.gradient_norm) for p in alone.curve]
 
 
 def test_the_best_model_is_kept_over_a_kill(corpus: tuple[Lake, Release]) -> None:
-    of = recipe("killed", train=EVERY | {"steps": 8, "save_every": 3})
+    run_recipe = recipe("killed", train=EVERY | {"steps": 8, "save_every": 3})
 
     # Saved after step 5, when the second evaluation was the best; the third one, before the kill, is better still.
     with pytest.raises(KilledError):
-        run(corpus, of, [0.5, 0.2, 0.1], on_step=kill_at(6))
-    resumed = run(corpus, of, [0.3], resume=True)
+        run(corpus, run_recipe, [0.5, 0.2, 0.1], on_step=kill_at(6))
+    resumed = run(corpus, run_recipe, [0.3], resume=True)
     assert facts(resumed.checkpoint) == {"step": 5, "mae": 0.1, "voc": 0.9}
     assert [p.extra.get("held_out_mae") for p in resumed.curve] == [None, 0.5, None, 0.2, None, 0.1, None, 0.3]
     # One that begins anew has no best model of another's.
-    anew = run(corpus, of, [0.9, 0.8, 0.8, 0.85])
-    assert facts(anew.checkpoint) == {"step": 3, "mae": 0.8, "voc": pytest.approx(0.2)}
-    assert read_card(anew.checkpoint)["best"]["mae"] == 0.8
+    fresh_run = run(corpus, run_recipe, [0.9, 0.8, 0.8, 0.85])
+    assert facts(fresh_run.checkpoint) == {"step": 3, "mae": 0.8, "voc": pytest.approx(0.2)}
+    assert read_card(fresh_run.checkpoint)["best"]["mae"] == 0.8
 
 
 def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus: tuple[Lake, Release]) -> None:
@@ -133,32 +133,36 @@ def test_an_evaluation_that_fails_ends_the_run_with_its_reason(corpus: tuple[Lak
 
 def test_a_release_without_anything_held_out_is_refused(tmp_path: Path) -> None:
     lake, release = make_release(tmp_path / "w")
-    of = recipe("nothing", train=EVERY)
+    run_recipe = recipe("nothing", train=EVERY)
     with pytest.raises(TrainingError, match=r"train.evaluate_every: the split val of the release bars1 has no episode"):
-        scorer_of(lake, release, of)
+        scorer_of(lake, release, run_recipe)
     with pytest.raises(TrainingError, match=r"train.evaluate_every: this run has no held-out episodes; set it to 0"):
-        train(lake, release, of)
+        train(lake, release, run_recipe)
     assert scorer_of(lake, release, recipe("none")) is None
 
 
 def test_a_recipe_is_evaluated_on_what_it_trains_on(corpus: tuple[Lake, Release]) -> None:
-    of = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
-    scorer = scorer_of(*corpus, of)
+    other_recipe = recipe("other", data={"families": {"procvqa_b": 1}, "think": False}, train=EVERY)
+    scorer = scorer_of(*corpus, other_recipe)
     assert scorer is not None
-    asked = [q.family for e in scorer.episodes for q in e.questions]
-    assert asked == ["procvqa_b"] * 6  # two of eight moments of three episodes
+    families = [q.family for e in scorer.episodes for q in e.questions]
+    assert families == ["procvqa_b"] * 6  # two of eight moments of three episodes
     with pytest.raises(TrainingError, match="has no episode"):  # all of these are without reasons
-        scorer_of(corpus[0], corpus[1], of.model_copy(update={"data": of.data.model_copy(update={"think": True})}))
-    usual = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
-    assert usual is not None
-    assert {q.family for e in usual.episodes for q in e.questions} == {"procvqa_c"}
+        scorer_of(
+            corpus[0],
+            corpus[1],
+            other_recipe.model_copy(update={"data": other_recipe.data.model_copy(update={"think": True})}),
+        )
+    usual_scorer = scorer_of(*corpus, recipe("usual", data={"think": False}, train=EVERY))
+    assert usual_scorer is not None
+    assert {q.family for e in usual_scorer.episodes for q in e.questions} == {"procvqa_c"}
 
 
 def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
     rows = source_rows(tmp_path / "images")
     files = [write_rows(tmp_path / f"{name}.jsonl", conversations(rows)) for name in ("train", "held")]
     data = {"jsonl": files[:1], "validation_jsonl": files[1:], "image_root": tmp_path / "images", "think": True}
-    of = Recipe.model_validate(
+    run_recipe = Recipe.model_validate(
         {
             "name": "rows",
             "model": {"tiny": TINY},
@@ -167,15 +171,15 @@ def test_rows_of_files_are_evaluated_by_their_words(tmp_path: Path) -> None:
         }
     )
     lake, release = empty_corpus(tmp_path)
-    scorer = scorer_of(lake, release, of)
+    scorer = scorer_of(lake, release, run_recipe)
     assert scorer is not None
     # Eight rows of one run, of which one has no label
     (episode,) = scorer.episodes
     assert episode.label.tolist() == sorted(float(r["progress_score"][:-1]) / 100 for r in rows[:-1])
     perfect = scorer.scores([[episode.label.tolist()]])
     assert perfect == {"mae": 0, "voc": 1, "coverage": 1}
-    made = train(lake, release, of, scorer=scorer)
-    assert 0 < made.curve[-1].extra["held_out_mae"] <= 1  # what cannot be read is as wrong as can be
+    trained_run = train(lake, release, run_recipe, scorer=scorer)
+    assert 0 < trained_run.curve[-1].extra["held_out_mae"] <= 1  # what cannot be read is as wrong as can be
 
 
 def test_answers_are_read_in_every_form_that_is_taught() -> None:

@@ -30,15 +30,15 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 @pytest.fixture
 def whole(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """How layers are compiled. What is traced is run as it is: a C++ compiler would take its time."""
-    asked: list[dict[str, Any]] = []
+    options_passed: list[dict[str, Any]] = []
     plain: Any = torch.compile
 
     def noted(forward: Any, **options: Any) -> Any:
-        asked.append(options)
+        options_passed.append(options)
         return plain(forward, backend="aot_eager", **options)
 
     monkeypatch.setattr(layers.torch, "compile", noted)
-    return asked
+    return options_passed
 
 
 def gradients(family: str, packed: bool, **settings: Any) -> list[torch.Tensor]:
@@ -46,23 +46,23 @@ def gradients(family: str, packed: bool, **settings: Any) -> list[torch.Tensor]:
     items = make_items(6)
     model, transform = make_parts(items, family)
     prepare_layers(model.backbone, TrainConfig(steps=1, batch=1, lr=1.0, **settings), None)
-    found = []
-    for some in (items, items[:4], items[2:]):
+    tensors = []
+    for some_items in (items, items[:4], items[2:]):
         model.zero_grad()
-        batch = transform(some, packed)
+        batch = transform(some_items, packed)
         text, progress, _ = losses(model.head, model(batch, with_text=True), batch)
         (text + progress).backward()
-        found += [text.detach(), progress.detach()]
-        found += [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    return found
+        tensors += [text.detach(), progress.detach()]
+        tensors += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    return tensors
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_what_is_kept_changes_nothing(family: str) -> None:
     plain = gradients(family, packed=True)
-    for what in ("matmul", "all"):
-        again = gradients(family, packed=True, recompute=what)
-        assert all(map(torch.equal, plain, again)), what
+    for recompute_kind in ("matmul", "all"):
+        recomputed = gradients(family, packed=True, recompute=recompute_kind)
+        assert all(map(torch.equal, plain, recomputed)), recompute_kind
 
 
 @pytest.mark.parametrize(
@@ -72,12 +72,12 @@ def test_what_is_kept_changes_nothing(family: str) -> None:
 def test_a_compiled_layer_teaches_the_same_and_is_traced_whole(
     family: str, what: str, whole: list[dict[str, Any]]
 ) -> None:
-    plain, again = (gradients(family, packed=True, recompute=what, compile=by_graph) for by_graph in (False, True))
+    plain, compiled = (gradients(family, packed=True, recompute=what, compile=by_graph) for by_graph in (False, True))
     # A break in a layer would be an error
     assert whole == [{"fullgraph": True, "dynamic": True}] * 4
-    assert len(plain) == len(again)
-    for one, other in zip(plain, again, strict=True):
-        assert torch.allclose(one, other, rtol=1e-5, atol=1e-5)
+    assert len(plain) == len(compiled)
+    for plain_tensor, compiled_tensor in zip(plain, compiled, strict=True):
+        assert torch.allclose(plain_tensor, compiled_tensor, rtol=1e-5, atol=1e-5)
 
 
 class Alone(nn.Module):
@@ -101,17 +101,17 @@ def test_a_layer_with_varlen_is_traced_whole(family: str) -> None:
     bounds, width = torch.tensor([0, 5, 12], dtype=torch.int32), 64
     for layer in layers.layers(model.backbone):
         shape = (12,) if "Vision" in type(layer).__name__ else (1, 12)
-        given = torch.randn(*shape, width), torch.randn(*shape, width // 4), bounds, 7
+        inputs = torch.randn(*shape, width), torch.randn(*shape, width // 4), bounds, 7
         with torch.autocast("cpu", torch.bfloat16):
-            traced = torch.export.export(Alone(layer), given, strict=True)
+            traced = torch.export.export(Alone(layer), inputs, strict=True)
         assert sum("varlen" in str(node.target) for node in traced.graph.nodes) == 1
 
 
 # Whole runs
 
 
-def run_losses(corpus: tuple[Lake, Release], of: Recipe) -> list[float]:
-    return [p.loss for p in train(*corpus, of).curve]
+def run_losses(corpus: tuple[Lake, Release], run_recipe: Recipe) -> list[float]:
+    return [p.loss for p in train(*corpus, run_recipe).curve]
 
 
 def packed(name: str, **settings: Any) -> Recipe:
@@ -125,18 +125,18 @@ def test_a_run_of_compiled_layers_learns_the_same(
     plain = run_losses(corpus, packed("plain"))
     assert whole == []
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    again = run_losses(corpus, packed("compiled", compile=True, recompute="matmul"))
+    compiled_losses = run_losses(corpus, packed("compiled", compile=True, recompute="matmul"))
     assert len(whole) == 4
-    assert again == pytest.approx(plain, abs=1e-5)
+    assert compiled_losses == pytest.approx(plain, abs=1e-5)
     # What was compiled is there for the next run, in the workspace
     assert Path(os.environ["TORCHINDUCTOR_CACHE_DIR"]) == corpus[0].workspace.root / "models" / COMPILED
 
 
 def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(corpus: tuple[Lake, Release]) -> None:
-    seen = set[torch.dtype]()
+    dtypes = set[torch.dtype]()
 
-    def note(module: nn.Module, *given: Any) -> None:
-        seen.update(p.dtype for p in module.parameters())
+    def note(module: nn.Module, *args: Any) -> None:
+        dtypes.update(p.dtype for p in module.parameters())
 
     whole = run_losses(corpus, packed("in_float32"))
     by_casts = run_losses(corpus, packed("by_casts", dtype="bfloat16"))
@@ -147,11 +147,11 @@ def test_one_process_learns_by_copies_in_bfloat16_of_weights_in_float32(corpus: 
         by_copies = train(*corpus, packed("by_copies", dtype="bfloat16", distributed="fsdp", save_every=2))
     finally:
         handle.remove()
-    assert seen == {torch.bfloat16}
+    assert dtypes == {torch.bfloat16}
     assert [p.loss for p in by_copies.curve] == pytest.approx(by_casts, rel=2e-2)
     assert by_casts == pytest.approx(whole, rel=2e-2)
-    (kept,) = saved_steps(by_copies.checkpoint.with_name(f"{by_copies.id}.steps"))
-    with safe_open(next(kept.glob("*.safetensors")), "pt") as weights:
+    (kept_step,) = saved_steps(by_copies.checkpoint.with_name(f"{by_copies.id}.steps"))
+    with safe_open(next(kept_step.glob("*.safetensors")), "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}  # noqa: SIM118
     assert not torch.distributed.is_initialized()
 

@@ -33,7 +33,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 def test_bytes_of_state_are_those_of_a_step(
     name: str, corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held: dict[str, int] = {}
+    bytes_by_part: dict[str, int] = {}
     make = loop.make_optimizer
 
     def measured(model: Any, recipe: Recipe) -> torch.optim.Optimizer:
@@ -41,11 +41,11 @@ def test_bytes_of_state_are_those_of_a_step(
         step = optimizer.step
 
         def counted(*args: Any) -> Any:
-            held["weights"] = sum(p.nbytes for p in model.parameters())
-            held["gradients"] = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
-            done = step(*args)
-            held["optimizer"] = sum(v.nbytes for of in optimizer.state.values() for v in of.values())
-            return done
+            bytes_by_part["weights"] = sum(p.nbytes for p in model.parameters())
+            bytes_by_part["gradients"] = sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+            step_result = step(*args)
+            bytes_by_part["optimizer"] = sum(v.nbytes for state in optimizer.state.values() for v in state.values())
+            return step_result
 
         monkeypatch.setattr(optimizer, "step", counted)
         return optimizer
@@ -55,7 +55,7 @@ def test_bytes_of_state_are_those_of_a_step(
     run = train(*corpus, recipe)
     planned = plan(recipe, Machine(1, 80 * GB))
     assert sum(planned.parameters.values()) == pytest.approx(run.parameters, rel=0.05)
-    for part, count in held.items():
+    for part, count in bytes_by_part.items():
         assert planned.bytes[part] == pytest.approx(count, rel=0.05), part
 
 
@@ -76,9 +76,9 @@ def test_seconds_and_bytes_are_those_that_an_h200_took() -> None:
     """Measured: 32,768 tokens in 2.49 s, in 2.09 where nothing was calculated anew; then 66 GB for a row of 8,192."""
     h200 = Machine(1, 141 * GB, "H200")
     assert plan(as_it_was("Qwen3-VL-2B", accumulation=1), h200).seconds == pytest.approx(2.49, rel=0.15)
-    kept = plan(as_it_was("Qwen3-VL-2B", recompute="none", batch=1, accumulation=4), h200)
-    assert kept.seconds == pytest.approx(2.09, rel=0.15)
-    activations = kept.bytes["activations of text"] + kept.bytes["activations of pictures"]
+    kept_plan = plan(as_it_was("Qwen3-VL-2B", recompute="none", batch=1, accumulation=4), h200)
+    assert kept_plan.seconds == pytest.approx(2.09, rel=0.15)
+    activations = kept_plan.bytes["activations of text"] + kept_plan.bytes["activations of pictures"]
     assert activations / GB == pytest.approx(66, rel=0.15)
 
 
@@ -91,13 +91,13 @@ def test_all_choices_of_what_is_calculated_anew_are_told() -> None:
         ("procvlm_sft:h200", 1, 192, "B200", "none"),
         ("procvlm_sft:h200", 1, 24, "4090", None),
     ):
-        found = plan(load_recipe(name, begins=False), Machine(gpus, memory * GB, card))
-        choices = [found.choices[what] for what in ("none", "matmul", "all")]
+        recipe_plan = plan(load_recipe(name, begins=False), Machine(gpus, memory * GB, card))
+        choices = [recipe_plan.choices[recompute_kind] for recompute_kind in ("none", "matmul", "all")]
         assert [c.bytes for c in choices] == sorted((c.bytes for c in choices), reverse=True)
         assert [c.seconds for c in choices] == sorted(c.seconds for c in choices)
-        assert found.fastest() == fastest, name
-        assert found.rows == 256
-        assert found.facts()["train.recompute, fastest here"] == (fastest or "none fits")
+        assert recipe_plan.fastest() == fastest, name
+        assert recipe_plan.rows == 256
+        assert recipe_plan.facts()["train.recompute, fastest here"] == (fastest or "none fits")
 
 
 @pytest.mark.parametrize(
@@ -112,9 +112,12 @@ def test_the_audits_table(
     base: str, parameters: float, copied: float, shared: float, text: float, vision: float, seconds: float
 ) -> None:
     """Batches of 4 x 8192 tokens: GB of state under DDP and under FSDP by eight, of what is kept between layers."""
-    of = as_it_was(base)
-    ddp = plan(of, Machine(8, 80 * GB))
-    fsdp = plan(of.model_copy(update={"train": of.train.model_copy(update={"distributed": "fsdp"})}), ddp.machine)
+    run_recipe = as_it_was(base)
+    ddp = plan(run_recipe, Machine(8, 80 * GB))
+    fsdp = plan(
+        run_recipe.model_copy(update={"train": run_recipe.train.model_copy(update={"distributed": "fsdp"})}),
+        ddp.machine,
+    )
     state = ("weights", "gradients", "optimizer", "copies for exchange")
     assert sum(ddp.parameters.values()) / 1e9 == pytest.approx(parameters, rel=0.01)
     assert sum(ddp.bytes[name] for name in state) / GB == pytest.approx(copied, rel=0.01)
@@ -123,8 +126,8 @@ def test_the_audits_table(
     assert 0 < ddp.bytes["activations of text"] / GB - text < 0.8 * text
     assert 0 < ddp.bytes["activations of pictures"] / GB - vision < vision
     # As benchmarks/training_traffic.py has it of one batch on an H200; rows may be one sample each here
-    one = plan(as_it_was(base, accumulation=1), Machine(1, 141 * GB, "H200"))
-    assert one.seconds / SLOWER == pytest.approx(seconds, rel=0.15)
+    one_gpu = plan(as_it_was(base, accumulation=1), Machine(1, 141 * GB, "H200"))
+    assert one_gpu.seconds / SLOWER == pytest.approx(seconds, rel=0.15)
     assert (ddp.wrong() is None) == (base == "Qwen3-VL-2B")
     assert fsdp.wrong() is None
 
@@ -146,10 +149,10 @@ def test_every_recipe_fits_on_the_machine_that_it_names(name: str) -> None:
     assert planned.machine.gpus == recipe.machine.gpus
     if recipe.grpo and not recipe.model.tiny:
         for memory in (80, 141):
-            here = plan(recipe, Machine(recipe.machine.gpus, memory * GB))
-            state = 16 * sum(here.parameters.values()) / recipe.machine.gpus
-            weights = 2 * sum(here.parameters.values())
-            assert weights + 2 * GB <= here.vllm_share() * memory * GB <= memory * GB - state - 6 * GB
+            machine_plan = plan(recipe, Machine(recipe.machine.gpus, memory * GB))
+            state = 16 * sum(machine_plan.parameters.values()) / recipe.machine.gpus
+            weights = 2 * sum(machine_plan.parameters.values())
+            assert weights + 2 * GB <= machine_plan.vllm_share() * memory * GB <= memory * GB - state - 6 * GB
 
 
 def test_without_room_for_vllm_it_is_said() -> None:
@@ -168,16 +171,16 @@ def test_a_start_that_cannot_fit_is_refused(corpus: tuple[Lake, Release], monkey
 
 @pytest.mark.long
 def test_the_command_says_what_fits_and_what_does_not(tmp_path: Path) -> None:
-    told = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
-    fits = ok(proccorpus(*told, cwd=tmp_path)).json
+    plan_command = ["train", "--recipe", "procvlm_sft_sharded", "--plan", "--format", "json"]
+    fits = ok(proccorpus(*plan_command, cwd=tmp_path)).json
     assert (fits["rows a step"], fits["fits"], fits["machine"]) == (256, "yes", "8 x H100, 80 GB each")
-    one = proccorpus(*told, "--machine", "1x80xA100", cwd=tmp_path)
-    assert one.code == FAILED
-    assert one.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")
+    one_gpu = proccorpus(*plan_command, "--machine", "1x80xA100", cwd=tmp_path)
+    assert one_gpu.code == FAILED
+    assert one_gpu.json["fits"].startswith("109 GB are needed of each of 1 GPUs with 80")
     assert list(tmp_path.iterdir()) == [], "nothing is made"
-    wrong = proccorpus(*told, "--machine", "8xH100", cwd=tmp_path)
+    wrong = proccorpus(*plan_command, "--machine", "8xH100", cwd=tmp_path)
     assert "'8xH100' is no machine: 8x80xH100 are eight of 80 GB" in assert_one_error_line(wrong)
-    unknown = proccorpus(*told[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
+    unknown = proccorpus(*plan_command[:2], "progresslm_grpo:8b", "--plan", cwd=tmp_path)
     assert "has no variant '8b'; it has: 7b, nodes, 7b_nodes" in assert_one_error_line(unknown)
 
 
@@ -191,11 +194,11 @@ def test_what_is_counted_is_what_torch_counts(family: str, learns: str) -> None:
     if learns == "adapter":
         add_adapter(model.backbone, LoraConfig(rank=4, alpha=8))
     batch = transform(item)
-    found = cost(model.backbone)
+    costs = cost(model.backbone)
     # Eager attention calculates what the causal mask then hides.
-    found = replace(found, language_attention=2 * found.language_attention)
+    costs = replace(costs, language_attention=2 * costs.language_attention)
     with FlopCounterMode(display=False) as counter:
         text, *_ = losses(None, model(batch, with_text=True), batch)
         if learns != "nothing":
             text.backward()
-    assert found.of(batch) == pytest.approx(counter.get_total_flops(), rel=0.03)
+    assert costs.of(batch) == pytest.approx(counter.get_total_flops(), rel=0.03)

@@ -14,12 +14,12 @@ from training.recipe import load_recipe
 
 @pytest.mark.parametrize("name", ["laptop_oneshot", "tiny_oneshot"])
 def test_a_recipe_that_begins_with_any_model_says_what_it_can(name: str, capsys: pytest.CaptureFixture[str]):
-    done = called(capsys, "train", "--recipe", name, "--plan", "--format", "json")
-    assert done.code == 0
+    result = called(capsys, "train", "--recipe", name, "--plan", "--format", "json")
+    assert result.code == 0
     recipe = load_recipe(name, begins=False)
-    assert done.json["steps"] == recipe.train.steps
-    assert recipe.train.batch in (done.json.get("windows a step"), done.json.get("rows a step of one GPU"))
-    assert done.json["parameters"] == "not known: --model PATH says it, of a checkpoint"
+    assert result.json["steps"] == recipe.train.steps
+    assert recipe.train.batch in (result.json.get("windows a step"), result.json.get("rows a step of one GPU"))
+    assert result.json["parameters"] == "not known: --model PATH says it, of a checkpoint"
 
 
 def test_a_laptop_model_has_its_own_figures_and_fits(tmp_path: Path):

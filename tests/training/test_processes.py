@@ -38,24 +38,24 @@ def recipe_of(name: str, taught: Path) -> Recipe:
         }
         return Recipe.model_validate({"name": name, "kind": "grpo"} | sections)
     if name not in NAMES[:4]:  # built in, with noise where they have it
-        of = small(name, distributed="fsdp", lr=1e-3)
-        return of.model_copy(update={"lora": None})
+        base_recipe = small(name, distributed="fsdp", lr=1e-3)
+        return base_recipe.model_copy(update={"lora": None})
     distributed = "none" if name == "copies" else "fsdp"
     lora = LORA | {"dropout": 0.1} if name == "lora" else None
     head = {"noise": 0.1, "dropout": 0.1}
     return recipe(name, lora=lora, head=head, train={**SETTINGS, "distributed": distributed})
 
 
-def curve(lake: Lake, release: Release, of: Recipe, resume: bool = False) -> list[Point]:
-    return list(train(lake, release, of, resume=resume).curve)
+def curve(lake: Lake, release: Release, run_recipe: Recipe, resume: bool = False) -> list[Point]:
+    return list(train(lake, release, run_recipe, resume=resume).curve)
 
 
-def killed_curve(lake: Lake, release: Release, of: Recipe) -> list[Point]:
+def killed_curve(lake: Lake, release: Release, run_recipe: Recipe) -> list[Point]:
     """Of a run that is killed as soon as its first checkpoint is being written."""
-    seen: list[Point] = []
+    points: list[Point] = []
 
     def write(writer: StepWriter, state: TrainerState, tensors: dict[str, torch.Tensor]) -> None:
-        seen.extend(Point(**p) for p in state.curve)
+        points.extend(Point(**p) for p in state.curve)
         wrote(writer, state, tensors)
         for tensor in tensors.values():
             torch.zero_(getattr(tensor, "_local_tensor", tensor))  # training goes on meanwhile, in the same memory
@@ -64,8 +64,8 @@ def killed_curve(lake: Lake, release: Release, of: Recipe) -> list[Point]:
     wrote = StepWriter.write
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(KilledError):
         patch.setattr(StepWriter, "write", write)
-        train(lake, release, of)
-    return seen
+        train(lake, release, run_recipe)
+    return points
 
 
 def numbers(points: list[Point]) -> list[list[float]]:
@@ -92,16 +92,16 @@ def of_two(space: Path, taught: Path) -> dict[str, Any]:
     lake, result = Lake(Workspace(space)), {}
     release = get_release(lake)
     for name in NAMES:
-        of = recipe_of(name, taught)
-        alone = curve(lake, release, of, resume=True)
-        steps = lake.workspace.root / "models" / f"{training_run_id(of, release)}.steps"
-        whole = curve(lake, release, of)
-        killed = killed_curve(lake, release, of)
+        run_recipe = recipe_of(name, taught)
+        alone = curve(lake, release, run_recipe, resume=True)
+        steps = lake.workspace.root / "models" / f"{training_run_id(run_recipe, release)}.steps"
+        whole = curve(lake, release, run_recipe)
+        killed = killed_curve(lake, release, run_recipe)
         torch.distributed.barrier()
         if torch.distributed.get_rank() == 0:
             shutil.copytree(steps, steps.with_name(f"{name}-kept.steps"))
         torch.distributed.barrier()
-        resumed = curve(lake, release, of, resume=True)
+        resumed = curve(lake, release, run_recipe, resume=True)
         result[name] = [numbers(points) for points in (alone, whole, killed, resumed)]
     return result | {"divided": kinds}
 
@@ -117,26 +117,26 @@ def test_two_processes_learn_as_one_does(made: tuple[Lake, Release, Path]) -> No
     lake, release, taught = made
     with pytest.MonkeyPatch.context() as patch:
         sample_by_place(patch)
-        begun = {name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES}
-        said = in_two_processes(of_two, lake.workspace.root, taught)
+        first_curves = {name: killed_curve(lake, release, recipe_of(name, taught)) for name in NAMES}
+        results = in_two_processes(of_two, lake.workspace.root, taught)
         for name in NAMES:
-            of = recipe_of(name, taught)
-            alone, whole, killed, resumed = said[name]
+            run_recipe = recipe_of(name, taught)
+            alone, whole, killed, resumed = results[name]
             assert resumed == whole, name  # to the last digit
             assert killed == whole[:2], name
             # Two go on with what one began: the first steps are those of one.
-            assert alone[:2] == numbers(begun[name]), name
-            close(alone, numbers(curve(lake, release, of)), name)
+            assert alone[:2] == numbers(first_curves[name]), name
+            close(alone, numbers(curve(lake, release, run_recipe)), name)
             # One goes on with what two began.
-            steps = lake.workspace.root / "models" / f"{training_run_id(of, release)}.steps"
+            steps = lake.workspace.root / "models" / f"{training_run_id(run_recipe, release)}.steps"
             shutil.rmtree(steps)
             steps.with_name(f"{name}-kept.steps").rename(steps)
             assert load_state(saved_steps(steps)[-1]).begun_by == 2
-            close(numbers(curve(lake, release, of, resume=True)), whole, name)
-    assert said["divided"].count(True) > said["divided"].count(False) > 0
+            close(numbers(curve(lake, release, run_recipe, resume=True)), whole, name)
+    assert results["divided"].count(True) > results["divided"].count(False) > 0
 
 
 def close(a: list[list[float]], b: list[list[float]], name: str) -> None:
     assert len(a) == len(b) == SETTINGS["steps"]
-    for one, other in zip(a, b, strict=True):
-        assert one == pytest.approx(other, abs=1e-5), name
+    for actual, expected in zip(a, b, strict=True):
+        assert actual == pytest.approx(expected, abs=1e-5), name

@@ -89,8 +89,8 @@ def test_a_prompt_of_rl_finds_its_pictures_on_this_machine(tmp_path: Path, root:
     assert truth_of(sample) == Truth(1, 8.0, 5)
     assert sample.pictures == shown(root, 0, 80, 15)
     in_parts = [{"type": "text", "text": "Goal\n"}, *[{"type": "image"}] * 3, {"type": "text", "text": "\nNow?"}]
-    told = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
-    assert read(tmp_path, root, told).row["question"] == "Goal\n<image><image><image>\nNow?"
+    prompt_row = PROMPT | {"user_prompt": "Goal\n\nNow?", "messages": in_parts}
+    assert read(tmp_path, root, prompt_row).row["question"] == "Goal\n<image><image><image>\nNow?"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

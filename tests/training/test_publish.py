@@ -50,8 +50,8 @@ def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[L
     folder = saved(lake, release, adapter)
     planned = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW, dry_run=True)
     assert not (tmp_path / "out").exists()
-    done = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
-    assert done == planned
+    published = publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW)
+    assert published == planned
     sent = {p.name for p in (tmp_path / "out").iterdir()}
     assert sent == {p.name for p in folder.iterdir()} | {"README.md", "manifest.json"}
     for path in (tmp_path / "out").iterdir():
@@ -63,8 +63,8 @@ def test_a_folder_tells_nothing_of_this_machine(adapter: bool, released: tuple[L
     assert publish_model(lake, folder, str(tmp_path / "out"), allow=ALLOW).sent == 0
     if not adapter:
         model, processor, _ = load_model(tmp_path / "out")
-        here, same, _ = load_model(folder)
-        assert answers(model, processor)[0].tolist() == answers(here, same)[0].tolist()
+        local_model, same, _ = load_model(folder)
+        assert answers(model, processor)[0].tolist() == answers(local_model, same)[0].tolist()
 
 
 def test_a_laptop_model_names_its_encoder_without_its_folder(released: tuple[Lake, Release], tmp_path: Path) -> None:
@@ -95,8 +95,8 @@ def test_a_model_repository_of_the_hub(released: tuple[Lake, Release]) -> None:
         with pytest.raises(FailedError, match=r"not now.*run again to go on"):
             publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
         assert "manifest.json" not in hub.files
-        done = publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
-        assert (done.sent, done.files) == (0, len(hub.files))
+        published = publish_model(lake, folder, "hf://robots/reward", allow=ALLOW)
+        assert (published.sent, published.files) == (0, len(hub.files))
         manifest = json.loads(hub.files["manifest.json"])
         assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == set(hub.files)
         assert hub.files["model.safetensors"] == (folder / "model.safetensors").read_bytes()

@@ -70,8 +70,8 @@ def test_procvlm_with_its_head(write: Callable, tmp_path: Path) -> None:
     card = convert(tmp_path / "ProcVLM-2B", tmp_path / "out")
     model, loaded, read = load_model(tmp_path / "out")
     assert {p.suffix for p in (tmp_path / "out").iterdir()} == {".json", ".safetensors"}
-    wanted = answers(ProgressModel(backbone, published_head()), processor)
-    for mine, theirs in zip(answers(model, loaded), wanted, strict=True):
+    expected = answers(ProgressModel(backbone, published_head()), processor)
+    for mine, theirs in zip(answers(model, loaded), expected, strict=True):
         torch.testing.assert_close(mine, theirs)
     assert read == card
     assert card["converted_from"] == "ProcVLM-2B"
@@ -104,12 +104,12 @@ def adapted(folder: Path, base: Path) -> Any:
     backbone.name_or_path = str(base)
     settings = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
     torch.manual_seed(2)
-    made = peft.get_peft_model(backbone, settings)
-    for name, parameter in made.named_parameters():
+    peft_model = peft.get_peft_model(backbone, settings)
+    for name, parameter in peft_model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.1)
-    made.save_pretrained(str(folder))
-    return made.merge_and_unload()
+    peft_model.save_pretrained(str(folder))
+    return peft_model.merge_and_unload()
 
 
 @pytest.mark.parametrize("pickled", [False, True])
@@ -137,15 +137,15 @@ def test_an_adapter_without_its_base(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="an adapter for Qwen/Qwen3-VL-2B-Instruct: say --base"):
         convert(tmp_path / "lora", tmp_path / "out")
     backbone, processor = tiny("qwen2_5_vl")  # has no weight of such a name
-    other = write_plain(tmp_path / "other", backbone, processor)
-    write_safetensors(other, all_weights(backbone))
+    other_model = write_plain(tmp_path / "other", backbone, processor)
+    write_safetensors(other_model, all_weights(backbone))
     weights = tmp_path / "lora" / "adapter_model.safetensors"
     torch.save(read_weights(weights) | {"base_model.model.x.lora_A.weight": torch.ones(2)}, weights.with_suffix(".bin"))
     weights.unlink()
     with pytest.raises(
         ModelError, match=r"weights that we do not know: model.language_model.x.lora_A|do not know: x.lora_A"
     ):
-        convert(tmp_path / "lora", tmp_path / "out", other)
+        convert(tmp_path / "lora", tmp_path / "out", other_model)
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ def test_a_pickle_with_code_is_not_run(file: str, checkpoint: Path, tmp_path: Pa
     assert not (tmp_path / "out").exists()
 
 
-def change(path: Path, how: Callable[[dict], None]) -> None:
+def change(path: Path, edit: Callable[[dict], None]) -> None:
     weights = torch.load(path, weights_only=True)
-    how(weights)
+    edit(weights)
     torch.save(weights, path)
 
 

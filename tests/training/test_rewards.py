@@ -41,8 +41,8 @@ PUBLISHED = {
 def test_the_published_reward(name: str) -> None:
     response, truth, *expected = PUBLISHED[name]
     r = published(response, truth)
-    found = [r.overall, r.format, r.score, r.ref, r.ref_error, r.score_error]
-    assert found == pytest.approx(expected, abs=1e-12)
+    reward_values = [r.overall, r.format, r.score, r.ref, r.ref_error, r.score_error]
+    assert reward_values == pytest.approx(expected, abs=1e-12)
 
 
 def test_the_published_reward_does_not_know_na() -> None:

@@ -35,8 +35,8 @@ def seen_and_unseen(home: Path, world: int) -> Recipe:
     )
 
 
-def evaluated(world: int, **more: Any) -> Recipe:
-    return recipe("evaluated", train=FSDP | {"accumulation": 2 // world} | more)
+def evaluated(world: int, **settings: Any) -> Recipe:
+    return recipe("evaluated", train=FSDP | {"accumulation": 2 // world} | settings)
 
 
 def numbers(points: tuple[Point, ...]) -> list[list[float]]:
@@ -58,30 +58,30 @@ def of_two(home: Path) -> dict[str, Any]:
     lake = Lake(Workspace(home / "w"))
     release = get_release(lake)
     # Who reads the weights, and which batches show pictures
-    read, shown = training.backbones.load_backbone, []
+    read, has_patches = training.backbones.load_backbone, []
 
-    def reads(*args: Any, **more: Any) -> Any:
+    def reads(*args: Any, **kwargs: Any) -> Any:
         if rank:
             raise ModelError("this process reads the weights")
-        return read(*args, **more)
+        return read(*args, **kwargs)
 
     placed = loop.placed
 
     def noted(parts: Any, device: Any) -> Any:
-        shown.append(["patches" in part.batch for part in parts])
+        has_patches.append(["patches" in part.batch for part in parts])
         return placed(parts, device)
 
     training.backbones.load_backbone, loop.placed = reads, noted
     unseen = train(lake, release, seen_and_unseen(home, 2))
     result["unseen"] = numbers(unseen.curve)
     result["stored"] = stored(unseen)
-    result["shown"] = gather_object([shown])
+    result["shown"] = gather_object([has_patches])
     training.backbones.load_backbone, loop.placed = read, placed
 
     # Evaluated and not
     result["plain"] = numbers(train(lake, release, evaluated(2)).curve)
-    of = evaluated(2, **EVERY)
-    run = train(lake, release, of, scorer=scorer_of(lake, release, of))
+    run_recipe = evaluated(2, **EVERY)
+    run = train(lake, release, run_recipe, scorer=scorer_of(lake, release, run_recipe))
     result["evaluated"] = numbers(run.curve)
     result["best"] = read_card(run.checkpoint.with_name(f"{run.id}.best"))["held_out"]
 
@@ -114,25 +114,27 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Lake, Release]
 @pytest.mark.slow
 def test_two_processes_with_a_part_of_the_model_each(made: tuple[Path, Lake, Release]) -> None:
     home, lake, release = made
-    said = in_two_processes(of_two, home)
+    results = in_two_processes(of_two, home)
     # One process had pictures where the other had none, and no one waited: the losses are those of one process.
-    first, second = said["shown"]
-    assert any(one != other for one, other in zip(first, second, strict=True))
+    first, second = results["shown"]
+    assert any(one_run != second_part for one_run, second_part in zip(first, second, strict=True))
     alone = train(lake, release, seen_and_unseen(home, 1))
-    for step, expected in zip(said["unseen"], numbers(alone.curve), strict=True):
+    for step, expected in zip(results["unseen"], numbers(alone.curve), strict=True):
         assert step == pytest.approx(expected, abs=1e-5)
     # The output layer, which is the embedding of tokens, is stored once
-    assert said["stored"] == stored(alone)
+    assert results["stored"] == stored(alone)
     # Evaluation leaves the losses as they are to the last digit, and says what one process would.
-    assert [step[:2] for step in said["evaluated"]] == [step[:2] for step in said["plain"]]
-    of = evaluated(1, **EVERY)
-    one = train(lake, release, of, scorer=scorer_of(lake, release, of))
-    for step, expected in zip(said["evaluated"], numbers(one.curve), strict=True):
+    assert [step[:2] for step in results["evaluated"]] == [step[:2] for step in results["plain"]]
+    run_recipe = evaluated(1, **EVERY)
+    one_run = train(lake, release, run_recipe, scorer=scorer_of(lake, release, run_recipe))
+    for step, expected in zip(results["evaluated"], numbers(one_run.curve), strict=True):
         assert step == pytest.approx(expected, abs=1e-5)
-    assert said["best"] == pytest.approx(read_card(one.checkpoint.with_name(f"{one.id}.best"))["held_out"], abs=1e-5)
+    assert results["best"] == pytest.approx(
+        read_card(one_run.checkpoint.with_name(f"{one_run.id}.best"))["held_out"], abs=1e-5
+    )
     # Both end with the same words, which name samples of the second process alone.
-    words, others = said["words"]
-    assert words == others
+    words, other_words = results["words"]
+    assert words == other_words
     assert words.startswith("the loss is inf at step 0")
-    named = words.rpartition("Its samples: ")[2].split(", ")
-    assert len(named) == FSDP["batch"]
+    sample_names = words.rpartition("Its samples: ")[2].split(", ")
+    assert len(sample_names) == FSDP["batch"]

@@ -67,9 +67,9 @@ def test_an_adapter_that_could_not_be_saved_is_said_before_training(
     """As by transformers 5.24.0 and peft 0.21.2, which raised when the training was over."""
     monkeypatch.setattr(backbones, "MIN_PEFT_VERSION", "99.0")
     steps: list[Point] = []
-    of = recipe("unsaved", lora={"rank": 4, "alpha": 8})
+    run_recipe = recipe("unsaved", lora={"rank": 4, "alpha": 8})
     with pytest.raises(ModelError, match=r"^transformers [\d.]+ saves adapters only with peft 99\.0 or newer, and "):
-        train(*corpus, of, steps.append)
+        train(*corpus, run_recipe, steps.append)
     assert steps == []
     # What has no adapter is trained
     train(*corpus, recipe("saved", train={"steps": 1}), steps.append)
@@ -83,17 +83,17 @@ MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("tiny_lora", "ti
 def test_each_class_of_recipe_and_its_resume(corpus: tuple[Lake, Release], name: str) -> None:
     lake, release = corpus
     dropout = {"head": {"dropout": 0.1, "noise": 0.1}, "train": {"save_every": 2}, "data": {"augment": True}}
-    of = recipe(name, **dropout) if name == "tiny_full" else load_recipe(name)
-    whole = train(lake, release, of)
+    run_recipe = recipe(name, **dropout) if name == "tiny_full" else load_recipe(name)
+    whole = train(lake, release, run_recipe)
     steps = whole.checkpoint.with_name(f"{whole.id}.steps")
     assert kinds(whole.checkpoint) == kinds(steps) == {".json", ".safetensors"}
     losses = [p.loss for p in whole.curve]
-    again = killed_and_resumed(lake, release, of, at=3)
-    assert [p.loss for p in again.curve] == pytest.approx(losses, abs=1e-6)
-    assert [p.samples for p in again.curve] == [p.samples for p in whole.curve]
+    resumed_run = killed_and_resumed(lake, release, run_recipe, kill_step=3)
+    assert [p.loss for p in resumed_run.curve] == pytest.approx(losses, abs=1e-6)
+    assert [p.samples for p in resumed_run.curve] == [p.samples for p in whole.curve]
 
-    model, processor, card = load_model(again.checkpoint)
-    assert (card["release"], card["recipe"]["name"], card["samples"]) == ("bars1", name, again.samples)
+    model, processor, card = load_model(resumed_run.checkpoint)
+    assert (card["release"], card["recipe"]["name"], card["samples"]) == ("bars1", name, resumed_run.samples)
     with torch.inference_mode():
         progress = model(Transform(processor)(make_items(2))).progress
     assert ((progress > 0) & (progress < 1)).all()
@@ -121,10 +121,10 @@ SHIPPED = (
 def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[Lake, Release], name: str) -> None:
     """On a tiny model; rows of 16 samples make more than the two steps after which it is killed."""
     lake, release = corpus
-    of = small(name)
-    whole = train(lake, release, of)
-    again = killed_and_resumed(lake, release, of, at=3)
-    assert [(p.loss, p.gradient_norm, p.samples) for p in again.curve] == [
+    run_recipe = small(name)
+    whole = train(lake, release, run_recipe)
+    resumed_run = killed_and_resumed(lake, release, run_recipe, kill_step=3)
+    assert [(p.loss, p.gradient_norm, p.samples) for p in resumed_run.curve] == [
         (p.loss, p.gradient_norm, p.samples) for p in whole.curve
     ]
 
@@ -133,35 +133,37 @@ def test_a_shipped_recipe_goes_on_within_a_window_to_the_last_bit(corpus: tuple[
 def test_the_second_stage_has_longer_rows_and_is_gone_on_with(corpus: tuple[Lake, Release], at: int) -> None:
     data = {"packing": True, "window": 16, "sequence_length": 128, "longer_length": 384, "longer_from": 0.5}
     settings = {"steps": 6, "batch": 1, "accumulation": 2, "save_every": 1}
-    of = recipe(f"stages{at}", data=data, head={"noise": 0.1}, train=settings)
-    whole = train(*corpus, of)
+    run_recipe = recipe(f"stages{at}", data=data, head={"noise": 0.1}, train=settings)
+    whole = train(*corpus, run_recipe)
     tokens = np.diff([0, *(p.tokens for p in whole.curve)])
     assert max(tokens[:3]) <= 2 * 128 < min(tokens[3:])
-    again = killed_and_resumed(*corpus, of, at=at)
-    assert [(p.loss, p.tokens) for p in again.curve] == [(p.loss, p.tokens) for p in whole.curve]
+    resumed_run = killed_and_resumed(*corpus, run_recipe, kill_step=at)
+    assert [(p.loss, p.tokens) for p in resumed_run.curve] == [(p.loss, p.tokens) for p in whole.curve]
 
 
 def test_what_is_frozen_stays_and_what_is_not_moves(corpus: tuple[Lake, Release]) -> None:
     lake, release = corpus
     sizes: dict[str, dict[str, bool]] = {}
-    for name, of in {
+    for name, part_recipe in {
         "head": load_recipe("tiny_head"),
         "language": recipe("frozen_vision", train={"vision_lr": 0, "merger_lr": 0, "warmup": 0.1}),
     }.items():
-        runs = [of.model_copy(update={"train": of.train.model_copy(update={"steps": n})}) for n in (1, 3)]
+        runs = [
+            part_recipe.model_copy(update={"train": part_recipe.train.model_copy(update={"steps": n})}) for n in (1, 3)
+        ]
         first, last = (load_model(train(lake, release, r).checkpoint)[0].state_dict() for r in runs)
-        moved = {k for k in first if not torch.equal(first[k], last[k])}
-        sizes[name] = {part: any(part in k for k in moved) for part in ("head.", "visual", "language_model")}
+        moved_names = {k for k in first if not torch.equal(first[k], last[k])}
+        sizes[name] = {part: any(part in k for k in moved_names) for part in ("head.", "visual", "language_model")}
     assert sizes == {
         "head": {"head.": True, "visual": False, "language_model": False},
         "language": {"head.": True, "visual": False, "language_model": True},
     }
 
 
-def fit(model: ProgressModel, transform: Transform, items: list[Item], of: Recipe) -> list[Point]:
+def fit(model: ProgressModel, transform: Transform, items: list[Item], run_recipe: Recipe) -> list[Point]:
     """Train on items that lie in memory."""
-    stream = BatchStream([_Items(items)], transform, of)
-    trainer = Trainer(model, stream, of)
+    stream = BatchStream([_Items(items)], transform, run_recipe)
+    trainer = Trainer(model, stream, run_recipe)
     trainer.run(lambda point: None, lambda: None)
     return trainer.curve
 
@@ -182,8 +184,8 @@ class _Items(RowSource):
 def test_eight_samples_are_learnt_by_heart(family: str) -> None:
     items = make_items()
     model, transform = make_parts(items, family, seed=1)
-    of = recipe(family=family, train={"steps": 70, "batch": 8, "lr": 4e-3, "warmup": 0.1, "beta2": 0.98})
-    curve = fit(model, transform, items, of)
+    run_recipe = recipe(family=family, train={"steps": 70, "batch": 8, "lr": 4e-3, "warmup": 0.1, "beta2": 0.98})
+    curve = fit(model, transform, items, run_recipe)
     assert np.mean([p.loss for p in curve[-5:]]) < 0.1 * curve[0].loss
     with torch.inference_mode():
         learnt = model(transform(items)).progress
@@ -200,18 +202,18 @@ def test_accumulated_packed_and_whole_batches_make_the_same_step() -> None:
         {"train": {"batch": 2}, "data": {"packing": True, "window": 8, "sequence_length": 300}},
     ):
         model, transform = make_parts(items, seed=3)
-        of = recipe(**{**changes, "train": changes["train"] | {"steps": 2, "schedule": "constant"}})
-        curves.append([(p.loss, p.gradient_norm, p.samples) for p in fit(model, transform, items, of)])
+        run_recipe = recipe(**{**changes, "train": changes["train"] | {"steps": 2, "schedule": "constant"}})
+        curves.append([(p.loss, p.gradient_norm, p.samples) for p in fit(model, transform, items, run_recipe)])
     for curve in curves[1:]:
         for step, expected in zip(curve, curves[0], strict=True):
             assert step == pytest.approx(expected, rel=1e-4)
 
 
 def test_schedules() -> None:
-    of = recipe(train={"warmup": 0.1}).train
-    assert [share_of_rate(x, of) for x in (0, 0.05, 0.1)] == pytest.approx([0, 0.5, 1])
-    assert share_of_rate(0.55, of) == pytest.approx(0.5)
-    assert share_of_rate(1.0, of) == pytest.approx(0)
+    train_settings = recipe(train={"warmup": 0.1}).train
+    assert [share_of_rate(x, train_settings) for x in (0, 0.05, 0.1)] == pytest.approx([0, 0.5, 1])
+    assert share_of_rate(0.55, train_settings) == pytest.approx(0.5)
+    assert share_of_rate(1.0, train_settings) == pytest.approx(0)
     linear = recipe(train={"schedule": "linear"}).train
     assert share_of_rate(0.25, linear) == pytest.approx(0.75)
 
@@ -232,8 +234,8 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
 def test_all_samples_of_a_step_are_named_where_the_gradient_alone_is_none() -> None:
     items = make_items()
     model, transform = make_parts(items)
-    of = recipe(train={"batch": 2, "accumulation": 4})
-    trainer = Trainer(model, BatchStream([_Items(items)], transform, of), of)
+    run_recipe = recipe(train={"batch": 2, "accumulation": 4})
+    trainer = Trainer(model, BatchStream([_Items(items)], transform, run_recipe), run_recipe)
     next(trainer.plain.parameters()).register_hook(lambda gradient: gradient * float("nan"))
     with pytest.raises(TrainingError) as e:
         trainer.run(lambda point: None, lambda: None)
@@ -317,8 +319,8 @@ def write_half(folder: Path) -> None:
 
 def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) -> None:
     lake, release = corpus
-    of = recipe("half", train={"save_every": 1, "keep": 9})
-    run = train(lake, release, of)
+    run_recipe = recipe("half", train={"save_every": 1, "keep": 9})
+    run = train(lake, release, run_recipe)
     steps = run.checkpoint.with_name(f"{run.id}.steps")
     write_half(steps / "step-00000009")
     assert [p.name for p in saved_steps(steps)] == ["step-00000001", "step-00000002", "step-00000003"]
@@ -327,14 +329,14 @@ def test_resume_never_takes_what_was_half_written(corpus: tuple[Lake, Release]) 
     state = saved_steps(steps)[-1] / "state.json"
     state.write_text(state.read_text()[:100])
     with pytest.raises(ModelError, match=r"^cannot resume from .*step-00000003"):
-        train(lake, release, of, resume=True)
+        train(lake, release, run_recipe, resume=True)
 
 
 def test_a_step_stays_what_it_is_with_other_processes() -> None:
-    of = recipe(train={"accumulation": 2})
-    assert [batches_each(of, 3, world) for world in (1, 2, 3, 6)] == [6, 3, 2, 1]
+    run_recipe = recipe(train={"accumulation": 2})
+    assert [batches_each(run_recipe, 3, world) for world in (1, 2, 3, 6)] == [6, 3, 2, 1]
     with pytest.raises(TrainingError, match=r"begun by 3 processes .* the 6 batches .* take one of 1, 2, 3, 6"):
-        batches_each(of, 3, 4)
+        batches_each(run_recipe, 3, 4)
 
 
 def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path: Path) -> None:
@@ -344,12 +346,12 @@ def test_a_checkpoint_of_another_model_or_with_a_hole_is_refused(tmp_path: Path)
     writer.write(TrainerState(1, 0, 0, 1, {}, [], []), learning_tensors(model, optimizer))
     writer.wait()
     (folder,) = saved_steps(tmp_path)
-    other, _ = make_parts(make_items(), head=HeadConfig(done_weight=0))
+    other_model, _ = make_parts(make_items(), head=HeadConfig(done_weight=0))
     with pytest.raises(
         ModelError,
         match=r"step-00000001: it is of another model: head\.\S+ is .* there, missing here$",
     ):
-        read_tensors(folder, other, torch.optim.AdamW(other.parameters()))
+        read_tensors(folder, other_model, torch.optim.AdamW(other_model.parameters()))
     next(folder.glob("*.safetensors")).write_bytes(b"cut")
     with pytest.raises(ModelError, match=r"^cannot resume from .*step-00000001: [^\n]*$"):
         read_tensors(folder, model, optimizer)
@@ -359,7 +361,7 @@ def test_a_checkpoint_that_fails_midway_never_looks_whole(tmp_path: Path, monkey
     model, _ = make_parts(make_items())
     tensors = learning_tensors(model, torch.optim.AdamW(model.parameters()))
 
-    def full(*args: Any, **more: Any) -> bytes:
+    def full(*args: Any, **kwargs: Any) -> bytes:
         raise OSError("No space left on device")
 
     writer = StepWriter(tmp_path, keep=2)
@@ -385,10 +387,10 @@ def test_checkpoints_are_kept_by_number_and_by_size(tmp_path: Path) -> None:
             (folder / "state.json").write_text("{}")
             (folder / "shard.safetensors").write_bytes(bytes(1_000_000))
 
-    for keep, left in ((3, [2, 3, 4]), (1, [4])):
+    for keep, steps_left in ((3, [2, 3, 4]), (1, [4])):
         fill()
         remove_old(tmp_path, keep)
-        assert [p.name for p in saved_steps(tmp_path)] == [f"step-{step:08d}" for step in left]
+        assert [p.name for p in saved_steps(tmp_path)] == [f"step-{step:08d}" for step in steps_left]
 
 
 def test_a_card_takes_scores_and_is_read_by_people(corpus: tuple[Lake, Release]) -> None:

@@ -24,19 +24,19 @@ def test_a_split_that_moved_between_releases(lake: Lake) -> None:
     assert held_out
     card = {"trained_on": seen_by_release(lake, release).as_json()}
     lake.con.execute(SWAPPED)
-    again = create_release(lake, "r2", allow=["unknown"])
-    assert seen_among(lake, card, again, trained).episodes == trained
-    assert seen_among(lake, card, again, held_out).episodes == set()
-    seen = seen_among(lake, card, again, trained | held_out)
-    assert seen.by_slice({"all": trained | held_out, "split test_id": held_out}) == {
+    second_release = create_release(lake, "r2", allow=["unknown"])
+    assert seen_among(lake, card, second_release, trained).episodes == trained
+    assert seen_among(lake, card, second_release, held_out).episodes == set()
+    seen_episodes = seen_among(lake, card, second_release, trained | held_out)
+    assert seen_episodes.by_slice({"all": trained | held_out, "split test_id": held_out}) == {
         "all": len(trained),
         "split test_id": 0,
     }
     # Also once the release that it was trained on is gone
     delete_release(lake, "r1")
-    assert seen_among(lake, card, again, trained | held_out) == seen
-    assert f"{len(trained)} of the 5 held-out episodes were trained on" in seen_text(seen, 5, "r1")
-    assert "never saw" in seen_text(seen_among(lake, card, again, held_out), 3, "r1")
+    assert seen_among(lake, card, second_release, trained | held_out) == seen_episodes
+    assert f"{len(trained)} of the 5 held-out episodes were trained on" in seen_text(seen_episodes, 5, "r1")
+    assert "never saw" in seen_text(seen_among(lake, card, second_release, held_out), 3, "r1")
 
 
 def test_one_id_is_enough_recording_or_contents(lake: Lake) -> None:
@@ -47,26 +47,28 @@ def test_one_id_is_enough_recording_or_contents(lake: Lake) -> None:
         "WHERE episode_index = 3"
     )
     assert {recording, content} <= ids_of(lake, [("tiny", 3)])["tiny", 3]
-    for known in (recording, content):
-        card = {"trained_on": TrainedOn(frozenset([known])).as_json()}
+    for known_ids in (recording, content):
+        card = {"trained_on": TrainedOn(frozenset([known_ids])).as_json()}
         assert seen_among(lake, card, release, [("tiny", 2), ("tiny", 3)]).episodes == {("tiny", 3)}
 
 
 def test_a_model_of_an_earlier_version_is_judged_by_its_release(lake: Lake) -> None:
     release = create_release(lake, "r1", allow=["unknown"])
-    every = lake.rows("SELECT dataset, episode_index FROM splits")
+    all_episodes = lake.rows("SELECT dataset, episode_index FROM splits")
     card = {"release": "r1", "release_hash": release.config_hash}
-    held = {(dataset, index) for dataset, index in every}
-    shown = seen_among(lake, card, release, held)
-    assert shown.is_all
-    assert shown.episodes == set(lake.rows("SELECT DISTINCT dataset, episode_index FROM samples WHERE split = 'train'"))
-    other = seen_among(lake, card | {"release_hash": "0" * 64}, release, held)
-    assert (other.episodes, other.is_all) == (set(), False)
-    assert other.by_slice({"all": held}) == {}
-    assert "cannot be told" in seen_text(other, 5, "r1")
+    keys = {(dataset, index) for dataset, index in all_episodes}
+    shown_seen = seen_among(lake, card, release, keys)
+    assert shown_seen.is_all
+    assert shown_seen.episodes == set(
+        lake.rows("SELECT DISTINCT dataset, episode_index FROM samples WHERE split = 'train'")
+    )
+    other_seen = seen_among(lake, card | {"release_hash": "0" * 64}, release, keys)
+    assert (other_seen.episodes, other_seen.is_all) == (set(), False)
+    assert other_seen.by_slice({"all": keys}) == {}
+    assert "cannot be told" in seen_text(other_seen, 5, "r1")
     # What is known of a model that also saw other things counts
     partly = (UNKNOWN | seen_of(lake, [("tiny", 3)])).as_json()
-    seen = seen_among(lake, {"trained_on": partly}, release, held)
-    assert seen.by_slice({"all": held}) == {"all": 1}
-    assert "1 of the 5" in seen_text(seen, 5, None)
-    assert "cannot be told" in seen_text(seen, 5, None)
+    seen_episodes = seen_among(lake, {"trained_on": partly}, release, keys)
+    assert seen_episodes.by_slice({"all": keys}) == {"all": 1}
+    assert "1 of the 5" in seen_text(seen_episodes, 5, None)
+    assert "cannot be told" in seen_text(seen_episodes, 5, None)

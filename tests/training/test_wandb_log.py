@@ -40,30 +40,30 @@ def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("wandb", None)
 
 
-def lines(said: Path) -> list[dict]:
-    found = [json.loads(line) for line in said.read_text().splitlines()]
-    said.unlink()
-    return found
+def lines(log_file: Path) -> list[dict]:
+    records = [json.loads(line) for line in log_file.read_text().splitlines()]
+    log_file.unlink()
+    return records
 
 
 def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     said: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lake, release = make_release(tmp_path / "w", held_out=2)
-    of = recipe("sent", train={"save_every": 2, "evaluate_every": 2})
+    run_recipe = recipe("sent", train={"save_every": 2, "evaluate_every": 2})
 
     with pytest.raises(KilledError):
-        reward_model_step(lake, release, of, always=True, on_step=kill_at(2), wandb=True)
-    begun, *points, end = lines(said)
-    assert begun["init"]["project"] == "proccorpus"
-    assert begun["init"]["dir"] == str(tmp_path / "w" / "wandb")
-    assert begun["init"]["config"]["train"]["save_every"] == 2
+        reward_model_step(lake, release, run_recipe, always=True, on_step=kill_at(2), wandb=True)
+    begin_record, *points, end = lines(said)
+    assert begin_record["init"]["project"] == "proccorpus"
+    assert begin_record["init"]["dir"] == str(tmp_path / "w" / "wandb")
+    assert begin_record["init"]["config"]["train"]["save_every"] == 2
     assert [p["step"] for p in points] == [0, 1, 2]
     assert end == {"finish": 1}
 
-    outcome = reward_model_step(lake, release, of, always=True, resume=True, wandb=True)
+    outcome = reward_model_step(lake, release, run_recipe, always=True, resume=True, wandb=True)
     resumed, *points, end = lines(said)
-    assert resumed["init"]["id"] == begun["init"]["id"]
+    assert resumed["init"]["id"] == begin_record["init"]["id"]
     assert resumed["init"]["name"] == outcome.numbers["training_run"]
     curve = json.loads((outcome.files[0] / "curve.json").read_text())[2:]
     assert [(p["step"], p["log"]["train/loss"]) for p in points] == [(p["step"], p["loss"]) for p in curve]
@@ -71,10 +71,10 @@ def test_every_point_is_sent_and_a_run_that_goes_on_is_the_same_one(
     assert end == {"finish": 0}
 
     monkeypatch.setenv("WANDB_PROJECT", "other")
-    begin_wandb(tmp_path / "w" / "wandb", begun["init"]["name"], {}, goes_on=False)
-    (anew,) = lines(said)
-    assert anew["init"]["id"] != begun["init"]["id"]
-    assert anew["init"]["project"] == "other"
+    begin_wandb(tmp_path / "w" / "wandb", begin_record["init"]["name"], {}, goes_on=False)
+    (fresh_record,) = lines(said)
+    assert fresh_record["init"]["id"] != begin_record["init"]["id"]
+    assert fresh_record["init"]["project"] == "other"
     # Only the first of several processes tells.
     monkeypatch.setenv("RANK", "1")
     with pytest.raises(KilledError):

@@ -25,8 +25,8 @@ OWN_SERVERS = ("test_lifecycle", "test_merged_model")
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here is for a real server; those that start their own come first, so that one runs at a time."""
-    here = [item for item in items if HERE in item.path.parents]
-    for item in here:
+    own_items = [item for item in items if HERE in item.path.parents]
+    for item in own_items:
         item.add_marker("vllm")
     items.sort(key=lambda item: HERE in item.path.parents and item.path.stem not in OWN_SERVERS)
 
@@ -53,5 +53,5 @@ def pictures() -> list[Image]:
     source = Source(DatasetConfig(name="sim_short", source=str(SAMPLES / "sim_short")))
     episode = read_episode(source, list_episodes(source).records[0])
     camera = episode.record.videos[0].camera
-    every = round(episode.record.fps)
-    return [Image.of(encode_jpeg(p.rgb(), 480)[0]) for k, _, p in episode.frames(camera) if k % every == 0]
+    stride = round(episode.record.fps)
+    return [Image.of(encode_jpeg(p.rgb(), 480)[0]) for k, _, p in episode.frames(camera) if k % stride == 0]

@@ -28,7 +28,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
     return lake, create_release(lake, "r1")
 
 
-def evaluated(corpus: tuple[Lake, Release], server: VllmServer, runner: str, out: Path, **more: object) -> Evaluation:
+def evaluated(
+    corpus: tuple[Lake, Release], server: VllmServer, runner: str, out: Path, **runner_options: object
+) -> Evaluation:
     lake, release = corpus
     endpoint = () if runner == "transformers" else (server.url,)
     options = EvaluationOptions(
@@ -37,7 +39,7 @@ def evaluated(corpus: tuple[Lake, Release], server: VllmServer, runner: str, out
         endpoint=endpoint,
         max_tokens=TOKENS,
         out=out,
-        **more,  # type: ignore[arg-type]
+        **runner_options,  # type: ignore[arg-type]
     )
     folder = server.model_dir if runner == "transformers" else None
     return evaluate_benchmark(lake, options, RunnerConfig(server.name, options, folder, longest_px=96), release)
@@ -57,26 +59,26 @@ def test_transformers_and_the_server_say_the_same(
     corpus: tuple[Lake, Release], vllm_server: VllmServer, tmp_path: Path
 ) -> None:
     evaluated(corpus, vllm_server, "transformers", tmp_path / "t.jsonl")
-    before = vllm_server.requests()
+    requests_before = vllm_server.requests()
     evaluated(corpus, vllm_server, "vllm", tmp_path / "v.jsonl")
-    here, there = responses(tmp_path / "t.jsonl"), responses(tmp_path / "v.jsonl")
-    assert list(here) == list(there)
-    asked = vllm_server.requests() - before
+    local_rows, server_responses = responses(tmp_path / "t.jsonl"), responses(tmp_path / "v.jsonl")
+    assert list(local_rows) == list(server_responses)
+    num_asked = vllm_server.requests() - requests_before
     (sent,) = corpus[0].rows("SELECT count(*), count(DISTINCT call_key) FROM vlm_calls WHERE stage = 'eval'")
-    assert sent == (asked, asked), "equal questions are asked once"
-    assert 0.8 * len(here) < asked <= len(here)
-    assert [r["prompt_tokens"] for r in here.values()] == [r["prompt_tokens"] for r in there.values()]
-    shares = [common(here[k]["response"], there[k]["response"]) for k in here]
+    assert sent == (num_asked, num_asked), "equal questions are asked once"
+    assert 0.8 * len(local_rows) < num_asked <= len(local_rows)
+    assert [r["prompt_tokens"] for r in local_rows.values()] == [r["prompt_tokens"] for r in server_responses.values()]
+    shares = [common(local_rows[k]["response"], server_responses[k]["response"]) for k in local_rows]
     equal = sum(s == 1 for s in shares) / len(shares)
     before_parting = sum(shares) / len(shares)
-    print(f"{len(here)} questions: {equal:.0%} word for word, {before_parting:.0%} of the text before they part")
-    for k in here:
-        if here[k]["response"] != there[k]["response"]:
-            print(repr(here[k]["response"]), repr(there[k]["response"]))
+    print(f"{len(local_rows)} questions: {equal:.0%} word for word, {before_parting:.0%} of the text before they part")
+    for k in local_rows:
+        if local_rows[k]["response"] != server_responses[k]["response"]:
+            print(repr(local_rows[k]["response"]), repr(server_responses[k]["response"]))
     assert equal >= 0.8
     evaluated(corpus, vllm_server, "vllm", tmp_path / "again.jsonl")
-    assert vllm_server.requests() - before == asked  # another file, the same answers: from the store
-    assert responses(tmp_path / "again.jsonl").keys() == there.keys()
+    assert vllm_server.requests() - requests_before == num_asked  # another file, the same answers: from the store
+    assert responses(tmp_path / "again.jsonl").keys() == server_responses.keys()
 
 
 def test_baselines_with_the_same_model_stand_beside_it(
@@ -84,5 +86,5 @@ def test_baselines_with_the_same_model_stand_beside_it(
 ) -> None:
     only = {"part": ("procvqa_c",), "limit": 6, "baselines": ("direct",)}
     for runner in ("transformers", "vllm"):
-        found = evaluated(corpus, vllm_server, runner, tmp_path / f"{runner}.jsonl", **only)
-        assert {"tiny", "direct (tiny)", "clock"} <= {e.model for e in found.entries}
+        evaluation = evaluated(corpus, vllm_server, runner, tmp_path / f"{runner}.jsonl", **only)
+        assert {"tiny", "direct (tiny)", "clock"} <= {e.model for e in evaluation.entries}

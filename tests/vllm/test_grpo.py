@@ -37,14 +37,14 @@ def test_vllm_draws_from_what_learns(tmp_path: Path) -> None:
     """Six tokens a picture, in prompts of five."""
     taught = teach(tmp_path / "taught", "qwen3_vl", 40, max_px=64, heads=2)
     arguments = [sysconfig.get_path("purelib"), str(taught), str(tmp_path / "run")]
-    told = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(
         [default_python(), "-c", PROCESS, *arguments],
-        cwd=ROOT, env=os.environ | told | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True,
+        cwd=ROOT, env=os.environ | settings | {"VLLM_NO_USAGE_STATS": "1"}, capture_output=True, text=True,
         timeout=PATIENCE_S,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    figures = json.loads(done.stdout.splitlines()[-1])
+    assert process.returncode == 0, process.stderr[-3000:]
+    figures = json.loads(process.stdout.splitlines()[-1])
     print(figures)
     for ratio, difference in figures:
         assert ratio == pytest.approx(1, abs=0.05)

@@ -70,5 +70,7 @@ def test_vllm_accepts_the_flags_for_gpus():
         "print(args.quantization, args.tensor_parallel_size, args.limit_mm_per_prompt['image'],\n"
         "      args.structured_outputs_config.backend, args.trust_remote_code)\n"
     )
-    done = subprocess.run([default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert done.stdout.splitlines()[-1:] == ["fp8 4 48 xgrammar False"], done.stderr
+    process = subprocess.run(
+        [default_python(), "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert process.stdout.splitlines()[-1:] == ["fp8 4 48 xgrammar False"], process.stderr

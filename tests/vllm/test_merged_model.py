@@ -29,9 +29,9 @@ def test_a_merged_adapter_is_served(family: str, tmp_path: Path, monkeypatch: py
     assert (refused.returncode, refused.stderr.splitlines()[-1].partition(":")[0]) == (1, "error")
     assert "merge it first" in refused.stderr
     assert ask("merge", "run", "--out", str(tmp_path / "whole")).returncode == 0
-    done = ask("check", str(tmp_path / "whole"), "--serve")
-    assert done.returncode == 0, done.stderr[-3000:]
-    facts = json.loads(done.stdout)
+    process = ask("check", str(tmp_path / "whole"), "--serve")
+    assert process.returncode == 0, process.stderr[-3000:]
+    facts = json.loads(process.stdout)
     assert isinstance(facts["served_answer"], str)
     assert 0 < facts["progress"] < 1
     monkeypatch.delenv(MARK)

@@ -23,11 +23,11 @@ def command(server: VllmServer, workspace: Path) -> list[str]:
 
 
 def build(server: VllmServer, workspace: Path) -> str:
-    done = subprocess.run(
+    process = subprocess.run(
         command(server, workspace), capture_output=True, text=True, timeout=600, check=False, cwd=workspace.parent
     )
-    assert (done.returncode, without_progress(done.stderr)) == (0, ""), done.stderr
-    return done.stdout
+    assert (process.returncode, without_progress(process.stderr)) == (0, ""), process.stderr
+    return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -59,15 +59,15 @@ def test_all_stages_fill_the_tables(built: Path, vllm_server: VllmServer) -> Non
         segments.setdefault(episode, []).append(Segment(*fields))
     frames = dict(lake.rows("SELECT episode_index, num_frames FROM episodes WHERE status = 'ok'"))
     assert set(segments) == set(frames) == set(EPISODES)
-    for episode, found in segments.items():
-        check_tiling(found, frames[episode], planned[episode])
+    for episode, found_segments in segments.items():
+        check_tiling(found_segments, frames[episode], planned[episode])
     for table in ("progress", "reasoning", "episode_labels", "samples"):
         labelled = {r[0] for r in lake.rows(f"SELECT DISTINCT episode_index FROM {table}")}
         assert labelled == set(EPISODES), table
 
 
 def test_a_rerun_sends_nothing(built: Path, vllm_server: VllmServer) -> None:
-    before = vllm_server.requests()
-    assert before > 0
+    requests_before = vllm_server.requests()
+    assert requests_before > 0
     assert "nothing was done again" in build(vllm_server, built)
-    assert vllm_server.requests() == before
+    assert vllm_server.requests() == requests_before

@@ -36,8 +36,8 @@ CHOICE = {
 
 
 def request(stage: str, pictures: list[Image], text: str = "Look at these.") -> Request:
-    shown = [part for k, p in enumerate(pictures) for part in (f"Picture {k + 1}:", p)]
-    return prompts.request(stage, shown, text, QUESTION.get(stage, CHOICE), CONFIG)
+    content = [part for k, p in enumerate(pictures) for part in (f"Picture {k + 1}:", p)]
+    return prompts.request(stage, content, text, QUESTION.get(stage, CHOICE), CONFIG)
 
 
 def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Reply], list[dict]]:
@@ -46,8 +46,8 @@ def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Repl
     config = CONFIG.model_copy(update={"endpoints": (server.url,), "timeout_s": 300.0})
 
     async def run() -> list[Reply]:
-        who = {"build_id": "b", "dataset": "d", "label_run": "r", "prompt_version": "p"}
-        async with Client(config, store, **who) as client:
+        call_labels = {"build_id": "b", "dataset": "d", "label_run": "r", "prompt_version": "p"}
+        async with Client(config, store, **call_labels) as client:
             return await asyncio.gather(*(client.ask(r, 0) for r in requests))
 
     return asyncio.run(run()), store.calls("b")
@@ -56,36 +56,36 @@ def ask(server: VllmServer, folder: Path, *requests: Request) -> tuple[list[Repl
 def test_every_schema_is_answered_and_a_rerun_asks_nothing(
     vllm_server: VllmServer, pictures: list[Image], tmp_path: Path
 ):
-    before = vllm_server.requests()
-    asked = [request(stage, pictures[:8]) for stage in QUESTION]
-    replies, calls = ask(vllm_server, tmp_path, *asked)
-    for r, reply in zip(asked, replies, strict=True):
+    requests_before = vllm_server.requests()
+    requests = [request(stage, pictures[:8]) for stage in QUESTION]
+    replies, calls = ask(vllm_server, tmp_path, *requests)
+    for r, reply in zip(requests, replies, strict=True):
         jsonschema.validate(reply.value, r.schema)
         assert 0 < reply.completion_tokens <= r.max_tokens
-    sent = vllm_server.requests() - before
+    sent = vllm_server.requests() - requests_before
     assert sent >= len(QUESTION)  # a reply that breaks its schema is asked for again
     assert {c["stage"]: c["status"] for c in calls} == dict.fromkeys(QUESTION, "ok")
-    again, _ = ask(vllm_server, tmp_path, *asked)
-    assert [(r.value, r.cached) for r in again] == [(r.value, True) for r in replies]
-    assert vllm_server.requests() - before == sent
+    second_replies, _ = ask(vllm_server, tmp_path, *requests)
+    assert [(r.value, r.cached) for r in second_replies] == [(r.value, True) for r in replies]
+    assert vllm_server.requests() - requests_before == sent
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_prompt_tokens_are_predicted_to_the_token(
     vllm_server: VllmServer, pictures: list[Image], tmp_path: Path, count: int
 ):
-    asked = [request("choice", pictures[:count], text) for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")]
-    replies, _ = ask(vllm_server, tmp_path, *asked)
+    requests = [request("choice", pictures[:count], text) for text in ("One.", "Two, \"quoted\".\nÜber 3.25 s → 'x'")]
+    replies, _ = ask(vllm_server, tmp_path, *requests)
     meter = TokenMeter(vllm_server.model_dir)
-    assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
+    assert [meter.prompt(r) for r in requests] == [r.prompt_tokens for r in replies]
 
 
 def test_pictures_of_any_size_are_predicted(vllm_server: VllmServer, tmp_path: Path):
     sizes = [(96, 96), (480, 270), (480, 360), (33, 47), (1, 1), (20, 480), (1000, 800)]
-    asked = [request("choice", [blank(*size)]) for size in sizes]
-    replies, _ = ask(vllm_server, tmp_path, *asked)
+    requests = [request("choice", [blank(*size)]) for size in sizes]
+    replies, _ = ask(vllm_server, tmp_path, *requests)
     meter = TokenMeter(vllm_server.model_dir)
-    assert [meter.prompt(r) for r in asked] == [r.prompt_tokens for r in replies]
+    assert [meter.prompt(r) for r in requests] == [r.prompt_tokens for r in replies]
 
 
 def test_questions_about_the_same_pictures_share_their_prefix(vllm_server: VllmServer, pictures: list[Image]):

@@ -34,8 +34,8 @@ def at(empty_corpus: Path) -> LakeState:
     return LakeState(str(empty_corpus))
 
 
-def one(process: SqlProcess, at: LakeState) -> int:
-    return process.query(at, "SELECT 1 AS a", 60)["a"][0].as_py()
+def one(process: SqlProcess, lake_state: LakeState) -> int:
+    return process.query(lake_state, "SELECT 1 AS a", 60)["a"][0].as_py()
 
 
 @pytest.fixture
@@ -57,23 +57,23 @@ def standins(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_no_statement_takes_more_than_it_may(process: SqlProcess, at: LakeState, sql: str, words: str):
     assert one(process, at) == 1
-    most = Most(process)
-    began = time.monotonic()
+    memory = Most(process)
+    start_s = time.monotonic()
     with pytest.raises(SqlError, match=words) as error:
         process.query(at, sql, TIME_S if "longer" in words else 60, max_rows=500, max_bytes=16_000_000)
     assert "\n" not in str(error.value)
-    assert "longer" not in words or time.monotonic() - began < TIME_S + 3
-    assert most.bytes() < memory_bytes(MEMORY) * 1.1
+    assert "longer" not in words or time.monotonic() - start_s < TIME_S + 3
+    assert memory.bytes() < memory_bytes(MEMORY) * 1.1
     assert one(process, at) == 1
 
 
 @pytest.mark.usefixtures("standins")
 def test_what_a_query_leaves_behind_ends_with_its_process(process: SqlProcess, at: LakeState):
     assert one(process, at) == 1
-    before = process._process.pid
+    former_pid = process._process.pid
     assert process.query(at, "leave memory behind", 60)["a"].to_pylist() == [1]
     assert one(process, at) == 1
-    assert process._process.pid != before
+    assert process._process.pid != former_pid
 
 
 def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkeypatch: pytest.MonkeyPatch):
@@ -82,18 +82,18 @@ def test_no_statement_finds_a_way_out(tmp_path: Path, empty_corpus: Path, monkey
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside/secret.csv").write_text(f"a\n{SECRETS[0]}\n")
     monkeypatch.setenv(NAME, SECRETS[1])
-    before, answered = state_of(tmp_path), 0
+    former_state, answered = state_of(tmp_path), 0
     with SqlProcess(MEMORY) as process:
         for sql in ways_out(tmp_path):
             try:
-                said = str(process.query(LakeState(str(space)), sql, 5, max_rows=500, max_bytes=16_000_000))
+                message = str(process.query(LakeState(str(space)), sql, 5, max_rows=500, max_bytes=16_000_000))
                 answered += 1
             except SqlError as e:
-                said = str(e).replace(sql, "")
-            assert not any(secret in said for secret in SECRETS), sql
+                message = str(e).replace(sql, "")
+            assert not any(secret in message for secret in SECRETS), sql
         assert one(process, LakeState(str(space))) == 1
     assert answered < 40  # what reads the corpus alone
-    assert state_of(tmp_path) == before
+    assert state_of(tmp_path) == former_state
 
 
 class Most:

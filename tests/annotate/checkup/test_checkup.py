@@ -148,22 +148,22 @@ def never_closing(run: RunSignals) -> RunSignals:
 
 
 def idle_at_the_end(run: RunSignals) -> RunSignals:
-    rest = 80
+    num_idle = 80
     rows = {"state": np.array(run.state), "action": np.array(run.action)}
-    longer = {name: np.concatenate([values, np.repeat(values[-1:], rest, axis=0)]) for name, values in rows.items()}
+    longer = {name: np.concatenate([values, np.repeat(values[-1:], num_idle, axis=0)]) for name, values in rows.items()}
     cameras = [
         replace(
             camera,
-            change=np.r_[camera.change, np.zeros(rest, np.float32)],
-            luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], rest)],
-            is_black=np.r_[camera.is_black, np.zeros(rest, bool)],
-            phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], rest)],
-            tiny=np.concatenate([camera.tiny, np.repeat(camera.tiny[-1:], rest // 2, axis=0)]),
+            change=np.r_[camera.change, np.zeros(num_idle, np.float32)],
+            luma=np.r_[camera.luma, np.repeat(camera.luma[-1:], num_idle)],
+            is_black=np.r_[camera.is_black, np.zeros(num_idle, bool)],
+            phash=np.r_[camera.phash, np.repeat(camera.phash[-1:], num_idle)],
+            tiny=np.concatenate([camera.tiny, np.repeat(camera.tiny[-1:], num_idle // 2, axis=0)]),
         )
         for camera in run.cameras
     ]
     openings = (longer["state"][:, 3],)
-    times = np.arange(FRAMES + rest) / FPS
+    times = np.arange(FRAMES + num_idle) / FPS
     return replace(run, **longer, openings=openings, cameras=cameras, times_s=times)
 
 
@@ -205,17 +205,17 @@ def test_runs_without_faults_are_not_named(runs: list[RunSignals]):
 def test_a_fault_is_named_with_its_run_and_stretch(check_name: str, runs: list[RunSignals]):
     spoil, (start, end), camera = FAULTS[check_name]
     spoilt = [*runs[:4], spoil(runs[4]), *runs[5:]]
-    named = faults(spoilt)
-    assert {fault.check_name for fault in named} == {check_name}
-    assert {fault.episode_index for fault in named} == {4}
-    assert {fault.camera for fault in named} == {camera}
-    assert max(abs(named[0].start_frame - start), abs(named[-1].end_frame - end)) <= 3
+    run_faults = faults(spoilt)
+    assert {fault.check_name for fault in run_faults} == {check_name}
+    assert {fault.episode_index for fault in run_faults} == {4}
+    assert {fault.camera for fault in run_faults} == {camera}
+    assert max(abs(run_faults[0].start_frame - start), abs(run_faults[-1].end_frame - end)) <= 3
 
 
 def test_rows_that_are_late_in_all_runs_are_told_of_all_with_the_right_sign(runs: list[RunSignals]):
     for frames in (3, 5, 10):
-        named = faults([replace(run, state=later(np.array(run.state), frames)) for run in runs])
-        rows = [fault for fault in named if fault.signal == "state" and fault.check_name == "rows_late"]
+        run_faults = faults([replace(run, state=later(np.array(run.state), frames)) for run in runs])
+        rows = [fault for fault in run_faults if fault.signal == "state" and fault.check_name == "rows_late"]
         assert {fault.episode_index for fault in rows} == set(range(RUNS))
         assert {round(fault.measured) - frames for fault in rows} <= {-1, 0, 1}
     early = faults([replace(run, state=later(np.array(run.state)[::-1], 5)[::-1]) for run in runs])
@@ -284,12 +284,12 @@ def test_a_finding_names_the_longest_stretches_and_a_row_fits_the_table(runs: li
     is_black = run.cameras[0].is_black
     for start, end in ((10, 20), (40, 52), (70, 76), (100, 130)):
         is_black = overwritten(is_black, start, end, True)
-    named = faults([with_camera(run, 0, is_black=is_black), *runs[1:]])
-    (finding,) = fault_findings(named)
+    run_faults = faults([with_camera(run, 0, is_black=is_black), *runs[1:]])
+    (finding,) = fault_findings(run_faults)
     assert (finding.reason, finding.episode_index, finding.camera) == ("camera_black", 0, "front")
     assert finding.detail.endswith("and 1 more")
     assert "from 7.0 s" not in finding.detail
-    table = TABLES["run_checks"].rows([{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in named])
+    table = TABLES["run_checks"].rows([{"dataset": "made_up", "chunk": 0} | fault_row(fault) for fault in run_faults])
     assert table["start_frame"].to_pylist() == [10, 40, 70, 100]
 
 

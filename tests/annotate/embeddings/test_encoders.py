@@ -151,16 +151,16 @@ def embedded(counts: dict[tuple[int, str], int], threads: int = 1) -> dict:
 
 def test_an_embedding_depends_on_its_episode_alone():
     counts = {(0, "front"): 43, (0, "wrist"): 3, (1, "front"): 32, (2, "front"): 1}
-    together = embedded(counts)
+    joint_result = embedded(counts)
     for threads in (2, 4):
         for key, (frames, numbers) in embedded(counts, threads).items():
-            np.testing.assert_array_equal(frames, together[key][0])
-            np.testing.assert_array_equal(numbers, together[key][1])
+            np.testing.assert_array_equal(frames, joint_result[key][0])
+            np.testing.assert_array_equal(numbers, joint_result[key][1])
     for key, count in reversed(counts.items()):
         ((frames, numbers),) = embedded({key: count}).values()
         assert frames.tolist() == [3 * k for k in range(count)]
         assert numbers.dtype == np.float16
-        np.testing.assert_array_equal(numbers, together[key][1])
+        np.testing.assert_array_equal(numbers, joint_result[key][1])
 
 
 def test_what_was_dropped_is_not_there_and_may_be_handed_over_again():

@@ -41,8 +41,8 @@ def picture(number: int) -> Image:
 
 
 def question(n: int = 0, **changes: Any) -> Request:
-    asked = Request("plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7)
-    return replace(asked, **changes)
+    request = Request("plan", "You look.", (picture(n), f"What {n}?"), SCHEMA, max_tokens=500, seed=7)
+    return replace(request, **changes)
 
 
 pytestmark = pytest.mark.usefixtures("short_pauses")
@@ -86,31 +86,31 @@ def run(test: Coroutine[Any, Any, Any]) -> Any:
 
 async def outcomes(asks: list[Awaitable[Reply]]) -> list[Reply | str]:
     """Replies, or reason codes of errors."""
-    found = await asyncio.gather(*asks, return_exceptions=True)
-    for e in found:
+    replies = await asyncio.gather(*asks, return_exceptions=True)
+    for e in replies:
         assert isinstance(e, Reply | VlmError), e
         assert not isinstance(e, VlmError) or "\n" not in str(e)
-    return [e.reason if isinstance(e, VlmError) else e for e in found]  # type: ignore[union-attr]
+    return [e.reason if isinstance(e, VlmError) else e for e in replies]  # type: ignore[union-attr]
 
 
 def test_without_a_schema_any_text_is_a_reply(bench: Bench):
-    asked = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
-    assert asked.key("m", None) != replace(asked, extra={}).key("m", None)
+    request = question(schema=None, system="", extra={"logprobs": True, "top_logprobs": 2})
+    assert request.key("m", None) != replace(request, extra={}).key("m", None)
 
     async def ask_twice():
         async with bench.server() as server:
             async with bench.client(server) as client:
-                first = await client.ask(asked, 0)
+                first = await client.ask(request, 0)
             async with bench.client(server, build_id="b2") as client:
-                return first, await client.ask(asked, 0), server.seen
+                return first, await client.ask(request, 0), server.seen
 
-    first, again, (body,) = run(ask_twice())
+    first, second_reply, (body,) = run(ask_twice())
     assert [m["role"] for m in body["messages"]] == ["user"]
     assert "response_format" not in body
     assert body["top_logprobs"] == 2
     assert first.value["text"].endswith("%")
     assert (first.value["finish"], [token for token, _ in first.value["first_token"]]) == ("stop", ["True", "False"])
-    assert again == replace(first, cached=True)
+    assert second_reply == replace(first, cached=True)
 
 
 # -- faults: the table "When the server misbehaves" of docs/vlm.md
@@ -129,16 +129,16 @@ def ask_some(
 
 def test_retry_after_is_honoured(bench: Bench):
     start = time.monotonic()
-    found, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
-    assert all(isinstance(r, Reply) for r in found)
+    replies, server = ask_some(bench, "429:first=1", number=4, max_concurrency=1)
+    assert all(isinstance(r, Reply) for r in replies)
     first, second = [line["t"] for line in server.log if line["event"] == "received"][:2]
     assert 0.05 <= second - first < 1.0
     assert time.monotonic() - start < 3
 
 
 def test_a_server_that_puts_off_for_long_is_not_waited_for(bench: Bench):
-    found, server = ask_some(bench, "429", number=12, server={"retry_after_s": 3600})
-    assert found == ["refused"] * 12
+    replies, server = ask_some(bench, "429", number=12, server={"retry_after_s": 3600})
+    assert replies == ["refused"] * 12
     assert len(server.received) <= 8
 
 
@@ -179,11 +179,11 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
         async with bench.server("not_json:first=1") as server, bench.client(server) as client:
             return await client.ask(question(), 0), server.seen
 
-    reply, asked = run(ask_one())
-    assert [(b.get("seed"), b["temperature"]) for b in asked] == [(7, 0.0), (None, 0.3)]
-    first, again = (b["messages"][-1]["content"] for b in asked)
-    assert again[:-1] == first
-    assert "could not be used: the reply is no JSON (does the server" in again[-1]["text"]
+    reply, bodies = run(ask_one())
+    assert [(b.get("seed"), b["temperature"]) for b in bodies] == [(7, 0.0), (None, 0.3)]
+    first, second_content = (b["messages"][-1]["content"] for b in bodies)
+    assert second_content[:-1] == first
+    assert "could not be used: the reply is no JSON (does the server" in second_content[-1]["text"]
     assert bench.statuses() == ["bad_reply", "ok"]
     stored = bench.store.get(reply.key)
     assert stored is not None
@@ -193,8 +193,8 @@ def test_a_bad_reply_is_asked_again_in_another_way(bench: Bench):
 
 
 def test_a_hang_now_and_then_costs_a_timeout_only(bench: Bench):
-    found, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
-    assert all(isinstance(r, Reply) for r in found)
+    replies, _ = ask_some(bench, "hang:0.2", number=30, timeout_s=1.0)
+    assert all(isinstance(r, Reply) for r in replies)
 
 
 def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
@@ -210,8 +210,8 @@ def test_one_poisonous_request_does_not_end_the_others(bench: Bench):
                 client.endpoints[0].failures = 0
             return good, (await outcomes([poison]))[0], await client.ask(question(2), 2)
 
-    good, poison, other = run(ask_with_a_poisonous_one())
-    assert (good.cached, poison, other.cached) == (False, "refused", False)
+    good, poison, third_reply = run(ask_with_a_poisonous_one())
+    assert (good.cached, poison, third_reply.cached) == (False, "refused", False)
 
 
 @pytest.mark.parametrize(
@@ -229,14 +229,14 @@ def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict,
     async def ask_wrong_model():
         async with bench.server(**options) as server:
             async with bench.client(server, **config) as client:
-                found = await outcomes([client.ask(question(n), n) for n in range(9)])
+                replies = await outcomes([client.ask(question(n), n) for n in range(9)])
             async with bench.client(server, **config) as client:
                 with pytest.raises(VlmError) as e:
                     await client.check()
-            return found, server, str(e.value)
+            return replies, server, str(e.value)
 
-    found, server, error = run(ask_wrong_model())
-    assert found == ["wrong_model"] * 9
+    replies, server, error = run(ask_wrong_model())
+    assert replies == ["wrong_model"] * 9
     assert (server.received, server.listed) == ([], 2)
     assert message in error
 
@@ -244,7 +244,7 @@ def test_the_model_is_checked_before_the_first_call(bench: Bench, options: dict,
 def test_endpoints_must_serve_the_same(bench: Bench):
     async def ask_unlike_servers(*roots: str) -> str | None:
         servers = bench.server(root=roots[0]), bench.server(root=roots[1])
-        async with servers[0] as one, servers[1] as two, bench.client(one, two) as client:
+        async with servers[0] as first_server, servers[1] as two, bench.client(first_server, two) as client:
             try:
                 await client.check()
             except VlmError as e:
@@ -260,11 +260,11 @@ def test_no_server_no_key_no_request(bench: Bench, monkeypatch: pytest.MonkeyPat
         async with bench.server() as server:
             pass
         async with bench.client(server) as client:
-            found = await outcomes([client.ask(question(n), n) for n in range(9)])
-        return server, found
+            replies = await outcomes([client.ask(question(n), n) for n in range(9)])
+        return server, replies
 
-    server, found = run(ask_nobody())
-    assert found == ["server_gone"] * 9
+    server, replies = run(ask_nobody())
+    assert replies == ["server_gone"] * 9
     assert bench.statuses() == []
 
     async def enter():
@@ -282,13 +282,13 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         config = config | {"price": Price(usd_per_million_completion_tokens=200.0)}
 
     def spend(build_id: str) -> tuple[list[Reply | str], list[str]]:
-        found, server = ask_some(bench, number=40, server={"latency_s": 0.02}, build_id=build_id, **config)
-        return found, server.received
+        replies, server = ask_some(bench, number=40, server={"latency_s": 0.02}, build_id=build_id, **config)
+        return replies, server.received
 
-    found, sent = spend("b1")
-    replies = [r for r in found if isinstance(r, Reply)]
+    all_replies, sent = spend("b1")
+    replies = [r for r in all_replies if isinstance(r, Reply)]
     assert len(replies) == len(sent), "what was sent was waited for and kept"
-    assert {r for r in found if isinstance(r, str)} == {"budget"}
+    assert {r for r in all_replies if isinstance(r, str)} == {"budget"}
     spent = bench.store.spent("b1")
     if "max_calls" in config:
         assert (spent[0], len(replies)) == (7, 7)
@@ -296,9 +296,9 @@ def test_a_budget_stops_cleanly(bench: Bench, config: dict):
         true = sum(r.completion_tokens for r in replies) * 200e-6
         assert spent[1] == pytest.approx(true)
         assert 0 < true <= 0.7
-    again, _ = spend("b2")
-    assert sum(isinstance(r, Reply) for r in again) > len(replies), "another build has a budget of its own"
-    assert sum(isinstance(r, Reply) and r.cached for r in again) == len(replies)
+    second_replies, _ = spend("b2")
+    assert sum(isinstance(r, Reply) for r in second_replies) > len(replies), "another build has a budget of its own"
+    assert sum(isinstance(r, Reply) and r.cached for r in second_replies) == len(replies)
 
 
 def test_a_damaged_picture_is_not_shown(bench: Bench):

@@ -48,8 +48,8 @@ def strict(*refused: str) -> Callable[[dict[str, Any]], Any]:
 )
 def test_a_server_that_refuses_fields_is_asked_without_them(refused: tuple[str, ...], tmp_path: Path) -> None:
     store = ResponseStore(tmp_path)
-    found, server = asked(strict(*refused), store, count=30)
-    assert [reply.value for reply in found] == [PLANNED] * 30
+    replies, server = asked(strict(*refused), store, count=30)
+    assert [reply.value for reply in replies] == [PLANNED] * 30
     assert len(server.seen) <= 30 + 4 * len(refused), "only those that were under way at first were refused"
     assert {call["status"] for call in store.calls("b")} == {"ok"}
     last = server.seen[-1]
@@ -97,15 +97,17 @@ def test_the_fields_of_each_profile() -> None:
 
 
 def test_a_model_may_answer_by_its_dated_name() -> None:
-    for told in ("gpt-5.1", "gpt-5.1-2026-03-01", "models/gpt-5.1", "gpt-5.1-20260301"):
-        assert is_same_model(told, {"gpt-5.1"})
-    for told in ("gpt-5.1-mini", "gpt-5", "", None):
-        assert not is_same_model(told, {"gpt-5.1"})
+    for model_name in ("gpt-5.1", "gpt-5.1-2026-03-01", "models/gpt-5.1", "gpt-5.1-20260301"):
+        assert is_same_model(model_name, {"gpt-5.1"})
+    for model_name in ("gpt-5.1-mini", "gpt-5", "", None):
+        assert not is_same_model(model_name, {"gpt-5.1"})
 
 
 def test_further_fields_are_a_part_of_each_question() -> None:
     config = VlmConfig(extra_body={"chat_template_kwargs": {"enable_thinking": False}})
-    request, plain = (prompts.request("plan", QUESTION.images, "What?", PLAN, of) for of in (config, VlmConfig()))
+    request, plain = (
+        prompts.request("plan", QUESTION.images, "What?", PLAN, vlm_config) for vlm_config in (config, VlmConfig())
+    )
     assert request.key("m", None) != plain.key("m", None)
     assert json.loads(body_of(request, "m", {}))["chat_template_kwargs"] == {"enable_thinking": False}
 
@@ -116,10 +118,10 @@ def test_a_check_says_what_a_server_takes() -> None:
         return refused if isinstance(refused, tuple) else message(json.dumps({"seen": "x", "colour": "Red"}))
 
     with serving(Speaker(say=say, usage={"prompt_tokens": 90, "completion_tokens": 9})) as server:
-        found = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))
-    assert (found["tokens_field"], found["temperature"], found["structured"]) == (
+        server_facts = probe(VlmConfig(endpoints=(server.url,), model="stand-in"))
+    assert (server_facts["tokens_field"], server_facts["temperature"], server_facts["structured"]) == (
         "max_completion_tokens",
         False,
         "json_schema",
     )
-    assert found["sees_pictures"] == "no: it calls a green picture red"
+    assert server_facts["sees_pictures"] == "no: it calls a green picture red"

@@ -131,8 +131,8 @@ def test_what_cannot_be_read_is_lost_with_what_is_wrong(text: str, problem: str)
 # Through a server
 
 
-def message(content: Any, finish: str = "stop", **more: Any) -> dict[str, Any]:
-    return {"message": {"role": "assistant", "content": content, **more}, "finish_reason": finish}
+def message(content: Any, finish: str = "stop", **message_fields: Any) -> dict[str, Any]:
+    return {"message": {"role": "assistant", "content": content, **message_fields}, "finish_reason": finish}
 
 
 @dataclass
@@ -145,22 +145,24 @@ class Speaker(StandIn):
     async def _chat(self, body: bytes, writer: asyncio.StreamWriter) -> None:
         request = json.loads(body)
         self.seen.append(request)
-        said = self.say(request)
-        if isinstance(said, tuple):
-            respond(writer, said[0], said[1])
+        reply = self.say(request)
+        if isinstance(reply, tuple):
+            respond(writer, reply[0], reply[1])
             return
         usage = self.usage or {"prompt_tokens": 900, "completion_tokens": 60}
-        respond(writer, 200, {"model": request["model"], "choices": [said], "usage": usage})
+        respond(writer, 200, {"model": request["model"], "choices": [reply], "usage": usage})
 
 
 QUESTION = Request("plan", "You look.", (blank(640, 480), "What?"), PLAN, max_tokens=500)
 
 
-def asked(say: Callable[[dict[str, Any]], Any], store: ResponseStore, usage: Any = None, count: int = 1, **config: Any):
+def asked(
+    reply_to: Callable[[dict[str, Any]], Any], store: ResponseStore, usage: Any = None, count: int = 1, **config: Any
+):
     """What came of the same question about some episodes, and the server."""
 
     async def ask_all() -> tuple[list[Reply | VlmError], Speaker]:
-        server = Speaker(say=say, usage=usage)
+        server = Speaker(say=reply_to, usage=usage)
         await server.start()
         settings = VlmConfig(model="stand-in", endpoints=(server.url,), **config)
         client = Client(settings, store, build_id="b", dataset="demo", label_run="run", prompt_version="v1")
@@ -203,13 +205,13 @@ def test_a_message_in_any_form_is_read_at_once(form: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("form", LOST)
 def test_what_cannot_be_read_is_lost_under_its_name_after_two_requests(form: str, tmp_path: Path) -> None:
-    said, reason = LOST[form]
+    lost_reply, reason = LOST[form]
     store = ResponseStore(tmp_path)
-    [error], server = asked(lambda _: said, store)
+    [error], server = asked(lambda _: lost_reply, store)
     assert error.reason == reason
     assert len(server.seen) == 2
-    again = server.seen[1]["messages"][-1]["content"][-1]["text"]
-    assert "could not be used" in again
+    second_text = server.seen[1]["messages"][-1]["content"][-1]["text"]
+    assert "could not be used" in second_text
     [call] = store.calls("b")
     assert (call["status"], call["prompt_tokens"], call["completion_tokens"]) == (reason, 1800, 120)
 
@@ -226,9 +228,9 @@ def test_a_model_that_thinks_gets_room_once_a_reply_was_cut(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("form", LOST)
 def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: str, tmp_path: Path) -> None:
-    said, reason = LOST[form]
+    lost_reply, reason = LOST[form]
     store = ResponseStore(tmp_path)
-    replies, server = asked(lambda _: said, store, count=64)
+    replies, server = asked(lambda _: lost_reply, store, count=64)
     assert len(server.seen) <= 20
     error = replies[-1]
     assert error.is_fatal
@@ -236,14 +238,16 @@ def test_a_build_of_bad_replies_stops_with_a_sentence_and_what_was_paid(form: st
     assert f"all ended as {reason}: " in str(error)
     assert "requests with " in str(error)
     # The next partition of that build asks nothing
-    [again], server = asked(lambda _: message(GOOD), store)
-    assert (again.is_fatal, server.seen) == (True, [])
+    [second_error], server = asked(lambda _: message(GOOD), store)
+    assert (second_error.is_fatal, server.seen) == (True, [])
 
 
 def test_bad_replies_of_several_kinds_stop_a_build_that_has_no_good_one(tmp_path: Path) -> None:
-    said = [form for form, _ in LOST.values()]
+    lost_replies = [form for form, _ in LOST.values()]
     numbers = iter(range(1000))
-    replies, server = asked(lambda _: said[next(numbers) % len(said)], ResponseStore(tmp_path), count=64)
+    replies, server = asked(
+        lambda _: lost_replies[next(numbers) % len(lost_replies)], ResponseStore(tmp_path), count=64
+    )
     assert replies[-1].is_fatal
     assert len(server.seen) <= 20
 

@@ -73,9 +73,9 @@ def test_a_damaged_page_is_named_and_nothing_is_asked_again(store: ResponseStore
     data = bytearray(store.path.read_bytes())
     data[8192:-4096] = b"\xff" * (len(data) - 12288)
     store.path.write_bytes(data)
-    again = ResponseStore(store.root)
+    second_store = ResponseStore(store.root)
     with pytest.raises(VlmError, match=r"replies.sqlite is damaged"):
-        list(map(again.get, map(key, range(200))))
+        list(map(second_store.get, map(key, range(200))))
 
 
 def packed(*numbers: int) -> bytes:
@@ -161,8 +161,8 @@ def test_the_ledger_of_an_earlier_version_is_taken_over_once(store: ResponseStor
     store.close()
     store.path.rename(store.path.parent / "ledger.sqlite")
     for _ in range(2):
-        again = ResponseStore(store.root)
-        assert again.spent("b1") == (1, 0.25)
-        assert [row["status"] for row in again.calls("b1")] == ["ok"]
-        again.close()
+        second_store = ResponseStore(store.root)
+        assert second_store.spent("b1") == (1, 0.25)
+        assert [row["status"] for row in second_store.calls("b1")] == ["ok"]
+        second_store.close()
     assert [path.name for path in store.path.parent.glob("ledger*")] == []

@@ -69,8 +69,8 @@ def pids(log: Path) -> list[int]:
 
 
 def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
-    said: list[str] = []
-    with Server(config, said.append) as server:
+    messages: list[str] = []
+    with Server(config, messages.append) as server:
         (endpoint,), (log,) = server.endpoints, server.logs
         assert serves(endpoint, "some/model")
         assert not serves(endpoint, "another")
@@ -79,7 +79,7 @@ def test_it_is_ready_inside_and_gone_outside(config: ServerConfig):
         server.check()
     assert not alive(started)
     assert not serves(endpoint, "some/model")
-    assert all("starting" in line for line in said)  # none, when it is ready at once
+    assert all("starting" in line for line in messages)  # none, when it is ready at once
     server.stop()  # again: nothing left to do
 
 
@@ -94,11 +94,14 @@ def test_a_death_later_is_seen(config: ServerConfig):
 
 def test_waiting_has_a_limit(config: ServerConfig, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STAND_IN", "hangs")
-    said: list[str] = []
+    messages: list[str] = []
     hanging = ServerConfig(**config.__dict__ | {"ready_timeout_s": 5.0})  # the stand-in has to start within it
-    with pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"), Server(hanging, said.append):
+    with (
+        pytest.raises(FailedError, match=r"(?s)not ready after [56] s.*Loading weights"),
+        Server(hanging, messages.append),
+    ):
         pytest.fail("it cannot be ready")
-    assert "Loading weights" in said[-1]  # the progress line shows what the log says last
+    assert "Loading weights" in messages[-1]  # the progress line shows what the log says last
     assert not alive(pids(config.log_dir / "vllm-0.log"))
 
 
@@ -121,9 +124,9 @@ def test_serve_runs_until_ctrl_c(config: ServerConfig, tmp_path: Path):
         started = pids(tmp_path / "vllm-0.log")
         serve.send_signal(signal.SIGINT)
         serve.wait(PATIENCE_S)
-        said = serve.stderr.read()
+        error_output = serve.stderr.read()
     assert not alive(started)
-    assert (serve.returncode, said.endswith("stopped\n")) == (0, True)
+    assert (serve.returncode, error_output.endswith("stopped\n")) == (0, True)
 
 
 def test_replicas_have_ports_and_gpus_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -158,13 +161,13 @@ def flags(config: ServerConfig) -> dict[str, str]:
 
 
 def test_flags_on_a_gpu():
-    found = flags(
+    server_flags = flags(
         ServerConfig(model="a/b", revision="abc", tensor_parallel_size=4, quantization="fp8", max_num_seqs=64)
     )
     written = {"backend": "xgrammar", "disable_any_whitespace": True}
-    assert json.loads(found.pop("--structured-outputs-config")) == written
-    assert json.loads(found.pop("--limit-mm-per-prompt")) == {"image": 48, "video": 0}
-    assert found == {
+    assert json.loads(server_flags.pop("--structured-outputs-config")) == written
+    assert json.loads(server_flags.pop("--limit-mm-per-prompt")) == {"image": 48, "video": 0}
+    assert server_flags == {
         "--served-model-name": "a/b",
         "--revision": "abc",
         "--generation-config": "vllm",
@@ -201,15 +204,15 @@ sys.stdin.read()
 
 class Guarded:
     def __init__(self, folder: Path) -> None:
-        told = folder / "pids"
-        (script := folder / "command").write_text(f"#!/bin/sh\n{sys.executable} -c '{COMMAND}' {told} | cat\n")
+        pids_file = folder / "pids"
+        (script := folder / "command").write_text(f"#!/bin/sh\n{sys.executable} -c '{COMMAND}' {pids_file} | cat\n")
         script.chmod(0o755)
-        asked = [sys.executable, "-c", ASKER, str(GUARD), "2", str(script)]
-        self.asker = subprocess.Popen(asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        asker_command = [sys.executable, "-c", ASKER, str(GUARD), "2", str(script)]
+        self.asker = subprocess.Popen(asker_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self.asker.stdout is not None
         self.outer = int(self.asker.stdout.readline())
-        wait_for(told.exists, limit_s=60)
-        self.pids = [int(word) for word in told.read_text().split()]
+        wait_for(pids_file.exists, limit_s=60)
+        self.pids = [int(word) for word in pids_file.read_text().split()]
         (self.inner,) = map(int, Path(f"/proc/{self.outer}/task/{self.outer}/children").read_text().split())
 
     def left(self) -> list[int]:
@@ -223,12 +226,12 @@ class Guarded:
 
 @pytest.fixture
 def guarded(tmp_path: Path) -> Iterator[Guarded]:
-    made = Guarded(tmp_path)
-    yield made
-    for pid in alive([made.outer, made.inner, *made.pids]):
+    guarded_process = Guarded(tmp_path)
+    yield guarded_process
+    for pid in alive([guarded_process.outer, guarded_process.inner, *guarded_process.pids]):
         os.kill(pid, signal.SIGKILL)
-    made.asker.kill()
-    made.asker.communicate()
+    guarded_process.asker.kill()
+    guarded_process.asker.communicate()
 
 
 @pytest.mark.parametrize("who", ["outer", "inner", "asker"])

@@ -22,8 +22,8 @@ def said_and_true(runs: list[Run]) -> tuple[float, float]:
     """Where the work is over, as a share of the time: by motion, and in truth."""
     ends = ends_of_work([observe(run.signals, CONFIG) for run in runs])
     shares = [(end / len(run.progress), run.work_end / len(run.progress)) for end, run in zip(ends, runs, strict=True)]
-    said, true = np.mean(shares, axis=0)
-    return float(said), float(true)
+    found_end, true = np.mean(shares, axis=0)
+    return float(found_end), float(true)
 
 
 def test_the_way_home_begins_where_the_arm_turns():
@@ -36,21 +36,21 @@ def test_the_way_home_begins_where_the_arm_turns():
 
 @pytest.mark.parametrize("kind", GOES_HOME)
 def test_work_ends_where_the_arm_goes_home(kind: str):
-    said, true = said_and_true(runs_of(kind))
-    assert said == pytest.approx(true, abs=0.05)
+    found_end, true = said_and_true(runs_of(kind))
+    assert found_end == pytest.approx(true, abs=0.05)
 
 
 @pytest.mark.parametrize("kind", NEVER_HOME)
 def test_an_arm_that_stays_or_brings_a_thing_along_does_not_go_home(kind: str):
-    said, true = said_and_true(runs_of(kind))
-    assert said >= min(true, 0.9)
+    found_end, true = said_and_true(runs_of(kind))
+    assert found_end >= min(true, 0.9)
 
 
 @pytest.mark.parametrize(("arms", "base_m"), [(2, 0.0), (1, 1.5)])
 def test_a_second_arm_or_a_base_changes_nothing(arms: int, base_m: float):
     for kind in ("presses, goes home", "presses and stays"):
-        said, true = said_and_true(runs_of(kind, arms=arms, base_m=base_m))
-        assert said == pytest.approx(true, abs=0.05)
+        found_end, true = said_and_true(runs_of(kind, arms=arms, base_m=base_m))
+        assert found_end == pytest.approx(true, abs=0.05)
 
 
 def carrying(num: int, task: str | None = None) -> list[Signals]:

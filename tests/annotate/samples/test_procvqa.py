@@ -19,13 +19,13 @@ PUBLISHED = SamplesConfig(profile="procvlm", **NO_PROGRESSLM)
 
 def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dict]:
     """The ProcVQA samples."""
-    found = samples_stage(episodes, config.model_copy(update=NO_PROGRESSLM)).to_pylist()
-    assert all(r["family"].startswith("procvqa") for r in found)
-    return found
+    sample_rows = samples_stage(episodes, config.model_copy(update=NO_PROGRESSLM)).to_pylist()
+    assert all(r["family"].startswith("procvqa") for r in sample_rows)
+    return sample_rows
 
 
-def by_id(found: list[dict]) -> dict[str, dict]:
-    return {r["sample_id"]: r for r in found}
+def by_id(sample_rows: list[dict]) -> dict[str, dict]:
+    return {r["sample_id"]: r for r in sample_rows}
 
 
 # Seeds
@@ -40,8 +40,8 @@ def test_samples_do_not_depend_on_the_order_of_episodes():
 
 
 def test_samples_differ_with_the_seed_and_between_episodes():
-    def moments(found: list[dict]) -> list[int]:
-        return [r["frames"][-1] for r in found if r["family"] == "procvqa_c"]
+    def moments(sample_rows: list[dict]) -> list[int]:
+        return [r["frames"][-1] for r in sample_rows if r["family"] == "procvqa_c"]
 
     first = moments(rows(episode()))
     assert first == moments(rows(episode()))
@@ -63,11 +63,11 @@ def test_the_published_profile_has_the_published_counts():
         curve = np.interp(np.arange(300), [0, 280, 299], [0, 1, 1]).astype(np.float32)
         e = replace(e, segments=segments, progress=curve)
         assert (e.progress >= 1).sum() == 20
-        found = rows(e, config=PUBLISHED)
-        counts.append([sum(r["family"] == f for r in found) for f in ("procvqa_a", "procvqa_b", "procvqa_c")])
-        done = [r for r in found if r["family"] == "procvqa_c" and r["state"] == "finished"]
-        assert len(done) == 10
-        pictures += [len(r["frames"]) for r in found if r["family"] != "procvqa_a"]
+        sample_rows = rows(e, config=PUBLISHED)
+        counts.append([sum(r["family"] == f for r in sample_rows) for f in ("procvqa_a", "procvqa_b", "procvqa_c")])
+        finished_rows = [r for r in sample_rows if r["family"] == "procvqa_c" and r["state"] == "finished"]
+        assert len(finished_rows) == 10
+        pictures += [len(r["frames"]) for r in sample_rows if r["family"] != "procvqa_a"]
     mean, error = np.mean(counts, axis=0), np.std(counts, axis=0) / np.sqrt(len(counts))
     assert (np.abs(mean - [2, 178, 234]) < 4 * np.maximum(error, 0.1) + 1).all(), mean
     assert abs(np.mean(pictures) - 8.0) < 0.2  # fewer than 5 to 17 on the first frames

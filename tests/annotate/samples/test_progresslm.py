@@ -21,8 +21,8 @@ OTHER = ("Open the drawer", "Close the drawer")
 
 
 def rows(*episodes: LabelledEpisode, config: SamplesConfig = CONFIG) -> list[dict]:
-    found = samples_stage(episodes, config).to_pylist()
-    return [r for r in found if r["family"].startswith("progresslm")]
+    sample_rows = samples_stage(episodes, config).to_pylist()
+    return [r for r in sample_rows if r["family"].startswith("progresslm")]
 
 
 def corpus() -> list[LabelledEpisode]:
@@ -50,12 +50,12 @@ def test_an_editor_is_an_entry_point_and_must_edit():
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb, "still")
     with pytest.raises(FailedError, match=r"did not return an array uint8 \[h, w, 3\]"):
         edits.edited(rgb, "take the cup away", 1, lambda rgb, instruction, seed: rgb / 2, "half")
-    made = edits.edited(rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp")
-    assert (made == 3).all()
+    edited_rgb = edits.edited(rgb, "", 3, lambda rgb, instruction, seed: rgb + np.uint8(seed), "lamp")
+    assert (edited_rgb == 3).all()
     config = SamplesConfig(image_editor="lamp", unanswerable_per_episode=20)
-    asked = [r for r in rows(*corpus(), config=config) if r["reason"] == "edited"]
-    assert asked
-    assert all(r["edit_instruction"].startswith("Take away, or replace by something else,") for r in asked)
+    edited_rows = [r for r in rows(*corpus(), config=config) if r["reason"] == "edited"]
+    assert edited_rows
+    assert all(r["edit_instruction"].startswith("Take away, or replace by something else,") for r in edited_rows)
     assert {r["edit_instruction"] for r in rows(*corpus(), config=config) if r["reason"] != "edited"} == {None}
 
 
@@ -77,55 +77,55 @@ def two_cameras(index: int = 0) -> LabelledEpisode:
 
 def test_another_task_may_share_a_step_or_lie_beyond_the_chunk():
     wash = episode(1, task="Wash the pan", steps=(STEPS[0], "Wash the pan"))
-    found = [r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0]
-    other_task = [r for r in found if r["reason"] == "other_task"]
-    shown = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
+    sample_rows = [r for r in unanswerable(episode(0), wash, strangers=STRANGERS) if r["episode_index"] == 0]
+    other_task = [r for r in sample_rows if r["reason"] == "other_task"]
+    variants = {(r["variant"], r["pictures"][-1]["episode_index"]) for r in other_task}
     # In words: the other task's steps with the run's own picture, or its own steps with a picture of another task
-    assert shown == {("text", 0), ("text", 1), ("text", 70), ("visual", 1), ("visual", 70)}
+    assert variants == {("text", 0), ("text", 1), ("text", 70), ("visual", 1), ("visual", 70)}
     for r in other_task:
         own_picture = r["pictures"][-1]["episode_index"] == 0
         assert own_picture == ("Wash the pan" in r["question"])
     frames = [p["frame_index"] for r in other_task for p in r["pictures"] if p["episode_index"] == 70]
     assert min(frames) >= 12  # it is under way
     assert max(frames) < 50
-    assert all(r["num_tokens"] > 0 for r in found)
+    assert all(r["num_tokens"] > 0 for r in sample_rows)
 
 
 def test_the_same_task_in_other_words_and_other_splits_are_not_shown():
-    again = episode(1, task="Place the cup away, please")
-    assert "other_task" not in {r["reason"] for r in unanswerable(episode(0), again)}
+    reworded = episode(1, task="Place the cup away, please")
+    assert "other_task" not in {r["reason"] for r in unanswerable(episode(0), reworded)}
     held_out = replace(STRANGERS[0], split="val")
-    found = unanswerable(episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,))
-    by_split = {r["episode_index"]: r["split"] for r in found} | {70: "val"}
-    assert all(by_split[p["episode_index"]] == r["split"] for r in found for p in r["pictures"])
-    assert 70 in {p["episode_index"] for r in found for p in r["pictures"]}
+    sample_rows = unanswerable(episode(0), episode(1, task="Use the drawer", split="val"), strangers=(held_out,))
+    by_split = {r["episode_index"]: r["split"] for r in sample_rows} | {70: "val"}
+    assert all(by_split[p["episode_index"]] == r["split"] for r in sample_rows for p in r["pictures"])
+    assert 70 in {p["episode_index"] for r in sample_rows for p in r["pictures"]}
 
 
 def test_another_camera_shows_the_same_moment_and_something_else():
-    found = [r for r in unanswerable(two_cameras()) if r["reason"] == "other_camera"]
-    pairs = Counter((r["pictures"][0]["camera"], r["pictures"][-1]["camera"]) for r in found)
+    sample_rows = [r for r in unanswerable(two_cameras()) if r["reason"] == "other_camera"]
+    pairs = Counter((r["pictures"][0]["camera"], r["pictures"][-1]["camera"]) for r in sample_rows)
     assert pairs.keys() == {("front", "wrist"), ("wrist", "front")}
-    assert all("seen by the same camera" in r["question"] for r in found)
-    alike = replace(two_cameras(), unlike_cameras={})
-    assert "other_camera" not in {r["reason"] for r in unanswerable(alike)}
+    assert all("seen by the same camera" in r["question"] for r in sample_rows)
+    similar_cameras = replace(two_cameras(), unlike_cameras={})
+    assert "other_camera" not in {r["reason"] for r in unanswerable(similar_cameras)}
 
 
 def test_the_picture_lies_well_outside_the_part_that_is_shown():
     e = episode()
-    found = [r for r in unanswerable(e) if r["reason"] == "not_shown"]
-    before = 0
-    for r in found:
+    sample_rows = [r for r in unanswerable(e) if r["reason"] == "not_shown"]
+    num_before = 0
+    for r in sample_rows:
         *demonstration, last = [p["frame_index"] for p in r["pictures"]]
         assert demonstration == sorted(demonstration)
         assert len(demonstration) >= 3
         if last < demonstration[0]:
-            before += 1
+            num_before += 1
             assert e.progress[demonstration[0]] - e.progress[last] >= 0.2
             assert demonstration[-1] == 179
         else:
             assert e.progress[last] - e.progress[demonstration[-1]] >= 0.2
             assert demonstration[0] == 0
-    assert 4 < before < len(found) - 4
+    assert 4 < num_before < len(sample_rows) - 4
 
 
 def test_without_a_task_or_anything_done_there_is_nothing_to_ask():
@@ -138,8 +138,8 @@ def test_episodes_in_any_order_give_the_same_samples_of_every_family():
     episodes = [two_cameras(0), *(episode(k, finished=k % 2 == 0) for k in range(1, 6))]
     episodes += [episode(k, task="Use the drawer", steps=OTHER) for k in range(6, 9)]
     forward, backward = (
-        {r["sample_id"]: r for r in samples_stage(some, MANY, STRANGERS).to_pylist()}
-        for some in (episodes, episodes[::-1])
+        {r["sample_id"]: r for r in samples_stage(some_episodes, MANY, STRANGERS).to_pylist()}
+        for some_episodes in (episodes, episodes[::-1])
     )
     assert forward == backward
     assert len({r["family"] for r in forward.values()}) > 4
@@ -161,9 +161,9 @@ def run() -> dict[int, np.ndarray]:
 
 def test_patches_vary_and_are_the_same_for_the_same_seed():
     pictures = run()
-    one, same, other = (covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8))
-    assert (one == same).all()
-    changed = [(picture != pictures[100]).any(axis=2) for picture in (one, other)]
+    first_cover, same, other_cover = (covered(pictures[100], pictures, 100, seed) for seed in (7, 7, 8))
+    assert (first_cover == same).all()
+    changed = [(picture != pictures[100]).any(axis=2) for picture in (first_cover, other_cover)]
     assert (changed[0] != changed[1]).mean() > 0.05
 
 

@@ -24,8 +24,8 @@ def labelled(runs, references) -> list[Transferred]:
 def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
     references = [shown_by(pace(170, 20), 50), shown_by(pace(190, 21), 51)]
-    usual, turned = labelled(runs, references), labelled(runs[::-1], references[::-1])[::-1]
-    for a, b in zip(usual, turned, strict=True):
+    in_order, turned = labelled(runs, references), labelled(runs[::-1], references[::-1])[::-1]
+    for a, b in zip(in_order, turned, strict=True):
         assert a.label is not None
         assert b.label is not None
         assert a.label.segments == b.label.segments
@@ -34,9 +34,9 @@ def test_labels_depend_neither_on_the_order_nor_on_references_listed_twice():
 
 def test_no_reference_is_refused_but_another_task_is_not_believed():
     runs = [run_along(pace(150 + 10 * k, k), k) for k in range(4)]
-    other = run_along(pace(170, 20), 50, course=5)
+    other_run = run_along(pace(170, 20), 50, course=5)
     believed = labelled(runs, [shown_by(pace(170, 20), 50)])
-    doubted = labelled(runs, [Reference(other, steps_of(pace(170, 20)), PLAN, pace(170, 20))])
+    doubted = labelled(runs, [Reference(other_run, steps_of(pace(170, 20)), PLAN, pace(170, 20))])
     for a, b in zip(believed, doubted, strict=True):
         assert a.label is not None
         assert b.label is not None
@@ -49,12 +49,12 @@ def test_pictures_alone_do_not_say_how_an_episode_ended():
 
     reference = shown_by(pace(190, 9), 9)
     reference = replace(reference, signals=seen(reference.signals))
-    untold, told = labelled(
+    untold, with_outcome = labelled(
         [seen(run_along(pace(200, 1), 1)), seen(run_along(pace(200, 2), 2, success=True))], [reference]
     )
     assert untold.label is not None
-    assert told.label is not None
-    assert untold.label.confidence <= BY_PICTURES < told.label.confidence
+    assert with_outcome.label is not None
+    assert untold.label.confidence <= BY_PICTURES < with_outcome.label.confidence
 
 
 def test_a_step_that_was_done_twice_ends_with_the_second_time():
@@ -66,9 +66,9 @@ def test_a_step_that_was_done_twice_ends_with_the_second_time():
         replace(steps[0], start_frame=first // 2),
         *steps[1:],
     ]
-    [one] = labelled([run_along(pace(180, 4), 4)], [shown_by(phases, 9, retried)])
-    assert one.label is not None
-    ends = [s.end_frame for s in one.label.segments if s.step is not None and s.completed][:-1]
+    [transfer] = labelled([run_along(pace(180, 4), 4)], [shown_by(phases, 9, retried)])
+    assert transfer.label is not None
+    ends = [s.end_frame for s in transfer.label.segments if s.step is not None and s.completed][:-1]
     assert ends == pytest.approx(cuts_of(pace(180, 4)), abs=0.5 * FPS)
 
 
@@ -79,16 +79,16 @@ def test_any_signals_make_a_label_or_say_why_not(drawn: list[Signals], data: st.
     references = [
         Reference(run, data.draw(tilings(len(run), PLAN)), PLAN, np.linspace(0, 1, len(run)) ** 2) for run in runs[:2]
     ]
-    for run, one in zip(runs, labelled(runs, references), strict=True):
-        if one.label is None:
-            assert one.why_none
+    for run, transfer in zip(runs, labelled(runs, references), strict=True):
+        if transfer.label is None:
+            assert transfer.why_none
             continue
-        check_tiling(one.label.segments, len(run), one.label.num_planned)
-        assert one.label.curve is not None
-        assert ((one.label.curve >= 0) & (one.label.curve <= 1)).all()
-        assert one.label.curve[0] == 0
-        assert one.alignment is not None
-        assert (one.alignment.frames < len(run)).all()
+        check_tiling(transfer.label.segments, len(run), transfer.label.num_planned)
+        assert transfer.label.curve is not None
+        assert ((transfer.label.curve >= 0) & (transfer.label.curve <= 1)).all()
+        assert transfer.label.curve[0] == 0
+        assert transfer.alignment is not None
+        assert (transfer.alignment.frames < len(run)).all()
 
 
 CONFIG, MOTION = TransferConfig(), MotionConfig()

@@ -172,19 +172,19 @@ def test_a_damaged_stored_picture_is_named():
 
 
 def later(frames):
-    return [(start and start + frames, label, done) for start, label, done in TRUTH]
+    return [(start and start + frames, label, is_completed) for start, label, is_completed in TRUTH]
 
 
 def two_passes(second, strong=None):
     """The first pass tells the truth; the shifted one tells `second`, the model named strong tells `strong`."""
-    first, other = knowing(TRUTH), knowing(second)
+    first, second_model = knowing(TRUTH), knowing(second)
     best = knowing(strong or TRUTH)
 
     def segment(request):
         if request.model == "big":
             return best.replies["segment"](request)
         shifted = 30 not in frames_shown(request)
-        return (other if shifted else first).replies["segment"](request)
+        return (second_model if shifted else first).replies["segment"](request)
 
     return Model(**(first.replies | {"segment": segment}))
 
@@ -230,8 +230,8 @@ def test_the_strong_model_decides(second, strong, review, note, labels):
     assert [s.start_frame for s in label.segments] == [t[0] for t in labels]
     assert [r.model for r in model.of("segment")] == ["", "", "big"]
     assert {r.model for r in model.requests if r.stage != "segment"} == {""}
-    same, asked = model.of("segment")[0], model.of("segment")[2]
-    assert replace(asked, model="") == same
+    same, strong_request = model.of("segment")[0], model.of("segment")[2]
+    assert replace(strong_request, model="") == same
 
 
 # --- what goes wrong
@@ -287,8 +287,8 @@ def test_cameras_are_named_in_the_order_in_which_they_stand(sheets: bool) -> Non
             '"the \\"wrist\\"".'
         )
     # In a sheet of three columns each camera has as much room as one alone has
-    shown = pixels(model.of("segment")[0].images[0])
-    assert shown.shape[1] == (3 * 2 * 256 if sheets else 184)
+    picture = pixels(model.of("segment")[0].images[0])
+    assert picture.shape[1] == (3 * 2 * 256 if sheets else 184)
 
 
 def test_pictures_side_by_side_are_as_high_as_the_first() -> None:

@@ -42,6 +42,6 @@ def test_a_long_episode_has_windows_that_agree():
     p = predict(VlmConfig(), [shape], Expected(steps=6, changes=40)).stages
     assert p["segment"].calls == 15
     assert "refine" not in p
-    asked = asyncio.run(replay(VlmConfig(), shape, Expected(steps=6, changes=40)))
-    told = [c for r, v in asked if r.stage == "segment" for c in v["changes"]]
-    assert 40 < len(told) < 80  # some are seen in two windows
+    requests = asyncio.run(replay(VlmConfig(), shape, Expected(steps=6, changes=40)))
+    change_rows = [c for r, v in requests if r.stage == "segment" for c in v["changes"]]
+    assert 40 < len(change_rows) < 80  # some are seen in two windows

@@ -31,14 +31,14 @@ def asked(monkeypatch: pytest.MonkeyPatch, spreads: dict[int, float], doubtful: 
 
     monkeypatch.setattr(few_runs, "most_telling", lambda episodes, motion: [e.episode_index for e in episodes])
     monkeypatch.setattr(few_runs, "annotate", followed)
-    said: dict[int, EpisodeLabel] = {}
+    labels: dict[int, EpisodeLabel] = {}
     task = few_runs.label_task(
-        runs, said, lambda k, label: np.linspace(0, 1, N), VlmConfig(), TransferConfig(), MotionConfig()
+        runs, labels, lambda k, label: np.linspace(0, 1, N), VlmConfig(), TransferConfig(), MotionConfig()
     )
     rounds = []
     for questions in few_runs.in_rounds([task], ({}, {})):
         rounds.append(sorted(questions))
-        said |= {k: answer(is_doubtful=k in doubtful) for k in questions}
+        labels |= {k: answer(is_doubtful=k in doubtful) for k in questions}
     return [r for r in rounds if r]
 
 

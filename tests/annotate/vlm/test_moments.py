@@ -28,11 +28,11 @@ def arm(closes_at: int = 60, stops: tuple[int, int] = (100, 120), slow_at: int =
 
 
 def test_rests_grips_and_slow_moments_are_found_where_they_are():
-    found = moments_of(arm(), MotionConfig())
-    assert found.comes_to_rest == pytest.approx((100,), abs=1)
-    assert found.sets_out == pytest.approx((120,), abs=1)
-    assert found.grips == pytest.approx((60,), abs=1)
-    assert any(abs(frame - 160) <= 1 for frame in found.slow)
+    run_moments = moments_of(arm(), MotionConfig())
+    assert run_moments.comes_to_rest == pytest.approx((100,), abs=1)
+    assert run_moments.sets_out == pytest.approx((120,), abs=1)
+    assert run_moments.grips == pytest.approx((60,), abs=1)
+    assert any(abs(frame - 160) <= 1 for frame in run_moments.slow)
     still = Signals(FPS, np.zeros(N), np.zeros(N), [GripperCurve(np.ones(N))])
     assert moments_of(still, MotionConfig()) == NO_MOMENTS
 
@@ -44,7 +44,7 @@ AT = ArmMoments(comes_to_rest=(100,), sets_out=(120,), grips=(60,), slow=(160,))
 
 def spans(starts: Sequence[int], labels: Sequence[int | str] = LABELS) -> list[Span]:
     """As a model tells them that sees changes between pictures GAP frames apart, around `starts`."""
-    inner = [Span(label, at - 3, at + 2, True) for label, at in zip(labels[1:], starts, strict=True)]
+    inner = [Span(label, start - 3, start + 2, True) for label, start in zip(labels[1:], starts, strict=True)]
     return [Span(labels[0], -1, 0, True), *inner]
 
 
@@ -83,9 +83,9 @@ def test_a_label_says_where_the_arm_decided():
 
 def test_equal_parts_that_were_moved_are_doubted_all_the_same():
     model = knowing([(0, "1", True), (100, "2", True), (200, "3", True)])
-    moved = asyncio.run(
+    moved_label = asyncio.run(
         annotate_episode(view_of(300, moments=ArmMoments(grips=(84, 221))), model, VlmConfig(contact_sheet=False))
     )
-    assert [s.start_frame for s in moved.segments] == [0, 84, 221]
-    assert "the model divides the run into equal parts" in moved.notes
-    assert moved.needs_review
+    assert [s.start_frame for s in moved_label.segments] == [0, 84, 221]
+    assert "the model divides the run into equal parts" in moved_label.notes
+    assert moved_label.needs_review

@@ -45,11 +45,11 @@ INVALID = [
 def test_a_plain_reply_is_valid_and_what_could_not_be_used_is_not():
     for stage, value in VALID.items():
         jsonschema.validate(value, ALL[stage])
-    for stage, path, to in INVALID:
+    for stage, path, bad_value in INVALID:
         inner = value = json.loads(json.dumps(VALID[stage]))
         for key in path[:-1]:
             inner = inner[key]
-        inner[path[-1]] = to
+        inner[path[-1]] = bad_value
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(value, ALL[stage])
     # A missing task is asked for, and windows of long episodes may hold no change

@@ -26,27 +26,27 @@ def test_a_little_too_many_pictures_are_thinned_and_more_are_windowed():
 
 
 def test_two_pictures_a_second_are_shown_and_stored_ones_where_they_are_near():
-    shown = shown_frames(range(0, 100, 15), 100, 15.0, CONFIG)
-    assert shown == (0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75, 82, 90, 98, 99)
+    frames_shown = shown_frames(range(0, 100, 15), 100, 15.0, CONFIG)
+    assert frames_shown == (0, 8, 15, 22, 30, 38, 45, 52, 60, 68, 75, 82, 90, 98, 99)
     assert shown_frames(range(0, 300, 12), 300, 30.0, CONFIG)[:4] == (0, 12, 30, 48)
 
 
 @given(st.integers(2, 400), st.integers(1, 40), st.floats(0.5, 60))
 def test_shown_frames_are_frames_of_the_episode(num_frames, every, fps):
-    shown = shown_frames(range(0, num_frames, every), num_frames, fps, CONFIG)
-    assert list(shown) == sorted(set(shown))
-    assert (shown[0], shown[-1]) == (0, num_frames - 1)
+    frames_shown = shown_frames(range(0, num_frames, every), num_frames, fps, CONFIG)
+    assert list(frames_shown) == sorted(set(frames_shown))
+    assert (frames_shown[0], frames_shown[-1]) == (0, num_frames - 1)
 
 
 @settings(max_examples=200)
 @given(st.integers(2, 400), st.integers(1, 40))
 def test_shifted_pictures_are_no_more_and_others(num_frames, every):
-    shown = shown_frames(range(0, num_frames, every), num_frames, 30.0, CONFIG)
-    shifted = shifted_frames(shown)
-    assert len(shifted) <= len(shown)
+    frames_shown = shown_frames(range(0, num_frames, every), num_frames, 30.0, CONFIG)
+    shifted = shifted_frames(frames_shown)
+    assert len(shifted) <= len(frames_shown)
     assert (shifted[0], shifted[-1]) == (0, num_frames - 1)
     assert list(shifted) == sorted(set(shifted))
-    assert shifted != shown or len(shown) == 2
+    assert shifted != frames_shown or len(frames_shown) == 2
 
 
 def change(picture, label="2", outcome="achieved"):
@@ -101,9 +101,12 @@ def test_windows_are_joined(early, late, joined):
 @st.composite
 def looks(draw):
     num_frames = draw(st.integers(2, 300))
-    shown = sorted({0, num_frames - 1, *draw(st.lists(st.integers(0, num_frames - 1), max_size=12))})
-    marks = draw(st.lists(st.integers(1, len(shown) - 1), unique=True, min_size=1))
-    return num_frames, [Span(0, -1, 0, True), *(Span(0, shown[m - 1], shown[m], True) for m in sorted(marks))]
+    frames_shown = sorted({0, num_frames - 1, *draw(st.lists(st.integers(0, num_frames - 1), max_size=12))})
+    marks = draw(st.lists(st.integers(1, len(frames_shown) - 1), unique=True, min_size=1))
+    return num_frames, [
+        Span(0, -1, 0, True),
+        *(Span(0, frames_shown[m - 1], frames_shown[m], True) for m in sorted(marks)),
+    ]
 
 
 @settings(max_examples=300)
@@ -142,8 +145,8 @@ def test_confidence_of_one_look_falls_with_the_distance_of_the_arms_changes_to_i
 
 def test_confidence_of_two_looks_is_mostly_their_agreement():
     # The second look begins step 2 at frame 80 and never sees the idle time
-    other = [Span(0, -1, 0, True), Span(1, 80, 80, True)]
-    first, second, third = confidences(FIRST, [0, 50, 140], 200, other, 1.0, 15)
+    other_spans = [Span(0, -1, 0, True), Span(1, 80, 80, True)]
+    first, second, third = confidences(FIRST, [0, 50, 140], 200, other_spans, 1.0, 15)
     assert first == pytest.approx(0.5 + 0.2)  # all frames have its label; its one boundary is 30 frames off
     assert second == pytest.approx(0.5 * 60 / 90 + 0.2, abs=1e-4)
     assert third == 0.2

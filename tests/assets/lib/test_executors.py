@@ -9,11 +9,11 @@ from assets.defs.resources import CHOICE, EXECUTORS, PASSED_ON, executor
 @pytest.mark.parametrize("name", EXECUTORS)
 def test_choice_is_made_and_its_configuration_valid(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CHOICE, name)
-    made = executor()
-    assert made.name == name
-    assert made.config_schema is not None
-    assert validate_config(made.config_schema.config_type, {}).success
-    resolved = made.apply_config_mapping({"config": {}})
+    built_executor = executor()
+    assert built_executor.name == name
+    assert built_executor.config_schema is not None
+    assert validate_config(built_executor.config_schema.config_type, {}).success
+    resolved = built_executor.apply_config_mapping({"config": {}})
     assert resolved.success, resolved.errors
 
 
@@ -29,6 +29,6 @@ def test_no_secret_is_passed_on_to_ray(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(CHOICE, "ray")
     resolved = executor().apply_config_mapping({"config": {}})
     assert resolved.value is not None
-    given = resolved.value["config"]["ray"]
-    assert given["env_vars"] == list(PASSED_ON)
-    assert given["num_cpus"] == 1.0
+    ray_config = resolved.value["config"]["ray"]
+    assert ray_config["env_vars"] == list(PASSED_ON)
+    assert ray_config["num_cpus"] == 1.0

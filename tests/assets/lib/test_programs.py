@@ -26,10 +26,10 @@ NAMED = [
 def test_none_without_a_file(config: VlmServer | SlurmLauncher, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=FILE):
         check_programs(config, {})
-    other = tmp_path / "programs.toml"
-    other.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
+    other_file = tmp_path / "programs.toml"
+    other_file.write_text('setup = ["module load cuda"]\npython = ["/opt/python"]\n')
     with pytest.raises(UserError, match="is not allowed in a run's configuration"):
-        check_programs(config, {FILE: str(other)})
+        check_programs(config, {FILE: str(other_file)})
 
 
 def test_what_the_file_lists(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ ALL = {("episodes", "tiny")} | {(stage, chunk) for stage in STAGES[1:] for chunk
 
 def events(instance: dg.DagsterInstance) -> list[tuple[str, dg.AssetMaterialization]]:
     """(asset, materialisation) of everything that the event log has, oldest first."""
-    found = []
+    records_found = []
     for stage in STAGES:
         records = instance.fetch_materializations(dg.AssetKey(stage), limit=1000).records
-        found += [(r.storage_id, stage, r.asset_materialization) for r in records]
-    return [(stage, event) for _, stage, event in sorted(found, key=lambda f: f[0])]
+        records_found += [(r.storage_id, stage, r.asset_materialization) for r in records]
+    return [(stage, event) for _, stage, event in sorted(records_found, key=lambda f: f[0])]
 
 
 def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
@@ -40,17 +40,17 @@ def counted(space: Workspace) -> Counter[tuple[str, str | None]]:
 @pytest.fixture(scope="session")
 def reported(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A copy of the built workspace whose build was reported; not for changing."""
-    own = made.copy(tmp_path_factory.mktemp("reported"))
-    report_build(own.space, ["tiny"])
-    return own
+    own_copy = made.copy(tmp_path_factory.mktemp("reported"))
+    report_build(own_copy.space, ["tiny"])
+    return own_copy
 
 
 def test_what_is_reported_later_says_the_same(reported: Made, own: Made) -> None:
     report_build(own.space)
     with instance_of(reported.space) as at_once, instance_of(own.space) as later:
-        said = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
-    assert said[0] == said[1]
-    assert {stage for stage, *_, metadata in said[1] if "rows_frames" in metadata} == {"frames"}
+        reports = [[(stage, e.partition, e.tags, _of_any_place(e)) for stage, e in events(i)] for i in (at_once, later)]
+    assert reports[0] == reports[1]
+    assert {stage for stage, *_, metadata in reports[1] if "rows_frames" in metadata} == {"frames"}
 
 
 def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
@@ -60,7 +60,7 @@ def _of_any_place(event: dg.AssetMaterialization) -> dict[str, object]:
 
 def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None:
     changed = with_stages(own.build, samples=SamplesConfig(progress_per_episode=3))
-    again = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
+    repeated_steps = {(stage, chunk) for stage in ("samples", "shards") for chunk in CHUNKS}
     assert build_all(own.space, [changed], 1) == 0
     assert not is_followed(own.space)
     assert not (own.space.root / "dagster").exists()
@@ -68,21 +68,21 @@ def test_a_build_is_reported_once_somebody_has_opened_dagster(own: Made) -> None
     assert is_followed(own.space)
     assert counted(own.space) == Counter(ALL)
     assert build_all(own.space, [own.build], 1) == 0
-    assert counted(own.space) == Counter(ALL) + Counter(again)
+    assert counted(own.space) == Counter(ALL) + Counter(repeated_steps)
 
 
 def test_a_chunk_that_its_dataset_lost_is_no_partition_any_more(reported: Made, tmp_path: Path) -> None:
-    own = reported.copy(tmp_path)
+    own_copy = reported.copy(tmp_path)
     last = len(LENGTHS) - 1
-    rows_path(own.source, last).unlink()
-    video_path(own.source, last).unlink()
-    listing = own.source / "meta" / "episodes.jsonl"
+    rows_path(own_copy.source, last).unlink()
+    video_path(own_copy.source, last).unlink()
+    listing = own_copy.source / "meta" / "episodes.jsonl"
     listing.write_text("".join(listing.read_text().splitlines(keepends=True)[:-1]))
-    assert own.rebuild() == [("episodes", None)]
+    assert own_copy.rebuild() == [("episodes", None)]
     for table in ("frames", "progress", "samples", "shards", "stage_runs"):
-        assert own.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
-    report_build(own.space, ["tiny"])
-    with instance_of(own.space) as instance:
+        assert own_copy.rows(f"SELECT count(*) FROM {table} WHERE chunk = 2") == [(0,)], table
+    report_build(own_copy.space, ["tiny"])
+    with instance_of(own_copy.space) as instance:
         assert instance.get_dynamic_partitions("chunks") == CHUNKS[:2]
 
 

@@ -44,14 +44,14 @@ def test_an_episode_against_itself() -> None:
     for dataset, lengths in (("sim_short", 66), ("sim_long", 18)):
         truths = simulator_truth(SAMPLES, dataset, dict.fromkeys(range(lengths), 10.0))
         assert len(truths) == lengths
-        for one in truths.values():
-            own = ComparedLabel(one.passes[0], one.progress())
-            vectors = dict.fromkeys([s.name for s in one.passes[0]], np.ones(1))
-            ours = {k: v for k, v in score_steps(own, one, vectors).items() if "num_segments" not in k}
+        for hand_truth in truths.values():
+            own_label = ComparedLabel(hand_truth.passes[0], hand_truth.progress())
+            vectors = dict.fromkeys([s.name for s in hand_truth.passes[0]], np.ones(1))
+            ours = {k: v for k, v in score_steps(own_label, hand_truth, vectors).items() if "num_segments" not in k}
             assert set(ours.values()) == {1.0}
-            score = score_label(own, one)
+            score = score_label(own_label, hand_truth)
             assert (score["boundary_f1@0.5s"], score["mae"]) == (1, 0)
-            hits, total = published_counts(own, one)
+            hits, total = published_counts(own_label, hand_truth)
             assert hits == total
     assert simulator_truth(SAMPLES, "elsewhere", {}) == {}
 
@@ -75,19 +75,19 @@ def fill(lake: Lake, dataset: str, runs: dict[str, dict[int, list[Row]]]) -> Non
     episodes = sorted({e for labels in runs.values() for e in labels})
     tables: dict[str, list[dict[str, Any]]] = {n: [] for n in ("episode_facts", "segments", "progress", "active_runs")}
     for e in episodes:
-        here = {"dataset": dataset, "episode_index": e, "chunk": 0}
-        tables["episode_facts"].append(here | {"num_rows": 100, "fps": 10.0, "success": e % 2 == 1})
-        tables["active_runs"].append(here | {"label_run": next(iter(runs))})
+        key_columns = {"dataset": dataset, "episode_index": e, "chunk": 0}
+        tables["episode_facts"].append(key_columns | {"num_rows": 100, "fps": 10.0, "success": e % 2 == 1})
+        tables["active_runs"].append(key_columns | {"label_run": next(iter(runs))})
     for run, labels in runs.items():
         for e, rows in labels.items():
-            here = {"dataset": dataset, "episode_index": e, "chunk": 0, "label_run": run}
+            key_columns = {"dataset": dataset, "episode_index": e, "chunk": 0, "label_run": run}
             for i, (name, start, end, kind, completed) in enumerate(rows):
                 span = {"segment_index": i, "start_frame": start, "end_frame": end}
                 tables["segments"].append(
-                    here | span | {"name": name, "kind": kind, "completed": completed, "named": name != "Move"}
+                    key_columns | span | {"name": name, "kind": kind, "completed": completed, "named": name != "Move"}
                 )
             curve = np.linspace(0, 1.0 if rows[-1][4] else 0.4, rows[-1][2])
-            tables["progress"] += [here | {"frame_index": f, "progress": p} for f, p in enumerate(curve)]
+            tables["progress"] += [key_columns | {"frame_index": f, "progress": p} for f, p in enumerate(curve)]
     lake.upsert("labels", **{n: TABLES[n].rows(rows) for n, rows in tables.items()})
 
 
@@ -108,7 +108,9 @@ def write_truth(folder: Path, dataset: str, labels: dict[int, list[Row]]) -> Non
     pq.write_table(pa.Table.from_pylist(segments[::-1]), folder / dataset / "segments.parquet")
     episodes = [{"episode_index": e, "success": False, "policy": "scripted"} for e in labels]
     pq.write_table(pa.Table.from_pylist(episodes), folder / dataset / "episodes.parquet")
-    curves = [(e, hand_progress(own := segments_of(rows), own[-1].end_frame)) for e, rows in labels.items()]
+    curves = [
+        (e, hand_progress(own_segments := segments_of(rows), own_segments[-1].end_frame)) for e, rows in labels.items()
+    ]
     frames = [
         {"episode_index": e, "frame_index": f, "true_progress": p} for e, curve in curves for f, p in enumerate(curve)
     ]
@@ -121,8 +123,8 @@ def compared(lake: Lake, truth: Path | None, **options: Any) -> dict[tuple[str, 
 
 def test_what_is_gained_is_more_where_an_error_is_less(lake: Lake, truth: Path) -> None:
     """The curve of r2 is the clock itself; that of r1 comes to 0.4 only."""
-    found = compared(lake, truth, datasets=["a"])
-    r1, r2, clock = (found["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
+    comparison = compared(lake, truth, datasets=["a"])
+    r1, r2, clock = (comparison["annotators/a", name] for name in ("motion r1", "vlm r2", CLOCK))
     assert gain(r2, clock, "mae").value == pytest.approx(0, abs=1e-6)
     assert gain(r1, clock, "mae").value == -differences(r1, clock)["mae"].value != 0
     assert gain(r1, r2, "unnamed").value == 1
@@ -137,8 +139,8 @@ def test_over_all_datasets_episodes_count_alike(lake: Lake, truth: Path) -> None
 
 
 def test_run_against_run(lake: Lake, truth: Path) -> None:
-    found = compare(lake, truth, run="r2", reference_name="r1", datasets=["a"], embedded=one_hot)
-    c = found.labellers[0]
+    comparison = compare(lake, truth, run="r2", reference_name="r1", datasets=["a"], embedded=one_hot)
+    c = comparison.labellers[0]
     assert (c.label_run, c.against, c.benchmark) == ("r2", "r1", "annotators/a (r1)")
     assert c.scores["all", "target_num_segments"].value == 2
     assert compare(lake, truth, run="r1", reference_name="r1", embedded=one_hot).labellers == []
@@ -205,13 +207,13 @@ def test_a_file_needs_no_more_than_its_segments(tmp_path: Path) -> None:
     """Boundaries are those that both passes have, within 0.5 s of one another."""
     file = write_by_hand(tmp_path, 0)
     content = json.loads(file.read_text())
-    least = {name: content[name] for name in ("episode_index", "num_frames", "fps", "pass_a", "pass_b")}
-    file.write_text(json.dumps(least))
+    minimal = {name: content[name] for name in ("episode_index", "num_frames", "fps", "pass_a", "pass_b")}
+    file.write_text(json.dumps(minimal))
     truth = read_truth(tmp_path, "arm")[0]
     # 20 beside 22, 40 beside 44, 90 beside 88; 30, 60 and 70 are in one pass alone
     assert truth.boundaries == (21, 42, 89)
     assert (truth.success, truth.events) == (None, ())
-    file.write_text(json.dumps(least | {"pass_b": None}))
+    file.write_text(json.dumps(minimal | {"pass_b": None}))
     assert read_truth(tmp_path, "arm")[0].boundaries == (20, 30, 40, 60, 70, 90)
 
 
@@ -244,9 +246,9 @@ def test_a_failed_run_is_measured_by_the_plan_of_its_task(tmp_path: Path) -> Non
             {"name": f"step {step}", "start_frame": end - 10, "end_frame": end, "step": step}
             for step, end in enumerate(ends)
         ]
-        rest = {"name": "stand still", "start_frame": ends[-1], "end_frame": 100, "kind": "idle"}
+        idle_row = {"name": "stand still", "start_frame": ends[-1], "end_frame": 100, "kind": "idle"}
         content = {"episode_index": episode, "num_frames": 100, "fps": 10, "success": success}
-        (folder / f"{episode}.json").write_text(json.dumps(content | {"pass_a": [*segments, rest]}))
+        (folder / f"{episode}.json").write_text(json.dumps(content | {"pass_a": [*segments, idle_row]}))
 
     write(0, True, 4)
     write(1, True, 5)

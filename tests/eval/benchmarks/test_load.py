@@ -51,7 +51,9 @@ def make_rbm(root: Path) -> Path:
         write_video(root / "train" / name, bars(21), fps=10)
     names = ("file_name", "task", "quality_label", "partial_success")
     about = [{"id": f"uuid-{n}", "data_source": row[0][:3], "is_robot": "True"} for n, row in enumerate(RBM_ROWS)]
-    facts = [dict(zip(names, row, strict=True)) | more for row, more in zip(RBM_ROWS, about, strict=True)]
+    facts = [
+        dict(zip(names, row, strict=True)) | extra_fields for row, extra_fields in zip(RBM_ROWS, about, strict=True)
+    ]
     pq.write_table(pa.Table.from_pylist(facts), root / "train" / "metadata.parquet")
     return root
 
@@ -76,8 +78,8 @@ def test_points_are_compared_as_whole_ones(tmp_path: Path) -> None:
         write_video(tmp_path / "test" / row["file_name"], bars(21), fps=10)
     (tmp_path / "test" / "metadata.jsonl").write_text("\n".join(map(json.dumps, REWARD_ROWS)) + "\n")
     questions = questions_of("roboreward", str(tmp_path), image_root=tmp_path / "f")
-    said = zip(questions, (0.95, 0.5, None), strict=True)
-    lines = [PredictionLine(q.key, q.meta_data(), "", value) for q, value in said]
+    answered = zip(questions, (0.95, 0.5, None), strict=True)
+    lines = [PredictionLine(q.key, q.meta_data(), "", value) for q, value in answered]
     scores = score_predictions("roboreward", lines).scores()
     assert scores[ALL, "points_accuracy"].value == pytest.approx(1 / 3)
     assert scores[ALL, "points_mae"].value == pytest.approx((0 + 1 + 4) / 3)
@@ -88,11 +90,11 @@ def test_a_model_is_evaluated_beside_the_clock(tmp_path: Path) -> None:
     lake = Lake(Workspace(tmp_path / "w"))
     folder = laptop_kit.make_checkpoint(tmp_path / "bars")
     config = EvaluationOptions(benchmark="rbm-eval", data=str(make_rbm(tmp_path / "rbm")))
-    found = evaluate_benchmark(lake, config, RunnerConfig("bars", folder=folder))
-    assert [e.model for e in found.entries][:2] == ["bars", "clock"]
-    clock = found.entries[1].scores
+    evaluation = evaluate_benchmark(lake, config, RunnerConfig("bars", folder=folder))
+    assert [e.model for e in evaluation.entries][:2] == ["bars", "clock"]
+    clock = evaluation.entries[1].scores
     assert (clock[ALL, "ranking_tau_b"].value, clock[ALL, "success_auc"].value) == (0, 0.5)
-    answers = [json.loads(line) for line in found.predictions.read_text().splitlines()]
+    answers = [json.loads(line) for line in evaluation.predictions.read_text().splitlines()]
     assert all(a["value"] is not None for a in answers)
     stored = lake.rows("SELECT count(*) FROM leaderboard WHERE benchmark = 'rbm-eval' AND metric = 'ranking_tau_b'")
     assert stored[0][0] > 0
@@ -123,8 +125,8 @@ def make_robofac(root: Path, frames: int = 61) -> Path:
             annos = {}
             for kind, (question, *answers) in ASKED.items():
                 if answers[number] is not None:
-                    asked = {"from": "human", "value": f"<image>\n{question}"}
-                    annos[kind] = [asked, {"from": "assistant", "value": answers[number]}]
+                    question_turn = {"from": "human", "value": f"<image>\n{question}"}
+                    annos[kind] = [question_turn, {"from": "assistant", "value": answers[number]}]
             row = {name: {"video": path, "task": "LiftCube", "annos": annos}}
             (root / folder / f"annos_per_video_split{number}.json").write_text(json.dumps(row))
     return root
@@ -142,8 +144,8 @@ def test_one_folder_one_file_parts_and_limit(robofac: Path, tmp_path: Path) -> N
     assert all(q.pictures[0].read() for q in sim)
     second = questions_of("robofac", str(robofac / "test_qa_sim" / "annos_per_video_split1.json"), image_root=tmp_path)
     assert [q.key for q in second] == [q.key for q in sim if q.trajectory == "b"]
-    some = questions_of("robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1)
-    assert by_part(some) == {"failure_detection": 1}
+    chosen_questions = questions_of("robofac", str(robofac), image_root=tmp_path, part=("failure_detection",), limit=1)
+    assert by_part(chosen_questions) == {"failure_detection": 1}
 
 
 def test_a_long_run_is_shown_in_32_pictures(tmp_path: Path) -> None:
@@ -232,8 +234,8 @@ def test_what_cannot_be_loaded_says_why(bench: Path, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="give a workspace and a release"):
         questions_of("procvqa-id")
     lines = (bench / "prog-bench" / "text-normal.jsonl").read_text().splitlines()
-    outside = lines[1].replace("camera_top", "../../../../camera_top")
-    (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{outside}")
+    escaping_line = lines[1].replace("camera_top", "../../../../camera_top")
+    (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{escaping_line}")
     with pytest.raises(BenchmarkError, match="outside the folder of pictures"):
         questions_of("progress-bench", str(tmp_path / "rows.jsonl"), image_root=tmp_path)
     (tmp_path / "rows.jsonl").write_text(f"{lines[0]}\n{{")
@@ -271,10 +273,10 @@ def test_a_datasets_progress_and_success(tmp_path: Path) -> None:
     assert decode_picture(run[0].pictures[-1].read(), 100).ndim == 3
     (frame,) = (tmp_path / "frames").rglob("000000/000000.jpg")
     frame.write_bytes(b"kept")
-    again = questions_of("dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1)
+    limited_questions = questions_of("dataset", str(root), image_root=tmp_path / "frames", num_inferences=2, limit=1)
     assert frame.read_bytes() == b"kept"  # nothing is decoded twice
-    assert len({q.key for q in again}) == 34
-    assert {q.key for q in again if q.inference == 0} <= {q.key for q in questions}
+    assert len({q.key for q in limited_questions}) == 34
+    assert {q.key for q in limited_questions if q.inference == 0} <= {q.key for q in questions}
 
 
 # Pictures

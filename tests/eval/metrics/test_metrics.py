@@ -66,13 +66,13 @@ def test_changes_and_concordance_agree_with_their_formulas(episode: list[tuple[i
     runs = many([[(1, 2), (3, 5)], episode])  # another episode before must not count
     p, t = runs.predicted[2:], runs.target[2:]
     moved_p, moved_t = p[lag:] - p[:-lag], t[lag:] - t[:-lag]
-    found = order.increment_correlation(runs, lag)[1]
+    correlation = order.increment_correlation(runs, lag)[1]
     if np.ptp(moved_t) == 0:
-        assert np.isnan(found)
+        assert np.isnan(correlation)
     elif np.ptp(moved_p) == 0:
-        assert found == 0
+        assert correlation == 0
     else:
-        assert found == pytest.approx(pearsonr(moved_p, moved_t).statistic, abs=1e-9)
+        assert correlation == pytest.approx(pearsonr(moved_p, moved_t).statistic, abs=1e-9)
     if np.ptp(t) and np.ptp(p):
         expected = 2 * np.cov(p, t, bias=True)[0, 1] / (p.var() + t.var() + (p.mean() - t.mean()) ** 2)
         assert order.ccc(runs)[1] == pytest.approx(expected, abs=1e-9)
@@ -105,17 +105,17 @@ def test_a_clock_has_a_perfect_voc_and_no_margin() -> None:
     clock = np.linspace(0, 1, 6)
     assert published.voc(one(clock, truth)) == pytest.approx([1])
     measures = progress_measures(one(clock, truth), clock)
-    found = score.scores(measures)
-    assert (found["mae_margin"].value, found["voc_margin"].value) == (0, 0)
-    assert found["increment_correlation"].value == pytest.approx(0, abs=1e-9)
+    scores_found = score.scores(measures)
+    assert (scores_found["mae_margin"].value, scores_found["voc_margin"].value) == (0, 0)
+    assert scores_found["increment_correlation"].value == pytest.approx(0, abs=1e-9)
     better = score.scores(progress_measures(one(truth * 0.9, truth), clock))
     assert better["mae_margin"].value > 0.1
     assert better["increment_correlation"].value == pytest.approx(1)
 
 
 def test_a_clock_drifts_where_a_run_stands_still() -> None:
-    held, clock = np.full(10, 0.4), np.linspace(0, 1, 10)
-    drift = order.stall_drift(runs_of([(clock, held), (held, held), (held[:1], held[:1])]))
+    constant, clock = np.full(10, 0.4), np.linspace(0, 1, 10)
+    drift = order.stall_drift(runs_of([(clock, constant), (constant, constant), (constant[:1], constant[:1])]))
     assert drift == pytest.approx([1, 0, NAN], nan_ok=True)
 
 
@@ -123,22 +123,22 @@ def test_who_cannot_be_read_at_all_scores_worst_and_not_nothing() -> None:
     rising = np.linspace(0, 1, 5)
     runs = runs_of([(np.full(5, NAN), rising)])
     assert score.score(mean_of(published.trajectory_voc(readable(runs)))).n == 0
-    found = score.scores(progress_measures(runs, rising))
-    assert (found["voc"].value, found["voc"].n, found["coverage"].value) == (0, 1, 0)
-    assert found["voc_worst"].value < -0.8
-    assert found["mae"].value == pytest.approx((1 + 0.75 + 0.5 + 0.75 + 1) / 5)
-    assert found["mae_parsed"].n == 0
-    assert all(s.coverage == 0 for s in found.values())
+    scores_found = score.scores(progress_measures(runs, rising))
+    assert (scores_found["voc"].value, scores_found["voc"].n, scores_found["coverage"].value) == (0, 1, 0)
+    assert scores_found["voc_worst"].value < -0.8
+    assert scores_found["mae"].value == pytest.approx((1 + 0.75 + 0.5 + 0.75 + 1) / 5)
+    assert scores_found["mae_parsed"].n == 0
+    assert all(s.coverage == 0 for s in scores_found.values())
 
 
 def test_one_huge_episode_does_not_drown_the_others() -> None:
     long, short = np.linspace(0, 1, 5000), np.linspace(0, 1, 5)
     runs = runs_of([(long, long), *[(1 - short, short)] * 9])
     pooled = score.score(ratio_of(runs.sums(np.abs(runs.predicted - runs.target)), runs.lengths))
-    found = score.scores(progress_measures(runs))["mae"]
+    mae_score = score.scores(progress_measures(runs))["mae"]
     assert pooled.value < 0.01  # as a mean over answers has it
-    assert found.value == pytest.approx(0.54)
-    assert found.low > 0.3
+    assert mae_score.value == pytest.approx(0.54)
+    assert mae_score.low > 0.3
 
 
 def test_effective_resolution_grows_with_answers_where_published_only() -> None:
@@ -151,9 +151,9 @@ def test_effective_resolution_grows_with_answers_where_published_only() -> None:
     evenly = [((np.arange(n) + 0.5) / n,) * 2 for n in (16, 300)]
     few, lots = errors.effective_resolution(runs_of([(p, t) for p, t in evenly]))
     assert few == lots == 5
-    beyond = np.linspace(0, 2, 16)  # as far as it is within 0..1
-    assert errors.effective_resolution(one(beyond, beyond)) == errors.effective_resolution(
-        one(np.minimum(beyond, 1), beyond)
+    values_over_one = np.linspace(0, 2, 16)  # as far as it is within 0..1
+    assert errors.effective_resolution(one(values_over_one, values_over_one)) == errors.effective_resolution(
+        one(np.minimum(values_over_one, 1), values_over_one)
     )
     assert np.isnan(errors.effective_resolution(one(np.arange(5) / 5, np.arange(5) / 5))[0])
 
@@ -163,8 +163,8 @@ def test_used_bins_of_the_published_may_exceed_one() -> None:
     assert published.used_bins(noise, truth) == 4
     runs = runs_of([(noise, truth), (truth, truth + 0.6), (array(1.0), array(1.0))])
     assert errors.used_bins(runs) == pytest.approx([1, 0, NAN], nan_ok=True)
-    beyond = runs_of([(array(0.1, 1.5), array(0.1, 0.2)), (array(0.1), array(0.45))])
-    assert errors.used_bins(beyond).tolist() == [0.5, 0]  # it is no bin of the next episode
+    runs_over_one = runs_of([(array(0.1, 1.5), array(0.1, 0.2)), (array(0.1), array(0.45))])
+    assert errors.used_bins(runs_over_one).tolist() == [0.5, 0]  # it is no bin of the next episode
 
 
 # Errors
@@ -189,12 +189,12 @@ def test_mcc_of_the_published_worked_example() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=30))
 def test_confusion_agrees_with_scikit_learn(pairs: list[tuple[bool, bool]]) -> None:
-    said, actual = (np.array(x) for x in zip(*pairs, strict=True))
-    cells = errors.confusion(said, actual, np.ones(len(said), bool)).sum(axis=0)
-    assert errors.accuracy(cells) == np.mean(said == actual)
+    predicted, actual = (np.array(x) for x in zip(*pairs, strict=True))
+    cells = errors.confusion(predicted, actual, np.ones(len(predicted), bool)).sum(axis=0)
+    assert errors.accuracy(cells) == np.mean(predicted == actual)
     if len({*actual.tolist()}) == 2:
-        assert errors.mcc(cells) == pytest.approx(matthews_corrcoef(actual, said), abs=1e-9)
-        assert errors.balanced_accuracy(cells) == pytest.approx(balanced_accuracy_score(actual, said))
+        assert errors.mcc(cells) == pytest.approx(matthews_corrcoef(actual, predicted), abs=1e-9)
+        assert errors.balanced_accuracy(cells) == pytest.approx(balanced_accuracy_score(actual, predicted))
 
 
 def test_unread_answers_count_as_wrong_as_they_can_be() -> None:
@@ -216,14 +216,14 @@ def test_interval_holds_the_mean_and_narrows_with_more_episodes() -> None:
     texts = [score.score(mean_of(values)).text() for values in ([NAN], [NAN, 2.0], [2.0, 2.0])]
     assert texts == ["–", "2.000", "2.000 (2.00–2.00)"]
     of_more = mean_of([1.0, 3.0], np.array([[1, 1], [0, 1]])).among(np.array([True, False, True]))
-    found = score.score(of_more)
-    assert (found.value, found.n, found.coverage) == (2, 2, 0.5)
+    mean_score = score.score(of_more)
+    assert (mean_score.value, mean_score.n, mean_score.coverage) == (2, 2, 0.5)
 
 
 def test_a_ratio_is_of_sums_and_its_interval_holds_it() -> None:
-    found = score.score(ratio_of([0, 6, 3], [2, 6, 4]))
-    assert (found.value, found.n) == (pytest.approx(9 / 12), 3)
-    assert found.low < 9 / 12 < found.high
+    ratio_score = score.score(ratio_of([0, 6, 3], [2, 6, 4]))
+    assert (ratio_score.value, ratio_score.n) == (pytest.approx(9 / 12), 3)
+    assert ratio_score.low < 9 / 12 < ratio_score.high
     assert score.score(ratio_of([], [])).n == score.score(ratio_of([0], [0])).n == 0
 
 
@@ -231,8 +231,8 @@ def test_resampling_in_blocks_draws_the_same(monkeypatch: pytest.MonkeyPatch) ->
     measure = mean_of(np.random.default_rng(1).random(37))
     whole = score.score(measure)
     monkeypatch.setattr(score, "RESAMPLED_AT_ONCE", 100)
-    again = score.score(measure)
-    assert (again.value, again.low, again.high) == pytest.approx((whole.value, whole.low, whole.high))
+    block_score = score.score(measure)
+    assert (block_score.value, block_score.low, block_score.high) == pytest.approx((whole.value, whole.low, whole.high))
 
 
 def test_paired_difference_sees_what_the_spread_of_episodes_hides() -> None:
@@ -271,27 +271,27 @@ def value(measure: score.Measure) -> float:
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), min_size=2, max_size=40))
 def test_auc_agrees_with_scikit_learn(runs: list[tuple[int, bool]]) -> None:
-    said, actual = (np.array(x) for x in zip(*runs, strict=True))
-    found = value(auc(said.astype(np.float64), actual))
+    predicted, actual = (np.array(x) for x in zip(*runs, strict=True))
+    auc_value = value(auc(predicted.astype(np.float64), actual))
     if len({*actual.tolist()}) < 2:
-        assert np.isnan(found)
+        assert np.isnan(auc_value)
     else:
-        assert found == pytest.approx(roc_auc_score(actual, said))
+        assert auc_value == pytest.approx(roc_auc_score(actual, predicted))
 
 
 def test_auc_of_many_scores_is_nearly_that_of_all() -> None:
     rng = np.random.default_rng(0)
     actual = rng.random(3000) < 0.4
-    said = rng.normal(size=3000) + actual
-    measure = auc(said, actual)
+    predicted = rng.normal(size=3000) + actual
+    measure = auc(predicted, actual)
     assert measure.parts.shape[1] == 2 * outcomes.MOST_BINS
-    assert value(measure) == pytest.approx(roc_auc_score(actual, said), abs=0.002)
+    assert value(measure) == pytest.approx(roc_auc_score(actual, predicted), abs=0.002)
 
 
 def test_a_run_without_an_answer_is_told_wrong() -> None:
     silent = Runs(np.full(2, NAN), np.array([1.0, 0.0]), np.array([0, 1, 2]))
     measures = success_measures(silent, np.zeros(2), np.array([True, False]), 0.5)
-    found = {name: value(m) for name, m in measures.items()}
-    assert found["success_accuracy"] == 0
-    assert np.isnan(found["success_auc"])
-    assert np.isnan(found["success_late_s"])
+    values_found = {name: value(m) for name, m in measures.items()}
+    assert values_found["success_accuracy"] == 0
+    assert np.isnan(values_found["success_auc"])
+    assert np.isnan(values_found["success_late_s"])

@@ -34,16 +34,16 @@ def test_published_bf1_with_a_side_missing() -> None:
 
 
 def test_the_ends_alone_are_a_full_published_score_and_nothing_of_ours() -> None:
-    other = [("a", 0, 30), ("b", 30, 60)]
+    other_spans = [("a", 0, 30), ("b", 30, 60)]
     assert boundary_hits(first_and_last(WHOLE), first_and_last([("y", 0, 60)]))[:2] == (4, 4)
-    hits, total, _ = boundary_hits(first_and_last(WHOLE), first_and_last(other))
+    hits, total, _ = boundary_hits(first_and_last(WHOLE), first_and_last(other_spans))
     assert hits / total == pytest.approx(2 / 3)  # says nothing at all of where the actions part
-    assert m.boundary_f1(WHOLE, other) == 0
+    assert m.boundary_f1(WHOLE, other_spans) == 0
 
 
 def test_published_boundaries_take_any_number_for_one() -> None:
-    sure = '[{"action_description": "a", "start_frame": 3, "end_frame": 9, "confidence": 0.5}]'
-    assert boundary_values(sure) == [0.5, 9]
+    confident = '[{"action_description": "a", "start_frame": 3, "end_frame": 9, "confidence": 0.5}]'
+    assert boundary_values(confident) == [0.5, 9]
     assert boundary_values('[{"start_frame": "3", "end_frame": "9"}]') == []  # numbers in quotes are none
     assert boundary_values("I see no segments") is None  # and so it counts nowhere
 
@@ -56,8 +56,8 @@ def test_edits_are_counted_as_by_their_definition(found: str, target: str) -> No
             return len(a + b)
         return min(least(a[1:], b) + 1, least(a, b[1:]) + 1, least(a[1:], b[1:]) + (a[0] != b[0]))
 
-    named = [[(name, 0, 1) for name in names] for names in (found, target)]
-    assert m.edit_score(*named) == 1 - least(found, target) / max(1, len(found), len(target))
+    name_spans = [[(name, 0, 1) for name in names] for names in (found, target)]
+    assert m.edit_score(*name_spans) == 1 - least(found, target) / max(1, len(found), len(target))
 
 
 def test_a_steps_name_is_plain_without_articles() -> None:

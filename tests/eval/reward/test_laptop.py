@@ -37,15 +37,15 @@ def scorer(checkpoint: Path) -> ModelScorer:
 def test_several_views_are_judged_each_by_itself(scorer: ModelScorer) -> None:
     def last(rule: ViewRule = "all", **pictures: Sequence[np.ndarray]) -> Reward:
         stream = scorer.stream(TASKS[0], FPS, cameras=tuple(pictures), rule=rule)
-        for together in zip(*pictures.values(), strict=True):
-            moment = stream.append(dict(zip(pictures, together, strict=True)))
+        for moment_pictures in zip(*pictures.values(), strict=True):
+            moment = stream.append(dict(zip(pictures, moment_pictures, strict=True)))
         assert moment is not None
         return scorer.score([moment])[0]
 
-    other = [scene(TASKS[1], k / 19) for k in range(20)]
-    front, apart = last(front=FRAMES), last("wrist", front=FRAMES, wrist=other)
-    assert apart.progress == pytest.approx(front.progress, abs=TOLERANCE)
-    assert set(apart.cameras) == {"front", "wrist"}
+    other_frames = [scene(TASKS[1], k / 19) for k in range(20)]
+    front, two_views = last(front=FRAMES), last("wrist", front=FRAMES, wrist=other_frames)
+    assert two_views.progress == pytest.approx(front.progress, abs=TOLERANCE)
+    assert set(two_views.cameras) == {"front", "wrist"}
 
 
 def test_what_it_cannot_do_is_said(checkpoint: Path) -> None:
@@ -74,14 +74,20 @@ def prompt(key: str, task: str | None = TASKS[0], first: float | None = 0.0) -> 
 def test_prompts_are_answered_by_their_task_their_pictures_and_their_start(checkpoint: Path) -> None:
     runner = local_runner(RunnerConfig("bars", EvaluationOptions(batch_size=2)), checkpoint)
     assert isinstance(runner, LaptopRunner)
-    asked = [prompt("a"), prompt("again"), prompt("task", TASKS[1]), prompt("start", first=0.9), prompt("none", None)]
-    asked.append(prompt("unknown", first=None))
-    replies = {r.key: r for r in runner.answer(asked)}
+    prompts_sent = [
+        prompt("a"),
+        prompt("again"),
+        prompt("task", TASKS[1]),
+        prompt("start", first=0.9),
+        prompt("none", None),
+    ]
+    prompts_sent.append(prompt("unknown", first=None))
+    replies = {r.key: r for r in runner.answer(prompts_sent)}
     progress = {key: r.progress for key, r in replies.items()}
     assert progress["a"] == pytest.approx(progress["again"])
     assert progress["a"] is not None
-    for other in ("task", "start", "unknown"):
-        assert progress[other] != pytest.approx(progress["a"], abs=1e-4)
+    for other_key in ("task", "start", "unknown"):
+        assert progress[other_key] != pytest.approx(progress["a"], abs=1e-4)
     assert progress["none"] is None
     assert "names no task" in str(replies["none"].error)
 

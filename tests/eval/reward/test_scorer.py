@@ -52,9 +52,11 @@ def progress(rewards: list[Reward]) -> np.ndarray:
 
 def test_windows_are_those_of_training_and_repeat_nothing() -> None:
     for fps in (4.0, 10.0, 24.0):
-        for now in (0, 1, 2, 5, 40):
-            assert FOUR.of(now, fps) == trained_window(now, fps, SamplesConfig(window_frames=4, window_step_s=0.4))
-            assert len(set(FOUR.of(now, fps))) == min(now + 1, 4)
+        for frame_now in (0, 1, 2, 5, 40):
+            assert FOUR.of(frame_now, fps) == trained_window(
+                frame_now, fps, SamplesConfig(window_frames=4, window_step_s=0.4)
+            )
+            assert len(set(FOUR.of(frame_now, fps))) == min(frame_now + 1, 4)
     assert FOUR.of(40, 10.0) == [28, 32, 36, 40]
     assert FOUR.of(6, 10.0) == [0, 2, 4, 6]
     assert Window(8, None).of(3, 30.0) == [0, 1, 2, 3]
@@ -133,27 +135,27 @@ class Says(Scripted):
 
 def by_the_bar(prompt: Prompt) -> ModelReply:
     share = 100 * float((decode_picture(prompt.pictures[-1].read(), 64)[:, :, 2] > 150).mean())
-    said = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
-    return ModelReply(prompt.key, error="gone") if share < 10 else ModelReply(prompt.key, text=said)
+    reply_text = "<progress>oops</progress>" if share > 90 else f"<progress>{share:.2f}%</progress>"
+    return ModelReply(prompt.key, error="gone") if share < 10 else ModelReply(prompt.key, text=reply_text)
 
 
 def test_a_served_model_gets_equal_bytes_for_equal_pictures() -> None:
-    says = Says(by_the_bar)
-    scorer = ModelScorer(says, FOUR)
+    talking_runner = Says(by_the_bar)
+    scorer = ModelScorer(talking_runner, FOUR)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(25)))
-    found = scorer.score(moments)
+    scored_rewards = scorer.score(moments)
     shares = [float((m.views["camera"][-1].rgb[:, :, 2] > 150).mean()) for m in moments]
-    for reward, share in zip(found, shares, strict=True):
+    for reward, share in zip(scored_rewards, shares, strict=True):
         if 0.1 <= share <= 0.9:
             assert reward.progress == pytest.approx(share, abs=1e-4)
         else:
             assert reward.progress is None
             assert reward.failure == "gone" or "oops" in (reward.failure or "")
-    assert {r.failure is None for r in found} == {True, False}
-    sent = [p.data for prompt in says.asked for p in prompt.pictures]
+    assert {r.failure is None for r in scored_rewards} == {True, False}
+    sent = [p.data for prompt in talking_runner.asked for p in prompt.pictures]
     assert len(sent) == sum(len(m.frames) for m in moments)
     assert len(set(map(id, sent))) == len({f for m in moments for f in m.frames})
-    assert all(p.text.count("<image>") == len(p.pictures) for p in says.asked)
+    assert all(p.text.count("<image>") == len(p.pictures) for p in talking_runner.asked)
 
 
 def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path) -> None:
@@ -166,14 +168,14 @@ def test_a_server_is_asked_by_way_of_an_endpoint_and_never_twice(tmp_path: Path)
                 stream = scorer.stream(TASK, FPS, steps, score_fps=2.5)
                 return scorer.score(list(run(stream, bars(9))))
 
-        found = ask()
-        assert [r.source for r in found] == ["text"] * 3
-        assert all(r.progress is not None for r in found)
+        rewards_found = ask()
+        assert [r.source for r in rewards_found] == ["text"] * 3
+        assert all(r.progress is not None for r in rewards_found)
         (parts,) = {tuple(p["type"] for p in b["messages"][0]["content"]) for b in server.seen}
         assert parts.count("image_url") == 1
         assert "push the bar" in server.seen[0]["messages"][0]["content"][0]["text"]
         sent = len(server.received)
-        assert ask() == found
+        assert ask() == rewards_found
         assert len(server.received) == sent
     with pytest.raises(RewardError, match="needs a model"), open_scorer(ScorerConfig()):
         pass
@@ -186,10 +188,12 @@ def test_words_from_seen_pictures_are_the_plain_runners(tmp_path: Path) -> None:
     assert isinstance(runner, ModelRunner)
     scorer = ModelScorer(runner, FOUR, runner.card)
     moments = list(run(scorer.stream(TASK, FPS, score_fps=2.5), bars(12)))
-    found = scorer.score(moments)
+    rewards_found = scorer.score(moments)
     plain = TextRunner(runner.model, runner.processor, SHORT, PictureLimits(), 8)
-    assert ModelScorer(plain, FOUR).score(list(fresh(moments))) == found  # whose failures quote the words
-    assert all(r.progress is None and "no single progress" in (r.failure or "") for r in found)  # random weights
+    assert ModelScorer(plain, FOUR).score(list(fresh(moments))) == rewards_found  # whose failures quote the words
+    assert all(
+        r.progress is None and "no single progress" in (r.failure or "") for r in rewards_found
+    )  # random weights
 
 
 # Baselines
@@ -203,9 +207,9 @@ def test_the_baselines_know_the_end_or_say_that_they_do_not() -> None:
     near = visual.score(list(run(visual.stream(TASK, FPS, goal={"camera": pictures[-1]}), pictures)))
     assert progress(near) == pytest.approx(np.arange(11) / 10, abs=0.03)
     for scorer in (clock, visual):
-        (lost,) = scorer.score(list(run(scorer.stream(TASK, FPS), pictures[:1])))
-        assert lost.progress is None
-        assert "needs" in (lost.failure or "")
+        (lost_reward,) = scorer.score(list(run(scorer.stream(TASK, FPS), pictures[:1])))
+        assert lost_reward.progress is None
+        assert "needs" in (lost_reward.failure or "")
     with pytest.raises(RewardError, match="no baseline 'magic'"):
         BaselineScorer("magic")
 
@@ -220,9 +224,9 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
     assert isinstance(runner, ModelRunner)
     moments = [m for rgb in bars(3) for m in run(two_pass.stream(TASK, FPS), [rgb])]
     texts = [question(m.stream, len(m.views["camera"])) for m in moments]
-    asked = [Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)]
-    replies = runner.ask(asked)
-    for reply, a in zip(replies, asked, strict=True):
+    requests = [Asked(Prompt(t, t, ()), m.views["camera"]) for t, m in zip(texts, moments, strict=True)]
+    replies = runner.ask(requests)
+    for reply, a in zip(replies, requests, strict=True):
         item = Item(a.prompt.text, tuple(p.rgb for p in a.pictures), answer=reply.text)
         with torch.inference_mode():
             output = runner.whole(runner.transform([item]))
@@ -238,24 +242,24 @@ def test_a_published_head_is_asked_after_the_words_and_only_on_request(tmp_path:
 # Pictures that are cut before they are scored
 
 
-def fresh(given: Sequence[Moment]) -> list[Moment]:
+def fresh(moments: Sequence[Moment]) -> list[Moment]:
     """The same moments, each with pictures of its own that no scorer has seen."""
-    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in given]
+    return [replace(m, views={c: tuple(StreamPicture(p.rgb) for p in v) for c, v in m.views.items()}) for m in moments]
 
 
-def pictures(given: Sequence[Moment]) -> list[StreamPicture]:
-    return list({id(p): p for m in given for p in m.views["camera"]}.values())
+def pictures(moments: Sequence[Moment]) -> list[StreamPicture]:
+    return list({id(p): p for m in moments for p in m.views["camera"]}.values())
 
 
 def test_the_numbers_are_the_same_and_nothing_is_cut_twice(
     scorer: ModelScorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, ready = (list(run(scorer.stream(TASK, FPS), bars(12))) for _ in range(2))
-    known = progress(scorer.score(first)).tolist()
+    known_progress = progress(scorer.score(first)).tolist()
     for picture in pictures(ready):
         scorer.make_ready(picture)
     monkeypatch.setattr("eval.runners.local.byte_patches", lambda *_: pytest.fail("a picture is cut again"))
-    assert progress(scorer.score(ready)).tolist() == known
+    assert progress(scorer.score(ready)).tolist() == known_progress
     # What was made beforehand is thrown away once it is seen, and not made again
     assert {p.cut is None and p.seen is not None for p in pictures(ready)} == {True}
     scorer.make_ready(pictures(ready)[0])
@@ -267,15 +271,15 @@ def test_where_a_window_leaves_less_room_patches_are_cut_for_it(
 ) -> None:
     """The first windows have fewer pictures, and so the same picture is shown in several sizes."""
     monkeypatch.setattr(scorer.runner.processor, "max_vision_tokens", 6, raising=False)
-    given = list(run(scorer.stream(TASK, FPS), bars(6)))
-    apart = fresh(given)
-    for picture in pictures(apart):
+    moments = list(run(scorer.stream(TASK, FPS), bars(6)))
+    fresh_moments = fresh(moments)
+    for picture in pictures(fresh_moments):
         scorer.make_ready(picture)
-    known = progress(scorer.score(fresh(given))).tolist()
-    assert progress(scorer.score(apart)).tolist() == known
+    known_progress = progress(scorer.score(fresh(moments))).tolist()
+    assert progress(scorer.score(fresh_moments)).tolist() == known_progress
     # And those that are shared by windows get the numbers of those that are not
-    assert progress(scorer.score(given)) == pytest.approx(known, abs=TOLERANCE)
-    assert max(len(p.seen) for p in pictures(given)) > 1
+    assert progress(scorer.score(moments)) == pytest.approx(known_progress, abs=TOLERANCE)
+    assert max(len(p.seen) for p in pictures(moments)) > 1
 
 
 # Success
@@ -303,19 +307,19 @@ def test_a_scorer_says_success_as_its_card_does(of: str) -> None:
     raw = np.array([0.1, 0.2, 0.3, 0.7, 0.8, 0.9])
     success = calibrate(raw, raw > 0.5, of, "r1", "val")  # type: ignore[arg-type]
     assert success is not None
-    kept = Success.of_card(json.loads(json.dumps({"success": success.as_json()})))
-    assert kept == success
+    read_success = Success.of_card(json.loads(json.dumps({"success": success.as_json()})))
+    assert read_success == success
     assert (success.reached, success.unreached, success.balanced_accuracy) == (3, 3, 1.0)
-    told = []
+    told_success = []
     for value in raw:
-        other = 0.5
-        reward = Reward("head", value if of == "progress" else other, value if of == "done" else None)
+        other_value = 0.5
+        reward = Reward("head", value if of == "progress" else other_value, value if of == "done" else None)
         scorer = Fixed(reward, success)
         moment = scorer.stream("go", 10.0).append({"camera": np.zeros((2, 2, 3), np.uint8)})
-        (found,) = scorer.score([moment])  # type: ignore[list-item]
-        assert found.done == pytest.approx(success.probability(value))
-        told.append(found.success)
-    assert told == [False] * 3 + [True] * 3
+        (scored_reward,) = scorer.score([moment])  # type: ignore[list-item]
+        assert scored_reward.done == pytest.approx(success.probability(value))
+        told_success.append(scored_reward.success)
+    assert told_success == [False] * 3 + [True] * 3
     card = {"training_run": "t", "release": "r1", "snapshot": 1, "release_hash": "0" * 64, "label_runs": [],
             "recipe": {"name": "n", "model": {"path": None}}}  # fmt: skip
     assert "3 moments at the end state and 3 before it" in card_text(card | {"success": success.as_json()})

@@ -34,9 +34,9 @@ ENCODER = load_encoder(EmbeddingsConfig(encoder="grey"))
 
 def shown(name: str, pictures: Sequence[np.ndarray], openings: np.ndarray | None = None) -> Shown:
     """A run of even progress, in two steps."""
-    at = np.linspace(0, 1, len(pictures))
-    steps, seen = (at >= 0.5).astype(int), embed(ENCODER, pictures)
-    return Shown(name, (seen,), at, steps, ("push", "let go"), len(pictures) / HZ, openings)
+    progress = np.linspace(0, 1, len(pictures))
+    steps, seen_vectors = (progress >= 0.5).astype(int), embed(ENCODER, pictures)
+    return Shown(name, (seen_vectors,), progress, steps, ("push", "let go"), len(pictures) / HZ, openings)
 
 
 def scorer(lag: float = 0.0) -> ShownScorer:
@@ -52,8 +52,8 @@ GRIPPER = GripperSignal(
 
 def there_and_back(length: int) -> list[tuple[np.ndarray, dict[str, list[float]]]]:
     """A bar that grows while the gripper is open, and shrinks the same way while it holds: pictures with the robot."""
-    at = np.linspace(0, 1, length)
-    places, openings = 0.05 + 0.9 * (1 - np.abs(2 * at - 1)), np.where(at < 0.5, 0.08, 0.01)
+    progress = np.linspace(0, 1, length)
+    places, openings = 0.05 + 0.9 * (1 - np.abs(2 * progress - 1)), np.where(progress < 0.5, 0.08, 0.01)
     return [
         (scene(TASKS[0], place), {"state": [0.3, 0.1, opening]})
         for place, opening in zip(places.tolist(), openings.tolist(), strict=True)
@@ -74,33 +74,35 @@ def run(length: int, end: int = 0) -> list[np.ndarray]:
     return [scene(TASKS[0], 0.05 + 0.9 * share) for share in (*np.linspace(0, 1, length), *np.ones(end))]
 
 
-def rewards(of: ShownScorer, frames: list[np.ndarray]) -> list[Reward]:
-    session = LocalSession(of, TASKS[0], FPS)
+def rewards(shown_by: ShownScorer, frames: list[np.ndarray]) -> list[Reward]:
+    session = LocalSession(shown_by, TASKS[0], FPS)
     return [session.append(rgb) for rgb in frames]
 
 
 def test_a_run_is_told_where_it_is_and_what_is_done() -> None:
-    found = rewards(scorer(), run(70, 10))
-    progress = [r.progress for r in found]
+    rewards_found = rewards(scorer(), run(70, 10))
+    progress = [r.progress for r in rewards_found]
     assert None not in progress
     assert np.abs(np.array(progress[:70], float) - np.linspace(0, 1, 70)).mean() < 0.08
-    assert (found[5].step, found[5].step_name) == (0, "push")
-    assert (found[-1].step, found[-1].step_name) == (1, "let go")
-    assert {r.source for r in found} == {"shown"}
+    assert (rewards_found[5].step, rewards_found[5].step_name) == (0, "push")
+    assert (rewards_found[-1].step, rewards_found[-1].step_name) == (1, "let go")
+    assert {r.source for r in rewards_found} == {"shown"}
 
 
 @pytest.mark.parametrize("strange", [np.zeros((64, 64, 3), np.uint8), scene(TASKS[1], 0.5)])
 def test_a_picture_unlike_everything_shown_earns_nothing_and_is_no_success(strange: np.ndarray) -> None:
-    found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
-    assert {(r.progress, r.success, r.failure, r.unsure) for r in found[40:60]} == {(None, False, UNLIKE, UNLIKE)}
-    before, after = found[39].progress, found[60].progress
-    assert before is not None
-    assert after == pytest.approx(before, abs=0.1)
+    rewards_found = rewards(scorer(), [*run(70)[:40], *[strange] * 20, *run(70)[40:]])
+    assert {(r.progress, r.success, r.failure, r.unsure) for r in rewards_found[40:60]} == {
+        (None, False, UNLIKE, UNLIKE)
+    }
+    progress_before, progress_after = rewards_found[39].progress, rewards_found[60].progress
+    assert progress_before is not None
+    assert progress_after == pytest.approx(progress_before, abs=0.1)
 
 
 def test_with_a_lag_numbers_are_of_the_second_before() -> None:
-    found = rewards(scorer(lag=1.0), run(70))
-    assert found[-1].about_s == pytest.approx(5.8, abs=0.21)
+    rewards_found = rewards(scorer(lag=1.0), run(70))
+    assert rewards_found[-1].about_s == pytest.approx(5.8, abs=0.21)
 
 
 def test_a_run_of_other_cameras_is_refused() -> None:
@@ -113,16 +115,16 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
     # It begins at the end of what is shown: by pictures alone it might as well be the beginning
     ends = frames[-20:]
     local, blind = (LocalSession(scorer, TASKS[0], FPS) for _ in range(2))
-    told = [local.append(rgb, robot=robot) for rgb, robot in ends]
-    seen = [blind.append(rgb) for rgb, _ in ends]
-    assert (told[0].progress or 0) > 0.5 > (seen[0].progress or 1)
+    local_rewards = [local.append(rgb, robot=robot) for rgb, robot in ends]
+    blind_rewards = [blind.append(rgb) for rgb, _ in ends]
+    assert (local_rewards[0].progress or 0) > 0.5 > (blind_rewards[0].progress or 1)
 
     pictures, robots = zip(*ends, strict=True)
     with running(scorer) as app, RewardClient(app.state.url) as client:
         whole = client.reward_frames(pictures, TASKS[0], FPS, robots=robots)
         with client.session(TASKS[0], fps=FPS) as session:
             live = [session.append(rgb, robot=robot) for rgb, robot in ends]
-        numbers = [r.progress for r in told]
+        numbers = [r.progress for r in local_rewards]
         assert [r.progress for r in whole] == pytest.approx(numbers)
         assert [r.progress for r in live] == pytest.approx(numbers)
         urls = [f"data:image/png;base64,{base64.b64encode(png(rgb)).decode()}" for rgb in pictures]
@@ -134,8 +136,10 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
                 messages=[{"role": "user", "content": content}],
                 extra_body={"proccorpus": {"fps": FPS, "robots": robots}},
             )
-        said = json.loads(answer.choices[0].message.content or "")
-        assert (said["progress"], said["spread"]) == pytest.approx((told[-1].progress, told[-1].spread))
+        reply_json = json.loads(answer.choices[0].message.content or "")
+        assert (reply_json["progress"], reply_json["spread"]) == pytest.approx(
+            (local_rewards[-1].progress, local_rewards[-1].spread)
+        )
         with client.session(TASKS[0], fps=FPS) as session:
             bad = [{"state": [0.3, 0.1, 0.08]}, {"state": [0.3, 0.1]}]
             with pytest.raises(RewardServerError, match="state is 3 finite numbers or more"):
@@ -143,8 +147,8 @@ def test_what_looks_alike_is_told_apart_by_the_gripper_from_everywhere() -> None
             with pytest.raises(RewardServerError, match="1 robots for 2 moments"):
                 session.append_all(pictures[:2], robots=bad[:1])
             # Nothing was taken in by halves
-            again = session.append_all(pictures[:2], robots=robots[:2])
-            assert [r.progress for r in again] == pytest.approx(numbers[:2])
+            second_rewards = session.append_all(pictures[:2], robots=robots[:2])
+            assert [r.progress for r in second_rewards] == pytest.approx(numbers[:2])
 
 
 def test_an_environment_and_a_batch_of_lerobot_have_the_same_numbers(tmp_path: Path) -> None:

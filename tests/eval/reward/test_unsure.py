@@ -90,14 +90,14 @@ def test_the_command_and_a_corpus_say_so(
 ):
     video, out = write_video(tmp_path / "strange.mp4", NEVER_SEEN), tmp_path / "rows.jsonl"
     words = ("--task", TASKS[0], "--model", checkpoint, "--workspace", made.space.root)
-    done = called(capsys, "reward", video, "--out", out, *words)
+    result = called(capsys, "reward", video, "--out", out, *words)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert {row["unsure"] for row in rows} == {UNSEEN}
-    assert f"note: {len(rows)} of {len(rows)} answers are unsure: {UNSEEN}" in done.err
+    assert f"note: {len(rows)} of {len(rows)} answers are unsure: {UNSEEN}" in result.err
 
     lake = open_lake(own.space)
     scored = score_episodes(lake, open_checkpoint(checkpoint), "bars", chunk_episodes(lake, "tiny", 0))
     assert scored.unsure == scored.moments > 0
     export = ("export", "rabc", "--from-model", checkpoint, "--dataset", "tiny", "--allow-licence", "unknown")
-    done = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)
-    assert f"answers are unsure: {UNSEEN}" in done.err
+    result = called(capsys, *export, "--out", tmp_path / "rabc", "--workspace", own.space.root)
+    assert f"answers are unsure: {UNSEEN}" in result.err

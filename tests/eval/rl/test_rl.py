@@ -44,8 +44,8 @@ def test_differences_are_clipped_and_gaps_are_not_zeros():
             Shaping(**wrong)
 
 
-def painted(frames: list[np.ndarray], **how: Any) -> Playing:
-    return Playing([{"pixels": {"top": frame}} for frame in frames], **how)
+def painted(frames: list[np.ndarray], **options: Any) -> Playing:
+    return Playing([{"pixels": {"top": frame}} for frame in frames], **options)
 
 
 def episode(env: gym.Env) -> tuple[list[float], list[dict]]:
@@ -65,8 +65,8 @@ def test_the_wrapper_adds_the_models_progress_here_and_by_network():
     shaping = Shaping("potential", gamma=0.9)
     expected = [0.5 * r + 0.1 for r in rewards(shaping, progress, terminated=True)]
 
-    def wrapped(open_session: Any, **more: Any) -> ProgressReward:
-        return ProgressReward(painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **more)
+    def wrapped(open_session: Any, **options: Any) -> ProgressReward:
+        return ProgressReward(painted(frames), open_session, shaping, weight=0.5, env_weight=0.1, **options)
 
     def local() -> LocalSession:
         return LocalSession(scorer, TASK, FPS)
@@ -99,8 +99,8 @@ def test_steps_without_a_number_give_nothing_and_say_why():
 
     env = ProgressReward(painted(frames, ends=False), lambda: Breaking(Pixels(), TASK, FPS), Shaping(clip=1), every=2)
     gained, infos = episode(env)
-    seen = [frames[k] for k in (0, 2, 6)]
-    first, second = (r.progress for r in offline(Pixels(), seen[:2]))
+    frames_seen = [frames[k] for k in (0, 2, 6)]
+    first, second = (r.progress for r in offline(Pixels(), frames_seen[:2]))
     assert [infos[k].get("progress_failure") for k in (1, 2, 4)] == ["not scored at this step", None, "it broke"]
     assert gained[:5] == pytest.approx([0, second - first, 0, 0, 0])
     assert gained[5] == pytest.approx(infos[6]["progress"] - second)  # from the last number there was
@@ -120,19 +120,19 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
     folder = make_checkpoint(tmp_path / "tiny")
     runs = [pictures(7, 1), pictures(3, 2), pictures(7, 1)[:5]]
     script = str(ROOT / "eval" / "rl" / "rlinf.py")
-    given = ["--model-path", str(folder), "--backend", "value_head", "--device-map", "cuda:0"]
+    arguments = ["--model-path", str(folder), "--backend", "value_head", "--device-map", "cuda:0"]
     process = subprocess.Popen(
-        [sys.executable, "-u", script, *given], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        [sys.executable, "-u", script, *arguments], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, bufsize=0,
     )  # fmt: skip
     sink: Any = process.stdin
     source: Any = process.stdout
     try:
         assert read_message(source) == {"type": "ready", "ok": True}
-        asked = {"op": "batch_infer", "generate_kwargs": {"max_new_tokens": 128}}
-        write_message(sink, {"id": 1, **asked, "batch_items": [item(r) for r in runs]})
+        request = {"op": "batch_infer", "generate_kwargs": {"max_new_tokens": 128}}
+        write_message(sink, {"id": 1, **request, "batch_items": [item(r) for r in runs]})
         answer = read_message(source)
-        write_message(sink, {"id": 2, **asked, "batch_items": [{"image": []}]})
+        write_message(sink, {"id": 2, **request, "batch_items": [{"image": []}]})
         refused = read_message(source)
         write_message(sink, {"id": 3, "op": "dance"})
         unknown = read_message(source)
@@ -143,12 +143,12 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
         process.kill()
         process.communicate()
     model = open_checkpoint(folder)
-    known = [offline(model, r)[-1].progress or 0 for r in runs]
+    offline_progress = [offline(model, r)[-1].progress or 0 for r in runs]
     assert answer is not None
     assert (answer["id"], answer["ok"]) == (1, True)
     assert [o.startswith("<progress>") and o.endswith("%</progress>") for o in answer["outputs"]] == [True] * 3
-    told = [float(o[10:-12]) / 100 for o in answer["outputs"]]
-    assert told == pytest.approx(known, abs=TOLERANCE + 0.00005)  # two digits of a per cent
+    told_progress = [float(o[10:-12]) / 100 for o in answer["outputs"]]
+    assert told_progress == pytest.approx(offline_progress, abs=TOLERANCE + 0.00005)  # two digits of a per cent
     assert refused is not None
     assert (refused["id"], refused["ok"], "names no task" in refused["error"]) == (2, False, True)
     assert "Traceback" in refused["traceback"]
@@ -161,17 +161,17 @@ def test_a_real_subprocess_speaks_rlinfs_protocol(tmp_path: Path):
 def test_items_are_read_and_overlapping_windows_share_their_pictures():
     scorer = Pixels()
     adapter, frames = Adapter(scorer, FPS), pictures(6)
-    (one,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
-    again = item(frames)["image"]
-    assert adapter._picture(again[0], "a picture") is adapter._picture(again[0], "the same") is not None
-    assert adapter._picture(again[0], "a picture") is not adapter._picture(again[1], "another")
-    assert one == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
-    assert two != one
+    (first_output,), (two,) = adapter.outputs([item(frames[:5])]), adapter.outputs([item(frames[1:6])])
+    item_pictures = item(frames)["image"]
+    assert adapter._picture(item_pictures[0], "a picture") is adapter._picture(item_pictures[0], "the same") is not None
+    assert adapter._picture(item_pictures[0], "a picture") is not adapter._picture(item_pictures[1], "another")
+    assert first_output == f"<progress>{100 * (offline(scorer, frames[:5])[-1].progress or 0):.2f}%</progress>"
+    assert two != first_output
     both = [dict(zip(("exo", "wrist"), pictures(2, s), strict=True)) for s in range(5)]
     flat = [f for moment in both for f in moment.values()]
-    (said,) = Adapter(scorer, FPS, ("exo", "wrist")).outputs([item(flat)])
-    known = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress or 0
-    assert said == f"<progress>{100 * known:.2f}%</progress>"
+    (output,) = Adapter(scorer, FPS, ("exo", "wrist")).outputs([item(flat)])
+    offline_progress = offline(scorer, both, cameras=("exo", "wrist"))[-1].progress or 0
+    assert output == f"<progress>{100 * offline_progress:.2f}%</progress>"
     for wrong, message in (
         ({"image": []}, "names no task"),
         ({**item(frames), "image": []}, "has 0 images"),

@@ -81,7 +81,7 @@ def test_requests_carry_the_sampling(server: StandIn, questions: list[Question],
     assert server.seen
     assert all(not {"top_p", "top_k", "repetition_penalty"} & set(b) for b in server.seen)
     server.seen.clear()
-    asked = runner(server, tmp_path, sampling=Sampling(0.6, 64, top_p=0.9))
-    run(asked, questions[:2], tmp_path / "p.jsonl")
+    hot_runner = runner(server, tmp_path, sampling=Sampling(0.6, 64, top_p=0.9))
+    run(hot_runner, questions[:2], tmp_path / "p.jsonl")
     assert {(b["temperature"], b["top_p"]) for b in server.seen} == {(0.6, 0.9)}
-    assert asked.settings["top_p"] == 0.9
+    assert hot_runner.settings["top_p"] == 0.9

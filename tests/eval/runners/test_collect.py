@@ -32,11 +32,11 @@ def test_all_parts_load_from_a_folder_with_their_pictures(bench: Path, questions
 
 
 def test_a_limit_counts_rows_before_they_are_multiplied(bench: Path) -> None:
-    found = questions_of("progress-bench", str(bench), part=("text-normal",), limit=2, num_inferences=3)
-    assert len(found) == 6
-    assert len({q.key for q in found}) == 6
-    assert len({q.text for q in found}) == 1  # of the same recording and steps
-    assert {p.seed for p in map(Prompt.of, found)} == {0, 1, 2}
+    questions_found = questions_of("progress-bench", str(bench), part=("text-normal",), limit=2, num_inferences=3)
+    assert len(questions_found) == 6
+    assert len({q.key for q in questions_found}) == 6
+    assert len({q.text for q in questions_found}) == 1  # of the same recording and steps
+    assert {p.seed for p in map(Prompt.of, questions_found)} == {0, 1, 2}
 
 
 def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Question], tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_an_item_that_fails_fails_alone_and_is_tried_again(questions: list[Quest
     assert [r["error"] for r in rows if "error" in r] == ["no picture"]
     scored = score_predictions("progress-bench", read_predictions(tmp_path / "p.jsonl"))
     assert scored.counts["unparsable"] == 1
-    again = Scripted()
-    run(again, questions, tmp_path / "p.jsonl")
-    assert [p.key for p in again.asked] == [bad]
+    second_runner = Scripted()
+    run(second_runner, questions, tmp_path / "p.jsonl")
+    assert [p.key for p in second_runner.asked] == [bad]
     assert run(Scripted(lambda p: pytest.fail("asked")), questions, tmp_path / "p.jsonl")
 
 
@@ -62,9 +62,9 @@ def test_nothing_answered_is_an_error_with_the_reason(questions: list[Question],
 
 def test_a_file_of_another_run_is_refused(questions: list[Question], tmp_path: Path) -> None:
     run(Scripted(), questions, tmp_path / "p.jsonl")
-    other = Scripted(settings={"runner": "scripted", "temperature": 0.7})
+    other_runner = Scripted(settings={"runner": "scripted", "temperature": 0.7})
     with pytest.raises(UserError, match="another model or other settings"):
-        run(other, questions, tmp_path / "p.jsonl")
+        run(other_runner, questions, tmp_path / "p.jsonl")
     (tmp_path / "p.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match=r"p.jsonl line 1 is no line of a prediction file"):
         run(Scripted(), questions, tmp_path / "p.jsonl")
@@ -74,9 +74,9 @@ def test_a_line_that_was_cut_off_is_asked_again(questions: list[Question], tmp_p
     run(Scripted(), questions, tmp_path / "p.jsonl")
     whole = (tmp_path / "p.jsonl").read_bytes()
     (tmp_path / "p.jsonl").write_bytes(whole[:-40])
-    again = Scripted()
-    run(again, questions, tmp_path / "p.jsonl")
-    assert [p.key for p in again.asked] == [questions[-1].key]
+    second_runner = Scripted()
+    run(second_runner, questions, tmp_path / "p.jsonl")
+    assert [p.key for p in second_runner.asked] == [questions[-1].key]
     assert (tmp_path / "p.jsonl").read_bytes() == whole
 
 
@@ -110,27 +110,29 @@ def test_pictures_stand_first_with_numbers_for_internvl() -> None:
 
 def test_gvl_shuffles_a_run_and_reads_each_picture(questions: list[Question], tmp_path: Path) -> None:
     def say(prompt: Prompt) -> ModelReply:
-        seen = [share_seen(Prompt("", "", (p,))) for p in prompt.pictures[1:]]
-        return ModelReply(prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(seen[:2], 1)))
+        shares = [share_seen(Prompt("", "", (p,))) for p in prompt.pictures[1:]]
+        return ModelReply(
+            prompt.key, text="\n".join(f"Picture {n}: {100 * s:.0f}%" for n, s in enumerate(shares[:2], 1))
+        )
 
     same = [q for q in questions if q.part == "visual_same_view"]
-    asked = METHODS["gvl"].ask(same)
-    assert [len(a.questions) for a in asked] == [3, 3]  # a prompt for each recording
-    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1] for a in asked)
-    assert METHODS["gvl"].ask(same) == asked  # the same order every time
+    requests = METHODS["gvl"].ask(same)
+    assert [len(a.questions) for a in requests] == [3, 3]  # a prompt for each recording
+    assert all(a.prompt.pictures[0] == min(a.questions, key=lambda q: q.moment or 0).pictures[-1] for a in requests)
+    assert METHODS["gvl"].ask(same) == requests  # the same order every time
     rows = run(Scripted(say), same, tmp_path / "g.jsonl", METHODS["gvl"])
     assert rows is not None
     for r in rows:
-        told = r.get("value")
-        assert (told is None) == r.get("error", "").startswith("no percentage for picture 3 of 3")
-        if told is not None:
-            assert told == pytest.approx(float(r["meta_data"]["progress_score"][:-1]) / 100, abs=0.05)
+        read_value = r.get("value")
+        assert (read_value is None) == r.get("error", "").startswith("no percentage for picture 3 of 3")
+        if read_value is not None:
+            assert read_value == pytest.approx(float(r["meta_data"]["progress_score"][:-1]) / 100, abs=0.05)
 
 
 def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], tmp_path: Path) -> None:
     same = [q for q in questions if q.part == "visual_same_view"]
-    asked = METHODS["topreward"].ask(same)
-    assert [len(a.prompt.pictures) for a in asked] == [1, 2, 3] * 2
+    requests = METHODS["topreward"].ask(same)
+    assert [len(a.prompt.pictures) for a in requests] == [1, 2, 3] * 2
     rows = run(
         Scripted(lambda p: ModelReply(p.key, words={"True": 0.3, "False": 0.1})),
         same,
@@ -139,31 +141,33 @@ def test_topreward_weighs_words_over_the_run_so_far(questions: list[Question], t
     )
     assert rows is not None
     assert all(r["value"] == pytest.approx(0.75) for r in rows)
-    (row,) = METHODS["topreward"].read(asked[0], ModelReply("k", words={"True": 0.0, "False": 0.0}))
+    (row,) = METHODS["topreward"].read(requests[0], ModelReply("k", words={"True": 0.0, "False": 0.0}))
     assert "neither True nor False" in row["error"]
 
 
 def test_direct_score_shows_the_state_alone(questions: list[Question]) -> None:
-    asked = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
-    assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in asked)
-    assert not any(step in a.prompt.text for a in asked for step in STEPS)
+    requests = METHODS["direct"].ask([q for q in questions if q.part == "visual_same_view"])
+    assert all(a.prompt.pictures == a.questions[0].pictures[-1:] for a in requests)
+    assert not any(step in a.prompt.text for a in requests for step in STEPS)
     read = {
-        t: METHODS["direct"].read(asked[0], ModelReply("k", text=t))[0].get("value")
+        t: METHODS["direct"].read(requests[0], ModelReply("k", text=t))[0].get("value")
         for t in ("40%", "0.4", "about 40%")
     }
     assert read == {"40%": 0.4, "0.4": None, "about 40%": None}
 
 
 def test_a_baseline_survives_a_picture_that_is_not_there(bench: Path) -> None:
-    moved = questions_of("progress-bench", str(bench), part=("visual_same_view",), image_root=bench / "prog-bench")
-    made = weightless(moved, {})
-    assert all(v != v for v in made["visual distance"].values())
-    assert len(made["clock"]) == 6
+    moved_questions = questions_of(
+        "progress-bench", str(bench), part=("visual_same_view",), image_root=bench / "prog-bench"
+    )
+    baselines = weightless(moved_questions, {})
+    assert all(v != v for v in baselines["visual distance"].values())
+    assert len(baselines["clock"]) == 6
 
 
 def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
     lengths = {"a": 11, "b": 21, "c": 41, "other": 6}
-    asked = {
+    questions = {
         (run, frame): Question(
             *("bench", "p", "progress", run, "d", "front", "another" if run == "other" else "one", "?", ()),
             progress=0.5,
@@ -174,9 +178,9 @@ def test_a_running_clock_knows_how_long_the_other_runs_of_a_task_are() -> None:
         for run, length in lengths.items()
         for frame in (0, 5, length - 1)
     }
-    clock = running_clock(list(asked.values()))
-    told = {place: clock[question.key] for place, question in asked.items() if question.key in clock}
-    assert told["a", 5] == pytest.approx(5 / 30)
-    assert told["b", 20] == pytest.approx(20 / 25)
-    assert told["c", 40] == 1
-    assert not any(run == "other" for run, _ in told)
+    clock = running_clock(list(questions.values()))
+    told_shares = {place: clock[question.key] for place, question in questions.items() if question.key in clock}
+    assert told_shares["a", 5] == pytest.approx(5 / 30)
+    assert told_shares["b", 20] == pytest.approx(20 / 25)
+    assert told_shares["c", 40] == 1
+    assert not any(run == "other" for run, _ in told_shares)

@@ -34,12 +34,14 @@ def checkpoint(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
     folder = tmp_path_factory.mktemp("pictures")
-    made = []
+    prompts_made = []
     for n in range(6):
         picture(folder / f"{n}.jpg", n / 5)
-        shown = (PictureFile(folder / f"{n}.jpg"),) * (1 + n % 3)
-        made.append(Prompt(f"k{n}", "\n".join(["<image>"] * len(shown)) + "\nHow far" + " is the bar?" * n, shown))
-    return made
+        files_shown = (PictureFile(folder / f"{n}.jpg"),) * (1 + n % 3)
+        prompts_made.append(
+            Prompt(f"k{n}", "\n".join(["<image>"] * len(files_shown)) + "\nHow far" + " is the bar?" * n, files_shown)
+        )
+    return prompts_made
 
 
 def spoken(folder: Path, batch_size: int, sampling: Sampling, limits: PictureLimits) -> TextRunner:
@@ -52,11 +54,11 @@ def texts(runner: Runner, prompts: Sequence[Prompt]) -> dict[str, str | None]:
 
 def test_draws_are_by_the_prompts_own_seed(checkpoint: Path, prompts: list[Prompt]) -> None:
     runner = spoken(checkpoint, 4, Sampling(temperature=1.0, max_tokens=6), SHOWN)
-    together = texts(runner, prompts)
+    joint_texts = texts(runner, prompts)
     runner.batch_size = 1
-    assert texts(runner, prompts[::-1]) == together
-    other = [Prompt(p.key, p.text, p.pictures, seed=1) for p in prompts]
-    assert texts(runner, other) != together
+    assert texts(runner, prompts[::-1]) == joint_texts
+    other_prompts = [Prompt(p.key, p.text, p.pictures, seed=1) for p in prompts]
+    assert texts(runner, other_prompts) != joint_texts
 
 
 def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt]) -> None:
@@ -78,9 +80,9 @@ def test_sampling_is_given_and_recorded(checkpoint: Path, prompts: list[Prompt])
 
 def test_words_are_weighed(checkpoint: Path, prompts: list[Prompt]) -> None:
     runner = spoken(checkpoint, 4, Sampling(), SHOWN)
-    asked = [Prompt(p.key, p.text, p.pictures, words=("True", "False")) for p in prompts]
-    found = {r.key: r.words for r in runner.answer(asked)}
-    assert all(w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in found.values())
+    word_prompts = [Prompt(p.key, p.text, p.pictures, words=("True", "False")) for p in prompts]
+    words_by_key = {r.key: r.words for r in runner.answer(word_prompts)}
+    assert all(w is not None and 0 < w["True"] < 1 and 0 < w["False"] < 1 for w in words_by_key.values())
 
 
 def test_pixel_limits_change_how_many_tokens_a_picture_takes(checkpoint: Path, prompts: list[Prompt]) -> None:
@@ -159,15 +161,15 @@ def test_a_published_head_is_asked_after_the_answer_and_only_on_request(
     assert (by_default.settings["answer"], by_default.has_head) == ("text", False)
     two_pass = local_runner(replace(config, options=options.model_copy(update={"answer": "head"})), folder)
     assert (two_pass.settings["answer"], two_pass.has_head) == ("head after text", True)
-    said = texts(by_default, prompts)
+    texts_by_key = texts(by_default, prompts)
     replies = {r.key: r for r in two_pass.answer(prompts)}
-    assert {k: r.text for k, r in replies.items()} == said
+    assert {k: r.text for k, r in replies.items()} == texts_by_key
 
     # By hand: question and answer in one sequence; a published checkpoint's number is the plain sigmoid
     model, processor, _ = load_model(folder)
     for p in prompts:
         pictures = tuple(picture.rgb(SHOWN.longest_px) for picture in p.pictures)
-        output = model(Transform(processor)([Item(p.text, pictures, said[p.key])]))
+        output = model(Transform(processor)([Item(p.text, pictures, texts_by_key[p.key])]))
         assert output.raw is not None
         z = output.raw[0, 0].item()
         right = 1 / (1 + math.exp(-z if card else 0.1 - 1.2 * z))

@@ -78,8 +78,8 @@ def test_a_demonstration_in_pictures_is_asked_as_the_file_says(bench: Path, tmp_
 def test_a_variant_has_a_file_of_its_own(tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "p", procvqa_b__txt=RUN, procvqa_b__next__txt="{pictures}{question} {task}")
     prompts = read_prompts(folder)
-    following, remaining = a_run(row={"variant": "next"}), a_run(row={"variant": "remaining"})
-    assert prompts.of(following).prompt(following).text == "<image><image><image>Which remain? push image on"
+    next_question, remaining = a_run(row={"variant": "next"}), a_run(row={"variant": "remaining"})
+    assert prompts.of(next_question).prompt(next_question).text == "<image><image><image>Which remain? push image on"
     assert prompts.of(remaining).prompt(remaining).text == "<image><image><image>\nHow far is: push image on? (3)"
 
 
@@ -115,15 +115,15 @@ def test_a_run_is_asked_in_the_folders_words_and_knows_them(bench: Path, tmp_pat
     runner = RunnerConfig("m", EvaluationOptions(answer="text", max_tokens=4), model)
     config = EvaluationOptions(benchmark="progress-bench", data=str(bench), part=("text-normal",), limit=2)
     plain = evaluate_benchmark(lake, config, runner)
-    asked = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
-    assert asked.run != plain.run
-    assert asked.settings["prompts"] == read_prompts(prompts).hash
+    evaluated = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
+    assert evaluated.run != plain.run
+    assert evaluated.settings["prompts"] == read_prompts(prompts).hash
     assert "prompts" not in plain.settings
-    assert asked.settings["prompt_version"] != plain.settings["prompt_version"]
+    assert evaluated.settings["prompt_version"] != plain.settings["prompt_version"]
     folder_of(prompts, text__txt=TEXT.replace("How far?", "How far is it?"))
-    other = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
-    assert other.run not in (plain.run, asked.run)
+    other_evaluation = evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts}), runner)
+    assert other_evaluation.run not in (plain.run, evaluated.run)
     stored = [json.loads(row[0]) for row in lake.rows("SELECT config FROM eval_runs")]
-    assert asked.settings["prompts"] in {config.get("prompts") for config in stored}
+    assert evaluated.settings["prompts"] in {config.get("prompts") for config in stored}
     with pytest.raises(UserError, match=r"has no visual.toml or visual.txt"):
         evaluate_benchmark(lake, config.model_copy(update={"prompts": prompts, "part": ("visual_same_view",)}), runner)

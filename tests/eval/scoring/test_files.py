@@ -19,7 +19,7 @@ from eval.scored import ScoredBenchmark
 DEMO = [f"cam_{f:04d}.jpg" for f in (0, 40, 80, 120, 160)]
 
 
-def row(share: Any, said: str, frame: int = 13, **fields: Any) -> PredictionLine:
+def row(share: Any, reply_text: str, frame: int = 13, **fields: Any) -> PredictionLine:
     """A same-view row and its answer; `share` as a file has it."""
     meta = {
         "id": "toy/stack_cups/ep01",
@@ -31,7 +31,7 @@ def row(share: Any, said: str, frame: int = 13, **fields: Any) -> PredictionLine
         "data_source": "toy",
         "visual_demo": DEMO,
     }
-    return PredictionLine(f"frame {frame}", meta | fields, said)
+    return PredictionLine(f"frame {frame}", meta | fields, reply_text)
 
 
 def said(score: str, ref: str = "2") -> str:
@@ -53,11 +53,11 @@ def golden() -> dict[str, Any]:
 def test_golden_file_as_published(golden: dict[str, Any]) -> None:
     rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows, as_published=True)
-    found, expected = values(scored), golden["expected_metric_py"]
-    assert found["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
-    assert found["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
-    assert found["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
-    assert found["coverage"] == expected["voc"]["sample_coverage"]
+    scored_values, expected = values(scored), golden["expected_metric_py"]
+    assert scored_values["voc"] == pytest.approx(expected["voc"]["voc_mean"], abs=1e-12)
+    assert scored_values["score_error"] == pytest.approx(expected["errors"]["score_error_mean"], abs=1e-12)
+    assert scored_values["ref_error"] == pytest.approx(expected["errors"]["ref_error_mean"], abs=1e-12)
+    assert scored_values["coverage"] == expected["voc"]["sample_coverage"]
     assert scored.scores()["all", "voc"].n == expected["voc"]["valid_trajectories"]
     assert scored.counts["answerable"] == expected["voc"]["total_samples"]
     assert scored.counts["numbers"] == expected["voc"]["valid_samples"]
@@ -80,9 +80,9 @@ def test_an_unreadable_first_reply_does_not_hide_the_tags_of_the_others(golden: 
             PredictionLine(str(k), r["meta_data"], r["response"] if k else "I cannot say.", fields=frozenset(fields))
             for k, r in enumerate(golden["rows"])
         ]
-        found = values(score_predictions("progress-bench", rows, as_published=True))
-        assert found["ref_error"] == pytest.approx(np.mean(ref_errors), abs=1e-12)
-        assert found["score_error"] == pytest.approx(np.mean(score_errors), abs=1e-12)
+        scored_values = values(score_predictions("progress-bench", rows, as_published=True))
+        assert scored_values["ref_error"] == pytest.approx(np.mean(ref_errors), abs=1e-12)
+        assert scored_values["score_error"] == pytest.approx(np.mean(score_errors), abs=1e-12)
 
 
 @pytest.mark.parametrize("fields", [{"predicted_score"}, {"score", "ground_truth_score"}])
@@ -97,16 +97,16 @@ def test_the_fields_of_the_first_row_say_that_there_are_no_tags(fields: set[str]
 def test_golden_file_mended(golden: dict[str, Any]) -> None:
     rows = [PredictionLine(str(k), r["meta_data"], r["response"]) for k, r in enumerate(golden["rows"])]
     scored = score_predictions("progress-bench", rows)
-    found, expected = values(scored), golden["expected_corrected"]
-    assert found["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
-    assert found["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
-    assert found["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
-    assert found["afrr"] == expected["afrr_strict"]
-    assert found["na_recall"] == expected["na_recall_strict"]
-    assert found["na_recall_reference"] == expected["na_recall_reference_style"]
+    scored_values, expected = values(scored), golden["expected_corrected"]
+    assert scored_values["voc"] == pytest.approx(expected["voc_mean_zero_for_constant"], abs=1e-12)
+    assert scored_values["score_error"] == pytest.approx(expected["nse_penalised_mean"], abs=1e-12)
+    assert scored_values["score_error_parsed"] == pytest.approx(expected["nse_parsed_mean"], abs=1e-12)
+    assert scored_values["afrr"] == expected["afrr_strict"]
+    assert scored_values["na_recall"] == expected["na_recall_strict"]
+    assert scored_values["na_recall_reference"] == expected["na_recall_reference_style"]
     # one of the unparsable ones on an answerable row: 0.1 of 10
-    named = ("rows", "episodes", "answerable", "numbers", "refusals", "unparsable", "without_order")
-    assert scored.counts == dict(zip(named, (12, 5, 10, 8, 2, 2, 2), strict=True))
+    count_names = ("rows", "episodes", "answerable", "numbers", "refusals", "unparsable", "without_order")
+    assert scored.counts == dict(zip(count_names, (12, 5, 10, 8, 2, 2, 2), strict=True))
 
 
 def test_refusals_are_lost_to_the_published_error_but_not_to_ours() -> None:
@@ -133,14 +133,14 @@ def test_a_constant_answer_has_no_published_voc_and_zero_in_ours() -> None:
 def test_babble_is_a_perfect_published_na_recall_and_none_of_ours() -> None:
     rows = [row("n/a", "?", 10 + k, closest_idx="n/a") for k in range(3)]
     assert values(score_predictions("progress-bench", rows, as_published=True))["na_recall"] == 1
-    found = values(score_predictions("progress-bench", rows))
-    assert (found["na_recall"], found["na_recall_reference"], found["unparsable"]) == (0, 1, 1)
+    scored_values = values(score_predictions("progress-bench", rows))
+    assert (scored_values["na_recall"], scored_values["na_recall_reference"], scored_values["unparsable"]) == (0, 1, 1)
 
 
 def test_always_refusing_is_half_right_about_what_has_an_answer() -> None:
     rows = [row("n/a", said("n/a", "n/a"), 10, closest_idx="n/a"), row(0.5, said("n/a", "n/a"), 11)]
-    found = values(score_predictions("progress-bench", rows))
-    assert (found["na_recall"], found["afrr"], found["answerability"]) == (1, 1, 0.5)
+    scored_values = values(score_predictions("progress-bench", rows))
+    assert (scored_values["na_recall"], scored_values["afrr"], scored_values["answerability"]) == (1, 1, 0.5)
 
 
 # Files that are broken
@@ -197,17 +197,17 @@ def test_no_rows_and_no_file(tmp_path: Path) -> None:
 # ProcVQA and datasets
 
 
-def vqa(family: str, response: str, now: int = 0, episode: int = 0, **fields: Any) -> PredictionLine:
+def vqa(family: str, response: str, frame: int = 0, episode: int = 0, **fields: Any) -> PredictionLine:
     meta = {
         "family": family,
         "dataset": "toy",
         "episode_index": episode,
         "camera": "front",
-        "frames": [now],
+        "frames": [frame],
         "num_frames": 101,
         "fps": 10.0,
     }
-    return PredictionLine(f"{family} {episode} {now}", meta | fields, response)
+    return PredictionLine(f"{family} {episode} {frame}", meta | fields, response)
 
 
 def tag(share: float) -> str:
@@ -234,14 +234,16 @@ def test_segments_and_plans() -> None:
         vqa("procvqa_b", "Lift the cup", 1, episode=1, answer="No action remains. Done."),
     ]
     scored = procvqa.score("procvqa-ood", rows, embedded=one_hot)
-    found = values(scored)
-    assert found["bf1@5"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)  # a mean per episode, then over episodes
-    assert found["edit"] == pytest.approx(0.5)
-    assert np.isfinite([found["mmae"], found["segment_iou"]]).all()  # who saw no segments has some error, not none
+    scored_values = values(scored)
+    assert scored_values["bf1@5"] == pytest.approx(((0.5 + 1) / 2 + 0) / 2)  # a mean per episode, then over episodes
+    assert scored_values["edit"] == pytest.approx(0.5)
+    assert np.isfinite(
+        [scored_values["mmae"], scored_values["segment_iou"]]
+    ).all()  # who saw no segments has some error, not none
     assert {n: c for n, c in scored.counts.items() if n.startswith("rows_")} == {
         "rows_procvqa_a": 3, "rows_procvqa_b": 2, "rows_procvqa_c": 0
     }  # fmt: skip
-    assert (found["plan_success"], found["plan_f1"]) == (0.5, 0.5)
+    assert (scored_values["plan_success"], scored_values["plan_f1"]) == (0.5, 0.5)
     assert scored.counts["unparsable"] == 1
     published = values(score_predictions("procvqa-ood", rows, as_published=True))
     assert published["bf1@5"] == pytest.approx((4 + 12) / 24)  # who saw no segments does not count at all
@@ -249,7 +251,7 @@ def test_segments_and_plans() -> None:
 
 
 def test_two_answers_are_an_order_and_time_ends_with_the_last_frame() -> None:
-    rows = [vqa("procvqa_c", tag(s), now, progress=s, answer=tag(s)) for now, s in ((50, 0.3), (100, 0.7))]
+    rows = [vqa("procvqa_c", tag(s), frame, progress=s, answer=tag(s)) for frame, s in ((50, 0.3), (100, 0.7))]
     published = score_predictions("procvqa-id", rows, as_published=True).scores()
     assert [(published["all", m].value, published["all", m].n) for m in ("voc", "ccc")] == [(1, 1)] * 2
     series = score_predictions("procvqa-id", rows).series
@@ -286,8 +288,8 @@ def test_published_progress_pools_equal_numbers_and_finishes_plans() -> None:
     ],
 )
 def test_shares_are_read_only_where_they_are_clear(text: str, share: float | None) -> None:
-    found = procvqa.share_of(text)
-    assert np.isnan(found) if share is None else found == pytest.approx(share)
+    share_read = procvqa.share_of(text)
+    assert np.isnan(share_read) if share is None else share_read == pytest.approx(share)
 
 
 def test_success_of_runs() -> None:
@@ -298,10 +300,10 @@ def test_success_of_runs() -> None:
         vqa("success", "yes and no", episode=3, success=True),  # unclear: wrong
         PredictionLine("head", vqa("success", "", episode=4, success=True).meta_data, "", value=0.97),
     ]
-    found = values(score_predictions("dataset", rows))
-    assert found["success_accuracy"] == pytest.approx(3 / 5)
-    assert found["success_balanced"] == pytest.approx((2 / 3 + 1 / 2) / 2)
-    assert found["coverage"] == pytest.approx(4 / 5)
+    scored_values = values(score_predictions("dataset", rows))
+    assert scored_values["success_accuracy"] == pytest.approx(3 / 5)
+    assert scored_values["success_balanced"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert scored_values["coverage"] == pytest.approx(4 / 5)
     with pytest.raises(BenchmarkError, match="success is missing"):
         score_predictions("dataset", [vqa("success", "yes")])
 
@@ -318,16 +320,16 @@ BETTER = {
 
 def test_every_metric_is_explained() -> None:
     answered = [row(s, said(s)) for s in ("10%", "50%", "90%")]
-    asked = [
+    lines = [
         vqa("procvqa_a", spans(23, 45), answer=spans(20, 40)),
         vqa("procvqa_b", "1. Lift the cup", answer="Remaining actions:\n1. Lift the cup"),
         *(vqa("procvqa_c", tag(s), round(100 * s), progress=s, answer=tag(s)) for s in (0.1, 0.5, 1.0)),
     ]
-    scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", asked, embedded=one_hot)]
-    made = {name for s in scored for name in s.measures}
-    assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= made
+    scored = [score_predictions("progress-bench", answered), procvqa.score("procvqa-id", lines, embedded=one_hot)]
+    metric_names = {name for s in scored for name in s.measures}
+    assert {"voc", "score_error", "bf1@5", "plan_f1", "mcc@95"} <= metric_names
     # One by one in the page, or in a sentence of the list, which the explorer shows
-    assert made <= {*BETTER, *(metric.name for metric in METRICS if metric.sentence)}
+    assert metric_names <= {*BETTER, *(metric.name for metric in METRICS if metric.sentence)}
 
 
 def test_the_page_and_the_list_agree_which_way_is_better() -> None:

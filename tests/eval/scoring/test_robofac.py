@@ -29,7 +29,7 @@ def test_options_are_the_list_in_the_question() -> None:
 
 
 def test_right_and_wrong_by_kind() -> None:
-    found = accuracy(
+    scored_values = accuracy(
         line("failure_detection", "Yes", "Yes, it failed.", "Did it fail?"),
         line("failure_detection", "No", "Yes", "Did it fail?", "v2"),
         line("failure_detection", "No.", "no", "Did it fail?", "v3"),
@@ -37,12 +37,12 @@ def test_right_and_wrong_by_kind() -> None:
         line("failure_identification", "Wrong object.", "A grasping error", video="v2"),
         line("failure_locating", "Grasping error.", "perhaps", video="v2"),
     )
-    assert found["detection_accuracy"] == pytest.approx(2 / 3)
-    assert found["detection_balanced"] == pytest.approx((1 + 1 / 2) / 2)
-    assert found["identification_accuracy"] == 0.5
-    assert found["locating_accuracy"] == 0
-    assert found["choice_accuracy"] == 0.5
-    assert found["coverage"] == pytest.approx(5 / 6)
+    assert scored_values["detection_accuracy"] == pytest.approx(2 / 3)
+    assert scored_values["detection_balanced"] == pytest.approx((1 + 1 / 2) / 2)
+    assert scored_values["identification_accuracy"] == 0.5
+    assert scored_values["locating_accuracy"] == 0
+    assert scored_values["choice_accuracy"] == 0.5
+    assert scored_values["coverage"] == pytest.approx(5 / 6)
 
 
 def test_as_published_an_empty_reply_is_right_and_a_sentence_is_wrong() -> None:

@@ -63,7 +63,7 @@ def client(served: Any) -> Iterator[RewardClient]:
 def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: ModelScorer, tmp_path: Path):
     video = tmp_path / "run.mp4"
     write_video(video, [np.kron(p[:4, :4], np.ones((16, 16, 1), np.uint8)) for p in pictures(12)], fps=4)
-    known = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
+    clip_rows = list(score_clip(model, open_clip({"camera": video}), TASK, score_fps=4))
     frames = [f.rgb() for f in decode(video)]
     limits = ServerLimits(max_batch=5)  # so that batches are others than the core's
     with running(model, limits) as app, RewardClient(app.state.url) as client:
@@ -72,12 +72,12 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
         with client.session(TASK, fps=4) as session:
             live = [session.append(f) for f in frames[:3]] + list(session.append_all(frames[3:]))
         assert client.model().window == "4 pictures, 0.4 s apart"
-    progress = [row["progress"] for row in known]
+    progress = [row["progress"] for row in clip_rows]
     assert len(set(progress)) == len(progress) == 12
     for rows in (batch, whole, live):
         assert [r.progress for r in rows] == pytest.approx(progress, abs=TOLERANCE)
         assert [r.frame_index for r in rows] == list(range(12))
-        assert [r.timestamp_s for r in rows] == [row["timestamp_s"] for row in known]
+        assert [r.timestamp_s for r in rows] == [row["timestamp_s"] for row in clip_rows]
         assert rows[0].delta is None
         assert [r.delta for r in rows[1:]] == pytest.approx(np.diff(progress), abs=2 * TOLERANCE)
 
@@ -85,13 +85,13 @@ def test_a_runs_reward_is_the_same_from_session_frames_video_and_core(model: Mod
 def test_cameras_are_told_apart_and_baselines_get_their_end():
     runs: list[Any] = [dict(zip(("exo", "wrist"), pictures(2, seed), strict=True)) for seed in range(5)]
     scorer = Pixels()
-    known = offline(scorer, runs, cameras=("exo", "wrist"))
+    offline_rewards = offline(scorer, runs, cameras=("exo", "wrist"))
     with running(scorer) as app, RewardClient(app.state.url) as client:
         with client.session(TASK, ("exo", "wrist"), FPS) as session:
             rows = [session.append(dict(reversed(run.items()))) for run in runs]
-        assert [r.progress for r in rows] == [r.progress for r in known]
-        assert [r.cameras for r in rows] == [r.cameras for r in known]
-        assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [r.progress for r in known]
+        assert [r.progress for r in rows] == [r.progress for r in offline_rewards]
+        assert [r.cameras for r in rows] == [r.cameras for r in offline_rewards]
+        assert [r.progress for r in client.reward_frames(runs, TASK, FPS)] == [r.progress for r in offline_rewards]
         with pytest.raises(RewardServerError, match="only the baseline `visual` looks at a goal"):
             client.session(TASK, goal={"camera": pictures(1)[0]})
     frames = pictures(5)
@@ -117,8 +117,8 @@ def test_a_repeated_request_is_scored_once(served: Any, client: RewardClient):
         def send(frame: np.ndarray, first: int) -> httpx.Response:
             return httpx.post(path, files={"frames": png(frame)}, data={"first_frame": first}, timeout=PATIENCE_S)
 
-        once, again = send(frames[0], 0), send(frames[0], 0)
-        assert (once.status_code, once.json()) == (200, again.json())
+        once, second_reply = send(frames[0], 0), send(frames[0], 0)
+        assert (once.status_code, once.json()) == (200, second_reply.json())
         assert served.state.pixels.batches == [1]
         assert send(frames[1], 0).json()["error"] == "out_of_turn"
         assert send(frames[1], 2).json()["reason"] == "the next frame is number 1, not 2"
@@ -158,14 +158,14 @@ def test_refused_frames_leave_a_session_as_it_was(client: RewardClient, served: 
 def test_idle_sessions_expire_and_full_is_full():
     limits = replace(SMALL, max_sessions=2, session_idle_s=0.4)
     with running(Pixels(), limits) as app, RewardClient(app.state.url, patience_s=0) as client:
-        gone, _ = client.session(TASK), client.session(TASK)
+        expired, _ = client.session(TASK), client.session(TASK)
         with pytest.raises(RewardServerError, match="all 2 sessions are taken") as e:
             client.session(TASK)
         assert (e.value.status, e.value.code) == (503, "sessions_full")
         wait_for(lambda: len(app.state.service.sessions) == 0)
         with pytest.raises(RewardServerError, match=r"closed, or not used for 0\.4 s"):
-            gone.append(pictures(1)[0])
-        gone.close()
+            expired.append(pictures(1)[0])
+        expired.close()
         assert "sessions_expired_total 2.0" in httpx.get(f"{app.state.url}/metrics", timeout=PATIENCE_S).text
 
 
@@ -232,9 +232,9 @@ RUN = {"task": TASK, "fps": "4"}
 )  # fmt: skip
 def test_frames_that_cannot_be_scored(shared: str, files: list[bytes], fields: dict, status: int, reason: str):
     answer = httpx.post(f"{shared}/v1/frames", data=fields, files=[("frames", f) for f in files], timeout=PATIENCE_S)
-    told = answer.json()
-    assert (answer.status_code, set(told)) == (status, {"error", "reason"}), told
-    assert reason in told["reason"], told
+    error_body = answer.json()
+    assert (answer.status_code, set(error_body)) == (status, {"error", "reason"}), error_body
+    assert reason in error_body["reason"], error_body
     with RewardClient(shared) as client:
         assert client.reward_frames(pictures(1), TASK, FPS)[0].progress == offline(Pixels(), pictures(1))[0].progress
 
@@ -333,12 +333,12 @@ def test_decoding_ends_soon_after_its_client_has_gone(
     write_video(video, pictures(8, size=64), fps=4)
     with running(BaselineScorer(baseline), SMALL) as app:
         assert httpx.get(f"{app.state.url}/readyz", timeout=PATIENCE_S).is_success
-        before = set(active_children())
+        children_before = set(active_children())
         files = [("videos", video.read_bytes())]
         with httpx.Client(timeout=PATIENCE_S) as impatient, pytest.raises(httpx.ReadTimeout):
             impatient.post(f"{app.state.url}/v1/videos", data=RUN, files=files, timeout=httpx.Timeout(30, read=1))
-        assert set(active_children()) > before
-        wait_for(lambda: set(active_children()) == before)
+        assert set(active_children()) > children_before
+        wait_for(lambda: set(active_children()) == children_before)
         with RewardClient(app.state.url) as client:
             assert client.model().source
 
@@ -370,34 +370,34 @@ def test_videos_that_take_too_much_are_refused_the_long_and_large_ones_undecoded
 
 def misbehave(url: str, stop: threading.Event) -> set[object]:
     """What others ask for that cannot be had, over and over; the answers."""
-    told: set[object] = set()
+    statuses: set[object] = set()
     with httpx.Client(base_url=url, timeout=PATIENCE_S) as c, RewardClient(url) as client:
         while not stop.wait(0.2):
             for content in (b"no picture", GOOD[: len(GOOD) // 2]):
-                told.add(c.post("/v1/frames", data=RUN, files={"frames": content}).status_code)
-            told.add(
+                statuses.add(c.post("/v1/frames", data=RUN, files={"frames": content}).status_code)
+            statuses.add(
                 c.post("/v1/videos", data={"task": TASK}, files={"videos": ("run.mp4", b"a text" * 1000)}).status_code
             )
             with talking(url) as s:  # half a request, then gone
                 s.sendall(b"POST /v1/frames HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
             with client.session(TASK, fps=FPS) as session:
-                told.add((session.append(np.full((128, 128, 3), POISON, np.uint8)).failure or "").partition(":")[0])
-    return told
+                statuses.add((session.append(np.full((128, 128, 3), POISON, np.uint8)).failure or "").partition(":")[0])
+    return statuses
 
 
 def test_sessions_get_their_numbers_while_others_misbehave():
     """Sessions as benchmarks/reward_server.py has them."""
     runs = [pictures(6, seed) for seed in range(16)]
-    known: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
+    offline_progress: list[Any] = [[r.progress for r in offline(Pixels(), run, bench.FPS)] for run in runs]
     stop, limits = threading.Event(), replace(ServerLimits(), max_body_bytes=2**20)
-    with running(Pixels(), limits) as app, ThreadPoolExecutor(4) as others:
-        wrong = [others.submit(misbehave, app.state.url, stop) for _ in range(4)]
-        beside = bench.load(app.state.url, runs, known)
+    with running(Pixels(), limits) as app, ThreadPoolExecutor(4) as pool:
+        wrong = [pool.submit(misbehave, app.state.url, stop) for _ in range(4)]
+        load_result = bench.load(app.state.url, runs, offline_progress)
         stop.set()
         assert [w.result() for w in wrong] == [{415, 400, "RuntimeError"}] * 4
         wait_for(lambda: app.state.service.batcher.taken == 0)
         assert len(app.state.service.sessions) == 0
-    assert (beside.difference, beside.failed, len(beside.latency_s)) == (0, 0, 16 * 6)
+    assert (load_result.difference, load_result.failed, len(load_result.latency_s)) == (0, 0, 16 * 6)
 
 
 def test_a_full_queue_says_when_to_come_again():

@@ -36,10 +36,10 @@ def content(frames: Any, text: str = TASK) -> list[Any]:
     return [*({"type": "image_url", "image_url": {"url": url(f)}} for f in frames), {"type": "text", "text": text}]
 
 
-def ask(address: str, frames: Any, text: str = TASK, token: str = "none", model: str = "test", **more: Any) -> Any:
+def ask(address: str, frames: Any, text: str = TASK, token: str = "none", model: str = "test", **options: Any) -> Any:
     with OpenAI(base_url=f"{address}/v1", api_key=token, max_retries=0) as client:
         messages: Any = [{"role": "system", "content": "Judge."}, {"role": "user", "content": content(frames, text)}]
-        return client.chat.completions.create(model=model, messages=messages, **more)
+        return client.chat.completions.create(model=model, messages=messages, **options)
 
 
 @pytest.fixture(scope="module")
@@ -57,24 +57,26 @@ def shared() -> Iterator[str]:
 def test_two_pictures_get_the_reward_that_the_core_gives(laptop: Scorer):
     frames = [scene(TASKS[0], share) for share in (0.0, 0.9)]
     stream = laptop.stream(TASKS[0], fps=5.0)  # as far apart as in training
-    (_, known) = laptop.score([m for f in frames if (m := stream.append({"camera": f})) is not None])
+    (_, core_reward) = laptop.score([m for f in frames if (m := stream.append({"camera": f})) is not None])
     with running(laptop) as app:
         answer = ask(app.state.url, frames, TASKS[0], temperature=0, max_tokens=64)
         streamed = list(ask(app.state.url, frames, TASKS[0], stream=True))
         with OpenAI(base_url=f"{app.state.url}/v1", api_key="none") as client:
             assert [m.id for m in client.models.list()] == ["test"]
             assert client.models.retrieve("test").owned_by == "proccorpus"
-    said = json.loads(answer.choices[0].message.content)
-    assert list(said) == ["progress", "success", "confidence", "model", "unsure"]
-    assert said["progress"] == pytest.approx(known.progress, abs=1e-5)
-    assert known.done is not None
-    assert said["success"] is known.success is (known.done >= 0.4)
-    assert said["confidence"] == pytest.approx(known.done if known.success else 1 - known.done, abs=1e-5)
-    assert said["model"] == "test"
+    reply_json = json.loads(answer.choices[0].message.content)
+    assert list(reply_json) == ["progress", "success", "confidence", "model", "unsure"]
+    assert reply_json["progress"] == pytest.approx(core_reward.progress, abs=1e-5)
+    assert core_reward.done is not None
+    assert reply_json["success"] is core_reward.success is (core_reward.done >= 0.4)
+    assert reply_json["confidence"] == pytest.approx(
+        core_reward.done if core_reward.success else 1 - core_reward.done, abs=1e-5
+    )
+    assert reply_json["model"] == "test"
     assert (answer.object, answer.choices[0].finish_reason) == ("chat.completion", "stop")
     assert answer.choices[0].message.refusal is None
-    told = "".join(c.choices[0].delta.content or "" for c in streamed)
-    assert json.loads(told)["progress"] == pytest.approx(known.progress, abs=1e-5)
+    streamed_text = "".join(c.choices[0].delta.content or "" for c in streamed)
+    assert json.loads(streamed_text)["progress"] == pytest.approx(core_reward.progress, abs=1e-5)
     assert streamed[-1].choices[0].finish_reason == "stop"
 
 
@@ -83,31 +85,31 @@ def test_an_alias_is_answered_by_the_models_own_name():
     with running(Pixels(), SMALL, names=("test", "latest")) as app:
         answer = ask(app.state.url, pictures(2), model="latest")
         listed = httpx.get(f"{app.state.url}/v1/models", timeout=PATIENCE_S).json()["data"]
-        one = httpx.get(f"{app.state.url}/v1/models/latest", timeout=PATIENCE_S).json()
+        model_entry = httpx.get(f"{app.state.url}/v1/models/latest", timeout=PATIENCE_S).json()
     assert (answer.model, json.loads(answer.choices[0].message.content)["model"]) == ("test", "test")
     assert [model["id"] for model in listed] == ["test", "latest"]
-    assert one == listed[1]
+    assert model_entry == listed[1]
 
 
 def test_a_hostile_prompt_is_searched_in_a_moment():
     text = 'task "' * 16_000
-    began = time.perf_counter()
+    start_s = time.perf_counter()
     with pytest.raises(Exception, match="characters"):
         task_of(ChatRequest(model="m", messages=[Message(role="user", content=text)]))
-    assert time.perf_counter() - began < 2
+    assert time.perf_counter() - start_s < 2
 
 
 def test_cameras_come_moment_by_moment_or_one_after_another(shared: str):
     exo, wrist = pictures(2, 1), pictures(2, 2)
     run = {"cameras": ["exo", "wrist"]}
     mixed = ask(shared, [exo[0], wrist[0], exo[1], wrist[1]], extra_body={"proccorpus": run})
-    apart = ask(shared, [*exo, *wrist], extra_body={"proccorpus": {**run, "order": "camera"}})
-    assert mixed.choices[0].message.content == apart.choices[0].message.content
+    by_camera = ask(shared, [*exo, *wrist], extra_body={"proccorpus": {**run, "order": "camera"}})
+    assert mixed.choices[0].message.content == by_camera.choices[0].message.content
     stream = Pixels().stream(TASK, 2.0, cameras=("exo", "wrist"))
     moments = [stream.append({"exo": e, "wrist": w}) for e, w in zip(exo, wrist, strict=True)]
-    known = Pixels().score([m for m in moments if m is not None])[-1]
-    assert json.loads(mixed.choices[0].message.content)["progress"] == known.progress
-    assert mixed.proccorpus == {"source": "head", "unsure": None, "views": "all", "cameras": dict(known.cameras)}
+    core_reward = Pixels().score([m for m in moments if m is not None])[-1]
+    assert json.loads(mixed.choices[0].message.content)["progress"] == core_reward.progress
+    assert mixed.proccorpus == {"source": "head", "unsure": None, "views": "all", "cameras": dict(core_reward.cameras)}
 
 
 class StandIn:
@@ -135,17 +137,17 @@ class StandIn:
         """The field `trend` of a JSON object, else the last of three words: 1, -0.2 or 0; 0 for anything else."""
         rewards = {"positive": 1.0, "negative": -0.2, "unclear": 0.0}
         with contextlib.suppress(ValueError):
-            said = json.loads(text)
-            if isinstance(said, dict) and str(said.get("trend", "")).lower() in rewards:
-                return rewards[str(said["trend"]).lower()]
-        found = re.findall(r"\b(positive|negative|unclear)\b", text.lower())
-        return rewards[found[-1]] if found else 0.0
+            parsed = json.loads(text)
+            if isinstance(parsed, dict) and str(parsed.get("trend", "")).lower() in rewards:
+                return rewards[str(parsed["trend"]).lower()]
+        trends = re.findall(r"\b(positive|negative|unclear)\b", text.lower())
+        return rewards[trends[-1]] if trends else 0.0
 
     @staticmethod
     def digit(text: str, invalid: float = -1.0) -> float:
         """The last 0 or 1 that stands alone."""
-        found = re.findall(r"(?<!\d)([01])(?!\d)", text.strip())
-        return float(found[-1]) if found else invalid
+        digits = re.findall(r"(?<!\d)([01])(?!\d)", text.strip())
+        return float(digits[-1]) if digits else invalid
 
 
 def test_rlinfs_worker_reads_a_trend_and_a_digit():
@@ -154,9 +156,9 @@ def test_rlinfs_worker_reads_a_trend_and_a_digit():
     with running(Calibrated()) as app:
         trend = StandIn(app.state.url, temperature=0.0, proccorpus={**views, "reply": "trend"})
         rising, falling, still = [dark, light], [light, dark], [dark, dark]
-        told = trend.ask([rising, rising], TASK)
-        assert json.loads(told)["change"] == pytest.approx(160 / 255, abs=0.01)
-        assert StandIn.trend(told) == 1.0
+        trend_text = trend.ask([rising, rising], TASK)
+        assert json.loads(trend_text)["change"] == pytest.approx(160 / 255, abs=0.01)
+        assert StandIn.trend(trend_text) == 1.0
         assert StandIn.trend(trend.ask([falling, falling], TASK)) == -0.2
         assert StandIn.trend(trend.ask([still, still], TASK)) == 0.0
         assert StandIn.trend(trend.ask([rising, still], TASK)) == 1.0  # judged together: their mean has risen
@@ -170,8 +172,8 @@ def test_rlinfs_worker_reads_a_trend_and_a_digit():
 def test_a_trend_without_numbers_and_a_digit_without_calibration_say_nothing(shared: str):
     broken = [np.full((16, 16, 3), 255, np.uint8), *pictures(1)]
     answer = ask(shared, broken, extra_body={"proccorpus": {"reply": "trend"}}).choices[0].message
-    said = json.loads(answer.content)
-    assert (said["trend"], said["change"]) == (None, None)
+    reply_json = json.loads(answer.content)
+    assert (reply_json["trend"], reply_json["change"]) == (None, None)
     assert "the model broke" in answer.refusal
     assert StandIn.trend(answer.content) == 0.0
     digit = ask(shared, pictures(2), extra_body={"proccorpus": {"reply": "digit"}}).choices[0].message.content
@@ -243,8 +245,8 @@ def test_the_client_raises_its_own_errors_and_a_token_is_asked_for(shared: str):
 
 def test_several_views_are_judged_by_the_rule_that_was_asked_for():
     views = {"exo": Reward("head", 0.9, 0.8), "side": Reward("head", 0.7, 0.45), "wrist": Reward("head", 0.2, 0.05)}
-    every = together(views)
-    assert (every.progress, every.done) == (pytest.approx(0.6), pytest.approx(1.3 / 3))
+    joined_reward = together(views)
+    assert (joined_reward.progress, joined_reward.done) == (pytest.approx(0.6), pytest.approx(1.3 / 3))
     best = together(views, "best", SUCCESS)
     assert (best.progress, best.done) == (0.2, 0.05)  # the farthest from the threshold, 0.4, in logits
     near = together(views, "wrist")

@@ -39,9 +39,9 @@ class Answers:
         return answer
 
 
-def asked(answers: Answers, ask: Callable[[RewardClient], object], patience_s: float = 30.0) -> object:
+def asked(answers: Answers, question: Callable[[RewardClient], object], patience_s: float = 30.0) -> object:
     with RewardClient("http://test", patience_s=patience_s, transport=httpx.MockTransport(answers)) as client:
-        return ask(client)
+        return question(client)
 
 
 def busy() -> httpx.Response:
@@ -53,9 +53,11 @@ def scored() -> httpx.Response:
 
 
 def test_an_append_is_sent_again_with_the_same_number():
-    made, closed = httpx.Response(201, json=SESSION), httpx.Response(204)
+    created_reply, closed = httpx.Response(201, json=SESSION), httpx.Response(204)
     both = httpx.Response(200, json={"rows": [ROW, ROW]})
-    answers = Answers(made, httpx.ReadTimeout, busy(), httpx.ConnectError, scored(), busy(), both, scored(), closed)
+    answers = Answers(
+        created_reply, httpx.ReadTimeout, busy(), httpx.ConnectError, scored(), busy(), both, scored(), closed
+    )
 
     def run(client: RewardClient) -> None:
         with client.session("t") as session:
@@ -145,8 +147,8 @@ def test_wrong_use_of_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     else:
         (tmp_path / "foreign").chmod(0o602)
         foreign = "others than its owner"
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    with socket.create_server(("127.0.0.1", 0)) as taken_port:
+        port = str(taken_port.getsockname()[1])
         clock, no = ("--baseline", "clock"), str(tmp_path / "no")
         for arguments, message in (
             ((*clock, "--host", "0.0.0.0", "--no-token"), "other machines can reach 0.0.0.0: give a tok"),
@@ -160,7 +162,7 @@ def test_wrong_use_of_serve(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
             (("--model", "nobody", "--workspace", no), "nobody"),
             ((*clock, "--port", port), f"cannot listen on 127.0.0.1:{port}: Address already in use"),
         ):
-            told = called(capsys, "serve", *arguments)
-            errors = [line for line in told.err.splitlines() if not line.startswith("note: no token: every user")]
-            assert (told.code, told.out, len(errors)) == (2, "", 1), told.err
+            result = called(capsys, "serve", *arguments)
+            errors = [line for line in result.err.splitlines() if not line.startswith("note: no token: every user")]
+            assert (result.code, result.out, len(errors)) == (2, "", 1), result.err
             assert message in errors[0]

@@ -68,7 +68,7 @@ def test_a_picture_is_of_its_frame_and_else_the_nearest_stored_one(
     space = copy_furnished(furnished, made, tmp_path)
     change(space, "UPDATE datasets SET source_uri = '/nowhere'")
     query = "SELECT DISTINCT frame_index FROM keyframes WHERE episode_index = 0 ORDER BY 1"
-    kept = [frame for (frame,) in rows(space.root, query)]
+    stored_frames = [frame for (frame,) in rows(space.root, query)]
     with visit(space) as elsewhere:
-        np.testing.assert_array_equal(frame_of(elsewhere, kept[1] + 1), frame_of(elsewhere, kept[1]))
-        assert np.abs(frame_of(elsewhere, kept[1]) - frame_of(searched, kept[1])).mean() < 5
+        np.testing.assert_array_equal(frame_of(elsewhere, stored_frames[1] + 1), frame_of(elsewhere, stored_frames[1]))
+        assert np.abs(frame_of(elsewhere, stored_frames[1]) - frame_of(searched, stored_frames[1])).mean() < 5

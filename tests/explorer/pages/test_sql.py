@@ -16,8 +16,8 @@ from tests.kits.lake_kit import SLOW
 from tests.kits.visitor import delete, post
 
 
-def ask(client: TestClient, q: str, **more: str):
-    return client.get("/sql", params={"q": q, **more})
+def ask(client: TestClient, q: str, **parameters: str):
+    return client.get("/sql", params={"q": q, **parameters})
 
 
 @pytest.mark.parametrize(
@@ -106,9 +106,9 @@ def test_a_value_that_cannot_be_shown_is_a_sentence(client: TestClient, sql: str
 def test_another_sites_link_shows_a_query_and_runs_none(client: TestClient):
     q = "SELECT 41 + 1 AS answer"
 
-    def asked(site: str, **more: str):
+    def asked(site: str, **parameters: str):
         return client.get(
-            "/sql", params={"q": q, **more}, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
+            "/sql", params={"q": q, **parameters}, headers={"sec-fetch-site": site, "sec-fetch-mode": "navigate"}
         )
 
     for site in ("cross-site", "same-site"):

@@ -45,7 +45,7 @@ def eight(furnished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Wor
         active.append(key | {"why": "it is the only one"})
     with opened(space) as lake:
         tables = {"progress": rows, "segments": segments, "active_runs": active}
-        lake.upsert("runs", **{name: TABLES[name].rows(found) for name, found in tables.items()})
+        lake.upsert("runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in tables.items()})
     return space
 
 
@@ -70,8 +70,8 @@ def test_quantiles_are_over_all_runs_by_their_own_time(eight: Workspace):
         runs = [{"episode_index": number, "num_frames": LENGTH} for number in range(10, 10 + RUNS)]
         curves = task_page._curves(reader, "tiny", runs)
     assert curves.shape == (RUNS, task_page.PLACES)
-    usual = np.delete(curves, ODD, axis=0)
-    assert np.abs(usual - np.linspace(0, 1, task_page.PLACES)).max() < 0.02
+    usual_curves = np.delete(curves, ODD, axis=0)
+    assert np.abs(usual_curves - np.linspace(0, 1, task_page.PLACES)).max() < 0.02
     assert curves[ODD, :95].max() == 0
 
 

@@ -41,12 +41,12 @@ def is_worker():
 def install(plan):
     state = {"count": 0}
 
-    def strike(what, path):
+    def strike(subject, path):
         try:
             handle = os.open(plan["mark"], os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
             return
-        text = json.dumps({"what": what, "path": path[len(plan["root"]) :], "worker": is_worker()})
+        text = json.dumps({"what": subject, "path": path[len(plan["root"]) :], "worker": is_worker()})
         os.write(handle, text.encode())
         os.close(handle)
         if plan["kill"] == "torn":
@@ -61,17 +61,17 @@ def install(plan):
     def hook(event, args):
         if event not in ("open", "os.rename", "os.remove") or (plan["kill"] != "group" and not is_worker()):
             return
-        found = kind_of(event, args, plan["root"])
-        if found is None or plan["kind"] not in ("any", found[0]):
+        event_kind = kind_of(event, args, plan["root"])
+        if event_kind is None or plan["kind"] not in ("any", event_kind[0]):
             return
         state["count"] += 1
         if state["count"] == plan["number"]:
             if plan["delay_s"]:
-                timer = threading.Timer(plan["delay_s"], strike, (f"after {found[0]}", found[1]))
+                timer = threading.Timer(plan["delay_s"], strike, (f"after {event_kind[0]}", event_kind[1]))
                 timer.daemon = True
                 timer.start()
             else:
-                strike(f"{'amid' if plan['kill'] == 'torn' else 'before'} {found[0]}", found[1])
+                strike(f"{'amid' if plan['kill'] == 'torn' else 'before'} {event_kind[0]}", event_kind[1])
 
     if plan["kill"] == "torn":
         signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores

@@ -40,12 +40,14 @@ def test_archives(tmp_path: Path, rows_tar: str) -> None:
     ):
         pack(root / f"observations/{tar}.tar", loose / "observations" / task, episodes)
     pack(root / f"proprio_stats/{rows_tar}", loose / "proprio_stats", ["327", "9"])
-    found, expected = told(source_of(root)), told(source_of(loose))
-    assert f"6 rows of proprio_stats/{rows_tar}!/327/648642/proprio_stats.h5" in found[1]
-    for at, (line, other) in enumerate(zip(found, expected, strict=True)):
+    archive_lines, expected = told(source_of(root)), told(source_of(loose))
+    assert f"6 rows of proprio_stats/{rows_tar}!/327/648642/proprio_stats.h5" in archive_lines[1]
+    for index, (line, other_line) in enumerate(zip(archive_lines, expected, strict=True)):
         if " rows of " in line:
-            line, other = (said.replace(said.split(" rows of ")[1].split(",")[0], "") for said in (line, other))
-        assert line == other, at
+            line, other_line = (
+                text.replace(text.split(" rows of ")[1].split(",")[0], "") for text in (line, other_line)
+            )
+        assert line == other_line, index
 
 
 @golden

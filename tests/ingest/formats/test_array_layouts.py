@@ -33,7 +33,10 @@ class ReadDataset:
     def shape(self) -> list[tuple[int, ...]]:
         """Rows, and dimensions of state and action, by episode; 0 for none."""
         widths = [(e.states and e.states.num_columns, e.actions and e.actions.num_columns) for e in self.episodes]
-        return [(e.record.num_rows or 0, *(w or 0 for w in of)) for e, of in zip(self.episodes, widths, strict=True)]
+        return [
+            (e.record.num_rows or 0, *(w or 0 for w in widths_read))
+            for e, widths_read in zip(self.episodes, widths, strict=True)
+        ]
 
     def unknown(self) -> list[str]:
         return [part.name for part in self.listing.parts if part.status == "unknown"]
@@ -53,10 +56,10 @@ class ReadDataset:
 def read(folder: Path, **config: Any) -> ReadDataset:
     source = source_of(folder, **config)
     listing = list_episodes(source)
-    named = [f.detail for f in listing.findings if f.reason == "part_not_used"]
+    details = [f.detail for f in listing.findings if f.reason == "part_not_used"]
     unknown = [part for part in listing.parts if part.status == "unknown"]
-    assert len(named) == len(unknown)
-    assert all(part.name in detail for part, detail in zip(unknown, named, strict=True))
+    assert len(details) == len(unknown)
+    assert all(part.name in detail for part, detail in zip(unknown, details, strict=True))
     return ReadDataset(listing, [read_episode(source, record) for record in listing.records], source)
 
 
@@ -212,8 +215,8 @@ def test_texts(tmp_path: Path, name: str) -> None:
 def test_what_nothing_reads_is_named(tmp_path: Path) -> None:
     stored = {"observations__tactile": smooth(20, 16), "zorp": np.arange(20.0), "note": "hello", "WEATHER": "sunny"}
     dataset = read(kit.write_hdf5(tmp_path, with_one(**stored, SUCCESS=0.5, observations__state=smooth(20, 7))))
-    named = ["attribute success", "attribute weather", "note", "observations/tactile", "zorp"]
-    assert sorted(dataset.unknown()) == named
+    unknown_names = ["attribute success", "attribute weather", "note", "observations/tactile", "zorp"]
+    assert sorted(dataset.unknown()) == unknown_names
     assert dataset.shape() == [(20, 14, 7)]
 
 

@@ -41,8 +41,8 @@ IMAGES = "observation.images."
 def declare(root: Path, **features: tuple[str, list[int]]) -> None:
     """More features of info.json: dtype and shape by name."""
     info = json.loads((root / "meta/info.json").read_text())
-    more = {name: {"dtype": dtype, "shape": shape, "names": None} for name, (dtype, shape) in features.items()}
-    edit_info(root, features=info["features"] | more)
+    added = {name: {"dtype": dtype, "shape": shape, "names": None} for name, (dtype, shape) in features.items()}
+    edit_info(root, features=info["features"] | added)
 
 
 def listed(root: Path, **entry: Any) -> tuple[Listing, EpisodeData]:
@@ -68,8 +68,8 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
     root, opening = write_v2(tmp_path, [LENGTH]), np.repeat([1.0, 0.0], LENGTH // 2)
     joints = np.arange(2.0 * LENGTH).reshape(LENGTH, 2) + 0.5
     lists = pa.array(np.column_stack([joints, opening]).tolist(), pa.list_(pa.float32(), 3))
-    more = {"observation.state.joints": pa.array(joints.tolist()), "observation.state.gripper": opening}
-    edit_parquet(v2_data(root, 0), **{"observation.state": lists}, action=lists, **more)
+    added = {"observation.state.joints": pa.array(joints.tolist()), "observation.state.gripper": opening}
+    edit_parquet(v2_data(root, 0), **{"observation.state": lists}, action=lists, **added)
     parts = {"observation.state.joints": ("float64", [2]), "observation.state.gripper": ("float32", [1])}
     declare(root, **{"observation.state": ("float32", [3])}, action=("float32", [3]), **parts)
     slices = {
@@ -83,9 +83,9 @@ def test_a_slice_counts_within_the_column_that_it_names(tmp_path: Path) -> None:
     assert episode.action_names == ("", "", "gripper.0")
     assert episode.state is not None
     assert (episode.state[:, 3] == opening).all()
-    known = uses(listing)
-    assert known["observation.state.gripper"] == "state"
-    assert known["observation.state.joints"] == "a copy of state[0:2]"
+    column_uses = uses(listing)
+    assert column_uses["observation.state.gripper"] == "state"
+    assert column_uses["observation.state.joints"] == "a copy of state[0:2]"
     assert not details(listing, "part_not_used")
 
 
@@ -122,8 +122,8 @@ def test_flags_and_whole_numbers_are_grippers(tmp_path: Path, kind: pa.DataType)
     assert episode.state_names == episode.action_names == ("", "", "gripper_closed")
     assert episode.action is not None
     assert episode.action[:, 2].tolist() == list(map(float, closed))
-    named = {"column": "action", "dimension": "gripper_closed", "closed": 1, "open": 0}
-    source = source_of(root, gripper=named)
+    gripper_entry = {"column": "action", "dimension": "gripper_closed", "closed": 1, "open": 0}
+    source = source_of(root, gripper=gripper_entry)
     [signal] = survey(source, list_episodes(source).records, None).signals
     assert (signal.dimensions, signal.polarity, signal.located_by) == ((2,), "high_is_closed", "registry")
 
@@ -173,8 +173,8 @@ def test_depth_masks_and_touch_are_no_main_camera(tmp_path: Path) -> None:
         "its name says touch",
     ]
     # What the remedy names is what helps
-    named = [f"{IMAGES}front", f"{IMAGES}depth"]
-    assert listed(tmp_path, cameras=named)[0].cameras[:2] == tuple(named)
+    camera_names = [f"{IMAGES}front", f"{IMAGES}depth"]
+    assert listed(tmp_path, cameras=camera_names)[0].cameras[:2] == tuple(camera_names)
 
 
 def test_depth_alone_is_better_than_nothing(tmp_path: Path) -> None:

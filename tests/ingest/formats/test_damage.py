@@ -16,7 +16,7 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
     """By file and way what is said else, and what no longer. Of files that are numbered, the first of each kind."""
     fields = write_base(name, whole := tmp_path / "whole")
     source = source_of(whole, **fields)
-    found, before = {"whole": told(source)}, told(source, pictures=False, grippers=False)
+    texts_by_damage, whole_lines = {"whole": told(source)}, told(source, pictures=False, grippers=False)
     files = sorted(p.relative_to(whole) for p in whole.rglob("*") if p.is_file())
     kinds = {re.sub(r"\d+", "#", str(path)): path for path in reversed(files)}
     for path in sorted(kinds.values()):
@@ -28,7 +28,7 @@ def test_what_is_said_of_damage(name: str, tmp_path: Path) -> None:
             if content is not None:
                 (root / path).write_bytes(content)
             lines = told(source_of(root, **fields), pictures=False, grippers=False)
-            gone = [f"not: {line}" for line in before if line not in lines]
-            found[f"{path} {way}"] = [line for line in lines if line not in before] + gone
+            lines_gone = [f"not: {line}" for line in whole_lines if line not in lines]
+            texts_by_damage[f"{path} {way}"] = [line for line in lines if line not in whole_lines] + lines_gone
             shutil.rmtree(root)
-    check("damage", name, found, BASES)
+    check("damage", name, texts_by_damage, BASES)

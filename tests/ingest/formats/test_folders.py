@@ -98,10 +98,10 @@ def test_robo_dopamine(new: New) -> Told:
     good = [("pick", 1, 4), ("place", 4, 8)]
     for spans in (good, [("a", 0, 5), ("b", 4, 8)], [("a", 0, 11)], [(None, 0, 3)], "{}", "[1]"):
         root = new()
-        for episode, seen in enumerate((cameras, cameras[:2])):
-            for c, camera in enumerate(seen):
-                shown = [number(c, episode, k) for k in range(10)]
-                write_video(root / f"episode_00{episode + 1}/{camera}.mp4", shown)
+        for episode, episode_cameras in enumerate((cameras, cameras[:2])):
+            for c, camera in enumerate(episode_cameras):
+                numbers = [number(c, episode, k) for k in range(10)]
+                write_video(root / f"episode_00{episode + 1}/{camera}.mp4", numbers)
         keys = ("anotation", "start_frame_id", "end_frame_id")
         text = spans if isinstance(spans, str) else json.dumps([dict(zip(keys, s, strict=True)) for s in spans])
         (root / "episode_001/annotated_keyframes.json").write_text(text)
@@ -122,8 +122,8 @@ def test_mcap(new: New) -> Told:
     root = new()
     with recorder(root / "run.mcap") as r:
         for k in range(2 * FRAMES):
-            at = START + k * SECOND // RATE
-            r.show(k, at, at - SECOND if k == FRAMES else at)
+            time_ns = START + k * SECOND // RATE
+            r.show(k, time_ns, time_ns - SECOND if k == FRAMES else time_ns)
     yield "a message whose header is late is left out and said", source_of(root)
     root = new()
     with recorder(root / "run.mcap", chunk_size=2000) as r:
@@ -148,13 +148,13 @@ def test_mcap(new: New) -> Told:
 def test_mcap_is_read_in_order_of_time(new: New) -> Told:
     """As the library mcap gives messages. Recorders may write a chunk late, or flush several messages at a time."""
 
-    def shown(order: Callable[[int], float] = float, together: int = 1, stamp: int | None = None) -> Path:
-        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `together`."""
+    def shown(order: Callable[[int], float] = float, per_chunk: int = 1, stamp: int | None = None) -> Path:
+        """Two seconds of pictures and joints, which stand in the file by `order`; so many have one time `per_chunk`."""
         with recorder((root := new()) / "run.mcap", chunk_size=20_000) as r:
             for k in sorted(range(2 * FRAMES), key=order):
-                flushed = together - 1 - k % together  # messages that come until the recorder writes
-                r.show(k, at := START + (k + flushed) * SECOND // RATE, stamp)
-                r.move(k / 100, k // FRAMES, at, stamp)
+                flushed = per_chunk - 1 - k % per_chunk  # messages that come until the recorder writes
+                r.show(k, time_ns := START + (k + flushed) * SECOND // RATE, stamp)
+                r.move(k / 100, k // FRAMES, time_ns, stamp)
         return root
 
     def by_topic() -> Path:
@@ -168,9 +168,9 @@ def test_mcap_is_read_in_order_of_time(new: New) -> Told:
     yield "by topic", source_of(by_topic())
     yield "half a second is written after the next one", source_of(shown(lambda k: k + 10.5 * (5 <= k < 10)))
     yield "backwards", source_of(shown(lambda k: -k))
-    yield "four at a time, without stamps in headers", source_of(shown(together=4, stamp=0))
+    yield "four at a time, without stamps in headers", source_of(shown(per_chunk=4, stamp=0))
     yield "headers of whole seconds", source_of(shown(stamp=START))
-    yield "all at once", source_of(shown(together=2 * FRAMES, stamp=0))
+    yield "all at once", source_of(shown(per_chunk=2 * FRAMES, stamp=0))
 
 
 @pytest.mark.parametrize("seed", range(6))

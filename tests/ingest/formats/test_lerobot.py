@@ -62,11 +62,17 @@ def test_metadata(new: New) -> Told:
     write_json_lines(root / "meta/episodes.jsonl", [{"episode_index": e, "tasks": []} for e in range(3)])
     yield "a null text is no task, and a line separator inside a text does not end the line", source_of(root)
     root = write_v3(new(), [6, 7])
-    for most in (1, 2):
-        yield f"{most} episodes at most: those of the metadata", source_of(root, limits={"max_episodes": most})
+    for max_episodes in (1, 2):
+        yield (
+            f"{max_episodes} episodes at most: those of the metadata",
+            source_of(root, limits={"max_episodes": max_episodes}),
+        )
     v3_meta(root).unlink()
-    for most in (1, 2):
-        yield f"{most} episodes at most: those that have rows", source_of(root, limits={"max_episodes": most})
+    for max_episodes in (1, 2):
+        yield (
+            f"{max_episodes} episodes at most: those that have rows",
+            source_of(root, limits={"max_episodes": max_episodes}),
+        )
     root = write_v3(new(), [6, 7])
     write_parquet(root / "meta/episodes/episodes.parquet", {"episode_index": [0, 1, 2, 3], "length": [1, 1, 1, 1]})
     write_parquet(root / "data/chunk-000/notes.parquet", episode_rows(9, 3, 10, 0))
@@ -192,8 +198,8 @@ def test_state_and_action(new: New) -> Told:
     width, time = "observation.gripper_width", "observation.time"
     for names in (["x", "y"], None, ["x", "claw"]):  # the last has its gripper already
         features = {STATE: feature(names), width: feature(), time: feature()}
-        beside = {STATE: vectors(1, 1), width: [7.0 * k for k in range(5)], time: [1.0 * k for k in range(5)]}
-        yield f"a gripper beside the state {names}", written(features, beside)
+        columns_beside = {STATE: vectors(1, 1), width: [7.0 * k for k in range(5)], time: [1.0 * k for k in range(5)]}
+        yield f"a gripper beside the state {names}", written(features, columns_beside)
     hands = {"left_hand": {"start": 1, "end": 3}, "arm": {"start": 0, "end": 1}, "bad": {"start": 2, "end": 9}}
     modality = {"state": hands, "action": {"arm": {"start": 0, "end": 1}}}
     for names in (["motor_0", "motor_1", "motor_2"], ["a", "b", "gripper"]):
@@ -248,9 +254,9 @@ def test_names_of_dimensions() -> None:
         assert dimension_names({"names": names}) == expected, names
     assert [dimension_names(f) for f in ({}, None, [])] == [[]] * 3
     table = pa.table({STATE: [["a"], ["b"]], "state": [[1.0], [2.0]], ACTION: [1, 2]})
-    found = first_vector(table, {"state": {"names": ["x"]}}, STATE_KEYS)
-    assert found is not None
-    assert found.to_pydict() == {"x": [1.0, 2.0]}
+    vector = first_vector(table, {"state": {"names": ["x"]}}, STATE_KEYS)
+    assert vector is not None
+    assert vector.to_pydict() == {"x": [1.0, 2.0]}
     assert [first_vector(table, {}, (name,)) for name in (ACTION, "none")] == [None] * 2
 
 

@@ -41,9 +41,12 @@ def looked_at(root: Path) -> tuple[Places, list[Finding]]:
     source = source_of(root)
     listing = list_episodes(source)
     pictures = [shown(source, record, FRONT) for record in listing.records]
-    assert all({episode for _, episode, _ in of} <= {k} for k, of in enumerate(pictures))
+    assert all({episode for _, episode, _ in picture_numbers} <= {k} for k, picture_numbers in enumerate(pictures))
     measured = frames_stage(source, listing.records, 0, FramesConfig(), lambda *_: None)
-    return [[frame for _, _, frame in of] for of in pictures], [*listing.findings, *measured.findings]
+    return [[frame for _, _, frame in picture_numbers] for picture_numbers in pictures], [
+        *listing.findings,
+        *measured.findings,
+    ]
 
 
 def take_rows_away(root: Path, rows: slice) -> None:
@@ -53,9 +56,11 @@ def take_rows_away(root: Path, rows: slice) -> None:
         parts = []
         for episode in table["episode_index"].unique().to_pylist():
             of_episode = table.filter(pa.array(table["episode_index"].to_numpy() == episode))
-            left = np.delete(np.arange(of_episode.num_rows), rows)
-            at = table.schema.get_field_index("frame_index")
-            parts.append(of_episode.take(left).set_column(at, "frame_index", pa.array(np.arange(len(left)))))
+            rows_left = np.delete(np.arange(of_episode.num_rows), rows)
+            column_index = table.schema.get_field_index("frame_index")
+            parts.append(
+                of_episode.take(rows_left).set_column(column_index, "frame_index", pa.array(np.arange(len(rows_left))))
+            )
         pq.write_table(pa.concat_tables(parts), path)
 
 
@@ -97,9 +102,9 @@ def test_one_frame_lacks_in_a_shared_file(tmp_path: Path, lacking: int) -> None:
     edit_parquet(v3_meta(root), **{STARTS: [0.0, *ends[:-1]], ENDS: ends})
     places, findings = looked_at(root)
     assert places == [[*range(n)] for n in frames]
-    lost = [(f.reason, f.episode_index, f.detail) for f in findings if f.severity == "unusable"]
+    unusable = [(f.reason, f.episode_index, f.detail) for f in findings if f.severity == "unusable"]
     detail = f"{frames[lacking]} frames decoded, the episode has {LENGTHS[lacking]} rows"
-    assert lost == [("frame_count", lacking, detail)]
+    assert unusable == [("frame_count", lacking, detail)]
 
 
 def test_a_video_of_its_own_may_be_longer(tmp_path: Path) -> None:
@@ -120,11 +125,11 @@ def test_starts_that_drift(tmp_path: Path, drift_s: float) -> None:
     edit_parquet(v3_meta(root), **{STARTS: starts, ENDS: [*starts[1:], starts[-1] + 1.2]})
     places, findings = looked_at(root)
     assert places == [[*range(12)]] * 10
-    apart = {f.episode_index: f.detail for f in findings if f.reason == "video_times"}
-    assert [*apart] == [*range(1, 10)]
+    time_details = {f.episode_index: f.detail for f in findings if f.reason == "video_times"}
+    assert [*time_details] == [*range(1, 10)]
     frames = 9 * abs(drift_s) * RATE
-    assert f"up to {9 * abs(drift_s):.4f} s ({frames:.2f} frames)" in apart[9]
-    assert "by the lengths of the file's episodes; LeRobot refuses 12 of 12 rows" in apart[9]
+    assert f"up to {9 * abs(drift_s):.4f} s ({frames:.2f} frames)" in time_details[9]
+    assert "by the lengths of the file's episodes; LeRobot refuses 12 of 12 rows" in time_details[9]
 
 
 def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None:
@@ -138,8 +143,8 @@ def test_starts_that_drift_after_an_episode_was_left_out(tmp_path: Path) -> None
     source = source_of(root)
     for record in list_episodes(source).records:
         episode = read_episode(source, record)
-        of = [read_number(picture.luma()) & 63 for _, _, picture in episode.frames(FRONT)]
-        assert of == [*range(LENGTHS[record.episode_index])]
+        numbers = [read_number(picture.luma()) & 63 for _, _, picture in episode.frames(FRONT)]
+        assert numbers == [*range(LENGTHS[record.episode_index])]
         assert "matched" in episode.match(FRONT).doubt
         assert f"({0.2 if record.episode_index == 1 else 0.3:.2f} frames)" in episode.match(FRONT).doubt
 
@@ -154,17 +159,17 @@ def test_another_rate_in_the_file(tmp_path: Path, write: Callable[..., Path], by
         for episode, n in enumerate(LENGTHS):
             write_video(v2_video(root, FRONT, episode), [number(0, episode, k) for k in range(n)], fps=11)
     else:
-        every = [number(0, e, k) for e, n in enumerate(LENGTHS) for k in range(n)]
-        write_video(v3_video(root, FRONT, 0), every, fps=11)
+        numbers = [number(0, e, k) for e, n in enumerate(LENGTHS) for k in range(n)]
+        write_video(v3_video(root, FRONT, 0), numbers, fps=11)
         rate = RATE if by_rows else 11
         ends = np.cumsum(LENGTHS) / rate
         edit_parquet(v3_meta(root), **{STARTS: [0.0, *ends[:-1]], ENDS: ends})
     places, findings = looked_at(root)
     assert places == [[*range(n)] for n in LENGTHS]
-    apart = {f.episode_index: f.detail for f in findings if f.reason == "video_times"}
-    assert [*apart] == [0, 1, 2]
+    time_details = {f.episode_index: f.detail for f in findings if f.reason == "video_times"}
+    assert [*time_details] == [0, 1, 2]
     off_s = 15 / 10 - 15 / 11
-    assert f"up to {off_s:.4f} s ({off_s * 11:.2f} frames)" in apart[0]
+    assert f"up to {off_s:.4f} s ({off_s * 11:.2f} frames)" in time_details[0]
 
 
 def test_times_that_begin_late(tmp_path: Path) -> None:
@@ -181,8 +186,8 @@ def test_times_that_begin_late(tmp_path: Path) -> None:
 def test_episodes_whose_numbers_of_frames_do_not_fit(tmp_path: Path) -> None:
     """Starts stand exactly at pictures and are believed: what lies behind the next start is the next one's."""
     root = write_v3(tmp_path, [10, 10])
-    every = [number(0, 0, k) for k in range(11)] + [number(0, 1, k) for k in range(9)]
-    write_video(v3_video(root, FRONT, 0), every)
+    numbers = [number(0, 0, k) for k in range(11)] + [number(0, 1, k) for k in range(9)]
+    write_video(v3_video(root, FRONT, 0), numbers)
     edit_parquet(v3_meta(root), **{STARTS: [0.0, 1.1], ENDS: [1.1, 2.0]})
     places, findings = looked_at(root)
     assert places == [[*range(10)], [*range(9)]]

@@ -29,9 +29,13 @@ type Change = Callable[[Path], object]
 WHOLE = [("put the cup away", 0, 24)]
 
 
-def spread(new: New, changes: dict[str, Change], write: Callable[..., Path] = write_v2, **how: Any) -> Told:
+def spread(new: New, changes: dict[str, Change], write: Callable[..., Path] = write_v2, **writer_options: Any) -> Told:
     """A dataset for each change."""
-    whole = write(new(), (24, 30), cameras=(), **how) if write is write_v2 else write(new(), (24, 30), {}, **how)
+    whole = (
+        write(new(), (24, 30), cameras=(), **writer_options)
+        if write is write_v2
+        else write(new(), (24, 30), {}, **writer_options)
+    )
     for title, change in changes.items():
         shutil.copytree(whole, root := new(), dirs_exist_ok=True)
         change(root)
@@ -48,8 +52,8 @@ def same_everywhere(root: Path) -> None:
 def test_forms(new: New) -> Told:
     """One span that is the whole episode is a text and no step: it tells no times, and motion has to."""
     yield from spread(new, dict(V2_FORMS))
-    one = ("subtask_index", "language", "action_config", "robocoin", "visualizer")
-    whole: dict[str, Change] = {f"{form}, whole": partial(V2_FORMS[form], spans=WHOLE) for form in one}
+    whole_forms = ("subtask_index", "language", "action_config", "robocoin", "visualizer")
+    whole: dict[str, Change] = {f"{form}, whole": partial(V2_FORMS[form], spans=WHOLE) for form in whole_forms}
     yield from spread(new, whole | {"annotation, whole": same_everywhere})
     yield from spread(new, {f"{form} in v3": write for form, write in V3_FORMS.items()}, write_v3, per_data_file=1)
 
@@ -96,14 +100,14 @@ def test_broken_steps_are_a_finding_and_lose_no_episode(new: New) -> Told:
 def test_several_forms(new: New) -> Told:
     """What people drew counts before what a model wrote; a boundary may be two frames (0.2 s) off."""
 
-    def both(spans: Any, other: str = "subtask_index") -> Change:
-        return lambda root: (step_forms.language(root, spans), V2_FORMS[other](root))
+    def both(spans: Any, second_form: str = "subtask_index") -> Change:
+        return lambda root: (step_forms.language(root, spans), V2_FORMS[second_form](root))
 
-    moved = [("reach the cup", 2, 8), ("grasp the cup", 8, 18), ("put it on the plate", 18, 21)]
+    moved_spans = [("reach the cup", 2, 8), ("grasp the cup", 8, 18), ("put it on the plate", 18, 21)]
     yield from spread(
         new,
         {
-            "a boundary is moved": both(moved, "visualizer"),
+            "a boundary is moved": both(moved_spans, "visualizer"),
             "they agree": both([("reach the cup", 2, 10), *SPANS[1:]]),
             "another number": both([("all of it", 2, 21)]),
             "another name": both([("reach", 2, 8), *SPANS[1:]]),
@@ -161,12 +165,12 @@ def test_edits_by_tools_of_lerobot(new: New) -> Told:
         edit_info(root, features=features([], 10) | {name: {"dtype": "int64"} for name in (TASK_COLUMN, STEP_COLUMN)})
         for episode, length in enumerate((24, 30)):
             steps = [0] * 10 + [1] * (length - 10)
-            named = {
+            columns = {
                 TASK_COLUMN: [texts[episode]] * length,
                 STEP_COLUMN: steps,
                 "task_index": [tasks[episode]] * length,
             }
-            edit_parquet(v3_data(root, episode), **{name: pa.array(cells) for name, cells in named.items()})
+            edit_parquet(v3_data(root, episode), **{name: pa.array(cells) for name, cells in columns.items()})
         write_parquet(root / "meta/tasks.parquet", {"task_index": [0, 1], "task": ["open", "close"]})
         if stored:
             of_episodes = pa.array([[float(n)] for n in stored])

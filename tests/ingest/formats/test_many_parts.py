@@ -19,11 +19,11 @@ def recording_with_joints(folder: Path, num_joints: int, num_topics: int) -> Non
     names = [f"joint_{k}" for k in range(num_joints)]
     with recorder(folder / "run.mcap") as recording:
         for k in range(10):
-            now = START + k * 100_000_000
+            time_ns = START + k * 100_000_000
             for topic in range(num_topics):
                 message = {"name": names, "position": [0.1 * k] * num_joints, "velocity": [], "effort": []}
-                recording.write(f"/arm_{topic}/joint_states", recording.joints, message, now)
-            recording.show(k, now)
+                recording.write(f"/arm_{topic}/joint_states", recording.joints, message, time_ns)
+            recording.show(k, time_ns)
 
 
 def joints_of_one_topic(folder: Path) -> None:

@@ -55,8 +55,8 @@ def test_notes(new: New) -> Told:
         root = write_run(new() / "a.mp4", notes={"task": "t", "steps": steps})
         yield f"steps {json.dumps(steps)}", source_of(root, fps=10)
     data = bytearray(write_video(new() / "a.avi", range(12), "mpeg4").read_bytes())
-    at = data.index(b"strh") + 28
-    data[at : at + 8] = struct.pack("<II", 1, 2**31 - 1)
+    offset = data.index(b"strh") + 28
+    data[offset : offset + 8] = struct.pack("<II", 1, 2**31 - 1)
     (root := new()).joinpath("a.avi").write_bytes(data)
     yield "two thousand million frames a second, by which sizes of arrays would follow", source_of(root)
 
@@ -132,13 +132,16 @@ def test_stamps_and_groups_are_of_one_episode(tmp_path: Path) -> None:
     for k, name in enumerate("abc"):
         write_run(tmp_path / f"s/{name}.mp4", k)
     write_side(tmp_path / "s/metadata.json", JOINED)
-    before = list_episodes(source_of(tmp_path)).records
+    former_records = list_episodes(source_of(tmp_path)).records
     write_side(tmp_path / "s/metadata.json", [*JOINED[:2], JOINED[2] | {"task": "v"}])
     write_run(tmp_path / "a.mp4", 0)
-    first, *after = list_episodes(source_of(tmp_path)).records
-    assert [a.source_stamp == b.source_stamp for a, b in zip(before, after, strict=True)] == [True, False]
-    assert [a.group for a in before] == [a.group for a in after]
-    assert first.group not in {a.group for a in after}
+    first, *later_records = list_episodes(source_of(tmp_path)).records
+    assert [a.source_stamp == b.source_stamp for a, b in zip(former_records, later_records, strict=True)] == [
+        True,
+        False,
+    ]
+    assert [a.group for a in former_records] == [a.group for a in later_records]
+    assert first.group not in {a.group for a in later_records}
 
 
 # Arrays beside videos
@@ -165,8 +168,14 @@ def claiming(*shape: int) -> bytes:
 @golden
 def test_arrays(new: New) -> Told:
     root, k = write_run(new() / "a.mp4"), np.arange(6, dtype=np.float32)
-    named = {"qpos": rows(6), "gripper_position": k / 6, "actions": rows(7, first=9), "timestamps": k, "seen": rows(2)}
-    np.savez_compressed(root / "a.npz", **named, names=np.array(["x"]), picture=np.zeros((6, 8, 8, 3)))
+    named_arrays = {
+        "qpos": rows(6),
+        "gripper_position": k / 6,
+        "actions": rows(7, first=9),
+        "timestamps": k,
+        "seen": rows(2),
+    }
+    np.savez_compressed(root / "a.npz", **named_arrays, names=np.array(["x"]), picture=np.zeros((6, 8, 8, 3)))
     yield "by their names", source_of(root)
     root = write_run(new() / "a.mp4")
     np.savez(root / "a.npz", rows(10))
@@ -213,11 +222,11 @@ def test_arrays_that_cannot_be_used(new: New) -> Told:
         (root / "a.npz").write_bytes(data)
         yield title, source_of(root, limits={"max_values": 10_000})
     objects = np.array([Trap(sprung := new() / "sprung")] * 6, dtype=object)
-    for name, beside in (("a.npz", {}), ("a.npy", {}), ("a.npz", {"action": rows(2)})):
+    for name, arrays_beside in (("a.npz", {}), ("a.npy", {}), ("a.npz", {"action": rows(2)})):
         root = write_run(new() / "a.mp4")
         if name == "a.npy":
             np.save(root / name, objects, allow_pickle=True)
         else:
-            np.savez(root / name, allow_pickle=True, info=objects, **beside)
-        yield f"objects in {name} beside {[*beside]}", source_of(root)
+            np.savez(root / name, allow_pickle=True, info=objects, **arrays_beside)
+        yield f"objects in {name} beside {[*arrays_beside]}", source_of(root)
     assert not sprung.exists()

@@ -47,8 +47,8 @@ def test_layout(new: New) -> Told:
     root = write_dataset(new(), {"train": [[episode(0)]]})
     yield "a file without its folder's metadata: types are taken from the records", source_of(shard(root, "train"))
     root, nameless = new(), {"episode_metadata__file_path": None}
-    for folder, version, which in (("a", "0.9.0", 1), ("a", "0.10.0", 2), ("b", "0.2.0", 3)):
-        write_dataset(root / folder, {"train": [[episode(which, changes=nameless)]]}, version=version)
+    for folder, version, serial in (("a", "0.9.0", 1), ("a", "0.10.0", 2), ("b", "0.2.0", 3)):
+        write_dataset(root / folder, {"train": [[episode(serial, changes=nameless)]]}, version=version)
     (root / "a/2.0.0").mkdir()
     yield "the newest version of each configuration", source_of(root, fps=5)
     root = write_dataset(new(), {"train": [[episode(0)], [episode(1)]]})
@@ -152,8 +152,8 @@ def test_instructions(new: New) -> Told:
         ("codes beyond all letters", np.full((6, 4), 1 << 40)),
     ):
         features = features_json({"instruction": tensor("int32", values.shape[1])})
-        found = episode(0, steps__language_instruction=None, steps__observation__instruction=values)
-        yield title, of(new, found, features=features)
+        episode_read = episode(0, steps__language_instruction=None, steps__observation__instruction=values)
+        yield title, of(new, episode_read, features=features)
 
 
 @golden
@@ -178,8 +178,8 @@ def test_success(new: New) -> Told:
         yield title, of(new, episode(0, changes=steps), keys=keys)
     for keys in ({}, {"success": ["file_path"]}):
         paths = ("success/2023/t.h5", "failure/2023/t.h5", "successful/t.h5")
-        found = [episode(k, episode_metadata__file_path=[f"/r/{p}".encode()]) for k, p in enumerate(paths)]
-        yield f"paths, {keys}", of(new, *found, keys=keys)
+        episodes_read = [episode(k, episode_metadata__file_path=[f"/r/{p}".encode()]) for k, p in enumerate(paths)]
+        yield f"paths, {keys}", of(new, *episodes_read, keys=keys)
     yield "beside the steps", of(new, *(episode(k, episode_metadata__episode_success=[k]) for k in range(2)))
 
 
@@ -205,7 +205,11 @@ def test_cameras(new: New) -> Told:
 
 @golden
 def test_state(new: New) -> Told:
-    other = {"extra": tensor("float32", 2), "count": tensor("int32"), "blob": tensor("int16", 2, encoding="zlib")}
+    other_features = {
+        "extra": tensor("float32", 2),
+        "count": tensor("int32"),
+        "blob": tensor("int16", 2, encoding="zlib"),
+    }
     changes = {
         "steps__observation__extra": np.arange(12, dtype=np.float32),
         "steps__observation__count": np.arange(6) - 3,
@@ -213,7 +217,7 @@ def test_state(new: New) -> Told:
     }
     paths = ["observation/count", "observation/extra", "observation/blob", "observation/none"]
     config = {"keys": {"state": paths, "action": ["no"]}, "gripper": {"column": "state", "dimension": -1}}
-    yield "as the registry says", of(new, episode(0, changes=changes), features=features_json(other), **config)
+    yield "as the registry says", of(new, episode(0, changes=changes), features=features_json(other_features), **config)
     for names in (
         "observation/proprio",
         "observation/robot_state",
@@ -229,15 +233,15 @@ def test_state(new: New) -> Told:
         "observation/joint_pos observation/gripper",
         "observation/effector_translation",
     ):
-        stated: dict[str, Any] = {"observation": {"state": None}, "steps": {}}
-        found = episode(0, steps__observation__state=None)
-        for at, path in enumerate(names.split()):
+        stated_features: dict[str, Any] = {"observation": {"state": None}, "steps": {}}
+        episode_read = episode(0, steps__observation__state=None)
+        for index, path in enumerate(names.split()):
             *above, name = path.split("/")
-            of_steps = stated["observation"] if above else stated["steps"]
-            one = {name: tensor("float32", 1)}
-            of_steps |= {above[1]: dict_of(**one)} if above[1:] else one
-            found[f"steps/{path}"] = np.arange(6, dtype=np.float32) + 10 * at
-        yield f"as public datasets name it: {names}", of(new, found, features=features_json(**stated))
+            of_steps = stated_features["observation"] if above else stated_features["steps"]
+            innermost = {name: tensor("float32", 1)}
+            of_steps |= {above[1]: dict_of(**innermost)} if above[1:] else innermost
+            episode_read[f"steps/{path}"] = np.arange(6, dtype=np.float32) + 10 * index
+        yield f"as public datasets name it: {names}", of(new, episode_read, features=features_json(**stated_features))
 
 
 # A remote source
@@ -274,18 +278,18 @@ def shards_asked(source: Bucket) -> set[str]:
 
 def test_remote_selection_fetches_only_its_shards_and_names_do_not_depend_on_it(tmp_path: Path) -> None:
     write_dataset(tmp_path, {"train": [[episode(0), episode(1)], [episode(2)]], "test": [[episode(3), episode(4)]]})
-    every = bucket(tmp_path)
-    listing = rlds.list_episodes(every)
-    assert len(shards_asked(every)) == 3
+    all_shards = bucket(tmp_path)
+    listing = rlds.list_episodes(all_shards)
+    assert len(shards_asked(all_shards)) == 3
     for chosen, shards in (((0, 77), 1), ((1, 3), 2), ((2,), 1)):
         source = bucket(tmp_path, *chosen)
         part = rlds.list_episodes(source)
         assert (len(shards_asked(source)), said(part)) == (shards, [])
-        for before, found in zip(listing.records, part.records, strict=True):
-            assert (found.source_id, found.cameras) == (before.source_id, ["image", "wrist_image"])
-            if found.episode_index in chosen:
-                assert found == before
-                assert len(shown(source, found, "image")) == 6
+        for whole_record, part_record in zip(listing.records, part.records, strict=True):
+            assert (part_record.source_id, part_record.cameras) == (whole_record.source_id, ["image", "wrist_image"])
+            if part_record.episode_index in chosen:
+                assert part_record == whole_record
+                assert len(shown(source, part_record, "image")) == 6
         unread = [r for r in part.records if r.num_rows is None]
         assert {r.task for r in unread} == {None}
         with pytest.raises(DataError, match="was not read when the dataset was listed"):

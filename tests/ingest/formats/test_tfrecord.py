@@ -15,13 +15,13 @@ FEATURES = {"a/text": [b"one", b"", b"three"], "b": np.array([1, -2.5], np.float
 
 def parsed(message_bytes: bytes) -> dict[str, list]:
     """Values of an Example by key, all read."""
-    found = {}
+    values_by_key = {}
     for key, values in example(message_bytes, Record(0, 0, len(message_bytes))).items():
         if values.kind == "bytes":
-            found[key] = [message_bytes[s:e] for s, e in byte_spans(message_bytes, values)]
+            values_by_key[key] = [message_bytes[s:e] for s, e in byte_spans(message_bytes, values)]
         else:
-            found[key] = numbers(message_bytes, values).tolist()
-    return found
+            values_by_key[key] = numbers(message_bytes, values).tolist()
+    return values_by_key
 
 
 @pytest.mark.parametrize(
@@ -43,9 +43,9 @@ def test_values_that_are_damaged(content: bytes, problem: str) -> None:
 def test_damage_is_noticed_or_harmless(data: st.DataObject) -> None:
     """Any bytes, and an Example with any byte changed or cut anywhere: read, or DataError."""
     whole = written(FEATURES)
-    at = data.draw(st.integers(0, len(whole) - 1))
-    changed = whole[:at] + bytes([data.draw(st.integers(0, 255))]) + whole[at + 1 :]
-    for damaged in (changed, whole[:at], data.draw(st.binary(max_size=60))):
+    cut_at = data.draw(st.integers(0, len(whole) - 1))
+    changed = whole[:cut_at] + bytes([data.draw(st.integers(0, 255))]) + whole[cut_at + 1 :]
+    for damaged in (changed, whole[:cut_at], data.draw(st.binary(max_size=60))):
         try:
             parsed(damaged)
         except DataError:

@@ -121,8 +121,8 @@ def test_a_chunk_that_is_cut_off_never_comes_to_its_decoder(tmp_path: Path, monk
 def test_without_imagecodecs_the_finding_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_replay(tmp_path / "umi.zarr", LENGTHS)
     monkeypatch.setitem(sys.modules, "imagecodecs", None)
-    said = {f.reason: f.detail for f in list_episodes(source_of(tmp_path)).findings}
-    assert "imagecodecs" in said["unknown_codec"]
+    details = {f.reason: f.detail for f in list_episodes(source_of(tmp_path)).findings}
+    assert "imagecodecs" in details["unknown_codec"]
 
 
 @pytest.mark.parametrize("name", ["umi.zarr", "umi.zarr.zip"])
@@ -140,5 +140,5 @@ def test_texts_over_the_limit_are_not_read(tmp_path: Path) -> None:
     zarr.open_group(path, mode="a", zarr_format=2).create_array("meta/task", shape=(2,), dtype="S16", chunks=(2,))
     source = source_of(tmp_path)
     assert not any("limits." in finding.detail for finding in list_episodes(source).findings)
-    told = [finding.detail for finding in list_episodes(source_of(tmp_path, limits={"max_bytes": 8})).findings]
-    assert any("task" in detail and "limits.max_bytes" in detail for detail in told), told
+    details = [finding.detail for finding in list_episodes(source_of(tmp_path, limits={"max_bytes": 8})).findings]
+    assert any("task" in detail and "limits.max_bytes" in detail for detail in details), details

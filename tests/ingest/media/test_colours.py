@@ -49,8 +49,8 @@ def written(path: Path, matrix: int | None, is_full: bool, encoder: str) -> Path
 def far_off(rgb: np.ndarray) -> int:
     """Levels by which the middles of both halves are off, at most."""
     middle = SIDE // 4
-    shown = rgb[middle, [middle, 3 * middle]].astype(int)
-    return int(np.abs(shown - [RED, GREEN]).max())
+    middle_colours = rgb[middle, [middle, 3 * middle]].astype(int)
+    return int(np.abs(middle_colours - [RED, GREEN]).max())
 
 
 @pytest.mark.parametrize("encoder", ["libx264", "libsvtav1"])
@@ -67,8 +67,8 @@ def turned(path: Path, quarters: int) -> Path:
     data = bytearray(path.read_bytes())
     header = data.find(b"tkhd")
     begin = header + 4 + 4 + (32 if data[header + 4] else 20) + 16
-    one = 1 << 16
-    matrix = {1: (0, one, 0, -one, 0, 0), 2: (-one, 0, 0, 0, -one, 0), 3: (0, -one, 0, one, 0, 0)}[quarters]
+    unit = 1 << 16
+    matrix = {1: (0, unit, 0, -unit, 0, 0), 2: (-unit, 0, 0, 0, -unit, 0), 3: (0, -unit, 0, unit, 0, 0)}[quarters]
     data[begin : begin + 36] = np.array([*matrix, 0, 0, 1 << 30], ">i4").tobytes()
     path.write_bytes(data)
     return path

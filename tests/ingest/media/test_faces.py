@@ -25,14 +25,14 @@ def detector() -> FaceDetector:
     return FaceDetector()
 
 
-def room(width: int, left: int, top: int) -> np.ndarray:
+def room(width: int, left_px: int, top: int) -> np.ndarray:
     """A blurred room of 320 x 240 px with the portrait in it, so wide."""
     rng = np.random.default_rng(width)
     rgb = cv2.resize(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
     if width:
         whole = np.asarray(Image.open(PORTRAIT).convert("RGB"))
         small = cv2.resize(whole, (width, width * 600 // 512), interpolation=cv2.INTER_AREA)
-        rgb[top : top + small.shape[0], left : left + width] = small
+        rgb[top : top + small.shape[0], left_px : left_px + width] = small
     return rgb
 
 
@@ -41,8 +41,8 @@ def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: 
     rgb = room(width, left, top)
     boxes = detector(rgb)
     x, y = left + FACE[0] * width, top + FACE[1] * width * 600 / 512
-    inside = [x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in boxes]
-    assert inside == [True]
+    is_inside = [x0 < x < x1 and y0 < y < y1 for x0, y0, x1, y1 in boxes]
+    assert is_inside == [True]
     hidden = hide(rgb, boxes)
     assert len(detector(hidden)) == 0
     # Eyes and mouth are gone: what is left of the face's middle has hardly an edge
@@ -58,12 +58,12 @@ def test_a_face_is_found_and_hidden_near_and_far(detector: FaceDetector, width: 
 
 def test_a_face_is_hidden_before_and_after_it_is_seen(detector: FaceDetector) -> None:
     with_face, without = room(90, 200, 100), room(0, 0, 0)
-    shown = [without] * 8 + [with_face] + [without] * 8
+    pictures_shown = [without] * 8 + [with_face] + [without] * 8
     hidden = Hidden()
-    stream = ((k, k / 10, ArrayPicture(p)) for k, p in enumerate(shown))
+    stream = ((k, k / 10, ArrayPicture(p)) for k, p in enumerate(pictures_shown))
     out = list(without_faces(stream, 10.0, detector, hidden))
     assert [k for k, _, _ in out] == list(range(17))
-    changed = [k for k, _, p in out if not np.array_equal(p.rgb(), shown[k])]
+    changed = [k for k, _, p in out if not np.array_equal(p.rgb(), pictures_shown[k])]
     assert changed == list(range(5, 12))  # 0.3 s to either side
     assert hidden == Hidden(17, 7, 1)
 

@@ -23,22 +23,22 @@ USES: list[Callable[[Path], object]] = [probe, lambda path: list(decode(path)), 
 
 def refused(path: Path, *uses: Callable[[Path], object]) -> set[tuple[str, str]]:
     """Reasons and words with which each use of a video is refused."""
-    said = set()
+    messages = set()
     for use in uses or USES:
         with pytest.raises(VideoError) as error:
             use(path)
-        said.add((error.value.reason, str(error.value)))
-    return said
+        messages.add((error.value.reason, str(error.value)))
+    return messages
 
 
 @pytest.mark.parametrize("kind", playlists(""))
 @pytest.mark.parametrize("suffix", ["mp4", "avi", "mkv"])
 def test_playlists_open_nothing(tmp_path: Path, kind: str, suffix: str) -> None:
     write_video(tmp_path / "outside/secret.mp4", range(4))
-    inside = tmp_path / "dataset"
-    inside.mkdir()
-    (inside / "clip.link").symlink_to(tmp_path / "outside/secret.mp4")
-    path = inside / f"a.{suffix}"
+    dataset_folder = tmp_path / "dataset"
+    dataset_folder.mkdir()
+    (dataset_folder / "clip.link").symlink_to(tmp_path / "outside/secret.mp4")
+    path = dataset_folder / f"a.{suffix}"
     path.write_text(playlists("clip.link")[kind])
     [(reason, words)] = refused(path)
     assert reason == "undecodable_video"
@@ -75,11 +75,11 @@ def test_frames_that_are_shown_again_and_again(tmp_path: Path, monkeypatch: pyte
 def test_tables_that_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """FFmpeg makes an entry for each frame that a table claims; the wall is gone afterwards."""
     path = write_video(tmp_path / "a.mp4", range(4))
-    before = resource.getrlimit(resource.RLIMIT_DATA)
+    former_limit = resource.getrlimit(resource.RLIMIT_DATA)
     monkeypatch.setattr(video, "OPEN_BYTES", 64 << 20)
     monkeypatch.setattr(video.av, "open", lambda *_, **__: take_memory(256 << 20))
     assert refused(path) == {("too_costly", "a.mp4 takes more than 64 MiB to open")}
-    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+    assert resource.getrlimit(resource.RLIMIT_DATA) == former_limit
 
 
 def test_pictures_beyond_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,8 +99,8 @@ def test_a_picture_that_is_larger_than_its_header_says(tmp_path: Path) -> None:
         list(decode(path, options=DecodeOptions(limits=small)))
     assert error.value.reason == "over_limit"
     data = path.read_bytes()
-    at = data.index(b"mp4v") + 28  # width and height of the sample entry
-    path.write_bytes(data[:at] + (8).to_bytes(2) * 2 + data[at + 4 :])
+    offset = data.index(b"mp4v") + 28  # width and height of the sample entry
+    path.write_bytes(data[:offset] + (8).to_bytes(2) * 2 + data[offset + 4 :])
     with pytest.raises(VideoError):
         list(decode(path, options=DecodeOptions(limits=small)))
 

@@ -57,17 +57,20 @@ def test_bgr_is_swapped_once(tmp_path: Path) -> None:
     root = written(tmp_path, {"bytes": png(stored), "path": ""}, cameras=(FRONT, WRIST))
     source = source_of(root, cameras={"exo": [FRONT], "wrist": [WRIST], "bgr": [WRIST]})
     episode = read_episode(source, list_episodes(source).records[0])
-    shown = {c: next(p for _, _, p in episode.frames(c)) for c in (FRONT, WRIST)}
-    assert shown[FRONT].rgb()[0, 0].tolist() == [200, 100, 0]
-    assert shown[WRIST].rgb()[0, 0].tolist() == [0, 100, 200]
-    assert (int(shown[FRONT].luma()[0, 0]), int(shown[WRIST].luma()[0, 0])) == (119, 81)  # 0.299 R + 0.587 G + 0.114 B
+    first_pictures = {c: next(p for _, _, p in episode.frames(c)) for c in (FRONT, WRIST)}
+    assert first_pictures[FRONT].rgb()[0, 0].tolist() == [200, 100, 0]
+    assert first_pictures[WRIST].rgb()[0, 0].tolist() == [0, 100, 200]
+    assert (int(first_pictures[FRONT].luma()[0, 0]), int(first_pictures[WRIST].luma()[0, 0])) == (
+        119,
+        81,
+    )  # 0.299 R + 0.587 G + 0.114 B
 
 
 def test_kinds_of_pictures() -> None:
     rgb = np.random.default_rng(0).integers(0, 255, (8, 9, 3), np.uint8)
     np.testing.assert_array_equal(decode_picture(png(rgb), "x", Limits(max_pixels=72)).rgb(), rgb)
-    why = r"it claims to be 9x8 px: pixels: 72, over the limit of 71 \(limits.max_pixels of the registry entry\)"
-    with pytest.raises(VideoError, match=why) as e:
+    reason = r"it claims to be 9x8 px: pixels: 72, over the limit of 71 \(limits.max_pixels of the registry entry\)"
+    with pytest.raises(VideoError, match=reason) as e:
         decode_picture(png(rgb), "it", Limits(max_pixels=71))
     assert e.value.reason == "over_limit"
     grey = array_picture(rgb[:, :, :1], "x")

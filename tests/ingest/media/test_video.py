@@ -37,11 +37,11 @@ def test_open_group_of_pictures(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("start", "count"), [(0, 200), (313, 120)])  # an episode inside a file that holds several
 def test_wanted_frames_are_the_same_and_others_are_passed(start: int, count: int):
     whole = [f.rgb() for f in decode(SAMPLE, start, count)]
-    wanted = {0, 41, count - 1}
-    found = list(decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted))))
-    assert len(found) == len(whole) == count
-    assert all(np.array_equal(found[k].rgb(), whole[k]) for k in wanted)
-    passed = [f for f in found if isinstance(f, SkippedFrame)]
+    wanted_frames = {0, 41, count - 1}
+    decoded = list(decode(SAMPLE, start, count, options=DecodeOptions(wanted=frozenset(wanted_frames))))
+    assert len(decoded) == len(whole) == count
+    assert all(np.array_equal(decoded[k].rgb(), whole[k]) for k in wanted_frames)
+    passed = [f for f in decoded if isinstance(f, SkippedFrame)]
     assert len(passed) >= count / 2
     with pytest.raises(ValueError, match="not asked for"):
         passed[0].rgb()
@@ -64,8 +64,8 @@ def test_an_open_group_is_not_cut(tmp_path: Path, by_blocks: list[int]) -> None:
     """Its pictures need the group before: the file is read by one thread from there on."""
     path = write_video(tmp_path / "a.mp4", NUMBERS, options=OPEN_GROUPS)
     for start in (0, 5, 11):
-        found = [read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))]
-        assert found == NUMBERS[start:]
+        numbers_read = [read_number(frame.luma()) for frame in decode(path, start, options=DecodeOptions(2))]
+        assert numbers_read == NUMBERS[start:]
 
 
 def test_what_is_too_much_to_be_held(tmp_path: Path, by_blocks: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +97,9 @@ def test_what_is_no_video(tmp_path: Path) -> None:
             frame.sample_rate, frame.pts = 8000, 1024 * k
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
-    for path, why in ((text, "not a video"), (sound, "no video stream"), (tmp_path / "none.mp4", "No such file")):
+    for path, reason in ((text, "not a video"), (sound, "no video stream"), (tmp_path / "none.mp4", "No such file")):
         for use in (probe, lambda p: list(decode(p))):
-            with pytest.raises(VideoError, match=why) as error:
+            with pytest.raises(VideoError, match=reason) as error:
                 use(path)
             assert error.value.reason == "undecodable_video"
 
@@ -107,6 +107,6 @@ def test_what_is_no_video(tmp_path: Path) -> None:
 def test_a_coding_that_is_not_known(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.mp4", NUMBERS)
     path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
-    for look in (probe, lambda p: list(decode(p))):
+    for read_video in (probe, lambda p: list(decode(p))):
         with pytest.raises(VideoError, match=r"a\.mp4 is coded in a way that FFmpeg does not know"):
-            look(path)
+            read_video(path)

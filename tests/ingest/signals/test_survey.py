@@ -99,13 +99,13 @@ def test_a_survey_is_made_again_when_it_may_come_out_otherwise(monkeypatch: pyte
     """By other code, or another registry entry."""
     episodes = one_armed(lambda o: o, NAMED)
     first = tuple(replace(signal, polarity_by="the first survey") for signal in surveyed(episodes).signals)
-    assert surveyed(episodes, before=first).signals == first
+    assert surveyed(episodes, former_survey=first).signals == first
     entry = {"dimension": 6, "closed": 1, "open": 0}
-    (again,) = surveyed(episodes, before=first, gripper=entry).signals
-    assert again.polarity_by == "the registry says so"
-    assert surveyed(episodes, before=first, gripper={"column": "none"}).signals == ()
+    (second_survey,) = surveyed(episodes, former_survey=first, gripper=entry).signals
+    assert second_survey.polarity_by == "the registry says so"
+    assert surveyed(episodes, former_survey=first, gripper={"column": "none"}).signals == ()
     monkeypatch.setattr(of_survey, "VERSION", "another")
-    assert surveyed(episodes, before=first).signals != first
+    assert surveyed(episodes, former_survey=first).signals != first
 
 
 @pytest.mark.parametrize("error", [DataError("cut off"), DownloadError("toy: 503")])

@@ -17,9 +17,9 @@ from tests.kits.lerobot_writer import LFS_POINTER, source_of
 BLOCK = 512
 
 
-def of_type(name: str, kind: bytes, to: str = "") -> tarfile.TarInfo:
+def of_type(name: str, kind: bytes, link_target: str = "") -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, to
+    info.type, info.linkname = kind, link_target
     return info
 
 
@@ -48,9 +48,9 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     )
     source = source_of(tmp_path)
     assert list(source.archive("a.tar").members) == ["inside.mp4"]
-    left_out = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4", "soft.mp4", "hard.mp4", "device", "pipe"]
-    assert source.contents.escaping == [f"a.tar!/{n}" for n in [*left_out, "not utf-8 ?.mp4"]]
-    for name in left_out:
+    escaping = ["../outside.mp4", "a/../../outside.mp4", "/etc/outside.mp4", "soft.mp4", "hard.mp4", "device", "pipe"]
+    assert source.contents.escaping == [f"a.tar!/{n}" for n in [*escaping, "not utf-8 ?.mp4"]]
+    for name in escaping:
         with pytest.raises(DataError, match="has no member"):
             source.resolve(f"a.tar!/{name}")
 
@@ -111,10 +111,10 @@ END = bytes(2 * BLOCK)
 )
 def test_what_stands_before_the_damage_is_read(tmp_path: Path, data: bytes, problem: str) -> None:
     (tmp_path / "a.tar").write_bytes(data)
-    found = index(tmp_path / "a.tar")
-    assert list(found.members) == ["good.mp4"]
-    assert problem in str(found.problem)
-    assert "1 files before it can be read" in str(found.problem)
+    archive_index = index(tmp_path / "a.tar")
+    assert list(archive_index.members) == ["good.mp4"]
+    assert problem in str(archive_index.problem)
+    assert "1 files before it can be read" in str(archive_index.problem)
     with source_of(tmp_path).open("a.tar!/good.mp4") as file:
         assert file.read() == b"data"
 
@@ -128,9 +128,9 @@ def test_a_header_that_takes_too_much_memory(tmp_path: Path, monkeypatch: pytest
 
 def test_a_tar_that_shrinks_under_us(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tar = write_tar(tmp_path / "a.tar", [("x.mp4", b"x" * 5000)])
-    known = index(tar)
+    archive_index = index(tar)
     tar.write_bytes(tar.read_bytes()[:2000])
-    monkeypatch.setattr(files, "index", lambda *_: known)
+    monkeypatch.setattr(files, "index", lambda *_: archive_index)
     with pytest.raises(DataError, match="mp4 breaks off"):
         extract(tar, "x.mp4", tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []

@@ -18,11 +18,11 @@ def touch(path: Path, text: str = "x") -> Path:
 
 def test_links(tmp_path: Path) -> None:
     """A link counts where it stays inside the folder."""
-    root, outside = tmp_path / "root", touch(tmp_path / "outside/secret.mp4")
+    root, outside_file = tmp_path / "root", touch(tmp_path / "outside/secret.mp4")
     touch(root / "real.mp4")
     (root / "inside.mp4").symlink_to("real.mp4")
-    (root / "file_outside.mp4").symlink_to(outside)
-    (root / "folder_outside").symlink_to(outside.parent)
+    (root / "file_outside.mp4").symlink_to(outside_file)
+    (root / "folder_outside").symlink_to(outside_file.parent)
     (root / "leads_nowhere.mp4").symlink_to("none.mp4")
     source = source_of(root)
     assert list(source.files) == ["inside.mp4", "real.mp4"]
@@ -46,7 +46,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
     touch(tmp_path / "text/readme.txt")
     touch(tmp_path / "text/data/values.csv")
     write_video(tmp_path / "video/run.mp4", [1, 2])
-    for name, fields, why in (
+    for name, fields, reason in (
         ("none", {}, "no such file or folder: .*none"),
         ("none", {"format": "lerobot"}, "no such file or folder: .*none"),
         ("empty", {}, "empty folder: nothing to read"),
@@ -55,7 +55,7 @@ def test_sources_that_are_refused(tmp_path: Path) -> None:
         ("text/readme.txt", {}, "in no format that is read here"),
         ("video", {"format": "lerobot"}, "is not in the format lerobot: its files look like video"),
     ):
-        with pytest.raises(SourceError, match=why) as error:
+        with pytest.raises(SourceError, match=reason) as error:
             format_of(source_of(tmp_path / name, **fields))
         assert "\n" not in str(error.value)
 
@@ -64,10 +64,10 @@ def test_names_that_are_not_text(tmp_path: Path) -> None:
     """No table could keep them: left out, with what is below them, and said."""
     write_video(tmp_path / "a.mp4", range(6))
     (tmp_path / "a.json").write_text('{"task": "t"}')
-    at = os.fsencode(tmp_path)
-    os.mkdir(at + b"/\xff")
+    root_bytes = os.fsencode(tmp_path)
+    os.mkdir(root_bytes + b"/\xff")
     for name in (b"/b\xfe.mp4", b"/\xff/c.mp4"):
-        with open(at + name, "wb") as file:
+        with open(root_bytes + name, "wb") as file:
             file.write(b"x")
     source = source_of(tmp_path)
     assert (list(source.files), source.contents.folders) == (["a.json", "a.mp4"], set())

@@ -35,7 +35,7 @@ def at(folder: Path, source: str, **limits: int) -> Source:
 
 
 def sizes(source: Source) -> dict[str, int]:
-    return {uri: known.size for uri, known in source.files.items()}
+    return {uri: file_facts.size for uri, file_facts in source.files.items()}
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -64,12 +64,12 @@ def test_a_web_server(web: str, tmp_path: Path) -> None:
     for uri in ("a b.json", "empty.json"):
         assert source.resolve(uri).read_bytes() == (root / uri).read_bytes()
     assert list_episodes(at(tmp_path, f"{web}my%20set/")) == list_episodes(source_of(root))
-    kept = source.fingerprint()
-    assert replace(source).fingerprint() == kept
+    former_print = source.fingerprint()
+    assert replace(source).fingerprint() == former_print
     (root / "a b.json").write_text("[1]")
-    assert (changed := replace(source)).fingerprint() != kept
+    assert (changed := replace(source)).fingerprint() != former_print
     assert changed.resolve("a b.json").read_text() == "[1]"
-    listed = replace(source, listed=kept)
+    listed = replace(source, listed=former_print)
     assert listed.files == source.files
 
 
@@ -118,8 +118,8 @@ def gs(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, bytes]]:
 
     def facts(name: str) -> dict[str, str]:
         data = objects[name]
-        found = {"name": name, "size": str(len(data)), "crc32c": b64(google_crc32c.Checksum(data).digest())}
-        return found if name.endswith(".bin") else found | {"md5Hash": b64(hashlib.md5(data).digest())}
+        blob_facts = {"name": name, "size": str(len(data)), "crc32c": b64(google_crc32c.Checksum(data).digest())}
+        return blob_facts if name.endswith(".bin") else blob_facts | {"md5Hash": b64(hashlib.md5(data).digest())}
 
     def b64(digest: bytes) -> str:
         return base64.b64encode(digest).decode()
@@ -133,7 +133,7 @@ def test_a_google_bucket(gs: dict[str, bytes], tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(hosts, "BLOCK_BYTES", 4000)
     gs |= {"set/meta/info.json": b"{}" * 5000, "set/parts.bin": b"abc", "set/wrong.bin": b"abc", "set_2/x": b"x"}
     source = at(tmp_path, "gs://robots/set")
-    assert {uri: known.version for uri, known in source.files.items()} == {
+    assert {uri: file_facts.version for uri, file_facts in source.files.items()} == {
         "meta/info.json": f"md5:{hashlib.md5(b'{}' * 5000).hexdigest()}",
         "parts.bin": "crc32c:Nks/tw==",
         "wrong.bin": "crc32c:Nks/tw==",

@@ -98,11 +98,11 @@ def test_listing(hub: Hub, source: Source) -> None:
 
 def test_a_pinned_listing_needs_no_network_twice(hub: Hub, source: Source) -> None:
     first = source.resolve("README.md").read_bytes()
-    asked = len(hub.asked)
-    again = afresh(source)
-    assert (again.files, again.fingerprint()) == (source.files, source.fingerprint())
-    assert again.resolve("README.md").read_bytes() == first
-    assert len(hub.asked) == asked
+    num_requests = len(hub.asked)
+    second_source = afresh(source)
+    assert (second_source.files, second_source.fingerprint()) == (source.files, source.fingerprint())
+    assert second_source.resolve("README.md").read_bytes() == first
+    assert len(hub.asked) == num_requests
 
 
 def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
@@ -113,16 +113,16 @@ def test_a_branch_that_moves(hub: Hub, tmp_path: Path) -> None:
         source.resolve(uri)
     new = hub.commit({"README.md": b"large", "data/a.parquet": BIG})  # of equal size
     hub.asked.clear()
-    moved = afresh(source)
-    assert (moved.fingerprint(), list(moved.files)) == (new, ["README.md", "data/a.parquet"])
-    assert moved.resolve("README.md").read_bytes() == b"large"
-    assert moved.resolve("data/a.parquet").read_bytes() == BIG
+    moved_source = afresh(source)
+    assert (moved_source.fingerprint(), list(moved_source.files)) == (new, ["README.md", "data/a.parquet"])
+    assert moved_source.resolve("README.md").read_bytes() == b"large"
+    assert moved_source.resolve("data/a.parquet").read_bytes() == BIG
     assert hub.fetched() == {"README.md"}, "what did not change is not fetched again"
     with pytest.raises(DownloadError, match=r"toy: hf://someone/toy has no file data/b\.parquet"):
-        moved.resolve("data/b.parquet")
-    kept = replace(source, listed=old)  # a worker of a build that began before
-    assert kept.files == source.files
-    assert kept.resolve("README.md").read_bytes() == b"small"
+        moved_source.resolve("data/b.parquet")
+    old_source = replace(source, listed=old)  # a worker of a build that began before
+    assert old_source.files == source.files
+    assert old_source.resolve("README.md").read_bytes() == b"small"
 
 
 def test_names_that_lead_elsewhere(hub: Hub, tmp_path: Path) -> None:
@@ -219,8 +219,8 @@ def test_token(hub: Hub, source: Source, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     source = afresh(source)
     source.resolve("data/a.parquet")
-    told = {(a.host, a.token) for a in hub.asked[1:]}
-    assert told == {("127.0.0.1", "Bearer hf_secret"), ("localhost", None)}
+    tokens_by_host = {(a.host, a.token) for a in hub.asked[1:]}
+    assert tokens_by_host == {("127.0.0.1", "Bearer hf_secret"), ("localhost", None)}
 
 
 def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ def test_revisions_and_names_that_are_not_there(hub: Hub, tmp_path: Path, monkey
     for source in (at(tmp_path, revision="v9"), at(tmp_path, "hf://someone/else"), at(tmp_path, revision="0" * 40)):
         with pytest.raises(DownloadError, match=r"404 .*; check the address, and the revision"):
             _ = source.files
-    for address, why in (("hf://toy", "hf://owner/name"), ("ftp://host/x", "no ftp:// is read here")):
-        with pytest.raises(SourceError, match=why):
+    for address, reason in (("hf://toy", "hf://owner/name"), ("ftp://host/x", "no ftp:// is read here")):
+        with pytest.raises(SourceError, match=reason):
             _ = at(tmp_path, address).files
     with pytest.raises(SourceError, match="give a folder to fetch its files to"):
         _ = Source(DatasetConfig(name="toy", source=f"hf://{REPO}")).files
@@ -285,9 +285,9 @@ def test_a_remote_dataset_is_as_a_local_one(hub: Hub, tmp_path: Path, write: Any
     assert list_episodes(source) == list_episodes(local)
     assert not any(uri.endswith(".mp4") for uri in hub.fetched())
     record = list_episodes(source).records[1]
-    shown = [p.luma().tobytes() for _, _, p in read_episode(source, record).frames(FRONT)]
-    assert shown == [p.luma().tobytes() for _, _, p in read_episode(local, record).frames(FRONT)]
-    assert len(shown) == 7
+    lumas = [p.luma().tobytes() for _, _, p in read_episode(source, record).frames(FRONT)]
+    assert lumas == [p.luma().tobytes() for _, _, p in read_episode(local, record).frames(FRONT)]
+    assert len(lumas) == 7
 
 
 def test_one_episode_of_v2(hub: Hub, tmp_path: Path) -> None:

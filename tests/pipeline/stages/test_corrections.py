@@ -79,9 +79,9 @@ REFUSED: list[tuple[dict[str, Any] | list[dict[str, Any]], str]] = [
 
 
 def test_what_is_no_label_is_refused_in_a_line(corpus: Lake):
-    for said, message in REFUSED:
+    for bad_value, message in REFUSED:
         with pytest.raises(CorrectionError) as e:
-            say(corpus, **(said if isinstance(said, dict) else {"segments": said}))
+            say(corpus, **(bad_value if isinstance(bad_value, dict) else {"segments": bad_value}))
         assert message in str(e.value)
         assert "\n" not in str(e.value)
     assert history(corpus, "tiny", EPISODE) == []
@@ -99,10 +99,10 @@ def test_the_same_said_in_another_order_makes_the_same_corpus(made: Made, tmp_pa
     ended = [StatedOutcome(episode, False, None, "ada") for episode in (0, 4)]
     add_outcomes(lake, "tiny", "seen.csv", ended)
     first.rebuild()
-    other = Lake(second.space)
-    add_outcomes(other, "tiny", "seen.csv", ended[::-1])
+    second_lake = Lake(second.space)
+    add_outcomes(second_lake, "tiny", "seen.csv", ended[::-1])
     for row in reversed(rows):
-        assert corrections.add_rows(other, [row]) == 1
+        assert corrections.add_rows(second_lake, [row]) == 1
         second.rebuild()
-    assert corrections.add_rows(other, rows) == 0
-    assert digest(lake) == digest(other)
+    assert corrections.add_rows(second_lake, rows) == 0
+    assert digest(lake) == digest(second_lake)

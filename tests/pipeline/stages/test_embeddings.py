@@ -44,10 +44,10 @@ def fresh(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 def test_a_decoding_of_their_own_gives_the_same(fresh: Made):
     lake = Lake(fresh.space, read_only=True)
-    again = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
-    assert all(output.findings == [] for output in again)
-    tables = pa.concat_tables([output.tables["embeddings"] for output in again])
-    assert sum(int(output.numbers["decoded_frames"]) for output in again) == tables.num_rows, "no frame but those"
+    outputs = [stage_output(STAGE, lake, fresh.build, chunk) for chunk in (0, 1, 2)]
+    assert all(output.findings == [] for output in outputs)
+    tables = pa.concat_tables([output.tables["embeddings"] for output in outputs])
+    assert sum(int(output.numbers["decoded_frames"]) for output in outputs) == tables.num_rows, "no frame but those"
     stored = lake.arrow("SELECT * FROM embeddings ORDER BY episode_index, camera, frame_index")
     assert tables.cast(stored.schema).equals(stored)
 
@@ -56,9 +56,11 @@ def test_mobilenet_gives_the_same_by_any_number_of_threads(fresh: Made):
     if missing := encoders.lack(EmbeddingsConfig()):
         pytest.skip(missing)
     lake, build = Lake(fresh.space, read_only=True), looking(fresh.build, encoder="mobilenet_v2", device="cpu")
-    one, other = (stage_output(STAGE, lake, build, 0, threads).tables["embeddings"] for threads in (1, 2))
-    assert one.num_rows > 0
-    assert one.equals(other)
+    single_thread, four_threads = (
+        stage_output(STAGE, lake, build, 0, threads).tables["embeddings"] for threads in (1, 2)
+    )
+    assert single_thread.num_rows > 0
+    assert single_thread.equals(four_threads)
 
 
 def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
@@ -68,11 +70,11 @@ def test_a_video_that_is_gone_is_a_finding(fresh: Made, tmp_path: Path):
     right = stage_output(STAGE, lake, build, 0)
     (copied.source / uri).write_bytes(b"")
     output = stage_output(STAGE, lake, build, 0)
-    lost = {f.episode_index for f in output.findings or ()}
-    assert 0 in lost
+    lost_episodes = {f.episode_index for f in output.findings or ()}
+    assert 0 in lost_episodes
     assert {(f.reason, f.severity) for f in output.findings or ()} == {("pictures_lost", "warning")}
-    left = [e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost]
-    assert output.tables["embeddings"]["episode_index"].to_pylist() == left
+    episodes_left = [e for e in right.tables["embeddings"]["episode_index"].to_pylist() if e not in lost_episodes]
+    assert output.tables["embeddings"]["episode_index"].to_pylist() == episodes_left
 
 
 # When they are made

@@ -28,16 +28,18 @@ PARTS = "SELECT kind, name, status, num_times FROM source_parts WHERE kind = 'fi
 
 
 def test_a_file_that_nothing_reads_is_in_the_lake_and_stales_no_label(own: Made):
-    before = own.rows(PARTS)
+    parts_before = own.rows(PARTS)
     (own.source / "quux_readings.bin").write_bytes(b"x")
     assert own.rebuild() == [("episodes", None)]
-    assert {*own.rows(PARTS)} - {*before} == {("file", "quux_readings.bin", "unknown", 1)}
-    found = "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE '%quux%'"
-    assert own.rows(found) == [("episodes", "warning", "quux_readings.bin")]
+    assert {*own.rows(PARTS)} - {*parts_before} == {("file", "quux_readings.bin", "unknown", 1)}
+    findings_query = (
+        "SELECT stage, severity, file FROM findings WHERE reason = 'part_not_used' AND detail LIKE '%quux%'"
+    )
+    assert own.rows(findings_query) == [("episodes", "warning", "quux_readings.bin")]
     # Gone again, its row goes
     (own.source / "quux_readings.bin").unlink()
     assert own.rebuild() == [("episodes", None)]
-    assert own.rows(PARTS) == before
+    assert own.rows(PARTS) == parts_before
 
 
 def test_a_lake_from_before_parts_were_known_is_listed_anew_and_no_more(own: Made):
@@ -55,5 +57,5 @@ def test_names_of_parts_that_no_table_can_keep_are_shown_otherwise():
         SourcePart("column", name, "unknown", "", "odd") for name in ("a\0b", "a\0c", "x" * 30 + "1", "x" * 90)
     )
     listing = Listing("toy", 10.0, None, (), (), (), parts=parts)
-    kept = storable(listing, Limits(max_text=20)).parts
-    assert [(part.name, part.num_times) for part in kept] == [("a\ufffdb", 1), ("a\ufffdc", 1), ("x" * 20, 2)]
+    kept_parts = storable(listing, Limits(max_text=20)).parts
+    assert [(part.name, part.num_times) for part in kept_parts] == [("a\ufffdb", 1), ("a\ufffdc", 1), ("x" * 20, 2)]

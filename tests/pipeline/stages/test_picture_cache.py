@@ -18,8 +18,8 @@ from warehouse.lake import Lake
 from warehouse.shards.shard import ShardsConfig
 
 
-def decoded(done: list[StageReport], stage: str) -> int:
-    return sum(int(r.numbers["decoded_frames"]) for r in done if r.run.stage == stage)
+def decoded(stage_reports: list[StageReport], stage: str) -> int:
+    return sum(int(r.numbers["decoded_frames"]) for r in stage_reports if r.run.stage == stage)
 
 
 def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path: Path):
@@ -29,12 +29,12 @@ def test_pictures_of_the_one_decoding_make_the_same_shards(made: Made, tmp_path:
     frames = fresh.rows("SELECT count(*) FROM frames")[0][0]
     assert (decoded(fresh.report.done, "frames"), decoded(fresh.report.done, "shards")) == (frames, 0)
     lake = Lake(fresh.space)
-    again = []
+    shard_digests = []
     for chunk in (0, 1, 2):
         output = stage_output(STAGE, lake, fresh.build, chunk)  # decodes once more
         assert output.findings == []
-        again += [(row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()]
-    assert sorted(again) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
+        shard_digests += [(row["shard"], row["sha256"]) for row in output.tables["shards"].to_pylist()]
+    assert sorted(shard_digests) == fresh.rows("SELECT shard, sha256 FROM shards ORDER BY 1")
     assert {p.suffix for p in (fresh.space.root / "shards").rglob("*.*")} == {".tar", ".json"}
 
 

@@ -21,14 +21,14 @@ def test_states_are_those_of_the_source(made: Made):
     for path in sorted(made.source.glob("data/**/*.parquet")):
         for row in pq.read_table(path).to_pylist():
             source.setdefault(row["episode_index"], []).append(row["observation.state"])
-    seen = [e for chunk in range(3) for e in chunk_signals(lake, made.build.name, chunk)]
-    assert [e.episode_index for e in seen] == sorted(source) == list(range(5))
-    for e in seen:
+    chunk_episodes = [e for chunk in range(3) for e in chunk_signals(lake, made.build.name, chunk)]
+    assert [e.episode_index for e in chunk_episodes] == sorted(source) == list(range(5))
+    for e in chunk_episodes:
         assert e.state is not None
-        given = np.array(source[e.episode_index], np.float32)
-        others = [k for k in range(given.shape[1]) if np.array_equal(given[:, k], e.state[:, 0])]
-        assert others, "the first dimension is one of the source's"
-        assert e.state.shape[0] == len(given)
+        source_states = np.array(source[e.episode_index], np.float32)
+        equal_columns = [k for k in range(source_states.shape[1]) if np.array_equal(source_states[:, k], e.state[:, 0])]
+        assert equal_columns, "the first dimension is one of the source's"
+        assert e.state.shape[0] == len(source_states)
         for frames, pixels in e.tiny.values():
             assert pixels.shape == (len(frames), 256)
             assert pixels.min() < pixels.max()
@@ -63,7 +63,9 @@ def test_labels_of_two_annotators_are_compared(other: Made):
 
 
 def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
-    reasons = {reason for _, why in other.rows("SELECT episode_index, why FROM review_queue") for reason in why}
+    reasons = {
+        reason for _, row_reasons in other.rows("SELECT episode_index, why FROM review_queue") for reason in row_reasons
+    }
     assert reasons == {"the annotator is unsure"}, "it knows the moving time alone"
     lake = Lake(other.space)
     tables = progress_tables(lake, other.build, 0)
@@ -73,9 +75,9 @@ def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
     tables["label_quality"] = TABLES["label_quality"].rows(quality)
     run = lake.rows("SELECT DISTINCT label_run FROM active_runs")[0][0]
     lake.publish(StageRun("progress", other.build.name, 0, run, "in", "1", 0, "out", 0.0), tables)
-    found = lake.rows("SELECT episode_index, round(score, 2), why FROM review_queue WHERE episode_index < 2")
+    queue_rows = lake.rows("SELECT episode_index, round(score, 2), why FROM review_queue WHERE episode_index < 2")
     lake.con.close()
-    assert {e: sorted(why) for e, _, why in found} == {
+    assert {e: sorted(row_reasons) for e, _, row_reasons in queue_rows} == {
         0: [
             "label and source contradict each other about success",
             "labels of two runs disagree",
@@ -85,11 +87,14 @@ def test_the_queue_lists_what_is_odd_with_its_reasons(other: Made):
         ],
         1: ["labels of two runs disagree", "the annotator is unsure"],
     }
-    assert [score for _, score, _ in found] == sorted((score for _, score, _ in found), reverse=True)
+    assert [score for _, score, _ in queue_rows] == sorted((score for _, score, _ in queue_rows), reverse=True)
 
 
 def test_labels_say_what_their_end_rests_on(own: Made):
-    ends = {(by, end < 1, p) for by, end, p in own.rows("SELECT end_by, end_progress, p_failure FROM label_quality")}
+    ends = {
+        (end_basis, end < 1, p)
+        for end_basis, end, p in own.rows("SELECT end_by, end_progress, p_failure FROM label_quality")
+    }
     assert ends == {("assumed", False, None)}, "nothing tells how they end"
     lake = Lake(own.space)
     lake.con.execute(
@@ -113,9 +118,9 @@ def test_the_queue_ranks_by_all_signs_together(corpus: Lake):
     corpus.con.execute("UPDATE label_quality SET p_failure = 0.6 WHERE episode_index < 3")
     corpus.con.execute("UPDATE episode_labels SET confidence = 0.5 WHERE episode_index = 1")
     corpus.con.execute("UPDATE label_quality SET shortest_step_s = 0.1 WHERE episode_index = 2")
-    found = corpus.rows("SELECT episode_index, score, why FROM review_queue")
-    assert [(episode, round(score, 3)) for episode, score, _ in found] == [(2, 0.856), (1, 0.8), (0, 0.64)]
-    assert [why for *_, why in found] == [
+    queue_rows = corpus.rows("SELECT episode_index, score, why FROM review_queue")
+    assert [(episode, round(score, 3)) for episode, score, _ in queue_rows] == [(2, 0.856), (1, 0.8), (0, 0.64)]
+    assert [row_reasons for *_, row_reasons in queue_rows] == [
         ["a step of a moment", "looks unfinished"],
         ["looks unfinished", "the annotator is unsure"],
         ["looks unfinished"],

@@ -16,9 +16,9 @@ from warehouse.shards.shard import Sample, read_samples
 MANY = SamplesConfig(unanswerable_per_episode=8)
 
 
-def sampled(made: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
+def sampled(made_corpus: Made, build: DatasetBuild, chunk: int = 0) -> Lake:
     """A lake with the samples of a chunk under the build's configuration."""
-    lake = Lake(made.space)
+    lake = Lake(made_corpus.space)
     tables = stage_output(samples_stage.STAGE, lake, build, chunk).tables
     rows = tables["samples"].num_rows
     lake.publish(StageRun("samples", build.name, chunk, "", "in", "1", rows, "out", 0.0), tables)
@@ -36,10 +36,10 @@ def sharded(lake: Lake, build: DatasetBuild, chunk: int = 0) -> tuple[list[dict]
 
 
 def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.MonkeyPatch):
-    asked: list[str] = []
+    instructions: list[str] = []
 
     def negative(rgb: np.ndarray, instruction: str, seed: int) -> np.ndarray:
-        asked.append(instruction)
+        instructions.append(instruction)
         return 255 - rgb
 
     monkeypatch.setattr(shards_stage, "load_editor", {"negative": negative}.__getitem__)
@@ -48,12 +48,12 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
     first = sharded(lake, build)
     edited = [s for s in first[3] if s.row["reason"] == "edited"]
     assert edited
-    assert set(asked) == {s.row["edit_instruction"] for s in edited}
-    assert len(asked) == len({s.row["pictures"][-1] for s in edited})
-    count = len(asked)
-    again = sharded(lake, build)
-    assert len(asked) == count, "the store has them"
-    assert again[0] == first[0]
+    assert set(instructions) == {s.row["edit_instruction"] for s in edited}
+    assert len(instructions) == len({s.row["pictures"][-1] for s in edited})
+    count = len(instructions)
+    second_shards = sharded(lake, build)
+    assert len(instructions) == count, "the store has them"
+    assert second_shards[0] == first[0]
     plain = {name: jpeg for s in first[3] for name, jpeg in zip(s.row["pictures"], s.pictures, strict=True)}
     assert all(plain[s.row["pictures"][-1]] not in [plain[n] for n in s.row["pictures"][:-1]] for s in edited)
 
@@ -61,13 +61,13 @@ def test_an_editor_is_asked_once_per_picture(own: Made, monkeypatch: pytest.Monk
 def test_lost_pictures_cost_only_the_samples_that_show_them(own: Made):
     build = with_stages(own.build, samples=MANY)
     lake = sampled(own, build, 1)
-    lost = 3
-    data = video_path(own.source, lost).read_bytes()
-    video_path(own.source, lost).write_bytes(data[: len(data) // 2])
+    lost_episode = 3
+    data = video_path(own.source, lost_episode).read_bytes()
+    video_path(own.source, lost_episode).write_bytes(data[: len(data) // 2])
     _, (finding,), numbers, samples = sharded(lake, build, 1)
-    assert (finding.reason, finding.severity, finding.episode_index) == ("pictures_lost", "unusable", lost)
-    wanted = lake.dicts("SELECT sample_id, pictures FROM samples WHERE chunk = 1")
-    untouched = {r["sample_id"] for r in wanted if all(p["episode_index"] != lost for p in r["pictures"])}
-    found = {s.row["sample_id"] for s in samples}
-    assert untouched <= found
-    assert 0 < numbers["samples_left_out"] == len(wanted) - len(found)
+    assert (finding.reason, finding.severity, finding.episode_index) == ("pictures_lost", "unusable", lost_episode)
+    sample_rows = lake.dicts("SELECT sample_id, pictures FROM samples WHERE chunk = 1")
+    untouched = {r["sample_id"] for r in sample_rows if all(p["episode_index"] != lost_episode for p in r["pictures"])}
+    found_ids = {s.row["sample_id"] for s in samples}
+    assert untouched <= found_ids
+    assert 0 < numbers["samples_left_out"] == len(sample_rows) - len(found_ids)

@@ -27,8 +27,8 @@ def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
     build, samples = build_of(make_dataset(tmp_path / "source", [20] * 6)), SamplesConfig(unanswerable_per_episode=6)
     build = with_stages(build, splits=SplitConfig(val=0, test_id=0), samples=samples)
     space = built(build, Workspace(tmp_path / "workspace")).space
-    lost = max(beyond(Lake(space, read_only=True))[0])
-    video = video_path(Path(build.dataset.source), lost)
+    lost_episode = max(beyond(Lake(space, read_only=True))[0])
+    video = video_path(Path(build.dataset.source), lost_episode)
     video.write_bytes(video.read_bytes()[:200])
     built(build, space)
     lake = Lake(space, read_only=True)
@@ -38,5 +38,5 @@ def test_a_damaged_run_beyond_costs_the_samples_that_show_it(tmp_path: Path):
     assert warnings
     assert {severity for _, severity, _ in warnings} == {"warning"}
     assert {episode for episode, _, _ in warnings} <= {0, 1}
-    assert all(f"of episode {lost}, camera" in detail for *_, detail in warnings)
+    assert all(f"of episode {lost_episode}, camera" in detail for *_, detail in warnings)
     assert lake.rows("SELECT count(*) FROM episodes WHERE chunk = 0 AND status = 'ok'") == [(2,)]

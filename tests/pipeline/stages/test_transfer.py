@@ -47,8 +47,8 @@ def test_episodes_are_compared_by_what_an_encoder_saw_or_by_tiny_pictures(own: M
     assert [reference.plan for reference in task.references] == [("Reach for the cube", "Put it on the plate")]
     compared = [*task.signals, *(reference.signals for reference in task.references)]
     assert [len(s) for s in compared] == [24, 30]
-    every = list(range(30))  # five pictures a second are all of four
-    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [[every[:24]], [every]]
+    all_frames = list(range(30))  # five pictures a second are all of four
+    assert [[list(frames) for frames, _ in s.pictures] for s in compared] == [[all_frames[:24]], [all_frames]]
 
     build = with_grey_embeddings(own.build)
     own.rebuild(build)
@@ -84,10 +84,10 @@ def corrected(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Six runs in chunks of two, built by one worker; then somebody has corrected episode 4."""
     folder = tmp_path_factory.mktemp("corrected")
     source = make_dataset(folder / "source", (24, 18, 30, 12, 26, 16))
-    made = built(with_grey_embeddings(build_of(source)), Workspace(folder / "workspace"))
-    with opened(made.space) as lake:
+    built_corpus = built(with_grey_embeddings(build_of(source)), Workspace(folder / "workspace"))
+    with opened(built_corpus.space) as lake:
         say(lake, [STEPS[0] | {"end_frame": 9}, STEPS[1] | {"start_frame": 9, "end_frame": 26}], episode=4)
-    return made
+    return built_corpus
 
 
 def with_grey_embeddings(build: DatasetBuild) -> DatasetBuild:
@@ -96,9 +96,9 @@ def with_grey_embeddings(build: DatasetBuild) -> DatasetBuild:
 
 def digest_after(folder: Path, corrected: Made, build_it: Callable[[Workspace, DatasetBuild], None]) -> dict[str, str]:
     """Of a copy of it that `build_it` has built again."""
-    own = corrected.copy(folder)
-    build_it(own.space, with_grey_embeddings(own.build))
-    lake = Lake(own.space)
+    own_copy = corrected.copy(folder)
+    build_it(own_copy.space, with_grey_embeddings(own_copy.build))
+    lake = Lake(own_copy.space)
     assert references.pending(lake) == {}
     hashes = digest(lake)
     assert lake.rows("SELECT count(DISTINCT episode_index) FROM embeddings")[0][0] == 6
@@ -116,8 +116,8 @@ def test_workers_and_the_order_of_chunks_change_nothing(corrected: Made, tmp_pat
             fingerprint = build.source(space.sources).fingerprint()
             for only in (frozenset({"episodes", "frames", "embeddings"}), None):
                 for chunk in chunks if only is None else (2,):
-                    done = run_chunk(ChunkTask(str(space.root), build, fingerprint, chunk, 1, "", only))
-                    assert not done.failed
+                    chunk_result = run_chunk(ChunkTask(str(space.root), build, fingerprint, chunk, 1, "", only))
+                    assert not chunk_result.failed
             lake.con.close()
 
         return build_it

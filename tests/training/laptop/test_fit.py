@@ -28,10 +28,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Release]:
 def test_equal_seeds_give_equal_models(corpus: tuple[Lake, Release]) -> None:
     lake, release = corpus
     short = recipe(train={"steps": 5})
-    one, other = (train(lake, release, short).curve for _ in range(2))
-    assert [p.loss for p in one] == [p.loss for p in other]
+    first_curve, other_curve = (train(lake, release, short).curve for _ in range(2))
+    assert [p.loss for p in first_curve] == [p.loss for p in other_curve]
     seeded = train(lake, release, recipe(train={"steps": 5, "seed": 1})).curve
-    assert [p.loss for p in seeded] != [p.loss for p in one]
+    assert [p.loss for p in seeded] != [p.loss for p in first_curve]
 
 
 def test_nothing_is_gone_on_from(corpus: tuple[Lake, Release], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,19 +94,23 @@ def source(**rates: float) -> ClipSource:
 def test_nothing_that_is_shown_tells_how_long_a_run_will_last():
     """Of 9 and of 45 seconds: shards hold a few frames of a long run, and windows of nearest ones showed that. The
     numbers of a picture say its frame, so what a model can know of a window's times is how far these lie apart."""
-    apart, asked = {}, {}
+    steps_drawn, questions_by_length = {}, {}
     for seconds in (8.6, 44.9):
         rows = [r for r in samples(episode(0, 10.0, seconds), SamplesConfig()) if r["family"] != "procvqa_a"]
-        asked[seconds] = {r["frames"][-1]: (r["frames"], r["question"]) for r in rows if r["family"] == "procvqa_c"}
+        questions_by_length[seconds] = {
+            r["frames"][-1]: (r["frames"], r["question"]) for r in rows if r["family"] == "procvqa_c"
+        }
         frames = np.unique([f for r in rows for f in r["frames"]])
         numbers = np.broadcast_to(frames[None, :, None], (1, len(frames), 2)).astype(np.float16)
         run = replace(RUNS[0], numbers=numbers, frames=frames, label=frames / frames[-1], step=4.0)
         drawn = ClipSource([run], 4, NegativesConfig(), seed=1).draw(300)[0][:, 1:, 0]
-        apart[seconds] = set(map(tuple, np.diff(drawn[drawn[:, -1] >= 12]).tolist()))
-    assert apart[8.6] == apart[44.9] == {(4.0, 4.0, 4.0)}
-    same = asked[8.6].keys() & asked[44.9].keys()
+        steps_drawn[seconds] = set(map(tuple, np.diff(drawn[drawn[:, -1] >= 12]).tolist()))
+    assert steps_drawn[8.6] == steps_drawn[44.9] == {(4.0, 4.0, 4.0)}
+    same = questions_by_length[8.6].keys() & questions_by_length[44.9].keys()
     assert same, "moments that were drawn of both"
-    assert all(asked[8.6][now] == asked[44.9][now] for now in same), "what a language model is shown, word for word"
+    assert all(questions_by_length[8.6][moment] == questions_by_length[44.9][moment] for moment in same), (
+        "what a language model is shown, word for word"
+    )
 
 
 def test_another_task_is_worth_nothing():

@@ -25,15 +25,15 @@ def make_model() -> LaptopModel:
 
 
 def test_short_windows_repeat_their_oldest_picture_and_long_ones_lose_it():
-    model, seen = make_model(), list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32))
-    first = seen[0]
+    model, embeddings = make_model(), list(np.random.default_rng(1).normal(size=(4, WIDTH)).astype(np.float32))
+    first = embeddings[0]
 
     def progress(pictures: list[np.ndarray], start: np.ndarray | None = first) -> float:
         return read_windows(model, [SeenWindow(TASKS[0], pictures, start)])[0].progress
 
-    assert progress(seen[2:]) == progress([seen[2], seen[2], *seen[2:]])
-    assert progress([seen[3], *seen]) == progress(seen)
-    assert progress(seen, None) == progress(seen, seen[0])
+    assert progress(embeddings[2:]) == progress([embeddings[2], embeddings[2], *embeddings[2:]])
+    assert progress([embeddings[3], *embeddings]) == progress(embeddings)
+    assert progress(embeddings, None) == progress(embeddings, embeddings[0])
     assert read_windows(model, []) == []
 
 
@@ -54,8 +54,8 @@ def test_a_folder_of_another_encoder_or_without_weights_is_refused(tmp_path: Pat
 
 def test_checkpoints_of_before_are_to_be_trained_again(tmp_path: Path):
     save_laptop(make_model(), load_encoder(small_config().embeddings), tmp_path, {"head": {"pooling": "laptop"}})
-    own = load_file(tmp_path / "model.safetensors")
-    old = {k: v for k, v in own.items() if not k.startswith("ood.")} | {"ood.farthest": torch.tensor(1.0)}
+    own_tensors = load_file(tmp_path / "model.safetensors")
+    old = {k: v for k, v in own_tensors.items() if not k.startswith("ood.")} | {"ood.farthest": torch.tensor(1.0)}
     save_file(old, tmp_path / "model.safetensors")
     with pytest.raises(ModelError, match="strangeness was told by the nearest pictures: train it again"):
         load_laptop(tmp_path)
@@ -89,30 +89,30 @@ def runs_of_change(count: int = 6, seed: int = 0, scene: int = 0) -> tuple[torch
     start = np.random.default_rng(99 + scene).normal(size=SEEN) + 0.5 * rng.normal(size=(count, 1, SEEN))
     way = 0.3 * rng.normal(size=(count, 1, SEEN))
     share = np.linspace(0, 1, 20)[None, :, None]
-    seen = torch.from_numpy((start + 2 * share * way).reshape(-1, SEEN).astype(np.float32))
+    embeddings = torch.from_numpy((start + 2 * share * way).reshape(-1, SEEN).astype(np.float32))
     first = torch.from_numpy(np.repeat(start[:, 0], 20, 0).astype(np.float32))
     label = torch.from_numpy(np.tile(share[0, :, 0], count).astype(np.float32))
-    return seen, first, label, torch.arange(count).repeat_interleave(20)
+    return embeddings, first, label, torch.arange(count).repeat_interleave(20)
 
 
 def test_the_change_is_worth_in_other_runs_what_it_was_worth_in_training():
     detector = OodDetector(SEEN)
     detector.fit(*runs_of_change())
-    seen, first, label, _ = runs_of_change(seed=1)
-    guess = detector.by_change(seen, first)
+    embeddings, first, label, _ = runs_of_change(seed=1)
+    guess = detector.by_change(embeddings, first)
     assert (guess - label).abs().mean() < 0.12
     # Not where it changed: the cells in another order say the same
     order = torch.cat([torch.arange(256), 256 + torch.arange(256).view(4, 64).flip(0).flatten()])
-    assert torch.allclose(detector.by_change(seen[:, order], first[:, order]), guess, atol=1e-6)
+    assert torch.allclose(detector.by_change(embeddings[:, order], first[:, order]), guess, atol=1e-6)
 
 
 def test_labels_that_are_missing_teach_nothing():
-    seen, first, label, run = runs_of_change()
-    some = torch.arange(len(label)) % 3 == 0
-    one, other = OodDetector(SEEN), OodDetector(SEEN)
-    one.fit(seen, first, torch.where(some, label, torch.nan), run)
-    other.fit(seen[some], first[some], label[some], run[some])
-    assert torch.allclose(one.guess.weight, other.guess.weight, atol=1e-4)
+    embeddings, first, label, run = runs_of_change()
+    has_label = torch.arange(len(label)) % 3 == 0
+    first_detector, second_detector = OodDetector(SEEN), OodDetector(SEEN)
+    first_detector.fit(embeddings, first, torch.where(has_label, label, torch.nan), run)
+    second_detector.fit(embeddings[has_label], first[has_label], label[has_label], run[has_label])
+    assert torch.allclose(first_detector.guess.weight, second_detector.guess.weight, atol=1e-4)
 
 
 def test_what_lies_farther_from_the_nearest_than_a_held_out_run_does_is_ood():
@@ -151,33 +151,33 @@ def shown(*tasks: str) -> LaptopModel:
 )
 def test_an_instruction_counts_where_training_showed_most_of_what_it_says(said: str, understood: bool):
     model = shown(*TASKS)
-    seen = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
+    embeddings = torch.randn(1, 5, SEEN, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        told, untold = (model(seen, [text]).progress for text in (said, ""))
-    assert torch.equal(told, untold) is (not understood or not said)
+        with_text, untold = (model(embeddings, [text]).progress for text in (said, ""))
+    assert torch.equal(with_text, untold) is (not understood or not said)
 
 
 def test_ood_pictures_are_judged_by_their_change_alone():
     model = shown(*TASKS)
     model.ood.fit(*runs_of_change())
-    (of_training, _, _, _), (seen, first, _, _) = runs_of_change(), runs_of_change(scene=1)
-    window = torch.stack([first[0], *seen[[4, 8, 12, 16]]])[None]
+    (of_training, _, _, _), (embeddings, first, _, _) = runs_of_change(), runs_of_change(scene=1)
+    window = torch.stack([first[0], *embeddings[[4, 8, 12, 16]]])[None]
     with torch.inference_mode():
         near, far = model(of_training[None, :5], [TASKS[0]]), model(window, [TASKS[0]])
-        other = model(window, [TASKS[1]])
+        other_output = model(window, [TASKS[1]])
     assert torch.equal(near.progress, torch.sigmoid(near.progress_logit))
     assert torch.equal(far.progress, far.by_change)
-    assert torch.equal(far.progress, other.progress)
+    assert torch.equal(far.progress, other_output.progress)
     assert bool((far.progress.diff() > 0).all())
 
 
 def test_a_scene_that_was_learnt_later_is_half_ood():
-    detector, seen, new = OodDetector(SEEN), runs_of_change()[0], runs_of_change(scene=1)[0]
+    detector, embeddings, new = OodDetector(SEEN), runs_of_change()[0], runs_of_change(scene=1)[0]
     detector.fit(*runs_of_change())
     assert detector.score(new).min() == 1
     detector.widen(new)
     assert torch.equal(detector.score(new), torch.full((len(new),), ADAPTED))
-    assert detector.score(seen).max() == 0
+    assert detector.score(embeddings).max() == 0
     assert detector.score(runs_of_change(scene=2)[0]).min() == 1
     detector.widen(runs_of_change(scene=2)[0])  # a further one takes nothing away
     assert detector.score(new).max() <= ADAPTED

@@ -49,16 +49,16 @@ def label(row: Any, frame: int) -> float:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_pictures_question_answer_and_progress_fit(kind: str, changed: Callable, samples: list[Sample]) -> None:
-    made = changed(kind)
-    assert len(made) > 0.5 * len(samples)
-    for before, after in made:
-        row = after.row
-        assert len(after.pictures()) == len(after.sizes()) == len(row["frames"])
+    changed_pairs = changed(kind)
+    assert len(changed_pairs) > 0.5 * len(samples)
+    for original, changed_sample in changed_pairs:
+        row = changed_sample.row
+        assert len(changed_sample.pictures()) == len(changed_sample.sizes()) == len(row["frames"])
         assert f"<progress>{100 * row['progress']:.2f}%</progress>" in row["answer"]
-        by_name = dict(before.entry)
-        assert after.pictures() == tuple(by_name[name] for name in row["pictures"])
+        by_name = dict(original.entry)
+        assert changed_sample.pictures() == tuple(by_name[name] for name in row["pictures"])
         if kind != OTHER_TASK:
-            assert row["question"] == before.row["question"]
+            assert row["question"] == original.row["question"]
             assert row["progress"] == pytest.approx(label(row, row["frames"][-1]))
             e = RUNS[row["dataset"], row["episode_index"]]
             assert row["answer"] == progress_answer(e, row["frames"][-1])
@@ -66,31 +66,31 @@ def test_pictures_question_answer_and_progress_fit(kind: str, changed: Callable,
 
 def test_rewound_ends_with_less(changed: Callable) -> None:
     fallen = 0
-    for before, after in changed("rewound"):
-        assert after.row["progress"] <= before.row["progress"]
-        fallen += after.row["progress"] < before.row["progress"]
+    for original, changed_sample in changed("rewound"):
+        assert changed_sample.row["progress"] <= original.row["progress"]
+        fallen += changed_sample.row["progress"] < original.row["progress"]
     assert fallen > 10
 
 
 def test_a_wrong_instruction_is_worth_nothing_and_all_its_steps_remain(changed: Callable) -> None:
-    for before, after in changed(OTHER_TASK):
-        row, own = after.row, TASKS[before.row["episode_index"] % 3]
-        told = next(line for line in row["question"].splitlines() if "task:" in line).split("task: ")[1]
-        assert own not in row["question"]
-        assert row["question"] == progress_question(told, len(row["frames"]))
+    for original, changed_sample in changed(OTHER_TASK):
+        row, own_task = changed_sample.row, TASKS[original.row["episode_index"] % 3]
+        named_task = next(line for line in row["question"].splitlines() if "task:" in line).split("task: ")[1]
+        assert own_task not in row["question"]
+        assert row["question"] == progress_question(named_task, len(row["frames"]))
         assert row["progress"] == 0.0
-        assert row["frames"] == before.row["frames"]
+        assert row["frames"] == original.row["frames"]
         assert row["answer"].count("\n") == 3  # a heading, two steps and the share
-        first, second = STEPS[TASKS.index(told)]
+        first, second = STEPS[TASKS.index(named_task)]
         assert f"1. {first}\n2. {second}\n" in row["answer"]
 
 
 def test_other_speeds_show_the_same_moment_and_others_before_it(changed: Callable) -> None:
     steps = []
-    for before, after in changed("other_speed"):
-        assert after.row["frames"][-1] == before.row["frames"][-1]
-        assert after.row["frames"] == sorted(after.row["frames"])
-        steps.append(np.diff(after.row["frames"]).mean() / np.diff(before.row["frames"]).mean())
+    for original, changed_sample in changed("other_speed"):
+        assert changed_sample.row["frames"][-1] == original.row["frames"][-1]
+        assert changed_sample.row["frames"] == sorted(changed_sample.row["frames"])
+        steps.append(np.diff(changed_sample.row["frames"]).mean() / np.diff(original.row["frames"]).mean())
     assert min(steps) < 0.7
     assert max(steps) > 1.4
 
@@ -109,9 +109,9 @@ def test_what_cannot_be_told_wrong_stays_as_it_was(samples: list[Sample], change
 def test_other_families_are_left_alone(tmp_path: Path) -> None:
     shards = write_shards(tmp_path, RUNS)
     change, rng = SampleNegatives(NegativesConfig(other_task=1), RUNS), np.random.default_rng(0)
-    others = list(Loader(shards, LoaderConfig(families=("procvqa_b",))))
-    assert others
-    for s in others:
+    other_samples = list(Loader(shards, LoaderConfig(families=("procvqa_b",))))
+    assert other_samples
+    for s in other_samples:
         assert change([unread(s)], rng)[0].row == s.row
 
 
@@ -129,13 +129,13 @@ def release(corpus: Lake) -> Release:
 
 def test_a_run_counts_what_it_was_shown_also_after_a_kill(corpus: Lake, release: Release) -> None:
     rates = {"rewound": 0.3, "stood_still": 0.4}
-    of = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
-    whole = train(corpus, release, of)
-    made = read_card(whole.checkpoint)["negatives"]
-    assert sum(made.values()) == whole.samples == 16
-    assert made.keys() <= {"as_recorded", *rates}
-    assert len(made) > 1
+    run_recipe = recipe(data={"negatives": rates}, train={"steps": 4, "batch": 4, "save_every": 2})
+    whole = train(corpus, release, run_recipe)
+    negatives_made = read_card(whole.checkpoint)["negatives"]
+    assert sum(negatives_made.values()) == whole.samples == 16
+    assert negatives_made.keys() <= {"as_recorded", *rates}
+    assert len(negatives_made) > 1
 
-    again = killed_and_resumed(corpus, release, of, at=3)
-    assert read_card(again.checkpoint)["negatives"] == made
-    assert [p.loss for p in again.curve] == pytest.approx([p.loss for p in whole.curve], abs=1e-6)
+    resumed_run = killed_and_resumed(corpus, release, run_recipe, kill_step=3)
+    assert read_card(resumed_run.checkpoint)["negatives"] == negatives_made
+    assert [p.loss for p in resumed_run.curve] == pytest.approx([p.loss for p in whole.curve], abs=1e-6)

@@ -28,8 +28,8 @@ FIELDS = {"role", "content", "style", "timestamp", "tool_calls"}
 
 def test_what_is_written_is_read_beside_its_dataset_and_by_itself(made: Made, corpus: Lake, tmp_path: Path):
     out = tmp_path / "lerobot_annotations.json"
-    done = ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out)
-    assert (done.episodes, done.frames) == (len(NAMED), sum(LENGTHS[e] for e in NAMED)), "those with sure steps"
+    exported = ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out)
+    assert (exported.episodes, exported.frames) == (len(NAMED), sum(LENGTHS[e] for e in NAMED)), "those with sure steps"
     assert ANNOTATIONS_JSON.export(Lake(made.space, read_only=True), ANY, out).again
     content = json.loads(out.read_text())
     assert content["version"] == 2
@@ -79,9 +79,9 @@ def test_version_1_and_files_that_are_none(tmp_path: Path):
         ({"episodes": {"0": {"atoms": [{"style": "subtask", "content": "x"}]}}}, "episode 0 has atoms"),
         ({"episodes": {"0": {"subtasks": [{"label": "x"}]}}}, "episode 0 has atoms or subtasks"),
     ]
-    for content, why in cases:
+    for content, reason in cases:
         path.write_text(json.dumps(content))
-        with pytest.raises(ImportedError, match=why):
+        with pytest.raises(ImportedError, match=reason):
             read_drawn(path)
     with pytest.raises(ImportedError, match="cannot be read"):
         read_drawn(tmp_path / "gone.json")

@@ -45,27 +45,33 @@ def empty(lake: Lake) -> None:
 
 
 def test_json_lines_bring_every_row_back(told: Lake):
-    before, text = rows(told), to_lines(rows(told))
-    assert len(before) == len(text.splitlines()) == 4
+    rows_before, text = rows(told), to_lines(rows(told))
+    assert len(rows_before) == len(text.splitlines()) == 4
     read = from_lines(told, text, "somebody")
     # The lake gives each row its recording
-    assert (read.rows, read.refused, read.waiting) == ([*map(without_recording, before)], [], [])
+    assert (read.rows, read.refused, read.waiting) == ([*map(without_recording, rows_before)], [], [])
     assert add_rows(told, read.rows) == 0
     empty(told)
     assert add_rows(told, from_lines(told, text, "somebody").rows) == 4
-    assert rows(told) == before
+    assert rows(told) == rows_before
     assert [c["status"] for c in corrections.listed(told)] == ["rejected", "accepted"]
 
 
 def test_a_correction_is_stored_whole():
-    done, broken = {"name": "A", "start_frame": 0, "end_frame": 10}, {"name": "B", "start_frame": 10, "end_frame": 30}
-    said = {"segments": [done, broken | {"completed": False, "pace": "slow"}], "plan": ["A", "B"]}
-    stored = parsed(said | {"final_progress": 0.5, "catastrophic_frame": 20}).columns(30)
+    first_step, broken = (
+        {"name": "A", "start_frame": 0, "end_frame": 10},
+        {"name": "B", "start_frame": 10, "end_frame": 30},
+    )
+    correction = {"segments": [first_step, broken | {"completed": False, "pace": "slow"}], "plan": ["A", "B"]}
+    stored = parsed(correction | {"final_progress": 0.5, "catastrophic_frame": 20}).columns(30)
     assert {k: v for k, v in stored.items() if k != "segments"} == {
         "plan": ["A", "B"], "final_progress": 0.5, "catastrophic_frame": 20
     }  # fmt: skip
     segments = json.loads(stored["segments"])
-    assert all(found.items() >= given.items() for found, given in zip(segments, said["segments"], strict=True))
+    assert all(
+        segment.items() >= expected_segment.items()
+        for segment, expected_segment in zip(segments, correction["segments"], strict=True)
+    )
 
 
 def test_label_studio_brings_what_counts_back(told: Lake):
@@ -153,9 +159,15 @@ def test_a_wrong_line_is_named_and_the_others_are_read(made_lake: Lake, line: An
     assert why in read.refused[0]
 
 
-def region(start: Any, end: Any, name: Any = "A", of: str = "r") -> dict[str, Any]:
+def region(start: Any, end: Any, name: Any = "A", prefix: str = "r") -> dict[str, Any]:
     value = {"ranges": [{"start": start, "end": end}], "timelinelabels": [name]}
-    return {"id": f"{of}{start}", "type": "timelinelabels", "from_name": "steps", "to_name": "video", "value": value}
+    return {
+        "id": f"{prefix}{start}",
+        "type": "timelinelabels",
+        "from_name": "steps",
+        "to_name": "video",
+        "value": value,
+    }
 
 
 DATA = {"dataset": "tiny", "episode_index": 2}

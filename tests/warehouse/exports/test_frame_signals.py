@@ -39,8 +39,8 @@ def test_a_file_is_resumed_kept_or_refused(made_lake: Lake, tmp_path: Path):
     assert out.read_bytes() == data
     mine = tmp_path / "mine.parquet"
     pq.write_table(pa.table({"a": [1]}), mine)
-    for path, why in ((mine, "no export of ours"), (tmp_path, "is a folder")):
-        with pytest.raises(UserError, match=why):
+    for path, reason in ((mine, "no export of ours"), (tmp_path, "is a folder")):
+        with pytest.raises(UserError, match=reason):
             FRAME_SIGNALS.export(made_lake, ANY, path, overwrite=True)
     text = tmp_path / "text.parquet"
     text.write_text("hello")
@@ -126,22 +126,29 @@ def test_what_keeps_the_rules_passes_in_every_state_of_the_convention(tmp_path: 
     seed=st.integers(0, 2**16),
 )  # fmt: skip
 def test_any_label_comes_back_but_for_names(parts: list[tuple[int, str, bool, int]], planned: int, seed: int):
-    segments, at = [], 0
+    segments, start_frame = [], 0
     for length, kind, completed, step in parts:
         # Outside of steps the kind says whether it is complete
         is_step = kind == STEP
         ended = completed if is_step else kind == DONE
-        segments.append(Segment("x", at, at + length, kind, ended, step if is_step else None))
-        at += length
-    progress = np.random.default_rng(seed).random(at, np.float32)
+        segments.append(Segment("x", start_frame, start_frame + length, kind, ended, step if is_step else None))
+        start_frame += length
+    progress = np.random.default_rng(seed).random(start_frame, np.float32)
     values = sidecars._label_values(ActiveLabel(tuple(segments), planned, progress, (), None, False))
     table = pa.table(
-        {"index": np.arange(at), "episode_index": np.zeros(at, np.int64), "frame_index": np.arange(at)} | values
+        {
+            "index": np.arange(start_frame),
+            "episode_index": np.zeros(start_frame, np.int64),
+            "frame_index": np.arange(start_frame),
+        }
+        | values
     )
     facts = metadata(sidecars.LABEL_SIGNALS, {}, [0])
     [annotation] = annotations(table.replace_schema_metadata(facts))
-    label = annotation.label(at, 10.0, None)
-    kept = ("start_frame", "end_frame", "kind", "completed", "step")
-    assert [[getattr(s, k) for k in kept] for s in label.segments] == [[getattr(s, k) for k in kept] for s in segments]
+    label = annotation.label(start_frame, 10.0, None)
+    compared_fields = ("start_frame", "end_frame", "kind", "completed", "step")
+    assert [[getattr(s, k) for k in compared_fields] for s in label.segments] == [
+        [getattr(s, k) for k in compared_fields] for s in segments
+    ]
     assert label.num_planned == planned
     np.testing.assert_array_equal(label.progress, progress)  # type: ignore[arg-type]

@@ -48,8 +48,8 @@ def test_gains_are_compared_within_a_task_and_without_a_label_count_as_its_mean(
     np.testing.assert_allclose(weights[2], weights[0])
     assert set(weights[4][:-1]) == {1.0}
     assert max(map(np.max, weights)) <= CAP
-    alike = frame_weights([WeighedRun(None, np.full(N, 0.1), np.ones(N, bool), False)], "awr")
-    assert set(alike[0][:-1]) == {1.0}
+    weights_by_mean = frame_weights([WeighedRun(None, np.full(N, 0.1), np.ones(N, bool), False)], "awr")
+    assert set(weights_by_mean[0][:-1]) == {1.0}
 
 
 def test_one_leap_is_capped():
@@ -68,7 +68,10 @@ def test_gains_of_the_progress_are_the_weights(chunk_size: int):
 def test_a_made_up_run_brings_mean_and_deviation(share: float):
     weights = (np.arange(1000) < share * 1000) * np.linspace(0.2, 1, 1000)
     made_up = balancing_gains(len(weights), weights.sum(), (weights**2).sum())
-    every = np.concatenate([weights, made_up])
-    assert (every.mean(), every.std()) == (pytest.approx(MEAN, abs=1e-9), pytest.approx(DEVIATION, abs=1e-9))
+    all_weights = np.concatenate([weights, made_up])
+    assert (all_weights.mean(), all_weights.std()) == (
+        pytest.approx(MEAN, abs=1e-9),
+        pytest.approx(DEVIATION, abs=1e-9),
+    )
     assert made_up[-1] == 0
     assert len(made_up) < 5 * len(weights)

@@ -55,7 +55,7 @@ def test_nothing_left_says_why(changed: Lake, tmp_path: Path):
 
 
 def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_path: Path):
-    done = LEROBOT.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
+    exported = LEROBOT.export(changed, selection(), tmp_path / "out", LerobotOptions(flavour="subtask"))
     rows = pq.read_table(sorted((tmp_path / "out/data").rglob("*.parquet"))).to_pylist()
     subtasks = {e: {r["subtask"] for r in rows if r["episode_index"] == e} for e in range(5)}
     assert subtasks[UNSURE] == subtasks[UNNAMED] == {""}
@@ -74,14 +74,14 @@ def test_no_placeholder_stands_where_lerobot_expects_a_name(changed: Lake, tmp_p
         "tiny: 1 of 5 labels have unnamed steps: they give progress alone",
         "tiny: 1 of 5 labels are less sure than 0.5 (min_name_confidence): they give no names of steps",
     ):
-        assert note in done.notes
+        assert note in exported.notes
         assert note in text
 
     # Our own column has the label as it is, and gives it back so
     segments = episodes[UNNAMED]["proccorpus_segments"]
     assert {s["named"] for s in segments if s["kind"] == "step"} == {False}
-    again = next(a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED)
-    tiling = again.label(episodes[UNNAMED]["length"], 10.0, None).segments
+    read_annotation = next(a for a in read_annotations(tmp_path / "out").episodes if a.episode_index == UNNAMED)
+    tiling = read_annotation.label(episodes[UNNAMED]["length"], 10.0, None).segments
     assert [(s.name, s.named) for s in tiling] == [(s["name"], s["named"]) for s in segments]
 
 
@@ -111,11 +111,11 @@ def test_a_release_takes_no_shard_with_samples_of_labels_less_sure(changed: Lake
             f"WHERE s.episode_index = {UNSURE}"
         )
     }
-    held = contents(changed, ANY, LabelGate(0.5, 0.0))
-    assert {s.shard for s in held.shards} == {s.shard for s in everything.shards} - holding
-    [left_out] = held.left_out
-    assert set(left_out.shards) == holding
-    assert "1 labels that are not sure enough (episodes 1)" in str(left_out)
-    assert "build the dataset again with --min-confidence 0.5 to make them without" in str(left_out)
+    gated_contents = contents(changed, ANY, LabelGate(0.5, 0.0))
+    assert {s.shard for s in gated_contents.shards} == {s.shard for s in everything.shards} - holding
+    [left_entry] = gated_contents.left_out
+    assert set(left_entry.shards) == holding
+    assert "1 labels that are not sure enough (episodes 1)" in str(left_entry)
+    assert "build the dataset again with --min-confidence 0.5 to make them without" in str(left_entry)
     with pytest.raises(ReleaseError, match="nothing is left"):
         contents(changed, ANY, LabelGate(0.8, 0.0))

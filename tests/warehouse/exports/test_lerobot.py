@@ -74,8 +74,8 @@ def test_a_part_keeps_the_frame_numbers_of_its_source(made: Made, tiny_export: P
     assert table["index"].to_pylist() == expected
     assert table["episode_index"].unique().to_pylist() == [1, 3]
     assert table["progress_sparse"].null_count == 0
-    told = pq.read_metadata(tmp_path / "out" / FILE).metadata
-    assert set(json.loads(told[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
+    file_metadata = pq.read_metadata(tmp_path / "out" / FILE).metadata
+    assert set(json.loads(file_metadata[b"proccorpus"])["suggested_kappa"]) == {"16", "32", "50", "100"}
 
 
 def test_weights_go_by_the_index_of_rows_after_episodes_were_taken_out_by_hand(tmp_path: Path):
@@ -112,10 +112,10 @@ def test_an_export_is_ingested_with_the_same_texts_and_lengths(made_lake: Lake, 
     built(source_build(tiny_export, "again", None, None), space)
     sql = "SELECT episode_index, task, num_frames, fps, cameras FROM episodes ORDER BY 1"
     segments = "SELECT episode_index, name, start_frame, end_frame, kind FROM active_segments ORDER BY 1, 3"
-    again = Lake(space, read_only=True)
-    assert again.rows(sql) == made_lake.rows(sql)
-    assert again.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
-    assert again.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
+    second_lake = Lake(space, read_only=True)
+    assert second_lake.rows(sql) == made_lake.rows(sql)
+    assert second_lake.rows(segments) == made_lake.rows(segments)  # the same pictures and rows are labelled alike
+    assert second_lake.rows("SELECT content_hash FROM episodes ORDER BY ALL") == made_lake.rows(
         "SELECT content_hash FROM episodes ORDER BY ALL"
     )
 
@@ -163,17 +163,17 @@ def test_the_rate_of_an_export(rates: set[float], one: float | None):
 def test_a_kill_midway_resumes_to_equal_bytes(
     made_lake: Lake, tiny_export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ):
-    real, made = ExportFolder.part, []
+    real, parts_written = ExportFolder.part, []
 
-    def part(self: ExportFolder, name: str, write: Any, *of: Any) -> dict:
-        def killed(*of: Any) -> Any:
-            facts = write(*of)
-            if len(made) == after:
+    def part(self: ExportFolder, name: str, write: Any, *arguments: Any) -> dict:
+        def killed(*arguments: Any) -> Any:
+            facts = write(*arguments)
+            if len(parts_written) == after:
                 raise KilledError(name)
-            made.append(name)
+            parts_written.append(name)
             return facts
 
-        return real(self, name, killed, *of)
+        return real(self, name, killed, *arguments)
 
     monkeypatch.setattr(ExportFolder, "part", part)
     out = tmp_path / "out"
@@ -188,23 +188,23 @@ def test_a_kill_midway_resumes_to_equal_bytes(
 
 
 def test_a_folder_with_other_things_is_refused(made_lake: Lake, tiny_export: Path, tmp_path: Path):
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.tex").write_text("all my work")
+    other_folder = tmp_path / "other"
+    other_folder.mkdir()
+    (other_folder / "thesis.tex").write_text("all my work")
     for overwrite in (False, True):
         with pytest.raises(UserError, match="is not empty"):
-            LEROBOT.export(made_lake, ANY, other, overwrite=overwrite)
-    assert files_of(other) == {"thesis.tex": b"all my work"}
+            LEROBOT.export(made_lake, ANY, other_folder, overwrite=overwrite)
+    assert files_of(other_folder) == {"thesis.tex": b"all my work"}
     copy = shutil.copytree(tiny_export, tmp_path / "copy")
-    some = Selection(allow=("unknown",), datasets=("tiny",), episodes=(1,))
+    one_episode = Selection(allow=("unknown",), datasets=("tiny",), episodes=(1,))
     with pytest.raises(UserError, match="holds another export"):
-        LEROBOT.export(made_lake, some, copy)
-    assert LEROBOT.export(made_lake, some, copy, overwrite=True).episodes == 1
+        LEROBOT.export(made_lake, one_episode, copy)
+    assert LEROBOT.export(made_lake, one_episode, copy, overwrite=True).episodes == 1
     assert opened(copy).num_episodes == 1
     (copy / "meta/stats.json").unlink()
     with pytest.raises(UserError, match="is missing or has changed"):
-        LEROBOT.export(made_lake, some, copy)
-    assert not LEROBOT.export(made_lake, some, copy, overwrite=True).again
+        LEROBOT.export(made_lake, one_episode, copy)
+    assert not LEROBOT.export(made_lake, one_episode, copy, overwrite=True).again
     assert (copy / "meta/stats.json").exists()
 
 
@@ -232,13 +232,15 @@ def test_selections(made_lake: Lake):
 
 def test_a_file_of_which_a_part_is_wanted_is_never_copied_whole(tmp_path: Path):
     """The shipped sample's source is v3.0: several episodes in a file, two cameras."""
-    made = built(source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)), Workspace(tmp_path / "workspace"))
+    built_corpus = built(
+        source_build(ROOT / "samples/sim_long", "long", None, (0, 2, 5)), Workspace(tmp_path / "workspace")
+    )
     only = Selection(allow=("unknown",), datasets=("long",), episodes=(2,))
-    LEROBOT.export(Lake(made.space, read_only=True), only, tmp_path / "out")
+    LEROBOT.export(Lake(built_corpus.space, read_only=True), only, tmp_path / "out")
     (video,) = (tmp_path / "out/videos" / FRONT).rglob("*.mp4")
     with av.open(str(video)) as container:
-        stated = container.streams.video[0].frames
-    assert stated == made.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
+        stated_frames = container.streams.video[0].frames
+    assert stated_frames == built_corpus.rows("SELECT num_frames FROM episodes WHERE episode_index = 2")[0][0]
 
 
 def test_faces_are_hidden_when_asked_and_told_in_card_and_manifest(
@@ -278,8 +280,10 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
     times[3] += 0.01
     tasks = [1 - index for index in table["task_index"].to_pylist()]
     for name, values in (("timestamp", times), ("task_index", tasks)):
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+        column_index = table.schema.get_field_index(name)
+        table = table.set_column(
+            column_index, table.schema.field(name), pa.array(values, table.schema.field(name).type)
+        )
     pq.write_table(table, data)
     wrong = verify(lake, ANY, spoilt, LerobotOptions())
     assert "other times in episode 0" in wrong.problems
@@ -294,16 +298,16 @@ def test_lerobots_own_reader_vouches_for_an_export_or_says_what_is_wrong(made: M
 
 def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made: Made, tmp_path: Path):
     """The tiny corpus' other episodes have one unnamed step."""
-    others = sorted(set(range(len(LENGTHS))) - set(NAMED))
+    unnamed = sorted(set(range(len(LENGTHS))) - set(NAMED))
     lake = Lake(made.space, read_only=True)
-    done = LEROBOT.export(lake, ANY, tmp_path / "all")
-    [note] = [note for note in done.notes if "SARM" in note]
+    exported = LEROBOT.export(lake, ANY, tmp_path / "all")
+    [note] = [note for note in exported.notes if "SARM" in note]
     assert note == (
-        f"{len(others)} labelled episodes have no SARM stages (steps without names; --only-complete leaves them out): "
-        + ", ".join(f"tiny {index}" for index in others)
+        f"{len(unnamed)} labelled episodes have no SARM stages (steps without names; --only-complete leaves them out): "
+        + ", ".join(f"tiny {index}" for index in unnamed)
     )
     complete = LEROBOT.export(lake, ANY, tmp_path / "out", LerobotOptions(only_complete=True))
-    assert (complete.episodes, complete.left_out) == (len(NAMED), (f"{len(others)} episodes without SARM stages",))
+    assert (complete.episodes, complete.left_out) == (len(NAMED), (f"{len(unnamed)} episodes without SARM stages",))
     assert not any("SARM" in note for note in complete.notes)
     dataset = opened(tmp_path / "out")
     assert [dataset.meta.episodes[k]["proccorpus_episode_index"] for k in range(len(NAMED))] == list(NAMED)
@@ -312,9 +316,9 @@ def test_episodes_that_sarm_cannot_take_are_named_and_left_out_where_asked(made:
 
 def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(corpus: Lake, tmp_path: Path):
     """LeRobot takes a gain at most to the last frame. Answers in the middle, and many at the end, stay unknown."""
-    found = corpus.dicts("SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1")
+    content_rows = corpus.dicts("SELECT episode_index, num_frames, content_hash FROM episode_content ORDER BY 1")
     predictions = []
-    for e in found:
+    for e in content_rows:
         last = e["num_frames"] - 1
         # Of episode 0 the last answer is unread, of episode 1 those of the second half, of episode 2 one in the middle
         unread = {0: {last}, 1: set(range(6, last + 1)), 2: {9}}.get(e["episode_index"], set())
@@ -324,16 +328,16 @@ def test_an_answer_at_the_end_that_cannot_be_read_does_not_switch_weights_off(co
             predictions.append(row)
     add_predictions(corpus, "rewards", EvalRun("run1", "m", "rewards", "{}", "rewards-1", predictions=predictions))
     options = RabcOptions(rewards="run1", model="m")
-    done = RABC.export(corpus, ANY, tmp_path / "out", options)
+    exported = RABC.export(corpus, ANY, tmp_path / "out", options)
     progress = {
         e: group["progress_dense"].to_numpy()
         for e, group in pq.read_table(tmp_path / "out" / FILE).to_pandas().groupby("episode_index")
     }
-    held = progress[0]
-    assert np.isfinite(held).all()
-    assert held[-1] == held[21] == np.float32(21 / 23)
+    first_progress = progress[0]
+    assert np.isfinite(first_progress).all()
+    assert first_progress[-1] == first_progress[21] == np.float32(21 / 23)
     assert np.isnan(progress[1][-1])
     assert np.isnan(progress[2][9])
     assert np.isfinite(progress[2][-1])
     assert "at the last frame of 1 episodes cannot be read" in (tmp_path / "out/README.md").read_text()
-    assert "episodes 0" in str(done)
+    assert "episodes 0" in str(exported)

@@ -44,10 +44,10 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def write_mcap(root: Path) -> Written:
     with recorder(root / "run.mcap") as r:
         for k in range(LENGTH):
-            at = START + k * SECOND // RATE
-            r.move(k / 100, k // 12, at)
-            r.command([k / 7, -k, 1], at)
-            r.show(k, at)
+            time_ns = START + k * SECOND // RATE
+            r.move(k / 100, k // 12, time_ns)
+            r.command([k / 7, -k, 1], time_ns)
+            r.show(k, time_ns)
     state, action = np.column_stack([K / 100, K // 12]), np.column_stack([K / 7, -K, np.ones(LENGTH)])
     return state, action, "observation.images.front"
 
@@ -107,10 +107,10 @@ def exported(name: str, folder: Path, options: LerobotOptions = LerobotOptions()
     return written, folder / "out", lake
 
 
-def opened(root: Path, **how: Any) -> Any:
+def opened(root: Path, **dataset_options: Any) -> Any:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    return LeRobotDataset("local/test", root=root, video_backend="pyav", **how)
+    return LeRobotDataset("local/test", root=root, video_backend="pyav", **dataset_options)
 
 
 def check(root: Path, written: Written) -> None:
@@ -155,19 +155,19 @@ def train_one_step(root: Path) -> None:
         device="cpu",
     )
     policy = ACTPolicy(config)
-    at = {"action": [k / dataset.fps for k in range(config.chunk_size)]}
+    time_offsets = {"action": [k / dataset.fps for k in range(config.chunk_size)]}
     # As lerobot-train does it, which has a collation of its own for language columns
     collate = lerobot_collate_fn if dataset.meta.has_language_columns else None
-    loader = torch.utils.data.DataLoader(opened(root, delta_timestamps=at), batch_size=2, collate_fn=collate)
+    loader = torch.utils.data.DataLoader(opened(root, delta_timestamps=time_offsets), batch_size=2, collate_fn=collate)
     batch = next(iter(loader))
     batch = {name: value for name, value in batch.items() if name in (*features, "action_is_pad")}
     optimizer = torch.optim.SGD(policy.parameters(), lr=1e-4)
-    before = [parameter.detach().clone() for parameter in policy.parameters()]
+    former_parameters = [parameter.detach().clone() for parameter in policy.parameters()]
     loss, _ = policy.forward(batch)
     assert torch.isfinite(loss)
     loss.backward()
     optimizer.step()
-    assert any(not torch.equal(a, b) for a, b in zip(before, policy.parameters(), strict=True))
+    assert any(not torch.equal(a, b) for a, b in zip(former_parameters, policy.parameters(), strict=True))
 
 
 def test_an_mcap_recording_becomes_a_dataset_that_lerobot_opens(tmp_path: Path):

@@ -53,19 +53,19 @@ def curve_by_opensarm(label: dict[str, Any], timestamps: np.ndarray) -> np.ndarr
     last = label["segments"][-1]
     slope[t >= last["start"] - 1e-9] = SLOPES[last["label"]]
     dt = np.diff(t, prepend=t[0])
-    lost = label["catastrophic_frame"]
-    before = np.ones(len(t), bool) if lost is None else t < lost - 1e-9
-    total = (slope * dt)[before].sum()
+    loss_frame = label["catastrophic_frame"]
+    is_before_loss = np.ones(len(t), bool) if loss_frame is None else t < loss_frame - 1e-9
+    total = (slope * dt)[is_before_loss].sum()
     curve = np.cumsum(label["final_progress"] / total * slope * dt)
-    curve[~before] = 0
+    curve[~is_before_loss] = 0
     return np.clip(curve, 0, 1)
 
 
-def stated(own: Made, **end: Any) -> Lake:
+def stated(own_corpus: Made, **end: Any) -> Lake:
     """The corpus with a correction of episode 2 that states how it went."""
-    lake = Lake(own.space)
+    lake = Lake(own_corpus.space)
     say(lake, **STATED | end)
-    own.rebuild(with_annotator(own.build, "motion"))
+    own_corpus.rebuild(with_annotator(own_corpus.build, "motion"))
     return lake
 
 
@@ -73,8 +73,8 @@ def stated(own: Made, **end: Any) -> Lake:
 def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Path, end: dict[str, Any]):
     lake = stated(own, **end)
     out = tmp_path / "out"
-    done = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
-    assert (done.episodes, done.frames) == (len(LENGTHS), sum(LENGTHS))
+    exported = OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
+    assert (exported.episodes, exported.frames) == (len(LENGTHS), sum(LENGTHS))
     assert OPENSARM.export(Lake(own.space, read_only=True), ANY, out).again
 
     # Rollouts: arrays as long as the video, whose reward is the difference of its progress
@@ -91,7 +91,7 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     assert (info["total_episodes"], info["total_frames"]) == (len(LENGTHS), sum(LENGTHS))
     rows = [pq.read_table(p) for p in sorted((out / "lerobot/data/chunk-000").iterdir())]
     assert {"state", "reward", "act_pri", "timestamp", "task_index"} <= set(rows[0].column_names)
-    assert "5 episodes have no column actions: their source brings none" in done.notes
+    assert "5 episodes have no column actions: their source brings none" in exported.notes
     assert str(rows[0].schema.field("reward").type) == "float"
     values = lake.rows("SELECT progress FROM active_progress ORDER BY episode_index, frame_index")
     assert [v for t in rows for v in t["reward"].to_pylist()] == [v for (v,) in values]
@@ -124,18 +124,18 @@ def test_an_export_is_what_opensarm_reads_and_comes_back(own: Made, tmp_path: Pa
     of_run = f"label_run = '{imported.label_run}'"
     values = "SELECT episode_index, frame_index, progress FROM {} WHERE {} ORDER BY 1, 2"
     assert lake.rows(values.format("progress", of_run)) == lake.rows(values.format("active_progress", "true"))
-    told = f"SELECT final_progress, catastrophic_frame FROM episode_labels WHERE {of_run} AND episode_index = 2"
-    assert lake.rows(told) == [(end["final_progress"], end.get("catastrophic_frame"))]
-    again = tmp_path / "again"
+    query = f"SELECT final_progress, catastrophic_frame FROM episode_labels WHERE {of_run} AND episode_index = 2"
+    assert lake.rows(query) == [(end["final_progress"], end.get("catastrophic_frame"))]
+    second_folder = tmp_path / "again"
     lake.con.close()
-    OPENSARM.export(Lake(own.space, read_only=True), ANY, again, LabelOptions(label_run=imported.label_run))
-    [back] = [json.loads(text) for text in (again / "labels.jsonl").read_text().splitlines()]
-    assert back["label"] == line["label"]
+    OPENSARM.export(Lake(own.space, read_only=True), ANY, second_folder, LabelOptions(label_run=imported.label_run))
+    [exported_line] = [json.loads(text) for text in (second_folder / "labels.jsonl").read_text().splitlines()]
+    assert exported_line["label"] == line["label"]
 
 
 def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path):
     lake = stated(own, final_progress=0.6)
-    said = history(lake, "tiny", 2)[0]
+    saved = history(lake, "tiny", 2)[0]
     out = tmp_path / "out"
     OPENSARM.export(Lake(own.space, read_only=True), ANY, out)
     [line] = [json.loads(text) for text in (out / "labels.jsonl").read_text().splitlines()]
@@ -146,8 +146,8 @@ def test_results_of_the_tool_count_as_what_people_say(own: Made, tmp_path: Path)
     read = from_opensarm(lake, path, "nobody", "tiny")
     [row] = read.rows
     assert (row["episode_index"], row["author"], row["final_progress"]) == (2, "ada", 0.6)
-    assert row["created_at"] == said["created_at"]
-    assert [s.pace for s in corrections.segments_of(row)] == [s.pace for s in corrections.segments_of(said)]
+    assert row["created_at"] == saved["created_at"]
+    assert [s.pace for s in corrections.segments_of(row)] == [s.pace for s in corrections.segments_of(saved)]
     assert read.refused == ["episode 77: the corpus has no episode 77 of 'tiny'"]
     assert corrections.add_rows(lake, read.rows) == 1
     path.write_text(json.dumps(foreign))
@@ -177,14 +177,14 @@ def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent:
         step = 0 if kind == STEP else None
         segments.append(Segment(name, frame, frame + length, kind, False, step, named=kind != STEP, pace=pace))
         frame += length
-    lost = at if at is not None and at < frame else None
-    end = StatedEnd(percent / 100, lost)
+    loss_frame = at if at is not None and at < frame else None
+    end = StatedEnd(percent / 100, loss_frame)
     line = label_of(segments, stated_progress(segments, np.zeros(frame), end), end, fps)
-    assert (line["final_progress"] == ALL_LOST) == (lost is not None and percent == 0)
-    told = tuple((s["start"], s["end"], s["label"]) for s in json.loads(json.dumps(line))["segments"])
+    assert (line["final_progress"] == ALL_LOST) == (loss_frame is not None and percent == 0)
+    line_segments = tuple((s["start"], s["end"], s["label"]) for s in json.loads(json.dumps(line))["segments"])
     lost_s = line["catastrophic_frame"]
-    annotation = RolloutAnnotation(0, None, told, line["final_progress"], lost_s)
-    rise = sum({"fast": 2, "slow": 1, "mistake": -1}.get(p, 0) * n for n, p in _until(parts, lost))
+    annotation = RolloutAnnotation(0, None, line_segments, line["final_progress"], lost_s)
+    rise = sum({"fast": 2, "slow": 1, "mistake": -1}.get(p, 0) * n for n, p in _until(parts, loss_frame))
     if rise < 0:
         with pytest.raises(ImportedError, match="fall by more"):
             annotation.label(frame, fps, None)
@@ -192,13 +192,13 @@ def test_a_label_comes_back_from_its_line(parts: list[tuple[int, str]], percent:
     label = annotation.label(frame, fps, None)
     assert label.end == end
     assert label_of(label.segments, np.zeros(frame), label.end, fps) == line
-    if lost is None:
+    if loss_frame is None:
         assert [(s.start_frame, s.end_frame, s.pace) for s in label.segments] == [
             (s.start_frame, s.end_frame, s.pace) for s in segments
         ]
 
 
-def _until(parts: list[tuple[int, str]], lost: int | None) -> list[tuple[int, str]]:
+def _until(parts: list[tuple[int, str]], loss_frame: int | None) -> list[tuple[int, str]]:
     """Parts less frame 0, to which nothing leads, and less what is lost."""
-    paces = [pace for length, pace in parts for _ in range(length)][1:lost]
+    paces = [pace for length, pace in parts for _ in range(length)][1:loss_frame]
     return [(1, pace) for pace in paces]

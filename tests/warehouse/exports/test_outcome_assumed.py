@@ -12,8 +12,8 @@ from warehouse.lake.references import to_show
 
 def test_weights_and_metadata_say_whose_outcome_is_assumed(made_lake: Lake, tmp_path: Path):
     chosen = Selection(allow=("unknown",))
-    done = EXPORT_KINDS["rabc"].export(made_lake, chosen, tmp_path / "rabc", RabcOptions())
-    assert "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)" in done.notes
+    exported = EXPORT_KINDS["rabc"].export(made_lake, chosen, tmp_path / "rabc", RabcOptions())
+    assert "tiny: 5 of 5 labels take for complete what nobody says the outcome of (outcome_assumed)" in exported.notes
     weights = pq.read_table(tmp_path / "rabc/sarm_progress.parquet")
     assert set(weights["outcome_assumed"].to_pylist()) == {True}
     EXPORT_KINDS["lerobot"].export(made_lake, chosen, tmp_path / "lerobot")

@@ -30,17 +30,17 @@ def test_equal_seeds_write_equal_bytes_and_others_other_pairs(
         written(name, seed)
     assert hashes_of(tmp_path / "again") == hashes_of(tmp_path / "one")
     assert written("again", 2).again
-    one, other = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("one", "other"))
-    hashes = [{f["path"]: f["sha256"] for f in m["files"]} for m in (one, other)]
+    first_manifest, other_manifest = (json.loads((tmp_path / name / MANIFEST).read_text()) for name in ("one", "other"))
+    hashes = [{f["path"]: f["sha256"] for f in m["files"]} for m in (first_manifest, other_manifest)]
     assert hashes[0] != hashes[1]
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     opened: Any = datasets.load_dataset(str(tmp_path / "one"), cache_dir=str(tmp_path / "cache"))
-    assert one["samples"] == sum(map(len, opened.values()))
+    assert first_manifest["samples"] == sum(map(len, opened.values()))
 
 
 def testquality_labels_are_robometer_s() -> None:
-    one, other = (RunPart("d", k, (0,), (None,), None) for k in range(2))
-    quality, outcome = Pair("quality", one, other, 0.6), Pair("outcome", one, other, 1.0)
+    first_part, other_part = (RunPart("d", k, (0,), (None,), None) for k in range(2))
+    quality, outcome = Pair("quality", first_part, other_part, 0.6), Pair("outcome", first_part, other_part, 1.0)
     assert quality_label(quality, "chosen", True) == "successful"
     assert quality_label(quality, "rejected", True) == "suboptimal"
     assert quality_label(outcome, "rejected", False) == "failure"

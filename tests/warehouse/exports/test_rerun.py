@@ -19,10 +19,10 @@ def rows(path: Path) -> dict[str, int]:
     """Rows of each entity, by way of the index that the file ends with."""
     from rerun.chunk import RrdReader
 
-    found: dict[str, int] = {}
+    row_counts: dict[str, int] = {}
     for chunk in RrdReader(path).store().stream():
-        found[chunk.entity_path] = found.get(chunk.entity_path, 0) + chunk.num_rows
-    return found
+        row_counts[chunk.entity_path] = row_counts.get(chunk.entity_path, 0) + chunk.num_rows
+    return row_counts
 
 
 def columns(path: Path, entity: str) -> dict[str, list]:
@@ -33,8 +33,8 @@ def columns(path: Path, entity: str) -> dict[str, list]:
 
 
 def test_fewer_pictures_or_none(made_lake: Lake, tmp_path: Path):
-    one = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
-    export(made_lake, tmp_path / "few", one, pictures_per_s=1.25, max_px=32)
+    one_episode = Selection(datasets=("tiny",), episodes=(0,), allow=("unknown",))
+    export(made_lake, tmp_path / "few", one_episode, pictures_per_s=1.25, max_px=32)
     assert columns(tmp_path / "few/tiny/000000.rrd", f"/cameras/{CAMERA}")["frame"] == [0, 4, 8, 12, 16, 20, 23]
-    export(made_lake, tmp_path / "none", one, pictures_per_s=0)
+    export(made_lake, tmp_path / "none", one_episode, pictures_per_s=0)
     assert f"/cameras/{CAMERA}" not in rows(tmp_path / "none/tiny/000000.rrd")

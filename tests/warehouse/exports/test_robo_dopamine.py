@@ -26,20 +26,20 @@ ROBO_DOPAMINE = EXPORT_KINDS["robo-dopamine"]
 ANY = Selection(allow=("unknown",))
 
 
-def published_score(first: int, before: int, after: int, last: int) -> float:
+def published_score(first: int, earlier_step: int, later_step: int, last: int) -> float:
     """1_generate_data.py @bd69c78f: of indices, as its progress is the place among sampled frames."""
-    if before == after:
+    if earlier_step == later_step:
         return 0.0
-    whole = last - before if before < after else before - first
-    return 100.0 * (after - before) / whole
+    whole = last - earlier_step if earlier_step < later_step else earlier_step - first
+    return 100.0 * (later_step - earlier_step) / whole
 
 
 @settings(max_examples=80, deadline=None)
 @given(st.integers(3, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n), st.integers(1, n))))
 def test_scores_are_those_of_the_published_rule(drawn: tuple[int, int, int]):
-    last, before, after = drawn
-    shares = [(k - 1) / (last - 1) for k in (before, after)]
-    assert score(*shares) == pytest.approx(published_score(1, before, after, last))
+    last, earlier_step, later_step = drawn
+    shares = [(k - 1) / (last - 1) for k in (earlier_step, later_step)]
+    assert score(*shares) == pytest.approx(published_score(1, earlier_step, later_step, last))
     assert -100 <= score(*shares) <= 100
 
 
@@ -47,8 +47,8 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     lake = Lake(own.space)
     lake.con.execute("UPDATE episode_facts SET success = episode_index <> 4")
     out = tmp_path / "out"
-    done = ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12))
-    assert done.episodes == len(LENGTHS)
+    exported = ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12))
+    assert exported.episodes == len(LENGTHS)
     assert ROBO_DOPAMINE.export(lake, ANY, out, RoboDopamineOptions(per_run=12)).again
 
     source = Source(DatasetConfig(name="back", source=str(out / "raw_data/tiny")))
@@ -57,14 +57,14 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
         "SELECT episode_index, name, start_frame, end_frame FROM active_segments WHERE kind = 'step' ORDER BY ALL"
     )
     facts = lake.rows("SELECT episode_index, task FROM episodes ORDER BY 1")
-    back = []
-    told = []
+    read_steps = []
+    read_tasks = []
     for record in list_episodes(source).records:
         episode = int(record.source_id[-6:])
-        told.append((episode, record.task))
-        back += [(episode, s.name, s.start_frame, s.end_frame) for s in record.steps]
-    assert sorted(told) == facts
-    assert sorted(back) == steps
+        read_tasks.append((episode, record.task))
+        read_steps += [(episode, s.name, s.start_frame, s.end_frame) for s in record.steps]
+    assert sorted(read_tasks) == facts
+    assert sorted(read_steps) == steps
 
     splits = dict(lake.rows("SELECT episode_index, split FROM splits"))
     progress: dict[int, list[float]] = {}
@@ -73,20 +73,22 @@ def test_runs_come_back_and_pairs_show_what_they_say(own: Made, tmp_path: Path):
     ):
         progress.setdefault(episode, []).append(value)
     items = [item for path in (out / "train_data/train_jsons").iterdir() for item in json.loads(path.read_text())]
-    assert len(items) == done.samples == len({item["id"] for item in items})
+    assert len(items) == exported.samples == len({item["id"] for item in items})
     signs = set()
     for item in items:
-        named = re.fullmatch(r"tiny_(\d+)-bf_(\d+)-af_(\d+)", item["id"])
-        assert named
-        episode, before, after = map(int, named.groups())
+        id_match = re.fullmatch(r"tiny_(\d+)-bf_(\d+)-af_(\d+)", item["id"])
+        assert id_match
+        episode, earlier_frame, later_frame = map(int, id_match.groups())
         question, answer = (turn["value"] for turn in item["conversations"])
         assert question.count("<image>") == len(item["image"])
         assert question.count(item["task"]) == 1
         percent = float(re.fullmatch(r"<score>([+-]\d+\.\d)%</score>", answer)[1])  # type: ignore[index]
-        assert percent == pytest.approx(score(progress[episode][before], progress[episode][after]), abs=0.051)
+        assert percent == pytest.approx(
+            score(progress[episode][earlier_frame], progress[episode][later_frame]), abs=0.051
+        )
         signs.add(np.sign(percent))
-        shown = [cv2.imread(str(out / path)) for path in item["image"]]
-        assert all(picture is not None for picture in shown)
+        pictures_read = [cv2.imread(str(out / path)) for path in item["image"]]
+        assert all(picture is not None for picture in pictures_read)
         # The first picture is where the run begins, the second where a run of its task is done
         end = re.search(r"tiny_(\d+)/cam_high/frame_(\d+)\.jpg", item["image"][1])
         assert end

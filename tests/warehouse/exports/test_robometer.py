@@ -37,8 +37,8 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
         lake.con.execute("UPDATE episode_facts SET success = ? WHERE episode_index = ?", [success, episode])
         lake.con.execute("UPDATE progress SET progress = progress * ? WHERE episode_index = ?", [end, episode])
     out = tmp_path / "rbm"
-    done = ROBOMETER.export(lake, ANY, out)
-    assert done.episodes == len(LENGTHS)
+    exported = ROBOMETER.export(lake, ANY, out)
+    assert exported.episodes == len(LENGTHS)
     assert ROBOMETER.export(lake, ANY, out).again
 
     opened: Any = load_dataset(str(out), cache_dir=str(tmp_path / "cache"))
@@ -47,12 +47,12 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
     assert {name: getattr(f, "dtype", None) or f.feature.dtype for name, f in features.items()} == FEATURES
     assert len(rows) == len({row["id"] for row in rows})
     ends = dict(lake.rows("SELECT episode_index, arg_max(progress, frame_index) FROM active_progress GROUP BY 1"))
-    known = dict(lake.rows("SELECT episode_index, success FROM episodes"))
-    assert set(known.values()) == {True, False, None}
+    success_by_episode = dict(lake.rows("SELECT episode_index, success FROM episodes"))
+    assert set(success_by_episode.values()) == {True, False, None}
     for row in rows:
         dataset, number, camera = row["id"].split("/")
         episode = int(number)
-        quality, share = grade(known[episode], ends[episode])
+        quality, share = grade(success_by_episode[episode], ends[episode])
         assert (row["quality_label"], row["data_source"], row["is_robot"]) == (quality, dataset, True)
         assert row["partial_success"] == pytest.approx(share)
         assert len(row["lang_vector"]) == 384
@@ -62,14 +62,14 @@ def test_datasets_opens_it_and_the_grades_come_back(own: Made, tmp_path: Path):
 
     imported = import_annotations(lake, out, "tiny", "robometer")
     assert (imported.episodes, imported.refused) == (len(LENGTHS), ())
-    back = dict(
+    grades_read = dict(
         lake.rows(
             "SELECT episode_index, arg_max(progress, frame_index) FROM progress WHERE label_run = ? GROUP BY 1",
             [imported.label_run],
         )
     )
     for row in rows:
-        assert back[int(row["id"].split("/")[1])] == pytest.approx(row["partial_success"], abs=1e-6)
+        assert grades_read[int(row["id"].split("/")[1])] == pytest.approx(row["partial_success"], abs=1e-6)
 
 
 @settings(max_examples=60, deadline=None)

@@ -43,10 +43,10 @@ def frozen(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fro
     lake = Lake(made.copy(folder).space)
     release = create_release(lake, "r1", allow=ANY)
     tars = [s.path(lake.workspace) for s in release.shard_list]
-    found = Frozen(lake, release, {s.row["sample_id"]: s for s in read_samples(tars)}, folder)
+    frozen_release = Frozen(lake, release, {s.row["sample_id"]: s for s in read_samples(tars)}, folder)
     for kind, export in KINDS.items():
-        export(lake, found.selection, folder / kind)
-    yield found
+        export(lake, frozen_release.selection, folder / kind)
+    yield frozen_release
     lake.con.close()
 
 
@@ -59,11 +59,11 @@ def think(samples: dict[str, Sample]) -> dict[str, Sample]:
 
 def test_a_ground_truth_that_contradicts_itself_is_an_error(frozen: Frozen):
     sample = next(s for s in think(frozen.samples).values() if s.row["reference"])
-    told = ground_truth(sample)
-    assert told["ref"] == str(sample.row["reference"])
-    assert float(told["score_percent"]) == pytest.approx(100 * float(told["score_fraction"]))
-    assert {"score_text", "demo_count"} < set(told)
-    assert told["target_response"] == sample.row["answer"]
+    ground = ground_truth(sample)
+    assert ground["ref"] == str(sample.row["reference"])
+    assert float(ground["score_percent"]) == pytest.approx(100 * float(ground["score_fraction"]))
+    assert {"score_text", "demo_count"} < set(ground)
+    assert ground["target_response"] == sample.row["answer"]
     for change in ({"reference": 99}, {"reference": None}, {"question": "What now?"}):
         with pytest.raises(ShardError, match="do not go together"):
             ground_truth(Sample({**sample.row, **change}, sample.pictures))
@@ -77,11 +77,11 @@ def test_a_profile_is_what_draw_draws(frozen: Frozen, tmp_path: Path):
 
     assert sum(PROFILES["progresslm_sft"].counts.values()) == 25_248, "as published; the other's is in the note"
     options = EXPORT_KINDS["easyr1"].read_options({"profile": "progresslm_rl"})
-    done = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", options)
+    exported = KINDS["easyr1"](frozen.lake, frozen.selection, tmp_path / "out", options)
     drawn = draw(frozen.lake.workspace, frozen.release, "progresslm_rl").samples["sample_id"].to_pylist()
     rows = pq.read_table(tmp_path / "out/train", columns=["extra_info"])["extra_info"].to_pylist()
     assert sorted(r["sample_id"] for r in rows) == sorted(drawn)
-    assert done.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
+    assert exported.notes[-1] == f"the profile progresslm_rl wants 20428 samples, and there are {len(drawn)}"
 
 
 def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
@@ -99,11 +99,11 @@ def test_families_and_forms_are_chosen(frozen: Frozen, tmp_path: Path):
     assert export("text", families=["progresslm_text"]) == text
     assert export("all", forms=["think"]) == {i for i, s in frozen.samples.items() if s.row["form"] != "no_think"}
     assert export("both", families=["progresslm_text"], forms=["think"]) == text & think(frozen.samples).keys()
-    for options, why in (
+    for options, reason in (
         ({"families": ["procvqa_z"]}, "there is no sample of a family 'procvqa_z'; families here: "),
         ({"profile": "progresslm_rl", "forms": ["think"]}, "says which families and forms: leave --family and --form"),
     ):
-        with pytest.raises(UserError, match=why):
+        with pytest.raises(UserError, match=reason):
             export("none", **options)
 
 
@@ -114,18 +114,18 @@ def test_what_shows_an_episode_taken_down_since_is_left_out(corpus: Lake, own: M
     for s in read_samples([Path(p) for p in own.space.root.glob("shards/*/*.tar")]):
         for e in {int(shown_path(s.row, p).split("/")[1]) for p in s.row["pictures"]} | {s.row["episode_index"]}:
             counts.setdefault(e, set()).add(s.row["sample_id"])
-    gone = max(counts, key=lambda e: len(counts[e]))
-    before = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "before")
-    take_down(lake, "tiny", [gone], "withdrawn")
-    done = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "after")
-    assert done.left_out == (f"tiny: episodes {gone} taken down",)
-    assert done.samples is not None
-    assert before.samples is not None
-    assert done.samples == before.samples - len(counts[gone])
+    removed_episode = max(counts, key=lambda e: len(counts[e]))
+    export_before = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "before")
+    take_down(lake, "tiny", [removed_episode], "withdrawn")
+    exported = KINDS["datasets"](lake, Selection(release="r1", allow=ANY), tmp_path / "after")
+    assert exported.left_out == (f"tiny: episodes {removed_episode} taken down",)
+    assert exported.samples is not None
+    assert export_before.samples is not None
+    assert exported.samples == export_before.samples - len(counts[removed_episode])
     for path in (tmp_path / "after/samples").rglob("*.parquet"):
         for row in pq.read_table(path, columns=["images", "episode_index"]).to_pylist():
-            assert row["episode_index"] != gone
-            assert not any(f"/{gone:06d}/" in i["path"] for i in row["images"])
+            assert row["episode_index"] != removed_episode
+            assert not any(f"/{removed_episode:06d}/" in i["path"] for i in row["images"])
 
 
 def test_names_of_pictures_are_read_as_they_are_written():

@@ -36,12 +36,15 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     source = write_v3(folder / "source", RECORDINGS[:6])
     for path in source.glob("data/*/*.parquet"):
         table = pq.ParquetFile(path).read()
-        left = table.filter(pa.array(table["frame_index"].to_numpy() >= TRIMMED))
-        columns = {"frame_index": left["frame_index"].to_numpy() - TRIMMED, "index": np.arange(left.num_rows)}
+        trimmed_rows = table.filter(pa.array(table["frame_index"].to_numpy() >= TRIMMED))
+        columns = {
+            "frame_index": trimmed_rows["frame_index"].to_numpy() - TRIMMED,
+            "index": np.arange(trimmed_rows.num_rows),
+        }
         for name, values in columns.items():
-            at = left.schema.get_field_index(name)
-            left = left.set_column(at, left.schema.field(name), pa.array(values))
-        pq.write_table(left, path)
+            column_index = trimmed_rows.schema.get_field_index(name)
+            trimmed_rows = trimmed_rows.set_column(column_index, trimmed_rows.schema.field(name), pa.array(values))
+        pq.write_table(trimmed_rows, path)
     ends = np.cumsum([r.length - TRIMMED for r in RECORDINGS[:6]])
     change_metadata(source, length=np.diff(ends, prepend=0), dataset_from_index=[0, *ends[:-1]], dataset_to_index=ends)
     return Lake(built(source_build(source, "trimmed", None, None), Workspace(folder / "ws")).space, read_only=True)
@@ -51,8 +54,10 @@ def change_metadata(root: Path, **columns: object) -> None:
     (path,) = root.glob("meta/episodes/*/*.parquet")
     table = pq.ParquetFile(path).read()
     for name, values in columns.items():
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(name), pa.array(values, table.schema.field(name).type))
+        column_index = table.schema.get_field_index(name)
+        table = table.set_column(
+            column_index, table.schema.field(name), pa.array(values, table.schema.field(name).type)
+        )
     pq.write_table(table, path)
 
 
@@ -81,8 +86,8 @@ def repeat_a_step(root: Path) -> None:
     (path,) = root.glob("data/*/*.parquet")
     table = pq.ParquetFile(path).read()
     rows = np.arange(table.num_rows)
-    at = np.flatnonzero(table["episode_index"].to_numpy() == 4)[9]
-    rows[at] = at - 1
+    row_index = np.flatnonzero(table["episode_index"].to_numpy() == 4)[9]
+    rows[row_index] = row_index - 1
     place = table.schema.get_field_index("observation.state")
     pq.write_table(table.set_column(place, table.schema.field(place), table["observation.state"].take(rows)), path)
 
@@ -132,8 +137,10 @@ def test_steps_of_another_type_are_found(lake: Lake, tmp_path: Path) -> None:
     (path,) = out.glob("meta/episodes/*/*.parquet")
     table = pq.ParquetFile(path).read()
     doubled = pa.struct([f.with_type(pa.float64()) if f.name == "step" else f for f in SEGMENT])
-    at = table.schema.get_field_index("proccorpus_segments")
-    pq.write_table(table.set_column(at, "proccorpus_segments", table.column(at).cast(pa.list_(doubled))), path)
+    column_index = table.schema.get_field_index("proccorpus_segments")
+    pq.write_table(
+        table.set_column(column_index, "proccorpus_segments", table.column(column_index).cast(pa.list_(doubled))), path
+    )
     (problem,) = verify(lake, ANY, out, LerobotOptions()).problems
     assert problem.startswith("steps of other types in meta/episodes")
 
@@ -154,8 +161,8 @@ def test_an_encoders_loss_is_told_from_another_picture(noise: float) -> None:
         "another picture": lambda rgb: rgb[::-1],
     }
     for expected, change in changes.items():
-        shown = np.clip(change(moving(4)) + loss, 0, 255).astype(np.uint8)
-        assert _difference(shown, moving(4), [moving(3), moving(5)], was_encoded=True)[1] == expected
+        shown_picture = np.clip(change(moving(4)) + loss, 0, 255).astype(np.uint8)
+        assert _difference(shown_picture, moving(4), [moving(3), moving(5)], was_encoded=True)[1] == expected
     late = np.clip(moving(5) + loss, 0, 255).astype(np.uint8)
     assert _difference(late, moving(4), [moving(3), moving(5)], was_encoded=True)[1].startswith(
         "the picture of the frame"

@@ -77,10 +77,10 @@ def frames_of(folder: Path, sample: str = "sim_short") -> Any:
     return table.merge(runs, on="episode_index").merge(idle, on=["episode_index", "frame_index"]).sort_values("index")
 
 
-def check_frames(done: Exported, sample: str = "sim_short", selected: Sequence[int] | None = None) -> None:
+def check_frames(export_result: Exported, sample: str = "sim_short", selected: Sequence[int] | None = None) -> None:
     """What LeRobot reads is what was written; dropped and failed runs weigh next to nothing, and stalls little."""
-    frames = frames_of(Path(done.out), sample)
-    read = by_lerobot(done.use, frames["index"].to_numpy())
+    frames = frames_of(Path(export_result.out), sample)
+    read = by_lerobot(export_result.use, frames["index"].to_numpy())
     assert np.isfinite(read).all()
     assert np.corrcoef(read, frames["weight"])[0, 1] >= 0.9999
     of_experts = read[(frames["policy"] == "expert") & frames["success"]].mean()
@@ -96,25 +96,25 @@ def check_frames(done: Exported, sample: str = "sim_short", selected: Sequence[i
 
 @pytest.mark.parametrize("selection", [ANY, SUCCEEDED])
 def test_lerobot_reads_the_weights_by_the_flags_that_are_printed(short: Lake, tmp_path: Path, selection: Selection):
-    done = exported(short, tmp_path / "out", selection)
-    kept = None if selection is ANY else short.column("SELECT episode_index FROM episodes WHERE success")
-    check_frames(done, selected=kept)
+    export_result = exported(short, tmp_path / "out", selection)
+    kept_episodes = None if selection is ANY else short.column("SELECT episode_index FROM episodes WHERE success")
+    check_frames(export_result, selected=kept_episodes)
     table = pq.read_table(tmp_path / "out" / weights.FILE)
     assert table.schema.names == ["index", "episode_index", "frame_index", "weight"]
     assert not np.isnan(table["weight"].to_numpy()).any()
     facts = json.loads((tmp_path / "out" / MANIFEST).read_text())["weights"]
     assert facts["lerobot"] == "0.6.1"
     assert facts["correlation"] >= 0.9999
-    again = exported(short, tmp_path / "again", selection)
+    second_export = exported(short, tmp_path / "again", selection)
     for name in (weights.FILE, weights.LEROBOT_FILE, "README.md", MANIFEST):
-        assert Path(done.out, name).read_bytes() == Path(again.out, name).read_bytes()
+        assert Path(export_result.out, name).read_bytes() == Path(second_export.out, name).read_bytes()
 
 
 @pytest.mark.parametrize("kind", ["awr", "segments", "top-half", "rabc"])
 def test_every_kind_is_read_as_it_is_written(short: Lake, tmp_path: Path, kind: Any):
-    done = exported(short, tmp_path / "out", weighting=kind)
+    export_result = exported(short, tmp_path / "out", weighting=kind)
     table = pq.read_table(tmp_path / "out" / weights.FILE)
-    read = by_lerobot(done.use, table["index"].to_numpy())
+    read = by_lerobot(export_result.use, table["index"].to_numpy())
     assert np.corrcoef(read, table["weight"])[0, 1] >= 0.9999
 
 
@@ -133,13 +133,15 @@ def test_a_dataset_has_the_column_that_lerobot_gives_with_each_frame(
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "hf"))
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
-    done = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
-    wanted = pq.read_table(tmp_path / "out" / weights.FILE)["weight"].to_numpy()
+    export_result = exported(short, tmp_path / "out", SUCCEEDED, in_dataset=True, plain=True)
+    expected_weights = pq.read_table(tmp_path / "out" / weights.FILE)["weight"].to_numpy()
     opened: Any = LeRobotDataset("local/weighted", root=tmp_path / "out", video_backend="pyav")
-    assert len(opened) == len(wanted)
-    assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == wanted[[0, 20, 100]].tolist()
-    assert np.corrcoef(by_lerobot(done.use, np.arange(len(wanted))), wanted)[0, 1] >= 0.9999
-    assert f"--dataset.root={tmp_path / 'out'}" in "\n".join(done.use)
+    assert len(opened) == len(expected_weights)
+    assert [opened[k][weights.WEIGHT].item() for k in (0, 20, 100)] == expected_weights[[0, 20, 100]].tolist()
+    assert (
+        np.corrcoef(by_lerobot(export_result.use, np.arange(len(expected_weights))), expected_weights)[0, 1] >= 0.9999
+    )
+    assert f"--dataset.root={tmp_path / 'out'}" in "\n".join(export_result.use)
     assert not verify(short, SUCCEEDED, tmp_path / "out", LerobotOptions(plain=True)).problems
 
     # Weighed again from such a dataset there is one column, of the new weights
@@ -180,7 +182,7 @@ def test_runs_without_an_outcome_or_a_label_are_told(made: Made, tmp_path: Path)
 
 def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(short: Lake, tmp_path: Path):
     options = RabcOptions(chunk_sizes=(CHUNK,))
-    done = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
+    export_result = EXPORT_KINDS["rabc"].export(short, SUCCEEDED, tmp_path / "out", options)
     path = tmp_path / "out/sarm_progress.parquet"
     rows = pq.read_table(path).to_pandas()
     lines = (tmp_path / "out/README.md").read_text().replace("/path/to", str(tmp_path / "out")).splitlines()
@@ -190,11 +192,11 @@ def test_rabc_gives_dropped_runs_no_weight_and_says_when_it_tells_nothing_apart(
     # The trap: as it is without the flag that the README has
     trap = [line for line in lines if "fallback_weight" not in line]
     assert by_lerobot(trap, index)[dropped].min() > 1
-    [note] = [note for note in done.notes if "not selected" in note]
+    [note] = [note for note in export_result.notes if "not selected" in note]
     assert f"{dropped.sum()} frames that are not selected are NaN" in note
-    [note] = [note for note in done.notes if "hardly tell" in note]
-    alike = (by_lerobot(lines, index[~dropped]) >= by_lerobot(lines, index[~dropped]).max() - 1e-6).mean()
-    assert f"{alike:.0%} weigh 1 (chunks of 16 frames)" in note
+    [note] = [note for note in export_result.notes if "hardly tell" in note]
+    share_alike = (by_lerobot(lines, index[~dropped]) >= by_lerobot(lines, index[~dropped]).max() - 1e-6).mean()
+    assert f"{share_alike:.0%} weigh 1 (chunks of 16 frames)" in note
 
     whole = EXPORT_KINDS["rabc"].export(short, ANY, tmp_path / "whole", options)
     assert "fallback_weight" not in (tmp_path / "whole/README.md").read_text()
@@ -217,14 +219,14 @@ def test_the_policies_named_are_those_of_lerobot_that_take_weights():
 
 def test_the_command_prints_the_lines_of_the_trainer(short: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out, words = tmp_path / "out", ("--allow-licence", "unknown", "--workspace", short.workspace.root)
-    done = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
-    assert done.code == 0
-    assert "--policy.type=smolvla --policy.chunk_size=16" in done.out
-    command = done.out[done.out.index("lerobot-train") : done.out.index("Its other policies")]
+    result = called(capsys, "export", "weights", "--kind", "awr", "--chunk-size", "16", "--out", out, *words)
+    assert result.code == 0
+    assert "--policy.type=smolvla --policy.chunk_size=16" in result.out
+    command = result.out[result.out.index("lerobot-train") : result.out.index("Its other policies")]
     config = training_config(["--dataset.repo_id=local/any", *shlex.split(command.replace("\\\n", " "))[2:]])
     assert (config.policy.chunk_size, config.sample_weighting.type) == (16, "rabc")
-    assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in done.out
-    assert "act and diffusion, take none" in done.out
+    assert f"--sample_weighting.progress_path={out}/lerobot_weights.parquet" in result.out
+    assert "act and diffusion, take none" in result.out
     json_words = ("--kind", "awr", "--chunk-size", "16", "--format", "json")
-    again = called(capsys, "export", "weights", "--out", out, *json_words, *words)
-    assert again.json["use"] == [line for line in done.out.splitlines() if line in again.json["use"]]
+    json_result = called(capsys, "export", "weights", "--out", out, *json_words, *words)
+    assert json_result.json["use"] == [line for line in result.out.splitlines() if line in json_result.json["use"]]

@@ -30,14 +30,14 @@ def test_who_waits(workspace: Workspace, first: Turn, second: Turn, waits: bool)
         with second(workspace):
             has_turn.set()
 
-    other = threading.Thread(target=take)
+    other_thread = threading.Thread(target=take)
     with first(workspace):
-        other.start()
+        other_thread.start()
         assert has_turn.wait(0.1 if waits else 5) is not waits
-    begun = time.monotonic()
-    other.join(5)
+    start_s = time.monotonic()
+    other_thread.join(5)
     assert has_turn.is_set()
-    assert time.monotonic() - begun < 0.5, "SQLite would have slept for a second"
+    assert time.monotonic() - start_s < 0.5, "SQLite would have slept for a second"
 
 
 def test_nobody_waits_for_ever(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

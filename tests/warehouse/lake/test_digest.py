@@ -35,10 +35,10 @@ def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
         parts=parts,
     )
     for chunk, episodes in ((1, (10, 11)), (0, (0, 1, 2))) if mixed else ((0, (0, 1, 2)), (1, (10, 11))):
-        found = findings((episodes[0], chunk, "frames", "too_short", "unusable"))
+        frame_findings = findings((episodes[0], chunk, "frames", "too_short", "unusable"))
         if mixed:
             lake.publish(stage_run(chunk=chunk), {"frames": frames("a", chunk, episodes, value=0.9)})
-        lake.publish(stage_run(chunk=chunk), {"frames": order(frames("a", chunk, episodes))}, found)
+        lake.publish(stage_run(chunk=chunk), {"frames": order(frames("a", chunk, episodes))}, frame_findings)
         for run in ("r2", "r1") if mixed else ("r1", "r2"):
             lake.publish(
                 stage_run(stage="segments", chunk=chunk, label_run=run),
@@ -48,16 +48,16 @@ def fill(lake: Lake, *, mixed: bool = False, source_uri: str = "here") -> None:
 
 def test_the_digest_of_a_lake(workspace: Workspace, tmp_path: Path):
     shutil.copytree(workspace.root, tmp_path / "other")
-    one, two = Lake(workspace), Lake(Workspace(tmp_path / "other"))
-    empty = digest(one)
+    first_lake, two = Lake(workspace), Lake(Workspace(tmp_path / "other"))
+    empty = digest(first_lake)
     assert set(empty) == {t.name for t in TABLES.values() if t.content} | {"episodes"}
     assert not set(empty) & {"stage_runs", "label_runs", "releases", "eval_scores"}
     assert {v.name for v in VIEWS} & set(empty) == {"episodes"}
 
-    fill(one)
+    fill(first_lake)
     fill(two, mixed=True, source_uri="there")
-    assert two.snapshot() > one.snapshot()
-    full = digest(one)
+    assert two.snapshot() > first_lake.snapshot()
+    full = digest(first_lake)
     assert digest(two) == full
     changed = {"datasets", "episode_facts", "frames", "findings", "segments", "episodes"}
     assert {k for k in full if full[k] != empty[k]} == changed
@@ -95,8 +95,8 @@ def test_one_row_group_more_than_parquet_keeps_in_order(lake: Lake, ds: str):
     for seed in (0, 1):
         lake.publish(stage_run(dataset=ds), {name: shuffled(rows, seed)})
         digests.append(digest(lake)[name])
-        back = lake.arrow("FROM splits WHERE dataset = ?", [ds])
-        assert table_hash(TABLES[name], back) == table_hash(TABLES[name], rows)
+        stored_rows = lake.arrow("FROM splits WHERE dataset = ?", [ds])
+        assert table_hash(TABLES[name], stored_rows) == table_hash(TABLES[name], rows)
     assert digests[0] == digests[1]
     lake.publish(stage_run(dataset=ds), {name: TABLES[name].empty()})
 
@@ -104,8 +104,12 @@ def test_one_row_group_more_than_parquet_keeps_in_order(lake: Lake, ds: str):
 def test_output_hash_covers_names_and_rows():
     first = output_hash({"frames": frames(), "segments": segments()})
     assert output_hash({"segments": segments(), "frames": shuffled(frames())}) == first
-    others = [{"frames": frames()}, {"frames": frames(value=0.2), "segments": segments()}, {"segments": segments()}]
-    assert len({first, *(output_hash(o) for o in others)}) == 4
+    other_outputs = [
+        {"frames": frames()},
+        {"frames": frames(value=0.2), "segments": segments()},
+        {"segments": segments()},
+    ]
+    assert len({first, *(output_hash(o) for o in other_outputs)}) == 4
 
 
 def test_content_keys_do_not_run_into_each_other():

@@ -23,9 +23,9 @@ def seen(episode: int, camera: str, frame: int) -> np.ndarray:
 
 def row(episode: int, camera: str, frame: int, **changes: object) -> dict:
     numbers = seen(episode, camera, frame)
-    where = {"dataset": "a", "episode_index": episode, "camera": camera, "frame_index": frame, "chunk": 0}
-    made = {"encoder": "grey@64", "device": "cpu", "embedding": numbers[:256], "cells": numbers[256:]}
-    return where | made | changes
+    key_columns = {"dataset": "a", "episode_index": episode, "camera": camera, "frame_index": frame, "chunk": 0}
+    defaults = {"encoder": "grey@64", "device": "cpu", "embedding": numbers[:256], "cells": numbers[256:]}
+    return key_columns | defaults | changes
 
 
 @pytest.fixture

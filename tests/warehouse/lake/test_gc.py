@@ -35,16 +35,16 @@ def listed_files(lake: Lake) -> tuple[int, int]:
 @pytest.fixture
 def labelled(workspace: Workspace) -> tuple[Lake, dict[int, dict[str, str]]]:
     """Labels of three runs for two chunks, some made again; with what each kept snapshot holds."""
-    lake, held = Lake(workspace), {}
+    lake, digests = Lake(workspace), {}
     for chunk in (0, 1):
         for run in RUNS:
             label(lake, run, chunk=chunk)
     for release in ("r1", "r2"):
         snapshot = lake.freeze({"name": release}, TABLES["release_shards"].empty())
-        held[snapshot] = digest(lake)
+        digests[snapshot] = digest(lake)
         label(lake, "run2", name=f"after {release}")
-    held[lake.snapshot()] = digest(lake)
-    return lake, held
+    digests[lake.snapshot()] = digest(lake)
+    return lake, digests
 
 
 def held_now(lake: Lake, snapshots: Iterable[int]) -> dict[int, dict[str, str]]:
@@ -57,27 +57,27 @@ def test_what_was_merged_is_spared_while_expired_data_goes(workspace: Workspace)
     for run in RUNS:
         label(lake, run)
     lake.publish(stage_run(), {"frames": frames(n=5000, value=0.5)})
-    before = rows_files(lake)
+    num_files = rows_files(lake)
     assert merge(lake) == (3, 1)
     assert {f.what: f.files for f in collect(lake, 0)}["lake data"] == 1, "the first frames"
-    assert rows_files(lake) == before + 1 - 1
+    assert rows_files(lake) == num_files + 1 - 1
     collect(lake, 0, grace_s=-5.0)
-    assert rows_files(lake) == before + 1 - 1 - 3
+    assert rows_files(lake) == num_files + 1 - 1 - 3
 
 
 def test_a_label_of_a_merged_file_can_be_made_again(labelled: tuple[Lake, dict]):
-    lake, held = labelled
+    lake, digests = labelled
     merge(lake)
     label(lake, "run1", name="again")
     assert lake.rows("SELECT label_run, name, count(*) FROM segments WHERE chunk = 0 GROUP BY ALL ORDER BY 1") == [
         ("run1", "again", 20), ("run2", "after r2", 20), ("run3", "reach", 20)
     ]  # fmt: skip
-    now = digest(lake)
+    digest_now = digest(lake)
     assert listed_files(lake)[1] == 1, "a file says what of the merged one is deleted"
     merge(lake)
     assert listed_files(lake) == (2, 0)
-    assert digest(lake) == now
-    assert held_now(lake, held) == held
+    assert digest(lake) == digest_now
+    assert held_now(lake, digests) == digests
 
 
 MERGING = """
@@ -95,7 +95,7 @@ merge(lake)
 
 @pytest.mark.slow
 def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
-    lake, held = labelled
+    lake, digests = labelled
     lake.con.close()
     for wait_s in (0.03, 0.15):
         command = [sys.executable, "-c", MERGING, str(lake.workspace.root)]
@@ -110,15 +110,15 @@ def test_killed_while_files_are_merged(labelled: tuple[Lake, dict]):
         process.wait()
         process.stdin.close()
         process.stdout.close()
-        again = Lake(lake.workspace)
-        assert digest(again) == held[max(held)]
-        assert held_now(again, held) == held
-        again.con.close()
-    again = Lake(lake.workspace)
-    merge(again)
-    sweep(again, grace_s=-5.0)
-    assert listed_files(again) == (2, 0)
-    assert held_now(again, held) == held
-    listed = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_data_file")[0][0]
-    deletes = again.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[0][0]
-    assert rows_files(again) == listed + deletes, "no file is left that nothing lists"
+        reopened = Lake(lake.workspace)
+        assert digest(reopened) == digests[max(digests)]
+        assert held_now(reopened, digests) == digests
+        reopened.con.close()
+    reopened = Lake(lake.workspace)
+    merge(reopened)
+    sweep(reopened, grace_s=-5.0)
+    assert listed_files(reopened) == (2, 0)
+    assert held_now(reopened, digests) == digests
+    listed = reopened.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_data_file")[0][0]
+    deletes = reopened.rows("SELECT count(*) FROM __ducklake_metadata_lake.ducklake_delete_file")[0][0]
+    assert rows_files(reopened) == listed + deletes, "no file is left that nothing lists"

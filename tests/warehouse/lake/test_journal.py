@@ -18,8 +18,8 @@ NOW = datetime(2026, 11, 28, 4, 0, tzinfo=UTC)
 
 
 def outcome(number: int) -> dict[str, Any]:
-    said = {"import_id": f"said{number}", "dataset": "tiny", "episode_index": number, "success": False}
-    return said | {"note": "failed", "author": "ada", "created_at": NOW, "file": "explorer"}
+    outcome_row = {"import_id": f"said{number}", "dataset": "tiny", "episode_index": number, "success": False}
+    return outcome_row | {"note": "failed", "author": "ada", "created_at": NOW, "file": "explorer"}
 
 
 def said(space: Workspace) -> list[str]:
@@ -36,10 +36,10 @@ def journal(own) -> PeopleJournal:
 
 
 def test_a_kill_between_the_commit_and_the_emptying_leaves_nothing_twice(own, journal: PeopleJournal):
-    kept = journal.path.read_bytes()
+    journal_bytes = journal.path.read_bytes()
     assert said(own.space) == ["said0", "said1"]
     assert journal.size == 0
-    journal.path.write_bytes(kept)
+    journal.path.write_bytes(journal_bytes)
     with journal.held(), closing(Lake(own.space, takes_in=False).con):
         journal.append("outcomes", [outcome(2)])
     assert said(own.space) == ["said0", "said1", "said2"]
@@ -55,11 +55,11 @@ def test_a_line_that_a_power_cut_left_half_written_was_never_answered(own, journ
 
 
 def test_lines_that_cannot_be_read_are_kept_aside(own, journal: PeopleJournal):
-    kept = journal.path.read_bytes()
-    journal.path.write_bytes(b"\x00\x00\n" + kept)
+    journal_bytes = journal.path.read_bytes()
+    journal.path.write_bytes(b"\x00\x00\n" + journal_bytes)
     assert said(own.space) == ["said0", "said1"]
     [aside] = own.space.removed.glob("journal-*.jsonl")
-    assert aside.read_bytes() == b"\x00\x00\n" + kept
+    assert aside.read_bytes() == b"\x00\x00\n" + journal_bytes
 
 
 def test_what_is_said_while_it_is_taken_in_waits_for_the_next_time(own, journal: PeopleJournal, monkeypatch):
@@ -88,7 +88,7 @@ def test_what_others_say_comes_after_what_waits(own, journal: PeopleJournal):
 
 
 def test_a_failed_commit_leaves_the_journal_as_it_is(own, journal: PeopleJournal, monkeypatch):
-    kept = journal.path.read_bytes()
+    journal_bytes = journal.path.read_bytes()
     lake = Lake(own.space, takes_in=False)
 
     def fails(waiting) -> None:
@@ -97,4 +97,4 @@ def test_a_failed_commit_leaves_the_journal_as_it_is(own, journal: PeopleJournal
     monkeypatch.setattr(lake, "_add_waiting", fails)
     with closing(lake.con), pytest.raises(LakeError, match="the disk fails"):
         lake.take_in()
-    assert journal.path.read_bytes() == kept
+    assert journal.path.read_bytes() == journal_bytes

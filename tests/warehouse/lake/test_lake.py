@@ -37,15 +37,15 @@ def test_a_lake_for_reading(workspace: Workspace, tmp_path: Path):
 
 def test_an_unsigned_extension_is_refused(lake: Lake, tmp_path: Path):
     """The lake's own two are loaded without a look at their signatures, and nothing else is."""
-    other = tmp_path / "other.duckdb_extension"
+    other_file = tmp_path / "other.duckdb_extension"
     data = bytearray(Path(extension_path("sqlite_scanner")).read_bytes())
     data[1000] ^= 1
-    other.write_bytes(data)
+    other_file.write_bytes(data)
     for allow in ("SET allow_unsigned_extensions = true", "RESET allow_unsigned_extensions"):
         with suppress(duckdb.Error):
             lake.con.execute(allow)
         with pytest.raises(duckdb.IOException, match="signature is either missing or invalid"):
-            lake.con.execute(f"LOAD '{other}'")
+            lake.con.execute(f"LOAD '{other_file}'")
 
 
 def test_a_missing_extension_is_named():
@@ -70,8 +70,10 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
     lake.upsert("one", build_configs=config(ds, "1"))
     lake.upsert("two", build_configs=config(f"{ds}b", "2"))
     lake.publish(stage_run(dataset=ds), {"frames": frames(ds)}, upserts={"build_configs": config(ds, "3")})
-    found = lake.rows("SELECT dataset, config FROM build_configs WHERE starts_with(dataset, ?) ORDER BY ALL", [ds])
-    assert found == [(ds, "3"), (f"{ds}b", "2")]
+    config_rows = lake.rows(
+        "SELECT dataset, config FROM build_configs WHERE starts_with(dataset, ?) ORDER BY ALL", [ds]
+    )
+    assert config_rows == [(ds, "3"), (f"{ds}b", "2")]
 
 
 # What is refused, and what a crash leaves
@@ -79,7 +81,7 @@ def test_upserts_replace_rows_of_the_same_key(lake: Lake, ds: str):
 
 def test_duplicate_keys_are_refused_and_nothing_is_changed(lake: Lake, ds: str):
     lake.publish(stage_run(dataset=ds), {"frames": frames(ds)})
-    before = state(lake)
+    state_before = state(lake)
     twice = pa.concat_tables([frames(ds, value=0.5), frames(ds, value=0.75).slice(2, 1)])
     with pytest.raises(LakeError, match=r"frames: two rows with .*'frame_index': 2"):
         lake.publish(stage_run(dataset=ds, output_hash="new"), {"frames": twice})
@@ -90,11 +92,11 @@ def test_duplicate_keys_are_refused_and_nothing_is_changed(lake: Lake, ds: str):
     two = findings(*[(None, None, "frames", "no_data", "unusable")] * 2, dataset=ds)
     with pytest.raises(LakeError, match="findings: two rows with"):  # null keys are equal keys
         lake.publish(stage_run(dataset=ds, chunk=None), {}, two)
-    assert state(lake) == before
+    assert state(lake) == state_before
 
 
 def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
-    before = state(lake)
+    state_before = state(lake)
     for rows in (frames("b"), frames(ds, 1), pa.concat_tables([frames(ds, 0), frames(ds, 1, (1,))])):
         with pytest.raises(LakeError, match="frames: rows of another partition"):
             lake.publish(stage_run(dataset=ds), {"frames": rows})
@@ -102,32 +104,32 @@ def test_rows_of_another_partition_are_refused(lake: Lake, ds: str):
         lake.publish(stage_run(dataset=ds, label_run="r1"), {"segments": segments(ds, label_run="r2")})
     with pytest.raises(LakeError, match="datasets has no chunks"):
         lake.publish(stage_run(dataset=ds), {"datasets": TABLES["datasets"].rows([{"dataset": ds}])})
-    assert state(lake) == before
+    assert state(lake) == state_before
 
 
 def test_what_is_asked_once_is_asked_again_after_a_commit(lake: Lake, ds: str):
     def count() -> int:
         return lake.rows("SELECT count(*) FROM outcomes WHERE dataset = ?", [ds])[0][0]
 
-    said = [{"dataset": ds, "episode_index": 0, "import_id": "a"}]
+    outcome_rows = [{"dataset": ds, "episode_index": 0, "import_id": "a"}]
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [0, 0]
-    other = Lake(lake.workspace)
-    other.append("said by another process", "outcomes", lambda: said)
-    other.con.close()
+    other_lake = Lake(lake.workspace)
+    other_lake.append("said by another process", "outcomes", lambda: outcome_rows)
+    other_lake.con.close()
     assert [lake.once(ds, count), lake.once(ds, lambda: -1)] == [1, 1]
     assert ds in said_of(lake)["outcomes"]
     # What a transaction has written and takes back was never so
-    asked = []
+    counts = []
 
     def take_back() -> None:
         with lake.transaction("taken back"):
             lake.con.execute("DELETE FROM outcomes WHERE dataset = ?", [ds])
-            asked.append(lake.once(ds, count))
+            counts.append(lake.once(ds, count))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         take_back()
-    assert [*asked, lake.once(ds, count)] == [0, 1]
+    assert [*counts, lake.once(ds, count)] == [0, 1]
 
 
 def test_a_commit_that_fails_says_why(lake: Lake, ds: str, monkeypatch: pytest.MonkeyPatch):

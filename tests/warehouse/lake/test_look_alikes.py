@@ -44,10 +44,10 @@ class Shown:
     def seen(self, seconds: float) -> np.ndarray:
         """Of each cell 64 numbers, which turn as the scene moves on."""
         rng = np.random.default_rng(self.scene)
-        one, other = rng.normal(size=(2, CELLS, 64))
+        first_axis, second_axis = rng.normal(size=(2, CELLS, 64))
         angle = seconds / SECONDS * np.pi if self.moves else 0.0
         noise = np.random.default_rng([self.seed, self.scene, round(100 * seconds)]).normal(size=(CELLS, 64))
-        return np.cos(angle) * one + np.sin(angle) * other + self.noise * noise
+        return np.cos(angle) * first_axis + np.sin(angle) * second_axis + self.noise * noise
 
     def picture(self, seconds: float) -> np.ndarray:
         """The arm goes from left to right below the object."""
@@ -64,26 +64,31 @@ def publish(lake: Lake, dataset: str, runs: Sequence[Shown]) -> None:
         name: [] for name in ("episode_facts", "episode_content", "splits", "embeddings", "keyframes")
     }
     for episode, run in enumerate(runs):
-        where = {"dataset": dataset, "episode_index": episode, "chunk": 0}
+        key_columns = {"dataset": dataset, "episode_index": episode, "chunk": 0}
         tables["episode_facts"].append(
-            where | {"source_id": str(episode), "fps": run.fps, "task": "Put it away", "cameras": [CAMERA]}
+            key_columns | {"source_id": str(episode), "fps": run.fps, "task": "Put it away", "cameras": [CAMERA]}
         )
         content = {"num_frames": run.num_frames, "fps": run.fps, "usable_cameras": [CAMERA]}
-        tables["episode_content"].append(where | content | {"content_hash": f"{dataset} {episode}"})
-        tables["splits"].append(where | {"split": run.split, "group": f"{episode}"})
+        tables["episode_content"].append(key_columns | content | {"content_hash": f"{dataset} {episode}"})
+        tables["splits"].append(key_columns | {"split": run.split, "group": f"{episode}"})
         for frame in range(0, run.num_frames, 2):
             cells = run.seen(frame / run.fps).astype(np.float16).astype(np.float32)
-            seen = {"camera": CAMERA, "frame_index": frame, "encoder": run.encoder, "device": "cpu"}
+            embedding_row = {"camera": CAMERA, "frame_index": frame, "encoder": run.encoder, "device": "cpu"}
             whole = np.tile(cells.mean(axis=0), 4)
-            tables["embeddings"].append(where | seen | {"embedding": whole, "cells": cells.ravel()})
+            tables["embeddings"].append(key_columns | embedding_row | {"embedding": whole, "cells": cells.ravel()})
         for second in range(SECONDS):
             jpeg = cv2.imencode(".jpg", run.picture(second))[1].tobytes()
             sha256 = hashlib.sha256(jpeg).hexdigest()
             path = lake.workspace.keyframe(sha256)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(jpeg)
-            kept = {"camera": CAMERA, "frame_index": round(second * run.fps), "purpose": "coarse", "sha256": sha256}
-            tables["keyframes"].append(where | kept | {"label_run": ""})
+            keyframe_row = {
+                "camera": CAMERA,
+                "frame_index": round(second * run.fps),
+                "purpose": "coarse",
+                "sha256": sha256,
+            }
+            tables["keyframes"].append(key_columns | keyframe_row | {"label_run": ""})
     lake.upsert("a dataset", datasets=TABLES["datasets"].rows([{"dataset": dataset, "chunk_size": 100}]))
     for stage, names in {
         "episodes": ("episode_facts", "splits"),
@@ -118,8 +123,8 @@ def test_a_copy_at_another_rate_is_named(lake: Lake, fps: float):
     outcome = no_split_leak(lake)
     assert not outcome.passed
     assert outcome.numbers["look_alikes"] == 1
-    said = "held episode 2 (test_id) looks to mobilenet_v2@64 like other episode 1 (train) from beginning to end"
-    assert said in outcome.detail
+    detail = "held episode 2 (test_id) looks to mobilenet_v2@64 like other episode 1 (train) from beginning to end"
+    assert detail in outcome.detail
 
 
 def test_runs_in_which_nothing_moves_all_look_alike(tmp_path: Path):

@@ -33,8 +33,8 @@ COMMANDS = (
 @pytest.fixture(scope="module")
 def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A corpus of which people said something of each kind, and took some of it back; built with it."""
-    told = made.copy(tmp_path_factory.mktemp("told"))
-    lake = Lake(told.space)
+    told_corpus = made.copy(tmp_path_factory.mktemp("told"))
+    lake = Lake(told_corpus.space)
     for episode in (0, 1):
         row = say(lake, [{"name": "Reach", "start_frame": 0, "end_frame": LENGTHS[episode]}], episode, author="ann")
     corrections.take_back(lake, row["correction_id"], author="bob", follows=row["correction_id"])
@@ -49,8 +49,8 @@ def told(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Made:
     take_down(lake, "tiny", [3, 4], "privacy")
     undo_takedown(lake, "tiny", [4])
     lake.con.close()
-    assert run_in(told, "build", "--dataset", "tiny", "--workers", "1").code == DONE
-    return told
+    assert run_in(told_corpus, "build", "--dataset", "tiny", "--workers", "1").code == DONE
+    return told_corpus
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def lost(told: Made, tmp_path: Path) -> Made:
     return copied
 
 
-def run_in(made: Made, *words: str) -> Result:
-    return proccorpus(*words, cwd=made.space.root, workspace=made.space.root)
+def run_in(corpus: Made, *words: str) -> Result:
+    return proccorpus(*words, cwd=corpus.space.root, workspace=corpus.space.root)
 
 
 def files(space: Workspace) -> set[str]:
@@ -73,14 +73,14 @@ def files(space: Workspace) -> set[str]:
     return {name for name in names if name.startswith(("lake/", "keyframes/", "shards/"))}
 
 
-def said(made: Made) -> dict[str, list[tuple]]:
-    return {table: made.rows(f"FROM {table} ORDER BY ALL") for table in SAID}
+def said(corpus: Made) -> dict[str, list[tuple]]:
+    return {table: corpus.rows(f"FROM {table} ORDER BY ALL") for table in SAID}
 
 
-def contents(made: Made) -> dict[str, object]:
+def contents(corpus: Made) -> dict[str, object]:
     """Digests of all tables; findings without the stage: of a run that was taken down either of two may say so."""
-    digests = run_in(made, "digest", "--format", "json").json
-    return digests | {"findings": made.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")}
+    digests = run_in(corpus, "digest", "--format", "json").json
+    return digests | {"findings": corpus.rows("SELECT * EXCLUDE (stage) FROM findings ORDER BY ALL")}
 
 
 def zero(path: Path, start: int, size: int) -> None:
@@ -110,7 +110,7 @@ def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object]
         shutil.rmtree(lost.space.root / "backups")
         lost.space.committed.unlink()
     damage(lost.space.catalog)
-    before = files(lost.space)
+    files_before = files(lost.space)
     commands = COMMANDS if with_backup else COMMANDS[:2]
     answers = {words: run_in(lost, *words) for words in commands}
     assert {words: answer.code for words, answer in answers.items()} == dict.fromkeys(commands, USAGE)
@@ -126,7 +126,7 @@ def test_a_lost_catalog(told: Made, lost: Made, damage: Callable[[Path], object]
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     assert contents(lost) == contents(told)
     assert said(lost) == said(told)
-    assert files(lost.space) >= before
+    assert files(lost.space) >= files_before
     assert run_in(lost, "doctor", "--hashes").out.count("error") == 0
 
 
@@ -141,7 +141,7 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
             statements.mark(lake, [("tiny", e) for e in range(5)], "tag", f"t{tag}", author="ann")
         lake.con.execute("CALL ducklake_flush_inlined_data('lake')")
         lake.con.close()
-    expected, before = said(lost), files(lost.space)
+    expected, files_before = said(lost), files(lost.space)
     listed = f"SELECT data_file FROM ducklake_list_files('lake', '{table}') ORDER BY 1"
     path = Path(lost.rows(listed)[-1][0])
     size = path.stat().st_size
@@ -155,16 +155,16 @@ def test_a_damaged_file_of_rows(told: Made, lost: Made, table: str, how: str):
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
     assert run_in(lost, "doctor", "--hashes").code == DONE
     assert said(lost) == expected
-    assert files(lost.space) >= before
+    assert files(lost.space) >= files_before
     if table != "episode_marks":
         assert contents(lost) == contents(told)
 
 
 def test_a_note_of_commits_that_is_lost(told: Made, lost: Made):
     lost.space.committed.unlink()
-    before = files(lost.space)
+    files_before = files(lost.space)
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
-    assert (files(lost.space), contents(lost)) == (before, contents(told))
+    assert (files(lost.space), contents(lost)) == (files_before, contents(told))
 
 
 def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_path: Path):
@@ -174,12 +174,12 @@ def test_an_older_copy_of_the_catalog_costs_nothing(told: Made, lost: Made, tmp_
     take_down(lake, "tiny", [0], "privacy")
     lake.con.close()
     assert run_in(lost, "build", "--dataset", "tiny", "--workers", "1").code == DONE
-    expected, before = said(lost), files(lost.space)
+    expected, files_before = said(lost), files(lost.space)
     shutil.copy2(older, lost.space.catalog)
     assert run_in(lost, "gc", "--yes").code == USAGE
     built = run_in(lost, "build", "--dataset", "tiny", "--workers", "1")
     assert "older copy" in built.err
-    assert files(lost.space) >= before
+    assert files(lost.space) >= files_before
     assert run_in(lost, "recover").code == DONE
     assert said(lost) == expected
     assert run_in(lost, "gc", "--yes").code == DONE
@@ -213,13 +213,13 @@ def test_five_backups_are_kept_or_as_many_as_it_is_said(lost: Made):
 def test_a_backup_that_a_power_cut_left_half_written_is_none(lost: Made):
     half = lost.space.root / "backups" / f"{HALF_FILE}0123.sqlite"
     half.write_bytes(b"SQLite")
-    before = backups(lost.space)
-    assert half not in before
+    backups_before = backups(lost.space)
+    assert half not in backups_before
     lake = Lake(lost.space)
     statements.mark(lake, [("tiny", 0)], "tag", "after the cut", author="ann")
     lake.back_up()
     lake.con.close()
-    assert backups(lost.space)[1:] == before[: len(backups(lost.space)) - 1]
+    assert backups(lost.space)[1:] == backups_before[: len(backups(lost.space)) - 1]
 
 
 def test_an_older_lake_is_upgraded_when_somebody_says_so(told: Made, lost: Made):

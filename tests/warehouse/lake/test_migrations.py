@@ -38,8 +38,8 @@ def old(tmp_path: Path) -> Workspace:
 
 def test_a_changed_schema_has_a_new_version():
     tables = [(t.name, t.key, t.partition, [(c.name, str(c.type)) for c in t.columns]) for t in TABLES.values()]
-    found = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]
-    assert (SCHEMA_VERSION, found) == (18, "876f1f489bb99f83"), (
+    schema_key = content_key(repr(tables), *(f"{v.name} {' '.join(v.sql.split())}" for v in VIEWS))[:16]
+    assert (SCHEMA_VERSION, schema_key) == (18, "876f1f489bb99f83"), (
         "core/tables or core/views.py has changed: write since=VERSION behind a new column's type, or raise "
         "OTHER_CHANGES in warehouse/lake/schema.py; say in its STEPS what rows of earlier lakes need, then here"
     )

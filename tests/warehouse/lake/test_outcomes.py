@@ -54,8 +54,10 @@ def test_shares_are_of_usable_episodes(lake: Lake):
         )
     ]
     facts.append(facts[0] | {"episode_index": 9})
-    lost = {"dataset": "a", "episode_index": 9, "stage": "episodes", "reason": "no_data", "severity": "unusable"}
-    lake.upsert("facts", episode_facts=TABLES["episode_facts"].rows(facts), findings=TABLES["findings"].rows([lost]))
+    finding_row = {"dataset": "a", "episode_index": 9, "stage": "episodes", "reason": "no_data", "severity": "unusable"}
+    lake.upsert(
+        "facts", episode_facts=TABLES["episode_facts"].rows(facts), findings=TABLES["findings"].rows([finding_row])
+    )
     lake.upsert("dataset", datasets=TABLES["datasets"].rows([{"dataset": "a"}]))
     assert lake.rows("SELECT ok, outcomes_known FROM coverage") == [(4, 3)]
     assert [tuple(row.values()) for row in shares(lake)] == [

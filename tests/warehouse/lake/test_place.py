@@ -18,13 +18,13 @@ def space(tmp_path: Path) -> Workspace:
 
 
 def test_a_lake_lies_in_its_workspace_unless_it_says_otherwise(space: Workspace):
-    at = place(space)
-    assert (at.catalog, at.data) == (str(space.catalog), f"{space.data}/")
-    assert at.extensions == ("ducklake", "sqlite_scanner")
+    lake_place = place(space)
+    assert (lake_place.catalog, lake_place.data) == (str(space.catalog), f"{space.data}/")
+    assert lake_place.extensions == ("ducklake", "sqlite_scanner")
     create(space, CATALOG, "s3://bucket/corpus/")
-    at = place(space)
-    assert (at.attached, at.data) == (f"ducklake:postgres:{CATALOG}", "s3://bucket/corpus/")
-    assert at.extensions == ("ducklake", "postgres_scanner", "httpfs")
+    lake_place = place(space)
+    assert (lake_place.attached, lake_place.data) == (f"ducklake:postgres:{CATALOG}", "s3://bucket/corpus/")
+    assert lake_place.extensions == ("ducklake", "postgres_scanner", "httpfs")
     assert space.exists()
 
 

@@ -28,7 +28,7 @@ def ten_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "episode_content": [row | content for row in ids],
     }
     with opened(space) as lake:
-        lake.upsert("runs", **{name: TABLES[name].rows(found) for name, found in rows.items()})
+        lake.upsert("runs", **{name: TABLES[name].rows(table_rows) for name, table_rows in rows.items()})
         for chunk in range(5):
             lake.publish(stage_run(chunk=chunk, output_hash=f"frames {chunk}"), {})
     return space.root
@@ -43,7 +43,7 @@ def lake(ten_runs: Path, tmp_path: Path) -> Iterator[Lake]:
 
 def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     say(lake, LABEL, dataset="a")
-    before = references.reference_stamps(lake, "a")
+    stamps_before = references.reference_stamps(lake, "a")
     references.remove(lake, "a", 2, author="bob")
     assert (references.listed(lake, "a"), references.reference_stamps(lake, "a")) == ([], {})
     assert references.reference_tasks(lake, "a") == []
@@ -52,7 +52,7 @@ def test_a_run_is_taken_away_and_brought_back(lake: Lake):
     row = references.add(lake, "a", 2, author="eve")
     assert row["label_run"] == "human/a"
     # The same label shows the same, whoever vouches for it
-    assert references.reference_stamps(lake, "a") == before
+    assert references.reference_stamps(lake, "a") == stamps_before
     [listed] = references.listed(lake)
     assert (listed["origin"], listed["author"], listed["built"], listed["followed_by"]) == (
         "correction",

@@ -25,11 +25,11 @@ def lake_with_frames(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Pat
 
 
 def test_units_and_types():
-    found = {d.column: d for d in columns(["frames", "keyframes", "vlm_calls", "coverage"])}
-    assert (found["timestamp_s"].unit, found["width_px"].unit, found["cost_usd"].unit) == (
+    docs_by_column = {d.column: d for d in columns(["frames", "keyframes", "vlm_calls", "coverage"])}
+    assert (docs_by_column["timestamp_s"].unit, docs_by_column["width_px"].unit, docs_by_column["cost_usd"].unit) == (
         "seconds", "pixels", "US dollars",
     )  # fmt: skip
-    assert (found["hours"].unit, found["hours"].type) == ("hours", "DOUBLE")
+    assert (docs_by_column["hours"].unit, docs_by_column["hours"].type) == ("hours", "DOUBLE")
     assert unit("task") == ""
     with pytest.raises(UserError, match="no table or view 'frame'; there are: acceptances, active_outcomes, "):
         columns(["frame"])
@@ -37,9 +37,9 @@ def test_units_and_types():
 
 def test_examples_are_values_of_the_corpus(lake_with_frames: Workspace):
     con = open_for_users(lake_with_frames)
-    found = {(d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)}
-    assert found["frames", "dataset"] == "a"
-    assert found["active_progress", "progress"] == "", "there is no progress yet"
+    examples = {(d.relation, d.column): d.example for d in columns(["frames", "active_progress"], con)}
+    assert examples["frames", "dataset"] == "a"
+    assert examples["active_progress", "progress"] == "", "there is no progress yet"
 
 
 # Ways in

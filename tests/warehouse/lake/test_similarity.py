@@ -72,9 +72,9 @@ def test_equally_similar_runs_are_in_the_order_of_their_names(lake: Lake):
 def test_users_ask_the_same_in_one_line_of_sql(lake: Lake):
     lake.con.close()
     con = open_for_users(lake.workspace)
-    one = "dataset = 'a' AND episode_index = 0 AND camera = 'front'"
-    sql = f"FROM similar_frames WHERE {one} AND frame_index = 6 ORDER BY likeness DESC LIMIT 2"
+    condition = "dataset = 'a' AND episode_index = 0 AND camera = 'front'"
+    sql = f"FROM similar_frames WHERE {condition} AND frame_index = 6 ORDER BY likeness DESC LIMIT 2"
     frames = query(con, sql).to_pylist()
     assert [(r["other_dataset"], r["other_episode"], r["other_frame"]) for r in frames] == [("a", 3, 8), ("b", 5, 6)]
-    runs = query(con, f"FROM similar_runs WHERE {one} ORDER BY likeness DESC").to_pylist()
+    runs = query(con, f"FROM similar_runs WHERE {condition} ORDER BY likeness DESC").to_pylist()
     assert [(r["other_dataset"], r["other_episode"]) for r in runs][:2] == [("a", 3), ("b", 5)]

@@ -46,13 +46,13 @@ class Sandbox:
 def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Iterator[Sandbox]:
     root = tmp_path_factory.mktemp("sql")
     shutil.copytree(empty_corpus, root / "corpus")
-    workspace, outside = Workspace(root / "corpus"), root / "outside"
-    outside.mkdir()
-    (outside / "secret.csv").write_text(f"a\n{SECRET}\n")
-    duckdb.sql(f"COPY (SELECT '{SECRET}' AS a) TO '{outside}/secret.parquet'")
-    with sqlite3.connect(outside / "secret.sqlite") as other:
-        other.execute(f"CREATE TABLE t AS SELECT '{SECRET}' AS a")
-    other.close()
+    workspace, outside_folder = Workspace(root / "corpus"), root / "outside"
+    outside_folder.mkdir()
+    (outside_folder / "secret.csv").write_text(f"a\n{SECRET}\n")
+    duckdb.sql(f"COPY (SELECT '{SECRET}' AS a) TO '{outside_folder}/secret.parquet'")
+    with sqlite3.connect(outside_folder / "secret.sqlite") as connection:
+        connection.execute(f"CREATE TABLE t AS SELECT '{SECRET}' AS a")
+    connection.close()
     lake = Lake(workspace)
     lake.publish(
         stage_run(stage="episodes", chunk=None), {"episode_facts": facts(episodes=(0, 1))}, parts=[stage_run()]
@@ -65,18 +65,18 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, empty_corpus: Path) -> Ite
         lake.upsert(f"results of {release}", **results(release, value))
     lake.con.close()
     con = open_for_users(workspace)
-    yield Sandbox(con, workspace, outside, (first, second))
+    yield Sandbox(con, workspace, outside_folder, (first, second))
     con.close()
 
 
 def results(release: str, value: float) -> dict[str, pa.Table]:
     """A training run on a release, and an evaluation on it with one score."""
-    now = {"created_at": datetime.now(UTC)}
+    created = {"created_at": datetime.now(UTC)}
     rows = {
-        "training_runs": {"training_run": f"of-{release}", "release": release} | now,
+        "training_runs": {"training_run": f"of-{release}", "release": release} | created,
         "training_points": {"training_run": f"of-{release}", "step": 0},
         "eval_runs": {"eval_run": f"eval-{release}", "model": "clock", "benchmark": "held-out", "release": release}
-        | now,
+        | created,
         "eval_scores": {"eval_run": f"eval-{release}", "slice": "all", "metric": "voc", "value": value},
     }
     return {table: TABLES[table].rows([row]) for table, row in rows.items()}
@@ -147,12 +147,12 @@ REFUSED += [
 ]
 
 
-def refusal(asked: Callable[[duckdb.DuckDBPyConnection, str], object], sandbox: Sandbox, sql: str) -> str:
+def refusal(run_query: Callable[[duckdb.DuckDBPyConnection, str], object], sandbox: Sandbox, sql: str) -> str:
     """What is said; nothing where it is answered."""
     local_variable = [1]  # which DuckDB's replacement scan would find by its name
     assert local_variable
     try:
-        asked(sandbox.con, sandbox.text(sql))
+        run_query(sandbox.con, sandbox.text(sql))
     except SqlError as e:
         return str(e)
     return ""
@@ -160,9 +160,9 @@ def refusal(asked: Callable[[duckdb.DuckDBPyConnection, str], object], sandbox: 
 
 def test_what_is_refused_is_so_by_the_check_already_and_leaves_no_trace(sandbox: Sandbox):
     files = sandbox.files()
-    for asked in (check, query):
-        said = {sql: refusal(asked, sandbox, sql) for sql in REFUSED}
-        assert [sql for sql, words in said.items() if not words or "\n" in words or SECRET in words] == []
+    for run_query in (check, query):
+        messages = {sql: refusal(run_query, sandbox, sql) for sql in REFUSED}
+        assert [sql for sql, words in messages.items() if not words or "\n" in words or SECRET in words] == []
     assert sandbox.files() == files
     assert query(sandbox.con, "SELECT count(*) AS n FROM frames").to_pylist() == [{"n": 5}]
     databases = sandbox.con.execute("SELECT database_name FROM duckdb_databases() WHERE NOT internal").fetchall()
@@ -185,13 +185,13 @@ DEEP = 30  # levels
 )
 def test_what_is_nested_deeply_is_answered_or_refused(sandbox: Sandbox, sql: str):
     check(sandbox.con, sql)
-    usual = sys.getrecursionlimit()
+    former_limit = sys.getrecursionlimit()
     sys.setrecursionlimit(len(inspect.stack(0)) + DEEP)
     try:
         with pytest.raises(SqlError, match=r"^the query is nested too deeply$"):
             check(sandbox.con, sql)
     finally:
-        sys.setrecursionlimit(usual)
+        sys.setrecursionlimit(former_limit)
     assert query(sandbox.con, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
 
 

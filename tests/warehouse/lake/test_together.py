@@ -25,17 +25,19 @@ def until(space: Workspace, offers: int) -> None:
 def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
     """Nothing of processes that died, that still write, or that are of other code."""
     space = Workspace(tmp_path)
-    lakes, found = [Lake(space) for _ in range(4)], {}
+    lakes, snapshots_by_chunk = [Lake(space) for _ in range(4)], {}
     lakes[0].publish(stage_run(chunk=1), {"frames": frames(chunk=1, value=0.25)})  # is replaced
-    before = lakes[0].snapshot()
+    snapshot_before = lakes[0].snapshot()
     run = TABLES["label_runs"].rows([{"label_run": "r1", "annotator": "motion"}])
 
     def write(chunk: int) -> None:
         rows = frames(chunk=chunk, episodes=(chunk,))
-        found[chunk] = [lakes[chunk].publish(stage_run(chunk=chunk), {"frames": rows})]
+        snapshots_by_chunk[chunk] = [lakes[chunk].publish(stage_run(chunk=chunk), {"frames": rows})]
         rows = segments(chunk=chunk, label_run="r1")
         of_run = stage_run(stage="segments", chunk=chunk, label_run="r1")
-        found[chunk].append(lakes[chunk].publish(of_run, {"segments": rows}, registered={"label_runs": run}))
+        snapshots_by_chunk[chunk].append(
+            lakes[chunk].publish(of_run, {"segments": rows}, registered={"label_runs": run})
+        )
 
     writers = [threading.Thread(target=write, args=(chunk,)) for chunk in range(4)]
     with locked(space), ExitStack() as living:
@@ -44,9 +46,9 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
         until(space, 4)
         offered = next((space.root / OFFERS).glob("*")).read_bytes().replace(b'"chunk": ', b'"chunk": 9')
         (space.root / OFFERS / "dead").write_bytes(offered)
-        others = {"half": b" " * DIGITS + offered[DIGITS:], "cut": offered[:-200]}
-        others["other code"] = offered.replace(b'"rows"', b'"lines"')
-        for name, content in others.items():
+        other_contents = {"half": b" " * DIGITS + offered[DIGITS:], "cut": offered[:-200]}
+        other_contents["other code"] = offered.replace(b'"rows"', b'"lines"')
+        for name, content in other_contents.items():
             file = living.enter_context((space.root / OFFERS / name).open("xb"))
             fcntl.flock(file, fcntl.LOCK_EX)
             file.write(content)
@@ -54,10 +56,10 @@ def test_who_commits_brings_those_who_wait_and_nothing_else(tmp_path: Path):
         living = living.pop_all()
     for writer in writers:
         writer.join()
-    assert {path.name for path in (space.root / OFFERS).iterdir()} == {*others}
+    assert {path.name for path in (space.root / OFFERS).iterdir()} == {*other_contents}
     living.close()
-    assert [snapshots[0] for snapshots in found.values()] == [before + 1] * 4
-    assert lakes[0].column("SELECT DISTINCT snapshot FROM stage_runs WHERE stage = 'frames'") == [before + 1]
+    assert [snapshots[0] for snapshots in snapshots_by_chunk.values()] == [snapshot_before + 1] * 4
+    assert lakes[0].column("SELECT DISTINCT snapshot FROM stage_runs WHERE stage = 'frames'") == [snapshot_before + 1]
     assert lakes[0].rows("SELECT chunk, count(*) FROM frames GROUP BY 1 ORDER BY 1") == [(k, 4) for k in range(4)]
     assert lakes[0].rows("SELECT count(*), count(DISTINCT chunk) FROM segments") == [(8, 4)]
     assert lakes[0].rows("SELECT label_run FROM label_runs") == [("r1",)]

@@ -81,8 +81,8 @@ def test_card_shards_and_tables_say_the_same(
     least: float | None, is_built: bool,
 ) -> None:  # fmt: skip
     """After takedowns, corrections and rejected labels, with and without a build, of sure labels alone or of all."""
-    own = made.copy(Path(tempfile.mkdtemp(dir=tmp_path)))
-    lake = Lake(own.space)
+    own_corpus = made.copy(Path(tempfile.mkdtemp(dir=tmp_path)))
+    lake = Lake(own_corpus.space)
     for episode in sorted(corrected):
         say(lake, [{"name": "Push it", "start_frame": 0, "end_frame": LENGTHS[episode]}], episode)
     for episode in sorted(rejected - corrected):
@@ -90,13 +90,13 @@ def test_card_shards_and_tables_say_the_same(
     if withdrawn:
         withdraw(lake, "tiny", sorted(withdrawn), "asked by the person shown")
     if is_built:
-        own.rebuild()
+        own_corpus.rebuild()
     for episode in sorted(warned):
         lake.con.execute(WARNED, [episode])
     gate = LabelGate(least, 0.0) if least else None
     with suppress(ReleaseError):  # where all is withdrawn, or not sure
         check_card(
-            own,
+            own_corpus,
             lake,
             create_release(lake, "r1", release_contents=contents(lake, ANY, gate)),
             withdrawn,
@@ -105,15 +105,17 @@ def test_card_shards_and_tables_say_the_same(
         )
 
 
-def check_card(own: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool) -> None:
+def check_card(
+    own_corpus: Made, lake: Lake, release: Release, withdrawn: set[int], warned: set[int], is_built: bool
+) -> None:
     """Its figures against the tars, the tables of its snapshot and those that are published."""
     text, samples = card_text(lake, release), samples_in(lake, release)
-    held = {sample["episode_index"] for sample in samples}
-    assert held.isdisjoint(withdrawn)
-    frames = sum(LENGTHS[episode] for episode in held)
+    shown_episodes = {sample["episode_index"] for sample in samples}
+    assert shown_episodes.isdisjoint(withdrawn)
+    frames = sum(LENGTHS[episode] for episode in shown_episodes)
     [dataset] = table(text, "dataset | title")
     assert {name: int(dataset[name]) for name in ("episodes", "frames", "listed", "samples")} == {
-        "episodes": len(held), "frames": frames, "listed": 5, "samples": len(samples)
+        "episodes": len(shown_episodes), "frames": frames, "listed": 5, "samples": len(samples)
     }  # fmt: skip
     for row in table(text, "dataset | split"):
         of_split = [sample for sample in samples if sample["split"] == row["split"]]
@@ -121,25 +123,27 @@ def check_card(own: Made, lake: Lake, release: Release, withdrawn: set[int], war
         assert int(row["shards"]) == len({sample["shard"] for sample in of_split})
     runs = Counter(run for _, run in {(sample["episode_index"], sample["label_run"]) for sample in samples})
     assert {run: int(count) for count, run in re.findall(r"- tiny, (\d+) episodes: `(.*?)`", text)} == runs
-    assert {of for _, of in re.findall(r"nothing says how (\d+) of (\d+) episodes", text)} <= {str(len(held))}
+    assert {total for _, total in re.findall(r"nothing says how (\d+) of (\d+) episodes", text)} <= {
+        str(len(shown_episodes))
+    }
 
     # Limits count what is held: not what was rejected, withdrawn or left out as unsure
-    assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [str(len(warned & held))] * bool(
-        warned & held
-    )
+    assert re.findall(r"- tiny: (\d+) files have warnings \(video_times", text) == [
+        str(len(warned & shown_episodes))
+    ] * bool(warned & shown_episodes)
     chunks = {shard.chunk for shard in release.shard_list}
-    gone = {episode for episode in withdrawn if is_built and episode // CHUNK_SIZE in chunks}
-    assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [str(len(gone))] * bool(gone)
-    assert {of for _, of in re.findall(r"- tiny: (\d+) of (\d+) labels", text)} <= {str(len(held))}
+    removed = {episode for episode in withdrawn if is_built and episode // CHUNK_SIZE in chunks}
+    assert re.findall(r"- tiny: (\d+) episodes are left out for", text) == [str(len(removed))] * bool(removed)
+    assert {total for _, total in re.findall(r"- tiny: (\d+) of (\d+) labels", text)} <= {str(len(shown_episodes))}
 
-    then = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
+    released_lake = Lake(lake.workspace, read_only=True, snapshot=release.snapshot)
     stored = "SELECT sample_id FROM sample_location WHERE list_contains(?, shard)"
-    assert sorted(then.column(stored, [[s.shard for s in release.shard_list]])) == sorted(
+    assert sorted(released_lake.column(stored, [[s.shard for s in release.shard_list]])) == sorted(
         s["sample_id"] for s in samples
     )
-    publish(lake, release, str(own.source.parent / "out"))
-    query = f"SELECT DISTINCT episode_index FROM '{own.source.parent}/out/labels/progress.parquet'"
-    assert {episode for (episode,) in duckdb.sql(query).fetchall()} == held
+    publish(lake, release, str(own_corpus.source.parent / "out"))
+    query = f"SELECT DISTINCT episode_index FROM '{own_corpus.source.parent}/out/labels/progress.parquet'"
+    assert {episode for (episode,) in duckdb.sql(query).fetchall()} == shown_episodes
 
 
 def test_an_edited_card_is_named_and_not_published(own: Made, tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ def test_two_label_runs(corpus: Lake):
         corpus.con.execute(f"INSERT INTO {table} SELECT * REPLACE ('other' AS label_run) FROM {table}")
     corpus.con.execute("DELETE FROM episode_labels WHERE label_run = 'other' AND episode_index = 0")
     corpus.con.execute("UPDATE progress SET progress = 0 WHERE label_run = 'other' AND episode_index = 2")
-    found = diff_runs(corpus, run[:6], "oth")
-    assert found.removed == [("tiny", 0)]
-    assert {c["run_b"] for c in found.relabelled} == {"other"}
-    assert found.worst[0]["episode_index"] == 2
-    assert {c["episode_index"]: c["progress_difference"] for c in found.relabelled}[1] == 0
+    run_diff = diff_runs(corpus, run[:6], "oth")
+    assert run_diff.removed == [("tiny", 0)]
+    assert {c["run_b"] for c in run_diff.relabelled} == {"other"}
+    assert run_diff.worst[0]["episode_index"] == 2
+    assert {c["episode_index"]: c["progress_difference"] for c in run_diff.relabelled}[1] == 0
     with pytest.raises(ReleaseError, match="there is no label run 'zz'"):
         diff_runs(corpus, run, "zz")

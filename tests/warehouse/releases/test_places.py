@@ -56,12 +56,12 @@ def end_before(monkeypatch: pytest.MonkeyPatch, moment: int, error: BaseExceptio
         monkeypatch.setattr(FolderTarget, name, ended(getattr(FolderTarget, name)))
 
 
-def check_whole(to: str, release: Release) -> None:
+def check_whole(target: str, release: Release) -> None:
     """The place holds the manifest and exactly what it lists, and all of that is as it was frozen."""
-    manifest, failures = verify_published(to)
+    manifest, failures = verify_published(target)
     assert failures == []
     assert manifest["release"] == release.name
-    assert set(open_target(to).files()) == {f["path"] for f in manifest["files"]} | {MANIFEST}
+    assert set(open_target(target).files()) == {f["path"] for f in manifest["files"]} | {MANIFEST}
     listed = {f["path"] for f in manifest["files"] if f["path"].endswith(".tar")}
     assert listed == {shard.address for shard in release.shard_list}
 
@@ -115,14 +115,14 @@ def test_a_disk_full_at_each_file(corpus: tuple[Lake, Release], tmp_path: Path) 
     lake, release = corpus
     full = OSError(errno.ENOSPC, "No space left on device")
     for moment in MOMENTS:
-        to = tmp_path / "out" / str(moment)
+        target_folder = tmp_path / "out" / str(moment)
         with pytest.MonkeyPatch.context() as patch:
             end_before(patch, moment, full)
             with pytest.raises(UserError):
-                publish(lake, release, str(to))
-        assert not (to / MANIFEST).exists()
-        publish(lake, release, str(to))
-        check_whole(str(to), release)
+                publish(lake, release, str(target_folder))
+        assert not (target_folder / MANIFEST).exists()
+        publish(lake, release, str(target_folder))
+        check_whole(str(target_folder), release)
 
 
 @pytest.mark.parametrize("path", ["README.md", "notes/mine.txt", "shards/train/other-00000.tar"])

@@ -30,9 +30,9 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     lake, release = released
     planned = publish(lake, release, str(tmp_path / "out"), dry_run=True)
     assert not (tmp_path / "out").exists()
-    done = publish(lake, release, str(tmp_path / "out"))
-    assert done == planned
-    assert done.sent == done.files - 1 == 2 * len(release.shard_list) + 7
+    result = publish(lake, release, str(tmp_path / "out"))
+    assert result == planned
+    assert result.sent == result.files - 1 == 2 * len(release.shard_list) + 7
     root = tmp_path / "out"
     manifest = json.loads((root / "manifest.json").read_text())
     assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == {
@@ -50,8 +50,8 @@ def test_a_folder_holds_all_that_the_manifest_names(released: tuple[Lake, Releas
     assert not {"question", "answer"} & set(columns)
     assert verify_published(str(root)) == (manifest, [])
 
-    again = publish(lake, release, str(root))
-    assert (again.sent, again.sent_bytes) == (0, 0)
+    second_publish = publish(lake, release, str(root))
+    assert (second_publish.sent, second_publish.sent_bytes) == (0, 0)
     tar = root / release.shard_list[0].address
     tar.write_bytes(tar.read_bytes()[:-1])
     (root / "README.md").write_text((root / "README.md").read_text().replace("Release", "release"))
@@ -74,8 +74,8 @@ def test_it_goes_on_where_it_broke_off(released: tuple[Lake, Release], tmp_path:
         publish(lake, release, str(tmp_path), on_file=break_off)
     with pytest.raises(ReleaseError, match="holds no whole release"):
         verify_published(str(tmp_path))
-    rest = publish(lake, release, str(tmp_path), on_file=lambda item: sent.append(item.path))
-    assert rest.sent == rest.files - 1 - 5
+    second_publish = publish(lake, release, str(tmp_path), on_file=lambda item: sent.append(item.path))
+    assert second_publish.sent == second_publish.files - 1 - 5
     assert len(sent) == len(set(sent))
     assert verify_published(str(tmp_path))[1] == []
 
@@ -84,9 +84,9 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
     lake = Lake(own.space)
     release = create_release(lake, "r1", allow=ANY)
     publish(lake, release, str(tmp_path / "out"))
-    other = create_release(lake, "r2", allow=ANY)
+    other_release = create_release(lake, "r2", allow=ANY)
     with pytest.raises(ReleaseError, match=r"holds something else \(release r1"):
-        publish(lake, other, str(tmp_path / "out"))
+        publish(lake, other_release, str(tmp_path / "out"))
     tar = release.shard_list[0].path(lake.workspace)
     tar.write_bytes(b"x" + tar.read_bytes()[1:])
     with pytest.raises(FailedError, match=f"{tar.name} is not what was recorded"):
@@ -96,8 +96,8 @@ def test_what_is_damaged_or_another_release_is_not_sent(own: Made, tmp_path: Pat
         publish(lake, release, str(tmp_path / "new"))
     (tmp_path / "file").write_text("")
     delete_release(lake, "r2")
-    for place, why in (("hf://owner/name", "names no dataset repository"), ("ftp://x/y", "published to")):
-        with pytest.raises(ReleaseError, match=why):
+    for place, reason in (("hf://owner/name", "names no dataset repository"), ("ftp://x/y", "published to")):
+        with pytest.raises(ReleaseError, match=reason):
             publish(lake, release, place)
 
 
@@ -115,8 +115,8 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
         s3.put_object(Bucket="corpora", Key=key, Body=b"x")
     lake.con.execute("UPDATE shards SET store = ?", [store])
     release = create_release(lake, "r1", allow=ANY)
-    done = publish(lake, release, "s3://corpora/published/r1")
-    assert done.sent == done.files - 1
+    result = publish(lake, release, "s3://corpora/published/r1")
+    assert result.sent == result.files - 1
     assert publish(lake, release, "s3://corpora/published/r1").sent == 0
     assert verify_published("s3://corpora/published/r1")[1] == []
     broken = release.shard_list[0]
@@ -125,9 +125,9 @@ def test_a_bucket_and_shards_that_lie_in_one(own: Made, s3: Any, tmp_path: Path)
 
     freed = {f.what: f.files for f in collect(lake, 0, grace_s=-5)}
     assert freed["shards"] == 1
-    kept = {o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]}
-    assert {"store/train/notes.txt", "store/other/tiny-1.tar"} < kept
-    assert len(kept) == 2 * len(release.shard_list) + 2
+    keys_left = {o["Key"] for o in s3.list_objects_v2(Bucket="corpora", Prefix="store/")["Contents"]}
+    assert {"store/train/notes.txt", "store/other/tiny-1.tar"} < keys_left
+    assert len(keys_left) == 2 * len(release.shard_list) + 2
     with pytest.raises(FailedError, match=r"cannot .* s3://nobody/x"):
         publish(lake, release, "s3://nobody/x")
 
@@ -151,20 +151,20 @@ def test_a_commit_to_the_hub_has_so_many_bytes(
 def test_a_repository_of_the_hub(released: tuple[Lake, Release], hub: Hub, monkeypatch: pytest.MonkeyPatch):
     lake, release = released
     monkeypatch.setattr(places, "COMMIT_FILES", 6)
-    to = "hf://datasets/robots/tiny"
+    target = "hf://datasets/robots/tiny"
     hub.fail_at_commit = 3
     with pytest.raises(FailedError, match=r"not now.*run again to go on"):
-        publish(lake, release, to)
+        publish(lake, release, target)
     assert len(hub.files) == 1 + 6, "with the journal"
     assert "manifest.json" not in hub.files
-    done = publish(lake, release, to)
-    assert done.sent == done.files - 1 - 6
+    result = publish(lake, release, target)
+    assert result.sent == result.files - 1 - 6
     assert len(hub.uploads) == len(set(hub.uploads)), "no large file was sent twice"
     manifest = json.loads(hub.files["manifest.json"])
     assert {f["path"] for f in manifest["files"]} | {"manifest.json"} == set(hub.files)
     for shard in release.shard_list:
         assert hub.files[shard.address] == shard.path(lake.workspace).read_bytes()
-    assert publish(lake, release, to).sent == 0
-    assert verify_published(to)[1] == []
+    assert publish(lake, release, target).sent == 0
+    assert verify_published(target)[1] == []
     hub.files[release.shard_list[0].address] += b"x"
-    assert [Path(f.what).name for f in verify_published(to)[1]] == [release.shard_list[0].shard]
+    assert [Path(f.what).name for f in verify_published(target)[1]] == [release.shard_list[0].shard]

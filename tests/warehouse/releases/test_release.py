@@ -24,23 +24,23 @@ ANY = ("unknown",)  # the tiny dataset states no licence
 
 
 def test_what_is_not_open_stays_out_unless_it_is_named(corpus: Lake):
-    for stated, name in ((None, "unknown"), ("other", "unknown"), ("cc-by-nc-4.0", "cc-by-nc-4.0")):
-        corpus.con.execute("UPDATE datasets SET license = ?", [stated])
+    for license_value, name in ((None, "unknown"), ("other", "unknown"), ("cc-by-nc-4.0", "cc-by-nc-4.0")):
+        corpus.con.execute("UPDATE datasets SET license = ?", [license_value])
         with pytest.raises(ReleaseError, match=f"nothing is left for a release.*--allow-licence {name}"):
             create_release(corpus, "r1", allow=("mit",))
         assert contents(corpus, (name,)).datasets == ["tiny"]
 
 
 def test_for_training_here_no_licence_is_asked(corpus: Lake, tmp_path: Path):
-    here = local_release(corpus)
-    assert here.name == LOCAL
-    assert [s.shard for s in here.shard_list] == [r[0] for r in corpus.rows("SELECT shard FROM shards ORDER BY 1")]
+    local = local_release(corpus)
+    assert local.name == LOCAL
+    assert [s.shard for s in local.shard_list] == [r[0] for r in corpus.rows("SELECT shard FROM shards ORDER BY 1")]
     assert "this release is for use here alone" in card_path(corpus.workspace, LOCAL).read_text()
-    assert local_release(corpus) == here, "nothing new"
+    assert local_release(corpus) == local, "nothing new"
     with pytest.raises(ReleaseError, match="the release local was made for training here"):
-        publish(corpus, here, str(tmp_path / "away"))
+        publish(corpus, local, str(tmp_path / "away"))
     corpus.con.execute("DELETE FROM shards WHERE split = 'val'")
-    assert len(local_release(corpus).shard_list) < len(here.shard_list)
+    assert len(local_release(corpus).shard_list) < len(local.shard_list)
 
 
 # What blocks it
@@ -65,28 +65,32 @@ def scene(n: int) -> list[np.ndarray]:
     pictures = []
     for k in range(n):
         picture = ground.copy()
-        left, top = int((WIDTH - 20) * k / n), int((HEIGHT - 20) * (0.5 + 0.5 * np.sin(k / 4)))
-        picture[top : top + 20, left : left + 20] = (250, 240, 20)
+        left_px, top = int((WIDTH - 20) * k / n), int((HEIGHT - 20) * (0.5 + 0.5 * np.sin(k / 4)))
+        picture[top : top + 20, left_px : left_px + 20] = (250, 240, 20)
         pictures.append(picture)
     return pictures
 
 
 def test_pictures_of_training_encoded_anew_or_cut_in_a_test_split(made: Made, tmp_path: Path):
     copied, first = 2, 10  # a train episode; what one copy lacks
-    anew, cut = len(LENGTHS), len(LENGTHS) + 1
+    reencoded, cut = len(LENGTHS), len(LENGTHS) + 1
     root = make_dataset(tmp_path / "source", (*LENGTHS, LENGTHS[copied], LENGTHS[copied] - first))
     pictures = scene(LENGTHS[copied])
     brighter = [(p * 1.05).clip(0, 255).astype(np.uint8) for p in pictures]
-    for episode, shown, crf in ((copied, pictures, 18), (anew, brighter, 30), (cut, pictures[first:], 30)):
-        how = {"crf": str(crf), "preset": "ultrafast"}
-        write_video(video_path(root, episode), shown, fps=FPS, options=how)
-        write_rows(root, episode, len(shown), scale=1.0 + 0.1 * episode)  # as recorded on another arm
-    own = built(build_of(root), made.copy(tmp_path / "before").space)
-    lake = Lake(own.space)
-    lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [anew])
+    for episode, pictures_shown, crf in (
+        (copied, pictures, 18),
+        (reencoded, brighter, 30),
+        (cut, pictures[first:], 30),
+    ):
+        encoder_options = {"crf": str(crf), "preset": "ultrafast"}
+        write_video(video_path(root, episode), pictures_shown, fps=FPS, options=encoder_options)
+        write_rows(root, episode, len(pictures_shown), scale=1.0 + 0.1 * episode)  # as recorded on another arm
+    own_corpus = built(build_of(root), made.copy(tmp_path / "before").space)
+    lake = Lake(own_corpus.space)
+    lake.con.execute("UPDATE splits SET split = 'val' WHERE episode_index >= ?", [reencoded])
     outcome = no_split_leak(lake)
     assert outcome.numbers == {"groups": 0, "records": 0, "copies": 0, "near_copies": 2, "look_alikes": 0}
-    for copy, shifted in ((anew, ""), (cut, f", shifted by {first} frames")):
+    for copy, shifted in ((reencoded, ""), (cut, f", shifted by {first} frames")):
         assert (
             f"tiny episode {copy} (val) shows the pictures of tiny episode {copied} (train){shifted}" in outcome.detail
         )
@@ -119,10 +123,10 @@ def test_each_damage_is_named(corpus: Lake):
     index_path(cut).write_text("{")
     index_path(longer).unlink()
     card_path(corpus.workspace, "r1").unlink()
-    found = {(Path(f.what).name, f.wrong) for f in verify_release(corpus, release)}
+    failures = {(Path(f.what).name, f.wrong) for f in verify_release(corpus, release)}
     size = cut.stat().st_size + 512
-    missing_index = {w for n, w in found if n == longer.name and w.startswith("the index of shard")}
-    assert {(n, w.split(":")[0].split(" cannot")[0].split(" its sha256")[0]) for n, w in found} == {
+    missing_index = {w for n, w in failures if n == longer.name and w.startswith("the index of shard")}
+    assert {(n, w.split(":")[0].split(" cannot")[0].split(" its sha256")[0]) for n, w in failures} == {
         (missing.name, "is not there"),
         (cut.name, f"has {size - 512} bytes instead of {size}"),
         (cut.name, f"the index of shard {cut.name}"),

@@ -28,9 +28,9 @@ SHOWING = (
 )
 
 
-def stale(lake: Lake, own: Made) -> set[tuple[str, int | None]]:
-    build = build_of(own.source)
-    steps = plan(lake, {"tiny": stage_specs(build)}, {"tiny": build.source(own.space.sources).fingerprint()})
+def stale(lake: Lake, own_corpus: Made) -> set[tuple[str, int | None]]:
+    build = build_of(own_corpus.source)
+    steps = plan(lake, {"tiny": stage_specs(build)}, {"tiny": build.source(own_corpus.space.sources).fingerprint()})
     return {(s.stage.name, s.chunk) for s in steps if s.status != CURRENT and s.stage.name in ("episodes", "frames")}
 
 
@@ -40,7 +40,7 @@ def holders(root: Path, names: set[str]) -> set[str]:
 
 def test_from_the_mark_to_the_last_byte(own: Made):
     lake, root = Lake(own.space), own.space.root
-    kept = create_release(lake, "before", allow=ANY)
+    former_release = create_release(lake, "before", allow=ANY)
     pictures = {f"{r[0]}.jpg" for r in lake.rows("SELECT sha256 FROM keyframes WHERE episode_index = 1")}
     shards = {r[0] for r in lake.rows(SHOWING, [1])}
     data = {p.name for p in (own.space.data / "main" / "frames").rglob("chunk=0/*.parquet")}
@@ -50,16 +50,16 @@ def test_from_the_mark_to_the_last_byte(own: Made):
 
     take_down(lake, "tiny", [1], "she asked for it")
     assert stale(lake, own) >= {("episodes", None)}
-    held = contents(lake, ANY)
-    assert shards == {s for left in held.left_out for s in left.shards}
-    assert not shards & {s.shard for s in held.shards}
-    assert "episodes taken down (1); build the dataset again" in str(held.left_out[0])
-    create_release(lake, "after", release_contents=held)
+    contents_now = contents(lake, ANY)
+    assert shards == {s for left_entry in contents_now.left_out for s in left_entry.shards}
+    assert not shards & {s.shard for s in contents_now.shards}
+    assert "episodes taken down (1); build the dataset again" in str(contents_now.left_out[0])
+    create_release(lake, "after", release_contents=contents_now)
 
-    before = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
+    times_before = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
     assert not run_build(own.space, [build_of(own.source)], workers=1).failed
-    after = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
-    assert {c for c in after if after[c] != before[c]} == {0}, "its own chunk alone is made again"
+    times_after = dict(lake.rows("SELECT chunk, finished_at FROM stage_runs WHERE stage = 'frames'"))
+    assert {c for c in times_after if times_after[c] != times_before[c]} == {0}, "its own chunk alone is made again"
     assert lake.rows("SELECT episode_index, reason, detail FROM quarantine") == [(1, "taken_down", "she asked for it")]
     assert stale(lake, own) == set()
     assert contents(lake, ANY).left_out == ()
@@ -70,9 +70,9 @@ def test_from_the_mark_to_the_last_byte(own: Made):
 
     collect(lake, 0, grace_s=NOW)
     assert holders(root, pictures | shards | data) == pictures | shards | data, "the older release still names them"
-    assert verify_release(lake, kept) == []
+    assert verify_release(lake, former_release) == []
     with pytest.raises(ReleaseError, match="tiny episode 1, which was taken down since"):
-        publish(lake, kept, str(root / "away"))
+        publish(lake, former_release, str(root / "away"))
 
     delete_release(lake, "before")
     collect(lake, 0, grace_s=NOW)
@@ -119,8 +119,8 @@ def test_fetched_files_that_only_it_used_go(corpus: Lake):
     assert freed(dry_run=True) == (1, 5)
     assert freed(dry_run=False) == (1, 5)
     assert [p.exists() for p in edits] == [False, True]
-    left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    assert left == set(files) - {"a/1.tar"}, "a/2.tar holds another episode too"
+    files_left = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert files_left == set(files) - {"a/1.tar"}, "a/2.tar holds another episode too"
     take_down(corpus, "far", [0, 3], "x")
     assert freed(dry_run=False) == (3, 15)
     take_down(corpus, "far", None, "x")

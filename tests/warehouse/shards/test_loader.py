@@ -68,10 +68,10 @@ def test_the_order_hangs_on_the_seed_the_epoch_and_the_shards_alone(tars: list[P
     assert len({tuple(o) for o in orders}) == 4
     loader = Loader(tars)
     assert [ids(loader), ids(loader)] == orders[:2]  # one epoch after another
-    moved = [Path(shutil.copy(p, tmp_path)) for p in reversed(tars)]
-    for tar, there in zip(reversed(tars), moved, strict=True):
-        shutil.copy(index_path(tar), index_path(there))
-    assert ids(Loader(moved)) == orders[0]
+    moved_tars = [Path(shutil.copy(p, tmp_path)) for p in reversed(tars)]
+    for tar, moved_tar in zip(reversed(tars), moved_tars, strict=True):
+        shutil.copy(index_path(tar), index_path(moved_tar))
+    assert ids(Loader(moved_tars)) == orders[0]
     assert ids(Loader(tars, ahead=5)) == orders[0]
 
 
@@ -105,8 +105,8 @@ def loader_ids(tars: list[Path], config: LoaderConfig, epoch: int) -> list[str]:
 
 
 def share_of(samples: Iterable[str], part: Callable[[str], bool]) -> float:
-    found = [part(i) for i in samples]
-    return sum(found) / len(found)
+    is_in_part = [part(i) for i in samples]
+    return sum(is_in_part) / len(is_in_part)
 
 
 def test_rates_from_shares(tars: list[Path]):
@@ -114,20 +114,20 @@ def test_rates_from_shares(tars: list[Path]):
         return [i for e in range(10) for i in loader_ids(tars, config, e)]
 
     config = LoaderConfig(seed=5)
-    some = epochs(with_shares(tars, config, datasets={"a": 2, "b": 1, "c": 1}))
-    assert abs(share_of(some, lambda i: i[0] == "a") - 0.5) < 0.005
-    assert abs(share_of(some, lambda i: i[0] == "b") - 0.25) < 0.005
-    assert abs(len(some) / 10 - COUNT) < 1.5  # as many as there are
-    some = epochs(with_shares(tars, config, families={"procvqa_a": 0.9, "procvqa_c": 0.1}))
-    assert abs(share_of(some, lambda i: i.endswith(".0")) - 0.9) < 0.005
-    assert abs(share_of(some, lambda i: i[0] == "a") - 3 / 7) < 0.005  # as it was
+    epoch_samples = epochs(with_shares(tars, config, datasets={"a": 2, "b": 1, "c": 1}))
+    assert abs(share_of(epoch_samples, lambda i: i[0] == "a") - 0.5) < 0.005
+    assert abs(share_of(epoch_samples, lambda i: i[0] == "b") - 0.25) < 0.005
+    assert abs(len(epoch_samples) / 10 - COUNT) < 1.5  # as many as there are
+    epoch_samples = epochs(with_shares(tars, config, families={"procvqa_a": 0.9, "procvqa_c": 0.1}))
+    assert abs(share_of(epoch_samples, lambda i: i.endswith(".0")) - 0.9) < 0.005
+    assert abs(share_of(epoch_samples, lambda i: i[0] == "a") - 3 / 7) < 0.005  # as it was
     both = with_shares(
         tars, config, datasets={"a": 0.2, "b": 0.3, "c": 0.5}, families={"procvqa_a": 0.5, "procvqa_c": 0.5}
     )
     for few in (None, 2):
-        some = epochs(replace(both, per_visit=few))
-        assert abs(share_of(some, lambda i: i.endswith(".0")) - 0.5) < 0.02
-        assert abs(share_of(some, lambda i: i[0] == "c") - 0.5) < 0.02
+        epoch_samples = epochs(replace(both, per_visit=few))
+        assert abs(share_of(epoch_samples, lambda i: i.endswith(".0")) - 0.5) < 0.02
+        assert abs(share_of(epoch_samples, lambda i: i[0] == "c") - 0.5) < 0.02
     none = with_shares(tars, config, families={"procvqa_a": 0, "procvqa_c": 1})
     assert not any(i.endswith(".0") for i in epochs(none))
 
@@ -139,9 +139,9 @@ def test_shares_of_what_an_epoch_takes(tmp_path: Path):
         write(tmp_path, [episode(i, samples=2, dataset="short") for i in range(30)]),
     ]
     config = with_shares(tars, LoaderConfig(per_visit=4), datasets={"long": 0.5, "short": 0.5})
-    some = [i for e in range(6) for i in loader_ids(tars, config, e)]
-    assert abs(share_of(some, lambda i: i[0] == "l") - 0.5) < 0.01
-    assert abs(len(some) / 6 - 100) < 3
+    epoch_samples = [i for e in range(6) for i in loader_ids(tars, config, e)]
+    assert abs(share_of(epoch_samples, lambda i: i[0] == "l") - 0.5) < 0.01
+    assert abs(len(epoch_samples) / 6 - 100) < 3
 
 
 def same_episode_share(samples: Iterable[Sample], batch: int = 16) -> float:
@@ -159,16 +159,16 @@ def test_the_state_of_another_run_is_refused(tars: list[Path]):
     loader = Loader(tars, LoaderConfig(seed=1), num_workers=2)
     list(islice(loader.batches(4), 3))
     state = loader.state_dict()
-    for other, why in (
+    for other_loader, reason in (
         (Loader(tars, LoaderConfig(seed=2), num_workers=2), "seed was 1, now 2$"),
         (Loader(tars, LoaderConfig(seed=1, families=("f",)), num_workers=2), r"families was None, now \['f'\]$"),
         (Loader(tars, LoaderConfig(seed=1), worker=1, num_workers=2), "worker was 0, now 1$"),
         (Loader(tars[1:], LoaderConfig(seed=1), num_workers=2), r"shards was 7, sha256 \w+, now 6, sha256 \w+$"),
         (Loader(tars, num_nodes=3), "num_nodes was 1, now 3; num_workers was 2, now 1; seed was 1, now 0$"),
     ):
-        with pytest.raises(ShardError, match=why):
-            other.load_state_dict(state)
-        assert other.state_dict()["position"] == 0
+        with pytest.raises(ShardError, match=reason):
+            other_loader.load_state_dict(state)
+        assert other_loader.state_dict()["position"] == 0
     for broken in ({}, {"epoch": 1}, {"epoch": "x", "position": 0, "unit": "samples", "of": {}}, state | {"of": 3}):
         with pytest.raises(ShardError, match="this is not the state of a loader"):
             loader.load_state_dict(broken)
@@ -215,8 +215,8 @@ def test_damage_is_an_error_that_names_the_shard(tmp_path: Path, ahead: int):
     bad = tars[1]
     tar, index = bad.read_bytes(), index_path(bad).read_bytes()
 
-    def fails(why: str) -> None:
-        with pytest.raises(ShardError, match=why):
+    def fails(reason: str) -> None:
+        with pytest.raises(ShardError, match=reason):
             list(Loader(tars, ahead=ahead))
         bad.write_bytes(tar)
         index_path(bad).write_bytes(index)
@@ -254,11 +254,11 @@ def test_the_page_resumes_as_if_never_stopped(tmp_path: Path, monkeypatch: pytes
     assert [ids(b) for b in page["again"].batches(8)] == epochs[1]
     assert len(page["first"]) == 8
 
-    def taken(*begun: Any, count: int) -> list[Any]:
-        of_workers = page["DataLoader"](page["Resumable"](*begun), batch_size=None, num_workers=2)
+    def taken(*arguments: Any, count: int) -> list[Any]:
+        of_workers = page["DataLoader"](page["Resumable"](*arguments), batch_size=None, num_workers=2)
         return [(ids(batch), worker, state) for batch, worker, state in islice(of_workers, count)]
 
     whole = taken(count=32)  # two epochs and more
-    for done in (1, 7, 20):
-        states = {worker: state for _, worker, state in whole[:done]}
-        assert taken(states, done, count=32 - done) == whole[done:]
+    for num_done in (1, 7, 20):
+        states = {worker: state for _, worker, state in whole[:num_done]}
+        assert taken(states, num_done, count=32 - num_done) == whole[num_done:]

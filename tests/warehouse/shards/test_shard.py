@@ -73,8 +73,8 @@ def test_a_sample_without_its_picture_cannot_be_written():
         packed(e, e)
 
 
-def stage(workspace: Workspace, episodes: list[tuple[str, ShardEpisode]], target: int = 1 << 30, **where: Any):
-    return shards_stage(workspace, "sim", 4, iter(episodes), target, **where)
+def stage(workspace: Workspace, episodes: list[tuple[str, ShardEpisode]], target: int = 1 << 30, **stage_options: Any):
+    return shards_stage(workspace, "sim", 4, iter(episodes), target, **stage_options)
 
 
 def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
@@ -89,13 +89,13 @@ def test_an_episode_that_cannot_be_written_leaves_nothing(workspace: Workspace):
 ODD_CAMERAS = ("observation.images.Top", "arm/left", "camera/front.rgb", "__wrist", "100%", "Größe", "top", "top.rgb")
 
 
-def entry_of_cameras(index: int, cameras: Sequence[str], named: Callable[[str], str]) -> ShardEpisode:
+def entry_of_cameras(index: int, cameras: Sequence[str], name_of_camera: Callable[[str], str]) -> ShardEpisode:
     """Sample k shows the frame k by camera k, then that of the next episode."""
     rows: list[dict[str, Any]] = []
     pictures: dict[str, bytes] = {}
     for k, camera in enumerate(cameras):
-        pictures[f"{named(camera)}.{k:06d}.jpg"] = JPEGS[20 * k]
-        pictures[f"e{index + 1:06d}.{named(camera)}.{k:06d}.jpg"] = JPEGS[20 * k + 10]
+        pictures[f"{name_of_camera(camera)}.{k:06d}.jpg"] = JPEGS[20 * k]
+        pictures[f"e{index + 1:06d}.{name_of_camera(camera)}.{k:06d}.jpg"] = JPEGS[20 * k + 10]
         both = [shown(index, k, camera=camera), shown(index + 1, k, camera=camera)]
         facts = {"family": "procvqa_c", "episode_index": index, "question": "<image> <image>", "num_tokens": 1}
         rows.append({"sample_id": f"{index}.{camera}", "pictures": both, **facts})
@@ -113,8 +113,8 @@ def test_plain_webdataset_reads_whatever_a_camera_is_called(tmp_path: Path):
             pictures = [entry[name] for name in sample["pictures"]]
             assert [round(float(picture.mean())) for picture in pictures] == [20 * k, 20 * k + 10]
     # The loader gives the same pictures
-    given = {s.row["sample_id"]: s.pictures for s in Loader([tar])}
-    assert given["1.arm/left"] == (JPEGS[20], JPEGS[30])
+    pictures_by_id = {s.row["sample_id"]: s.pictures for s in Loader([tar])}
+    assert pictures_by_id["1.arm/left"] == (JPEGS[20], JPEGS[30])
 
 
 def test_a_name_says_which_camera_it_is():
@@ -131,8 +131,8 @@ def test_a_name_says_which_camera_it_is():
 
 
 def test_shards_from_before_cameras_had_other_names_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with monkeypatch.context() as before:
-        before.setattr("warehouse.shards.shard.camera_name", lambda camera: camera)
+    with monkeypatch.context() as patched:
+        patched.setattr("warehouse.shards.shard.camera_name", lambda camera: camera)
         tar = write(tmp_path, [entry_of_cameras(0, ODD_CAMERAS, lambda camera: camera)])
     with tarfile.open(tar) as opened:
         assert "sim-000000.arm/left.000001.jpg" in opened.getnames()
@@ -161,7 +161,7 @@ def test_entries_are_read_as_tarfile_reads_them(tmp_path: Path, dataset: str):
     assert len(samples) == 12
     for entry, (_, pictures) in zip(read_index(path).entries, entries, strict=True):
         _, places = picture_places(path, entry)
-        assert {n: path.read_bytes()[at : at + size] for n, (at, size) in places.items()} == pictures
+        assert {n: path.read_bytes()[offset : offset + size] for n, (offset, size) in places.items()} == pictures
     pictures = list(episode(3, noise=300).pictures.values())
     assert samples[-1] == (f"{dataset}3.2", (pictures[2], pictures[3]))
     assert len(list(read_samples([path], frozenset({"procvqa_a"})))) == 4
@@ -191,11 +191,11 @@ def test_a_sample_is_read_by_its_location(workspace: Workspace):
 
 
 def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.MonkeyPatch):
-    given_ = [("train", episode(i)) for i in range(8)]
-    here = stage(workspace, given_, target=60_000)["shards"].to_pylist()
-    tables = stage(workspace, given_, target=60_000, store="s3://corpora/corpus")
+    shard_episodes = [("train", episode(i)) for i in range(8)]
+    local_rows = stage(workspace, shard_episodes, target=60_000)["shards"].to_pylist()
+    tables = stage(workspace, shard_episodes, target=60_000, store="s3://corpora/corpus")
     rows = tables["shards"].to_pylist()
-    assert [r | {"store": None} for r in rows] == here
+    assert [r | {"store": None} for r in rows] == local_rows
     assert {r["store"] for r in rows} == {"s3://corpora/corpus"}
     paths = [workspace.shard(r["split"], r["shard"], r["store"]) for r in rows]
     for path, row in zip(paths, rows, strict=True):
@@ -205,20 +205,20 @@ def test_shards_in_a_bucket(s3: Any, workspace: Workspace, monkeypatch: pytest.M
     x = tables["sample_location"].to_pylist()[-1]
     assert read_sample(paths[-1], x["offset"], x["sample_id"]).row["sample_id"] == x["sample_id"]
 
-    local = [workspace.shard("train", r["shard"]) for r in here]
-    asked: list[int] = []
+    local = [workspace.shard("train", r["shard"]) for r in local_rows]
+    ranges_read: list[int] = []
     first: Any = paths[0]
     fetch = first.fs.cat_file
 
     def counted(path: str, start: int, end: int) -> bytes:
-        asked.append(end - start)
+        ranges_read.append(end - start)
         return fetch(path, start=start, end=end)
 
     monkeypatch.setattr(first.fs, "cat_file", counted)
     for ahead in (0, 5):
         assert [s.row for s in Loader(paths, ahead=ahead)] == [s.row for s in Loader(local)]
     sizes = [e.size for p in local for e in read_index(p).entries]
-    assert sorted(asked) == sorted(2 * sizes)  # each entry by one request, of just its bytes, in each pass
+    assert sorted(ranges_read) == sorted(2 * sizes)  # each entry by one request, of just its bytes, in each pass
 
     fork = multiprocessing.get_context("fork")  # as torch's DataLoader makes its workers; here is a connection already
     ours, theirs = fork.Pipe()
@@ -259,11 +259,11 @@ def test_a_damaged_tar_is_an_error(tmp_path: Path, where: str):
     path = write(tmp_path, [episode(i) for i in range(3)], "bad.tar")
     data = bytearray(path.read_bytes())
     second = read_index(path).entries[1].offset
-    at = {"first header": 20, "second entry": second + 20, "json": data.rfind(b'"family"')}
+    offsets = {"first header": 20, "second entry": second + 20, "json": data.rfind(b'"family"')}
     if where == "all":
         data = bytearray(b"not a tar" * 9500)
     else:
-        data[at[where]] ^= 0x5A
+        data[offsets[where]] ^= 0x5A
     path.write_bytes(data)
     with pytest.raises(ShardError, match=r"bad\.tar"):
         list(read_entries(path))
@@ -280,18 +280,18 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_in_an_index_is_found(sound: Path, tmp_path: Path, place: float, bit: int):
     """Or it says the same still: a blank that became another."""
-    before = read_index(sound)
+    index_before = read_index(sound)
     text = bytearray(index_path(sound).read_bytes())
     text[int(place * len(text))] ^= 1 << bit
     path = tmp_path / sound.name
     path.write_bytes(sound.read_bytes())
     index_path(path).write_bytes(text)
-    found = check_shard(path, before.sha256, before.size)
+    failures = check_shard(path, index_before.sha256, index_before.size)
     try:
-        same = read_index(path) == before
+        same = read_index(path) == index_before
     except ShardError:
         same = False
-    assert bool(found) != same
+    assert bool(failures) != same
 
 
 def test_a_file_with_random_bytes_flipped_never_gives_wrong_rows(tmp_path: Path, sound: Path):

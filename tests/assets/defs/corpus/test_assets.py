@@ -26,11 +26,11 @@ CHAIN = tuple(ASSETS[name] for name in (*NAMES, "demonstrations"))
 
 
 def materialize(
-    assets: Sequence[dg.AssetsDefinition], partition: str, made: Made, instance: dg.DagsterInstance
+    assets: Sequence[dg.AssetsDefinition], partition: str, made_corpus: Made, instance: dg.DagsterInstance
 ) -> dg.ExecuteInProcessResult:
     """Materialise without raising; a partition that Dagster does not know yet is made known to it."""
     instance.add_dynamic_partitions("chunks" if ":" in partition else "datasets", [partition])
-    resources = {"corpus": CorpusResource(root=str(made.space.root)), "vlm_server": VlmServer()}
+    resources = {"corpus": CorpusResource(root=str(made_corpus.space.root)), "vlm_server": VlmServer()}
     return dg.materialize(assets, partition_key=partition, instance=instance, resources=resources, raise_on_error=False)
 
 
@@ -78,9 +78,9 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(own: Made, instance: dg.D
     # the workspace looks for the source where it was built from: let it look at the copy
     configure(own.space, own.build)
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
-    before = own.rows("SELECT max(snapshot) FROM stage_runs")
+    snapshot_before = own.rows("SELECT max(snapshot) FROM stage_runs")
     assert "episodes" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
-    assert own.rows("SELECT max(snapshot) FROM stage_runs") == before
+    assert own.rows("SELECT max(snapshot) FROM stage_runs") == snapshot_before
 
     assert materialize([ASSETS["episodes"]], "tiny", own, instance).success
     assert "frames" in failure(materialize([ASSETS["progress"]], "tiny:00001", own, instance))
@@ -89,9 +89,9 @@ def test_a_stale_upstream_is_named_and_nothing_is_made(own: Made, instance: dg.D
 
 def test_made_again_as_asked_it_is_the_same(own: Made, instance: dg.DagsterInstance) -> None:
     query = "SELECT stage, output_hash FROM stage_runs WHERE chunk = 0 ORDER BY 1, label_run"
-    before = own.rows(query)
+    rows_before = own.rows(query)
     assert materialize([ASSETS["samples"]], "tiny:00000", own, instance).success
-    assert own.rows(query) == before
+    assert own.rows(query) == rows_before
 
 
 @pytest.mark.parametrize(
@@ -103,11 +103,11 @@ def test_a_catalog_that_was_away_is_asked_again(
 ):
     tried = []
 
-    def stage(*given: Any) -> StageReport:
-        tried.append(given)
+    def stage(*arguments: Any) -> StageReport:
+        tried.append(arguments)
         if len(tried) == 1:
             raise duckdb.IOException(trouble)
-        return run_stage(*given)
+        return run_stage(*arguments)
 
     monkeypatch.setattr(corpus_assets, "AGAIN_AFTER_S", 0)
     monkeypatch.setattr(corpus_assets, "run_stage", stage)

@@ -29,10 +29,10 @@ def test_a_dataset_of_the_configuration_is_there_when_it_is_loaded(
         assert sorted(instance.get_dynamic_partitions("datasets")) == ["later", "tiny"]
         # No job has to have run: the new partition can be materialised
         job = defs().resolve_implicit_global_asset_job_def()
-        done = job.execute_in_process(
+        result = job.execute_in_process(
             asset_selection=[dg.AssetKey("episodes")], partition_key="later", instance=instance
         )
-    assert done.success
+    assert result.success
     assert own.rows("SELECT count(*) FROM episode_facts WHERE dataset = 'later'") == [(len(LENGTHS),)]
     for name in ("later", "tiny"):
         node = graph.get(source_key(name))
@@ -55,18 +55,18 @@ def test_a_source_is_looked_at_and_told_whether_all_is_made_of_it(
 
     def looked_at() -> dict[str, tuple[bool, str | None]]:
         """By dataset whether the check passes, and the version that was observed."""
-        done = job.execute_in_process(instance=instance)
-        assert done.success
-        found = {}
-        for check in done.get_asset_check_evaluations():
+        result = job.execute_in_process(instance=instance)
+        assert result.success
+        state_by_source = {}
+        for check in result.get_asset_check_evaluations():
             event = instance.get_latest_data_version_record(check.asset_key)
             version = event.asset_observation.data_version if event and event.asset_observation else None
-            found[check.asset_key.path[-1]] = (check.passed, version)
-        return found
+            state_by_source[check.asset_key.path[-1]] = (check.passed, version)
+        return state_by_source
 
-    before = looked_at()
-    assert before["other"] == (False, None)
+    state_before = looked_at()
+    assert state_before["other"] == (False, None)
     write_rows(own.source, 2, LENGTHS[2], scale=3.0)
-    after = looked_at()
-    assert not after["tiny"][0]
-    assert after["tiny"][1] != before["tiny"][1]
+    state_after = looked_at()
+    assert not state_after["tiny"][0]
+    assert state_after["tiny"][1] != state_before["tiny"][1]

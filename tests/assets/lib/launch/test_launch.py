@@ -44,8 +44,8 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
-    with serve_cluster(tmp_path) as found:
-        yield found
+    with serve_cluster(tmp_path) as served_cluster:
+        yield served_cluster
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +53,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job, "POLL_S", 0.05)
 
 
-def slurm_launcher(python: str, folder: Path, **more: Any) -> SlurmLauncher:
-    return SlurmLauncher(python=python, gpus_per_node=0, **more)
+def slurm_launcher(python: str, folder: Path, **options: Any) -> SlurmLauncher:
+    return SlurmLauncher(python=python, gpus_per_node=0, **options)
 
 
-def kubernetes_launcher(python: str, folder: Path, **more: Any) -> KubernetesLauncher:
-    return KubernetesLauncher(python=python, image="corpus:1", claim="work", gpus_per_node=0, **more)
+def kubernetes_launcher(python: str, folder: Path, **options: Any) -> KubernetesLauncher:
+    return KubernetesLauncher(python=python, image="corpus:1", claim="work", gpus_per_node=0, **options)
 
 
 LAUNCHERS = [slurm_launcher, kubernetes_launcher]
@@ -68,12 +68,15 @@ LAUNCHERS = [slurm_launcher, kubernetes_launcher]
 def test_what_a_job_reports_is_the_materialisation(
     make: Callable, python: str, slurm: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    made, told = assert_well(make(python, tmp_path), tmp_path)
+    materialization, messages = assert_well(make(python, tmp_path), tmp_path)
     kind = make(python, tmp_path).kind
-    assert made.metadata["job"].value == {"slurm": "slurm 1", "kubernetes": "kubernetes default/train-well"}[kind]
-    assert "starting well on" in str(made.metadata["last_lines"].value)
+    assert (
+        materialization.metadata["job"].value
+        == {"slurm": "slurm 1", "kubernetes": "kubernetes default/train-well"}[kind]
+    )
+    assert "starting well on" in str(materialization.metadata["last_lines"].value)
     states = {"slurm": "pending (Priority)", "kubernetes": "0 of 1 pods running; ImagePullBackOff"}
-    assert states[kind] in told
+    assert states[kind] in messages
 
 
 def test_a_job_that_reports_nothing_is_a_failure(python: str, slurm: Path, tmp_path: Path) -> None:
@@ -108,9 +111,9 @@ def test_a_job_has_a_name_a_command_and_a_reason() -> None:
     start = ["python", "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     assert torchrun("python", ["train"], 2) == [*start, "--standalone", "-m", "proccorpus", "train"]
     meeting = ["--nnodes", "3", "--rdzv-backend", "c10d", "--rdzv-endpoint", "a:1", "--rdzv-id", "j"]
-    several = torchrun("python", ["train"], 2, 3, "a:1", "j", first=False)
-    assert several[:-5] == [*start, *meeting]
-    assert several[-5:] == ["--rdzv-conf", "join_timeout=1800,is_host=False", "-m", "proccorpus", "train"]
+    many_nodes = torchrun("python", ["train"], 2, 3, "a:1", "j", first=False)
+    assert many_nodes[:-5] == [*start, *meeting]
+    assert many_nodes[-5:] == ["--rdzv-conf", "join_timeout=1800,is_host=False", "-m", "proccorpus", "train"]
     assert [why(text) for text in ("a\nerror: b\nc", "a\nb", "")] == ["b", "b", "it has written nothing"]
     assert (Machines().nodes, Machines().gpus_per_node) == (1, 1)
     with pytest.raises(ValidationError):
@@ -146,9 +149,9 @@ def test_a_job_goes_on_after_its_time_limit_or_a_failure(
     assert result.success == (said is not None)
     assert len(attempts.read_text().splitlines()) == (2 if said else 1)
     if said:
-        (made,) = result.asset_materializations_for_node("model")
-        assert made.metadata["final_loss"].value == 0.5
-        assert said in str(made.metadata["last_lines"].value)
+        (materialization,) = result.asset_materializations_for_node("model")
+        assert materialization.metadata["final_loss"].value == 0.5
+        assert said in str(materialization.metadata["last_lines"].value)
 
 
 def test_more_directives_bring_one_line_each(tmp_path: Path) -> None:
